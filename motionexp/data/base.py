@@ -1,0 +1,70 @@
+"""What every suite gives: a reference with its edits, and the reader that loads it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A target caption and what it changes.
+
+    `kind` is the suite's own word: `style`, `object`, `background`, `multiple` (TGVE's four), or `caption`
+    where the user gave a caption alone. `truth` holds the target's attributes where they are known.
+    """
+
+    kind: str
+    caption: str
+    truth: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One video with its caption and its edits.
+
+    `frames` is (F, H, W, 3) uint8 RGB, `fps` the frames a second at which they are meant to be shown.
+    `strata` names the groups under which scores are reported apart, for instance
+    `{"contrast": "natural", "motion": "unnamed"}`. `truth` is the rendered scene where there is one.
+    """
+
+    name: str
+    suite: str
+    frames: np.ndarray
+    fps: float
+    caption: str
+    edits: tuple[Edit, ...]
+    strata: Mapping[str, str] = field(default_factory=dict)
+    truth: Any | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.frames.shape, self.frames.dtype
+        if dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
+            raise ValueError(
+                f"reference {self.name}: frames are {shape} {dtype}; they must be (F, H, W, 3) uint8"
+            )
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 (64 hex digits) of the frames, their shape and the caption: all that training sees."""
+        digest = hashlib.sha256(repr(self.frames.shape).encode())
+        digest.update(np.ascontiguousarray(self.frames))
+        digest.update(self.caption.encode())
+        return digest.hexdigest()
+
+
+class References(Protocol):
+    """A reader of one suite: what `data=` names.
+
+    `read` raises `motionexp.config.InputError` where the reference does not exist or has fewer frames than
+    asked. It gives `frames` frames of `height` x `width` pixels; the same arguments give the same bytes.
+    """
+
+    @property
+    def suite(self) -> str: ...
+
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str, frames: int, height: int, width: int) -> Reference: ...
