@@ -1,0 +1,342 @@
+"""What a job is told: the settings with their checks, and the ids of what comes out. Imports no torch."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from omegaconf import II, MISSING
+
+# Raised when the same settings would give other results: a finished cell of an older version is run again.
+FIT_VERSION = 1
+SAMPLE_VERSION = 1
+
+BUNDLED = Path(__file__).parent / "bundled"
+PROJECTIONS = ("q", "k", "v", "o")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SAMPLERS = ("ddim",)
+FITS = ("crop", "fit")
+
+
+class InputError(ValueError):
+    """The user's input is wrong. The message alone is shown: it names the input and what would be right."""
+
+
+def _key(default: Any, meaning: str) -> Any:
+    """A setting with its line in `--help`; a list or a dict is copied for each job."""
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata={"help": meaning})
+    return field(default=default, metadata={"help": meaning})
+
+
+@dataclass
+class ModelConfig:
+    """A backbone and the settings that suit it: one file in `conf/model/`."""
+
+    _target_: str = _key(MISSING, "callable that loads it: path, revision, device and dtype go in")
+    name: str = _key(MISSING, "name in rows, tables and output paths")
+    path: str = _key(MISSING, "bundled:NAME, a folder in LattePipeline's layout, or a hub id")
+    revision: str | None = _key(None, "commit of the hub's repository")
+    frames: int = _key(MISSING, "frames that it was trained for")
+    height: int = _key(MISSING, "pixels")
+    width: int = _key(MISSING, "pixels")
+    fps: float = _key(MISSING, "frames a second of its training videos")
+    max_caption_tokens: int = _key(MISSING, "longest caption that its text encoder takes, end token included")
+    closed_vocabulary: bool = _key(False, "true: words outside its tokenizer's list are an error")
+    default_tau: float = _key(MISSING, "the window's lower end unless tau= says otherwise")
+    train_steps: int = _key(MISSING, "training steps")
+    learning_rate: float = _key(MISSING, "for low-rank adapters")
+    full_rank_learning_rate: float = _key(MISSING, "for method=direct")
+    batch_size: int = _key(MISSING, "noise draws of the one video in a training step")
+    steps: int = _key(MISSING, "sampling steps")
+    guidance_scale: float = _key(MISSING, "classifier-free guidance")
+
+
+@dataclass
+class JobConfig:
+    """Every setting of a job; `python run.py --help` prints this list.
+
+    Where a default is `${model.…}` the model's own file in `conf/model/` says what suits it.
+    """
+
+    model: ModelConfig = _key(MISSING, "the backbone")
+    method: dict[str, Any] = _key({}, "how the motion is carried over")
+    data: dict[str, Any] = _key({}, "where the references come from")
+    logger: dict[str, Any] = _key({}, "where the training's curves go")
+
+    references: Any = _key(1, "how many references, or their names: 4, red-ball or [red-ball,blue-cube]")
+    edits: list[str] | None = _key(None, "new captions; null: those that the reference brings along")
+    seeds: int = _key(1, "samples for each edit")
+    video: str | None = _key(None, "a clip of your own: mp4, gif, webm or a folder of frames")
+    caption: str | None = _key(None, "what the clip of video= shows")
+    start: float = _key(0.0, "where the clip starts, in seconds")
+    fps: float | None = _key(None, "frames a second to take from the clip; null: by stride=")
+    stride: int | None = _key(None, "take every so many frames of the clip; null: 1, or by fps=")
+    frames: int = _key(II("model.frames"), "frames taken and made")
+    fit: str = _key("crop", "crop: fill the model's size; fit: all of the picture, with bars")
+
+    tau: float | None = _key(
+        "${window_of:${adapter},${model.default_tau}}",
+        "train and apply at timesteps t >= tau only; 0: all of them, 1000: none, the base model",
+    )
+    rank: int = _key(4, "rank of the low-rank adapter")
+    alpha: float = _key(4.0, "its alpha: updates are scaled by alpha / rank")
+    projections: list[str] = _key(["v", "o"], "which of q, k, v, o of the motion attention are tuned")
+    train_steps: int = _key(II("model.train_steps"), "training steps")
+    learning_rate: float = _key(II("model.learning_rate"), "AdamW's learning rate")
+    weight_decay: float = _key(0.01, "AdamW's weight decay")
+    batch_size: int = _key(II("model.batch_size"), "noise draws of the one video in a training step")
+    seed: int = _key(0, "of everything random, in training and in sampling")
+    checkpoint_every: int = _key(50, "training steps between checkpoints")
+    preview_every: int = _key(0, "training steps between sample previews; 0: none")
+
+    adapter: str | None = _key(None, "folder of a kept adapter: sample with it and do not train")
+    adapter_scale: float = _key(1.0, "strength of the adapter while sampling; 1: as trained")
+    adapter_in_unconditional: bool = _key(True, "the adapter also acts in guidance's unconditional branch")
+    sampler: str = _key("ddim", "ddim is the only one")
+    steps: int = _key(II("model.steps"), "sampling steps")
+    eta: float = _key(0.0, "noise added back in each step: 0: none (deterministic), 1: as DDPM")
+    guidance_scale: float = _key(II("model.guidance_scale"), "classifier-free guidance; 1: none")
+    negative_prompt: str = _key("", "caption of the unconditional branch")
+
+    metrics: list[str] | None = _key(None, "metrics to score; null: all that the data allow")
+    device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
+    precision: str = _key("auto", "auto: what is fast on this machine; or fp32, bf16, fp16")
+    memory_limit: float | None = _key(None, "GiB that sampling may fill; null: what the machine has free")
+    output: str = _key("outputs", "folder for everything that a run writes")
+    dry_run: bool = _key(False, "true: print cells, parameters, time, disk and paths, and run nothing")
+
+
+def check(cfg: JobConfig) -> list[str]:
+    """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
+    return [*_number_problems(cfg), *_choice_problems(cfg), *_source_problems(cfg), *_file_problems(cfg),
+            *_caption_problems(cfg)]  # fmt: skip
+
+
+def _number_problems(cfg: JobConfig) -> Iterator[str]:
+    if cfg.tau is not None and not 0 <= cfg.tau <= 1000:
+        yield f"tau={cfg.tau:g}: a timestep from 0 (all of them) to 1000 (none: the base model)"
+    for name in ("rank", "train_steps", "batch_size", "seeds", "checkpoint_every", "stride"):
+        value = getattr(cfg, name)
+        if value is not None and value < 1:
+            yield f"{name}={value}: a whole number from 1"
+    for name in ("seed", "preview_every"):
+        if getattr(cfg, name) < 0:
+            yield f"{name}={getattr(cfg, name)}: a whole number from 0"
+    for name in ("alpha", "learning_rate", "fps", "memory_limit"):
+        value = getattr(cfg, name)
+        if value is not None and not (0 < value < math.inf):
+            yield f"{name}={value:g}: a number above 0"
+    for name in ("weight_decay", "adapter_scale", "start"):
+        if not 0 <= getattr(cfg, name) < math.inf:
+            yield f"{name}={getattr(cfg, name):g}: a number from 0"
+    if not 1 <= cfg.steps <= 1000:
+        yield f"steps={cfg.steps}: a whole number from 1 to 1000"
+    if not 0 <= cfg.eta <= 1:
+        yield f"eta={cfg.eta:g}: a number from 0 (deterministic) to 1"
+    if not 1 <= cfg.guidance_scale < math.inf:
+        yield f"guidance_scale={cfg.guidance_scale:g}: a number from 1 (no guidance)"
+    if cfg.frames != cfg.model.frames:
+        yield f"frames={cfg.frames}: {cfg.model.name} makes videos of exactly {cfg.model.frames} frames"
+
+
+def _choice_problems(cfg: JobConfig) -> Iterator[str]:
+    unknown = [name for name in cfg.projections if name not in PROJECTIONS]
+    if unknown or not cfg.projections or len(set(cfg.projections)) < len(cfg.projections):
+        yield f"projections=[{','.join(cfg.projections)}]: one or more of q, k, v, o, each once"
+    for name, options in (("precision", PRECISIONS), ("sampler", SAMPLERS), ("fit", FITS)):
+        if getattr(cfg, name) not in options:
+            yield f"{name}={getattr(cfg, name)}: one of {', '.join(options)}"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", cfg.device):
+        yield f"device={cfg.device}: auto, cpu, cuda, cuda:N or mps"
+    if cfg.metrics == []:
+        yield "metrics=[]: name at least one metric, or null for all that the data allow"
+
+
+def _source_problems(cfg: JobConfig) -> Iterator[str]:
+    names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
+    counted = isinstance(cfg.references, int) and not isinstance(cfg.references, bool)
+    if not (counted and cfg.references >= 1):
+        if counted or not names or not all(isinstance(name, str) and name for name in names):
+            yield f"references={cfg.references}: a number from 1, a name, or a list of names"
+    if cfg.edits == []:
+        yield "edits=[]: name at least one caption, or null for those that the reference brings along"
+    if cfg.video is None:
+        for name, default in (("caption", None), ("start", 0.0), ("fps", None), ("stride", None)):
+            if getattr(cfg, name) != default:
+                yield f"{name}= describes a clip of your own and needs video=FILE"
+        return
+    if not Path(cfg.video).expanduser().exists():
+        yield f"video={cfg.video}: there is no such file or folder"
+    if cfg.caption is None:
+        yield 'video= needs caption="what it shows"'
+    if cfg.edits is None:
+        yield "video= needs edits='[\"what to show instead\"]'"
+    if cfg.fps is not None and cfg.stride is not None:
+        yield "fps= and stride= both say which frames to take from the clip: give one"
+
+
+def _file_problems(cfg: JobConfig) -> Iterator[str]:
+    folder = model_folder(cfg.model)
+    if folder is not None and not (folder / "model_index.json").is_file():
+        yield f"model.path={cfg.model.path}: no model_index.json in {folder}; a LattePipeline's folder has one"
+    if cfg.adapter is not None and not _adapter_file(cfg.adapter).is_file():
+        yield f"adapter={cfg.adapter}: no adapter.safetensors there; name the adapter/ folder of a finished cell"
+    problem = _unwritable(Path(cfg.output).expanduser())
+    if problem:
+        yield f"output={cfg.output}: {problem}; name a folder that can be written"
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written below `folder`, tried where it, or the parent it would be made in, exists."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with TemporaryFile(dir=existing):
+            return None
+    except OSError as error:
+        return f"cannot write in {existing} ({error.strerror})"
+
+
+def _caption_problems(cfg: JobConfig) -> Iterator[str]:
+    captions = [] if cfg.caption is None else [("caption", cfg.caption)]
+    captions += [("edits", caption) for caption in cfg.edits or []]
+    for key, caption in captions:
+        if not caption.strip():
+            yield f"{key}: a caption is empty; say in words what the video shows"
+    captions += [("negative_prompt", cfg.negative_prompt)]
+    if cfg.model.closed_vocabulary and (tokenizer_file(cfg.model)).is_file():
+        yield from _vocabulary_problems(cfg.model, captions)
+        return
+    for key, caption in captions:
+        # Every word is a token at least, so this is never wrong; the backbone counts the tokens themselves.
+        if len(caption.split()) > cfg.model.max_caption_tokens:
+            yield _too_long(key, caption, f"{len(caption.split())} words", cfg.model)
+
+
+def _vocabulary_problems(model: ModelConfig, captions: list[tuple[str, str]]) -> Iterator[str]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file(model)))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    unknown_token = _unknown_token(model)
+    for key, caption in captions:
+        encoding = tokenizer.encode(caption)
+        spans = [
+            span
+            for token, span in zip(encoding.tokens, encoding.offsets, strict=True)
+            if token == unknown_token
+        ]
+        unknown = sorted({_word_at(caption, *span) for span in spans})
+        if unknown:
+            yield (
+                f"{key}: {model.name} does not know {', '.join(map(repr, unknown))} in {_short(caption)!r}; use the"
+                f" words of `python run.py list words`, or a model that learnt from real videos (model=latte)"
+            )
+        elif len(encoding.tokens) > model.max_caption_tokens:
+            yield _too_long(key, caption, f"{len(encoding.tokens)} tokens", model)
+
+
+def _too_long(key: str, caption: str, length: str, model: ModelConfig) -> str:
+    return (
+        f"{key}: {_short(caption)!r} has {length}; {model.name}'s text encoder takes"
+        f" {model.max_caption_tokens} tokens at most"
+    )
+
+
+def _short(caption: str) -> str:
+    return caption if len(caption) <= 60 else caption[:57] + "..."
+
+
+def _word_at(text: str, start: int, end: int) -> str:
+    """The whole words, as separated by blanks, that text[start:end] touches."""
+    while start > 0 and not text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and not text[end].isspace():
+        end += 1
+    return text[start:end].strip()
+
+
+def vocabulary(model: ModelConfig) -> list[str]:
+    """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
+    from tokenizers import Tokenizer
+
+    path = tokenizer_file(model)
+    if not model.closed_vocabulary:
+        raise InputError(f"model={model.name} takes any words: it has no list of its own")
+    if not path.is_file():
+        raise InputError(f"model={model.name}: {path} is missing")
+    tokenizer = Tokenizer.from_file(str(path))
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    words = {token.removeprefix("▁") for token in tokenizer.get_vocab() if token not in special}
+    return sorted(words - {""})
+
+
+def model_folder(model: ModelConfig) -> Path | None:
+    """The local folder that `path` names (`bundled:NAME`, or a path with a slash in front); None: a hub id."""
+    if model.path.startswith("bundled:"):
+        return BUNDLED / model.path.removeprefix("bundled:")
+    path = Path(model.path).expanduser()
+    return path if path.is_absolute() or path.is_dir() else None
+
+
+def tokenizer_file(model: ModelConfig) -> Path:
+    """The tokenizer of a local model folder; only asked for where `closed_vocabulary` is set."""
+    return (model_folder(model) or Path(model.path)) / "tokenizer" / "tokenizer.json"
+
+
+def _unknown_token(model: ModelConfig) -> str:
+    return str(json.loads(tokenizer_file(model).with_name("tokenizer_config.json").read_text())["unk_token"])
+
+
+def _adapter_file(folder: str) -> Path:
+    return Path(folder).expanduser() / "adapter.safetensors"
+
+
+def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:
+    """Id of what a cell's training gives, and the name of its folder: 12 hex digits.
+
+    `weights_hash` is the backbone's, `reference_hash` a Reference's `content_hash`, `precision` the one that
+    `auto` came out as. At tau = 1000 nothing is trained, so that no training setting is part of the id.
+    """
+    parts: dict[str, Any] = {
+        "weights": weights_hash,
+        "precision": precision,
+        "reference": reference_hash,
+        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
+    }
+    if cfg.adapter is not None:
+        parts["adapter"] = hashlib.sha256(_adapter_file(cfg.adapter).read_bytes()).hexdigest()
+    elif cfg.tau != 1000:
+        names = ("method", "tau", "rank", "alpha", "projections", "train_steps", "learning_rate")
+        parts |= {name: getattr(cfg, name) for name in (*names, "weight_decay", "batch_size", "seed")}
+    return _digest("adapter", FIT_VERSION, parts)
+
+
+def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
+    """Id of one video: what `adapter` (an `adapter_id`) makes of a caption with the index-th initial noise.
+
+    The strength and reach of an adapter are no part of the base model's ids (tau = 1000).
+    """
+    names = ["sampler", "steps", "eta", "guidance_scale", "negative_prompt", "seed"]
+    if cfg.tau != 1000:
+        names += ["tau", "adapter_scale", "adapter_in_unconditional"]
+    parts = {name: getattr(cfg, name) for name in names}
+    return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})
+
+
+def score_id(sample: str, *, metric: str, version: int) -> str:
+    """Id of one metric's value on one sample (a `sample_id`)."""
+    return _digest("score", version, {"sample": sample, "metric": metric})
+
+
+def _digest(stage: str, version: int, parts: Mapping[str, Any]) -> str:
+    text = json.dumps([stage, version, parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
