@@ -184,16 +184,16 @@ def _source_problems(cfg: JobConfig) -> Iterator[str]:
 def _file_problems(cfg: JobConfig) -> Iterator[str]:
     folder = model_folder(cfg.model)
     if folder is not None and not (folder / "model_index.json").is_file():
-        yield f"model.path={cfg.model.path}: no model_index.json in {folder}; a LattePipeline's folder has one"
+        yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and not _adapter_file(cfg.adapter).is_file():
-        yield f"adapter={cfg.adapter}: no adapter.safetensors there; name the adapter/ folder of a finished cell"
+        yield f"adapter={cfg.adapter}: no adapter.safetensors there; name a finished cell's adapter/ folder"
     problem = _unwritable(Path(cfg.output).expanduser())
     if problem:
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 
 def _unwritable(folder: Path) -> str | None:
-    """Why nothing can be written below `folder`, tried where it, or the parent it would be made in, exists."""
+    """Why nothing can be written below `folder`; tried in the nearest parent that exists, leaving no trace."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
@@ -237,8 +237,8 @@ def _vocabulary_problems(model: ModelConfig, captions: list[tuple[str, str]]) ->
         unknown = sorted({_word_at(caption, *span) for span in spans})
         if unknown:
             yield (
-                f"{key}: {model.name} does not know {', '.join(map(repr, unknown))} in {_short(caption)!r}; use the"
-                f" words of `python run.py list words`, or a model that learnt from real videos (model=latte)"
+                f"{key}: {model.name} does not know {', '.join(map(repr, unknown))} in {_short(caption)!r};"
+                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
             )
         elif len(encoding.tokens) > model.max_caption_tokens:
             yield _too_long(key, caption, f"{len(encoding.tokens)} tokens", model)
@@ -280,7 +280,7 @@ def vocabulary(model: ModelConfig) -> list[str]:
 
 
 def model_folder(model: ModelConfig) -> Path | None:
-    """The local folder that `path` names (`bundled:NAME`, or a path with a slash in front); None: a hub id."""
+    """The local folder that `path` names: `bundled:NAME`, an absolute or an existing one; None: a hub id."""
     if model.path.startswith("bundled:"):
         return BUNDLED / model.path.removeprefix("bundled:")
     path = Path(model.path).expanduser()
