@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,12 @@ SAMPLE_VERSION = 1
 
 BUNDLED = Path(__file__).parent / "bundled"
 PROJECTIONS = ("q", "k", "v", "o")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SAMPLERS = ("ddim",)
-FITS = ("crop", "fit")
+CHOICES = {
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "sampler": ("ddim",),
+    "fit": ("crop", "fit"),
+    "logger": ("csv", "tensorboard", "wandb"),
+}
 
 
 class InputError(ValueError):
@@ -67,7 +71,6 @@ class JobConfig:
     model: ModelConfig = _key(MISSING, "the backbone")
     method: dict[str, Any] = _key({}, "how the motion is carried over")
     data: dict[str, Any] = _key({}, "where the references come from")
-    logger: dict[str, Any] = _key({}, "where the training's curves go")
 
     references: Any = _key(1, "how many references, or their names: 4, red-ball or [red-ball,blue-cube]")
     edits: list[str] | None = _key(None, "new captions; null: those that the reference brings along")
@@ -92,7 +95,8 @@ class JobConfig:
     weight_decay: float = _key(0.01, "AdamW's weight decay")
     batch_size: int = _key(II("model.batch_size"), "noise draws of the one video in a training step")
     seed: int = _key(0, "of everything random, in training and in sampling")
-    checkpoint_every: int = _key(50, "training steps between checkpoints")
+    checkpoint_every: int = _key(50, "training steps between checkpoints; 0: one at the end")
+    logger: str = _key("csv", "csv, tensorboard, or wandb (offline): where the training's loss goes")
     preview_every: int = _key(0, "training steps between sample previews; 0: none")
 
     adapter: str | None = _key(None, "folder of a kept adapter: sample with it and do not train")
@@ -114,33 +118,31 @@ class JobConfig:
 
 def check(cfg: JobConfig) -> list[str]:
     """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
-    return [*_number_problems(cfg), *_choice_problems(cfg), *_source_problems(cfg), *_file_problems(cfg),
+    return [*_number_problems(cfg), *_choice_problems(cfg), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg)]  # fmt: skip
 
 
+WHOLE_FROM_1 = ("rank", "train_steps", "batch_size", "seeds", "stride")
+WHOLE_FROM_0 = ("seed", "checkpoint_every", "preview_every")
+POSITIVE = ("alpha", "learning_rate", "fps", "memory_limit")
+FROM_0 = ("weight_decay", "adapter_scale", "start")
+
+
 def _number_problems(cfg: JobConfig) -> Iterator[str]:
-    if cfg.tau is not None and not 0 <= cfg.tau <= 1000:
-        yield f"tau={cfg.tau:g}: a timestep from 0 (all of them) to 1000 (none: the base model)"
-    for name in ("rank", "train_steps", "batch_size", "seeds", "checkpoint_every", "stride"):
+    bounds: list[tuple[str, float, float, str]] = [
+        ("tau", 0, 1000, "a timestep from 0 (all of them) to 1000 (none: the base model)"),
+        ("steps", 1, 1000, "a whole number from 1 to 1000"),
+        ("eta", 0, 1, "a number from 0 (deterministic) to 1"),
+        ("guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
+        *((name, 1, math.inf, "a whole number from 1") for name in WHOLE_FROM_1),
+        *((name, 0, math.inf, "a whole number from 0") for name in WHOLE_FROM_0),
+        *((name, sys.float_info.min, sys.float_info.max, "a number above 0") for name in POSITIVE),
+        *((name, 0, sys.float_info.max, "a number from 0") for name in FROM_0),
+    ]
+    for name, low, high, right in bounds:
         value = getattr(cfg, name)
-        if value is not None and value < 1:
-            yield f"{name}={value}: a whole number from 1"
-    for name in ("seed", "preview_every"):
-        if getattr(cfg, name) < 0:
-            yield f"{name}={getattr(cfg, name)}: a whole number from 0"
-    for name in ("alpha", "learning_rate", "fps", "memory_limit"):
-        value = getattr(cfg, name)
-        if value is not None and not (0 < value < math.inf):
-            yield f"{name}={value:g}: a number above 0"
-    for name in ("weight_decay", "adapter_scale", "start"):
-        if not 0 <= getattr(cfg, name) < math.inf:
-            yield f"{name}={getattr(cfg, name):g}: a number from 0"
-    if not 1 <= cfg.steps <= 1000:
-        yield f"steps={cfg.steps}: a whole number from 1 to 1000"
-    if not 0 <= cfg.eta <= 1:
-        yield f"eta={cfg.eta:g}: a number from 0 (deterministic) to 1"
-    if not 1 <= cfg.guidance_scale < math.inf:
-        yield f"guidance_scale={cfg.guidance_scale:g}: a number from 1 (no guidance)"
+        if value is not None and not low <= value <= high:
+            yield f"{name}={value:g}: {right}"
     if cfg.frames != cfg.model.frames:
         yield f"frames={cfg.frames}: {cfg.model.name} makes videos of exactly {cfg.model.frames} frames"
 
@@ -149,23 +151,22 @@ def _choice_problems(cfg: JobConfig) -> Iterator[str]:
     unknown = [name for name in cfg.projections if name not in PROJECTIONS]
     if unknown or not cfg.projections or len(set(cfg.projections)) < len(cfg.projections):
         yield f"projections=[{','.join(cfg.projections)}]: one or more of q, k, v, o, each once"
-    for name, options in (("precision", PRECISIONS), ("sampler", SAMPLERS), ("fit", FITS)):
+    for name, options in CHOICES.items():
         if getattr(cfg, name) not in options:
             yield f"{name}={getattr(cfg, name)}: one of {', '.join(options)}"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", cfg.device):
         yield f"device={cfg.device}: auto, cpu, cuda, cuda:N or mps"
-    if cfg.metrics == []:
-        yield "metrics=[]: name at least one metric, or null for all that the data allow"
-
-
-def _source_problems(cfg: JobConfig) -> Iterator[str]:
+    for name in ("edits", "metrics"):
+        if getattr(cfg, name) == []:
+            yield f"{name}=[]: name at least one, or null for all that there are"
     names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
-    counted = isinstance(cfg.references, int) and not isinstance(cfg.references, bool)
-    if not (counted and cfg.references >= 1):
-        if counted or not names or not all(isinstance(name, str) and name for name in names):
-            yield f"references={cfg.references}: a number from 1, a name, or a list of names"
-    if cfg.edits == []:
-        yield "edits=[]: name at least one caption, or null for those that the reference brings along"
+    if not (type(cfg.references) is int and cfg.references >= 1) and not (
+        names and all(isinstance(name, str) and name for name in names)
+    ):
+        yield f"references={cfg.references}: a number from 1, a name, or a list of names"
+
+
+def _clip_problems(cfg: JobConfig) -> Iterator[str]:
     if cfg.video is None:
         for name, default in (("caption", None), ("start", 0.0), ("fps", None), ("stride", None)):
             if getattr(cfg, name) != default:
@@ -193,7 +194,7 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
 
 
 def _unwritable(folder: Path) -> str | None:
-    """Why nothing can be written below `folder`; tried in the nearest parent that exists, leaving no trace."""
+    """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
