@@ -1,0 +1,140 @@
+"""Published rows: a few hundred kilobytes in the repository from which every table is built again.
+
+`python -m motionexp.publish experiments/NAME.yaml [outputs/]` takes the rows that the layout selects from the
+runs' folders and writes them where the layout says, below `results/`. It is all that ever writes there.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from motionexp.config import InputError, score_id
+from motionexp.layouts import matches, read_layout
+from motionexp.results import (
+    RUN_FIELDS,
+    SUBJECT_FIELDS,
+    Row,
+    as_json,
+    check_comparable,
+    dump_line,
+    from_json,
+    read_lines,
+    read_rows,
+    write_whole,
+)
+
+PARTS = {
+    "metric": ("metric", "metric_version", "higher_is_better"),
+    "run": RUN_FIELDS,
+    "subject": SUBJECT_FIELDS,
+}
+
+
+def to_published(rows: Iterable[Row]) -> str:
+    """JSON lines: each metric and each run once, then each subject with its values by the metric's number.
+
+    A value that is NaN is `[null, reason]`. Score ids are left out: they follow from what is there. The order
+    is fixed, so that publishing the same rows twice gives the same bytes.
+    """
+    plain = [as_json(row) for row in rows]
+    parts = [{kind: _part(each, names) for kind, names in PARTS.items()} for each in plain]
+    metrics, runs = (_numbered(each[kind] for each in parts) for kind in ("metric", "run"))
+    values: dict[tuple[int, str], dict[int, Any]] = {}
+    for each, part in zip(plain, parts, strict=True):
+        value = [None, each["reason"]] if each["value"] is None else each["value"]
+        values.setdefault((runs[part["run"]], part["subject"]), {})[metrics[part["metric"]]] = value
+    lines = [
+        dump_line({kind: json.loads(text)})
+        for kind, of in (("metric", metrics), ("run", runs))
+        for text in of
+    ]
+    for (run, subject), scores in sorted(values.items()):
+        ordered = {str(metric): scores[metric] for metric in sorted(scores)}
+        lines.append(dump_line({"subject": json.loads(subject), "run": run, "values": ordered}))
+    return "".join(lines)
+
+
+def _part(plain: dict[str, Any], names: Sequence[str]) -> str:
+    return dump_line({name: plain[name] for name in names if plain[name] not in ("", {}, None)})
+
+
+def _numbered(texts: Iterable[str]) -> dict[str, int]:
+    return {text: number for number, text in enumerate(sorted(set(texts)))}
+
+
+def read_published(path: Path) -> list[Row]:
+    """The rows that `to_published` wrote, their score ids computed again.
+
+    Raises:
+        InputError: no such file, or a line that is not what it should be; it names the file and the line.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no rows are published there; `python -m motionexp.publish` does")
+    metrics: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    for number, line in read_lines(path):
+        try:
+            match line:
+                case {"metric": dict(metric)}:
+                    metrics.append(metric)
+                case {"subject": dict(subject), "run": int(run), "values": dict(values)}:
+                    rows += [
+                        _row(metrics[int(key)] | runs[run] | subject, value) for key, value in values.items()
+                    ]
+                case {"run": dict(run)}:
+                    runs.append(run)
+                case _:
+                    raise InputError("neither a metric, nor a run, nor a subject")
+        except (InputError, IndexError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}, line {number}: not published rows ({error}); publish them again"
+            ) from error
+    return rows
+
+
+def _row(plain: dict[str, Any], value: Any) -> Row:
+    reason = ""
+    if isinstance(value, list):
+        value, reason = value
+    score = ""
+    if plain.get("sample_id"):
+        score = score_id(plain["sample_id"], metric=plain["metric"], version=plain["metric_version"])
+    return from_json({**plain, "value": value, "reason": reason, "score_id": score})
+
+
+def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
+    """Writes the rows of `outputs` that a layout selects to the file it names; returns both file and count.
+
+    Raises:
+        InputError: nothing to publish, or rows that do not belong in one table.
+    """
+    layout = read_layout(layout_path)
+    rows = [row for row in read_rows(outputs) if matches(row, layout.select)]
+    if not rows:
+        raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
+    check_comparable(rows, layout.allow_mixed)
+    path = layout_path.resolve().parent.parent / layout.rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, to_published(rows).encode())
+    return path, len(rows)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m motionexp.publish LAYOUT [OUTPUTS]`; returns the exit code."""
+    if len(arguments) not in (1, 2):
+        print("usage: python -m motionexp.publish experiments/NAME.yaml [outputs/]", file=sys.stderr)
+        return 2
+    try:
+        path, count = publish(Path(arguments[0]), Path(arguments[1] if len(arguments) == 2 else "outputs"))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{count} rows published in {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

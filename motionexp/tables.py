@@ -1,0 +1,385 @@
+"""Tables: a pure function of rows and of the numbers that a paper reports.
+
+`python -m motionexp.tables [experiments/NAME.yaml ...]` (`make tables`) writes every table that the layouts
+name, as Markdown, LaTeX and CSV, from the published rows; it needs neither torch nor a network.
+"""
+
+import csv
+import io
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from motionexp.config import InputError
+from motionexp.layouts import (
+    Column,
+    Decision,
+    Difference,
+    Group,
+    Layout,
+    Setting,
+    TableLayout,
+    matches,
+    read_layout,
+)
+from motionexp.publish import read_published
+from motionexp.results import (
+    Curve,
+    Interval,
+    Row,
+    by_subject,
+    check_comparable,
+    mean_interval,
+    motion_at_equal_leakage,
+    paired_difference,
+    write_whole,
+)
+
+Values = dict[tuple[str, str, int | None], float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measured interval, or a reported number (`interval` has then NaN bounds and n = 0)."""
+
+    column: str
+    interval: Interval
+    digits: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a finished table; `source` is `measured` or `reported`."""
+
+    labels: list[str]
+    cells: list[Cell | None]
+    n: str
+    adapter_steps: str
+    source: str = "measured"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines under one title."""
+
+    title: str
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table, the same content for every format."""
+
+    title: str
+    labels: list[str]
+    columns: list[str]
+    blocks: list[Block]
+    notes: list[str]
+
+
+class Measured:
+    """The rows of one experiment, sorted by setting and metric, each setting's values by subject."""
+
+    def __init__(self, layout: Layout, rows: Sequence[Row]) -> None:
+        check_comparable(rows, layout.allow_mixed)
+        self.layout = layout
+        self.by_metric: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            self.by_metric[row.metric].append(row)
+        self.base = next((each for each in layout.settings.values() if each.base), None)
+
+    def rows(self, metric: str, select: Mapping[str, str]) -> list[Row]:
+        return [row for row in self.by_metric[metric] if matches(row, select)]
+
+    def values(self, column: Column, setting: Setting, group: Mapping[str, str]) -> Values:
+        """What the column shows of each subject, with what the layout subtracts already subtracted."""
+        own = by_subject(self.rows(column.metric, {**setting.select, **group}))
+        if not column.minus:
+            return own
+        if column.minus == "base":
+            if self.base is None:
+                raise InputError(f"column {column.label} subtracts the base, and no setting is marked `base`")
+            other = by_subject(self.rows(column.metric, {**self.base.select, **group}))
+        else:
+            other = by_subject(self.rows(column.minus, {**setting.select, **group}))
+        return {key: value - other.get(key, math.nan) for key, value in own.items()}
+
+    def line(self, table: TableLayout, name: str, group: Mapping[str, str]) -> Line:
+        setting = self.layout.settings[name]
+        cells = []
+        for key in table.columns:
+            column = self.layout.columns[key]
+            values = self.values(column, setting, group)
+            cells.append(
+                Cell(key, mean_interval(list(values.values()), [s[0] for s in values]), column.digits)
+            )
+        rows = [row for metric in self.by_metric for row in self.rows(metric, {**setting.select, **group})]
+        subjects = {row.subject for row in rows}
+        n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
+        steps = sorted({row.adapter_steps for row in rows})
+        return Line(setting.labels, list(cells), n, " / ".join(str(each) for each in steps))
+
+    def difference(self, table: TableLayout, wanted: Difference, group: Mapping[str, str]) -> Line:
+        cells = []
+        for key in table.columns:
+            column = self.layout.columns[key]
+            ours, theirs = (
+                self.values(column, self.layout.settings[name], group)
+                for name in (wanted.ours, wanted.theirs)
+            )
+            cells.append(Cell(key, paired_difference(ours, theirs), column.digits))
+        most = max(cells, key=lambda cell: cell.interval.n).interval
+        return Line(wanted.labels, list(cells), f"{most.n} ({most.clusters})", "")
+
+    def curve(
+        self, decision: Decision, leakage: str, name: str, group: Mapping[str, str]
+    ) -> dict[str, np.ndarray]:
+        """(2, S) motion and leakage of each reference at ascending scales, the base first."""
+        if self.base is None:
+            raise InputError("motion at equal leakage needs the setting that is marked `base`")
+        setting = self.layout.settings[name]
+        points = [self.base] + [
+            Setting([], {**setting.select, "adapter_scale": f"{scale:g}"})
+            for scale in sorted(decision.scales)
+        ]
+        columns = [self.layout.columns[decision.motion], self.layout.columns[leakage]]
+        means = [[_by_reference(self.values(each, point, group)) for point in points] for each in columns]
+        shared = set.intersection(*(set(each) for column in means for each in column))
+        return {
+            reference: np.array([[each[reference] for each in column] for column in means])
+            for reference in sorted(shared)
+        }
+
+    def decision_block(self, table: TableLayout, decision: Decision, group: Group, leakage: str) -> Block:
+        named = {name: self.curve(decision, leakage, name, group.select) for name in decision.curves}
+        shared = sorted(set.intersection(*(set(each) for each in named.values())))
+        label = self.layout.columns[leakage].label
+        lines = []
+        if shared:
+            stacked = {
+                name: Curve(*np.stack([each[reference] for reference in shared], axis=-1))
+                for name, each in named.items()
+            }
+            for name, curve in stacked.items():
+                cells: list[Cell | None] = []
+                for level in decision.levels:
+                    cells += [
+                        Cell(f"{level:g}", motion_at_equal_leakage(curve, level), 2),
+                        None
+                        if name == decision.against
+                        else Cell(
+                            f"{level:g} difference",
+                            motion_at_equal_leakage(curve, level, stacked[decision.against]),
+                            2,
+                        ),
+                    ]
+                lines.append(Line(self.layout.settings[name].labels, cells, f"({len(shared)})", ""))
+        return Block(f"{group.title}; leakage: {label}", lines)
+
+
+def _by_reference(values: Values) -> dict[str, float]:
+    grouped: dict[str, list[float]] = defaultdict(list)
+    for subject, value in values.items():
+        if not math.isnan(value):
+            grouped[subject[0]].append(value)
+    return {reference: float(np.mean(each)) for reference, each in grouped.items()}
+
+
+def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Table]:
+    """The finished table, and where the layout asks for it a second one with motion at equal leakage.
+
+    Raises:
+        InputError: rows that do not belong in one table, or a layout that selects two settings as one.
+    """
+    measured = Measured(layout, rows)
+    blocks = []
+    for group in wanted.groups:
+        lines = [measured.line(wanted, name, group.select) for name in wanted.settings]
+        differences = [measured.difference(wanted, each, group.select) for each in wanted.differences]
+        blocks.append(Block(group.title, [line for line in lines + differences if line.n != "0 (0)"]))
+    blocks += _reported_blocks(layout, wanted)
+    columns = [layout.columns[key].label for key in wanted.columns]
+    tables = [
+        Table(wanted.title, wanted.labels, columns, [each for each in blocks if each.lines], wanted.notes)
+    ]
+    if wanted.decision:
+        tables.append(_decision_table(measured, wanted, wanted.decision))
+    return tables
+
+
+def _reported_blocks(layout: Layout, wanted: TableLayout) -> list[Block]:
+    by_source: dict[str, list[Line]] = defaultdict(list)
+    for each in wanted.reported:
+        cells: list[Cell | None] = [
+            Cell(key, Interval(each.values[key], math.nan, math.nan, 0, 0), layout.columns[key].digits)
+            if key in each.values
+            else None
+            for key in wanted.columns
+        ]
+        by_source[each.source].append(Line(each.labels, cells, "", "", "reported"))
+    return [Block(f"Reported: {source}", lines) for source, lines in by_source.items()]
+
+
+def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision) -> Table:
+    against = " ".join(measured.layout.settings[decision.against].labels)
+    columns = [
+        label
+        for level in decision.levels
+        for label in (f"motion at leakage {level:g}", f"less {against}, paired")
+    ]
+    blocks = [
+        measured.decision_block(wanted, decision, group, leakage)
+        for group in wanted.groups
+        for leakage in decision.leakage
+    ]
+    note = (
+        "The most motion on the curve of adapter scales "
+        f"(0, {', '.join(f'{scale:g}' for scale in sorted(decision.scales))}) whose leakage is at most the "
+        "level; both linear between scales, of the mean over references, which are redrawn together."
+    )
+    title = f"{wanted.title}: motion at equal leakage"
+    return Table(title, wanted.labels, columns, [each for each in blocks if each.lines], [note])
+
+
+def _number(value: float, digits: int) -> str:
+    # Ten digits first: sums differ between machines in the last bit, and must not decide which way .5 rounds.
+    rounded = round(round(value, 10), digits)
+    return f"{rounded + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _shown(cell: Cell | None) -> str:
+    if cell is None or math.isnan(cell.interval.mean):
+        return "\N{EN DASH}"
+    interval, digits = cell.interval, cell.digits
+    text = _number(interval.mean, digits)
+    if not math.isnan(interval.low):
+        text += f" [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
+    return text + (f" ({interval.missing} missing)" if interval.missing else "")
+
+
+def _texts(line: Line) -> list[str]:
+    return [*line.labels, *(_shown(cell) for cell in line.cells), line.n, line.adapter_steps]
+
+
+COUNTS = ["n (references)", "adapter steps"]
+INTERVAL_NOTE = "Mean [95% bootstrap interval over references]; n samples (of so many references)."
+
+
+def to_markdown(table: Table) -> str:
+    """A heading, one pipe table a block, and the notes."""
+    header = [*table.labels, *table.columns, *COUNTS]
+    parts = [f"## {table.title}"]
+    for block in table.blocks:
+        lines = [header, ["---"] * len(header), *(_texts(line) for line in block.lines)]
+        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        parts.append(f"### {block.title}\n\n" + "\n".join(rows))
+    parts.append("\n".join(f"- {note}" for note in [INTERVAL_NOTE, *table.notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+TEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "τ": r"$\tau$",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{EN DASH}": "--",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in text)
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table; needs \\usepackage{booktabs}."""
+    header = [*table.labels, *table.columns, *COUNTS]
+    width = len(header)
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_tex(table.title)}. {' '.join(_tex(note) for note in [INTERVAL_NOTE, *table.notes])}}}",
+        rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * (width - len(table.labels))}}}",
+        r"\toprule",
+        " & ".join(map(_tex, header)) + r" \\",
+    ]
+    for block in table.blocks:
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
+        lines += [" & ".join(map(_tex, _texts(line))) + r" \\" for line in block.lines]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """One line a number, unrounded to eight digits: what a reader's own program takes."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = (
+        "table",
+        "block",
+        "setting",
+        "column",
+        "source",
+        "mean",
+        "low",
+        "high",
+        "n",
+        "references",
+        "missing",
+    )
+    writer.writerow(names)
+    for table in tables:
+        for block in table.blocks:
+            for line in block.lines:
+                for cell in line.cells:
+                    if cell is not None:
+                        place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
+                        writer.writerow([*place, *_csv_numbers(cell.interval)])
+    return file.getvalue()
+
+
+def _csv_numbers(interval: Interval) -> list[str | int]:
+    numbers = (interval.mean, interval.low, interval.high)
+    texts = ["" if math.isnan(number) else f"{round(number, 8) + 0.0:.8g}" for number in numbers]
+    return [*texts, interval.n, interval.clusters, interval.missing]
+
+
+def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
+    """Writes every table of a layout under `root`, as .md, .tex and .csv; returns the files."""
+    written = []
+    for wanted in layout.tables:
+        tables = build(layout, wanted, rows)
+        formats = {
+            ".md": "\n".join(map(to_markdown, tables)),
+            ".tex": "\n".join(map(to_latex, tables)),
+            ".csv": to_csv(tables),
+        }
+        for suffix, text in formats.items():
+            path = root / f"{wanted.file}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text.encode())
+            written.append(path)
+    return written
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Builds the tables of the named layouts, or of all in experiments/; returns the exit code."""
+    try:
+        for path in map(Path, arguments or sorted(map(str, Path("experiments").glob("*.yaml")))):
+            root, layout = path.resolve().parent.parent, read_layout(path)
+            for written in write_tables(root, layout, read_published(root / layout.rows)):
+                print(written.relative_to(root))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
