@@ -158,7 +158,7 @@ class Measured:
     def decision_block(self, table: TableLayout, decision: Decision, group: Group, leakage: str) -> Block:
         named = {name: self.curve(decision, leakage, name, group.select) for name in decision.curves}
         shared = sorted(set.intersection(*(set(each) for each in named.values())))
-        label = self.layout.columns[leakage].label
+        label, digits = self.layout.columns[leakage].label, self.layout.columns[decision.motion].digits
         lines = []
         if shared:
             stacked = {
@@ -169,17 +169,17 @@ class Measured:
                 cells: list[Cell | None] = []
                 for level in decision.levels:
                     cells += [
-                        Cell(f"{level:g}", motion_at_equal_leakage(curve, level), 2),
+                        Cell(f"{level:g}", motion_at_equal_leakage(curve, level), digits),
                         None
                         if name == decision.against
                         else Cell(
                             f"{level:g} difference",
                             motion_at_equal_leakage(curve, level, stacked[decision.against]),
-                            2,
+                            digits,
                         ),
                     ]
                 lines.append(Line(self.layout.settings[name].labels, cells, f"({len(shared)})", ""))
-        return Block(f"{group.title}; leakage: {label}", lines)
+        return Block(f"{group.title}; {label}", lines)
 
 
 def _by_reference(values: Values) -> dict[str, float]:

@@ -42,7 +42,12 @@ tables:
     reported:
       - {source: "B, Table 1", labels: [Latte, "700"], values: {text: 31.96}}
     decision:
-      {motion: motion, leakage: [leak], levels: [0.1], scales: [0.5, 1], curves: [window, every], against: every}
+      motion: motion
+      leakage: [leak]
+      levels: [0.1]
+      scales: [0.5, 1]
+      curves: [window, every]
+      against: every
     notes: [A toy.]
 """
 METRICS = (
@@ -173,7 +178,7 @@ def test_reported_numbers_are_marked_and_never_averaged(layout):
 def test_markdown_latex_and_csv_hold_the_same_numbers(layout):
     table, _ = build(layout, layout.tables[0], toy_rows())
     markdown, latex = to_markdown(table), to_latex(table)
-    shown = "27.11 [27.01, 27.21]"
+    shown = "27.11 [27.00, 27.20]"
     assert f"| tiny_latte | 1000 | {shown} |" in markdown
     assert rf"tiny\_latte & 1000 & {shown} &" in latex
     assert r"Toy: 100\% of $\tau$ \& co\_." in latex
