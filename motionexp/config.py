@@ -143,6 +143,8 @@ def _number_problems(cfg: JobConfig) -> Iterator[str]:
         value = getattr(cfg, name)
         if value is not None and not low <= value <= high:
             yield f"{name}={value:g}: {right}"
+    if cfg.tau is None and cfg.adapter is None:
+        yield "tau=null: only with adapter=FOLDER, which has a window of its own"
     if cfg.frames != cfg.model.frames:
         yield f"frames={cfg.frames}: {cfg.model.name} makes videos of exactly {cfg.model.frames} frames"
 
