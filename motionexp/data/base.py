@@ -50,7 +50,7 @@ class Reference:
     def content_hash(self) -> str:
         """sha256 (64 hex digits) of the frames, their shape and the caption: all that training sees."""
         digest = hashlib.sha256(repr(self.frames.shape).encode())
-        digest.update(np.ascontiguousarray(self.frames))
+        digest.update(self.frames.tobytes())
         digest.update(self.caption.encode())
         return digest.hexdigest()
 

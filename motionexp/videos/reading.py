@@ -1,0 +1,299 @@
+"""Frames out of a video file or a folder of images; what is wrong with these is an `InputError`."""
+
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from motionexp.config import InputError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# So far may a frame rate that is asked for lie above the clip's own: at more, motion visibly stutters.
+RATE_SLACK = Fraction(21, 20)
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    frames: int,
+    start: float = 0.0,
+    fps: float | None = None,
+    stride: int | None = None,
+    size: tuple[int, int] | None = None,
+    fit: str = "crop",
+) -> np.ndarray:
+    """The chosen frames of a video file (mp4, gif, webm, what FFmpeg decodes) or of a folder of images.
+
+    `start` is in seconds from the first frame. `stride=n` takes every n-th frame, `fps=` the frames nearest
+    in time to start, start + 1/fps, ..., which is right for variable frame rates too; neither takes all. A
+    folder has no times: its images, in the order of the numbers in their names, are taken to be `fps` a
+    second. `size` is (H, W), `None` keeps the file's; with `fit` = "crop" the middle fills it, with "fit" all
+    of the picture is inside it and the rest is black. Transparent parts become white. Only chosen frames are
+    converted, one at a time: memory holds the result and the decoder's few frames, whatever the file's size.
+
+    Returns (frames, H, W, 3) uint8 RGB. Raises InputError where the file is missing, no video, damaged or cut
+    short, or has fewer frames than asked.
+    """
+    path = Path(path).expanduser()
+    _check_request(path, frames, start, fps, stride, fit)
+    if path.is_dir():
+        files = _image_files(path)
+        kept = files[round(start * (fps or 0)) :: stride or 1][:frames]
+        pictures = ((file.name, _load_image(file)) for file in kept)
+        result = list(_resized(path, pictures, size, fit))
+        held = f"{len(files)} images"
+    else:
+        with _opened(path) as clip:
+            taken = _nearest(clip, frames, start, fps) if fps else _strided(clip, frames, start, stride or 1)
+            pictures = ((f"frame {index} of those taken", _rgb(shown)) for index, shown in enumerate(taken))
+            result = list(_resized(path, pictures, size, fit))
+            held = clip.described()
+    if len(result) < frames:
+        settings = [f"start={start:g}" if start else "", f"fps={fps:g}" if fps else "",
+                    f"stride={stride}" if stride else ""]  # fmt: skip
+        how = " ".join(filter(None, settings))
+        raise InputError(
+            f"{path}: {frames} frames are asked for, and it has {held}"
+            + (f", of which {how} gives {len(result)}" if how else "")
+            + ("; take other values there, or a longer clip" if how else "; take a longer clip")
+        )
+    return np.stack(result)
+
+
+def frame_rate(path: str | Path) -> float | None:
+    """Frames a second of a video file, on average; None for a folder of images. Raises InputError."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return None
+    with _opened(path) as clip:
+        return None if clip.rate is None else float(clip.rate)
+
+
+def _check_request(
+    path: Path, frames: int, start: float, fps: float | None, stride: int | None, fit: str
+) -> None:
+    if fps is not None and stride is not None:
+        raise InputError(f"{path}: fps= and stride= both say which frames to take: give one")
+    for name, value, least in (("frames", frames, 1), ("stride", stride, 1), ("start", start, 0)):
+        if value is not None and not least <= value < math.inf:
+            raise InputError(f"{path}: {name}={value}; it must be at least {least}")
+    if fps is not None and not 0 < fps < math.inf:
+        raise InputError(f"{path}: fps={fps}; it must be above 0")
+    if fit not in ("crop", "fit"):
+        raise InputError(f"{path}: fit={fit}; it must be crop or fit")
+    if path.is_dir() and start and not fps:
+        raise InputError(f"{path}: start= is in seconds, and a folder of images has none: give fps= too")
+
+
+class _Shown(NamedTuple):
+    """A decoded frame and when it is on screen, in seconds from the clip's first frame on."""
+
+    frame: Any
+    begin: Fraction
+    end: Fraction
+
+    @property
+    def slack(self) -> Fraction:
+        """Times in a file are rounded to ticks: two that are less than half a tick apart are the same."""
+        return Fraction(self.frame.time_base) / 2
+
+
+class _Clip:
+    """The frames of a video file in the order of their times, decoded one by one.
+
+    Damage that a decoder would hide is an error: a broken frame, and a file that ends before its frames do.
+    """
+
+    def __init__(self, path: Path, container: Any) -> None:
+        self.path, self.container = path, container
+        self.stream = container.streams.best("video")
+        if self.stream is None:
+            raise InputError(f"{path}: holds no video")
+        self.stream.codec_context.options = {"err_detect": "explode"}
+        self.rate: Fraction | None = self.stream.average_rate
+        self.count, self.end = 0, Fraction(0)
+
+    def __iter__(self) -> Iterator[_Shown]:
+        frames = self.container.decode(self.stream)
+        origin = None
+        while (frame := self._next(frames)) is not None:
+            time = frame.pts * frame.time_base
+            origin = time if origin is None else origin
+            length = frame.duration * frame.time_base or (1 / self.rate if self.rate else 0)
+            begin = time - origin
+            self.count, self.end = self.count + 1, begin + length
+            yield _Shown(frame, begin, self.end)
+
+    def _next(self, frames: Iterator[Any]) -> Any:
+        try:
+            frame = next(frames, None)
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(
+                f"{self.path}: frame {self.count} cannot be decoded ({error.strerror}): the file is damaged"
+                f" or cut short; copy it again"
+            ) from error
+        if frame is not None and frame.is_corrupt:
+            raise InputError(f"{self.path}: frame {self.count} is damaged; copy the file again")
+        if frame is not None and frame.pts is None:
+            raise InputError(f"{self.path}: its frames have no times; store it as mp4 or webm")
+        return frame
+
+    def described(self) -> str:
+        """How many frames there were, and how many the header promised where those are more."""
+        duration = self.container.duration
+        promised = self.stream.frames or round(
+            self.rate * duration / av.time_base if self.rate and duration else 0
+        )
+        more = f" (its header says {promised}: it may be cut short)" if promised > self.count + 1 else ""
+        return f"{self.count} frame{'' if self.count == 1 else 's'} in {float(self.end):.3g} s{more}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Clip]:
+    # FFmpeg gets the open file, not its name: a name can be read as an address or a pattern, and a playlist
+    # cannot make it open others.
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    with file:
+        try:
+            container = av.open(file, "r")
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(
+                f"{path}: no video that can be read, or one cut short ({error.strerror})"
+            ) from error
+        with container:
+            clip = _Clip(path, container)
+            _check_whole(clip, file)
+            yield clip
+
+
+def _check_whole(clip: _Clip, file: io.BufferedReader) -> None:
+    """Raises InputError where the header places frames behind the file's end, or a GIF has no end.
+
+    FFmpeg decodes what is left of either without a word.
+    """
+    size = clip.path.stat().st_size
+    entries = clip.stream.index_entries
+    behind = sum(entry.pos + entry.size > size for entry in entries)
+    if behind:
+        raise InputError(
+            f"{clip.path}: is cut short; its header lists {len(entries)} frames, and {behind} of them lie"
+            f" behind the end of the file ({size} bytes); copy it again"
+        )
+    if clip.container.format.name == "gif":
+        position = file.tell()
+        file.seek(max(0, size - 64))
+        if not file.read().rstrip(b"\0").endswith(b";"):
+            raise InputError(f"{clip.path}: is cut short; a GIF's last character is ';'; copy it again")
+        file.seek(position)
+
+
+def _strided(clip: _Clip, count: int, start: float, stride: int) -> Iterator[_Shown]:
+    after_start = taken = 0
+    for shown in clip:
+        if shown.begin < Fraction(start) - shown.slack:
+            continue
+        if after_start % stride == 0:
+            yield shown
+            taken += 1
+            if taken == count:
+                return
+        after_start += 1
+
+
+def _nearest(clip: _Clip, count: int, start: float, fps: float) -> Iterator[_Shown]:
+    """The frame nearest to each of start + k / fps while there is one on screen; of two as near, the earlier.
+
+    Raises InputError where frames repeat because `fps` is above the clip's own rate.
+    """
+    previous: _Shown | None = None
+    k, shortest, repeated = 0, Fraction(10**9), False
+    wanted = [Fraction(start) + Fraction(each) / Fraction(fps) for each in range(count)]
+    for shown in clip:
+        if previous is not None:
+            before, middle = k, (previous.begin + shown.begin) / 2
+            while k < count and wanted[k] <= middle:
+                yield previous
+                k += 1
+            shortest, repeated = min(shortest, shown.begin - previous.begin), repeated or k > before + 1
+        previous = shown
+        if k == count:
+            break
+    while previous is not None and k < count and wanted[k] < previous.end - previous.slack:
+        yield previous
+        k += 1
+    if repeated and Fraction(fps) * shortest > RATE_SLACK:
+        raise InputError(
+            f"{clip.path}: fps={fps:g} would show frames twice; the clip has {float(1 / shortest):.3g} a"
+            f" second: ask for no more"
+        )
+
+
+def _rgb(shown: _Shown) -> Image.Image:
+    frame = shown.frame
+    transparent = any(component.is_alpha for component in frame.format.components)
+    pixels = frame.to_ndarray(format="rgba" if transparent else "rgb24")
+    # The file's display matrix turns the picture counterclockwise, as rot90 does.
+    return _opaque(Image.fromarray(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """The folder's images by name, numbers in it by value: 2.png comes before 10.png."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    visible = [file for file in files if not file.name.startswith(".")]
+    if not visible:
+        raise InputError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    return sorted(visible, key=lambda file: [int(p) if p.isdigit() else p for p in _PARTS.split(file.name)])
+
+
+_PARTS = re.compile(r"(\d+)", re.ASCII)
+
+
+def _load_image(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file}: no image that can be read, or one cut short ({error})") from error
+    if upright.mode.startswith("I;16"):
+        # Pillow's own conversion cuts all above 255 off.
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+    if upright.mode in ("I", "F"):
+        raise InputError(f"{file}: has 32 bits a pixel in one channel; store it with 8 or 16")
+    return _opaque(upright)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def _resized(
+    path: Path, pictures: Iterable[tuple[str, Image.Image]], size: tuple[int, int] | None, fit: str
+) -> Iterator[np.ndarray]:
+    first: tuple[str, Image.Image] | None = None
+    for label, image in pictures:
+        first = first or (label, image)
+        if image.size != first[1].size:
+            both = " and ".join(f"{name} is {i.width} x {i.height}" for name, i in (first, (label, image)))
+            raise InputError(f"{path}: {both} pixels; all frames must have one size")
+        if size is not None and image.size != size[::-1]:
+            place = ImageOps.fit if fit == "crop" else ImageOps.pad
+            yield np.asarray(place(image, size[::-1], method=Image.Resampling.BICUBIC))
+        else:
+            yield np.asarray(image)
