@@ -42,7 +42,7 @@ def side_by_side(rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequ
     lefts = [gap + index * (width + gap) for index in range(len(columns))]
     heads = [_label(name, width) for name in columns]
     strips = [(_label(text, total - 2 * gap), videos) for text, videos in rows]
-    top = gap + max(head.height for head in heads)
+    top = gap + max(head.height for head in heads) + gap // 2
     canvas = Image.new("RGB", (total, top + sum(label.height + height + gap for label, _ in strips)), "white")
     for left, head in zip(lefts, heads, strict=True):
         canvas.paste(head, (left, gap))

@@ -46,8 +46,13 @@ def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
     that is shown longer. Raises OSError with the path where it cannot be written.
     """
     count, height, width, _ = checked(frames).shape
-    palette = Image.fromarray(frames.reshape(count * height, width, 3)).quantize(256)
-    images = [Image.fromarray(pixels).quantize(palette=palette) for pixels in frames]
+    palette = Image.fromarray(frames.reshape(count * height, width, 3)).quantize(
+        256, method=Image.Quantize.FASTOCTREE
+    )
+    # Dithering would flicker from frame to frame, and makes the file three times as large.
+    images = [
+        Image.fromarray(pixels).quantize(palette=palette, dither=Image.Dither.NONE) for pixels in frames
+    ]
     times = [round(100 * k / fps) for k in range(count + 1)]
     durations = [10 * (after - before) for before, after in pairwise(times)]
     memory = io.BytesIO()

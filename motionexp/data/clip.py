@@ -1,0 +1,63 @@
+"""A clip of the user's own: a video file or a folder of images, with its caption and the captions wanted."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from motionexp.config import InputError
+from motionexp.data.base import Edit, Reference
+from motionexp.videos import frame_rate, read_frames
+
+# Frames a second of a folder of images where nobody said: that of the models' training videos.
+FOLDER_FPS = 8.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The one reference at `path`; each of `edits` is a caption of kind `caption`.
+
+    `start` (seconds), `fps` or `stride`, and `fit` ("crop" or "fit") are `motionexp.videos.read_frames`'s.
+    Raises InputError where a caption is empty or there is no edit; `read` does for what is wrong with the file.
+    """
+
+    path: str | Path
+    caption: str
+    edits: Sequence[str]
+    start: float = 0.0
+    fps: float | None = None
+    stride: int | None = None
+    fit: str = "crop"
+
+    def __post_init__(self) -> None:
+        if not self.edits:
+            raise InputError(f"{self.path}: no edits; say in a caption what the video should show instead")
+        if not all(text.strip() for text in (self.caption, *self.edits)):
+            raise InputError(f"{self.path}: a caption is empty; say in words what the video shows")
+
+    @property
+    def suite(self) -> str:
+        return "clip"
+
+    def names(self) -> list[str]:
+        """The file's name without its ending, as letters, digits, dots, dashes and underscores."""
+        path = Path(self.path).expanduser().resolve()
+        stem = path.name if path.is_dir() else path.stem
+        return [re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "clip"]
+
+    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+        """The clip as `frames` frames of `height` x `width` pixels. Raises InputError."""
+        if [name] != self.names():
+            raise InputError(f"reference {name}: the clip {self.path} is called {self.names()[0]}")
+        pixels = read_frames(
+            self.path,
+            frames=frames,
+            start=self.start,
+            fps=self.fps,
+            stride=self.stride,
+            size=(height, width),
+            fit=self.fit,
+        )
+        fps = self.fps or (frame_rate(self.path) or FOLDER_FPS) / (self.stride or 1)
+        edits = tuple(Edit("caption", text) for text in self.edits)
+        return Reference(name, self.suite, pixels, fps, self.caption, edits)
