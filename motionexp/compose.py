@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -44,18 +44,18 @@ def load(overrides: Sequence[str] = ()) -> JobConfig:
     Raises:
         InputError: names everything that is wrong.
     """
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return read_job(prepared(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(explain(error)) from error
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return read_job(prepared(overrides))
 
 
 def read_job(overrides: Sequence[str]) -> JobConfig:
     """As `load`, inside a Hydra that is initialised, with overrides as Hydra itself splits them for a job."""
-    composed = compose("config", list(overrides), return_hydra_config=True)
-    choices = dict(composed.hydra.runtime.choices)
-    return read(OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]), choices)
+    try:
+        composed = compose("config", list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(error)) from error
+    own = [str(key) for key in composed if key != "hydra"]
+    return read(OmegaConf.masked_copy(composed, own), composed.hydra.runtime.choices)
 
 
 def read(composed: DictConfig, choices: Mapping[str, str]) -> JobConfig:
@@ -64,8 +64,10 @@ def read(composed: DictConfig, choices: Mapping[str, str]) -> JobConfig:
     Raises:
         InputError: lists every problem: unknown keys (`+key` gets past Hydra), and all that `check` finds.
     """
-    plain = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(plain, dict)
+    try:
+        plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error)) from error
     unknown = list(_unknown_keys(plain, choices))
     for path in unknown:
         *parents, key = path.split(".")
@@ -89,7 +91,7 @@ def group_keys(group: str, option: str) -> set[str]:
     """The settings of a group's option: what its file says, for the file is its schema."""
     if group == "model":
         return set(ModelConfig.__dataclass_fields__)
-    file = OmegaConf.load(CONF / group / f"{option}.yaml")
+    file = cast(DictConfig, OmegaConf.load(CONF / group / f"{option}.yaml"))
     return {str(key) for key in file.get(group, file)}
 
 

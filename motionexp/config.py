@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -280,6 +280,23 @@ def vocabulary(model: ModelConfig) -> list[str]:
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     words = {token.removeprefix("▁") for token in tokenizer.get_vocab() if token not in special}
     return sorted(words - {""})
+
+
+def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
+    """The names that `references=` stands for: the first so many of the suite's, or those that it names.
+
+    Raises:
+        InputError: more than there are, or a name that is not there.
+    """
+    if isinstance(wanted, int):
+        if wanted > len(names):
+            raise InputError(f"references={wanted}: there are {len(names)}")
+        return list(names[:wanted])
+    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
+    return chosen
 
 
 def model_folder(model: ModelConfig) -> Path | None:

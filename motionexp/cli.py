@@ -1,0 +1,174 @@
+"""The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
+
+import itertools
+import os
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from motionexp import listing
+from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
+from motionexp.config import InputError
+from motionexp.layouts import Layout, matches, read_layout
+from motionexp.results import read_rows
+from motionexp.tables import build, to_markdown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
+    # Hydra would show the user's mistakes as shortened tracebacks; this hands them over as they are.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        return _failed(str(error), 2)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _failed(explain(error), 2)
+    except OSError as error:
+        return _failed(str(error), 1)
+    except KeyboardInterrupt:
+        return _failed("interrupted; the same command goes on where it stopped", 1)
+    return 0
+
+
+def _failed(message: str, code: int) -> int:
+    print("error:", "\n       ".join(message.splitlines()), file=sys.stderr)
+    return code
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print(listing.help_text())
+    elif arguments[:1] == ["list"]:
+        print(listing.listed(arguments[1:]))
+    elif experiments := [each for each in arguments if each.startswith("experiment=")]:
+        rest = [each for each in arguments if each not in (*experiments, "-m", "--multirun")]
+        _run_experiment(experiments[-1].removeprefix("experiment="), rest)
+    else:
+        _run_hydra(arguments)
+
+
+def _run_hydra(arguments: list[str]) -> None:
+    if not {"-m", "--multirun"} & set(arguments):
+        arguments = prepared(arguments)
+    if {"-c", "--cfg"} & set(arguments):
+        arguments = [*arguments, "--resolve"]
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        _job()
+    finally:
+        sys.argv = before
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def _job(composed: DictConfig) -> None:
+    cfg = read(composed, HydraConfig.get().runtime.choices)
+    listing.check_source(cfg)
+    from motionexp import jobs
+
+    (jobs.plan if cfg.dry_run else jobs.run)(cfg)
+
+
+class EveryJob(Callback):
+    """Checks every job of a multirun before the first starts, and names each that fails."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        try:
+            check_sweep(overrides)
+        except InputError as error:
+            # Hydra turns a callback's exceptions into warnings; an exit it lets through.
+            raise SystemExit(_failed(str(error), 2)) from error
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
+            overrides = " ".join(job_return.overrides or [])
+            print(f"error: job {overrides} failed: {job_return._return_value}", file=sys.stderr)
+
+
+def check_sweep(overrides: Sequence[str]) -> None:
+    """Check every job of a sweep, inside a Hydra that is initialised.
+
+    Raises:
+        InputError: lists every problem with the jobs that have it.
+    """
+    jobs = [" ".join(job) for job in _jobs(overrides)]
+    problems: dict[str, list[str]] = defaultdict(list)
+    for name, job in zip(jobs, _jobs(overrides), strict=True):
+        try:
+            listing.check_source(read_job(job))
+        except InputError as error:
+            for problem in str(error).splitlines():
+                problems[problem].append(name)
+    if problems:
+        raise InputError(
+            "\n".join(f"{problem} ({_which(names, jobs)})" for problem, names in problems.items())
+        )
+
+
+def _which(names: Sequence[str], jobs: Sequence[str]) -> str:
+    if len(names) == len(jobs):
+        return "in every job"
+    return f"in job {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of each job; none where a sweeper draws values as it goes: each job then checks itself."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    choices = []
+    for each in parser.parse_overrides(list(overrides)):
+        if each.is_sweep_override() and not each.is_discrete_sweep():
+            return
+        values = (
+            each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
+        )
+        choices.append([f"{each.get_key_element()}={value}" for value in values])
+    yield from (list(job) for job in itertools.product(*choices))
+
+
+def _run_experiment(name: str, overrides: list[str]) -> None:
+    """Run the sweeps of `experiments/NAME.yaml`, all checked before the first starts, and print its tables."""
+    path = EXPERIMENTS / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(each.stem for each in EXPERIMENTS.glob("*.yaml"))
+        raise InputError(f"experiment={name}: one of {', '.join(names)}")
+    layout = read_layout(path)
+    sweeps = [[*shlex.split(line), *overrides] for line in layout.sweep]
+    outputs, dry_run = set(), False
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for sweep in sweeps:
+            check_sweep(sweep)
+            for job in _jobs(sweep):
+                cfg = read_job(job)
+                outputs.add(cfg.output)
+                dry_run = dry_run or cfg.dry_run
+    for sweep in sweeps:
+        _run_hydra(["-m", *sweep])
+    if not dry_run:
+        for output in sorted(outputs):
+            _print_tables(layout, Path(output))
+
+
+def _print_tables(layout: Layout, output: Path) -> None:
+    rows = [row for row in read_rows(output) if matches(row, layout.select)]
+    for wanted in layout.tables:
+        for table in build(layout, wanted, rows):
+            print(to_markdown(table))
+    print(f"Rows, videos and contact sheets: {output.resolve()}")

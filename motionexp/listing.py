@@ -1,0 +1,123 @@
+"""What there is to choose from: settings, options, references and words. Imports no torch."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+
+from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options
+from motionexp.config import InputError, JobConfig, ModelConfig, select_references, vocabulary
+from motionexp.data.base import References
+
+USAGE = """\
+Carry the motion of one video over to new captions.
+
+  python run.py                                one reference, its edits, the default window
+  python run.py -m tau=0,650,1000              a sweep: one job for each value; several keys: all combinations
+  python run.py experiment=NAME                the sweep of experiments/NAME.yaml, then its tables
+  python run.py adapter=FOLDER edits='["..."]' new captions with an adapter that is there already
+  python run.py video=FILE caption="..." edits='["..."]' model=latte
+                                               a clip of your own
+  python run.py list references                the references of data=, with their captions and edits
+  python run.py list words                     the words that model= knows
+  python run.py --cfg job                      the resolved settings, and run nothing
+  python run.py dry_run=true                   what would run, where it goes and what it costs
+"""
+
+
+HYDRA_FLAGS = [
+    ("-m, --multirun", "a sweep: every job is checked before the first starts"),
+    ("--cfg job", "print the resolved settings"),
+    ("--hydra-help", "launchers, sweepers and all else that Hydra has"),
+]
+
+
+def help_text() -> str:
+    """Every choice with a line of explanation."""
+    settings = {each.name: each for each in fields(JobConfig)}
+    parts = [USAGE]
+    for group in GROUPS:
+        lines = [
+            (f"{group}={option}", first_comment(CONF / group / f"{option}.yaml")) for option in options(group)
+        ]
+        parts.append(_section(settings.pop(group).metadata["help"], lines))
+    experiments = [
+        (f"experiment={path.stem}", first_comment(path)) for path in sorted(EXPERIMENTS.glob("*.yaml"))
+    ]
+    parts.append(_section("sweeps with their tables", experiments))
+    lines = [(f"{name}={_default(each)}", each.metadata["help"]) for name, each in settings.items()]
+    parts.append(_section("settings, with their defaults", lines))
+    lines = [(f"model.{each.name}", each.metadata["help"]) for each in fields(ModelConfig)]
+    parts += [_section("what a model's file says", lines), _section("flags", HYDRA_FLAGS)]
+    return "\n".join(parts)
+
+
+def first_comment(path: Path) -> str:
+    """The first comment of a YAML file, without the line that Hydra reads: what the file is for."""
+    comments = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
+    return next(line for line in comments if not line.startswith("@package"))
+
+
+def _default(each: "Field[Any]") -> str:
+    value = each.default_factory() if each.default_factory is not MISSING else each.default
+    if isinstance(value, str) and "${" in value:
+        return "(the model's)"
+    if isinstance(value, list):
+        return f"[{','.join(value)}]"
+    return "null" if value is None else str(value).lower()
+
+
+def _section(title: str, lines: Iterable[tuple[str, str]]) -> str:
+    indent = " " * 33
+    shown = [
+        textwrap.fill(f"  {left:<30} {right}", 118, subsequent_indent=indent, break_on_hyphens=False)
+        for left, right in lines
+    ]
+    return "\n".join([f"{title}:", *shown, ""])
+
+
+def listed(arguments: Sequence[str]) -> str:
+    """What `list references` or `list words` prints; overrides may follow, to choose the data or the model.
+
+    Raises:
+        InputError: another word than those two, or wrong overrides.
+    """
+    match arguments:
+        case ["references", *overrides]:
+            cfg = load(overrides)
+            reader = reader_of(cfg)
+            size = (cfg.frames, cfg.model.height, cfg.model.width)
+            references = [reader.read(name, *size) for name in reader.names()]
+            lines = []
+            for each in references:
+                lines += [
+                    f"{each.name}: {each.caption}",
+                    *(f"    {edit.kind}: {edit.caption}" for edit in each.edits),
+                ]
+            return "\n".join(lines)
+        case ["words", *overrides]:
+            return "\n".join(vocabulary(load(overrides).model))
+        case _:
+            raise InputError(f"list {' '.join(arguments)}: list references, or list words")
+
+
+def reader_of(cfg: JobConfig) -> References:
+    """The suite that `data=` names."""
+    arguments = dict(cfg.data)
+    reader: References = get_object(arguments.pop("_target_"))(**arguments)
+    return reader
+
+
+def check_source(cfg: JobConfig) -> None:
+    """See that the references exist, and that a clip of the user's own can be read.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    reader = reader_of(cfg)
+    names = select_references(cfg.references, reader.names())
+    if cfg.video is not None:
+        reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
