@@ -1,0 +1,48 @@
+# `make help` lists what there is. Everything runs in .venv, which the first target that needs it creates.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint tables reproduce pretrain lock
+
+PYTHON := .venv/bin/python
+# A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .bootstrap/bin/uv)
+export UV_PYTHON_DOWNLOADS := never
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s%s\n", $$1, $$2}' Makefile
+
+demo: .venv/installed ## the main job on four references, its table and its videos (3 minutes)
+	$(PYTHON) run.py experiment=demo
+
+test: .venv/installed ## all tests
+	$(PYTHON) -m pytest
+
+lint: .venv/installed ## style, types and the order of imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+tables: .venv/installed ## the tables in results/ from the published rows
+	$(PYTHON) -m motionexp.tables
+
+reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
+	$(PYTHON) run.py experiment=tau
+
+lock: | $(filter-out uv,$(UV)) ## pin again what requirements.in names
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--output-file requirements.lock requirements.in
+
+.venv/installed: requirements.lock pyproject.toml | $(filter-out uv,$(UV))
+	@echo "Installing into .venv (several GB at the first time) ..."
+	@start=$$(date +%s); \
+	test -x $(PYTHON) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv; \
+	$(UV) pip sync --quiet --python $(PYTHON) --require-hashes requirements.lock; \
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .; \
+	echo "Installed in $$(( $$(date +%s) - start )) s."
+	@touch $@
+
+.bootstrap/bin/uv:
+	python3 -m venv .bootstrap
+	.bootstrap/bin/python -m pip install --quiet uv
