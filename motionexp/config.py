@@ -229,22 +229,20 @@ def _vocabulary_problems(model: ModelConfig, captions: list[tuple[str, str]]) ->
     tokenizer = Tokenizer.from_file(str(tokenizer_file(model)))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    unknown_token = _unknown_token(model)
+    unknown_id = tokenizer.token_to_id(_unknown_token(model))
     for key, caption in captions:
-        encoding = tokenizer.encode(caption)
-        spans = [
-            span
-            for token, span in zip(encoding.tokens, encoding.offsets, strict=True)
-            if token == unknown_token
-        ]
-        unknown = sorted({_word_at(caption, *span) for span in spans})
+        # The backbones write captions in small letters themselves.
+        encoding = tokenizer.encode(caption.lower())
+        tokens = zip(encoding.ids, encoding.offsets, strict=True)
+        unknown = {_word_at(caption.lower(), *span) for token, span in tokens if token == unknown_id}
         if unknown:
+            shown = ", ".join(map(repr, sorted(unknown)[:8])) + ", ..." * (len(unknown) > 8)
             yield (
-                f"{key}: {model.name} does not know {', '.join(map(repr, unknown))} in {_short(caption)!r};"
+                f"{key}: {model.name} does not know {shown} in {_short(caption)!r};"
                 " use the words of `python run.py list words`, or a model of real videos (model=latte)"
             )
-        elif len(encoding.tokens) > model.max_caption_tokens:
-            yield _too_long(key, caption, f"{len(encoding.tokens)} tokens", model)
+        elif len(encoding.ids) > model.max_caption_tokens:
+            yield _too_long(key, caption, f"{len(encoding.ids)} tokens", model)
 
 
 def _too_long(key: str, caption: str, length: str, model: ModelConfig) -> str:
