@@ -1,0 +1,176 @@
+"""What every pre-trained text-to-video model looks like to the rest of the package."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from motionexp.schedule import NoiseSchedule
+
+ProjectionKind = Literal["motion", "spatial", "cross"]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """Embedded captions, one a row; `len()` is their number.
+
+    Attributes:
+        embeds: (B, L, D) on the backbone's device.
+        mask: (B, L), True where the network attends; None: everywhere. It stays on the CPU, so that its
+            content can be asked for without waiting for the device.
+    """
+
+    embeds: Float[Tensor, "b l d"]
+    mask: Bool[Tensor, "b l"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def __getitem__(self, rows: int | slice | Sequence[int]) -> "Conditioning":
+        """Some of the rows; a single index gives a batch of one."""
+        kept: slice | list[int]
+        if isinstance(rows, int):
+            kept = [rows]
+        else:
+            kept = rows if isinstance(rows, slice) else list(rows)
+        return Conditioning(self.embeds[kept], None if self.mask is None else self.mask[kept])
+
+    def repeat(self, times: int) -> "Conditioning":
+        """Each row `times` times, copies next to each other: (a, b) gives (a, a, b, b)."""
+        mask = None if self.mask is None else self.mask.repeat_interleave(times, dim=0)
+        return Conditioning(self.embeds.repeat_interleave(times, dim=0), mask)
+
+    def trimmed(self) -> "Conditioning":
+        """Without the columns at the end that no row attends to; no mask where nothing else is masked."""
+        if self.mask is None:
+            return self
+        length = int(self.mask.any(dim=0).nonzero().max()) + 1
+        mask = self.mask[:, :length]
+        return Conditioning(self.embeds[:, :length], None if bool(mask.all()) else mask)
+
+    @staticmethod
+    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """All rows of all parts, padded with masked columns to the longest."""
+        length = max(part.embeds.shape[1] for part in parts)
+        if all(part.mask is None and part.embeds.shape[1] == length for part in parts):
+            return Conditioning(torch.cat([part.embeds for part in parts]))
+        embeds, masks = [], []
+        for part in parts:
+            missing = length - part.embeds.shape[1]
+            mask = torch.ones(part.embeds.shape[:2], dtype=torch.bool) if part.mask is None else part.mask
+            embeds.append(nn.functional.pad(part.embeds, (0, 0, 0, missing)))
+            masks.append(nn.functional.pad(mask, (0, missing)))
+        return Conditioning(torch.cat(embeds), torch.cat(masks))
+
+
+class Backbone(ABC):
+    """A frozen text-to-video model: prediction type, scaling factors and text layout are its own affair.
+
+    Frames are uint8 RGB (B, F, H, W, 3), latents (B, C, F, h, w). Methods that take frames, latents or captions
+    move them to `device`.
+
+    Attributes:
+        name: in rows, tables and paths.
+        source: what it was loaded from: `bundled:NAME`, a folder, a hub id.
+        revision: the hub repository's commit; None for a folder.
+        weights_hash: sha256 of the checkpoint's weights and configuration.
+        network: the denoising network, in eval mode, no parameter of it requires a gradient.
+        schedule: its noise schedule.
+        device: where it computes.
+        dtype: of the network's weights.
+        frames, height, width: of the videos that it was trained for (frames, pixels).
+        fps: frames a second of those videos.
+        max_caption_tokens: longest caption, end token included.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    weights_hash: str
+    network: nn.Module
+    schedule: NoiseSchedule
+    device: torch.device
+    dtype: torch.dtype
+    frames: int
+    height: int
+    width: int
+    fps: float
+    max_caption_tokens: int
+
+    @abstractmethod
+    def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
+        """Latents of frames: the mode of the VAE's posterior, scaled to about unit variance, fp32.
+
+        Raises InputError for a size that `latent_shape` refuses, RuntimeError after `release_vae_encoder`.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
+        """Frames of latents, a few at a time, on the CPU."""
+
+    @abstractmethod
+    def embed(self, captions: Sequence[str]) -> Conditioning:
+        """Embedded captions; an empty one is legal.
+
+        Raises InputError for a caption that is too long, RuntimeError after `release_text_encoder`.
+        """
+
+    @abstractmethod
+    def guidance_pair(
+        self, conditioning: Conditioning, negative: Conditioning
+    ) -> tuple[Conditioning, Conditioning]:
+        """(negative, conditioning) of B rows each, laid out as the stock pipeline does for guidance.
+
+        Args:
+            conditioning: B captions from `embed`.
+            negative: B or 1 captions from `embed`.
+        """
+
+    @abstractmethod
+    def predict(
+        self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
+    ) -> Float[Tensor, "b c f y x"]:
+        """The network's output at x_t, in the schedule's prediction type; a learned variance is dropped.
+
+        Args:
+            x_t: noisy latents; one frame is a legal video.
+            t: timestep, one for all or (B,).
+            conditioning: B captions.
+
+        Returns:
+            x_t's shape and dtype, whatever the network's. Gradients pass through.
+        """
+
+    @abstractmethod
+    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
+        """Names in `network` of the linear layers `q`, `k`, `v` and `o` of one kind of attention.
+
+        `motion` is attention along time, `spatial` within a frame, `cross` from frames to the caption.
+        """
+
+    @abstractmethod
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, F, h, w) of the latents of a video (frames, pixels).
+
+        Raises InputError where the network cannot take that many frames or that size.
+        """
+
+    @abstractmethod
+    def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
+        """Estimate of the memory that `predict` of one video (C, F, h, w) takes beside the weights."""
+
+    @abstractmethod
+    def check_captions(self, captions: Sequence[str]) -> list[str]:
+        """What is wrong with the captions, one sentence a problem; empty: nothing."""
+
+    @abstractmethod
+    def release_text_encoder(self) -> None:
+        """Give the text encoder's memory back; `embed` cannot be called any more."""
+
+    @abstractmethod
+    def release_vae_encoder(self) -> None:
+        """Give the VAE encoder's memory back; `encode` cannot be called any more."""

@@ -1,0 +1,304 @@
+"""Latte (Ma et al. 2024, arXiv 2401.03048) in diffusers' layout: spatial and temporal attention in turns.
+
+The text is laid out as `diffusers.LattePipeline` does it for a single prompt with `clean_caption=False`: lower
+case, padded to 120 tokens for the encoder, and only the caption's own tokens go to the network. (Given a list
+of prompts, that pipeline keeps all 120, with zeros for padding, so that a video depends on how many are made
+at once; that is not followed here.)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, LatteTransformer3DModel
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+
+from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
+from motionexp.backbones.checkpoint import check_folder, find_folder, load_part, read_json, weights_hash
+from motionexp.backbones.precision import attention_kernels
+from motionexp.config import InputError
+from motionexp.schedule import NoiseSchedule
+
+MAX_CAPTION_TOKENS = 120
+PIXELS_PER_VAE_CALL = 2**20
+CLASSES = {
+    "_class_name": "LattePipeline",
+    "transformer": "LatteTransformer3DModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "T5EncoderModel",
+}
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+ATTENTIONS: dict[ProjectionKind, tuple[str, str]] = {
+    "motion": ("temporal_transformer_blocks", "attn1"),
+    "spatial": ("transformer_blocks", "attn1"),
+    "cross": ("transformer_blocks", "attn2"),
+}
+LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
+
+
+def attention_projections(network: LatteTransformer3DModel, kind: ProjectionKind) -> dict[str, list[str]]:
+    """See `Backbone.projections`; for Latte-1 each list has 28 names. The network may be on `meta`."""
+    blocks, attention = ATTENTIONS[kind]
+    count = len(network.get_submodule(blocks))  # type: ignore[arg-type]
+    return {
+        letter: [f"{blocks}.{block}.{attention}.{layer}" for block in range(count)]
+        for letter, layer in LAYERS.items()
+    }
+
+
+def network_on_meta(
+    path: str | Path, *, revision: str | None = None, local_files_only: bool = False
+) -> LatteTransformer3DModel:
+    """The network without its weights, to count parameters: takes a second and no memory.
+
+    Raises InputError as `LatteBackbone.from_pretrained` does.
+    """
+    folder = find_folder(path, revision, local_files_only)
+    with torch.device("meta"):
+        return LatteTransformer3DModel.from_config(read_json(folder / "transformer" / "config.json"))
+
+
+def caption_problems(
+    path: str | Path, captions: Sequence[str], *, revision: str | None = None, local_files_only: bool = False
+) -> list[str]:
+    """See `Backbone.check_captions`; reads the tokenizer alone, so that it can be asked before weights load."""
+    tokenizer = _load_tokenizer(find_folder(path, revision, local_files_only))
+    return _too_long(tokenizer, captions)
+
+
+class LatteBackbone(Backbone):
+    """Latte: `motion` attention is the temporal blocks' `attn1`, one block after each spatial one.
+
+    Videos have the number of frames that the network was trained for, or one. On a single frame the temporal
+    blocks run too, without temporal positions: each token attends to itself alone, so that their value and
+    output projections and their feed-forward layers act as they are.
+
+    `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: LatteTransformer3DModel,
+        vae: AutoencoderKL,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: T5EncoderModel,
+        schedule: NoiseSchedule,
+        name: str,
+        fps: float = 8.0,
+        source: str = "",
+        revision: str | None = None,
+        weights_hash: str = "",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device, self.dtype = torch.device(device), network.dtype
+        self.network = network.to(self.device).requires_grad_(False).eval()
+        self.vae = vae.to(self.device).requires_grad_(False).eval()
+        self.text_encoder: T5EncoderModel | None = (
+            text_encoder.to(self.device).requires_grad_(False).eval()
+        )
+        self.tokenizer = tokenizer
+        self.schedule = schedule
+        self.name, self.source, self.revision, self.weights_hash = name, source, revision, weights_hash
+        self.fps = fps
+        self.frames = network.config.video_length
+        self.max_caption_tokens = MAX_CAPTION_TOKENS
+        self._vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.height = self.width = network.config.sample_size * self._vae_factor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        name: str | None = None,
+        fps: float = 8.0,
+        local_files_only: bool = False,
+    ) -> "LatteBackbone":
+        """Load the folder of a LattePipeline.
+
+        Args:
+            path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
+            revision: the hub repository's commit, branch or tag.
+            device: where to compute.
+            dtype: of the network and the text encoder.
+            name: in rows and paths; the path's last part unless given.
+            fps: frames a second of the videos that it makes.
+            local_files_only: never ask the hub.
+
+        Raises:
+            InputError: no such folder, or a file of it is missing, damaged or of another model.
+        """
+        folder = find_folder(path, revision, local_files_only)
+        check_folder(folder, CLASSES, weighted=("transformer", "vae", "text_encoder"))
+        return cls(
+            network=load_part(LatteTransformer3DModel, folder / "transformer", dtype),
+            vae=load_part(AutoencoderKL, folder / "vae", torch.float32),
+            text_encoder=load_part(T5EncoderModel, folder / "text_encoder", dtype),
+            tokenizer=_load_tokenizer(folder),
+            schedule=NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json")),
+            name=name or str(path).rstrip("/").rpartition("/")[-1].rpartition(":")[-1],
+            fps=fps,
+            source=str(path),
+            revision=revision,
+            weights_hash=weights_hash(folder, PARTS),
+            device=device,
+        )
+
+    @torch.no_grad()
+    def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
+        """See `Backbone.encode`."""
+        if self.vae.encoder is None:
+            raise RuntimeError("encode() after release_vae_encoder(): encode first, or load the backbone again")
+        videos, count, height, width, _ = frames.shape
+        channels, _, *size = self.latent_shape(count, height, width)
+        pictures = frames.flatten(0, 1).movedim(-1, 1)
+        latents = [
+            self.vae.encode(part.to(self.device, self.vae.dtype) / 127.5 - 1).latent_dist.mode()
+            for part in pictures.split(_per_call(height, width))
+        ]
+        scaled = torch.cat(latents).float() * self.vae.config.scaling_factor
+        return scaled.reshape(videos, count, channels, *size).transpose(1, 2)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
+        """See `Backbone.decode`."""
+        videos, _, count, height, width = latents.shape
+        pictures = latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor
+        frames = []
+        for part in pictures.split(_per_call(height * self._vae_factor, width * self._vae_factor)):
+            decoded = self.vae.decode(part.to(self.device, self.vae.dtype)).sample
+            frames.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8))
+        return torch.cat(frames).movedim(1, -1).unflatten(0, (videos, count))
+
+    @torch.no_grad()
+    def embed(self, captions: Sequence[str]) -> Conditioning:
+        """See `Backbone.embed`. All 120 columns are kept; the mask tells the caption's own."""
+        if self.text_encoder is None:
+            raise RuntimeError("embed() after release_text_encoder(): embed first, or load the backbone again")
+        problems = self.check_captions(captions)
+        if problems:
+            raise InputError("; ".join(problems))
+        tokens = self.tokenizer(
+            [_as_tokenized(caption) for caption in captions],
+            padding="max_length",
+            max_length=MAX_CAPTION_TOKENS,
+            return_tensors="pt",
+        )
+        embeds = self.text_encoder(
+            tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device)
+        ).last_hidden_state
+        return Conditioning(embeds, tokens.attention_mask.bool())
+
+    def guidance_pair(
+        self, conditioning: Conditioning, negative: Conditioning
+    ) -> tuple[Conditioning, Conditioning]:
+        """See `Backbone.guidance_pair`.
+
+        As in the stock pipeline, a negative caption fills as many columns as its row's caption has: it is cut
+        where it is longer, and keeps embedded padding where it is shorter.
+        """
+        conditioning = conditioning.trimmed()
+        length = conditioning.embeds.shape[1]
+        if negative.embeds.shape[1] < length:
+            raise ValueError(f"negative captions of {negative.embeds.shape[1]} columns, {length} needed: not trimmed")
+        if len(negative) == 1:
+            negative = negative.repeat(len(conditioning))
+        return Conditioning(negative.embeds[:, :length], conditioning.mask), conditioning
+
+    def predict(
+        self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
+    ) -> Float[Tensor, "b c f y x"]:
+        """See `Backbone.predict`."""
+        conditioning = conditioning.trimmed()
+        videos, channels, frames, height, width = x_t.shape
+        tokens = height * width // self.network.config.patch_size**2
+        with attention_kernels(self.device, self.dtype, tokens):
+            output = self.network(
+                hidden_states=x_t.to(self.device, self.dtype),
+                timestep=torch.as_tensor(t, device=self.device).expand(videos),
+                encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
+                encoder_attention_mask=self._attention_bias(conditioning, frames),
+                return_dict=False,
+            )[0]
+        return output[:, :channels].to(x_t.dtype)
+
+    def _attention_bias(self, conditioning: Conditioning, frames: int) -> Tensor | None:
+        """The mask as what is added to the scores of every frame: diffusers' Latte does not convert it."""
+        if conditioning.mask is None:
+            return None
+        bias = torch.zeros(conditioning.mask.shape, dtype=self.dtype)
+        bias = bias.masked_fill(~conditioning.mask, torch.finfo(self.dtype).min)
+        return bias.to(self.device)[:, None].repeat_interleave(frames, dim=0)
+
+    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
+        """See `Backbone.projections` and `attention_projections`."""
+        return attention_projections(self.network, kind)
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """See `Backbone.latent_shape`: the trained number of frames or 1, sides in whole patches."""
+        if frames not in (1, self.frames):
+            raise InputError(f"frames={frames}: {self.name} makes videos of {self.frames} frames, or of 1")
+        multiple = self._vae_factor * self.network.config.patch_size
+        if height < multiple or width < multiple or height % multiple or width % multiple:
+            raise InputError(f"size {height} x {width}: {self.name} needs sides that are multiples of {multiple}")
+        return (
+            self.network.config.in_channels,
+            frames,
+            height // self._vae_factor,
+            width // self._vae_factor,
+        )
+
+    def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
+        """See `Backbone.predict_bytes`: what one block holds at its peak, attention's scores included."""
+        config = self.network.config
+        frames, tokens = shape[1], shape[2] * shape[3] // config.patch_size**2
+        width = config.num_attention_heads * config.attention_head_dim
+        numbers = frames * width * (14 * tokens + 4 * self.max_caption_tokens)
+        scores = config.num_attention_heads * frames * tokens * max(tokens, frames, self.max_caption_tokens)
+        return 4 * (numbers + 3 * scores)
+
+    def check_captions(self, captions: Sequence[str]) -> list[str]:
+        """See `Backbone.check_captions`."""
+        return _too_long(self.tokenizer, captions)
+
+    def release_text_encoder(self) -> None:
+        """See `Backbone.release_text_encoder`."""
+        self.text_encoder = None
+
+    def release_vae_encoder(self) -> None:
+        """See `Backbone.release_vae_encoder`."""
+        self.vae.encoder = None
+        self.vae.quant_conv = None
+
+
+def _as_tokenized(caption: str) -> str:
+    return caption.lower().strip()
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    read_json(folder / "tokenizer" / "tokenizer_config.json")
+    try:
+        return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'tokenizer'} cannot be read ({error}); fetch it again") from error
+
+
+def _too_long(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+    problems = []
+    for caption in captions:
+        length = len(tokenizer(_as_tokenized(caption)).input_ids)
+        if length > MAX_CAPTION_TOKENS:
+            shown = caption if len(caption) <= 60 else caption[:57] + "..."
+            problems.append(f"caption {shown!r} has {length} tokens; at most {MAX_CAPTION_TOKENS} fit")
+    return problems
+
+
+def _per_call(height: int, width: int) -> int:
+    """Pictures that go through the VAE at once: bounded memory, whatever their size."""
+    return max(1, PIXELS_PER_VAE_CALL // (height * width))

@@ -1,0 +1,85 @@
+"""Which device and which number format a model runs in, from what the machine can do."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from motionexp.config import InputError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Beyond this many tokens the matrix of scores costs more memory than the fused kernel costs time.
+SHORT_SEQUENCE = 256
+CLEARLY_FASTER = 1.5
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """`auto`: the GPU if there is one (CUDA, then Apple's), else the CPU; else the device named.
+
+    Raises InputError for a device that this machine or this torch does not have.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    kind, _, index = device.partition(":")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}.get(kind, 0)
+    if not (index or "0").isdecimal() or int(index or 0) >= count:
+        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *["mps"] * mps]
+        raise InputError(f"device={device}: this machine has {', '.join(there)}")
+    return torch.device(device)
+
+
+def resolve_precision(device: torch.device, precision: str = "auto") -> Precision:
+    """`auto`: bf16 where the device's own arithmetic has it and is fast in it, else fp32.
+
+    fp16 is never chosen by itself: small gradients vanish in it. Raises InputError for an unknown word.
+    """
+    if precision in ("fp32", "bf16", "fp16"):
+        return precision  # type: ignore[return-value]
+    if precision != "auto":
+        raise InputError(f"precision={precision}: one of auto, {', '.join(DTYPES)}")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and bf16_is_fast_on_cpu() else "fp32"
+
+
+@cache
+def bf16_is_fast_on_cpu() -> bool:
+    """Whether bf16 products clearly beat fp32 ones here; a few milliseconds, asked once a process.
+
+    Only a CPU with instructions for bf16 is measured: without them it is up to a hundred times slower.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return _matmul_seconds(torch.float32) > CLEARLY_FASTER * _matmul_seconds(torch.bfloat16)
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    """Best of several, the size of a small transformer's layer: other load on the machine only adds time."""
+    a, b = torch.randn(256, 256).to(dtype), torch.randn(256, 256).to(dtype)
+    return min(_seconds(lambda: a @ b) for _ in range(10))
+
+
+def _seconds(work: Callable[[], Tensor]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def attention_kernels(device: torch.device, dtype: torch.dtype, tokens: int) -> AbstractContextManager[None]:
+    """Where attention runs, the kernel that is fast for it: on a CPU in bf16 at short sequences, the plain one.
+
+    The CPU's fused kernel takes more than half of such a model's whole time.
+    """
+    if device.type == "cpu" and dtype == torch.bfloat16 and tokens <= SHORT_SEQUENCE:
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
