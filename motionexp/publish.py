@@ -7,12 +7,14 @@ runs' folders and writes them where the layout says, below `results/`. It is all
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from motionexp.config import InputError, score_id
+from motionexp.config import InputError
 from motionexp.layouts import matches, read_layout
 from motionexp.results import (
+    METRIC_FIELDS,
     RUN_FIELDS,
     SUBJECT_FIELDS,
     Row,
@@ -22,11 +24,12 @@ from motionexp.results import (
     from_json,
     read_lines,
     read_rows,
+    score_id_of,
     write_whole,
 )
 
 PARTS = {
-    "metric": ("metric", "metric_version", "higher_is_better"),
+    "metric": METRIC_FIELDS,
     "run": RUN_FIELDS,
     "subject": SUBJECT_FIELDS,
 }
@@ -99,10 +102,10 @@ def _row(plain: dict[str, Any], value: Any) -> Row:
     reason = ""
     if isinstance(value, list):
         value, reason = value
-    score = ""
-    if plain.get("sample_id"):
-        score = score_id(plain["sample_id"], metric=plain["metric"], version=plain["metric_version"])
-    return from_json({**plain, "value": value, "reason": reason, "score_id": score})
+    row = from_json({**plain, "value": value, "reason": reason})
+    if not row.sample_id:
+        return row
+    return replace(row, score_id=score_id_of(row.sample_id, row.metric, row.metric_version, row.metric_model))
 
 
 def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:

@@ -1,7 +1,7 @@
-"""Rows: one value of one metric on one subject, kept as JSON lines, and what is computed from many of them.
+"""Rows: one value of one metric on one subject, kept as JSON lines.
 
 A rows file is replaced as a whole under a lock, so that a reader, a second writer or a full disk never finds
-half a line. Intervals are bootstrapped over references: samples of one reference are not independent.
+half a line.
 """
 
 import contextlib
@@ -11,26 +11,24 @@ import math
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from motionexp.config import InputError
+from motionexp.config import InputError, score_id
+from motionexp.intervals import Interval, mean_interval
 
 ROWS_NAME = "rows.jsonl"
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One value of one metric on one subject, with all that identifies it.
 
-    `value` is NaN where the metric abstained, and `reason` then says why. `tau` is a timestep in 0..1000;
-    `adapter_steps` is how many of the `steps` sampling steps had the adapter on. `strata` are the reference's
-    groups, under which scores are reported apart. `seconds` holds wall time by stage (fit, sample, score) and
+    `value` is NaN where the metric abstained, and `reason` then says why; `metric_model` is a short hash of
+    the models that the metric looks through. `tau` is a timestep in 0..1000; `adapter_steps` is how many of the
+    `steps` sampling steps had the adapter on. `strata` are the groups under which scores are reported apart. `seconds` holds wall time by stage (fit, sample, score) and
     `peak_memory` bytes. `reference_hash` is the reference's content hash.
     """
 
@@ -39,6 +37,7 @@ class Row:
     value: float
     reason: str = ""
     higher_is_better: bool | None = None
+    metric_model: str = ""
     score_id: str = ""
 
     suite: str
@@ -83,7 +82,8 @@ class Row:
 
 
 FIELDS = {each.name: each for each in fields(Row)}
-VALUE_FIELDS = ("metric", "metric_version", "value", "reason", "higher_is_better", "score_id")
+METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
+VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
 SUBJECT_FIELDS = (
     "reference",
     "reference_hash",
@@ -110,6 +110,11 @@ TYPES: dict[Any, tuple[type, ...]] = {
     dict[str, float]: (dict,),
     dict[str, Any]: (dict,),
 }
+
+
+def score_id_of(sample: str, metric: str, version: int, model: str) -> str:
+    """Score id of a metric that looks through a model: other weights give another score."""
+    return score_id(sample, metric=f"{metric} {model}".strip(), version=version)
 
 
 def as_json(row: Row) -> dict[str, Any]:
@@ -147,10 +152,18 @@ def _required(each: Any) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file: one process at a time. The system drops it when the process ends."""
+def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Holds a lock file: one process at a time. The system drops it when the process ends.
+
+    `on_wait` is called first if another process holds it.
+    """
     with open(path, "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -228,61 +241,6 @@ def _row_files(path: Path) -> list[Path]:
     raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over references with its 95% bootstrap interval (NaN below two references).
-
-    `n` values of `clusters` references entered; `missing` were NaN and did not.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    clusters: int
-    missing: int = 0
-
-
-def resampled_indices(clusters: int) -> np.ndarray:
-    """(RESAMPLES, clusters) indices drawn with replacement: the same on every machine and numpy version."""
-    # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
-    return np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, clusters))
-
-
-def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of bootstrap replicates, NaN replicates left out."""
-    low, high = np.nanpercentile(replicates, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """Mean of the clusters' means, and its percentile bootstrap interval over clusters.
-
-    Args:
-        values: one number a sample; NaN is left out and counted as missing.
-        clusters: the reference of each value.
-
-    Raises:
-        ValueError: of different lengths.
-    """
-    grouped: dict[Hashable, list[float]] = defaultdict(list)
-    missing = 0
-    for value, cluster in zip(values, clusters, strict=True):
-        if math.isnan(value):
-            missing += 1
-        else:
-            grouped[cluster].append(value)
-    n = len(values) - missing
-    if not grouped:
-        return Interval(math.nan, math.nan, math.nan, 0, 0, missing)
-    # Sorted, so that the interval does not depend on the order in which rows were written.
-    means = np.array([np.mean(grouped[cluster]) for cluster in sorted(grouped, key=str)])
-    if len(means) < 2:
-        return Interval(float(means[0]), math.nan, math.nan, n, 1, missing)
-    low, high = percentile_interval(means[resampled_indices(len(means))].mean(axis=1))
-    return Interval(float(means.mean()), low, high, n, len(means), missing)
-
-
 def by_subject(rows: Iterable[Row]) -> dict[tuple[str, str, int | None], float]:
     """Value of each subject. Rows must be of one metric and one setting.
 
@@ -313,7 +271,7 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
 
     Args:
         rows: all rows of one table.
-        allow: what may differ all the same: `precision`, `weights_hash`, `metric_version`.
+        allow: what may differ all the same: `precision`, `weights_hash`, `metric_version`, `metric_model`.
 
     Raises:
         InputError: two precisions, two weights of one model or two versions of one metric.
@@ -322,6 +280,7 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
         "precision": lambda row: "",
         "weights_hash": lambda row: row.model,
         "metric_version": lambda row: row.metric,
+        "metric_model": lambda row: row.metric,
     }
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
@@ -338,54 +297,3 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
             + "; ".join(mixed)
             + ". Select rows of one kind, or name the kind under `allow_mixed` in the layout"
         )
-
-
-def motion_at_leakage(motion: np.ndarray, leakage: np.ndarray, level: float) -> np.ndarray:
-    """The most motion on a curve of adapter scales where leakage is at most a level.
-
-    Between two neighbouring scales both are taken as linear.
-
-    Args:
-        motion: (S, N), N curves over S scales in ascending order, the first one the base model (scale 0).
-        leakage: (S, N), in the same order.
-        level: the leakage that is allowed.
-
-    Returns:
-        (N,) motion, NaN where the whole curve leaks more.
-    """
-    best = np.where(leakage <= level, motion, -np.inf).max(axis=0)
-    before, after = leakage[:-1], leakage[1:]
-    crosses = (before - level) * (after - level) < 0
-    share = (level - before) / np.where(crosses, after - before, 1.0)
-    crossing = np.where(crosses, motion[:-1] + share * (motion[1:] - motion[:-1]), -np.inf)
-    best = np.maximum(best, crossing.max(axis=0, initial=-np.inf))
-    return np.where(np.isfinite(best), best, np.nan)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Motion and leakage, (S, R) means of R references at S ascending adapter scales, scale 0 first."""
-
-    motion: np.ndarray
-    leakage: np.ndarray
-
-    def at(self, level: float, references: np.ndarray) -> np.ndarray:
-        """(N,) motion at a level, of the mean curves of N draws (N, R) of references."""
-        return motion_at_leakage(
-            self.motion[:, references].mean(axis=2), self.leakage[:, references].mean(axis=2), level
-        )
-
-
-def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = None) -> Interval:
-    """Motion of the mean curve at a level of leakage, or the difference of two curves, over R references.
-
-    The same draw of references enters both curves, so the difference is paired by reference.
-    """
-    clusters = ours.motion.shape[1]
-    everyone = np.arange(clusters)[None]
-    value, draws = ours.at(level, everyone), ours.at(level, resampled_indices(clusters))
-    if theirs is not None:
-        value = value - theirs.at(level, everyone)
-        draws = draws - theirs.at(level, resampled_indices(clusters))
-    low, high = percentile_interval(draws) if clusters > 1 else (math.nan, math.nan)
-    return Interval(float(value[0]), low, high, clusters, clusters)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from motionexp.config import InputError
+from motionexp.intervals import Curve, Interval, mean_interval, motion_at_equal_leakage
 from motionexp.layouts import (
     Column,
     Decision,
@@ -28,17 +29,7 @@ from motionexp.layouts import (
     read_layout,
 )
 from motionexp.publish import read_published
-from motionexp.results import (
-    Curve,
-    Interval,
-    Row,
-    by_subject,
-    check_comparable,
-    mean_interval,
-    motion_at_equal_leakage,
-    paired_difference,
-    write_whole,
-)
+from motionexp.results import Row, by_subject, check_comparable, paired_difference, write_whole
 
 Values = dict[tuple[str, str, int | None], float]
 

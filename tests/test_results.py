@@ -10,15 +10,12 @@ import pytest
 
 from motionexp import results
 from motionexp.config import InputError
+from motionexp.intervals import Curve, mean_interval, motion_at_equal_leakage, motion_at_leakage
 from motionexp.results import (
-    Curve,
     Row,
     append_rows,
     by_subject,
     check_comparable,
-    mean_interval,
-    motion_at_equal_leakage,
-    motion_at_leakage,
     paired_difference,
     read_rows,
     write_whole,

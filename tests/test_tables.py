@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from motionexp.config import InputError, score_id
+from motionexp.intervals import mean_interval
 from motionexp.layouts import read_layout
 from motionexp.publish import publish, read_published, to_published
-from motionexp.results import Row, append_rows, mean_interval
+from motionexp.results import Row, append_rows
 from motionexp.tables import build, main, to_csv, to_latex, to_markdown, write_tables
 
 LAYOUT = """

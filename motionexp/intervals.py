@@ -1,0 +1,119 @@
+"""Means with bootstrap intervals over references, and motion at equal leakage. Plain numbers in and out.
+
+Samples of one reference are not independent, so references are redrawn, never samples.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over references with its 95% bootstrap interval (NaN below two references).
+
+    `n` values of `clusters` references entered; `missing` were NaN and did not.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    missing: int = 0
+
+
+def resampled_indices(clusters: int) -> np.ndarray:
+    """(RESAMPLES, clusters) indices drawn with replacement: the same on every machine and numpy version."""
+    # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
+    return np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, clusters))
+
+
+def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile of bootstrap replicates, NaN replicates left out."""
+    low, high = np.nanpercentile(replicates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """Mean of the clusters' means, and its percentile bootstrap interval over clusters.
+
+    Args:
+        values: one number a sample; NaN is left out and counted as missing.
+        clusters: the reference of each value.
+
+    Raises:
+        ValueError: of different lengths.
+    """
+    grouped: dict[Hashable, list[float]] = defaultdict(list)
+    missing = 0
+    for value, cluster in zip(values, clusters, strict=True):
+        if math.isnan(value):
+            missing += 1
+        else:
+            grouped[cluster].append(value)
+    n = len(values) - missing
+    if not grouped:
+        return Interval(math.nan, math.nan, math.nan, 0, 0, missing)
+    # Sorted, so that the interval does not depend on the order in which rows were written.
+    means = np.array([np.mean(grouped[cluster]) for cluster in sorted(grouped, key=str)])
+    if len(means) < 2:
+        return Interval(float(means[0]), math.nan, math.nan, n, 1, missing)
+    low, high = percentile_interval(means[resampled_indices(len(means))].mean(axis=1))
+    return Interval(float(means.mean()), low, high, n, len(means), missing)
+
+
+def motion_at_leakage(motion: np.ndarray, leakage: np.ndarray, level: float) -> np.ndarray:
+    """The most motion on a curve of adapter scales where leakage is at most a level.
+
+    Between two neighbouring scales both are taken as linear.
+
+    Args:
+        motion: (S, N), N curves over S scales in ascending order, the first one the base model (scale 0).
+        leakage: (S, N), in the same order.
+        level: the leakage that is allowed.
+
+    Returns:
+        (N,) motion, NaN where the whole curve leaks more.
+    """
+    best = np.where(leakage <= level, motion, -np.inf).max(axis=0)
+    before, after = leakage[:-1], leakage[1:]
+    crosses = (before - level) * (after - level) < 0
+    share = (level - before) / np.where(crosses, after - before, 1.0)
+    crossing = np.where(crosses, motion[:-1] + share * (motion[1:] - motion[:-1]), -np.inf)
+    best = np.maximum(best, crossing.max(axis=0, initial=-np.inf))
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Motion and leakage, (S, R) means of R references at S ascending adapter scales, scale 0 first."""
+
+    motion: np.ndarray
+    leakage: np.ndarray
+
+    def at(self, level: float, references: np.ndarray) -> np.ndarray:
+        """(N,) motion at a level, of the mean curves of N draws (N, R) of references."""
+        return motion_at_leakage(
+            self.motion[:, references].mean(axis=2), self.leakage[:, references].mean(axis=2), level
+        )
+
+
+def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = None) -> Interval:
+    """Motion of the mean curve at a level of leakage, or the difference of two curves, over R references.
+
+    The same draw of references enters both curves, so the difference is paired by reference.
+    """
+    clusters = ours.motion.shape[1]
+    everyone = np.arange(clusters)[None]
+    value, draws = ours.at(level, everyone), ours.at(level, resampled_indices(clusters))
+    if theirs is not None:
+        value = value - theirs.at(level, everyone)
+        draws = draws - theirs.at(level, resampled_indices(clusters))
+    low, high = percentile_interval(draws) if clusters > 1 else (math.nan, math.nan)
+    return Interval(float(value[0]), low, high, clusters, clusters)
