@@ -1,0 +1,1 @@
+"""The bundled world: procedural videos of moving shapes with captions and ground truth."""

@@ -1,0 +1,111 @@
+"""Words of the bundled world: attributes, nameable motions, and the captions made of them.
+
+A caption is ``a COLOUR SURFACE SHAPE [MOTION PHRASE] on BACKGROUND [CAMERA PHRASE]``; two objects are joined
+by "and"; a poster is announced by "a poster of". A single frame's caption has no phrase. A motion that no
+caption of the pretraining data names is only "is moving".
+"""
+
+import hashlib
+
+COLOURS = ("red", "orange", "lime", "green", "cyan", "blue", "violet", "pink")
+SURFACES = ("plain", "striped", "checked", "ringed")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "moon")
+BACKGROUNDS = ("brick", "sand", "grass", "ice", "water", "heather")
+CONTRASTS = ("natural", "poster")
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": COLOURS,
+    "surface": SURFACES,
+    "shape": SHAPES,
+    "background": BACKGROUNDS,
+}
+
+OBJECT_PHRASES = {
+    "left": "moves left",
+    "right": "moves right",
+    "up": "moves up",
+    "down": "moves down",
+    "arc_left": "arcs left",
+    "arc_right": "arcs right",
+    "circle_clockwise": "circles clockwise",
+    "circle_counterclockwise": "circles counterclockwise",
+    "grow": "grows",
+    "shrink": "shrinks",
+    "spin": "spins",
+    "bounce": "bounces",
+    "sway": "sways",
+}
+CAMERA_PHRASES = {
+    "pan_left": "as the camera pans left",
+    "pan_right": "as the camera pans right",
+    "zoom_in": "as the camera zooms in",
+    "zoom_out": "as the camera zooms out",
+}
+UNNAMED_PHRASE = "is moving"
+NAMEABLE = (*OBJECT_PHRASES, *CAMERA_PHRASES)
+SUPPORTED = ("wander",)
+"""Shown in pretraining, but its captions only say that something is moving."""
+UNSUPPORTED = ("zigzag", "hop", "stop_and_go")
+"""Never shown in pretraining."""
+MOTIONS = (*NAMEABLE, *SUPPORTED, *UNSUPPORTED)
+
+MANNERS = {
+    "circle": "bounce",
+    "square": "left",
+    "triangle": "up",
+    "star": "circle_clockwise",
+    "cross": "spin",
+    "moon": "sway",
+}
+"""The manner of moving that a shape shows in pretraining with probability ``COUPLING``."""
+COUPLING = 0.5
+
+
+def motion_stratum(motion: str) -> str:
+    """Name the stratum of a motion: ``nameable``, ``unnamed`` (but supported) or ``unsupported``."""
+    if motion in NAMEABLE:
+        return "nameable"
+    return "unnamed" if motion in SUPPORTED else "unsupported"
+
+
+def object_phrase(colour: str, surface: str, shape: str) -> str:
+    """Return e.g. "an orange striped star"."""
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {surface} {shape}"
+
+
+def caption(things: list[dict[str, str]], background: str, contrast: str, *, still: bool = False) -> str:
+    """Compose the caption of one or two objects on a background.
+
+    Args:
+        things: one dictionary an object with ``colour``, ``surface``, ``shape`` and ``motion``.
+        background: one of ``BACKGROUNDS``.
+        contrast: one of ``CONTRASTS``.
+        still: leave every motion out, as the caption of a single frame does.
+    """
+    clauses, camera = [], ""
+    for thing in things:
+        words = [object_phrase(thing["colour"], thing["surface"], thing["shape"])]
+        if not still:
+            camera = camera or CAMERA_PHRASES.get(thing["motion"], "")
+            if thing["motion"] not in CAMERA_PHRASES:
+                words.append(OBJECT_PHRASES.get(thing["motion"], UNNAMED_PHRASE))
+        clauses.append(" ".join(words))
+    parts = ["a poster of" if contrast == "poster" else "", " and ".join(clauses), f"on {background}", camera]
+    return " ".join(part for part in parts if part)
+
+
+def vocabulary() -> list[str]:
+    """Return every word that a caption of this world can hold, sorted."""
+    phrases = [*OBJECT_PHRASES.values(), *CAMERA_PHRASES.values(), UNNAMED_PHRASE, "a poster of", "an", "and on"]
+    words = {word for phrase in phrases for word in phrase.split()}
+    return sorted(words.union(*ATTRIBUTES.values()))
+
+
+def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
+    """Tell whether this combination of looks (a tenth of all) is never shown in pretraining."""
+    digest = hashlib.sha256("/".join((colour, surface, shape, background)).encode()).digest()
+    return digest[0] % 10 == 0
+
+
+def is_visible(shape: str, surface: str, motion: str) -> bool:
+    """Tell whether the motion can be seen at all: a circle without stripes or checks does not visibly spin."""
+    return motion != "spin" or shape != "circle"

@@ -1,0 +1,170 @@
+"""Paths of objects and of the camera: where a thing is, how large and how turned, frame by frame.
+
+Lengths are in pixels of a 64 x 64 frame, x to the right and y downwards; angles in radians, clockwise as seen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from motionexp.data.shapes.grammar import MOTIONS
+
+CENTRE = 32.0
+Array = np.ndarray
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Path:
+    """A motion in ``F`` frames.
+
+    Attributes:
+        offset: (F, 2) displacement of the object in the scene, pixels.
+        scale: (F,) factor on the object's size.
+        angle: (F,) turn of the object, radians.
+        pan: (F, 2) where the camera's centre is in the scene, pixels from its start.
+        zoom: (F,) magnification by the camera.
+    """
+
+    offset: Array
+    scale: Array
+    angle: Array
+    pan: Array
+    zoom: Array
+
+
+def _still(u: Array) -> dict[str, Array]:
+    zeros, ones = np.zeros((len(u), 2)), np.ones(len(u))
+    return {"offset": zeros, "scale": ones, "angle": np.zeros(len(u)), "pan": zeros, "zoom": ones}
+
+
+def _line(dx: float, dy: float) -> Callable[[Array, Rng], dict[str, Array]]:
+    def path(u: Array, rng: Rng) -> dict[str, Array]:
+        length = rng.uniform(26, 32)
+        return {"offset": (u[:, None] - 0.5) * length * np.array([dx, dy])}
+
+    return path
+
+
+def _arc(direction: int) -> Callable[[Array, Rng], dict[str, Array]]:
+    def path(u: Array, rng: Rng) -> dict[str, Array]:
+        radius, height = rng.uniform(13, 16), rng.uniform(16, 20)
+        phase = np.pi * u
+        return {"offset": np.stack([-direction * radius * np.cos(phase), height * (0.5 - np.sin(phase))], 1)}
+
+    return path
+
+
+def _circle(direction: int) -> Callable[[Array, Rng], dict[str, Array]]:
+    def path(u: Array, rng: Rng) -> dict[str, Array]:
+        radius, start = rng.uniform(11, 14), rng.uniform(-0.5, 0.5)
+        phase = direction * 2 * np.pi * u - np.pi / 2 + start
+        return {"offset": radius * np.stack([np.cos(phase), np.sin(phase)], 1)}
+
+    return path
+
+
+def _resize(factor: float) -> Callable[[Array, Rng], dict[str, Array]]:
+    def path(u: Array, rng: Rng) -> dict[str, Array]:
+        return {"scale": factor ** ((2 * u - 1) * rng.uniform(0.9, 1.1))}
+
+    return path
+
+
+def _spin(u: Array, rng: Rng) -> dict[str, Array]:
+    return {"angle": u * rng.uniform(0.9, 1.1) * 1.4 * np.pi}
+
+
+def _bounce(u: Array, rng: Rng) -> dict[str, Array]:
+    height, phase = rng.uniform(20, 26), rng.uniform(0, 0.25)
+    y = height * (0.5 - np.abs(np.sin(np.pi * (2 * u + phase))))
+    return {"offset": np.stack([np.zeros_like(u), y], 1)}
+
+
+def _sway(u: Array, rng: Rng) -> dict[str, Array]:
+    width, phase = rng.uniform(11, 14), rng.uniform(-0.3, 0.3)
+    return {"offset": np.stack([width * np.sin(2 * np.pi * 1.5 * u + phase), np.zeros_like(u)], 1)}
+
+
+def _pan(direction: int) -> Callable[[Array, Rng], dict[str, Array]]:
+    def path(u: Array, rng: Rng) -> dict[str, Array]:
+        return {"pan": (u[:, None] - 0.5) * rng.uniform(24, 30) * np.array([direction, 0.0])}
+
+    return path
+
+
+def _zoom(factor: float) -> Callable[[Array, Rng], dict[str, Array]]:
+    def path(u: Array, rng: Rng) -> dict[str, Array]:
+        return {"zoom": factor ** ((2 * u - 1) * rng.uniform(0.9, 1.1))}
+
+    return path
+
+
+def _wander(u: Array, rng: Rng) -> dict[str, Array]:
+    frequencies = np.array([0.5, 1.0, 1.5])
+    weights = rng.normal(size=(3, 2)) / frequencies[:, None]
+    phases = rng.uniform(0, 2 * np.pi, size=(3, 2))
+    waves = np.sin(2 * np.pi * u[:, None, None] * frequencies[:, None] + phases)
+    offset = (waves * weights).sum(1)
+    offset -= (offset.max(0) + offset.min(0)) / 2
+    return {"offset": offset * rng.uniform(13, 16) / np.abs(offset).max()}
+
+
+def _zigzag(u: Array, rng: Rng) -> dict[str, Array]:
+    side, teeth = rng.choice([-1, 1]), rng.uniform(1.9, 2.3)
+    wave = 2 * np.abs(2 * ((teeth * u + rng.uniform(0, 1)) % 1) - 1) - 1
+    return {"offset": np.stack([side * (u - 0.5) * rng.uniform(26, 30), wave * rng.uniform(9, 12)], 1)}
+
+
+def _hop(u: Array, rng: Rng) -> dict[str, Array]:
+    side, height = rng.choice([-1, 1]), rng.uniform(12, 15)
+    hops = 3 * u % 1
+    y = height * (0.5 - 4 * hops * (1 - hops))
+    return {"offset": np.stack([side * (u - 0.5) * rng.uniform(24, 28), y], 1)}
+
+
+def _stop_and_go(u: Array, rng: Rng) -> dict[str, Array]:
+    direction = rng.uniform(0, 2 * np.pi)
+    gone = np.interp(u, [0, 0.22, 0.5, 0.72, 1.0], [0, 0.5, 0.5, 1.0, 1.0])
+    return {"offset": (gone[:, None] - 0.5) * 30 * np.array([np.cos(direction), np.sin(direction)])}
+
+
+_PATHS: dict[str, Callable[[Array, Rng], dict[str, Array]]] = {
+    "left": _line(-1, 0),
+    "right": _line(1, 0),
+    "up": _line(0, -1),
+    "down": _line(0, 1),
+    "arc_left": _arc(-1),
+    "arc_right": _arc(1),
+    "circle_clockwise": _circle(1),
+    "circle_counterclockwise": _circle(-1),
+    "grow": _resize(1.5),
+    "shrink": _resize(1 / 1.5),
+    "spin": _spin,
+    "bounce": _bounce,
+    "sway": _sway,
+    "pan_left": _pan(-1),
+    "pan_right": _pan(1),
+    "zoom_in": _zoom(1.5),
+    "zoom_out": _zoom(1 / 1.5),
+    "wander": _wander,
+    "zigzag": _zigzag,
+    "hop": _hop,
+    "stop_and_go": _stop_and_go,
+}
+assert tuple(_PATHS) == MOTIONS, "every motion of the grammar has a path, in its order"
+
+
+def path(motion: str, frames: int, seed: int, period: int | None = None) -> Path:
+    """Compute a motion's path; what varies between two videos of one motion comes from ``seed``.
+
+    Args:
+        motion: one of ``grammar.MOTIONS``.
+        frames: F, the number of frames.
+        seed: seed of the path's own variation (length, radius, phase).
+        period: frames in which the motion runs its course once; default ``frames``. A 17-frame rendering with
+            ``period=16`` begins with the 16-frame rendering.
+    """
+    u = np.arange(frames) / max((period or frames) - 1, 1)
+    return Path(**(_still(u) | _PATHS[motion](u, np.random.default_rng(seed))))

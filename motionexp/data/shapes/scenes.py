@@ -1,0 +1,200 @@
+"""A scene: everything that determines a video of the bundled world, drawn from a seed, and its ground truth."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from motionexp.data.shapes import grammar, motions
+from motionexp.data.shapes.motions import CENTRE, Array
+
+RADIUS = 10.0
+PAIR_RADIUS = 7.5
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: its captioned looks, its motion, and the uncaptioned ``size`` (pixels) and ``shade``."""
+
+    colour: str
+    surface: str
+    shape: str
+    motion: str
+    motion_seed: int
+    centre: tuple[float, float]
+    size: float
+    shade: float
+    tilt: float
+
+
+@dataclass(frozen=True)
+class Nuisances:
+    """What no caption says: the ground's phase and orientation, distractors (x, y, radius, luminance), light."""
+
+    phase: tuple[float, float]
+    orientation: float
+    distractors: tuple[tuple[float, float, float, float], ...]
+    light: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Per-frame ground truth of one object on the screen, in pixels and radians.
+
+    Attributes:
+        position: (F, 2). velocity: (F - 1, 2). size: (F,). angle: (F,). pan: (F, 2). zoom: (F,).
+    """
+
+    position: Array
+    velocity: Array
+    size: Array
+    angle: Array
+    pan: Array
+    zoom: Array
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One video's complete description. ``render.render`` makes the pixels."""
+
+    things: tuple[Thing, ...]
+    background: str
+    contrast: str
+    nuisances: Nuisances
+
+    @cached_property
+    def caption(self) -> str:
+        """The caption in the grammar's words."""
+        return grammar.caption([asdict(thing) for thing in self.things], self.background, self.contrast)
+
+    @cached_property
+    def still_caption(self) -> str:
+        """The caption of any single frame: without the motion."""
+        things = [asdict(thing) for thing in self.things]
+        return grammar.caption(things, self.background, self.contrast, still=True)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Captioned attributes of the first object, the background and the motion."""
+        first = self.things[0]
+        looks = {name: getattr(first, name) for name in ("colour", "surface", "shape")}
+        return looks | {"background": self.background, "motion": first.motion}
+
+    def truth(self, frames: int, period: int | None = None, thing: int = 0) -> Truth:
+        """Return the ground truth of object ``thing`` in ``frames`` frames."""
+        spec = self.things[thing]
+        path = motions.path(spec.motion, frames, spec.motion_seed, period)
+        offset = path.offset * (spec.size / RADIUS if len(self.things) > 1 else 1.0) * self._room
+        scene_position = np.asarray(spec.centre) + offset
+        position = (scene_position - CENTRE - path.pan) * path.zoom[:, None] + CENTRE
+        size = spec.size * path.scale * path.zoom
+        return Truth(position, np.diff(position, axis=0), size, path.angle + spec.tilt, path.pan, path.zoom)
+
+    @property
+    def _room(self) -> float:
+        """Two objects move half as far, so that neither leaves its half of the frame."""
+        return 0.7 if len(self.things) > 1 else 1.0
+
+
+def seeded(*keys: str | int) -> np.random.Generator:
+    """Return a generator that depends on the keys alone."""
+    digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def draw_nuisances(rng: np.random.Generator) -> Nuisances:
+    """Draw the uncaptioned part of a scene."""
+    count = int(rng.integers(2, 4))
+    blobs = tuple(
+        (float(rng.uniform(4, 60)), float(rng.uniform(4, 60)), float(rng.uniform(3, 5)), float(rng.choice([-1, 1])))
+        for _ in range(count)
+    )
+    return Nuisances(
+        phase=(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0, 2 * np.pi))),
+        orientation=float(rng.uniform(-0.35, 0.35)),
+        distractors=blobs,
+        light=float(rng.uniform(0, 2 * np.pi)),
+    )
+
+
+def _draw_looks(rng: np.random.Generator, allowed: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    while True:
+        looks = {name: str(rng.choice(values)) for name, values in grammar.ATTRIBUTES.items()}
+        if allowed(looks):
+            return looks
+
+
+def _draw_motion(rng: np.random.Generator, shape: str, surface: str, choices: tuple[str, ...]) -> str:
+    own = grammar.MANNERS[shape]
+    if own in choices and rng.random() < grammar.COUPLING:
+        return own
+    visible = [motion for motion in choices if grammar.is_visible(shape, surface, motion)]
+    return str(rng.choice(visible))
+
+
+def draw_thing(rng: np.random.Generator, looks: dict[str, str], motion: str, side: int = 0) -> Thing:
+    """Draw one object's uncaptioned part. ``side`` is 0 for a lone object, -1 or 1 for the halves of a pair."""
+    radius = RADIUS if side == 0 else PAIR_RADIUS
+    centre = np.array([CENTRE + 15 * side, CENTRE]) + rng.uniform(-3, 3, size=2)
+    return Thing(
+        colour=looks["colour"],
+        surface=looks["surface"],
+        shape=looks["shape"],
+        motion=motion,
+        motion_seed=int(rng.integers(2**31)),
+        centre=(float(centre[0]), float(centre[1])),
+        size=float(radius * rng.uniform(0.88, 1.12)),
+        shade=float(rng.uniform(-0.08, 0.08)),
+        tilt=float(rng.uniform(-0.15, 0.15)),
+    )
+
+
+def draw(
+    rng: np.random.Generator,
+    *,
+    contrast: str,
+    choices: tuple[str, ...],
+    objects: int = 1,
+    held_out: bool = False,
+) -> Scene:
+    """Draw a scene of one or two objects.
+
+    Args:
+        rng: source of every choice.
+        contrast: ``natural`` or ``poster``.
+        choices: motions to draw from; camera motions are left out of scenes with two objects.
+        objects: 1 or 2.
+        held_out: draw among the combinations of looks that pretraining never shows, or among the others.
+    """
+    things, background = [], None
+    for index in range(objects):
+
+        def allowed(looks: dict[str, str], background: str | None = background) -> bool:
+            return (background in (None, looks["background"])) and grammar.is_held_out(**looks) == held_out
+
+        looks = _draw_looks(rng, allowed)
+        background = looks["background"]
+        kinds = choices if objects == 1 else tuple(m for m in choices if m not in grammar.CAMERA_PHRASES)
+        motion = _draw_motion(rng, looks["shape"], looks["surface"], kinds)
+        things.append(draw_thing(rng, looks, motion, side=0 if objects == 1 else (-1, 1)[index]))
+    assert background is not None
+    return Scene(tuple(things), background, contrast, draw_nuisances(rng))
+
+
+def pretraining_scene(index: int) -> Scene:
+    """Return scene ``index`` of the endless pretraining part: a fifth posters, a tenth pairs, a fifth unnamed."""
+    rng = seeded("pretraining", index)
+    contrast = "poster" if rng.random() < 0.2 else "natural"
+    objects = 2 if rng.random() < 0.1 else 1
+    choices = grammar.SUPPORTED if rng.random() < 0.2 else grammar.NAMEABLE
+    return draw(rng, contrast=contrast, choices=choices, objects=objects)
+
+
+def edited(scene: Scene, changes: dict[str, str]) -> Scene:
+    """Return the scene with captioned attributes of its first object or its background replaced."""
+    background = changes.get("background", scene.background)
+    looks: dict[str, Any] = {key: value for key, value in changes.items() if key != "background"}
+    return replace(scene, things=(replace(scene.things[0], **looks), *scene.things[1:]), background=background)

@@ -1,0 +1,1 @@
+"""How the bundled checkpoints are made, from nothing, by one command each."""
