@@ -1,0 +1,270 @@
+"""The shared pass: features of frames and captions, computed once a video and used by every metric.
+
+Both models map images and texts to one space, and both keep the logarithm of a learned temperature; every
+score reads that from the model, never from its config (whose value is only where training began).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import CLIPModel, CLIPProcessor
+
+from motionexp.config import BUNDLED, InputError
+
+FRAMES_AT_ONCE = 64
+
+
+class ImageTextModel(Protocol):
+    """A model with one space for images and texts; features are of unit length, in float32, on the CPU."""
+
+    @property
+    def logit_scale(self) -> float: ...
+
+    @property
+    def weights_hash(self) -> str: ...
+
+    def embed_frames(self, frames: np.ndarray) -> Tensor: ...
+
+    def embed_captions(self, captions: list[str]) -> Tensor: ...
+
+
+class OpenClip:
+    """A CLIP behind open_clip's own classes: the bundled one, one of open_clip's names, or one on a hub.
+
+    Args:
+        model: open_clip's network in eval mode.
+        preprocess: open_clip's transform from a PIL image to (3, S, S).
+        tokenizer: open_clip's tokenizer of that model.
+    """
+
+    def __init__(
+        self, model: open_clip.CLIP, preprocess: nn.Module, tokenizer: open_clip.SimpleTokenizer
+    ) -> None:
+        self.model, self.preprocess, self.tokenizer = model, preprocess, tokenizer
+        self.device = next(model.parameters()).device
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self.weights_hash = _hash(model)
+
+    @classmethod
+    def load(cls, name: str | Path = BUNDLED / "clip", device: str = "cpu") -> "OpenClip":
+        """Load a CLIP in float32.
+
+        Args:
+            name: a folder in open_clip's local-dir layout (`open_clip_config.json`,
+                `open_clip_model.safetensors`), `hf-hub:OWNER/NAME`, or `ARCHITECTURE/TAG` of
+                `open_clip.list_pretrained()`, as `ViT-L-14/openai`. Only the last two use the network.
+            device: a torch device.
+
+        Raises:
+            InputError: there is no such folder or name, or its weights do not fit its config.
+        """
+        source, tag, quick_gelu = _open_clip_source(str(name))
+        try:
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                source, tag, device=device, force_quick_gelu=quick_gelu, require_pretrained=True
+            )
+            tokenizer = open_clip.get_tokenizer(source)
+        except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+            raise InputError(f"clip={name}: open_clip cannot load it: {error}") from error
+        return cls(model.float().eval(), preprocess, tokenizer)
+
+    @torch.inference_mode()
+    def embed_frames(self, frames: np.ndarray) -> Tensor:
+        """Map (F, H, W, 3) uint8 RGB to (F, D)."""
+        images = torch.stack([self.preprocess(Image.fromarray(frame)) for frame in frames])
+        parts = [self.model.encode_image(part.to(self.device)) for part in images.split(FRAMES_AT_ONCE)]
+        return normalize(torch.cat(parts), dim=-1).cpu()
+
+    @torch.inference_mode()
+    def embed_captions(self, captions: list[str]) -> Tensor:
+        """Map N captions to (N, D). Raises `InputError` on a caption that the text tower would cut."""
+        length = int(self.model.context_length)
+        tokens = self.tokenizer(captions, context_length=length + 1)
+        padding = self.tokenizer([""], context_length=length + 1)[0, length]
+        _check_uncut(captions, tokens[:, length] != padding, length)
+        return normalize(self.model.encode_text(tokens[:, :length].to(self.device)), dim=-1).cpu()
+
+
+class PreferenceScorer:
+    """A scorer of PickScore's form: a transformers `CLIPModel` tuned on people's choices.
+
+    From transformers 5 on a `CLIPModel` wraps its projected features in an output, as `pooler_output`.
+
+    Args:
+        model: the network in eval mode.
+        processor: its image processor and tokenizer.
+    """
+
+    def __init__(self, model: CLIPModel, processor: CLIPProcessor) -> None:
+        self.model, self.processor = model, processor
+        self.device = next(model.parameters()).device
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        self.weights_hash = _hash(model)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path = BUNDLED / "scorer",
+        processor: str | Path | None = None,
+        revision: str | None = None,
+        device: str = "cpu",
+    ) -> "PreferenceScorer":
+        """Load a scorer in float32.
+
+        Args:
+            name: a folder or a hub's id in the layout of transformers' `CLIPModel`, as
+                `yuvalkirstain/PickScore_v1`.
+            processor: where the processor lies, if elsewhere: PickScore's is
+                `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`.
+            revision: of `name`, on a hub.
+            device: a torch device.
+
+        Raises:
+            InputError: there is no such folder or id, or its weights do not fit its config.
+        """
+        if not Path(name).is_dir() and (isinstance(name, Path) or _looks_local(name)):
+            raise InputError(
+                f"scorer={name}: no such folder; give a folder in CLIPModel's layout or a hub's id"
+            )
+        try:
+            model, report = CLIPModel.from_pretrained(
+                name, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            loaded = CLIPProcessor.from_pretrained(processor or name)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"scorer={name}: transformers cannot load it: {error}") from error
+        wrong = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
+        if wrong:
+            raise InputError(f"scorer={name}: its weights lack or misfit {', '.join(wrong[:5])}")
+        return cls(model.to(device).eval(), loaded)
+
+    @torch.inference_mode()
+    def embed_frames(self, frames: np.ndarray) -> Tensor:
+        """Map (F, H, W, 3) uint8 RGB to (F, D)."""
+        pixels = self.processor.image_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+        parts = [
+            self.model.get_image_features(part.to(self.device)).pooler_output
+            for part in pixels.split(FRAMES_AT_ONCE)
+        ]
+        return normalize(torch.cat(parts), dim=-1).cpu()
+
+    @torch.inference_mode()
+    def embed_captions(self, captions: list[str]) -> Tensor:
+        """Map N captions to (N, D). Raises `InputError` on a caption that the text tower would cut."""
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.processor.tokenizer(captions, padding=True, return_tensors="pt")
+        _check_uncut(captions, tokens["attention_mask"].sum(1) > length, length)
+        features = self.model.get_text_features(**tokens.to(self.device)).pooler_output
+        return normalize(features, dim=-1).cpu()
+
+
+@dataclass(frozen=True)
+class FrameFeatures:
+    """Of one video's F frames, each row of unit length.
+
+    Attributes:
+        clip: (F, D) or None. scorer: (F, E) or None.
+    """
+
+    clip: Tensor | None = None
+    scorer: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CaptionFeatures:
+    """Of one caption, of unit length, with the temperature that each model learned.
+
+    Attributes:
+        clip: (D,) or None. scorer: (E,) or None.
+        clip_scale: exp(logit scale), by which cosines with `clip` are multiplied. scorer_scale: likewise.
+    """
+
+    clip: Tensor | None = None
+    scorer: Tensor | None = None
+    clip_scale: float = 1.0
+    scorer_scale: float = 1.0
+
+
+class FeaturePass:
+    """Runs each model once over a video and once over a caption, however many metrics ask.
+
+    Args:
+        clip: what `text_alignment`, `frame_consistency` and `appearance_leakage` look through, or None.
+        scorer: what `pick_score` looks through, or None.
+    """
+
+    def __init__(self, clip: ImageTextModel | None, scorer: ImageTextModel | None) -> None:
+        self.clip, self.scorer = clip, scorer
+        self._captions: dict[str, CaptionFeatures] = {}
+
+    def frames(self, frames: np.ndarray) -> FrameFeatures:
+        """Return the features of (F, H, W, 3) uint8 frames."""
+        return FrameFeatures(
+            clip=self.clip.embed_frames(frames) if self.clip else None,
+            scorer=self.scorer.embed_frames(frames) if self.scorer else None,
+        )
+
+    def caption(self, caption: str) -> CaptionFeatures:
+        """Return the features of a caption; those of one seen before are kept."""
+        if caption not in self._captions:
+            self._captions[caption] = CaptionFeatures(
+                clip=self.clip.embed_captions([caption])[0] if self.clip else None,
+                scorer=self.scorer.embed_captions([caption])[0] if self.scorer else None,
+                clip_scale=self.clip.logit_scale if self.clip else 1.0,
+                scorer_scale=self.scorer.logit_scale if self.scorer else 1.0,
+            )
+        return self._captions[caption]
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") != 1
+
+
+def _open_clip_source(name: str) -> tuple[str, str | None, bool]:
+    """Split a `clip=` setting into open_clip's model name, its tag, and whether that tag needs QuickGELU."""
+    if name.startswith("hf-hub:"):
+        return name, None, False
+    architecture, _, tag = name.partition("/")
+    if tag in open_clip.list_pretrained_tags_by_model(architecture):
+        quick = bool((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu", False))
+        if architecture.endswith("-quickgelu") and not quick:
+            raise InputError(
+                f"clip={name}: the weights {tag} were not trained with QuickGELU: name the other model"
+            )
+        return architecture, tag, quick
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"clip={name}: neither a folder nor open_clip's ARCHITECTURE/TAG; give a folder in open_clip's "
+            "local-dir layout, hf-hub:OWNER/NAME, or one of open_clip.list_pretrained(), as ViT-L-14/openai"
+        )
+    for file in ("open_clip_config.json", "open_clip_model.safetensors"):
+        if not (folder / file).is_file():
+            raise InputError(f"clip={name}: the folder has no {file}")
+    return f"local-dir:{folder}", None, False
+
+
+def _check_uncut(captions: list[str], too_long: Tensor, length: int) -> None:
+    for caption, cut in zip(captions, too_long.tolist(), strict=True):
+        if cut:
+            raise InputError(
+                f"caption {caption[:40]!r}... has more than the {length} tokens that the metrics' text tower "
+                "reads: shorten it, or leave the metrics that read captions out of `metrics`"
+            )
+
+
+def _hash(model: nn.Module) -> str:
+    """sha256 of the weights, their names and types."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,221 @@
+"""Does the sample move as the reference does, place by place? Lucas-Kanade flow of both, by direction.
+
+The papers name the Lucas-Kanade method and the mean cosine and leave the rest open. Fixed here: fixed grid,
+seeded anew in each pair of neighbouring frames; only points that can be followed forwards and back in both
+videos; only points that move in either; direction alone, not speed; no mask, so camera and object count
+alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from motionexp.config import InputError
+from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Lengths in pixels of the videos as they are given.
+
+    Attributes:
+        window: side of Lucas-Kanade's window, odd. Half of it is kept free of points around the border.
+        step: distance of neighbouring points of the grid.
+        levels: how often the image is halved; motion up to about window x 2 ** levels / 2 can be followed.
+        still: a point that moves less than this between two frames stands still.
+        round_trip: a point followed forwards and back must return closer than this to where it began.
+        min_eigenvalue: texture (smallest eigenvalue of the window's gradients, in OpenCV's units) below
+            which a point is not followed. OpenCV's own 1e-4 follows the noise of a flat area; 1e-3 does
+            not.
+        floor: share of points that must be usable, of the grid and of those that move, or the score abstains.
+    """
+
+    window: int = 9
+    step: int = 2
+    levels: int = 2
+    still: float = 0.25
+    round_trip: float = 1.0
+    min_eigenvalue: float = 1e-3
+    floor: float = 0.1
+
+    @classmethod
+    def for_size(cls, height: int, width: int) -> "FlowSettings":
+        """Return the settings for frames of this size: windows of 21 pixels from 128 pixels on, 9 below."""
+        side = min(height, width)
+        return cls() if side < 128 else cls(window=21, step=side // 32, levels=3, still=0.5)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Motion of the grid's P points between neighbouring frames.
+
+    Attributes:
+        vectors: (F - 1, P, 2) pixels, x and y.
+        valid: (F - 1, P), whether each could be followed.
+    """
+
+    vectors: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(frozen=True)
+class FlowComparison:
+    """What comparing two flows gives.
+
+    Attributes:
+        value: mean over pairs of frames of the mean cosine over points that move in either video: 1 for the
+            same directions, -1 for opposite ones, 0 where one stands still. NaN where `reason` says why.
+        reason: why `value` is NaN, or that it is 1 by definition since nothing moves.
+        coverage: share of the grid's points, over all pairs of frames, that can be followed in both videos.
+        moving: share of those that move in either video.
+        one_still: share of the moving ones that move in one video alone.
+        series: (F - 1,) the mean cosine in each pair of frames, NaN where nothing moves.
+    """
+
+    value: float
+    reason: str
+    coverage: float
+    moving: float
+    one_still: float
+    series: np.ndarray
+
+
+def grid(height: int, width: int, settings: FlowSettings) -> np.ndarray:
+    """Return (P, 2) points x, y whose windows lie inside the frame."""
+    half = settings.window // 2
+    xs, ys = (np.arange(half, side - half, settings.step) for side in (width, height))
+    return np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2).astype(np.float32)
+
+
+def flow(frames: np.ndarray, settings: FlowSettings) -> Flow:
+    """Follow the grid's points from each frame to the next, by the pyramidal Lucas-Kanade method of OpenCV.
+
+    Args:
+        frames: (F, H, W, 3) uint8 RGB, F >= 2.
+        settings: see `FlowSettings`.
+    """
+    height, width = frames.shape[1:3]
+    start = grid(height, width, settings)[:, None]
+    follow = partial(
+        cv2.calcOpticalFlowPyrLK,
+        winSize=(settings.window, settings.window),
+        maxLevel=settings.levels,
+        minEigThreshold=settings.min_eigenvalue,
+    )
+    vectors, valid = [], []
+    for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
+        end, there, _ = follow(before, after, start, None)
+        back, here, _ = follow(after, before, end, None)
+        # OpenCV leaves the status of a point at 1 when it has left the frame.
+        inside = ((end >= 0) & (end <= (width - 1, height - 1))).all(-1)
+        returned = np.linalg.norm(back - start, axis=-1) < settings.round_trip
+        vectors.append((end - start)[:, 0])
+        valid.append(((there == 1) & (here == 1) & inside & returned)[:, 0])
+    return Flow(np.stack(vectors).astype(np.float64), np.stack(valid))
+
+
+def compare_flows(sample: Flow, reference: Flow, settings: FlowSettings) -> FlowComparison:
+    """Compare two flows of one grid; see `FlowComparison`."""
+    usable = sample.valid & reference.valid
+    speed = np.linalg.norm(sample.vectors, axis=-1), np.linalg.norm(reference.vectors, axis=-1)
+    moves = speed[0] >= settings.still, speed[1] >= settings.still
+    seen_moving = (moves[0] & sample.valid) | (moves[1] & reference.valid)
+    compared = usable & (moves[0] | moves[1])
+    both = moves[0] & moves[1]
+    dot = (sample.vectors * reference.vectors).sum(-1)
+    cosine = np.divide(dot, speed[0] * speed[1], out=np.zeros_like(dot), where=both)
+    counts = compared.sum(1)
+    series = np.divide((cosine * compared).sum(1), counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    coverage, floor = float(usable.mean()), settings.floor
+    reason = ""
+    if coverage < floor:
+        reason = f"only {coverage:.0%} of the points can be followed in both videos (floor {floor:.0%})"
+        value = ABSTAINED
+    elif not seen_moving.any():
+        reason, value = "nothing moves in either video: 1 by definition", 1.0
+    elif compared.sum() < floor * seen_moving.sum():
+        reason = f"under {floor:.0%} of the moving points can be followed in both videos"
+        value = ABSTAINED
+    else:
+        value = float(np.nanmean(series))
+    return FlowComparison(
+        value=value,
+        reason=reason,
+        coverage=coverage,
+        moving=float(compared.sum() / max(usable.sum(), 1)),
+        one_still=float((compared & ~both).sum() / max(compared.sum(), 1)),
+        series=series,
+    )
+
+
+def flow_similarity(
+    sample: np.ndarray, reference: np.ndarray, settings: FlowSettings | None = None
+) -> FlowComparison:
+    """Compare the motion of two videos of the same shape.
+
+    Args:
+        sample: (F, H, W, 3) uint8 RGB, F >= 2.
+        reference: the same.
+        settings: default `FlowSettings.for_size`.
+
+    Raises:
+        InputError: the videos differ in shape or are too short: resample them first, and say how.
+    """
+    settings = settings or FlowSettings.for_size(*sample.shape[1:3])
+    _check(sample, reference, settings)
+    return compare_flows(flow(sample, settings), flow(reference, settings), settings)
+
+
+class FlowSimilarity(VideoMetric):
+    """`flow_similarity` of sample and reference; beside it the score of a frozen sample, and the shares.
+
+    `flow_similarity_frozen` is the score of the sample's first frame held for the whole length: 0 where the
+    reference moves, 1 where it does not.
+    """
+
+    version = 1
+    values: ClassVar[Mapping[str, bool | None]] = {
+        "flow_similarity": True,
+        "flow_similarity_frozen": None,
+        "flow_coverage": None,
+        "flow_moving": None,
+        "flow_one_still": None,
+    }
+
+    def __init__(self, settings: FlowSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        """Measure one sample against its reference."""
+        sample, reference = subject.frames, subject.reference.frames
+        settings = self.settings or FlowSettings.for_size(*sample.shape[1:3])
+        _check(sample, reference, settings)
+        wanted, still = flow(reference, settings), flow(sample[[0, 0]], settings)
+        held = Flow(*(np.repeat(part, len(sample) - 1, axis=0) for part in (still.vectors, still.valid)))
+        score, frozen = (compare_flows(each, wanted, settings) for each in (flow(sample, settings), held))
+        return {
+            "flow_similarity": Measurement(score.value, score.reason, score.series),
+            "flow_similarity_frozen": Measurement(frozen.value, frozen.reason),
+            "flow_coverage": Measurement(score.coverage),
+            "flow_moving": Measurement(score.moving),
+            "flow_one_still": Measurement(score.one_still),
+        }
+
+
+def _check(sample: np.ndarray, reference: np.ndarray, settings: FlowSettings) -> None:
+    if sample.shape != reference.shape or len(sample) < 2:
+        raise InputError(
+            f"flow_similarity compares two videos of the same two or more frames, not {sample.shape} and "
+            f"{reference.shape}: bring them to one length and size first"
+        )
+    if min(sample.shape[1:3]) < 2 * settings.window:
+        raise InputError(
+            f"flow_similarity follows windows of {settings.window} pixels; frames of {sample.shape[1]} x "
+            f"{sample.shape[2]} are too small: give at least {2 * settings.window} each way"
+        )

@@ -1,0 +1,83 @@
+"""Which pixels are the object's: those whose colour stands out from the ground, in one connected piece.
+
+For the bundled world, where one compact object differs from its ground in luminance or colour.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+AREA = (0.015, 0.4)
+"""Plausible shares of the searched region that the object covers."""
+LARGEST = 0.6
+"""Least share of all that stands out that the largest piece must hold."""
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """What stands out from the ground.
+
+    Attributes:
+        distance: (F, H, W) distance of each pixel's colour from the ground's, grey levels.
+        pieces: F masks (H, W) of the largest connected piece, None where none is compact and large enough.
+        separable: share of the distance's variance that the one threshold explains (Otsu's eta), 0..1.
+    """
+
+    distance: np.ndarray
+    pieces: list[np.ndarray | None]
+    separable: float
+
+
+def foreground(frames: np.ndarray) -> Foreground:
+    """Find what stands out.
+
+    The ground's colour is the median of all pixels of the video; what differs from it by more than Otsu's
+    threshold, taken over the whole video, stands out.
+
+    Args:
+        frames: (F, H, W, 3) uint8 RGB.
+    """
+    pixels = frames.astype(np.float32)
+    distance = np.linalg.norm(pixels - np.median(pixels.reshape(-1, 3), axis=0), axis=-1)
+    threshold, separable = _otsu(distance)
+    return Foreground(distance, [_largest_piece(each > threshold) for each in distance], separable)
+
+
+def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
+    """Return the share of each pixel that the object covers: 1 inside, at the rim what its distance says.
+
+    Args:
+        distance: (H, W), one frame of `Foreground.distance`.
+        piece: (H, W) bool.
+    """
+    square = np.ones((3, 3), np.uint8)
+    inside = cv2.erode(piece.astype(np.uint8), square).astype(bool)
+    rim = cv2.dilate(piece.astype(np.uint8), square).astype(bool) & ~inside
+    ground = np.median(distance[~piece])
+    full = cv2.dilate(distance, np.ones((5, 5), np.uint8))
+    share = np.clip((distance - ground) / np.maximum(full - ground, 1e-6), 0, 1)
+    return np.where(rim, share, inside)
+
+
+def _otsu(distance: np.ndarray) -> tuple[float, float]:
+    """Otsu's threshold, and the share of the variance that it explains (his eta)."""
+    top = max(float(distance.max()), 1e-6)
+    levels = np.clip(distance * (255 / top), 0, 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    above = levels > threshold
+    share = above.mean()
+    if not 0 < share < 1:
+        return top, 0.0
+    between = share * (1 - share) * (levels[above].mean() - levels[~above].mean()) ** 2
+    return threshold * top / 255, float(between / levels.var())
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray | None:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if not len(areas) or areas.max() < LARGEST * areas.sum():
+        return None
+    if not AREA[0] <= areas.max() / mask.size <= AREA[1]:
+        return None
+    return np.asarray(labels == 1 + areas.argmax())

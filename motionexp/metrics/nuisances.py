@@ -1,0 +1,161 @@
+"""Does the sample keep of the reference what no caption says?
+
+Each nuisance is compared with renders of the scene that the edit describes: once with the reference's own
+nuisances, as if all of them had leaked, and with those of other references, which is the level of chance.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from motionexp.data.shapes.render import render
+from motionexp.data.shapes.scenes import Scene
+from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
+from motionexp.metrics.foreground import foreground
+from motionexp.metrics.trajectory import SEPARABLE
+
+VALUES = {
+    "ground": ("nuisance_similarity", "nuisance_chance"),
+    "light": ("nuisance_light", "nuisance_light_chance"),
+    "size": ("nuisance_size", "nuisance_size_chance"),
+    "shade": ("nuisance_shade", "nuisance_shade_chance"),
+}
+"""{nuisance: (name of the similarity to the reference's, name of the level of chance)}."""
+
+
+@dataclass(frozen=True)
+class ObjectNuisances:
+    """What is uncaptioned about an object.
+
+    Attributes:
+        light: (2,) gradient of the luminance over one radius, x and y, in [-1, 1] units.
+        size: logarithm of the square root of area over pi, pixels.
+        shade: luminance at its centre, in [-1, 1].
+    """
+
+    light: np.ndarray
+    size: float
+    shade: float
+
+
+def with_nuisances_of(scene: Scene, other: Scene) -> Scene:
+    """Return the scene with the other's ground, distractors, light, and its first object's size and shade."""
+    theirs = other.things[0]
+    first = replace(scene.things[0], size=theirs.size, shade=theirs.shade)
+    return replace(scene, things=(first, *scene.things[1:]), nuisances=other.nuisances)
+
+
+def bare_ground(scene: Scene, frames: int) -> np.ndarray:
+    """Render the scene without its objects: (F, 64, 64, 3) uint8, seen by the scene's camera."""
+    away = replace(scene.things[0], centre=(-1e4, -1e4))
+    return render(replace(scene, things=(away,)), frames)
+
+
+def ground_similarity(frames: np.ndarray, uncovered: np.ndarray, ground: np.ndarray) -> float:
+    """Return the correlation of the luminances of a video and of a ground, where no object covers the ground.
+
+    Args:
+        frames: (F, H, W, 3) uint8 RGB.
+        uncovered: (F, H, W) bool, the pixels without objects.
+        ground: (F, H, W, 3) uint8 RGB, without objects, seen by the same camera.
+
+    Returns:
+        Pearson's correlation over all uncovered pixels of all frames, in [-1, 1].
+    """
+    first, second = (video.mean(-1)[uncovered] for video in (frames, ground))
+    first, second = first - first.mean(), second - second.mean()
+    return float((first * second).sum() / max(np.sqrt((first**2).sum() * (second**2).sum()), 1e-12))
+
+
+def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
+    """Fit a plane to the object's luminance, mean over frames; None where no frame shows an object."""
+    seen = foreground(frames)
+    if seen.separable < SEPARABLE:
+        return None
+    planes, sizes = [], []
+    for frame, piece in zip(frames, seen.pieces, strict=True):
+        if piece is not None:
+            ys, xs = np.nonzero(piece)
+            radius = np.sqrt(len(xs) / np.pi)
+            places = np.stack([(xs - xs.mean()) / radius, (ys - ys.mean()) / radius, np.ones(len(xs))], 1)
+            planes.append(np.linalg.lstsq(places, frame[piece].mean(-1) / 127.5 - 1, rcond=None)[0])
+            sizes.append(np.log(radius))
+    if not planes:
+        return None
+    plane = np.mean(planes, axis=0)
+    return ObjectNuisances(plane[:2], float(np.mean(sizes)), float(plane[2]))
+
+
+def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> dict[str, float]:
+    """Return minus the distance of two objects in light (between the gradients), in size and in shade."""
+    return {
+        "light": -float(np.linalg.norm(sample.light - expected.light)),
+        "size": -abs(sample.size - expected.size),
+        "shade": -abs(sample.shade - expected.shade),
+    }
+
+
+@lru_cache(maxsize=64)
+def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | None]:
+    """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
+    return bare_ground(scene, frames), object_nuisances(render(scene, frames))
+
+
+def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[dict[str, float]]:
+    """Compare a video with the nuisances of scenes: one {nuisance: similarity} a scene.
+
+    `ground` is a `ground_similarity`, the others are `object_similarities`; these lack where no object is
+    found.
+
+    Args:
+        frames: (F, 64, 64, 3) uint8 RGB.
+        scenes: what to compare with.
+    """
+    found, uncovered = object_nuisances(frames), _uncovered(frames)
+    similarities = []
+    for scene in scenes:
+        ground, expected = _expected(scene, len(frames))
+        similarities.append({"ground": ground_similarity(frames, uncovered, ground)})
+        if found is not None and expected is not None:
+            similarities[-1] |= object_similarities(found, expected)
+    return similarities
+
+
+class Nuisances(VideoMetric):
+    """Similarity of the sample's nuisances to the reference's, and beside each that to other references'.
+
+    The latter is the level of chance; what leaked is the one less the other, which tables take.
+    `nuisance_similarity` is the ground's (phase, orientation and distractors, by pixels), a correlation;
+    `nuisance_light` and `nuisance_shade` are minus distances in luminance ([-1, 1]), `nuisance_size` in
+    logarithms.
+    """
+
+    version = 1
+    needs = frozenset({"truth"})
+    values: ClassVar[Mapping[str, bool | None]] = {name: False for name, _ in VALUES.values()} | {
+        chance: None for _, chance in VALUES.values()
+    }
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        """Measure one sample against its reference's scene and `subject.others`."""
+        target = subject.target_scene
+        scenes = [target, *(with_nuisances_of(target, other) for other in subject.others)]
+        own, *others = nuisance_similarities(subject.frames, scenes)
+        measured = {}
+        for nuisance, (name, chance) in VALUES.items():
+            level = [other[nuisance] for other in others if nuisance in other]
+            measured[name] = measured[chance] = Measurement(ABSTAINED, "no object stands out from the ground")
+            if nuisance in own:
+                measured[name] = Measurement(own[nuisance])
+                measured[chance] = Measurement(ABSTAINED, "no other references were given")
+            if level:
+                measured[chance] = Measurement(float(np.mean(level)))
+        return measured
+
+
+def _uncovered(frames: np.ndarray) -> np.ndarray:
+    nothing = np.zeros(frames.shape[1:3], bool)
+    return ~np.stack([nothing if piece is None else piece for piece in foreground(frames).pieces])

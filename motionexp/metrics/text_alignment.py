@@ -1,0 +1,42 @@
+"""Do the frames show what the caption says? CLIP's logit, as the TGVE benchmark reports it."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from motionexp.metrics.base import Measurement, Subject, VideoMetric, needed
+
+
+def text_alignment(frames: Tensor, caption: Tensor, scale: float) -> np.ndarray:
+    """Return exp(logit scale) x cosine of each frame and the caption; a video's score is their mean.
+
+    TGVE's convention (`clip_score_text` of its evaluation script): about 100 x cosine with OpenAI's
+    weights, not clamped at 0, without prefix. TGVE looks through OpenAI's ViT-L/14 (`ViT-L-14/openai`);
+    scores through different CLIPs do not compare.
+
+    Args:
+        frames: (F, D), rows of unit length.
+        caption: (D,), of unit length.
+        scale: exp(logit scale), read from the model.
+
+    Returns:
+        (F,) in [-scale, scale].
+    """
+    return (scale * (frames.double() @ caption.double())).numpy()
+
+
+class TextAlignment(VideoMetric):
+    """Mean over frames of `text_alignment` with the edit's caption."""
+
+    version = 1
+    needs = frozenset({"clip"})
+    values: ClassVar[Mapping[str, bool | None]] = {"text_alignment": True}
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        """Measure one sample against its edit's caption."""
+        frames = needed(subject.features.clip, "text_alignment", "clip")
+        caption = needed(subject.caption.clip, "text_alignment", "clip")
+        series = text_alignment(frames, caption, subject.caption.clip_scale)
+        return {"text_alignment": Measurement(float(series.mean()), series=series)}
