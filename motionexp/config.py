@@ -19,6 +19,17 @@ SAMPLE_VERSION = 1
 
 BUNDLED = Path(__file__).parent / "bundled"
 PROJECTIONS = ("q", "k", "v", "o")
+METRICS = (
+    "text_alignment",
+    "frame_consistency",
+    "pick_score",
+    "flow_similarity",
+    "appearance_leakage",
+    "trajectory",
+    "attribute_accuracy",
+    "replaced_attributes",
+    "nuisances",
+)
 CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "sampler": ("ddim",),
@@ -161,6 +172,9 @@ def _choice_problems(cfg: JobConfig) -> Iterator[str]:
     for name in ("edits", "metrics"):
         if getattr(cfg, name) == []:
             yield f"{name}=[]: name at least one, or null for all that there are"
+    unknown = [name for name in cfg.metrics or [] if name not in METRICS]
+    if unknown:
+        yield f"metrics=[{','.join(unknown)}]: some of {', '.join(METRICS)}"
     names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
     if not (type(cfg.references) is int and cfg.references >= 1) and not (
         names and all(isinstance(name, str) and name for name in names)
@@ -333,8 +347,8 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
     if cfg.adapter is not None:
         parts["adapter"] = hashlib.sha256(_adapter_file(cfg.adapter).read_bytes()).hexdigest()
     elif cfg.tau != 1000:
-        names = ("method", "tau", "rank", "alpha", "projections", "train_steps", "learning_rate")
-        parts |= {name: getattr(cfg, name) for name in (*names, "weight_decay", "batch_size", "seed")}
+        names = ("method", "tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed")
+        parts |= {name: getattr(cfg, name) for name in names}
     return _digest("adapter", FIT_VERSION, parts)
 
 

@@ -1,0 +1,32 @@
+"""What several tests share: a model's folder without weights, enough for all that is checked before torch."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+WORDS = ("a", "red", "blue", "ball", "moves", "left", "right")
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A closed vocabulary of `WORDS`, in a pipeline's layout."""
+    folder = tmp_path / "model"
+    (folder / "tokenizer").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    ids = {word: number for number, word in enumerate(("<unk>", *WORDS))}
+    tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.add_special_tokens(["<unk>"])
+    tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"unk_token": "<unk>"}))
+    return folder
+
+
+@pytest.fixture
+def base(model_folder: Path, tmp_path: Path) -> list[str]:
+    """Overrides with which a job is fine and writes below `tmp_path` alone."""
+    return [f"model.path={model_folder}", f"output={tmp_path / 'out'}"]

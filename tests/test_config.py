@@ -1,0 +1,380 @@
+import itertools
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from inspect import signature
+from pathlib import Path
+
+import pytest
+from conftest import WORDS
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from motionexp import config
+from motionexp.compose import CONF, GROUPS, load, options, prepared
+from motionexp.config import (
+    InputError,
+    JobConfig,
+    ModelConfig,
+    adapter_id,
+    sample_id,
+    score_id,
+    select_references,
+    vocabulary,
+)
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+CLIP = ["video=.", "caption=a red ball", "edits=[a blue ball]"]
+
+
+def problems(overrides: list[str]) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        load(overrides)
+    return str(caught.value).splitlines()
+
+
+# --- what conf/ holds
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option, base):
+    cfg = load([*base, f"{group}={option}", *(CLIP if option == "clip" else [])])
+    assert getattr(cfg, group)
+
+
+def test_every_file_in_conf_is_an_option_that_was_composed():
+    files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")} - {Path("config.yaml")}
+    assert files == {Path(group) / f"{option}.yaml" for group, option in OPTIONS}
+
+
+@pytest.mark.parametrize("option", options("model"))
+def test_a_models_file_says_all_that_the_schema_asks(option):
+    assert set(OmegaConf.load(CONF / "model" / f"{option}.yaml")) == {
+        each.name for each in fields(ModelConfig)
+    }
+
+
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] != "model"])
+def test_a_target_takes_what_its_file_gives(group, option, base):
+    cfg = load([*base, f"{group}={option}", *(CLIP if option == "clip" else [])])
+    arguments = dict(getattr(cfg, group))
+    taken = signature(get_object(arguments.pop("_target_"))).parameters
+    assert set(arguments) <= set(taken)
+
+
+def test_a_model_s_target_is_public():
+    for option in options("model"):
+        target = OmegaConf.load(CONF / "model" / f"{option}.yaml")["_target_"]
+        assert callable(get_object(target))
+        assert not any(part.startswith("_") for part in target.split("."))
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(JobConfig) if each.name not in GROUPS])
+def test_each_setting_is_read_by_more_than_its_check(name):
+    code = "\n".join(
+        path.read_text()
+        for path in (ROOT / "motionexp").rglob("*.py")
+        if path.name not in ("config.py", "compose.py", "listing.py")
+    )
+    read_in_code = re.search(rf"\bcfg\.{name}\b", code)
+    read_in_conf = any(f"${{{name}}}" in path.read_text() for path in CONF.rglob("*.yaml"))
+    assert read_in_code or read_in_conf
+
+
+# --- defaults
+
+
+def test_what_suits_the_model_comes_from_its_file(base):
+    cfg = load(base)
+    model = cfg.model
+    assert (cfg.tau, cfg.steps, cfg.frames) == (model.default_tau, model.steps, model.frames)
+    assert (cfg.learning_rate, cfg.train_steps) == (model.learning_rate, model.train_steps)
+    assert load([*base, "method=direct"]).learning_rate == model.full_rank_learning_rate
+
+
+def test_the_first_papers_settings_are_the_default_for_latte(base):
+    cfg = load(["model=latte", base[1]])
+    assert (cfg.learning_rate, cfg.train_steps, cfg.weight_decay) == (3e-4, 200, 0.01)
+    assert (cfg.rank, cfg.alpha, cfg.projections) == (4, 4.0, ["v", "o"])
+
+
+def test_an_adapter_keeps_its_window_unless_one_is_given(base, tmp_path):
+    (tmp_path / "adapter.safetensors").write_bytes(b"")
+    assert load([*base, f"adapter={tmp_path}"]).tau is None
+    assert load([*base, f"adapter={tmp_path}", "tau=300"]).tau == 300
+
+
+def test_a_number_given_by_hand_wins(base):
+    cfg = load([*base, "tau=0", "steps=7", "rank=8"])
+    assert (cfg.tau, cfg.steps, cfg.rank, cfg.method["rank"]) == (0, 7, 8, 8)
+
+
+# --- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("tau=-1", "tau=-1: a timestep from 0"),
+        ("tau=1001", "tau=1001: a timestep from 0"),
+        ("tau=nan", "tau=nan: a timestep"),
+        ("tau=abc", "tau=abc: a number"),
+        ("tau=null", "tau=null: only with adapter="),
+        ("rank=0", "rank=0: a whole number from 1"),
+        ("rank=1.5", "rank=1.5: a whole number"),
+        ("alpha=0", "alpha=0: a number above 0"),
+        ("alpha=inf", "alpha=inf: a number above 0"),
+        ("projections=[x]", "projections=[x]: one or more of q, k, v, o"),
+        ("projections=[]", "projections=[]: one or more"),
+        ("projections=[v,v]", "projections=[v,v]: one or more of q, k, v, o, each once"),
+        ("projections=v", "projections=v: a list"),
+        ("edits=[]", "edits=[]: name at least one"),
+        ("edits=['']", "edits: a caption is empty"),
+        ("edits=[a green ball]", "does not know 'green' in 'a green ball'"),
+        ("edits=[a red ball]]", "cannot read"),
+        ("negative_prompt=ugly", "negative_prompt: tiny_latte does not know 'ugly'"),
+        ("metrics=[]", "metrics=[]: name at least one"),
+        ("metrics=[fid]", "metrics=[fid]: some of text_alignment"),
+        ("references=0", "references=0: a number from 1"),
+        ("references=[]", "references=[]: a number from 1"),
+        ("references=true", "references=True: a number from 1"),
+        ("train_steps=0", "train_steps=0: a whole number from 1"),
+        ("steps=0", "steps=0: a whole number from 1 to 1000"),
+        ("eta=2", "eta=2: a number from 0"),
+        ("guidance_scale=0.5", "guidance_scale=0.5: a number from 1"),
+        ("frames=8", "frames=8: tiny_latte makes videos of exactly 16 frames"),
+        ("seeds=0", "seeds=0: a whole number from 1"),
+        ("seed=-1", "seed=-1: a whole number from 0"),
+        ("memory_limit=0", "memory_limit=0: a number above 0"),
+        ("device=gpu", "device=gpu: auto, cpu, cuda"),
+        ("precision=fp8", "precision=fp8: one of auto, fp32"),
+        ("sampler=ddpm", "sampler=ddpm: one of ddim"),
+        ("logger=print", "logger=print: one of csv"),
+        ("dry_run=perhaps", "dry_run=perhaps: true or false"),
+        ("caption=a red ball", "caption= describes a clip of your own"),
+        ("start=1", "start= describes a clip of your own"),
+        ("adapter=missing", "adapter=missing: no adapter.safetensors there"),
+        ("output=/proc/x", "output=/proc/x: cannot write in /proc"),
+        (f"output={__file__}/x", "Not a directory"),
+        ("model.path=/missing", "/missing has no model_index.json"),
+        ("model=nope", "model=nope: one of latte, tiny_latte"),
+        ("model=null", "model: one of latte, tiny_latte"),
+        ("method=nope", "method=nope: one of direct, lora"),
+        ("tuu=3", "tuu: there is no such setting; did you mean tau?"),
+        ("+tuu=3", "tuu: there is no such setting; did you mean tau?"),
+        ("+method.rnak=3", "method.rnak: there is no such setting; did you mean method.rank?"),
+        ("+model.framse=3", "model.framse: there is no such setting; did you mean model.frames?"),
+        ("model.framse=3", "model.framse: there is no such setting; did you mean model.frames?"),
+        ("caption=${foo}", "caption: Interpolation key 'foo' not found"),
+        ("rank", "cannot read 'rank'"),
+    ],
+)
+def test_bad_input_is_named_with_what_would_be_right(override, said, base):
+    found = problems([*base, override])
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_all_problems_are_listed_at_once(base):
+    found = problems([*base, "tau=1001", "rank=0", "projections=[x]", "+foo=1", "+method.bar=2"])
+    assert [line.split("=")[0].split(":")[0] for line in found] == [
+        "foo",
+        "method.bar",
+        "tau",
+        "rank",
+        "projections",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["video=missing.mp4", *CLIP[1:]], "video=missing.mp4: there is no such file"),
+        (["video=.", "edits=[a ball]"], "video= needs caption="),
+        (["video=.", "caption=a ball"], "video= needs edits="),
+        ([*CLIP, "fps=8", "stride=2"], "fps= and stride= both"),
+        (["video=.", "caption=", "edits=[a ball]"], "caption: a caption is empty"),
+        (
+            ["video=.", f"caption={'a ' * 500}", "edits=[a ball]"],
+            "has 500 tokens; tiny_latte's text encoder takes 120",
+        ),
+        (["video=.", 'caption=a "red" ball', "edits=[a ball]"], "does not know '\"red\"' in"),
+        (["video=.", "caption=a 🙂 ball", "edits=[a ball]"], "does not know '🙂' in 'a 🙂 ball'"),
+        (["video=.", "caption=it's a ball, red", "edits=[a ball]"], "does not know 'ball,', \"it's\" in"),
+    ],
+)
+def test_clips_and_captions(overrides, said, base):
+    (found,) = problems([*base, *overrides])
+    assert said in found
+
+
+def test_a_real_model_takes_any_words_up_to_its_length(base):
+    words = ["model=latte", base[1], "video=.", "edits=['a robot, running: \"fast\" 🙂']"]
+    assert load([*words, 'caption=it\'s a dog, on "grass" 🙂']).caption == 'it\'s a dog, on "grass" 🙂'
+    (found,) = problems([*words, f"caption={'dog ' * 500}"])
+    assert "has 500 words; latte's text encoder takes 120 tokens" in found
+
+
+def test_capital_letters_are_no_unknown_words(base):
+    assert load([*base, "edits=[A Red Ball]"]).edits == ["A Red Ball"]
+
+
+def test_free_text_reaches_the_job_as_it_was_typed():
+    parser = OverridesParser.create()
+    for length in range(5):
+        for letters in itertools.product("a'\\\", ", repeat=length):
+            text = "".join(letters)
+            (ready,) = prepared([f"caption={text}"])
+            if ready != f"caption={text}":
+                assert parser.parse_override(ready).value() == text
+    assert prepared(["caption=null", "caption='in quotes'", "tau=3"]) == [
+        "caption=null",
+        "caption='in quotes'",
+        "tau=3",
+    ]
+
+
+def test_a_video_chooses_its_reader(base):
+    assert load([*base, *CLIP]).data["path"] == "."
+    assert "split" in load(base).data
+
+
+def test_the_words_of_a_model(base):
+    assert vocabulary(load(base).model) == sorted(WORDS)
+    with pytest.raises(InputError, match="takes any words"):
+        vocabulary(load(["model=latte", base[1]]).model)
+
+
+def test_references_by_number_and_by_name():
+    names = ["r0", "r1", "r2"]
+    assert select_references(2, names) == ["r0", "r1"]
+    assert select_references("r1", names) == ["r1"]
+    assert select_references(["r2", "r0"], names) == ["r2", "r0"]
+    with pytest.raises(InputError, match="references=4: there are 3"):
+        select_references(4, names)
+    with pytest.raises(InputError, match="no r3, r4;"):
+        select_references(["r3", "r4"], names)
+
+
+def test_metrics_are_those_that_are_scored():
+    from motionexp.evaluation import METRICS
+
+    assert list(METRICS) == list(config.METRICS)
+
+
+# --- ids
+
+# Which id a setting is part of. A new setting has to be put here, and so to be thought about.
+STAGES = {
+    "adapter": [
+        "method.rank", "tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed", "frames",
+    ],
+    "sample": [
+        "adapter_scale", "adapter_in_unconditional", "sampler", "steps", "eta", "guidance_scale",
+        "negative_prompt",
+    ],
+    # The content of references and captions, the weights and the resolved precision enter as arguments.
+    "by content": [
+        "model", "data", "references", "edits", "seeds", "video", "caption", "start", "fps", "stride", "fit",
+        "adapter", "precision", "metrics",
+    ],
+    "through method": ["rank", "alpha", "projections"],
+    "none": [
+        "checkpoint_every", "logger", "preview_every", "device", "memory_limit", "output", "dry_run",
+    ],
+}  # fmt: skip
+CHANGED = {
+    "tau": 300.0, "train_steps": 7, "learning_rate": 0.5, "weight_decay": 0.5, "batch_size": 3, "seed": 9,
+    "frames": 8, "adapter_scale": 0.5, "adapter_in_unconditional": False, "sampler": "other", "steps": 7,
+    "eta": 0.5, "guidance_scale": 2.0, "negative_prompt": "a", "checkpoint_every": 3, "logger": "wandb",
+    "preview_every": 3, "device": "cuda", "memory_limit": 1.0, "output": "elsewhere", "dry_run": True,
+}  # fmt: skip
+
+
+def ids(cfg: JobConfig) -> tuple[str, str]:
+    adapter = adapter_id(cfg, weights_hash="w", precision="fp32", reference_hash="r")
+    return adapter, sample_id(cfg, adapter, caption="c", index=0)
+
+
+def changed(cfg: JobConfig, name: str) -> JobConfig:
+    if name == "method.rank":
+        return replace(cfg, method={**cfg.method, "rank": 9})
+    return replace(cfg, **{name: CHANGED[name]})
+
+
+def test_each_setting_has_its_place():
+    placed = [name.split(".")[0] for names in STAGES.values() for name in names]
+    assert sorted(placed) == sorted(each.name for each in fields(JobConfig)), (
+        "a setting without a stage, or with two"
+    )
+
+
+def test_an_id_is_of_what_determines_the_result(base):
+    cfg = load(base)
+    adapter, sample = ids(cfg)
+    assert re.fullmatch("[0-9a-f]{12}", adapter)
+    for name in STAGES["adapter"]:
+        assert ids(changed(cfg, name))[0] != adapter, name
+        assert ids(changed(cfg, name))[1] != sample, name
+    for name in STAGES["sample"]:
+        assert ids(changed(cfg, name))[0] == adapter, name
+        assert ids(changed(cfg, name))[1] != sample, name
+    for name in STAGES["none"]:
+        assert ids(changed(cfg, name)) == (adapter, sample), name
+
+
+def test_what_comes_from_elsewhere_is_in_the_ids(base):
+    cfg = load(base)
+    given = {"weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
+    adapters = [adapter_id(cfg, **given)] + [adapter_id(cfg, **{**given, name: "other"}) for name in given]
+    samples = [sample_id(cfg, "a", caption="c", index=0), sample_id(cfg, "b", caption="c", index=0)]
+    samples += [sample_id(cfg, "a", caption="d", index=0), sample_id(cfg, "a", caption="c", index=1)]
+    scores = [score_id("s", metric="m", version=1), score_id("t", metric="m", version=1)]
+    scores += [score_id("s", metric="n", version=1), score_id("s", metric="m", version=2)]
+    for each in (adapters, samples, scores):
+        assert len(set(each)) == len(each)
+
+
+def test_the_base_model_is_one_cell_whatever_the_training(base):
+    cfg = load([*base, "tau=1000"])
+    for name in ("method.rank", "train_steps", "learning_rate", "adapter_scale", "adapter_in_unconditional"):
+        assert ids(changed(cfg, name)) == ids(cfg), name
+    assert ids(changed(cfg, "frames"))[0] != ids(cfg)[0]
+    assert ids(changed(cfg, "seed"))[1] != ids(cfg)[1]
+
+
+def test_a_kept_adapter_is_known_by_its_content(base, tmp_path):
+    file = tmp_path / "adapter.safetensors"
+    file.write_bytes(b"one")
+    cfg = load([*base, f"adapter={tmp_path}"])
+    first = ids(cfg)
+    assert ids(replace(cfg, train_steps=7)) == first
+    assert ids(replace(cfg, tau=300.0))[1] != first[1]
+    file.write_bytes(b"two")
+    assert ids(cfg)[0] != first[0]
+
+
+def test_a_stage_with_a_new_version_is_run_again(base, monkeypatch):
+    cfg = load(base)
+    adapter, sample = ids(cfg)
+    monkeypatch.setattr(config, "SAMPLE_VERSION", config.SAMPLE_VERSION + 1)
+    assert ids(cfg)[0] == adapter
+    assert ids(cfg)[1] != sample
+    monkeypatch.setattr(config, "FIT_VERSION", config.FIT_VERSION + 1)
+    assert ids(cfg)[0] != adapter
+
+
+def test_settings_are_checked_without_torch(base):
+    code = (
+        "import sys; from motionexp.cli import main\n"
+        "assert main(sys.argv[1:]) == 2\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *base, "tau=-1"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "tau=-1" in result.stderr
