@@ -24,14 +24,20 @@ class Column:
 
 @dataclass
 class Setting:
-    """One line of a table: the rows that `select` picks by their fields or strata.
+    """One line of a table: the rows that `select`, or else `or_select`, picks by their fields or strata.
 
     `labels` fill the table's first columns; the setting with `base` is what `minus: base` subtracts.
     """
 
     labels: list[str]
     select: dict[str, str]
+    or_select: dict[str, str] = field(default_factory=dict)
     base: bool = False
+
+    def picks(self, row: Row, group: Mapping[str, str]) -> bool:
+        """Whether the row is one of this setting and of a group."""
+        own = matches(row, self.select) or (bool(self.or_select) and matches(row, self.or_select))
+        return own and matches(row, group)
 
 
 @dataclass
@@ -90,7 +96,7 @@ class TableLayout:
 
 @dataclass
 class Layout:
-    """One experiment: what is run, which rows are published, and the tables made of them."""
+    """One experiment: what is run, which rows are published (none if `rows` is empty), and their tables."""
 
     question: str
     cost: str

@@ -27,9 +27,10 @@ class Row:
     """One value of one metric on one subject, with all that identifies it.
 
     `value` is NaN where the metric abstained, and `reason` then says why; `metric_model` is a short hash of
-    the models that the metric looks through. `tau` is a timestep in 0..1000; `adapter_steps` is how many of the
-    `steps` sampling steps had the adapter on. `strata` are the groups under which scores are reported apart. `seconds` holds wall time by stage (fit, sample, score) and
-    `peak_memory` bytes. `reference_hash` is the reference's content hash.
+    the models that the metric looks through. `tau` is a timestep in 0..1000; `adapter_steps` is how many of
+    the `steps` sampling steps had the adapter on. `strata` are the groups under which scores are reported
+    apart. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory` bytes. `reference_hash`
+    is the reference's content hash.
     """
 
     metric: str

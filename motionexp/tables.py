@@ -25,7 +25,6 @@ from motionexp.layouts import (
     Layout,
     Setting,
     TableLayout,
-    matches,
     read_layout,
 )
 from motionexp.publish import read_published
@@ -84,20 +83,21 @@ class Measured:
             self.by_metric[row.metric].append(row)
         self.base = next((each for each in layout.settings.values() if each.base), None)
 
-    def rows(self, metric: str, select: Mapping[str, str]) -> list[Row]:
-        return [row for row in self.by_metric[metric] if matches(row, select)]
+    def rows(self, metric: str, setting: Setting, group: Mapping[str, str]) -> list[Row]:
+        """One metric's rows of one setting in one group."""
+        return [row for row in self.by_metric[metric] if setting.picks(row, group)]
 
     def values(self, column: Column, setting: Setting, group: Mapping[str, str]) -> Values:
         """What the column shows of each subject, with what the layout subtracts already subtracted."""
-        own = by_subject(self.rows(column.metric, {**setting.select, **group}))
+        own = by_subject(self.rows(column.metric, setting, group))
         if not column.minus:
             return own
         if column.minus == "base":
             if self.base is None:
                 raise InputError(f"column {column.label} subtracts the base, and no setting is marked `base`")
-            other = by_subject(self.rows(column.metric, {**self.base.select, **group}))
+            other = by_subject(self.rows(column.metric, self.base, group))
         else:
-            other = by_subject(self.rows(column.minus, {**setting.select, **group}))
+            other = by_subject(self.rows(column.minus, setting, group))
         return {key: value - other.get(key, math.nan) for key, value in own.items()}
 
     def line(self, table: TableLayout, name: str, group: Mapping[str, str]) -> Line:
@@ -109,7 +109,7 @@ class Measured:
             cells.append(
                 Cell(key, mean_interval(list(values.values()), [s[0] for s in values]), column.digits)
             )
-        rows = [row for metric in self.by_metric for row in self.rows(metric, {**setting.select, **group})]
+        rows = [row for metric in self.by_metric for row in self.rows(metric, setting, group)]
         subjects = {row.subject for row in rows}
         n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
         steps = sorted({row.adapter_steps for row in rows})
@@ -364,6 +364,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for path in map(Path, arguments or sorted(map(str, Path("experiments").glob("*.yaml")))):
             root, layout = path.resolve().parent.parent, read_layout(path)
+            if not layout.rows:
+                continue
             for written in write_tables(root, layout, read_published(root / layout.rows)):
                 print(written.relative_to(root))
     except InputError as error:

@@ -1,0 +1,79 @@
+"""Latents and embedded captions, computed once and kept on disk by the content that they come from."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.config import InputError
+from motionexp.data.base import Reference
+from motionexp.results import write_whole
+
+CACHE_VERSION = 1  # raised when the same content would be encoded otherwise
+
+
+class EncodingCache:
+    """Encodes what it does not have yet.
+
+    Args:
+        folder: where the files go; made when the first one is written.
+        backbone: encodes.
+        precision: of the backbone: captions embedded in another one are others.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone, precision: str) -> None:
+        self.folder, self.backbone, self.precision = folder, backbone, precision
+        self._captions: dict[str, Conditioning] = {}
+
+    def latents(self, reference: Reference) -> Tensor:
+        """(1, C, F, h, w) latents of a reference, on the backbone's device."""
+        path = self._path("latents", reference.content_hash)
+        if not path.exists():
+            frames = torch.from_numpy(reference.frames.copy())[None]
+            self._write(path, {"latents": self.backbone.encode(frames)})
+        return self._read(path)["latents"]
+
+    def conditioning(self, caption: str) -> Conditioning:
+        """An embedded caption, one row, on the backbone's device."""
+        if caption not in self._captions:
+            path = self._path("caption", caption)
+            if not path.exists():
+                embedded = self.backbone.embed([caption])
+                mask = {} if embedded.mask is None else {"mask": embedded.mask}
+                self._write(path, {"embeds": embedded.embeds, **mask})
+            kept = self._read(path)
+            self._captions[caption] = Conditioning(
+                kept["embeds"], kept["mask"].cpu() if "mask" in kept else None
+            )
+        return self._captions[caption]
+
+    def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:
+        """Encodes all that is named and not there, then lets go of the encoders: nothing needs them again."""
+        for reference in references:
+            self.latents(reference)
+        for caption in captions:
+            self.conditioning(caption)
+        self.backbone.release_vae_encoder()
+        self.backbone.release_text_encoder()
+
+    def _path(self, kind: str, content: str) -> Path:
+        parts = [CACHE_VERSION, self.backbone.weights_hash, self.precision, kind, content]
+        return (
+            self.folder / f"{kind}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}.safetensors"
+        )
+
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+    def _read(self, path: Path) -> dict[str, Tensor]:
+        try:
+            return load_file(path, device=str(self.backbone.device))
+        except SafetensorError as error:
+            raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error

@@ -1,0 +1,127 @@
+"""What a job's settings stand for: references, and each stage's settings as its own module takes them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from hydra.utils import get_object
+
+from motionexp.backbones.base import Backbone
+from motionexp.config import InputError, JobConfig, select_references
+from motionexp.data.base import Edit, Reference, References
+from motionexp.data.shapes.scenes import Scene
+from motionexp.evaluation import TGVE_MODELS, SampleSettings, ScoringModels
+from motionexp.jobs.cell import FIT_FILE, read_json
+from motionexp.methods.base import OptimizerSettings
+from motionexp.sampling import SamplerSettings
+from motionexp.training import TrainingSettings
+
+# Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
+NOT_IN_ROWS = {
+    *("references", "edits", "seeds", "video", "caption", "adapter", "metrics", "data"),
+    *("device", "output", "dry_run", "memory_limit", "checkpoint_every", "preview_every", "logger"),
+}
+CHANCE_REFERENCES = 9
+SHARE_OF_FREE_MEMORY = 0.5
+
+
+def make_reader(cfg: JobConfig) -> References:
+    """The suite that `data=` names."""
+    arguments = dict(cfg.data)
+    reader: References = get_object(arguments.pop("_target_"))(**arguments)
+    return reader
+
+
+def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
+    """The job's references, with the captions of `edits=` where there are some.
+
+    With a kept adapter and no reference named, it is the one that the adapter was tuned on.
+
+    Raises:
+        InputError: a reference that does not exist or cannot be read.
+    """
+    wanted = cfg.references
+    if cfg.adapter is not None and isinstance(wanted, int):
+        wanted = tuned_on(cfg.adapter, reader) or wanted
+    references = [_read(cfg, reader, name) for name in select_references(wanted, reader.names())]
+    if cfg.edits is None:
+        return references
+    edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
+    return [replace(reference, edits=edits) for reference in references]
+
+
+def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
+    return reader.read(name, cfg.frames, cfg.model.height, cfg.model.width)
+
+
+def tuned_on(adapter: str, reader: References) -> str | None:
+    """The name of the reference that an adapter was tuned on, if that is known here and of this suite."""
+    record = fit_record(Path(adapter).expanduser())
+    known = record.get("suite") == reader.suite and record.get("reference") in reader.names()
+    return record["reference"] if known else None
+
+
+def fit_record(adapter: Path) -> dict[str, Any]:
+    """What a training left beside its adapter; empty for an adapter from elsewhere."""
+    return read_json(adapter / FIT_FILE) or {}
+
+
+def chance_scenes(cfg: JobConfig, reader: References, references: list[Reference]) -> list[Scene]:
+    """Scenes against which chance is measured: the suite's first, whatever the job's own references."""
+    if not isinstance(references[0].truth, Scene):
+        return []
+    scenes = [_read(cfg, reader, name).truth for name in reader.names()[:CHANCE_REFERENCES]]
+    return [scene for scene in scenes if isinstance(scene, Scene)]
+
+
+def check_captions(backbone: Backbone, references: list[Reference], cfg: JobConfig) -> None:
+    """Raises InputError with all that is wrong with any caption of the job."""
+    captions = [cfg.negative_prompt]
+    for reference in references:
+        captions += [reference.caption, *(edit.caption for edit in reference.edits)]
+    problems = backbone.check_captions(list(dict.fromkeys(captions)))
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def sample_settings(cfg: JobConfig) -> SampleSettings:
+    """The part of the settings that `sample` takes."""
+    sampler = SamplerSettings(cfg.steps, cfg.guidance_scale, cfg.eta, cfg.sampler)
+    return SampleSettings(
+        sampler, cfg.seed, cfg.negative_prompt, cfg.adapter_scale, cfg.adapter_in_unconditional
+    )
+
+
+def training_settings(cfg: JobConfig) -> TrainingSettings:
+    """The part of the settings that `fit` takes."""
+    return TrainingSettings(
+        steps=cfg.train_steps,
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        optimizer=OptimizerSettings(learning_rate=cfg.learning_rate, weight_decay=cfg.weight_decay),
+        checkpoint_every=cfg.checkpoint_every,
+        preview_every=cfg.preview_every,
+    )
+
+
+def scoring_models(cfg: JobConfig) -> ScoringModels:
+    """The bundled ones know the bundled world's words alone, as the small backbones do; else TGVE's."""
+    return ScoringModels() if cfg.model.closed_vocabulary else TGVE_MODELS
+
+
+def row_settings(cfg: JobConfig) -> dict[str, Any]:
+    """The resolved settings that determine a result, as plain values."""
+    plain: Mapping[str, Any] = asdict(cfg)
+    return {name: value for name, value in plain.items() if name not in NOT_IN_ROWS}
+
+
+def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
+    """Bytes that sampling may fill: `memory_limit`, or half of what is free now."""
+    if cfg.memory_limit is not None:
+        return cfg.memory_limit * 2**30
+    if device.type == "cuda":
+        return SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
+    return SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available

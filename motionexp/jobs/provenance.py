@@ -1,0 +1,72 @@
+"""What a row says of the code and the machine that made it."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "motionexp",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "lightning",
+    "open_clip_torch",
+    "numpy",
+    "av",
+)
+
+
+@cache
+def commit() -> tuple[str, bool]:
+    """(git commit of this checkout, whether tracked files differ from it); ("", False) outside one."""
+    package = Path(__file__).resolve().parent.parent
+    # An installed package may lie inside somebody else's repository, for instance in its environment.
+    tracked = _git(package, "ls-files", "--error-unmatch", "config.py")
+    head = _git(package, "rev-parse", "HEAD") if tracked is not None else None
+    if head is None:
+        return "", False
+    return head, bool(_git(package, "status", "--porcelain", "--untracked-files=no"))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of the packages that results may depend on, and Python's."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}: {_processor()}"
+
+
+@cache
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,402 @@
+import dataclasses
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tiny_models import FRAMES, SIZE, save_tiny_pipeline
+
+import motionexp
+from motionexp import compose  # noqa: F401  # registers the settings' resolvers
+from motionexp import jobs
+from motionexp.config import InputError, JobConfig
+from motionexp.data.base import Edit, Reference
+from motionexp.jobs import running
+from motionexp.jobs.cell import Cell
+from motionexp.results import read_rows
+
+TESTS = Path(__file__).parent
+METRICS = ["flow_similarity"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """Three references of a square that moves, on grounds of their own."""
+
+    suite: str = "squares"
+
+    def names(self) -> list[str]:
+        return ["one", "two", "three"]
+
+    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+        random = np.random.default_rng(self.names().index(name))
+        ground = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        video = np.stack([ground] * frames)
+        for index in range(frames):
+            video[index, 4:8, index : index + 4] = 255
+        edits = (Edit("style", f"{name} red"), Edit("object", f"{name} blue"))
+        return Reference(name, self.suite, video, 8.0, f"{name} square", edits, {"contrast": "natural"})
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def make(weights, tmp_path):
+    """Makes checked settings: two training steps, two sampling steps, one metric."""
+
+    def settings(**changes) -> JobConfig:
+        model = {
+            "_target_": "motionexp.backbones.latte.LatteBackbone.from_pretrained",
+            "name": "tiny",
+            "path": str(weights),
+            "frames": FRAMES,
+            "height": SIZE,
+            "width": SIZE,
+            "fps": 8.0,
+            "max_caption_tokens": 120,
+            "default_tau": 500.0,
+            "train_steps": 2,
+            "learning_rate": 1e-3,
+            "full_rank_learning_rate": 1e-4,
+            "batch_size": 1,
+            "steps": 2,
+            "guidance_scale": 2.0,
+        }
+        lora = {"_target_": "motionexp.methods.lora.LoRA", "rank": 2, "alpha": 2.0, "projections": ["v", "o"]}
+        plain = {
+            "model": model,
+            "method": lora,
+            "data": {"_target_": "test_jobs.Squares"},
+            "tau": 500.0,
+            "metrics": METRICS,
+            "device": "cpu",
+            "precision": "fp32",
+            "output": str(tmp_path / "out"),
+        }
+        merged = OmegaConf.merge(OmegaConf.structured(JobConfig), plain, changes)
+        cfg = OmegaConf.to_object(merged)
+        assert isinstance(cfg, JobConfig)
+        return cfg
+
+    return settings
+
+
+def cells(cfg: JobConfig) -> list[Path]:
+    return sorted(path.parent for path in Path(cfg.output).rglob("status.json"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder by its name, status and locks left out."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "status.json" and not path.name.endswith(".lock")
+    }
+
+
+def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
+    cfg = make(seeds=2)
+    rows = jobs.run(cfg)
+    (cell,) = cells(cfg)
+    assert cell.parent == Path(cfg.output) / "squares" / "tiny"
+    assert json.loads((cell / "status.json").read_text())["state"] == "done"
+    assert OmegaConf.load(cell / "config.yaml").tau == 500
+    assert {path.name for path in (cell / "adapter").iterdir()} == {"adapter.safetensors", "fit.json"}
+    media = [path.name for path in (cell / "media").iterdir()]
+    assert sum(name.endswith(".mp4") for name in media) == 4
+    assert sum(name.endswith(".png") for name in media) == 4
+    assert sum(name.endswith(".series.json") for name in media) == 4
+    assert (cell.parent / "grids" / "one.mp4").stat().st_size > 1000
+    assert read_rows(cell) == rows
+    assert {(row.edit_kind, row.seed) for row in rows} == {(k, s) for k in ("style", "object") for s in (0, 1)}
+    row = rows[0]
+    assert (Path(cfg.output) / row.sample_file).exists()
+    assert (row.suite, row.reference, row.model, row.method) == ("squares", "one", "tiny", "lora")
+    assert (row.tau, row.steps, row.adapter_steps, row.train_steps) == (500, 2, 1, 2)
+    assert (row.precision, len(row.weights_hash), row.strata) == ("fp32", 64, {"contrast": "natural"})
+    assert set(row.seconds) == {"fit", "sample", "score"}
+    assert row.peak_memory > 2**20
+    assert row.packages["torch"] == torch.__version__.partition("+")[0]
+    assert row.settings["projections"] == ["v", "o"]
+    assert "output" not in row.settings
+    shown = capsys.readouterr().out
+    assert "one red" in shown
+    assert cell.name in shown.replace("\n", "")
+
+
+def test_a_finished_cell_is_not_run_again(make, monkeypatch):
+    cfg = make()
+    first = jobs.run(cfg)
+    before = contents(cells(cfg)[0])
+    for name in ("fit", "sample"):
+        monkeypatch.setattr(running, name, None)
+    assert jobs.run(cfg) == first
+    assert contents(cells(cfg)[0]) == before
+
+
+def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypatch):
+    jobs.run(make())
+    (cell,) = cells(make())
+    kept = contents(cell)
+    monkeypatch.setattr(running, "fit", None)
+    rows = jobs.run(make(seeds=2, edits=["one red", "one new"]))
+    assert {(row.edit_caption, row.seed) for row in rows} == {(c, s) for c in ("one red", "one new") for s in (0, 1)}
+    assert cells(make()) == [cell]
+    after = contents(cell)
+    changed = {name for name in kept if after[name] != kept[name]}
+    assert changed == {"rows.jsonl", "config.yaml"}
+    assert sum(name.endswith(".npz") for name in after) == sum(name.endswith(".npz") for name in kept) + 4
+    monkeypatch.setattr(running, "sample", None)
+    more = jobs.run(make(metrics=["flow_similarity", "frame_consistency"])) if _has_clip() else []
+    assert not more or {row.metric for row in more} > {row.metric for row in rows}
+
+
+def _has_clip() -> bool:
+    from motionexp.config import BUNDLED
+
+    return (BUNDLED / "clip").is_dir()
+
+
+def test_the_base_model_is_one_cell_whatever_the_rank_and_equals_an_adapter_of_no_steps(make):
+    cfg = make(tau=1000.0)
+    base = jobs.run(cfg)
+    assert jobs.run(make(tau=1000.0, rank=8, learning_rate=0.1)) == base
+    (cell,) = cells(cfg)
+    assert not (cell / "adapter").exists()
+    assert {row.method for row in base} == {"base"}
+    assert {(row.adapter_steps, row.train_steps) for row in base} == {(0, 0)}
+    # At two steps t is 1 and 501: a window above both never switches on.
+    jobs.run(make(tau=900.0))
+    other = next(each for each in cells(cfg) if each != cell)
+    for name in ("style-0-*.npz", "object-0-*.npz"):
+        ours, theirs = (np.load(next((each / "media").glob(name)))["frames"] for each in (cell, other))
+        assert np.array_equal(ours, theirs)
+
+
+def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
+    seen = []
+    original = running.write_grid
+
+    def spy(path, reference, wanted, columns):
+        seen.append([label for label, cell, ids in columns if cell.has_sample(wanted[0].edit, 0, ids[0])])
+        return original(path, reference, wanted, columns)
+
+    monkeypatch.setattr(running, "write_grid", spy)
+    for tau in (1000.0, 0.0, 500.0, 250.0):
+        jobs.run(make(tau=tau))
+    assert seen[0] == ["base"]
+    assert seen[2] == ["base", "τ = 0", "τ = 500"]
+    assert seen[3] == ["base", "τ = 0", "τ = 500", "τ = 250"]
+
+
+def test_several_references_load_the_backbone_once(make, monkeypatch):
+    from motionexp.backbones.latte import LatteBackbone
+
+    loads = []
+    original = LatteBackbone.__init__
+
+    def counted(self, **arguments):
+        loads.append(1)
+        original(self, **arguments)
+
+    monkeypatch.setattr(LatteBackbone, "__init__", counted)
+    cfg = make(references=3)
+    rows = jobs.run(cfg)
+    assert len(loads) == 1
+    assert {row.reference for row in rows} == {"one", "two", "three"}
+    assert len(cells(cfg)) == 3
+
+
+def test_a_kept_adapter_samples_new_captions_of_its_own_reference(make, monkeypatch):
+    jobs.run(make(references="two"))
+    (cell,) = cells(make())
+    monkeypatch.setattr(running, "fit", None)
+    cfg = make(adapter=str(cell / "adapter"), tau=None, edits=["two green"], seeds=2)
+    rows = jobs.run(cfg)
+    assert {(row.reference, row.edit_caption, row.seed) for row in rows} == {("two", "two green", s) for s in (0, 1)}
+    assert {(row.tau, row.adapter_steps, row.train_steps) for row in rows} == {(500.0, 1, 2)}
+    same = jobs.run(make(adapter=str(cell / "adapter"), tau=None))
+    frames = {
+        row.edit_kind: np.load((Path(cfg.output) / row.sample_file).with_suffix(".npz"))["frames"] for row in same
+    }
+    own = np.load(next((cell / "media").glob("style-0-*.npz")))["frames"]
+    assert np.array_equal(frames["style"], own)
+
+
+@pytest.mark.parametrize("stage", ["fit", "sample", "score"])
+def test_an_interrupt_in_any_stage_is_recorded_and_resumed_to_the_same_rows(make, tmp_path, monkeypatch, stage):
+    whole = jobs.run(make(output=str(tmp_path / "whole")))
+    cfg = make()
+    with monkeypatch.context() as patch:
+        _interrupt(patch, stage)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run(cfg)
+    (cell,) = cells(cfg)
+    assert Cell(cell).status()["state"] == "interrupted"
+    again = jobs.run(cfg)
+    assert Cell(cell).status()["state"] == "done"
+    assert [(row.score_id, row.value) for row in again] == [(row.score_id, row.value) for row in whole]
+    assert len(read_rows(cell)) == len(whole)
+
+
+def _interrupt(patch, stage: str) -> None:
+    """Ctrl-C in the second of the stage's steps."""
+    from motionexp.evaluation import Scorer
+    from motionexp.training import Tuning
+
+    owner, name = {
+        "fit": (Tuning, "training_step"),
+        "sample": (Cell, "keep_sample"),
+        "score": (Scorer, "score"),
+    }[stage]
+    original, calls = getattr(owner, name), []
+
+    def interrupted(self, *arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **named)
+
+    patch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("kind", ["adapter.safetensors", ".npz", "rows.jsonl"])
+def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(make, monkeypatch, kind):
+    cfg = make()
+    original = os.replace
+    with monkeypatch.context() as patch:
+
+        def full(source, target):
+            if str(target).endswith(kind):
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
+            original(source, target)
+
+        patch.setattr(os, "replace", full)
+        with pytest.raises(InputError, match=r"cannot be written \(No space left"):
+            jobs.run(cfg)
+    (cell,) = cells(cfg)
+    assert Cell(cell).status()["state"] == "failed"
+    jobs.run(cfg)
+    assert Cell(cell).status()["state"] == "done"
+    assert not [path for path in cell.rglob(".*") if path.name.count(".") > 1 and not path.name.endswith(".lock")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": ["flow"]}, "metrics=.flow.*flow_similarity"),
+        ({"references": 4}, "references=4"),
+        ({"references": ["four"]}, "four"),
+        ({"edits": ["word " * 200]}, "at most 120"),
+        ({"metrics": ["trajectory"]}, "ground truth"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(make, changes, said):
+    with pytest.raises(InputError, match=said):
+        jobs.run(make(**changes))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "fit.json", "adapter.safetensors", ".npz"])
+def test_a_damaged_file_is_named(make, name):
+    cfg = make()
+    jobs.run(cfg)
+    (cell,) = cells(cfg)
+    if name == "adapter.safetensors":
+        next(cell.rglob("*.npz")).unlink()
+    if name == ".npz":
+        (cell / "rows.jsonl").unlink()
+    path = next(path for path in sorted(cell.rglob("*")) if path.name.endswith(name))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError) as caught:
+        jobs.run(cfg)
+    assert path.name in str(caught.value)
+
+
+def _run_in_process(cfg: JobConfig) -> None:
+    sys.path.insert(0, str(TESTS))
+    torch.set_num_threads(1)
+    jobs.run(cfg)
+
+
+def test_two_processes_share_an_output_folder(make):
+    cfg = make()
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_run_in_process, args=(cfg,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    (cell,) = cells(cfg)
+    rows = read_rows(cell)
+    assert len(rows) == len((cell / "rows.jsonl").read_text().splitlines())
+    assert [(row.score_id, row.value) for row in jobs.run(cfg)] == [(row.score_id, row.value) for row in rows]
+
+
+def test_a_killed_process_leaves_a_cell_that_goes_on(make, tmp_path):
+    cfg = make(train_steps=400, checkpoint_every=5)
+    context = multiprocessing.get_context("spawn")
+    worker = context.Process(target=_run_in_process, args=(cfg,))
+    worker.start()
+    checkpoint, start = None, time.monotonic()
+    while checkpoint is None and time.monotonic() - start < 60:
+        checkpoint = next(Path(cfg.output).rglob("checkpoint.ckpt"), None)
+        time.sleep(0.02)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    (cell,) = cells(cfg)
+    assert Cell(cell).status()["state"] == "running"
+    jobs.run(cfg)
+    assert Cell(cell).status()["state"] == "done"
+    assert json.loads((cell / "adapter" / "fit.json").read_text())["resumed_from"] >= 5
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
+    cfg = make(references=2, seeds=3)
+    jobs.plan(cfg)
+    shown = capsys.readouterr().out
+    assert not Path(cfg.output).exists()
+    # Rank 2 on v and o of two blocks of width 16: 2 x 2 x 2 x (16 + 16).
+    assert "256 trainable parameters (LoRA)" in shown
+    assert "1 of 2 sampling steps" in shown
+    assert shown.count("output: ") == 2
+    jobs.run(cfg)
+    jobs.plan(cfg)
+    assert "done" in capsys.readouterr().out
+
+
+def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
+    program = "import sys, motionexp; assert 'torch' not in sys.modules; motionexp.fit; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=TESTS.parent)
+    with pytest.raises(AttributeError, match="no attribute"):
+        motionexp.nothing  # noqa: B018
+
+    from motionexp.evaluation import Scorer
+    from motionexp.jobs.inputs import sample_settings, training_settings
+    from motionexp.methods.lora import LoRA
+    from motionexp.schedule import Window
+
+    cfg = make()
+    rows = jobs.run(cfg)
+    reference = Squares().read("one", FRAMES, SIZE, SIZE)
+    backbone = motionexp.load_backbone(cfg.model.path, device="cpu", precision="fp32")
+    method = LoRA(backbone, Window(500), rank=2, alpha=2.0)
+    folder = Path(cfg.output) / "api"
+    motionexp.fit(backbone, method, [motionexp.encode(backbone, reference)], training_settings(cfg), folder)
+    samples = list(motionexp.sample(backbone, method, [(edit, 0) for edit in reference.edits], sample_settings(cfg)))
+    scores = motionexp.score(samples, reference, Scorer(METRICS))
+    ours = [each.value for score in scores for each in score["flow_similarity"].values()]
+    assert ours == pytest.approx([row.value for row in rows], nan_ok=True)
