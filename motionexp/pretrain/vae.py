@@ -1,4 +1,8 @@
-"""Train the small VAE: ``python -m motionexp.pretrain.vae``. Saved as diffusers' ``AutoencoderKL``."""
+"""Train the small VAE: ``python -m motionexp.pretrain.vae``. Saved as diffusers' ``AutoencoderKL``.
+
+The world's energies are chosen in pixels, and a VAE left to itself whitens them: faint ground patterns come out as
+loud as objects. So each patch of its latents is asked to keep the pixels' distances between two frames.
+"""
 
 import argparse
 from pathlib import Path
@@ -11,7 +15,9 @@ from torch import Tensor, nn
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
-KL_WEIGHT = 1e-4
+KL_WEIGHT = 1e-5
+ISOMETRY_WEIGHT = 2e-3
+PATCH = 16
 
 
 def build() -> AutoencoderKL:
@@ -33,17 +39,34 @@ def pixels(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
+def patch_energy(difference: Tensor, patch: int) -> Tensor:
+    """Return the sum of squares in every ``patch`` x ``patch`` square of (N, C, H, W)."""
+    return nn.functional.avg_pool2d(difference.square().sum(1, keepdim=True), patch, stride=patch // 2) * patch**2
+
+
+def isometry(first: Tensor, second: Tensor, floor: float = 0.3) -> Tensor:
+    """Return how far distances in latents are from distances in pixels: mean squared log ratio over patches.
+
+    Args:
+        first: pixels (N, 3, H, W). second: latents (N, C, H/4, W/4); each is compared with its batch neighbour.
+        floor: energy, in squared units of [-1, 1], below which a difference is not looked at closely.
+    """
+    pixel = patch_energy(first - first.roll(1, 0), PATCH)
+    latent = patch_energy(second - second.roll(1, 0), PATCH * second.shape[-1] // first.shape[-1])
+    return ((latent + floor).log() - (pixel + floor).log()).square().mean()
+
+
 class _Autoencoder(nn.Module):
-    """Encode, sample, decode; returns the output and the KL divergence per latent number."""
+    """Encode, sample, decode; returns the output, the mean, and the KL divergence per latent number."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
 
-    def forward(self, values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(self, values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         posterior = self.vae.encode(values).latent_dist
         output: Tensor = self.vae.decode(posterior.sample(generator=generator)).sample
-        return output, posterior.kl().float().mean() / posterior.mean[0].numel()
+        return output, posterior.mean, posterior.kl().float().mean() / posterior.mean[0].numel()
 
 
 def psnr(vae: AutoencoderKL, frames: np.ndarray) -> float:
@@ -74,8 +97,9 @@ def main() -> None:
         frames = videos.frames(rng.integers(len(videos) - 500, size=args.batch), rng.integers(16, size=args.batch))
         generator = torch.Generator().manual_seed(step)
         values = pixels(frames)
-        output, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
-        return (output.float() - values).square().mean() + KL_WEIGHT * kl
+        output, mean, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
+        fidelity = (output.float() - values).square().mean()
+        return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * isometry(values, mean.float())
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = Schedule(args.steps, decay=0.5)

@@ -105,10 +105,14 @@ def _wander(u: Array, rng: Rng) -> dict[str, Array]:
     frequencies = np.array([0.5, 1.0, 1.5])
     weights = rng.normal(size=(3, 2)) / frequencies[:, None]
     phases = rng.uniform(0, 2 * np.pi, size=(3, 2))
-    waves = np.sin(2 * np.pi * u[:, None, None] * frequencies[:, None] + phases)
-    offset = (waves * weights).sum(1)
-    offset -= (offset.max(0) + offset.min(0)) / 2
-    return {"offset": offset * rng.uniform(13, 16) / np.abs(offset).max()}
+
+    def wave(at: Array) -> Array:
+        return (np.sin(2 * np.pi * at[:, None, None] * frequencies[:, None] + phases) * weights).sum(1)
+
+    # Centred and scaled on a grid of its own, so that the path does not depend on how many frames sample it.
+    course = wave(np.arange(16) / 15)
+    middle = (course.max(0) + course.min(0)) / 2
+    return {"offset": (wave(u) - middle) * rng.uniform(13, 16) / np.abs(course - middle).max()}
 
 
 def _zigzag(u: Array, rng: Rng) -> dict[str, Array]:

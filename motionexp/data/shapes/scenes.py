@@ -175,9 +175,11 @@ def draw(
         def allowed(looks: dict[str, str], background: str | None = background) -> bool:
             return (background in (None, looks["background"])) and grammar.is_held_out(**looks) == held_out
 
-        looks = _draw_looks(rng, allowed)
-        background = looks["background"]
         kinds = choices if objects == 1 else tuple(m for m in choices if m not in grammar.CAMERA_PHRASES)
+        looks = _draw_looks(rng, allowed)
+        while not any(grammar.is_visible(looks["shape"], looks["surface"], kind) for kind in kinds):
+            looks = _draw_looks(rng, allowed)
+        background = looks["background"]
         motion = _draw_motion(rng, looks["shape"], looks["surface"], kinds)
         things.append(draw_thing(rng, looks, motion, side=0 if objects == 1 else (-1, 1)[index]))
     assert background is not None

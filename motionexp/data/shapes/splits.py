@@ -1,0 +1,171 @@
+"""The bundled world's tuning split (12 references) and benchmark (76 references, 304 edits, in TGVE's form).
+
+Both are disjoint from pretraining and from each other by seed; no combination of looks stands in both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from motionexp.config import InputError
+from motionexp.data.base import Edit, Reference
+from motionexp.data.shapes import grammar, motions
+from motionexp.data.shapes.render import FPS, SIZE, render
+from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
+
+EDIT_CHANGES = {
+    "style": ("colour", "surface"),
+    "object": ("shape",),
+    "background": ("background",),
+    "multiple": ("colour", "surface", "shape", "background"),
+}
+SPLITS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
+    "tuning": (
+        ("natural", "unnamed", 4), ("natural", "unsupported", 4), ("natural", "nameable", 2),
+        ("poster", "unnamed", 1), ("poster", "unsupported", 1),
+    ),
+    "benchmark": (
+        ("natural", "unnamed", 24), ("natural", "unsupported", 24), ("natural", "nameable", 12),
+        ("poster", "unnamed", 6), ("poster", "unsupported", 6), ("poster", "nameable", 4),
+    ),
+}  # fmt: skip
+"""How many references each split has of (contrast, motion stratum)."""
+_CHOICES = {
+    "nameable": grammar.NAMEABLE,
+    "unnamed": grammar.SUPPORTED,
+    "unsupported": grammar.UNSUPPORTED,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One reference before rendering: its name, scene, and one edited scene for each edit kind."""
+
+    name: str
+    scene: Scene
+    edits: Mapping[str, Scene]
+
+
+def _looks(scene: Scene) -> tuple[str, ...]:
+    return tuple(scene.attributes[name] for name in grammar.ATTRIBUTES)
+
+
+def _edited(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
+    """Replace each attribute that ``kind`` changes by another value, within what pretraining shows."""
+    while True:
+        changes = {
+            name: str(rng.choice([value for value in grammar.ATTRIBUTES[name] if value != scene.attributes[name]]))
+            for name in EDIT_CHANGES[kind]
+        }
+        result = edited(scene, changes)
+        looks = dict(zip(grammar.ATTRIBUTES, _looks(result), strict=True))
+        motion = scene.attributes["motion"]
+        if not grammar.is_held_out(**looks) and grammar.is_visible(looks["shape"], looks["surface"], motion):
+            return result
+
+
+def _fresh_scene(rng: np.random.Generator, contrast: str, motion: str, used: set[tuple[str, ...]]) -> Scene:
+    """Draw a scene whose looks are not in ``used``."""
+    while True:
+        scene = draw(rng, contrast=contrast, choices=(motion,))
+        if _looks(scene) not in used:
+            return scene
+
+
+def _entries(split: str, taken: frozenset[tuple[str, ...]]) -> tuple[Entry, ...]:
+    entries: list[Entry] = []
+    used = set(taken)
+    for contrast, stratum, count in SPLITS[split]:
+        kinds = _CHOICES[stratum]
+        for index in range(count):
+            rng = seeded(split, contrast, stratum, index)
+            scene = _fresh_scene(rng, contrast, kinds[index % len(kinds)], used)
+            used.add(_looks(scene))
+            first = scene.things[0]
+            name = f"{len(entries) + 1:02d}-{first.motion.replace('_', '-')}-{first.colour}-{first.shape}"
+            edits = {kind: _edited(scene, kind, rng) for kind in EDIT_CHANGES}
+            entries.append(Entry(f"poster-{name}" if contrast == "poster" else name, scene, edits))
+    return tuple(entries)
+
+
+@cache
+def entries(split: str) -> tuple[Entry, ...]:
+    """Return the split's references in their fixed order; natural ones first."""
+    taken = () if split == "tuning" else (_looks(entry.scene) for entry in entries("tuning"))
+    return _entries(split, frozenset(taken))
+
+
+def nearest_nameable(scene: Scene, frames: int = 16) -> str:
+    """Return the nameable motion of objects whose velocities are most like the scene's, by ground truth.
+
+    Likeness is the cosine between the two sequences of velocities, (F - 1, 2) each; where an object stands
+    still, size and angle are ignored and the cosine is 0.
+    """
+    target = scene.truth(frames).velocity
+
+    def likeness(motion: str) -> float:
+        paths = [motions.path(motion, frames, seed).offset for seed in range(8)]
+        velocity = np.diff(np.mean(paths, axis=0), axis=0)
+        norm = float(np.linalg.norm(velocity) * np.linalg.norm(target))
+        return float((velocity * target).sum()) / norm if norm > 0 else 0.0
+
+    return max(grammar.OBJECT_PHRASES, key=likeness)
+
+
+def nearest_nameable_caption(reference: Reference, edit: Edit) -> str:
+    """Return the edit's caption with the motion named as well as the bundled world's words can name it."""
+    if not isinstance(reference.truth, Scene):
+        raise InputError(f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by")
+    if reference.truth.attributes["motion"] in grammar.NAMEABLE:
+        return edit.caption
+    phrase = grammar.OBJECT_PHRASES[nearest_nameable(reference.truth, len(reference.frames))]
+    return edit.caption.replace(grammar.UNNAMED_PHRASE, phrase)
+
+
+@dataclass(frozen=True)
+class ShapesReferences:
+    """Reader of one split of the bundled world.
+
+    Args:
+        split: ``tuning`` or ``benchmark``.
+    """
+
+    split: str = "benchmark"
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return "shapes"
+
+    def names(self) -> list[str]:
+        """Return the references' names in their fixed order."""
+        return [entry.name for entry in entries(self.split)]
+
+    def read(self, name: str, frames: int = 16, height: int = SIZE, width: int = SIZE) -> Reference:
+        """Render one reference. A 17-frame one begins with the 16-frame one, for VAEs that want 4k + 1 frames."""
+        if (height, width) != (SIZE, SIZE):
+            raise InputError(f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels")
+        found = [entry for entry in entries(self.split) if entry.name == name]
+        if not found:
+            raise InputError(
+                f"reference {name!r}: the {self.split} split has no such reference; it has {', '.join(self.names())}"
+            )
+        entry = found[0]
+        motion = entry.scene.attributes["motion"]
+        strata = {"contrast": entry.scene.contrast, "motion": grammar.motion_stratum(motion)}
+        return Reference(
+            name=name,
+            suite=self.suite,
+            frames=render(entry.scene, frames, period=16 if frames == 17 else None),
+            fps=FPS,
+            caption=entry.scene.caption,
+            edits=tuple(Edit(kind, scene.caption, scene.attributes) for kind, scene in entry.edits.items()),
+            strata=strata,
+            truth=entry.scene,
+        )
