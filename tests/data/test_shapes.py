@@ -48,7 +48,7 @@ def test_a_panning_camera_moves_ground_and_object_the_other_way(motion: str, dir
         shifts.append(min(errors, key=errors.__getitem__))
     velocity = scene.truth(16).velocity[:, 0]
     assert np.sign(velocity.mean()) == direction
-    assert np.mean(shifts) == pytest.approx(velocity.mean(), abs=0.35)
+    assert np.mean(shifts) == pytest.approx(velocity.mean(), abs=0.5)
 
 
 def test_directions_are_what_the_words_say() -> None:
