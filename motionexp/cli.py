@@ -7,7 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 from hydra import initialize_config_dir
@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import listing
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
-from motionexp.config import InputError
+from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout, matches, read_layout
 from motionexp.results import read_rows
 from motionexp.tables import build, to_markdown
@@ -103,67 +103,81 @@ class EveryJob(Callback):
             print(f"error: job {overrides} failed: {job_return._return_value}", file=sys.stderr)
 
 
-def check_sweep(overrides: Sequence[str]) -> None:
-    """Check every job of a sweep, inside a Hydra that is initialised.
+def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
+    """The settings of every job of a sweep, checked; inside a Hydra that is initialised.
 
     Raises:
         InputError: lists every problem with the jobs that have it.
     """
-    jobs = [" ".join(job) for job in _jobs(overrides)]
     problems: dict[str, list[str]] = defaultdict(list)
-    for name, job in zip(jobs, _jobs(overrides), strict=True):
+    checked, jobs = [], list(_jobs(overrides))
+    for job in jobs:
         try:
-            listing.check_source(read_job(job))
+            checked.append(read_job(job.overrides))
+            listing.check_source(checked[-1])
         except InputError as error:
             for problem in str(error).splitlines():
-                problems[problem].append(name)
+                problems[problem].append(job.name)
     if problems:
-        raise InputError(
-            "\n".join(f"{problem} ({_which(names, jobs)})" for problem, names in problems.items())
-        )
+        lines = [
+            problem + (f" ({_which(names)})" if len(names) < len(jobs) else "")
+            for problem, names in problems.items()
+        ]
+        raise InputError("\n".join(lines))
+    return checked
 
 
-def _which(names: Sequence[str], jobs: Sequence[str]) -> str:
-    if len(names) == len(jobs):
-        return "in every job"
+def _which(names: Sequence[str]) -> str:
     return f"in job {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The overrides of each job; none where a sweeper draws values as it goes: each job then checks itself."""
+class SweptJob(NamedTuple):
+    """One job of a sweep: what tells it from the others, and all its overrides."""
+
+    name: str
+    overrides: list[str]
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[SweptJob]:
+    """None where a sweeper draws its values as it goes: there each job checks itself."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    choices = []
+    fixed: list[str] = []
+    swept: list[list[str]] = []
     for each in parser.parse_overrides(list(overrides)):
-        if each.is_sweep_override() and not each.is_discrete_sweep():
+        if not each.is_sweep_override():
+            assert each.input_line is not None
+            fixed.append(each.input_line)
+        elif each.is_discrete_sweep():
+            swept.append([f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()])
+        else:
             return
-        values = (
-            each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
-        )
-        choices.append([f"{each.get_key_element()}={value}" for value in values])
-    yield from (list(job) for job in itertools.product(*choices))
+    for values in itertools.product(*swept):
+        yield SweptJob(" ".join(values), [*fixed, *values])
 
 
 def _run_experiment(name: str, overrides: list[str]) -> None:
-    """Run the sweeps of `experiments/NAME.yaml`, all checked before the first starts, and print its tables."""
+    """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables."""
+    layout, sweeps, jobs = experiment_jobs(name, overrides)
+    for sweep in sweeps:
+        _run_hydra(["-m", *sweep])
+    for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
+        _print_tables(layout, Path(output))
+
+
+def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[list[str]], list[JobConfig]]:
+    """An experiment's layout, its sweeps (each the arguments of a `run.py -m`), and all their jobs, checked.
+
+    Raises:
+        InputError: no such experiment, or what is wrong with its jobs.
+    """
     path = EXPERIMENTS / f"{name}.yaml"
     if not path.is_file():
         names = sorted(each.stem for each in EXPERIMENTS.glob("*.yaml"))
         raise InputError(f"experiment={name}: one of {', '.join(names)}")
     layout = read_layout(path)
     sweeps = [[*shlex.split(line), *overrides] for line in layout.sweep]
-    outputs, dry_run = set(), False
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for sweep in sweeps:
-            check_sweep(sweep)
-            for job in _jobs(sweep):
-                cfg = read_job(job)
-                outputs.add(cfg.output)
-                dry_run = dry_run or cfg.dry_run
-    for sweep in sweeps:
-        _run_hydra(["-m", *sweep])
-    if not dry_run:
-        for output in sorted(outputs):
-            _print_tables(layout, Path(output))
+        return layout, sweeps, [cfg for sweep in sweeps for cfg in check_sweep(sweep)]
 
 
 def _print_tables(layout: Layout, output: Path) -> None:

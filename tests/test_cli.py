@@ -1,0 +1,282 @@
+import logging
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import WORDS
+
+import motionexp
+from motionexp.cli import experiment_jobs, main
+from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
+from motionexp.config import InputError, JobConfig, ModelConfig
+from motionexp.videos import write_mp4
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch) -> Iterator[None]:
+    """Undoes what a run leaves in the process: Hydra's log handlers, and a variable of the environment."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+class Jobs(ModuleType):
+    """Stands for `motionexp.jobs`, which imports torch: writes down what it was handed."""
+
+    def __init__(self) -> None:
+        super().__init__("motionexp.jobs")
+        self.ran: list[JobConfig] = []
+        self.planned: list[JobConfig] = []
+        self.error: dict[float | None, Exception | KeyboardInterrupt] = {}
+
+    def run(self, cfg: JobConfig) -> None:
+        self.ran.append(cfg)
+        if cfg.tau in self.error:
+            raise self.error[cfg.tau]
+
+    def plan(self, cfg: JobConfig) -> None:
+        self.planned.append(cfg)
+
+
+@pytest.fixture
+def jobs(monkeypatch) -> Jobs:
+    jobs = Jobs()
+    monkeypatch.setitem(sys.modules, "motionexp.jobs", jobs)
+    monkeypatch.setattr(motionexp, "jobs", jobs, raising=False)
+    return jobs
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code, also where Hydra itself ends the process."""
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def test_one_job(base, jobs):
+    assert run([*base, "tau=300"]) == 0
+    (cfg,) = jobs.ran
+    assert cfg.tau == 300
+    assert isinstance(cfg.model, ModelConfig)
+
+
+def test_a_sweep_is_one_job_for_each_combination(base, jobs):
+    assert run(["-m", *base, "tau=0,300", "rank=2,4"]) == 0
+    assert [(cfg.tau, cfg.rank) for cfg in jobs.ran] == [(0, 2), (0, 4), (300, 2), (300, 4)]
+
+
+def test_a_dry_run_only_plans(base, jobs):
+    assert run([*base, "dry_run=true"]) == 0
+    assert (len(jobs.planned), len(jobs.ran)) == (1, 0)
+
+
+def test_nothing_runs_with_wrong_settings(base, jobs, capsys):
+    assert run([*base, "tau=1001", "+foo=1"]) == 2
+    said = capsys.readouterr().err
+    assert "tau=1001" in said
+    assert "foo: there is no such setting" in said
+    assert "Traceback" not in said
+    assert not jobs.ran
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["tau=0,1001"], ["tau=0,abc"], ["tau=0,300", "+foo=1"], ["references=1,nobody"], ["~model", "tau=0,1"]],
+)
+def test_no_job_of_a_sweep_starts_before_all_are_checked(wrong, base, jobs, capsys):
+    assert run(["-m", *base, *wrong]) == 2
+    assert "error:" in capsys.readouterr().err
+    assert not jobs.ran
+
+
+def test_a_sweeps_problems_are_listed_once_each(base, jobs, capsys):
+    assert run(["-m", *base, "tau=0,1001,1002", "rank=0,4", "seeds=0"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert sorted(line.removeprefix("error:").strip() for line in said) == [
+        "rank=0: a whole number from 1 (in job tau=0 rank=0 and 2 more)",
+        "seeds=0: a whole number from 1",
+        *(
+            f"tau={tau}: a timestep from 0 (all of them) to 1000 (none: the base model)"
+            f" (in job tau={tau} rank=0 and 1 more)"
+            for tau in (1001, 1002)
+        ),
+    ]
+
+
+def test_a_failed_job_does_not_stop_the_others(base, jobs, capsys):
+    jobs.error = {0: InputError("the adapter is damaged"), 300: InputError("the disk is full")}
+    assert run(["-m", *base, "tau=0,300,600"]) == 2
+    assert [cfg.tau for cfg in jobs.ran] == [0, 300, 600]
+    said = capsys.readouterr().err
+    assert "the adapter is damaged" in said
+    assert "the disk is full" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("this video is damaged"), 2, "error: this video is damaged"),
+        (OSError(28, "No space left on device", "rows.jsonl"), 1, "No space left on device: 'rows.jsonl'"),
+        (KeyboardInterrupt(), 1, "interrupted; the same command goes on"),
+    ],
+)
+def test_what_goes_wrong_in_a_job_is_said_in_a_line(error, code, said, base, jobs, capsys):
+    jobs.error = {300: error}
+    assert run([*base, "tau=300"]) == code
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_a_mistake_of_ours_is_not_hidden(base, jobs):
+    jobs.error = {300: ZeroDivisionError("ours")}
+    with pytest.raises(ZeroDivisionError):
+        run([*base, "tau=300"])
+
+
+def test_a_run_leaves_no_folder_of_hydra_s(base, jobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    assert run([*base]) == 0
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_clip_is_read_before_the_job_starts(base, jobs, tmp_path, capsys):
+    import numpy as np
+
+    clip = tmp_path / "it's, a clip.mp4"
+    frames = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3)).astype(np.uint8)
+    write_mp4(clip, frames, fps=8)
+    wanted = [*base, f"video={clip}", "caption=a red ball", "edits=[a blue ball]"]
+    assert run(wanted) == 0
+    assert jobs.ran[0].video == str(clip)
+    assert run([*wanted, "stride=2"]) == 2
+    assert "frames" in capsys.readouterr().err
+    clip.write_text("no video")
+    assert run(wanted) == 2
+    assert clip.name in capsys.readouterr().err
+    assert len(jobs.ran) == 1
+
+
+def test_cfg_shows_the_resolved_settings(base, jobs, capsys):
+    assert run([*base, "--cfg", "job"]) == 0
+    shown = capsys.readouterr().out
+    assert "${" not in shown
+    assert f"output: {base[1].removeprefix('output=')}" in shown
+    assert not jobs.ran
+
+
+def test_help_names_every_choice_with_a_line(capsys):
+    assert run(["--help"]) == 0
+    shown = {
+        line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()
+    }
+    wanted = [f"{group}={option}" for group in GROUPS for option in options(group)]
+    wanted += [f"experiment={path.stem}" for path in EXPERIMENTS.glob("*.yaml")]
+    for choice in wanted:
+        assert shown[choice], choice
+    explained = {choice.split("=")[0] for choice, line in shown.items() if line}
+    assert {each.name for each in fields(JobConfig)} <= explained
+    assert {f"model.{each.name}" for each in fields(ModelConfig)} <= explained
+
+
+def test_list_words(base, capsys):
+    assert run(["list", "words", *base]) == 0
+    assert capsys.readouterr().out.split() == sorted(WORDS)
+
+
+def test_list_references(base, capsys):
+    assert run(["list", "references", *base, "data.split=tuning"]) == 0
+    names = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert len(names) == 12
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "models"], ["list", "words", "tuu=1"]])
+def test_list_says_what_it_lists(arguments, capsys):
+    assert run(arguments) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+# --- experiments
+
+
+def test_an_experiment_is_checked_as_a_whole(base, jobs, monkeypatch, tmp_path, capsys):
+    (tmp_path / "toy.yaml").write_text(
+        'question: "?"\ncost: nothing\nrows: ""\nselect: {}\nsettings: {}\ncolumns: {}\ntables: []\n'
+        'sweep: ["tau=0,500 seeds=2", tau=1000 rank=0]\n'
+    )
+    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    assert run(["experiment=toy", *base]) == 2
+    assert "rank=0" in capsys.readouterr().err
+    assert not jobs.ran
+    assert run(["experiment=toy", *base, "rank=4", "dry_run=true"]) == 0
+    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4), (500, 2, 4), (1000, 1, 4)]
+
+
+def test_an_experiment_that_is_not_there(capsys):
+    assert run(["experiment=nope"]) == 2
+    assert "demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_composes(path, base):
+    layout, sweeps, jobs = experiment_jobs(path.stem, base)
+    assert len(sweeps) == len(layout.sweep) > 0
+    assert jobs
+    # What the layout calls the window is what a job without tau= runs.
+    assert jobs[0].model.default_tau in {cfg.tau for cfg in jobs}
+
+
+# --- from outside
+
+
+def python(*arguments: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"PYTHONPATH": str(path), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_run_py_hands_over(base, tmp_path):
+    result = python(str(ROOT / "run.py"), *base, "tau=-1", cwd=tmp_path, path=ROOT)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "error: tau=-1: a timestep" in result.stderr
+    assert len((ROOT / "run.py").read_text().splitlines()) <= 60
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="no README.md yet, which the wheel needs")
+def test_a_wheel_does_what_run_py_does_outside_the_checkout(base, tmp_path):
+    built = python("-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path), cwd=ROOT, path=ROOT)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    away = tmp_path / "away"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(away)
+        entry_points = archive.read(
+            next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        )
+    assert b"motionexp = motionexp.cli:main" in entry_points
+    inside = {
+        path.relative_to(away / "motionexp") for path in (away / "motionexp").rglob("*") if path.is_file()
+    }
+    for folder in (CONF, EXPERIMENTS):
+        assert {Path(folder.name) / path.relative_to(folder) for path in folder.rglob("*.yaml")} <= inside
+    tracked = subprocess.run(
+        ["git", "ls-files", "motionexp"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    assert {Path(path).relative_to("motionexp") for path in tracked} <= inside
+    code = "import sys, motionexp.compose as c; from motionexp.cli import experiment_jobs, main; print(c.CONF); sys.exit(main())"
+    result = python("-c", code, "--cfg", "job", *base, cwd=tmp_path, path=away)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(str(away / "motionexp" / "conf"))
+    assert "default_tau: 500" in result.stdout
