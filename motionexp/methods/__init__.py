@@ -1,0 +1,1 @@
+"""Ways to carry a reference's motion over to new captions."""

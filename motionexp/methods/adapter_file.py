@@ -1,0 +1,142 @@
+"""Adapter files: the tuned tensors in diffusers' keys, with the window and the recipe in the metadata."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from motionexp.backbones.base import Backbone
+from motionexp.config import InputError
+from motionexp.methods.base import TuningMethod
+from motionexp.methods.direct import Direct
+from motionexp.methods.lora import LoRA
+from motionexp.results import write_whole
+from motionexp.schedule import Window
+
+FILE_NAME = "adapter.safetensors"
+METADATA_KEY = "motionexp"
+DIGEST_KEY = "motionexp_sha256"  # safetensors has no checksum: a flipped bit would load
+METHODS: Mapping[str, type[LoRA] | type[Direct]] = {"lora": LoRA, "direct": Direct}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the tensors came about; it goes into the file and is not needed to apply them.
+
+    Attributes:
+        captions: of the references that were tuned on.
+        seed, steps, batch_size, learning_rate, weight_decay, optimizer: of the training.
+        packages: versions by name, motionexp's among them.
+    """
+
+    captions: list[str]
+    seed: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    optimizer: str
+    packages: dict[str, str]
+
+
+def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe: Recipe) -> Path:
+    """Write `adapter.safetensors`, whole or not at all, and return its path.
+
+    The keys are those that diffusers' `load_lora_weights` expects (`transformer.MODULE.lora_A.weight`, ...),
+    and for full-rank tuning those of the network's own `load_state_dict` (`MODULE.weight`, ...). Neither
+    applies the window, which stands in the metadata under `motionexp`, as JSON, with the rest of the recipe.
+
+    Raises:
+        ValueError: the method's window is empty: there is no adapter then.
+        OSError: it cannot be written.
+    """
+    if method.window.is_empty:
+        raise ValueError("tau = 1000 is the base model: it has no adapter to save")
+    tensors = {
+        method.key_prefix + name: tensor.to("cpu").contiguous() for name, tensor in method.state().items()
+    }
+    about = {
+        "model": backbone.name,
+        "source": backbone.source,
+        "revision": backbone.revision,
+        "weights_hash": backbone.weights_hash,
+        "method": method.name,
+        "settings": method.settings,
+        "window": asdict(method.window),
+        "recipe": asdict(recipe),
+    }
+    text = json.dumps(about)
+    metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
+    if isinstance(method, LoRA):
+        metadata["lora_adapter_metadata"] = json.dumps(_peft_settings(method))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE_NAME
+    write_whole(path, save(tensors, metadata))
+    return path
+
+
+def load_adapter(path: Path, backbone: Backbone) -> TuningMethod:
+    """Attach a kept adapter, switched off, with its own window.
+
+    Args:
+        path: the file, or the folder that holds it.
+        backbone: of the same weights as it was tuned on.
+
+    Raises:
+        InputError: there is no such file; it is damaged or no adapter of ours; or it belongs to other
+            weights. No method is left attached then.
+    """
+    path = path / FILE_NAME if path.is_dir() else path
+    tensors, about = _read(path)
+    if about["method"] not in METHODS:
+        raise InputError(f"adapter={path}: method {about['method']}; known here: {', '.join(METHODS)}")
+    method = METHODS[about["method"]](backbone, Window(**about["window"]), **about["settings"])
+    try:
+        method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
+        if about["weights_hash"] != backbone.weights_hash:
+            raise InputError("the shapes agree, but the weights are others")
+    except InputError as error:
+        method.remove()
+        raise InputError(
+            f"adapter={path}: tuned on {about['model']} (weights {about['weights_hash'][:12]}), unusable"
+            f" with {backbone.name} (weights {backbone.weights_hash[:12]}): {error}"
+        ) from error
+    return method
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise InputError(f"adapter={path}: there is no such file") from None
+    except SafetensorError as error:
+        raise InputError(f"adapter={path}: damaged, or not a safetensors file ({error})") from error
+    if METADATA_KEY not in metadata:
+        raise InputError(f"adapter={path}: not saved by motionexp: its metadata tell no window")
+    if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
+        raise InputError(f"adapter={path}: damaged: its contents are not those that were saved")
+    return tensors, json.loads(metadata[METADATA_KEY])
+
+
+def _peft_settings(method: LoRA) -> dict[str, Any]:
+    """What diffusers makes its LoraConfig of; without it, it takes alpha for the rank."""
+    modules = sorted({name.rsplit(".", 2)[0] for name in method.parameters})
+    config = {"r": method.settings["rank"], "lora_alpha": method.settings["alpha"], "target_modules": modules}
+    return {method.key_prefix + name: value for name, value in config.items()}
+
+
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

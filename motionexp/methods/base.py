@@ -1,0 +1,235 @@
+"""What a tuning method is: tensors beside a frozen backbone, trained and applied within one window."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.config import PROJECTIONS, InputError
+from motionexp.schedule import Window
+
+OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+}
+
+MotionNames = Mapping[str, Sequence[str]]
+"""The names of the q, k, v and o layers of a network's motion attention."""
+
+_tuned: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How parameters are updated; the defaults are those of "Motion in Early Timesteps", appendix.
+
+    The paper says "Adam" with a weight decay: `adamw` keeps the decay out of the gradient, `adam` adds it to
+    the gradient.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise InputError(f"optimizer={self.name}: one of {', '.join(OPTIMIZERS)}")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return a new optimizer of `parameters`."""
+        return OPTIMIZERS[self.name](
+            parameters,
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """The tensors of one training step, on the backbone's device, in fp32.
+
+    Attributes:
+        latents: clean, (B, C, F, h, w).
+        noise: standard normal, as `latents`.
+        t: integer timesteps (B,), all inside the stage's window.
+        noisy: the latents at t, as `latents`.
+        target: what the backbone's output should be, in its own parameterisation, as `latents`.
+        conditioning: the training captions, B of them.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    t: Tensor
+    noisy: Tensor
+    target: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a method's training.
+
+    Attributes:
+        parameters: what is trained.
+        loss: a scalar from one step's tensors; whatever else it needs it brings along.
+        window: the timesteps that are drawn from.
+        optimizer: made anew for the stage.
+        steps: of the optimizer.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Step], Tensor]
+    window: Window
+    optimizer: OptimizerSettings
+    steps: int
+
+
+class TuningMethod(ABC):
+    """Trainable tensors beside a frozen network, on exactly for the timesteps of `window`.
+
+    An instance is attached to its backbone's network from its making, switched off, until `remove`. While it
+    is off, the network's outputs are bit for bit those of the base model. The network is shared and never
+    copied; one method at a time can be attached to it. `window` may be replaced at any time.
+    """
+
+    name: ClassVar[str]
+    key_prefix: ClassVar[str]
+    """What precedes the names of `parameters` in an adapter file."""
+
+    def __init__(self, backbone: Backbone, window: Window) -> None:
+        _tuned.add(backbone.network)
+        self.backbone = backbone
+        self.window = window
+
+    @classmethod
+    @abstractmethod
+    def trainable_parameters(
+        cls, network: nn.Module, motion: MotionNames, *args: Any, **settings: Any
+    ) -> int:
+        """Return how many numbers it would train, without attaching anything.
+
+        Args:
+            network: may be on the meta device: only shapes are read.
+            motion: what the backbone's `projections("motion")` gives.
+            args: none.
+            settings: as for the constructor.
+        """
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments beside backbone and window, as plain values."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable tensors, in fp32 whatever the network's precision."""
+
+    @abstractmethod
+    def stages(self, optimizer: OptimizerSettings, steps: int) -> list[Stage]:
+        """Return how it is trained, in order, `steps` in all."""
+
+    @abstractmethod
+    def reset(self, seed: int) -> None:
+        """Go back to the untrained state: switched on, it gives the base model's outputs."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> float:
+        """Strength of the changes to the weights: 1 as trained, 0 none."""
+
+    @scale.setter
+    @abstractmethod
+    def scale(self, value: float) -> None: ...
+
+    @abstractmethod
+    def switch(self, on: bool) -> None:
+        """Turn it on or off, whatever the window."""
+
+    def set_active(self, t: float | None) -> bool:
+        """Turn it on if the window holds the timestep t (0..1000); else, or if t is None, off. Return it."""
+        on = t is not None and self.window.contains(t)
+        self.switch(on)
+        return on
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tuned tensors, which share memory with `parameters`."""
+        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the values of tuned tensors.
+
+        Raises:
+            InputError: a tensor is missing, unknown or of another shape. Nothing is changed then.
+        """
+        own = self.state()
+        _check_shapes(own, state)
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def remove(self) -> None:
+        """Leave the network as it was found, with its own modules and tensors."""
+        self._detach()
+        _tuned.remove(self.backbone.network)
+
+    @abstractmethod
+    def _detach(self) -> None:
+        """Put the network's own modules back in place."""
+
+
+def prediction_loss(backbone: Backbone, step: Step) -> Tensor:
+    """Mean squared error of the backbone's output against its target, in fp32: the vanilla diffusion loss."""
+    output = backbone.predict(step.noisy, step.t, step.conditioning)
+    return F.mse_loss(output.float(), step.target)
+
+
+def projection_layers(
+    network: nn.Module, motion: MotionNames, projections: Sequence[str]
+) -> dict[str, nn.Linear]:
+    """Return the chosen projections of the motion attention by module name.
+
+    Args:
+        network: may be on the meta device.
+        motion: what the backbone's `projections("motion")` gives.
+        projections: a non-empty subset of q, k, v, o.
+
+    Raises:
+        InputError: the projections are not such a subset.
+        RuntimeError: a method is attached to the network, and its layers stand in their place.
+    """
+    if network in _tuned:
+        raise RuntimeError("another method is attached to this network: remove() it first")
+    chosen = set(projections)
+    if not chosen or len(chosen) < len(projections) or not chosen <= set(PROJECTIONS):
+        raise InputError(f"projections=[{','.join(projections)}]: one or more of q, k, v, o, each once")
+    layers = {}
+    for projection in PROJECTIONS:
+        for name in motion[projection] if projection in chosen else ():
+            layer = network.get_submodule(name)
+            if not isinstance(layer, nn.Linear):
+                raise TypeError(f"{name} is a {type(layer).__name__}: only linear layers can be tuned")
+            layers[name] = layer
+    return layers
+
+
+def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        parts = [f"{len(missing)} of {len(own)} tensors are missing ({missing[0]})"] if missing else []
+        parts += [f"{len(unknown)} are unknown to this network ({unknown[0]})"] if unknown else []
+        raise InputError(" and ".join(parts))
+    for name, tensor in own.items():
+        if state[name].shape != tensor.shape:
+            raise InputError(
+                f"{name} has shape {tuple(state[name].shape)} where this network has {tuple(tensor.shape)}"
+            )
