@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tables reproduce pretrain lock
+.PHONY: help demo test lint tables reproduce bench pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -29,6 +29,18 @@ tables: .venv/installed ## the tables in results/ from the published rows
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	$(PYTHON) run.py experiment=tau
+
+bench: .venv/installed ## how fast training, sampling and each metric are here, into outputs/bench/
+	$(PYTHON) -m motionexp.report.bench
+
+# In this order: each needs what those before it made.
+PRETRAIN := videos vae text_encoder latte bundle clip scorer classifier
+
+pretrain: .venv/installed ## train the bundled models from nothing; stopped, it goes on (hours, or a GPU)
+	for stage in $(PRETRAIN); do $(PYTHON) -m motionexp.pretrain.$$stage; done
+
+model-report: .venv/installed ## measure the bundled models against ground truth, into outputs/model-report/
+	$(PYTHON) -m motionexp.pretrain.report
 
 lock: | $(filter-out uv,$(UV)) ## pin again what requirements.in names
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

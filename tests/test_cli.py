@@ -275,7 +275,7 @@ def test_a_wheel_does_what_run_py_does_outside_the_checkout(base, tmp_path):
         ["git", "ls-files", "motionexp"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
     assert {Path(path).relative_to("motionexp") for path in tracked} <= inside
-    code = "import sys, motionexp.compose as c; from motionexp.cli import experiment_jobs, main; print(c.CONF); sys.exit(main())"
+    code = "import sys; from motionexp.cli import CONF, main; print(CONF); sys.exit(main())"
     result = python("-c", code, "--cfg", "job", *base, cwd=tmp_path, path=away)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(str(away / "motionexp" / "conf"))
