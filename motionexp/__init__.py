@@ -1,7 +1,7 @@
 """One video's motion, carried over to new captions.
 
-The steps of a job, each loaded when it is first asked for: `load_backbone`, `encode` and `fit` (with a method of
-`motionexp.methods`), `sample`, `score`.
+The steps of a job, each loaded when it is first asked for: `load_backbone`, `encode` and `fit` (with a method
+of `motionexp.methods`), `sample`, `score`.
 """
 
 from importlib import import_module

@@ -131,6 +131,11 @@ def sample(
         latents = _sample_batch(
             backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(batches))
         )
+        if not torch.isfinite(latents).all():
+            raise FloatingPointError(
+                f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
+                " precision=fp32, or a lower guidance_scale or adapter_scale"
+            )
         frames = [backbone.decode(each[None])[0].numpy() for each in latents]
         seconds = (time.perf_counter() - start) / len(batch)
         steps = count_adapter_steps(backbone, method, settings)
@@ -311,11 +316,22 @@ class Scorer:
         return tuple(scene for scene in self.others if scene != reference.truth)[:CHANCE_SCENES]
 
 
-def check_metrics(metrics: Collection[str] | None) -> None:
-    """Raises InputError that names the metrics there are, for a name that is none of them."""
+def check_metrics(metrics: Collection[str] | None, references: Sequence[Reference] = ()) -> None:
+    """Check metrics that are asked for by name.
+
+    Raises:
+        InputError: a name that is no metric, or a metric from ground truth where a reference has none.
+    """
     unknown = [name for name in metrics or () if name not in METRICS]
     if unknown:
         raise InputError(f"metrics=[{', '.join(unknown)}]: some of {', '.join(METRICS)}, or null for all")
+    blind = [each.name for each in references if each.truth is None]
+    unfit = [name for name in metrics or () if blind and "truth" in METRICS[name].needs]
+    if unfit:
+        raise InputError(
+            f"metrics=[{', '.join(unfit)}]: measured from ground truth, and {blind[0]} has none;"
+            " leave them out, or metrics=null for all that the data allow"
+        )
 
 
 def score(

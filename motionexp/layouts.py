@@ -34,10 +34,9 @@ class Setting:
     or_select: dict[str, str] = field(default_factory=dict)
     base: bool = False
 
-    def picks(self, row: Row, group: Mapping[str, str]) -> bool:
-        """Whether the row is one of this setting and of a group."""
-        own = matches(row, self.select) or (bool(self.or_select) and matches(row, self.or_select))
-        return own and matches(row, group)
+    def picks(self, row: Row) -> bool:
+        """Whether the row is one of this setting."""
+        return matches(row, self.select) or (bool(self.or_select) and matches(row, self.or_select))
 
 
 @dataclass

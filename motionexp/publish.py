@@ -14,9 +14,10 @@ from typing import Any
 from motionexp.config import InputError
 from motionexp.layouts import matches, read_layout
 from motionexp.results import (
+    EDIT_FIELDS,
     METRIC_FIELDS,
     RUN_FIELDS,
-    SUBJECT_FIELDS,
+    SAMPLE_FIELDS,
     Row,
     as_json,
     check_comparable,
@@ -28,34 +29,28 @@ from motionexp.results import (
     write_whole,
 )
 
-PARTS = {
-    "metric": METRIC_FIELDS,
-    "run": RUN_FIELDS,
-    "subject": SUBJECT_FIELDS,
-}
+# What many rows share stands once, numbered; a sample's line names the numbers.
+SHARED = {"metric": METRIC_FIELDS, "run": RUN_FIELDS, "edit": EDIT_FIELDS}
+DIGITS = 6
 
 
 def to_published(rows: Iterable[Row]) -> str:
-    """JSON lines: each metric and each run once, then each subject with its values by the metric's number.
+    """JSON lines: each metric, run and edit once, then each sample with its values by the metric's number.
 
-    A value that is NaN is `[null, reason]`. Score ids are left out: they follow from what is there. The order
-    is fixed, so that publishing the same rows twice gives the same bytes.
+    Values have six significant digits; one that is NaN is `[null, reason]`. Score ids are left out: they
+    follow from what is there. The order is fixed: publishing the same rows twice gives the same bytes.
     """
     plain = [as_json(row) for row in rows]
-    parts = [{kind: _part(each, names) for kind, names in PARTS.items()} for each in plain]
-    metrics, runs = (_numbered(each[kind] for each in parts) for kind in ("metric", "run"))
-    values: dict[tuple[int, str], dict[int, Any]] = {}
+    parts = [{kind: _part(each, names) for kind, names in SHARED.items()} for each in plain]
+    numbers = {kind: _numbered(each[kind] for each in parts) for kind in SHARED}
+    values: dict[tuple[int, int, str], dict[int, Any]] = {}
     for each, part in zip(plain, parts, strict=True):
-        value = [None, each["reason"]] if each["value"] is None else each["value"]
-        values.setdefault((runs[part["run"]], part["subject"]), {})[metrics[part["metric"]]] = value
-    lines = [
-        dump_line({kind: json.loads(text)})
-        for kind, of in (("metric", metrics), ("run", runs))
-        for text in of
-    ]
-    for (run, subject), scores in sorted(values.items()):
+        metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
+        values.setdefault((run, edit, _part(each, SAMPLE_FIELDS)), {})[metric] = _published_value(each)
+    lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
+    for (run, edit, sample), scores in sorted(values.items()):
         ordered = {str(metric): scores[metric] for metric in sorted(scores)}
-        lines.append(dump_line({"subject": json.loads(subject), "run": run, "values": ordered}))
+        lines.append(dump_line({"sample": json.loads(sample), "run": run, "edit": edit, "values": ordered}))
     return "".join(lines)
 
 
@@ -67,6 +62,13 @@ def _numbered(texts: Iterable[str]) -> dict[str, int]:
     return {text: number for number, text in enumerate(sorted(set(texts)))}
 
 
+def _published_value(plain: dict[str, Any]) -> Any:
+    if plain["value"] is None:
+        return [None, plain["reason"]]
+    value = float(f"{plain['value']:.{DIGITS}g}")
+    return [value, plain["reason"]] if plain["reason"] else value
+
+
 def read_published(path: Path) -> list[Row]:
     """The rows that `to_published` wrote, their score ids computed again.
 
@@ -75,22 +77,20 @@ def read_published(path: Path) -> list[Row]:
     """
     if not path.exists():
         raise InputError(f"{path}: no rows are published there; `python -m motionexp.publish` does")
-    metrics: list[dict[str, Any]] = []
-    runs: list[dict[str, Any]] = []
+    shared: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SHARED}
     rows: list[Row] = []
     for number, line in read_lines(path):
         try:
             match line:
-                case {"metric": dict(metric)}:
-                    metrics.append(metric)
-                case {"subject": dict(subject), "run": int(run), "values": dict(values)}:
+                case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
+                    common = shared["run"][run] | shared["edit"][edit] | sample
                     rows += [
-                        _row(metrics[int(key)] | runs[run] | subject, value) for key, value in values.items()
+                        _row(common | shared["metric"][int(key)], value) for key, value in values.items()
                     ]
-                case {"run": dict(run)}:
-                    runs.append(run)
+                case {"metric": dict(part)} | {"run": dict(part)} | {"edit": dict(part)}:
+                    shared[next(iter(line))].append(part)
                 case _:
-                    raise InputError("neither a metric, nor a run, nor a subject")
+                    raise InputError("neither a metric, nor a run, an edit or a sample")
         except (InputError, IndexError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
@@ -99,9 +99,7 @@ def read_published(path: Path) -> list[Row]:
 
 
 def _row(plain: dict[str, Any], value: Any) -> Row:
-    reason = ""
-    if isinstance(value, list):
-        value, reason = value
+    value, reason = value if isinstance(value, list) else (value, "")
     row = from_json({**plain, "value": value, "reason": reason})
     if not row.sample_id:
         return row

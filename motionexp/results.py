@@ -85,12 +85,8 @@ class Row:
 FIELDS = {each.name: each for each in fields(Row)}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
-SUBJECT_FIELDS = (
-    "reference",
-    "reference_hash",
-    "strata",
-    "edit_kind",
-    "edit_caption",
+EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
+SAMPLE_FIELDS = (
     "seed",
     "sample_file",
     "adapter_id",
@@ -99,7 +95,7 @@ SUBJECT_FIELDS = (
     "seconds",
     "peak_memory",
 )
-RUN_FIELDS = tuple(name for name in FIELDS if name not in VALUE_FIELDS + SUBJECT_FIELDS)
+RUN_FIELDS = tuple(name for name in FIELDS if name not in VALUE_FIELDS + EDIT_FIELDS + SAMPLE_FIELDS)
 TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,),
     int: (int,),

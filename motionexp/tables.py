@@ -25,6 +25,7 @@ from motionexp.layouts import (
     Layout,
     Setting,
     TableLayout,
+    matches,
     read_layout,
 )
 from motionexp.publish import read_published
@@ -82,10 +83,14 @@ class Measured:
         for row in rows:
             self.by_metric[row.metric].append(row)
         self.base = next((each for each in layout.settings.values() if each.base), None)
+        self._picked: dict[tuple[str, str], list[Row]] = {}
 
     def rows(self, metric: str, setting: Setting, group: Mapping[str, str]) -> list[Row]:
         """One metric's rows of one setting in one group."""
-        return [row for row in self.by_metric[metric] if setting.picks(row, group)]
+        key = metric, repr(setting)
+        if key not in self._picked:
+            self._picked[key] = [row for row in self.by_metric[metric] if setting.picks(row)]
+        return [row for row in self._picked[key] if matches(row, group)]
 
     def values(self, column: Column, setting: Setting, group: Mapping[str, str]) -> Values:
         """What the column shows of each subject, with what the layout subtracts already subtracted."""
@@ -109,7 +114,8 @@ class Measured:
             cells.append(
                 Cell(key, mean_interval(list(values.values()), [s[0] for s in values]), column.digits)
             )
-        rows = [row for metric in self.by_metric for row in self.rows(metric, setting, group)]
+        metrics = {self.layout.columns[key].metric for key in table.columns}
+        rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
         subjects = {row.subject for row in rows}
         n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
         steps = sorted({row.adapter_steps for row in rows})

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,17 @@ def test_markdown_latex_and_csv_hold_the_same_numbers(layout):
     assert {line.replace(r"\&", "").count("&") + 1 for line in body} == {len(width)} == {8}
 
 
+def test_a_setting_may_take_what_another_selection_has(layout):
+    wanted = layout.settings["base"]
+    wanted.select["edit_kind"] = "style"
+    wanted.or_select.update({"tau": "1000", "edit_kind": "background"})
+    table, _ = build(layout, layout.tables[0], toy_rows())
+    assert cells(table, "natural", 0)["text"].n == 12
+    wanted.or_select.clear()
+    table, _ = build(layout, layout.tables[0], toy_rows())
+    assert cells(table, "natural", 0)["text"].n == 6
+
+
 def test_missing_values_are_counted_beside_the_mean(layout):
     rows = toy_rows()
     first = next(index for index, row in enumerate(rows) if row.metric == "text_alignment")
@@ -203,8 +215,12 @@ def test_published_rows_give_back_every_field(tmp_path):
     assert to_published(rows[::-1]) == text
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    assert sorted(read_published(path), key=str) == sorted(rows, key=str)
-    assert len(text) < 300 * len(rows)
+    back = {each.score_id: each for each in read_published(path)}
+    assert len(back) == len(rows)
+    for row in rows:
+        assert back[row.score_id].value == pytest.approx(row.value, rel=1e-6)
+        assert replace(back[row.score_id], value=0.0) == replace(row, value=0.0)
+    assert len(text) < 60 * len(rows)
 
 
 def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
@@ -257,6 +273,6 @@ def test_publishing_and_building_say_what_is_missing(root, capsys):
         publish(layout_path, root / "outputs")
     published = root / "results" / "shapes" / "toy.jsonl"
     published.parent.mkdir(parents=True)
-    published.write_text(to_published(toy_rows()) + '{"subject":{},"run":99,"values":{"0":1}}\n')
+    published.write_text(to_published(toy_rows()) + '{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n')
     assert main([str(layout_path)]) == 2
     assert "not published rows" in capsys.readouterr().err

@@ -77,6 +77,17 @@ def chance_scenes(cfg: JobConfig, reader: References, references: list[Reference
     return [scene for scene in scenes if isinstance(scene, Scene)]
 
 
+def check_size(backbone: Backbone, cfg: JobConfig) -> None:
+    """Raises InputError where the model's file and its weights disagree on the size of videos."""
+    said = f"{cfg.frames} x {cfg.model.height} x {cfg.model.width}"
+    made = f"{backbone.frames} x {backbone.height} x {backbone.width}"
+    if said != made:
+        raise InputError(
+            f"model={cfg.model.name}: its settings say {said} (frames, height, width), its weights make {made}:"
+            " set model.frames, model.height and model.width"
+        )
+
+
 def check_captions(backbone: Backbone, references: list[Reference], cfg: JobConfig) -> None:
     """Raises InputError with all that is wrong with any caption of the job."""
     captions = [cfg.negative_prompt]

@@ -53,7 +53,7 @@ def plan(cfg: JobConfig) -> None:
     console.print(f"about {duration(total_time)} and {_size(total_disk)}, scores not counted")
     console.print(f"the adapter is on in {_adapter_steps(job)} of {cfg.steps} sampling steps")
     for reference in job.references:
-        console.print(f"output: {job.cell(reference).folder}", soft_wrap=True, highlight=False)
+        console.print(f"output: {job.cell(reference).folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 def trainable_parameters(job: Job) -> int:

@@ -64,7 +64,7 @@ def run(cfg: JobConfig) -> list[Row]:
         for done, reference in enumerate(job.references):
             left = (perf_counter() - start) / done * (len(job.references) - done) if done else None
             hint = "" if left is None else f", about {duration(left)} left"
-            console.print(f"[bold]{reference.name}[/bold] ({done + 1} of {len(job.references)}{hint})")
+            console.print(f"{reference.name} ({done + 1} of {len(job.references)}{hint})", markup=False)
             rows += job.run_cell(reference)
             grids += job.write_grid(reference)
     print_summary(console, rows, [job.cell(each).folder for each in job.references], grids)
@@ -100,9 +100,10 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console) -> None:
         self.cfg, self.console = cfg, console
-        check_metrics(cfg.metrics)
+        self.output = Path(cfg.output).expanduser()
         self.reader = inputs.make_reader(cfg)
         self.references = inputs.read_references(cfg, self.reader)
+        check_metrics(cfg.metrics, self.references)
         self.device = resolve_device(cfg.device)
         self.precision = resolve_precision(self.device, cfg.precision)
         model = cfg.model
@@ -114,9 +115,10 @@ class Job:
             name=model.name,
             fps=model.fps,
         )
+        inputs.check_size(self.backbone, cfg)
         inputs.check_captions(self.backbone, self.references, cfg)
         self.tau = self._tau()
-        self.cache = EncodingCache(Path(cfg.output) / ".cache", self.backbone, self.precision)
+        self.cache = EncodingCache(self.output / ".cache", self.backbone, self.precision)
 
     def _tau(self) -> float:
         """The window's lower end; that of a kept adapter, unless the settings say another."""
@@ -144,7 +146,7 @@ class Job:
             precision=self.precision,
             reference_hash=reference.content_hash,
         )
-        return Cell(Path(self.cfg.output) / reference.suite / self.cfg.model.name / key)
+        return Cell(self.output / reference.suite / self.cfg.model.name / key)
 
     def wanted(self, reference: Reference, seeds: int, cfg: JobConfig | None = None) -> list[Wanted]:
         """The samples of a reference, under these settings or others."""
@@ -160,7 +162,7 @@ class Job:
         cell, wanted = self.cell(reference), self.wanted(reference, self.cfg.seeds)
         about = {"reference": reference.name, "tau": self.tau, "adapter_id": cell.folder.name}
         waiting = f"another process works on {cell.folder}: waiting for it"
-        with cell.running(about, lambda: self.console.print(waiting)):
+        with cell.running(about, lambda: self.console.print(waiting, markup=False)):
             cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
             if self.unfinished(reference):
                 self._generate(cell, reference, self.missing(reference))

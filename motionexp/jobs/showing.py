@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from motionexp.data.base import Reference
@@ -44,11 +45,12 @@ def print_summary(
     for (kind, caption), own in _by_edit(rows, alone).items():
         samples = {(row.reference, row.edit_caption, row.seed) for row in own}
         captions = [caption] if alone else []
-        table.add_row(kind, *captions, *(_mean(own, name) for name in metrics), str(len(samples)))
+        means = (_mean(own, name) for name in metrics)
+        table.add_row(*map(escape, (kind, *captions)), *means, str(len(samples)))
     console.print(table)
     for label, paths in (("rows and media", folders), ("side by side", grids)):
         for path in paths[:MOST_PATHS]:
-            console.print(f"{label}: {path}", soft_wrap=True, highlight=False)
+            console.print(f"{label}: {path}", soft_wrap=True, highlight=False, markup=False)
         if len(paths) > MOST_PATHS:
             console.print(f"{label}: and {len(paths) - MOST_PATHS} more beside it")
 

@@ -1,0 +1,210 @@
+"""How fast the steps of a job are here: `python -m motionexp.report.bench [OVERRIDES]` (`make bench`).
+
+Training is timed against the bare forward pass, backward pass and optimizer step of the same model, in turns
+in one run, so that what else the machine does meets both. Writes rows to `outputs/bench/`.
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.compose import load
+from motionexp.config import InputError, JobConfig
+from motionexp.data.base import Reference
+from motionexp.evaluation import METRICS, Scorer, peak_memory
+from motionexp.jobs import encode, inputs, provenance
+from motionexp.jobs.running import Job
+from motionexp.methods.base import prediction_loss
+from motionexp.methods.lora import LoRA
+from motionexp.results import ROWS_NAME, Row, append_rows
+from motionexp.sampling import SamplerSettings, initial_noise, sample_latents
+from motionexp.schedule import Window
+from motionexp.training import TrainingSettings, Tuning, fit, make_logger
+
+REPEATS = 5
+TRAINING_STEPS = 20
+TRAINING_BATCHES = (1, 8)
+SAMPLING_STEPS = 3
+SAMPLING_BATCHES = (1, 4, 16)
+
+Times = list[tuple[str, str, float]]
+"""(metric, what it was measured on, value)."""
+
+
+def training_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
+    """Median seconds of a step of `fit` and of the bare step, their ratio, and the peak memory."""
+    example = encode(backbone, reference)
+    settings = TrainingSettings(TRAINING_STEPS, batch_size, checkpoint_every=0, preview_every=1)
+    method = LoRA(backbone, Window(0))
+    try:
+        bare = bare_step_seconds(Tuning(backbone, method, [example], settings))
+        moments: list[float] = []
+        with TemporaryDirectory() as folder:
+            logger = make_logger("csv", Path(folder), {})
+            fit(
+                backbone,
+                method,
+                [example],
+                settings,
+                Path(folder),
+                logger=logger,
+                on_preview=lambda step: moments.append(time.perf_counter()),
+                progress=False,
+            )
+    finally:
+        method.remove()
+    ours = float(np.median(np.diff(moments)))
+    on = f"batch {batch_size}"
+    return [
+        ("training_step_seconds", on, ours),
+        ("bare_training_step_seconds", on, bare),
+        ("training_step_ratio", on, ours / bare),
+        ("peak_memory_gib", on, peak_memory(backbone.device) / 2**30),
+    ]
+
+
+def bare_step_seconds(tuning: Tuning) -> float:
+    """Median seconds of forward pass, backward pass and optimizer step on tensors that are there already."""
+    stage = tuning.stages[0]
+    optimizer = stage.optimizer.build(stage.parameters)
+    tensors = tuning.draw(0, stage.window)
+    tuning.method.switch(True)
+    moments = [time.perf_counter()]
+    for _ in range(TRAINING_STEPS):
+        prediction_loss(tuning.method.backbone, tensors).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        _wait(tuning.method.backbone.device)
+        moments.append(time.perf_counter())
+    tuning.method.switch(False)
+    return float(np.median(np.diff(moments)[1:]))
+
+
+def sampling_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
+    """Seconds of one guided sampling step of a batch."""
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    noise = torch.stack([initial_noise(0, index, shape) for index in range(batch_size)])
+    captions = Conditioning.cat([backbone.embed([reference.caption])] * batch_size)
+    negative = backbone.embed([""])
+    seconds = _seconds(
+        lambda: sample_latents(backbone, captions, negative, noise, SamplerSettings(SAMPLING_STEPS)).cpu()
+    )
+    return [("sampling_step_seconds", f"batch {batch_size}", seconds / SAMPLING_STEPS)]
+
+
+def metric_times(scorer: Scorer, reference: Reference) -> Times:
+    """Seconds of each metric alone on one video, with the models' passes that it needs."""
+    edit = reference.edits[0]
+    return [
+        (
+            "metric_seconds",
+            name,
+            _seconds(lambda name=name: scorer.score(reference.frames, reference, edit, {name})),  # type: ignore[misc]
+        )
+        for name in scorer.applicable(reference, edit)
+    ]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were taken on."""
+    return {
+        "device": provenance.device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "packages": provenance.packages(),
+    }
+
+
+def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) -> list[Row]:
+    """Time everything `repeats` times, after one round that does not count."""
+    job = Job(cfg, Console(quiet=True))
+    backbone, reference = job.backbone, job.references[0]
+    scenes = inputs.chance_scenes(cfg, job.reader, job.references)
+    scorer = Scorer(metrics, inputs.scoring_models(cfg), str(job.device), scenes)
+    commit, dirty = provenance.commit()
+    rows = []
+    for repeat in range(-1, repeats):
+        times: Times = []
+        for size in TRAINING_BATCHES:
+            times += training_times(backbone, reference, size)
+        for size in SAMPLING_BATCHES:
+            times += sampling_times(backbone, reference, size)
+        times += metric_times(scorer, reference)
+        rows += [
+            Row(
+                metric=metric,
+                metric_version=1,
+                value=value,
+                higher_is_better=False,
+                suite="bench",
+                reference=f"repeat {repeat}",
+                strata={"part": on},
+                model=cfg.model.name,
+                method="lora",
+                tau=0.0,
+                steps=SAMPLING_STEPS,
+                settings=machine(job.device),
+                commit=commit,
+                dirty=dirty,
+                packages=provenance.packages(),
+                device=provenance.device_name(job.device),
+                precision=job.precision,
+                weights_hash=backbone.weights_hash,
+            )
+            for metric, on, value in times
+            if repeat >= 0
+        ]
+    return rows
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print the median of each measurement."""
+    table = Table("measured", "on", "median", "least", "most", title=rows[0].device, title_justify="left")
+    for metric, on in dict.fromkeys((row.metric, row.strata["part"]) for row in rows):
+        values = [row.value for row in rows if (row.metric, row.strata["part"]) == (metric, on)]
+        table.add_row(metric, on, *(f"{each(values):.4g}" for each in (np.median, np.min, np.max)))
+    Console().print(table)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
+    try:
+        cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
+        rows = measure(cfg, REPEATS, cfg.metrics or list(METRICS))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    path = Path(cfg.output) / ROWS_NAME
+    # Other figures of another moment do not belong beside these.
+    path.unlink(missing_ok=True)
+    append_rows(path, rows)
+    print_rows(rows)
+    print(f"rows: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
