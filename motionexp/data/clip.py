@@ -18,7 +18,7 @@ class Clip:
     """The one reference at `path`; each of `edits` is a caption of kind `caption`.
 
     `start` (seconds), `fps` or `stride`, and `fit` ("crop" or "fit") are `motionexp.videos.read_frames`'s.
-    Raises InputError where a caption is empty or there is no edit; `read` does for what is wrong with the file.
+    Raises InputError for an empty caption or no edit; `read` does for what is wrong with the file.
     """
 
     path: str | Path

@@ -69,12 +69,19 @@ def read_frames(
 
 
 def frame_rate(path: str | Path) -> float | None:
-    """Frames a second of a video file, on average; None for a folder of images. Raises InputError."""
+    """Frames a second of a video file, on average over its frames' times; None for a folder of images.
+
+    A header's rate is often only what the camera aimed at. Raises InputError for what is no video or has one
+    frame.
+    """
     path = Path(path).expanduser()
     if path.is_dir():
         return None
     with _opened(path) as clip:
-        return None if clip.rate is None else float(clip.rate)
+        times = [packet.pts for packet in clip.container.demux(clip.stream) if packet.pts is not None]
+        if len(set(times)) < 2:
+            raise InputError(f"{path}: has no frame rate, for it has fewer than 2 frames")
+        return float((len(times) - 1) / ((max(times) - min(times)) * clip.stream.time_base))
 
 
 def _check_request(
@@ -118,18 +125,18 @@ class _Clip:
         if self.stream is None:
             raise InputError(f"{path}: holds no video")
         self.stream.codec_context.options = {"err_detect": "explode"}
-        self.rate: Fraction | None = self.stream.average_rate
         self.count, self.end = 0, Fraction(0)
 
     def __iter__(self) -> Iterator[_Shown]:
         frames = self.container.decode(self.stream)
-        origin = None
+        rate = self.stream.average_rate
+        origin, begin, gap = None, Fraction(0), 1 / rate if rate else Fraction(0)
         while (frame := self._next(frames)) is not None:
             time = frame.pts * frame.time_base
             origin = time if origin is None else origin
-            length = frame.duration * frame.time_base or (1 / self.rate if self.rate else 0)
+            gap = time - origin - begin or gap
             begin = time - origin
-            self.count, self.end = self.count + 1, begin + length
+            self.count, self.end = self.count + 1, begin + (frame.duration * frame.time_base or gap)
             yield _Shown(frame, begin, self.end)
 
     def _next(self, frames: Iterator[Any]) -> Any:
@@ -148,10 +155,8 @@ class _Clip:
 
     def described(self) -> str:
         """How many frames there were, and how many the header promised where those are more."""
-        duration = self.container.duration
-        promised = self.stream.frames or round(
-            self.rate * duration / av.time_base if self.rate and duration else 0
-        )
+        rate, duration = self.stream.average_rate, self.container.duration
+        promised = self.stream.frames or round(rate * duration / av.time_base if rate and duration else 0)
         more = f" (its header says {promised}: it may be cut short)" if promised > self.count + 1 else ""
         return f"{self.count} frame{'' if self.count == 1 else 's'} in {float(self.end):.3g} s{more}"
 
