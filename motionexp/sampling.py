@@ -97,7 +97,7 @@ def sample_latents(
         noise: where the videos start, unit variance.
         settings: steps, guidance and eta.
         gate: called with t before each step, and with None to switch the adapter off.
-        adapter_in_unconditional: False keeps the adapter out of the unconditional branch, at two calls a step.
+        adapter_in_unconditional: False keeps it out of the unconditional branch, at two calls a step.
         generator: for eta > 0: one for each video, so that a video does not depend on its batch, or one.
         progress: called with (steps done, all steps) after each step.
 
@@ -108,7 +108,9 @@ def sample_latents(
         ValueError: what the settings need is missing, or B differs.
     """
     _check(len(noise), conditioning, negative, settings, generator)
-    branches = backbone.guidance_pair(conditioning, negative) if settings.guided and negative is not None else None
+    scale, branches = settings.guidance_scale, None
+    if settings.guided and negative is not None:
+        branches = backbone.guidance_pair(conditioning, negative)
     latents = noise.to(backbone.device, torch.float32)
     pairs = backbone.schedule.step_pairs(settings.steps)
     try:
@@ -119,10 +121,11 @@ def sample_latents(
             elif gate is not None and active and not adapter_in_unconditional:
                 conditional = backbone.predict(latents, t, branches[1])
                 gate(None)
-                output = _guide(backbone.predict(latents, t, branches[0]), conditional, settings.guidance_scale)
+                output = _guide(backbone.predict(latents, t, branches[0]), conditional, scale)
             else:
                 both = backbone.predict(torch.cat([latents, latents]), t, Conditioning.cat(branches))
-                output = _guide(*both.chunk(2), settings.guidance_scale)
+                unconditional, conditional = both.chunk(2)
+                output = _guide(unconditional, conditional, scale)
             step_noise = _unit_noise(latents, generator) if settings.eta > 0 else None
             latents = ddim_step(backbone.schedule, latents, output, t, t_prev, settings.eta, step_noise)
             if progress is not None:
@@ -142,8 +145,8 @@ def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Genera
     if generator is None or isinstance(generator, torch.Generator):
         device = "cpu" if generator is None else generator.device
         return torch.randn(like.shape, generator=generator, device=device).to(like.device)
-    rows = [torch.randn(like.shape[1:], generator=one, device=one.device).to(like.device) for one in generator]
-    return torch.stack(rows)
+    rows = [torch.randn(like.shape[1:], generator=one, device=one.device) for one in generator]
+    return torch.stack(rows).to(like.device)
 
 
 def _check(
@@ -156,7 +159,7 @@ def _check(
     if len(conditioning) != videos:
         raise ValueError(f"{videos} noises and {len(conditioning)} captions: as many of each are needed")
     if settings.guided and negative is None:
-        raise ValueError(f"guidance_scale={settings.guidance_scale} needs the negative caption's conditioning")
+        raise ValueError(f"guidance_scale={settings.guidance_scale} needs a negative caption")
     if settings.guided and negative is not None and len(negative) not in (1, videos):
         raise ValueError(f"{len(negative)} negative captions for {videos} videos: one, or one for each")
     if settings.eta > 0 and generator is None:

@@ -10,12 +10,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from motionexp.config import InputError
 
@@ -93,8 +94,8 @@ class NoiseSchedule:
                 raise InputError(f"scheduler's {name}={value!r}: one of {', '.join(options)}")
         if self.prediction_type == "epsilon" and self.alphas_cumprod[-1] == 0:
             raise InputError(
-                "scheduler: at zero terminal SNR the noise alone does not tell x_0, so that prediction_type must"
-                " be v_prediction or sample, not epsilon"
+                "scheduler: at zero terminal SNR the noise does not tell x_0: prediction_type must be"
+                " v_prediction or sample, not epsilon"
             )
 
     @classmethod
@@ -102,20 +103,21 @@ class NoiseSchedule:
         """The schedule that a diffusers scheduler's config describes (`scheduler_config.json`).
 
         Missing keys have DDIMScheduler's defaults. Raises InputError for what this class does not compute:
-        flow matching, thresholding, a number of training timesteps that is not 1000, an unknown beta schedule.
+        flow matching, thresholding, training timesteps other than 1000, an unknown beta schedule.
         """
-        if config.get("num_train_timesteps", TIMESTEPS) != TIMESTEPS:
-            raise InputError(f"scheduler's num_train_timesteps={config['num_train_timesteps']}: must be {TIMESTEPS}")
+        if (count := config.get("num_train_timesteps", TIMESTEPS)) != TIMESTEPS:
+            raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
         if config.get("thresholding"):
             raise InputError("scheduler's thresholding=true: not for latents; set it to false")
         alphas_cumprod = torch.cumprod(1.0 - _betas(config), dim=0)
+        clipped = config.get("clip_sample", True)
         return cls(
             alphas_cumprod=alphas_cumprod,
             final_alpha_cumprod=1.0 if config.get("set_alpha_to_one", True) else alphas_cumprod[0].item(),
             prediction_type=config.get("prediction_type", "epsilon"),
             timestep_spacing=config.get("timestep_spacing", "leading"),
             steps_offset=config.get("steps_offset", 0),
-            clip_sample_range=config.get("clip_sample_range", 1.0) if config.get("clip_sample", True) else None,
+            clip_sample_range=config.get("clip_sample_range", 1.0) if clipped else None,
         )
 
     def alpha_bar(self, t: float | Tensor) -> Tensor:
@@ -126,13 +128,11 @@ class NoiseSchedule:
         """
         t = torch.as_tensor(t)
         index = t.double() + 1
-        table = torch.cat(
-            [torch.tensor([self.final_alpha_cumprod]), self.alphas_cumprod, torch.zeros(1)]
-        ).to(t.device)  # fmt: skip
-        if bool((index < 0).any()) or bool((index >= len(table)).any()):
+        table = nn.functional.pad(self.alphas_cumprod, (1, 1)).to(t.device)
+        table[0] = self.final_alpha_cumprod
+        below, above = index.floor().long(), index.ceil().long()
+        if bool((below < 0).any()) or bool((above >= len(table)).any()):
             raise InputError(f"timestep {t.tolist()}: from {FINAL} to {TIMESTEPS}")
-        below = index.floor().long()
-        above = index.ceil().long()
         return torch.lerp(table[below], table[above], (index - below).to(table.dtype))
 
     def log_snr(self, t: float | Tensor) -> Tensor:
@@ -149,19 +149,21 @@ class NoiseSchedule:
         if self.timestep_spacing == "linspace":
             values = np.linspace(0, TIMESTEPS - 1, steps).round()[::-1]
         elif self.timestep_spacing == "leading":
-            values = np.arange(0, steps)[::-1] * (TIMESTEPS // steps) + self.steps_offset
+            values = np.arange(0.0, steps)[::-1] * (TIMESTEPS // steps) + self.steps_offset
         else:
             values = np.round(np.arange(TIMESTEPS, 0, -TIMESTEPS / steps)) - 1
         timesteps = [int(value) for value in values]
         if timesteps[0] >= TIMESTEPS:
-            raise InputError(f"steps={steps} with the scheduler's steps_offset={self.steps_offset}: t reaches 1000")
+            raise InputError(
+                f"steps={steps} with steps_offset={self.steps_offset} in the scheduler: t reaches 1000"
+            )
         return timesteps
 
     def step_pairs(self, steps: int) -> list[tuple[int, int]]:
         """(t, t_prev) of every sampling step, t_prev = FINAL (-1) for the last.
 
-        t_prev is t - 1000 // steps, as in diffusers: with `trailing` and `linspace` and a number of steps that
-        does not divide 1000, this is near the next t, not equal to it.
+        t_prev is t - 1000 // steps, as in diffusers: with `trailing` and `linspace` and steps that do not
+        divide 1000, this is near the next t, not equal to it.
         """
         stride = TIMESTEPS // steps if steps > 0 else 0
         return [(t, max(t - stride, FINAL)) for t in self.timesteps(steps)]
@@ -201,7 +203,8 @@ class NoiseSchedule:
     def _scales(self, t: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar), fp32, ready to multiply (B, ...)."""
         alpha_bar = self.alpha_bar(t).to(like.device)
-        alpha_bar = alpha_bar.reshape(alpha_bar.shape + (1,) * (like.ndim - 1)) if alpha_bar.ndim else alpha_bar
+        if alpha_bar.ndim:
+            alpha_bar = alpha_bar.reshape(-1, *(1,) * (like.ndim - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
@@ -245,7 +248,7 @@ def ddim_step(
     return x_prev
 
 
-def training_timesteps(window: Window, n: int, generator: torch.Generator) -> Int64[Tensor, "n"]:
+def training_timesteps(window: Window, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
     """n timesteps, uniform on the integers of the window (0 to 999), on the generator's device.
 
     Raises InputError where the window holds no integer below 1000.
@@ -270,8 +273,8 @@ def _betas(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
         betas = _cosine_betas()
     else:
         raise InputError(
-            f"scheduler's beta_schedule={kind!r}: linear, scaled_linear or squaredcos_cap_v2 (flow matching has"
-            " none and is not supported)"
+            f"scheduler's beta_schedule={kind!r}: needs linear, scaled_linear or squaredcos_cap_v2 (flow"
+            " matching has none and is not supported)"
         )
     return _zero_terminal_snr(betas) if config.get("rescale_betas_zero_snr") else betas
 
@@ -279,7 +282,7 @@ def _betas(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
 def _cosine_betas() -> Float[Tensor, "1000"]:
     """The cosine schedule of Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17, with betas up to 0.999."""
     ends = [math.cos((i / TIMESTEPS + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(TIMESTEPS + 1)]
-    return torch.tensor([min(1 - b / a, 0.999) for a, b in zip(ends, ends[1:], strict=False)])
+    return torch.tensor([min(1 - b / a, 0.999) for a, b in pairwise(ends)])
 
 
 def _zero_terminal_snr(betas: Float[Tensor, "1000"]) -> Float[Tensor, "1000"]:

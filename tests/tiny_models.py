@@ -72,7 +72,7 @@ def _network(out_channels: int) -> LatteTransformer3DModel:
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if "attn" in name or "caption" in name:
-                weight.mul_(4)
+                weight.mul_(2)
     return network
 
 

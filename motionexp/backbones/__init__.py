@@ -33,4 +33,6 @@ def load_backbone(
     """
     where = resolve_device(device)
     dtype = DTYPES[resolve_precision(where, precision)]
-    return LatteBackbone.from_pretrained(path, revision=revision, device=where, dtype=dtype, name=name, fps=fps)
+    return LatteBackbone.from_pretrained(
+        path, revision=revision, device=where, dtype=dtype, name=name, fps=fps
+    )

@@ -32,11 +32,7 @@ class Conditioning:
 
     def __getitem__(self, rows: int | slice | Sequence[int]) -> "Conditioning":
         """Some of the rows; a single index gives a batch of one."""
-        kept: slice | list[int]
-        if isinstance(rows, int):
-            kept = [rows]
-        else:
-            kept = rows if isinstance(rows, slice) else list(rows)
+        kept = rows if isinstance(rows, slice) else [rows] if isinstance(rows, int) else list(rows)
         return Conditioning(self.embeds[kept], None if self.mask is None else self.mask[kept])
 
     def repeat(self, times: int) -> "Conditioning":
@@ -70,8 +66,7 @@ class Conditioning:
 class Backbone(ABC):
     """A frozen text-to-video model: prediction type, scaling factors and text layout are its own affair.
 
-    Frames are uint8 RGB (B, F, H, W, 3), latents (B, C, F, h, w). Methods that take frames, latents or captions
-    move them to `device`.
+    Frames are uint8 RGB (B, F, H, W, 3), latents (B, C, F, h, w). Whatever goes in is moved to `device`.
 
     Attributes:
         name: in rows, tables and paths.

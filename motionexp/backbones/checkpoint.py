@@ -36,7 +36,9 @@ def find_folder(path: str | Path, revision: str | None, local_files_only: bool) 
     if folder.is_dir():
         return folder
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        raise InputError(f"model {name}: there is no folder {folder}; give a folder, bundled:NAME or a hub id")
+        raise InputError(
+            f"model {name}: there is no folder {folder}; give a folder, bundled:NAME or a hub id"
+        )
     try:
         return Path(
             snapshot_download(

@@ -1,9 +1,9 @@
 """Latte (Ma et al. 2024, arXiv 2401.03048) in diffusers' layout: spatial and temporal attention in turns.
 
-The text is laid out as `diffusers.LattePipeline` does it for a single prompt with `clean_caption=False`: lower
-case, padded to 120 tokens for the encoder, and only the caption's own tokens go to the network. (Given a list
-of prompts, that pipeline keeps all 120, with zeros for padding, so that a video depends on how many are made
-at once; that is not followed here.)
+The text is laid out as `diffusers.LattePipeline` does it for a single prompt with `clean_caption=False`:
+lower case, padded to 120 tokens for the encoder, and only the caption's own tokens go to the network. (Given
+a list of prompts, that pipeline keeps all 120, with zeros for padding, so that a video depends on how many
+are made at once; that is not followed here.)
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, LatteTransformer3DModel
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 
 from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import check_folder, find_folder, load_part, read_json, weights_hash
-from motionexp.backbones.precision import attention_kernels
+from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.config import InputError
 from motionexp.schedule import NoiseSchedule
 
@@ -41,7 +41,7 @@ LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 def attention_projections(network: LatteTransformer3DModel, kind: ProjectionKind) -> dict[str, list[str]]:
     """See `Backbone.projections`; for Latte-1 each list has 28 names. The network may be on `meta`."""
     blocks, attention = ATTENTIONS[kind]
-    count = len(network.get_submodule(blocks))  # type: ignore[arg-type]
+    count = len(network.get_submodule(blocks))
     return {
         letter: [f"{blocks}.{block}.{attention}.{layer}" for block in range(count)]
         for letter, layer in LAYERS.items()
@@ -63,7 +63,7 @@ def network_on_meta(
 def caption_problems(
     path: str | Path, captions: Sequence[str], *, revision: str | None = None, local_files_only: bool = False
 ) -> list[str]:
-    """See `Backbone.check_captions`; reads the tokenizer alone, so that it can be asked before weights load."""
+    """See `Backbone.check_captions`; reads the tokenizer alone, to be asked before weights load."""
     tokenizer = _load_tokenizer(find_folder(path, revision, local_files_only))
     return _too_long(tokenizer, captions)
 
@@ -72,8 +72,8 @@ class LatteBackbone(Backbone):
     """Latte: `motion` attention is the temporal blocks' `attn1`, one block after each spatial one.
 
     Videos have the number of frames that the network was trained for, or one. On a single frame the temporal
-    blocks run too, without temporal positions: each token attends to itself alone, so that their value and
-    output projections and their feed-forward layers act as they are.
+    blocks are skipped, as in Latte's joint training on images and videos: what is
+    learnt in them, an adapter in the motion attention too, changes no single frame.
 
     `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
     """
@@ -96,13 +96,12 @@ class LatteBackbone(Backbone):
         self.device, self.dtype = torch.device(device), network.dtype
         self.network = network.to(self.device).requires_grad_(False).eval()
         self.vae = vae.to(self.device).requires_grad_(False).eval()
-        self.text_encoder: T5EncoderModel | None = (
-            text_encoder.to(self.device).requires_grad_(False).eval()
-        )
+        self.text_encoder: T5EncoderModel | None = text_encoder.to(self.device).requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.schedule = schedule
         self.name, self.source, self.revision, self.weights_hash = name, source, revision, weights_hash
         self.fps = fps
+        self._config = network.config
         self.frames = network.config.video_length
         self.max_caption_tokens = MAX_CAPTION_TOKENS
         self._vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -154,7 +153,9 @@ class LatteBackbone(Backbone):
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.encode`."""
         if self.vae.encoder is None:
-            raise RuntimeError("encode() after release_vae_encoder(): encode first, or load the backbone again")
+            raise RuntimeError(
+                "release_vae_encoder() was called: encode before it, or load the backbone again"
+            )
         videos, count, height, width, _ = frames.shape
         channels, _, *size = self.latent_shape(count, height, width)
         pictures = frames.flatten(0, 1).movedim(-1, 1)
@@ -180,7 +181,9 @@ class LatteBackbone(Backbone):
     def embed(self, captions: Sequence[str]) -> Conditioning:
         """See `Backbone.embed`. All 120 columns are kept; the mask tells the caption's own."""
         if self.text_encoder is None:
-            raise RuntimeError("embed() after release_text_encoder(): embed first, or load the backbone again")
+            raise RuntimeError(
+                "release_text_encoder() was called: embed before it, or load the backbone again"
+            )
         problems = self.check_captions(captions)
         if problems:
             raise InputError("; ".join(problems))
@@ -206,7 +209,9 @@ class LatteBackbone(Backbone):
         conditioning = conditioning.trimmed()
         length = conditioning.embeds.shape[1]
         if negative.embeds.shape[1] < length:
-            raise ValueError(f"negative captions of {negative.embeds.shape[1]} columns, {length} needed: not trimmed")
+            raise ValueError(
+                f"the negative caption has {negative.embeds.shape[1]} columns of {length}: do not trim it"
+            )
         if len(negative) == 1:
             negative = negative.repeat(len(conditioning))
         return Conditioning(negative.embeds[:, :length], conditioning.mask), conditioning
@@ -217,13 +222,14 @@ class LatteBackbone(Backbone):
         """See `Backbone.predict`."""
         conditioning = conditioning.trimmed()
         videos, channels, frames, height, width = x_t.shape
-        tokens = height * width // self.network.config.patch_size**2
+        tokens = height * width // self._config.patch_size**2
         with attention_kernels(self.device, self.dtype, tokens):
             output = self.network(
                 hidden_states=x_t.to(self.device, self.dtype),
                 timestep=torch.as_tensor(t, device=self.device).expand(videos),
                 encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
                 encoder_attention_mask=self._attention_bias(conditioning, frames),
+                enable_temporal_attentions=frames > 1,
                 return_dict=False,
             )[0]
         return output[:, :channels].to(x_t.dtype)
@@ -244,24 +250,27 @@ class LatteBackbone(Backbone):
         """See `Backbone.latent_shape`: the trained number of frames or 1, sides in whole patches."""
         if frames not in (1, self.frames):
             raise InputError(f"frames={frames}: {self.name} makes videos of {self.frames} frames, or of 1")
-        multiple = self._vae_factor * self.network.config.patch_size
+        multiple = self._vae_factor * self._config.patch_size
         if height < multiple or width < multiple or height % multiple or width % multiple:
-            raise InputError(f"size {height} x {width}: {self.name} needs sides that are multiples of {multiple}")
+            raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
         return (
-            self.network.config.in_channels,
+            self._config.in_channels,
             frames,
             height // self._vae_factor,
             width // self._vae_factor,
         )
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
-        """See `Backbone.predict_bytes`: what one block holds at its peak, attention's scores included."""
-        config = self.network.config
+        """See `Backbone.predict_bytes`: an upper estimate, for captions of the greatest length."""
+        config = self._config
+        heads, text = config.num_attention_heads, self.max_caption_tokens
+        width = heads * config.attention_head_dim
         frames, tokens = shape[1], shape[2] * shape[3] // config.patch_size**2
-        width = config.num_attention_heads * config.attention_head_dim
-        numbers = frames * width * (14 * tokens + 4 * self.max_caption_tokens)
-        scores = config.num_attention_heads * frames * tokens * max(tokens, frames, self.max_caption_tokens)
-        return 4 * (numbers + 3 * scores)
+        # The factors are measured peaks of one block, in activations of the network's width.
+        held = frames * width * (14 * tokens + 3 * text) * self.dtype.itemsize
+        if not plain_attention(self.device, self.dtype, tokens):
+            return held
+        return held + 4 * frames * (3 * width * (tokens + text) + 2 * heads * tokens * max(tokens, text))
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""

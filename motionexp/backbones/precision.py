@@ -75,11 +75,14 @@ def _seconds(work: Callable[[], Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def attention_kernels(device: torch.device, dtype: torch.dtype, tokens: int) -> AbstractContextManager[None]:
-    """Where attention runs, the kernel that is fast for it: on a CPU in bf16 at short sequences, the plain one.
+def plain_attention(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:
+    """Whether attention over so many tokens is faster without the fused kernel: on a CPU in bf16, if few.
 
-    The CPU's fused kernel takes more than half of such a model's whole time.
+    That kernel takes more than half of a small model's whole time there.
     """
-    if device.type == "cpu" and dtype == torch.bfloat16 and tokens <= SHORT_SEQUENCE:
-        return sdpa_kernel(SDPBackend.MATH)
-    return nullcontext()
+    return device.type == "cpu" and dtype == torch.bfloat16 and tokens <= SHORT_SEQUENCE
+
+
+def attention_kernels(device: torch.device, dtype: torch.dtype, tokens: int) -> AbstractContextManager[None]:
+    """The context in which attention runs with the kernel that suits it; see `plain_attention`."""
+    return sdpa_kernel(SDPBackend.MATH) if plain_attention(device, dtype, tokens) else nullcontext()
