@@ -270,7 +270,7 @@ class LatteBackbone(Backbone):
         held = frames * width * (14 * tokens + 3 * text) * self.dtype.itemsize
         if not plain_attention(self.device, self.dtype, tokens):
             return held
-        return held + 4 * frames * (3 * width * (tokens + text) + 2 * heads * tokens * max(tokens, text))
+        return held + 4 * frames * (4 * width * (tokens + text) + 2 * heads * tokens * max(tokens, text))
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""

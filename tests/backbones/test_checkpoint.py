@@ -1,0 +1,153 @@
+"""Folders that are wrong, and the identity of those that are right."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from motionexp.backbones import checkpoint
+from motionexp.backbones.checkpoint import weights_hash
+from motionexp.backbones.latte import PARTS, LatteBackbone
+from motionexp.config import InputError
+from tests.tiny_models import save_tiny_pipeline
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "whole")
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def refused(path: str | Path, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        LatteBackbone.from_pretrained(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def drop_a_tensor(file: Path) -> None:
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[-1])
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def widen_a_tensor(file: Path) -> None:
+    tensors = load_file(file)
+    name = sorted(tensors)[-1]
+    tensors[name] = tensors[name].repeat(2, *[1] * (tensors[name].ndim - 1))
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "no index": ("model_index.json", Path.unlink, "model_index.json is missing"),
+    "index is no JSON": ("model_index.json", cut, "cannot be read"),
+    "index is a list": ("model_index.json", lambda file: file.write_text("[]"), "no settings"),
+    "no config": ("vae/config.json", Path.unlink, "missing"),
+    "no weights": (f"transformer/{WEIGHTS}", Path.unlink, "no .safetensors file"),
+    "weights cut short": (f"transformer/{WEIGHTS}", cut, "damaged or cut short"),
+    "weights are text": ("text_encoder/model.safetensors", lambda f: f.write_text("hello"), "damaged"),
+    "a tensor is missing": (f"transformer/{WEIGHTS}", drop_a_tensor, "lack transformer_blocks"),
+    "a tensor of the encoder is missing": ("text_encoder/model.safetensors", drop_a_tensor, "lack"),
+    "a tensor of another size": (f"transformer/{WEIGHTS}", widen_a_tensor, "does not load"),
+    "no tokenizer": ("tokenizer/tokenizer_config.json", Path.unlink, "missing"),
+    "tokenizer is no JSON": ("tokenizer/tokenizer.json", cut, "cannot be read"),
+    "no scheduler": ("scheduler/scheduler_config.json", Path.unlink, "missing"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_broken_file_is_named(folder: Path, name: str) -> None:
+    file, breaks, message = BREAKAGES[name]
+    breaks(folder / file)
+    refused(folder, file.split("/")[0], message)
+
+
+def test_a_missing_part_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "vae")
+    refused(folder, "vae", "missing")
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    index = {"weight_map": {"a": WEIGHTS, "b": "diffusion_pytorch_model-2.safetensors"}}
+    (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    refused(folder, "vae/diffusion_pytorch_model-2.safetensors is missing")
+
+
+@pytest.mark.parametrize("part", ["_class_name", "vae"])
+def test_another_models_folder_is_refused(folder: Path, part: str) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index[part] = "WanPipeline" if part == "_class_name" else ["diffusers", "AutoencoderKLWan"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    refused(folder, part, "Wan", "needs")
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "nowhere", "bundled:NAME or a hub id")
+    refused("bundled:nowhere", "bundled:nowhere", "there is no folder")
+    refused("nowhere", "nowhere", "there is no folder")
+
+
+@pytest.fixture
+def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache with `someone/tiny` in it as the hub stores it: weights by their hash."""
+    commit = "0" * 40
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(whole, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "blobs").mkdir()
+    for file in (repository / "snapshots").rglob("*.safetensors"):
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blob)
+        file.symlink_to(blob)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return repository
+
+
+def test_a_hub_id_loads_from_the_hubs_cache(hub: Path, whole: Path) -> None:
+    backbone = LatteBackbone.from_pretrained("someone/tiny", local_files_only=True)
+    assert (backbone.name, backbone.source) == ("tiny", "someone/tiny")
+    assert backbone.weights_hash == weights_hash(whole, PARTS)
+
+
+def test_an_unknown_hub_id(hub: Path) -> None:
+    with pytest.raises(InputError, match="someone/other: there is no such folder here, and as a hub id"):
+        LatteBackbone.from_pretrained("someone/other", local_files_only=True)
+
+
+def test_the_hash_is_of_weights_and_settings_alone(folder: Path, whole: Path) -> None:
+    original = weights_hash(whole, PARTS)
+    assert weights_hash(folder, PARTS) == original
+    (folder / "README.md").write_text("a card")
+    (folder / "vae" / "notes.txt").write_text("mine")
+    assert weights_hash(folder, PARTS) == original
+    weights = folder / "transformer" / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    changed = weights_hash(folder, PARTS)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("v_prediction", "epsilon"))
+    assert len({original, changed, weights_hash(folder, PARTS)}) == 3
+
+
+def test_a_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = weights_hash(folder, PARTS)
+    monkeypatch.setattr(checkpoint.hashlib, "file_digest", None)
+    assert weights_hash(folder, PARTS) == original

@@ -1,0 +1,116 @@
+"""What `auto` comes out as on machines of every kind."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+
+from motionexp.backbones import precision
+from motionexp.backbones.precision import (
+    DTYPES,
+    attention_kernels,
+    bf16_is_fast_on_cpu,
+    resolve_device,
+    resolve_precision,
+)
+from motionexp.config import InputError
+
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A CPU alone, without instructions for bf16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    _cpu(monkeypatch, bf16=False, amx=False)
+    return monkeypatch
+
+
+def _cpu(monkeypatch: pytest.MonkeyPatch, *, bf16: bool, amx: bool, gain: float = 0.0) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    seconds = {torch.float32: gain, torch.bfloat16: 1.0}
+    monkeypatch.setattr(precision, "_matmul_seconds", seconds.__getitem__)
+    bf16_is_fast_on_cpu.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_answer_is_kept() -> Iterator[None]:
+    yield
+    bf16_is_fast_on_cpu.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "gain", "wanted"),
+    [
+        (False, False, 9, "fp32"),
+        (True, True, 0, "bf16"),
+        (True, False, 1.2, "fp32"),
+        (True, False, 3, "bf16"),
+    ],
+    ids=["no instructions", "tiles", "hardly faster", "much faster"],
+)
+def test_precision_of_a_cpu(
+    machine: pytest.MonkeyPatch, bf16: bool, amx: bool, gain: float, wanted: str
+) -> None:
+    _cpu(machine, bf16=bf16, amx=amx, gain=gain)
+    assert resolve_precision(CPU) == wanted
+
+
+def test_precision_of_a_gpu(machine: pytest.MonkeyPatch) -> None:
+    for supported, wanted in ((True, "bf16"), (False, "fp32")):
+        machine.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
+        assert resolve_precision(CUDA) == wanted
+    assert resolve_precision(MPS) == "fp32"
+
+
+@pytest.mark.parametrize("wanted", DTYPES)
+def test_a_precision_that_is_named_is_taken(machine: pytest.MonkeyPatch, wanted: str) -> None:
+    assert resolve_precision(CPU, wanted) == wanted
+
+
+def test_an_unknown_precision(machine: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="precision=fp8: one of auto, fp32, bf16, fp16"):
+        resolve_precision(CPU, "fp8")
+
+
+def test_this_machines_own_answer_comes_fast() -> None:
+    assert bf16_is_fast_on_cpu() in (True, False)
+    assert precision._matmul_seconds(torch.float32) < 1
+
+
+def test_devices(machine: pytest.MonkeyPatch) -> None:
+    assert resolve_device() == resolve_device("cpu") == CPU
+    for missing in ("cuda", "cuda:0", "mps", "tpu", "cpu:x"):
+        with pytest.raises(InputError, match=f"device={missing}: this machine has auto, cpu$"):
+            resolve_device(missing)
+    machine.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device() == resolve_device("mps") == MPS
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    machine.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device() == CUDA
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match="this machine has auto, cpu, cuda:0, cuda:1, mps"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "tokens", "plain"),
+    [
+        (CPU, torch.bfloat16, 16, True),
+        (CPU, torch.bfloat16, 1024, False),
+        (CPU, torch.float32, 16, False),
+        (CUDA, torch.bfloat16, 16, False),
+    ],
+)
+def test_attention_on_a_cpu_in_bf16_is_not_fused(
+    device: torch.device, dtype: torch.dtype, tokens: int, plain: bool
+) -> None:
+    fused = torch.nn.attention._cur_sdpa_kernel_backends()
+    with attention_kernels(device, dtype, tokens):
+        inside = torch.nn.attention._cur_sdpa_kernel_backends()
+    assert (inside == [SDPBackend.MATH]) == plain
+    assert torch.nn.attention._cur_sdpa_kernel_backends() == fused
