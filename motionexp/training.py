@@ -154,7 +154,7 @@ class Tuning(LightningModule):
         self.manual_backward(loss)
         self.is_whole = False
         optimizer.step()
-        optimizer.zero_grad()
+        self.zero_grad()  # of all stages: a later one must not start with gradients from this one
         self.losses.append(value)
         self.is_whole = True
 
@@ -370,7 +370,8 @@ def _steps_done(path: Path, module: Tuning) -> int:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         found = checkpoint["fit"]["identity"]
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged ({error}): delete it to train from the start") from error
+        # torch's own message would tell the user to load it as code.
+        raise InputError(f"{path}: damaged: delete it to train from the start") from error
     own = module.identity()
     for name in sorted(own.keys() | found.keys()):
         if own.get(name) != found.get(name):

@@ -5,6 +5,7 @@ import signal
 import warnings
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 
 import pandas
 import pytest
@@ -253,6 +254,39 @@ def test_after_training_the_method_is_off(backbone, examples, tmp_path):
         assert not torch.equal(backbone.predict(x, 900, conditioning), base)
 
 
+class UpThenDown(LoRA):
+    """Trains B in three steps at the noisiest timesteps, then A in the rest."""
+
+    def stages(self, optimizer, steps):
+        (stage,) = super().stages(optimizer, steps)
+        up, down = stage.parameters[1::2], stage.parameters[0::2]
+        return [
+            replace(stage, parameters=up, window=Window(900), steps=3),
+            replace(stage, parameters=down, steps=steps - 3),
+        ]
+
+
+def test_stages_follow_each_other_and_resume(backbone, examples, tmp_path):
+    method = UpThenDown(backbone, Window(0))
+    states = []
+
+    def look(done):
+        states.append({name: tensor.clone() for name, tensor in method.state().items()})
+        assert all(parameter.grad is None for parameter in method.parameters.values())
+
+    settings = replace(SETTINGS, preview_every=1)
+    whole = fit(backbone, method, examples, settings, tmp_path / "whole", on_preview=look, progress=False)
+    method.remove()
+    for done, (before, after) in enumerate(pairwise(states), start=1):
+        changed = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {"lora_B" if done < 3 else "lora_A"}
+    with pytest.raises(KeyboardInterrupt):
+        run(backbone, examples, tmp_path / "cut", UpThenDown, settings, low=0, on_preview=interrupt_at(5))
+    resumed, tensors = run(backbone, examples, tmp_path / "cut", UpThenDown, low=0)
+    assert (resumed.resumed_from, resumed.losses) == (5, whole.losses)
+    assert all(torch.equal(states[-1][name], tensor) for name, tensor in tensors.items())
+
+
 def test_at_tau_1000_nothing_is_trained_or_written(backbone, examples, tmp_path):
     result, _ = run(backbone, examples, tmp_path / "none", low=1000)
     assert (result.losses, result.trained, result.checkpoint) == ([], 0, None)
@@ -322,7 +356,7 @@ def test_a_checkpoint_of_another_training_is_refused(change, says, backbone, exa
 def test_a_damaged_checkpoint_is_refused(damage, backbone, examples, tmp_path):
     result, _ = run(backbone, examples, tmp_path)
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:3000] if damage is None else damage)
-    with pytest.raises(InputError, match=r"checkpoint\.ckpt: damaged .*delete it to train from the start"):
+    with pytest.raises(InputError, match=r"checkpoint\.ckpt: damaged: delete it to train from the start"):
         run(backbone, examples, tmp_path)
 
 

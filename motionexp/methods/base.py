@@ -19,9 +19,6 @@ OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
     "adam": torch.optim.Adam,
 }
 
-MotionNames = Mapping[str, Sequence[str]]
-"""The names of the q, k, v and o layers of a network's motion attention."""
-
 _tuned: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
 
 
@@ -113,16 +110,10 @@ class TuningMethod(ABC):
 
     @classmethod
     @abstractmethod
-    def trainable_parameters(
-        cls, network: nn.Module, motion: MotionNames, *args: Any, **settings: Any
-    ) -> int:
-        """Return how many numbers it would train, without attaching anything.
+    def trainable_parameters(cls, backbone: Backbone, *args: Any, **settings: Any) -> int:
+        """Return how many numbers it would train; `settings` are the constructor's keywords.
 
-        Args:
-            network: may be on the meta device: only shapes are read.
-            motion: what the backbone's `projections("motion")` gives.
-            args: none.
-            settings: as for the constructor.
+        It attaches nothing and reads only shapes, so that a network on the meta device will do.
         """
 
     @property
@@ -193,29 +184,27 @@ def prediction_loss(backbone: Backbone, step: Step) -> Tensor:
     return F.mse_loss(output.float(), step.target)
 
 
-def projection_layers(
-    network: nn.Module, motion: MotionNames, projections: Sequence[str]
-) -> dict[str, nn.Linear]:
-    """Return the chosen projections of the motion attention by module name.
+def projection_layers(backbone: Backbone, projections: Sequence[str]) -> dict[str, nn.Linear]:
+    """Return the chosen projections of the backbone's motion attention by module name.
 
     Args:
-        network: may be on the meta device.
-        motion: what the backbone's `projections("motion")` gives.
+        backbone: its network may be on the meta device.
         projections: a non-empty subset of q, k, v, o.
 
     Raises:
         InputError: the projections are not such a subset.
-        RuntimeError: a method is attached to the network, and its layers stand in their place.
+        RuntimeError: a method is attached to the backbone, and its layers stand in their place.
     """
-    if network in _tuned:
-        raise RuntimeError("another method is attached to this network: remove() it first")
+    if backbone.network in _tuned:
+        raise RuntimeError("another method is attached to this backbone: remove() it first")
     chosen = set(projections)
     if not chosen or len(chosen) < len(projections) or not chosen <= set(PROJECTIONS):
         raise InputError(f"projections=[{','.join(projections)}]: one or more of q, k, v, o, each once")
+    names = backbone.projections("motion")
     layers = {}
     for projection in PROJECTIONS:
-        for name in motion[projection] if projection in chosen else ():
-            layer = network.get_submodule(name)
+        for name in names[projection] if projection in chosen else ():
+            layer = backbone.network.get_submodule(name)
             if not isinstance(layer, nn.Linear):
                 raise TypeError(f"{name} is a {type(layer).__name__}: only linear layers can be tuned")
             layers[name] = layer

@@ -9,14 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from motionexp.backbones.base import Backbone
-from motionexp.methods.base import (
-    MotionNames,
-    OptimizerSettings,
-    Stage,
-    TuningMethod,
-    prediction_loss,
-    projection_layers,
-)
+from motionexp.methods.base import OptimizerSettings, Stage, TuningMethod, prediction_loss, projection_layers
 from motionexp.schedule import Window
 
 
@@ -40,7 +33,7 @@ class Direct(TuningMethod):
     def __init__(
         self, backbone: Backbone, window: Window, *, projections: Sequence[str] = ("v", "o")
     ) -> None:
-        modules = projection_layers(backbone.network, backbone.projections("motion"), projections)
+        modules = projection_layers(backbone, projections)
         super().__init__(backbone, window)
         self._projections = list(projections)
         self._layers = {name: _TwoWeights(module) for name, module in modules.items()}
@@ -48,11 +41,9 @@ class Direct(TuningMethod):
             backbone.network.set_submodule(name, layer)
 
     @classmethod
-    def trainable_parameters(
-        cls, network: nn.Module, motion: MotionNames, *, projections: Sequence[str] = ("v", "o")
-    ) -> int:
+    def trainable_parameters(cls, backbone: Backbone, *, projections: Sequence[str] = ("v", "o")) -> int:
         """Return the size of all weights and biases; see the base class."""
-        layers = projection_layers(network, motion, projections).values()
+        layers = projection_layers(backbone, projections).values()
         return sum(parameter.numel() for layer in layers for parameter in layer.parameters())
 
     @property

@@ -13,14 +13,7 @@ from torch import nn
 
 from motionexp.backbones.base import Backbone
 from motionexp.config import InputError
-from motionexp.methods.base import (
-    MotionNames,
-    OptimizerSettings,
-    Stage,
-    TuningMethod,
-    prediction_loss,
-    projection_layers,
-)
+from motionexp.methods.base import OptimizerSettings, Stage, TuningMethod, prediction_loss, projection_layers
 from motionexp.schedule import Window, generator
 
 ADAPTER = "motionexp"
@@ -60,7 +53,7 @@ class LoRA(TuningMethod):
             raise InputError(f"rank={rank}: a whole number from 1")
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha={alpha:g}: a number above 0")
-        modules = projection_layers(backbone.network, backbone.projections("motion"), projections)
+        modules = projection_layers(backbone, projections)
         super().__init__(backbone, window)
         self._settings = {"rank": rank, "alpha": alpha, "projections": list(projections)}
         self._scale = 1.0
@@ -81,16 +74,10 @@ class LoRA(TuningMethod):
 
     @classmethod
     def trainable_parameters(
-        cls,
-        network: nn.Module,
-        motion: MotionNames,
-        *,
-        rank: int = 4,
-        alpha: float = 4.0,
-        projections: Sequence[str] = ("v", "o"),
+        cls, backbone: Backbone, *, rank: int = 4, alpha: float = 4.0, projections: Sequence[str] = ("v", "o")
     ) -> int:
         """Return the size of all A and B; see the base class. `alpha` does not matter."""
-        layers = projection_layers(network, motion, projections).values()
+        layers = projection_layers(backbone, projections).values()
         return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
 
     @property

@@ -1,5 +1,6 @@
 import math
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_references_share_one_network(method_type, backbone):
 def test_it_tunes_the_chosen_projections_alone(method_type, subset, backbone):
     names = backbone.projections("motion")
     expected = {name for projection in subset for name in names[projection]}
-    count = method_type.trainable_parameters(backbone.network, names, projections=subset)
+    count = method_type.trainable_parameters(backbone, projections=subset)
     method = method_type(backbone, Window(0), projections=subset)
     tuned = {name.removesuffix(".weight").removesuffix(".bias") for name in method.parameters}
     assert {name.removesuffix(".lora_A").removesuffix(".lora_B") for name in tuned} == expected
@@ -131,10 +132,11 @@ def test_lattes_low_rank_adapter_has_the_papers_size():
             in_channels=4,
             out_channels=8,
         )
-    names, share = attention_projections(network, "motion"), 28 // layers
-    assert share * LoRA.trainable_parameters(network, names, rank=4, projections=("v", "o")) == 516_096
-    assert share * LoRA.trainable_parameters(network, names, rank=16, projections=[*"qkvo"]) == 8 * 516_096
-    assert Direct.trainable_parameters(network, names, projections=("v",)) == layers * (1152 * 1152 + 1152)
+    latte = SimpleNamespace(network=network, projections=lambda kind: attention_projections(network, kind))
+    share = 28 // layers
+    assert share * LoRA.trainable_parameters(latte, rank=4, projections=("v", "o")) == 516_096
+    assert share * LoRA.trainable_parameters(latte, rank=16, projections=[*"qkvo"]) == 8 * 516_096
+    assert Direct.trainable_parameters(latte, projections=("v",)) == layers * (1152 * 1152 + 1152)
 
 
 @pytest.mark.parametrize("method_type", METHODS)
