@@ -1,4 +1,4 @@
-"""Assemble ``bundled/tiny_latte`` in LattePipeline's layout from what was trained: ``python -m motionexp.pretrain.bundle``.
+"""Assemble ``bundled/tiny_latte`` in LattePipeline's layout: ``python -m motionexp.pretrain.bundle``.
 
 Takes the averaged parameters of the latest checkpoint, so that it can run while training goes on.
 """
@@ -27,7 +27,8 @@ def main() -> None:
     state = torch.load(args.trained / "latte" / "training" / "checkpoint.pt", weights_only=True, mmap=True)
     averaged = {name.removeprefix("network."): value for name, value in state["averaged"].items()}
     missing, unexpected = network.load_state_dict(averaged, strict=False)
-    assert not unexpected and all(name == "pos_embed.pos_embed" for name in missing), (missing, unexpected)
+    assert not unexpected, unexpected
+    assert set(missing) <= {"pos_embed.pos_embed"}, missing
     pipeline = LattePipeline(
         tokenizer=T5Tokenizer.from_pretrained(args.trained / "text_encoder" / "tokenizer"),
         text_encoder=encoder,

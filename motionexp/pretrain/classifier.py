@@ -1,7 +1,7 @@
 """Train the attribute classifier that judges samples: ``python -m motionexp.pretrain.classifier``.
 
-It may abstain: mush (blends, heavy blur, noise) is rejected for every attribute; a frozen or a shuffled video, and
-a motion without a name, for motion alone.
+It may abstain: mush (blends, heavy blur, noise) is rejected for every attribute; a frozen or a shuffled
+video, and a motion without a name, for motion alone.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ATTRIBUTES = grammar.ATTRIBUTES | {"motion": grammar.NAMEABLE}
 
 
 def labels(scene: Scene) -> np.ndarray:
-    """Return the class of every attribute, in the order of ``ATTRIBUTES``; an unnamed motion is the reject class."""
+    """Return each attribute's class in the order of ``ATTRIBUTES``; an unnamed motion is the reject class."""
     row = []
     for name, values in ATTRIBUTES.items():
         value = scene.attributes[name]
@@ -31,7 +31,10 @@ def labels(scene: Scene) -> np.ndarray:
 
 def rejected(row: np.ndarray, *names: str) -> np.ndarray:
     """Return labels with the named attributes rejected."""
-    reject = [len(values) if name in names else label for (name, values), label in zip(ATTRIBUTES.items(), row)]
+    reject = [
+        len(values) if name in names else label
+        for (name, values), label in zip(ATTRIBUTES.items(), row, strict=False)
+    ]
     return np.array(reject)
 
 
@@ -44,7 +47,9 @@ def blurred(video: np.ndarray, sigma: float) -> np.ndarray:
     for shape in ((1, -1), (-1, 1)):
         padding = (radius, radius, 0, 0) if shape[0] == 1 else (0, 0, radius, radius)
         padded = nn.functional.pad(frames, padding, mode="reflect")
-        frames = nn.functional.conv2d(padded.flatten(0, 1)[:, None], weight.view(1, 1, *shape)).view_as(frames)
+        frames = nn.functional.conv2d(padded.flatten(0, 1)[:, None], weight.view(1, 1, *shape)).view_as(
+            frames
+        )
     return frames.permute(0, 2, 3, 1).round().clamp(0, 255).byte().numpy()
 
 
@@ -121,7 +126,10 @@ def main() -> None:
         rows = np.random.default_rng([4, step]).choice(single, args.batch)
         pixels, targets = batch(videos, rows, table, step)
         logits = in_bf16(model, pixels)
-        parts = [nn.functional.cross_entropy(logits[name].float(), targets[:, i]) for i, name in enumerate(ATTRIBUTES)]
+        parts = [
+            nn.functional.cross_entropy(logits[name].float(), targets[:, i])
+            for i, name in enumerate(ATTRIBUTES)
+        ]
         return torch.stack(parts).sum()
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.02)

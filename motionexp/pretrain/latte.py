@@ -1,7 +1,7 @@
 """Train the small Latte: ``python -m motionexp.pretrain.latte``, then assemble ``bundled/tiny_latte``.
 
-First single frames alone, which teach looks at a sixteenth of the cost; then videos, with some frames. The network
-predicts v (Salimans and Ho, 2022), which stays well scaled at both ends of the schedule.
+First single frames alone, which teach looks at a sixteenth of the cost; then videos, with some frames. The
+network predicts v (Salimans and Ho, 2022), which stays well scaled at both ends of the schedule.
 """
 
 import argparse
@@ -23,18 +23,36 @@ FRAMES = 16
 MAX_TOKENS = 24
 EMPTY_SHARE = 0.1
 SCHEDULER = {
-    "beta_start": 1e-4, "beta_end": 2e-2, "beta_schedule": "linear", "prediction_type": "v_prediction",
-    "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "leading",
+    "beta_start": 1e-4,
+    "beta_end": 2e-2,
+    "beta_schedule": "linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "timestep_spacing": "leading",
 }
 
 
 def build(caption_channels: int) -> LatteTransformer3DModel:
     """Return an untrained network: 4 spatial and 4 temporal blocks of width 192, 16 tokens a frame."""
     return LatteTransformer3DModel(
-        num_attention_heads=6, attention_head_dim=32, in_channels=4, out_channels=4, num_layers=4,
-        cross_attention_dim=192, attention_bias=True, sample_size=16, patch_size=4,
-        activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
-        norm_elementwise_affine=False, norm_eps=1e-6, caption_channels=caption_channels, video_length=FRAMES,
+        num_attention_heads=6,
+        attention_head_dim=32,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        cross_attention_dim=192,
+        attention_bias=True,
+        sample_size=16,
+        patch_size=4,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
+        caption_channels=caption_channels,
+        video_length=FRAMES,
     )
 
 
@@ -71,8 +89,8 @@ class Captions:
     """Embedded captions of all videos, as token ids to an embedding table of distinct captions.
 
     Attributes:
-        embeds: (N, L, D). lengths: (N,). empty: (L, D), the empty caption's embedding at every position, as the
-            stock pipeline crops it to the caption's length.
+        embeds: (N, L, D). lengths: (N,). empty: (L, D), the empty caption's embedding at every position;
+            the stock pipeline crops it to the caption's length.
     """
 
     embeds: Tensor
@@ -91,7 +109,7 @@ class Captions:
         return cls(embeds[:-1], tokens.attention_mask[:-1].sum(1), embeds[-1])
 
     def batch(self, rows: np.ndarray, empty: Tensor) -> tuple[Tensor, Tensor]:
-        """Return embeddings (B, L, D) and lengths (B,), with the empty caption where ``empty`` (B,) is true."""
+        """Return embeddings (B, L, D) and lengths (B,); the empty caption where ``empty`` (B,) is true."""
         lengths = self.lengths[rows]
         longest = int(lengths.max())
         embeds = torch.where(empty[:, None, None], self.empty, self.embeds[rows])
@@ -110,7 +128,12 @@ class Denoiser(nn.Module):
         padding = torch.arange(embeds.shape[1])[None] >= lengths[:, None]
         bias = (padding.to(noisy.dtype) * -10_000.0)[:, None].repeat_interleave(frames, 0)
         output: Tensor = self.network(
-            noisy, t, embeds, encoder_attention_mask=bias, enable_temporal_attentions=frames > 1, return_dict=False
+            noisy,
+            t,
+            embeds,
+            encoder_attention_mask=bias,
+            enable_temporal_attentions=frames > 1,
+            return_dict=False,
         )[0]
         return output
 
@@ -167,7 +190,10 @@ def main() -> None:
         # One t in each of B equal slices of the schedule: the loss varies less from step to step.
         t = ((torch.arange(len(rows)) + torch.rand(len(rows), generator=generator)) * 1000 / len(rows)).long()
         noise = torch.randn(clean.shape, generator=generator)
-        signal, sigma = alphas[t].sqrt()[:, None, None, None, None], (1 - alphas[t]).sqrt()[:, None, None, None, None]
+        signal, sigma = (
+            alphas[t].sqrt()[:, None, None, None, None],
+            (1 - alphas[t]).sqrt()[:, None, None, None, None],
+        )
         with sdpa_kernel(SDPBackend.MATH):
             output = in_bf16(
                 forward, (signal * clean + sigma * noise).bfloat16(), t, embeds.bfloat16(), lengths
@@ -175,8 +201,13 @@ def main() -> None:
         return (output.float() - (signal * noise - sigma * clean)).square().mean()
 
     averaged = train(
-        model, optimisers(model, args.rate), loss, Schedule(args.steps), args.output / "training",
-        ema=0.9995, seconds=args.seconds,
+        model,
+        optimisers(model, args.rate),
+        loss,
+        Schedule(args.steps),
+        args.output / "training",
+        ema=0.9995,
+        seconds=args.seconds,
     )
     averaged.copy_to(model)
     model.network.save_pretrained(args.output / "transformer")

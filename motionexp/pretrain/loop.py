@@ -1,6 +1,7 @@
 """One resumable training loop for every bundled model."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -64,6 +65,59 @@ def in_bf16(module: nn.Module, *args: Tensor, **kwargs: Any) -> Any:
     return functional_call(module, weights, args, kwargs)
 
 
+class _Run:
+    """Module, optimisers and average of one training, and its checkpoint."""
+
+    def __init__(
+        self, module: nn.Module, optimisers: Iterable[torch.optim.Optimizer], folder: Path, ema: float
+    ) -> None:
+        self.module, self.optimisers = module, list(optimisers)
+        self.averaged = Averaged(module, ema)
+        self.checkpoint = folder / "checkpoint.pt"
+        self.start = self._load() if self.checkpoint.exists() else 0
+        self.peaks = [
+            [group["lr"] / group.get("factor", 1.0) for group in optimiser.param_groups]
+            for optimiser in self.optimisers
+        ]
+
+    def _load(self) -> int:
+        state = torch.load(self.checkpoint, weights_only=True, mmap=True)
+        self.module.load_state_dict(state["module"])
+        for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(values)
+        self.averaged.values = {name: value.clone() for name, value in state["averaged"].items()}
+        print(f"going on from step {state['step']} ({self.checkpoint})", flush=True)
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint: whole, or the one before stays."""
+        state = {
+            "module": self.module.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "averaged": self.averaged.values,
+            "step": step,
+        }
+        partial = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def step(self, value: Tensor, step: int, factor: float) -> float:
+        """Take one step down the gradient of ``value`` at ``factor`` times the peak rates; return it."""
+        number = float(value.detach())
+        if not math.isfinite(number):
+            raise FloatingPointError(
+                f"the loss is {number} at step {step}; {self.checkpoint} holds the last good state"
+            )
+        value.backward()
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
+            for group, rate in zip(optimiser.param_groups, peak, strict=True):
+                group["lr"], group["factor"] = rate * factor, factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.averaged.update(self.module, step)
+        return number
+
+
 def train(
     module: nn.Module,
     optimisers: Iterable[torch.optim.Optimizer],
@@ -79,8 +133,8 @@ def train(
     Args:
         module: what is trained.
         optimisers: their groups' ``lr`` is the peak learning rate.
-        loss: computes the loss of a step; every random number in it must come from the step's index, so that a
-            resumed run sees what an uninterrupted one would.
+        loss: computes the loss of a step; its random numbers must come from the step's index, so that a
+            resumed run sees the same.
         schedule: learning rate and number of steps.
         folder: gets ``checkpoint.pt``, overwritten about once a minute, and ``log.jsonl``.
         ema: decay of the average of the parameters.
@@ -93,54 +147,27 @@ def train(
         FloatingPointError: the loss is not finite; the checkpoint before it is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimisers = list(optimisers)
-    averaged, start = Averaged(module, ema), 0
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, mmap=True)
-        module.load_state_dict(state["module"])
-        for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
-        averaged.values, start = {k: v.clone() for k, v in state["averaged"].items()}, state["step"]
-        print(f"going on from step {start} ({checkpoint})", flush=True)
-    peaks = [[group["lr"] / group.get("factor", 1.0) for group in optimiser.param_groups] for optimiser in optimisers]
+    run = _Run(module, optimisers, folder, ema)
     began = saved = time.monotonic()
     running = 0.0
-
-    def save(step: int) -> None:
-        state = {"module": module.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
-        partial = checkpoint.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state | {"averaged": averaged.values, "step": step}, partial)
-        partial.replace(checkpoint)
-
-    for step in range(start, schedule.steps):
-        factor = schedule.factor(step)
-        for optimiser, peak in zip(optimisers, peaks, strict=True):
-            for group, rate in zip(optimiser.param_groups, peak, strict=True):
-                group["lr"], group["factor"] = rate * factor, factor
-        value = loss(step)
-        value.backward()
-        number = float(value.detach())
-        if not torch.isfinite(value.detach()):
-            raise FloatingPointError(f"the loss is {number} at step {step}; {checkpoint} holds the last good state")
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        averaged.update(module, step)
-        running = number if step == start else 0.98 * running + 0.02 * number
+    for step in range(run.start, schedule.steps):
+        number = run.step(loss(step), step, schedule.factor(step))
+        running = number if step == run.start else 0.98 * running + 0.02 * number
         now = time.monotonic()
         if step % REPORT_EVERY == 0:
-            pace = (now - began) / (step - start + 1)
-            left = pace * (schedule.steps - step) / 60
-            print(f"step {step} loss {running:.5f} {pace:.3f} s/step, {left:.0f} min left", flush=True)
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "loss": running, "time": time.time()}) + "\n")
-        if now - saved > SAVE_SECONDS:
-            save(step + 1)
+            pace = (now - began) / (step - run.start + 1)
+            _report(folder, step, running, pace, pace * (schedule.steps - step))
+        stop = seconds is not None and now - began > seconds
+        if stop or now - saved > SAVE_SECONDS or step + 1 == schedule.steps:
+            run.save(step + 1)
             saved = now
-        if seconds is not None and now - began > seconds:
-            save(step + 1)
+        if stop:
             print(f"stopped at step {step + 1} of {schedule.steps} after {seconds:.0f} s", flush=True)
-            return averaged
-    save(schedule.steps)
-    return averaged
+            break
+    return run.averaged
+
+
+def _report(folder: Path, step: int, loss: float, pace: float, left: float) -> None:
+    print(f"step {step} loss {loss:.5f} {pace:.3f} s/step, {left / 60:.0f} min left", flush=True)
+    with (folder / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": step, "loss": loss, "time": time.time()}) + "\n")

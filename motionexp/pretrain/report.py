@@ -1,7 +1,7 @@
-"""Measure the bundled models against ground truth: ``make model-report``, or ``python -m motionexp.pretrain.report``.
+"""Measure the bundled models against ground truth: ``make model-report``.
 
-Captions and seeds are not used in training. The classifier that judges samples is judged first: on renders, on
-reconstructions, on blurred and noisy frames, and on videos that it has to reject.
+Captions and seeds are not used in training. The classifier that judges samples is judged first: on renders,
+on reconstructions, on blurred and noisy frames, and on videos that it has to reject.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from safetensors.torch import load_file
 
 from motionexp.backbones import Backbone, load_backbone
 from motionexp.config import BUNDLED
@@ -25,15 +26,19 @@ from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
+from motionexp.pretrain.cards import Facts, write_card
 from motionexp.pretrain.classifier import ATTRIBUTES, blurred, noised
+from motionexp.pretrain.videos import FOLDER
 from motionexp.sampling import SamplerSettings
 from motionexp.videos import contact_sheet, write_mp4, write_png
 
 Results = dict[str, dict[str, float]]
+CARD_COUNT = 256
+"""Samples below which a report is too small to be written into a card."""
 
 
 def scenes(part: str, count: int) -> list[Scene]:
-    """Return ``count`` scenes of a part: natural, held_out, poster or pairs; nameable motions, seeds of their own."""
+    """Return scenes of a part (natural, held_out, poster, pairs): nameable motions, seeds of their own."""
     contrast = "poster" if part == "poster" else "natural"
     objects = 2 if part == "pairs" else 1
     return [
@@ -51,8 +56,10 @@ def halves(video: np.ndarray) -> list[np.ndarray]:
     return [np.pad(half, pad, mode="reflect") for half in np.split(video, 2, axis=2)]
 
 
-def rates(classifier: AttributeClassifier, videos: Sequence[np.ndarray], truth: Sequence[Scene]) -> dict[str, float]:
-    """Return the share of videos of which each attribute is read right; an abstention is wrong, and counted."""
+def rates(
+    classifier: AttributeClassifier, videos: Sequence[np.ndarray], truth: Sequence[Scene]
+) -> dict[str, float]:
+    """Return the share of videos read right for each attribute; an abstention is wrong, and counted."""
     right = {name: 0 for name in ATTRIBUTES}
     abstained = 0
     for video, scene in zip(videos, truth, strict=True):
@@ -70,7 +77,7 @@ def reconstructed(backbone: Backbone, video: np.ndarray) -> np.ndarray:
 
 
 def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count: int) -> Results:
-    """Return the classifier's rates on renders and their degradations, and how often it rejects what it must."""
+    """Return the classifier's rates on renders, degraded renders, and what it must reject."""
     truth = scenes("natural", count) + scenes("poster", count // 4)
     videos = [render(scene) for scene in truth]
     rng = np.random.default_rng(0)
@@ -80,7 +87,9 @@ def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count:
         "blurred, sigma 1": lambda video: blurred(video, 1.0),
         "noisy, sigma 10": lambda video: noised(video, 10.0, rng),
     }
-    results = {name: rates(classifier, [change(v) for v in videos], truth) for name, change in changed.items()}
+    results = {
+        name: rates(classifier, [change(v) for v in videos], truth) for name, change in changed.items()
+    }
     ruins: dict[str, Callable[[int], np.ndarray]] = {
         "frozen": lambda i: np.repeat(videos[i][:1], 16, 0),
         "shuffled": lambda i: videos[i][rng.permutation(16)],
@@ -111,21 +120,30 @@ def judge_vae(backbone: Backbone, count: int) -> Results:
 
 
 def judge_samples(
-    backbone: Backbone, classifier: AttributeClassifier, counts: dict[str, int], settings: SampleSettings, folder: Path
+    backbone: Backbone,
+    classifier: AttributeClassifier,
+    counts: dict[str, int],
+    settings: SampleSettings,
+    folder: Path,
 ) -> Results:
-    """Sample captions of every part and return how often each attribute is right; writes a contact sheet a part."""
+    """Sample captions of every part; return how often each attribute is right, and write contact sheets."""
     results: Results = {}
     for part, count in counts.items():
         truth = scenes(part, count)
         wanted = [(Edit("caption", scene.caption), index) for index, scene in enumerate(truth)]
-        made = [each.frames for each in track(sample(backbone, None, wanted, settings), f"sampling {part}", count)]
+        made = [
+            each.frames for each in track(sample(backbone, None, wanted, settings), f"sampling {part}", count)
+        ]
         if part == "pairs":
             cut = [half for video in made for half in halves(video)]
             singles = [replace(scene, things=(thing,)) for scene in truth for thing in scene.things]
             results["samples, pairs (each object)"] = rates(classifier, cut, singles)
         else:
             results[f"samples, {part}"] = rates(classifier, made, truth)
-        write_png(folder / f"samples-{part}.png", np.concatenate([contact_sheet(video[::2], columns=8) for video in made[:16]]))
+        write_png(
+            folder / f"samples-{part}.png",
+            np.concatenate([contact_sheet(video[::2], columns=8) for video in made[:16]]),
+        )
         write_mp4(folder / f"samples-{part}.mp4", made[0], 8)
     return results
 
@@ -154,17 +172,74 @@ def show(results: Results, table: list[dict[str, float | str]]) -> None:
     for name, row in results.items():
         printed.add_row(name, *(f"{row[column]:.4g}" if column in row else "" for column in columns))
     console.print(printed)
-    predicted = Table("contrast", "factor", "energy", "log-SNR", "t", title="predicted: where each factor is set")
+    predicted = Table(
+        "contrast", "factor", "energy", "log-SNR", "t", title="predicted: where each factor is set"
+    )
     for line in table:
         predicted.add_row(*(value if isinstance(value, str) else f"{value:.4g}" for value in line.values()))
     console.print(predicted)
+
+
+def parameters(folder: Path) -> int:
+    """Count the numbers in all safetensors files below a folder."""
+    files = [load_file(path) for path in folder.rglob("*.safetensors")]
+    return sum(tensor.numel() for file in files for tensor in file.values())
+
+
+def write_cards(results: Results, sampler: SamplerSettings) -> None:
+    """Write the cards of ``bundled/tiny_latte`` and ``bundled/classifier`` from what was measured.
+
+    The trainings' logs have to lie in ``outputs/pretrain``; a card of a model trained elsewhere stays as it is.
+    """
+    of_model = {name: row for name, row in results.items() if name.startswith(("samples", "VAE,"))}
+    latte = Facts(
+        title="tiny_latte",
+        library="diffusers",
+        purpose="A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of the "
+        "bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks that predicts v.",
+        command="make pretrain",
+        data="videos and single frames of the bundled world's pretraining part",
+        samples=32,
+        seeds="weights from 0; scenes, noise and timesteps from each step's index",
+        steps=last_step(FOLDER / "latte" / "training"),
+        training=FOLDER / "latte" / "training",
+        parameters=parameters(BUNDLED / "tiny_latte"),
+        quality=of_model,
+        measured=f"Share of samples that the classifier reads as their caption says, at {sampler.steps} steps and "
+        f"guidance {sampler.guidance_scale:g}, on captions and seeds not used in training; an abstention counts "
+        "as wrong. `psnr` is the VAE's, in dB.",
+    )
+    classifier = Facts(
+        title="Attribute classifier",
+        library="motionexp",
+        purpose="Reads colour, surface, shape, background and motion of a video of the bundled world, or abstains.",
+        command="python -m motionexp.pretrain.classifier",
+        data="videos of the bundled world's pretraining part, a third of them ruined",
+        samples=36,
+        seeds="weights from 0; videos and their degradation from each step's index",
+        steps=last_step(FOLDER / "classifier" / "training"),
+        training=FOLDER / "classifier" / "training",
+        parameters=parameters(BUNDLED / "classifier"),
+        quality={name: row for name, row in results.items() if name not in of_model},
+        measured="Share of videos read right, and share rejected of those that have to be, on seeds not used in "
+        "training; an abstention counts as wrong.",
+    )
+    for folder, facts in (("tiny_latte", latte), ("classifier", classifier)):
+        write_card(BUNDLED / folder, facts)
+
+
+def last_step(training: Path) -> int:
+    """Return the last step in a training's log."""
+    return int(json.loads((training / "log.jsonl").read_text().splitlines()[-1])["step"])
 
 
 def main() -> None:
     """Measure, print, and write ``report.json`` and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled:tiny_latte")
-    parser.add_argument("--count", type=int, default=256, help="natural samples; other parts have half as many")
+    parser.add_argument(
+        "--count", type=int, default=256, help="natural samples; other parts have half as many"
+    )
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--precision", default="auto")
@@ -175,11 +250,20 @@ def main() -> None:
     classifier = AttributeClassifier.load(BUNDLED / "classifier")
     settings = SampleSettings(SamplerSettings(steps=args.steps, guidance_scale=args.guidance))
     counts = {"natural": args.count} | {part: args.count // 2 for part in ("held_out", "poster", "pairs")}
-    results = judge_classifier(backbone, classifier, args.count) | judge_vae(backbone, max(args.count // 8, 1))
+    results = judge_classifier(backbone, classifier, args.count) | judge_vae(
+        backbone, max(args.count // 8, 1)
+    )
     results |= judge_samples(backbone, classifier, counts, settings, args.output)
     table = energy_table(backbone)
     show(results, table)
-    (args.output / "report.json").write_text(json.dumps({"results": results, "energies": table}, indent=1) + "\n")
+    trained_here = all(
+        (FOLDER / name / "training" / "log.jsonl").exists() for name in ("latte", "classifier")
+    )
+    if args.model == "bundled:tiny_latte" and args.count >= CARD_COUNT and trained_here:
+        write_cards(results, settings.sampler)
+    (args.output / "report.json").write_text(
+        json.dumps({"results": results, "energies": table}, indent=1) + "\n"
+    )
     print(f"pictures and report.json in {args.output}")
 
 

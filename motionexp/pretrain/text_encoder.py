@@ -29,8 +29,16 @@ def build(words: int) -> T5EncoderModel:
     """Return an untrained encoder for a vocabulary of ``words`` tokens."""
     return T5EncoderModel(
         T5Config(
-            vocab_size=words, d_model=96, d_kv=24, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
-            feed_forward_proj="gated-gelu", relative_attention_num_buckets=16, relative_attention_max_distance=32,
+            vocab_size=words,
+            d_model=96,
+            d_kv=24,
+            d_ff=256,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            relative_attention_num_buckets=16,
+            relative_attention_max_distance=32,
         )
     )
 

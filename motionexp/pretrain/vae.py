@@ -1,7 +1,7 @@
 """Train the small VAE: ``python -m motionexp.pretrain.vae``. Saved as diffusers' ``AutoencoderKL``.
 
-The world's energies are chosen in pixels, and a VAE left to itself whitens them: faint ground patterns come out as
-loud as objects. So each patch of its latents is asked to keep the pixels' distances between two frames.
+The world's energies are chosen in pixels, and a VAE left to itself whitens them: faint ground patterns come
+out as loud as objects. So each patch of its latents is asked to keep the pixels' distances between frames.
 """
 
 import argparse
@@ -41,14 +41,18 @@ def pixels(frames: np.ndarray) -> Tensor:
 
 def patch_energy(difference: Tensor, patch: int) -> Tensor:
     """Return the sum of squares in every ``patch`` x ``patch`` square of (N, C, H, W)."""
-    return nn.functional.avg_pool2d(difference.square().sum(1, keepdim=True), patch, stride=patch // 2) * patch**2
+    return (
+        nn.functional.avg_pool2d(difference.square().sum(1, keepdim=True), patch, stride=patch // 2)
+        * patch**2
+    )
 
 
 def isometry(first: Tensor, second: Tensor, floor: float = 0.3) -> Tensor:
     """Return how far distances in latents are from distances in pixels: mean squared log ratio over patches.
 
     Args:
-        first: pixels (N, 3, H, W). second: latents (N, C, H/4, W/4); each is compared with its batch neighbour.
+        first: pixels (N, 3, H, W); each is compared with its neighbour in the batch.
+        second: latents (N, C, H/4, W/4).
         floor: energy, in squared units of [-1, 1], below which a difference is not looked at closely.
     """
     pixel = patch_energy(first - first.roll(1, 0), PATCH)
@@ -94,7 +98,9 @@ def main() -> None:
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([1, step])
-        frames = videos.frames(rng.integers(len(videos) - 500, size=args.batch), rng.integers(16, size=args.batch))
+        frames = videos.frames(
+            rng.integers(len(videos) - 500, size=args.batch), rng.integers(16, size=args.batch)
+        )
         generator = torch.Generator().manual_seed(step)
         values = pixels(frames)
         output, mean, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
@@ -103,7 +109,9 @@ def main() -> None:
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = Schedule(args.steps, decay=0.5)
-    averaged = train(vae, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds)
+    averaged = train(
+        vae, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds
+    )
     averaged.copy_to(vae)
     held_out = np.arange(len(videos) - 256, len(videos))
     frames = videos.frames(held_out, held_out % 16)

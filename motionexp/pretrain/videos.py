@@ -1,4 +1,4 @@
-"""The pretraining part of the bundled world, rendered once to disk: ``python -m motionexp.pretrain.videos``."""
+"""The pretraining videos, rendered once to disk: ``python -m motionexp.pretrain.videos``."""
 
 import argparse
 import os

@@ -1,7 +1,8 @@
 """Energies of the bundled world's factors, and where an ideal observer says that each is set.
 
 Two noisy videos that differ by D are told apart with d' = sqrt(SNR) |D|; d' = 2 (84% right) is reached at
-SNR = 4 / |D|^2. So a factor's energy |D|^2 predicts the log-SNR, and by a schedule the timestep, where it is set.
+SNR = 4 / |D|^2. So a factor's energy |D|^2 predicts the log-SNR, and by a schedule the timestep, at which it
+is set.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ FACTORS = (*grammar.ATTRIBUTES, "motion", "nuisances")
 
 @dataclass(frozen=True)
 class Energy:
-    """Of one factor: median energy over pairs that differ in it alone, and the log-SNR where it is told apart."""
+    """One factor's median energy over pairs that differ in it alone, and where it is told apart."""
 
     contrast: str
     factor: str
@@ -57,7 +58,7 @@ def energies(encode: Callable[[np.ndarray], np.ndarray] = in_pixels, count: int 
     """Measure the energy of every factor in both contrasts.
 
     Args:
-        encode: maps frames (F, 64, 64, 3) uint8 to the numbers that the noise is added to (pixels or latents).
+        encode: maps frames (F, 64, 64, 3) uint8 to what the noise is added to (pixels or latents).
         count: pairs a factor.
     """
     rows = []

@@ -95,7 +95,14 @@ def caption(things: list[dict[str, str]], background: str, contrast: str, *, sti
 
 def vocabulary() -> list[str]:
     """Return every word that a caption of this world can hold, sorted."""
-    phrases = [*OBJECT_PHRASES.values(), *CAMERA_PHRASES.values(), UNNAMED_PHRASE, "a poster of", "an", "and on"]
+    phrases = [
+        *OBJECT_PHRASES.values(),
+        *CAMERA_PHRASES.values(),
+        UNNAMED_PHRASE,
+        "a poster of",
+        "an",
+        "and on",
+    ]
     words = {word for phrase in phrases for word in phrase.split()}
     return sorted(words.union(*ATTRIBUTES.values()))
 
@@ -107,5 +114,5 @@ def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
 
 
 def is_visible(shape: str, surface: str, motion: str) -> bool:
-    """Tell whether the motion can be seen at all: a circle without stripes or checks does not visibly spin."""
+    """Tell whether the motion can be seen well: of a circle's spinning, only its surface shows."""
     return motion != "spin" or shape != "circle"

@@ -1,6 +1,6 @@
 """Paths of objects and of the camera: where a thing is, how large and how turned, frame by frame.
 
-Lengths are in pixels of a 64 x 64 frame, x to the right and y downwards; angles in radians, clockwise as seen.
+Lengths are in pixels of a 64 x 64 frame, x to the right and y downwards; angles in radians, clockwise.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Pixels of the bundled world: deterministic, anti-aliased, numpy alone.
 
-Values are RGB in [-1, 1] until the last step. Luminance is the mean of the three channels; a hue is a direction
-in the plane orthogonal to it, so colours of one chroma have equal luminance.
+Values are RGB in [-1, 1] until the last step. Luminance is the mean of the three channels; a hue is a
+direction in the plane orthogonal to it, so colours of one chroma have equal luminance.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ FRAMES = 16
 
 @dataclass(frozen=True)
 class Contrast:
-    """Amplitudes of one contrast, in units of [-1, 1]: chosen so that each factor's energy is what is wanted."""
+    """Amplitudes of one contrast, in units of [-1, 1], chosen for the energies they give."""
 
     ground: float
     thing: float
@@ -96,7 +96,9 @@ def _background(scene: Scene, pan: Array, zoom: Array) -> Array:
     return luminance[..., None] + contrast.tint * _TINT[scene.background]
 
 
-def _draw_thing(video: Array, scene: Scene, thing: Thing, index: int, select: Array, frames: int, period: int) -> None:
+def _draw_thing(
+    video: Array, scene: Scene, thing: Thing, index: int, select: Array, frames: int, period: int
+) -> None:
     """Paint one object over ``video`` (K, 64, 64, 3) in place."""
     contrast = CONTRAST[scene.contrast]
     truth = scene.truth(frames, period, index)

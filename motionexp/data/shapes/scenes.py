@@ -1,4 +1,4 @@
-"""A scene: everything that determines a video of the bundled world, drawn from a seed, and its ground truth."""
+"""A scene: all that determines a video of the bundled world, drawn from a seed, and its ground truth."""
 
 import hashlib
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Nuisances:
-    """What no caption says: the ground's phase and orientation, distractors (x, y, radius, luminance), light."""
+    """What no caption says: the ground's phase and orientation, distractors (x, y, radius, sign), light."""
 
     phase: tuple[float, float]
     orientation: float
@@ -109,7 +109,12 @@ def draw_nuisances(rng: np.random.Generator) -> Nuisances:
     """Draw the uncaptioned part of a scene."""
     count = int(rng.integers(2, 4))
     blobs = tuple(
-        (float(rng.uniform(4, 60)), float(rng.uniform(4, 60)), float(rng.uniform(3, 5)), float(rng.choice([-1, 1])))
+        (
+            float(rng.uniform(4, 60)),
+            float(rng.uniform(4, 60)),
+            float(rng.uniform(3, 5)),
+            float(rng.choice([-1, 1])),
+        )
         for _ in range(count)
     )
     return Nuisances(
@@ -136,7 +141,7 @@ def _draw_motion(rng: np.random.Generator, shape: str, surface: str, choices: tu
 
 
 def draw_thing(rng: np.random.Generator, looks: dict[str, str], motion: str, side: int = 0) -> Thing:
-    """Draw one object's uncaptioned part. ``side`` is 0 for a lone object, -1 or 1 for the halves of a pair."""
+    """Draw one object's uncaptioned part; ``side`` is 0 for a lone one, -1 or 1 for those of a pair."""
     radius = RADIUS if side == 0 else PAIR_RADIUS
     centre = np.array([CENTRE + 15 * side, CENTRE]) + rng.uniform(-3, 3, size=2)
     return Thing(
@@ -187,7 +192,7 @@ def draw(
 
 
 def pretraining_scene(index: int) -> Scene:
-    """Return scene ``index`` of the endless pretraining part: a fifth posters, a tenth pairs, a fifth unnamed."""
+    """Return a scene of the endless pretraining part: a fifth posters, a tenth pairs, a fifth unnamed."""
     rng = seeded("pretraining", index)
     contrast = "poster" if rng.random() < 0.2 else "natural"
     objects = 2 if rng.random() < 0.1 else 1
@@ -199,4 +204,6 @@ def edited(scene: Scene, changes: dict[str, str]) -> Scene:
     """Return the scene with captioned attributes of its first object or its background replaced."""
     background = changes.get("background", scene.background)
     looks: dict[str, Any] = {key: value for key, value in changes.items() if key != "background"}
-    return replace(scene, things=(replace(scene.things[0], **looks), *scene.things[1:]), background=background)
+    return replace(
+        scene, things=(replace(scene.things[0], **looks), *scene.things[1:]), background=background
+    )

@@ -56,7 +56,9 @@ def _edited(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
     """Replace each attribute that ``kind`` changes by another value, within what pretraining shows."""
     while True:
         changes = {
-            name: str(rng.choice([value for value in grammar.ATTRIBUTES[name] if value != scene.attributes[name]]))
+            name: str(
+                rng.choice([value for value in grammar.ATTRIBUTES[name] if value != scene.attributes[name]])
+            )
             for name in EDIT_CHANGES[kind]
         }
         result = edited(scene, changes)
@@ -117,7 +119,9 @@ def nearest_nameable(scene: Scene, frames: int = 16) -> str:
 def nearest_nameable_caption(reference: Reference, edit: Edit) -> str:
     """Return the edit's caption with the motion named as well as the bundled world's words can name it."""
     if not isinstance(reference.truth, Scene):
-        raise InputError(f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by")
+        raise InputError(
+            f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by"
+        )
     if reference.truth.attributes["motion"] in grammar.NAMEABLE:
         return edit.caption
     phrase = grammar.OBJECT_PHRASES[nearest_nameable(reference.truth, len(reference.frames))]
@@ -148,14 +152,14 @@ class ShapesReferences:
         return [entry.name for entry in entries(self.split)]
 
     def read(self, name: str, frames: int = 16, height: int = SIZE, width: int = SIZE) -> Reference:
-        """Render one reference. A 17-frame one begins with the 16-frame one, for VAEs that want 4k + 1 frames."""
+        """Render one reference. 17 frames begin with the 16, for VAEs that want 4k + 1 frames."""
         if (height, width) != (SIZE, SIZE):
-            raise InputError(f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels")
+            raise InputError(
+                f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels"
+            )
         found = [entry for entry in entries(self.split) if entry.name == name]
         if not found:
-            raise InputError(
-                f"reference {name!r}: the {self.split} split has no such reference; it has {', '.join(self.names())}"
-            )
+            raise InputError(f"reference {name!r}: the {self.split} split has {', '.join(self.names())}")
         entry = found[0]
         motion = entry.scene.attributes["motion"]
         strata = {"contrast": entry.scene.contrast, "motion": grammar.motion_stratum(motion)}
