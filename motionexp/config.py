@@ -204,8 +204,10 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and not _adapter_file(cfg.adapter).is_file():
         yield f"adapter={cfg.adapter}: no adapter.safetensors there; name a finished cell's adapter/ folder"
-    problem = _unwritable(Path(cfg.output).expanduser())
-    if problem:
+    problem = _unwritable(Path(cfg.output))
+    if cfg.output.startswith("~"):
+        yield f"output={cfg.output}: the shell has left the ~; write the folder's name in full"
+    elif problem:
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 

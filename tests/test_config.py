@@ -158,6 +158,7 @@ def test_a_number_given_by_hand_wins(base):
         ("start=1", "start= describes a clip of your own"),
         ("adapter=missing", "adapter=missing: no adapter.safetensors there"),
         ("output=/proc/x", "output=/proc/x: cannot write in /proc"),
+        ("output=~/x", "output=~/x: the shell has left the ~"),
         (f"output={__file__}/x", "Not a directory"),
         ("model.path=/missing", "/missing has no model_index.json"),
         ("model=nope", "model=nope: one of latte, tiny_latte"),
