@@ -238,13 +238,12 @@ def ddim_step(
         x0 = x0.clamp(-schedule.clip_sample_range, schedule.clip_sample_range)
     here, there = schedule.alpha_bar(t), schedule.alpha_bar(t_prev)
     variance = eta**2 * (1 - there) / (1 - here) * (1 - here / there) if eta > 0 else torch.zeros(())
-    # Rounding can leave a difference of equal numbers below zero, whose root would be NaN.
-    direction = (1 - there - variance).clamp(min=0).sqrt() * schedule.to_epsilon(x_t, output, t)
+    direction = (1 - there - variance).sqrt() * schedule.to_epsilon(x_t, output, t)
     x_prev = there.sqrt() * x0 + direction
     if eta > 0:
         if noise is None:
             raise ValueError("ddim_step with eta > 0 needs noise")
-        x_prev = x_prev + variance.clamp(min=0).sqrt() * noise
+        x_prev = x_prev + variance.sqrt() * noise
     return x_prev
 
 
