@@ -48,18 +48,6 @@ def attention_projections(network: LatteTransformer3DModel, kind: ProjectionKind
     }
 
 
-def network_on_meta(
-    path: str | Path, *, revision: str | None = None, local_files_only: bool = False
-) -> LatteTransformer3DModel:
-    """The network without its weights, to count parameters: takes a second and no memory.
-
-    Raises InputError as `LatteBackbone.from_pretrained` does.
-    """
-    folder = find_folder(path, revision, local_files_only)
-    with torch.device("meta"):
-        return LatteTransformer3DModel.from_config(read_json(folder / "transformer" / "config.json"))
-
-
 def caption_problems(
     path: str | Path, captions: Sequence[str], *, revision: str | None = None, local_files_only: bool = False
 ) -> list[str]:

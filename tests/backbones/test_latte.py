@@ -13,7 +13,6 @@ from motionexp.backbones.latte import (
     LatteBackbone,
     attention_projections,
     caption_problems,
-    network_on_meta,
 )
 from motionexp.config import InputError
 from tests.tiny_models import save_tiny_pipeline
@@ -224,13 +223,6 @@ def test_latte_1_has_its_published_size() -> None:
     assert len(layers) == 56
     rank_4 = sum(4 * (layer.in_features + layer.out_features) for layer in layers)
     assert rank_4 == 516_096
-
-
-def test_a_network_is_counted_without_its_weights(folder: Path, backbone: LatteBackbone) -> None:
-    network = network_on_meta(folder)
-    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    assert all(parameter.is_meta for parameter in network.parameters())
-    assert shapes == {name: parameter.shape for name, parameter in backbone.network.named_parameters()}
 
 
 def test_latent_shapes(backbone: LatteBackbone) -> None:
