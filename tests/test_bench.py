@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from test_jobs import Squares
+from tiny_models import FRAMES, SIZE, tiny_backbone
+
+from motionexp.evaluation import Scorer
+from motionexp.report import bench
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return tiny_backbone(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def reference():
+    return Squares().read("one", FRAMES, SIZE, SIZE)
+
+
+def test_training_is_timed_step_by_step_against_the_bare_step(backbone, reference, monkeypatch):
+    monkeypatch.setattr(bench, "TRAINING_STEPS", 4)
+    times = {
+        metric: value for metric, on, value in bench.training_times(backbone, reference, 2) if on == "batch 2"
+    }
+    assert times["training_step_ratio"] == pytest.approx(
+        times["training_step_seconds"] / times["bare_training_step_seconds"]
+    )
+    assert all(np.isfinite(value) and value > 0 for value in times.values())
+    # The model is as it was: nothing is attached to it.
+    bench.training_times(backbone, reference, 1)
+
+
+def test_sampling_and_metrics_are_timed_a_step_and_a_video(backbone, reference):
+    ((metric, on, seconds),) = bench.sampling_times(backbone, reference, 4)
+    assert (metric, on) == ("sampling_step_seconds", "batch 4")
+    assert 0 < seconds < 10
+    scorer, larger = Scorer(["flow_similarity"]), Squares().read("one", FRAMES, 32, 32)
+    assert [each[:2] for each in bench.metric_times(scorer, larger)] == [
+        ("metric_seconds", "flow_similarity")
+    ]
