@@ -83,7 +83,7 @@ def check_size(backbone: Backbone, cfg: JobConfig) -> None:
     made = f"{backbone.frames} x {backbone.height} x {backbone.width}"
     if said != made:
         raise InputError(
-            f"model={cfg.model.name}: its settings say {said} (frames, height, width), its weights make {made}:"
+            f"model={cfg.model.name}: its settings say {said} (frames, height, width), its weights {made}:"
             " set model.frames, model.height and model.width"
         )
 

@@ -32,11 +32,10 @@ def plan(cfg: JobConfig) -> None:
     job = Job(cfg, console)
     trained = trainable_parameters(job)
     forward = forward_seconds(job.backbone)
-    table = Table(
-        title=f"{cfg.model.name}, τ = {job.tau:g}, {job.precision} on {job.device}", title_justify="left"
-    )
+    console.print(f"{cfg.model.name}, τ = {job.tau:g}, {job.precision} on {job.device}", markup=False)
+    table = Table()
     for heading in ("reference", "cell", "state", "training steps", "samples", "time", "disk"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     total_time, total_disk = 0.0, 0
     for reference in job.references:
         cell, missing = job.cell(reference), job.missing(reference)

@@ -16,17 +16,17 @@ from motionexp.jobs.scoring import Wanted
 from motionexp.results import Row
 from motionexp.videos import side_by_side, write_mp4
 
-# Of each metric the value that the tables show, with a heading of one or two short words.
+# Values that the summary shows, each with its heading and what is subtracted from it.
 SHOWN = {
-    "text_alignment": "text",
-    "frame_consistency_consecutive": "consistency",
-    "pick_score": "pick",
-    "velocity_similarity": "motion",
-    "flow_similarity": "flow",
-    "replaced_attributes_shown": "leakage: replaced",
-    "nuisance_ground": "leakage: ground",
-    "appearance_leakage": "leakage: CLIP",
-    "attribute_accuracy": "attributes",
+    "text_alignment": ("text", ""),
+    "frame_consistency_consecutive": ("consistency", ""),
+    "pick_score": ("pick", ""),
+    "velocity_similarity": ("motion", ""),
+    "flow_similarity": ("flow", ""),
+    "attribute_accuracy": ("attributes", ""),
+    "replaced_attributes": ("replaced looks", ""),
+    "nuisance_similarity": ("leakage: ground", "nuisance_chance"),
+    "appearance_leakage": ("leakage: CLIP", ""),
 }
 LONGEST_CAPTION = 60
 MOST_PATHS = 8
@@ -39,14 +39,15 @@ def print_summary(
     metrics = [name for name in SHOWN if any(row.metric == name for row in rows)]
     references = {row.reference for row in rows}
     alone = len(references) == 1
-    table = Table(title=_title(rows, references), title_justify="left")
-    for heading in ("edit", *(["caption"] if alone else []), *(SHOWN[name] for name in metrics), "n"):
+    table = Table()
+    for heading in ("edit", *(["caption"] if alone else []), *(SHOWN[name][0] for name in metrics), "n"):
         table.add_column(heading, justify="left" if heading in ("edit", "caption") else "right")
     for (kind, caption), own in _by_edit(rows, alone).items():
         samples = {(row.reference, row.edit_caption, row.seed) for row in own}
         captions = [caption] if alone else []
         means = (_mean(own, name) for name in metrics)
         table.add_row(*map(escape, (kind, *captions)), *means, str(len(samples)))
+    console.print(_title(rows, references), markup=False, highlight=False)
     console.print(table)
     for label, paths in (("rows and media", folders), ("side by side", grids)):
         for path in paths[:MOST_PATHS]:
@@ -74,8 +75,10 @@ def _by_edit(rows: Sequence[Row], alone: bool) -> dict[tuple[str, str], list[Row
 
 
 def _mean(rows: Sequence[Row], metric: str) -> str:
-    values = [row.value for row in rows if row.metric == metric and not math.isnan(row.value)]
-    return f"{np.mean(values):.2f}" if values else "–"
+    minus = {row.sample_id: row.value for row in rows if row.metric == SHOWN[metric][1]}
+    values = [row.value - minus.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
+    values = [value for value in values if not math.isnan(value)]
+    return f"{np.mean(values) + 0.0:.2f}" if values else "–"
 
 
 def write_grid(
