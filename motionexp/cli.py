@@ -175,6 +175,10 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[l
         names = sorted(each.stem for each in EXPERIMENTS.glob("*.yaml"))
         raise InputError(f"experiment={name}: one of {', '.join(names)}")
     layout = read_layout(path)
+    if not layout.sweep:
+        raise InputError(
+            f"experiment={name}: it is no sweep; the first line of {path} says what makes its rows"
+        )
     sweeps = [[*shlex.split(line), *overrides] for line in layout.sweep]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return layout, sweeps, [cfg for sweep in sweeps for cfg in check_sweep(sweep)]

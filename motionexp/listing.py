@@ -11,6 +11,7 @@ from hydra.utils import get_object
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options
 from motionexp.config import InputError, JobConfig, ModelConfig, select_references, vocabulary
 from motionexp.data.base import References
+from motionexp.layouts import read_layout
 
 USAGE = """\
 Carry the motion of one video over to new captions.
@@ -44,9 +45,8 @@ def help_text() -> str:
             (f"{group}={option}", first_comment(CONF / group / f"{option}.yaml")) for option in options(group)
         ]
         parts.append(_section(settings.pop(group).metadata["help"], lines))
-    experiments = [
-        (f"experiment={path.stem}", first_comment(path)) for path in sorted(EXPERIMENTS.glob("*.yaml"))
-    ]
+    files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
+    experiments = [(f"experiment={path.stem}", first_comment(path)) for path in files]
     parts.append(_section("sweeps with their tables", experiments))
     lines = [(f"{name}={_default(each)}", each.metadata["help"]) for name, each in settings.items()]
     parts.append(_section("settings, with their defaults", lines))

@@ -14,9 +14,12 @@ import motionexp
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config import InputError, JobConfig, ModelConfig
+from motionexp.layouts import read_layout
 from motionexp.videos import write_mp4
 
 ROOT = Path(__file__).parents[1]
+
+SWEEPS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +185,7 @@ def test_help_names_every_choice_with_a_line(capsys):
         line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()
     }
     wanted = [f"{group}={option}" for group in GROUPS for option in options(group)]
-    wanted += [f"experiment={path.stem}" for path in EXPERIMENTS.glob("*.yaml")]
+    wanted += [f"experiment={path.stem}" for path in SWEEPS]
     for choice in wanted:
         assert shown[choice], choice
     explained = {choice.split("=")[0] for choice, line in shown.items() if line}
@@ -228,11 +231,15 @@ def test_an_experiment_that_is_not_there(capsys):
     assert "demo" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_experiment_composes(path, base):
+def test_an_experiment_without_a_sweep_says_so(capsys):
+    assert run(["experiment=bench"]) == 2
+    assert "it is no sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_composes(path, base):
     layout, sweeps, jobs = experiment_jobs(path.stem, base)
-    assert len(sweeps) == len(layout.sweep) > 0
-    assert jobs
+    assert len(sweeps) == len(layout.sweep)
     # What the layout calls the window is what a job without tau= runs.
     assert jobs[0].model.default_tau in {cfg.tau for cfg in jobs}
 
