@@ -124,19 +124,16 @@ class _Clip:
         self.stream = container.streams.best("video")
         if self.stream is None:
             raise InputError(f"{path}: holds no video")
-        self.stream.codec_context.options = {"err_detect": "explode"}
         self.count, self.end = 0, Fraction(0)
 
     def __iter__(self) -> Iterator[_Shown]:
         frames = self.container.decode(self.stream)
-        rate = self.stream.average_rate
-        origin, begin, gap = None, Fraction(0), 1 / rate if rate else Fraction(0)
+        origin = None
         while (frame := self._next(frames)) is not None:
             time = frame.pts * frame.time_base
             origin = time if origin is None else origin
-            gap = time - origin - begin or gap
             begin = time - origin
-            self.count, self.end = self.count + 1, begin + (frame.duration * frame.time_base or gap)
+            self.count, self.end = self.count + 1, begin + (frame.duration or 1) * frame.time_base
             yield _Shown(frame, begin, self.end)
 
     def _next(self, frames: Iterator[Any]) -> Any:
@@ -148,7 +145,7 @@ class _Clip:
                 f" or cut short; copy it again"
             ) from error
         if frame is not None and frame.is_corrupt:
-            raise InputError(f"{self.path}: frame {self.count} is damaged; copy the file again")
+            raise InputError(f"{self.path}: frame {self.count} is damaged: copy the file again")
         if frame is not None and frame.pts is None:
             raise InputError(f"{self.path}: its frames have no times; store it as mp4 or webm")
         return frame
@@ -163,15 +160,15 @@ class _Clip:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Clip]:
-    # FFmpeg gets the open file, not its name: a name can be read as an address or a pattern, and a playlist
-    # cannot make it open others.
+    # FFmpeg gets the open file, for a name can be read as an address or a pattern, and may open no other, for a
+    # playlist could name files elsewhere.
     try:
         file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
         try:
-            container = av.open(file, "r")
+            container = av.open(file, "r", options={"protocol_whitelist": "data"})
         except (av.FFmpegError, OSError) as error:
             raise InputError(
                 f"{path}: no video that can be read, or one cut short ({error.strerror})"
