@@ -160,8 +160,8 @@ class _Clip:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Clip]:
-    # FFmpeg gets the open file, for a name can be read as an address or a pattern, and may open no other, for a
-    # playlist could name files elsewhere.
+    # FFmpeg gets the open file, for a name can be read as an address or a pattern; and it may open no other,
+    # for a playlist could name files elsewhere.
     try:
         file = path.open("rb")
     except OSError as error:
