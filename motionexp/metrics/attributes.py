@@ -86,7 +86,7 @@ class AttributeClassifier(nn.Module):
     def forward(self, video: Tensor) -> dict[str, Tensor]:
         """Map (B, F, 64, 64, 3) uint8, F >= 2, to {attribute: (B, values + 1) logits}, reject class last."""
         batch, frames = video.shape[:2]
-        pixels = video.permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+        pixels = (video.permute(0, 1, 4, 2, 3).float() / 127.5 - 1).to(next(self.parameters()).dtype)
         looks = self.looks(pixels.flatten(0, 1)).flatten(2)
         pooled = torch.cat([looks.mean(2), looks.amax(2)], 1).unflatten(0, (batch, frames)).mean(1)
         grey = pixels.mean(2)

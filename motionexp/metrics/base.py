@@ -13,10 +13,8 @@ from torchmetrics import Metric
 from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.scenes import Scene, edited
-from motionexp.metrics.features import CaptionFeatures, FrameFeatures
 
 ABSTAINED = float("nan")
-NO_FRAME_FEATURES, NO_CAPTION_FEATURES = FrameFeatures(), CaptionFeatures()
 Need = Literal["clip", "scorer", "classifier", "truth"]
 
 
@@ -37,6 +35,33 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class FrameFeatures:
+    """Of one video's F frames, each row of unit length.
+
+    Attributes:
+        clip: (F, D) or None. scorer: (F, E) or None.
+    """
+
+    clip: Tensor | None = None
+    scorer: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CaptionFeatures:
+    """Of one caption, of unit length, with the temperature that each model learned.
+
+    Attributes:
+        clip: (D,) or None. scorer: (E,) or None.
+        clip_scale: exp(logit scale), by which cosines with `clip` are multiplied. scorer_scale: likewise.
+    """
+
+    clip: Tensor | None = None
+    scorer: Tensor | None = None
+    clip_scale: float = 1.0
+    scorer_scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Predictions:
     """A classifier's reading of one video.
 
@@ -47,6 +72,9 @@ class Predictions:
 
     labels: Mapping[str, str | None]
     confidence: Mapping[str, float]
+
+
+NO_FRAME_FEATURES, NO_CAPTION_FEATURES = FrameFeatures(), CaptionFeatures()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ score reads that from the model, never from its config (whose value is only wher
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,11 +12,13 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.config import BUNDLED, InputError
+from motionexp.metrics.base import CaptionFeatures, FrameFeatures
 
 FRAMES_AT_ONCE = 64
 
@@ -72,7 +73,7 @@ class OpenClip:
                 source, tag, device=device, force_quick_gelu=quick_gelu, require_pretrained=True
             )
             tokenizer = open_clip.get_tokenizer(source)
-        except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"clip={name}: open_clip cannot load it: {error}") from error
         return cls(model.float().eval(), preprocess, tokenizer)
 
@@ -139,7 +140,7 @@ class PreferenceScorer:
                 name, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             loaded = CLIPProcessor.from_pretrained(processor or name)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"scorer={name}: transformers cannot load it: {error}") from error
         wrong = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         if wrong:
@@ -164,33 +165,6 @@ class PreferenceScorer:
         _check_uncut(captions, tokens["attention_mask"].sum(1) > length, length)
         features = self.model.get_text_features(**tokens.to(self.device)).pooler_output
         return normalize(features, dim=-1).cpu()
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """Of one video's F frames, each row of unit length.
-
-    Attributes:
-        clip: (F, D) or None. scorer: (F, E) or None.
-    """
-
-    clip: Tensor | None = None
-    scorer: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class CaptionFeatures:
-    """Of one caption, of unit length, with the temperature that each model learned.
-
-    Attributes:
-        clip: (D,) or None. scorer: (E,) or None.
-        clip_scale: exp(logit scale), by which cosines with `clip` are multiplied. scorer_scale: likewise.
-    """
-
-    clip: Tensor | None = None
-    scorer: Tensor | None = None
-    clip_scale: float = 1.0
-    scorer_scale: float = 1.0
 
 
 class FeaturePass:

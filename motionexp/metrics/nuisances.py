@@ -1,7 +1,9 @@
 """Does the sample keep of the reference what no caption says?
 
-Each nuisance is compared with renders of the scene that the edit describes: once with the reference's own
-nuisances, as if all of them had leaked, and with those of other references, which is the level of chance.
+A sample is compared with renders of the scene that the edit describes: once with the reference's own
+nuisances, as if all of them had leaked, and with those of other references, which is the level of chance. A
+sample may have kept the reference's looks as well, so each render comes with the edit's looks and with the
+reference's, and the nearer one counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
+import cv2
 import numpy as np
 
 from motionexp.data.shapes.render import render
@@ -49,25 +52,27 @@ def with_nuisances_of(scene: Scene, other: Scene) -> Scene:
 
 
 def bare_ground(scene: Scene, frames: int) -> np.ndarray:
-    """Render the scene without its objects: (F, 64, 64, 3) uint8, seen by the scene's camera."""
+    """Render the scene without its objects: (F, 64, 64, 3) uint8, F = 1 for a camera at rest."""
+    truth = scene.truth(frames)
+    at_rest = not (np.ptp(truth.pan) or np.ptp(truth.zoom))
     away = replace(scene.things[0], centre=(-1e4, -1e4))
-    return render(replace(scene, things=(away,)), frames)
+    return render(replace(scene, things=(away,)), frames, select=[0] if at_rest else None)
 
 
-def ground_similarity(frames: np.ndarray, uncovered: np.ndarray, ground: np.ndarray) -> float:
-    """Return the correlation of the luminances of a video and of a ground, where no object covers the ground.
+def ground_similarity(luminance: np.ndarray, uncovered: np.ndarray, ground: np.ndarray) -> float:
+    """Return the correlation of a video and a ground, where no object covers the ground.
 
     Args:
-        frames: (F, H, W, 3) uint8 RGB.
+        luminance: (F, H, W) of the video, in any unit.
         uncovered: (F, H, W) bool, the pixels without objects.
-        ground: (F, H, W, 3) uint8 RGB, without objects, seen by the same camera.
+        ground: (F, H, W) or (1, H, W), luminance of a ground without objects, seen by the same camera.
 
     Returns:
-        Pearson's correlation over all uncovered pixels of all frames, in [-1, 1].
+        Pearson's correlation over all uncovered pixels of all frames, in [-1, 1]; 0 where one does not vary.
     """
-    first, second = (video.mean(-1)[uncovered] for video in (frames, ground))
+    first, second = luminance[uncovered], np.broadcast_to(ground, luminance.shape)[uncovered]
     first, second = first - first.mean(), second - second.mean()
-    return float((first * second).sum() / max(np.sqrt((first**2).sum() * (second**2).sum()), 1e-12))
+    return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
 
 
 def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
@@ -78,10 +83,12 @@ def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
     planes, sizes = [], []
     for frame, piece in zip(frames, seen.pieces, strict=True):
         if piece is not None:
-            ys, xs = np.nonzero(piece)
-            radius = np.sqrt(len(xs) / np.pi)
+            radius = np.sqrt(piece.sum() / np.pi)
+            # At the rim the ground shines through, more of it where the object is bright.
+            inner = cv2.erode(piece.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+            ys, xs = np.nonzero(inner)
             places = np.stack([(xs - xs.mean()) / radius, (ys - ys.mean()) / radius, np.ones(len(xs))], 1)
-            planes.append(np.linalg.lstsq(places, frame[piece].mean(-1) / 127.5 - 1, rcond=None)[0])
+            planes.append(np.linalg.lstsq(places, frame[inner].mean(-1) / 127.5 - 1, rcond=None)[0])
             sizes.append(np.log(radius))
     if not planes:
         return None
@@ -98,14 +105,15 @@ def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> d
     }
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | None]:
     """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
-    return bare_ground(scene, frames), object_nuisances(render(scene, frames))
+    some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int))
+    return _luminance(bare_ground(scene, frames)), object_nuisances(render(scene, frames, select=some))
 
 
 def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[dict[str, float]]:
-    """Compare a video with the nuisances of scenes: one {nuisance: similarity} a scene.
+    """Compare a video with scenes: one {nuisance: similarity} a scene.
 
     `ground` is a `ground_similarity`, the others are `object_similarities`; these lack where no object is
     found.
@@ -114,11 +122,11 @@ def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[d
         frames: (F, 64, 64, 3) uint8 RGB.
         scenes: what to compare with.
     """
-    found, uncovered = object_nuisances(frames), _uncovered(frames)
+    found, uncovered, luminance = object_nuisances(frames), _uncovered(frames), _luminance(frames)
     similarities = []
     for scene in scenes:
         ground, expected = _expected(scene, len(frames))
-        similarities.append({"ground": ground_similarity(frames, uncovered, ground)})
+        similarities.append({"ground": ground_similarity(luminance, uncovered, ground)})
         if found is not None and expected is not None:
             similarities[-1] |= object_similarities(found, expected)
     return similarities
@@ -141,9 +149,16 @@ class Nuisances(VideoMetric):
 
     def measure(self, subject: Subject) -> dict[str, Measurement]:
         """Measure one sample against its reference's scene and `subject.others`."""
-        target = subject.target_scene
-        scenes = [target, *(with_nuisances_of(target, other) for other in subject.others)]
-        own, *others = nuisance_similarities(subject.frames, scenes)
+        owners = (subject.scene, *subject.others)
+        looks = (subject.target_scene, subject.scene)
+        scenes = [with_nuisances_of(look, owner) for look in looks for owner in owners]
+        similarities = nuisance_similarities(subject.frames, scenes)
+        half = len(owners)
+        nearest = [
+            {name: max(value, kept[name]) for name, value in edited.items() if name in kept}
+            for edited, kept in zip(similarities[:half], similarities[half:], strict=True)
+        ]
+        own, *others = nearest
         measured = {}
         for nuisance, (name, chance) in VALUES.items():
             level = [other[nuisance] for other in others if nuisance in other]
@@ -154,6 +169,10 @@ class Nuisances(VideoMetric):
             if level:
                 measured[chance] = Measurement(float(np.mean(level)))
         return measured
+
+
+def _luminance(frames: np.ndarray) -> np.ndarray:
+    return frames.mean(-1, dtype=np.float32)
 
 
 def _uncovered(frames: np.ndarray) -> np.ndarray:

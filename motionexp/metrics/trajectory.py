@@ -21,8 +21,9 @@ SEPARABLE = 0.55
 """Least share of the variance of the distance from the ground that one threshold must explain."""
 TRACKED = 0.75
 """Least share of the frames in which the object must be found."""
-JERK = 2.0
-"""Squared change of velocity over squared velocity: at most 1.5 on real paths, 3 on shuffled frames."""
+JERK = 2.3
+"""Squared change of velocity over squared velocity: at most 1.5 on the bundled world's paths, 2.2 on one
+shown in halts, about 3 on shuffled frames."""
 FROZEN = 0.1
 """Mean absolute change between neighbouring frames, in grey levels, below which a video is frozen."""
 
@@ -115,7 +116,7 @@ def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int
     return np.where(np.isnan(size[1:] + size[:-1]), np.nan, turns)
 
 
-def motion(position: np.ndarray, size: np.ndarray, turn: np.ndarray, unit: float) -> np.ndarray:
+def object_motion(position: np.ndarray, size: np.ndarray, turn: np.ndarray, unit: float) -> np.ndarray:
     """Return (F - 1, 4) pixels a frame: centre's x and y, growth and turn at `unit` pixels from it."""
     growth = np.diff(np.log(size)) * unit
     return np.concatenate([np.diff(position, axis=0), growth[:, None], (turn * unit)[:, None]], axis=1)
@@ -124,8 +125,8 @@ def motion(position: np.ndarray, size: np.ndarray, turn: np.ndarray, unit: float
 def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
     """Compare how the object moves in a sample with how it truly moves in the reference.
 
-    With u and v the motions (`motion`) over all frames, 2 u.v / (u.u + v.v): 1 for equal motion, 0 for a
-    sample that stands still or moves at random, -1 for the opposite motion; speed counts. Growth and turn
+    With u and v the motions (`object_motion`) over all frames, 2 u.v / (u.u + v.v): 1 for equal motion, 0 for
+    a sample that stands still or moves at random, -1 for the opposite motion; speed counts. Growth and turn
     enter only where the reference's object grows or turns. The series is the same per pair of frames.
 
     Args:
@@ -135,9 +136,9 @@ def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
     if sample.reason:
         return Measurement(ABSTAINED, sample.reason)
     unit = float(truth.size.mean())
-    wanted = motion(truth.position, truth.size, np.diff(truth.angle), unit)
+    wanted = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
     relevant = [True, True, bool(np.ptp(np.log(truth.size)) > 0.1), bool(np.ptp(truth.angle) > 0.3)]
-    shown = motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
+    shown = object_motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
     wanted = wanted[:, relevant]
     dot, energy = 2 * (shown * wanted).sum(1), (shown**2).sum(1) + (wanted**2).sum(1)
     series = np.divide(dot, energy, out=np.full(len(dot), np.nan), where=energy > 0)

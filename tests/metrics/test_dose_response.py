@@ -1,0 +1,86 @@
+"""Each score follows what it measures and does not care for the rest."""
+
+import numpy as np
+import pytest
+
+from motionexp.data.base import Edit, Reference
+from motionexp.data.shapes.render import render
+from motionexp.data.shapes.scenes import edited
+from motionexp.metrics.base import Measurement, Subject
+from motionexp.metrics.dose_response import (
+    EXPECTED,
+    PERTURBATIONS,
+    Response,
+    dose_response,
+    markdown,
+    surprises,
+)
+from motionexp.metrics.flow_similarity import FlowSimilarity
+from motionexp.metrics.nuisances import Nuisances
+from motionexp.metrics.trajectory import Trajectory
+from tests.metrics.conftest import CHANGES, make_scene
+
+MEASURED = ("flow_similarity", "velocity_similarity", "path_error", "position_error", "nuisance_similarity")
+
+
+def reference(motion, index):
+    scene = make_scene(motion, index)
+    truth = edited(scene, CHANGES).attributes
+    return Reference(motion, "shapes", render(scene), 8.0, "", (Edit("multiple", "", truth),), {}, scene)
+
+
+@pytest.fixture(scope="module")
+def responses():
+    metrics = FlowSimilarity(), Trajectory(), Nuisances()
+
+    def score(frames, reference, edit):
+        measured = {}
+        for metric in metrics:
+            measured |= metric.measure(Subject(frames, reference, edit))
+        return {name: measured[name] for name in MEASURED}
+
+    return dose_response([reference("wander", 2), reference("zigzag", 4), reference("stop_and_go", 1)], score)
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS)
+def test_scores_from_pixels_answer_as_expected(responses, perturbation):
+    """Those that look through trained models are held to `EXPECTED` where those models are tested."""
+    answers = {value: answer for value, answer in EXPECTED[perturbation].items() if value in MEASURED}
+    assert len(answers) >= 2
+    assert surprises([each for each in responses if each.perturbation == perturbation]) == []
+
+
+def test_the_table_has_a_row_for_each_dose(responses):
+    lines = markdown(responses, MEASURED).splitlines()
+    assert len(lines) == 2 + sum(len(each.doses) for each in PERTURBATIONS.values())
+    assert lines[2].startswith("| path bent (px) | 0 |")
+    assert markdown([*responses, Response("path bent", 0, "x", 0.5, 2)][-1:], []).count("\n") == len(lines)
+
+
+def test_a_score_that_turns_back_or_strays_is_a_surprise():
+    def of(*means):
+        doses = PERTURBATIONS["hue turned"].doses
+        return [
+            Response("hue turned", dose, value, mean, 3)
+            for value, series in zip(("attribute_accuracy", "velocity_similarity"), means, strict=True)
+            for dose, mean in zip(doses, series, strict=True)
+        ]
+
+    assert surprises(of((1, 0.5, 0.5, 0.2), (0.9, 0.9, 0.91, 0.9))) == []
+    assert "attribute_accuracy" in surprises(of((1, 0.5, 0.6, 0.2), (1, 1, 1, 1)))[0]
+    assert "attribute_accuracy" in surprises(of((1, 1, 1, 1), (1, 1, 1, 1)))[0]
+    assert "velocity_similarity" in surprises(of((1, 0.5, 0.4, 0.2), (1, 1, 1, 0.9)))[0]
+    assert "attribute_accuracy" in surprises(of((1, np.nan, 0.6, 0.2), (1, 1, 1, 1)))[0]
+
+
+def test_abstentions_are_left_out_and_their_number_is_shown():
+    one, two = reference("wander", 2), reference("zigzag", 4)
+
+    def score(frames, reference, edit):
+        return {"half": Measurement(np.nan, "no") if reference is one else Measurement(0.25)}
+
+    found = dose_response([one, two], score)
+    assert {(each.mean, each.count) for each in found} == {(0.25, 1)}
+    none = [Response(each.perturbation, each.dose, "none", float("nan"), 0) for each in found]
+    full = [Response(each.perturbation, each.dose, "full", 1.0, 2) for each in found]
+    assert "| 0.250 (1) | 1.000 | – |" in markdown([*found, *none, *full], ["half", "full", "none"])

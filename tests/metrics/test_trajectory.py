@@ -1,0 +1,180 @@
+"""The tracker and the velocities against ground truth, and what both must reject."""
+
+import cv2
+import numpy as np
+import pytest
+
+from motionexp.data.shapes import grammar
+from motionexp.data.shapes.render import render
+from motionexp.data.shapes.scenes import draw, edited, seeded
+from motionexp.metrics.trajectory import (
+    Track,
+    Trajectory,
+    object_motion,
+    position_error,
+    track,
+    velocity_similarity,
+)
+from tests.metrics.conftest import CHANGES, make_scene
+
+
+def noisy(frames, sigma=12, seed=0):
+    noise = np.random.default_rng(seed).normal(0, sigma, frames.shape)
+    return np.clip(frames + noise, 0, 255).astype(np.uint8)
+
+
+def blurred(frames, sigma=1.5):
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])
+
+
+def mush(seed):
+    rng = np.random.default_rng(seed)
+    clouds = [cv2.GaussianBlur(rng.normal(size=(64, 64, 3)), (0, 0), 5) for _ in range(16)]
+    return np.stack([cv2.normalize(each, None, 40, 200, cv2.NORM_MINMAX) for each in clouds]).astype(np.uint8)
+
+
+def slow_similarity(shown, wanted):
+    dot = sum(float(a @ b) for a, b in zip(shown, wanted, strict=True))
+    return 2 * dot / sum(float(a @ a) + float(b @ b) for a, b in zip(shown, wanted, strict=True))
+
+
+@pytest.mark.parametrize("motion", grammar.MOTIONS)
+def test_every_motion_is_followed_on_clean_noisy_and_blurred_renders(motion):
+    scene = make_scene(motion)
+    frames, truth = render(scene), scene.truth(16)
+    for shown in (frames, noisy(frames), blurred(frames)):
+        found = track(shown)
+        assert found.reason == ""
+        assert velocity_similarity(found, truth).value > 0.85
+        if scene.things[0].shape != "moon":  # whose centre of area is not what it grows and spins about
+            assert position_error(found, truth, align=True).value < 0.3
+
+
+@pytest.mark.parametrize("motion", ["left", "bounce", "circle_clockwise", "wander", "hop", "stop_and_go"])
+def test_positions_velocities_and_sizes_are_the_truth(motion):
+    errors = []
+    for index in range(3):
+        scene = make_scene(motion, index)
+        found, truth = track(render(scene)), scene.truth(16)
+        errors.append(np.abs(np.diff(found.position, axis=0) - truth.velocity).mean())
+        growth = np.log(found.size / truth.size)
+        assert growth.std() < 0.02
+    assert np.mean(errors) < 0.1
+
+
+@pytest.mark.parametrize(("motion", "sign"), [("grow", 1), ("shrink", -1), ("zoom_in", 1), ("zoom_out", -1)])
+def test_growth_is_measured(motion, sign):
+    scene = make_scene(motion, 1)
+    found, truth = track(render(scene)), scene.truth(16)
+    measured, true = np.log(found.size[-1] / found.size[0]), np.log(truth.size[-1] / truth.size[0])
+    assert measured == pytest.approx(true, rel=0.1)
+    assert np.sign(true) == sign
+
+
+def test_turns_are_measured_and_clockwise_is_positive():
+    for index in range(4):
+        scene = make_scene("spin", index)
+        true = np.diff(scene.truth(16).angle)
+        np.testing.assert_allclose(track(render(scene)).turn, true, atol=0.05)
+        np.testing.assert_allclose(track(render(scene)[::-1]).turn, -true[::-1], atol=0.05)
+
+
+def test_similarity_against_a_slow_loop_and_its_anchors():
+    scene = make_scene("zigzag")
+    truth = scene.truth(16)
+    exact = Track(truth.position, truth.size, np.diff(truth.angle))
+    assert velocity_similarity(exact, truth).value == pytest.approx(1)
+    moved = Track(truth.position + np.array([5, -9]), 2 * truth.size, np.diff(truth.angle))
+    assert velocity_similarity(moved, truth).value == pytest.approx(1)
+    opposite = Track(64 - truth.position, truth.size, np.diff(truth.angle))
+    assert velocity_similarity(opposite, truth).value == pytest.approx(-1)
+    stands = Track(np.full((16, 2), 20.0), truth.size, np.zeros(15))
+    assert velocity_similarity(stands, truth).value == 0
+    rng = np.random.default_rng(0)
+    random = Track(rng.normal(size=(16, 2)).cumsum(0), truth.size, np.zeros(15))
+    slow = slow_similarity(np.diff(random.position, axis=0), truth.velocity)
+    assert velocity_similarity(random, truth).value == pytest.approx(slow)
+
+
+def test_speed_counts():
+    truth = make_scene("left").truth(16)
+    values = [
+        velocity_similarity(Track(factor * truth.position, truth.size, np.zeros(15)), truth).value
+        for factor in (0.25, 0.5, 1, 2, 4)
+    ]
+    assert values[2] == pytest.approx(1)
+    assert values[0] < values[1] < values[2] > values[3] > values[4]
+    assert values[1] == pytest.approx(values[3])  # half as fast is as far off as twice as fast
+
+
+def test_growth_and_turn_count_only_where_the_reference_grows_or_turns():
+    grows, moves = make_scene("grow").truth(16), make_scene("left").truth(16)
+    constant = np.full(16, 10.0)
+    assert velocity_similarity(Track(grows.position, constant, np.zeros(15)), grows).value < 0.1
+    assert velocity_similarity(
+        Track(moves.position, grows.size, np.full(15, 0.3)), moves
+    ).value == pytest.approx(1)
+
+
+def test_motion_is_in_pixels():
+    position = np.array([[0.0, 0.0], [3.0, 4.0]])
+    found = object_motion(position, np.array([10.0, 11.0]), np.array([0.2]), unit=10.0)
+    np.testing.assert_allclose(found, [[3, 4, 10 * np.log(1.1), 2]])
+
+
+def test_errors_with_and_without_alignment():
+    truth = make_scene("wander").truth(16)
+    shifted = Track(truth.position + np.array([3, 4]), truth.size, np.zeros(15))
+    assert position_error(shifted, truth, align=False).value == pytest.approx(5)
+    assert position_error(shifted, truth, align=True).value == pytest.approx(0, abs=1e-9)
+
+
+def test_a_frame_without_the_object_is_left_out():
+    scene = make_scene("left")
+    frames = render(scene).copy()
+    frames[6] = np.median(frames, axis=(0, 1, 2)).astype(np.uint8)
+    found = track(frames)
+    assert found.reason == ""
+    assert np.isnan(found.position[6]).all()
+    assert np.isnan(found.turn[[5, 6]]).all()
+    assert velocity_similarity(found, scene.truth(16)).value > 0.99
+
+
+def test_frozen_shuffled_and_mushy_videos_are_rejected():
+    rng = np.random.default_rng(0)
+    scenes = [make_scene(motion, index) for motion in ("wander", "left", "hop") for index in range(4)]
+    frozen = [track(np.repeat(render(scene)[:1], 16, axis=0)).reason for scene in scenes]
+    assert frozen == ["the sample is frozen"] * len(scenes)
+    shuffled = [bool(track(rng.permutation(render(scene))).reason) for scene in scenes]
+    assert np.mean(shuffled) > 0.8
+    assert np.mean([bool(track(mush(seed)).reason) for seed in range(12)]) == 1
+    assert track(noisy(np.full((16, 64, 64, 3), 128, np.uint8), 40)).reason
+
+
+def test_an_abstention_is_counted_as_nothing_beside_its_reason(subject):
+    scene = make_scene("wander")
+    found = Trajectory().measure(subject(np.repeat(render(scene)[:1], 16, axis=0), scene))
+    assert np.isnan(found["velocity_similarity"].value)
+    assert found["velocity_similarity_counted"].value == 0
+    assert found["velocity_similarity_counted"].reason == "the sample is frozen"
+    assert np.isnan(found["path_error"].value)
+
+
+def test_an_edit_in_the_reference_s_place_is_right_in_all(subject):
+    found = Trajectory().measure(subject(scene=make_scene("hop")))
+    assert found["velocity_similarity"].value > 0.99
+    assert found["velocity_similarity_counted"] == found["velocity_similarity"]
+    assert found["position_error"].value < 1
+    assert len(found["velocity_similarity"].series) == 15
+
+
+def test_of_two_objects_the_left_one_is_followed(subject):
+    scene = draw(seeded("pair", 3), contrast="natural", choices=("left", "up", "circle_clockwise"), objects=2)
+    found = Trajectory().measure(subject(render(scene), scene))
+    assert found["velocity_similarity"].value > 0.97
+    assert found["position_error"].value < 1.5
+
+
+def test_posters_are_followed_too():
+    found = [track(render(edited(make_scene("wander", index, "poster"), CHANGES))) for index in range(6)]
+    assert np.mean([each.reason == "" for each in found]) > 0.8
