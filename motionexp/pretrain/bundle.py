@@ -16,6 +16,16 @@ from motionexp.pretrain.latte import SCHEDULER, build
 from motionexp.pretrain.videos import FOLDER
 
 
+def scheduler() -> DDIMScheduler:
+    """Return the scheduler as LattePipeline wants it.
+
+    The pipeline drops half of the network's channels as a learned variance unless the scheduler's config says
+    that it learns one itself. Ours has none to drop.
+    """
+    config = DDIMScheduler(**SCHEDULER).config
+    return DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
+
+
 def main() -> None:
     """Assemble and save in half precision."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -34,7 +44,7 @@ def main() -> None:
         text_encoder=encoder,
         vae=AutoencoderKL.from_pretrained(args.trained / "vae"),
         transformer=network,
-        scheduler=DDIMScheduler(**SCHEDULER),
+        scheduler=scheduler(),
     ).to(dtype=torch.float16)
     card = args.output / "README.md"
     kept = card.read_text() if card.exists() else ""

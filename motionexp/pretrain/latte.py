@@ -179,7 +179,7 @@ def main() -> None:
 
     def loss(step: int) -> Tensor:
         rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
-        images = step < args.image_steps or step % 8 == 0
+        images = step < args.image_steps or step % 4 == 0
         rows = rng.integers(len(videos), size=args.image_batch if images else args.batch)
         clean = latents.batch(rows)
         if images:
