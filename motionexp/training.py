@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -352,16 +351,14 @@ def _trainer(
 
 
 def _run(trainer: Trainer, module: Tuning, checkpoint: Path | None) -> None:
-    """Fit, and let an interrupt out as what it was: Lightning makes it an exit and ignores further ones."""
-    on_interrupt = signal.getsignal(signal.SIGINT)
+    """Fit, and let an interrupt out as what it was: Lightning makes it an exit."""
     try:
         # The steps' tensors depend on their number alone: there is nothing to load.
         trainer.fit(module, repeat(0), ckpt_path=checkpoint, weights_only=True)
     except SystemExit as exit:
-        if isinstance(exit, SIGTERMException):
-            raise
-        signal.signal(signal.SIGINT, on_interrupt)
-        raise KeyboardInterrupt from exit
+        if isinstance(exit.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from exit
+        raise
 
 
 def _steps_done(path: Path, module: Tuning) -> int:
