@@ -1,8 +1,10 @@
 """Sampling a reference's edits, with a method or without, and scoring what came out."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -244,7 +246,8 @@ class Scorer:
         self.explicit = metrics is not None
         self.others = tuple(others)
         needs = {need for metric in self.metrics.values() for need in metric.needs}
-        clip = OpenClip.load(models.clip, device) if "clip" in needs else None
+        with _silence():
+            clip = OpenClip.load(models.clip, device) if "clip" in needs else None
         scorer = (
             PreferenceScorer.load(models.scorer, models.scorer_processor, device=device)
             if "scorer" in needs
@@ -314,6 +317,17 @@ class Scorer:
 
     def _others(self, reference: Reference) -> tuple[Scene, ...]:
         return tuple(scene for scene in self.others if scene != reference.truth)[:CHANCE_SCENES]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what open_clip tells of each file that it reads."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def check_metrics(metrics: Collection[str] | None, references: Sequence[Reference] = ()) -> None:

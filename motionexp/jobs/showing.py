@@ -1,11 +1,12 @@
 """What a job shows when it is done: a table of means, paths, and a grid of videos side by side."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,19 +17,18 @@ from motionexp.jobs.scoring import Wanted
 from motionexp.results import Row
 from motionexp.videos import side_by_side, write_mp4
 
-# Values that the summary shows, each with its heading and what is subtracted from it.
+# Values that the summary shows, each with a heading of short words and what is subtracted from it.
 SHOWN = {
     "text_alignment": ("text", ""),
-    "frame_consistency_consecutive": ("consistency", ""),
+    "frame_consistency_consecutive": ("frames alike", ""),
     "pick_score": ("pick", ""),
     "velocity_similarity": ("motion", ""),
     "flow_similarity": ("flow", ""),
-    "attribute_accuracy": ("attributes", ""),
-    "replaced_attributes": ("replaced looks", ""),
-    "nuisance_similarity": ("leakage: ground", "nuisance_chance"),
-    "appearance_leakage": ("leakage: CLIP", ""),
+    "attribute_accuracy": ("looks right", ""),
+    "replaced_attributes": ("old looks", ""),
+    "nuisance_similarity": ("old ground", "nuisance_chance"),
+    "appearance_leakage": ("CLIP leak", ""),
 }
-LONGEST_CAPTION = 60
 MOST_PATHS = 8
 
 
@@ -37,41 +37,45 @@ def print_summary(
 ) -> None:
     """Print means over references and seeds, one line an edit, and where everything lies."""
     metrics = [name for name in SHOWN if any(row.metric == name for row in rows)]
-    references = {row.reference for row in rows}
-    alone = len(references) == 1
-    table = Table()
-    for heading in ("edit", *(["caption"] if alone else []), *(SHOWN[name][0] for name in metrics), "n"):
-        table.add_column(heading, justify="left" if heading in ("edit", "caption") else "right")
-    for (kind, caption), own in _by_edit(rows, alone).items():
+    alone = len({row.reference for row in rows}) == 1
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("edit", *(SHOWN[name][0] for name in metrics), "n"):
+        table.add_column(heading, justify="left" if heading == "edit" else "right")
+    console.print(_title(rows), markup=False, highlight=False, soft_wrap=True)
+    for label, (caption, own) in _by_edit(rows, alone).items():
+        if alone:
+            console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
         samples = {(row.reference, row.edit_caption, row.seed) for row in own}
-        captions = [caption] if alone else []
-        means = (_mean(own, name) for name in metrics)
-        table.add_row(*map(escape, (kind, *captions)), *means, str(len(samples)))
-    console.print(_title(rows, references), markup=False, highlight=False)
+        table.add_row(escape(label), *(_mean(own, name) for name in metrics), str(len(samples)))
     console.print(table)
     for label, paths in (("rows and media", folders), ("side by side", grids)):
         for path in paths[:MOST_PATHS]:
-            console.print(f"{label}: {path}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"{label}: {path}", markup=False, highlight=False, soft_wrap=True)
         if len(paths) > MOST_PATHS:
             console.print(f"{label}: and {len(paths) - MOST_PATHS} more beside it")
 
 
-def _title(rows: Sequence[Row], references: set[str]) -> str:
+def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no rows"
-    first = rows[0]
+    first, count = rows[0], len({row.reference for row in rows})
     about = f"{first.model}, {first.method}, τ = {first.tau:g}, {first.precision}"
     on = f"adapter on in {first.adapter_steps} of {first.steps} steps"
-    return f"{about}, {on}, {len(references)} reference{'s' if len(references) > 1 else ''}"
+    return f"{about}, {on}, {count} reference{'s' if count > 1 else ''}"
 
 
-def _by_edit(rows: Sequence[Row], alone: bool) -> dict[tuple[str, str], list[Row]]:
+def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:
+    """{label: (caption, rows)}: each edit of one reference by itself, of several together by kind."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        caption = row.edit_caption if alone else ""
-        short = caption if len(caption) <= LONGEST_CAPTION else caption[: LONGEST_CAPTION - 1] + "…"
-        grouped[row.edit_kind, short].append(row)
-    return grouped
+        grouped[row.edit_kind, row.edit_caption if alone else ""].append(row)
+    kinds = Counter(kind for kind, _ in grouped)
+    seen: Counter[str] = Counter()
+    labelled = {}
+    for (kind, caption), own in grouped.items():
+        seen[kind] += 1
+        labelled[f"{kind} {seen[kind]}" if kinds[kind] > 1 else kind] = (caption, own)
+    return labelled
 
 
 def _mean(rows: Sequence[Row], metric: str) -> str:
