@@ -4,18 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from motionexp.data.shapes.grammar import ATTRIBUTES, is_held_out
+from motionexp.data.shapes.grammar import ATTRIBUTES, NAMEABLE, SUPPORTED, is_held_out
 from motionexp.data.shapes.render import FRAMES, render
-from motionexp.data.shapes.scenes import Scene, edited, pretraining_scene
+from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
 from motionexp.metrics.features import ImageTextModel
 from motionexp.pretrain.videos import PretrainingVideos
 
-UNUSED = 10_000_000
-"""Scenes of the pretraining part from this index on are never trained on."""
+PARTS = ("natural", "held out", "poster", "pairs")
 
 
 def neighbours(scene: Scene) -> Iterator[tuple[str, Scene]]:
-    """Yield (attribute, scene) for every scene that differs in one visible attribute: 22 of them.
+    """Yield (attribute, scene) for every scene that differs in one visible attribute: 20 of them.
 
     Of two objects, it is the first that differs.
     """
@@ -34,14 +33,15 @@ def may_be_shown(scene: Scene) -> bool:
 def shown_neighbour(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     """Draw a scene that differs in ``attribute`` alone, among those that pretraining may show.
 
-    Even a wrong caption must not name a combination held out of pretraining: it would be learnt as always wrong.
+    Even a wrong caption must not name a combination held out of pretraining: it would be learnt as always
+    wrong. Where all of one attribute are held out, the scene differs in another.
     """
-    values = [value for value in ATTRIBUTES[attribute] if value != scene.attributes[attribute]]
-    for value in rng.permutation(values):
-        other = edited(scene, {attribute: str(value)})
-        if may_be_shown(other):
-            return other
-    raise AssertionError(f"every {attribute} is held out")
+    for name in (attribute, *ATTRIBUTES):
+        for value in rng.permutation(ATTRIBUTES[name]):
+            other = edited(scene, {name: str(value)})
+            if value != scene.attributes[name] and may_be_shown(other):
+                return other
+    raise AssertionError("every neighbour of a scene is held out")
 
 
 class CaptionedFrames:
@@ -58,7 +58,7 @@ class CaptionedFrames:
         self._looks = np.unique(looks, return_inverse=True)[1]
 
     def rows(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """Draw ``size`` videos (size,) no two of which look alike: each caption is right for one of them alone."""
+        """Draw ``size`` videos (size,) no two of which look alike: each caption is right for one alone."""
         drawn = rng.integers(len(self.scenes), size=2 * size)
         return drawn[np.sort(np.unique(self._looks[drawn], return_index=True)[1])][:size]
 
@@ -67,21 +67,22 @@ class CaptionedFrames:
         return [scene.caption if rng.random() < 0.5 else scene.still_caption for scene in scenes]
 
 
-def unused_scenes(count: int, contrast: str = "natural", objects: int = 1) -> list[Scene]:
-    """Return ``count`` scenes of a stratum that no training has seen."""
-    found: list[Scene] = []
-    index = UNUSED
-    while len(found) < count:
-        scene = pretraining_scene(index)
-        if scene.contrast == contrast and len(scene.things) == objects:
-            found.append(scene)
-        index += 1
-    return found
+def unseen_scenes(part: str, count: int) -> list[Scene]:
+    """Draw scenes that no training has seen: ``natural``, ``held out``, ``poster`` or ``pairs``.
 
-
-def one_frame(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Render a frame of a scene at a random time: uint8 (64, 64, 3)."""
-    return render(scene, select=[int(rng.integers(FRAMES))])[0]
+    Those held out are natural ones with combinations of looks that pretraining never shows; pairs have two
+    objects.
+    """
+    return [
+        draw(
+            seeded("unseen", part, index),
+            contrast="poster" if part == "poster" else "natural",
+            choices=(*NAMEABLE, *SUPPORTED),
+            objects=2 if part == "pairs" else 1,
+            held_out=part == "held out",
+        )
+        for index in range(count)
+    ]
 
 
 def caption_accuracy(model: ImageTextModel, scenes: list[Scene], *, motion: bool = False) -> dict[str, float]:
@@ -93,11 +94,14 @@ def caption_accuracy(model: ImageTextModel, scenes: list[Scene], *, motion: bool
         motion: compare the captions of videos, not of single frames.
 
     Returns:
-        shares in 0..1: for each attribute, right among the captions that differ in it; ``all``: right among the 23.
+        shares in 0..1: for each attribute, right among the captions that differ in it; ``all``: right among
+        all 21.
     """
     rng = np.random.default_rng(0)
-    frames = model.embed_frames(np.stack([one_frame(scene, rng) for scene in scenes]))
-    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES} | {"all": []}
+    frames = model.embed_frames(
+        np.concatenate([render(scene, select=[int(rng.integers(FRAMES))]) for scene in scenes])
+    )
+    right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "all")}
     for scene, features in zip(scenes, frames, strict=True):
         names, near = zip(*neighbours(scene), strict=True)
         captions = [one.caption if motion else one.still_caption for one in (scene, *near)]

@@ -1,11 +1,13 @@
 """Train the small CLIP through open_clip's own model and objective: ``python -m motionexp.pretrain.clip``.
 
-Beside the contrastive loss over the batch (Radford et al., 2021) each frame is told from captions that differ from
-its own in one attribute, as in NegCLIP (Yuksekgonul et al., 2023): in a random batch almost none are that near.
+Beside the contrastive loss over the batch (Radford et al., 2021) each frame is told from captions that
+differ from its own in one attribute, as in NegCLIP (Yuksekgonul et al., 2023): a random batch has almost none
+that are so near.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,14 @@ from motionexp.config import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import FRAMES, SIZE
 from motionexp.metrics.features import OpenClip
-from motionexp.pretrain.captioned import CaptionedFrames, caption_accuracy, shown_neighbour, unused_scenes
+from motionexp.pretrain.captioned import (
+    PARTS,
+    CaptionedFrames,
+    caption_accuracy,
+    shown_neighbour,
+    unseen_scenes,
+)
+from motionexp.pretrain.cards import Facts, steps_taken, write_card
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -33,14 +42,15 @@ SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token for each word of the grammar, which ends each caption with ``</s>``."""
+    """Return a tokenizer with one token for each word of the grammar; it ends each caption with ``</s>``."""
     ids = {word: number for number, word in enumerate((*SPECIAL, *vocabulary()))}
     words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", ids["</s>"])])
+    pad, end, unknown = SPECIAL
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=CONTEXT
+        tokenizer_object=words, pad_token=pad, eos_token=end, unk_token=unknown, model_max_length=CONTEXT
     )
 
 
@@ -76,9 +86,11 @@ def normalised(frames: np.ndarray) -> Tensor:
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the transformer layers' matrices, AdamW for the rest."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, value in model.named_parameters():
-        (matrices if value.ndim == 2 and "layers." in name.replace("resblocks", "layers") else rest).append(value)
+        inside = "resblocks." in name or "layers." in name
+        (matrices if value.ndim == 2 and inside else rest).append(value)
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
@@ -110,29 +122,28 @@ def save(clip: CLIP, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def main() -> None:
-    """Train, save and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1_500)
-    parser.add_argument("--batch", type=int, default=96, help="frames a step")
+def arguments(description: str | None, name: str, steps: int, batch: int) -> argparse.Namespace:
+    """Read the options that the trainings of the CLIP and of the scorer have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch, help="scenes a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--videos", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
     parser.add_argument("--start", type=Path, help="begin with the weights in this folder")
-    parser.add_argument("--training", type=Path, default=FOLDER / "clip", help="for checkpoints")
-    parser.add_argument("--output", type=Path, default=BUNDLED / "clip")
-    args = parser.parse_args()
-    frames = CaptionedFrames(PretrainingVideos(args.videos))
-    tokenizer = build_tokenizer()
-    torch.manual_seed(0)
-    clip = CLIP(**settings(len(tokenizer)))
-    if args.start:
-        clip.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
-    embedder = Embedder(clip)
+    parser.add_argument("--training", type=Path, default=FOLDER / name, help="folder for checkpoints")
+    parser.add_argument("--output", type=Path, default=BUNDLED / name)
+    return parser.parse_args()
+
+
+def step_loss(
+    embedder: Embedder, frames: CaptionedFrames, tokenizer: PreTrainedTokenizerFast, size: int
+) -> Callable[[int], Tensor]:
+    """Return the loss of ``size`` frames as a function of the step."""
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([3, step])
-        rows = frames.rows(rng, args.batch)
+        rows = frames.rows(rng, size)
         scenes = [frames.scenes[row] for row in rows]
         near = [shown_neighbour(scene, name, rng) for scene in scenes for name in ATTRIBUTES]
         ids = tokenizer(
@@ -143,15 +154,55 @@ def main() -> None:
             image, text, scale = in_bf16(embedder, values.bfloat16(), ids)
         return contrastive_loss(image.float(), text.float(), scale.float())
 
+    return loss
+
+
+def facts(args: argparse.Namespace, parameters: int) -> Facts:
+    """Measure the saved model on scenes not used in training and say what there is to say of it."""
+    model = OpenClip.load(args.output)
+    quality = {part: caption_accuracy(model, unseen_scenes(part, 512)) for part in PARTS}
+    quality["natural, with motion"] = caption_accuracy(model, unseen_scenes("natural", 512), motion=True)
+    return Facts(
+        title="Small CLIP of the shapes world",
+        library="open_clip",
+        purpose="A CLIP (open_clip's model class and objective) for the metrics on 64 x 64 frames of the "
+        "shapes world. `open_clip.create_model_and_transforms('local-dir:FOLDER', require_pretrained=True)` "
+        "loads it.",
+        command="python -m motionexp.pretrain.clip",
+        origin=f"the weights in {args.start}" if args.start else "nothing",
+        data=f"single frames of {args.videos:,} rendered videos (a fifth posters, a tenth with two objects), "
+        "half of the captions without the motion; with each frame four captions wrong in one attribute",
+        samples=args.batch,
+        seeds="weights 0; batches (3, step)",
+        steps=steps_taken(args.training),
+        training=args.training,
+        parameters=parameters,
+        quality=quality,
+        measured="Share of 512 rendered frames, of scenes not used in training, whose own caption scores "
+        "above all that differ from it in one visible attribute: in that one, and in any of them (20 wrong "
+        "captions). Held out are combinations of looks that no training frame shows; of a pair, the first "
+        "object differs.",
+    )
+
+
+def main() -> None:
+    """Train, save, measure and write the card."""
+    args = arguments(__doc__, "clip", steps=1_200, batch=128)
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    clip = CLIP(**settings(len(tokenizer)))
+    if args.start:
+        clip.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
+    frames = CaptionedFrames(PretrainingVideos(args.videos))
+    loss = step_loss(Embedder(clip), frames, tokenizer, args.batch)
     schedule = Schedule(args.steps, warmup=100, decay=0.5)
     averaged = train(
         clip, optimisers(clip, args.rate), loss, schedule, args.training, ema=0.99, seconds=args.seconds
     )
     averaged.copy_to(clip)
     save(clip, tokenizer, args.output)
-    model = OpenClip.load(args.output)
-    for contrast, objects in (("natural", 1), ("poster", 1), ("natural", 2)):
-        print(contrast, objects, caption_accuracy(model, unused_scenes(512, contrast, objects)))
+    write_card(args.output, facts(args, sum(value.numel() for value in clip.parameters())))
+    print((args.output / "README.md").read_text())
 
 
 if __name__ == "__main__":

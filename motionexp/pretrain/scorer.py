@@ -1,0 +1,236 @@
+"""Train the small preference scorer of PickScore's form: ``python -m motionexp.pretrain.scorer``.
+
+A CLIP (transformers' ``CLIPModel``) learns which of two frames fits a caption better, by the softmax of their
+two scores (Kirstain et al., 2023, section 4). The preferred frame is of the caption's scene; the other is of
+a scene that differs in one attribute, or it is the same frame spoilt. A contrastive loss over the batch
+stands in for the pretrained CLIP that PickScore starts from.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip import ClipLoss
+from rich.progress import track
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
+from motionexp.data.shapes.render import FRAMES, SIZE, render
+from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
+from motionexp.metrics.features import ImageTextModel, PreferenceScorer
+from motionexp.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
+from motionexp.pretrain.cards import Facts, steps_taken, write_card
+from motionexp.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
+from motionexp.pretrain.loop import Schedule, in_bf16, train
+from motionexp.pretrain.spoiling import KINDS, spoilt
+from motionexp.pretrain.videos import CHUNK, FOLDER, PretrainingVideos
+
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """Return CLIP's kind of tokenizer, with byte pairs merged until each word of the grammar is one token.
+
+    The merges are laid down word by word, since those that ``tokenizers`` learns from counts differ from run
+    to run, and with them the tokens' numbers. A later merge ranks lower, so that no earlier word changes.
+    """
+    vocab = {START: 0, END: 1}
+    for letter, end in product(sorted(ByteLevel.alphabet()), ("", WORD_END)):
+        vocab[letter + end] = len(vocab)
+    merges: list[tuple[str, str]] = []
+    for word in vocabulary():
+        while len(parts := _split(word, vocab, merges)) > 1:
+            merges.append((parts[0], parts[1]))
+            vocab.setdefault(parts[0] + parts[1], len(vocab))
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
+
+
+def _split(word: str, vocab: dict[str, int], merges: list[tuple[str, str]]) -> list[str]:
+    return [token.value for token in BPE(vocab, merges, end_of_word_suffix=WORD_END).tokenize(word)]
+
+
+def build(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Return an untrained scorer: the bundled CLIP's size with one layer fewer in each tower."""
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": CONTEXT, "hidden_act": "gelu",
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    vision = {
+        "image_size": SIZE, "patch_size": 8, "hidden_size": 128, "intermediate_size": 512,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "hidden_act": "gelu",
+    }  # fmt: skip
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+
+
+def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
+    """Return the processor that makes a frame the network's input."""
+    size = {"height": SIZE, "width": SIZE}
+    images = CLIPImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3
+    )
+    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+
+
+class Embedder(nn.Module):
+    """Unit features of frames and token ids in one call, as ``in_bf16`` needs."""
+
+    def __init__(self, scorer: CLIPModel) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, values: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map frames (B, 3, 64, 64), ids and mask (N, L) to (B, 64), (N, 64) and their products' scale."""
+        image = self.scorer.get_image_features(values).pooler_output
+        text = self.scorer.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+        return normalize(image, dim=-1), normalize(text, dim=-1), self.scorer.logit_scale.exp()
+
+
+def rival(scene: Scene, index: int) -> tuple[Scene, int]:
+    """Return the rival of pretraining scene ``index``, different in one attribute, and a frame's index."""
+    rng = seeded("rival", index)
+    attribute = str(rng.choice(list(ATTRIBUTES)))
+    return shown_neighbour(scene, attribute, rng), int(rng.integers(FRAMES))
+
+
+def _rival_frames(first: int) -> np.ndarray:
+    rivals = [rival(pretraining_scene(index), index) for index in range(first, first + CHUNK)]
+    return np.stack([render(scene, select=[frame])[0] for scene, frame in rivals])
+
+
+def rival_frames(count: int, path: Path) -> np.ndarray:
+    """Return a frame of each scene's rival, uint8 (count, 64, 64, 3), rendered once to ``path``."""
+    if not path.exists():
+        firsts = range(0, count, CHUNK)
+        with ProcessPoolExecutor() as pool:
+            chunks = list(track(pool.map(_rival_frames, firsts), f"rendering {path}", len(firsts)))
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        with partial.open("wb") as file:
+            np.save(file, np.concatenate(chunks))
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def preference_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Return the loss of N scenes, their N rivals and the N scenes' frames spoilt.
+
+    Args:
+        image: (3N, D) unit features in that order. text: (2N, D), captions of the scenes and of their rivals.
+        scale: what products of features are multiplied by.
+    """
+    own, other, bad = image.chunk(3)
+    contrastive: Tensor = ClipLoss()(image[: len(text)], text, scale)
+    better = torch.cat([own, other, own])
+    worse = torch.cat([other, own, bad])
+    judging = torch.cat([text, text[: len(own)]])
+    scores = scale * torch.stack([(better * judging).sum(-1), (worse * judging).sum(-1)], 1)
+    return contrastive + cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
+
+
+def preference_accuracy(scorer: ImageTextModel, scenes: list[Scene]) -> dict[str, float]:
+    """Measure how often the frame of a caption's scene is preferred to another.
+
+    Args:
+        scorer: maps frames and captions to unit vectors.
+        scenes: of one frame of each, at a random time.
+
+    Returns:
+        shares in 0..1: for each attribute, over the same frame with it changed; for each kind of spoiling,
+        over the same frame spoilt; ``all``: over all of these pairs.
+    """
+    right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, *KINDS)}
+    rng = np.random.default_rng(0)
+    for scene in scenes:
+        frame = int(rng.integers(FRAMES))
+        clean = render(scene, select=[frame])[0]
+        rivals = [render(shown_neighbour(scene, name, rng), select=[frame])[0] for name in ATTRIBUTES]
+        frames = np.stack([clean, *rivals, *(spoilt(clean, kind, rng) for kind in KINDS)])
+        own, *others = scorer.embed_frames(frames) @ scorer.embed_captions([scene.still_caption])[0]
+        for name, score in zip(right, others, strict=True):
+            right[name].append(bool(own > score))
+    rates = {name: float(np.mean(values)) for name, values in right.items()}
+    return rates | {"all": float(np.mean(list(rates.values())))}
+
+
+def step_loss(
+    embedder: Embedder, frames: CaptionedFrames, rivals: np.ndarray, tokenizer: CLIPTokenizer, size: int
+) -> Callable[[int], Tensor]:
+    """Return the loss of ``size`` scenes, with three frames of each, as a function of the step."""
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([5, step])
+        rows = frames.rows(rng, size)
+        scenes = [frames.scenes[row] for row in rows]
+        pairs = [rival(scene, int(row)) for scene, row in zip(scenes, rows, strict=True)]
+        clean = frames.videos.frames(rows, np.array([frame for _, frame in pairs]))
+        bad = np.stack([spoilt(frame, KINDS[rng.integers(len(KINDS))], rng) for frame in clean])
+        captions = frames.captions([*scenes, *(other for other, _ in pairs)], rng)
+        tokens = tokenizer(captions, padding=True, return_tensors="pt")
+        values = normalised(np.concatenate([clean, rivals[rows], bad])).bfloat16()
+        with sdpa_kernel(SDPBackend.MATH):
+            image, text, scale = in_bf16(embedder, values, tokens.input_ids, tokens.attention_mask)
+        return preference_loss(image.float(), text.float(), scale.float())
+
+    return loss
+
+
+def facts(args: argparse.Namespace, parameters: int) -> Facts:
+    """Measure the saved scorer on scenes not used in training and say what there is to say of it."""
+    model = PreferenceScorer.load(args.output)
+    return Facts(
+        title="Small preference scorer of the shapes world",
+        library="transformers",
+        purpose="A preference scorer of PickScore's form for 64 x 64 frames of the shapes world: a "
+        "`CLIPModel` with its `CLIPProcessor`. The score of a frame and a caption is exp(logit scale) x "
+        "cosine.",
+        command="python -m motionexp.pretrain.scorer",
+        origin=f"the weights in {args.start}" if args.start else "nothing",
+        data=f"pairs of frames of {args.videos:,} rendered videos: a frame of the caption's scene is "
+        "preferred to one of a scene that differs in one attribute, and to itself blurred, noisy, smeared or "
+        "off-colour",
+        samples=3 * args.batch,
+        seeds="weights 1; batches (5, step)",
+        steps=steps_taken(args.training),
+        training=args.training,
+        parameters=parameters,
+        quality={part: preference_accuracy(model, unseen_scenes(part, 256)) for part in PARTS},
+        measured="Held-out accuracy: share of pairs in which the right frame scores higher, of 256 scenes "
+        "not used in training; over a frame with that attribute changed, and over the same frame spoilt. "
+        "Held out are combinations of looks that no training frame shows; of a pair of objects, the first "
+        "differs.",
+    )
+
+
+def main() -> None:
+    """Train, save, measure and write the card."""
+    args = arguments(__doc__, "scorer", steps=1_200, batch=48)
+    tokenizer = build_tokenizer()
+    torch.manual_seed(1)
+    scorer = CLIPModel.from_pretrained(args.start, dtype=torch.float32) if args.start else build(tokenizer)
+    frames = CaptionedFrames(PretrainingVideos(args.videos))
+    rivals = rival_frames(len(frames.scenes), FOLDER / f"rivals-{len(frames.scenes)}.npy")
+    loss = step_loss(Embedder(scorer), frames, rivals, tokenizer, args.batch)
+    schedule = Schedule(args.steps, warmup=100, decay=0.5)
+    averaged = train(
+        scorer, optimisers(scorer, args.rate), loss, schedule, args.training, ema=0.99, seconds=args.seconds
+    )
+    averaged.copy_to(scorer)
+    scorer.half().save_pretrained(args.output)
+    build_processor(tokenizer).save_pretrained(args.output)
+    write_card(args.output, facts(args, scorer.num_parameters()))
+    print((args.output / "README.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
