@@ -108,7 +108,7 @@ def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> d
 @lru_cache(maxsize=512)
 def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | None]:
     """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
-    some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int))
+    some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int)).tolist()
     return _luminance(bare_ground(scene, frames)), object_nuisances(render(scene, frames, select=some))
 
 

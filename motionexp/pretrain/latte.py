@@ -140,7 +140,8 @@ class Denoiser(nn.Module):
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for the rest."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, value in model.named_parameters():
         (matrices if value.ndim == 2 and "blocks" in name and "table" not in name else rest).append(value)
     return [
@@ -159,7 +160,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--videos", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--output", type=Path, default=FOLDER / "latte")
     args = parser.parse_args()
     videos = PretrainingVideos(args.videos)
@@ -174,12 +174,11 @@ def main() -> None:
     alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
     torch.manual_seed(0)
     model = Denoiser(build(encoder.config.d_model))
-    forward = torch.compile(model) if args.compile else model
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
 
     def loss(step: int) -> Tensor:
         rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
-        images = step < args.image_steps or step % 4 == 0
+        images = step < args.image_steps or step % 4 != 0
         rows = rng.integers(len(videos), size=args.image_batch if images else args.batch)
         clean = latents.batch(rows)
         if images:
@@ -187,8 +186,10 @@ def main() -> None:
             clean = clean[:, :, None]
         empty = torch.rand(len(rows), generator=generator) < EMPTY_SHARE
         embeds, lengths = (still if images else moving).batch(rows, empty)
-        # One t in each of B equal slices of the schedule: the loss varies less from step to step.
-        t = ((torch.arange(len(rows)) + torch.rand(len(rows), generator=generator)) * 1000 / len(rows)).long()
+        # One t in each of B equal slices of the schedule: the loss varies less from step to step. What a
+        # frame has to teach once videos are trained on, surfaces above all, is set at low t.
+        top = 800 if images and step >= args.image_steps else 1000
+        t = ((torch.arange(len(rows)) + torch.rand(len(rows), generator=generator)) * top / len(rows)).long()
         noise = torch.randn(clean.shape, generator=generator)
         signal, sigma = (
             alphas[t].sqrt()[:, None, None, None, None],
@@ -196,7 +197,7 @@ def main() -> None:
         )
         with sdpa_kernel(SDPBackend.MATH):
             output = in_bf16(
-                forward, (signal * clean + sigma * noise).bfloat16(), t, embeds.bfloat16(), lengths
+                model, (signal * clean + sigma * noise).bfloat16(), t, embeds.bfloat16(), lengths
             )
         return (output.float() - (signal * noise - sigma * clean)).square().mean()
 

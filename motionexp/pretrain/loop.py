@@ -56,7 +56,7 @@ class Averaged:
                 value.copy_(self.values[name])
 
 
-def in_bf16(module: nn.Module, *args: Tensor, **kwargs: Any) -> Any:
+def in_bf16(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Call a module with its fp32 parameters cast to bf16; gradients reach the fp32 parameters.
 
     On a CPU with bf16 products this is faster than autocast, which casts around each operation.

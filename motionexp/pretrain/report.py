@@ -189,40 +189,44 @@ def parameters(folder: Path) -> int:
 def write_cards(results: Results, sampler: SamplerSettings) -> None:
     """Write the cards of ``bundled/tiny_latte`` and ``bundled/classifier`` from what was measured.
 
-    The trainings' logs have to lie in ``outputs/pretrain``; a card of a model trained elsewhere stays as it is.
+    The trainings' logs have to lie in ``outputs/pretrain``.
     """
     of_model = {name: row for name, row in results.items() if name.startswith(("samples", "VAE,"))}
+    training = FOLDER / "latte" / "training"
     latte = Facts(
         title="tiny_latte",
         library="diffusers",
-        purpose="A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of the "
-        "bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks that predicts v.",
+        purpose="A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of "
+        "the bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks that "
+        "predicts v.",
         command="make pretrain",
-        data="videos and single frames of the bundled world's pretraining part",
+        data="videos of the bundled world's pretraining part, and single frames of them",
         samples=32,
         seeds="weights from 0; scenes, noise and timesteps from each step's index",
-        steps=last_step(FOLDER / "latte" / "training"),
-        training=FOLDER / "latte" / "training",
+        steps=last_step(training),
+        training=training,
         parameters=parameters(BUNDLED / "tiny_latte"),
         quality=of_model,
-        measured=f"Share of samples that the classifier reads as their caption says, at {sampler.steps} steps and "
-        f"guidance {sampler.guidance_scale:g}, on captions and seeds not used in training; an abstention counts "
-        "as wrong. `psnr` is the VAE's, in dB.",
+        measured="Share of samples that the classifier reads as their caption says, at "
+        f"{sampler.steps} steps and guidance {sampler.guidance_scale:g}, on captions and seeds not used in "
+        "training; an abstention counts as wrong. `psnr` is the VAE's, in dB.",
     )
+    training = FOLDER / "classifier" / "training"
     classifier = Facts(
         title="Attribute classifier",
         library="motionexp",
-        purpose="Reads colour, surface, shape, background and motion of a video of the bundled world, or abstains.",
+        purpose="Reads colour, surface, shape, background and motion of a video of the bundled world, or "
+        "abstains.",
         command="python -m motionexp.pretrain.classifier",
         data="videos of the bundled world's pretraining part, a third of them ruined",
         samples=36,
         seeds="weights from 0; videos and their degradation from each step's index",
-        steps=last_step(FOLDER / "classifier" / "training"),
-        training=FOLDER / "classifier" / "training",
+        steps=last_step(training),
+        training=training,
         parameters=parameters(BUNDLED / "classifier"),
         quality={name: row for name, row in results.items() if name not in of_model},
-        measured="Share of videos read right, and share rejected of those that have to be, on seeds not used in "
-        "training; an abstention counts as wrong.",
+        measured="Share of videos read right, and share rejected of those that have to be, on seeds not used "
+        "in training; an abstention counts as wrong.",
     )
     for folder, facts in (("tiny_latte", latte), ("classifier", classifier)):
         write_card(BUNDLED / folder, facts)
@@ -240,8 +244,8 @@ def main() -> None:
     parser.add_argument(
         "--count", type=int, default=256, help="natural samples; other parts have half as many"
     )
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("outputs/model-report"))
     args = parser.parse_args()

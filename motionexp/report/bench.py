@@ -82,7 +82,7 @@ def bare_step_seconds(tuning: Tuning) -> float:
     tuning.method.switch(True)
     moments = [time.perf_counter()]
     for _ in range(TRAINING_STEPS):
-        prediction_loss(tuning.method.backbone, tensors).backward()  # type: ignore[no-untyped-call]
+        prediction_loss(tuning.method.backbone, tensors).backward()
         optimizer.step()
         optimizer.zero_grad()
         _wait(tuning.method.backbone.device)
