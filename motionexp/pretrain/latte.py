@@ -150,8 +150,8 @@ def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     ]
 
 
-def main() -> None:
-    """Train and save the network."""
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image-steps", type=int, default=4_000)
     parser.add_argument("--steps", type=int, default=14_000, help="of both stages")
@@ -160,11 +160,19 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--videos", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
+    parser.add_argument(
+        "--start", type=Path, help="go on from this pipeline, such as motionexp/bundled/tiny_latte"
+    )
     parser.add_argument("--output", type=Path, default=FOLDER / "latte")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train and save the network."""
+    args = arguments()
+    text = args.start or FOLDER / "text_encoder"
     videos = PretrainingVideos(args.videos)
-    vae = AutoencoderKL.from_pretrained(FOLDER / "vae").to(torch.bfloat16)
-    text = FOLDER / "text_encoder"
+    vae = AutoencoderKL.from_pretrained((args.start or FOLDER) / "vae").to(torch.bfloat16)
     encoder = T5EncoderModel.from_pretrained(text / "text_encoder")
     tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
     latents = Latents(videos, vae, FOLDER / "latents")
@@ -173,7 +181,10 @@ def main() -> None:
     still = Captions.embed([scene.still_caption for scene in scenes], tokenizer, encoder)
     alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
     torch.manual_seed(0)
-    model = Denoiser(build(encoder.config.d_model))
+    network = build(encoder.config.d_model)
+    if args.start:
+        network = LatteTransformer3DModel.from_pretrained(args.start / "transformer", dtype=torch.float32)
+    model = Denoiser(network)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
 
     def loss(step: int) -> Tensor:
