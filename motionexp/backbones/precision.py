@@ -1,13 +1,9 @@
 """Which device and which number format a model runs in, from what the machine can do."""
 
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from motionexp.config import InputError
@@ -17,7 +13,6 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16,
 
 # Beyond this many tokens the matrix of scores costs more memory than the fused kernel costs time.
 SHORT_SEQUENCE = 256
-CLEARLY_FASTER = 1.5
 
 
 def resolve_device(device: str = "auto") -> torch.device:
@@ -50,29 +45,13 @@ def resolve_precision(device: torch.device, precision: str = "auto") -> Precisio
     return "bf16" if device.type == "cpu" and bf16_is_fast_on_cpu() else "fp32"
 
 
-@cache
 def bf16_is_fast_on_cpu() -> bool:
-    """Whether bf16 products clearly beat fp32 ones here; a few milliseconds, asked once a process.
+    """Whether this CPU multiplies bf16 in its own instructions (AVX-512 BF16 or AMX).
 
-    Only a CPU with instructions for bf16 is measured: without them it is up to a hundred times slower.
+    Without them bf16 is up to a hundred times slower than fp32. Features alone decide, and no measurement: the
+    precision is part of a result's id, which must not depend on what else the machine is doing.
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    if torch.cpu._is_amx_tile_supported():
-        return True
-    return _matmul_seconds(torch.float32) > CLEARLY_FASTER * _matmul_seconds(torch.bfloat16)
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    """Best of several, the size of a small transformer's layer: other load on the machine only adds time."""
-    a, b = torch.randn(256, 256).to(dtype), torch.randn(256, 256).to(dtype)
-    return min(_seconds(lambda: a @ b) for _ in range(10))
-
-
-def _seconds(work: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def plain_attention(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:

@@ -173,7 +173,7 @@ def main() -> None:
     text = args.start or FOLDER / "text_encoder"
     videos = PretrainingVideos(args.videos)
     vae = AutoencoderKL.from_pretrained((args.start or FOLDER) / "vae").to(torch.bfloat16)
-    encoder = T5EncoderModel.from_pretrained(text / "text_encoder")
+    encoder = T5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
     tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
     latents = Latents(videos, vae, FOLDER / "latents")
     scenes = [videos.scene(index) for index in range(len(videos))]
