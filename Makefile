@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s%s\n", $$1, $$2}' Makefile
 
-demo: .venv/installed ## the main job on four references, its table and its videos (3 minutes)
+demo: .venv/installed ## the main job on three references, its table and its videos (3 minutes)
 	$(PYTHON) run.py experiment=demo
 
 test: .venv/installed ## all tests

@@ -48,8 +48,8 @@ def resolve_precision(device: torch.device, precision: str = "auto") -> Precisio
 def bf16_is_fast_on_cpu() -> bool:
     """Whether this CPU multiplies bf16 in its own instructions (AVX-512 BF16 or AMX).
 
-    Without them bf16 is up to a hundred times slower than fp32. Features alone decide, and no measurement: the
-    precision is part of a result's id, which must not depend on what else the machine is doing.
+    Without them bf16 is up to a hundred times slower than fp32. Features alone decide, no
+    measurement: the precision is part of a result's id, which must not depend on the machine's load.
     """
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 

@@ -242,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled:tiny_latte")
     parser.add_argument(
-        "--count", type=int, default=256, help="natural samples; other parts have half as many"
+        "--count", type=int, default=256, help="natural samples; other parts have a quarter"
     )
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=2.5)
@@ -253,7 +253,7 @@ def main() -> None:
     backbone = load_backbone(args.model, precision=args.precision)
     classifier = AttributeClassifier.load(BUNDLED / "classifier")
     settings = SampleSettings(SamplerSettings(steps=args.steps, guidance_scale=args.guidance))
-    counts = {"natural": args.count} | {part: args.count // 2 for part in ("held_out", "poster", "pairs")}
+    counts = {"natural": args.count} | {part: args.count // 4 for part in ("held_out", "poster", "pairs")}
     results = judge_classifier(backbone, classifier, args.count) | judge_vae(
         backbone, max(args.count // 8, 1)
     )

@@ -9,9 +9,17 @@ from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import pretraining_scene
 from motionexp.metrics.features import PreferenceScorer
-from motionexp.pretrain.captioned import unseen_scenes
+from motionexp.pretrain.captioned import CaptionedFrames, unseen_scenes
 from motionexp.pretrain.clip import CONTEXT, normalised
-from motionexp.pretrain.scorer import build_tokenizer, preference_accuracy, preference_loss, rival
+from motionexp.pretrain.scorer import (
+    Embedder,
+    build,
+    build_tokenizer,
+    preference_accuracy,
+    preference_loss,
+    rival,
+    step_loss,
+)
 from motionexp.pretrain.spoiling import KINDS, off_colour, smeared, spoilt
 
 FOLDER = BUNDLED / "scorer"
@@ -92,6 +100,15 @@ def test_the_loss_is_the_one_written_out():
     for scores in (logits, logits.T):
         expected -= scores.log_softmax(1).diagonal().mean() / 2
     torch.testing.assert_close(preference_loss(image, text, torch.tensor(7.0)), expected)
+
+
+def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    frames = CaptionedFrames(noise_videos)
+    rivals = noise_videos.frames(np.arange(len(noise_videos)), np.zeros(len(noise_videos)))
+    loss = step_loss(Embedder(build(tokenizer)), frames, rivals, tokenizer, 3)
+    assert loss(7).item() == loss(7).item() != loss(8).item()
 
 
 def test_a_rival_is_always_the_same_and_differs_in_one_attribute():

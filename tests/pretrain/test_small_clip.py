@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.model import CLIP
 from PIL import Image
 from torch.nn.functional import cross_entropy, normalize
 
@@ -23,19 +24,17 @@ from motionexp.pretrain.captioned import (
     shown_neighbour,
     unseen_scenes,
 )
-from motionexp.pretrain.clip import CONTEXT, build_tokenizer, contrastive_loss, normalised
+from motionexp.pretrain.clip import (
+    CONTEXT,
+    Embedder,
+    build_tokenizer,
+    contrastive_loss,
+    normalised,
+    settings,
+    step_loss,
+)
 
 FOLDER = BUNDLED / "clip"
-
-
-class Videos:
-    """Scenes without their pictures."""
-
-    def __len__(self) -> int:
-        return 300
-
-    def scene(self, index: int):
-        return pretraining_scene(index)
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +128,8 @@ def test_unseen_scenes_are_of_their_part():
     assert {len(scene.things) for scene in parts["pairs"]} == {2}
 
 
-def test_no_two_of_a_batch_look_alike():
-    frames = CaptionedFrames(Videos())
+def test_no_two_of_a_batch_look_alike(noise_videos):
+    frames = CaptionedFrames(noise_videos)
     rows = frames.rows(np.random.default_rng(0), 100)
     assert len(rows) == 100
     assert len({frames.scenes[row].still_caption for row in rows}) == 100
@@ -147,6 +146,14 @@ def test_the_loss_is_the_one_written_out():
         scores = 7.0 * torch.stack([image[row] @ text[row], *(image[row] @ each for each in wrong)])
         expected += -torch.log_softmax(scores, 0)[0] / 3
     torch.testing.assert_close(contrastive_loss(image, text, torch.tensor(7.0)), expected)
+
+
+def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    embedder = Embedder(CLIP(**settings(len(tokenizer))))
+    loss = step_loss(embedder, CaptionedFrames(noise_videos), tokenizer, 3)
+    assert loss(7).item() == loss(7).item() != loss(8).item()
 
 
 def test_the_folder_is_small_and_has_its_card():
