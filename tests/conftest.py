@@ -7,8 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-
-WORDS = ("a", "red", "blue", "ball", "moves", "left", "right")
+from words import WORDS
 
 
 @pytest.fixture

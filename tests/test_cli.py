@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import WORDS
+from words import WORDS
 
 import motionexp
 from motionexp.cli import experiment_jobs, main

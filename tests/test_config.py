@@ -7,10 +7,10 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from conftest import WORDS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import OmegaConf
+from words import WORDS
 
 from motionexp import config
 from motionexp.compose import CONF, GROUPS, load, options, prepared
