@@ -241,9 +241,7 @@ def main() -> None:
     """Measure, print, and write ``report.json`` and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled:tiny_latte")
-    parser.add_argument(
-        "--count", type=int, default=256, help="natural samples; other parts have a quarter"
-    )
+    parser.add_argument("--count", type=int, default=256, help="natural samples; other parts have a quarter")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--precision", default="auto")
