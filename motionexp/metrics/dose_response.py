@@ -93,9 +93,9 @@ class Perturbation:
 
 PERTURBATIONS: Mapping[str, Perturbation] = {
     "path bent": Perturbation("px", (0, 1, 2, 4, 8), bend_path),
-    "hue turned": Perturbation("degrees", (0, 45, 90, 180), turn_hue),
+    "hue turned": Perturbation("degrees", (0, 15, 30, 45, 90), turn_hue),
     "end held": Perturbation("share", (0, 0.25, 0.5, 0.75), hold),
-    "frames dropped": Perturbation("one kept of", (1, 2, 4, 8), drop),
+    "frames dropped": Perturbation("one kept of", (1, 2, 3, 4), drop),
     "blurred": Perturbation("px", (0, 1, 2, 4), blur),
     "looks restored": Perturbation("of 4", (0, 1, 2, 3, 4), restore_looks),
     "nuisances changed": Perturbation("share", (0, 0.25, 0.5, 0.75, 1), change_nuisances),
@@ -111,10 +111,14 @@ EXPECTED: Mapping[str, Mapping[str, Answer]] = {
         "nuisance_similarity": 0.02,
         "attribute_accuracy": 0.1,
         "replaced_attributes": 0.1,
+        "text_alignment": 2.0,
+        "pick_score": 2.0,
+        "appearance_leakage": 0.1,
     },
     "hue turned": {
         "attribute_accuracy": "falls",
         "text_alignment": "falls",
+        "pick_score": "falls",
         "flow_similarity": 0.05,
         "velocity_similarity": 0.02,
         "path_error": 0.1,
@@ -127,16 +131,20 @@ EXPECTED: Mapping[str, Mapping[str, Answer]] = {
         "frame_consistency_consecutive": "rises",
         "nuisance_similarity": 0.05,
         "attribute_accuracy": 0.1,
+        "text_alignment": 2.0,
     },
     "frames dropped": {
         "flow_similarity": "falls",
         "velocity_similarity": "falls",
+        "frame_consistency_consecutive": "rises",
         "nuisance_similarity": 0.05,
         "attribute_accuracy": 0.1,
     },
     "blurred": {
         "nuisance_similarity": "falls",
         "pick_score": "falls",
+        "text_alignment": "falls",
+        "attribute_accuracy": "falls",
         "flow_similarity": 0.2,
         "velocity_similarity": 0.02,
         "path_error": 0.5,
@@ -156,6 +164,7 @@ EXPECTED: Mapping[str, Mapping[str, Answer]] = {
         "velocity_similarity": 0.02,
         "path_error": 0.1,
         "attribute_accuracy": 0.1,
+        "text_alignment": 2.0,
     },
 }
 """{perturbation: {value: whether it rises or falls with the dose, or how far it may stray from the first}}.

@@ -21,12 +21,10 @@ class Foreground:
     Attributes:
         distance: (F, H, W) distance of each pixel's colour from the ground's, grey levels.
         pieces: F masks (H, W) of the largest connected piece, None where none is compact and large enough.
-        separable: share of the distance's variance that the one threshold explains (Otsu's eta), 0..1.
     """
 
     distance: np.ndarray
     pieces: list[np.ndarray | None]
-    separable: float
 
 
 def foreground(frames: np.ndarray) -> Foreground:
@@ -40,8 +38,8 @@ def foreground(frames: np.ndarray) -> Foreground:
     """
     pixels = frames.astype(np.float32)
     distance = np.linalg.norm(pixels - np.median(pixels.reshape(-1, 3), axis=0), axis=-1)
-    threshold, separable = _otsu(distance)
-    return Foreground(distance, [_largest_piece(each > threshold) for each in distance], separable)
+    threshold = _otsu(distance)
+    return Foreground(distance, [_largest_piece(each > threshold) for each in distance])
 
 
 def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
@@ -60,17 +58,12 @@ def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
     return np.where(rim, share, inside)
 
 
-def _otsu(distance: np.ndarray) -> tuple[float, float]:
-    """Otsu's threshold, and the share of the variance that it explains (his eta)."""
+def _otsu(distance: np.ndarray) -> float:
+    """The threshold that splits all distances into two groups of least variance."""
     top = max(float(distance.max()), 1e-6)
     levels = np.clip(distance * (255 / top), 0, 255).astype(np.uint8)
     threshold, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    above = levels > threshold
-    share = above.mean()
-    if not 0 < share < 1:
-        return top, 0.0
-    between = share * (1 - share) * (levels[above].mean() - levels[~above].mean()) ** 2
-    return threshold * top / 255, float(between / levels.var())
+    return threshold * top / 255
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray | None:

@@ -18,7 +18,6 @@ from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene
 from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
 from motionexp.metrics.foreground import foreground
-from motionexp.metrics.trajectory import SEPARABLE
 
 VALUES = {
     "ground": ("nuisance_similarity", "nuisance_chance"),
@@ -78,8 +77,6 @@ def ground_similarity(luminance: np.ndarray, uncovered: np.ndarray, ground: np.n
 def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
     """Fit a plane to the object's luminance, mean over frames; None where no frame shows an object."""
     seen = foreground(frames)
-    if seen.separable < SEPARABLE:
-        return None
     planes, sizes = [], []
     for frame, piece in zip(frames, seen.pieces, strict=True):
         if piece is not None:

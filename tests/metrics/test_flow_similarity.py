@@ -166,6 +166,14 @@ def test_unrelated_and_reversed_motion_in_the_bundled_world():
     assert abs(np.mean(unrelated)) < 0.1
 
 
+def test_one_metric_scores_samples_of_many_references(subject):
+    metric = FlowSimilarity()
+    for motion in ("pan_left", "pan_right", "pan_left"):
+        scene = make_scene(motion)
+        expected = flow_similarity(subject(scene=scene).frames, render(scene)).value
+        assert metric.measure(subject(scene=scene))["flow_similarity"].value == expected
+
+
 def test_videos_must_match_and_be_large_enough():
     video = moving_texture(0, (1, 0))
     for other in (video[:-1], video[:, :32], video[:1]):
