@@ -34,8 +34,8 @@ class Contrast:
 
 
 CONTRAST = {
-    "natural": Contrast(-0.35, 0.45, 0.25, 0.20, 0.08, 0.10, 0.10, 0.10),
-    "poster": Contrast(-0.20, 0.20, 0.75, 0.20, 0.60, 0.06, 0.06, 0.04),
+    "natural": Contrast(-0.35, 0.45, 0.25, 0.30, 0.08, 0.10, 0.10, 0.10),
+    "poster": Contrast(-0.20, 0.20, 0.75, 0.28, 0.60, 0.06, 0.06, 0.04),
 }
 
 
@@ -64,9 +64,9 @@ _OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
 
 _SURFACES: dict[str, Callable[[Array, Array], Array]] = {
     "plain": lambda x, y: np.zeros_like(x),
-    "striped": lambda x, y: np.sin(2 * np.pi * (x + 0.6 * y) / 0.8),
-    "checked": lambda x, y: 1.4 * np.sin(2 * np.pi * x / 1.1) * np.sin(2 * np.pi * y / 1.1),
-    "ringed": lambda x, y: np.cos(2 * np.pi * np.hypot(x, y) / 0.85),
+    "striped": lambda x, y: np.sin(2 * np.pi * (x + 0.6 * y) / 1.4),
+    "checked": lambda x, y: 0.7 * (np.cos(2 * np.pi * x / 1.5) - np.cos(2 * np.pi * y / 1.5)),
+    "ringed": lambda x, y: 0.3 + np.cos(2 * np.pi * np.hypot(x, y) / 1.2),
 }
 
 _PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
