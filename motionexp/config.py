@@ -53,7 +53,7 @@ def _key(default: Any, meaning: str) -> Any:
 class ModelConfig:
     """A backbone and the settings that suit it: one file in `conf/model/`."""
 
-    _target_: str = _key(MISSING, "callable that loads it: path, revision, device and dtype go in")
+    _target_: str = _key(MISSING, "a Backbone's from_pretrained: path, revision, device and dtype go in")
     name: str = _key(MISSING, "name in rows, tables and output paths")
     path: str = _key(MISSING, "bundled:NAME, a folder in LattePipeline's layout, or a hub id")
     revision: str | None = _key(None, "commit of the hub's repository")

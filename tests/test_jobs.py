@@ -20,6 +20,7 @@ from tiny_models import FRAMES, SIZE, save_tiny_pipeline
 import motionexp
 import motionexp.compose  # registers the settings' resolvers
 from motionexp import evaluation, jobs
+from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError, JobConfig
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import Scorer
@@ -240,8 +241,6 @@ def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
 
 
 def test_several_references_load_the_backbone_once(make, monkeypatch):
-    from motionexp.backbones.latte import LatteBackbone
-
     loads = []
     original = LatteBackbone.__init__
 
@@ -344,6 +343,19 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(make, monkey
 def test_wrong_input_is_one_clear_line(make, changes, said):
     with pytest.raises(InputError, match=said):
         jobs.run(make(**changes))
+
+
+def test_captions_are_checked_before_weights_are_loaded(make, monkeypatch):
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(LatteBackbone, "from_pretrained", loaded)
+    for changes in ({"edits": ["word " * 500]}, {"negative_prompt": "word " * 500}):
+        for act in (jobs.run, jobs.plan):
+            with pytest.raises(InputError, match="at most 120"):
+                act(make(**changes))
+    with pytest.raises(AssertionError, match="were loaded"):
+        jobs.run(make())
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "fit.json", "adapter.safetensors", ".npz"])

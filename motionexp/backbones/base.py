@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -95,6 +96,16 @@ class Backbone(ABC):
     width: int
     fps: float
     max_caption_tokens: int
+
+    @classmethod
+    @abstractmethod
+    def caption_problems(
+        cls, path: str | Path, captions: Sequence[str], *, revision: str | None = None
+    ) -> list[str]:
+        """As `check_captions`, before any weight is loaded: from the tokenizer of `path` alone.
+
+        Raises InputError where there is no such model, or its tokenizer cannot be read.
+        """
 
     @abstractmethod
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:

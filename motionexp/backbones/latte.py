@@ -48,14 +48,6 @@ def attention_projections(network: LatteTransformer3DModel, kind: ProjectionKind
     }
 
 
-def caption_problems(
-    path: str | Path, captions: Sequence[str], *, revision: str | None = None, local_files_only: bool = False
-) -> list[str]:
-    """See `Backbone.check_captions`; reads the tokenizer alone, to be asked before weights load."""
-    tokenizer = _load_tokenizer(find_folder(path, revision, local_files_only))
-    return _too_long(tokenizer, captions)
-
-
 class LatteBackbone(Backbone):
     """Latte: `motion` attention is the temporal blocks' `attn1`, one block after each spatial one.
 
@@ -136,6 +128,18 @@ class LatteBackbone(Backbone):
             weights_hash=weights_hash(folder, PARTS),
             device=device,
         )
+
+    @classmethod
+    def caption_problems(
+        cls,
+        path: str | Path,
+        captions: Sequence[str],
+        *,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> list[str]:
+        """See `Backbone.caption_problems`."""
+        return _too_long(_load_tokenizer(find_folder(path, revision, local_files_only)), captions)
 
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:

@@ -88,12 +88,14 @@ def check_size(backbone: Backbone, cfg: JobConfig) -> None:
         )
 
 
-def check_captions(backbone: Backbone, references: list[Reference], cfg: JobConfig) -> None:
-    """Raises InputError with all that is wrong with any caption of the job."""
+def check_captions(references: list[Reference], cfg: JobConfig) -> None:
+    """Raises InputError with all that is wrong with any caption of the job; loads no weights."""
+    model = cfg.model
+    kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
     captions = [cfg.negative_prompt]
     for reference in references:
         captions += [reference.caption, *(edit.caption for edit in reference.edits)]
-    problems = backbone.check_captions(list(dict.fromkeys(captions)))
+    problems = kind.caption_problems(model.path, list(dict.fromkeys(captions)), revision=model.revision)
     if problems:
         raise InputError("\n".join(problems))
 

@@ -107,6 +107,7 @@ class Job:
         self.device = resolve_device(cfg.device)
         self.precision = resolve_precision(self.device, cfg.precision)
         model = cfg.model
+        inputs.check_captions(self.references, cfg)
         self.backbone: Backbone = get_object(model._target_)(
             model.path,
             revision=model.revision,
@@ -116,7 +117,6 @@ class Job:
             fps=model.fps,
         )
         inputs.check_size(self.backbone, cfg)
-        inputs.check_captions(self.backbone, self.references, cfg)
         self.tau = self._tau()
         self.cache = EncodingCache(self.output / ".cache", self.backbone, self.precision)
 

@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from motionexp.backbones import latte, load_backbone
 from motionexp.backbones.base import Conditioning
-from motionexp.backbones.latte import (
-    LatteBackbone,
-    attention_projections,
-    caption_problems,
-)
+from motionexp.backbones.latte import LatteBackbone, attention_projections
 from motionexp.config import InputError
 from tests.tiny_models import save_tiny_pipeline
 
@@ -132,7 +128,7 @@ def test_a_caption_is_as_long_as_its_tokens(backbone: LatteBackbone, folder: Pat
     with pytest.raises(InputError, match="121 tokens"):
         backbone.embed([longest + " a"])
     (tmp_path / "tokenizer").symlink_to(folder / "tokenizer")
-    assert caption_problems(tmp_path, [longest + " a"]) == problems[:1]
+    assert LatteBackbone.caption_problems(tmp_path, [longest + " a"]) == problems[:1]
 
 
 def test_predict_is_the_network_without_its_sigma(backbone: LatteBackbone, pipeline: LattePipeline) -> None:
