@@ -122,7 +122,7 @@ class Backbone(ABC):
     def embed(self, captions: Sequence[str]) -> Conditioning:
         """Embedded captions; an empty one is legal.
 
-        Raises InputError for a caption that is too long, RuntimeError after `release_text_encoder`.
+        Raises InputError for what `check_captions` refuses, RuntimeError after `release_text_encoder`.
         """
 
     @abstractmethod
@@ -171,7 +171,10 @@ class Backbone(ABC):
 
     @abstractmethod
     def check_captions(self, captions: Sequence[str]) -> list[str]:
-        """What is wrong with the captions, one sentence a problem; empty: nothing."""
+        """What is wrong with the captions, one sentence a problem; empty: nothing.
+
+        A caption may be too long, or have words that a model of a closed vocabulary would take for noise.
+        """
 
     @abstractmethod
     def release_text_encoder(self) -> None:

@@ -139,7 +139,7 @@ class LatteBackbone(Backbone):
         local_files_only: bool = False,
     ) -> list[str]:
         """See `Backbone.caption_problems`."""
-        return _too_long(_load_tokenizer(find_folder(path, revision, local_files_only)), captions)
+        return _caption_problems(_load_tokenizer(find_folder(path, revision, local_files_only)), captions)
 
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
@@ -266,7 +266,7 @@ class LatteBackbone(Backbone):
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""
-        return _too_long(self.tokenizer, captions)
+        return _caption_problems(self.tokenizer, captions)
 
     def release_text_encoder(self) -> None:
         """See `Backbone.release_text_encoder`."""
@@ -290,14 +290,32 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"{folder / 'tokenizer'} cannot be read ({error}); fetch it again") from error
 
 
-def _too_long(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def _caption_problems(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
     problems = []
+    is_closed = _is_closed(tokenizer)
     for caption in captions:
+        shown = caption if len(caption) <= 60 else caption[:57] + "..."
+        unknown = _unknown_words(tokenizer, caption) if is_closed else []
         length = len(tokenizer(_as_tokenized(caption)).input_ids)
-        if length > MAX_CAPTION_TOKENS:
-            shown = caption if len(caption) <= 60 else caption[:57] + "..."
+        if unknown:
+            problems.append(
+                f"caption {shown!r}: this model does not know {', '.join(map(repr, unknown[:8]))};"
+                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
+            )
+        elif length > MAX_CAPTION_TOKENS:
             problems.append(f"caption {shown!r} has {length} tokens; at most {MAX_CAPTION_TOKENS} fit")
     return problems
+
+
+def _is_closed(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer knows whole words alone: no token of it could go on with a word or spell one."""
+    special = set(tokenizer.all_special_tokens)
+    return all(token.startswith("▁") and token != "▁" for token in tokenizer.get_vocab().keys() - special)
+
+
+def _unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[str]:
+    words = dict.fromkeys(_as_tokenized(caption).split())
+    return [word for word in words if tokenizer.unk_token_id in tokenizer(word).input_ids]
 
 
 def _per_call(height: int, width: int) -> int:

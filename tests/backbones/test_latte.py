@@ -131,6 +131,18 @@ def test_a_caption_is_as_long_as_its_tokens(backbone: LatteBackbone, folder: Pat
     assert LatteBackbone.caption_problems(tmp_path, [longest + " a"]) == problems[:1]
 
 
+def test_a_closed_vocabulary_refuses_other_words(backbone: LatteBackbone) -> None:
+    bundled = "bundled:tiny_latte"
+    known = ["a red plain star is moving on ice", "A RED star ", ""]
+    assert LatteBackbone.caption_problems(bundled, known) == []
+    (problem,) = LatteBackbone.caption_problems(bundled, ["a red dog, running", *known])
+    for said in ("'dog,'", "'running'", "list words", "model=latte"):
+        assert said in problem
+    assert "'red'" not in problem
+    # A vocabulary that spells words is open, whatever single sign it lacks.
+    assert backbone.check_captions(["a dog 🐶 [runs]"]) == []
+
+
 def test_predict_is_the_network_without_its_sigma(backbone: LatteBackbone, pipeline: LattePipeline) -> None:
     x_t, conditioning = noisy(backbone, 2), backbone.embed(CAPTIONS[:1]).trimmed().repeat(2)
     t = torch.tensor([700, 20])
