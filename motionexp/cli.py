@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), 2)
     except (HydraException, OmegaConfBaseException) as error:
         return _failed(explain(error), 2)
-    except OSError as error:
+    except (OSError, FloatingPointError) as error:
         return _failed(str(error), 1)
     except KeyboardInterrupt:
         return _failed("interrupted; the same command goes on where it stopped", 1)

@@ -125,11 +125,21 @@ def test_a_failed_job_does_not_stop_the_others(base, jobs, capsys):
     assert "the disk is full" in said
 
 
+def test_numbers_that_run_away_stop_their_job_alone(base, jobs, capsys):
+    jobs.error = {300: FloatingPointError("the loss is nan in training step 3")}
+    assert run(["-m", *base, "tau=0,300,600"]) == 1
+    assert [cfg.tau for cfg in jobs.ran] == [0, 300, 600]
+    said = capsys.readouterr().err
+    assert "tau=300 failed: the loss is nan" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (InputError("this video is damaged"), 2, "error: this video is damaged"),
         (OSError(28, "No space left on device", "rows.jsonl"), 1, "No space left on device: 'rows.jsonl'"),
+        (FloatingPointError("the loss is nan in training step 3"), 1, "error: the loss is nan in training"),
         (KeyboardInterrupt(), 1, "interrupted; the same command goes on"),
     ],
 )
