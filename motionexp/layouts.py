@@ -95,7 +95,10 @@ class TableLayout:
 
 @dataclass
 class Layout:
-    """One experiment: what is run, which rows are published (none if `rows` is empty), and their tables."""
+    """One experiment: what is run, which rows are published (none if `rows` is empty), and their tables.
+
+    A line of `sweep` may name the subset with `"references=[${references}]"`.
+    """
 
     question: str
     cost: str
@@ -106,6 +109,7 @@ class Layout:
     columns: dict[str, Column]
     tables: list[TableLayout]
     allow_mixed: list[str] = field(default_factory=list)
+    references: str = ""
 
 
 def read_layout(path: Path) -> Layout:
