@@ -26,8 +26,11 @@ from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
+from motionexp.metrics.features import OpenClip, PreferenceScorer
+from motionexp.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
 from motionexp.pretrain.cards import Facts, write_card
 from motionexp.pretrain.classifier import ATTRIBUTES, blurred, noised
+from motionexp.pretrain.scorer import preference_accuracy
 from motionexp.pretrain.videos import FOLDER
 from motionexp.sampling import SamplerSettings
 from motionexp.videos import contact_sheet, write_mp4, write_png
@@ -119,6 +122,20 @@ def judge_vae(backbone: Backbone, count: int) -> Results:
     return results
 
 
+def judge_scoring_models(count: int) -> Results:
+    """Return how often the CLIP picks a frame's caption among 21, and the scorer the better of two frames.
+
+    The columns of single attributes are the shares among the captions, or frames, that differ in it.
+    """
+    clip, scorer = OpenClip.load(), PreferenceScorer.load()
+    results = {}
+    for part in PARTS:
+        truth = unseen_scenes(part, count)
+        results[f"CLIP, {part}"] = caption_accuracy(clip, truth) | {"n": float(count)}
+        results[f"scorer, {part}"] = preference_accuracy(scorer, truth) | {"n": float(count)}
+    return results
+
+
 def judge_samples(
     backbone: Backbone,
     classifier: AttributeClassifier,
@@ -167,7 +184,7 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
 def show(results: Results, table: list[dict[str, float | str]]) -> None:
     """Print the results."""
     console = Console()
-    columns = [*ATTRIBUTES, "abstained", "psnr", "n"]
+    columns = [*ATTRIBUTES, "all", "abstained", "psnr", "n"]
     printed = Table("measured", *columns, title="model report")
     for name, row in results.items():
         printed.add_row(name, *(f"{row[column]:.4g}" if column in row else "" for column in columns))
@@ -224,7 +241,11 @@ def write_cards(results: Results, sampler: SamplerSettings) -> None:
         steps=last_step(training),
         training=training,
         parameters=parameters(BUNDLED / "classifier"),
-        quality={name: row for name, row in results.items() if name not in of_model},
+        quality={
+            name: row
+            for name, row in results.items()
+            if name not in of_model and not name.startswith(("CLIP,", "scorer,"))
+        },
         measured="Share of videos read right, and share rejected of those that have to be, on seeds not used "
         "in training; an abstention counts as wrong.",
     )
@@ -255,6 +276,7 @@ def main() -> None:
     results = judge_classifier(backbone, classifier, args.count) | judge_vae(
         backbone, max(args.count // 8, 1)
     )
+    results |= judge_scoring_models(args.count)
     results |= judge_samples(backbone, classifier, counts, settings, args.output)
     table = energy_table(backbone)
     show(results, table)
