@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from diffusers import ModelMixin
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from motionexp.config import BUNDLED, InputError
 
@@ -98,9 +100,10 @@ def load_part(kind: type[Part], folder: Path, dtype: torch.dtype) -> Part:
     what is missing with random numbers.
     """
     try:
-        loaded: tuple[Part, dict[str, Any]] = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
+        with no_loading_bars():
+            loaded: tuple[Part, dict[str, Any]] = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
     model, info = loaded
@@ -108,6 +111,18 @@ def load_part(kind: type[Part], folder: Path, dtype: torch.dtype) -> Part:
     if missing:
         raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
     return model
+
+
+@contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Keep back transformers' bars: for weights on the disk, since downloads lose theirs too."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def weights_hash(folder: Path, parts: Iterable[str]) -> str:

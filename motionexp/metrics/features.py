@@ -5,6 +5,7 @@ score reads that from the model, never from its config (whose value is only wher
 """
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
+from motionexp.backbones.checkpoint import no_loading_bars
 from motionexp.config import BUNDLED, InputError
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures
 
@@ -136,9 +138,14 @@ class PreferenceScorer:
                 f"scorer={name}: no such folder; give a folder in CLIPModel's layout or a hub's id"
             )
         try:
-            model, report = CLIPModel.from_pretrained(
-                name, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
+            with no_loading_bars() if Path(name).is_dir() else nullcontext():
+                model, report = CLIPModel.from_pretrained(
+                    name,
+                    revision=revision,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                )
             loaded = CLIPProcessor.from_pretrained(processor or name)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"scorer={name}: transformers cannot load it: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging as transformers_logging
 
 from motionexp.backbones import checkpoint
 from motionexp.backbones.checkpoint import weights_hash
@@ -151,3 +152,12 @@ def test_a_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     original = weights_hash(folder, PARTS)
     monkeypatch.setattr(checkpoint.hashlib, "file_digest", None)
     assert weights_hash(folder, PARTS) == original
+
+
+def test_loading_shows_no_bars_and_leaves_those_of_others(
+    whole: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert transformers_logging.is_progress_bar_enabled()
+    LatteBackbone.from_pretrained(whole)
+    assert capfd.readouterr().err == ""
+    assert transformers_logging.is_progress_bar_enabled()
