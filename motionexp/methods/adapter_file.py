@@ -121,7 +121,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise InputError(f"adapter={path}: damaged, or not a safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
-        raise InputError(f"adapter={path}: not saved by motionexp: its metadata tell no window")
+        raise InputError(
+            f"adapter={path}: not saved by motionexp: its metadata lack the entry {METADATA_KEY!r}, which"
+            " says the window, the method and the weights that it belongs to. Adapters of other tools cannot"
+            " be used here: train one with this package"
+        )
     if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
         raise InputError(f"adapter={path}: damaged: its contents are not those that were saved")
     return tensors, json.loads(metadata[METADATA_KEY])

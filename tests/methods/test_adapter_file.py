@@ -228,7 +228,7 @@ def test_files_that_are_no_adapters_are_refused(backbone, tmp_path):
         file.write_bytes(content)
         refused(file, backbone, "damaged, or not a safetensors file")
     save_file({"transformer.x.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "foreign.safetensors")
-    refused(tmp_path / "foreign.safetensors", backbone, "not saved by motionexp")
+    refused(tmp_path / "foreign.safetensors", backbone, "lack the entry 'motionexp', which says the window")
 
 
 @pytest.mark.parametrize("method_type", METHODS)
