@@ -28,6 +28,12 @@ from motionexp.layouts import Layout, matches, read_layout
 from motionexp.results import read_rows
 from motionexp.tables import build, to_markdown
 
+# What the user's input or machine is to blame for: said in a line. Anything else is a mistake of ours.
+EXPECTED = (
+    *(InputError, HydraException, OmegaConfBaseException),
+    *(OSError, FloatingPointError, KeyboardInterrupt),
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
@@ -35,18 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except InputError as error:
-        return _failed(str(error), 2)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _failed(explain(error), 2)
-    except (OSError, FloatingPointError) as error:
-        return _failed(str(error), 1)
-    except KeyboardInterrupt:
-        return _failed("interrupted; the same command goes on where it stopped", 1)
+    except EXPECTED as error:
+        return _failed(error)
     return 0
 
 
-def _failed(message: str, code: int) -> int:
+def _failed(error: BaseException) -> int:
+    """Say what went wrong; returns the exit code."""
+    message, code = str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; the same command goes on where it stopped"
+    elif isinstance(error, InputError):
+        code = 2
+    elif isinstance(error, HydraException | OmegaConfBaseException):
+        message, code = explain(error), 2
     print("error:", "\n       ".join(message.splitlines()), file=sys.stderr)
     return code
 
@@ -78,6 +86,16 @@ def _run_hydra(arguments: list[str]) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def _job(composed: DictConfig) -> None:
+    try:
+        _run_job(composed)
+    except EXPECTED as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        # Hydra would list all overrides before the error; an exit it lets through.
+        raise SystemExit(_failed(error)) from error
+
+
+def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, HydraConfig.get().runtime.choices)
     listing.check_source(cfg)
     from motionexp import jobs
@@ -95,7 +113,7 @@ class EveryJob(Callback):
             check_sweep(overrides)
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
-            raise SystemExit(_failed(str(error), 2)) from error
+            raise SystemExit(_failed(error)) from error
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
