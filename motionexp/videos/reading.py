@@ -123,7 +123,7 @@ class _Clip:
         self.path, self.container = path, container
         self.stream = container.streams.best("video")
         if self.stream is None:
-            raise InputError(f"{path}: holds no video")
+            raise InputError(f"{path}: holds no video that can be read, or one cut short")
         self.count, self.end = 0, Fraction(0)
 
     def __iter__(self) -> Iterator[_Shown]:
