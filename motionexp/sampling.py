@@ -108,24 +108,17 @@ def sample_latents(
         ValueError: what the settings need is missing, or B differs.
     """
     _check(len(noise), conditioning, negative, settings, generator)
-    scale, branches = settings.guidance_scale, None
+    unconditional = None
     if settings.guided and negative is not None:
-        branches = backbone.guidance_pair(conditioning, negative)
+        unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
+    guide = _Guide(
+        backbone, conditioning, unconditional, settings.guidance_scale, gate, adapter_in_unconditional
+    )
     latents = noise.to(backbone.device, torch.float32)
     pairs = backbone.schedule.step_pairs(settings.steps)
     try:
         for done, (t, t_prev) in enumerate(pairs, start=1):
-            active = gate is not None and gate(t)
-            if branches is None:
-                output = backbone.predict(latents, t, conditioning)
-            elif gate is not None and active and not adapter_in_unconditional:
-                conditional = backbone.predict(latents, t, branches[1])
-                gate(None)
-                output = _guide(backbone.predict(latents, t, branches[0]), conditional, scale)
-            else:
-                both = backbone.predict(torch.cat([latents, latents]), t, Conditioning.cat(branches))
-                unconditional, conditional = both.chunk(2)
-                output = _guide(unconditional, conditional, scale)
+            output = guide.predict(latents, t)
             step_noise = _unit_noise(latents, generator) if settings.eta > 0 else None
             latents = ddim_step(backbone.schedule, latents, output, t, t_prev, settings.eta, step_noise)
             if progress is not None:
@@ -136,8 +129,30 @@ def sample_latents(
     return latents
 
 
-def _guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
-    return unconditional + scale * (conditional - unconditional)
+@dataclass(frozen=True)
+class _Guide:
+    """The backbone's output with guidance; `unconditional` is None where there is none."""
+
+    backbone: Backbone
+    conditional: Conditioning
+    unconditional: Conditioning | None
+    scale: float
+    gate: Gate | None
+    adapter_in_unconditional: bool
+
+    def predict(self, latents: Tensor, t: float) -> Tensor:
+        active = self.gate is not None and self.gate(t)
+        if self.unconditional is None:
+            return self.backbone.predict(latents, t, self.conditional)
+        if self.gate is not None and active and not self.adapter_in_unconditional:
+            conditional = self.backbone.predict(latents, t, self.conditional)
+            self.gate(None)
+            unconditional = self.backbone.predict(latents, t, self.unconditional)
+        else:
+            captions = Conditioning.cat([self.unconditional, self.conditional])
+            both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
+            unconditional, conditional = both.chunk(2)
+        return unconditional + self.scale * (conditional - unconditional)
 
 
 def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
