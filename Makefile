@@ -28,6 +28,7 @@ tables: .venv/installed ## the tables in results/ from the published rows
 	$(PYTHON) -m motionexp.tables
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
+	$(PYTHON) run.py experiment=tau_look
 	$(PYTHON) run.py experiment=tau
 
 bench: .venv/installed ## how fast training, sampling and each metric are here, into outputs/bench/

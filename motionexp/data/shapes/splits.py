@@ -162,7 +162,8 @@ class ShapesReferences:
             raise InputError(f"reference {name!r}: the {self.split} split has {', '.join(self.names())}")
         entry = found[0]
         motion = entry.scene.attributes["motion"]
-        strata = {"contrast": entry.scene.contrast, "motion": grammar.motion_stratum(motion)}
+        stratum = grammar.motion_stratum(motion)
+        strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
         return Reference(
             name=name,
             suite=self.suite,
