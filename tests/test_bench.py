@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_jobs import Squares
+from squares import Squares
 from tiny_models import FRAMES, SIZE, tiny_backbone
 
 from motionexp.evaluation import Scorer

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from test_jobs import Brightness, Squares
+from squares import Brightness, Squares
 from tiny_models import FRAMES, SIZE, tiny_backbone, tiny_pipeline
 
 from motionexp import config

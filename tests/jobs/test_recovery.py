@@ -1,0 +1,153 @@
+"""Interrupts, full disks, damaged files and other processes: nothing is lost."""
+
+import errno
+import json
+import os
+import threading
+
+import pytest
+from kept_results import cells, plain, scores
+from rich.console import Console
+
+from motionexp import jobs
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.config import InputError
+from motionexp.evaluation import Scorer
+from motionexp.jobs.cell import Cell
+from motionexp.results import read_rows
+from motionexp.training import Tuning
+
+
+@pytest.mark.parametrize("stage", ["fit", "sample", "score"])
+def test_an_interrupt_is_recorded_and_resumed_to_the_same_rows(make, tmp_path, monkeypatch, stage):
+    whole = jobs.run(make(output=str(tmp_path / "whole")))
+    cfg = make()
+    with monkeypatch.context() as patch:
+        _interrupt(patch, stage)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.run(cfg)
+    (cell,) = cells(cfg)
+    assert Cell(cell).status()["state"] == "interrupted"
+    again = jobs.run(cfg)
+    assert Cell(cell).status()["state"] == "done"
+    assert [scores(row) for row in again] == [scores(row) for row in whole]
+    assert len(read_rows(cell)) == len(whole)
+
+
+def _interrupt(patch, stage: str) -> None:
+    """Ctrl-C in the second of the stage's steps."""
+    owner, name = {
+        "fit": (Tuning, "training_step"),
+        "sample": (Cell, "keep_sample"),
+        "score": (Scorer, "score"),
+    }[stage]
+    original, calls = getattr(owner, name), []
+
+    def interrupted(self, *arguments, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *arguments, **named)
+
+    patch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("kind", ["fit.json", "adapter.safetensors", ".npz", "rows.jsonl"])
+def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(make, monkeypatch, kind):
+    cfg = make()
+    original = os.replace
+    with monkeypatch.context() as patch:
+
+        def full(source, target):
+            if str(target).endswith(kind):
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
+            original(source, target)
+
+        patch.setattr(os, "replace", full)
+        with pytest.raises(InputError, match=r"cannot be written \(No space left"):
+            jobs.run(cfg)
+    (cell,) = cells(cfg)
+    assert Cell(cell).status()["state"] == "failed"
+    jobs.run(cfg)
+    assert Cell(cell).status()["state"] == "done"
+    assert {path.name for path in (cell / "adapter").iterdir()} == {"adapter.safetensors", "fit.json"}
+    assert {path.name for path in cell.rglob(".*")} <= {".lock", ".rows.jsonl.lock"}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "fit.json", "adapter.safetensors", ".npz"])
+def test_a_damaged_file_is_named(make, name):
+    cfg = make()
+    jobs.run(cfg)
+    (cell,) = cells(cfg)
+    if name == "adapter.safetensors":
+        next(cell.rglob("*.npz")).unlink()
+    if name == ".npz":
+        (cell / "rows.jsonl").unlink()
+    path = next(path for path in sorted(cell.rglob("*")) if path.name.endswith(name))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError) as caught:
+        jobs.run(cfg)
+    assert path.name in str(caught.value)
+
+
+def test_a_cell_that_another_process_has_is_waited_for(make, monkeypatch):
+    cfg = make()
+    first = jobs.run(cfg)
+    (cell,) = cells(cfg)
+    entered, release, left = threading.Event(), threading.Event(), []
+
+    def other() -> None:
+        with Cell(cell).running({}, lambda: None):
+            entered.set()
+            release.wait(60)
+            left.append(True)
+
+    def told(console: Console, *objects: object, **named: object) -> None:
+        if "another process works on" in str(objects[0]):
+            assert not left
+            release.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    monkeypatch.setattr(Console, "print", told)
+    assert plain(jobs.run(cfg)) == plain(first)
+    assert left
+    thread.join()
+
+
+def test_a_killed_process_leaves_a_cell_that_goes_on(make, monkeypatch):
+    class Killed(BaseException):
+        """What nobody catches or records, like the end of the process."""
+
+    cfg = make(train_steps=8, checkpoint_every=3)
+    with monkeypatch.context() as patch:
+        original = Tuning.training_step
+
+        def killed(self, batch, batch_idx):
+            if self.global_step == 5:
+                raise Killed
+            original(self, batch, batch_idx)
+
+        patch.setattr(Tuning, "training_step", killed)
+        patch.setattr(Cell, "_write_last_status", lambda self, status: None)
+        with pytest.raises(Killed):
+            jobs.run(cfg)
+    (cell,) = cells(cfg)
+    assert Cell(cell).status()["state"] == "running"
+    again = jobs.run(cfg)
+    assert Cell(cell).status()["state"] == "done"
+    assert json.loads((cell / "adapter" / "fit.json").read_text())["resumed_from"] == 3
+    whole = jobs.run(make(train_steps=8, output=f"{cfg.output}-whole"))
+    assert [scores(row) for row in again] == [scores(row) for row in whole]
+
+
+def test_a_damaged_adapter_is_named_before_weights_are_loaded(make, tmp_path, monkeypatch):
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(LatteBackbone, "from_pretrained", loaded)
+    (tmp_path / "adapter.safetensors").write_bytes(b"no adapter")
+    for tau in (None, 300.0):
+        with pytest.raises(InputError, match=r"adapter\.safetensors: damaged"):
+            jobs.run(make(adapter=str(tmp_path), tau=tau))

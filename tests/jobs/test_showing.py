@@ -1,0 +1,58 @@
+"""Grids, summaries and plans."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from motionexp import jobs
+from motionexp.jobs import running
+from motionexp.jobs.showing import print_summary
+from motionexp.results import Row
+
+
+def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
+    seen = []
+    original = running.write_grid
+
+    def spy(path, reference, wanted, columns):
+        seen.append([label for label, cell, ids in columns if cell.has_sample(wanted[0].edit, 0, ids[0])])
+        return original(path, reference, wanted, columns)
+
+    monkeypatch.setattr(running, "write_grid", spy)
+    for tau in (1000.0, 0.0, 500.0, 250.0):
+        jobs.run(make(tau=tau))
+    assert seen[0] == ["base"]
+    assert seen[2] == ["base", "τ = 0", "τ = 500"]
+    assert seen[3] == ["base", "τ = 0", "τ = 500", "τ = 250"]
+
+
+def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
+    row = {"suite": "shapes", "reference": "a", "model": "tiny", "method": "lora", "tau": 500.0, "steps": 50}
+    row |= {"metric_version": 1, "adapter_steps": 25, "precision": "fp32", "edit_kind": "style"}
+    row |= {"edit_caption": "a [red] ball"}
+    rows = [
+        Row(metric="nuisance_similarity", value=0.75, sample_id="1", **row),
+        Row(metric="nuisance_chance", value=0.25, sample_id="1", **row),
+        Row(metric="velocity_similarity", value=float("nan"), reason="lost", sample_id="1", **row),
+        Row(metric="velocity_similarity", value=0.8, sample_id="2", seed=1, **row),
+    ]
+    print_summary(Console(width=80), rows, [Path("out/[1]")], [])
+    shown = capsys.readouterr().out
+    assert "adapter on in 25 of 50 steps" in shown
+    assert "style: a [red] ball" in shown
+    assert ["style", "0.80", "0.50", "2"] in [line.split() for line in shown.splitlines()]
+    assert "rows and media: out/[1]" in shown
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
+    cfg = make(references=2, seeds=3)
+    jobs.plan(cfg)
+    shown = capsys.readouterr().out
+    assert not Path(cfg.output).exists()
+    # Rank 2 on v and o of two blocks of width 16: 2 x 2 x 2 x (16 + 16).
+    assert "256 trainable parameters (LoRA)" in shown
+    assert "1 of 2 sampling steps" in shown
+    assert shown.count("output: ") == 2
+    jobs.run(cfg)
+    jobs.plan(cfg)
+    assert "done" in capsys.readouterr().out

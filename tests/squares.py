@@ -1,0 +1,52 @@
+"""A suite of moving squares and metrics that cost nothing."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from motionexp.data.base import Edit, Reference
+from motionexp.metrics.base import Measurement, Subject, VideoMetric
+
+METRICS = ["brightness"]
+
+
+class Brightness(VideoMetric):
+    """Mean grey value; costs nothing and takes frames of any size."""
+
+    version = 1
+    values: ClassVar = {"brightness": None, "darkness": None}
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        series = subject.frames.mean((1, 2, 3))
+        value = float(series.mean())
+        return {"brightness": Measurement(value, series=series), "darkness": Measurement(255 - value)}
+
+
+class Colourfulness(VideoMetric):
+    """Mean distance of the channels."""
+
+    version = 1
+    values: ClassVar = {"colourfulness": True}
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        return {"colourfulness": Measurement(float(subject.frames.std(-1).mean()))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Squares:
+    """Three references of a square that moves, on grounds of their own."""
+
+    suite: str = "squares"
+
+    def names(self) -> list[str]:
+        return ["one", "two", "three"]
+
+    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+        random = np.random.default_rng(self.names().index(name))
+        ground = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        video = np.stack([ground] * frames)
+        for index in range(frames):
+            video[index, 4:8, index : index + 4] = 255
+        edits = (Edit("style", f"{name} red"), Edit("object", f"{name} blue"))
+        return Reference(name, self.suite, video, 8.0, f"{name} square", edits, {"contrast": "natural"})
