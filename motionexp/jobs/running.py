@@ -26,7 +26,7 @@ from motionexp.jobs.cache import EncodingCache
 from motionexp.jobs.cell import FIT_FILE, Cell, write_json
 from motionexp.jobs.scoring import Wanted, score_cell
 from motionexp.jobs.showing import print_summary, write_grid
-from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
+from motionexp.methods.adapter_file import Recipe, check_adapter, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.results import Row
 from motionexp.schedule import Window
@@ -95,7 +95,8 @@ def duration(seconds: float) -> str:
 class Job:
     """One backbone, loaded once, and what its cells share.
 
-    What can be wrong with the references and metrics is looked at before weights are loaded.
+    What can be wrong with references, captions, metrics and a kept adapter's file is looked at before weights
+    are loaded.
     """
 
     def __init__(self, cfg: JobConfig, console: Console) -> None:
@@ -104,6 +105,8 @@ class Job:
         self.reader = inputs.make_reader(cfg)
         self.references = inputs.read_references(cfg, self.reader)
         check_metrics(cfg.metrics, self.references)
+        if cfg.adapter is not None:
+            check_adapter(Path(cfg.adapter).expanduser())
         self.device = resolve_device(cfg.device)
         self.precision = resolve_precision(self.device, cfg.precision)
         model = cfg.model

@@ -93,7 +93,7 @@ def load_adapter(path: Path, backbone: Backbone) -> TuningMethod:
         InputError: there is no such file; it is damaged or no adapter of ours; or it belongs to other
             weights. No method is left attached then.
     """
-    path = path / FILE_NAME if path.is_dir() else path
+    path = _file(path)
     tensors, about = _read(path)
     if about["method"] not in METHODS:
         raise InputError(f"adapter={path}: method {about['method']}; known here: {', '.join(METHODS)}")
@@ -109,6 +109,15 @@ def load_adapter(path: Path, backbone: Backbone) -> TuningMethod:
             f" with {backbone.name} (weights {backbone.weights_hash[:12]}): {error}"
         ) from error
     return method
+
+
+def check_adapter(path: Path) -> None:
+    """Raises InputError where a file, or the one in a folder, is no whole adapter; needs no backbone."""
+    _read(_file(path))
+
+
+def _file(path: Path) -> Path:
+    return path / FILE_NAME if path.is_dir() else path
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
