@@ -18,7 +18,7 @@ class Facts:
 
     Attributes:
         title: of the card. library: which loads the folder. purpose: what it is and is for, in sentences.
-        command: which trains it. data: what it has seen. samples: how many a step. seeds: in words.
+        command: which trains it. data: what it has seen. samples: how many, in words. seeds: in words.
         steps: how many were taken. training: folder of the run, as ``loop.train`` leaves it.
         parameters: how many. quality: figures by row and column, on data not trained on.
         measured: how, in sentences. origin: what training began with.
@@ -29,7 +29,7 @@ class Facts:
     purpose: str
     command: str
     data: str
-    samples: int
+    samples: str
     seeds: str
     steps: int
     training: Path
@@ -37,6 +37,11 @@ class Facts:
     quality: Mapping[str, Mapping[str, float]]
     measured: str
     origin: str = "nothing"
+
+
+def seen(steps: int, batch: int) -> str:
+    """Say how many samples a training with one batch size has seen."""
+    return f"{steps * batch:,} ({batch} a step)"
 
 
 def steps_taken(folder: Path) -> int:
@@ -69,7 +74,7 @@ def write_card(folder: Path, facts: Facts) -> None:
         "data": facts.data,
         "parameters": f"{facts.parameters:,}",
         "steps": f"{facts.steps:,}",
-        "samples seen": f"{facts.steps * facts.samples:,} ({facts.samples} a step)",
+        "samples seen": facts.samples,
         "seeds": facts.seeds,
         "time": f"{seconds / 60:.0f} minutes",
         "machine": f"{machine}, torch {torch.__version__}",

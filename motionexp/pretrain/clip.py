@@ -32,7 +32,7 @@ from motionexp.pretrain.captioned import (
     shown_neighbour,
     unseen_scenes,
 )
-from motionexp.pretrain.cards import Facts, steps_taken, write_card
+from motionexp.pretrain.cards import Facts, seen, steps_taken, write_card
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -172,7 +172,7 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
         origin=f"the weights in {args.start}" if args.start else "nothing",
         data=f"single frames of {args.videos:,} rendered videos (a fifth posters, a tenth with two objects), "
         "half of the captions without the motion; with each frame four captions wrong in one attribute",
-        samples=args.batch,
+        samples=seen(steps_taken(args.training), args.batch),
         seeds="weights 0; batches (3, step)",
         steps=steps_taken(args.training),
         training=args.training,

@@ -28,7 +28,7 @@ from motionexp.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
 from motionexp.metrics.features import OpenClip, PreferenceScorer
 from motionexp.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
-from motionexp.pretrain.cards import Facts, write_card
+from motionexp.pretrain.cards import Facts, seen, write_card
 from motionexp.pretrain.classifier import ATTRIBUTES, blurred, noised
 from motionexp.pretrain.scorer import preference_accuracy
 from motionexp.pretrain.videos import FOLDER
@@ -217,8 +217,9 @@ def write_cards(results: Results, sampler: SamplerSettings) -> None:
         "the bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks that "
         "predicts v.",
         command="make pretrain",
-        data="videos of the bundled world's pretraining part, and single frames of them",
-        samples=32,
+        data="videos of the bundled world's pretraining part, and single frames of them; the first 4,400 steps "
+        "saw finer and fainter surfaces",
+        samples=seen_by_latte(last_step(training)),
         seeds="weights from 0; scenes, noise and timesteps from each step's index",
         steps=last_step(training),
         training=training,
@@ -236,7 +237,7 @@ def write_cards(results: Results, sampler: SamplerSettings) -> None:
         "abstains.",
         command="python -m motionexp.pretrain.classifier",
         data="videos of the bundled world's pretraining part, a third of them ruined",
-        samples=36,
+        samples=seen(last_step(training), 36),
         seeds="weights from 0; videos and their degradation from each step's index",
         steps=last_step(training),
         training=training,
@@ -253,6 +254,14 @@ def write_cards(results: Results, sampler: SamplerSettings) -> None:
         write_card(BUNDLED / folder, facts)
 
 
+def seen_by_latte(steps: int) -> str:
+    """Say how many samples the small Latte has seen: frames alone at first, then videos in a step of four."""
+    first = 1_500
+    videos = (steps - first) // 4
+    frames = 192 * (steps - videos)
+    return f"{frames:,} single frames (192 a step) and {32 * videos:,} videos (32 a step)"
+
+
 def last_step(training: Path) -> int:
     """Return the last step in a training's log."""
     return int(json.loads((training / "log.jsonl").read_text().splitlines()[-1])["step"])
@@ -264,7 +273,7 @@ def main() -> None:
     parser.add_argument("--model", default="bundled:tiny_latte")
     parser.add_argument("--count", type=int, default=256, help="natural samples; other parts have a quarter")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("outputs/model-report"))
     args = parser.parse_args()

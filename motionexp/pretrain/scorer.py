@@ -29,7 +29,7 @@ from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
 from motionexp.metrics.features import ImageTextModel, PreferenceScorer
 from motionexp.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
-from motionexp.pretrain.cards import Facts, steps_taken, write_card
+from motionexp.pretrain.cards import Facts, seen, steps_taken, write_card
 from motionexp.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.spoiling import KINDS, spoilt
@@ -199,7 +199,7 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
         data=f"pairs of frames of {args.videos:,} rendered videos: a frame of the caption's scene is "
         "preferred to one of a scene that differs in one attribute, and to itself blurred, noisy, smeared or "
         "off-colour",
-        samples=3 * args.batch,
+        samples=seen(steps_taken(args.training), 3 * args.batch),
         seeds="weights 1; batches (5, step)",
         steps=steps_taken(args.training),
         training=args.training,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from motionexp.pretrain.cards import Facts, read_log, steps_taken, write_card
+from motionexp.pretrain.cards import Facts, read_log, seen, steps_taken, write_card
 
 
 def run(folder: Path) -> Path:
@@ -29,7 +29,7 @@ def test_a_card_says_what_was_measured(tmp_path: Path):
         purpose="For tests.",
         command="python -m thing",
         data="ten frames",
-        samples=20,
+        samples=seen(150, 20),
         seeds="weights 0",
         steps=steps_taken(run(tmp_path)),
         training=tmp_path,
