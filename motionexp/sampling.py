@@ -108,7 +108,7 @@ def sample_latents(
         ValueError: what the settings need is missing, or B differs.
     """
     _check(len(noise), conditioning, negative, settings, generator)
-    unconditional = None
+    unconditional: Conditioning | None = None
     if settings.guided and negative is not None:
         unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
     guide = _Guide(
