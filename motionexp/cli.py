@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except EXPECTED as error:
         return _failed(error)
+    except SystemExit as left:
+        return int(left.code or 0)
     return 0
 
 

@@ -290,7 +290,7 @@ STAGES = {
 CHANGED = {
     "tau": 300.0, "train_steps": 7, "learning_rate": 0.5, "weight_decay": 0.5, "batch_size": 3, "seed": 9,
     "frames": 8, "adapter_scale": 0.5, "adapter_in_unconditional": False, "sampler": "other", "steps": 7,
-    "eta": 0.5, "guidance_scale": 2.0, "negative_prompt": "a", "checkpoint_every": 3, "logger": "wandb",
+    "eta": 0.5, "guidance_scale": 4.5, "negative_prompt": "a", "checkpoint_every": 3, "logger": "wandb",
     "preview_every": 3, "device": "cuda", "memory_limit": 1.0, "output": "elsewhere", "dry_run": True,
 }  # fmt: skip
 

@@ -217,8 +217,7 @@ def write_cards(results: Results, sampler: SamplerSettings) -> None:
         "the bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks that "
         "predicts v.",
         command="make pretrain",
-        data="videos of the bundled world's pretraining part, and single frames of them; the first 4,400 steps "
-        "saw finer and fainter surfaces",
+        data="videos of the bundled world's pretraining part, and single frames of them",
         samples=seen_by_latte(last_step(training)),
         seeds="weights from 0; scenes, noise and timesteps from each step's index",
         steps=last_step(training),
