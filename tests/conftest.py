@@ -4,10 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from words import WORDS
+
+# Shapes and types of the numerical interfaces are checked at every call; a whole number does for a float.
+install_import_hook(
+    ["motionexp.backbones", "motionexp.sampling", "motionexp.schedule"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 
 @pytest.fixture

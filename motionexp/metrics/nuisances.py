@@ -138,7 +138,7 @@ class Nuisances(VideoMetric):
     logarithms.
     """
 
-    version = 1
+    version = 2
     needs = frozenset({"truth"})
     values: ClassVar[Mapping[str, bool | None]] = {name: False for name, _ in VALUES.values()} | {
         chance: None for _, chance in VALUES.values()
@@ -173,5 +173,7 @@ def _luminance(frames: np.ndarray) -> np.ndarray:
 
 
 def _uncovered(frames: np.ndarray) -> np.ndarray:
-    nothing = np.zeros(frames.shape[1:3], bool)
-    return ~np.stack([nothing if piece is None else piece for piece in foreground(frames).pieces])
+    """The pixels without objects, nor the ring around them, where object and ground are mixed: (F, H, W) bool."""
+    nothing, square = np.zeros(frames.shape[1:3], np.uint8), np.ones((3, 3), np.uint8)
+    pieces = [nothing if piece is None else piece.astype(np.uint8) for piece in foreground(frames).pieces]
+    return ~np.stack([cv2.dilate(piece, square) for piece in pieces]).astype(bool)

@@ -102,7 +102,7 @@ def test_an_object_s_nuisances_follow_the_truth():
 
 
 def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
-    scenes = [make_scene("wander", index) for index in range(4)]
+    scenes = [make_scene("wander", index) for index in range(12)]
     leaks: dict[str, list[float]] = {"leaked": [], "fresh": []}
     for index, scene in enumerate(scenes):
         others = tuple(scene for position, scene in enumerate(scenes) if position != index)
