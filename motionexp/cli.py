@@ -24,8 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from motionexp import listing
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
 from motionexp.config import InputError, JobConfig
-from motionexp.layouts import Layout, matches, read_layout
-from motionexp.results import read_rows
+from motionexp.layouts import Layout, read_layout, selected_rows
 from motionexp.tables import build, to_markdown
 
 # What the user's input or machine is to blame for: said in a line. Anything else is a mistake of ours.
@@ -205,7 +204,7 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[l
 
 
 def _print_tables(layout: Layout, output: Path) -> None:
-    rows = [row for row in read_rows(output) if matches(row, layout.select)]
+    rows = selected_rows(layout, output)
     for wanted in layout.tables:
         for table in build(layout, wanted, rows):
             print(to_markdown(table))

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from motionexp.config import InputError
-from motionexp.results import Row
+from motionexp.results import Row, of_newest_version, read_rows
 
 
 @dataclass
@@ -148,3 +148,12 @@ def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str]
 def matches(row: Row, select: Mapping[str, str]) -> bool:
     """Whether the row's fields and strata are what is asked; alternatives are parted by `|`."""
     return all(row.stratum(name) in wanted.split("|") for name, wanted in select.items())
+
+
+def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
+    """The rows below `outputs` that a layout selects, each metric's newest version of them.
+
+    Raises:
+        InputError: no such folder, or a rows file is corrupted.
+    """
+    return of_newest_version(row for row in read_rows(outputs) if matches(row, layout.select))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config import InputError
-from motionexp.layouts import matches, read_layout
+from motionexp.layouts import read_layout, selected_rows
 from motionexp.results import (
     EDIT_FIELDS,
     METRIC_FIELDS,
@@ -24,7 +24,6 @@ from motionexp.results import (
     dump_line,
     from_json,
     read_lines,
-    read_rows,
     score_id_of,
     write_whole,
 )
@@ -113,7 +112,7 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
         InputError: nothing to publish, or rows that do not belong in one table.
     """
     layout = read_layout(layout_path)
-    rows = [row for row in read_rows(outputs) if matches(row, layout.select)]
+    rows = selected_rows(layout, outputs)
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
     check_comparable(rows, layout.allow_mixed)

@@ -230,6 +230,18 @@ def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
     return list(found.values())
 
 
+def of_newest_version(rows: Iterable[Row]) -> list[Row]:
+    """The rows without those of samples that a newer version of the same metric has scored again."""
+    rows, newest = list(rows), dict[tuple[str, str, str], int]()
+    for row in rows:
+        newest[_measured(row)] = max(row.metric_version, newest.get(_measured(row), 0))
+    return [row for row in rows if not row.sample_id or row.metric_version == newest[_measured(row)]]
+
+
+def _measured(row: Row) -> tuple[str, str, str]:
+    return row.sample_id, row.metric, row.metric_model
+
+
 def _row_files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(path.rglob(ROWS_NAME))

@@ -16,6 +16,7 @@ from motionexp.results import (
     append_rows,
     by_subject,
     check_comparable,
+    of_newest_version,
     paired_difference,
     read_rows,
     write_whole,
@@ -61,6 +62,13 @@ def test_a_score_written_again_counts_once_and_the_last_one_counts(tmp_path):
     path = tmp_path / "rows.jsonl"
     append_rows(path, [row(score_id="1", value=1.0), row(score_id="2"), row(score_id="1", value=3.0)])
     assert [each.value for each in read_rows(path)] == [3.0, 27.5]
+
+
+def test_a_newer_version_of_a_metric_supersedes_the_older_on_the_same_sample():
+    old, new = row(sample_id="a", metric_version=1), row(sample_id="a", metric_version=2, value=3.0)
+    other = row(sample_id="b", metric_version=1)
+    no_sample = row(metric_version=1)
+    assert of_newest_version([new, old, other, no_sample]) == [new, other, no_sample]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def _luminance(frames: np.ndarray) -> np.ndarray:
 
 
 def _uncovered(frames: np.ndarray) -> np.ndarray:
-    """The pixels without objects, nor the ring around them, where object and ground are mixed: (F, H, W) bool."""
+    """(F, H, W) bool: without objects and the ring around them, where object and ground are mixed."""
     nothing, square = np.zeros(frames.shape[1:3], np.uint8), np.ones((3, 3), np.uint8)
     pieces = [nothing if piece is None else piece.astype(np.uint8) for piece in foreground(frames).pieces]
     return ~np.stack([cv2.dilate(piece, square) for piece in pieces]).astype(bool)
