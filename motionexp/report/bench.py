@@ -43,52 +43,54 @@ Times = list[tuple[str, str, float]]
 
 
 def training_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
-    """Median seconds of a step of `fit` and of the bare step, their ratio, and the peak memory."""
+    """Median seconds of a step of `fit` and of the bare steps between, their ratio, and the peak memory."""
     example = encode(backbone, reference)
     settings = TrainingSettings(TRAINING_STEPS, batch_size, checkpoint_every=0, preview_every=1)
     method = LoRA(backbone, Window(0))
     try:
-        bare = bare_step_seconds(Tuning(backbone, method, [example], settings))
-        moments: list[float] = []
-        with TemporaryDirectory() as folder:
-            logger = make_logger("csv", Path(folder), {})
+        bare_step = make_bare_step(Tuning(backbone, method, [example], settings))
+        ends: list[float] = []
+        starts: list[float] = []
+
+        def take_turns(step: int) -> None:
+            ends.append(time.perf_counter())
+            bare_step()
+            starts.append(time.perf_counter())
+
+        with TemporaryDirectory() as name:
+            folder, logger = Path(name), make_logger("csv", Path(name), {})
             fit(
-                backbone,
-                method,
-                [example],
-                settings,
-                Path(folder),
+                *(backbone, method, [example], settings, folder),
                 logger=logger,
-                on_preview=lambda step: moments.append(time.perf_counter()),
+                on_preview=take_turns,
                 progress=False,
             )
     finally:
         method.remove()
-    ours = float(np.median(np.diff(moments)))
+    ours, bare = np.subtract(ends[1:], starts[:-1]), np.subtract(starts, ends)[1:]
     on = f"batch {batch_size}"
     return [
-        ("training_step_seconds", on, ours),
-        ("bare_training_step_seconds", on, bare),
-        ("training_step_ratio", on, ours / bare),
+        ("training_step_seconds", on, float(np.median(ours))),
+        ("bare_training_step_seconds", on, float(np.median(bare))),
+        ("training_step_ratio", on, float(np.median(ours) / np.median(bare))),
         ("peak_memory_gib", on, peak_memory(backbone.device) / 2**30),
     ]
 
 
-def bare_step_seconds(tuning: Tuning) -> float:
-    """Median seconds of forward pass, backward pass and optimizer step on tensors that are there already."""
+def make_bare_step(tuning: Tuning) -> Callable[[], None]:
+    """What does forward and backward pass and optimizer step on tensors that are there already."""
     stage = tuning.stages[0]
     optimizer = stage.optimizer.build(stage.parameters)
     tensors = tuning.draw(0, stage.window)
-    tuning.method.switch(True)
-    moments = [time.perf_counter()]
-    for _ in range(TRAINING_STEPS):
-        prediction_loss(tuning.method.backbone, tensors).backward()
+
+    def step() -> None:
+        with torch.enable_grad():
+            prediction_loss(tuning.method.backbone, tensors).backward()
         optimizer.step()
         optimizer.zero_grad()
         _wait(tuning.method.backbone.device)
-        moments.append(time.perf_counter())
-    tuning.method.switch(False)
-    return float(np.median(np.diff(moments)[1:]))
+
+    return step
 
 
 def sampling_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
