@@ -36,6 +36,8 @@ def resampled_indices(clusters: int) -> np.ndarray:
 
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     """The 2.5th and 97.5th percentile of bootstrap replicates, NaN replicates left out."""
+    if np.isnan(replicates).all():
+        return math.nan, math.nan
     low, high = np.nanpercentile(replicates, [2.5, 97.5])
     return float(low), float(high)
 

@@ -67,19 +67,19 @@ class Reported:
 
 @dataclass
 class Decision:
-    """Motion at equal leakage: `curves` name a setting and the adapter scales beside its own scale of 1."""
+    """Motion at equal leakage of the settings `curves`, at adapter `scales`, and less each of `against`."""
 
     motion: str
     leakage: list[str]
     levels: list[float]
     scales: list[float]
     curves: list[str]
-    against: str
+    against: list[str]
 
 
 @dataclass
 class TableLayout:
-    """One table: `file` without suffix, relative to the repository's root."""
+    """One table: `file` without suffix, relative to the repository's root; `unit` is what is redrawn."""
 
     file: str
     title: str
@@ -91,6 +91,7 @@ class TableLayout:
     reported: list[Reported] = field(default_factory=list)
     decision: Decision | None = None
     notes: list[str] = field(default_factory=list)
+    unit: str = "references"
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str]
     settings = [*table.settings, *(name for each in table.differences for name in (each.ours, each.theirs))]
     columns = [*table.columns, *(name for each in table.reported for name in each.values)]
     if table.decision:
-        settings += [*table.decision.curves, table.decision.against]
+        settings += [*table.decision.curves, *table.decision.against]
         columns += [table.decision.motion, *table.decision.leakage]
     return [("setting", settings, layout.settings), ("column", columns, layout.columns)]
 

@@ -71,6 +71,26 @@ class Table:
     columns: list[str]
     blocks: list[Block]
     notes: list[str]
+    unit: str
+
+    @property
+    def header(self) -> list[str]:
+        """The heads of all columns; how many steps had the adapter on is left out where none had."""
+        return [*self.labels, *self.columns, f"n ({self.unit})"] + ["adapter steps"] * self._has_adapter
+
+    @property
+    def _has_adapter(self) -> bool:
+        return any(line.adapter_steps not in ("", "0") for block in self.blocks for line in block.lines)
+
+    def texts(self, line: Line) -> list[str]:
+        """What stands under `header` in a line."""
+        numbers = [_shown(cell) for cell in line.cells]
+        return [*line.labels, *numbers, line.n] + [line.adapter_steps] * self._has_adapter
+
+    def all_notes(self) -> list[str]:
+        """What the numbers are, then the layout's own notes."""
+        drawn = f"Mean [95% bootstrap interval over {self.unit}]; n samples (of so many {self.unit})."
+        return [drawn, *self.notes]
 
 
 class Measured:
@@ -165,15 +185,16 @@ class Measured:
             for name, curve in stacked.items():
                 cells: list[Cell | None] = []
                 for level in decision.levels:
+                    cells.append(Cell(f"{level:g}", motion_at_equal_leakage(curve, level), digits))
                     cells += [
-                        Cell(f"{level:g}", motion_at_equal_leakage(curve, level), digits),
                         None
-                        if name == decision.against
+                        if name in decision.against
                         else Cell(
-                            f"{level:g} difference",
-                            motion_at_equal_leakage(curve, level, stacked[decision.against]),
+                            f"{level:g} less {other}",
+                            motion_at_equal_leakage(curve, level, stacked[other]),
                             digits,
-                        ),
+                        )
+                        for other in decision.against
                     ]
                 lines.append(Line(self.layout.settings[name].labels, cells, f"({len(shared)})", ""))
         return Block(f"{group.title}; {label}", lines)
@@ -201,9 +222,8 @@ def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Tabl
         blocks.append(Block(group.title, [line for line in lines + differences if line.n != "0 (0)"]))
     blocks += _reported_blocks(layout, wanted)
     columns = [layout.columns[key].label for key in wanted.columns]
-    tables = [
-        Table(wanted.title, wanted.labels, columns, [each for each in blocks if each.lines], wanted.notes)
-    ]
+    kept = [each for each in blocks if each.lines]
+    tables = [Table(wanted.title, wanted.labels, columns, kept, wanted.notes, wanted.unit)]
     if wanted.decision:
         tables.append(_decision_table(measured, wanted, wanted.decision))
     return tables
@@ -223,11 +243,11 @@ def _reported_blocks(layout: Layout, wanted: TableLayout) -> list[Block]:
 
 
 def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision) -> Table:
-    against = " ".join(measured.layout.settings[decision.against].labels)
+    against = [" ".join(measured.layout.settings[name].labels) for name in decision.against]
     columns = [
         label
         for level in decision.levels
-        for label in (f"motion at leakage {level:g}", f"less {against}, paired")
+        for label in (f"motion at leakage {level:g}", *(f"less {other}, paired" for other in against))
     ]
     blocks = [
         measured.decision_block(wanted, decision, group, leakage)
@@ -240,7 +260,7 @@ def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision)
         "level; both linear between scales, of the mean over references, which are redrawn together."
     )
     title = f"{wanted.title}: motion at equal leakage"
-    return Table(title, wanted.labels, columns, [each for each in blocks if each.lines], [note])
+    return Table(title, wanted.labels, columns, [each for each in blocks if each.lines], [note], wanted.unit)
 
 
 def _number(value: float, digits: int) -> str:
@@ -259,23 +279,15 @@ def _shown(cell: Cell | None) -> str:
     return text + (f" ({interval.missing} missing)" if interval.missing else "")
 
 
-def _texts(line: Line) -> list[str]:
-    return [*line.labels, *(_shown(cell) for cell in line.cells), line.n, line.adapter_steps]
-
-
-COUNTS = ["n (references)", "adapter steps"]
-INTERVAL_NOTE = "Mean [95% bootstrap interval over references]; n samples (of so many references)."
-
-
 def to_markdown(table: Table) -> str:
     """A heading, one pipe table a block, and the notes."""
-    header = [*table.labels, *table.columns, *COUNTS]
+    header = table.header
     parts = [f"## {table.title}"]
     for block in table.blocks:
-        lines = [header, ["---"] * len(header), *(_texts(line) for line in block.lines)]
+        lines = [header, ["---"] * len(header), *map(table.texts, block.lines)]
         rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
         parts.append(f"### {block.title}\n\n" + "\n".join(rows))
-    parts.append("\n".join(f"- {note}" for note in [INTERVAL_NOTE, *table.notes]))
+    parts.append("\n".join(f"- {note}" for note in table.all_notes()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -298,18 +310,18 @@ def _tex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
-    header = [*table.labels, *table.columns, *COUNTS]
+    header = table.header
     width = len(header)
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_tex(table.title)}. {' '.join(_tex(note) for note in [INTERVAL_NOTE, *table.notes])}}}",
+        rf"\caption{{{_tex(table.title)}. {' '.join(_tex(note) for note in table.all_notes())}}}",
         rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * (width - len(table.labels))}}}",
         r"\toprule",
         " & ".join(map(_tex, header)) + r" \\",
     ]
     for block in table.blocks:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
-        lines += [" & ".join(map(_tex, _texts(line))) + r" \\" for line in block.lines]
+        lines += [" & ".join(map(_tex, table.texts(line))) + r" \\" for line in block.lines]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 

@@ -49,7 +49,7 @@ tables:
       levels: [0.1]
       scales: [0.5, 1]
       curves: [window, every]
-      against: every
+      against: [every]
     notes: [A toy.]
 """
 METRICS = (
