@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -28,10 +29,14 @@ class Interval:
     missing: int = 0
 
 
-def resampled_indices(clusters: int) -> np.ndarray:
-    """(RESAMPLES, clusters) indices drawn with replacement: the same on every machine and numpy version."""
+@cache
+def resampled_weights(clusters: int) -> np.ndarray:
+    """(RESAMPLES, clusters) share of each cluster in each draw with replacement; the same everywhere."""
     # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
-    return np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, clusters))
+    drawn = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, clusters))
+    places = drawn + clusters * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(places.ravel(), minlength=RESAMPLES * clusters)
+    return counts.reshape(RESAMPLES, clusters) / clusters
 
 
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
@@ -66,7 +71,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     means = np.array([np.mean(grouped[cluster]) for cluster in sorted(grouped, key=str)])
     if len(means) < 2:
         return Interval(float(means[0]), math.nan, math.nan, n, 1, missing)
-    low, high = percentile_interval(means[resampled_indices(len(means))].mean(axis=1))
+    low, high = percentile_interval(resampled_weights(len(means)) @ means)
     return Interval(float(means.mean()), low, high, n, len(means), missing)
 
 
@@ -99,11 +104,9 @@ class Curve:
     motion: np.ndarray
     leakage: np.ndarray
 
-    def at(self, level: float, references: np.ndarray) -> np.ndarray:
-        """(N,) motion at a level, of the mean curves of N draws (N, R) of references."""
-        return motion_at_leakage(
-            self.motion[:, references].mean(axis=2), self.leakage[:, references].mean(axis=2), level
-        )
+    def at(self, level: float, weights: np.ndarray) -> np.ndarray:
+        """(N,) motion at a level, of the mean curves that N weightings (N, R) of the references give."""
+        return motion_at_leakage(self.motion @ weights.T, self.leakage @ weights.T, level)
 
 
 def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = None) -> Interval:
@@ -112,10 +115,10 @@ def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = No
     The same draw of references enters both curves, so the difference is paired by reference.
     """
     clusters = ours.motion.shape[1]
-    everyone = np.arange(clusters)[None]
-    value, draws = ours.at(level, everyone), ours.at(level, resampled_indices(clusters))
+    evenly = np.full((1, clusters), 1 / clusters)
+    value, draws = ours.at(level, evenly), ours.at(level, resampled_weights(clusters))
     if theirs is not None:
-        value = value - theirs.at(level, everyone)
-        draws = draws - theirs.at(level, resampled_indices(clusters))
+        value = value - theirs.at(level, evenly)
+        draws = draws - theirs.at(level, resampled_weights(clusters))
     low, high = percentile_interval(draws) if clusters > 1 else (math.nan, math.nan)
     return Interval(float(value[0]), low, high, clusters, clusters)

@@ -263,10 +263,13 @@ def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision)
     return Table(title, wanted.labels, columns, [each for each in blocks if each.lines], [note], wanted.unit)
 
 
+def _rounded(value: float, digits: int) -> float:
+    # Twelve digits first: sums differ between machines in the last bit; that must not decide how .5 rounds.
+    return round(round(value, 12), digits) + 0.0
+
+
 def _number(value: float, digits: int) -> str:
-    # Ten digits first: sums differ between machines in the last bit, and must not decide which way .5 rounds.
-    rounded = round(round(value, 10), digits)
-    return f"{rounded + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{_rounded(value, digits):.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _shown(cell: Cell | None) -> str:
@@ -355,7 +358,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 def _csv_numbers(interval: Interval) -> list[str | int]:
     numbers = (interval.mean, interval.low, interval.high)
-    texts = ["" if math.isnan(number) else f"{round(number, 8) + 0.0:.8g}" for number in numbers]
+    texts = ["" if math.isnan(number) else f"{_rounded(number, 8):.8g}" for number in numbers]
     return [*texts, interval.n, interval.clusters, interval.missing]
 
 

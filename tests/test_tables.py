@@ -1,4 +1,5 @@
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,8 @@ from motionexp.layouts import read_layout
 from motionexp.publish import publish, read_published, to_published
 from motionexp.results import Row, append_rows
 from motionexp.tables import build, main, to_csv, to_latex, to_markdown, write_tables
+
+ROOT = Path(__file__).parents[1]
 
 LAYOUT = """
 question: Does the window leak less?
@@ -276,3 +279,26 @@ def test_publishing_and_building_say_what_is_missing(root, capsys):
     published.write_text(to_published(toy_rows()) + '{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n')
     assert main([str(layout_path)]) == 2
     assert "not published rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_published_tables_are_those_of_the_published_rows(path, tmp_path):
+    layout = read_layout(path)
+    if not layout.rows:
+        pytest.skip("nothing of it is published")
+    written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
+    for each in written:
+        assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name
+
+
+def test_the_readme_says_what_the_tables_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = re.findall(r"\S+ \[[^\]]*\d\.\d+, [^\]]*\]", text.split("claims hold here?")[1].split("\n## ")[0])
+    table = (ROOT / "results" / "shapes" / "tau.md").read_text(encoding="utf-8")
+    assert len(said) > 30
+    for each in said:
+        number = each.lstrip("(").replace("+", "")
+        # A sentence says a loss without its sign.
+        low, high = (value.lstrip("\N{MINUS SIGN}") for value in number[:-1].split(" [")[1].split(", "))
+        signs = {number, f"\N{MINUS SIGN}{number.split(' ')[0]} [\N{MINUS SIGN}{high}, \N{MINUS SIGN}{low}]"}
+        assert any(f" {sign}" in table for sign in signs), each
