@@ -1,4 +1,4 @@
-"""Published rows: a few hundred kilobytes in the repository from which every table is built again.
+"""Published rows: a few megabytes in the repository from which every table is built again.
 
 `python -m motionexp.publish experiments/NAME.yaml [outputs/]` takes the rows that the layout selects from the
 runs' folders and writes them where the layout says, below `results/`. It is all that ever writes there.
