@@ -38,7 +38,7 @@ def print_summary(
     """Print means over references and seeds, one line an edit, and where everything lies."""
     metrics = [name for name in SHOWN if any(row.metric == name for row in rows)]
     alone = len({row.reference for row in rows}) == 1
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for heading in ("edit", *(SHOWN[name][0] for name in metrics), "n"):
         table.add_column(heading, justify="left" if heading == "edit" else "right")
     console.print(_title(rows), markup=False, highlight=False, soft_wrap=True)
