@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tables reproduce bench pretrain model-report lock
+.PHONY: help demo test lint tables reproduce bench dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -33,6 +33,9 @@ reproduce: .venv/installed ## run the published experiments again, into outputs/
 
 bench: .venv/installed ## how fast training, sampling and each metric are here, into outputs/bench/
 	$(PYTHON) -m motionexp.report.bench
+
+dose-response: .venv/installed ## how every metric answers to a known change of growing size (a minute)
+	$(PYTHON) -m motionexp.report.dose_response
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae text_encoder latte bundle clip scorer classifier

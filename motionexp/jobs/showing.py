@@ -40,7 +40,8 @@ def print_summary(
     alone = len({row.reference for row in rows}) == 1
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for heading in ("edit", *(SHOWN[name][0] for name in metrics), "n"):
-        table.add_column(heading, justify="left" if heading == "edit" else "right")
+        left = heading == "edit"
+        table.add_column(heading, justify="left" if left else "right", max_width=None if left else 7)
     console.print(_title(rows), markup=False, highlight=False, soft_wrap=True)
     for label, (caption, own) in _by_edit(rows, alone).items():
         if alone:

@@ -6,8 +6,6 @@ import pytest
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
-from motionexp.data.shapes.splits import ShapesReferences
-from motionexp.evaluation import Scorer
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.dose_response import (
     EXPECTED,
@@ -17,6 +15,7 @@ from motionexp.metrics.dose_response import (
     markdown,
     surprises,
 )
+from motionexp.report.dose_response import measure
 from tests.metrics.conftest import CHANGES, make_scene
 
 COLUMNS = ("text_alignment", "flow_similarity", "velocity_similarity", "nuisance_similarity")
@@ -30,15 +29,8 @@ def reference(motion, index):
 
 @pytest.fixture(scope="module")
 def responses():
-    """All metrics through the bundled models, on a reference of each motion that no caption names."""
-    reader, scorer = ShapesReferences("tuning"), Scorer()
-    references = [reader.read(reader.names()[index]) for index in (0, 4, 5, 6)]
-
-    def score(frames, reference, edit):
-        measured = scorer.score(frames, reference, edit)
-        return {name: value for values in measured.values() for name, value in values.items()}
-
-    return dose_response(references, score)
+    """All metrics through the bundled models, as `make dose-response` prints them."""
+    return measure()
 
 
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
