@@ -31,8 +31,8 @@ HEAD = """\
 # Dose response of the metrics
 
 The right sample, rendered from the ground truth with the edit's looks, is changed step by step and scored.
-Measured: bundled world and models, means of four references of the tuning split (wander, zigzag, hop, stop and
-go); in brackets how many where some abstained.
+Measured: bundled world and models, means of four references of the tuning split (wander, zigzag, hop, stop
+and go); in brackets how many where some abstained.
 """
 
 
