@@ -259,8 +259,8 @@ def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision)
         f"(0, {', '.join(f'{scale:g}' for scale in sorted(decision.scales))}) whose leakage is at most the "
         "level; both linear between scales, of the mean over references, which are redrawn together."
     )
-    title = f"{wanted.title}: motion at equal leakage"
-    return Table(title, wanted.labels, columns, [each for each in blocks if each.lines], [note], wanted.unit)
+    title, kept = f"{wanted.title}: motion at equal leakage", [each for each in blocks if each.lines]
+    return Table(title, wanted.labels, columns, kept, [note, *wanted.notes], wanted.unit)
 
 
 def _rounded(value: float, digits: int) -> float:
