@@ -25,7 +25,8 @@ from motionexp import listing
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
 from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout, read_layout, selected_rows
-from motionexp.tables import build, to_markdown
+from motionexp.table_formats import to_markdown
+from motionexp.tables import build
 
 # What the user's input or machine is to blame for: said in a line. Anything else is a mistake of ours.
 EXPECTED = (
@@ -209,3 +210,7 @@ def _print_tables(layout: Layout, output: Path) -> None:
         for table in build(layout, wanted, rows):
             print(to_markdown(table))
     print(f"Rows, videos and contact sheets: {output.resolve()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,7 @@ FREE_TEXT = ("caption", "negative_prompt", "video", "adapter", "output")
 EXPECTED = {
     "converted to Integer": "a whole number",
     "converted to Float": "a number",
-    "is not a ListConfig": "a list, for instance [v,o]",
+    "is not a ListConfig": 'a list: [one,two], and of captions \'["one","two"]\'',
     "is not a valid bool": "true or false",
     "is not Optional": "null is no value here",
 }

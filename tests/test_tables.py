@@ -13,7 +13,8 @@ from motionexp.intervals import mean_interval
 from motionexp.layouts import read_layout
 from motionexp.publish import publish, read_published, to_published
 from motionexp.results import Row, append_rows
-from motionexp.tables import build, main, to_csv, to_latex, to_markdown, write_tables
+from motionexp.table_formats import to_csv, to_latex, to_markdown
+from motionexp.tables import build, main, write_tables
 
 ROOT = Path(__file__).parents[1]
 

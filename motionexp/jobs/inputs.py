@@ -41,11 +41,11 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
     With a kept adapter and no reference named, it is the one that the adapter was tuned on.
 
     Raises:
-        InputError: a reference that does not exist or cannot be read.
+        InputError: a reference that does not exist or cannot be read, or is not the adapter's while nobody
+            named another.
     """
-    wanted = cfg.references
-    if cfg.adapter is not None and isinstance(wanted, int):
-        wanted = tuned_on(cfg.adapter, reader) or wanted
+    unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int)
+    wanted = (tuned_on(cfg, reader) if unnamed else None) or cfg.references
     references = [_read(cfg, reader, name) for name in select_references(wanted, reader.names())]
     if cfg.edits is None:
         return references
@@ -57,11 +57,34 @@ def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
     return reader.read(name, cfg.frames, cfg.model.height, cfg.model.width)
 
 
-def tuned_on(adapter: str, reader: References) -> str | None:
-    """The name of the reference that an adapter was tuned on, if that is known here and of this suite."""
-    record = fit_record(Path(adapter).expanduser())
-    known = record.get("suite") == reader.suite and record.get("reference") in reader.names()
-    return record["reference"] if known else None
+def tuned_on(cfg: JobConfig, reader: References) -> str | None:
+    """The name of the reference that a kept adapter was tuned on; None for an adapter from elsewhere.
+
+    Raises:
+        InputError: the suite does not have it, or another of that name.
+    """
+    record = fit_record(Path(cfg.adapter or "").expanduser())
+    if not record:
+        return None
+    name = str(record["reference"])
+    if record["suite"] == reader.suite and name in reader.names():
+        same = record.get("reference_hash") in (None, _read(cfg, reader, name).content_hash)
+        if same:
+            return name
+    own = "video= and caption=" if record["suite"] == "clip" else "data= and data.split="
+    raise InputError(
+        f"adapter={cfg.adapter}: it was tuned on {name} ({record['suite']}), and its samples would be"
+        f" compared with another video: give that one again ({own}), or name one (references=NAME)"
+    )
+
+
+def taken_of(cfg: JobConfig, clip: Reference) -> str:
+    """Which part of a clip a job takes, in words."""
+    end = cfg.start + len(clip.frames) / clip.fps
+    return (
+        f"{cfg.video}: {len(clip.frames)} frames, {clip.fps:g} a second, from {cfg.start:g} s to {end:g} s"
+        " (start=, fps= and stride= choose others)"
+    )
 
 
 def fit_record(adapter: Path) -> dict[str, Any]:

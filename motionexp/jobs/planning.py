@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,7 @@ def plan(cfg: JobConfig) -> None:
     trained = trainable_parameters(job)
     forward = forward_seconds(job.backbone)
     console.print(f"{cfg.model.name}, τ = {job.tau:g}, {job.precision} on {job.device}", markup=False)
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for heading in ("reference", "cell", "state", "training steps", "samples", "time", "disk"):
         table.add_column(heading, overflow="fold")
     total_time, total_disk = 0.0, 0

@@ -59,12 +59,16 @@ def run(cfg: JobConfig) -> list[Row]:
     grids: list[Path] = []
     with _clear_disk_errors(cfg):
         job = Job(cfg, console)
+        if cfg.video is not None:
+            console.print(inputs.taken_of(cfg, job.references[0]), markup=False, soft_wrap=True)
         job.encode()
         start = perf_counter()
         for done, reference in enumerate(job.references):
             left = (perf_counter() - start) / done * (len(job.references) - done) if done else None
             hint = "" if left is None else f", about {duration(left)} left"
-            console.print(f"{reference.name} ({done + 1} of {len(job.references)}{hint})", markup=False)
+            kept = "" if job.unfinished(reference) else ", nothing left to train or sample"
+            counted = f"{done + 1} of {len(job.references)}{hint}{kept}"
+            console.print(f"{reference.name} ({counted})", markup=False, highlight=False, soft_wrap=True)
             rows += job.run_cell(reference)
             grids += job.write_grid(reference)
     print_summary(console, rows, [job.cell(each).folder for each in job.references], grids)
@@ -192,7 +196,7 @@ class Job:
         method = self._method(cell, reference)
         ids = {(each.edit.caption, each.index): each.sample_id for each in missing}
         try:
-            with tqdm(total=0, desc="sample", unit="step", leave=False) as bar:
+            with tqdm(total=0, desc="sample", unit="step", leave=False, disable=None) as bar:
 
                 def progress(done: int, total: int) -> None:
                     bar.total = total
@@ -270,6 +274,7 @@ class Job:
         return {
             "suite": reference.suite,
             "reference": reference.name,
+            "reference_hash": reference.content_hash,
             "steps": self.cfg.train_steps,
             "trained": result.trained,
             "seconds": round(result.seconds, 3),

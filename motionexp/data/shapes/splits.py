@@ -155,7 +155,8 @@ class ShapesReferences:
         """Render one reference. 17 frames begin with the 16, for VAEs that want 4k + 1 frames."""
         if (height, width) != (SIZE, SIZE):
             raise InputError(
-                f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels"
+                f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels;"
+                " give the model a clip of your own (video=, caption=, edits=), or take model=tiny_latte"
             )
         found = [entry for entry in entries(self.split) if entry.name == name]
         if not found:
