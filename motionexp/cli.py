@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
     # Hydra would show the user's mistakes as shortened tracebacks; this hands them over as they are.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if not sys.stderr.isatty():
+        # In a log file a progress bar is a line, and one every half minute is enough.
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
     try:
         _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except EXPECTED as error:

@@ -230,13 +230,7 @@ def fit(
     checkpoint = folder / "checkpoint.ckpt"
     resumed_from = _steps_done(checkpoint, module) if checkpoint.exists() else 0
     start = time.perf_counter()
-    bar = tqdm(
-        total=settings.steps,
-        initial=resumed_from,
-        desc="fit",
-        unit="step",
-        disable=None if progress else True,
-    )
+    bar = tqdm(total=settings.steps, initial=resumed_from, desc="fit", unit="step", disable=not progress)
     callbacks = [_Watch(settings, checkpoint, on_preview), _Progress(bar)]
     try:
         with bar, _quiet_lightning():

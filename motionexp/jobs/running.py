@@ -196,7 +196,7 @@ class Job:
         method = self._method(cell, reference)
         ids = {(each.edit.caption, each.index): each.sample_id for each in missing}
         try:
-            with tqdm(total=0, desc="sample", unit="step", leave=False, disable=None) as bar:
+            with tqdm(total=0, desc="sample", unit="step", leave=False) as bar:
 
                 def progress(done: int, total: int) -> None:
                     bar.total = total

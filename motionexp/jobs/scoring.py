@@ -40,7 +40,7 @@ def score_cell(
     """
     known = {row.score_id: row for row in cell.rows()}
     rows = []
-    bar = tqdm(wanted, desc="score", unit="video", leave=False, disable=None)
+    bar = tqdm(wanted, desc="score", unit="video", leave=False)
     for each in bar:
         ids = score_ids(scorer, reference, each)
         missing = {metric for metric, score in ids if score not in known}

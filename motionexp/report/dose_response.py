@@ -41,7 +41,7 @@ def measure(progress: bool = False) -> list[Response]:
     reader, scorer = ShapesReferences("tuning"), Scorer()
     references = [reader.read(reader.names()[index]) for index in TUNING_REFERENCES]
     videos = len(references) * sum(len(each.doses) for each in PERTURBATIONS.values())
-    bar = tqdm(total=videos, desc="score", unit="video", leave=False, disable=None if progress else True)
+    bar = tqdm(total=videos, desc="score", unit="video", leave=False, disable=not progress)
 
     def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:
         bar.update()

@@ -53,6 +53,20 @@ def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
     assert cell.name in shown.replace("\n", "")
 
 
+def test_a_kept_adapter_is_compared_with_its_own_reference_or_one_that_is_named(make, tmp_path):
+    cfg = make(references=["two"])
+    jobs.run(cfg)
+    (cell,) = cells(cfg)
+    kept = {"adapter": str(cell / "adapter"), "tau": None}
+    assert {row.reference for row in jobs.run(make(references=1, **kept))} == {"two"}
+    assert {row.reference for row in jobs.run(make(references=["one"], **kept))} == {"one"}
+    record = json.loads((cell / "adapter" / "fit.json").read_text())
+    for other in ({"suite": "clip"}, {"reference": "three"}, {"reference_hash": "of another video"}):
+        (cell / "adapter" / "fit.json").write_text(json.dumps(record | other))
+        with pytest.raises(InputError, match="name one"):
+            jobs.run(make(references=1, **kept))
+
+
 def test_a_finished_cell_is_not_run_again(make, monkeypatch):
     cfg = make()
     first = jobs.run(cfg)
