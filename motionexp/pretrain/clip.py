@@ -149,7 +149,7 @@ def step_loss(
         ids = tokenizer(
             frames.captions([*scenes, *near], rng), padding="max_length", return_tensors="pt"
         ).input_ids
-        values = normalised(frames.videos.frames(rows, rng.integers(FRAMES, size=len(rows))))
+        values = normalised(frames.videos.single_frames(rows, rng.integers(FRAMES, size=len(rows))))
         with sdpa_kernel(SDPBackend.MATH):
             image, text, scale = in_bf16(embedder, values.bfloat16(), ids)
         return contrastive_loss(image.float(), text.float(), scale.float())

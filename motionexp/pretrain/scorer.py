@@ -173,7 +173,7 @@ def step_loss(
         rows = frames.rows(rng, size)
         scenes = [frames.scenes[row] for row in rows]
         pairs = [rival(scene, int(row)) for scene, row in zip(scenes, rows, strict=True)]
-        clean = frames.videos.frames(rows, np.array([frame for _, frame in pairs]))
+        clean = frames.videos.single_frames(rows, np.array([frame for _, frame in pairs]))
         bad = np.stack([spoilt(frame, KINDS[rng.integers(len(KINDS))], rng) for frame in clean])
         captions = frames.captions([*scenes, *(other for other, _ in pairs)], rng)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")

@@ -60,10 +60,10 @@ def isometry(first: Tensor, second: Tensor, floor: float = 0.3) -> Tensor:
     return ((latent + floor).log() - (pixel + floor).log()).square().mean()
 
 
-class _Autoencoder(nn.Module):
+class Autoencoder(nn.Module):
     """Encode, sample, decode; returns the output, the mean, and the KL divergence per latent number."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: nn.Module) -> None:
         super().__init__()
         self.vae = vae
 
@@ -94,11 +94,11 @@ def main() -> None:
     videos = PretrainingVideos(args.videos)
     torch.manual_seed(0)
     vae = build()
-    autoencoder = _Autoencoder(vae)
+    autoencoder = Autoencoder(vae)
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([1, step])
-        frames = videos.frames(
+        frames = videos.single_frames(
             rng.integers(len(videos) - 500, size=args.batch), rng.integers(16, size=args.batch)
         )
         generator = torch.Generator().manual_seed(step)
@@ -114,7 +114,7 @@ def main() -> None:
     )
     averaged.copy_to(vae)
     held_out = np.arange(len(videos) - 256, len(videos))
-    frames = videos.frames(held_out, held_out % 16)
+    frames = videos.single_frames(held_out, held_out % 16)
     with torch.no_grad():
         scale = 1 / vae.encode(pixels(frames)).latent_dist.mode().std().item()
     vae.register_to_config(scaling_factor=scale)

@@ -106,7 +106,7 @@ def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
     frames = CaptionedFrames(noise_videos)
-    rivals = noise_videos.frames(np.arange(len(noise_videos)), np.zeros(len(noise_videos)))
+    rivals = noise_videos.single_frames(np.arange(len(noise_videos)), np.zeros(len(noise_videos)))
     loss = step_loss(Embedder(build(tokenizer)), frames, rivals, tokenizer, 3)
     assert loss(7).item() == loss(7).item() != loss(8).item()
 
