@@ -17,6 +17,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from motionexp.pretrain.latents import Latents
 from motionexp.pretrain.loop import Schedule, in_bf16, train
+from motionexp.pretrain.vae import frame_latents
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
 FRAMES = 16
@@ -147,7 +148,7 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained((args.start or FOLDER) / "vae").to(torch.bfloat16)
     encoder = T5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
     tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
-    latents = Latents(videos, vae, FOLDER / "latents")
+    latents = Latents(videos, frame_latents(vae), FOLDER / "latents")
     scenes = [videos.scene(index) for index in range(len(videos))]
     moving = Captions.embed([scene.caption for scene in scenes], tokenizer, encoder)
     still = Captions.embed([scene.still_caption for scene in scenes], tokenizer, encoder)

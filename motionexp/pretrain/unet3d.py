@@ -1,7 +1,7 @@
 """Train the small 3D U-Net: ``python -m motionexp.pretrain.unet3d``.
 
-Its text encoder learns with it, and its latents are those of the small Latte's VAE. First single frames alone, then
-videos of 8 to 32 frames and some frames. The network predicts epsilon, as ModelScope's does.
+Its text encoder learns with it, and its latents are those of the small Latte's VAE. First single frames
+alone, then videos of 8 to 32 frames and some frames. The network predicts epsilon, as ModelScope's does.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from motionexp.pretrain import clip_text
 from motionexp.pretrain.latents import Latents
 from motionexp.pretrain.loop import Schedule, in_bf16, train
+from motionexp.pretrain.vae import frame_latents
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
 LENGTHS = {8: 0.3, 12: 0.05, 16: 0.45, 20: 0.05, 24: 0.05, 28: 0.05, 32: 0.05}
@@ -46,7 +47,7 @@ def build(caption_channels: int) -> UNet3DConditionModel:
         out_channels=4,
         down_block_types=("DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D"),
         up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
-        block_out_channels=(32, 64, 96),
+        block_out_channels=(32, 64, 80),
         layers_per_block=1,
         cross_attention_dim=caption_channels,
         attention_head_dim=8,
@@ -104,7 +105,9 @@ class Batches:
         rendered = {
             length: PretrainingVideos(videos if length == 16 else FEWER_VIDEOS, length) for length in LENGTHS
         }
-        self.latents = {length: Latents(some, vae, FOLDER / "latents") for length, some in rendered.items()}
+        self.latents = {
+            length: Latents(some, frame_latents(vae), FOLDER / "latents") for length, some in rendered.items()
+        }
         self.sizes = {length: len(some) for length, some in rendered.items()}
         scenes = [rendered[16].scene(index) for index in range(len(rendered[16]))]
         self.moving = token_ids(tokenizer, [scene.caption for scene in scenes])

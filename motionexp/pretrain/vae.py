@@ -5,6 +5,7 @@ out as loud as objects. So each patch of its latents is asked to keep the pixels
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,17 @@ def psnr(vae: AutoencoderKL, frames: np.ndarray) -> float:
         values = pixels(frames)
         error = vae.decode(vae.encode(values).latent_dist.mode()).sample.clamp(-1, 1) - values
         return float((10 * torch.log10(4 / error.square().mean((1, 2, 3)))).mean())
+
+
+def frame_latents(vae: AutoencoderKL) -> Callable[[np.ndarray], Tensor]:
+    """Return what encodes a video (F, H, W, 3) uint8 frame by frame: scaled latents (C, F, H/4, W/4)."""
+
+    def encode(video: np.ndarray) -> Tensor:
+        mode = vae.encode(pixels(video).to(vae.dtype)).latent_dist.mode().float()
+        scaled: Tensor = mode * vae.config.scaling_factor
+        return scaled.transpose(0, 1)
+
+    return encode
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Train the small 3D VAE: ``python -m motionexp.pretrain.vae3d``. Saved as diffusers' ``AutoencoderKLCogVideoX``.
+"""Train the small 3D VAE, diffusers' ``AutoencoderKLCogVideoX``: ``python -m motionexp.pretrain.vae3d``.
 
-Four frames become one, after a first that stays alone. It learns on clips cut out of the videos, and keeps the
-pixels' distances as the VAE of single frames does.
+Four frames become one, after a first that stays alone. It learns on clips cut out of the videos, and keeps
+the pixels' distances as the VAE of single frames does.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,17 @@ def as_video(frames: np.ndarray) -> Tensor:
 
 
 def grouped(values: Tensor) -> Tensor:
-    """Lay the frames that share a latent frame beside each other as channels: (B, C, 1 + 4k, H, W) to (N, 4C, H, W).
+    """Lay frames that share a latent frame side by side as channels: (B, C, 1 + 4k, H, W) to (Bk, 4C, H, W).
 
     The lone first frame is left out.
     """
     groups = values[:, :, 1:].unflatten(2, (-1, RATIO))
     return groups.movedim(2, 1).flatten(2, 3).flatten(0, 1)
+
+
+def latent_groups(latents: Tensor) -> Tensor:
+    """Lay latent frames after the first one after the other: (B, C, 1 + k, h, w) to (N, C, h, w)."""
+    return latents[:, :, 1:].transpose(1, 2).flatten(0, 1)
 
 
 class Clips:
@@ -85,6 +91,17 @@ def psnr(vae: AutoencoderKLCogVideoX, videos: np.ndarray) -> float:
             output = vae.decode(vae.encode(values).latent_dist.mode()).sample.clamp(-1, 1)
             errors.append((output - values).square().mean((0, 1, 3, 4)))
     return float((10 * torch.log10(4 / torch.cat(errors))).mean())
+
+
+def video_latents(vae: AutoencoderKLCogVideoX) -> Callable[[np.ndarray], Tensor]:
+    """Return what encodes a video (1 + 4k, H, W, 3) uint8: scaled latents (C, 1 + k, H/4, W/4)."""
+
+    def encode(video: np.ndarray) -> Tensor:
+        mode = vae.encode(as_video(video[None]).to(vae.dtype)).latent_dist.mode()[0].float()
+        scaled: Tensor = mode * vae.config.scaling_factor
+        return scaled
+
+    return encode
 
 
 def main() -> None:
@@ -122,11 +139,6 @@ def main() -> None:
     vae.register_to_config(scaling_factor=scale)
     print(f"PSNR {psnr(vae, held_out):.2f} dB on 64 held-out videos, scaling factor {scale:.4f}")
     vae.save_pretrained(args.output)
-
-
-def latent_groups(latents: Tensor) -> Tensor:
-    """Lay latent frames after the first one after the other: (B, C, 1 + k, h, w) to (N, C, h, w)."""
-    return latents[:, :, 1:].transpose(1, 2).flatten(0, 1)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ FOLDER = Path("outputs/pretrain")
 
 
 def _render_chunk(path: Path, first: int, frames: int) -> None:
-    # One frame more than 8, 12, 16, ... is a 3D VAE's lone first frame: the motion is that of the even number.
+    # An odd frame more is for 3D VAEs, which want 4k + 1: the motion is that of the even number.
     scenes = map(pretraining_scene, range(first, first + CHUNK))
     videos = np.stack([render(scene, frames, period=frames - frames % 2) for scene in scenes])
     partial = path.with_suffix(f".{os.getpid()}.tmp")
