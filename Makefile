@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tables reproduce bench dose-response pretrain model-report lock
+.PHONY: help demo test lint tables figures reproduce bench dose-response inversion pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -26,19 +26,28 @@ lint: .venv/installed ## style, types and the order of imports
 
 tables: .venv/installed ## the tables in results/ from the published rows
 	$(PYTHON) -m motionexp.tables
+	$(PYTHON) -m motionexp.report.probe_tables
+
+figures: .venv/installed ## the figures in results/ from the published rows of the probes
+	$(PYTHON) -m motionexp.report.figures
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	$(PYTHON) run.py experiment=tau_look
 	$(PYTHON) run.py experiment=tau
 
-bench: .venv/installed ## how fast training, sampling and each metric are here, into outputs/bench/
+bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, into outputs/bench/
 	$(PYTHON) -m motionexp.report.bench
+	$(PYTHON) -m motionexp.report.bench_probes
 
 dose-response: .venv/installed ## how every metric answers to a known change of growing size (a minute)
 	$(PYTHON) -m motionexp.report.dose_response
 
+inversion: .venv/installed ## how well references come back from DDIM inversion, and what their latents show (minutes)
+	for model in tiny_latte tiny_unet3d tiny_cogvideox; do $(PYTHON) -m motionexp.report.inversion model=$$model; done
+
 # In this order: each needs what those before it made.
-PRETRAIN := videos vae text_encoder latte bundle clip scorer classifier
+PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \
+	"bundle tiny_cogvideox" clip scorer classifier
 
 pretrain: .venv/installed ## train the bundled models from nothing; stopped, it goes on (hours, or a GPU)
 	for stage in $(PRETRAIN); do $(PYTHON) -m motionexp.pretrain.$$stage; done

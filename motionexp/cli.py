@@ -105,7 +105,7 @@ def _run_job(composed: DictConfig) -> None:
     listing.check_source(cfg)
     from motionexp import jobs
 
-    (jobs.plan if cfg.dry_run else jobs.run)(cfg)
+    (jobs.plan if cfg.dry_run else jobs.probe if cfg.probe else jobs.run)(cfg)
 
 
 class EveryJob(Callback):

@@ -9,15 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import II, MISSING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Raised when the same settings would give other results: a finished cell of an older version is run again.
 FIT_VERSION = 1
 SAMPLE_VERSION = 1
+PROBE_VERSION = 1
 
 BUNDLED = Path(__file__).parent / "bundled"
+# In tokenizer_config.json: the words of a model that knows no others, where its tokens do not tell them.
+CLOSED_VOCABULARY = "closed_vocabulary"
 PROJECTIONS = ("q", "k", "v", "o")
 METRICS = (
     "text_alignment",
@@ -35,6 +41,7 @@ CHOICES = {
     "sampler": ("ddim",),
     "fit": ("crop", "fit"),
     "logger": ("csv", "tensorboard", "wandb"),
+    "probe": (None, "tampering", "partial_guidance"),
 }
 
 
@@ -58,6 +65,7 @@ class ModelConfig:
     path: str = _key(MISSING, "bundled:NAME, a folder in LattePipeline's layout, or a hub id")
     revision: str | None = _key(None, "commit of the hub's repository")
     frames: int = _key(MISSING, "frames that it was trained for")
+    frame_range: list[int] | None = _key(None, "fewest and most for frames=; null: model.frames alone")
     height: int = _key(MISSING, "pixels")
     width: int = _key(MISSING, "pixels")
     fps: float = _key(MISSING, "frames a second of its training videos")
@@ -110,6 +118,11 @@ class JobConfig:
     logger: str = _key("csv", "csv, tensorboard, or wandb (offline): where the training's loss goes")
     preview_every: int = _key(0, "training steps between sample previews; 0: none")
 
+    probe: str | None = _key(None, "tampering or partial_guidance: probe the base model, and train nothing")
+    probe_steps: int = _key(50, "a probe's sampling steps: a multiple of 10, as many in each 100 timesteps")
+    inversion_guidance_scale: float = _key(1.0, "a probe's guidance while it inverts the reference; 1: none")
+    edit_kinds: list[str] | None = _key(None, "only edits of these kinds; null: all that there are")
+
     adapter: str | None = _key(None, "folder of a kept adapter: sample with it and do not train")
     adapter_scale: float = _key(1.0, "strength of the adapter while sampling; 1: as trained")
     adapter_in_unconditional: bool = _key(True, "the adapter also acts in guidance's unconditional branch")
@@ -145,6 +158,7 @@ def _number_problems(cfg: JobConfig) -> Iterator[str]:
         ("steps", 1, 1000, "a whole number from 1 to 1000"),
         ("eta", 0, 1, "a number from 0 (deterministic) to 1"),
         ("guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
+        ("inversion_guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
         *((name, 1, math.inf, "a whole number from 1") for name in WHOLE_FROM_1),
         *((name, 0, math.inf, "a whole number from 0") for name in WHOLE_FROM_0),
         *((name, sys.float_info.min, sys.float_info.max, "a number above 0") for name in POSITIVE),
@@ -154,10 +168,16 @@ def _number_problems(cfg: JobConfig) -> Iterator[str]:
         value = getattr(cfg, name)
         if value is not None and not low <= value <= high:
             yield f"{name}={value:g}: {right}"
+    if not 10 <= cfg.probe_steps <= 1000 or cfg.probe_steps % 10:
+        yield f"probe_steps={cfg.probe_steps}: a multiple of 10 up to 1000, so that each 100 timesteps have as many"
     if cfg.tau is None and cfg.adapter is None:
         yield "tau=null: only with adapter=FOLDER, which has a window of its own"
-    if cfg.frames != cfg.model.frames:
-        yield f"frames={cfg.frames}: {cfg.model.name} makes videos of exactly {cfg.model.frames} frames"
+    legal = cfg.model.frame_range or [cfg.model.frames] * 2
+    if len(legal) != 2 or not 1 <= legal[0] <= legal[1]:
+        yield f"model.frame_range={legal}: the fewest and the most frames, as in [8,32], or null"
+    elif not legal[0] <= cfg.frames <= legal[1]:
+        said = f"{legal[0]} to {legal[1]}" if cfg.model.frame_range else f"exactly {cfg.model.frames}"
+        yield f"frames={cfg.frames}: {cfg.model.name} makes videos of {said} frames"
 
 
 def _choice_problems(cfg: JobConfig) -> Iterator[str]:
@@ -166,10 +186,10 @@ def _choice_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"projections=[{','.join(cfg.projections)}]: one or more of q, k, v, o, each once"
     for name, options in CHOICES.items():
         if getattr(cfg, name) not in options:
-            yield f"{name}={getattr(cfg, name)}: one of {', '.join(options)}"
+            yield f"{name}={getattr(cfg, name)}: one of {', '.join(filter(None, options))}"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", cfg.device):
         yield f"device={cfg.device}: auto, cpu, cuda, cuda:N or mps"
-    for name in ("edits", "metrics"):
+    for name in ("edits", "metrics", "edit_kinds"):
         if getattr(cfg, name) == []:
             yield f"{name}=[]: name at least one, or null for all that there are"
     unknown = [name for name in cfg.metrics or [] if name not in METRICS]
@@ -240,25 +260,19 @@ def _caption_problems(cfg: JobConfig) -> Iterator[str]:
 
 
 def _vocabulary_problems(model: ModelConfig, captions: list[tuple[str, str]]) -> Iterator[str]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_file(model)))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    unknown_id = tokenizer.token_to_id(_unknown_token(model))
+    tokenizer, known = _tokenizer(model), vocabulary(model)
     for key, caption in captions:
         # The backbones write captions in small letters themselves.
-        encoding = tokenizer.encode(caption.lower())
-        tokens = zip(encoding.ids, encoding.offsets, strict=True)
-        unknown = {_word_at(caption.lower(), *span) for token, span in tokens if token == unknown_id}
+        unknown = sorted({word for word in caption.lower().split() if word not in known})
+        length = len(tokenizer.encode(caption.lower()).ids)
         if unknown:
-            shown = ", ".join(map(repr, sorted(unknown)[:8])) + ", ..." * (len(unknown) > 8)
+            shown = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
             yield (
                 f"{key}: {model.name} does not know {shown} in {_short(caption)!r};"
                 " use the words of `python run.py list words`, or a model of real videos (model=latte)"
             )
-        elif len(encoding.ids) > model.max_caption_tokens:
-            yield _too_long(key, caption, f"{len(encoding.ids)} tokens", model)
+        elif length > model.max_caption_tokens:
+            yield _too_long(key, caption, f"{length} tokens", model)
 
 
 def _too_long(key: str, caption: str, length: str, model: ModelConfig) -> str:
@@ -272,28 +286,29 @@ def _short(caption: str) -> str:
     return caption if len(caption) <= 60 else caption[:57] + "..."
 
 
-def _word_at(text: str, start: int, end: int) -> str:
-    """The whole words, as separated by blanks, that text[start:end] touches."""
-    while start > 0 and not text[start - 1].isspace():
-        start -= 1
-    while end < len(text) and not text[end].isspace():
-        end += 1
-    return text[start:end].strip()
-
-
 def vocabulary(model: ModelConfig) -> list[str]:
     """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
-    from tokenizers import Tokenizer
-
     path = tokenizer_file(model)
     if not model.closed_vocabulary:
         raise InputError(f"model={model.name} takes any words: it has no list of its own")
     if not path.is_file():
         raise InputError(f"model={model.name}: {path} is missing")
-    tokenizer = Tokenizer.from_file(str(path))
+    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(CLOSED_VOCABULARY)
+    if named is not None:
+        return sorted(named)
+    tokenizer = _tokenizer(model)
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     words = {token.removeprefix("▁") for token in tokenizer.get_vocab() if token not in special}
     return sorted(words - {""})
+
+
+def _tokenizer(model: ModelConfig) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file(model)))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
@@ -324,10 +339,6 @@ def model_folder(model: ModelConfig) -> Path | None:
 def tokenizer_file(model: ModelConfig) -> Path:
     """The tokenizer of a local model folder; only asked for where `closed_vocabulary` is set."""
     return (model_folder(model) or Path(model.path)) / "tokenizer" / "tokenizer.json"
-
-
-def _unknown_token(model: ModelConfig) -> str:
-    return str(json.loads(tokenizer_file(model).with_name("tokenizer_config.json").read_text())["unk_token"])
 
 
 def _adapter_file(folder: str) -> Path:
@@ -364,6 +375,26 @@ def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
         names += ["tau", "adapter_scale", "adapter_in_unconditional"]
     parts = {name: getattr(cfg, name) for name in names}
     return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})
+
+
+def probe_id(
+    cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str
+) -> str:
+    """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits."""
+    names = ("probe", "probe_steps", "inversion_guidance_scale", "guidance_scale", "negative_prompt")
+    parts = {name: getattr(cfg, name) for name in names} | {
+        "caption": caption,
+        "weights": weights_hash,
+        "precision": precision,
+        "reference": reference_hash,
+        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
+    }
+    return _digest("probe", PROBE_VERSION, parts)
+
+
+def pair_id(probe: str, pair: str) -> str:
+    """Id of the video that a probe (a `probe_id`) makes for one pair of timesteps."""
+    return _digest("sample", PROBE_VERSION, {"probe": probe, "pair": pair})
 
 
 def score_id(sample: str, *, metric: str, version: int) -> str:

@@ -17,7 +17,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.scenes import Scene
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.appearance_leakage import AppearanceLeakage, ReplacedAttributes
-from motionexp.metrics.attributes import AttributeAccuracy, AttributeClassifier
+from motionexp.metrics.attributes import AttributeAccuracy, AttributeClassifier, AttributeReadings
 from motionexp.metrics.base import Measurement, Need, Subject, VideoMetric
 from motionexp.metrics.features import FeaturePass, OpenClip, PreferenceScorer
 from motionexp.metrics.flow_similarity import FlowSimilarity
@@ -45,6 +45,12 @@ METRICS: Mapping[str, type[VideoMetric]] = {
     "attribute_accuracy": AttributeAccuracy,
     "replaced_attributes": ReplacedAttributes,
     "nuisances": Nuisances,
+}
+PROBE_METRICS: Mapping[str, type[VideoMetric]] = {
+    "text_alignment": TextAlignment,
+    "flow_similarity": FlowSimilarity,
+    "trajectory": Trajectory,
+    "attribute_readings": AttributeReadings,
 }
 # Of those that need ground truth, the ones that ask nothing about the edit.
 OF_REFERENCE_ALONE = frozenset({"trajectory"})
@@ -228,6 +234,7 @@ class Scorer:
         models: where the models are.
         device: where they run, in float32.
         others: scenes of other references, against which chance is measured.
+        kinds: what there is to choose from.
 
     Raises:
         InputError: an unknown metric, or a model that cannot be loaded.
@@ -239,10 +246,11 @@ class Scorer:
         models: ScoringModels | None = None,
         device: str = "cpu",
         others: Sequence[Scene] = (),
+        kinds: Mapping[str, type[VideoMetric]] = METRICS,
     ) -> None:
         models = models or ScoringModels()
         check_metrics(metrics)
-        self.metrics = {name: METRICS[name]() for name in (METRICS if metrics is None else metrics)}
+        self.metrics = {name: kinds[name]() for name in (kinds if metrics is None else metrics)}
         self.explicit = metrics is not None
         self.others = tuple(others)
         needs = {need for metric in self.metrics.values() for need in metric.needs}
@@ -286,7 +294,7 @@ class Scorer:
         """Measure one video.
 
         Args:
-            frames: (F, H, W, 3) uint8 RGB.
+            frames: (F, H, W, 3) uint8 RGB; scored as far as the reference is, see `Reference.scored_frames`.
             reference: whose motion it should have.
             edit: whose caption it should show.
             metrics: some of those that are applicable; None: all.
@@ -297,6 +305,8 @@ class Scorer:
         Raises:
             InputError: a metric that was asked for by name lacks its ground truth.
         """
+        frames = frames[: reference.scored_frames]
+        reference = replace(reference, frames=reference.frames[: reference.scored_frames])
         names = [name for name in self.applicable(reference, edit) if metrics is None or name in metrics]
         seen = any({"clip", "scorer"} & self.metrics[name].needs for name in names)
         judged = any("classifier" in self.metrics[name].needs for name in names)

@@ -29,8 +29,9 @@ class Row:
     `value` is NaN where the metric abstained, and `reason` then says why; `metric_model` is a short hash of
     the models that the metric looks through. `tau` is a timestep in 0..1000; `adapter_steps` is how many of
     the `steps` sampling steps had the adapter on. `strata` are the groups under which scores are reported
-    apart. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory` bytes. `reference_hash`
-    is the reference's content hash.
+    apart. `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control,
+    `reference` for the reference's own video. `seconds` holds wall time by stage (fit, sample, score) and
+    `peak_memory` bytes. `reference_hash` is the reference's content hash.
     """
 
     metric: str
@@ -48,6 +49,8 @@ class Row:
     edit_kind: str = ""
     edit_caption: str = ""
     seed: int | None = None
+    tau_start: str = ""
+    tau_end: str = ""
     sample_file: str = ""
     adapter_id: str = ""
     sample_id: str = ""
@@ -88,6 +91,8 @@ VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
 EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
 SAMPLE_FIELDS = (
     "seed",
+    "tau_start",
+    "tau_end",
     "sample_file",
     "adapter_id",
     "sample_id",

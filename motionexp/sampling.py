@@ -107,12 +107,15 @@ def sample_latents(
     Raises:
         ValueError: what the settings need is missing, or B differs.
     """
-    _check(len(noise), conditioning, negative, settings, generator)
-    unconditional: Conditioning | None = None
-    if settings.guided and negative is not None:
-        unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
-    guide = _Guide(
-        backbone, conditioning, unconditional, settings.guidance_scale, gate, adapter_in_unconditional
+    _check_generator(len(noise), settings, generator)
+    guide = Guide.of(
+        backbone,
+        len(noise),
+        conditioning,
+        negative,
+        settings,
+        gate=gate,
+        adapter_in_unconditional=adapter_in_unconditional,
     )
     latents = noise.to(backbone.device, torch.float32)
     pairs = backbone.schedule.step_pairs(settings.steps)
@@ -130,7 +133,7 @@ def sample_latents(
 
 
 @dataclass(frozen=True)
-class _Guide:
+class Guide:
     """The backbone's output with guidance; `unconditional` is None where there is none."""
 
     backbone: Backbone
@@ -140,7 +143,39 @@ class _Guide:
     gate: Gate | None
     adapter_in_unconditional: bool
 
-    def predict(self, latents: Tensor, t: float) -> Tensor:
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        videos: int,
+        conditioning: Conditioning,
+        negative: Conditioning | None,
+        settings: SamplerSettings,
+        *,
+        gate: Gate | None = None,
+        adapter_in_unconditional: bool = True,
+    ) -> "Guide":
+        """Guidance as the settings say, for a batch of so many videos; arguments as of `sample_latents`.
+
+        Raises:
+            ValueError: the negative caption is missing, or there are not as many captions as videos.
+        """
+        if len(conditioning) != videos:
+            raise ValueError(f"{videos} videos and {len(conditioning)} captions: as many of each are needed")
+        unconditional: Conditioning | None = None
+        if settings.guided:
+            if negative is None:
+                raise ValueError(f"guidance_scale={settings.guidance_scale} needs a negative caption")
+            if len(negative) not in (1, videos):
+                raise ValueError(
+                    f"{len(negative)} negative captions for {videos} videos: one, or one for each"
+                )
+            unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
+        scale = settings.guidance_scale
+        return cls(backbone, conditioning, unconditional, scale, gate, adapter_in_unconditional)
+
+    def predict(self, latents: Float[Tensor, "b c f h w"], t: float) -> Float[Tensor, "b c f h w"]:
+        """The guided output at timestep t, in the schedule's prediction type; switches the adapter for t."""
         active = self.gate is not None and self.gate(t)
         if self.unconditional is None:
             return self.backbone.predict(latents, t, self.conditional)
@@ -164,19 +199,9 @@ def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Genera
     return torch.stack(rows).to(like.device)
 
 
-def _check(
-    videos: int,
-    conditioning: Conditioning,
-    negative: Conditioning | None,
-    settings: SamplerSettings,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
+def _check_generator(
+    videos: int, settings: SamplerSettings, generator: torch.Generator | Sequence[torch.Generator] | None
 ) -> None:
-    if len(conditioning) != videos:
-        raise ValueError(f"{videos} noises and {len(conditioning)} captions: as many of each are needed")
-    if settings.guided and negative is None:
-        raise ValueError(f"guidance_scale={settings.guidance_scale} needs a negative caption")
-    if settings.guided and negative is not None and len(negative) not in (1, videos):
-        raise ValueError(f"{len(negative)} negative captions for {videos} videos: one, or one for each")
     if settings.eta > 0 and generator is None:
         raise ValueError(f"eta={settings.eta} adds noise and needs a generator")
     if isinstance(generator, Sequence) and len(generator) != videos:

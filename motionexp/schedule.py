@@ -24,6 +24,14 @@ TIMESTEPS = 1000
 FINAL = -1
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
+# These alone heed `snr_shift_scale`; others carry the key along unread.
+SHIFTED_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+SHIFTED_DEFAULTS = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 8.5e-4,
+    "beta_end": 1.2e-2,
+    "snr_shift_scale": 3.0,
+}
 
 
 def generator(purpose: str, *keys: int | str) -> torch.Generator:
@@ -102,15 +110,18 @@ class NoiseSchedule:
     def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
         """The schedule that a diffusers scheduler's config describes (`scheduler_config.json`).
 
-        Missing keys have DDIMScheduler's defaults. Raises InputError for what this class does not compute:
-        flow matching, thresholding, training timesteps other than 1000, an unknown beta schedule.
+        Missing keys have DDIMScheduler's defaults. CogVideoX's schedulers have defaults of their own, divide
+        the SNR by `snr_shift_scale` and never clip x_0, whatever `clip_sample` says. Raises InputError for
+        what this class does not compute: flow matching, thresholding, training timesteps other than 1000, an
+        unknown beta schedule.
         """
         if (count := config.get("num_train_timesteps", TIMESTEPS)) != TIMESTEPS:
             raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
         if config.get("thresholding"):
             raise InputError("scheduler's thresholding=true: not for latents; set it to false")
-        alphas_cumprod = torch.cumprod(1.0 - _betas(config), dim=0)
-        clipped = config.get("clip_sample", True)
+        shifted = config.get("_class_name") in SHIFTED_SCHEDULERS
+        alphas_cumprod = (_shifted_alphas_cumprod if shifted else _alphas_cumprod)(config)
+        clipped = config.get("clip_sample", True) and not shifted
         return cls(
             alphas_cumprod=alphas_cumprod,
             final_alpha_cumprod=1.0 if config.get("set_alpha_to_one", True) else alphas_cumprod[0].item(),
@@ -258,24 +269,44 @@ def training_timesteps(window: Window, n: int, generator: torch.Generator) -> In
     return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
 
 
-def _betas(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
-    """The noise variance added at each timestep, in the arithmetic of DDIMScheduler.__init__."""
+def _alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
+    """alpha_bar of t = 0 to 999, in the arithmetic of DDIMScheduler.__init__."""
+    alphas_cumprod = torch.cumprod(1.0 - _betas(config, torch.float32), dim=0)
+    if config.get("rescale_betas_zero_snr"):
+        rescaled = _zero_terminal_snr(alphas_cumprod)
+        # That scheduler goes back to betas, which costs the last bits.
+        betas = 1 - torch.cat([rescaled[:1], rescaled[1:] / rescaled[:-1]])
+        alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
+    return alphas_cumprod
+
+
+def _shifted_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
+    """alpha_bar with the SNR divided by a number, in the arithmetic of CogVideoXDDIMScheduler.__init__."""
+    config = {**SHIFTED_DEFAULTS, **config}
+    alphas_cumprod = torch.cumprod(1.0 - _betas(config, torch.float64), dim=0)
+    shift = config["snr_shift_scale"]
+    alphas_cumprod = alphas_cumprod / (shift + (1 - shift) * alphas_cumprod)
+    if config.get("rescale_betas_zero_snr"):
+        alphas_cumprod = _zero_terminal_snr(alphas_cumprod)
+    return alphas_cumprod.float()
+
+
+def _betas(config: Mapping[str, Any], dtype: torch.dtype) -> Float[Tensor, "1000"]:
+    """The noise variance added at each timestep, before any rescaling."""
     kind = config.get("beta_schedule")
     start, end = config.get("beta_start", 1e-4), config.get("beta_end", 2e-2)
     if config.get("trained_betas") is not None:
-        betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
-    elif kind == "linear":
-        betas = torch.linspace(start, end, TIMESTEPS, dtype=torch.float32)
-    elif kind == "scaled_linear":
-        betas = torch.linspace(start**0.5, end**0.5, TIMESTEPS, dtype=torch.float32) ** 2
-    elif kind == "squaredcos_cap_v2":
-        betas = _cosine_betas()
-    else:
-        raise InputError(
-            f"scheduler's beta_schedule={kind!r}: needs linear, scaled_linear or squaredcos_cap_v2 (flow"
-            " matching has none and is not supported)"
-        )
-    return _zero_terminal_snr(betas) if config.get("rescale_betas_zero_snr") else betas
+        return torch.tensor(config["trained_betas"], dtype=dtype)
+    if kind == "linear":
+        return torch.linspace(start, end, TIMESTEPS, dtype=dtype)
+    if kind == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, TIMESTEPS, dtype=dtype) ** 2
+    if kind == "squaredcos_cap_v2":
+        return _cosine_betas()
+    raise InputError(
+        f"scheduler's beta_schedule={kind!r}: needs linear, scaled_linear or squaredcos_cap_v2 (flow"
+        " matching has none and is not supported)"
+    )
 
 
 def _cosine_betas() -> Float[Tensor, "1000"]:
@@ -284,9 +315,7 @@ def _cosine_betas() -> Float[Tensor, "1000"]:
     return torch.tensor([min(1 - b / a, 0.999) for a, b in pairwise(ends)])
 
 
-def _zero_terminal_snr(betas: Float[Tensor, "1000"]) -> Float[Tensor, "1000"]:
-    """Betas rescaled so that alpha_bar ends at 0: Lin et al. 2024, arXiv 2305.08891, algorithm 1."""
-    root = torch.cumprod(1.0 - betas, dim=0).sqrt()
-    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    alphas_cumprod = root**2
-    return 1 - torch.cat([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
+def _zero_terminal_snr(alphas_cumprod: Float[Tensor, "1000"]) -> Float[Tensor, "1000"]:
+    """alpha_bar rescaled so that it ends at 0: Lin et al. 2024, arXiv 2305.08891, algorithm 1."""
+    root = alphas_cumprod.sqrt()
+    return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2

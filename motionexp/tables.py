@@ -204,20 +204,25 @@ def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision)
 
 def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
     """Writes every table of a layout under `root`, as .md, .tex and .csv; returns the files."""
-    written = []
-    for wanted in layout.tables:
-        tables = build(layout, wanted, rows)
-        formats = {
-            ".md": "\n".join(map(to_markdown, tables)),
-            ".tex": "\n".join(map(to_latex, tables)),
-            ".csv": to_csv(tables),
-        }
-        for suffix, text in formats.items():
-            path = root / f"{wanted.file}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text.encode())
-            written.append(path)
-    return written
+    return [
+        path
+        for wanted in layout.tables
+        for path in write_formats(root / wanted.file, build(layout, wanted, rows))
+    ]
+
+
+def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
+    """Writes tables into one `file` of each format, whose suffixes are added; returns the files."""
+    formats = {
+        ".md": "\n".join(map(to_markdown, tables)),
+        ".tex": "\n".join(map(to_latex, tables)),
+        ".csv": to_csv(tables),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    paths = [file.with_name(file.name + suffix) for suffix in formats]
+    for path, text in zip(paths, formats.values(), strict=True):
+        write_whole(path, text.encode())
+    return paths
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -225,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for path in map(Path, arguments or sorted(map(str, Path("experiments").glob("*.yaml")))):
             root, layout = path.resolve().parent.parent, read_layout(path)
-            if not layout.rows:
+            if not (layout.rows and layout.tables):
                 continue
             for written in write_tables(root, layout, read_published(root / layout.rows)):
                 print(written.relative_to(root))

@@ -12,7 +12,13 @@ from words import WORDS
 
 # Shapes and types of the numerical interfaces are checked at every call; a whole number does for a float.
 install_import_hook(
-    ["motionexp.backbones", "motionexp.sampling", "motionexp.schedule"],
+    [
+        "motionexp.backbones",
+        "motionexp.inversion",
+        "motionexp.probes.tree",
+        "motionexp.sampling",
+        "motionexp.schedule",
+    ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 

@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -161,8 +162,8 @@ def test_a_number_given_by_hand_wins(base):
         ("output=~/x", "output=~/x: the shell has left the ~"),
         (f"output={__file__}/x", "Not a directory"),
         ("model.path=/missing", "/missing has no model_index.json"),
-        ("model=nope", "model=nope: one of latte, tiny_latte"),
-        ("model=null", "model: one of latte, tiny_latte"),
+        ("model=nope", "model=nope: one of latte, tiny_"),
+        ("model=null", "model: one of latte, tiny_"),
         ("method=nope", "method=nope: one of direct, lora"),
         ("tuu=3", "tuu: there is no such setting; did you mean tau?"),
         ("+tuu=3", "tuu: there is no such setting; did you mean tau?"),
@@ -249,6 +250,15 @@ def test_the_words_of_a_model(base):
         vocabulary(load(["model=latte", base[1]]).model)
 
 
+def test_a_tokenizer_of_letters_and_parts_of_words_names_the_words(base, model_folder):
+    """Each of them is a token, as in a tokenizer of byte pairs; only some are words."""
+    file = model_folder / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps({config.CLOSED_VOCABULARY: ["red", "a", "ball"]}))
+    assert vocabulary(load(base).model) == ["a", "ball", "red"]
+    (problem,) = problems([*base, *CLIP, "caption=A red ball", "edits=['a blue ball']"])
+    assert "edits: tiny_latte does not know 'blue' in" in problem
+
+
 def test_references_by_number_and_by_name():
     names = ["r0", "r1", "r2"]
     assert select_references(2, names) == ["r0", "r1"]
@@ -280,8 +290,9 @@ STAGES = {
     # The content of references and captions, the weights and the resolved precision enter as arguments.
     "by content": [
         "model", "data", "references", "edits", "seeds", "video", "caption", "start", "fps", "stride", "fit",
-        "adapter", "precision", "metrics",
+        "adapter", "precision", "metrics", "edit_kinds",
     ],
+    "probe": ["probe", "probe_steps", "inversion_guidance_scale"],
     "through method": ["rank", "alpha", "projections"],
     "none": [
         "checkpoint_every", "logger", "preview_every", "device", "memory_limit", "output", "dry_run",

@@ -7,6 +7,7 @@ from tiny_models import FRAMES, SIZE, tiny_backbone, tiny_pipeline
 from motionexp import config
 from motionexp.config import InputError
 from motionexp.data.base import Edit
+from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.evaluation import (
     METRICS,
     SampleSettings,
@@ -160,6 +161,19 @@ def test_a_video_goes_once_through_each_model_however_many_metrics_ask(fakes):
     assert scores["flow_similarity"]["flow_similarity"].value == pytest.approx(1)
     assert scorer.model_of("flow_similarity") == ""
     assert scorer.model_of("text_alignment") == scorer.model_of("frame_consistency") != ""
+
+
+def test_a_reference_with_a_frame_too_many_is_scored_without_it():
+    reader, scorer = ShapesReferences("tuning"), Scorer(["flow_similarity", "trajectory", "nuisances"])
+    name = reader.names()[0]
+    longer, own = reader.read(name, 17), reader.read(name, 16)
+    frames = longer.frames.copy()
+    frames[16] = 0  # what this frame shows does not count
+    scores = scorer.score(frames, longer, longer.edits[0])
+    assert scores["trajectory"]["velocity_similarity"].value > 0.9
+    for metric, values in scorer.score(own.frames, own, own.edits[0]).items():
+        for value, measured in values.items():
+            assert scores[metric][value].value == pytest.approx(measured.value, nan_ok=True), value
 
 
 def test_metrics_that_need_truth_are_left_out_where_there_is_none_and_refused_where_asked_for(fakes):

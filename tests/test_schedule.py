@@ -1,12 +1,18 @@
 """Schedules and steps against diffusers' DDIMScheduler, and against closed forms where there are any."""
 
+import json
 import math
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import Tensor
 
 from motionexp.config import InputError
@@ -26,6 +32,19 @@ def pair(**settings: Any) -> tuple[DDIMScheduler, NoiseSchedule]:
     return stock, NoiseSchedule.from_config(stock.config)
 
 
+def cogvideox(**settings: Any) -> tuple[CogVideoXDDIMScheduler, NoiseSchedule]:
+    """As CogVideoX's checkpoints have it; `clip_sample` is left true, which the stock step does not heed."""
+    stock = CogVideoXDDIMScheduler(
+        **{
+            "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
+            **settings,
+        }
+    )
+    return stock, NoiseSchedule.from_config(json.loads(stock.to_json_string()))
+
+
 def tensors(count: int, shape: tuple[int, ...] = (3, 4, 2, 5, 5)) -> list[Tensor]:
     stream = torch.Generator().manual_seed(0)
     return [torch.randn(shape, generator=stream) for _ in range(count)]
@@ -35,6 +54,31 @@ def tensors(count: int, shape: tuple[int, ...] = (3, 4, 2, 5, 5)) -> list[Tensor
 def test_alphas_equal_diffusers(name: str) -> None:
     stock, schedule = pair(**SCHEDULES[name])
     assert torch.equal(schedule.alphas_cumprod, stock.alphas_cumprod)
+
+
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("shift", [3.0, 1.0])
+def test_shifted_alphas_equal_cogvideox(beta_schedule: str, rescaled: bool, shift: float) -> None:
+    stock, schedule = cogvideox(
+        beta_schedule=beta_schedule, rescale_betas_zero_snr=rescaled, snr_shift_scale=shift
+    )
+    assert torch.equal(schedule.alphas_cumprod, stock.alphas_cumprod.float())
+    assert (schedule.alpha_bar(999) == 0) == rescaled
+
+
+def test_only_cogvideox_shifts_the_snr() -> None:
+    settings = {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 1.2e-2}
+    plain = NoiseSchedule.from_config({"_class_name": "DDIMScheduler", "snr_shift_scale": 3.0, **settings})
+    assert torch.equal(plain.alphas_cumprod, pair(**settings)[0].alphas_cumprod)
+    _, shifted = cogvideox(rescale_betas_zero_snr=False)
+    difference = plain.log_snr(torch.arange(1000)) - shifted.log_snr(torch.arange(1000))
+    torch.testing.assert_close(difference, torch.full((1000,), math.log(3)), rtol=1e-3, atol=0)
+    # The sampler of another name has the same noise.
+    other = NoiseSchedule.from_config(json.loads(CogVideoXDPMScheduler().to_json_string()))
+    assert torch.equal(other.alphas_cumprod, shifted.alphas_cumprod)
+    bare = NoiseSchedule.from_config({"_class_name": "CogVideoXDDIMScheduler"})
+    assert torch.equal(bare.alphas_cumprod, shifted.alphas_cumprod)
 
 
 def test_default_schedule_has_its_closed_form() -> None:
@@ -67,6 +111,14 @@ def test_alpha_bar_at_the_ends_and_between() -> None:
 @pytest.mark.parametrize("steps", [1, 7, 20, 30, 50, 333])
 def test_timesteps_equal_diffusers(spacing: str, offset: int, steps: int) -> None:
     stock, schedule = pair(timestep_spacing=spacing, steps_offset=offset)
+    stock.set_timesteps(steps)
+    assert schedule.timesteps(steps) == stock.timesteps.tolist()
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [1, 7, 25, 50])
+def test_timesteps_equal_cogvideox(spacing: str, steps: int) -> None:
+    stock, schedule = cogvideox(timestep_spacing=spacing)
     stock.set_timesteps(steps)
     assert schedule.timesteps(steps) == stock.timesteps.tolist()
 
@@ -114,6 +166,21 @@ def test_step_from_zero_snr_is_finite() -> None:
     torch.testing.assert_close(got, -there.sqrt() * output + (1 - there).sqrt() * noise, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("steps", [1, 30, 50])
+@pytest.mark.parametrize("to_one", [True, False])
+def test_step_equals_cogvideox_from_pure_noise_to_the_end(steps: int, to_one: bool) -> None:
+    stock, schedule = cogvideox(set_alpha_to_one=to_one)
+    stock.set_timesteps(steps)
+    x_t, output = tensors(2)
+    pairs = schedule.step_pairs(steps)
+    assert pairs[0][0] == 999
+    for t, t_prev in pairs:
+        wanted = stock.step(output, t, x_t).prev_sample
+        got = ddim_step(schedule, x_t, output, t, t_prev)
+        assert got.isfinite().all()
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_step_with_eta_needs_noise() -> None:
     x_t, output = tensors(2)
     with pytest.raises(ValueError, match="needs noise"):
@@ -126,6 +193,16 @@ def test_noise_and_velocity_equal_diffusers() -> None:
     t = torch.tensor([0, 321, 999])
     torch.testing.assert_close(schedule.add_noise(x0, noise, t), stock.add_noise(x0, noise, t))
     torch.testing.assert_close(schedule.target(x0, noise, t), stock.get_velocity(x0, noise, t))
+    stock, shifted = cogvideox()
+    torch.testing.assert_close(shifted.add_noise(x0, noise, t), stock.add_noise(x0, noise, t))
+    torch.testing.assert_close(shifted.target(x0, noise, t), stock.get_velocity(x0, noise, t))
+    assert torch.equal(shifted.add_noise(x0, noise, 999), noise)
+
+
+def test_one_timestep_is_that_of_all() -> None:
+    stock, schedule = pair(prediction_type="v_prediction")
+    x0, noise = tensors(2)
+    t = torch.tensor([0, 321, 999])
     one = schedule.add_noise(x0, noise, 321)
     torch.testing.assert_close(one[1], stock.add_noise(x0, noise, t)[1])
 

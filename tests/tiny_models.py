@@ -1,13 +1,22 @@
-"""A Latte of a few thousand random weights, built from the real classes and saved as a hub would hold it."""
+"""Models of a few thousand random weights, built from the real classes and saved as a hub would hold them."""
 
 import string
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LattePipeline, LatteTransformer3DModel
-from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    LattePipeline,
+    LatteTransformer3DModel,
+    TextToVideoSDPipeline,
+    UNet3DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.unet3d import UNet3DBackbone
+from motionexp.config import CLOSED_VOCABULARY
 
 FRAMES = 4
 SIZE = 16  # pixels
@@ -47,6 +56,47 @@ def save_tiny_pipeline(folder: Path, **settings: object) -> Path:
 def tiny_backbone(folder: Path, **settings: object) -> LatteBackbone:
     """The backbone that the package loads from `save_tiny_pipeline(folder, **settings)`."""
     return LatteBackbone.from_pretrained(save_tiny_pipeline(folder, **settings), name="tiny")
+
+
+CLIP_TOKENS = 20
+
+
+def tiny_unet3d_pipeline(
+    *, prediction_type: str = "epsilon", words: list[str] | None = None, seed: int = 0
+) -> TextToVideoSDPipeline:
+    """A random pipeline of any number of frames of 16 x 16 pixels; two levels, the upper one with attention.
+
+    The text knows lower-case letters and digits, or `words` alone.
+    """
+    torch.manual_seed(seed)
+    pipeline = TextToVideoSDPipeline(
+        tokenizer=_clip_tokenizer(words),
+        text_encoder=_clip_text_encoder().eval(),
+        vae=_vae().eval(),
+        unet=_unet().eval(),
+        scheduler=DDIMScheduler(
+            beta_start=8.5e-4,
+            beta_end=2e-2,
+            beta_schedule="scaled_linear",
+            prediction_type=prediction_type,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def save_tiny_unet3d(folder: Path, **settings: object) -> Path:
+    """Save `tiny_unet3d_pipeline(**settings)` into a folder, in the layout of a hub; return the folder."""
+    tiny_unet3d_pipeline(**settings).save_pretrained(folder)  # type: ignore[arg-type]
+    return folder
+
+
+def tiny_unet3d(folder: Path, **settings: object) -> UNet3DBackbone:
+    """The backbone that the package loads from `save_tiny_unet3d(folder, **settings)`."""
+    return UNet3DBackbone.from_pretrained(save_tiny_unet3d(folder, **settings), name="tiny")
 
 
 def _network(out_channels: int) -> LatteTransformer3DModel:
@@ -99,3 +149,63 @@ def _tokenizer() -> T5Tokenizer:
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     pieces = [(letter, -3.0) for letter in letters] + [("▁" + letter, -2.5) for letter in letters]
     return T5Tokenizer(vocab=special + pieces, extra_ids=0)
+
+
+def _unet() -> UNet3DConditionModel:
+    network = UNet3DConditionModel(
+        sample_size=SIZE // 4,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=2,
+    )
+    # As initialised, the temporal convolutions change nothing and attention changes the output hardly.
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "conv4" in name:
+                weight.normal_(std=0.1)
+            elif "attn" in name:
+                weight.mul_(3)
+    return network
+
+
+def _clip_text_encoder() -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=160,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CLIP_TOKENS,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    encoder = CLIPTextModel(config)
+    # As initialised, all captions look alike.
+    with torch.no_grad():
+        encoder.get_input_embeddings().weight.mul_(20)
+    return encoder
+
+
+def _clip_tokenizer(words: list[str] | None) -> CLIPTokenizer:
+    """Letters, alone and at a word's end, which spell any word, and a token for each of `words`."""
+    letters = string.ascii_lowercase + string.digits
+    starts = [word[:end] for word in words or () for end in range(2, len(word))]
+    whole = [word + "</w>" for word in words or () if len(word) > 1]
+    tokens = [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        *letters,
+        *(each + "</w>" for each in letters),
+        *starts,
+        *whole,
+    ]
+    merges = [(start[:-1], start[-1]) for start in dict.fromkeys(starts)]
+    merges += [(word.removesuffix("</w>")[:-1], word[len(word) - 5 :]) for word in whole]
+    closed = {} if words is None else {CLOSED_VOCABULARY: words}
+    ids = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(vocab=ids, merges=merges, model_max_length=CLIP_TOKENS, **closed)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -81,8 +81,10 @@ class Backbone(ABC):
         frames, height, width: of the videos that it was trained for (frames, pixels).
         fps: frames a second of those videos.
         max_caption_tokens: longest caption, end token included.
+        component: what the network is called in its pipeline's folder.
     """
 
+    component: ClassVar[str] = "transformer"
     name: str
     source: str
     revision: str | None

@@ -22,7 +22,7 @@ Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
 
 BUNDLED_PREFIX = "bundled:"
 WEIGHTS = (".safetensors",)
-IDENTITY = (*WEIGHTS, ".json", ".model")
+IDENTITY = (*WEIGHTS, ".json", ".model", ".txt")
 
 
 def find_folder(path: str | Path, revision: str | None, local_files_only: bool) -> Path:
@@ -55,6 +55,11 @@ def find_folder(path: str | Path, revision: str | None, local_files_only: bool) 
             f"model {name}: there is no such folder here, and as a hub id it could not be fetched"
             f" ({_first_line(error)}); check the name, the revision and the network, or give a local folder"
         ) from error
+
+
+def name_of(path: str | Path) -> str:
+    """A model's name unless it is given one: the last part of `bundled:NAME`, a folder's path or a hub id."""
+    return str(path).rstrip("/").rpartition("/")[-1].rpartition(":")[-1]
 
 
 def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str]) -> None:

@@ -13,16 +13,24 @@ import torch
 from diffusers import AutoencoderKL, LatteTransformer3DModel
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+from motionexp.backbones import image_vae
 from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
-from motionexp.backbones.checkpoint import check_folder, find_folder, load_part, read_json, weights_hash
+from motionexp.backbones.checkpoint import (
+    check_folder,
+    find_folder,
+    load_part,
+    name_of,
+    read_json,
+    weights_hash,
+)
 from motionexp.backbones.precision import attention_kernels, plain_attention
+from motionexp.backbones.text import caption_problems, load_tokenizer
 from motionexp.config import InputError
 from motionexp.schedule import NoiseSchedule
 
 MAX_CAPTION_TOKENS = 120
-PIXELS_PER_VAE_CALL = 2**20
 CLASSES = {
     "_class_name": "LattePipeline",
     "transformer": "LatteTransformer3DModel",
@@ -84,7 +92,7 @@ class LatteBackbone(Backbone):
         self._config = network.config
         self.frames = network.config.video_length
         self.max_caption_tokens = MAX_CAPTION_TOKENS
-        self._vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._vae_factor = image_vae.downsampling(vae)
         self.height = self.width = network.config.sample_size * self._vae_factor
 
     @classmethod
@@ -119,9 +127,9 @@ class LatteBackbone(Backbone):
             network=load_part(LatteTransformer3DModel, folder / "transformer", dtype),
             vae=load_part(AutoencoderKL, folder / "vae", torch.float32),
             text_encoder=load_part(T5EncoderModel, folder / "text_encoder", dtype),
-            tokenizer=_load_tokenizer(folder),
+            tokenizer=load_tokenizer(folder),
             schedule=NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json")),
-            name=name or str(path).rstrip("/").rpartition("/")[-1].rpartition(":")[-1],
+            name=name or name_of(path),
             fps=fps,
             source=str(path),
             revision=revision,
@@ -139,35 +147,16 @@ class LatteBackbone(Backbone):
         local_files_only: bool = False,
     ) -> list[str]:
         """See `Backbone.caption_problems`."""
-        return _caption_problems(_load_tokenizer(find_folder(path, revision, local_files_only)), captions)
+        return _caption_problems(load_tokenizer(find_folder(path, revision, local_files_only)), captions)
 
-    @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.encode`."""
-        if self.vae.encoder is None:
-            raise RuntimeError(
-                "release_vae_encoder() was called: encode before it, or load the backbone again"
-            )
-        videos, count, height, width, _ = frames.shape
-        channels, _, *size = self.latent_shape(count, height, width)
-        pictures = frames.flatten(0, 1).movedim(-1, 1)
-        latents = [
-            self.vae.encode(part.to(self.device, self.vae.dtype) / 127.5 - 1).latent_dist.mode()
-            for part in pictures.split(_per_call(height, width))
-        ]
-        scaled = torch.cat(latents).float() * self.vae.config.scaling_factor
-        return scaled.reshape(videos, count, channels, *size).transpose(1, 2)
+        self.latent_shape(*frames.shape[1:4])
+        return image_vae.encode(self.vae, frames)
 
-    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
         """See `Backbone.decode`."""
-        videos, _, count, height, width = latents.shape
-        pictures = latents.transpose(1, 2).flatten(0, 1) / self.vae.config.scaling_factor
-        frames = []
-        for part in pictures.split(_per_call(height * self._vae_factor, width * self._vae_factor)):
-            decoded = self.vae.decode(part.to(self.device, self.vae.dtype)).sample
-            frames.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8))
-        return torch.cat(frames).movedim(1, -1).unflatten(0, (videos, count))
+        return image_vae.decode(self.vae, latents)
 
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Conditioning:
@@ -274,50 +263,12 @@ class LatteBackbone(Backbone):
 
     def release_vae_encoder(self) -> None:
         """See `Backbone.release_vae_encoder`."""
-        self.vae.encoder = None
-        self.vae.quant_conv = None
+        image_vae.release_encoder(self.vae)
 
 
 def _as_tokenized(caption: str) -> str:
     return caption.lower().strip()
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    read_json(folder / "tokenizer" / "tokenizer_config.json")
-    try:
-        return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'tokenizer'} cannot be read ({error}); fetch it again") from error
-
-
 def _caption_problems(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-    problems = []
-    is_closed = _is_closed(tokenizer)
-    for caption in captions:
-        shown = caption if len(caption) <= 60 else caption[:57] + "..."
-        unknown = _unknown_words(tokenizer, caption) if is_closed else []
-        length = len(tokenizer(_as_tokenized(caption)).input_ids)
-        if unknown:
-            problems.append(
-                f"caption {shown!r}: this model does not know {', '.join(map(repr, unknown[:8]))};"
-                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
-            )
-        elif length > MAX_CAPTION_TOKENS:
-            problems.append(f"caption {shown!r} has {length} tokens; at most {MAX_CAPTION_TOKENS} fit")
-    return problems
-
-
-def _is_closed(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer knows whole words alone: no token of it could go on with a word or spell one."""
-    special = set(tokenizer.all_special_tokens)
-    return all(token.startswith("▁") and token != "▁" for token in tokenizer.get_vocab().keys() - special)
-
-
-def _unknown_words(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[str]:
-    words = dict.fromkeys(_as_tokenized(caption).split())
-    return [word for word in words if tokenizer.unk_token_id in tokenizer(word).input_ids]
-
-
-def _per_call(height: int, width: int) -> int:
-    """Pictures that go through the VAE at once: bounded memory, whatever their size."""
-    return max(1, PIXELS_PER_VAE_CALL // (height * width))
+    return caption_problems(tokenizer, [_as_tokenized(caption) for caption in captions], MAX_CAPTION_TOKENS)

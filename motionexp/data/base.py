@@ -28,6 +28,8 @@ class Reference:
     `frames` is (F, H, W, 3) uint8 RGB, `fps` the frames a second at which they are meant to be shown.
     `strata` names the groups under which scores are reported apart, for instance
     `{"contrast": "natural", "motion": "unnamed"}`. `truth` is the rendered scene where there is one.
+    `scored_frames` is how many frames from the first are scored, of the reference and of its samples, where
+    the suite gives a model more than its own length; None: all.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Reference:
     edits: tuple[Edit, ...]
     strata: Mapping[str, str] = field(default_factory=dict)
     truth: Any | None = None
+    scored_frames: int | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = self.frames.shape, self.frames.dtype

@@ -21,7 +21,7 @@ from motionexp.training import TrainingSettings
 
 # Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
 NOT_IN_ROWS = {
-    *("references", "edits", "seeds", "video", "caption", "adapter", "metrics", "data"),
+    *("references", "edits", "edit_kinds", "seeds", "video", "caption", "adapter", "metrics", "data"),
     *("device", "output", "dry_run", "memory_limit", "checkpoint_every", "preview_every", "logger"),
 }
 CHANCE_REFERENCES = 9
@@ -48,9 +48,20 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
     wanted = (tuned_on(cfg, reader) if unnamed else None) or cfg.references
     references = [_read(cfg, reader, name) for name in select_references(wanted, reader.names())]
     if cfg.edits is None:
-        return references
+        return [_of_kinds(reference, cfg.edit_kinds) for reference in references]
     edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
     return [replace(reference, edits=edits) for reference in references]
+
+
+def _of_kinds(reference: Reference, kinds: list[str] | None) -> Reference:
+    if kinds is None:
+        return reference
+    known = [edit.kind for edit in reference.edits]
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise InputError(
+            f"edit_kinds=[{','.join(unknown)}]: reference {reference.name} has edits of {', '.join(known)}"
+        )
+    return replace(reference, edits=tuple(edit for edit in reference.edits if edit.kind in kinds))
 
 
 def _read(cfg: JobConfig, reader: References, name: str) -> Reference:

@@ -20,7 +20,7 @@ from motionexp.backbones.base import Backbone
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.config import InputError, JobConfig, adapter_id, sample_id
 from motionexp.data.base import Edit, Reference
-from motionexp.evaluation import Scorer, check_metrics, peak_memory, sample
+from motionexp.evaluation import PROBE_METRICS, Scorer, check_metrics, peak_memory, sample
 from motionexp.jobs import inputs, provenance
 from motionexp.jobs.cache import EncodingCache
 from motionexp.jobs.cell import FIT_FILE, Cell, write_json
@@ -57,7 +57,7 @@ def run(cfg: JobConfig) -> list[Row]:
     console = Console()
     rows: list[Row] = []
     grids: list[Path] = []
-    with _clear_disk_errors(cfg):
+    with clear_disk_errors(cfg):
         job = Job(cfg, console)
         if cfg.video is not None:
             console.print(inputs.taken_of(cfg, job.references[0]), markup=False, soft_wrap=True)
@@ -76,7 +76,7 @@ def run(cfg: JobConfig) -> list[Row]:
 
 
 @contextmanager
-def _clear_disk_errors(cfg: JobConfig) -> Iterator[None]:
+def clear_disk_errors(cfg: JobConfig) -> Iterator[None]:
     """Turn a full or unwritable disk into one clear line; nothing is lost, for files are written whole."""
     try:
         yield
@@ -123,6 +123,8 @@ class Job:
             name=model.name,
             fps=model.fps,
         )
+        if model.frame_range is not None:
+            self.backbone.frames = cfg.frames  # such a model has no number of its own
         inputs.check_size(self.backbone, cfg)
         self.tau = self._tau()
         self.cache = EncodingCache(self.output / ".cache", self.backbone, self.precision)
@@ -139,6 +141,11 @@ class Job:
     def scorer(self) -> Scorer:
         scenes = inputs.chance_scenes(self.cfg, self.reader, self.references)
         return Scorer(self.cfg.metrics, inputs.scoring_models(self.cfg), str(self.device), scenes)
+
+    @cached_property
+    def probe_scorer(self) -> Scorer:
+        """What probes measure, whatever `metrics=` says; without ground truth what needs none."""
+        return Scorer(None, inputs.scoring_models(self.cfg), str(self.device), kinds=PROBE_METRICS)
 
     @property
     def trains(self) -> bool:
@@ -173,7 +180,7 @@ class Job:
             cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
             if self.unfinished(reference):
                 self._generate(cell, reference, self.missing(reference))
-            return score_cell(cell, reference, wanted, self.scorer, self._common(cell, reference))
+            return score_cell(cell, reference, wanted, self.scorer, self.common(cell, reference))
 
     def missing(self, reference: Reference) -> list[Wanted]:
         """The samples of a reference that are not there yet."""
@@ -289,7 +296,7 @@ class Job:
         for made in sample(self.backbone, method, [(edit, 0)], settings, embed=self.cache.conditioning):
             cell.keep_preview(made, step, self.backbone.fps)
 
-    def _common(self, cell: Cell, reference: Reference) -> dict[str, Any]:
+    def common(self, cell: Cell, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a cell share."""
         cfg = self.cfg
         commit, dirty = provenance.commit()

@@ -49,9 +49,10 @@ class Recipe:
 def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe: Recipe) -> Path:
     """Write `adapter.safetensors`, whole or not at all, and return its path.
 
-    The keys are those that diffusers' `load_lora_weights` expects (`transformer.MODULE.lora_A.weight`, ...),
-    and for full-rank tuning those of the network's own `load_state_dict` (`MODULE.weight`, ...). Neither
-    applies the window, which stands in the metadata under `motionexp`, as JSON, with the rest of the recipe.
+    The keys are those that diffusers' `load_lora_weights` expects (`transformer.MODULE.lora_A.weight`, ...,
+    with `unet.` before those of a U-Net), and for full-rank tuning those of the network's own
+    `load_state_dict` (`MODULE.weight`, ...). Neither applies the window, which stands in the metadata under
+    `motionexp`, as JSON, with the rest of the recipe.
 
     Raises:
         ValueError: the method's window is empty: there is no adapter then.

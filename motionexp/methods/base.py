@@ -100,7 +100,7 @@ class TuningMethod(ABC):
     """
 
     name: ClassVar[str]
-    key_prefix: ClassVar[str]
+    key_prefix: str
     """What precedes the names of `parameters` in an adapter file."""
 
     def __init__(self, backbone: Backbone, window: Window) -> None:

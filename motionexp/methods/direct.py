@@ -28,7 +28,7 @@ class Direct(TuningMethod):
     """
 
     name: ClassVar[str] = "direct"
-    key_prefix: ClassVar[str] = ""
+    key_prefix = ""
 
     def __init__(
         self, backbone: Backbone, window: Window, *, projections: Sequence[str] = ("v", "o")

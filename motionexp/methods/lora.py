@@ -38,7 +38,6 @@ class LoRA(TuningMethod):
     """
 
     name: ClassVar[str] = "lora"
-    key_prefix: ClassVar[str] = "transformer."
 
     def __init__(
         self,
@@ -55,6 +54,7 @@ class LoRA(TuningMethod):
             raise InputError(f"alpha={alpha:g}: a number above 0")
         modules = projection_layers(backbone, projections)
         super().__init__(backbone, window)
+        self.key_prefix = f"{backbone.component}."
         self._settings = {"rank": rank, "alpha": alpha, "projections": list(projections)}
         self._scale = 1.0
         config = LoraConfig(

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from motionexp.config import InputError
-from motionexp.metrics.base import Measurement, Predictions, Subject, VideoMetric, needed
+from motionexp.data.shapes.grammar import SUPPORTED, UNSUPPORTED
+from motionexp.metrics.base import ABSTAINED, Measurement, Predictions, Subject, VideoMetric, needed
 
 SIZE = 64
 LOOKS = ("colour", "surface", "shape", "background")
+UNNAMED = (*SUPPORTED, *UNSUPPORTED)
 
 
 @dataclass(frozen=True)
@@ -174,3 +176,35 @@ class AttributeAccuracy(VideoMetric):
         return {"attribute_accuracy": mean} | {
             f"attribute_accuracy_{name}": each for name, each in found.items()
         }
+
+
+class AttributeReadings(VideoMetric):
+    """Whether the classifier reads the edit's and the reference's value of each attribute, motion included.
+
+    `new_NAME` is 1 or 0, and abstains where the edit leaves the attribute as it is; `old_NAME` is 1 or 0. Either
+    abstains where the value has no name (a wandering path). The classifier's own abstention counts as 0.
+    """
+
+    version = 1
+    needs = frozenset({"classifier", "truth"})
+    values: ClassVar[Mapping[str, bool | None]] = {
+        f"{which}_{name}": None for name in (*LOOKS, "motion") for which in ("new", "old")
+    }
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        """See the class."""
+        predictions = needed(subject.predictions, "attribute_readings", "classifier")
+        measured = {}
+        for name in (*LOOKS, "motion"):
+            label, old, new = predictions.labels[name], subject.scene.attributes[name], subject.target[name]
+            measured[f"old_{name}"] = _reading(label, old)
+            measured[f"new_{name}"] = (
+                Measurement(ABSTAINED, "the edit leaves it as it is") if new == old else _reading(label, new)
+            )
+        return measured
+
+
+def _reading(label: str | None, value: str) -> Measurement:
+    if value in UNNAMED:
+        return Measurement(ABSTAINED, f"{value} has no name that the classifier knows")
+    return Measurement(float(label == value), "the classifier abstained" if label is None else "")

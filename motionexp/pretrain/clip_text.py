@@ -5,6 +5,7 @@ import json
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from motionexp.config import CLOSED_VOCABULARY
 from motionexp.data.shapes.grammar import vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -31,6 +32,7 @@ def build_tokenizer() -> CLIPTokenizer:
         vocab=learnt["vocab"],
         merges=[tuple(merge) for merge in learnt["merges"]],
         model_max_length=MAX_TOKENS,
+        **{CLOSED_VOCABULARY: words},
     )
 
 

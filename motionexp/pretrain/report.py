@@ -6,18 +6,19 @@ on reconstructions, on blurred and noisy frames, and on videos that it has to re
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from safetensors.torch import load_file
 
 from motionexp.backbones import Backbone, load_backbone
+from motionexp.compose import load
 from motionexp.config import BUNDLED
 from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
@@ -27,15 +28,16 @@ from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
 from motionexp.metrics.features import OpenClip, PreferenceScorer
+from motionexp.pretrain.bundle import MODELS
+from motionexp.pretrain.bundled_cards import write_classifier_card, write_model_card
 from motionexp.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
-from motionexp.pretrain.cards import Facts, seen, write_card
 from motionexp.pretrain.classifier import ATTRIBUTES, blurred, noised
 from motionexp.pretrain.scorer import preference_accuracy
-from motionexp.pretrain.videos import FOLDER
 from motionexp.sampling import SamplerSettings
 from motionexp.videos import contact_sheet, write_mp4, write_png
 
 Results = dict[str, dict[str, float]]
+Report = dict[str, Any]
 CARD_COUNT = 256
 """Samples below which a report is too small to be written into a card."""
 
@@ -181,11 +183,11 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
     ]  # fmt: skip
 
 
-def show(results: Results, table: list[dict[str, float | str]]) -> None:
-    """Print the results."""
+def show(title: str, results: Results, table: Sequence[Mapping[str, float | str]] = ()) -> None:
+    """Print what was measured of one model, and the energies in its latents."""
     console = Console()
     columns = [*ATTRIBUTES, "all", "abstained", "psnr", "n"]
-    printed = Table("measured", *columns, title="model report")
+    printed = Table("measured", *columns, title=title)
     for name, row in results.items():
         printed.add_row(name, *(f"{row[column]:.4g}" if column in row else "" for column in columns))
     console.print(printed)
@@ -194,108 +196,47 @@ def show(results: Results, table: list[dict[str, float | str]]) -> None:
     )
     for line in table:
         predicted.add_row(*(value if isinstance(value, str) else f"{value:.4g}" for value in line.values()))
-    console.print(predicted)
+    if table:
+        console.print(predicted)
 
 
-def parameters(folder: Path) -> int:
-    """Count the numbers in all safetensors files below a folder."""
-    files = [load_file(path) for path in folder.rglob("*.safetensors")]
-    return sum(tensor.numel() for file in files for tensor in file.values())
-
-
-def write_cards(results: Results, sampler: SamplerSettings) -> None:
-    """Write the cards of ``bundled/tiny_latte`` and ``bundled/classifier`` from what was measured.
-
-    The trainings' logs have to lie in ``outputs/pretrain``.
-    """
-    of_model = {name: row for name, row in results.items() if name.startswith(("samples", "VAE,"))}
-    training = FOLDER / "latte" / "training"
-    latte = Facts(
-        title="tiny_latte",
-        library="diffusers",
-        purpose="A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of "
-        "the bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks that "
-        "predicts v.",
-        command="make pretrain",
-        data="videos of the bundled world's pretraining part, and single frames of them",
-        samples=seen_by_latte(last_step(training)),
-        seeds="weights from 0; scenes, noise and timesteps from each step's index",
-        steps=last_step(training),
-        training=training,
-        parameters=parameters(BUNDLED / "tiny_latte"),
-        quality=of_model,
-        measured="Share of samples that the classifier reads as their caption says, at "
-        f"{sampler.steps} steps and guidance {sampler.guidance_scale:g}, on captions and seeds not used in "
-        "training; an abstention counts as wrong. `psnr` is the VAE's, in dB.",
-    )
-    training = FOLDER / "classifier" / "training"
-    classifier = Facts(
-        title="Attribute classifier",
-        library="motionexp",
-        purpose="Reads colour, surface, shape, background and motion of a video of the bundled world, or "
-        "abstains.",
-        command="python -m motionexp.pretrain.classifier",
-        data="videos of the bundled world's pretraining part, a third of them ruined",
-        samples=seen(last_step(training), 36),
-        seeds="weights from 0; videos and their degradation from each step's index",
-        steps=last_step(training),
-        training=training,
-        parameters=parameters(BUNDLED / "classifier"),
-        quality={
-            name: row
-            for name, row in results.items()
-            if name not in of_model and not name.startswith(("CLIP,", "scorer,"))
-        },
-        measured="Share of videos read right, and share rejected of those that have to be, on seeds not used "
-        "in training; an abstention counts as wrong.",
-    )
-    for folder, facts in (("tiny_latte", latte), ("classifier", classifier)):
-        write_card(BUNDLED / folder, facts)
-
-
-def seen_by_latte(steps: int) -> str:
-    """Say how many samples the small Latte has seen: frames alone at first, then videos in a step of four."""
-    first = 1_500
-    videos = (steps - first) // 4
-    frames = 192 * (steps - videos)
-    return f"{frames:,} single frames (192 a step) and {32 * videos:,} videos (32 a step)"
-
-
-def last_step(training: Path) -> int:
-    """Return the last step in a training's log."""
-    return int(json.loads((training / "log.jsonl").read_text().splitlines()[-1])["step"])
+def report_model(name: str, classifier: AttributeClassifier, args: argparse.Namespace) -> Report:
+    """Measure one bundled text-to-video model; returns its results and its energies."""
+    folder = args.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = load([f"model={name}"]).model
+    backbone = load_backbone(config.path, precision=args.precision, name=name)
+    guidance = args.guidance or config.guidance_scale
+    settings = SampleSettings(SamplerSettings(steps=args.steps or config.steps, guidance_scale=guidance))
+    counts = {"natural": args.count} | {part: args.count // 4 for part in ("held_out", "poster", "pairs")}
+    results = judge_vae(backbone, max(args.count // 8, 1))
+    results |= judge_samples(backbone, classifier, counts, settings, folder)
+    table = energy_table(backbone)
+    show(name, results, table)
+    if args.count >= CARD_COUNT:
+        write_model_card(name, results, settings.sampler)
+    return {"results": results, "energies": table}
 
 
 def main() -> None:
     """Measure, print, and write ``report.json`` and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="bundled:tiny_latte")
+    parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--count", type=int, default=256, help="natural samples; other parts have a quarter")
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, help="sampling steps; the model's own unless given")
+    parser.add_argument("--guidance", type=float, help="the model's own unless given")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--output", type=Path, default=Path("outputs/model-report"))
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    backbone = load_backbone(args.model, precision=args.precision)
     classifier = AttributeClassifier.load(BUNDLED / "classifier")
-    settings = SampleSettings(SamplerSettings(steps=args.steps, guidance_scale=args.guidance))
-    counts = {"natural": args.count} | {part: args.count // 4 for part in ("held_out", "poster", "pairs")}
-    results = judge_classifier(backbone, classifier, args.count) | judge_vae(
-        backbone, max(args.count // 8, 1)
-    )
-    results |= judge_scoring_models(args.count)
-    results |= judge_samples(backbone, classifier, counts, settings, args.output)
-    table = energy_table(backbone)
-    show(results, table)
-    trained_here = all(
-        (FOLDER / name / "training" / "log.jsonl").exists() for name in ("latte", "classifier")
-    )
-    if args.model == "bundled:tiny_latte" and args.count >= CARD_COUNT and trained_here:
-        write_cards(results, settings.sampler)
-    (args.output / "report.json").write_text(
-        json.dumps({"results": results, "energies": table}, indent=1) + "\n"
-    )
+    judged = judge_classifier(load_backbone(), classifier, args.count)
+    report: dict[str, Report] = {"instruments": {"results": judged | judge_scoring_models(args.count)}}
+    show("instruments", report["instruments"]["results"])
+    if args.count >= CARD_COUNT:
+        write_classifier_card(judged)
+    for name in args.models:
+        report[name] = report_model(name, classifier, args)
+        (args.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"pictures and report.json in {args.output}")
 
 

@@ -146,7 +146,6 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
     backbone, reference = job.backbone, job.references[0]
     scenes = inputs.chance_scenes(cfg, job.reader, job.references)
     scorer = Scorer(metrics, inputs.scoring_models(cfg), str(job.device), scenes)
-    commit, dirty = provenance.commit()
     rows = []
     for repeat in range(-1, repeats):
         times: Times = []
@@ -155,31 +154,40 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
         for size in SAMPLING_BATCHES:
             times += sampling_times(backbone, reference, size)
         times += metric_times(scorer, reference)
-        rows += [
-            Row(
-                metric=metric,
-                metric_version=1,
-                value=value,
-                higher_is_better=False,
-                suite="bench",
-                reference=f"repeat {repeat}",
-                strata={"part": on},
-                model=cfg.model.name,
-                method="lora",
-                tau=0.0,
-                steps=SAMPLING_STEPS,
-                settings=machine(job.device),
-                commit=commit,
-                dirty=dirty,
-                packages=provenance.packages(),
-                device=provenance.device_name(job.device),
-                precision=job.precision,
-                weights_hash=backbone.weights_hash,
-            )
-            for metric, on, value in times
-            if repeat >= 0
-        ]
+        fields = {"higher_is_better": False, "method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
+        rows += [as_row(job, repeat, each, **fields) for each in times if repeat >= 0]
     return rows
+
+
+def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: Any) -> Row:
+    """One of a round's `Times`, with what it was taken on; `fields` are the row's others."""
+    metric, on, value = measured
+    commit, dirty = provenance.commit()
+    return Row(
+        metric=metric,
+        metric_version=1,
+        value=value,
+        suite="bench",
+        reference=f"repeat {repeat}",
+        strata={"part": on},
+        model=job.cfg.model.name,
+        settings=machine(job.device),
+        commit=commit,
+        dirty=dirty,
+        packages=provenance.packages(),
+        device=provenance.device_name(job.device),
+        precision=job.precision,
+        weights_hash=job.backbone.weights_hash,
+        **fields,
+    )
+
+
+def keep(rows: Sequence[Row], path: Path) -> None:
+    """Write and print the rows of a benchmark; those of an earlier moment do not belong beside them."""
+    path.unlink(missing_ok=True)
+    append_rows(path, rows)
+    print_rows(rows)
+    print(f"rows: {path}")
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -199,12 +207,7 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    path = Path(cfg.output) / ROWS_NAME
-    # Other figures of another moment do not belong beside these.
-    path.unlink(missing_ok=True)
-    append_rows(path, rows)
-    print_rows(rows)
-    print(f"rows: {path}")
+    keep(rows, Path(cfg.output) / ROWS_NAME)
     return 0
 
 

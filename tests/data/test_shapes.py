@@ -79,7 +79,9 @@ def test_directions_are_what_the_words_say() -> None:
 def test_seventeen_frames_begin_with_the_sixteen() -> None:
     reader = splits.ShapesReferences("tuning")
     name = reader.names()[0]
-    assert np.array_equal(reader.read(name, 17).frames[:16], reader.read(name, 16).frames)
+    longer, own = reader.read(name, 17), reader.read(name, 16)
+    assert np.array_equal(longer.frames[:16], own.frames)
+    assert (longer.scored_frames, own.scored_frames) == (16, None)
     assert reader.read(name, 32).frames.shape == (32, 64, 64, 3)
 
 

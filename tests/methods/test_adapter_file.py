@@ -172,6 +172,7 @@ def cogvideox():
         source="nowhere",
         revision=None,
         weights_hash="0" * 64,
+        component="transformer",
         projections=lambda kind: names,
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes import grammar, motions
-from motionexp.data.shapes.render import FPS, SIZE, render
+from motionexp.data.shapes.render import FPS, FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
 
 EDIT_CHANGES = {
@@ -152,7 +152,7 @@ class ShapesReferences:
         return [entry.name for entry in entries(self.split)]
 
     def read(self, name: str, frames: int = 16, height: int = SIZE, width: int = SIZE) -> Reference:
-        """Render one reference. 17 frames begin with the 16, for VAEs that want 4k + 1 frames."""
+        """Render one reference. 17 frames, for VAEs that want one more, begin with the 16 and score these."""
         if (height, width) != (SIZE, SIZE):
             raise InputError(
                 f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels;"
@@ -165,13 +165,15 @@ class ShapesReferences:
         motion = entry.scene.attributes["motion"]
         stratum = grammar.motion_stratum(motion)
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
+        own_length = FRAMES if frames == FRAMES + 1 else None
         return Reference(
             name=name,
             suite=self.suite,
-            frames=render(entry.scene, frames, period=16 if frames == 17 else None),
+            frames=render(entry.scene, frames, period=own_length),
             fps=FPS,
             caption=entry.scene.caption,
             edits=tuple(Edit(kind, scene.caption, scene.attributes) for kind, scene in entry.edits.items()),
             strata=strata,
             truth=entry.scene,
+            scored_frames=own_length,
         )

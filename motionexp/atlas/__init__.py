@@ -1,0 +1,1 @@
+"""What a probe's rows say: when each attribute is set, the boundary, verdicts. No torch."""

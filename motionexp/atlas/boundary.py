@@ -1,0 +1,162 @@
+"""The boundary between motion and looks: one timestep, found from the two tampering probes by a stated rule.
+
+What changing the caption in [0, s] changes, as a share of what changing it everywhere changes, is the
+distribution function of when a thing is set (`motionexp.atlas.curves`): L(s) of the looks, C(s) of the
+motion. A window [s, 1000] that is to carry the motion and leave the looks open wants a large L(s), for then
+the looks are still open below s, and a small C(s), for then the motion is set by s.
+
+*Rule.* The boundary is the s at which L(s) - C(s) is largest. That is the Kolmogorov-Smirnov distance of the
+two distributions, and Youden's J of the curve that trades changed looks for kept motion: there is no weight,
+threshold or knee to choose, and the units of looks and motion do not matter. The curves are known at every
+100th timestep; between them the place is that of the parabola through the largest gap and its neighbours,
+and of equal gaps it is the middle.
+
+*None.* The largest of several noisy gaps is above 0 even where there is nothing. So the gap has an interval
+that holds at all s at once: its half-width is the 95th percentile, over draws of references, of the largest
+deviation at any s. Where it includes 0 there is no boundary: looks and motion are set together, or looks
+first, or the references are too few to tell; the interval says how large a gap may have been missed.
+
+*Cannot tell.* Where changing the whole caption does not change the motion, or the looks, there is nothing to
+take shares of.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from motionexp.atlas.curves import STEP, changes, from_below, shares, tells
+from motionexp.atlas.readings import (
+    EDGES,
+    MOTION_TAMPERING,
+    TAMPERING,
+    Draws,
+    Probe,
+    draw,
+    new_looks,
+    new_motion,
+)
+from motionexp.intervals import Interval
+
+FOUND, NONE = "found", "none"
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """One model's boundary in one contrast.
+
+    Attributes:
+        verdict: `FOUND`, `NONE`, or why it cannot be told.
+        tau: (1 + RESAMPLES,) in t; NaN unless found.
+        gap: L - C at its largest, with the interval that allows for having picked it.
+        looks: L (1 + RESAMPLES, 11) over `EDGES`.
+        motion: C, likewise.
+    """
+
+    verdict: str
+    tau: Draws
+    gap: Interval
+    looks: Draws
+    motion: Draws
+
+    @property
+    def found(self) -> bool:
+        """Whether there is one."""
+        return self.verdict == FOUND
+
+    @property
+    def gaps(self) -> Draws:
+        """L - C, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends."""
+        return self.looks - self.motion
+
+
+def boundary_of(probes: Mapping[str, Probe]) -> Boundary:
+    """The boundary by the probes {method: probe} of one model and contrast on the same references.
+
+    Looks are `new_looks` of tampering. Motion is `new_motion` of motion tampering where there is one, or else
+    of tampering itself: what changing the looks' words does to the motion.
+    """
+    looks = probes[TAMPERING]
+    weights = draw(len(looks.references))
+    changed, moved = changes(new_looks(looks), weights), changes(motion_of(probes), weights)
+    return boundary(changed, moved, looks.samples(), len(looks.references))
+
+
+def motion_of(probes: Mapping[str, Probe]) -> np.ndarray:
+    """(R, 11, 11) change of the motion: see `boundary_of`."""
+    return new_motion(probes.get(MOTION_TAMPERING, probes[TAMPERING]))
+
+
+def boundary(looks: Draws, motion: Draws, samples: int, references: int) -> Boundary:
+    """The boundary of changed looks and changed motion.
+
+    Args:
+        looks: (1 + N, 11, 11) of `changes`.
+        motion: likewise, of the same references.
+        samples: how many samples there are, of so many `references`.
+    """
+    below = [from_below(shares(each)) for each in (looks, motion)]
+    gaps = below[0] - below[1]
+    gap = largest(gaps, samples, references)[1]
+    verdict = cannot_tell(looks, motion, references) or (FOUND if gap.low > 0 else NONE)
+    tau = largest_gap(gaps) if verdict == FOUND else np.full(len(gaps), np.nan)
+    return Boundary(verdict, tau, gap, *below)
+
+
+def cannot_tell(looks: Draws, motion: Draws, references: int) -> str:
+    """Why shares of looks or motion, of `changes` each, cannot be taken; empty where they can."""
+    if references < 2:
+        return "cannot tell: one reference"
+    for name, changed in (("motion", motion), ("looks", looks)):
+        if not tells(changed):
+            return f"cannot tell: the caption does not change the {name}"
+    return ""
+
+
+def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval]:
+    """Which of (1 + N, K) is largest, and its interval that allows for having picked it; NaN where any is."""
+    if np.isnan(values[0]).any():
+        return 0, Interval(math.nan, math.nan, math.nan, samples, references)
+    place, half = int(values[0].argmax()), half_width(values, references)
+    value = float(values[0, place])
+    return place, Interval(value, value - half, value + half, samples, references)
+
+
+def half_width(values: Draws, references: int) -> float:
+    """Half-width of a 95% band around values (1 + N, K) that holds at all K at once.
+
+    The 95th percentile of the draws' largest deviation from the first entry. Draws with replacement of R
+    references vary too little, by sqrt((R - 1) / R), which is made good.
+    """
+    deviations = np.abs(values[1:] - values[0])
+    deviations = deviations[np.isfinite(deviations).all(1)]
+    if references < 2 or len(deviations) == 0:
+        return math.nan
+    return math.sqrt(references / (references - 1)) * float(np.percentile(deviations.max(1), 95))
+
+
+def largest_gap(gaps: np.ndarray) -> np.ndarray:
+    """Where gaps (N, 11) over `EDGES` are largest, between the ends; (N,) in t. NaN gives NaN.
+
+    Between edges by the parabola through the largest and its neighbours; the middle of equal ones.
+    """
+    known = np.isfinite(gaps).all(1)
+    inner = np.where(known[:, None], gaps, 0.0)[:, 1:-1]
+    equal = inner >= inner.max(1, keepdims=True) - 1e-9
+    first = 1 + equal.argmax(1)
+    last = len(EDGES) - 2 - equal[:, ::-1].argmax(1)
+    rows = np.arange(len(gaps))
+    before, here, after = (gaps[rows, first + shift] for shift in (-1, 0, 1))
+    bend = before - 2 * here + after
+    shift = np.where(
+        (first == last) & (bend < 0), (before - after) / (2 * np.where(bend < 0, bend, 1.0)), 0.0
+    )
+    return np.where(known, STEP * ((first + last) / 2 + np.clip(shift, -0.5, 0.5)), np.nan)
+
+
+def gap_at(gaps: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Gaps (N, 11) at timesteps (N,) within 0..1000, linear between `EDGES`; (N,)."""
+    left = np.clip(np.nan_to_num(t) // STEP, 0, len(EDGES) - 2).astype(int)
+    rows = np.arange(len(gaps))
+    return gaps[rows, left] + (t / STEP - left) * (gaps[rows, left + 1] - gaps[rows, left])

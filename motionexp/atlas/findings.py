@@ -1,0 +1,97 @@
+"""All that is computed of published probes, once, for tables and figures alike."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+
+import numpy as np
+
+from motionexp.atlas.boundary import Boundary, boundary_of, cannot_tell, motion_of
+from motionexp.atlas.curves import CONTINUOUS, Onset, changes, onsets, tampering_probes
+from motionexp.atlas.readings import TAMPERING, Draws, Key, Probe, draw, log_snr_at, new_looks, new_motion
+from motionexp.atlas.verdicts import Carried, Fit, carried_over, fit
+
+
+@dataclass(frozen=True)
+class PairChanges:
+    """What each pair of timesteps of a probe changes, (1 + RESAMPLES, 11, 11) each, of `curves.changes`.
+
+    `unknown` says why shares of them cannot be taken, and is empty where they can.
+    """
+
+    looks: Draws
+    motion: Draws
+    samples: int
+    references: int
+    unknown: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Probes of several models, with what else is needed to say where each thing is set.
+
+    Attributes:
+        probes: {method: {(model, contrast): probe}}.
+        log_snr: {model: (1001,) log-SNR of its schedule at t = 0, 1, ... 1000}.
+        predicted: {(model, contrast, factor): log-SNR}.
+    """
+
+    probes: Mapping[str, Mapping[Key, Probe]]
+    log_snr: Mapping[str, np.ndarray]
+    predicted: Mapping[tuple[str, str, str], float]
+
+    @cached_property
+    def tampering(self) -> dict[Key, dict[str, Probe]]:
+        """{(model, contrast): {method: probe}} of the tampering probes, on the references that both have."""
+        keys = {key for each in self.probes.values() for key in each}
+        found = {key: tampering_probes(self.probes, key) for key in sorted(keys)}
+        return {key: own for key, own in found.items() if own}
+
+    @cached_property
+    def onsets(self) -> dict[Key, list[Onset]]:
+        """Of each attribute that a classifier reads."""
+        return {key: found for key, own in self.tampering.items() if (found := onsets(own))}
+
+    @cached_property
+    def continuous(self) -> dict[Key, list[Onset]]:
+        """Of what needs no classifier."""
+        return {key: onsets(own, CONTINUOUS) for key, own in self.tampering.items()}
+
+    @cached_property
+    def boundaries(self) -> dict[Key, Boundary]:
+        """Of each model and contrast with its looks tampered."""
+        return {key: boundary_of(own) for key, own in self.tampering.items() if TAMPERING in own}
+
+    def pair_changes(self, method: str) -> Iterator[tuple[Key, PairChanges]]:
+        """Of every model and contrast, by tampering or by partial guidance."""
+        if method == TAMPERING:
+            found = {k: (own[method], motion_of(own)) for k, own in self.tampering.items() if method in own}
+        else:
+            found = {k: (probe, new_motion(probe)) for k, probe in self.probes.get(method, {}).items()}
+        for key, (probe, moved) in found.items():
+            weights, references = draw(len(moved)), len(moved)
+            looks, motion = changes(new_looks(probe), weights), changes(moved, weights)
+            unknown = cannot_tell(looks, motion, references)
+            yield key, PairChanges(looks, motion, probe.samples(), references, unknown)
+
+    def measured(self, key: Key) -> list[tuple[Onset, np.ndarray, float]]:
+        """(onset, its log-SNR (1 + RESAMPLES,), the predicted one) of factors that have both."""
+        return [
+            (each, log_snr_at(each.t, self.log_snr[key[0]]), self.predicted[place])
+            for each in self.onsets.get(key, [])
+            if np.isfinite(each.t[0]) and (place := (*key, each.factor.name)) in self.predicted
+        ]
+
+    def fit(self, keys: list[Key]) -> Fit | None:
+        """How measured and predicted onsets agree over the factors of some models and contrasts."""
+        points = [point for key in keys for point in self.measured(key)]
+        return fit([measured for _, measured, _ in points], [predicted for _, _, predicted in points])
+
+    def carried(self, contrast: str) -> Iterator[tuple[str, str, Carried]]:
+        """(from, to, loss) of every ordered pair of models that both have a boundary in a contrast."""
+        own = {model: each for (model, where), each in self.boundaries.items() if where == contrast}
+        for source, target in permutations(own, 2):
+            loss = carried_over(own[target], self.log_snr[target], own[source], self.log_snr[source])
+            if loss is not None:
+                yield source, target, loss

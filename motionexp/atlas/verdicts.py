@@ -1,0 +1,215 @@
+"""What the curves decide: which timesteps are enough, what is set first, and whether that was predicted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from motionexp.atlas.boundary import Boundary, gap_at, largest
+from motionexp.atlas.curves import Onset, shares
+from motionexp.atlas.readings import EDGES, Draws, interval, log_snr_at, timestep_at
+from motionexp.intervals import Interval
+
+Pair = tuple[int, int]
+PAIRS: tuple[Pair, ...] = tuple((start, end) for start in EDGES for end in EDGES if end < start)
+"""All 55 of (tau_start, tau_end)."""
+ENOUGH: Pair = (600, 400)
+WHOLE: Pair = (600, 0)
+"""What the first paper's section 3.1.2 says to be enough, and the same without an end."""
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """A pair, or a pair less another, with what it changes as shares of what [0, 1000] changes.
+
+    `start` and `end` are where the best pair of each draw of references lies; None where the pair was given.
+    """
+
+    label: str
+    looks: Interval | None = None
+    motion: Interval | None = None
+    gap: Interval | None = None
+    start: Interval | None = None
+    end: Interval | None = None
+
+
+def pair_verdicts(looks: Draws, motion: Draws, samples: int, references: int) -> list[PairVerdict]:
+    """Which pair changes the looks and keeps the motion, and whether ending above 0 helps.
+
+    The score of a pair is the gap L - C of its shares of changed looks and changed motion. The intervals of
+    what was picked as the largest allow for having picked it (`boundary.half_width`).
+
+    Args:
+        looks: (1 + N, 11, 11) of `changes`; `cannot_tell` has found nothing against taking shares of it.
+        motion: likewise, of the same references.
+        samples: how many samples there are, of so many `references`.
+
+    Returns:
+        The best pair; (600, 400), (600, 0) and their paired difference; the most that ending above 0 adds,
+        at an equal start, to the gap and to the looks.
+    """
+    of_looks, of_motion = (_by_pair(shares(each)) for each in (looks, motion))
+    gaps = of_looks - of_motion
+
+    def line(label: str, pair: Pair, less: Pair | None = None) -> PairVerdict:
+        values = [each[:, PAIRS.index(pair)] for each in (of_looks, of_motion, gaps)]
+        if less:
+            others = [each[:, PAIRS.index(less)] for each in (of_looks, of_motion, gaps)]
+            values = [ours - theirs for ours, theirs in zip(values, others, strict=True)]
+        return PairVerdict(label, *(interval(each, samples, references) for each in values))
+
+    place, most = largest(gaps, samples, references)
+    start, end = (interval(each, samples, references) for each in _picked(gaps))
+    best = line(f"best: {_words(PAIRS[place])}", PAIRS[place])
+    return [
+        replace(best, gap=most, start=start, end=end),
+        line(_words(ENOUGH), ENOUGH),
+        line(_words(WHOLE), WHOLE),
+        line(f"{_words(ENOUGH)} less {_words(WHOLE)}", ENOUGH, WHOLE),
+        *_ending_above_zero(of_looks, gaps, samples, references),
+    ]
+
+
+def _words(pair: Pair) -> str:
+    return f"{pair[0]} to {pair[1]}"
+
+
+def _by_pair(share: Draws) -> Draws:
+    """(1 + N, 55) in the order of `PAIRS`."""
+    return np.stack([share[:, EDGES.index(start), EDGES.index(end)] for start, end in PAIRS], axis=1)
+
+
+def _picked(gaps: Draws) -> tuple[Draws, Draws]:
+    """tau_start and tau_end of the best pair, (1 + N,) each; NaN in draws without shares."""
+    known = np.isfinite(gaps).all(1)
+    pairs = np.array(PAIRS, float)[np.where(known[:, None], gaps, 0.0).argmax(1)]
+    pairs[~known] = np.nan
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _ending_above_zero(looks: Draws, gaps: Draws, samples: int, references: int) -> Iterator[PairVerdict]:
+    """The most that any of the 45 pairs with an end above 0 adds to that of the same start and end 0."""
+    above = [number for number, (_, end) in enumerate(PAIRS) if end > 0]
+    same_start = [PAIRS.index((PAIRS[number][0], 0)) for number in above]
+    for name, values in (("gap", gaps), ("looks", looks)):
+        place, most = largest(values[:, above] - values[:, same_start], samples, references)
+        pair, whole = PAIRS[above[place]], PAIRS[same_start[place]]
+        label = f"most {name} from ending above 0: {_words(pair)} less {_words(whole)}"
+        yield PairVerdict(label, looks=most) if name == "looks" else PairVerdict(label, gap=most)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where motion is set less where some looks are, in t (above 0: motion is earlier) and in log-SNR."""
+
+    looks: str
+    t: Draws
+    log_snr: Draws
+    samples: int
+    references: int
+
+
+def orders(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Order]:
+    """Motion against each of the looks, then against their mean; empty where the motion's onset is unknown.
+
+    Args:
+        onsets: of one model in one contrast, on the same references, so that differences are paired.
+        log_snr: (1001,) of the model's schedule at t = 0, 1, ... 1000.
+    """
+    known = [each for each in onsets if np.isfinite(each.t[0])]
+    motion = next((each for each in known if each.factor.name == "motion"), None)
+    looks = [each for each in known if each is not motion]
+    if motion is None or not looks:
+        return []
+    found = []
+    for each in looks:
+        difference = log_snr_at(motion.t, log_snr) - log_snr_at(each.t, log_snr)
+        found.append(Order(each.factor.name, motion.t - each.t, difference, each.samples, each.references))
+    t, nats = (np.mean([getattr(each, name) for each in found], axis=0) for name in ("t", "log_snr"))
+    samples = max(each.samples for each in found)
+    return [*found, Order("mean of the looks", t, nats, samples, motion.references)]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How measured onsets agree with predicted ones over factors, (1 + RESAMPLES,) each, in nats of log-SNR.
+
+    Attributes:
+        correlation: Spearman's rank correlation.
+        error: mean absolute error.
+        bias: mean of measured less predicted; positive: set later (less noise) than predicted.
+    """
+
+    factors: int
+    correlation: Draws
+    error: Draws
+    bias: Draws
+
+
+def fit(measured: Sequence[Draws], predicted: Sequence[float]) -> Fit | None:
+    """Compare measured with predicted log-SNR; None below three factors, where ranks say nothing.
+
+    Args:
+        measured: K arrays (1 + N,), without those that could not be told.
+        predicted: K numbers, for instance log(4 / energy).
+    """
+    if len(measured) < 3:
+        return None
+    points = np.stack(measured, axis=1)
+    errors = points - np.asarray(predicted)
+    correlation = rank_correlation(points, np.asarray(predicted))
+    return Fit(len(measured), correlation, np.abs(errors).mean(1), errors.mean(1))
+
+
+def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(N,) Spearman's rank correlation of rows of (N, K) with (K,); equal values share their mean rank."""
+    ours, theirs = _ranks(values), _ranks(other[None])
+    ours, theirs = ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True)
+    scale = np.sqrt((ours**2).sum(1) * (theirs**2).sum(1))
+    known = (scale > 0) & np.isfinite(values).all(1)
+    return np.where(known, (ours * theirs).sum(1) / np.where(scale > 0, scale, 1.0), np.nan)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    less = (values[:, :, None] > values[:, None, :]).sum(2)
+    equal = (values[:, :, None] == values[:, None, :]).sum(2)
+    return less + (equal - 1) / 2
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is lost of a model's gap where another's boundary is taken for its own, (1 + RESAMPLES,) each."""
+
+    t: Draws
+    log_snr: Draws
+
+    @property
+    def t_less_log_snr(self) -> Draws:
+        """Positive where carrying it over in log-SNR loses less."""
+        return self.t - self.log_snr
+
+
+def carried_over(
+    own: Boundary, own_log_snr: np.ndarray, other: Boundary, other_log_snr: np.ndarray
+) -> Carried | None:
+    """The gap at a model's own boundary less that at another's, taken at the same t and at the same log-SNR.
+
+    Both boundaries are found again in each draw; where two models have the same references, these are
+    redrawn together. The own boundary is where the own gap is largest, so a loss is hardly ever negative,
+    and a small one is noise; their difference is free of that. None where either model has no boundary.
+
+    Args:
+        own_log_snr: (1001,) of the model's schedule at t = 0, 1, ... 1000; `other_log_snr` likewise.
+    """
+    if not own.found or not other.found:
+        return None
+    at_home = gap_at(own.gaps, own.tau)
+    same_noise = timestep_at(log_snr_at(other.tau, other_log_snr), own_log_snr)
+    return Carried(at_home - gap_at(own.gaps, other.tau), at_home - gap_at(own.gaps, same_noise))
+
+
+def mean_carried(losses: Sequence[Carried]) -> Carried:
+    """Mean over pairs of models."""
+    return Carried(
+        np.mean([each.t for each in losses], axis=0), np.mean([each.log_snr for each in losses], axis=0)
+    )

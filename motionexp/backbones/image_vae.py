@@ -1,0 +1,50 @@
+"""Videos through the VAE of an image model, frame by frame, in bounded memory."""
+
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+PIXELS_PER_CALL = 2**20
+
+
+def downsampling(vae: AutoencoderKL) -> int:
+    """Pixels of a side that become one latent."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
+    """See `Backbone.encode`; sides have to be multiples of `downsampling`."""
+    if vae.encoder is None:
+        raise RuntimeError("release_vae_encoder() was called: encode before it, or load the backbone again")
+    pictures = frames.flatten(0, 1).movedim(-1, 1)
+    latents = [
+        vae.encode(part.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mode()
+        for part in pictures.split(_at_once(*frames.shape[2:4]))
+    ]
+    scaled = torch.cat(latents).float() * vae.config.scaling_factor
+    return scaled.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
+    """See `Backbone.decode`."""
+    videos, _, count, height, width = latents.shape
+    factor = downsampling(vae)
+    pictures = latents.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
+    frames = []
+    for part in pictures.split(_at_once(height * factor, width * factor)):
+        decoded = vae.decode(part.to(vae.device, vae.dtype)).sample
+        frames.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8))
+    return torch.cat(frames).movedim(1, -1).unflatten(0, (videos, count))
+
+
+def release_encoder(vae: AutoencoderKL) -> None:
+    """Give the encoder's memory back; `encode` cannot be called any more."""
+    vae.encoder = None
+    vae.quant_conv = None
+
+
+def _at_once(height: int, width: int) -> int:
+    return max(1, PIXELS_PER_CALL // (height * width))

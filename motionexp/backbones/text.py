@@ -1,0 +1,61 @@
+"""Captions as a backbone's tokenizer takes them: loading it, and what it cannot take."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from motionexp.backbones.checkpoint import read_json
+from motionexp.config import CLOSED_VOCABULARY, InputError
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a pipeline's folder. Raises InputError where it is missing or broken."""
+    read_json(folder / "tokenizer" / "tokenizer_config.json")
+    try:
+        return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'tokenizer'} cannot be read ({error}); fetch it again") from error
+
+
+def caption_problems(
+    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_tokens: int
+) -> list[str]:
+    """What is wrong with captions, one sentence a problem: unknown words of a closed vocabulary, or length.
+
+    Args:
+        tokenizer: the text encoder's.
+        captions: as the backbone hands them to the tokenizer, in small letters if it writes them so.
+        max_tokens: longest caption, special tokens included.
+    """
+    problems = []
+    known = closed_vocabulary(tokenizer)
+    for caption in captions:
+        shown = caption if len(caption) <= 60 else caption[:57] + "..."
+        words = dict.fromkeys(caption.split())
+        unknown = [] if known is None else [word for word in words if word not in known]
+        length = len(tokenizer(caption, verbose=False).input_ids)
+        if unknown:
+            problems.append(
+                f"caption {shown!r}: this model does not know {', '.join(map(repr, unknown[:8]))};"
+                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
+            )
+        elif length > max_tokens:
+            problems.append(f"caption {shown!r} has {length} tokens; at most {max_tokens} fit")
+    return problems
+
+
+def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
+    """The words of a model that knows no others; None where it can spell any word.
+
+    A sentencepiece tokenizer shows it: no token could go on with a word or spell one. One of byte pairs has
+    letters and parts of words in any case, so that its `tokenizer_config.json` has to name the words, as
+    `closed_vocabulary`.
+    """
+    named: list[str] | None = tokenizer.init_kwargs.get(CLOSED_VOCABULARY)
+    if named is not None:
+        return frozenset(named)
+    tokens = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+    if any(not token.startswith("▁") or token == "▁" for token in tokens):
+        return None
+    return frozenset(token.removeprefix("▁") for token in tokens)

@@ -1,0 +1,271 @@
+"""A probe's job: invert each reference, change the condition along denoising, score what came out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from motionexp.config import JobConfig, pair_id, probe_id
+from motionexp.data.base import Edit, Reference
+from motionexp.evaluation import Sample, Scorer, peak_memory
+from motionexp.inversion import invert
+from motionexp.jobs import inputs
+from motionexp.jobs.cell import Cell
+from motionexp.jobs.running import Job, clear_disk_errors, duration
+from motionexp.probes.interventions import CONTROL, EDGES, Pair, partial_guidance, tampering
+from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree
+from motionexp.results import Row, score_id_of
+from motionexp.sampling import SamplerSettings
+from motionexp.videos import side_by_side, write_mp4
+
+METRICS = ("text_alignment", "flow_similarity", "trajectory", "attribute_readings")
+KEPT = {"text_alignment", "flow_similarity", "velocity_similarity"}
+"""Values that are kept of the first three, which have more; of the readings all."""
+REFERENCE = "reference"
+MOST_PATHS = 8
+
+
+def probe(cfg: JobConfig) -> list[Row]:
+    """Run a probe on each of the job's references and edits; what is there already is kept.
+
+    Args:
+        cfg: checked settings with `probe`.
+
+    Returns:
+        The rows of all pairs, those of earlier runs included.
+
+    Raises:
+        InputError: the input is wrong, or the output folder cannot be written; what is done is kept.
+    """
+    console = Console()
+    rows: list[Row] = []
+    with clear_disk_errors(cfg):
+        job = Job(cfg, console)
+        units = [Unit(job, reference, edit) for reference in job.references for edit in reference.edits]
+        console.print(cost_in_words(units[0].trajectories, cfg.probe_steps), highlight=False, soft_wrap=True)
+        missing = [unit for unit in units if not unit.finished]
+        captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
+        job.cache.fill([unit.reference for unit in missing], [*captions, "", cfg.negative_prompt])
+        start = perf_counter()
+        for done, unit in enumerate(missing):
+            left = (perf_counter() - start) / done * (len(missing) - done) if done else None
+            hint = "" if left is None else f", about {duration(left)} left"
+            console.print(f"{unit.name} ({done + 1} of {len(missing)}{hint})", markup=False, highlight=False)
+            unit.generate()
+        for unit in tqdm(units, desc="score", unit="probe", leave=False):
+            rows += unit.score()
+    console.print(summary(rows))
+    for unit in units[:MOST_PATHS]:
+        console.print(f"rows and videos: {unit.cell.folder}", markup=False, highlight=False, soft_wrap=True)
+    return rows
+
+
+def cost_in_words(trajectories: Mapping[Pair, Trajectory], steps: int) -> str:
+    """What a probe costs as a tree and one pair after the other, in steps and network evaluations."""
+    pairs = [trajectory for pair, trajectory in trajectories.items() if pair != CONTROL]
+    tree, alone = cost(list(trajectories.values()), steps), cost_one_by_one(pairs, steps)
+    return (
+        f"{len(pairs)} pairs: {tree.steps:,} steps ({tree.evaluations:,} network evaluations) as a tree,"
+        f" in place of {alone.steps:,} ({alone.evaluations:,}) one by one; for each reference and edit"
+    )
+
+
+class Unit:
+    """The probe of one reference with one edit, in a cell of its own."""
+
+    def __init__(self, job: Job, reference: Reference, edit: Edit) -> None:
+        self.job, self.reference, self.edit = job, reference, edit
+        cfg = job.cfg
+        self.name = f"{reference.name}, {edit.kind}"
+        self.id = probe_id(
+            cfg,
+            caption=edit.caption,
+            weights_hash=job.backbone.weights_hash,
+            precision=job.precision,
+            reference_hash=reference.content_hash,
+        )
+        self.cell = Cell(job.output / reference.suite / cfg.model.name / self.id)
+
+    @cached_property
+    def trajectories(self) -> dict[Pair, Trajectory]:
+        """Of every pair, and of the control where the probe has one."""
+        scale = self.job.cfg.guidance_scale
+        if self.job.cfg.probe == "tampering":
+            return tampering(self.reference.caption, self.edit.caption, scale)
+        return partial_guidance(self.edit.caption, scale)
+
+    @property
+    def method(self) -> str:
+        """Tampering with the motion's words alone has a name of its own."""
+        assert self.job.cfg.probe is not None
+        return f"motion_{self.job.cfg.probe}" if self.edit.kind == "motion" else self.job.cfg.probe
+
+    def sample_id(self, pair: Pair) -> str:
+        return pair_id(self.id, f"{pair[0]} {pair[1]}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether every pair's video is there."""
+        return all(self.cell.has_sample(self.edit, 0, self.sample_id(pair)) for pair in self.trajectories)
+
+    def generate(self) -> None:
+        """Invert, run the tree, decode, and keep every pair's video and one that shows them all."""
+        about = {"reference": self.reference.name, "probe": self.method, "edit": self.edit.caption}
+        waiting = f"another process works on {self.cell.folder}: waiting for it"
+        with self.cell.running(about, lambda: self.job.console.print(waiting, markup=False)):
+            self.cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.job.cfg)))
+            start = perf_counter()
+            backbone = self.job.backbone
+            latents = self._run()
+            frames = [backbone.decode(each[None])[0].numpy() for each in latents]
+            seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)
+            videos = dict(zip(self.trajectories, frames, strict=True))
+            write_mp4(self.cell.folder / "pairs.mp4", self._grid(videos), backbone.fps)
+            for pair, video in videos.items():
+                sample = Sample(self.edit, 0, video, 0, seconds, memory)
+                self.cell.keep_sample(sample, self.sample_id(pair), backbone.fps)
+
+    def _run(self) -> list[torch.Tensor]:
+        job, cfg = self.job, self.job.cfg
+        caption = self.reference.caption if cfg.probe == "tampering" else ""
+        settings = SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale)
+        negative = job.cache.conditioning(cfg.negative_prompt)
+        with tqdm(total=0, desc="invert", unit="step", leave=False) as bar:
+            inverted = invert(
+                job.backbone,
+                job.cache.latents(self.reference),
+                job.cache.conditioning(caption),
+                negative,
+                settings,
+                progress=_moving(bar),
+            )
+        starts = {edge: inverted[max(t for t in inverted if t < edge)] for edge in EDGES if edge > 0}
+        with tqdm(total=0, desc="probe", unit="step", leave=False) as bar:
+            return run_tree(
+                job.backbone,
+                list(self.trajectories.values()),
+                starts,
+                cfg.probe_steps,
+                embed=job.cache.conditioning,
+                negative=negative,
+                memory=inputs.sampling_memory(cfg, job.device),
+                progress=_moving(bar),
+            )
+
+    def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
+        """Every pair's video: a row for each start, a column for each end; else the reference."""
+        ends = [edge for edge in EDGES if edge < EDGES[-1]]
+        rows = [
+            (f"from t = {start}", [videos.get((start, end), self._reference_frames) for end in ends])
+            for start in reversed(EDGES)
+            if start > 0
+        ]
+        return side_by_side(rows, [f"until {end}" for end in ends])
+
+    @property
+    def _reference_frames(self) -> np.ndarray:
+        return self.reference.frames
+
+    def score(self) -> list[Row]:
+        """Rows of every pair, of the control and of the reference itself; what is scored is read back."""
+        known = {row.score_id: row for row in self.cell.rows()}
+        rows: list[Row] = []
+        for sample, (start, end) in self._scored().items():
+            ids = self._score_ids(sample)
+            if not ids.values() <= known.keys():
+                own = start == REFERENCE
+                frames = self._reference_frames if own else self.cell.read_sample(self.edit, 0, sample)[0]
+                fields = {**self._common, "sample_id": sample, "tau_start": start, "tau_end": end}
+                new = self._measure(frames, fields, ids)
+                self.cell.add_rows(new)
+                known |= {row.score_id: row for row in new}
+            rows += [known[each] for each in ids.values()]
+        return rows
+
+    def _scored(self) -> dict[str, tuple[str, str]]:
+        """{sample id: start and end as rows have them} of all that is scored."""
+        named = {
+            self.sample_id(pair): ("none", "none") if pair == CONTROL else (f"{pair[0]}", f"{pair[1]}")
+            for pair in self.trajectories
+        }
+        return named | {pair_id(self.id, REFERENCE): (REFERENCE, REFERENCE)}
+
+    @property
+    def scorer(self) -> Scorer:
+        return self.job.probe_scorer
+
+    def _score_ids(self, sample: str) -> dict[str, str]:
+        """{value: score id} of every row that a video should have."""
+        return {
+            value: score_id_of(sample, value, metric.version, self.scorer.model_of(name))
+            for name in self.scorer.applicable(self.reference, self.edit)
+            for metric in [self.scorer.metrics[name]]
+            for value in metric.values
+            if value in KEPT or name == "attribute_readings"
+        }
+
+    def _measure(self, frames: np.ndarray, fields: Mapping[str, Any], ids: Mapping[str, str]) -> list[Row]:
+        rows = []
+        for name, values in self.scorer.score(frames, self.reference, self.edit).items():
+            metric = self.scorer.metrics[name]
+            rows += [
+                Row(
+                    metric=value,
+                    metric_version=metric.version,
+                    metric_model=self.scorer.model_of(name),
+                    higher_is_better=metric.values[value],
+                    value=measured.value,
+                    reason=measured.reason,
+                    score_id=ids[value],
+                    **fields,
+                )
+                for value, measured in values.items()
+                if value in ids
+            ]
+        return rows
+
+    @cached_property
+    def _common(self) -> dict[str, Any]:
+        """The fields that all rows of the unit share."""
+        fields = self.job.common(self.cell, self.reference)
+        own = {"method": self.method, "tau": 1000.0, "steps": self.job.cfg.probe_steps, "train_steps": 0}
+        edit = {"edit_kind": self.edit.kind, "edit_caption": self.edit.caption, "seed": 0}
+        return {**fields, **own, **edit}
+
+
+def _moving(bar: "tqdm[Any]") -> Callable[[int, int], None]:
+    def move(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return move
+
+
+def summary(rows: Sequence[Row]) -> Table:
+    """Means over references and edits of what changing the condition below each timestep does."""
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, padding=0, title="changed from t to 0, means over references"
+    )
+    names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
+    table.add_column("from t")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right", max_width=10)
+    for start in (*(f"{edge}" for edge in reversed(EDGES)), "none", REFERENCE):
+        own = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]
+        if own:
+            table.add_row(start, *(_mean(own, name) for name in names))
+    return table
+
+
+def _mean(rows: Sequence[Row], metric: str) -> str:
+    values = [row.value for row in rows if row.metric == metric and not math.isnan(row.value)]
+    return f"{np.mean(values) + 0.0:.2f}" if values else "–"

@@ -1,0 +1,1 @@
+"""Experiments on an unchanged backbone along the denoising trajectory."""

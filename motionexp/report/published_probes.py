@@ -1,0 +1,63 @@
+"""The published rows of probes, and what their tables and figures need beside them: the models' schedules."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from motionexp.atlas.findings import Findings
+from motionexp.atlas.readings import predicted_log_snr, read_probes
+from motionexp.backbones.checkpoint import find_folder
+from motionexp.config import InputError
+from motionexp.layouts import read_layout
+from motionexp.publish import read_published
+from motionexp.results import Row, check_comparable
+from motionexp.schedule import TIMESTEPS, NoiseSchedule
+
+EXPERIMENTS = "experiments/probe-*.yaml"
+
+
+def read_findings(arguments: Sequence[str]) -> tuple[Path, Findings]:
+    """The folder of the published rows, and what is found in them.
+
+    Args:
+        arguments: layouts of experiments, by default all of `EXPERIMENTS` that publish rows.
+
+    Raises:
+        InputError: no such layouts or rows, or rows that do not belong together.
+    """
+    paths = [Path(each) for each in arguments] or sorted(Path().glob(EXPERIMENTS))
+    layouts = [(path.resolve().parent.parent, read_layout(path)) for path in paths]
+    files = [root / layout.rows for root, layout in layouts if layout.rows]
+    folders = {file.parent for file in files}
+    if len(folders) != 1:
+        raise InputError(
+            f"{' '.join(map(str, paths)) or EXPERIMENTS}: rows in {len(folders)} folders; name experiments"
+            " whose rows are published in one"
+        )
+    rows = [row for file in files for row in read_published(file)]
+    check_comparable(rows, {kind for _, layout in layouts for kind in layout.allow_mixed})
+    return folders.pop(), findings(rows)
+
+
+def findings(rows: Sequence[Row]) -> Findings:
+    """What rows of probes and of energies say, with the log-SNR of their models' own schedules."""
+    return Findings(read_probes(rows), log_snr_tables(rows), predicted_log_snr(rows))
+
+
+def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from the scheduler of the model that the rows name.
+
+    Raises:
+        InputError: a model that is neither bundled, nor a folder, nor a hub id that is already here.
+    """
+    probed = {row.model: row for row in rows if row.tau_start}
+    return {name: _log_snr(row.settings["model"]) for name, row in sorted(probed.items())}
+
+
+def _log_snr(model: dict[str, str | None]) -> np.ndarray:
+    folder = find_folder(model["path"] or "", model.get("revision"), local_files_only=True)
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    return NoiseSchedule.from_config(config).log_snr(torch.arange(TIMESTEPS + 1)).double().numpy()

@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+from made_probes import World, cumulative, made_probes
+
+from motionexp.atlas.boundary import (
+    FOUND,
+    NONE,
+    boundary,
+    boundary_of,
+    gap_at,
+    half_width,
+    largest_gap,
+)
+from motionexp.atlas.curves import changes
+from motionexp.atlas.readings import EDGES, draw
+
+REFERENCES = 8
+LOOKS_AT, MOTION_AT = 450, 750
+
+
+def simulated(motion: float, looks: float, rng: np.random.Generator):
+    """The boundary in a world where all looks are set at one timestep and motion at another, on average."""
+    world = World({"motion": motion, "looks": looks})
+    weights = draw(REFERENCES)
+    changed = (changes(cumulative(world, name, REFERENCES, 2, rng), weights) for name in ("looks", "motion"))
+    return boundary(*changed, 2 * REFERENCES, REFERENCES)
+
+
+def test_a_planted_boundary_is_found_and_its_interval_holds_it():
+    rng, held, found = np.random.default_rng(0), 0, []
+    for _ in range(50):
+        each = simulated(MOTION_AT, LOOKS_AT, rng)
+        assert each.verdict == FOUND
+        low, high = np.nanpercentile(each.tau[1:], [2.5, 97.5])
+        held += low <= (LOOKS_AT + MOTION_AT) / 2 <= high
+        found.append(each.tau[0])
+        assert each.gap.low > 0
+        assert each.gap.mean == pytest.approx(each.gaps[0].max())
+    assert held >= 42
+    assert np.mean(found) == pytest.approx((LOOKS_AT + MOTION_AT) / 2, abs=12)
+
+
+def test_where_looks_and_motion_are_set_together_there_is_none_at_the_nominal_rate():
+    rng = np.random.default_rng(1)
+    verdicts = [simulated(600, 600, rng).verdict for _ in range(200)]
+    # 2.5% of 200 are 5 false boundaries; more than 12 would have a probability below one in 1,000.
+    assert verdicts.count(FOUND) <= 12
+    assert verdicts.count(NONE) >= 180
+
+
+def test_where_looks_are_set_first_there_is_none():
+    rng = np.random.default_rng(2)
+    assert {simulated(450, 750, rng).verdict for _ in range(20)} == {NONE}
+
+
+@pytest.mark.parametrize("unchanged", ["motion", "looks"])
+def test_where_something_never_changes_it_cannot_be_told(unchanged):
+    rng, weights = np.random.default_rng(3), draw(REFERENCES)
+    probe = made_probes(World(), REFERENCES, rng)["tampering"].values
+    values = {"looks": probe["new_colour"], "motion": -probe["flow_similarity"]}
+    values[unchanged] = np.zeros_like(values[unchanged])
+    found = boundary(*(changes(values[name], weights) for name in ("looks", "motion")), 16, REFERENCES)
+    assert found.verdict == f"cannot tell: the caption does not change the {unchanged}"
+    assert math.isnan(found.gap.mean)
+    assert np.isnan(found.tau).all()
+
+
+def test_one_reference_tells_nothing():
+    probes = {method: each.of(["00"]) for method, each in made_probes(World(), 2, np.random.default_rng(4)).items()}
+    assert boundary_of(probes).verdict == "cannot tell: one reference"
+
+
+def test_without_motion_tampering_the_lost_flow_stands_for_the_motion():
+    probes = made_probes(World(), REFERENCES, np.random.default_rng(5))
+    with_motion = boundary_of(probes)
+    alone = boundary_of({"tampering": probes["tampering"]})
+    assert alone.verdict == with_motion.verdict == FOUND
+    assert alone.tau[0] == pytest.approx(with_motion.tau[0], abs=60)
+    assert not np.array_equal(alone.motion, with_motion.motion)
+
+
+def test_between_edges_the_largest_gap_is_the_parabola_s():
+    gaps = np.interp(EDGES, [0, 300, 500, 1000], [0, 0.5, 0.9, 0])[None]
+    fitted = np.polyfit([400, 500, 600], gaps[0, 4:7], 2)
+    assert largest_gap(gaps)[0] == pytest.approx(-fitted[1] / (2 * fitted[0]))
+
+
+def test_of_equal_gaps_it_is_the_middle_and_nan_stays():
+    gaps = np.zeros((3, 11))
+    gaps[0, 3:7], gaps[1, 2:4], gaps[2] = 1, 1, np.nan
+    np.testing.assert_array_equal(largest_gap(gaps), [450, 250, np.nan])
+
+
+def test_a_gap_is_linear_between_edges():
+    gaps = np.random.default_rng(6).normal(size=(4, 11))
+    t = np.array([0.0, 123.0, 999.0, 1000.0])
+    expected = [np.interp(at, EDGES, row) for at, row in zip(t, gaps, strict=True)]
+    np.testing.assert_allclose(gap_at(gaps, t), expected)
+    assert np.isnan(gap_at(gaps[:1], np.array([np.nan]))[0])
+
+
+def test_the_band_holds_all_means_at_once_as_often_as_it_says():
+    rng, held = np.random.default_rng(7), 0
+    weights = draw(20)
+    for _ in range(200):
+        values = rng.normal(size=(20, 9))
+        held += np.abs(values.mean(0)).max() <= half_width(weights @ values, 20)
+    assert 178 <= held <= 199

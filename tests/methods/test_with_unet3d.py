@@ -1,0 +1,128 @@
+"""Tuning of the 3D U-Net: training, the window, the file, and the file in other tools."""
+
+import json
+
+import pytest
+import torch
+from diffusers import TextToVideoSDPipeline
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from training_runs import SETTINGS
+
+from motionexp.backbones.unet3d import UNet3DBackbone
+from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
+from motionexp.methods.direct import Direct
+from motionexp.methods.lora import LoRA
+from motionexp.sampling import SamplerSettings, sample_latents
+from motionexp.schedule import Window
+from motionexp.training import Example, fit
+from tests.tiny_models import save_tiny_unet3d
+
+METHODS = [LoRA, Direct]
+RECIPE = Recipe(["a cat runs"], 5, 8, 2, 1e-2, 0.01, "adamw", {})
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_unet3d(tmp_path_factory.mktemp("tiny_unet3d"))
+
+
+@pytest.fixture
+def unet(folder):
+    return UNet3DBackbone.from_pretrained(folder, name="tiny")
+
+
+def drawn(seed=1):
+    return torch.randn(1, 4, FRAMES, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def sampled(backbone, gate=None, guidance_scale=3.0):
+    settings = SamplerSettings(steps=5, guidance_scale=guidance_scale)  # t = 801, 601, 401, 201, 1
+    captions = backbone.embed(["a dog runs"]), backbone.embed([""])
+    return sample_latents(backbone, *captions, drawn(), settings, gate=gate)
+
+
+def fitted(backbone, method_type, folder, low):
+    method = method_type(backbone, Window(low))
+    examples = [Example(drawn(seed=2), backbone.embed(["a cat runs"]))]
+    result = fit(backbone, method, examples, SETTINGS, folder, progress=False)
+    return method, result
+
+
+@pytest.mark.parametrize("method_type", METHODS)
+def test_what_was_tuned_acts_in_its_window_and_survives_its_file(method_type, unet, tmp_path):
+    base = sampled(unet)
+    method, result = fitted(unet, method_type, tmp_path, low=700)
+    assert len(result.losses) == SETTINGS.steps
+    assert not any(each.training for each in unet.network.modules() if isinstance(each, nn.Dropout))
+    assert result.trained == sum(value.numel() for value in method.parameters.values())
+    tuned = sampled(unet, method.set_active)
+    assert (tuned - base).abs().max() > 1e-3
+    method.window = Window(0)
+    assert not torch.equal(sampled(unet, method.set_active), tuned)
+    method.window = Window(700)
+    path = save_adapter(tmp_path / "adapter", unet, method, RECIPE)
+    method.remove()
+    assert torch.equal(sampled(unet), base)
+
+    loaded = load_adapter(path, unet)
+    assert (type(loaded), loaded.window) == (method_type, Window(700))
+    assert torch.equal(sampled(unet, loaded.set_active), tuned)
+    loaded.remove()
+
+
+def test_training_is_the_same_again(unet, tmp_path):
+    """Dropout would make it another one."""
+    losses = []
+    for number in range(2):
+        method, result = fitted(unet, LoRA, tmp_path / str(number), low=0)
+        losses.append(result.losses)
+        method.remove()
+    assert losses[0] == losses[1]
+
+
+def test_every_motion_attention_learns(unet, tmp_path):
+    method, _ = fitted(unet, LoRA, tmp_path, low=0)
+    ups = {name: value for name, value in method.state().items() if ".lora_B." in name}
+    assert len(ups) == 2 * len(unet.projections("motion")["v"])
+    assert {name for name in ups if name.startswith("transformer_in.")}
+    assert all(value.abs().max() > 0 for value in ups.values())
+    method.remove()
+
+
+@pytest.mark.parametrize("method_type", METHODS)
+def test_with_tau_0_the_stock_pipeline_gives_our_samples(method_type, unet, folder, tmp_path):
+    method, _ = fitted(unet, method_type, tmp_path, low=0)
+    ours = sampled(unet, method.set_active)
+    path = save_adapter(tmp_path / "adapter", unet, method, RECIPE)
+    keys = get_peft_model_state_dict(unet.network, adapter_name="motionexp") if method_type is LoRA else {}
+    method.remove()
+
+    pipeline = TextToVideoSDPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    tensors = load_file(path)
+    if method_type is LoRA:
+        # diffusers has no adapter methods for this network: peft reads the keys without their prefix.
+        assert set(tensors) == {f"unet.{name}" for name in keys}
+        state = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
+        with safe_open(path, framework="pt") as file:
+            config = json.loads(file.metadata()["lora_adapter_metadata"])
+        settings = LoraConfig(**{name.removeprefix("unet."): value for name, value in config.items()})
+        inject_adapter_in_model(settings, pipeline.unet)
+        result = set_peft_model_state_dict(pipeline.unet, state)
+    else:
+        result = pipeline.unet.load_state_dict(tensors, strict=False)
+    assert not result.unexpected_keys
+    theirs = pipeline(
+        "a dog runs",
+        num_inference_steps=5,
+        guidance_scale=3.0,
+        num_frames=FRAMES,
+        latents=drawn(),
+        output_type="latent",
+    ).frames
+    assert (ours - theirs).abs().max() < 1e-4
+    assert (ours - sampled(unet)).abs().max() > 1e-3

@@ -1,0 +1,239 @@
+"""The tree against every trajectory on its own, denoised by a plain loop, and its cost against counting."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.config import InputError
+from motionexp.probes import tree
+from motionexp.probes.interventions import CONTROL, PAIRS, Pair, partial_guidance, tampering
+from motionexp.probes.tree import Condition, Cost, Trajectory, cost, cost_one_by_one, run_tree, step_blocks
+from motionexp.schedule import ddim_step
+from tests.tiny_models import tiny_backbone
+
+OWN, NEW, NEGATIVE = "a cat", "A red ball rolls 7", "blurred 3 times"
+SCALE = 3.0
+PLENTY = 2.0**30
+
+Starts = dict[int, Tensor]
+Told = Callable[[Pair, int], tuple[str, float]]
+"""The caption and the guidance scale that a pair's trajectory has at a timestep."""
+
+
+def told_in_tampering(pair: Pair, t: int) -> tuple[str, float]:
+    start, end = pair
+    return (NEW if end <= t < start else OWN), SCALE
+
+
+def told_in_partial_guidance(pair: Pair, t: int) -> tuple[str, float]:
+    return (NEW, SCALE) if t >= pair[1] else ("", 1.0)
+
+
+PROBES: dict[str, tuple[dict[Pair, Trajectory], Told]] = {
+    "tampering": (tampering(OWN, NEW, SCALE), told_in_tampering),
+    "partial_guidance": (partial_guidance(NEW, SCALE), told_in_partial_guidance),
+}
+
+
+def tree_of(
+    backbone: LatteBackbone,
+    trajectories: list[Trajectory],
+    starts: Starts,
+    steps: int,
+    *,
+    memory: float = PLENTY,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Tensor]:
+    return run_tree(
+        backbone,
+        trajectories,
+        starts,
+        steps,
+        embed=lambda caption: backbone.embed([caption]),
+        negative=backbone.embed([NEGATIVE]),
+        memory=memory,
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def alone(backbone: LatteBackbone, told: Told, pair: Pair, start: int, latents: Tensor, steps: int) -> Tensor:
+    """One pair's trajectory, one video and one evaluation at a time."""
+    negative, x_t = backbone.embed([NEGATIVE]), latents
+    captions = {caption: backbone.embed([caption]) for caption in (OWN, NEW, "")}
+    for t, t_prev in backbone.schedule.step_pairs(steps):
+        if t >= start:
+            continue
+        caption, scale = told(pair, t)
+        if scale == 1:
+            output = backbone.predict(x_t, t, captions[caption])
+        else:
+            away, towards = backbone.guidance_pair(captions[caption], negative)
+            unconditional = backbone.predict(x_t, t, away)
+            output = unconditional + scale * (backbone.predict(x_t, t, towards) - unconditional)
+        x_t = ddim_step(backbone.schedule, x_t, output, t, t_prev)
+    return x_t[0]
+
+
+@pytest.fixture
+def batches(backbone: LatteBackbone) -> Iterator[list[int]]:
+    """How many videos went through the network at each call."""
+    sizes: list[int] = []
+    handle = backbone.network.register_forward_pre_hook(
+        lambda network, args, kwargs: sizes.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    yield sizes
+    handle.remove()
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_every_trajectory_is_as_if_it_ran_alone(
+    backbone: LatteBackbone, starts: Starts, batches: list[int], probe: str
+) -> None:
+    trajectories, told = PROBES[probe]
+    steps = 10
+    progress: list[tuple[int, int]] = []
+    together = tree_of(
+        backbone,
+        list(trajectories.values()),
+        starts,
+        steps,
+        progress=lambda *each: progress.append(each),
+    )
+    wanted = cost(trajectories.values(), steps)
+    assert sum(batches) == wanted.evaluations
+    assert len(progress) == steps
+    assert progress[-1] == (wanted.steps, wanted.steps)
+    for (pair, trajectory), got in zip(trajectories.items(), together, strict=True):
+        start = trajectory.start
+        expected = alone(backbone, told, pair, start, starts[start], steps)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    # All differ, or the comparison would show little.
+    videos = torch.stack(together).flatten(1)
+    assert torch.cdist(videos, videos).fill_diagonal_(torch.inf).min() > 1e-3
+
+
+@pytest.mark.parametrize(("rows", "most"), [(0.5, 1), (3, 3), (1000, tree.MOST_ROWS_ON_CPU)])
+def test_batches_keep_to_the_memory_and_change_nothing(
+    backbone: LatteBackbone, starts: Starts, batches: list[int], rows: float, most: int
+) -> None:
+    pairs = [(300, 0), (300, 200), (200, 100), (600, 100), (500, 0), (1000, 0)]
+    trajectories = [trajectories[pair] for trajectories, _ in PROBES.values() for pair in pairs]
+    need = backbone.predict_bytes(tuple(starts[100].shape[1:]))
+    free = tree_of(backbone, trajectories, starts, 10)
+    batches.clear()
+    limited = tree_of(backbone, trajectories, starts, 10, memory=rows * need)
+    assert max(batches) == most
+    assert sum(batches) == cost(trajectories, 10).evaluations
+    torch.testing.assert_close(torch.stack(limited), torch.stack(free), rtol=1e-5, atol=1e-5)
+
+
+def test_a_gpu_takes_what_its_memory_holds(
+    backbone: LatteBackbone, starts: Starts, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "MOST_ROWS_ON_CPU", 1000)
+    tree_of(backbone, list(PROBES["tampering"][0].values()), starts, 10)
+    assert batches == [2 * branches for branches in (2, 4, 7, 11, 16, 22, 29, 37, 46, 56)]
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"timestep_spacing": "leading", "steps_offset": 1},
+        {"timestep_spacing": "trailing"},
+    ],
+)
+def test_other_spacings_part_at_the_same_edges(
+    tmp_path: Path, starts: Starts, scheduler: dict[str, object]
+) -> None:
+    backbone = tiny_backbone(tmp_path, **scheduler)
+    for trajectories, told in PROBES.values():
+        pairs = [(700, 300), (300, 0), (1000, 900)]
+        together = tree_of(backbone, [trajectories[pair] for pair in pairs], starts, 20)
+        for pair, got in zip(pairs, together, strict=True):
+            start = trajectories[pair].start
+            expected = alone(backbone, told, pair, start, starts[start], 20)
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_scales_and_starts_are_each_trajectory_s_own(backbone: LatteBackbone, starts: Starts) -> None:
+    """Two scales of one caption part, equal trajectories do not, and none needs another's start."""
+    conditions = [Condition(NEW, scale) for scale in (1.0, 2.0, 5.0)]
+    trajectories = [Trajectory(200, (condition,) * 2) for condition in [*conditions, conditions[0]]]
+    trajectories.append(Trajectory(100, (conditions[0],)))
+    got = tree_of(backbone, trajectories, {edge: starts[edge] for edge in (100, 200)}, 20)
+    for trajectory, latents in zip(trajectories, got, strict=True):
+        condition = trajectory.conditions[0]
+
+        def told(pair: Pair, t: int, condition: Condition = condition) -> tuple[str, float]:
+            return condition.caption, condition.guidance_scale
+
+        start = trajectory.start
+        expected = alone(backbone, told, CONTROL, start, starts[start], 20)
+        torch.testing.assert_close(latents, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(got[0], got[3])
+
+
+def counted(probe: str, steps: int, pairs: list[Pair]) -> Cost:
+    """Different prefixes of (timestep, what is told there), step by step."""
+    trajectories, told = PROBES[probe]
+    seen: dict[tuple[object, ...], int] = {}
+    for pair in pairs:
+        past: tuple[object, ...] = (trajectories[pair].start,)
+        for t in range(1000 - 1000 // steps, -1, -1000 // steps):
+            if t < trajectories[pair].start:
+                past = (*past, told(pair, t))
+                seen[past] = 1 if told(pair, t)[1] == 1 else 2
+    return Cost(len(seen), sum(seen.values()))
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
+@pytest.mark.parametrize("probe", PROBES)
+def test_the_cost_is_that_of_the_different_beginnings(probe: str, steps: int) -> None:
+    trajectories, _ = PROBES[probe]
+    assert cost(trajectories.values(), steps) == counted(probe, steps, list(trajectories))
+    some = [(700, 300), (700, 0), (600, 300)]
+    assert cost([trajectories[pair] for pair in some], steps) == counted(probe, steps, some)
+    one_by_one = [counted(probe, steps, [pair]) for pair in PAIRS]
+    assert cost_one_by_one([trajectories[pair] for pair in PAIRS], steps) == Cost(
+        sum(each.steps for each in one_by_one), sum(each.evaluations for each in one_by_one)
+    )
+
+
+def test_the_cost_at_50_steps_is_what_paper_and_pencil_say() -> None:
+    tampered, guided = tampering(OWN, NEW, SCALE), partial_guidance(NEW, SCALE)
+    assert cost(tampered.values(), 50) == Cost(1150, 2300)
+    assert cost_one_by_one([tampered[pair] for pair in PAIRS], 50) == Cost(2750, 5500)
+    assert cost_one_by_one(tampered.values(), 50) == Cost(2800, 5600)
+    assert cost(guided.values(), 50) == Cost(1100, 1375)
+    assert cost_one_by_one(guided.values(), 50) == Cost(1925, 3025)
+
+
+def test_steps_that_the_grid_does_not_divide_are_refused(backbone: LatteBackbone, starts: Starts) -> None:
+    trajectory = PROBES["tampering"][0][CONTROL]
+    for steps in (0, 5, 25):
+        with pytest.raises(InputError, match=f"steps={steps}: a multiple of 10"):
+            cost([trajectory], steps)
+    # The stride of 33 puts four timesteps into the first block.
+    with pytest.raises(InputError, match=r"steps=30: a grid of 100 timesteps does not divide them.* 4, 3, 3"):
+        tree_of(backbone, [trajectory], starts, 30)
+    assert [len(block) for block in step_blocks(backbone.schedule, 50)] == [5] * 10
+
+
+def test_a_trajectory_has_a_condition_for_each_block() -> None:
+    condition = Condition(OWN, SCALE)
+    with pytest.raises(InputError, match=r"from t = 300 with 2 conditions: it needs 3"):
+        Trajectory(300, (condition,) * 2)
+    for start in (0, 250, 1100):
+        with pytest.raises(InputError, match=rf"from t = {start}: it starts at 100, 200"):
+            Trajectory(start, (condition,) * (start // 100))
+
+
+def test_a_start_needs_latents(backbone: LatteBackbone, starts: Starts) -> None:
+    trajectories = [PROBES["partial_guidance"][0][pair] for pair in ((400, 0), (700, 0), (1000, 0))]
+    with pytest.raises(InputError, match=r"no latents at t = 400, 700.*there are latents at t = 1000"):
+        tree_of(backbone, trajectories, {1000: starts[1000]}, 10)
