@@ -9,12 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import II, MISSING
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 # Raised when the same settings would give other results: a finished cell of an older version is run again.
 FIT_VERSION = 1
@@ -62,7 +59,7 @@ class ModelConfig:
 
     _target_: str = _key(MISSING, "a Backbone's from_pretrained: path, revision, device and dtype go in")
     name: str = _key(MISSING, "name in rows, tables and output paths")
-    path: str = _key(MISSING, "bundled:NAME, a folder in LattePipeline's layout, or a hub id")
+    path: str = _key(MISSING, "bundled:NAME, a folder in the layout of a diffusers pipeline, or a hub id")
     revision: str | None = _key(None, "commit of the hub's repository")
     frames: int = _key(MISSING, "frames that it was trained for")
     frame_range: list[int] | None = _key(None, "fewest and most for frames=; null: model.frames alone")
@@ -250,36 +247,25 @@ def _caption_problems(cfg: JobConfig) -> Iterator[str]:
         if not caption.strip():
             yield f"{key}: a caption is empty; say in words what the video shows"
     captions += [("negative_prompt", cfg.negative_prompt)]
-    if cfg.model.closed_vocabulary and (tokenizer_file(cfg.model)).is_file():
-        yield from _vocabulary_problems(cfg.model, captions)
-        return
+    model = cfg.model
+    closed = model.closed_vocabulary and tokenizer_file(model).is_file()
+    known = vocabulary(model) if closed else None
     for key, caption in captions:
-        # Every word is a token at least, so this is never wrong; the backbone counts the tokens themselves.
-        if len(caption.split()) > cfg.model.max_caption_tokens:
-            yield _too_long(key, caption, f"{len(caption.split())} words", cfg.model)
-
-
-def _vocabulary_problems(model: ModelConfig, captions: list[tuple[str, str]]) -> Iterator[str]:
-    tokenizer, known = _tokenizer(model), vocabulary(model)
-    for key, caption in captions:
-        # The backbones write captions in small letters themselves.
-        unknown = sorted({word for word in caption.lower().split() if word not in known})
-        length = len(tokenizer.encode(caption.lower()).ids)
+        # The backbones write captions in small letters themselves, where they know no others.
+        words = caption.lower().split()
+        unknown = [] if known is None else sorted({word for word in words if word not in known})
         if unknown:
             shown = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
             yield (
                 f"{key}: {model.name} does not know {shown} in {_short(caption)!r};"
                 " use the words of `python run.py list words`, or a model of real videos (model=latte)"
             )
-        elif length > model.max_caption_tokens:
-            yield _too_long(key, caption, f"{length} tokens", model)
-
-
-def _too_long(key: str, caption: str, length: str, model: ModelConfig) -> str:
-    return (
-        f"{key}: {_short(caption)!r} has {length}; {model.name}'s text encoder takes"
-        f" {model.max_caption_tokens} tokens at most"
-    )
+        # Every word is a token at least, so this is never wrong; the backbone counts the tokens themselves.
+        elif len(words) > model.max_caption_tokens:
+            yield (
+                f"{key}: {_short(caption)!r} has {len(words)} words; {model.name}'s text encoder takes"
+                f" {model.max_caption_tokens} tokens at most"
+            )
 
 
 def _short(caption: str) -> str:
@@ -288,6 +274,8 @@ def _short(caption: str) -> str:
 
 def vocabulary(model: ModelConfig) -> list[str]:
     """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
+    from tokenizers import Tokenizer
+
     path = tokenizer_file(model)
     if not model.closed_vocabulary:
         raise InputError(f"model={model.name} takes any words: it has no list of its own")
@@ -296,19 +284,10 @@ def vocabulary(model: ModelConfig) -> list[str]:
     named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(CLOSED_VOCABULARY)
     if named is not None:
         return sorted(named)
-    tokenizer = _tokenizer(model)
+    tokenizer = Tokenizer.from_file(str(path))
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     words = {token.removeprefix("▁") for token in tokenizer.get_vocab() if token not in special}
     return sorted(words - {""})
-
-
-def _tokenizer(model: ModelConfig) -> "Tokenizer":
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_file(model)))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def select_references(wanted: Any, names: Sequence[str]) -> list[str]:

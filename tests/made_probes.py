@@ -1,4 +1,4 @@
-"""Probes as a world would give them in which every attribute of a sample is set at one timestep: the truth is known."""
+"""Probes of a world in which each attribute of a sample is set at one timestep: the truth is known."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,12 @@ from motionexp.atlas.readings import EDGES, LOOKS, Probe
 from motionexp.atlas.verdicts import PAIRS
 from motionexp.results import Row
 
-KINDS = {"style": ("colour", "surface"), "object": ("shape",), "background": ("background",), "multiple": LOOKS}
+KINDS = {
+    "style": ("colour", "surface"),
+    "object": ("shape",),
+    "background": ("background",),
+    "multiple": LOOKS,
+}
 SET_AT = {"motion": 800.0, "shape": 600.0, "background": 550.0, "surface": 450.0, "colour": 400.0}
 
 
@@ -17,8 +22,8 @@ SET_AT = {"motion": 800.0, "shape": 600.0, "background": 550.0, "surface": 450.0
 class World:
     """When attributes are set: normally distributed around each attribute's mean.
 
-    `between` and `within` are standard deviations over references and over a reference's samples, `mistakes` is how
-    often a reading is wrong.
+    `between` and `within` are standard deviations over references and over a reference's samples, `mistakes`
+    is how often a reading is wrong.
     """
 
     set_at: Mapping[str, float] = field(default_factory=lambda: dict(SET_AT))
@@ -33,7 +38,9 @@ def set_times(world: World, name: str, references: int, samples: int, rng: np.ra
     return np.clip(rng.normal(own, world.within, (references, samples)), 1, 999)
 
 
-def cumulative(world: World, name: str, references: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+def cumulative(
+    world: World, name: str, references: int, samples: int, rng: np.random.Generator
+) -> np.ndarray:
     """(references, 11, 11) share of samples in which each range of timesteps changes an attribute."""
     times = set_times(world, name, references, samples, rng)
     values = np.full((references, 11, 11), np.nan)
@@ -45,7 +52,9 @@ def cumulative(world: World, name: str, references: int, samples: int, rng: np.r
     return values
 
 
-def made_probes(world: World, references: int, rng: np.random.Generator, samples: int = 2) -> dict[str, Probe]:
+def made_probes(
+    world: World, references: int, rng: np.random.Generator, samples: int = 2
+) -> dict[str, Probe]:
     """{method: probe} of both tampering probes and of partial guidance."""
     names = tuple(f"{number:02d}" for number in range(references))
     count = np.full(references, samples)
@@ -59,15 +68,21 @@ def made_probes(world: World, references: int, rng: np.random.Generator, samples
         read["flow_similarity"] = 0.95 - 0.8 * disturbed
         return Probe(names, read, dict.fromkeys(read, count))
 
-    return {"tampering": probe(LOOKS), "motion_tampering": probe(("motion",)), "partial_guidance": probe(LOOKS)}
+    return {
+        "tampering": probe(LOOKS),
+        "motion_tampering": probe(("motion",)),
+        "partial_guidance": probe(LOOKS),
+    }
 
 
-def probe_rows(world: World, references: int, model: str = "tiny_latte", contrast: str = "natural") -> list[Row]:
+def probe_rows(
+    world: World, references: int, model: str = "tiny_latte", contrast: str = "natural"
+) -> list[Row]:
     """Rows of the three probes, and of energies that predict when each attribute is set."""
     rng = np.random.default_rng(0)
     common = {
-        "metric_version": 1, "suite": "shapes", "model": model, "tau": 1000.0, "steps": 50, "precision": "fp32",
-        "weights_hash": model, "settings": {"model": {"path": "bundled:tiny_latte"}},
+        "metric_version": 1, "suite": "shapes", "model": model, "tau": 1000.0, "steps": 50,
+        "precision": "fp32", "weights_hash": model, "settings": {"model": {"path": "bundled:tiny_latte"}},
     }  # fmt: skip
     times = {name: set_times(world, name, references, 5, rng) for name in world.set_at}
     rows: list[Row] = []
@@ -80,16 +95,18 @@ def probe_rows(world: World, references: int, model: str = "tiny_latte", contras
             }  # fmt: skip
             for method in ("motion_tampering",) if kind == "motion" else ("tampering", "partial_guidance"):
                 rows += _edit_rows({**of, "method": method}, own, changed, world, rng)
-    rows += [
-        Row(**common, metric="energy", method="energies", reference="pairs", value=4 * float(np.exp((at - 500) / 60)),
-            strata={"contrast": contrast, "factor": name})
-        for name, at in world.set_at.items()
-    ]  # fmt: skip
+    for name, at in world.set_at.items():
+        energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
+        rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
     return rows
 
 
 def _edit_rows(
-    of: Mapping[str, object], times: Mapping[str, float], changed: tuple[str, ...], world: World, rng: np.random.Generator
+    of: Mapping[str, object],
+    times: Mapping[str, float],
+    changed: tuple[str, ...],
+    world: World,
+    rng: np.random.Generator,
 ) -> Iterator[Row]:
     control = [] if of["method"] == "partial_guidance" else [("none", "none")]
     for start, end in [*PAIRS, *control, ("reference", "reference")]:

@@ -201,7 +201,7 @@ def test_all_problems_are_listed_at_once(base):
         (["video=.", "caption=", "edits=[a ball]"], "caption: a caption is empty"),
         (
             ["video=.", f"caption={'a ' * 500}", "edits=[a ball]"],
-            "has 500 tokens; tiny_latte's text encoder takes 120",
+            "has 500 words; tiny_latte's text encoder takes 120",
         ),
         (["video=.", 'caption=a "red" ball', "edits=[a ball]"], "does not know '\"red\"' in"),
         (["video=.", "caption=a 🙂 ball", "edits=[a ball]"], "does not know '🙂' in 'a 🙂 ball'"),

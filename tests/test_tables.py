@@ -285,8 +285,8 @@ def test_publishing_and_building_say_what_is_missing(root, capsys):
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_published_tables_are_those_of_the_published_rows(path, tmp_path):
     layout = read_layout(path)
-    if not layout.rows:
-        pytest.skip("nothing of it is published")
+    if not (layout.rows and layout.tables):
+        pytest.skip("nothing of it is published, or it has tables of its own")
     written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
     for each in written:
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name

@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.backbones.base import Conditioning
 from motionexp.config import JobConfig, pair_id, probe_id
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import Sample, Scorer, peak_memory
 from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.cell import Cell
+from motionexp.jobs.energies import energy_rows
 from motionexp.jobs.running import Job, clear_disk_errors, duration
 from motionexp.probes.interventions import CONTROL, EDGES, Pair, partial_guidance, tampering
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree
@@ -52,6 +54,8 @@ def probe(cfg: JobConfig) -> list[Row]:
         job = Job(cfg, console)
         units = [Unit(job, reference, edit) for reference in job.references for edit in reference.edits]
         console.print(cost_in_words(units[0].trajectories, cfg.probe_steps), highlight=False, soft_wrap=True)
+        if job.references[0].suite == "shapes":
+            energy_rows(job)
         missing = [unit for unit in units if not unit.finished]
         captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
         job.cache.fill([unit.reference for unit in missing], [*captions, "", cfg.negative_prompt])
@@ -136,14 +140,13 @@ class Unit:
 
     def _run(self) -> list[torch.Tensor]:
         job, cfg = self.job, self.job.cfg
-        caption = self.reference.caption if cfg.probe == "tampering" else ""
         settings = SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale)
         negative = job.cache.conditioning(cfg.negative_prompt)
         with tqdm(total=0, desc="invert", unit="step", leave=False) as bar:
             inverted = invert(
                 job.backbone,
                 job.cache.latents(self.reference),
-                job.cache.conditioning(caption),
+                self._inverted_with(),
                 negative,
                 settings,
                 progress=_moving(bar),
@@ -160,6 +163,14 @@ class Unit:
                 memory=inputs.sampling_memory(cfg, job.device),
                 progress=_moving(bar),
             )
+
+    def _inverted_with(self) -> Conditioning:
+        """The reference's caption, or the empty one as long as that, as where training drops a caption."""
+        job = self.job
+        caption = job.cache.conditioning(self.reference.caption)
+        if job.cfg.probe == "tampering":
+            return caption
+        return job.backbone.guidance_pair(caption, job.cache.conditioning(""))[0]
 
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
         """Every pair's video: a row for each start, a column for each end; else the reference."""

@@ -23,7 +23,7 @@ from motionexp.config import BUNDLED
 from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies
-from motionexp.data.shapes.render import render
+from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
@@ -76,9 +76,10 @@ def rates(
     return shares | {"abstained": abstained / len(videos) / len(ATTRIBUTES), "n": float(len(videos))}
 
 
-def reconstructed(backbone: Backbone, video: np.ndarray) -> np.ndarray:
-    """Return the video through the VAE and back, uint8."""
-    return backbone.decode(backbone.encode(torch.from_numpy(video)[None]))[0].cpu().numpy()
+def reconstructed(backbone: Backbone, scene: Scene) -> np.ndarray:
+    """Return the scene's 16 frames through the VAE and back, uint8."""
+    video = render(scene, backbone.frames, period=FRAMES)
+    return backbone.decode(backbone.encode(torch.from_numpy(video)[None]))[0][:FRAMES].cpu().numpy()
 
 
 def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count: int) -> Results:
@@ -86,15 +87,13 @@ def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count:
     truth = scenes("natural", count) + scenes("poster", count // 4)
     videos = [render(scene) for scene in truth]
     rng = np.random.default_rng(0)
-    changed: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "renders": lambda video: video,
-        "VAE reconstructions": lambda video: reconstructed(backbone, video),
-        "blurred, sigma 1": lambda video: blurred(video, 1.0),
-        "noisy, sigma 10": lambda video: noised(video, 10.0, rng),
+    changed = {
+        "renders": videos,
+        "VAE reconstructions": [reconstructed(backbone, scene) for scene in truth],
+        "blurred, sigma 1": [blurred(video, 1.0) for video in videos],
+        "noisy, sigma 10": [noised(video, 10.0, rng) for video in videos],
     }
-    results = {
-        name: rates(classifier, [change(v) for v in videos], truth) for name, change in changed.items()
-    }
+    results = {name: rates(classifier, some, truth) for name, some in changed.items()}
     ruins: dict[str, Callable[[int], np.ndarray]] = {
         "frozen": lambda i: np.repeat(videos[i][:1], 16, 0),
         "shuffled": lambda i: videos[i][rng.permutation(16)],
@@ -118,7 +117,7 @@ def judge_vae(backbone: Backbone, count: int) -> Results:
         values = []
         for scene in scenes(part, count):
             video = render(scene)
-            error = np.square((reconstructed(backbone, video).astype(float) - video) / 255).mean((1, 2, 3))
+            error = np.square((reconstructed(backbone, scene).astype(float) - video) / 255).mean((1, 2, 3))
             values.extend(-10 * np.log10(error))
         results[f"VAE, {part}"] = {"psnr": float(np.mean(values)), "n": float(len(values))}
     return results
@@ -151,7 +150,8 @@ def judge_samples(
         truth = scenes(part, count)
         wanted = [(Edit("caption", scene.caption), index) for index, scene in enumerate(truth)]
         made = [
-            each.frames for each in track(sample(backbone, None, wanted, settings), f"sampling {part}", count)
+            each.frames[:FRAMES]
+            for each in track(sample(backbone, None, wanted, settings), f"sampling {part}", count)
         ]
         if part == "pairs":
             cut = [half for video in made for half in halves(video)]
@@ -179,7 +179,7 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
             "contrast": each.contrast, "factor": each.factor, "energy": each.energy, "log_snr": each.log_snr,
             "t": float((log_snr > each.log_snr).sum()),
         }
-        for each in energies(encode)
+        for each in energies(encode, frames=backbone.frames)
     ]  # fmt: skip
 
 

@@ -188,10 +188,11 @@ class Probe:
         """Scores of the test videos at t; `progress` gets how many videos went through the network.
 
         Every test video has one noise, the same at all t. Noise in the training videos' features spoils what
-        is learnt, at little SNR more than all else, and then says nothing of what could be read; so that they
-        are averaged over `draws`. Of x_t the mean over all noises is known: sqrt(alpha_bar) x_0. That is
-        `X_T_CLEAN`, the answer to how much of a video can be read from x_t; `X_T`, with as many noises as the
-        blocks, is what they compare with.
+        is learnt, at little SNR more than all else, and then says nothing of what could be read; so they are
+        averaged over `draws` noises. Of x_t the mean over all noises is known, sqrt(alpha_bar) x_0, and noise
+        of equal variance everywhere acts on least squares as a penalty does: `X_T_CLEAN` is learnt from all
+        noises that there are, and answers how much of a video can be read from x_t. `X_T`, with as many
+        noises as the blocks, is what they compare with.
         """
         last = len(self.train) // HELD_OUT
         train = self._features("train", self.train, t, 0, progress)

@@ -159,8 +159,8 @@ def _atlas(findings: Findings, model: str, onsets: Mapping[str, Sequence[Onset]]
     return (
         f"{model}-atlas",
         atlas(onsets, predicted, findings.log_snr[model]),
-        f"{model}. When each attribute is set. Triangles: where changing the caption from t to 0, or from 1000"
-        " to t, has half the effect of changing it everywhere. Points: their mean. Open diamonds: where"
+        f"{model}. When each attribute is set. Triangles: where changing the caption from t to 0, or from"
+        " 1000 to t, has half the effect of changing it everywhere. Points: their mean. Open diamonds: where"
         f" an ideal observer tells the attribute apart. {INTERVALS} References: {n}.",
     )
 

@@ -143,8 +143,8 @@ def prediction(points: Sequence[Point]) -> Figure:
         for each in (each for each in points if each.contrast == contrast):
             value = each.measured[:, None]
             axis.errorbar(
-                [each.predicted], value[0], yerr=bars(value), elinewidth=0.6, color=styles[each.model]["color"],
-                marker=FACTOR_MARKERS.get(each.factor, "x"), linestyle="none", markersize=5,
+                [each.predicted], value[0], yerr=bars(value), elinewidth=0.6, linestyle="none", markersize=5,
+                color=styles[each.model]["color"], marker=FACTOR_MARKERS.get(each.factor, "x"),
             )  # fmt: skip
         axis.set_xticks(axis.get_yticks())
         axis.set(title=contrast_title(contrast), xlabel="predicted log-SNR (nats)", xlim=span, ylim=span)

@@ -176,9 +176,7 @@ def atlas(
 
 def _onset(axis: Axes, place: int, onset: Onset) -> None:
     if np.isnan(onset.t[0]):
-        axis.annotate(
-            "the caption does not change it", (0.02, place), xycoords=("axes fraction", "data"), va="center"
-        )
+        axis.annotate("no sure change", (0.02, place), xycoords=("axes fraction", "data"), va="center")
         return
     t = onset.t[:, None]
     axis.errorbar(t[0], [place], xerr=bars(t), zorder=3, **SET_AT)

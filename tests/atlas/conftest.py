@@ -10,4 +10,6 @@ DRAWS = 400
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(readings, "resampled_weights", lambda references: resampled_weights(references)[:DRAWS])
+    monkeypatch.setattr(
+        readings, "resampled_weights", lambda references: resampled_weights(references)[:DRAWS]
+    )

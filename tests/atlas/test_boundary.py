@@ -62,13 +62,15 @@ def test_where_something_never_changes_it_cannot_be_told(unchanged):
     values = {"looks": probe["new_colour"], "motion": -probe["flow_similarity"]}
     values[unchanged] = np.zeros_like(values[unchanged])
     found = boundary(*(changes(values[name], weights) for name in ("looks", "motion")), 16, REFERENCES)
-    assert found.verdict == f"cannot tell: the caption does not change the {unchanged}"
+    assert found.verdict == f"cannot tell: no sure change of the {unchanged}"
     assert math.isnan(found.gap.mean)
     assert np.isnan(found.tau).all()
 
 
 def test_one_reference_tells_nothing():
-    probes = {method: each.of(["00"]) for method, each in made_probes(World(), 2, np.random.default_rng(4)).items()}
+    probes = {
+        method: each.of(["00"]) for method, each in made_probes(World(), 2, np.random.default_rng(4)).items()
+    }
     assert boundary_of(probes).verdict == "cannot tell: one reference"
 
 

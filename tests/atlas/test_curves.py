@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -72,11 +73,7 @@ def test_draws_are_what_computing_everything_anew_from_the_drawn_references_give
 
 def by_walking(curve: list[float]) -> float:
     """The half point, edge by edge."""
-    ups = [
-        100 * (k + (0.5 - a) / (b - a))
-        for k, (a, b) in enumerate(zip(curve, curve[1:], strict=False))
-        if a < 0.5 <= b
-    ]
+    ups = [100 * (k + (0.5 - a) / (b - a)) for k, (a, b) in enumerate(pairwise(curve)) if a < 0.5 <= b]
     return (ups[0] + ups[-1]) / 2
 
 

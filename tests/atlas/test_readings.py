@@ -51,7 +51,9 @@ def by_hand(rows, method, metric, reference, start, end):
     ("method", "metric"),
     [("tampering", "new_colour"), ("tampering", "flow_similarity"), ("motion_tampering", "new_motion")],
 )
-def test_a_pair_holds_the_mean_of_a_reference_s_edits_and_the_diagonal_the_control(rows, probes, method, metric):
+def test_a_pair_holds_the_mean_of_a_reference_s_edits_and_the_diagonal_the_control(
+    rows, probes, method, metric
+):
     values = probes[method].values[metric]
     rows = [row for row in rows if (row.method, row.metric) == (method, metric)]
     assert values.shape == (2, 11, 11)
@@ -60,7 +62,9 @@ def test_a_pair_holds_the_mean_of_a_reference_s_edits_and_the_diagonal_the_contr
             for j, end in enumerate(EDGES[:i]):
                 expected = by_hand(rows, method, metric, reference, str(start), str(end))
                 assert values[number, i, j] == pytest.approx(expected)
-            assert values[number, i, i] == pytest.approx(by_hand(rows, method, metric, reference, "none", "none"))
+            assert values[number, i, i] == pytest.approx(
+                by_hand(rows, method, metric, reference, "none", "none")
+            )
             assert np.isnan(values[number, i, i + 1 :]).all()
 
 
@@ -91,7 +95,9 @@ def test_looks_weigh_each_attribute_the_same_and_fall_back_on_clip(probes):
 def test_motion_is_read_where_it_was_to_change(probes):
     moved = probes["motion_tampering"]
     assert new_motion(moved) is moved.values["new_motion"]
-    np.testing.assert_array_equal(new_motion(probes["tampering"]), -probes["tampering"].values["flow_similarity"])
+    np.testing.assert_array_equal(
+        new_motion(probes["tampering"]), -probes["tampering"].values["flow_similarity"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,9 @@ def test_motion_is_read_where_it_was_to_change(probes):
 )
 def test_rows_off_the_grid_or_twice_are_named(rows, wrong, said):
     first = next(row for row in rows if row.tau_start == "1000")
-    with pytest.raises(InputError, match=f"{first.metric}, tampering on tiny_latte, 00.*{said}|two values of {first.metric}"):
+    with pytest.raises(
+        InputError, match=f"{first.metric}, tampering on tiny_latte, 00.*{said}|two values of {first.metric}"
+    ):
         read_probes([*rows, replace(first, **wrong)])
 
 
@@ -114,7 +122,9 @@ def test_a_probe_that_was_interrupted_is_named(rows, lost):
         return row.method == "tampering" and row.reference == "01" and (row.tau_start, row.tau_end) == lost
 
     rest = [row for row in rows if not is_lost(row) and row.tau_start != "reference"]
-    with pytest.raises(InputError, match="tampering on tiny_latte, 01, edit 'background': some of the 55 pairs"):
+    with pytest.raises(
+        InputError, match="tampering on tiny_latte, 01, edit 'background': some of the 55 pairs"
+    ):
         read_probes([row for row in rest if row.method == "tampering"])
 
 
@@ -125,7 +135,9 @@ def test_means_leave_out_what_is_not_there():
     weights = draw(4)[:5]
     for drawn, got in zip(weights, means(values, weights), strict=True):
         for place in np.ndindex(3, 2):
-            there = [(w, v[place]) for w, v in zip(drawn, values, strict=True) if not math.isnan(v[place]) and w]
+            there = [
+                (w, v[place]) for w, v in zip(drawn, values, strict=True) if not math.isnan(v[place]) and w
+            ]
             total = sum(w for w, _ in there)
             expected = sum(w * v for w, v in there) / total if total else math.nan
             assert got[place] == pytest.approx(expected, nan_ok=True)
@@ -141,7 +153,12 @@ def test_the_interval_of_a_mean_is_the_house_s(monkeypatch):
 
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_log_snr_is_the_schedule_s_and_goes_back(zero_snr):
-    config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+    config = {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "clip_sample": False,
+    }
     terminal = {"rescale_betas_zero_snr": zero_snr, "prediction_type": "v_prediction"}
     schedule = NoiseSchedule.from_config({**config, **terminal})
     table = schedule.log_snr(torch.arange(1001)).double().numpy()

@@ -16,7 +16,7 @@ from motionexp.probes.linear import OBSERVER, TARGETS, X_T, X_T_CLEAN, Probe, Ri
 from motionexp.report import linear_probe
 from motionexp.report.drawing import SETTINGS
 from motionexp.results import Row, append_rows, read_rows
-from motionexp.schedule import NoiseSchedule
+from motionexp.schedule import NoiseSchedule, generator
 from tests.tiny_cogvideox import tiny_cogvideox
 from tests.tiny_models import tiny_unet3d
 
@@ -213,9 +213,9 @@ class TestProbe:
         patterns = random(MOTIONS, *shape)
 
         def video(count: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-            generator = torch.Generator().manual_seed(seed)
+            numbers = torch.Generator().manual_seed(seed)
             found = {
-                target: torch.randint(len(classes), (count,), generator=generator)
+                target: torch.randint(len(classes), (count,), generator=numbers)
                 for target, classes in TARGETS.items()
             }
             return patterns[found["motion"]] + 0.3 * random(count, *shape, seed=seed), found
@@ -247,6 +247,23 @@ class TestProbe:
             return 1 - float(torch.corrcoef(pair)[0, 1])
 
         assert distance(16) < 0.3 * distance(1)
+
+    def test_x_t_is_learnt_from_the_mean_over_noises_and_chosen_and_tested_on_one(self, probe):
+        object.__setattr__(probe, "draws", 3)
+
+        def noisy(part: str, latents: Tensor, index: int) -> Tensor:
+            drawn = [
+                torch.randn(latents.shape[1:], generator=generator("linear probe", part, video, index))
+                for video in range(len(latents))
+            ]
+            return probe.backbone.schedule.add_noise(latents, torch.stack(drawn), 600).flatten(1)
+
+        mean = sum(noisy("train", probe.train, index) for index in range(3)) / 3
+        held_out = noisy("train", probe.train, 0)[102:]
+        slow = linear.read_classes(mean, held_out, noisy("test", probe.test, 0), probe.known)
+        found = probe.read(600)[X_T]
+        for target in TARGETS:
+            torch.testing.assert_close(found[target], slow[target], atol=1e-5, rtol=1e-3)
 
     def test_progress_counts_every_video_that_goes_through_the_network(self, probe):
         seen: list[int] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from motionexp.data.shapes import grammar
-from motionexp.data.shapes.render import render
+from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, draw_nuisances, edited, seeded
 
 FACTORS = (*grammar.ATTRIBUTES, "motion", "nuisances")
@@ -54,18 +54,25 @@ def in_pixels(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.float64) / 127.5 - 1
 
 
-def energies(encode: Callable[[np.ndarray], np.ndarray] = in_pixels, count: int = 32) -> list[Energy]:
+def energies(
+    encode: Callable[[np.ndarray], np.ndarray] = in_pixels, count: int = 32, frames: int = FRAMES
+) -> list[Energy]:
     """Measure the energy of every factor in both contrasts.
 
     Args:
         encode: maps frames (F, 64, 64, 3) uint8 to what the noise is added to (pixels or latents).
         count: pairs a factor.
+        frames: F; an odd one is the even one's video and a frame more.
     """
+
+    def encoded(scene: Scene) -> np.ndarray:
+        return encode(render(scene, frames, period=frames - frames % 2))
+
     rows = []
     for contrast in grammar.CONTRASTS:
         for factor in FACTORS:
             values = [
-                float(np.square(encode(render(first)) - encode(render(second))).sum())
+                float(np.square(encoded(first) - encoded(second)).sum())
                 for first, second in pairs(contrast, factor, count)
             ]
             rows.append(Energy(contrast, factor, float(np.median(values)), count))

@@ -1,0 +1,211 @@
+"""From published rows to tables and figures, by the commands."""
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from made_probes import World, made_probes, probe_rows
+from matplotlib.text import Text
+
+from motionexp.atlas import readings
+from motionexp.atlas.findings import Findings
+from motionexp.atlas.tables import tables
+from motionexp.intervals import resampled_weights
+from motionexp.layouts import read_layout
+from motionexp.publish import to_published
+from motionexp.report import figures, probe_tables
+from motionexp.report.drawing import SETTINGS, WIDTH
+from motionexp.report.published_probes import EXPERIMENTS, findings, read_findings
+from motionexp.table_formats import to_csv, to_markdown
+
+ROOT = Path(__file__).parents[2]
+LAYOUT = """
+question: Where is motion set?
+cost: none
+sweep: []
+rows: results/shapes/{name}.jsonl
+select: {{}}
+settings: {{}}
+columns: {{}}
+tables: []
+"""
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch):
+    monkeypatch.setattr(readings, "resampled_weights", lambda references: resampled_weights(references)[:200])
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return probe_rows(World(), 3)
+
+
+@pytest.fixture
+def root(rows, tmp_path, monkeypatch):
+    """Two published experiments: what changes the motion's words, and the rest."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "results" / "shapes").mkdir(parents=True)
+    for name in ("probe-motion", "probe-rest"):
+        own = [row for row in rows if (row.method == "motion_tampering") == (name == "probe-motion")]
+        (tmp_path / "experiments" / f"{name}.yaml").write_text(LAYOUT.format(name=name))
+        (tmp_path / "results" / "shapes" / f"{name}.jsonl").write_text(to_published(own))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def compared():
+    """Three models, of which the last has no boundary, in two contrasts."""
+    rng, keys = np.random.default_rng(0), [(model, name) for model in "abc" for name in ("natural", "poster")]
+    worlds = [World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}) for model, _ in keys]
+    probes = [made_probes(world, 6, rng) for world in worlds]
+    methods = ("tampering", "motion_tampering", "partial_guidance")
+    by_method = {method: {k: own[method] for k, own in zip(keys, probes, strict=True)} for method in methods}
+    straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
+    predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in World().set_at.items()}
+    return Findings(by_method, {model: straight for model in "abc"}, predicted)
+
+
+def test_the_command_writes_every_table_in_three_formats(root, capsys):
+    assert probe_tables.main([]) == 0
+    written = capsys.readouterr().out.split()
+    names = {
+        f"{name}{suffix}" for name in ("atlas", "boundary", "pairs") for suffix in (".md", ".tex", ".csv")
+    }
+    assert {Path(each).name for each in written} == names
+    assert all((root / each).is_file() for each in written)
+    text = (root / "results" / "shapes" / "boundary.md").read_text()
+    assert "| tiny_latte | natural | " in text
+    assert "| motion | " in (root / "results" / "shapes" / "atlas.md").read_text()
+
+
+def test_the_command_writes_the_same_figures_each_time(root):
+    def digests():
+        assert figures.main(["experiments/probe-motion.yaml"]) == 0
+        folder = root / "results" / "shapes" / "figures"
+        return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in folder.iterdir()}
+
+    first, names = digests(), ("motion-tampering-pairs", "motion-tampering-trade-off", "atlas")
+    drawn = {f"tiny_latte-{name}{suffix}" for name in names for suffix in (".svg", ".png")}
+    assert set(first) == {"README.md", *drawn}
+    assert digests() == first
+
+
+def test_rows_and_schedules_are_read_together(root, rows):
+    folder, found = read_findings([])
+    assert folder == root / "results" / "shapes"
+    assert set(found.probes) == {"tampering", "motion_tampering", "partial_guidance"}
+    assert found.log_snr["tiny_latte"][888] == pytest.approx(-8.0, abs=0.05)
+    assert found.predicted == pytest.approx(findings(rows).predicted, rel=1e-5)
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys, root):
+    (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
+    assert figures.main([]) == probe_tables.main([]) == 2
+    assert "no rows are published there" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert figures.main([]) == 2
+    assert f"{EXPERIMENTS}: rows in 0 folders" in capsys.readouterr().err
+
+
+def test_rows_of_other_weights_are_refused(root, rows, capsys):
+    other = [replace(row, weights_hash="other") for row in rows if row.method == "motion_tampering"]
+    (root / "results" / "shapes" / "probe-motion.jsonl").write_text(to_published(other))
+    assert probe_tables.main([]) == 2
+    assert "weights_hash of tiny_latte: other, tiny_latte" in capsys.readouterr().err
+
+
+def test_tables_say_what_was_found(compared):
+    made = tables(compared)
+    onsets, order, fitted = made["atlas"]
+    boundaries, carried = made["boundary"]
+    verdicts = {tuple(line.labels[:2]): line.labels[2] for line in boundaries.blocks[0].lines}
+    assert {verdicts[key] for key in verdicts if key[0] in "ab"} == {"found"}
+    assert {verdicts[key] for key in verdicts if key[0] == "c"} == {"none"}
+    assert [line.labels for line in carried.blocks[0].lines] == [["a", "b"], ["b", "a"], ["mean", ""]]
+    assert [line.labels[0] for line in fitted.blocks[0].lines] == [
+        "a",
+        "b",
+        "c",
+        "all",
+        "all, natural",
+        "all, poster",
+    ]
+    assert fitted.blocks[0].lines[3].labels[1] == "30"
+    first = onsets.blocks[0].lines[0]
+    assert (first.labels, first.n) == (["motion"], "12 (6)")
+    assert len({len(table.texts(line)) - len(table.header) for own in made.values() for table in own
+                for block in table.blocks for line in block.lines}) == 1  # fmt: skip
+    text = to_markdown(order)
+    assert "mean of the looks" in text
+    assert "What none" not in text
+    assert "best: " in to_csv(made["pairs"])
+
+
+def test_a_pair_that_cannot_be_told_says_why(compared):
+    still = compared.probes["motion_tampering"]["a", "natural"]
+    values = {**still.values, "new_motion": np.zeros((6, 11, 11))}
+    compared.probes["motion_tampering"]["a", "natural"] = replace(still, values=values)
+    text = to_markdown(tables(compared)["pairs"][0])
+    assert "| cannot tell: no sure change of the motion | – |" in text
+
+
+def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
+    probes = {
+        method: {key: p for key, p in own.items() if key[0] in "ac"}
+        for method, own in compared.probes.items()
+    }
+    two = replace(compared, probes=probes, log_snr={model: compared.log_snr[model] for model in "ac"})
+    with matplotlib.rc_context(SETTINGS):
+        made = {name: (figure, caption) for name, figure, caption in figures.figures(two)}
+    kinds = ("tampering", "motion-tampering", "partial-guidance")
+    of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["atlas"]
+    assert set(made) == {
+        *(f"{model}-{name}" for model in "ac" for name in of_model),
+        "shares",
+        "gaps",
+        "prediction",
+    }
+    for name, (figure, caption) in made.items():
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
+        assert min(text.get_fontsize() for text in texts) >= 8, name
+        assert figure.get_figwidth() == WIDTH <= 7
+        assert re.search(r"\b6\b", caption), name
+        for axis in (each for each in figure.axes if each.get_visible() and each.get_xlabel()):
+            assert "$" not in axis.get_xlabel()
+    shown = " ".join(text.get_text() for text in made["shares"][0].findobj(Text))
+    assert "no boundary" in shown
+
+
+def test_without_a_classifier_clip_and_flow_are_drawn(compared):
+    def plain(probe):
+        kept = ("text_alignment", "flow_similarity")
+        return replace(
+            probe, values={k: probe.values[k] for k in kept}, counts={k: probe.counts[k] for k in kept}
+        )
+
+    probes = {method: {("a", ""): plain(each["a", "natural"])} for method, each in compared.probes.items()}
+    with matplotlib.rc_context(SETTINGS):
+        made = {name for name, *_ in figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
+    assert made == {
+        "a-tampering-pairs", "a-tampering-trade-off", "a-motion-tampering-pairs", "a-partial-guidance-pairs",
+        "a-partial-guidance-trade-off", "shares", "gaps",
+    }  # fmt: skip
+
+
+def test_the_published_tables_are_those_of_the_published_rows(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+    layouts = [read_layout(path) for path in ROOT.glob(EXPERIMENTS)]
+    if not any((ROOT / layout.rows).exists() for layout in layouts):
+        pytest.skip("no probe is published")
+    folder, found = read_findings([])
+    for name, made in tables(found).items():
+        assert (folder / f"{name}.md").read_text(encoding="utf-8") == "\n".join(map(to_markdown, made))
+        assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(made)
