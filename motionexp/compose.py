@@ -69,6 +69,7 @@ def read(composed: DictConfig, choices: Mapping[str, str]) -> JobConfig:
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
     unknown = list(_unknown_keys(plain, choices))
+    _settle_tau(plain)
     for path in unknown:
         *parents, key = path.split(".")
         del (plain[parents[0]] if parents else plain)[key]
@@ -78,6 +79,24 @@ def read(composed: DictConfig, choices: Mapping[str, str]) -> JobConfig:
     if problems:
         raise InputError("\n".join(problems))
     return cfg
+
+
+def _settle_tau(plain: dict[str, Any]) -> None:
+    """Put the stored boundary in the place of `tau=auto`, and make every number a float, as ids have it.
+
+    Raises:
+        InputError: the model's file has no boundary.
+    """
+    if plain["tau"] == "auto":
+        model = plain["model"]
+        if model.get("boundary") is None:
+            raise InputError(
+                f"tau=auto: no boundary is stored for model={model['name']}; run its probes"
+                " (probe=tampering) and put what they find into model.boundary, or give a number"
+            )
+        plain |= {"tau": model["boundary"], "tau_from": "boundary"}
+    if isinstance(plain["tau"], int | float) and not isinstance(plain["tau"], bool):
+        plain["tau"] = float(plain["tau"])
 
 
 def _unknown_keys(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[str]:

@@ -69,6 +69,8 @@ class ModelConfig:
     max_caption_tokens: int = _key(MISSING, "longest caption that its text encoder takes, end token included")
     closed_vocabulary: bool = _key(False, "true: words outside its tokenizer's list are an error")
     default_tau: float = _key(MISSING, "the window's lower end unless tau= says otherwise")
+    boundary: float | None = _key(None, "what tau=auto stands for: the boundary that probes found")
+    boundary_weights: str | None = _key(None, "hash of the weights that the boundary was found on, 12 digits")
     train_steps: int = _key(MISSING, "training steps")
     learning_rate: float = _key(MISSING, "for low-rank adapters")
     full_rank_learning_rate: float = _key(MISSING, "for method=direct")
@@ -99,10 +101,12 @@ class JobConfig:
     frames: int = _key(II("model.frames"), "frames taken and made")
     fit: str = _key("crop", "crop: fill the model's size; fit: all of the picture, with bars")
 
-    tau: float | None = _key(
+    tau: Any = _key(
         "${window_of:${adapter},${model.default_tau}}",
-        "train and apply at timesteps t >= tau only; 0: all of them, 1000: none, the base model",
+        "train and apply at timesteps t >= tau only; 0: all of them, 1000: none, the base model;"
+        " auto: model.boundary",
     )
+    tau_from: str = _key("given", "no setting of yours: boundary, where tau=auto has become a number")
     rank: int = _key(4, "rank of the low-rank adapter")
     alpha: float = _key(4.0, "its alpha: updates are scaled by alpha / rank")
     projections: list[str] = _key(["v", "o"], "which of q, k, v, o of the motion attention are tuned")
@@ -151,7 +155,7 @@ FROM_0 = ("weight_decay", "adapter_scale", "start")
 
 def _number_problems(cfg: JobConfig) -> Iterator[str]:
     bounds: list[tuple[str, float, float, str]] = [
-        ("tau", 0, 1000, "a timestep from 0 (all of them) to 1000 (none: the base model)"),
+        ("tau", 0, 1000, "a timestep from 0 (all of them) to 1000 (none: the base model), or auto"),
         ("steps", 1, 1000, "a whole number from 1 to 1000"),
         ("eta", 0, 1, "a number from 0 (deterministic) to 1"),
         ("guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
@@ -163,10 +167,12 @@ def _number_problems(cfg: JobConfig) -> Iterator[str]:
     ]
     for name, low, high, right in bounds:
         value = getattr(cfg, name)
-        if value is not None and not low <= value <= high:
+        if not isinstance(value, int | float | None):
+            yield f"{name}={value}: {right}"
+        elif value is not None and not low <= value <= high:
             yield f"{name}={value:g}: {right}"
     if not 10 <= cfg.probe_steps <= 1000 or cfg.probe_steps % 10:
-        yield f"probe_steps={cfg.probe_steps}: a multiple of 10 up to 1000, so that each 100 timesteps have as many"
+        yield f"probe_steps={cfg.probe_steps}: a multiple of 10 up to 1000, for as many in each 100 timesteps"
     if cfg.tau is None and cfg.adapter is None:
         yield "tau=null: only with adapter=FOLDER, which has a window of its own"
     legal = cfg.model.frame_range or [cfg.model.frames] * 2
@@ -356,9 +362,7 @@ def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
     return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})
 
 
-def probe_id(
-    cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str
-) -> str:
+def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str) -> str:
     """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits."""
     names = ("probe", "probe_steps", "inversion_guidance_scale", "guidance_scale", "negative_prompt")
     parts = {name: getattr(cfg, name) for name in names} | {

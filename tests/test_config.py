@@ -122,7 +122,7 @@ def test_a_number_given_by_hand_wins(base):
         ("tau=-1", "tau=-1: a timestep from 0"),
         ("tau=1001", "tau=1001: a timestep from 0"),
         ("tau=nan", "tau=nan: a timestep"),
-        ("tau=abc", "tau=abc: a number"),
+        ("tau=abc", "tau=abc: a timestep from 0"),
         ("tau=null", "tau=null: only with adapter="),
         ("rank=0", "rank=0: a whole number from 1"),
         ("rank=1.5", "rank=1.5: a whole number"),
@@ -283,6 +283,7 @@ STAGES = {
     "adapter": [
         "method.rank", "tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed", "frames",
     ],
+    "through tau": ["tau_from"],
     "sample": [
         "adapter_scale", "adapter_in_unconditional", "sampler", "steps", "eta", "guidance_scale",
         "negative_prompt",
@@ -390,3 +391,33 @@ def test_settings_are_checked_without_torch(base):
     )
     assert result.returncode == 0, result.stderr
     assert "tau=-1" in result.stderr
+
+
+def test_auto_is_the_stored_boundary(base):
+    cfg = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=abc"])
+    assert (cfg.tau, cfg.tau_from) == (640.0, "boundary")
+    given = load([*base, "tau=640"])
+    assert given.tau_from == "given"
+    assert ids(given) == ids(cfg)
+
+
+def test_auto_needs_a_stored_boundary(base):
+    with pytest.raises(InputError, match="tau=auto: no boundary is stored"):
+        load([*base, "tau=auto", "model.boundary=null"])
+
+
+@pytest.mark.parametrize("tau", ["never", "''", "[1]"])
+def test_tau_is_a_number_or_auto(base, tau):
+    with pytest.raises(InputError, match="tau="):
+        load([*base, f"tau={tau}"])
+
+
+@pytest.mark.parametrize("steps", [5, 25, 1010])
+def test_a_probes_steps_fill_every_block(base, steps):
+    with pytest.raises(InputError, match=f"probe_steps={steps}: a multiple of 10"):
+        load([*base, "probe=tampering", f"probe_steps={steps}"])
+
+
+def test_a_probe_is_one_of_those_that_there_are(base):
+    with pytest.raises(InputError, match="probe=poking: one of tampering, partial_guidance"):
+        load([*base, "probe=poking"])

@@ -70,6 +70,7 @@ class Backbone(ABC):
     Frames are uint8 RGB (B, F, H, W, 3), latents (B, C, F, h, w). Whatever goes in is moved to `device`.
 
     Attributes:
+        parts: folders of a checkpoint whose content determines `weights_hash`.
         name: in rows, tables and paths.
         source: what it was loaded from: `bundled:NAME`, a folder, a hub id.
         revision: the hub repository's commit; None for a folder.
@@ -85,6 +86,7 @@ class Backbone(ABC):
     """
 
     component: ClassVar[str] = "transformer"
+    parts: ClassVar[tuple[str, ...]]
     name: str
     source: str
     revision: str | None

@@ -37,7 +37,6 @@ CLASSES = {
     "vae": "AutoencoderKLCogVideoX",
     "text_encoder": "T5EncoderModel",
 }
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 
@@ -58,6 +57,8 @@ class CogVideoXBackbone(Backbone):
 
     `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
     """
+
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class CogVideoXBackbone(Backbone):
             fps=fps,
             source=str(path),
             revision=revision,
-            weights_hash=weights_hash(folder, PARTS),
+            weights_hash=weights_hash(folder, cls.parts),
             device=device,
         )
 

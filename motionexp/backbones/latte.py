@@ -37,7 +37,6 @@ CLASSES = {
     "vae": "AutoencoderKL",
     "text_encoder": "T5EncoderModel",
 }
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 ATTENTIONS: dict[ProjectionKind, tuple[str, str]] = {
     "motion": ("temporal_transformer_blocks", "attn1"),
     "spatial": ("transformer_blocks", "attn1"),
@@ -65,6 +64,8 @@ class LatteBackbone(Backbone):
 
     `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
     """
+
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class LatteBackbone(Backbone):
             fps=fps,
             source=str(path),
             revision=revision,
-            weights_hash=weights_hash(folder, PARTS),
+            weights_hash=weights_hash(folder, cls.parts),
             device=device,
         )
 

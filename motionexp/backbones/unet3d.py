@@ -38,7 +38,6 @@ CLASSES = {
     "vae": "AutoencoderKL",
     "text_encoder": "CLIPTextModel",
 }
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 ATTENTIONS: dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]] = {
     "motion": (TransformerTemporalModel, ("attn1", "attn2")),
     "spatial": (Transformer2DModel, ("attn1",)),
@@ -79,6 +78,8 @@ class UNet3DBackbone(Backbone):
     """
 
     component = "unet"
+
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class UNet3DBackbone(Backbone):
             fps=fps,
             source=str(path),
             revision=revision,
-            weights_hash=weights_hash(folder, PARTS),
+            weights_hash=weights_hash(folder, cls.parts),
             device=device,
         )
 

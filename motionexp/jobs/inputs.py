@@ -10,6 +10,7 @@ import torch
 from hydra.utils import get_object
 
 from motionexp.backbones.base import Backbone
+from motionexp.backbones.checkpoint import find_folder, weights_hash
 from motionexp.config import InputError, JobConfig, select_references
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.shapes.scenes import Scene
@@ -119,6 +120,21 @@ def check_size(backbone: Backbone, cfg: JobConfig) -> None:
         raise InputError(
             f"model={cfg.model.name}: its settings say {said} (frames, height, width), its weights {made}:"
             " set model.frames, model.height and model.width"
+        )
+
+
+def check_boundary(cfg: JobConfig) -> None:
+    """Raises InputError where `tau=auto` took a boundary that was found on other weights; loads none."""
+    if cfg.tau_from != "boundary":
+        return
+    model = cfg.model
+    kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
+    found = weights_hash(find_folder(model.path, model.revision, local_files_only=False), kind.parts)
+    if model.boundary_weights is None or not found.startswith(model.boundary_weights):
+        raise InputError(
+            f"tau=auto: the boundary {model.boundary:g} of model={model.name} was found on weights"
+            f" {model.boundary_weights}, and those of {model.path} are {found[:12]}: run the probes again, or"
+            " give tau= a number"
         )
 
 

@@ -115,6 +115,7 @@ class Job:
         self.precision = resolve_precision(self.device, cfg.precision)
         model = cfg.model
         inputs.check_captions(self.references, cfg)
+        inputs.check_boundary(cfg)
         self.backbone: Backbone = get_object(model._target_)(
             model.path,
             revision=model.revision,

@@ -181,8 +181,9 @@ class AttributeAccuracy(VideoMetric):
 class AttributeReadings(VideoMetric):
     """Whether the classifier reads the edit's and the reference's value of each attribute, motion included.
 
-    `new_NAME` is 1 or 0, and abstains where the edit leaves the attribute as it is; `old_NAME` is 1 or 0. Either
-    abstains where the value has no name (a wandering path). The classifier's own abstention counts as 0.
+    `new_NAME` is 1 or 0, and abstains where the edit leaves the attribute as it is; `old_NAME` is 1 or 0.
+    Either abstains where the value has no name (a wandering path). The classifier's own abstention counts
+    as 0.
     """
 
     version = 1

@@ -259,11 +259,13 @@ class TestProbe:
             return probe.backbone.schedule.add_noise(latents, torch.stack(drawn), 600).flatten(1)
 
         mean = sum(noisy("train", probe.train, index) for index in range(3)) / 3
-        held_out = noisy("train", probe.train, 0)[102:]
-        slow = linear.read_classes(mean, held_out, noisy("test", probe.test, 0), probe.known)
-        found = probe.read(600)[X_T]
-        for target in TARGETS:
-            torch.testing.assert_close(found[target], slow[target], atol=1e-5, rtol=1e-3)
+        clean = probe.backbone.schedule.alpha_bar(600).sqrt() * probe.train.flatten(1)
+        held_out, test = noisy("train", probe.train, 0)[102:], noisy("test", probe.test, 0)
+        found = probe.read(600)
+        for name, train in ((X_T, mean), (X_T_CLEAN, clean)):
+            slow = linear.read_classes(train, held_out, test, probe.known)
+            for target in TARGETS:
+                torch.testing.assert_close(found[name][target], slow[target], atol=1e-5, rtol=1e-3)
 
     def test_progress_counts_every_video_that_goes_through_the_network(self, probe):
         seen: list[int] = []

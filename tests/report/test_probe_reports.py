@@ -45,15 +45,21 @@ def rows():
     return probe_rows(World(), 3)
 
 
+@pytest.fixture(scope="module")
+def published(rows):
+    """{experiment: its published rows}: what changes the motion's words, and the rest."""
+    motion = [row for row in rows if row.method == "motion_tampering"]
+    rest = [row for row in rows if row.method != "motion_tampering"]
+    return {"probe-motion": to_published(motion), "probe-rest": to_published(rest)}
+
+
 @pytest.fixture
-def root(rows, tmp_path, monkeypatch):
-    """Two published experiments: what changes the motion's words, and the rest."""
+def root(published, tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "results" / "shapes").mkdir(parents=True)
-    for name in ("probe-motion", "probe-rest"):
-        own = [row for row in rows if (row.method == "motion_tampering") == (name == "probe-motion")]
+    for name, text in published.items():
         (tmp_path / "experiments" / f"{name}.yaml").write_text(LAYOUT.format(name=name))
-        (tmp_path / "results" / "shapes" / f"{name}.jsonl").write_text(to_published(own))
+        (tmp_path / "results" / "shapes" / f"{name}.jsonl").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
