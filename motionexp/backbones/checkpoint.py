@@ -22,7 +22,7 @@ Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
 
 BUNDLED_PREFIX = "bundled:"
 WEIGHTS = (".safetensors",)
-IDENTITY = (*WEIGHTS, ".json", ".model", ".txt")
+IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
 
 
 def find_folder(path: str | Path, revision: str | None, local_files_only: bool) -> Path:
@@ -134,7 +134,7 @@ def weights_hash(folder: Path, parts: Iterable[str]) -> str:
     """sha256 (64 hex digits) of the weights and configuration of these parts, wherever the folder lies."""
     total = hashlib.sha256()
     for part in sorted(parts):
-        for file in sorted(file for file in (folder / part).iterdir() if file.suffix in IDENTITY):
+        for file in sorted(file for file in (folder / part).iterdir() if file.name.endswith(IDENTITY)):
             total.update(f"{part}/{file.name} {_file_hash(file)}\n".encode())
     return total.hexdigest()
 

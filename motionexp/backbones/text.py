@@ -56,6 +56,6 @@ def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | No
     if named is not None:
         return frozenset(named)
     tokens = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if any(not token.startswith("▁") or token == "▁" for token in tokens):
+    if not all(token.startswith("▁") for token in tokens):
         return None
     return frozenset(token.removeprefix("▁") for token in tokens)

@@ -58,7 +58,7 @@ def probe(cfg: JobConfig) -> list[Row]:
             energy_rows(job)
         missing = [unit for unit in units if not unit.finished]
         captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
-        job.cache.fill([unit.reference for unit in missing], [*captions, "", cfg.negative_prompt])
+        job.cache.fill([unit.reference for unit in missing], [*captions, cfg.negative_prompt])
         start = perf_counter()
         for done, unit in enumerate(missing):
             left = (perf_counter() - start) / done * (len(missing) - done) if done else None
@@ -153,7 +153,7 @@ class Unit:
             )
         starts = {edge: inverted[max(t for t in inverted if t < edge)] for edge in EDGES if edge > 0}
         with tqdm(total=0, desc="probe", unit="step", leave=False) as bar:
-            return run_tree(
+            latents = run_tree(
                 job.backbone,
                 list(self.trajectories.values()),
                 starts,
@@ -163,14 +163,20 @@ class Unit:
                 memory=inputs.sampling_memory(cfg, job.device),
                 progress=_moving(bar),
             )
+        if not all(torch.isfinite(each).all() for each in latents):
+            raise FloatingPointError(
+                f"the probe of {self.name} gave numbers that are not finite: try precision=fp32, or a lower"
+                " guidance_scale"
+            )
+        return latents
 
     def _inverted_with(self) -> Conditioning:
-        """The reference's caption, or the empty one as long as that, as where training drops a caption."""
-        job = self.job
-        caption = job.cache.conditioning(self.reference.caption)
-        if job.cfg.probe == "tampering":
-            return caption
-        return job.backbone.guidance_pair(caption, job.cache.conditioning(""))[0]
+        """The reference's caption, or the negative one as it is laid out beside the edit's."""
+        cache = self.job.cache
+        if self.job.cfg.probe == "tampering":
+            return cache.conditioning(self.reference.caption)
+        negative = cache.conditioning(self.job.cfg.negative_prompt)
+        return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
 
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
         """Every pair's video: a row for each start, a column for each end; else the reference."""
@@ -192,7 +198,7 @@ class Unit:
         rows: list[Row] = []
         for sample, (start, end) in self._scored().items():
             ids = self._score_ids(sample)
-            if not ids.values() <= known.keys():
+            if not set(ids.values()) <= known.keys():
                 own = start == REFERENCE
                 frames = self._reference_frames if own else self.cell.read_sample(self.edit, 0, sample)[0]
                 fields = {**self._common, "sample_id": sample, "tau_start": start, "tau_end": end}

@@ -4,7 +4,6 @@ Takes the averaged parameters of the latest checkpoint, so that it can run while
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,7 @@ from diffusers import (
 from torch import nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from motionexp.config import BUNDLED, CLOSED_VOCABULARY
-from motionexp.data.shapes.grammar import vocabulary
+from motionexp.config import BUNDLED
 from motionexp.pretrain import clip_text, cogvideox, latte, unet3d
 from motionexp.pretrain.videos import FOLDER
 
@@ -107,13 +105,6 @@ def save(pipeline: DiffusionPipeline, folder: Path) -> None:
         card.write_text(kept)
 
 
-def close_vocabulary(folder: Path) -> None:
-    """Name the words that the model knows in the settings of its tokenizer, whose tokens do not tell."""
-    path = folder / "tokenizer" / "tokenizer_config.json"
-    settings = json.loads(path.read_text()) | {CLOSED_VOCABULARY: vocabulary()}
-    path.write_text(json.dumps(settings, indent=2) + "\n")
-
-
 def main() -> None:
     """Assemble and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -124,8 +115,6 @@ def main() -> None:
     folder = args.output or BUNDLED / args.model
     pipeline, step = MODELS[args.model](args.trained)
     save(pipeline, folder)
-    if args.model == "tiny_unet3d":
-        close_vocabulary(folder)
     print(f"step {step} -> {folder}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.pretrain.loop import Schedule, in_bf16, train
@@ -64,7 +64,7 @@ def isometry(first: Tensor, second: Tensor, floor: float = 0.3) -> Tensor:
 class Autoencoder(nn.Module):
     """Encode, sample, decode; returns the output, the mean, and the KL divergence per latent number."""
 
-    def __init__(self, vae: nn.Module) -> None:
+    def __init__(self, vae: AutoencoderKL | AutoencoderKLCogVideoX) -> None:
         super().__init__()
         self.vae = vae
 

@@ -41,8 +41,8 @@ def tampering(caption: str, new_caption: str, guidance_scale: float) -> dict[Pai
 def partial_guidance(new_caption: str, guidance_scale: float) -> dict[Pair, Trajectory]:
     """Partial guidance: inverted up to tau_start only, then guided by another caption until tau_end.
 
-    Video Diffusion Models Encode Motion in Early Timesteps, sections 3.1.1 and 4.1. Below tau_end the empty
-    caption alone is followed, as in the inversion that gave the latents.
+    Video Diffusion Models Encode Motion in Early Timesteps, sections 3.1.1 and 4.1. Below tau_end the
+    negative caption alone is followed, usually the empty one, as in the inversion that gave the latents.
 
     Args:
         new_caption: the edit's.
@@ -51,7 +51,7 @@ def partial_guidance(new_caption: str, guidance_scale: float) -> dict[Pair, Traj
     Returns:
         Of every pair.
     """
-    new, empty = Condition(new_caption, guidance_scale), Condition("", 1.0)
+    new, empty = Condition(new_caption, guidance_scale), Condition(new_caption, 0.0)
     return {pair: intervention(pair, pair[0], inside=new, outside=empty) for pair in PAIRS}
 
 

@@ -28,19 +28,20 @@ MOST_ROWS_ON_CPU = 16
 
 @dataclass(frozen=True)
 class Condition:
-    """What the network is told at a step. Raises InputError for a guidance scale below 1.
+    """What the network is told at a step. Raises InputError for a guidance scale that is not 0 or from 1.
 
     Attributes:
         caption: an empty one is legal.
         guidance_scale: 1: the caption alone, one network evaluation; more: guided away from the negative
-            caption, two (as `SamplerSettings.guidance_scale`).
+            caption, two (as `SamplerSettings.guidance_scale`). 0: the negative caption alone, one evaluation,
+            laid out as guidance by this caption has it: some networks know no other layout of it.
     """
 
     caption: str
     guidance_scale: float
 
     def __post_init__(self) -> None:
-        if not 1 <= self.guidance_scale < float("inf"):
+        if self.guidance_scale != 0 and not 1 <= self.guidance_scale < float("inf"):
             raise InputError(f"guidance_scale={self.guidance_scale}: a number from 1 (no guidance)")
 
     @property
@@ -161,8 +162,8 @@ def run_tree(
         branches = _branches(trajectories, block)
         if not branches:
             continue
-        here = torch.stack([_beginning(branch, latents, starts) for branch in branches])
-        here = here.to(backbone.device, torch.float32)
+        beginnings = [_beginning(branch, latents, starts) for branch in branches]
+        here = torch.stack([each.to(backbone.device, torch.float32) for each in beginnings])
         conditions = [past[-1] for _, past in branches]
         for t, t_prev in blocks[block]:
             here = ddim_step(backbone.schedule, here, predictor.predict(here, t, conditions), t, t_prev)
@@ -202,7 +203,9 @@ class _Predictor:
         captions: list[Conditioning] = []
         for condition in conditions:
             caption = embed(condition.caption)
-            if condition.guided:
+            if condition.guidance_scale == 0:
+                caption = backbone.guidance_pair(caption, negative)[0]
+            elif condition.guided:
                 unconditional, caption = backbone.guidance_pair(caption, negative)
                 self.unconditional[condition] = len(captions)
                 captions.append(unconditional)

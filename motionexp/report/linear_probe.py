@@ -104,7 +104,9 @@ def measure(job: Job, contrast: str, options: argparse.Namespace) -> list[Row]:
     videos = len(train) + len(test) + 2 * options.pairs * len(TARGETS)
     with tqdm(total=videos, desc=f"encode, {contrast}", unit="video", leave=False) as bar:
         known = Videos(job, bar)
-        caption = known.cache.conditioning("")
+        like, empty = known.cache.conditioning(train[0].caption), known.cache.conditioning("")
+        # As long as a caption is: alone, some networks have never seen it.
+        caption = backbone.guidance_pair(like, empty)[0]
         distances = {target: known.distances(contrast, target, options.pairs) for target in TARGETS}
         probe = Probe(
             *(backbone, caption, motion_blocks(backbone, caption)),

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from motionexp.backbones import checkpoint
 from motionexp.backbones.checkpoint import weights_hash
-from motionexp.backbones.latte import PARTS, LatteBackbone
+from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
 from tests.tiny_models import save_tiny_pipeline
 
@@ -124,7 +124,7 @@ def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_hub_id_loads_from_the_hubs_cache(hub: Path, whole: Path) -> None:
     backbone = LatteBackbone.from_pretrained("someone/tiny", local_files_only=True)
     assert (backbone.name, backbone.source) == ("tiny", "someone/tiny")
-    assert backbone.weights_hash == weights_hash(whole, PARTS)
+    assert backbone.weights_hash == weights_hash(whole, LatteBackbone.parts)
 
 
 def test_an_unknown_hub_id(hub: Path) -> None:
@@ -133,25 +133,25 @@ def test_an_unknown_hub_id(hub: Path) -> None:
 
 
 def test_the_hash_is_of_weights_and_settings_alone(folder: Path, whole: Path) -> None:
-    original = weights_hash(whole, PARTS)
-    assert weights_hash(folder, PARTS) == original
+    original = weights_hash(whole, LatteBackbone.parts)
+    assert weights_hash(folder, LatteBackbone.parts) == original
     (folder / "README.md").write_text("a card")
     (folder / "vae" / "notes.txt").write_text("mine")
-    assert weights_hash(folder, PARTS) == original
+    assert weights_hash(folder, LatteBackbone.parts) == original
     weights = folder / "transformer" / WEIGHTS
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    changed = weights_hash(folder, PARTS)
+    changed = weights_hash(folder, LatteBackbone.parts)
     config = folder / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("v_prediction", "epsilon"))
-    assert len({original, changed, weights_hash(folder, PARTS)}) == 3
+    assert len({original, changed, weights_hash(folder, LatteBackbone.parts)}) == 3
 
 
 def test_a_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = weights_hash(folder, PARTS)
+    original = weights_hash(folder, LatteBackbone.parts)
     monkeypatch.setattr(checkpoint.hashlib, "file_digest", None)
-    assert weights_hash(folder, PARTS) == original
+    assert weights_hash(folder, LatteBackbone.parts) == original
 
 
 def test_loading_shows_no_bars_and_leaves_those_of_others(

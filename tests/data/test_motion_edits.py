@@ -21,7 +21,9 @@ def test_one_edit_changes_the_motion_words_and_nothing_else(split):
         assert changed == {"motion"}
         assert grammar.OBJECT_PHRASES[edit.truth["motion"]] in edit.caption
         assert edit.caption != before.caption
-        words = set(edit.caption.split()) & {word for values in grammar.ATTRIBUTES.values() for word in values}
+        words = set(edit.caption.split()) & {
+            word for values in grammar.ATTRIBUTES.values() for word in values
+        }
         assert words == set(before.caption.split()) & {w for v in grammar.ATTRIBUTES.values() for w in v}
 
 

@@ -6,7 +6,7 @@ from motionexp.config import InputError
 from motionexp.probes.interventions import CONTROL, PAIRS, intervention, partial_guidance, tampering
 from motionexp.probes.tree import Condition, Trajectory
 
-OWN, NEW, EMPTY = Condition("own", 4.0), Condition("new", 4.0), Condition("", 1.0)
+OWN, NEW, EMPTY = Condition("own", 4.0), Condition("new", 4.0), Condition("new", 0.0)
 GRID = range(0, 1001, 100)
 
 

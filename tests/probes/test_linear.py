@@ -1,5 +1,6 @@
 """The linear probe against slow and obvious versions, and on latents of which it is known what they hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -241,16 +242,13 @@ class TestProbe:
 
     def test_more_noises_of_a_training_video_come_near_to_what_is_learnt_from_x_0(self, probe):
         def distance(draws: int) -> float:
-            object.__setattr__(probe, "draws", draws)
-            found = probe.read(600)
+            found = replace(probe, draws=draws).read(600)
             pair = torch.stack([found[X_T]["motion"].flatten(), found[X_T_CLEAN]["motion"].flatten()])
             return 1 - float(torch.corrcoef(pair)[0, 1])
 
         assert distance(16) < 0.3 * distance(1)
 
     def test_x_t_is_learnt_from_the_mean_over_noises_and_chosen_and_tested_on_one(self, probe):
-        object.__setattr__(probe, "draws", 3)
-
         def noisy(part: str, latents: Tensor, index: int) -> Tensor:
             drawn = [
                 torch.randn(latents.shape[1:], generator=generator("linear probe", part, video, index))
@@ -261,7 +259,7 @@ class TestProbe:
         mean = sum(noisy("train", probe.train, index) for index in range(3)) / 3
         clean = probe.backbone.schedule.alpha_bar(600).sqrt() * probe.train.flatten(1)
         held_out, test = noisy("train", probe.train, 0)[102:], noisy("test", probe.test, 0)
-        found = probe.read(600)
+        found = replace(probe, draws=3).read(600)
         for name, train in ((X_T, mean), (X_T_CLEAN, clean)):
             slow = linear.read_classes(train, held_out, test, probe.known)
             for target in TARGETS:
@@ -269,9 +267,9 @@ class TestProbe:
 
     def test_progress_counts_every_video_that_goes_through_the_network(self, probe):
         seen: list[int] = []
-        object.__setattr__(probe, "draws", 2)
-        probe.read(500, seen.append)
-        assert sum(seen) == probe.evaluations() == 2 * 136 + 80
+        twice = replace(probe, draws=2)
+        twice.read(500, seen.append)
+        assert sum(seen) == twice.evaluations() == 2 * 136 + 80
 
 
 def rows(model: str = "tiny", contrast: str = "natural", value: float = 0.7) -> list[Row]:

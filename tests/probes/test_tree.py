@@ -30,7 +30,7 @@ def told_in_tampering(pair: Pair, t: int) -> tuple[str, float]:
 
 
 def told_in_partial_guidance(pair: Pair, t: int) -> tuple[str, float]:
-    return (NEW, SCALE) if t >= pair[1] else ("", 1.0)
+    return NEW, SCALE if t >= pair[1] else 0.0
 
 
 PROBES: dict[str, tuple[dict[Pair, Trajectory], Told]] = {
@@ -64,7 +64,7 @@ def tree_of(
 def alone(backbone: LatteBackbone, told: Told, pair: Pair, start: int, latents: Tensor, steps: int) -> Tensor:
     """One pair's trajectory, one video and one evaluation at a time."""
     negative, x_t = backbone.embed([NEGATIVE]), latents
-    captions = {caption: backbone.embed([caption]) for caption in (OWN, NEW, "")}
+    captions = {caption: backbone.embed([caption]) for caption in (OWN, NEW)}
     for t, t_prev in backbone.schedule.step_pairs(steps):
         if t >= start:
             continue
@@ -187,7 +187,7 @@ def counted(probe: str, steps: int, pairs: list[Pair]) -> Cost:
         for t in range(1000 - 1000 // steps, -1, -1000 // steps):
             if t < trajectories[pair].start:
                 past = (*past, told(pair, t))
-                seen[past] = 1 if told(pair, t)[1] == 1 else 2
+                seen[past] = 2 if told(pair, t)[1] > 1 else 1
     return Cost(len(seen), sum(seen.values()))
 
 
