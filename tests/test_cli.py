@@ -109,7 +109,7 @@ def test_a_sweeps_problems_are_listed_once_each(base, jobs, capsys):
         "rank=0: a whole number from 1 (in job tau=0 rank=0 and 2 more)",
         "seeds=0: a whole number from 1",
         *(
-            f"tau={tau}: a timestep from 0 (all of them) to 1000 (none: the base model)"
+            f"tau={tau}: a timestep from 0 (all of them) to 1000 (none: the base model), or auto"
             f" (in job tau={tau} rank=0 and 1 more)"
             for tau in (1001, 1002)
         ),
