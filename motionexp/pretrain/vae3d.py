@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from torch import Tensor
+from torch import Tensor, nn
 
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.vae import ISOMETRY_WEIGHT, KL_WEIGHT, Autoencoder, isometry, pixels
@@ -104,20 +104,25 @@ def video_latents(vae: AutoencoderKLCogVideoX) -> Callable[[np.ndarray], Tensor]
     return encode
 
 
-def main() -> None:
-    """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4_000)
-    parser.add_argument("--batch", type=int, default=16, help="clips a step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--videos", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    parser.add_argument("--output", type=Path, default=FOLDER / "vae3d")
-    args = parser.parse_args()
-    videos = PretrainingVideos(args.videos, FRAMES)
-    torch.manual_seed(0)
-    vae = build()
-    autoencoder, clips = Autoencoder(vae), Clips(videos, args.batch)
+class Decoder(nn.Module):
+    """Decodes latents of a frozen encoder, as they are."""
+
+    def __init__(self, vae: AutoencoderKLCogVideoX) -> None:
+        super().__init__()
+        self.decoder = vae.decoder
+        self._vae = [vae]  # in a list, so that the encoder is no part of this module
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return clips (B, 3, F, H, W) through the VAE and back."""
+        with torch.no_grad():
+            latents = self._vae[0].encode(values).latent_dist.mode()
+        output: Tensor = self._vae[0].decode(latents).sample
+        return output
+
+
+def train_vae(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespace) -> None:
+    """First stage: encoder and decoder, with the posterior's noise and the pixels' distances."""
+    autoencoder = Autoencoder(vae)
 
     def loss(step: int) -> Tensor:
         values = clips(step)
@@ -128,17 +133,50 @@ def main() -> None:
         return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * kept
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule = Schedule(args.steps, decay=0.5)
-    averaged = train(
-        vae, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds
-    )
-    averaged.copy_to(vae)
+    schedule, folder = Schedule(args.steps, decay=0.5), args.output / "training"
+    train(vae, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(vae)
+
+
+def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespace) -> None:
+    """Second stage: the decoder alone, on the latents that others are trained on meanwhile."""
+    model = Decoder(vae)
+    vae.encoder.to(torch.bfloat16)
+
+    def loss(step: int) -> Tensor:
+        values = clips(args.steps + step)
+        output: Tensor = in_bf16(model, values.to(torch.bfloat16))
+        return (output.float() - values).square().mean()
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule, folder = Schedule(args.decoder_steps, decay=0.5), args.output / "training-decoder"
+    train(model, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(model)
+    vae.encoder.to(torch.float32)
+
+
+def main() -> None:
+    """Train and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--decoder-steps", type=int, default=3_000, help="of the decoder alone, afterwards")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--videos", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, help="stop a stage after this time; the next call goes on")
+    parser.add_argument("--output", type=Path, default=FOLDER / "vae3d")
+    args = parser.parse_args()
+    videos = PretrainingVideos(args.videos, FRAMES)
+    torch.manual_seed(0)
+    vae, clips = build(), Clips(videos, args.batch)
+    train_vae(vae, clips, args)
     held_out = np.stack([videos.video(index) for index in range(len(videos) - 64, len(videos))])
     with torch.no_grad():
         scale = 1 / vae.encode(as_video(held_out[:16])).latent_dist.mode().std().item()
     vae.register_to_config(scaling_factor=scale)
-    print(f"PSNR {psnr(vae, held_out):.2f} dB on 64 held-out videos, scaling factor {scale:.4f}")
     vae.save_pretrained(args.output)
+    if args.decoder_steps:
+        train_decoder(vae, clips, args)
+        vae.save_pretrained(args.output)
+    print(f"PSNR {psnr(vae, held_out):.2f} dB on 64 held-out videos, scaling factor {scale:.4f}")
 
 
 if __name__ == "__main__":
