@@ -17,7 +17,7 @@ PURPOSE = {
     " the bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks, for v.",
     "tiny_unet3d": "A small text-to-video model in TextToVideoSDPipeline's layout (ModelScope's family), for"
     " 8 to 32 frames of 64 x 64 pixels of the bundled world: tiny_latte's VAE, a CLIP text encoder trained"
-    " with the network, and a 3D U-Net of spatial and temporal convolutions and attention, for epsilon.",
+    " with the network, and a 3D U-Net of spatial and temporal convolutions and attention, for v.",
     "tiny_cogvideox": "A small text-to-video model in CogVideoXPipeline's layout, for 17 frames of 64 x 64"
     " pixels of the bundled world: a 3D VAE of its own that makes one latent frame of four, tiny_latte's T5"
     " text encoder, and 6 blocks of one attention over text and video that predict v, down to zero terminal"
