@@ -40,11 +40,5 @@ def decode(vae: AutoencoderKL, latents: Float[Tensor, "b c f y x"]) -> UInt8[Ten
     return torch.cat(frames).movedim(1, -1).unflatten(0, (videos, count))
 
 
-def release_encoder(vae: AutoencoderKL) -> None:
-    """Give the encoder's memory back; `encode` cannot be called any more."""
-    vae.encoder = None
-    vae.quant_conv = None
-
-
 def _at_once(height: int, width: int) -> int:
     return max(1, PIXELS_PER_CALL // (height * width))

@@ -8,35 +8,21 @@ are made at once; that is not followed here.)
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL, LatteTransformer3DModel
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
 
 from motionexp.backbones import image_vae
-from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
-from motionexp.backbones.checkpoint import (
-    check_folder,
-    find_folder,
-    load_part,
-    name_of,
-    read_json,
-    weights_hash,
-)
+from motionexp.backbones.base import Conditioning, ProjectionKind
+from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.backbones.text import caption_problems, load_tokenizer
 from motionexp.config import InputError
-from motionexp.schedule import NoiseSchedule
 
 MAX_CAPTION_TOKENS = 120
-CLASSES = {
-    "_class_name": "LattePipeline",
-    "transformer": "LatteTransformer3DModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "T5EncoderModel",
-}
 ATTENTIONS: dict[ProjectionKind, tuple[str, str]] = {
     "motion": ("temporal_transformer_blocks", "attn1"),
     "spatial": ("transformer_blocks", "attn1"),
@@ -55,100 +41,34 @@ def attention_projections(network: LatteTransformer3DModel, kind: ProjectionKind
     }
 
 
-class LatteBackbone(Backbone):
+class LatteBackbone(PipelineBackbone):
     """Latte: `motion` attention is the temporal blocks' `attn1`, one block after each spatial one.
 
     Videos have the number of frames that the network was trained for, or one. On a single frame the temporal
     blocks are skipped, as in Latte's joint training on images and videos: what is
     learnt in them, an adapter in the motion attention too, changes no single frame.
-
-    `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
     """
 
-    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    pipeline = "LattePipeline"
+    classes: ClassVar = {
+        "transformer": LatteTransformer3DModel,
+        "vae": AutoencoderKL,
+        "text_encoder": T5EncoderModel,
+    }
 
-    def __init__(
-        self,
-        *,
-        network: LatteTransformer3DModel,
-        vae: AutoencoderKL,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: T5EncoderModel,
-        schedule: NoiseSchedule,
-        name: str,
-        fps: float = 8.0,
-        source: str = "",
-        revision: str | None = None,
-        weights_hash: str = "",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.device, self.dtype = torch.device(device), network.dtype
-        self.network = network.to(self.device).requires_grad_(False).eval()
-        self.vae = vae.to(self.device).requires_grad_(False).eval()
-        self.text_encoder: T5EncoderModel | None = text_encoder.to(self.device).requires_grad_(False).eval()
-        self.tokenizer = tokenizer
-        self.schedule = schedule
-        self.name, self.source, self.revision, self.weights_hash = name, source, revision, weights_hash
-        self.fps = fps
-        self._config = network.config
-        self.frames = network.config.video_length
+    def _set_sizes(self) -> None:
+        self.frames = self._config.video_length
+        self.height = self.width = self._config.sample_size * self._vae_factor
         self.max_caption_tokens = MAX_CAPTION_TOKENS
-        self._vae_factor = image_vae.downsampling(vae)
-        self.height = self.width = network.config.sample_size * self._vae_factor
 
     @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        revision: str | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        name: str | None = None,
-        fps: float = 8.0,
-        local_files_only: bool = False,
-    ) -> "LatteBackbone":
-        """Load the folder of a LattePipeline.
-
-        Args:
-            path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
-            revision: the hub repository's commit, branch or tag.
-            device: where to compute.
-            dtype: of the network and the text encoder.
-            name: in rows and paths; the path's last part unless given.
-            fps: frames a second of the videos that it makes.
-            local_files_only: never ask the hub.
-
-        Raises:
-            InputError: no such folder, or a file of it is missing, damaged or of another model.
-        """
-        folder = find_folder(path, revision, local_files_only)
-        check_folder(folder, CLASSES, weighted=("transformer", "vae", "text_encoder"))
-        return cls(
-            network=load_part(LatteTransformer3DModel, folder / "transformer", dtype),
-            vae=load_part(AutoencoderKL, folder / "vae", torch.float32),
-            text_encoder=load_part(T5EncoderModel, folder / "text_encoder", dtype),
-            tokenizer=load_tokenizer(folder),
-            schedule=NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json")),
-            name=name or name_of(path),
-            fps=fps,
-            source=str(path),
-            revision=revision,
-            weights_hash=weights_hash(folder, cls.parts),
-            device=device,
-        )
+    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+        return MAX_CAPTION_TOKENS
 
     @classmethod
-    def caption_problems(
-        cls,
-        path: str | Path,
-        captions: Sequence[str],
-        *,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> list[str]:
-        """See `Backbone.caption_problems`."""
-        return _caption_problems(load_tokenizer(find_folder(path, revision, local_files_only)), captions)
+    def as_tokenized(cls, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+        """See `PipelineBackbone.as_tokenized`; blanks around a caption go too."""
+        return [caption.lower().strip() for caption in captions]
 
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.encode`."""
@@ -159,22 +79,8 @@ class LatteBackbone(Backbone):
         """See `Backbone.decode`."""
         return image_vae.decode(self.vae, latents)
 
-    @torch.no_grad()
-    def embed(self, captions: Sequence[str]) -> Conditioning:
-        """See `Backbone.embed`. All 120 columns are kept; the mask tells the caption's own."""
-        if self.text_encoder is None:
-            raise RuntimeError(
-                "release_text_encoder() was called: embed before it, or load the backbone again"
-            )
-        problems = self.check_captions(captions)
-        if problems:
-            raise InputError("; ".join(problems))
-        tokens = self.tokenizer(
-            [_as_tokenized(caption) for caption in captions],
-            padding="max_length",
-            max_length=MAX_CAPTION_TOKENS,
-            return_tensors="pt",
-        )
+    def _embed(self, tokens: BatchEncoding) -> Conditioning:
+        """All 120 columns are kept; the mask tells the caption's own."""
         embeds = self.text_encoder(
             tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device)
         ).last_hidden_state
@@ -232,15 +138,8 @@ class LatteBackbone(Backbone):
         """See `Backbone.latent_shape`: the trained number of frames or 1, sides in whole patches."""
         if frames not in (1, self.frames):
             raise InputError(f"frames={frames}: {self.name} makes videos of {self.frames} frames, or of 1")
-        multiple = self._vae_factor * self._config.patch_size
-        if height < multiple or width < multiple or height % multiple or width % multiple:
-            raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        return (
-            self._config.in_channels,
-            frames,
-            height // self._vae_factor,
-            width // self._vae_factor,
-        )
+        sides = self._latent_sides(height, width, self._config.patch_size)
+        return self._config.in_channels, frames, *sides
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`: an upper estimate, for captions of the greatest length."""
@@ -253,23 +152,3 @@ class LatteBackbone(Backbone):
         if not plain_attention(self.device, self.dtype, tokens):
             return held
         return held + 4 * frames * (4 * width * (tokens + text) + 2 * heads * tokens * max(tokens, text))
-
-    def check_captions(self, captions: Sequence[str]) -> list[str]:
-        """See `Backbone.check_captions`."""
-        return _caption_problems(self.tokenizer, captions)
-
-    def release_text_encoder(self) -> None:
-        """See `Backbone.release_text_encoder`."""
-        self.text_encoder = None
-
-    def release_vae_encoder(self) -> None:
-        """See `Backbone.release_vae_encoder`."""
-        image_vae.release_encoder(self.vae)
-
-
-def _as_tokenized(caption: str) -> str:
-    return caption.lower().strip()
-
-
-def _caption_problems(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-    return caption_problems(tokenizer, [_as_tokenized(caption) for caption in captions], MAX_CAPTION_TOKENS)

@@ -6,8 +6,8 @@ text encoder's last hidden state, no mask, and an empty caption for the uncondit
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
@@ -18,26 +18,11 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from motionexp.backbones import image_vae
-from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
-from motionexp.backbones.checkpoint import (
-    check_folder,
-    find_folder,
-    load_part,
-    name_of,
-    read_json,
-    weights_hash,
-)
+from motionexp.backbones.base import Conditioning, ProjectionKind
+from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.backbones.text import caption_problems, load_tokenizer
 from motionexp.config import InputError
-from motionexp.schedule import NoiseSchedule
 
-CLASSES = {
-    "_class_name": "TextToVideoSDPipeline",
-    "unet": "UNet3DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-}
 ATTENTIONS: dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]] = {
     "motion": (TransformerTemporalModel, ("attn1", "attn2")),
     "spatial": (Transformer2DModel, ("attn1",)),
@@ -59,7 +44,7 @@ def attention_projections(network: UNet3DConditionModel, kind: ProjectionKind) -
     return {letter: [f"{module}.{layer}" for module in modules] for letter, layer in LAYERS.items()}
 
 
-class UNet3DBackbone(Backbone):
+class UNet3DBackbone(PipelineBackbone):
     """ModelScope's U-Net, for any number of frames. `frames` is how many are made, and may be set.
 
     `motion` attention is all attention of the temporal transformers: both self-attentions (`attn1`, `attn2`)
@@ -73,96 +58,19 @@ class UNet3DBackbone(Backbone):
     the convolutions see zeros before and after. An adapter in the motion attention changes single frames too.
 
     Dropout is off, in tuning too: diffusers gives it to the temporal convolutions, without a setting.
-
-    `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
     """
 
-    component = "unet"
+    pipeline = "TextToVideoSDPipeline"
+    classes: ClassVar = {"unet": UNet3DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-
-    def __init__(
-        self,
-        *,
-        network: UNet3DConditionModel,
-        vae: AutoencoderKL,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: CLIPTextModel,
-        schedule: NoiseSchedule,
-        name: str,
-        fps: float = 8.0,
-        source: str = "",
-        revision: str | None = None,
-        weights_hash: str = "",
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.device, self.dtype = torch.device(device), network.dtype
-        self.network = network.to(self.device).requires_grad_(False).eval()
-        self.vae = vae.to(self.device).requires_grad_(False).eval()
-        self.text_encoder: CLIPTextModel | None = text_encoder.to(self.device).requires_grad_(False).eval()
-        self.tokenizer = tokenizer
-        self.schedule = schedule
-        self.name, self.source, self.revision, self.weights_hash = name, source, revision, weights_hash
-        self.fps = fps
-        self._config = network.config
+    def _set_sizes(self) -> None:
         self.frames = 16
-        self.max_caption_tokens = tokenizer.model_max_length
-        self._vae_factor = image_vae.downsampling(vae)
-        self.height = self.width = network.config.sample_size * self._vae_factor
+        self.height = self.width = self._config.sample_size * self._vae_factor
+        self.max_caption_tokens = self.tokenizer.model_max_length
 
     @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        revision: str | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        name: str | None = None,
-        fps: float = 8.0,
-        local_files_only: bool = False,
-    ) -> "UNet3DBackbone":
-        """Load the folder of a TextToVideoSDPipeline.
-
-        Args:
-            path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
-            revision: the hub repository's commit, branch or tag.
-            device: where to compute.
-            dtype: of the network and the text encoder.
-            name: in rows and paths; the path's last part unless given.
-            fps: frames a second of the videos that it makes.
-            local_files_only: never ask the hub.
-
-        Raises:
-            InputError: no such folder, or a file of it is missing, damaged or of another model.
-        """
-        folder = find_folder(path, revision, local_files_only)
-        check_folder(folder, CLASSES, weighted=("unet", "vae", "text_encoder"))
-        return cls(
-            network=load_part(UNet3DConditionModel, folder / "unet", dtype),
-            vae=load_part(AutoencoderKL, folder / "vae", torch.float32),
-            text_encoder=load_part(CLIPTextModel, folder / "text_encoder", dtype),
-            tokenizer=load_tokenizer(folder),
-            schedule=NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json")),
-            name=name or name_of(path),
-            fps=fps,
-            source=str(path),
-            revision=revision,
-            weights_hash=weights_hash(folder, cls.parts),
-            device=device,
-        )
-
-    @classmethod
-    def caption_problems(
-        cls,
-        path: str | Path,
-        captions: Sequence[str],
-        *,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> list[str]:
-        """See `Backbone.caption_problems`."""
-        return _caption_problems(load_tokenizer(find_folder(path, revision, local_files_only)), captions)
+    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+        return tokenizer.model_max_length
 
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.encode`."""
@@ -173,33 +81,11 @@ class UNet3DBackbone(Backbone):
         """See `Backbone.decode`."""
         return image_vae.decode(self.vae, latents)
 
-    @torch.no_grad()
-    def embed(self, captions: Sequence[str]) -> Conditioning:
-        """See `Backbone.embed`. All columns are heard, the padding's too: there is no mask."""
-        if self.text_encoder is None:
-            raise RuntimeError(
-                "release_text_encoder() was called: embed before it, or load the backbone again"
-            )
-        problems = self.check_captions(captions)
-        if problems:
-            raise InputError("; ".join(problems))
-        tokens = self.tokenizer(
-            list(captions), padding="max_length", max_length=self.max_caption_tokens, return_tensors="pt"
-        )
-        return Conditioning(self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state)
-
-    def guidance_pair(
-        self, conditioning: Conditioning, negative: Conditioning
-    ) -> tuple[Conditioning, Conditioning]:
-        """See `Backbone.guidance_pair`: all captions are of one length, and nothing is laid out anew."""
-        return (negative.repeat(len(conditioning)) if len(negative) == 1 else negative), conditioning
-
     def predict(
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        if conditioning.mask is not None:
-            raise ValueError("this network hears every column of a caption: a mask would do nothing")
+        self._refuse_mask(conditioning)
         with attention_kernels(self.device, self.dtype, self._longest_sequence(*x_t.shape[2:])):
             output = self.network(
                 x_t.to(self.device, self.dtype),
@@ -226,10 +112,7 @@ class UNet3DBackbone(Backbone):
         """See `Backbone.latent_shape`: any number of frames from 1, sides in whole latents."""
         if frames < 1:
             raise InputError(f"frames={frames}: {self.name} makes videos of 1 frame or more")
-        multiple = self._vae_factor
-        if height < multiple or width < multiple or height % multiple or width % multiple:
-            raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        return self._config.in_channels, frames, height // multiple, width // multiple
+        return self._config.in_channels, frames, *self._latent_sides(height, width)
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`: an upper estimate."""
@@ -244,20 +127,3 @@ class UNet3DBackbone(Backbone):
         heads = config.block_out_channels[level] // config.attention_head_dim
         spatial = frames * tokens * heads * max(tokens, self.max_caption_tokens)
         return held + 8 * max(spatial, positions * 8 * frames)
-
-    def check_captions(self, captions: Sequence[str]) -> list[str]:
-        """See `Backbone.check_captions`."""
-        return _caption_problems(self.tokenizer, captions)
-
-    def release_text_encoder(self) -> None:
-        """See `Backbone.release_text_encoder`."""
-        self.text_encoder = None
-
-    def release_vae_encoder(self) -> None:
-        """See `Backbone.release_vae_encoder`."""
-        image_vae.release_encoder(self.vae)
-
-
-def _caption_problems(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-    # The tokenizer writes small letters by itself.
-    return caption_problems(tokenizer, [caption.lower() for caption in captions], tokenizer.model_max_length)
