@@ -4,18 +4,14 @@ One attention over the tokens of the caption and of all latent frames. First sin
 of 17 frames and some frames. The network predicts v under CogVideoX-2b's own schedule, down to pure noise.
 """
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
+from motionexp.pretrain.denoising import parser, train_denoiser, velocity_loss
 from motionexp.pretrain.latents import Latents
-from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.vae3d import FRAMES, video_latents
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -67,7 +63,7 @@ class Denoiser(nn.Module):
         """Return v (B, 16, F, 16, 16) for noisy latents, timesteps (B,) and captions (B, L, D)."""
         output: Tensor = self.network(
             hidden_states=noisy.transpose(1, 2),
-            encoder_hidden_states=embeds,
+            encoder_hidden_states=embeds.to(noisy.dtype),
             timestep=t,
             return_dict=False,
         )[0]
@@ -130,51 +126,19 @@ class Batches:
         return clean, torch.where(empty[:, None, None], self.empty, captions)
 
 
-def loss_of(model: Denoiser, batches: Callable[[int], tuple[Tensor, Tensor]]) -> Callable[[int], Tensor]:
-    """Return the loss of a step: the squared error of v, one t in each of B slices of the schedule."""
-    alphas = CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod
-
-    def loss(step: int) -> Tensor:
-        clean, captions = batches(step)
-        generator = torch.Generator().manual_seed(step)
-        slices = torch.randperm(len(clean), generator=generator) + torch.rand(len(clean), generator=generator)
-        t = (slices * 1000 / len(clean)).long()
-        noise = torch.randn(clean.shape, generator=generator)
-        signal = alphas[t].sqrt()[:, None, None, None, None]
-        sigma = (1 - alphas[t]).sqrt()[:, None, None, None, None]
-        output = in_bf16(model, (signal * clean + sigma * noise).bfloat16(), t, captions.bfloat16())
-        return (output.float() - (signal * noise - sigma * clean)).square().mean()
-
-    return loss
-
-
 def main() -> None:
     """Train and save the network."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image-steps", type=int, default=1_500)
-    parser.add_argument("--steps", type=int, default=7_000, help="of both stages")
-    parser.add_argument(
+    options = parser("cogvideox", __doc__)
+    options.add_argument("--image-steps", type=int, default=900)
+    options.add_argument(
         "--batch", type=int, default=32, help="videos a step; four times as many single frames"
     )
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--videos", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    parser.add_argument("--output", type=Path, default=FOLDER / "cogvideox")
-    args = parser.parse_args()
+    args = options.parse_args()
     torch.manual_seed(0)
     batches = Batches(PretrainingVideos(args.videos, FRAMES), args.image_steps, args.batch)
     model = Denoiser(build(batches.empty.shape[-1]))
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    averaged = train(
-        model,
-        optimisers(model, args.rate),
-        loss_of(model, batches),
-        Schedule(args.steps),
-        args.output / "training",
-        ema=0.999,
-        seconds=args.seconds,
-    )
-    averaged.copy_to(model)
+    loss = velocity_loss(model, batches, CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod)
+    train_denoiser(model, optimisers(model, args.rate), loss, args)
     model.network.save_pretrained(args.output / "transformer")
 
 

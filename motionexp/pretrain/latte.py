@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5Tokenizer
 
+from motionexp.pretrain.denoising import noised
 from motionexp.pretrain.latents import Latents
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.vae import frame_latents
@@ -174,16 +175,10 @@ def main() -> None:
         # frame has to teach once videos are trained on, surfaces above all, is set at low t.
         top = 800 if images and step >= args.image_steps else 1000
         t = ((torch.arange(len(rows)) + torch.rand(len(rows), generator=generator)) * top / len(rows)).long()
-        noise = torch.randn(clean.shape, generator=generator)
-        signal, sigma = (
-            alphas[t].sqrt()[:, None, None, None, None],
-            (1 - alphas[t]).sqrt()[:, None, None, None, None],
-        )
+        noisy, velocity = noised(clean, t, alphas, generator)
         with sdpa_kernel(SDPBackend.MATH):
-            output = in_bf16(
-                model, (signal * clean + sigma * noise).bfloat16(), t, embeds.bfloat16(), lengths
-            )
-        return (output.float() - (signal * noise - sigma * clean)).square().mean()
+            output = in_bf16(model, noisy, t, embeds.bfloat16(), lengths)
+        return (output.float() - velocity).square().mean()
 
     averaged = train(
         model,

@@ -5,10 +5,6 @@ alone, then videos of 8 to 32 frames and some frames. The network predicts v, an
 does: its epsilon kept an error of 4%, behind which motion, a hundredth of the noise, stays hidden.
 """
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
@@ -17,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from motionexp.pretrain import clip_text
+from motionexp.pretrain.denoising import parser, train_denoiser, velocity_loss
 from motionexp.pretrain.latents import Latents
-from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.vae import frame_latents
 from motionexp.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -73,7 +69,8 @@ class Denoiser(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """Return v (B, 4, F, 16, 16) for noisy latents, timesteps (B,) and token ids (B, L)."""
         captions = self.text_encoder(input_ids=ids).last_hidden_state
-        output: Tensor = self.network(noisy, t, captions, return_dict=False)[0]
+        with sdpa_kernel(SDPBackend.MATH):
+            output: Tensor = self.network(noisy, t, captions, return_dict=False)[0]
         return output
 
 
@@ -131,53 +128,21 @@ class Batches:
         return clean, torch.where(empty[:, None], self.empty, ids)
 
 
-def loss_of(model: Denoiser, batches: Callable[[int], tuple[Tensor, Tensor]]) -> Callable[[int], Tensor]:
-    """Return the loss of a step: the squared error of v, one t in each of B slices of the schedule."""
-    alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
-
-    def loss(step: int) -> Tensor:
-        clean, ids = batches(step)
-        generator = torch.Generator().manual_seed(step)
-        slices = torch.randperm(len(clean), generator=generator) + torch.rand(len(clean), generator=generator)
-        t = (slices * 1000 / len(clean)).long()
-        noise = torch.randn(clean.shape, generator=generator)
-        signal = alphas[t].sqrt()[:, None, None, None, None]
-        sigma = (1 - alphas[t]).sqrt()[:, None, None, None, None]
-        with sdpa_kernel(SDPBackend.MATH):
-            output = in_bf16(model, (signal * clean + sigma * noise).bfloat16(), t, ids)
-        return (output.float() - (signal * noise - sigma * clean)).square().mean()
-
-    return loss
-
-
 def main() -> None:
     """Train and save the network and its text encoder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image-steps", type=int, default=2_500)
-    parser.add_argument("--steps", type=int, default=7_000, help="of both stages")
-    parser.add_argument(
+    options = parser("unet3d", __doc__)
+    options.add_argument("--image-steps", type=int, default=2_500)
+    options.add_argument(
         "--frames", type=int, default=96, help="single frames a step; twice as many in videos"
     )
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--videos", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    parser.add_argument("--output", type=Path, default=FOLDER / "unet3d")
-    args = parser.parse_args()
+    args = options.parse_args()
     tokenizer = clip_text.build_tokenizer()
     torch.manual_seed(0)
     text_encoder = clip_text.build(tokenizer)
     model = Denoiser(text_encoder, build(text_encoder.config.hidden_size))
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    averaged = train(
-        model,
-        optimisers(model, args.rate),
-        loss_of(model, Batches(tokenizer, args.videos, args.image_steps, args.frames)),
-        Schedule(args.steps),
-        args.output / "training",
-        ema=0.999,
-        seconds=args.seconds,
-    )
-    averaged.copy_to(model)
+    batches = Batches(tokenizer, args.videos, args.image_steps, args.frames)
+    loss = velocity_loss(model, batches, DDIMScheduler(**SCHEDULER).alphas_cumprod)
+    train_denoiser(model, optimisers(model, args.rate), loss, args)
     model.network.save_pretrained(args.output / "unet")
     model.text_encoder.save_pretrained(args.output / "text_encoder")
     tokenizer.save_pretrained(args.output / "tokenizer")
