@@ -27,7 +27,7 @@ DATA = "videos of the bundled world's pretraining part, and single frames of the
 OF_LATTE = "; in the first 4,400 steps surfaces were finer and fainter"
 SAMPLES = {
     "tiny_latte": "single frames, 192 a step, at first and in three steps of four; else videos, 32 a step",
-    "tiny_unet3d": "single frames, 96 a step, at first and in a step of three; else videos of 8 to 32 frames,"
+    "tiny_unet3d": "single frames, 96 a step, at first and in a step of four; else videos of 8 to 32 frames,"
     " 192 frames a step",
     "tiny_cogvideox": "single frames, 128 a step, at first and in a step of four; else videos, 32 a step",
 }

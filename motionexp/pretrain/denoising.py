@@ -31,6 +31,9 @@ def velocity_loss(
 ) -> Callable[[int], Tensor]:
     """Return the loss of a step: the squared error of v, one t in each of B slices of the schedule.
 
+    Videos are noised more, with a density that rises as t: their motion has to be learnt at large t, while
+    what single frames teach, the looks, is set at small t.
+
     Args:
         model: from noisy latents, timesteps and captions to v.
         batches: clean latents and captions of a step.
@@ -41,7 +44,8 @@ def velocity_loss(
         clean, captions = batches(step)
         generator = torch.Generator().manual_seed(step)
         slices = torch.randperm(len(clean), generator=generator) + torch.rand(len(clean), generator=generator)
-        t = (slices * len(alphas) / len(clean)).long()
+        share = slices / len(clean)
+        t = (len(alphas) * (share.sqrt() if clean.shape[2] > 1 else share)).long()
         noisy, velocity = noised(clean, t, alphas, generator)
         return (in_bf16(model, noisy, t, captions).float() - velocity).square().mean()
 

@@ -115,7 +115,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return latents (B, 4, F, 16, 16) and token ids (B, L) of a step."""
         rng = np.random.default_rng([9, step])
-        if step < self.image_steps or step % 3 == 0:
+        if step < self.image_steps or step % 4 == 0:
             rows = rng.integers(self.sizes[16], size=self.frames)
             chosen = torch.from_numpy(rng.integers(16, size=len(rows)))
             clean = self.latents[16].batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]
