@@ -27,25 +27,26 @@ def noised(clean: Tensor, t: Tensor, alphas: Tensor, generator: torch.Generator)
 
 
 def velocity_loss(
-    model: nn.Module, batches: Callable[[int], tuple[Tensor, Tensor]], alphas: Tensor
+    model: nn.Module,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    alphas: Tensor,
+    video_power: float = 1.0,
 ) -> Callable[[int], Tensor]:
     """Return the loss of a step: the squared error of v, one t in each of B slices of the schedule.
-
-    Videos are noised more, with a density that rises as t: their motion has to be learnt at large t, while
-    what single frames teach, the looks, is set at small t.
 
     Args:
         model: from noisy latents, timesteps and captions to v.
         batches: clean latents and captions of a step.
         alphas: cumulated, of every timestep.
+        video_power: of the share of the schedule at which videos are noised; below 1 they are noised more.
     """
 
     def loss(step: int) -> Tensor:
         clean, captions = batches(step)
         generator = torch.Generator().manual_seed(step)
         slices = torch.randperm(len(clean), generator=generator) + torch.rand(len(clean), generator=generator)
-        share = slices / len(clean)
-        t = (len(alphas) * (share.sqrt() if clean.shape[2] > 1 else share)).long()
+        power = video_power if clean.shape[2] > 1 else 1.0
+        t = (len(alphas) * (slices / len(clean)) ** power).long()
         noisy, velocity = noised(clean, t, alphas, generator)
         return (in_bf16(model, noisy, t, captions).float() - velocity).square().mean()
 

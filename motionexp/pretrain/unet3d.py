@@ -141,7 +141,8 @@ def main() -> None:
     text_encoder = clip_text.build(tokenizer)
     model = Denoiser(text_encoder, build(text_encoder.config.hidden_size))
     batches = Batches(tokenizer, args.videos, args.image_steps, args.frames)
-    loss = velocity_loss(model, batches, DDIMScheduler(**SCHEDULER).alphas_cumprod)
+    # Single frames teach the looks, which are set at small t; a video has to teach motion, at large t.
+    loss = velocity_loss(model, batches, DDIMScheduler(**SCHEDULER).alphas_cumprod, video_power=0.5)
     train_denoiser(model, optimisers(model, args.rate), loss, args)
     model.network.save_pretrained(args.output / "unet")
     model.text_encoder.save_pretrained(args.output / "text_encoder")
