@@ -1,6 +1,6 @@
 """The linear probe: what can be read of a video from x_t alone, and from a backbone's features of it.
 
-"Timestep-Constrained One-Shot Video Motion Customization", section 5.2, takes the latent at t = 600 for a
+"Video Diffusion Models Encode Motion in Early Timesteps", section 5.2, takes the latent at t = 600 for a
 representation of motion without looks. Here each captioned attribute is read at each t by ridge regression,
 and compared with an ideal observer.
 """
