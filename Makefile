@@ -43,7 +43,7 @@ dose-response: .venv/installed ## how every metric answers to a known change of 
 	$(PYTHON) -m motionexp.report.dose_response
 
 inversion: .venv/installed ## how well references come back from DDIM inversion, and what their latents show (minutes)
-	for model in tiny_latte tiny_unet3d tiny_cogvideox; do $(PYTHON) -m motionexp.report.inversion model=$$model; done
+	$(PYTHON) -m motionexp.report.inversion
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \

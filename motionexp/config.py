@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -40,6 +41,11 @@ CHOICES = {
     "logger": ("csv", "tensorboard", "wandb"),
     "probe": (None, "tampering", "partial_guidance"),
 }
+# A probe's grid in timesteps: blocks and their edges, and all 55 pairs of edges (tau_start, tau_end).
+BLOCK = 100
+EDGES = tuple(range(0, 1001, BLOCK))
+Pair = tuple[int, int]
+PAIRS: tuple[Pair, ...] = tuple(combinations(reversed(EDGES), 2))
 
 
 class InputError(ValueError):
@@ -225,7 +231,9 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
     folder = model_folder(cfg.model)
     if folder is not None and not (folder / "model_index.json").is_file():
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
-    if cfg.adapter is not None and not _adapter_file(cfg.adapter).is_file():
+    if cfg.adapter is not None and cfg.probe is not None:
+        yield f"adapter={cfg.adapter}: a probe measures the backbone as it is; leave out adapter= or probe="
+    elif cfg.adapter is not None and not _adapter_file(cfg.adapter).is_file():
         yield f"adapter={cfg.adapter}: no adapter.safetensors there; name a finished cell's adapter/ folder"
     problem = _unwritable(Path(cfg.output))
     if cfg.output.startswith("~"):

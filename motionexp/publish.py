@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config import InputError
-from motionexp.layouts import read_layout, selected_rows
+from motionexp.layouts import Layout, read_layout, selected_rows
 from motionexp.results import (
     EDIT_FIELDS,
     METRIC_FIELDS,
@@ -72,7 +72,8 @@ def read_published(path: Path) -> list[Row]:
     """The rows that `to_published` wrote, their score ids computed again.
 
     Raises:
-        InputError: no such file, or a line that is not what it should be; it names the file and the line.
+        InputError: no such file, no rows in it, or a line that is not what it should be; it names the file
+            and the line.
     """
     if not path.exists():
         raise InputError(f"{path}: no rows are published there; `python -m motionexp.publish` does")
@@ -94,6 +95,8 @@ def read_published(path: Path) -> list[Row]:
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
             ) from error
+    if not rows:
+        raise InputError(f"{path}: it has no rows; publish them again")
     return rows
 
 
@@ -103,6 +106,17 @@ def _row(plain: dict[str, Any], value: Any) -> Row:
     if not row.sample_id:
         return row
     return replace(row, score_id=score_id_of(row.sample_id, row.metric, row.metric_version, row.metric_model))
+
+
+def is_published(path: Path, layout: Layout) -> bool:
+    """Whether the rows of the experiment in `path` are there; says on stderr where they are not.
+
+    For commands over all experiments, which then leave it out; one that is named has to have its rows.
+    """
+    there = (path.resolve().parent.parent / layout.rows).exists()
+    if not there:
+        print(f"{path}: no rows published yet ({layout.rows}); skipped", file=sys.stderr)
+    return there
 
 
 def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:

@@ -1,7 +1,8 @@
 """Tables: a pure function of rows and of the numbers that a paper reports.
 
 `python -m motionexp.tables [experiments/NAME.yaml ...]` (`make tables`) writes every table that the layouts
-name, as Markdown, LaTeX and CSV, from the published rows; it needs neither torch nor a network.
+name, as Markdown, LaTeX and CSV, from the published rows; it needs neither torch nor a network. Without names
+it takes all experiments whose rows are published.
 """
 
 import math
@@ -25,7 +26,7 @@ from motionexp.layouts import (
     matches,
     read_layout,
 )
-from motionexp.publish import read_published
+from motionexp.publish import is_published, read_published
 from motionexp.results import Row, by_subject, check_comparable, paired_difference, write_whole
 from motionexp.table_formats import Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 
@@ -226,11 +227,11 @@ def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Builds the tables of the named layouts, or of all in experiments/; returns the exit code."""
+    """Builds the tables of the named layouts, or of all in experiments/ with rows; returns the exit code."""
     try:
         for path in map(Path, arguments or sorted(map(str, Path("experiments").glob("*.yaml")))):
             root, layout = path.resolve().parent.parent, read_layout(path)
-            if not (layout.rows and layout.tables):
+            if not (layout.rows and layout.tables) or not (arguments or is_published(path, layout)):
                 continue
             for written in write_tables(root, layout, read_published(root / layout.rows)):
                 print(written.relative_to(root))

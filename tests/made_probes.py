@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from motionexp.atlas.readings import EDGES, LOOKS, Probe
-from motionexp.atlas.verdicts import PAIRS
+from motionexp.atlas.readings import LOOKS, Probe
+from motionexp.atlas.tuning import CHANCE, LEAKED, MOTION
+from motionexp.config import EDGES, PAIRS
 from motionexp.results import Row
 
 KINDS = {
@@ -15,6 +16,8 @@ KINDS = {
     "background": ("background",),
     "multiple": LOOKS,
 }
+PEAK = 640.0
+"""Where `sweep_rows` has its best tau."""
 SET_AT = {"motion": 800.0, "shape": 600.0, "background": 550.0, "surface": 450.0, "colour": 400.0}
 
 
@@ -125,3 +128,35 @@ def _edit_rows(
             values[f"old_{name}"] = float(not new) if name in changed else float(not wrong[name])
         for metric, value in values.items():
             yield Row(**of, metric=metric, value=float(value), tau_start=str(start), tau_end=str(end))
+
+
+def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] = EDGES) -> list[Row]:
+    """Motion falls away from the peak on both sides as a parabola; leakage is chance and 0.1 everywhere."""
+    rng = np.random.default_rng(0)
+    values = {
+        MOTION: lambda tau: 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02),
+        LEAKED: lambda tau: 0.35,
+        CHANCE: lambda tau: 0.25,
+    }
+    return [
+        Row(
+            metric=metric,
+            metric_version=1,
+            value=value(tau),
+            score_id=f"{metric}{tau}{reference}{kind}",
+            suite="shapes",
+            reference=f"{reference:02d}",
+            edit_kind=kind,
+            strata={"contrast": "natural"},
+            model="tiny_latte",
+            precision="fp32",
+            weights_hash="tiny_latte",
+            method="base" if tau == 1000 else "lora",
+            tau=float(tau),
+            steps=25,
+        )
+        for metric, value in values.items()
+        for tau in taus
+        for reference in range(references)
+        for kind in ("style", "object")
+    ]

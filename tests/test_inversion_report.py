@@ -10,6 +10,7 @@ from tiny_models import FRAMES, SIZE, save_tiny_pipeline
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
 from motionexp.inversion import invert
+from motionexp.jobs.figures import strip
 from motionexp.report import inversion
 from motionexp.results import Row, read_rows
 from motionexp.sampling import SamplerSettings, sample_latents
@@ -101,7 +102,7 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
     shape = backbone.latent_shape(FRAMES, SIZE, SIZE)
     latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inverted = invert(backbone, latents, empty, None, SamplerSettings(10, guidance_scale=1.0))
-    picture = inversion.strip(backbone, inverted, empty)
+    picture = strip(backbone, inverted, empty, "the empty prompt")
     scale = 192 // SIZE
     top = 0
     for frame in (FRAMES // 4, 3 * FRAMES // 4):
@@ -113,7 +114,7 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
                 x0 = alpha_bar.sqrt() * inverted[t] - (1 - alpha_bar).sqrt() * v
                 video = backbone.decode(x0 if predicted else inverted[t])[0].numpy()
                 row.append(np.kron(video[frame], np.ones((scale, scale, 1), np.uint8)))
-            top = next(
+            tops = (
                 y
                 for y in range(top, len(picture) - 191)
                 if all(
@@ -121,7 +122,9 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
                     for x, wanted in zip(range(8, 2008, 200), row, strict=True)
                 )
             )
-            top += 192
+            found = next(tops, None)
+            assert found is not None, f"frame {frame}, predicted {predicted}: not below y = {top}"
+            top = found + 192
 
 
 def test_psnr_is_the_mean_of_the_frames() -> None:
@@ -142,3 +145,20 @@ def test_references_are_of_the_tuning_split_unless_the_overrides_say_otherwise()
     assert inversion.settings_of(["data.split=benchmark"]).references == 1
     with pytest.raises(InputError, match="no nobody"):
         inversion.run(inversion.settings_of(["references=[nobody]"]))
+
+
+def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny_latte").mkdir()
+    (tmp_path / "tiny_latte" / "model_index.json").touch()
+    (tmp_path / "tiny_unet3d" / "vae").mkdir(parents=True)
+    monkeypatch.setattr(inversion, "BUNDLED", tmp_path)
+    measured: list[str] = []
+    monkeypatch.setattr(inversion, "run", lambda cfg: measured.append(cfg.model.name))
+    monkeypatch.setattr(inversion, "print_rows", lambda rows: None)
+    assert inversion.main([]) == 0
+    assert measured == ["tiny_latte"]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in said] == ["model=tiny_cogvideox", "model=tiny_unet3d"]
+    assert list(inversion.jobs_of(["model=latte"])) == [["model=latte"]]

@@ -4,8 +4,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "motionexp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -79,7 +77,6 @@ def test_only_the_composition_sees_hydra_s_config():
     assert seen == ["motionexp/cli.py", "motionexp/compose.py"]
 
 
-@pytest.mark.skipif(not README.exists(), reason="no README.md yet")
 def test_readmes_tree_names_every_module():
     blocks = re.findall(r"```[a-z]*\n(.*?)```", README.read_text(), re.DOTALL)
     tree = next(block for block in blocks if re.search(r"^motionexp/", block, re.MULTILINE))

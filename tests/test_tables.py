@@ -17,6 +17,11 @@ from motionexp.table_formats import to_csv, to_latex, to_markdown
 from motionexp.tables import build, main, write_tables
 
 ROOT = Path(__file__).parents[1]
+LAID_OUT = {
+    path.stem: layout
+    for path in sorted((ROOT / "experiments").glob("*.yaml"))
+    if (layout := read_layout(path)).rows and layout.tables
+}
 
 LAYOUT = """
 question: Does the window leak less?
@@ -282,11 +287,44 @@ def test_publishing_and_building_say_what_is_missing(root, capsys):
     assert "not published rows" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_published_tables_are_those_of_the_published_rows(path, tmp_path):
-    layout = read_layout(path)
-    if not (layout.rows and layout.tables):
-        pytest.skip("nothing of it is published, or it has tables of its own")
+def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, capsys, monkeypatch):
+    monkeypatch.chdir(root)
+    later = LAYOUT.replace("results/shapes/toy", "results/shapes/later")
+    Path("experiments/later.yaml").write_text(later, encoding="utf-8")
+    skipped = "experiments/{0}.yaml: no rows published yet (results/shapes/{0}.jsonl); skipped\n"
+    assert main([]) == 0
+    assert capsys.readouterr() == ("", skipped.format("later") + skipped.format("toy"))
+    published = Path("results/shapes/toy.jsonl")
+    published.parent.mkdir(parents=True)
+    published.write_text(to_published(toy_rows()))
+    assert main([]) == 0
+    said = capsys.readouterr()
+    assert said.out.split() == [f"results/shapes/toy{suffix}" for suffix in (".md", ".tex", ".csv")]
+    assert said.err == skipped.format("later")
+    assert main(["experiments/later.yaml"]) == 2
+    assert "no rows are published there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (to_published(toy_rows())[:-20], "line 98: not a row"),
+        ("", "it has no rows; publish them again"),
+        (to_published([*toy_rows(), replace(toy_rows()[0], precision="bf16")]), "precision: bf16, fp32"),
+    ],
+    ids=["cut short", "empty", "mixed"],
+)
+def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text, said, capsys, monkeypatch):
+    monkeypatch.chdir(root)
+    published = Path("results/shapes/toy.jsonl")
+    published.parent.mkdir(parents=True)
+    published.write_text(text)
+    assert main([]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", LAID_OUT.values(), ids=LAID_OUT)
+def test_the_published_tables_are_those_of_the_published_rows(layout, tmp_path):
     written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
     for each in written:
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name

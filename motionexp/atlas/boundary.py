@@ -19,7 +19,7 @@ simulated worlds each, with 6, 12, 18 and 24 references, one was found in 1 to 3
 would be exact), and the interval of tau held a planted one in 91 to 95%.
 
 *Cannot tell.* Where changing the whole caption does not change the motion, or the looks, there is nothing to
-take shares of.
+take shares of. And draws from one or two references say little of others, so that no interval would hold.
 """
 
 import math
@@ -28,20 +28,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.atlas.curves import STEP, changes, from_below, shares, tells
+from motionexp.atlas.curves import changes, from_below, shares, tells
 from motionexp.atlas.readings import (
-    EDGES,
     MOTION_TAMPERING,
     TAMPERING,
     Draws,
     Probe,
     draw,
+    interval,
+    log_snr_at,
     new_looks,
     new_motion,
 )
+from motionexp.config import BLOCK, EDGES
 from motionexp.intervals import Interval
 
 FOUND, NONE = "found", "none"
+FEWEST_REFERENCES = 3
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,31 @@ def boundary(looks: Draws, motion: Draws, samples: int, references: int) -> Boun
 
 def cannot_tell(looks: Draws, motion: Draws, references: int) -> str:
     """Why shares of looks or motion, of `changes` each, cannot be taken; empty where they can."""
-    if references < 2:
-        return "cannot tell: one reference"
+    if references < FEWEST_REFERENCES:
+        return f"cannot tell: {references} of the {FEWEST_REFERENCES} references that an interval needs"
     for name, changed in (("motion", motion), ("looks", looks)):
         if not tells(changed):
             return f"cannot tell: no sure change of the {name}"
     return ""
+
+
+def in_words(found: Boundary, log_snr: np.ndarray) -> str:
+    """The boundary in t and in log-SNR with its intervals, or why there is none, in a line.
+
+    Args:
+        found: of one model.
+        log_snr: (1001,) of the model's schedule at t = 0, 1, ... 1000.
+    """
+    gap = found.gap
+    if not found.found:
+        return f"none, gap {_shown(gap, 2)}" if found.verdict == NONE else found.verdict
+    draws = (found.tau, log_snr_at(found.tau, log_snr))
+    t, nats = (interval(each, gap.n, gap.clusters) for each in draws)
+    return f"t = {_shown(t, 0)}, log-SNR {_shown(nats, 1)}, gap {_shown(gap, 2)}"
+
+
+def _shown(of: Interval, digits: int) -> str:
+    return f"{of.mean:.{digits}f} [{of.low:.{digits}f}, {of.high:.{digits}f}]"
 
 
 def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval]:
@@ -154,11 +176,11 @@ def largest_gap(gaps: np.ndarray) -> np.ndarray:
     shift = np.where(
         (first == last) & (bend < 0), (before - after) / (2 * np.where(bend < 0, bend, 1.0)), 0.0
     )
-    return np.where(known, STEP * ((first + last) / 2 + np.clip(shift, -0.5, 0.5)), np.nan)
+    return np.where(known, BLOCK * ((first + last) / 2 + np.clip(shift, -0.5, 0.5)), np.nan)
 
 
 def gap_at(gaps: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Gaps (N, 11) at timesteps (N,) within 0..1000, linear between `EDGES`; (N,)."""
-    left = np.clip(np.nan_to_num(t) // STEP, 0, len(EDGES) - 2).astype(int)
+    left = np.clip(np.nan_to_num(t) // BLOCK, 0, len(EDGES) - 2).astype(int)
     rows = np.arange(len(gaps))
-    return gaps[rows, left] + (t / STEP - left) * (gaps[rows, left + 1] - gaps[rows, left])
+    return gaps[rows, left] + (t / BLOCK - left) * (gaps[rows, left + 1] - gaps[rows, left])

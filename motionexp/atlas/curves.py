@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from motionexp.atlas.readings import (
-    EDGES,
     LOOKS,
     MOTION_TAMPERING,
     TAMPERING,
@@ -22,9 +21,8 @@ from motionexp.atlas.readings import (
     draw,
     means,
 )
-from motionexp.config import InputError
+from motionexp.config import BLOCK, EDGES, InputError
 
-STEP = EDGES[1] - EDGES[0]
 TAMPERINGS = (TAMPERING, MOTION_TAMPERING)
 
 
@@ -135,7 +133,7 @@ def half_point(rising: np.ndarray) -> np.ndarray:
     crossings = []
     for left in (after - 1, before):
         low, high = curve[rows, left], curve[rows, left + 1]
-        crossings.append(STEP * (left + (0.5 - low) / (high - low)))
+        crossings.append(BLOCK * (left + (0.5 - low) / (high - low)))
     return np.where(known, np.mean(crossings, axis=0), np.nan)
 
 

@@ -1,7 +1,7 @@
 """All that is computed of published probes, once, for tables and figures alike."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
 
@@ -10,6 +10,7 @@ import numpy as np
 from motionexp.atlas.boundary import Boundary, boundary_of, cannot_tell, motion_of
 from motionexp.atlas.curves import CONTINUOUS, Onset, changes, onsets, tampering_probes
 from motionexp.atlas.readings import TAMPERING, Draws, Key, Probe, draw, log_snr_at, new_looks, new_motion
+from motionexp.atlas.tuning import Compared, Sweep, compare
 from motionexp.atlas.verdicts import Carried, Fit, carried_over, fit
 
 
@@ -35,11 +36,13 @@ class Findings:
         probes: {method: {(model, contrast): probe}}.
         log_snr: {model: (1001,) log-SNR of its schedule at t = 0, 1, ... 1000}.
         predicted: {(model, contrast, factor): log-SNR}.
+        sweeps: {(model, contrast): tuning with windows that begin at each tau}.
     """
 
     probes: Mapping[str, Mapping[Key, Probe]]
     log_snr: Mapping[str, np.ndarray]
     predicted: Mapping[tuple[str, str, str], float]
+    sweeps: Mapping[Key, Sweep] = field(default_factory=dict)
 
     @cached_property
     def tampering(self) -> dict[Key, dict[str, Probe]]:
@@ -95,3 +98,10 @@ class Findings:
             loss = carried_over(own[target], self.log_snr[target], own[source], self.log_snr[source])
             if loss is not None:
                 yield source, target, loss
+
+    @cached_property
+    def compared(self) -> dict[Key, Compared]:
+        """The best tau of tuning beside the boundary, where a model has both in a contrast."""
+        return {
+            key: compare(self.sweeps[key], own) for key, own in self.boundaries.items() if key in self.sweeps
+        }

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.config import InputError
+from motionexp.config import EDGES, InputError
 from motionexp.intervals import Interval, percentile_interval, resampled_weights
 from motionexp.results import Row
 
-EDGES = tuple(range(0, 1001, 100))
 LOOKS = ("colour", "shape", "surface", "background")
 TAMPERING, MOTION_TAMPERING, PARTIAL_GUIDANCE = "tampering", "motion_tampering", "partial_guidance"
 ENERGIES = "energies"
@@ -25,6 +24,8 @@ Draws = np.ndarray
 """(1 + RESAMPLES, ...)."""
 Key = tuple[str, str]
 """(model, contrast); suites without contrasts have an empty one."""
+Subject = tuple[str, str, int | None, str]
+"""A row's `subject` and its edit's caption: a user's own edits are all of one kind."""
 
 _PLACES = {
     **{(str(a), str(b)): (i, j) for i, a in enumerate(EDGES) for j, b in enumerate(EDGES) if j < i},
@@ -80,14 +81,14 @@ def read_probes(rows: Iterable[Row]) -> dict[str, dict[Key, Probe]]:
 
 
 def _probe(rows: Sequence[Row]) -> Probe:
-    subjects = sorted({row.subject for row in rows}, key=str)
+    subjects = sorted({_subject(row) for row in rows}, key=str)
     index = {subject: number for number, subject in enumerate(subjects)}
     cells: dict[str, np.ndarray] = defaultdict(lambda: np.full((len(subjects), 12, 12), np.nan))
     seen: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(subjects), 12, 12), bool))
     for row in rows:
         if (pair := _PLACES.get((row.tau_start, row.tau_end))) is None:
             raise InputError(f"{_words(row)}: not on the grid of {EDGES[0]}, {EDGES[1]}, ... {EDGES[-1]}")
-        place = index[row.subject], *pair
+        place = index[_subject(row)], *pair
         if seen[row.metric][place]:
             raise InputError(f"two values of {_words(row)}: they differ in a setting; publish rows of one")
         seen[row.metric][place] = True
@@ -105,6 +106,10 @@ def _probe(rows: Sequence[Row]) -> Probe:
     return Probe(references, values, counts)
 
 
+def _subject(row: Row) -> Subject:
+    return *row.subject, row.edit_caption
+
+
 def _words(row: Row) -> str:
     return (
         f"{row.metric}, {row.method} on {row.model}, {row.reference}, edit {row.edit_kind!r}, from t ="
@@ -112,15 +117,13 @@ def _words(row: Row) -> str:
     )
 
 
-def _check_complete(
-    row: Row, subjects: Sequence[tuple[str, str, int | None]], seen: Mapping[str, np.ndarray]
-) -> None:
+def _check_complete(row: Row, subjects: Sequence[Subject], seen: Mapping[str, np.ndarray]) -> None:
     pairs = np.tri(len(EDGES), k=-1, dtype=bool)
     for metric, each in seen.items():
         has_pairs = (each[:, :11, :11] | ~pairs).all((1, 2))
         complete = has_pairs & (each[:, 0, 0] | each[:, 11, 11])
         if not complete.all():
-            reference, kind, _ = subjects[int(complete.argmin())]
+            reference, kind, *_ = subjects[int(complete.argmin())]
             raise InputError(
                 f"{row.method} on {row.model}, {reference}, edit {kind!r}: some of the {pairs.sum()} pairs of"
                 f" timesteps have no {metric}, or no control; run the probe to its end and publish it"

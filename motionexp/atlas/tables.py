@@ -26,7 +26,7 @@ def tables(findings: Findings) -> dict[str, list[Table]]:
     """{file name: its tables}; a table with nothing in it is left out."""
     made = {
         "atlas": [onset_table(findings), order_table(findings), fit_table(findings)],
-        "boundary": [boundary_table(findings), carried_table(findings)],
+        "boundary": [boundary_table(findings), tuning_table(findings), carried_table(findings)],
         "pairs": [pair_table(findings)],
     }
     kept = {
@@ -161,6 +161,35 @@ def boundary_table(findings: Findings) -> Table:
     title, labels = "The boundary between motion and looks", ["model", "contrast", "verdict"]
     columns = ["boundary, t", f"boundary, {LOG_SNR}", "gap"]
     return Table(title, labels, columns, _kept([Block("looks against motion", lines)]), notes, UNIT)
+
+
+def tuning_table(findings: Findings) -> Table:
+    """Does tuning do best where the probe found the boundary?"""
+    lines = []
+    for key, each in findings.compared.items():
+        values = (
+            ("best", each.best, 0),
+            ("boundary", each.boundary, 0),
+            ("difference", each.difference, 0),
+            ("lost", each.lost, 2),
+        )
+        cells = [
+            Cell(name, interval(draws, each.samples, each.references), digits)
+            for name, draws, digits in values
+        ]
+        lines.append(_line([*key], cells, each.samples, each.references))
+    notes = [
+        "Best: the τ of the sweep over windows [τ, 1000] on the tuning split at which motion less leakage is"
+        " largest: similarity of velocities less that of the ground's nuisances above chance, both"
+        " correlations. Lost: the score there less the score at the boundary, which other references of the"
+        " benchmark gave without any tuning.",
+    ]
+    title, columns = (
+        "Tuning at the boundary",
+        ["best τ", "boundary, t", "boundary less best τ", "lost at the boundary"],
+    )
+    block = Block("boundary against sweep", lines)
+    return Table(title, ["model", "contrast"], columns, _kept([block]), notes, UNIT)
 
 
 def carried_table(findings: Findings) -> Table:

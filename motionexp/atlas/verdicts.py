@@ -7,12 +7,10 @@ import numpy as np
 
 from motionexp.atlas.boundary import Boundary, gap_at, largest
 from motionexp.atlas.curves import Onset, shares
-from motionexp.atlas.readings import EDGES, Draws, interval, log_snr_at, timestep_at
+from motionexp.atlas.readings import Draws, interval, log_snr_at, timestep_at
+from motionexp.config import EDGES, PAIRS, Pair
 from motionexp.intervals import Interval
 
-Pair = tuple[int, int]
-PAIRS: tuple[Pair, ...] = tuple((start, end) for start in EDGES for end in EDGES if end < start)
-"""All 55 of (tau_start, tau_end)."""
 ENOUGH: Pair = (600, 400)
 WHOLE: Pair = (600, 0)
 """What the first paper's section 3.1.2 says to be enough, and the same without an end."""

@@ -1,6 +1,8 @@
 """What a job would do, without doing it: cells, trainable parameters, steps, time, disk and paths."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +14,9 @@ from rich.table import Table
 
 from motionexp.backbones.base import Backbone
 from motionexp.config import JobConfig
+from motionexp.jobs.probing import cost_in_words, units_of
 from motionexp.jobs.running import Job, duration
+from motionexp.probes.tree import cost
 from motionexp.schedule import Window
 
 # A training step goes forward once and back through what lies above the first adapter, about twice as dear.
@@ -21,39 +25,81 @@ BYTES_A_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # exact frames, compressed, and beside them mp4 and contact sheet
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What is left to do for one cell: a line of the plan, and what it takes."""
+
+    shown: tuple[str, ...]
+    folder: Path
+    seconds: float
+    disk: int
+
+
 def plan(cfg: JobConfig) -> None:
-    """Print what `run` would do; writes nothing.
+    """Print what `run`, or `probe`, would do; writes nothing.
 
     The time is that of one forward pass, measured now, times their number.
 
     Raises:
         InputError: as `run` does before its first cell.
     """
-    console = Console()
-    job = Job(cfg, console)
-    trained = trainable_parameters(job)
+    job = Job(cfg, Console())
     forward = forward_seconds(job.backbone)
-    console.print(f"{cfg.model.name}, τ = {job.tau:g}, {job.precision} on {job.device}", markup=False)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for heading in ("reference", "cell", "state", "training steps", "samples", "time", "disk"):
-        table.add_column(heading, overflow="fold")
-    total_time, total_disk = 0.0, 0
+    (_plan_probe if cfg.probe else _plan_tuning)(job, forward)
+
+
+def _plan_tuning(job: Job, forward: float) -> None:
+    cfg, trained = job.cfg, trainable_parameters(job)
+    lines = []
     for reference in job.references:
-        cell, missing = job.cell(reference), job.missing(reference)
+        cell, missing = job.cell(reference), len(job.missing(reference))
         steps = cfg.train_steps if job.trains and not cell.has_adapter else 0
-        seconds = forward * _forwards(cfg, steps, len(missing))
-        disk = _disk(cfg, trained if steps else 0, len(missing))
-        total_time, total_disk = total_time + seconds, total_disk + disk
-        state = cell.status()["state"]
-        shown = (str(steps), str(len(missing)), duration(seconds), _size(disk))
-        table.add_row(reference.name, cell.folder.name, state, *shown)
-    console.print(table)
+        shown = (reference.name, cell.folder.name, cell.status()["state"], str(steps), str(missing))
+        seconds, disk = forward * _forwards(cfg, steps, missing), _disk(cfg, trained if steps else 0, missing)
+        lines.append(Planned(shown, cell.folder, seconds, disk))
     adapter = f"{trained:,} trainable parameters ({cfg.method['_target_'].rpartition('.')[-1]})"
-    console.print(adapter if job.trains else "nothing is trained")
-    console.print(f"about {duration(total_time)} and {_size(total_disk)}, scores not counted")
-    console.print(f"the adapter is on in {_adapter_steps(job)} of {cfg.steps} sampling steps")
-    for reference in job.references:
-        console.print(f"output: {job.cell(reference).folder}", soft_wrap=True, highlight=False, markup=False)
+    notes = [
+        adapter if job.trains else "nothing is trained",
+        f"the adapter is on in {_adapter_steps(job)} of {cfg.steps} sampling steps",
+    ]
+    headings = ("reference", "cell", "state", "training steps", "samples")
+    _print(job, f"τ = {job.tau:g}", headings, lines, notes)
+
+
+def _plan_probe(job: Job, forward: float) -> None:
+    cfg, lines = job.cfg, []
+    inverting = cfg.probe_steps * (2 if cfg.inversion_guidance_scale > 1 else 1)
+    units = units_of(job)
+    for unit in units:
+        each, videos = cost(unit.trajectories.values(), cfg.probe_steps), len(unit.trajectories)
+        left = 0 if unit.finished else 1
+        state = f"{videos - len(unit.missing)} of {videos}"
+        costs = (f"{left * each.steps:,}", f"{left * each.evaluations:,}")
+        shown = (unit.reference.name, unit.edit.kind, unit.cell.folder.name, state, *costs)
+        seconds = left * forward * (inverting + each.evaluations)
+        lines.append(Planned(shown, unit.cell.folder, seconds, _disk(cfg, 0, left * videos)))
+    notes = [
+        cost_in_words(units[0].trajectories, cfg.probe_steps),
+        f"each is inverted first: {cfg.probe_steps} steps ({inverting} network evaluations)",
+    ]
+    headings = ("reference", "edit", "cell", "videos", "steps", "evaluations")
+    _print(job, f"probe={cfg.probe}", headings, lines, notes)
+
+
+def _print(job: Job, what: str, headings: Sequence[str], lines: Sequence[Planned], notes: list[str]) -> None:
+    about = f"{job.cfg.model.name}, {what}, {job.precision} on {job.device}"
+    job.console.print(about, markup=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for heading in (*headings, "time", "disk"):
+        table.add_column(heading, overflow="fold")
+    for line in lines:
+        table.add_row(*line.shown, duration(line.seconds), _size(line.disk))
+    job.console.print(table)
+    seconds, disk = sum(line.seconds for line in lines), sum(line.disk for line in lines)
+    for note in (*notes, f"about {duration(seconds)} and {_size(disk)}, scores not counted"):
+        job.console.print(note, soft_wrap=True, highlight=False)
+    for line in lines:
+        job.console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 def trainable_parameters(job: Job) -> int:

@@ -15,29 +15,31 @@ from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Conditioning
-from motionexp.config import JobConfig, pair_id, probe_id
+from motionexp.config import EDGES, JobConfig, Pair, pair_id, probe_id
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import Sample, Scorer, peak_memory
 from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.energies import energy_rows
+from motionexp.jobs.figures import show_figures, strip
 from motionexp.jobs.running import Job, clear_disk_errors, duration
-from motionexp.probes.interventions import CONTROL, EDGES, Pair, partial_guidance, tampering
+from motionexp.jobs.scoring import rows_of
+from motionexp.jobs.showing import SHOWN, print_paths
+from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree
 from motionexp.results import Row, score_id_of
 from motionexp.sampling import SamplerSettings
-from motionexp.videos import side_by_side, write_mp4
+from motionexp.videos import side_by_side, write_mp4, write_png
 
-METRICS = ("text_alignment", "flow_similarity", "trajectory", "attribute_readings")
 KEPT = {"text_alignment", "flow_similarity", "velocity_similarity"}
-"""Values that are kept of the first three, which have more; of the readings all."""
+"""Values that are kept of metrics that have more; of the attributes' readings all are."""
 REFERENCE = "reference"
-MOST_PATHS = 8
+ALL_PAIRS = "pairs.mp4"
 
 
 def probe(cfg: JobConfig) -> list[Row]:
-    """Run a probe on each of the job's references and edits; what is there already is kept.
+    """Run a probe on each of the job's references and edits, and draw its figures; what is there is kept.
 
     Args:
         cfg: checked settings with `probe`.
@@ -52,10 +54,9 @@ def probe(cfg: JobConfig) -> list[Row]:
     rows: list[Row] = []
     with clear_disk_errors(cfg):
         job = Job(cfg, console)
-        units = [Unit(job, reference, edit) for reference in job.references for edit in reference.edits]
+        units = units_of(job)
         console.print(cost_in_words(units[0].trajectories, cfg.probe_steps), highlight=False, soft_wrap=True)
-        if job.references[0].suite == "shapes":
-            energy_rows(job)
+        energies = energy_rows(job) if job.references[0].suite == "shapes" else []
         missing = [unit for unit in units if not unit.finished]
         captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
         job.cache.fill([unit.reference for unit in missing], [*captions, cfg.negative_prompt])
@@ -67,10 +68,16 @@ def probe(cfg: JobConfig) -> list[Row]:
             unit.generate()
         for unit in tqdm(units, desc="score", unit="probe", leave=False):
             rows += unit.score()
-    console.print(summary(rows))
-    for unit in units[:MOST_PATHS]:
-        console.print(f"rows and videos: {unit.cell.folder}", markup=False, highlight=False, soft_wrap=True)
+        console.print(summary(rows))
+        for method in dict.fromkeys(unit.method for unit in units):
+            show_figures(job, method, [*(row for row in rows if row.method == method), *energies])
+    print_paths(console, "all pairs side by side", [unit.cell.folder / ALL_PAIRS for unit in units])
     return rows
+
+
+def units_of(job: Job) -> list["Unit"]:
+    """One for each of the job's references and edits."""
+    return [Unit(job, reference, edit) for reference in job.references for edit in reference.edits]
 
 
 def cost_in_words(trajectories: Mapping[Pair, Trajectory], steps: int) -> str:
@@ -117,40 +124,50 @@ class Unit:
         return pair_id(self.id, f"{pair[0]} {pair[1]}")
 
     @property
+    def missing(self) -> list[Pair]:
+        """The pairs whose videos are not there yet."""
+        return [
+            pair for pair in self.trajectories if not self.cell.has_sample(self.edit, 0, self.sample_id(pair))
+        ]
+
+    @property
     def finished(self) -> bool:
         """Whether every pair's video is there."""
-        return all(self.cell.has_sample(self.edit, 0, self.sample_id(pair)) for pair in self.trajectories)
+        return not self.missing
 
     def generate(self) -> None:
-        """Invert, run the tree, decode, and keep every pair's video and one that shows them all."""
+        """Invert, run the tree, decode; keep every pair's video, one that shows them all, and the strip."""
         about = {"reference": self.reference.name, "probe": self.method, "edit": self.edit.caption}
         waiting = f"another process works on {self.cell.folder}: waiting for it"
         with self.cell.running(about, lambda: self.job.console.print(waiting, markup=False)):
             self.cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.job.cfg)))
             start = perf_counter()
             backbone = self.job.backbone
-            latents = self._run()
+            inverted = self._invert()
+            latents = self._run(inverted)
             frames = [backbone.decode(each[None])[0].numpy() for each in latents]
             seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)
             videos = dict(zip(self.trajectories, frames, strict=True))
-            write_mp4(self.cell.folder / "pairs.mp4", self._grid(videos), backbone.fps)
+            write_mp4(self.cell.folder / ALL_PAIRS, self._grid(videos), backbone.fps)
+            write_png(self.cell.folder / "inverted.png", self._strip(inverted))
             for pair, video in videos.items():
                 sample = Sample(self.edit, 0, video, 0, seconds, memory)
                 self.cell.keep_sample(sample, self.sample_id(pair), backbone.fps)
 
-    def _run(self) -> list[torch.Tensor]:
+    def _invert(self) -> dict[int, torch.Tensor]:
         job, cfg = self.job, self.job.cfg
-        settings = SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale)
-        negative = job.cache.conditioning(cfg.negative_prompt)
         with tqdm(total=0, desc="invert", unit="step", leave=False) as bar:
-            inverted = invert(
+            return invert(
                 job.backbone,
                 job.cache.latents(self.reference),
                 self._inverted_with(),
-                negative,
-                settings,
+                job.cache.conditioning(cfg.negative_prompt),
+                SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
                 progress=_moving(bar),
             )
+
+    def _run(self, inverted: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+        job, cfg = self.job, self.job.cfg
         starts = {edge: inverted[max(t for t in inverted if t < edge)] for edge in EDGES if edge > 0}
         with tqdm(total=0, desc="probe", unit="step", leave=False) as bar:
             latents = run_tree(
@@ -159,7 +176,7 @@ class Unit:
                 starts,
                 cfg.probe_steps,
                 embed=job.cache.conditioning,
-                negative=negative,
+                negative=job.cache.conditioning(cfg.negative_prompt),
                 memory=inputs.sampling_memory(cfg, job.device),
                 progress=_moving(bar),
             )
@@ -178,13 +195,23 @@ class Unit:
         negative = cache.conditioning(self.job.cfg.negative_prompt)
         return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
 
+    def _strip(self, inverted: Mapping[int, torch.Tensor]) -> np.ndarray:
+        tampered = self.job.cfg.probe == "tampering"
+        caption = self.reference.caption if tampered else self.job.cfg.negative_prompt
+        prompt = f'"{caption}"' if caption else "the empty prompt"
+        return strip(self.job.backbone, inverted, self._inverted_with(), prompt)
+
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
-        """Every pair's video: a row for each start, a column for each end; else the reference."""
-        ends = [edge for edge in EDGES if edge < EDGES[-1]]
+        """The reference and the control; below every pair's video, a row for each start."""
+        ends, nothing = EDGES[:-1], np.full_like(self._reference_frames, 255)
+        own = [self._reference_frames, *(videos[pair] for pair in videos if pair == CONTROL)]
+        label = "the reference, and beside it the control, with nothing changed"
         rows = [
-            (f"from t = {start}", [videos.get((start, end), self._reference_frames) for end in ends])
-            for start in reversed(EDGES)
-            if start > 0
+            (label if CONTROL in videos else "the reference", own + [nothing] * (len(ends) - len(own))),
+            *(
+                (f"from t = {start}", [videos.get((start, end), nothing) for end in ends])
+                for start in reversed(EDGES[1:])
+            ),
         ]
         return side_by_side(rows, [f"until {end}" for end in ends])
 
@@ -202,7 +229,12 @@ class Unit:
                 own = start == REFERENCE
                 frames = self._reference_frames if own else self.cell.read_sample(self.edit, 0, sample)[0]
                 fields = {**self._common, "sample_id": sample, "tau_start": start, "tau_end": end}
-                new = self._measure(frames, fields, ids)
+                scores = self.scorer.score(frames, self.reference, self.edit)
+                new = [
+                    row
+                    for name, values in scores.items()
+                    for row in rows_of(self.scorer, name, {k: values[k] for k in values if k in ids}, fields)
+                ]
                 self.cell.add_rows(new)
                 known |= {row.score_id: row for row in new}
             rows += [known[each] for each in ids.values()]
@@ -230,26 +262,6 @@ class Unit:
             if value in KEPT or name == "attribute_readings"
         }
 
-    def _measure(self, frames: np.ndarray, fields: Mapping[str, Any], ids: Mapping[str, str]) -> list[Row]:
-        rows = []
-        for name, values in self.scorer.score(frames, self.reference, self.edit).items():
-            metric = self.scorer.metrics[name]
-            rows += [
-                Row(
-                    metric=value,
-                    metric_version=metric.version,
-                    metric_model=self.scorer.model_of(name),
-                    higher_is_better=metric.values[value],
-                    value=measured.value,
-                    reason=measured.reason,
-                    score_id=ids[value],
-                    **fields,
-                )
-                for value, measured in values.items()
-                if value in ids
-            ]
-        return rows
-
     @cached_property
     def _common(self) -> dict[str, Any]:
         """The fields that all rows of the unit share."""
@@ -275,7 +287,8 @@ def summary(rows: Sequence[Row]) -> Table:
     names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
     table.add_column("from t")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right", max_width=10)
+        heading = SHOWN[name][0] if name in SHOWN else name.replace("_", " ")
+        table.add_column(heading, justify="right")
     for start in (*(f"{edge}" for edge in reversed(EDGES)), "none", REFERENCE):
         own = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]
         if own:
@@ -285,4 +298,4 @@ def summary(rows: Sequence[Row]) -> Table:
 
 def _mean(rows: Sequence[Row], metric: str) -> str:
     values = [row.value for row in rows if row.metric == metric and not math.isnan(row.value)]
-    return f"{np.mean(values) + 0.0:.2f}" if values else "–"
+    return f"{np.mean(values):z.2f}" if values else "–"

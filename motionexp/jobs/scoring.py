@@ -92,12 +92,20 @@ def _measure(
         if measured.series is not None
     }
     cell.keep_series(wanted.edit, wanted.index, wanted.sample_id, series)
-    return [row for name, values in scores.items() for row in _rows(scorer, name, values, fields)]
+    return [row for name, values in scores.items() for row in rows_of(scorer, name, values, fields)]
 
 
-def _rows(
+def rows_of(
     scorer: Scorer, name: str, values: Mapping[str, Measurement], fields: Mapping[str, Any]
 ) -> list[Row]:
+    """The rows of one metric's values on one sample.
+
+    Args:
+        scorer: measured them.
+        name: of the metric.
+        values: {name of a value: measurement}.
+        fields: all else that the rows say, the sample's id included.
+    """
     metric, model = scorer.metrics[name], scorer.model_of(name)
     return [
         Row(

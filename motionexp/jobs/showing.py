@@ -49,11 +49,16 @@ def print_summary(
         samples = {(row.reference, row.edit_caption, row.seed) for row in own}
         table.add_row(escape(label), *(_mean(own, name) for name in metrics), str(len(samples)))
     console.print(table)
-    for label, paths in (("rows and media", folders), ("side by side", grids)):
-        for path in paths[:MOST_PATHS]:
-            console.print(f"{label}: {path}", markup=False, highlight=False, soft_wrap=True)
-        if len(paths) > MOST_PATHS:
-            console.print(f"{label}: and {len(paths) - MOST_PATHS} more beside it")
+    print_paths(console, "rows and media", folders)
+    print_paths(console, "side by side", grids)
+
+
+def print_paths(console: Console, label: str, paths: Sequence[Path]) -> None:
+    """Print a line for each of the first few paths, and how many more there are."""
+    for path in paths[:MOST_PATHS]:
+        console.print(f"{label}: {path}", markup=False, highlight=False, soft_wrap=True)
+    if len(paths) > MOST_PATHS:
+        console.print(f"{label}: and {len(paths) - MOST_PATHS} more beside it")
 
 
 def _title(rows: Sequence[Row]) -> str:

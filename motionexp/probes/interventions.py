@@ -3,16 +3,8 @@
 A pair (tau_start, tau_end) of edges of the grid is the range tau_end <= t < tau_start.
 """
 
-from itertools import combinations
-
-from motionexp.config import InputError
-from motionexp.probes.tree import BLOCK, EDGES, Condition, Trajectory
-
-Pair = tuple[int, int]
-"""(tau_start, tau_end), timesteps."""
-
-PAIRS: tuple[Pair, ...] = tuple(combinations(reversed(EDGES), 2))
-"""All 55 pairs of the grid."""
+from motionexp.config import BLOCK, EDGES, PAIRS, InputError, Pair
+from motionexp.probes.tree import Condition, Trajectory
 
 CONTROL: Pair = (0, 0)
 """The key of the trajectory on which nothing is changed: a range without a timestep."""

@@ -16,11 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import InputError
-from motionexp.schedule import TIMESTEPS, NoiseSchedule, ddim_step
+from motionexp.config import BLOCK, EDGES, InputError
+from motionexp.schedule import NoiseSchedule, ddim_step
 
-BLOCK = 100
-EDGES = tuple(range(0, TIMESTEPS + 1, BLOCK))
 BLOCKS = len(EDGES) - 1
 # Beyond so many a CPU gets no faster: what lies between two layers no longer fits its caches.
 MOST_ROWS_ON_CPU = 16

@@ -16,11 +16,11 @@ from rich.console import Console
 
 from motionexp.backbones.base import Backbone
 from motionexp.compose import load
-from motionexp.config import InputError, JobConfig
+from motionexp.config import EDGES, InputError, JobConfig, Pair
 from motionexp.jobs import inputs
 from motionexp.jobs.running import Job
-from motionexp.probes.interventions import CONTROL, Pair, partial_guidance, tampering
-from motionexp.probes.tree import EDGES, Trajectory, cost, cost_one_by_one, run_tree
+from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
+from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree
 from motionexp.report.bench import Times, as_row, keep
 from motionexp.results import ROWS_NAME, Row
 from motionexp.sampling import initial_noise

@@ -2,37 +2,40 @@
 
 Measures how well sampling gives a reference back from its inverted latents, and draws what those latents show
 along the way (Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps"). All without guidance.
+Takes the model that the overrides choose, or every bundled one in turn.
 Writes rows and pictures to `outputs/inversion/`; a reference whose rows are there is not run again.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.compose import load
-from motionexp.config import InputError, JobConfig
+from motionexp.backbones.checkpoint import BUNDLED_PREFIX
+from motionexp.compose import CONF, load, options
+from motionexp.config import BUNDLED, InputError, JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.inversion import invert
 from motionexp.jobs import inputs, provenance
+from motionexp.jobs.figures import strip
 from motionexp.jobs.running import Job
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.videos import side_by_side, write_png
+from motionexp.videos import write_png
 
 STEPS = (50, 200)
 METRIC_VERSION = 1
 METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
-STRIP_TIMESTEPS = range(0, 1000, 100)
 
 Progress = Callable[[int, int], None]
 
@@ -44,39 +47,6 @@ def psnr(video: np.ndarray, wanted: np.ndarray) -> float:
     """
     error = np.square(video.astype(float) - wanted).mean((1, 2, 3))
     return float((10 * np.log10(255**2 / np.maximum(error, 1 / 12))).mean())
-
-
-def strip(backbone: Backbone, inverted: Mapping[int, Tensor], empty: Conditioning) -> np.ndarray:
-    """Inverted latents and the model's x_0 at them, decoded, at t = 0, 100, ..., 900 from left to right.
-
-    Args:
-        backbone: decodes and predicts.
-        inverted: one video's latents by timestep, inverted with the empty prompt; those nearest to the
-            wanted timesteps are shown.
-        empty: that prompt, for the prediction.
-
-    Returns:
-        (H, W, 3) uint8: two rows for each of two frames, a quarter from the start and from the end.
-    """
-    schedule, labels = backbone.schedule, []
-    latents: list[np.ndarray] = []
-    predictions: list[np.ndarray] = []
-    for wanted in STRIP_TIMESTEPS:
-        t = min(inverted, key=lambda each: abs(each - wanted))
-        x0 = schedule.to_x0(inverted[t], backbone.predict(inverted[t], t, empty), t)
-        labels.append(f"t = {t}, log-SNR {schedule.log_snr(t):.1f}")
-        latents.append(backbone.decode(inverted[t])[0].numpy())
-        predictions.append(backbone.decode(x0)[0].numpy())
-    count = len(latents[0])
-    rows = [
-        (f"frame {index + 1} of {count}: {what}", [video[index : index + 1] for video in videos])
-        for index in (count // 4, 3 * count // 4)
-        for what, videos in (
-            ("latents x_t, inverted with the empty prompt, decoded", latents),
-            ("x_0 that the model predicts from x_t, decoded", predictions),
-        )
-    ]
-    return side_by_side(rows, labels)[0]
 
 
 def reconstruct(
@@ -117,7 +87,7 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
             # The most steps come nearest to every t that is drawn; an empty prompt tells nothing of looks.
             if (prompt, steps) == ("empty", STEPS[-1]):
                 path = folder(job) / backbone.name / f"{reference.name}-strip.png"
-                write_png(path, strip(backbone, inverted, empty))
+                write_png(path, strip(backbone, inverted, empty, "the empty prompt"))
     return rows
 
 
@@ -206,16 +176,35 @@ def settings_of(arguments: Sequence[str]) -> JobConfig:
     return load([*overrides, *arguments])
 
 
+def jobs_of(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of each job: one where they choose a model, else one for each bundled model.
+
+    A bundled model whose weights are not there is said on stderr and left out.
+    """
+    if any(each.startswith(("model=", "model.")) for each in arguments):
+        yield list(arguments)
+        return
+    for name in options("model"):
+        path = str(OmegaConf.select(OmegaConf.load(CONF / "model" / f"{name}.yaml"), "path"))
+        if not path.startswith(BUNDLED_PREFIX):
+            continue
+        folder = BUNDLED / path.removeprefix(BUNDLED_PREFIX)
+        if (folder / "model_index.json").is_file():
+            yield [f"model={name}", *arguments]
+        else:
+            print(f"model={name}: no weights in {folder} yet (make pretrain); skipped", file=sys.stderr)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Measure the model of the overrides (default: the bundled one); returns the exit code."""
+    """Measure the model of the overrides, or every bundled one; returns the exit code."""
     try:
-        cfg = settings_of(arguments)
-        rows = run(cfg)
+        for overrides in jobs_of(arguments):
+            cfg = settings_of(overrides)
+            print_rows(run(cfg))
+            print(f"rows, and strips of pictures: {Path(cfg.output) / 'inversion'}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_rows(rows)
-    print(f"rows, and strips of pictures: {Path(cfg.output) / 'inversion'}")
     return 0
 
 

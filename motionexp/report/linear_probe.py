@@ -22,6 +22,18 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.atlas.drawing import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    SETTINGS,
+    VERMILION,
+    log_snr_axis,
+    new_figure,
+    save,
+    timestep_axis,
+)
 from motionexp.compose import load
 from motionexp.config import InputError, JobConfig
 from motionexp.data.base import Reference
@@ -36,18 +48,6 @@ from motionexp.jobs.running import Job
 from motionexp.probes import linear
 from motionexp.probes.features import motion_blocks
 from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN, Probe
-from motionexp.report.drawing import (
-    BLACK,
-    BLUE,
-    GREY,
-    ORANGE,
-    SETTINGS,
-    VERMILION,
-    log_snr_axis,
-    new_figure,
-    save,
-    timestep_axis,
-)
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.schedule import TIMESTEPS as ALL_TIMESTEPS
 

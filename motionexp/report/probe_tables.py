@@ -16,10 +16,13 @@ from motionexp.tables import write_formats
 def main(arguments: Sequence[str]) -> int:
     """Write `atlas`, `boundary` and `pairs` beside the rows, in three formats each; returns the exit code."""
     try:
-        folder, findings = read_findings(arguments)
+        found = read_findings(arguments)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    if found is None:
+        return 0
+    folder, findings = found
     for name, made in tables(findings).items():
         for path in write_formats(folder / name, made):
             print(os.path.relpath(path))

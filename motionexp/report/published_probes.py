@@ -9,28 +9,38 @@ import torch
 
 from motionexp.atlas.findings import Findings
 from motionexp.atlas.readings import predicted_log_snr, read_probes
+from motionexp.atlas.tuning import read_sweeps
 from motionexp.backbones.checkpoint import find_folder
 from motionexp.config import InputError
 from motionexp.layouts import read_layout
-from motionexp.publish import read_published
+from motionexp.publish import is_published, read_published
 from motionexp.results import Row, check_comparable
 from motionexp.schedule import TIMESTEPS, NoiseSchedule
 
 EXPERIMENTS = "experiments/probe-*.yaml"
+SWEEP = Path("experiments/tau_look.yaml")
+"""Of tau, on the tuning split, to compare boundaries with."""
 
 
-def read_findings(arguments: Sequence[str]) -> tuple[Path, Findings]:
-    """The folder of the published rows, and what is found in them.
+def read_findings(arguments: Sequence[str]) -> tuple[Path, Findings] | None:
+    """The folder of the published rows, and what is found in them; None where none is published yet.
 
     Args:
-        arguments: layouts of experiments, by default all of `EXPERIMENTS` that publish rows.
+        arguments: layouts of experiments, by default all of `EXPERIMENTS` whose rows are published, and
+            beside these `SWEEP`.
 
     Raises:
         InputError: no such layouts or rows, or rows that do not belong together.
     """
     paths = [Path(each) for each in arguments] or sorted(Path().glob(EXPERIMENTS))
-    layouts = [(path.resolve().parent.parent, read_layout(path)) for path in paths]
-    files = [root / layout.rows for root, layout in layouts if layout.rows]
+    layouts = {path: layout for path in paths if (layout := read_layout(path)).rows}
+    if not arguments and layouts:
+        layouts = {path: each for path, each in layouts.items() if is_published(path, each)}
+        if not layouts:
+            return None
+        if SWEEP.exists() and is_published(SWEEP, sweep := read_layout(SWEEP)):
+            layouts[SWEEP] = sweep
+    files = [path.resolve().parent.parent / layout.rows for path, layout in layouts.items()]
     folders = {file.parent for file in files}
     if len(folders) != 1:
         raise InputError(
@@ -38,13 +48,13 @@ def read_findings(arguments: Sequence[str]) -> tuple[Path, Findings]:
             " whose rows are published in one"
         )
     rows = [row for file in files for row in read_published(file)]
-    check_comparable(rows, {kind for _, layout in layouts for kind in layout.allow_mixed})
+    check_comparable(rows, {kind for layout in layouts.values() for kind in layout.allow_mixed})
     return folders.pop(), findings(rows)
 
 
 def findings(rows: Sequence[Row]) -> Findings:
-    """What rows of probes and of energies say, with the log-SNR of their models' own schedules."""
-    return Findings(read_probes(rows), log_snr_tables(rows), predicted_log_snr(rows))
+    """What rows of probes, energies and a sweep say, with the log-SNR of their models' own schedules."""
+    return Findings(read_probes(rows), log_snr_tables(rows), predicted_log_snr(rows), read_sweeps(rows))
 
 
 def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:

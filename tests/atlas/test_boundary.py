@@ -11,10 +11,12 @@ from motionexp.atlas.boundary import (
     boundary_of,
     gap_at,
     half_width,
+    in_words,
     largest_gap,
 )
 from motionexp.atlas.curves import changes
-from motionexp.atlas.readings import EDGES, draw
+from motionexp.atlas.readings import draw
+from motionexp.config import EDGES
 
 REFERENCES = 8
 LOOKS_AT, MOTION_AT = 450, 750
@@ -67,11 +69,25 @@ def test_where_something_never_changes_it_cannot_be_told(unchanged):
     assert np.isnan(found.tau).all()
 
 
-def test_one_reference_tells_nothing():
-    probes = {
-        method: each.of(["00"]) for method, each in made_probes(World(), 2, np.random.default_rng(4)).items()
-    }
-    assert boundary_of(probes).verdict == "cannot tell: one reference"
+@pytest.mark.parametrize("references", [1, 2])
+def test_fewer_than_three_references_tell_nothing(references):
+    probes = made_probes(World(), references, np.random.default_rng(4))
+    said = f"cannot tell: {references} of the 3 references that an interval needs"
+    assert boundary_of(probes).verdict == said
+    assert in_words(boundary_of(probes), np.zeros(1001)) == said
+    assert "references" not in boundary_of(made_probes(World(), 3, np.random.default_rng(4))).verdict
+
+
+def test_a_boundary_is_said_in_t_and_in_log_snr_with_its_intervals():
+    each, straight = simulated(MOTION_AT, LOOKS_AT, np.random.default_rng(0)), 10 - 0.02 * np.arange(1001)
+    low, high = np.percentile(each.tau[1:], [2.5, 97.5])
+    gap = f"gap {each.gap.mean:.2f} [{each.gap.low:.2f}, {each.gap.high:.2f}]"
+    assert in_words(each, straight) == (
+        f"t = {each.tau[0]:.0f} [{low:.0f}, {high:.0f}], log-SNR {10 - 0.02 * each.tau[0]:.1f}"
+        f" [{10 - 0.02 * high:.1f}, {10 - 0.02 * low:.1f}], {gap}"
+    )
+    none = simulated(600, 600, np.random.default_rng(1))
+    assert in_words(none, straight).startswith(f"none, gap {none.gap.mean:.2f} [")
 
 
 def test_without_motion_tampering_the_lost_flow_stands_for_the_motion():

@@ -18,8 +18,8 @@ from motionexp.atlas.curves import (
     tampering_probes,
     tells,
 )
-from motionexp.atlas.readings import EDGES, draw
-from motionexp.config import InputError
+from motionexp.atlas.readings import draw
+from motionexp.config import EDGES, InputError
 
 MOTION, COLOUR = ATTRIBUTES[0], ATTRIBUTES[1]
 

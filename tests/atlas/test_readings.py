@@ -7,7 +7,6 @@ import torch
 from made_probes import World, probe_rows
 
 from motionexp.atlas.readings import (
-    EDGES,
     draw,
     interval,
     kept_looks,
@@ -19,7 +18,7 @@ from motionexp.atlas.readings import (
     read_probes,
     timestep_at,
 )
-from motionexp.config import InputError
+from motionexp.config import EDGES, InputError
 from motionexp.intervals import mean_interval
 from motionexp.schedule import NoiseSchedule
 
@@ -114,6 +113,17 @@ def test_rows_off_the_grid_or_twice_are_named(rows, wrong, said):
         InputError, match=f"{first.metric}, tampering on tiny_latte, 00.*{said}|two values of {first.metric}"
     ):
         read_probes([*rows, replace(first, **wrong)])
+
+
+def test_edits_of_one_kind_are_told_apart_by_their_captions(rows):
+    first = [
+        row for row in rows if (row.method, row.reference, row.edit_kind) == ("tampering", "00", "style")
+    ]
+    other = [replace(row, edit_caption="another", value=row.value + 1) for row in first]
+    found = read_probes([*first, *other])["tampering"][KEY]
+    alone = read_probes(first)["tampering"][KEY]
+    np.testing.assert_allclose(found.values["text_alignment"], alone.values["text_alignment"] + 0.5)
+    assert found.samples() == 2 * alone.samples() == 2
 
 
 @pytest.mark.parametrize("lost", [("600", "400"), ("none", "none")])

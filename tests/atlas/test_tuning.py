@@ -2,46 +2,15 @@
 
 import numpy as np
 import pytest
-from made_probes import World, made_probes
+from made_probes import PEAK, World, made_probes, sweep_rows
 
 from motionexp.atlas.boundary import boundary_of
 from motionexp.atlas.readings import interval
-from motionexp.atlas.tuning import CHANCE, LEAKED, MOTION, best_tau, compare, read_sweeps
+from motionexp.atlas.tuning import best_tau, compare, read_sweeps
 from motionexp.config import EDGES, InputError
 from motionexp.results import Row
 
-PEAK = 640.0
 KEY = ("tiny_latte", "natural")
-
-
-def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] = EDGES) -> list[Row]:
-    """Motion falls away from the peak on both sides as a parabola; leakage is chance and 0.1 everywhere."""
-    rng = np.random.default_rng(0)
-    values = {
-        MOTION: lambda tau: 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02),
-        LEAKED: lambda tau: 0.35,
-        CHANCE: lambda tau: 0.25,
-    }
-    return [
-        Row(
-            metric=metric,
-            metric_version=1,
-            value=value(tau),
-            score_id=f"{metric}{tau}{reference}{kind}",
-            suite="shapes",
-            reference=f"{reference:02d}",
-            edit_kind=kind,
-            strata={"contrast": "natural"},
-            model="tiny_latte",
-            method="base" if tau == 1000 else "lora",
-            tau=float(tau),
-            steps=25,
-        )
-        for metric, value in values.items()
-        for tau in taus
-        for reference in range(references)
-        for kind in ("style", "object")
-    ]
 
 
 def test_the_best_tau_is_found_between_the_grids_steps():

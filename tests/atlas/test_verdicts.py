@@ -6,9 +6,8 @@ from made_probes import SET_AT, World, cumulative, made_probes
 from motionexp.atlas.boundary import boundary
 from motionexp.atlas.curves import changes, onsets, shares
 from motionexp.atlas.findings import Findings
-from motionexp.atlas.readings import EDGES, draw
+from motionexp.atlas.readings import draw
 from motionexp.atlas.verdicts import (
-    PAIRS,
     carried_over,
     fit,
     mean_carried,
@@ -16,6 +15,7 @@ from motionexp.atlas.verdicts import (
     pair_verdicts,
     rank_correlation,
 )
+from motionexp.config import EDGES, PAIRS
 
 R = 10
 T = np.arange(1001.0)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from motionexp.config import InputError
-from motionexp.probes.interventions import CONTROL, PAIRS, intervention, partial_guidance, tampering
+from motionexp.config import PAIRS, InputError
+from motionexp.probes.interventions import CONTROL, intervention, partial_guidance, tampering
 from motionexp.probes.tree import Condition, Trajectory
 
 OWN, NEW, EMPTY = Condition("own", 4.0), Condition("new", 4.0), Condition("new", 0.0)

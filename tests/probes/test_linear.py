@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from motionexp.atlas.drawing import SETTINGS
 from motionexp.config import InputError
 from motionexp.data.shapes import grammar
 from motionexp.probes import linear
 from motionexp.probes.features import block_features, motion_blocks, pooled, taps
 from motionexp.probes.linear import OBSERVER, TARGETS, X_T, X_T_CLEAN, Probe, Ridge
 from motionexp.report import linear_probe
-from motionexp.report.drawing import SETTINGS
 from motionexp.results import Row, append_rows, read_rows
 from motionexp.schedule import NoiseSchedule, generator
 from tests.tiny_cogvideox import tiny_cogvideox

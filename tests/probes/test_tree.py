@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.config import PAIRS, InputError, Pair
 from motionexp.probes import tree
-from motionexp.probes.interventions import CONTROL, PAIRS, Pair, partial_guidance, tampering
+from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.tree import Condition, Cost, Trajectory, cost, cost_one_by_one, run_tree, step_blocks
 from motionexp.schedule import ddim_step
 from tests.tiny_models import tiny_backbone

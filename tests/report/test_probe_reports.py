@@ -8,18 +8,19 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from made_probes import World, made_probes, probe_rows
+from made_probes import PEAK, World, made_probes, probe_rows, sweep_rows
 from matplotlib.text import Text
 
+from motionexp.atlas import figures as all_figures
 from motionexp.atlas import readings
+from motionexp.atlas.drawing import SETTINGS, WIDTH
 from motionexp.atlas.findings import Findings
 from motionexp.atlas.tables import tables
 from motionexp.intervals import resampled_weights
 from motionexp.layouts import read_layout
 from motionexp.publish import to_published
 from motionexp.report import figures, probe_tables
-from motionexp.report.drawing import SETTINGS, WIDTH
-from motionexp.report.published_probes import EXPERIMENTS, findings, read_findings
+from motionexp.report.published_probes import EXPERIMENTS, SWEEP, findings, read_findings
 from motionexp.table_formats import to_csv, to_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -110,9 +111,23 @@ def test_rows_and_schedules_are_read_together(root, rows):
     assert found.predicted == pytest.approx(findings(rows).predicted, rel=1e-5)
 
 
+def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
+    skipped = "experiments/{0}.yaml: no rows published yet (results/shapes/{0}.jsonl); skipped\n"
+    (root / "results" / "shapes" / "probe-rest.jsonl").unlink()
+    assert probe_tables.main([]) == 0
+    said = capsys.readouterr()
+    assert said.err == skipped.format("probe-rest")
+    assert "results/shapes/atlas.md" in said.out.split()
+    (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
+    assert probe_tables.main([]) == figures.main([]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", 2 * (skipped.format("probe-motion") + skipped.format("probe-rest")))
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys, root):
     (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
-    assert figures.main([]) == probe_tables.main([]) == 2
+    named = ["experiments/probe-motion.yaml"]
+    assert figures.main(named) == probe_tables.main(named) == 2
     assert "no rows are published there" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -154,6 +169,19 @@ def test_tables_say_what_was_found(compared):
     assert "best: " in to_csv(made["pairs"])
 
 
+def test_a_sweep_of_tau_is_compared_with_the_boundary(root, capsys):
+    (root / SWEEP).write_text(LAYOUT.format(name="tau_look"))
+    (root / "results" / "shapes" / "tau_look.jsonl").write_text(to_published(sweep_rows()))
+    assert probe_tables.main([]) == 0
+    text = (root / "results" / "shapes" / "boundary.md").read_text()
+    (line,) = re.findall(r"## Tuning at the boundary.*?\| tiny_latte \| natural \| ([^\n]*)", text, re.DOTALL)
+    assert abs(float(line.split()[0]) - PEAK) < 15
+    (root / "results" / "shapes" / "tau_look.jsonl").unlink()
+    assert probe_tables.main([]) == 0
+    assert "experiments/tau_look.yaml: no rows published yet" in capsys.readouterr().err
+    assert "Tuning" not in (root / "results" / "shapes" / "boundary.md").read_text()
+
+
 def test_a_pair_that_cannot_be_told_says_why(compared):
     still = compared.probes["motion_tampering"]["a", "natural"]
     values = {**still.values, "new_motion": np.zeros((6, 11, 11))}
@@ -169,7 +197,7 @@ def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
     }
     two = replace(compared, probes=probes, log_snr={model: compared.log_snr[model] for model in "ac"})
     with matplotlib.rc_context(SETTINGS):
-        made = {name: (figure, caption) for name, figure, caption in figures.figures(two)}
+        made = {name: (figure, caption) for name, figure, caption in all_figures.figures(two)}
     kinds = ("tampering", "motion-tampering", "partial-guidance")
     of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["atlas"]
     assert set(made) == {
@@ -189,6 +217,21 @@ def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
     assert "no boundary" in shown
 
 
+@pytest.mark.parametrize("references", [1, 2])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_too_few_references_are_drawn_and_the_captions_say_so(references):
+    made = made_probes(World(), references, np.random.default_rng(0))
+    probes = {method: {("a", "natural"): probe} for method, probe in made.items()}
+    straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
+    found = Findings(probes, {"a": straight}, {("a", "natural", "motion"): -6.0})
+    with matplotlib.rc_context(SETTINGS):
+        captions = {name: caption for name, _, caption in all_figures.figures(found)}
+    assert {"a-tampering-trade-off", "a-atlas", "shares", "gaps", "prediction"} <= set(captions)
+    for name, caption in captions.items():
+        assert name.endswith("pairs") or "Of fewer than 3 references such an interval says nothing" in caption
+        assert f"{references} reference{'s' * (references > 1)}." in caption or "natural, " in caption
+
+
 def test_without_a_classifier_clip_and_flow_are_drawn(compared):
     def plain(probe):
         kept = ("text_alignment", "flow_similarity")
@@ -198,7 +241,7 @@ def test_without_a_classifier_clip_and_flow_are_drawn(compared):
 
     probes = {method: {("a", ""): plain(each["a", "natural"])} for method, each in compared.probes.items()}
     with matplotlib.rc_context(SETTINGS):
-        made = {name for name, *_ in figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
+        made = {name for name, *_ in all_figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
     assert made == {
         "a-tampering-pairs", "a-tampering-trade-off", "a-motion-tampering-pairs", "a-partial-guidance-pairs",
         "a-partial-guidance-trade-off", "shares", "gaps",

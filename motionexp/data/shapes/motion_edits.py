@@ -1,12 +1,13 @@
 """The bundled world's references with edits of their motion words alone: looks kept, another motion named."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes import grammar
+from motionexp.data.shapes.render import FRAMES, SIZE
 from motionexp.data.shapes.scenes import Scene, edited, seeded
 from motionexp.data.shapes.splits import ShapesReferences
 
@@ -26,32 +27,16 @@ def other_motions(scene: Scene, frames: int = 16) -> Iterator[str]:
             yield motion
 
 
-@dataclass(frozen=True)
-class MotionEdits:
+class MotionEdits(ShapesReferences):
     """`ShapesReferences` with one edit each, of kind `motion`: another motion named, every look kept.
 
     Args:
         split: ``tuning`` or ``benchmark``.
     """
 
-    split: str = "benchmark"
-
-    @property
-    def suite(self) -> str:
-        """The suite's name: the videos are the same."""
-        return self._own.suite
-
-    @property
-    def _own(self) -> ShapesReferences:
-        return ShapesReferences(self.split)
-
-    def names(self) -> list[str]:
-        """Return the split's names in their fixed order."""
-        return self._own.names()
-
-    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference; which motion its edit names depends on its name alone."""
-        reference = self._own.read(name, frames, height, width)
+        reference = super().read(name, frames, height, width)
         assert isinstance(reference.truth, Scene)
         motions = list(other_motions(reference.truth))
         motion = str(seeded("motion edit", self.split, name).choice(motions))

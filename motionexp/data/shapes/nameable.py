@@ -1,13 +1,13 @@
 """The bundled world's references with captions that name their motion as well as its words can: the floor."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from motionexp.data.base import Reference
+from motionexp.data.shapes.render import FRAMES, SIZE
 from motionexp.data.shapes.splits import ShapesReferences, nearest_nameable_caption
 
 
-@dataclass(frozen=True)
-class NameableReferences:
+class NameableReferences(ShapesReferences):
     """`ShapesReferences` whose edits name the nameable motion nearest to the reference's, by ground truth.
 
     Sampled without tuning they are the row "best nameable caption". A reference whose own captions name its
@@ -17,24 +17,9 @@ class NameableReferences:
         split: ``tuning`` or ``benchmark``.
     """
 
-    split: str = "benchmark"
-
-    @property
-    def suite(self) -> str:
-        """The suite's name: the videos are the same."""
-        return self._own.suite
-
-    @property
-    def _own(self) -> ShapesReferences:
-        return ShapesReferences(self.split)
-
-    def names(self) -> list[str]:
-        """Return the split's names in their fixed order."""
-        return self._own.names()
-
-    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference, its edits' captions renamed."""
-        reference = self._own.read(name, frames, height, width)
+        reference = super().read(name, frames, height, width)
         edits = tuple(
             replace(edit, caption=nearest_nameable_caption(reference, edit)) for edit in reference.edits
         )

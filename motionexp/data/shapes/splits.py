@@ -151,7 +151,7 @@ class ShapesReferences:
         """Return the references' names in their fixed order."""
         return [entry.name for entry in entries(self.split)]
 
-    def read(self, name: str, frames: int = 16, height: int = SIZE, width: int = SIZE) -> Reference:
+    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference. 17 frames, for VAEs that want one more, begin with the 16 and score these."""
         if (height, width) != (SIZE, SIZE):
             raise InputError(

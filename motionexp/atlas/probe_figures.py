@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from motionexp.atlas.curves import Onset
-from motionexp.atlas.readings import EDGES, Draws, timestep_at
-from motionexp.atlas.verdicts import ENOUGH
-from motionexp.report.drawing import (
+from motionexp.atlas.drawing import (
     BLACK,
     BLUE,
     GREY,
@@ -25,6 +24,9 @@ from motionexp.report.drawing import (
     new_figure,
     timestep_axis,
 )
+from motionexp.atlas.readings import Draws, timestep_at
+from motionexp.atlas.verdicts import ENOUGH
+from motionexp.config import EDGES
 
 # They point to where the caption was changed: the clean end is on the right.
 BELOW: dict[str, Any] = {"color": ORANGE, "marker": ">", "linestyle": "none"}
@@ -134,7 +136,10 @@ def _label_starts(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
         place = axis.transLimits.transform((x[number], y[number]))
         if all(np.abs((place - other) / (0.1, 0.06)).max() >= 1 for other in labelled):
             labelled.append(place)
-            axis.annotate(str(EDGES[1:][number]), (x[number], y[number]), (5, 4), textcoords="offset points")
+            label = axis.annotate(
+                str(EDGES[1:][number]), (x[number], y[number]), (5, 4), textcoords="offset points"
+            )
+            label.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
 def atlas(

@@ -1,5 +1,6 @@
 """Figures that compare models: shares of looks and motion, their gap, and predicted onsets."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from motionexp.atlas.boundary import NONE, Boundary
-from motionexp.atlas.readings import EDGES, Draws, log_snr_at
-from motionexp.intervals import percentile_interval
-from motionexp.report.drawing import (
+from motionexp.atlas.drawing import (
     BLACK,
     GREY,
     LOOKS_STYLE,
@@ -24,6 +23,9 @@ from motionexp.report.drawing import (
     new_figure,
     timestep_axis,
 )
+from motionexp.atlas.readings import Draws, log_snr_at
+from motionexp.config import EDGES
+from motionexp.intervals import percentile_interval
 
 FACTOR_MARKERS = {"motion": "o", "shape": "^", "background": "s", "surface": "D", "colour": "v"}
 
@@ -158,5 +160,7 @@ def prediction(points: Sequence[Point]) -> Figure:
         Line2D([], [], label=name, color=BLACK, marker=marker, linestyle="none")
         for name, marker in names.items()
     ]
-    figure.legend(handles=[*colours, *factors], loc="outside lower center", ncols=4)
+    handles = [*colours, *factors]
+    ncols = len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
     return figure

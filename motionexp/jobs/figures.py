@@ -1,0 +1,82 @@
+"""The pictures of a probe's job: figures of its rows, and a strip of what inverted latents show."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motionexp.atlas.boundary import in_words
+from motionexp.atlas.figures import write_figures
+from motionexp.atlas.findings import Findings
+from motionexp.atlas.readings import predicted_log_snr, read_probes
+from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.config import EDGES
+from motionexp.jobs.running import Job
+from motionexp.results import Row
+from motionexp.schedule import TIMESTEPS
+from motionexp.videos import side_by_side
+
+
+def show_figures(job: Job, method: str, rows: Sequence[Row]) -> None:
+    """Draw what a job's rows of one probe say, as `make figures` does of published ones; print the boundary.
+
+    Writes to `OUTPUT/SUITE/MODEL/figures/METHOD/`.
+
+    Args:
+        job: gives the model's schedule, and where things go.
+        method: the probe's, as its rows have it.
+        rows: of this probe, of all its pairs, and of energies where there are any.
+    """
+    model = job.cfg.model.name
+    log_snr = job.backbone.schedule.log_snr(torch.arange(TIMESTEPS + 1)).double().numpy()
+    found = Findings(read_probes(rows), {model: log_snr}, predicted_log_snr(rows))
+    for (_, contrast), boundary in found.boundaries.items():
+        of = f"boundary, {contrast}" if contrast else "boundary"
+        _print(job, f"{of}: {in_words(boundary, log_snr)}")
+    if not found.boundaries:
+        _print(job, "boundary: not told from this; it takes probe=tampering with edits of the looks")
+    folder = job.output / job.references[0].suite / model / "figures" / method
+    drawn = write_figures(folder, found, f"A job of probe={job.cfg.probe} drew them from its own rows alone.")
+    _print(job, f"figures: {folder}" if drawn else f"figures: there are none of {method}")
+
+
+def _print(job: Job, line: str) -> None:
+    job.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def strip(
+    backbone: Backbone, inverted: Mapping[int, Tensor], conditioning: Conditioning, prompt: str
+) -> np.ndarray:
+    """Inverted latents and the model's x_0 at them, decoded, at t = 0, 100, ..., 900 from left to right.
+
+    Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps" shows the first of the two.
+
+    Args:
+        backbone: decodes and predicts.
+        inverted: one video's latents by timestep; those nearest to the wanted timesteps are shown.
+        conditioning: that they were inverted with; x_0 is predicted with it alone, without guidance.
+        prompt: the same in words.
+
+    Returns:
+        (H, W, 3) uint8: two rows for each of two frames, a quarter from the start and from the end.
+    """
+    schedule, labels = backbone.schedule, []
+    latents: list[np.ndarray] = []
+    predictions: list[np.ndarray] = []
+    for wanted in EDGES[:-1]:
+        t = min(inverted, key=lambda each: abs(each - wanted))
+        x0 = schedule.to_x0(inverted[t], backbone.predict(inverted[t], t, conditioning), t)
+        labels.append(f"t = {t}, log-SNR {schedule.log_snr(t):.1f}")
+        latents.append(backbone.decode(inverted[t])[0].numpy())
+        predictions.append(backbone.decode(x0)[0].numpy())
+    count = len(latents[0])
+    rows = [
+        (f"frame {index + 1} of {count}: {what}", [video[index : index + 1] for video in videos])
+        for index in (count // 4, 3 * count // 4)
+        for what, videos in (
+            (f"latents x_t, inverted with {prompt}, decoded", latents),
+            ("x_0 that the model predicts from x_t, decoded", predictions),
+        )
+    ]
+    return side_by_side(rows, labels)[0]
