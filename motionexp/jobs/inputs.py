@@ -138,6 +138,16 @@ def check_boundary(cfg: JobConfig) -> None:
         )
 
 
+def check_probed(references: list[Reference], cfg: JobConfig) -> None:
+    """Partial guidance has no control that motion's edits could be compared with."""
+    if cfg.probe == "partial_guidance" and any(
+        edit.kind == "motion" for each in references for edit in each.edits
+    ):
+        raise InputError(
+            "probe=partial_guidance: edits of the motion alone are for probe=tampering; leave data=motion out"
+        )
+
+
 def check_captions(references: list[Reference], cfg: JobConfig) -> None:
     """Raises InputError with all that is wrong with any caption of the job; loads no weights."""
     model = cfg.model

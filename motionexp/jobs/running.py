@@ -114,6 +114,7 @@ class Job:
         self.device = resolve_device(cfg.device)
         self.precision = resolve_precision(self.device, cfg.precision)
         model = cfg.model
+        inputs.check_probed(self.references, cfg)
         inputs.check_captions(self.references, cfg)
         inputs.check_boundary(cfg)
         self.backbone: Backbone = get_object(model._target_)(

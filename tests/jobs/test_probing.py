@@ -1,17 +1,21 @@
 """A probe's job on a tiny random model: its plan, its rows, its pictures, and what it refuses."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from kept_results import cells, plain
 from PIL import Image
+from squares import Squares
+from tiny_models import FRAMES, SIZE
 
 from motionexp import jobs
 from motionexp.atlas import readings
-from motionexp.config import PAIRS, check
+from motionexp.config import PAIRS, InputError, check
+from motionexp.data.base import Edit
 from motionexp.intervals import resampled_weights
-from motionexp.jobs import probing, running
+from motionexp.jobs import inputs, probing, running
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
 from motionexp.results import read_rows
 
@@ -105,3 +109,14 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, ca
 def test_a_probe_with_an_adapter_is_refused(make):
     (problem,) = check(make(**PROBE, adapter="some/adapter", metrics=None))
     assert problem.startswith("adapter=some/adapter: a probe measures the backbone as it is")
+
+
+def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are_loaded(make, monkeypatch):
+    kinds = tuple(Edit("motion", edit.caption) for edit in Squares().read("one", FRAMES, SIZE, SIZE).edits)
+    read = inputs.read_references
+    monkeypatch.setattr(
+        inputs, "read_references", lambda *of: [replace(each, edits=kinds) for each in read(*of)]
+    )
+    monkeypatch.setattr(running, "get_object", None)
+    with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
+        jobs.plan(make(probe="partial_guidance"))
