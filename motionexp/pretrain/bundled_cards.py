@@ -29,7 +29,7 @@ SAMPLES = {
     "tiny_latte": "single frames, 192 a step, at first and in three steps of four; else videos, 32 a step",
     "tiny_unet3d": "single frames, 96 a step, at first and in a step of four; else videos of 8 to 32 frames,"
     " 192 frames a step",
-    "tiny_cogvideox": "single frames, 128 a step, at first and in a step of four; else videos, 32 a step",
+    "tiny_cogvideox": "single frames, 128 a step, at first and in a step of eight; else videos, 32 a step",
 }
 
 

@@ -114,7 +114,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return latents (B, 16, F, 16, 16) and captions (B, L, D) of a step."""
         rng = np.random.default_rng([13, step])
-        if step < self.image_steps or step % 4 == 0:
+        if step < self.image_steps or step % 8 == 0:
             rows = rng.integers(self.count, size=4 * self.batch)
             chosen = torch.from_numpy(rng.integers(len(STILLS), size=len(rows)))
             clean = self.stills.batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]

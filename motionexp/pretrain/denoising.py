@@ -56,7 +56,7 @@ def velocity_loss(
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Return the options that the trainings of `outputs/pretrain/NAME` have in common."""
     options = argparse.ArgumentParser(description=description)
-    options.add_argument("--steps", type=int, default=7_000, help="of both stages")
+    options.add_argument("--steps", type=int, default=9_000, help="of both stages")
     options.add_argument("--rate", type=float, default=2e-3)
     options.add_argument("--videos", type=int, default=10_000)
     options.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
