@@ -43,7 +43,7 @@ def test_samples_equal_the_stock_pipelines(
     noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(3))
     ours = sample_latents(backbone, backbone.embed([CAPTION]), backbone.embed([""]), noise, SETTINGS)
 
-    stock = pipeline.from_pretrained(BUNDLED / name, local_files_only=True, torch_dtype=torch.float32)
+    stock = pipeline.from_pretrained(BUNDLED / name, local_files_only=True, dtype=torch.float32)
     stock.set_progress_bar_config(disable=True)
     wanted = stock(
         CAPTION,
