@@ -2,15 +2,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tables figures reproduce bench dose-response inversion pretrain model-report lock
+.PHONY: help demo test lint tables figures reproduce bench bench-full-size dose-response inversion linear-probe pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .bootstrap/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
+# glibc gives large tensors back to the system and asks for them again: up to a third of the time on a CPU.
+export MALLOC_MMAP_THRESHOLD_ := 4294967296
+export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s%s\n", $$1, $$2}' Makefile
 
 demo: .venv/installed ## the main job on three references, its table and its videos (3 minutes)
 	$(PYTHON) run.py experiment=demo
@@ -27,23 +30,36 @@ lint: .venv/installed ## style, types and the order of imports
 tables: .venv/installed ## the tables in results/ from the published rows
 	$(PYTHON) -m motionexp.tables
 	$(PYTHON) -m motionexp.report.probe_tables
+	$(PYTHON) -m motionexp.report.metric_trust
+	$(PYTHON) -m motionexp.report.linear_tables
 
-figures: .venv/installed ## the figures in results/ from the published rows of the probes
+figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.report.figures
+	$(PYTHON) -m motionexp.report.linear_figures
+	$(PYTHON) -m motionexp.report.inversion_figures
+	$(PYTHON) -m motionexp.report.table_figures
+
+# In the order in which they were run: tau_look chose what tau runs.
+REPRODUCED := tau_look tau comparison edit-kinds models contrast window soft-window direct steps references projections rank length probe-tampering probe-motion probe-guidance metric-trust
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
-	$(PYTHON) run.py experiment=tau_look
-	$(PYTHON) run.py experiment=tau
+	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
 
 bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, into outputs/bench/
 	$(PYTHON) -m motionexp.report.bench
 	$(PYTHON) -m motionexp.report.bench_probes
 
+bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine
+	$(PYTHON) -m motionexp.report.bench_full_size
+
 dose-response: .venv/installed ## how every metric answers to a known change of growing size (a minute)
 	$(PYTHON) -m motionexp.report.dose_response
 
-inversion: .venv/installed ## how well references come back from DDIM inversion, and what their latents show (minutes)
+inversion: .venv/installed ## how well references come back from DDIM inversion, and what their latents show (40 minutes)
 	$(PYTHON) -m motionexp.report.inversion
+
+linear-probe: .venv/installed ## what can be read linearly of noisy latents and features (1.5 hours)
+	$(PYTHON) -m motionexp.report.linear_probe
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \

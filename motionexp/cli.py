@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +25,8 @@ from motionexp import listing
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
 from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout, read_layout, selected_rows
+from motionexp.score_settings import load_score
+from motionexp.sweeps import check_comparable_jobs, sweeps_of
 from motionexp.table_formats import to_markdown
 from motionexp.tables import build
 
@@ -69,11 +71,36 @@ def _dispatch(arguments: list[str]) -> None:
         print(listing.help_text())
     elif arguments[:1] == ["list"]:
         print(listing.listed(arguments[1:]))
+    elif arguments[:1] == ["score"]:
+        _score(arguments[1:])
+    elif arguments[:1] == ["submission"]:
+        _write_submission(arguments[1:])
     elif experiments := [each for each in arguments if each.startswith("experiment=")]:
         rest = [each for each in arguments if each not in (*experiments, "-m", "--multirun")]
         _run_experiment(experiments[-1].removeprefix("experiment="), rest)
     else:
         _run_hydra(arguments)
+
+
+def _score(overrides: list[str]) -> None:
+    cfg = load_score(overrides)
+    from motionexp import jobs
+
+    jobs.score_external(cfg)
+
+
+def _write_submission(arguments: list[str]) -> None:
+    """`folder=` and `samples=` are paths; what else is given chooses samples by what their rows say."""
+    given = {key: value for key, sign, value in (each.partition("=") for each in arguments) if sign}
+    if len(given) != len(arguments) or not {"folder", "samples"} <= set(given):
+        raise InputError(
+            "submission folder=NEW samples=outputs/tgve/MODEL, and tau=, seed= or what else chooses"
+        )
+    folder, samples = Path(given.pop("folder")).expanduser(), Path(given.pop("samples")).expanduser()
+    from motionexp import jobs
+
+    count, whole = jobs.write_submission(samples, folder, given)
+    print(f"{count} of the benchmark's {whole} videos written to {folder}")
 
 
 def _run_hydra(arguments: list[str]) -> None:
@@ -137,7 +164,7 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
     for job in jobs:
         try:
             checked.append(read_job(job.overrides))
-            listing.check_source(checked[-1])
+            _check_inputs(checked[-1])
         except InputError as error:
             for problem in str(error).splitlines():
                 problems[problem].append(job.name)
@@ -148,6 +175,19 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
         ]
         raise InputError("\n".join(lines))
     return checked
+
+
+def _check_inputs(cfg: JobConfig) -> None:
+    """What a job looks at before it loads weights, as far as it is on this machine already."""
+    listing.check_source(cfg)
+    if cfg.probe is not None:
+        from motionexp.probes.grid import check_grid
+
+        check_grid(cfg)
+    if cfg.tau_from == "boundary":
+        from motionexp.jobs.inputs import check_boundary
+
+        check_boundary(cfg, local_files_only=True)
 
 
 def _which(names: Sequence[str]) -> str:
@@ -181,10 +221,14 @@ def _jobs(overrides: Sequence[str]) -> Iterator[SweptJob]:
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables."""
     layout, sweeps, jobs = experiment_jobs(name, overrides)
+    if all(cfg.dry_run for cfg in jobs):
+        print(listing.experiment_text(name, layout, jobs))
     for sweep in sweeps:
         _run_hydra(["-m", *sweep])
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
         _print_tables(layout, Path(output))
+        if layout.report:
+            get_method(layout.report)(layout, Path(output))
 
 
 def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[list[str]], list[JobConfig]]:
@@ -200,11 +244,15 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[l
     layout = read_layout(path)
     if not layout.sweep:
         raise InputError(
-            f"experiment={name}: it is no sweep; the first line of {path} says what makes its rows"
+            f"experiment={name}: `sweep` in {path} has no line, so that there is nothing to run; a line is"
+            " the settings of a sweep, as model=tiny_latte tau=0,700 (the rows of experiment=bench come from"
+            " `make bench` instead)"
         )
-    sweeps = [[*shlex.split(line), *overrides] for line in layout.sweep]
+    sweeps = sweeps_of(layout, name, overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return layout, sweeps, [cfg for sweep in sweeps for cfg in check_sweep(sweep)]
+        jobs = [cfg for sweep in sweeps for cfg in check_sweep(sweep)]
+    check_comparable_jobs(name, layout, jobs)
+    return layout, sweeps, jobs
 
 
 def _print_tables(layout: Layout, output: Path) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +14,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config import InputError, JobConfig, ModelConfig, check
+from motionexp.scoring_config import ScoringConfig
 
 # A wheel carries conf/ and experiments/ inside the package; in a checkout they lie beside it.
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 CONF = ROOT / "conf"
 EXPERIMENTS = ROOT / "experiments"
-GROUPS = ("model", "method", "data")
-FREE_TEXT = ("caption", "negative_prompt", "video", "adapter", "output")
+GROUPS = ("model", "method", "data", "scoring")
+# Of groups whose options share one schema; any other option's file is its own.
+SCHEMAS: Mapping[str, type] = {"model": ModelConfig, "scoring": ScoringConfig}
+FREE_TEXT = ("caption", "negative_prompt", "video", "adapter", "output",
+             "data.path", "data.captions", "data.prompts", "folder", "system")  # fmt: skip
 EXPECTED = {
     "converted to Integer": "a whole number",
     "converted to Float": "a number",
@@ -70,6 +75,10 @@ def read(composed: DictConfig, choices: Mapping[str, str]) -> JobConfig:
         raise InputError(explain(error)) from error
     unknown = list(_unknown_keys(plain, choices))
     _settle_tau(plain)
+    # Ids and rows tell 4 from 4.0, and alpha=${rank} gives the former.
+    if "alpha" in plain["method"]:
+        plain["method"]["alpha"] = _floats(plain["method"]["alpha"])
+    plain["soft_window"] = _floats(plain["soft_window"])
     for path in unknown:
         *parents, key = path.split(".")
         del (plain[parents[0]] if parents else plain)[key]
@@ -85,8 +94,12 @@ def _settle_tau(plain: dict[str, Any]) -> None:
     """Put the stored boundary in the place of `tau=auto`, and make every number a float, as ids have it.
 
     Raises:
-        InputError: the model's file has no boundary.
+        InputError: the model's file has no boundary, or `tau_from` was given.
     """
+    if plain["tau_from"] != "given":
+        raise InputError(
+            f"tau_from={plain['tau_from']}: no setting of yours; tau=auto takes the model's stored boundary"
+        )
     if plain["tau"] == "auto":
         model = plain["model"]
         if model.get("boundary") is None:
@@ -99,6 +112,13 @@ def _settle_tau(plain: dict[str, Any]) -> None:
         plain["tau"] = float(plain["tau"])
 
 
+def _floats(value: Any) -> Any:
+    """Whole numbers as floats, in lists too; all else as it is."""
+    if isinstance(value, list):
+        return [_floats(each) for each in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _unknown_keys(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[str]:
     yield from (key for key in plain if key not in JobConfig.__dataclass_fields__)
     for group in GROUPS:
@@ -107,9 +127,9 @@ def _unknown_keys(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Itera
 
 
 def group_keys(group: str, option: str) -> set[str]:
-    """The settings of a group's option: what its file says, for the file is its schema."""
-    if group == "model":
-        return set(ModelConfig.__dataclass_fields__)
+    """The settings of a group's option: those of the group's schema, or else what its file says."""
+    if group in SCHEMAS:
+        return {each.name for each in fields(SCHEMAS[group])}
     file = cast(DictConfig, OmegaConf.load(CONF / group / f"{option}.yaml"))
     return {str(key) for key in file.get(group, file)}
 
@@ -170,3 +190,20 @@ def _no_such_setting(path: str) -> str:
     close = difflib.get_close_matches(path, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{path}: there is no such setting{hint} (`python run.py --help` lists all)"
+
+
+def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
+    """The names that `references=` stands for: the first so many of the suite's, or those that it names.
+
+    Raises:
+        InputError: more than there are, or a name that is not there.
+    """
+    if isinstance(wanted, int):
+        if wanted > len(names):
+            raise InputError(f"references={wanted}: there are {len(names)}")
+        return list(names[:wanted])
+    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
+    return chosen

@@ -1,11 +1,10 @@
-"""What a job is told: the settings with their checks, and the ids of what comes out. Imports no torch."""
+"""What a job is told: the settings with their checks. Imports no torch."""
 
-import hashlib
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -14,27 +13,18 @@ from typing import Any
 
 from omegaconf import II, MISSING
 
-# Raised when the same settings would give other results: a finished cell of an older version is run again.
-FIT_VERSION = 1
-SAMPLE_VERSION = 1
-PROBE_VERSION = 1
+from motionexp.memory_config import mode_problems
+from motionexp.scoring_config import METRICS, ScoringConfig, scoring_problems
+from motionexp.window_checks import SAMPLING_WINDOW, window_problems
 
 BUNDLED = Path(__file__).parent / "bundled"
 # In tokenizer_config.json: the words of a model that knows no others, where its tokens do not tell them.
 CLOSED_VOCABULARY = "closed_vocabulary"
 PROJECTIONS = ("q", "k", "v", "o")
-METRICS = (
-    "text_alignment",
-    "frame_consistency",
-    "pick_score",
-    "flow_similarity",
-    "appearance_leakage",
-    "trajectory",
-    "attribute_accuracy",
-    "replaced_attributes",
-    "nuisances",
-)
+ATTENTIONS = ("motion", "spatial", "cross")
+PROBED_REFERENCES = 6
 CHOICES = {
+    "attention": ATTENTIONS,
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "sampler": ("ddim",),
     "fit": ("crop", "fit"),
@@ -44,6 +34,8 @@ CHOICES = {
 # A probe's grid in timesteps: blocks and their edges, and all 55 pairs of edges (tau_start, tau_end).
 BLOCK = 100
 EDGES = tuple(range(0, 1001, BLOCK))
+# On every spacing of timesteps: each model's own schedule decides on others, `probes.grid`.
+ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 Pair = tuple[int, int]
 PAIRS: tuple[Pair, ...] = tuple(combinations(reversed(EDGES), 2))
 
@@ -65,10 +57,11 @@ class ModelConfig:
 
     _target_: str = _key(MISSING, "a Backbone's from_pretrained: path, revision, device and dtype go in")
     name: str = _key(MISSING, "name in rows, tables and output paths")
-    path: str = _key(MISSING, "bundled:NAME, a folder in the layout of a diffusers pipeline, or a hub id")
+    path: str = _key(MISSING, "bundled:NAME, a folder in a diffusers pipeline's layout, or a hub id")
     revision: str | None = _key(None, "commit of the hub's repository")
     frames: int = _key(MISSING, "frames that it was trained for")
     frame_range: list[int] | None = _key(None, "fewest and most for frames=; null: model.frames alone")
+    frame_step: int = _key(1, "frames= is the fewest of frame_range and a multiple of this")
     height: int = _key(MISSING, "pixels")
     width: int = _key(MISSING, "pixels")
     fps: float = _key(MISSING, "frames a second of its training videos")
@@ -77,6 +70,7 @@ class ModelConfig:
     default_tau: float = _key(MISSING, "the window's lower end unless tau= says otherwise")
     boundary: float | None = _key(None, "what tau=auto stands for: the boundary that probes found")
     boundary_weights: str | None = _key(None, "hash of the weights that the boundary was found on, 12 digits")
+    video_vae: bool = _key(False, "its VAE is one of videos, which mode=low_memory runs in tiles")
     train_steps: int = _key(MISSING, "training steps")
     learning_rate: float = _key(MISSING, "for low-rank adapters")
     full_rank_learning_rate: float = _key(MISSING, "for method=direct")
@@ -95,8 +89,13 @@ class JobConfig:
     model: ModelConfig = _key(MISSING, "the backbone")
     method: dict[str, Any] = _key({}, "how the motion is carried over")
     data: dict[str, Any] = _key({}, "where the references come from")
+    scoring: ScoringConfig = field(default_factory=ScoringConfig, metadata={"help": "models behind scores"})
 
-    references: Any = _key(1, "how many references, or their names: 4, red-ball or [red-ball,blue-cube]")
+    references: Any = _key(
+        None,
+        "how many references, or their names: 4, red-ball or [red-ball,blue-cube]; null: 1, and with probe=,"
+        " whose boundary needs an interval, 6",
+    )
     edits: list[str] | None = _key(None, "new captions; null: those that the reference brings along")
     seeds: int = _key(1, "samples for each edit")
     video: str | None = _key(None, "a clip of your own: mp4, gif, webm or a folder of frames")
@@ -113,10 +112,22 @@ class JobConfig:
         " auto: model.boundary",
     )
     tau_from: str = _key("given", "no setting of yours: boundary, where tau=auto has become a number")
+    tau_high: float = _key(1000.0, "the window's upper end: train and apply at t <= tau_high only")
+    soft_window: Any = _key(
+        None,
+        "weights in place of a hard edge, [[t,weight],...] from t = tau up, linear between, 0 to 1: draw"
+        " training timesteps by them, scale the adapter by them; null: 1 in all of the window",
+    )
+    sampling_tau: float | None = _key(None, "apply from another tau on than the one of training; null: tau")
+    sampling_tau_high: float | None = _key(None, "apply up to another tau_high; null: tau_high")
     rank: int = _key(4, "rank of the low-rank adapter")
     alpha: float = _key(4.0, "its alpha: updates are scaled by alpha / rank")
-    projections: list[str] = _key(["v", "o"], "which of q, k, v, o of the motion attention are tuned")
+    projections: list[str] = _key(["v", "o"], "which of q, k, v, o of the attention are tuned")
+    attention: str = _key("motion", "which attention is tuned: motion, or in its place spatial or cross")
     train_steps: int = _key(II("model.train_steps"), "training steps")
+    keep_steps: list[int] = _key(
+        [], "keep the adapter after so many training steps too, for train_steps= of so many to be there"
+    )
     learning_rate: float = _key(II("model.learning_rate"), "AdamW's learning rate")
     weight_decay: float = _key(0.01, "AdamW's weight decay")
     batch_size: int = _key(II("model.batch_size"), "noise draws of the one video in a training step")
@@ -126,11 +137,13 @@ class JobConfig:
     preview_every: int = _key(0, "training steps between sample previews; 0: none")
 
     probe: str | None = _key(None, "tampering or partial_guidance: probe the base model, and train nothing")
-    probe_steps: int = _key(50, "a probe's sampling steps: a multiple of 10, as many in each 100 timesteps")
+    probe_steps: int = _key(50, "a probe's sampling steps, as many in each 100 timesteps: 10, 20, 50 or 100")
     inversion_guidance_scale: float = _key(1.0, "a probe's guidance while it inverts the reference; 1: none")
-    edit_kinds: list[str] | None = _key(None, "only edits of these kinds; null: all that there are")
+    edit_kinds: list[str] | None = _key(
+        None, "only edits of these kinds; null: all; with probe=, multiple and motion"
+    )
 
-    adapter: str | None = _key(None, "folder of a kept adapter: sample with it and do not train")
+    adapter: str | None = _key(None, "folder or file of a kept adapter: sample with it and do not train")
     adapter_scale: float = _key(1.0, "strength of the adapter while sampling; 1: as trained")
     adapter_in_unconditional: bool = _key(True, "the adapter also acts in guidance's unconditional branch")
     sampler: str = _key("ddim", "ddim is the only one")
@@ -142,15 +155,24 @@ class JobConfig:
     metrics: list[str] | None = _key(None, "metrics to score; null: all that the data allow")
     device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = _key("auto", "auto: what is fast on this machine; or fp32, bf16, fp16")
-    memory_limit: float | None = _key(None, "GiB that sampling may fill; null: what the machine has free")
+    mode: str = _key("fast", "fast, or low_memory: slower, the same results (but see model.video_vae)")
+    checkpointing: bool | None = _key(None, "compute activations again in place of keeping them; null: mode=")
+    offload: bool | None = _key(
+        None, "network and VAE wait in main memory while the other computes; null: mode=, on a GPU"
+    )
+    text_precision: str = _key("auto", "the text encoder's weights: auto (as precision=), 8bit or 4bit")
+    memory_limit: float | None = _key(
+        None, "GiB that sampling may fill; null: half of what is free, with mode=low_memory one video's"
+    )
     output: str = _key("outputs", "folder for everything that a run writes")
-    dry_run: bool = _key(False, "true: print cells, parameters, time, disk and paths, and run nothing")
+    dry_run: bool = _key(False, "true: print memory, cells, parameters, time, disk, paths; run nothing")
 
 
 def check(cfg: JobConfig) -> list[str]:
     """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
-    return [*_number_problems(cfg), *_choice_problems(cfg), *_clip_problems(cfg), *_file_problems(cfg),
-            *_caption_problems(cfg)]  # fmt: skip
+    return [*_number_problems(cfg), *window_problems(cfg), *_frame_problems(cfg), *_choice_problems(cfg),
+            *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
+            *_caption_problems(cfg), *mode_problems(cfg), *scoring_problems(cfg.scoring)]  # fmt: skip
 
 
 WHOLE_FROM_1 = ("rank", "train_steps", "batch_size", "seeds", "stride")
@@ -162,6 +184,7 @@ FROM_0 = ("weight_decay", "adapter_scale", "start")
 def _number_problems(cfg: JobConfig) -> Iterator[str]:
     bounds: list[tuple[str, float, float, str]] = [
         ("tau", 0, 1000, "a timestep from 0 (all of them) to 1000 (none: the base model), or auto"),
+        *((name, 0, 1000, "a timestep from 0 to 1000") for name in ("tau_high", *SAMPLING_WINDOW)),
         ("steps", 1, 1000, "a whole number from 1 to 1000"),
         ("eta", 0, 1, "a number from 0 (deterministic) to 1"),
         ("guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
@@ -177,16 +200,31 @@ def _number_problems(cfg: JobConfig) -> Iterator[str]:
             yield f"{name}={value}: {right}"
         elif value is not None and not low <= value <= high:
             yield f"{name}={value:g}: {right}"
+    wrong = [steps for steps in cfg.keep_steps if not 1 <= steps < cfg.train_steps]
+    if wrong:
+        yield f"keep_steps={cfg.keep_steps}: whole numbers from 1, below train_steps={cfg.train_steps}"
     if not 10 <= cfg.probe_steps <= 1000 or cfg.probe_steps % 10:
-        yield f"probe_steps={cfg.probe_steps}: a multiple of 10 up to 1000, for as many in each 100 timesteps"
+        yield (
+            f"probe_steps={cfg.probe_steps}: a multiple of 10 up to 1000, for as many in each 100 timesteps;"
+            f" {', '.join(map(str, ANY_SCHEDULES_STEPS))} do on every model"
+        )
     if cfg.tau is None and cfg.adapter is None:
         yield "tau=null: only with adapter=FOLDER, which has a window of its own"
-    legal = cfg.model.frame_range or [cfg.model.frames] * 2
+    if isinstance(cfg.tau, float) and 0 < cfg.tau < 1:
+        yield f"tau={cfg.tau:g}: no share, but a timestep from 0 to 1000 (tau={1000 * cfg.tau:g} is meant?)"
+
+
+def _frame_problems(cfg: JobConfig) -> Iterator[str]:
+    model = cfg.model
+    legal = model.frame_range or [model.frames] * 2
     if len(legal) != 2 or not 1 <= legal[0] <= legal[1]:
         yield f"model.frame_range={legal}: the fewest and the most frames, as in [8,32], or null"
-    elif not legal[0] <= cfg.frames <= legal[1]:
-        said = f"{legal[0]} to {legal[1]}" if cfg.model.frame_range else f"exactly {cfg.model.frames}"
-        yield f"frames={cfg.frames}: {cfg.model.name} makes videos of {said} frames"
+    elif model.frame_step < 1:
+        yield f"model.frame_step={model.frame_step}: a whole number from 1"
+    elif cfg.frames not in range(legal[0], legal[1] + 1, model.frame_step):
+        said = f"{legal[0]} to {legal[1]}" if model.frame_range else f"exactly {model.frames}"
+        steps = "" if model.frame_step == 1 else f", {legal[0]} and a multiple of {model.frame_step}"
+        yield f"frames={cfg.frames}: {model.name} makes videos of {said} frames{steps}"
 
 
 def _choice_problems(cfg: JobConfig) -> Iterator[str]:
@@ -204,11 +242,20 @@ def _choice_problems(cfg: JobConfig) -> Iterator[str]:
     unknown = [name for name in cfg.metrics or [] if name not in METRICS]
     if unknown:
         yield f"metrics=[{','.join(unknown)}]: some of {', '.join(METRICS)}"
+    if "motion_diversity" in (cfg.metrics or []) and cfg.seeds < 2:
+        yield "metrics=[motion_diversity]: it compares the samples of an edit, so it needs seeds=2 or more"
     names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
-    if not (type(cfg.references) is int and cfg.references >= 1) and not (
-        names and all(isinstance(name, str) and name for name in names)
-    ):
+    counted = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)
+    if not counted and not (names and all(isinstance(name, str) and name for name in names)):
         yield f"references={cfg.references}: a number from 1, a name, or a list of names"
+
+
+def _boundary_problems(model: ModelConfig) -> Iterator[str]:
+    if model.boundary is not None and not re.fullmatch("[0-9a-f]{12}", model.boundary_weights or ""):
+        yield (
+            f"model.boundary_weights={model.boundary_weights}: beside model.boundary, the first 12"
+            " hexadecimal digits of weights_hash in the rows that it was found in, in quotes"
+        )
 
 
 def _clip_problems(cfg: JobConfig) -> Iterator[str]:
@@ -233,8 +280,11 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the backbone as it is; leave out adapter= or probe="
-    elif cfg.adapter is not None and not _adapter_file(cfg.adapter).is_file():
-        yield f"adapter={cfg.adapter}: no adapter.safetensors there; name a finished cell's adapter/ folder"
+    elif cfg.adapter is not None and not adapter_file(cfg.adapter).is_file():
+        yield (
+            f"adapter={cfg.adapter}: no adapter.safetensors there; name a finished cell's adapter/ folder,"
+            " or a .safetensors file of another trainer"
+        )
     problem = _unwritable(Path(cfg.output))
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has left the ~; write the folder's name in full"
@@ -304,21 +354,11 @@ def vocabulary(model: ModelConfig) -> list[str]:
     return sorted(words - {""})
 
 
-def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
-    """The names that `references=` stands for: the first so many of the suite's, or those that it names.
-
-    Raises:
-        InputError: more than there are, or a name that is not there.
-    """
-    if isinstance(wanted, int):
-        if wanted > len(names):
-            raise InputError(f"references={wanted}: there are {len(names)}")
-        return list(names[:wanted])
-    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
-    return chosen
+def wanted_references(cfg: JobConfig, count: int) -> Any:
+    """What `references=` says; where it says nothing the first, or a probe's first six, out of `count`."""
+    if cfg.references is not None:
+        return cfg.references
+    return min(count, PROBED_REFERENCES) if cfg.probe else 1
 
 
 def model_folder(model: ModelConfig) -> Path | None:
@@ -326,7 +366,8 @@ def model_folder(model: ModelConfig) -> Path | None:
     if model.path.startswith("bundled:"):
         return BUNDLED / model.path.removeprefix("bundled:")
     path = Path(model.path).expanduser()
-    return path if path.is_absolute() or path.is_dir() else None
+    # IMAGE_MODEL+MOTION_ADAPTER are two, which are looked at when they are loaded.
+    return path if path.is_dir() or (path.is_absolute() and "+" not in model.path) else None
 
 
 def tokenizer_file(model: ModelConfig) -> Path:
@@ -334,65 +375,7 @@ def tokenizer_file(model: ModelConfig) -> Path:
     return (model_folder(model) or Path(model.path)) / "tokenizer" / "tokenizer.json"
 
 
-def _adapter_file(folder: str) -> Path:
-    return Path(folder).expanduser() / "adapter.safetensors"
-
-
-def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:
-    """Id of what a cell's training gives, and the name of its folder: 12 hex digits.
-
-    `weights_hash` is the backbone's, `reference_hash` a Reference's `content_hash`, `precision` the one that
-    `auto` came out as. At tau = 1000 nothing is trained, so that no training setting is part of the id.
-    """
-    parts: dict[str, Any] = {
-        "weights": weights_hash,
-        "precision": precision,
-        "reference": reference_hash,
-        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
-    }
-    if cfg.adapter is not None:
-        parts["adapter"] = hashlib.sha256(_adapter_file(cfg.adapter).read_bytes()).hexdigest()
-    elif cfg.tau != 1000:
-        names = ("method", "tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed")
-        parts |= {name: getattr(cfg, name) for name in names}
-    return _digest("adapter", FIT_VERSION, parts)
-
-
-def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
-    """Id of one video: what `adapter` (an `adapter_id`) makes of a caption with the index-th initial noise.
-
-    The strength and reach of an adapter are no part of the base model's ids (tau = 1000).
-    """
-    names = ["sampler", "steps", "eta", "guidance_scale", "negative_prompt", "seed"]
-    if cfg.tau != 1000:
-        names += ["tau", "adapter_scale", "adapter_in_unconditional"]
-    parts = {name: getattr(cfg, name) for name in names}
-    return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})
-
-
-def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str) -> str:
-    """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits."""
-    names = ("probe", "probe_steps", "inversion_guidance_scale", "guidance_scale", "negative_prompt")
-    parts = {name: getattr(cfg, name) for name in names} | {
-        "caption": caption,
-        "weights": weights_hash,
-        "precision": precision,
-        "reference": reference_hash,
-        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
-    }
-    return _digest("probe", PROBE_VERSION, parts)
-
-
-def pair_id(probe: str, pair: str) -> str:
-    """Id of the video that a probe (a `probe_id`) makes for one pair of timesteps."""
-    return _digest("sample", PROBE_VERSION, {"probe": probe, "pair": pair})
-
-
-def score_id(sample: str, *, metric: str, version: int) -> str:
-    """Id of one metric's value on one sample (a `sample_id`)."""
-    return _digest("score", version, {"sample": sample, "metric": metric})
-
-
-def _digest(stage: str, version: int, parts: Mapping[str, Any]) -> str:
-    text = json.dumps([stage, version, parts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def adapter_file(adapter: str) -> Path:
+    """The weights of a kept adapter: in its folder, or the file itself."""
+    path = Path(adapter).expanduser()
+    return path if path.suffix == ".safetensors" else path / "adapter.safetensors"

@@ -1,31 +1,17 @@
 """Sampling a reference's edits, with a method or without, and scoring what came out."""
 
-import hashlib
-import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import BUNDLED, InputError
 from motionexp.data.base import Edit, Reference
-from motionexp.data.shapes.scenes import Scene
 from motionexp.methods.base import TuningMethod
-from motionexp.metrics.appearance_leakage import AppearanceLeakage, ReplacedAttributes
-from motionexp.metrics.attributes import AttributeAccuracy, AttributeClassifier, AttributeReadings
-from motionexp.metrics.base import Measurement, Need, Subject, VideoMetric
-from motionexp.metrics.features import FeaturePass, OpenClip, PreferenceScorer
-from motionexp.metrics.flow_similarity import FlowSimilarity
-from motionexp.metrics.frame_consistency import FrameConsistency
-from motionexp.metrics.nuisances import Nuisances
-from motionexp.metrics.pick_score import PickScore
-from motionexp.metrics.text_alignment import TextAlignment
-from motionexp.metrics.trajectory import Trajectory
+from motionexp.metrics.base import Measurement
+from motionexp.metrics.scorer import Scorer
 from motionexp.sampling import (
     Gate,
     SamplerSettings,
@@ -35,26 +21,6 @@ from motionexp.sampling import (
     videos_per_batch,
 )
 
-METRICS: Mapping[str, type[VideoMetric]] = {
-    "text_alignment": TextAlignment,
-    "frame_consistency": FrameConsistency,
-    "pick_score": PickScore,
-    "flow_similarity": FlowSimilarity,
-    "appearance_leakage": AppearanceLeakage,
-    "trajectory": Trajectory,
-    "attribute_accuracy": AttributeAccuracy,
-    "replaced_attributes": ReplacedAttributes,
-    "nuisances": Nuisances,
-}
-PROBE_METRICS: Mapping[str, type[VideoMetric]] = {
-    "text_alignment": TextAlignment,
-    "flow_similarity": FlowSimilarity,
-    "trajectory": Trajectory,
-    "attribute_readings": AttributeReadings,
-}
-# Of those that need ground truth, the ones that ask nothing about the edit.
-OF_REFERENCE_ALONE = frozenset({"trajectory"})
-CHANCE_SCENES = 8
 MOST_AT_ONCE = 16
 
 Embed = Callable[[str], Conditioning]
@@ -133,7 +99,7 @@ def sample(
     gate = None
     if method is not None:
         method.scale = settings.adapter_scale
-        gate = _gate(method)
+        gate = _gate(method, settings.adapter_scale)
     for number, batch in enumerate(batches):
         start = time.perf_counter()
         latents = _sample_batch(
@@ -176,10 +142,14 @@ def _sample_batch(
     )
 
 
-def _gate(method: TuningMethod) -> Gate:
+def _gate(method: TuningMethod, scale: float) -> Gate:
+    """Switches the method as its window says; a soft one also weighs its strength, `scale` at weight 1."""
+
     def gate(t: float | None) -> bool:
-        method.set_active(t)
-        return t is not None and method.window.contains(t)
+        on = method.set_active(t)
+        if t is not None and on and method.window.knots:
+            method.scale = scale * method.window.weight(t)
+        return on
 
     return gate
 
@@ -206,156 +176,6 @@ def peak_memory(device: torch.device) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@dataclass(frozen=True)
-class ScoringModels:
-    """Where the models are that metrics look through; see `OpenClip.load` and `PreferenceScorer.load`."""
-
-    clip: str = str(BUNDLED / "clip")
-    scorer: str = str(BUNDLED / "scorer")
-    scorer_processor: str | None = None
-    classifier: Path = BUNDLED / "classifier"
-
-
-# TGVE's own choices, for models that know any words.
-TGVE_MODELS = ScoringModels(
-    clip="ViT-L-14/openai",
-    scorer="yuvalkirstain/PickScore_v1",
-    scorer_processor="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-)
-
-
-class Scorer:
-    """Metrics by name, with the models that they need, loaded once.
-
-    Args:
-        metrics: names in `METRICS`; None: all.
-        models: where the models are.
-        device: where they run, in float32.
-        others: scenes of other references, against which chance is measured.
-        kinds: what there is to choose from.
-
-    Raises:
-        InputError: an unknown metric, or a model that cannot be loaded.
-    """
-
-    def __init__(
-        self,
-        metrics: Collection[str] | None = None,
-        models: ScoringModels | None = None,
-        device: str = "cpu",
-        others: Sequence[Scene] = (),
-        kinds: Mapping[str, type[VideoMetric]] = METRICS,
-    ) -> None:
-        models = models or ScoringModels()
-        check_metrics(metrics)
-        self.metrics = {name: kinds[name]() for name in (kinds if metrics is None else metrics)}
-        self.explicit = metrics is not None
-        self.others = tuple(others)
-        needs = {need for metric in self.metrics.values() for need in metric.needs}
-        with _silence():
-            clip = OpenClip.load(models.clip, device) if "clip" in needs else None
-        scorer = (
-            PreferenceScorer.load(models.scorer, models.scorer_processor, device=device)
-            if "scorer" in needs
-            else None
-        )
-        self.features = FeaturePass(clip, scorer)
-        self.classifier = (
-            AttributeClassifier.load(models.classifier, device) if "classifier" in needs else None
-        )
-        self.hashes: dict[Need, str] = {}
-        if clip is not None:
-            self.hashes["clip"] = clip.weights_hash
-        if scorer is not None:
-            self.hashes["scorer"] = scorer.weights_hash
-        if self.classifier is not None:
-            weights = (models.classifier / "model.safetensors").read_bytes()
-            self.hashes["classifier"] = hashlib.sha256(weights).hexdigest()
-
-    def model_of(self, metric: str) -> str:
-        """Short hash of the models that a metric looks through; empty where it needs none."""
-        used = [self.hashes[need] for need in sorted(self.metrics[metric].needs) if need in self.hashes]
-        return hashlib.sha256("".join(used).encode()).hexdigest()[:12] if used else ""
-
-    def applicable(self, reference: Reference, edit: Edit) -> list[str]:
-        """The metrics that the data allow; asked for by name they stay in, and raise when they measure."""
-        return [name for name in self.metrics if self.explicit or self._has_truth(name, reference, edit)]
-
-    def _has_truth(self, name: str, reference: Reference, edit: Edit) -> bool:
-        if "truth" not in self.metrics[name].needs:
-            return True
-        return reference.truth is not None and (edit.truth is not None or name in OF_REFERENCE_ALONE)
-
-    def score(
-        self, frames: np.ndarray, reference: Reference, edit: Edit, metrics: Collection[str] | None = None
-    ) -> dict[str, dict[str, Measurement]]:
-        """Measure one video.
-
-        Args:
-            frames: (F, H, W, 3) uint8 RGB; scored as far as the reference is, see `Reference.scored_frames`.
-            reference: whose motion it should have.
-            edit: whose caption it should show.
-            metrics: some of those that are applicable; None: all.
-
-        Returns:
-            {metric: {name of a value: measurement}}.
-
-        Raises:
-            InputError: a metric that was asked for by name lacks its ground truth.
-        """
-        frames = frames[: reference.scored_frames]
-        reference = replace(reference, frames=reference.frames[: reference.scored_frames])
-        names = [name for name in self.applicable(reference, edit) if metrics is None or name in metrics]
-        seen = any({"clip", "scorer"} & self.metrics[name].needs for name in names)
-        judged = any("classifier" in self.metrics[name].needs for name in names)
-        subject = Subject(frames, reference, edit, others=self._others(reference))
-        if seen:
-            subject = self._with_features(subject)
-        if judged and self.classifier is not None:
-            subject = replace(subject, predictions=self.classifier.predict(frames))
-        return {name: self.metrics[name].measure(subject) for name in names}
-
-    def _with_features(self, subject: Subject) -> Subject:
-        return replace(
-            subject,
-            features=self.features.frames(subject.frames),
-            caption=self.features.caption(subject.edit.caption),
-            reference_caption=self.features.caption(subject.reference.caption),
-        )
-
-    def _others(self, reference: Reference) -> tuple[Scene, ...]:
-        return tuple(scene for scene in self.others if scene != reference.truth)[:CHANCE_SCENES]
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep back what open_clip tells of each file that it reads."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def check_metrics(metrics: Collection[str] | None, references: Sequence[Reference] = ()) -> None:
-    """Check metrics that are asked for by name.
-
-    Raises:
-        InputError: a name that is no metric, or a metric from ground truth where a reference has none.
-    """
-    unknown = [name for name in metrics or () if name not in METRICS]
-    if unknown:
-        raise InputError(f"metrics=[{', '.join(unknown)}]: some of {', '.join(METRICS)}, or null for all")
-    blind = [each.name for each in references if each.truth is None]
-    unfit = [name for name in metrics or () if blind and "truth" in METRICS[name].needs]
-    if unfit:
-        raise InputError(
-            f"metrics=[{', '.join(unfit)}]: measured from ground truth, and {blind[0]} has none;"
-            " leave them out, or metrics=null for all that the data allow"
-        )
 
 
 def score(

@@ -1,5 +1,6 @@
 """DDIM inversion: from a video's latents, backwards along the sampling steps, to the noise that makes it."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config import InputError
+from motionexp.flow_matching import Schedule
 from motionexp.sampling import Guide, SamplerSettings
-from motionexp.schedule import NoiseSchedule, ddim_step
 
 
 @torch.no_grad()
@@ -21,12 +22,13 @@ def invert(
     settings: SamplerSettings,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[int, Tensor]:
+) -> dict[float, Tensor]:
     """The latents of videos at every sampling timestep: DDIM's equation, solved from clean to noise.
 
     Song et al. 2021, arXiv 2010.02502, section 4.3. Each sampling step from t to t_prev is taken the other
     way round. What the network says at t cannot be asked before x_t is known, so that it is asked at the
-    latents of t_prev with the label t: an error of first order in the step. Sampling on from any of the
+    latents of t_prev with the label t: an error of first order in the step. With flow matching it is Euler's
+    equation, solved in the same way. Sampling on from any of the
     results with the same captions and settings gives the video back, up to that error.
 
     Args:
@@ -51,7 +53,7 @@ def invert(
     guide = Guide.of(backbone, len(latents), conditioning, negative, settings)
     here = latents.to(backbone.device, torch.float32)
     pairs = backbone.schedule.step_pairs(settings.steps)[::-1]
-    inverted: dict[int, Tensor] = {}
+    inverted: dict[float, Tensor] = {}
     for done, (t, t_prev) in enumerate(pairs, start=1):
         here = inverted[t] = _step_back(backbone.schedule, here, guide.predict(here, t), t, t_prev)
         if progress is not None:
@@ -59,9 +61,9 @@ def invert(
     return inverted
 
 
-def _step_back(schedule: NoiseSchedule, x_prev: Tensor, output: Tensor, t: int, t_prev: int) -> Tensor:
+def _step_back(schedule: Schedule, x_prev: Tensor, output: Tensor, t: float, t_prev: float) -> Tensor:
     """x_t from the latents of t_prev and the network's output on them with the label t."""
-    if schedule.prediction_type == "sample" and schedule.alpha_bar(t_prev) == 1:
+    if schedule.prediction_type == "sample" and schedule.log_snr(t_prev) == math.inf:
         # Clean latents and an x_0 do not tell the noise: it is what the network took for noise at its label.
         return schedule.add_noise(x_prev, schedule.to_epsilon(x_prev, output, t), t)
-    return ddim_step(schedule, x_prev, output, t_prev, t)
+    return schedule.step(x_prev, output, t_prev, t)

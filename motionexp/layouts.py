@@ -1,14 +1,15 @@
 """Layouts: what an experiments/*.yaml file says of its sweep, its rows and its tables."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from motionexp.config import InputError
+from motionexp.config import InputError, JobConfig
 from motionexp.results import Row, of_newest_version, read_rows
 
 
@@ -22,11 +23,25 @@ class Column:
     digits: int = 2
 
 
+def standard_columns() -> dict[str, Column]:
+    """The three published scores, and beside them always motion and both parts of leakage."""
+    return {
+        "text": Column("text alignment ↑", "text_alignment"),
+        "consistency": Column("consistency ↑", "frame_consistency_consecutive"),
+        "pick": Column("pick score ↑", "pick_score"),
+        "motion": Column("motion ↑", "velocity_similarity"),
+        "flow": Column("flow ↑", "flow_similarity"),
+        "replaced": Column("leakage: replaced looks ↓", "replaced_attributes", "base"),
+        "nuisances": Column("leakage: ground ↓", "nuisance_similarity", "nuisance_chance"),
+    }
+
+
 @dataclass
 class Setting:
     """One line of a table: the rows that `select`, or else `or_select`, picks by their fields or strata.
 
-    `labels` fill the table's first columns; the setting with `base` is what `minus: base` subtracts.
+    What neither they nor the layout's own `select` names is at its default in these rows. `labels` fill the
+    table's first columns; the setting with `base` is what `minus: base` subtracts.
     """
 
     labels: list[str]
@@ -34,9 +49,10 @@ class Setting:
     or_select: dict[str, str] = field(default_factory=dict)
     base: bool = False
 
-    def picks(self, row: Row) -> bool:
-        """Whether the row is one of this setting."""
-        return matches(row, self.select) or (bool(self.or_select) and matches(row, self.or_select))
+    def picks(self, row: Row, named: Collection[str] = ()) -> bool:
+        """Whether the row is one of this setting; `named` are settings that the layout selects by itself."""
+        selects = [each for each in (self.select, self.or_select) if each or each is self.select]
+        return any(matches(row, each) and is_plain(row, {*each, *named}) for each in selects)
 
 
 @dataclass
@@ -79,26 +95,58 @@ class Decision:
 
 @dataclass
 class TableLayout:
-    """One table: `file` without suffix, relative to the repository's root; `unit` is what is redrawn."""
+    """One table: `file` without suffix, relative to the repository's root; `unit` is what is redrawn.
+
+    With a `default` setting, every other one is shown less that too, paired.
+    """
 
     file: str
     title: str
     labels: list[str]
     settings: list[str]
-    columns: list[str]
     groups: list[Group]
+    columns: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     reported: list[Reported] = field(default_factory=list)
     decision: Decision | None = None
     notes: list[str] = field(default_factory=list)
     unit: str = "references"
+    default: str = ""
+
+
+@dataclass
+class FigureLayout:
+    """One figure of a table's settings: `file` without suffix, relative to the repository's root.
+
+    `panels` is the table (the last part of its `file`) whose groups are the panels: all, or those of the
+    titles `groups`. With `x` the name of what settings select by (tau, rank, train_steps) each of `columns`
+    is a curve over it, one for each of `lines` {label: settings}. With `x` a column's key, each setting is a
+    point in the plane of `x` and the one column.
+    """
+
+    file: str
+    title: str
+    x: str
+    panels: str
+    columns: list[str]
+    lines: dict[str, list[str]]
+    groups: list[str] = field(default_factory=list)
+    x_label: str = ""
+    log: bool = False
 
 
 @dataclass
 class Layout:
     """One experiment: what is run, which rows are published (none if `rows` is empty), and their tables.
 
-    A line of `sweep` may name the subset with `"references=[${references}]"`.
+    `sweep` is run on the bundled models. `paper` holds what the paper ran: lines that name real models, each
+    taken where `model=` on the command line names one of its models.
+
+    `references` names a subset, or of each model its own (others then take all): a line of `sweep` names it
+    as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`. Without `columns` there
+    are those of `standard_columns`. `report` names a function of
+    layout and output folder that prints what no table of samples can say. `pictures` are PNG files below the
+    outputs that are published too, into the folder called as the rows' file, without its suffix.
     """
 
     question: str
@@ -107,25 +155,32 @@ class Layout:
     rows: str
     select: dict[str, str]
     settings: dict[str, Setting]
-    columns: dict[str, Column]
     tables: list[TableLayout]
+    columns: dict[str, Column] = field(default_factory=dict)
+    paper: list[str] = field(default_factory=list)
     allow_mixed: list[str] = field(default_factory=list)
-    references: str = ""
+    references: Any = ""
+    report: str = ""
+    figures: list[FigureLayout] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
 
 
 def read_layout(path: Path) -> Layout:
     """The layout of an experiments/*.yaml file.
 
     Raises:
-        InputError: unreadable, a key that does not exist, a wrong type, or a name that is not defined in it.
+        InputError: unreadable, a key that is missing or does not exist, a wrong type, an empty line in its
+            sweep, or a name that is not defined in it.
     """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Layout), OmegaConf.load(path))
-        layout = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a table layout ({' '.join(str(error).split())})") from error
-    assert isinstance(layout, Layout)
+    layout = _loaded(path)
     problems = [
+        f"line {number} of `{key}` is empty; write a sweep's settings there, as model=tiny_latte tau=0,700"
+        for key, lines in (("sweep", layout.sweep), ("paper", layout.paper))
+        for number, line in enumerate(lines, start=1)
+        if not line.strip()
+    ]
+    problems += list(_figure_problems(layout))
+    problems += [
         f"table {table.file} names {kind} {name}, which is not defined"
         for table in layout.tables
         for kind, names, defined in _references(table, layout)
@@ -137,8 +192,64 @@ def read_layout(path: Path) -> Layout:
     return layout
 
 
+def _loaded(path: Path) -> Layout:
+    try:
+        loaded = OmegaConf.load(path)
+        problems = list(_key_problems(set(loaded)))
+        merged = OmegaConf.merge(OmegaConf.structured(Layout), {} if problems else loaded)
+        layout = None if problems else OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a table layout ({' '.join(str(error).split())})") from error
+    if problems:
+        raise InputError(f"{path}: " + "; ".join(problems))
+    assert isinstance(layout, Layout)
+    layout.columns = layout.columns or standard_columns()
+    for table in layout.tables:
+        table.columns = table.columns or list(layout.columns)
+    return layout
+
+
+def _key_problems(keys: Set[object]) -> Iterator[str]:
+    """What is wrong with the names at the top of an experiment's file."""
+    known = {each.name: each for each in fields(Layout)}
+    for key in sorted(map(str, keys - known.keys())):
+        yield f"{key}: there is no such key; there are {', '.join(known)}"
+    for name, each in known.items():
+        if each.default is MISSING and each.default_factory is MISSING and name not in keys:
+            yield f"{name}: the key is missing; experiments/tau.yaml shows all"
+
+
+def _figure_problems(layout: Layout) -> Iterator[str]:
+    tables = {Path(table.file).name: table for table in layout.tables}
+    for figure in layout.figures:
+        named = [name for names in figure.lines.values() for name in names]
+        if figure.panels not in tables:
+            yield f"figure {figure.file} has panels={figure.panels}; tables are {', '.join(tables)}"
+        else:
+            titles = [group.title for group in tables[figure.panels].groups]
+            yield from _undefined(f"figure {figure.file} names group", figure.groups, titles)
+        yield from _undefined(f"figure {figure.file} names setting", named, layout.settings)
+        yield from _undefined(f"figure {figure.file} names column", figure.columns, layout.columns)
+        if figure.x not in layout.columns:
+            lacking = [each for each in named if each in layout.settings]
+            lacking = [each for each in lacking if not _is_number(layout.settings[each].select.get(figure.x))]
+            if lacking:
+                yield f"figure {figure.file}: setting {lacking[0]} does not select a number by x={figure.x}"
+        elif len(figure.columns) != 1:
+            yield f"figure {figure.file}: with a column as x= there is one column for the other axis"
+
+
+def _undefined(what: str, names: Iterable[str], defined: Collection[str]) -> Iterator[str]:
+    yield from (f"{what} {name}, which is not defined" for name in names if name not in defined)
+
+
+def _is_number(text: str | None) -> bool:
+    return text is not None and text.replace(".", "", 1).isdigit()
+
+
 def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str], Iterable[str]]]:
     settings = [*table.settings, *(name for each in table.differences for name in (each.ours, each.theirs))]
+    settings += [table.default] if table.default else []
     columns = [*table.columns, *(name for each in table.reported for name in each.values)]
     if table.decision:
         settings += [*table.decision.curves, *table.decision.against]
@@ -146,15 +257,75 @@ def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str]
     return [("setting", settings, layout.settings), ("column", columns, layout.columns)]
 
 
+TRAINED = ("rank", "alpha", "projections", "attention", "train_steps", "learning_rate", "weight_decay",
+           "batch_size", "tau_high", "soft_window", "sampling_tau", "sampling_tau_high", "adapter_scale",
+           "adapter_in_unconditional")  # fmt: skip
+SAMPLED = ("frames", "steps", "guidance_scale", "eta", "negative_prompt")
+STRATA = ("looks", "captions")
+"""Of references that are shown in several looks, or whose captions are others."""
+
+
+def is_plain(row: Row, named: Collection[str]) -> bool:
+    """Whether all settings but the `named` ones are at their defaults; those of its model where it has some.
+
+    The base model's rows say nothing of training. What a row does not know is older than the setting.
+    """
+    names = SAMPLED if row.method == "base" else (*SAMPLED, *TRAINED)
+    settings = {name: row.settings[name] for name in names if name in row.settings and name not in named}
+    own = all(value == _default(name, row) for name, value in settings.items())
+    return own and not any(name in row.strata for name in STRATA if name not in named)
+
+
+def _default(name: str, row: Row) -> Any:
+    each = JobConfig.__dataclass_fields__[name]
+    default = each.default_factory() if each.default_factory is not MISSING else each.default
+    if not (isinstance(default, str) and default.startswith("${model.")):
+        return default
+    key = default.removeprefix("${model.").removesuffix("}")
+    return row.settings.get("model", {}).get(
+        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "direct") else key
+    )
+
+
 def matches(row: Row, select: Mapping[str, str]) -> bool:
-    """Whether the row's fields and strata are what is asked; alternatives are parted by `|`."""
+    """Whether the row's fields, strata and settings are what is asked.
+
+    Alternatives are parted by `|`; an empty one stands for rows that say nothing of it.
+    """
     return all(row.stratum(name) in wanted.split("|") for name, wanted in select.items())
 
 
 def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     """The rows below `outputs` that a layout selects, each metric's newest version of them.
 
+    Where it names its references, rows of others are left out; rows of none (energies) stay. Of tables of
+    tuning, which have a base, only rows that one of the settings picks stay, at any scale where a table
+    compares at equal leakage.
+
     Raises:
         InputError: no such folder, or a rows file is corrupted.
     """
-    return of_newest_version(row for row in read_rows(outputs) if matches(row, layout.select))
+    rows = (row for row in read_rows(outputs) if matches(row, layout.select))
+    if any(setting.base for setting in layout.settings.values()):
+        rows = (row for row in rows if row.anchor or _is_picked(row, layout))
+    return of_newest_version(row for row in rows if not row.reference_hash or _is_named(row, layout))
+
+
+def _is_picked(row: Row, layout: Layout) -> bool:
+    settings, named = list(layout.settings.values()), set(layout.select)
+    if any(table.decision for table in layout.tables):
+        named.add("adapter_scale")
+        settings = [replace(each, select=_at_any_scale(each.select)) for each in settings]
+    return any(setting.picks(row, named) for setting in settings)
+
+
+def _at_any_scale(select: Mapping[str, str]) -> dict[str, str]:
+    return {name: wanted for name, wanted in select.items() if name != "adapter_scale"}
+
+
+def _is_named(row: Row, layout: Layout) -> bool:
+    names = layout.references
+    if isinstance(names, Mapping):
+        names = names.get(row.model, "")
+    named = {name.strip() for name in names.split(",")} - {""}
+    return not named or row.reference in named

@@ -8,10 +8,13 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options
-from motionexp.config import InputError, JobConfig, ModelConfig, select_references, vocabulary
+from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options, select_references
+from motionexp.config import InputError, JobConfig, ModelConfig, vocabulary, wanted_references
 from motionexp.data.base import References
-from motionexp.layouts import read_layout
+from motionexp.layouts import Layout, read_layout
+from motionexp.score_settings import ScoreConfig
+from motionexp.scoring_config import ScoringConfig
+from motionexp.sweeps import settings_of
 
 USAGE = """\
 Carry the motion of one video over to new captions.
@@ -22,6 +25,9 @@ Carry the motion of one video over to new captions.
   python run.py adapter=FOLDER edits='["..."]' new captions with an adapter that is there already
   python run.py video=FILE caption="..." edits='["..."]' model=latte
                                                a clip of your own
+  python run.py score folder=FOLDER data=tgve  videos that another system made, into the same rows
+  python run.py submission folder=NEW samples=outputs/tgve/MODEL tau=700
+                                               finished samples in TGVE's submission layout
   python run.py list references                the references of data=, with their captions and edits
   python run.py list words                     the words that model= knows
   python run.py --cfg job                      the resolved settings, and run nothing
@@ -51,7 +57,14 @@ def help_text() -> str:
     lines = [(f"{name}={_default(each)}", each.metadata["help"]) for name, each in settings.items()]
     parts.append(_section("settings, with their defaults", lines))
     lines = [(f"model.{each.name}", each.metadata["help"]) for each in fields(ModelConfig)]
-    parts += [_section("what a model's file says", lines), _section("flags", HYDRA_FLAGS)]
+    parts.append(_section("what a model's file says", lines))
+    lines = [
+        (f"scoring.{each.name}={_default(each)}", each.metadata["help"]) for each in fields(ScoringConfig)
+    ]
+    parts.append(_section("what scores look through", lines))
+    lines = [(f"{each.name}={_default(each)}", each.metadata["help"]) for each in fields(ScoreConfig)
+             if each.name not in GROUPS]  # fmt: skip
+    parts += [_section("settings of `score`", lines), _section("flags", HYDRA_FLAGS)]
     return "\n".join(parts)
 
 
@@ -89,19 +102,51 @@ def listed(arguments: Sequence[str]) -> str:
         case ["references", *overrides]:
             cfg = load(overrides)
             reader = reader_of(cfg)
-            size = (cfg.frames, cfg.model.height, cfg.model.width)
-            references = [reader.read(name, *size) for name in reader.names()]
             lines = []
-            for each in references:
+            for name in reader.names():
+                described = reader.describe(name)
                 lines += [
-                    f"{each.name}: {each.caption}",
-                    *(f"    {edit.kind}: {edit.caption}" for edit in each.edits),
+                    f"{name}: {described.caption}",
+                    *(f"    {edit.kind}: {edit.caption}" for edit in described.edits),
                 ]
             return "\n".join(lines)
         case ["words", *overrides]:
             return "\n".join(vocabulary(load(overrides).model))
         case _:
             raise InputError(f"list {' '.join(arguments)}: list references, or list words")
+
+
+def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:
+    """What an experiment's jobs are: what they share, in what each differs, and how many samples it makes."""
+    same, each = settings_of(jobs)
+    lines, cells, videos = [], 0, 0
+    for number, (cfg, own) in enumerate(zip(jobs, each, strict=True), start=1):
+        references, edits = _counted(cfg)
+        samples = references * edits * cfg.seeds
+        said = " ".join(f"{key}={value}" for key, value in own.items())
+        counted = f"{references} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
+        lines.append(f"{number:4}. {said}: {counted}")
+        cells, videos = cells + references, videos + samples
+    return "\n".join(
+        [
+            f"experiment={name}: {' '.join(layout.question.split())}",
+            f"cost: {' '.join(layout.cost.split())}",
+            "in every job: " + " ".join(f"{key}={value}" for key, value in same.items()),
+            *lines,
+            f"{len(jobs)} jobs, {cells} cells, {videos} samples",
+        ]
+    )
+
+
+def _counted(cfg: JobConfig) -> tuple[int, int]:
+    """How many references a job has, and edits of each; as many of all as of the first."""
+    reader = reader_of(cfg)
+    names = reader.names()
+    names = select_references(wanted_references(cfg, len(names)), names)
+    kinds = [edit.kind for edit in reader.describe(names[0]).edits]
+    if cfg.edits is not None:
+        return len(names), len(cfg.edits)
+    return len(names), len([kind for kind in kinds if cfg.edit_kinds is None or kind in cfg.edit_kinds])
 
 
 def reader_of(cfg: JobConfig) -> References:
@@ -118,6 +163,7 @@ def check_source(cfg: JobConfig) -> None:
         InputError: says what is wrong.
     """
     reader = reader_of(cfg)
-    names = select_references(cfg.references, reader.names())
+    names = reader.names()
+    names = select_references(wanted_references(cfg, len(names)), names)
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)

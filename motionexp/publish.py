@@ -1,7 +1,8 @@
 """Published rows: a few megabytes in the repository from which every table is built again.
 
 `python -m motionexp.publish experiments/NAME.yaml [outputs/]` takes the rows that the layout selects from the
-runs' folders and writes them where the layout says, below `results/`. It is all that ever writes there.
+runs' folders and writes them where the layout says, below `results/`; pictures that it names, beside them.
+Nothing else takes anything from there into `results/`.
 """
 
 import json
@@ -136,17 +137,36 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     return path, len(rows)
 
 
+def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
+    """Copies the pictures that a layout names, and says on stderr which are not there; returns the copies."""
+    layout = read_layout(layout_path)
+    folder = (layout_path.resolve().parent.parent / layout.rows).with_suffix("")
+    copies = []
+    for picture in (outputs / name for name in layout.pictures):
+        if not picture.is_file():
+            print(f"{picture}: no such picture; left out", file=sys.stderr)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        copies.append(folder / picture.name)
+        write_whole(copies[-1], picture.read_bytes())
+    return copies
+
+
 def main(arguments: Sequence[str]) -> int:
     """`python -m motionexp.publish LAYOUT [OUTPUTS]`; returns the exit code."""
     if len(arguments) not in (1, 2):
         print("usage: python -m motionexp.publish experiments/NAME.yaml [outputs/]", file=sys.stderr)
         return 2
     try:
-        path, count = publish(Path(arguments[0]), Path(arguments[1] if len(arguments) == 2 else "outputs"))
+        layout, outputs = Path(arguments[0]), Path(arguments[1] if len(arguments) == 2 else "outputs")
+        path, count = publish(layout, outputs)
+        pictures = publish_pictures(layout, outputs)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{count} rows published in {path}")
+    for picture in pictures:
+        print(f"picture published in {picture}")
     return 0
 
 

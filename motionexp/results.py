@@ -16,10 +16,18 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from motionexp.config import InputError, score_id
+from motionexp.config import InputError
+from motionexp.ids import score_id
 from motionexp.intervals import Interval, mean_interval
 
 ROWS_NAME = "rows.jsonl"
+# Videos that are scored in place of a sample, to read scores by.
+ANCHORS = {
+    "reference": "the reference itself",
+    "frozen": "its first frame, held",
+    "reversed": "the reference reversed",
+    "shuffled": "another reference",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +81,19 @@ class Row:
     weights_hash: str = ""
 
     @property
+    def anchor(self) -> str:
+        """Which of `ANCHORS` was scored in place of a sample; empty for all other rows."""
+        return self.strata.get("anchor", "")
+
+    @property
     def subject(self) -> tuple[str, str, int | None]:
         """(reference, edit kind, seed): what two settings share when they are compared."""
         return self.reference, self.edit_kind, self.seed
 
     def stratum(self, name: str) -> str:
-        """The value of a field, or else of a stratum, as text: what layouts filter and group by."""
-        if name in FIELDS:
-            value = getattr(self, name)
-            return f"{value:g}" if isinstance(value, float) else str(value)
-        return self.strata.get(name, "")
+        """A field's value, or else a stratum's or a setting's, as text: what layouts filter and group by."""
+        value = getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 FIELDS = {each.name: each for each in fields(Row)}
@@ -285,21 +296,25 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
 
     Args:
         rows: all rows of one table.
-        allow: what may differ all the same: `precision`, `weights_hash`, `metric_version`, `metric_model`.
+        allow: what may differ all the same: `precision`, `weights_hash`, `metric_version`, `metric_model`,
+            `reference_hash`.
 
     Raises:
-        InputError: two precisions, two weights of one model or two versions of one metric.
+        InputError: two precisions, two weights of one model, two versions of one metric, or two videos of one
+            name, length and size.
     """
     kinds: dict[str, Callable[[Row], str]] = {
         "precision": lambda row: "",
         "weights_hash": lambda row: row.model,
         "metric_version": lambda row: row.metric,
         "metric_model": lambda row: row.metric,
+        "reference_hash": _video_of,
     }
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         for kind, of in kinds.items():
-            seen[kind, of(row)].add(str(getattr(row, kind)))
+            # Another system's videos come without a precision or weights, and may stand beside any.
+            seen[kind, of(row)] |= {str(getattr(row, kind))} - {""}
     mixed = [
         f"{kind}{f' of {of}' if of else ''}: {', '.join(sorted(values))}"
         for (kind, of), values in sorted(seen.items())
@@ -311,3 +326,12 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
             + "; ".join(mixed)
             + ". Select rows of one kind, or name the kind under `allow_mixed` in the layout"
         )
+
+
+def _video_of(row: Row) -> str:
+    """What tells a reference's video: its suite, split (names recur in another), name, length and size."""
+    model = row.settings.get("model", {})
+    size = (row.settings.get("frames"), model.get("height"), model.get("width"))
+    return " ".join(
+        str(each) for each in (row.suite, row.strata.get("split", ""), row.reference, *size) if each != ""
+    )

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config import InputError
-from motionexp.schedule import ddim_step, generator
+from motionexp.flow_matching import FlowSchedule
+from motionexp.schedule import generator
 
 Gate = Callable[[float | None], bool]
 """Switches an adapter for timestep t as its window says, or off for None; True if it is on afterwards."""
@@ -23,8 +24,8 @@ class SamplerSettings:
         steps: network evaluations along the trajectory, 1 to 1000.
         guidance_scale: from 1 (no guidance, one branch); output = unconditional + scale x difference
             (Ho and Salimans 2022, arXiv 2207.12598; the scale counts as in LattePipeline).
-        eta: 0 (deterministic) to 1 (as random as DDPM).
-        sampler: `ddim` is the only one.
+        eta: 0 (deterministic) to 1 (as random as DDPM); flow matching has no other than 0.
+        sampler: `ddim` is the only one; with flow matching its steps are Euler's.
     """
 
     steps: int = 50
@@ -105,9 +106,10 @@ def sample_latents(
         Clean latents, in fp32.
 
     Raises:
+        InputError: eta above 0 with flow matching.
         ValueError: what the settings need is missing, or B differs.
     """
-    _check_generator(len(noise), settings, generator)
+    _check_eta(backbone, len(noise), settings, generator)
     guide = Guide.of(
         backbone,
         len(noise),
@@ -123,7 +125,7 @@ def sample_latents(
         for done, (t, t_prev) in enumerate(pairs, start=1):
             output = guide.predict(latents, t)
             step_noise = _unit_noise(latents, generator) if settings.eta > 0 else None
-            latents = ddim_step(backbone.schedule, latents, output, t, t_prev, settings.eta, step_noise)
+            latents = backbone.schedule.step(latents, output, t, t_prev, settings.eta, step_noise)
             if progress is not None:
                 progress(done, len(pairs))
     finally:
@@ -199,9 +201,14 @@ def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Genera
     return torch.stack(rows).to(like.device)
 
 
-def _check_generator(
-    videos: int, settings: SamplerSettings, generator: torch.Generator | Sequence[torch.Generator] | None
+def _check_eta(
+    backbone: Backbone,
+    videos: int,
+    settings: SamplerSettings,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
 ) -> None:
+    if settings.eta > 0 and isinstance(backbone.schedule, FlowSchedule):
+        raise InputError(f"eta={settings.eta}: {backbone.name} is sampled by flow matching, without noise: 0")
     if settings.eta > 0 and generator is None:
         raise ValueError(f"eta={settings.eta} adds noise and needs a generator")
     if isinstance(generator, Sequence) and len(generator) != videos:

@@ -1,4 +1,4 @@
-"""Noise schedules, windows, targets and the DDIM step: pure functions of tensors.
+"""Windows, discrete noise schedules, targets and the DDIM step: pure functions of tensors.
 
 The convention everywhere is x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, with t from 0 (almost
 clean) to 999, and 1000 for pure noise. Formulas are of DDPM (Ho et al. 2020, arXiv 2006.11239), DDIM (Song et
@@ -49,15 +49,33 @@ class Window:
     """The timesteps in which a method acts: low <= t <= high; `Window(1000)` is empty, t = 1000 included.
 
     `low` is the papers' tau. Both ends are from 0 to 1000, in the scheduler's own t (integers for discrete
-    schedules, 1000 sigma for flow matching). Raises InputError for other values.
+    schedules, 1000 sigma for flow matching). `knots` make it soft: (t, weight) in ascending t, the first at
+    `low`, weights from 0 to 1, linear between and the last one's beyond. Training then draws t in proportion
+    to the weight, and sampling scales the method by it. Raises InputError for other values.
     """
 
     low: float
     high: float = float(TIMESTEPS)
+    knots: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= TIMESTEPS:
             raise InputError(f"window [{self.low}, {self.high}]: needs 0 <= low <= high <= {TIMESTEPS}")
+        times = [t for t, _ in self.knots]
+        weights = [weight for _, weight in self.knots]
+        if self.knots and not (
+            times[0] == self.low
+            and all(before < after for before, after in pairwise(times))
+            and times[-1] <= self.high
+            and all(0 <= weight <= 1 for weight in weights)
+            and max(weights) > 0
+        ):
+            shown = ", ".join(f"[{t:g}, {weight:g}]" for t, weight in self.knots)
+            raise InputError(
+                f"soft window [{shown}]: needs pairs of timestep and weight, timesteps ascending from"
+                f" {self.low:g} (the window's lower end) to {self.high:g} at most, weights from 0 to 1 and"
+                " not all 0"
+            )
 
     @property
     def is_empty(self) -> bool:
@@ -66,7 +84,16 @@ class Window:
 
     def contains(self, t: float) -> bool:
         """Whether the method acts at timestep t."""
-        return not self.is_empty and self.low <= t <= self.high
+        return self.weight(t) > 0
+
+    def weight(self, t: float) -> float:
+        """How strongly the method acts at timestep t: 0 outside; inside 1, or what the knots say."""
+        if self.is_empty or not self.low <= t <= self.high:
+            return 0.0
+        if not self.knots:
+            return 1.0
+        times, weights = zip(*self.knots, strict=True)
+        return float(np.interp(t, times, weights))
 
     def count(self, timesteps: Iterable[float]) -> int:
         """How many of these timesteps are inside, for instance of `NoiseSchedule.timesteps(50)`."""
@@ -211,6 +238,58 @@ class NoiseSchedule:
             return (x_t - signal * output) / sigma
         return signal * output + sigma * x_t
 
+    def step(
+        self,
+        x_t: Tensor,
+        output: Tensor,
+        t: float,
+        t_prev: float,
+        eta: float = 0.0,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """One DDIM step from x_t at t to t_prev, DDIM eqs. 12 and 16; `FINAL` as t_prev ends the sampling.
+
+        With t_prev > t and eta = 0 the same formula is DDIM inversion.
+
+        Args:
+            x_t: (B, ...).
+            output: the network's output at x_t, same shape.
+            t: timestep of x_t, of all the batch.
+            t_prev: timestep to go to.
+            eta: 0 is deterministic, 1 as random as DDPM.
+            noise: unit noise of x_t's shape; needed where eta > 0.
+
+        Raises:
+            ValueError: eta > 0 without noise.
+        """
+        x0 = self.to_x0(x_t, output, t)
+        if self.clip_sample_range is not None:
+            x0 = x0.clamp(-self.clip_sample_range, self.clip_sample_range)
+        here, there = self.alpha_bar(t), self.alpha_bar(t_prev)
+        variance = eta**2 * (1 - there) / (1 - here) * (1 - here / there) if eta > 0 else torch.zeros(())
+        direction = (1 - there - variance).sqrt() * self.to_epsilon(x_t, output, t)
+        x_prev = there.sqrt() * x0 + direction
+        if eta > 0:
+            if noise is None:
+                raise ValueError("a step with eta > 0 needs noise")
+            x_prev = x_prev + variance.sqrt() * noise
+        return x_prev
+
+    def training_timesteps(self, window: Window, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
+        """n timesteps, uniform on the integers of the window (0 to 999), on the generator's device.
+
+        Of a soft window they are drawn in proportion to its weight. Raises InputError where the window holds
+        no integer below 1000, or none of any weight.
+        """
+        low, high = math.ceil(window.low), min(math.floor(window.high), TIMESTEPS - 1)
+        if window.is_empty or low > high:
+            raise InputError(
+                f"window [{window.low}, {window.high}]: no timestep from 0 to 999 in it to train at"
+            )
+        if window.knots:
+            return weighted_draw(window, range(low, high + 1), n, generator) + low
+        return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
+
     def _scales(self, t: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar), fp32, ready to multiply (B, ...)."""
         alpha_bar = self.alpha_bar(t).to(like.device)
@@ -219,54 +298,20 @@ class NoiseSchedule:
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
 
-def ddim_step(
-    schedule: NoiseSchedule,
-    x_t: Tensor,
-    output: Tensor,
-    t: float,
-    t_prev: float,
-    eta: float = 0.0,
-    noise: Tensor | None = None,
-) -> Tensor:
-    """One DDIM step from x_t at t to t_prev, DDIM eqs. 12 and 16; `FINAL` as t_prev ends the sampling.
+def weighted_draw(
+    window: Window, timesteps: Iterable[float], n: int, generator: torch.Generator
+) -> Int64[Tensor, " n"]:
+    """Indices of n of the timesteps, drawn in proportion to the window's weight at each.
 
-    With t_prev > t and eta = 0 the same formula is DDIM inversion.
-
-    Args:
-        schedule: gives alpha_bar and the meaning of `output`.
-        x_t: (B, ...).
-        output: the network's output at x_t, same shape.
-        t: timestep of x_t, of all the batch.
-        t_prev: timestep to go to.
-        eta: 0 is deterministic, 1 as random as DDPM.
-        noise: unit noise of x_t's shape; needed where eta > 0.
-
-    Raises:
-        ValueError: eta > 0 without noise.
+    Raises InputError where all weights are 0.
     """
-    x0 = schedule.to_x0(x_t, output, t)
-    if schedule.clip_sample_range is not None:
-        x0 = x0.clamp(-schedule.clip_sample_range, schedule.clip_sample_range)
-    here, there = schedule.alpha_bar(t), schedule.alpha_bar(t_prev)
-    variance = eta**2 * (1 - there) / (1 - here) * (1 - here / there) if eta > 0 else torch.zeros(())
-    direction = (1 - there - variance).sqrt() * schedule.to_epsilon(x_t, output, t)
-    x_prev = there.sqrt() * x0 + direction
-    if eta > 0:
-        if noise is None:
-            raise ValueError("ddim_step with eta > 0 needs noise")
-        x_prev = x_prev + variance.sqrt() * noise
-    return x_prev
-
-
-def training_timesteps(window: Window, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
-    """n timesteps, uniform on the integers of the window (0 to 999), on the generator's device.
-
-    Raises InputError where the window holds no integer below 1000.
-    """
-    low, high = math.ceil(window.low), min(math.floor(window.high), TIMESTEPS - 1)
-    if window.is_empty or low > high:
-        raise InputError(f"window [{window.low}, {window.high}]: no timestep from 0 to 999 in it to train at")
-    return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
+    weights = torch.tensor([window.weight(t) for t in timesteps], dtype=torch.float64)
+    if not bool((weights > 0).any()):
+        raise InputError(
+            f"soft window [{window.low:g}, {window.high:g}]: no timestep from 0 to 999 in it has a weight"
+        )
+    weights = weights.to(generator.device)
+    return torch.multinomial(weights, n, replacement=True, generator=generator)
 
 
 def _alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
@@ -305,7 +350,7 @@ def _betas(config: Mapping[str, Any], dtype: torch.dtype) -> Float[Tensor, "1000
         return _cosine_betas()
     raise InputError(
         f"scheduler's beta_schedule={kind!r}: needs linear, scaled_linear or squaredcos_cap_v2 (flow"
-        " matching has none and is not supported)"
+        " matching has none: see FlowSchedule)"
     )
 
 

@@ -3,10 +3,12 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from motionexp.intervals import Interval
+
+Write = Callable[[str], str]
 
 MISSING_NOTE = (
     "(k missing): so many samples have no value there, mostly for want of an object or of motion to follow;"
@@ -25,13 +27,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a finished table; `source` is `measured` or `reported`."""
+    """One line of a finished table; `source` is `measured` or `reported`.
+
+    Of differences those whose interval excludes zero are bold, and nothing else is.
+    """
 
     labels: list[str]
     cells: list[Cell | None]
     n: str
     adapter_steps: str
     source: str = "measured"
+    is_difference: bool = False
+
+    def is_bold(self, cell: Cell | None) -> bool:
+        """Whether the cell is a difference of known sign."""
+        known = cell is not None and not math.isnan(cell.interval.low)
+        if not (self.is_difference and known and cell is not None):
+            return False
+        return cell.interval.low > 0 or cell.interval.high < 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,11 @@ class Table:
     unit: str
 
     @property
+    def is_measured(self) -> bool:
+        """Whether anything in it is not a paper's."""
+        return any(line.source != "reported" for block in self.blocks for line in block.lines)
+
+    @property
     def header(self) -> list[str]:
         """The heads of all columns; how many steps had the adapter on is left out where none had."""
         return [*self.labels, *self.columns, f"n ({self.unit})"] + ["adapter steps"] * self._has_adapter
@@ -67,14 +85,19 @@ class Table:
         cells = [cell for block in self.blocks for line in block.lines for cell in line.cells]
         return any(cell is not None and cell.interval.missing for cell in cells)
 
-    def texts(self, line: Line) -> list[str]:
-        """What stands under `header` in a line."""
-        numbers = [_shown(cell) for cell in line.cells]
-        return [*line.labels, *numbers, line.n] + [line.adapter_steps] * self._has_adapter
+    def texts(self, line: Line, write: Write = str, bold: Write = str) -> list[str]:
+        """What stands under `header` in a line, `write` makes of text what the format wants."""
+        numbers = [
+            bold(write(_shown(cell))) if line.is_bold(cell) else write(_shown(cell)) for cell in line.cells
+        ]
+        rest = [line.n] + [line.adapter_steps] * self._has_adapter
+        return [*map(write, line.labels), *numbers, *map(write, rest)]
 
     def all_notes(self) -> list[str]:
         """What the numbers are, then the layout's own notes."""
         drawn = f"Mean [95% bootstrap interval over {self.unit}]; n samples (of so many {self.unit})."
+        if any(line.is_difference for block in self.blocks for line in block.lines):
+            drawn += " Differences are paired; bold: the interval excludes zero."
         return [drawn, *([MISSING_NOTE] if self._has_missing else []), *self.notes]
 
 
@@ -102,11 +125,16 @@ def to_markdown(table: Table) -> str:
     header = table.header
     parts = [f"## {table.title}"]
     for block in table.blocks:
-        lines = [header, ["---"] * len(header), *map(table.texts, block.lines)]
-        rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+        texts = [table.texts(line, _markdown, "**{}**".format) for line in block.lines]
+        lines = [[_markdown(cell) for cell in header], ["---"] * len(header), *texts]
+        rows = ["| " + " | ".join(line) + " |" for line in lines]
         parts.append(f"### {block.title}\n\n" + "\n".join(rows))
     parts.append("\n".join(f"- {note}" for note in table.all_notes()))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 TEX = {
@@ -139,7 +167,8 @@ def to_latex(table: Table) -> str:
     ]
     for block in table.blocks:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
-        lines += [" & ".join(map(_tex, table.texts(line))) + r" \\" for line in block.lines]
+        texts = [table.texts(line, _tex, r"\textbf{{{}}}".format) for line in block.lines]
+        lines += [" & ".join(each) + r" \\" for each in texts]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 

@@ -27,7 +27,8 @@ from motionexp.layouts import (
     read_layout,
 )
 from motionexp.publish import is_published, read_published
-from motionexp.results import Row, by_subject, check_comparable, paired_difference, write_whole
+from motionexp.results import ANCHORS, Row, by_subject, check_comparable, paired_difference, write_whole
+from motionexp.scoring_config import OF_SETS
 from motionexp.table_formats import Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 
 Values = dict[tuple[str, str, int | None], float]
@@ -40,17 +41,22 @@ class Measured:
         check_comparable(rows, layout.allow_mixed)
         self.layout = layout
         self.by_metric: dict[str, list[Row]] = defaultdict(list)
+        self.by_anchor: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
-            self.by_metric[row.metric].append(row)
+            (self.by_anchor[row.anchor] if row.anchor else self.by_metric)[row.metric].append(row)
         self.base = next((each for each in layout.settings.values() if each.base), None)
-        self._picked: dict[tuple[str, str], list[Row]] = {}
+        self._picked: dict[tuple[str, str, str], list[Row]] = {}
 
     def rows(self, metric: str, setting: Setting, group: Mapping[str, str]) -> list[Row]:
         """One metric's rows of one setting in one group."""
-        key = metric, repr(setting)
-        if key not in self._picked:
-            self._picked[key] = [row for row in self.by_metric[metric] if setting.picks(row)]
-        return [row for row in self._picked[key] if matches(row, group)]
+        whole = metric, repr(setting), ""
+        if whole not in self._picked:
+            named = self.layout.select
+            self._picked[whole] = [row for row in self.by_metric[metric] if setting.picks(row, named)]
+        own = *whole[:2], repr(sorted(group.items()))
+        if own not in self._picked:
+            self._picked[own] = [row for row in self._picked[whole] if matches(row, group)]
+        return self._picked[own]
 
     def values(self, column: Column, setting: Setting, group: Mapping[str, str]) -> Values:
         """What the column shows of each subject, with what the layout subtracts already subtracted."""
@@ -76,10 +82,49 @@ class Measured:
             )
         metrics = {self.layout.columns[key].metric for key in table.columns}
         rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
-        subjects = {row.subject for row in rows}
+        sets = all(row.metric in OF_SETS for row in rows)
+        subjects = {row.subject for row in rows if sets or row.metric not in OF_SETS}
         n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
         steps = sorted({row.adapter_steps for row in rows})
         return Line(setting.labels, list(cells), n, " / ".join(str(each) for each in steps))
+
+    def anchors(self, table: TableLayout, group: Mapping[str, str]) -> list[Line]:
+        """One line an anchor that was scored in this group."""
+        lines = []
+        for anchor in (each for each in ANCHORS if each in self.by_anchor):
+            values = {
+                key: self.anchor_values(self.layout.columns[key], anchor, group) for key in table.columns
+            }
+            cells: list[Cell | None] = [
+                Cell(
+                    key,
+                    mean_interval(list(each.values()), [subject[0] for subject in each]),
+                    self.layout.columns[key].digits,
+                )
+                for key, each in values.items()
+            ]
+            subjects = {subject for each in values.values() for subject in each}
+            n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
+            lines.append(Line([ANCHORS[anchor], *[""] * (len(table.labels) - 1)], cells, n, "", "anchor"))
+        return lines
+
+    def anchor_values(self, column: Column, anchor: str, group: Mapping[str, str]) -> Values:
+        """As `values`; an anchor has no seed, so that of the base the mean over seeds is subtracted."""
+
+        def of(metric: str) -> Values:
+            return by_subject(row for row in self.by_anchor[anchor][metric] if matches(row, group))
+
+        own = of(column.metric)
+        if not column.minus:
+            return own
+        if column.minus != "base":
+            other = of(column.minus)
+            return {key: value - other.get(key, math.nan) for key, value in own.items()}
+        seeds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        if self.base is not None:
+            for row in self.rows(column.metric, self.base, group):
+                seeds[row.reference, row.edit_kind].append(row.value)
+        return {key: value - float(np.mean(seeds.get(key[:2], [math.nan]))) for key, value in own.items()}
 
     def difference(self, table: TableLayout, wanted: Difference, group: Mapping[str, str]) -> Line:
         cells = []
@@ -91,7 +136,43 @@ class Measured:
             )
             cells.append(Cell(key, paired_difference(ours, theirs), column.digits))
         most = max(cells, key=lambda cell: cell.interval.n).interval
-        return Line(wanted.labels, list(cells), f"{most.n} ({most.clusters})", "")
+        return Line(wanted.labels, list(cells), f"{most.n} ({most.clusters})", "", is_difference=True)
+
+    def less_default(self, table: TableLayout, group: Group) -> list[Block]:
+        """Every setting less the default one, where the group has both."""
+        if not table.default:
+            return []
+        labels = self.layout.settings[table.default].labels
+        wanted = [
+            Difference(self.layout.settings[name].labels, name, table.default)
+            for name in table.settings
+            if name != table.default
+        ]
+        lines = [self.difference(table, each, group.select) for each in wanted]
+        title = f"{group.title}: each less {', '.join(filter(None, labels))}, paired"
+        return [Block(title, [line for line in lines if line.n != "0 (0)"])]
+
+    def check_subjects(self, table: TableLayout, group: Group) -> None:
+        """Refuses a block whose settings were not measured on the same references, edits and seeds.
+
+        Raises:
+            InputError: names two settings and what one of them lacks.
+        """
+        for metric in {self.layout.columns[key].metric for key in table.columns}:
+            subjects = {
+                name: {row.subject for row in self.rows(metric, self.layout.settings[name], group.select)}
+                for name in table.settings
+            }
+            there = {name: each for name, each in subjects.items() if each}
+            whole = max(there, key=lambda name: len(there[name]), default="")
+            for name, each in there.items():
+                if missing := sorted(there[whole] - each, key=str):
+                    raise InputError(
+                        f"{table.file}, {group.title}: {metric} of setting {name} lacks {len(missing)} of the"
+                        f" {len(there[whole])} samples of {whole}, for instance of {missing[0][0]}; all lines"
+                        " of a table are of the same references, edits and seeds: run the sweep to its end,"
+                        " or into an output= of its own"
+                    )
 
     def curve(
         self, decision: Decision, leakage: str, name: str, group: Mapping[str, str]
@@ -157,9 +238,12 @@ def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Tabl
     measured = Measured(layout, rows)
     blocks = []
     for group in wanted.groups:
+        measured.check_subjects(wanted, group)
         lines = [measured.line(wanted, name, group.select) for name in wanted.settings]
         differences = [measured.difference(wanted, each, group.select) for each in wanted.differences]
-        blocks.append(Block(group.title, [line for line in lines + differences if line.n != "0 (0)"]))
+        lines += [*differences, *measured.anchors(wanted, group.select)]
+        blocks.append(Block(group.title, [line for line in lines if line.n != "0 (0)"]))
+        blocks += measured.less_default(wanted, group)
     blocks += _reported_blocks(layout, wanted)
     columns = [layout.columns[key].label for key in wanted.columns]
     kept = [each for each in blocks if each.lines]
@@ -204,11 +288,10 @@ def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision)
 
 
 def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
-    """Writes every table of a layout under `root`, as .md, .tex and .csv; returns the files."""
+    """Writes the tables of a layout that have measured rows, as .md, .tex and .csv; returns the files."""
+    built = [(wanted.file, build(layout, wanted, rows)) for wanted in layout.tables]
     return [
-        path
-        for wanted in layout.tables
-        for path in write_formats(root / wanted.file, build(layout, wanted, rows))
+        path for file, tables in built if tables[0].is_measured for path in write_formats(root / file, tables)
     ]
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -23,9 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
-from motionexp.schedule import Window, generator, training_timesteps
-
-LOGGERS = ("csv", "tensorboard", "wandb")
+from motionexp.schedule import Window, generator
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class TrainingSettings:
         batch_size: noise draws in a step, from 1; several examples take turns.
         seed: of the initial state, the noise and the timesteps.
         optimizer: and its learning rate.
+        keep_steps: numbers of steps after which `on_keep` is called.
         checkpoint_every: steps between checkpoints; 0: one at the end, or when interrupted.
         preview_every: steps between calls of `on_preview`; 0: none.
         log_every: steps between logged losses.
@@ -59,6 +57,7 @@ class TrainingSettings:
     batch_size: int = 1
     seed: int = 0
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    keep_steps: tuple[int, ...] = ()
     checkpoint_every: int = 50
     preview_every: int = 0
     log_every: int = 10
@@ -124,8 +123,9 @@ class Tuning(LightningModule):
         latents = self._latents[turns]
         noise = torch.randn(latents.shape, generator=generator("training noise", seed, step))
         noise = noise.to(latents.device)
-        t = training_timesteps(window, size, generator("training timesteps", seed, step)).to(latents.device)
         schedule = self._backbone.schedule
+        t = schedule.training_timesteps(window, size, generator("training timesteps", seed, step))
+        t = t.to(latents.device)
         return Step(
             latents=latents,
             noise=noise,
@@ -176,7 +176,7 @@ class Tuning(LightningModule):
     def identity(self) -> dict[str, Any]:
         """Return what must be the same for a checkpoint to be continued, in plain values."""
         settings = asdict(self.settings)
-        for name in ("checkpoint_every", "preview_every", "log_every"):
+        for name in ("keep_steps", "checkpoint_every", "preview_every", "log_every"):
             del settings[name]
         settings["optimizer"]["betas"] = list(settings["optimizer"]["betas"])
         return settings | {
@@ -184,6 +184,7 @@ class Tuning(LightningModule):
             "method": self.method.name,
             **self.method.settings,
             "window": [self.method.window.low, self.method.window.high],
+            "knots": [list(knot) for knot in self.method.window.knots],
             "latents": list(self._latents.shape),
         }
 
@@ -197,6 +198,7 @@ def fit(
     *,
     logger: Logger | None = None,
     on_preview: Callable[[int], None] | None = None,
+    on_keep: Callable[[FitResult], None] | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train a method on encoded references, or go on where an interrupted run in the same folder stopped.
@@ -210,9 +212,11 @@ def fit(
         examples: at least one, all of the same shape.
         settings: of the training.
         folder: made if needed; gets `checkpoint.ckpt`.
-        logger: gets `loss` at every `log_every` steps; see `make_logger`.
+        logger: gets `loss` at every `log_every` steps; see `loggers.make_logger`.
         on_preview: called with the number of steps done, every `preview_every` steps, without gradients. It
             may switch the method and change its scale.
+        on_keep: called at every one of `keep_steps` with what a training of so many steps would return, while
+            the method's tensors are as that would leave them; it changes nothing.
         progress: show a bar with the loss and the time left.
 
     Raises:
@@ -231,7 +235,14 @@ def fit(
     resumed_from = _steps_done(checkpoint, module) if checkpoint.exists() else 0
     start = time.perf_counter()
     bar = tqdm(total=settings.steps, initial=resumed_from, desc="fit", unit="step", disable=not progress)
-    callbacks = [_Watch(settings, checkpoint, on_preview), _Progress(bar)]
+    trained = sum(parameter.numel() for parameter in module.trained)
+
+    def keep() -> None:
+        if on_keep is not None:
+            seconds = time.perf_counter() - start
+            on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
+
+    callbacks = [_Watch(settings, checkpoint, on_preview, keep), _Progress(bar)]
     try:
         with bar, _quiet_lightning():
             trainer = _trainer(backbone.device, settings, callbacks, logger, folder)
@@ -240,61 +251,31 @@ def fit(
         method.switch(False)
         for parameter in module.trained:  # Lightning leaves what it has trained on the CPU
             parameter.data = parameter.data.to(backbone.device)
-    trained = sum(parameter.numel() for parameter in module.trained)
     return FitResult(module.losses, trained, resumed_from, time.perf_counter() - start, checkpoint)
-
-
-def make_logger(name: str, folder: Path, config: Mapping[str, Any]) -> Logger:
-    """Return a logger that writes below `folder` and knows the run's config.
-
-    Args:
-        name: csv, tensorboard or wandb. wandb is offline unless the environment's WANDB_MODE says otherwise;
-            its run is the caller's to finish (`logger.experiment.finish()`).
-        folder: made if needed.
-        config: plain values, shown beside the curves.
-
-    Raises:
-        InputError: another name.
-    """
-    if name not in LOGGERS:
-        raise InputError(f"logger={name}: one of {', '.join(LOGGERS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    if name == "wandb":
-        import wandb
-
-        run = wandb.init(
-            project="motionexp",
-            dir=folder,
-            config=dict(config),
-            mode=None if "WANDB_MODE" in os.environ else "offline",
-            reinit="create_new",
-            settings=wandb.Settings(console="off", x_disable_stats=True, silent=True),
-        )
-        run.define_metric("*", step_metric="trainer/global_step")
-        return WandbLogger(experiment=run)
-    if name == "csv":
-        logger = CSVLogger(folder, name=name)
-    else:
-        logger = TensorBoardLogger(folder, name=name, default_hp_metric=False)
-    logger.log_hyperparams(dict(config))
-    return logger
 
 
 class _Watch(Callback):
     """Checkpoints, previews and logged losses, between steps."""
 
     def __init__(
-        self, settings: TrainingSettings, path: Path, on_preview: Callable[[int], None] | None
+        self,
+        settings: TrainingSettings,
+        path: Path,
+        on_preview: Callable[[int], None] | None,
+        on_keep: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.path = path
         self.on_preview = on_preview
+        self.on_keep = on_keep
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Tuning)
         settings, done = self.settings, trainer.global_step
         if trainer.logger is not None and done % settings.log_every == 0:
             trainer.logger.log_metrics({"loss": pl_module.losses[-1]}, done)
+        if done in settings.keep_steps:  # before the checkpoint, from which nobody would come back to it
+            self.on_keep()
         if settings.checkpoint_every and done % settings.checkpoint_every == 0 and done < settings.steps:
             self._save(trainer)
         if self.on_preview is not None and settings.preview_every and done % settings.preview_every == 0:

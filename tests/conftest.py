@@ -14,6 +14,7 @@ from words import WORDS
 install_import_hook(
     [
         "motionexp.backbones",
+        "motionexp.flow_matching",
         "motionexp.inversion",
         "motionexp.probes.tree",
         "motionexp.sampling",
@@ -25,10 +26,12 @@ install_import_hook(
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
-    """A closed vocabulary of `WORDS`, in a pipeline's layout."""
+    """A closed vocabulary of `WORDS` and DDIM's own schedule, in a pipeline's layout."""
     folder = tmp_path / "model"
     (folder / "tokenizer").mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"beta_schedule": "linear"}))
     ids = {word: number for number, word in enumerate(("<unk>", *WORDS))}
     tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()

@@ -101,7 +101,15 @@ def probe_rows(
     for name, at in world.set_at.items():
         energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
         rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
+    for t in range(0, 1000, 10):
+        schedule = {"method": "schedule", "metric": "log_snr", "value": log_snr_of(t)}
+        rows.append(Row(**common, **schedule, reference="schedule", strata={"t": str(t)}))
     return rows
+
+
+def log_snr_of(t: float) -> float:
+    """Of the made worlds' schedule, which is straight and ends in pure noise."""
+    return (500 - t) / 60
 
 
 def _edit_rows(

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Description, Edit, Reference
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
 
 METRICS = ["brightness"]
@@ -41,6 +41,10 @@ class Squares:
 
     def names(self) -> list[str]:
         return ["one", "two", "three"]
+
+    def describe(self, name: str) -> Description:
+        reference = self.read(name, 4, 16, 16)
+        return Description(reference.caption, reference.edits, 4)
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         random = np.random.default_rng(self.names().index(name))

@@ -3,7 +3,7 @@ import pytest
 from squares import Squares
 from tiny_models import FRAMES, SIZE, tiny_backbone
 
-from motionexp.evaluation import Scorer
+from motionexp.metrics.scorer import Scorer
 from motionexp.report import bench
 
 
@@ -35,6 +35,13 @@ def test_sampling_and_metrics_are_timed_a_step_and_a_video(backbone, reference):
     assert (metric, on) == ("sampling_step_seconds", "batch 4")
     assert 0 < seconds < 10
     scorer, larger = Scorer(["flow_similarity"]), Squares().read("one", FRAMES, 32, 32)
-    assert [each[:2] for each in bench.metric_times(scorer, larger)] == [
-        ("metric_seconds", "flow_similarity")
+    videos = bench.different_videos(larger.frames)
+    times = bench.metric_times(scorer, larger, videos)
+    together = ("all, one by one", "all together")
+    assert [each[:2] for each in times] == [
+        ("metric_seconds", "flow_similarity"),
+        *(("metric_seconds", each) for each in together),
+        *(("metrics_frames_per_second", each) for each in together),
     ]
+    assert times[4][2] == pytest.approx(FRAMES / times[2][2])
+    assert len({video.tobytes() for _, video in zip(range(20), videos, strict=False)}) == 20

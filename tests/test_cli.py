@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from test_sweeps import ABLATIONS
 from words import WORDS
 
 import motionexp
@@ -15,6 +16,7 @@ from motionexp.cli import experiment_jobs, main
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config import InputError, JobConfig, ModelConfig
 from motionexp.layouts import read_layout
+from motionexp.score_settings import ScoreConfig
 from motionexp.videos import write_mp4
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,8 @@ class Jobs(ModuleType):
         super().__init__("motionexp.jobs")
         self.ran: list[JobConfig] = []
         self.planned: list[JobConfig] = []
+        self.scored: list[ScoreConfig] = []
+        self.written: list[tuple] = []
         self.error: dict[float | None, Exception | KeyboardInterrupt] = {}
 
     def run(self, cfg: JobConfig) -> None:
@@ -48,6 +52,13 @@ class Jobs(ModuleType):
 
     def plan(self, cfg: JobConfig) -> None:
         self.planned.append(cfg)
+
+    def score_external(self, cfg: ScoreConfig) -> None:
+        self.scored.append(cfg)
+
+    def write_submission(self, *arguments: object) -> tuple[int, int]:
+        self.written.append(arguments)
+        return 4, 304
 
 
 @pytest.fixture
@@ -100,6 +111,45 @@ def test_no_job_of_a_sweep_starts_before_all_are_checked(wrong, base, jobs, caps
     assert run(["-m", *base, *wrong]) == 2
     assert "error:" in capsys.readouterr().err
     assert not jobs.ran
+
+
+def test_a_probes_steps_are_checked_in_every_job_of_a_sweep(base, jobs, capsys):
+    assert run(["-m", *base, "probe=tampering", "probe_steps=30,50"]) == 2
+    said = capsys.readouterr().err
+    assert "probe_steps=30: with the leading timesteps of model=tiny_latte" in said
+    assert "10, 20, 40, 50, 100, 200 would do (in job probe_steps=30)" in said
+    assert not jobs.ran
+
+
+def test_a_boundary_of_other_weights_stops_a_sweep_before_its_first_job(tmp_path, capsys, monkeypatch):
+    from motionexp.jobs import job
+
+    monkeypatch.setattr(job, "get_object", None)
+    stored = ["model.boundary=640", "model.boundary_weights=0123456789ab"]
+    assert run(["-m", f"output={tmp_path / 'out'}", *stored, "tau=0,auto"]) == 2
+    shown = capsys.readouterr()
+    assert "found on weights 0123456789ab" in shown.err
+    assert "Launching" not in shown.out
+
+
+@pytest.mark.parametrize("flags", [["dry_run=true"], ["-m"], []])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            ["tau=auto", "model.boundary=640", "model.boundary_weights=0123456789ab"],
+            "tau=auto: the boundary 640 of model=tiny_latte was found on weights 0123456789ab",
+        ),
+        (["probe=tampering", "probe_steps=30"], "probe_steps=30: with the leading timesteps"),
+    ],
+)
+def test_wrong_input_is_an_error_before_weights_are_loaded(flags, wrong, said, tmp_path, capsys, monkeypatch):
+    from motionexp.jobs import job
+
+    monkeypatch.setattr(job, "get_object", None)
+    assert run([*flags, f"output={tmp_path / 'out'}", *wrong]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_sweeps_problems_are_listed_once_each(base, jobs, capsys):
@@ -180,6 +230,15 @@ def test_a_clip_is_read_before_the_job_starts(base, jobs, tmp_path, capsys):
     assert len(jobs.ran) == 1
 
 
+@pytest.mark.parametrize(
+    ("data", "said"), [("tgve", "Dataset.csv"), ("davis", "480p"), ("folder", "no captions.csv")]
+)
+def test_a_suite_s_folder_is_looked_at_before_a_sweep_starts(data, said, base, jobs, tmp_path, capsys):
+    assert run(["-m", *base, f"data={data}", f"data.path={tmp_path}", "tau=0,300"]) == 2
+    assert said in capsys.readouterr().err
+    assert not jobs.ran
+
+
 def test_cfg_shows_the_resolved_settings(base, jobs, capsys):
     assert run([*base, "--cfg", "job"]) == 0
     shown = capsys.readouterr().out
@@ -213,6 +272,22 @@ def test_list_references(base, capsys):
     assert len(names) == 12
 
 
+def test_score_is_handed_its_settings(jobs, tmp_path, capsys):
+    assert run(["score", f"folder={tmp_path}", "data=tgve", "system=theirs", "frames=16"]) == 0
+    (cfg,) = jobs.scored
+    assert (cfg.folder, cfg.name, cfg.frames) == (str(tmp_path), "theirs", 16)
+    assert run(["score", f"folder={tmp_path}", "tau=700"]) == 2
+    assert "tau: score has no such setting" in capsys.readouterr().err
+
+
+def test_submission_is_handed_folders_and_what_chooses(jobs, tmp_path, capsys):
+    assert run(["submission", f"folder={tmp_path}/new", f"samples={tmp_path}", "tau=700", "seed=0"]) == 0
+    assert jobs.written == [(tmp_path, tmp_path / "new", {"tau": "700", "seed": "0"})]
+    assert "4 of the benchmark's 304 videos" in capsys.readouterr().out
+    assert run(["submission", "folder=new"]) == 2
+    assert "samples=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["list", "models"], ["list", "words", "tuu=1"]])
 def test_list_says_what_it_lists(arguments, capsys):
     assert run(arguments) == 2
@@ -225,14 +300,14 @@ def test_list_says_what_it_lists(arguments, capsys):
 def test_an_experiment_is_checked_as_a_whole(base, jobs, monkeypatch, tmp_path, capsys):
     (tmp_path / "toy.yaml").write_text(
         'question: "?"\ncost: nothing\nrows: ""\nselect: {}\nsettings: {}\ncolumns: {}\ntables: []\n'
-        'sweep: ["tau=0,500 seeds=2", tau=1000 rank=0]\n'
+        'sweep: ["model=tiny_latte tau=0,500 seeds=2", model=tiny_latte tau=1000 seeds=2 rank=0]\n'
     )
     monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
     assert run(["experiment=toy", *base]) == 2
     assert "rank=0" in capsys.readouterr().err
     assert not jobs.ran
     assert run(["experiment=toy", *base, "rank=4", "dry_run=true"]) == 0
-    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4), (500, 2, 4), (1000, 1, 4)]
+    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4), (500, 2, 4), (1000, 2, 4)]
 
 
 def test_an_experiment_that_is_not_there(capsys):
@@ -242,10 +317,15 @@ def test_an_experiment_that_is_not_there(capsys):
 
 def test_an_experiment_without_a_sweep_says_so(capsys):
     assert run(["experiment=bench"]) == 2
-    assert "it is no sweep" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "bench.yaml has no line, so that there is nothing to run" in said
+    assert "rows of experiment=bench come from `make bench`" in said
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+OTHERS = [path for path in SWEEPS if path.stem not in ABLATIONS]  # their own tests compose those
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_every_sweep_composes(path, base):
     layout, sweeps, jobs = experiment_jobs(path.stem, base)
     assert len(sweeps) == len(layout.sweep)

@@ -14,13 +14,13 @@ from omegaconf import OmegaConf
 from words import WORDS
 
 from motionexp import config
-from motionexp.compose import CONF, GROUPS, load, options, prepared
+from motionexp.compose import CONF, GROUPS, SCHEMAS, load, options, prepared, select_references
 from motionexp.config import (
     InputError,
     JobConfig,
     ModelConfig,
-    select_references,
     vocabulary,
+    wanted_references,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,8 @@ def test_every_option_composes(group, option, base):
 
 
 def test_every_file_in_conf_is_an_option_that_was_composed():
-    files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")} - {Path("config.yaml")}
+    roots = {Path("config.yaml"), Path("score.yaml")}
+    files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")} - roots
     assert files == {Path(group) / f"{option}.yaml" for group, option in OPTIONS}
 
 
@@ -55,7 +56,7 @@ def test_a_models_file_says_all_that_the_schema_asks(option):
     }
 
 
-@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] != "model"])
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] not in SCHEMAS])
 def test_a_target_takes_what_its_file_gives(group, option, base):
     cfg = load([*base, f"{group}={option}", *(CLIP if option == "clip" else [])])
     arguments = dict(getattr(cfg, group))
@@ -120,7 +121,17 @@ def test_a_number_given_by_hand_wins(base):
         ("tau=1001", "tau=1001: a timestep from 0"),
         ("tau=nan", "tau=nan: a timestep"),
         ("tau=abc", "tau=abc: a timestep from 0"),
+        ("tau=0.7", "tau=0.7: no share, but a timestep from 0 to 1000 (tau=700 is meant?)"),
         ("tau=null", "tau=null: only with adapter="),
+        ("tau_high=1001", "tau_high=1001: a timestep from 0 to 1000"),
+        ("sampling_tau=-1", "sampling_tau=-1: a timestep from 0 to 1000"),
+        ("tau_high=600", "tau_high=600: below tau=700"),
+        ("sampling_tau_high=600", "sampling_tau_high=600: nothing is in [700, 600]"),
+        ("soft_window=[[400,0],[1000,1]]", "timesteps ascend from tau=700 to"),
+        ("soft_window=[[700,0],[1000,2]]", "weights are from 0 to 1"),
+        ("soft_window=[[700]]", "pairs of timestep and weight"),
+        ("keep_steps=[100]", "keep_steps=[100]: whole numbers from 1, below train_steps=100"),
+        ("attention=time", "attention=time: one of motion, spatial, cross"),
         ("rank=0", "rank=0: a whole number from 1"),
         ("rank=1.5", "rank=1.5: a whole number"),
         ("alpha=0", "alpha=0: a number above 0"),
@@ -144,6 +155,7 @@ def test_a_number_given_by_hand_wins(base):
         ("eta=2", "eta=2: a number from 0"),
         ("guidance_scale=0.5", "guidance_scale=0.5: a number from 1"),
         ("frames=8", "frames=8: tiny_latte makes videos of exactly 16 frames"),
+        ("model.frame_step=0", "model.frame_step=0: a whole number from 1"),
         ("seeds=0", "seeds=0: a whole number from 1"),
         ("seed=-1", "seed=-1: a whole number from 0"),
         ("memory_limit=0", "memory_limit=0: a number above 0"),
@@ -159,8 +171,8 @@ def test_a_number_given_by_hand_wins(base):
         ("output=~/x", "output=~/x: the shell has left the ~"),
         (f"output={__file__}/x", "Not a directory"),
         ("model.path=/missing", "/missing has no model_index.json"),
-        ("model=nope", "model=nope: one of latte, tiny_"),
-        ("model=null", "model: one of latte, tiny_"),
+        ("model=nope", "model=nope: one of "),
+        ("model=null", "model: one of "),
         ("method=nope", "method=nope: one of direct, lora"),
         ("tuu=3", "tuu: there is no such setting; did you mean tau?"),
         ("+tuu=3", "tuu: there is no such setting; did you mean tau?"),
@@ -267,8 +279,16 @@ def test_references_by_number_and_by_name():
         select_references(["r3", "r4"], names)
 
 
+def test_a_probe_takes_enough_references_for_a_boundary(base):
+    one, probe = load(base), load([*base, "probe=tampering"])
+    assert [wanted_references(each, 76) for each in (one, probe)] == [1, 6]
+    assert wanted_references(load([*base, "probe=tampering", "references=2"]), 76) == 2
+    clip = load([*base, *CLIP, "probe=tampering"])
+    assert wanted_references(clip, 1) == 1
+
+
 def test_metrics_are_those_that_are_scored():
-    from motionexp.evaluation import METRICS
+    from motionexp.metrics.scorer import METRICS
 
     assert list(METRICS) == list(config.METRICS)
 
@@ -287,7 +307,7 @@ def test_settings_are_checked_without_torch(base):
 
 
 def test_auto_is_the_stored_boundary(base):
-    cfg = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=abc"])
+    cfg = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=0123456789ab"])
     assert (cfg.tau, cfg.tau_from) == (640.0, "boundary")
     assert load([*base, "tau=640"]).tau_from == "given"
 
@@ -295,6 +315,22 @@ def test_auto_is_the_stored_boundary(base):
 def test_auto_needs_a_stored_boundary(base):
     with pytest.raises(InputError, match="tau=auto: no boundary is stored"):
         load([*base, "tau=auto", "model.boundary=null"])
+
+
+@pytest.mark.parametrize("tau", ["500", "auto"])
+def test_where_tau_came_from_is_not_for_the_user_to_say(base, tau):
+    stored = ["model.boundary=640", "model.boundary_weights=0123456789ab"]
+    (problem,) = problems([*base, *stored, f"tau={tau}", "tau_from=boundary"])
+    assert problem.startswith("tau_from=boundary: no setting of yours; tau=auto")
+
+
+@pytest.mark.parametrize(
+    "weights", ["''", "null", "0123456789a", "0123456789abc", "0123456789ag", "0123456789AB"]
+)
+@pytest.mark.parametrize("tau", ["500", "auto"])
+def test_a_boundary_says_of_which_weights_it_is(base, weights, tau):
+    (problem,) = problems([*base, f"tau={tau}", "model.boundary=640", f"model.boundary_weights={weights}"])
+    assert "beside model.boundary, the first 12 hexadecimal digits of weights_hash" in problem
 
 
 @pytest.mark.parametrize("tau", ["never", "''", "[1]"])
@@ -312,3 +348,36 @@ def test_a_probes_steps_fill_every_block(base, steps):
 def test_a_probe_is_one_of_those_that_there_are(base):
     with pytest.raises(InputError, match="probe=poking: one of tampering, partial_guidance"):
         load([*base, "probe=poking"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("scoring.resize=-1", "scoring.resize=-1: a number of pixels"),
+        ("scoring.pairs=some", "scoring.pairs=some: one of consecutive, pairs"),
+        ("scoring.tracker=raft", "scoring.tracker=raft: one of lucas_kanade, cotracker"),
+        ("scoring.tracker=cotracker", "belong together"),
+        ("scoring.tracker_weights=nowhere.safetensors", "belong together"),
+        ("scoring.scorer_revision=abc", "are of scoring.scorer"),
+        ("metrics=[motion_diversity]", "needs seeds=2 or more"),
+        ("scoring=ours", "scoring=ours: one of auto, paper, tgve"),
+        ("scoring.clop=x", "did you mean scoring.clip?"),
+    ],
+)
+def test_what_scores_look_through_is_checked(base, override, said):
+    assert said in "\n".join(problems([*base, override]))
+
+
+def test_presets_differ_in_the_pairs_alone_and_names_of_ones_own_go_before_them(base):
+    from motionexp.jobs.inputs import scoring_models
+    from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
+
+    def models(*overrides: str) -> ScoringModels:
+        return scoring_models(load([*base, *overrides]).scoring, closed_vocabulary=True)
+
+    assert models() == ScoringModels()
+    for preset, pairs in (("tgve", "pairs"), ("paper", "consecutive")):
+        assert models(f"scoring={preset}") == TGVE_MODELS
+        assert load([*base, f"scoring={preset}"]).scoring.pairs == pairs
+    own = models("scoring=tgve", "scoring.clip=ViT-B-32/openai", "scoring.resize=0")
+    assert (own.clip, own.resize, own.scorer) == ("ViT-B-32/openai", 0, TGVE_MODELS.scorer)

@@ -9,16 +9,14 @@ from motionexp.config import InputError
 from motionexp.data.base import Edit
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.evaluation import (
-    METRICS,
     SampleSettings,
-    Scorer,
-    check_metrics,
     count_adapter_steps,
     peak_memory,
     sample,
     score,
 )
 from motionexp.methods.lora import LoRA
+from motionexp.metrics.scorer import METRICS, Scorer, check_metrics
 from motionexp.sampling import SamplerSettings, initial_noise
 from motionexp.schedule import Window
 
@@ -126,7 +124,7 @@ class Black:
     """Stands for CLIP and the scorer: a frame's features are its mean colour."""
 
     logit_scale = 10.0
-    weights_hash = "black"
+    identity = "black"
 
     def __init__(self) -> None:
         self.videos = 0
@@ -206,3 +204,33 @@ def test_score_keeps_the_order_of_the_samples(backbone, monkeypatch):
     values = [each["brightness"]["brightness"].value for each in ours]
     assert values == pytest.approx([each.frames.mean() for each in samples])
     assert values[0] != pytest.approx(values[1])
+
+
+def test_a_soft_window_scales_the_adapter_step_by_step(backbone, monkeypatch):
+    method = tuned(backbone, 100)
+    scales = []
+    original = type(backbone).predict
+
+    def watched(self, x_t, t, conditioning):
+        scales.append((t, method.scale if method.set_active(t) else 0.0))
+        return original(self, x_t, t, conditioning)
+
+    try:
+        monkeypatch.setattr(type(backbone), "predict", watched)
+        # Three steps have t = 666, 333 and 0.
+        method.window = Window(100, 1000, ((100, 0.0), (1000, 1.0)))
+        settings = SampleSettings(SamplerSettings(steps=3, guidance_scale=2.0), seed=5, adapter_scale=0.5)
+        ramp = frames(backbone, method, [(RED, 0)], settings)
+        weights = [(666, 0.5 * 566 / 900), (333, 0.5 * 233 / 900), (0, 0.0)]
+        assert [t for t, _ in scales] == [t for t, _ in weights]
+        assert [scale for _, scale in scales] == pytest.approx([scale for _, scale in weights])
+        assert count_adapter_steps(backbone, method, settings) == 2
+        # A soft window that is 1 throughout is the hard one.
+        method.window = Window(100, 1000, ((100, 1.0),))
+        even = frames(backbone, method, [(RED, 0)])
+        method.window = Window(100)
+        hard = frames(backbone, method, [(RED, 0)])
+    finally:
+        method.remove()
+    assert np.array_equal(even[0], hard[0])
+    assert not np.array_equal(ramp[0], hard[0])

@@ -3,36 +3,43 @@
 import re
 from dataclasses import fields, replace
 
-from motionexp import config
+from motionexp import ids as stages
 from motionexp.compose import load
-from motionexp.config import JobConfig, adapter_id, pair_id, probe_id, sample_id, score_id
+from motionexp.config import JobConfig
+from motionexp.ids import adapter_id, pair_id, probe_id, sample_id, score_id
+from motionexp.jobs.inputs import row_settings
 
 # Which id a setting is part of. A new setting has to be put here, and so to be thought about.
 STAGES = {
     "adapter": [
         "method.rank", "tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed", "frames",
+        "tau_high", "soft_window", "text_precision",
     ],
     "through tau": ["tau_from"],
     "sample": [
         "adapter_scale", "adapter_in_unconditional", "sampler", "steps", "eta", "guidance_scale",
-        "negative_prompt",
+        "negative_prompt", "sampling_tau", "sampling_tau_high",
     ],
     # The content of references and captions, the weights and the resolved precision enter as arguments.
     "by content": [
         "model", "data", "references", "edits", "seeds", "video", "caption", "start", "fps", "stride", "fit",
-        "adapter", "precision", "metrics", "edit_kinds",
+        "adapter", "precision", "metrics", "scoring", "edit_kinds",
     ],
     "probe": ["probe", "probe_steps", "inversion_guidance_scale"],
-    "through method": ["rank", "alpha", "projections"],
+    "through method": ["rank", "alpha", "projections", "attention"],
     "none": [
-        "checkpoint_every", "logger", "preview_every", "device", "memory_limit", "output", "dry_run",
+        "checkpoint_every", "keep_steps", "logger", "preview_every", "device", "memory_limit", "output",
+        "dry_run", "mode", "checkpointing", "offload",
     ],
 }  # fmt: skip
 CHANGED = {
     "tau": 300.0, "train_steps": 7, "learning_rate": 0.5, "weight_decay": 0.5, "batch_size": 3, "seed": 9,
     "frames": 8, "adapter_scale": 0.5, "adapter_in_unconditional": False, "sampler": "other", "steps": 7,
     "eta": 0.5, "guidance_scale": 4.5, "negative_prompt": "a", "checkpoint_every": 3, "logger": "wandb",
-    "preview_every": 3, "device": "cuda", "memory_limit": 1.0, "output": "elsewhere", "dry_run": True,
+    "tau_high": 900.0, "soft_window": [[700.0, 0.5]], "sampling_tau": 0.0, "sampling_tau_high": 900.0,
+    "keep_steps": [5], "preview_every": 3, "device": "cuda",
+    "memory_limit": 1.0, "output": "elsewhere", "dry_run": True,
+    "mode": "low_memory", "checkpointing": True, "offload": True, "text_precision": "8bit",
 }  # fmt: skip
 
 
@@ -52,6 +59,13 @@ def test_each_setting_has_its_place():
     assert sorted(placed) == sorted(each.name for each in fields(JobConfig)), (
         "a setting without a stage, or with two"
     )
+
+
+def test_videos_that_were_made_in_tiles_are_other_videos(base):
+    fast, tiled = (load([*base, f"mode={mode}", "model.video_vae=true"]) for mode in ("fast", "low_memory"))
+    assert ids(fast) == ids(load(base))
+    assert ids(tiled)[0] != ids(fast)[0]
+    assert (row_settings(tiled)["mode"], "mode" in row_settings(fast)) == ("low_memory", False)
 
 
 def test_an_id_is_of_what_determines_the_result(base):
@@ -102,15 +116,15 @@ def test_a_kept_adapter_is_known_by_its_content(base, tmp_path):
 def test_a_stage_with_a_new_version_is_run_again(base, monkeypatch):
     cfg = load(base)
     adapter, sample = ids(cfg)
-    monkeypatch.setattr(config, "SAMPLE_VERSION", config.SAMPLE_VERSION + 1)
+    monkeypatch.setattr(stages, "SAMPLE_VERSION", stages.SAMPLE_VERSION + 1)
     assert ids(cfg)[0] == adapter
     assert ids(cfg)[1] != sample
-    monkeypatch.setattr(config, "FIT_VERSION", config.FIT_VERSION + 1)
+    monkeypatch.setattr(stages, "FIT_VERSION", stages.FIT_VERSION + 1)
     assert ids(cfg)[0] != adapter
 
 
 def test_auto_gives_the_ids_of_the_number_that_it_stands_for(base):
-    cfg = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=abc"])
+    cfg = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=0123456789ab"])
     assert ids(load([*base, "tau=640"])) == ids(cfg)
 
 
@@ -134,6 +148,6 @@ def test_a_probe_with_a_new_version_is_run_again(base, monkeypatch):
     cfg = load([*base, "probe=tampering"])
     given = {"caption": "c", "weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
     probe, pair = probe_id(cfg, **given), pair_id("p", "1000 0")
-    monkeypatch.setattr(config, "PROBE_VERSION", config.PROBE_VERSION + 1)
+    monkeypatch.setattr(stages, "PROBE_VERSION", stages.PROBE_VERSION + 1)
     assert probe_id(cfg, **given) != probe
     assert pair_id("p", "1000 0") != pair

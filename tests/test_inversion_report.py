@@ -8,10 +8,11 @@ import torch
 from tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.compose import load
 from motionexp.config import InputError
 from motionexp.inversion import invert
 from motionexp.jobs.figures import strip
-from motionexp.report import inversion
+from motionexp.report import inversion, model_jobs
 from motionexp.results import Row, read_rows
 from motionexp.sampling import SamplerSettings, sample_latents
 from motionexp.videos import write_png
@@ -74,7 +75,7 @@ def test_rows_hold_the_psnr_of_both_prompts_and_all_steps(
     row = rows[0]
     assert (row.suite, row.method, row.tau, row.precision) == ("clip", "inversion", 1000, "fp32")
     assert (row.settings["steps"], row.settings["guidance_scale"]) == (row.steps, 1)
-    assert (folder / "tiny_latte" / f"{row.reference}-strip.png").stat().st_size > 1000
+    assert (folder / f"tiny_latte-{row.reference}-strip.png").stat().st_size > 1000
     assert "caption" in capsys.readouterr().out
 
 
@@ -137,12 +138,12 @@ def test_psnr_is_the_mean_of_the_frames() -> None:
     assert inversion.psnr(frames, frames) == pytest.approx(58.92, abs=0.01)
 
 
-def test_references_are_of_the_tuning_split_unless_the_overrides_say_otherwise() -> None:
+def test_references_are_of_the_benchmark_unless_the_overrides_say_otherwise() -> None:
     cfg = inversion.settings_of([])
-    assert cfg.data["split"] == "tuning"
-    assert [name.startswith("poster") for name in cfg.references] == [False] * 4 + [True] * 2
+    assert cfg.data["split"] == "benchmark"
+    assert [name.startswith("poster") for name in cfg.references] == [False] * 5 + [True] * 3
     assert inversion.settings_of(["references=2", "precision=bf16"]).references == 2
-    assert inversion.settings_of(["data.split=benchmark"]).references == 1
+    assert inversion.settings_of(["data.split=benchmark"]).references is None
     with pytest.raises(InputError, match="no nobody"):
         inversion.run(inversion.settings_of(["references=[nobody]"]))
 
@@ -153,7 +154,7 @@ def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
     (tmp_path / "tiny_latte").mkdir()
     (tmp_path / "tiny_latte" / "model_index.json").touch()
     (tmp_path / "tiny_unet3d" / "vae").mkdir(parents=True)
-    monkeypatch.setattr(inversion, "BUNDLED", tmp_path)
+    monkeypatch.setattr(model_jobs, "BUNDLED", tmp_path)
     measured: list[str] = []
     monkeypatch.setattr(inversion, "run", lambda cfg: measured.append(cfg.model.name))
     monkeypatch.setattr(inversion, "print_rows", lambda rows: None)
@@ -161,4 +162,10 @@ def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
     assert measured == ["tiny_latte"]
     said = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in said] == ["model=tiny_cogvideox", "model=tiny_unet3d"]
-    assert list(inversion.jobs_of(["model=latte"])) == [["model=latte"]]
+
+
+def test_models_that_are_named_are_taken_in_turn_and_all_looked_at_first() -> None:
+    named = model_jobs.jobs_of(["steps=7", "model=latte,tiny_unet3d"], load)
+    assert [(cfg.model.name, cfg.steps) for cfg in named] == [("latte", 7), ("tiny_unet3d", 7)]
+    with pytest.raises(InputError, match="tiny_lattte"):
+        model_jobs.jobs_of(["model=tiny_latte,tiny_lattte"], load)

@@ -18,7 +18,7 @@ from motionexp.sampling import (
     step_generator,
     videos_per_batch,
 )
-from motionexp.schedule import Window, ddim_step
+from motionexp.schedule import Window
 from tests.tiny_models import save_tiny_pipeline, tiny_backbone
 
 CAPTIONS = ["A red ball rolls ", "a cat"]
@@ -165,7 +165,7 @@ def by_hand(backbone: LatteBackbone, window: Window, amount: float, everywhere: 
             conditional = conditional + amount
             unconditional = unconditional + amount * everywhere
         output = unconditional + SETTINGS.guidance_scale * (conditional - unconditional)
-        x_t = ddim_step(backbone.schedule, x_t, output, t, t_prev)
+        x_t = backbone.schedule.step(x_t, output, t, t_prev)
     return x_t
 
 

@@ -16,7 +16,7 @@ from diffusers import (
 from torch import Tensor
 
 from motionexp.config import InputError
-from motionexp.schedule import FINAL, NoiseSchedule, Window, ddim_step, generator, training_timesteps
+from motionexp.schedule import FINAL, NoiseSchedule, Window, generator
 
 SCHEDULES = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 2e-2},
@@ -149,7 +149,7 @@ def test_step_equals_diffusers(prediction: str, eta: float, settings: dict[str, 
     pairs = schedule.step_pairs(30)
     for t, t_prev in (pairs[0], pairs[11], pairs[-1]):
         wanted = stock.step(output, t, x_t, eta=eta, variance_noise=noise if eta else None).prev_sample
-        got = ddim_step(schedule, x_t, output, t, t_prev, eta, noise if eta else None)
+        got = schedule.step(x_t, output, t, t_prev, eta, noise if eta else None)
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -158,11 +158,11 @@ def test_step_from_zero_snr_is_finite() -> None:
     stock.set_timesteps(10)
     x_t, output, noise = tensors(3)
     wanted = stock.step(output, 999, x_t).prev_sample
-    torch.testing.assert_close(ddim_step(schedule, x_t, output, 999, 899), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(schedule.step(x_t, output, 999, 899), wanted, rtol=1e-5, atol=1e-5)
     # With eta the stock step rounds a zero below zero and takes its root. Pure noise tells nothing of x_899
     # but v = -x_0, so that all of the rest is fresh noise.
     there = schedule.alpha_bar(899)
-    got = ddim_step(schedule, x_t, output, 999, 899, 1.0, noise)
+    got = schedule.step(x_t, output, 999, 899, 1.0, noise)
     torch.testing.assert_close(got, -there.sqrt() * output + (1 - there).sqrt() * noise, rtol=1e-3, atol=1e-3)
 
 
@@ -176,7 +176,7 @@ def test_step_equals_cogvideox_from_pure_noise_to_the_end(steps: int, to_one: bo
     assert pairs[0][0] == 999
     for t, t_prev in pairs:
         wanted = stock.step(output, t, x_t).prev_sample
-        got = ddim_step(schedule, x_t, output, t, t_prev)
+        got = schedule.step(x_t, output, t, t_prev)
         assert got.isfinite().all()
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
 
@@ -184,7 +184,7 @@ def test_step_equals_cogvideox_from_pure_noise_to_the_end(steps: int, to_one: bo
 def test_step_with_eta_needs_noise() -> None:
     x_t, output = tensors(2)
     with pytest.raises(ValueError, match="needs noise"):
-        ddim_step(pair()[1], x_t, output, 500, 480, 0.5)
+        pair()[1].step(x_t, output, 500, 480, 0.5)
 
 
 def test_noise_and_velocity_equal_diffusers() -> None:
@@ -238,7 +238,7 @@ def ddim_error(schedule: NoiseSchedule, steps: int) -> float:
     start = torch.linspace(-2, 2, 9, dtype=torch.float64)
     x_t, grid = start, [999 - 960 * i // steps for i in range(steps + 1)]
     for t, t_prev in pairwise(grid):
-        x_t = ddim_step(schedule, x_t, exact_epsilon(schedule, x_t, t), t, t_prev)
+        x_t = schedule.step(x_t, exact_epsilon(schedule, x_t, t), t, t_prev)
     before, after = standardised(schedule, start, 999), standardised(schedule, x_t, 39)
     return (after - before).abs().max().item()
 
@@ -256,7 +256,7 @@ def test_full_eta_reaches_the_gaussians_variance() -> None:
     x_t = torch.randn(20_000, generator=stream)
     for t, t_prev in schedule.step_pairs(500):
         noise = torch.randn(20_000, generator=stream)
-        x_t = ddim_step(schedule, x_t, exact_epsilon(schedule, x_t, t), t, t_prev, 1.0, noise)
+        x_t = schedule.step(x_t, exact_epsilon(schedule, x_t, t), t, t_prev, 1.0, noise)
     assert x_t.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert x_t.std().item() == pytest.approx(SPREAD, rel=0.05)
 
@@ -268,7 +268,7 @@ def test_a_step_backwards_is_ddim_inversion() -> None:
     here, there = schedule.alpha_bar(480), schedule.alpha_bar(500)
     step = (there / here).sqrt()
     wanted = step * x_t + ((1 - there).sqrt() - step * (1 - here).sqrt()) * epsilon
-    torch.testing.assert_close(ddim_step(schedule, x_t, epsilon, 480, 500), wanted)
+    torch.testing.assert_close(schedule.step(x_t, epsilon, 480, 500), wanted)
 
 
 @pytest.mark.parametrize(
@@ -302,20 +302,61 @@ def test_window_refuses_what_is_no_range(low: float, high: float) -> None:
 
 
 def test_training_timesteps_are_uniform_on_the_window() -> None:
-    drawn = training_timesteps(Window(989.5), 20_000, generator("test"))
+    drawn = pair()[1].training_timesteps(Window(989.5), 20_000, generator("test"))
     assert drawn.dtype == torch.int64
     assert drawn.unique().tolist() == list(range(990, 1000))
     share = torch.bincount(drawn)[990:] / 20_000
     assert share.min() > 0.09
     assert share.max() < 0.11
-    assert training_timesteps(Window(0, 0), 5, generator("test")).tolist() == [0] * 5
-    assert torch.equal(drawn, training_timesteps(Window(989.5), 20_000, generator("test")))
+    assert pair()[1].training_timesteps(Window(0, 0), 5, generator("test")).tolist() == [0] * 5
+    assert torch.equal(drawn, pair()[1].training_timesteps(Window(989.5), 20_000, generator("test")))
+
+
+RAMP = Window(400, 1000, ((400, 0.0), (1000, 1.0)))
+
+
+def test_a_soft_window_weighs_its_timesteps() -> None:
+    expected = {0: 0.0, 399: 0.0, 400: 0.0, 550: 0.25, 700: 0.5, 999.4: 0.999, 1000: 1.0}
+    assert {t: RAMP.weight(t) for t in expected} == pytest.approx(expected)
+    assert [RAMP.contains(t) for t in (399, 400, 401, 1000)] == [False, False, True, True]
+    assert RAMP.count(range(0, 1000, 100)) == 5
+    edge = Window(600, 900, ((600, 0.5), (800, 1.0)))
+    assert [edge.weight(t) for t in (599, 600, 700, 800, 900, 901)] == [0.0, 0.5, 0.75, 1.0, 1.0, 0.0]
+    assert [Window(600, 900).weight(t) for t in (599, 600, 900, 901)] == [0.0, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "knots"),
+    [
+        (0, ((400, 0), (1000, 1))),
+        (400, ((400, 0), (400, 1))),
+        (400, ((400, 0), (1001, 1))),
+        (400, ((400, 0), (1000, 2))),
+        (400, ((400, -1), (1000, 1))),
+        (400, ((400, 0), (1000, 0))),
+    ],
+)
+def test_a_soft_window_refuses_what_is_no_weight(low: float, knots: tuple[tuple[float, float], ...]) -> None:
+    with pytest.raises(InputError, match="soft window"):
+        Window(low, 1000, knots)
+
+
+def test_training_timesteps_of_a_soft_window_are_drawn_by_its_weight() -> None:
+    drawn = pair()[1].training_timesteps(RAMP, 20_000, generator("test"))
+    assert drawn.dtype == torch.int64
+    assert drawn.min() > 400
+    # Of a ramp's area the part above t is 1 - ((t - 400) / 600)^2.
+    for t in (500, 700, 900):
+        assert (drawn >= t).double().mean().item() == pytest.approx(1 - ((t - 400) / 600) ** 2, abs=0.01)
+    soft = Window(0, 1000, ((0, 0), (999, 0), (1000, 1)))
+    with pytest.raises(InputError, match="has a weight"):
+        pair()[1].training_timesteps(soft, 4, generator("test"))
 
 
 @pytest.mark.parametrize("window", [Window(1000), Window(500.2, 500.8), Window(999.5)])
 def test_nothing_to_train_at(window: Window) -> None:
     with pytest.raises(InputError, match="no timestep"):
-        training_timesteps(window, 4, generator("test"))
+        pair()[1].training_timesteps(window, 4, generator("test"))
 
 
 def test_generators_are_named() -> None:

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "motionexp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), ROOT / "run.py"]
-README = ROOT / "README.md"
+GUIDE = ROOT / "CONTRIBUTING.md"
 TOP = {
     *(".ci", "conf", "docs", "experiments", "motionexp", "results", "tests"),
     *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
@@ -77,8 +77,8 @@ def test_only_the_composition_sees_hydra_s_config():
     assert seen == ["motionexp/cli.py", "motionexp/compose.py"]
 
 
-def test_readmes_tree_names_every_module():
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", README.read_text(), re.DOTALL)
+def test_the_layout_names_every_module():
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     tree = next(block for block in blocks if re.search(r"^motionexp/", block, re.MULTILINE))
     named = {word for line in tree.splitlines() for word in re.findall(r"[\w.-]+", line)}
     modules = [path for path in MODULES if path.name != "__init__.py"]

@@ -1,5 +1,4 @@
 import math
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import InputError, score_id
+from motionexp.config import InputError
+from motionexp.ids import score_id
 from motionexp.intervals import mean_interval
-from motionexp.layouts import read_layout
+from motionexp.layouts import Column, read_layout
 from motionexp.publish import publish, read_published, to_published
 from motionexp.results import Row, append_rows
 from motionexp.table_formats import to_csv, to_latex, to_markdown
@@ -201,6 +201,7 @@ def test_markdown_latex_and_csv_hold_the_same_numbers(layout):
 
 def test_a_setting_may_take_what_another_selection_has(layout):
     wanted = layout.settings["base"]
+    layout.tables[0].settings = ["base"]
     wanted.select["edit_kind"] = "style"
     wanted.or_select.update({"tau": "1000", "edit_kind": "background"})
     table, _ = build(layout, layout.tables[0], toy_rows())
@@ -325,19 +326,59 @@ def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text,
 
 @pytest.mark.parametrize("layout", LAID_OUT.values(), ids=LAID_OUT)
 def test_the_published_tables_are_those_of_the_published_rows(layout, tmp_path):
+    if not (ROOT / layout.rows).exists():
+        pytest.skip(f"{layout.rows} is not published yet")
     written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
     for each in written:
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name
 
 
-def test_the_readme_says_what_the_tables_say():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    said = re.findall(r"\S+ \[[^\]]*\d\.\d+, [^\]]*\]", text.split("claims hold here?")[1].split("\n## ")[0])
-    table = (ROOT / "results" / "shapes" / "tau.md").read_text(encoding="utf-8")
-    assert len(said) > 30
-    for each in said:
-        number = each.lstrip("(").replace("+", "")
-        # A sentence says a loss without its sign.
-        low, high = (value.lstrip("\N{MINUS SIGN}") for value in number[:-1].split(" [")[1].split(", "))
-        signs = {number, f"\N{MINUS SIGN}{number.split(' ')[0]} [\N{MINUS SIGN}{high}, \N{MINUS SIGN}{low}]"}
-        assert any(f" {sign}" in table for sign in signs), each
+def anchored(rows):
+    """One anchor's rows beside the toy's: half of each metric's base, without a seed."""
+    base = [row for row in rows if row.tau == 1000 and row.seed == 0]
+    return [
+        replace(
+            row, value=row.value / 2, seed=None, strata={**row.strata, "anchor": "frozen"}, method="anchor",
+            sample_id=f"anchor {row.sample_id}", score_id=f"anchor {row.score_id}",
+        )
+        for row in base
+    ]  # fmt: skip
+
+
+def test_anchors_stand_below_every_block_and_enter_no_setting(layout):
+    rows = toy_rows()
+    plain, _ = build(layout, layout.tables[0], rows)
+    table, _ = build(layout, layout.tables[0], rows + anchored(rows))
+    for before, after in zip(plain.blocks, table.blocks, strict=True):
+        if before.title.startswith("Reported"):
+            continue
+        assert after.lines[:-1] == before.lines
+        assert after.lines[-1].labels[0] == "its first frame, held"
+        assert after.lines[-1].source == "anchor"
+    found = cells(table, "natural", -1)
+    picked = [row for row in anchored(rows) if row.stratum("contrast") == "natural"]
+    for key, column in layout.columns.items():
+        if key not in found:
+            continue
+        own = {row.subject: row.value for row in picked if row.metric == column.metric}
+        if column.minus == "base":
+            minus = {
+                each: np.mean([value(column.metric, 1000, 1.0, int(each[0][1:]), seed) for seed in (0, 1)])
+                for each in own
+            }
+        elif column.minus:
+            minus = {row.subject: row.value for row in picked if row.metric == column.minus}
+        else:
+            minus = dict.fromkeys(own, 0.0)
+        assert found[key].mean == pytest.approx(np.mean([own[each] - minus[each] for each in own])), key
+
+
+def test_a_score_of_a_set_of_samples_is_no_sample_more(layout):
+    rows = toy_rows()
+    first = [row for row in rows if row.seed == 0 and row.metric == METRICS[0]]
+    sets = [replace(row, seed=None, metric="motion_diversity") for row in first]
+    layout.columns["diversity"] = Column("diversity", "motion_diversity")
+    layout.tables[0].columns.append("diversity")
+    before, _ = build(layout, layout.tables[0], rows)
+    after, _ = build(layout, layout.tables[0], rows + sets)
+    assert [line.n for line in after.blocks[0].lines] == [line.n for line in before.blocks[0].lines]

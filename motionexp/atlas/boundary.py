@@ -1,25 +1,32 @@
 """The boundary between motion and looks: one timestep, found from the two tampering probes by a stated rule.
 
 What changing the caption in [0, s] changes, as a share of what changing it everywhere changes, is the
-distribution function of when a thing is set (`motionexp.atlas.curves`): L(s) of the looks, C(s) of the
-motion. A window [s, 1000] that is to carry the motion and leave the looks open wants a large L(s), for then
-the looks are still open below s, and a small C(s), for then the motion is set by s.
+distribution function of when a thing is set (`motionexp.atlas.curves`): L(s) of one of the looks, C(s) of the
+motion. A window [s, 1000] that is to carry the motion and leave the looks open wants a large L(s) for each of
+them, for then it is still open below s, and a small C(s), for then the motion is set by s.
 
-*Rule.* The boundary is the s at which L(s) - C(s) is largest. That is the Kolmogorov-Smirnov distance of the
-two distributions, and Youden's J of the curve that trades changed looks for kept motion: there is no weight,
-threshold or knee to choose, and the units of looks and motion do not matter. The curves are known at every
-100th timestep; between them the place is that of the parabola through the largest gap and its neighbours,
-and of equal gaps it is the middle.
+*Rule.* The gap at s is L(s) - C(s) of that look of which it is smallest, and the boundary is the s at which
+the gap is largest. For one look that is the Kolmogorov-Smirnov distance of two distributions, and Youden's J
+of the curve that trades changed looks for kept motion: there is no weight, threshold or knee to choose, and
+units do not matter. The mean of the looks in place of the least would find a boundary where some are set
+long before the motion and others long after it, so that no window divides them. The curves are known at
+every 100th timestep; between them the place is that of the parabola through the largest gap and its
+neighbours, and of equal gaps it is the middle.
 
-*None.* The largest of several noisy gaps is above 0 even where there is nothing. So the gap has an interval
-that holds at all s at once: its half-width is the 95th percentile, over draws of references, of the largest
-deviation at any s. Where it includes 0 there is no boundary: looks and motion are set together, or looks
-first, or the references are too few to tell; the interval says how large a gap may have been missed. In 300
-simulated worlds each, with 6, 12, 18 and 24 references, one was found in 1 to 3% where there was none (2.5
-would be exact), and the interval of tau held a planted one in 91 to 95%.
+*None.* The largest of several noisy gaps is above 0 even where there is nothing. So each look's gap has a
+band that holds at all s at once: its half-width is the 95th percentile, over draws of references, of the
+largest deviation at any s. There is a boundary if the bands of all looks are above 0 at one s. If not, some
+of the looks are set with the motion or before it, or the references are too few to tell; the interval of the
+gap, from the least of the bands' lower ends to the least of their upper ends, says how large a gap may have
+been missed.
 
-*Cannot tell.* Where changing the whole caption does not change the motion, or the looks, there is nothing to
-take shares of. And draws from one or two references say little of others, so that no interval would hold.
+*Interval.* Of curves that are known at every 100th timestep no more can be said than that, however well the
+references agree: so each draw of references also moves the boundary by up to half a step of the grid
+(`motionexp.atlas.readings.within_a_step`).
+
+*Cannot tell.* Where changing the whole caption does not change the motion, or one of the looks, there is
+nothing to take shares of. And draws from one or two references say little of others, so that no interval
+would hold.
 """
 
 import math
@@ -35,10 +42,11 @@ from motionexp.atlas.readings import (
     Draws,
     Probe,
     draw,
+    each_look,
     interval,
     log_snr_at,
-    new_looks,
     new_motion,
+    within_a_step,
 )
 from motionexp.config import BLOCK, EDGES
 from motionexp.intervals import Interval
@@ -54,15 +62,15 @@ class Boundary:
     Attributes:
         verdict: `FOUND`, `NONE`, or why it cannot be told.
         tau: (1 + RESAMPLES,) in t; NaN unless found.
-        gap: L - C at its largest, with the interval that allows for having picked it.
-        looks: L (1 + RESAMPLES, 11) over `EDGES`.
-        motion: C, likewise.
+        gap: the largest, with the interval that allows for having picked it.
+        looks: {look: L (1 + RESAMPLES, 11) over `EDGES`}.
+        motion: C, (1 + RESAMPLES, 11).
     """
 
     verdict: str
     tau: Draws
     gap: Interval
-    looks: Draws
+    looks: Mapping[str, Draws]
     motion: Draws
 
     @property
@@ -72,19 +80,20 @@ class Boundary:
 
     @property
     def gaps(self) -> Draws:
-        """L - C, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends."""
-        return self.looks - self.motion
+        """The least L - C of any look, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends."""
+        return _gaps(self.looks, self.motion).min(0)
 
 
 def boundary_of(probes: Mapping[str, Probe]) -> Boundary:
     """The boundary by the probes {method: probe} of one model and contrast on the same references.
 
-    Looks are `new_looks` of tampering. Motion is `new_motion` of motion tampering where there is one, or else
+    Looks are `each_look` of tampering. Motion is `new_motion` of motion tampering where there is one, or else
     of tampering itself: what changing the looks' words does to the motion.
     """
     looks = probes[TAMPERING]
     weights = draw(len(looks.references))
-    changed, moved = changes(new_looks(looks), weights), changes(motion_of(probes), weights)
+    changed = {name: changes(values, weights) for name, values in each_look(looks).items()}
+    moved = changes(motion_of(probes), weights)
     return boundary(changed, moved, looks.samples(), len(looks.references))
 
 
@@ -93,27 +102,41 @@ def motion_of(probes: Mapping[str, Probe]) -> np.ndarray:
     return new_motion(probes.get(MOTION_TAMPERING, probes[TAMPERING]))
 
 
-def boundary(looks: Draws, motion: Draws, samples: int, references: int) -> Boundary:
+def boundary(looks: Mapping[str, Draws], motion: Draws, samples: int, references: int) -> Boundary:
     """The boundary of changed looks and changed motion.
 
     Args:
-        looks: (1 + N, 11, 11) of `changes`.
+        looks: {look: (1 + N, 11, 11) of `changes`}.
         motion: likewise, of the same references.
         samples: how many samples there are, of so many `references`.
     """
-    below = [from_below(shares(each)) for each in (looks, motion)]
-    gaps = below[0] - below[1]
-    gap = largest(gaps, samples, references)[1]
+    below = {name: from_below(shares(each)) for name, each in looks.items()}
+    moved = from_below(shares(motion))
+    each = _gaps(below, moved)
+    gap = _largest_least(each, samples, references)
     verdict = cannot_tell(looks, motion, references) or (FOUND if gap.low > 0 else NONE)
-    tau = largest_gap(gaps) if verdict == FOUND else np.full(len(gaps), np.nan)
-    return Boundary(verdict, tau, gap, *below)
+    nowhere = np.full(each.shape[1], np.nan)
+    tau = within_a_step(largest_gap(each.min(0)), "boundary") if verdict == FOUND else nowhere
+    return Boundary(verdict, tau, gap, below, moved)
 
 
-def cannot_tell(looks: Draws, motion: Draws, references: int) -> str:
+def _gaps(looks: Mapping[str, Draws], motion: Draws) -> np.ndarray:
+    """(K, 1 + N, 11) of K looks."""
+    return np.stack([each - motion for each in looks.values()])
+
+
+def _largest_least(gaps: np.ndarray, samples: int, references: int) -> Interval:
+    """The largest over `EDGES` of the least of gaps (K, 1 + N, 11), with the interval that bands give."""
+    half = np.array([[half_width(each, references)] for each in gaps])
+    value, low, high = (float((gaps[:, 0] + shift).min(0).max()) for shift in (0, -half, half))
+    return Interval(value, low, high, samples, references)
+
+
+def cannot_tell(looks: Mapping[str, Draws], motion: Draws, references: int) -> str:
     """Why shares of looks or motion, of `changes` each, cannot be taken; empty where they can."""
     if references < FEWEST_REFERENCES:
         return f"cannot tell: {references} of the {FEWEST_REFERENCES} references that an interval needs"
-    for name, changed in (("motion", motion), ("looks", looks)):
+    for name, changed in {"motion": motion, **looks}.items():
         if not tells(changed):
             return f"cannot tell: no sure change of the {name}"
     return ""

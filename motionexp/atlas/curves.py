@@ -20,6 +20,7 @@ from motionexp.atlas.readings import (
     Probe,
     draw,
     means,
+    within_a_step,
 )
 from motionexp.config import BLOCK, EDGES, InputError
 
@@ -142,7 +143,10 @@ def onset(probe: Probe, factor: Factor) -> Onset:
     values = -probe.values[factor.metric] if factor.falls else probe.values[factor.metric]
     changed = changes(values, draw(len(values)))
     share = shares(changed)
-    below, above = half_point(from_below(share)), half_point(from_above(share))
+    below, above = (
+        within_a_step(half_point(rising(share)), f"{factor.name} {factor.method} {rising.__name__}")
+        for rising in (from_below, from_above)
+    )
     return Onset(factor, below, above, changed[:, -1, 0], probe.samples(factor.metric), len(values))
 
 

@@ -33,6 +33,10 @@ NAMES = {
 }
 SHARE = (0.0, 1.0)
 INTERVALS = "Bars and bands: 95% bootstrap intervals over references."
+GAIN = (
+    " CLIP's gain is over the control without another caption (over the reference's own video in partial"
+    " guidance)."
+)
 
 Captioned = tuple[str, Figure, str]
 """A file's name without suffix, its figure, and its caption."""
@@ -90,8 +94,8 @@ def _heat_maps(model: str, method: str, probes: Mapping[str, Probe]) -> Captione
     return (
         f"{model}-{method.replace('_', '-')}-pairs",
         heat_maps({contrast: _measured(probe, method) for contrast, probe in probes.items()}),
-        f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair. Means over"
-        f" references: {_sizes(probes)}.",
+        f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair."
+        f"{GAIN if method != MOTION_TAMPERING else ''} Means over references: {_sizes(probes)}.",
     )
 
 
@@ -100,7 +104,11 @@ def _measured(probe: Probe, method: str) -> list[Measure]:
     weights = draw(len(probe.references))
     if method != MOTION_TAMPERING:
         return [
-            Measure("looks changed", "CLIP logit, gain", changes(probe.values["text_alignment"], weights)),
+            Measure(
+                "looks changed",
+                "CLIP logit, gain",
+                changes(probe.values["text_alignment"], weights),
+            ),
             Measure("motion kept", "flow similarity", means(probe.values["flow_similarity"], weights)),
         ]
     kept, moved = kept_looks(probe), changes(new_motion(probe), weights)
@@ -184,20 +192,25 @@ def _onset_references(onsets: Iterable[tuple[str, Sequence[Onset]]]) -> str:
 def _boundaries(findings: Findings) -> Iterator[Captioned]:
     found = findings.boundaries
     n = _counts((key[1], each.gap.n, each.gap.clusters) for key, each in found.items())
-    if any(np.isfinite((each.looks[0], each.motion[0])).any() for each in found.values()):
+    if any(
+        np.isfinite([each.motion[0], *(look[0] for look in each.looks.values())]).any()
+        for each in found.values()
+    ):
         yield (
             "shares",
             model_figures.shares(found, findings.log_snr),
             "Shares of the looks and of the motion that changing the caption below t changes, of what"
-            " changing it everywhere changes. Black line and grey band: the boundary with its interval."
+            " changing it everywhere changes. Thin lines: each look alone, the thick one is their mean. Black"
+            " line and grey band: the boundary with its interval."
             f" {_intervals(each.gap.clusters for each in found.values())} Looks: {n}.",
         )
     if any(np.isfinite(each.gaps[0]).any() for each in found.values()):
         yield (
             "gaps",
             model_figures.gaps(found, findings.log_snr),
-            "The gap between the two shares in each model's t (left) and in log-SNR (right). The points with"
-            " bars above the curves are the boundaries, of models that have one."
+            "The gap between a look's share and the motion's, of the look with the smallest: in a model's t"
+            " (left) and in log-SNR (right). The points with bars above the curves are the boundaries, of"
+            " models that have one."
             f" {_intervals(each.gap.clusters for each in found.values())} Looks: {n}.",
         )
 

@@ -11,7 +11,7 @@ from motionexp.atlas.boundary import Boundary, boundary_of, cannot_tell, motion_
 from motionexp.atlas.curves import CONTINUOUS, Onset, changes, onsets, tampering_probes
 from motionexp.atlas.readings import TAMPERING, Draws, Key, Probe, draw, log_snr_at, new_looks, new_motion
 from motionexp.atlas.tuning import Compared, Sweep, compare
-from motionexp.atlas.verdicts import Carried, Fit, carried_over, fit
+from motionexp.atlas.verdicts import Carried, Fit, carried_into_tuning, carried_over, fit
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Findings:
         for key, (probe, moved) in found.items():
             weights, references = draw(len(moved)), len(moved)
             looks, motion = changes(new_looks(probe), weights), changes(moved, weights)
-            unknown = cannot_tell(looks, motion, references)
+            unknown = cannot_tell({"looks": looks}, motion, references)
             yield key, PairChanges(looks, motion, probe.samples(), references, unknown)
 
     def measured(self, key: Key) -> list[tuple[Onset, np.ndarray, float]]:
@@ -91,17 +91,21 @@ class Findings:
         points = [point for key in keys for point in self.measured(key)]
         return fit([measured for _, measured, _ in points], [predicted for _, _, predicted in points])
 
-    def carried(self, contrast: str) -> Iterator[tuple[str, str, Carried]]:
-        """(from, to, loss) of every ordered pair of models that both have a boundary in a contrast."""
+    def carried(self, contrast: str) -> Iterator[tuple[str, str, Carried, Carried | None]]:
+        """(from, to, loss of the gap, loss in tuning) of every ordered pair of models with a boundary each.
+
+        Tuning's loss is None where there is no sweep of the second model.
+        """
         own = {model: each for (model, where), each in self.boundaries.items() if where == contrast}
         for source, target in permutations(own, 2):
-            loss = carried_over(own[target], self.log_snr[target], own[source], self.log_snr[source])
-            if loss is not None:
-                yield source, target, loss
+            both = own[target], self.log_snr[target], own[source], self.log_snr[source]
+            sweep = self.sweeps.get((target, contrast))
+            if (loss := carried_over(*both)) is not None:
+                yield source, target, loss, carried_into_tuning(sweep, *both) if sweep else None
 
     @cached_property
     def compared(self) -> dict[Key, Compared]:
         """The best tau of tuning beside the boundary, where a model has both in a contrast."""
-        return {
-            key: compare(self.sweeps[key], own) for key, own in self.boundaries.items() if key in self.sweeps
-        }
+        both = [key for key in self.boundaries if key in self.sweeps]
+        found = {key: compare(self.sweeps[key], self.boundaries[key]) for key in both}
+        return {key: each for key, each in found.items() if each is not None}

@@ -33,6 +33,8 @@ FACTOR_MARKERS = {"motion": "o", "shape": "^", "background": "s", "surface": "D"
 def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, np.ndarray]) -> Figure:
     """Shares of looks and motion that changing the caption below t changes, with the boundary between them.
 
+    Each look has a thin line, and their mean a thick one.
+
     Args:
         boundaries: {(model, contrast): boundary}, a panel each: models across, contrasts down.
         log_snr: {model: (1001,)} for the axis above.
@@ -67,7 +69,10 @@ def _both(keys: Mapping[tuple[str, str], object]) -> tuple[list[str], list[str]]
 
 
 def _shares(axis: Axes, found: Boundary) -> None:
-    for style, draws in ((LOOKS_STYLE, found.looks), (MOTION_STYLE, found.motion)):
+    for look in found.looks.values():
+        axis.plot(EDGES, look[0], color=LOOKS_STYLE["color"], linewidth=0.6)
+    looks = np.mean(list(found.looks.values()), axis=0)
+    for style, draws in ((LOOKS_STYLE, looks), (MOTION_STYLE, found.motion)):
         if np.isnan(draws[0]).all():
             continue
         low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
@@ -111,7 +116,7 @@ def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, n
                 if found.found:
                     height, value = 1.15 + 0.12 * number, tau[:, None]
                     axis.errorbar(value[0], [height], xerr=bars(value), **{**style, "linestyle": "-"})
-        axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\ngap: looks less motion")
+        axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\ngap: least look less motion")
         for axis in axes[row]:
             axis.axhline(0, color=GREY, linewidth=0.6, zorder=0)
             axis.set_yticks((-0.5, 0, 0.5, 1))

@@ -134,7 +134,7 @@ def _label_starts(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
     labelled: list[np.ndarray] = []
     for number in reversed(range(len(x))):
         place = axis.transLimits.transform((x[number], y[number]))
-        if all(np.abs((place - other) / (0.1, 0.06)).max() >= 1 for other in labelled):
+        if all(np.abs((place - other) / (0.16, 0.06)).max() >= 1 for other in labelled):
             labelled.append(place)
             label = axis.annotate(
                 str(EDGES[1:][number]), (x[number], y[number]), (5, 4), textcoords="offset points"

@@ -6,19 +6,20 @@ paired by reference.
 """
 
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.config import EDGES, InputError
+from motionexp.config import BLOCK, EDGES, InputError
 from motionexp.intervals import Interval, percentile_interval, resampled_weights
 from motionexp.results import Row
 
 LOOKS = ("colour", "shape", "surface", "background")
 TAMPERING, MOTION_TAMPERING, PARTIAL_GUIDANCE = "tampering", "motion_tampering", "partial_guidance"
-ENERGIES = "energies"
+ENERGIES, SCHEDULE = "energies", "schedule"
 
 Draws = np.ndarray
 """(1 + RESAMPLES, ...)."""
@@ -137,24 +138,28 @@ def _mean(arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def new_looks(probe: Probe) -> np.ndarray:
-    """(R, 11, 11) how much of the looks is the edit's: the share of new attributes that a classifier reads.
+def each_look(probe: Probe) -> dict[str, np.ndarray]:
+    """{look: (R, 11, 11) share of samples in which a classifier reads the edit's value}.
 
-    Each of `LOOKS` that some edit replaces weighs the same. Without a classifier: `text_alignment`.
+    Of each of `LOOKS` that some edit replaces. Without a classifier one look, `text_alignment`.
     """
-    read = _readings(probe, "new")
-    return _mean(read) if read else probe.values["text_alignment"]
+    return _readings(probe, "new") or {"looks": probe.values["text_alignment"]}
+
+
+def new_looks(probe: Probe) -> np.ndarray:
+    """(R, 11, 11) how much of the looks is the edit's: the mean of `each_look`."""
+    return _mean(list(each_look(probe).values()))
 
 
 def kept_looks(probe: Probe) -> np.ndarray | None:
     """(R, 11, 11) share of the reference's looks that a classifier still reads; None without one."""
     read = _readings(probe, "old")
-    return _mean(read) if read else None
+    return _mean(list(read.values())) if read else None
 
 
-def _readings(probe: Probe, which: str) -> list[np.ndarray]:
-    found = [probe.values.get(f"{which}_{look}") for look in LOOKS]
-    return [each for each in found if each is not None and np.isfinite(each).any()]
+def _readings(probe: Probe, which: str) -> dict[str, np.ndarray]:
+    found = {look: probe.values.get(f"{which}_{look}") for look in LOOKS}
+    return {look: each for look, each in found.items() if each is not None and np.isfinite(each).any()}
 
 
 def new_motion(probe: Probe) -> np.ndarray:
@@ -170,6 +175,25 @@ def new_motion(probe: Probe) -> np.ndarray:
 def draw(references: int) -> Draws:
     """(1 + RESAMPLES, R) weights: of all references evenly, then of each draw with replacement."""
     return np.vstack([np.full((1, references), 1 / references), resampled_weights(references)])
+
+
+def unpaired(draws: Draws) -> Draws:
+    """The same draws in another order, to go with draws of other references.
+
+    Draws of as many references are the same draws, and of another number of references similar ones, which
+    would pair what is independent.
+    """
+    return np.concatenate([draws[:1], draws[:0:-1]])
+
+
+def within_a_step(t: Draws, purpose: str) -> Draws:
+    """Timesteps (1 + RESAMPLES,) read off curves over `EDGES`, with what these cannot tell in the draws.
+
+    A curve may rise anywhere between two edges, so that a place that is read off by a line or a parabola may
+    be wrong by half a step: each draw is moved evenly by up to so much. `purpose` seeds that.
+    """
+    rng = np.random.RandomState(zlib.crc32(purpose.encode()))
+    return np.concatenate([t[:1], np.clip(t[1:] + rng.uniform(-BLOCK / 2, BLOCK / 2, len(t) - 1), 0, 1000)])
 
 
 def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -203,10 +227,39 @@ def predicted_log_snr(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
     }
 
 
+def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from rows of schedules, linear between them.
+
+    Such a row has the method `schedule`, a log-SNR as its value and the stratum `t`; beyond the first and the
+    last the log-SNR is infinite.
+
+    Raises:
+        InputError: a probed model has none.
+    """
+    known: dict[str, dict[int, float]] = defaultdict(dict)
+    probed = set()
+    for row in rows:
+        if row.method == SCHEDULE:
+            known[row.model][int(row.stratum("t"))] = row.value
+        elif row.tau_start:
+            probed.add(row.model)
+    if lacking := sorted(probed - set(known)):
+        raise InputError(
+            f"rows of probes on {', '.join(lacking)} without rows of its schedule; run the probe again (what"
+            " is finished is kept) and publish both"
+        )
+    everywhere, tables = np.arange(EDGES[-1] + 1), {}
+    for model, values in sorted(known.items()):
+        t = sorted(values)
+        tables[model] = np.interp(everywhere, t, [values[each] for each in t], left=np.inf, right=-np.inf)
+    return tables
+
+
 def log_snr_at(t: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
-    """The log-SNR at timesteps t, by a table (1001,) of it at 0, 1, ... 1000 whose last may be infinite."""
+    """The log-SNR at timesteps t, by a table (1001,) of it at 0, 1, ... 1000 whose ends may be infinite."""
     finite = np.isfinite(log_snr)
-    return np.interp(t, np.flatnonzero(finite), log_snr[finite], right=-np.inf if not finite[-1] else None)
+    left, right = np.inf if not finite[0] else None, -np.inf if not finite[-1] else None
+    return np.interp(t, np.flatnonzero(finite), log_snr[finite], left=left, right=right)
 
 
 def timestep_at(value: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:

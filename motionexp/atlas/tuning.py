@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.atlas.boundary import Boundary, gap_at
-from motionexp.atlas.readings import Draws, Key, draw, means
+from motionexp.atlas.boundary import FEWEST_REFERENCES, Boundary, gap_at
+from motionexp.atlas.readings import Draws, Key, draw, means, unpaired, within_a_step
 from motionexp.config import BLOCK, EDGES, InputError
 from motionexp.results import Row
 
@@ -104,7 +104,7 @@ class Compared:
     Attributes:
         best: in t.
         boundary: in t; NaN where none was found.
-        lost: the score at the best tau less that at the boundary.
+        lost: what tuning at the boundary scores less than at the best tau; see `lost_at`.
         samples, references: of the sweep.
     """
 
@@ -116,12 +116,51 @@ class Compared:
 
     @property
     def difference(self) -> Draws:
-        """Boundary less best tau; the references of both are others, so that their draws are independent."""
-        return self.boundary - self.best
+        """Boundary less best tau; the references of both are others, so that draws are not paired."""
+        return unpaired(self.boundary) - self.best
 
 
-def compare(sweep: Sweep, boundary: Boundary) -> Compared:
-    """Whether tuning does best at the boundary that a probe found without any tuning."""
-    scores = sweep.scores
-    lost = np.where(np.isfinite(boundary.tau), scores.max(1) - gap_at(scores, boundary.tau), np.nan)
-    return Compared(best_tau(scores), boundary.tau, lost, sweep.samples, sweep.references)
+def compare(sweep: Sweep, boundary: Boundary) -> Compared | None:
+    """Whether tuning does best at the boundary that a probe found without any tuning.
+
+    None where the sweep has fewer references than an interval needs.
+    """
+    if sweep.references < FEWEST_REFERENCES:
+        return None
+    best = within_a_step(best_tau(sweep.scores), "best tau")
+    return Compared(
+        best, boundary.tau, lost_at(sweep, unpaired(boundary.tau)), sweep.samples, sweep.references
+    )
+
+
+def lost_at(sweep: Sweep, tau: Draws) -> Draws:
+    """What the score at tau lacks of the score at the best tau, (1 + RESAMPLES,); NaN where tau is.
+
+    For each reference the best tau is that of all others: that of its own would be best by chance too, and
+    what is lost then always above 0. So below 0 is possible: the boundary does better than a tau that was
+    tuned for.
+    """
+    own = sweep.motion - sweep.leaked
+    known = np.isfinite(own)
+    total, count = np.where(known, own, 0.0).sum(0), known.sum(0)
+    others = (total - np.where(known, own, 0.0)) / np.maximum(count - known, 1)
+    at_best = gap_at(own, best_tau(others))
+    return _mean_of_each(at_best - _each_at(own, tau), draw(sweep.references))
+
+
+def score_at(sweep: Sweep, tau: Draws) -> Draws:
+    """Motion less leakage of tuning in [tau, 1000], (1 + RESAMPLES,), linear between the sweep's values."""
+    return _mean_of_each(_each_at(sweep.motion - sweep.leaked, tau), draw(sweep.references))
+
+
+def _each_at(scores: np.ndarray, tau: Draws) -> np.ndarray:
+    """(N, R) of scores (R, 11) at N timesteps."""
+    return np.stack([gap_at(np.broadcast_to(each, (len(tau), len(each))), tau) for each in scores], axis=1)
+
+
+def _mean_of_each(values: np.ndarray, weights: np.ndarray) -> Draws:
+    """(N,) weighted means over references of (N, R), without those that have no value."""
+    weights = np.where(np.isfinite(values), weights, 0.0)
+    total = weights.sum(1)
+    summed = (weights * np.nan_to_num(values)).sum(1)
+    return np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan)

@@ -7,7 +7,8 @@ import numpy as np
 
 from motionexp.atlas.boundary import Boundary, gap_at, largest
 from motionexp.atlas.curves import Onset, shares
-from motionexp.atlas.readings import Draws, interval, log_snr_at, timestep_at
+from motionexp.atlas.readings import Draws, interval, log_snr_at, timestep_at, unpaired
+from motionexp.atlas.tuning import Sweep, score_at
 from motionexp.config import EDGES, PAIRS, Pair
 from motionexp.intervals import Interval
 
@@ -107,8 +108,14 @@ class Order:
     references: int
 
 
+EARLIEST = "the earliest look"
+
+
 def orders(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Order]:
-    """Motion against each of the looks, then against their mean; empty where the motion's onset is unknown.
+    """Motion against each of the looks, then against the earliest; empty where the motion's onset is unknown.
+
+    The earliest look, picked anew in each draw, decides whether motion comes before looks: their mean would
+    say so where some are set long before the motion and others long after it.
 
     Args:
         onsets: of one model in one contrast, on the same references, so that differences are paired.
@@ -119,13 +126,26 @@ def orders(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Order]:
     looks = [each for each in known if each is not motion]
     if motion is None or not looks:
         return []
-    found = []
-    for each in looks:
-        difference = log_snr_at(motion.t, log_snr) - log_snr_at(each.t, log_snr)
-        found.append(Order(each.factor.name, motion.t - each.t, difference, each.samples, each.references))
-    t, nats = (np.mean([getattr(each, name) for each in found], axis=0) for name in ("t", "log_snr"))
-    samples = max(each.samples for each in found)
-    return [*found, Order("mean of the looks", t, nats, samples, motion.references)]
+
+    def order(name: str, t: Draws, samples: int) -> Order:
+        difference = log_snr_at(motion.t, log_snr) - log_snr_at(t, log_snr)
+        return Order(name, motion.t - t, difference, samples, motion.references)
+
+    found = [order(each.factor.name, each.t, each.samples) for each in looks]
+    earliest = np.max([each.t for each in looks], axis=0)
+    return [*found, order(EARLIEST, earliest, max(each.samples for each in looks))]
+
+
+def less(ours: Order, others: Order) -> Order:
+    """One contrast's order less another's; their references are others, so the draws are not paired."""
+    t, nats = ours.t - unpaired(others.t), ours.log_snr - unpaired(others.log_snr)
+    counts = ours.samples + others.samples, ours.references + others.references
+    return Order(ours.looks, t, nats, *counts)
+
+
+def above_control(ours: Boundary, control: Boundary) -> Draws:
+    """The largest gap less the control's, (1 + RESAMPLES,); their references are others."""
+    return ours.gaps.max(1) - unpaired(control.gaps.max(1))
 
 
 @dataclass(frozen=True)
@@ -176,7 +196,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Carried:
-    """What is lost of a model's gap where another's boundary is taken for its own, (1 + RESAMPLES,) each."""
+    """What is lost where another model's boundary is taken for a model's own, (1 + RESAMPLES,) each."""
 
     t: Draws
     log_snr: Draws
@@ -193,17 +213,34 @@ def carried_over(
     """The gap at a model's own boundary less that at another's, taken at the same t and at the same log-SNR.
 
     Both boundaries are found again in each draw; where two models have the same references, these are
-    redrawn together. The own boundary is where the own gap is largest, so a loss is hardly ever negative,
-    and a small one is noise; their difference is free of that. None where either model has no boundary.
+    redrawn together. The own boundary is where the own gap is largest, so no loss is negative, and a small
+    one is noise; their difference is free of that. None where either model has no boundary.
 
     Args:
         own_log_snr: (1001,) of the model's schedule at t = 0, 1, ... 1000; `other_log_snr` likewise.
     """
     if not own.found or not other.found:
         return None
-    at_home = gap_at(own.gaps, own.tau)
+    at_home = own.gaps.max(1)
     same_noise = timestep_at(log_snr_at(other.tau, other_log_snr), own_log_snr)
     return Carried(at_home - gap_at(own.gaps, other.tau), at_home - gap_at(own.gaps, same_noise))
+
+
+def carried_into_tuning(
+    sweep: Sweep, own: Boundary, own_log_snr: np.ndarray, other: Boundary, other_log_snr: np.ndarray
+) -> Carried | None:
+    """What tuning at a model's own boundary scores more than at another's; see `carried_over`.
+
+    Args:
+        sweep: of the model whose boundary is `own`, on other references than the boundaries'.
+    """
+    if not own.found or not other.found:
+        return None
+    same_noise = timestep_at(log_snr_at(other.tau, other_log_snr), own_log_snr)
+    at_home, same_t, same_log_snr = (
+        score_at(sweep, unpaired(each)) for each in (own.tau, other.tau, same_noise)
+    )
+    return Carried(at_home - same_t, at_home - same_log_snr)
 
 
 def mean_carried(losses: Sequence[Carried]) -> Carried:

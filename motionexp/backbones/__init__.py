@@ -6,7 +6,8 @@ from pathlib import Path
 from hydra.utils import get_object
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.backbones.checkpoint import find_folder, read_json
+from motionexp.backbones.checkpoint import TextPrecision, read_json
+from motionexp.backbones.hub import find_folder, naming_the_model
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.config import InputError
 
@@ -15,9 +16,17 @@ __all__ = ["Backbone", "Conditioning", "load_backbone"]
 FAMILIES = {
     "LattePipeline": "motionexp.backbones.latte.LatteBackbone",
     "TextToVideoSDPipeline": "motionexp.backbones.unet3d.UNet3DBackbone",
+    "AnimateDiffPipeline": "motionexp.backbones.animatediff.AnimateDiffBackbone",
+    "TextToVideoIFPipeline": "motionexp.backbones.show1.Show1Backbone",
     "CogVideoXPipeline": "motionexp.backbones.cogvideox.CogVideoXBackbone",
+    "WanPipeline": "motionexp.backbones.wan.WanBackbone",
+    "LTXPipeline": "motionexp.backbones.ltx.LTXBackbone",
+    "HunyuanVideoPipeline": "motionexp.backbones.hunyuan.HunyuanBackbone",
+    "MochiPipeline": "motionexp.backbones.mochi.MochiBackbone",
 }
 """The class behind our interface, by `_class_name` of a folder's model_index.json."""
+EXPERTS = "motionexp.backbones.wan.WanExpertsBackbone"
+"""The class of a Wan whose model_index.json has a `boundary_ratio`."""
 
 
 def load_backbone(
@@ -28,25 +37,40 @@ def load_backbone(
     revision: str | None = None,
     name: str | None = None,
     fps: float = 8.0,
+    checkpointing: bool = False,
+    offload: bool = False,
+    tiling: bool = False,
+    text_precision: TextPrecision = "auto",
 ) -> Backbone:
     """A backbone, ready to use on the device and in the precision that suit this machine.
 
     Args:
-        path: `bundled:NAME`, a folder in the layout of a pipeline of `FAMILIES`, or a hub id.
+        path: `bundled:NAME`, a folder in the layout of a pipeline of `FAMILIES`, or a hub id; or
+            IMAGE_MODEL+MOTION_ADAPTER, each a folder or a hub id.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16; see `resolve_precision`.
         revision: the hub repository's commit.
         name: in rows and paths; the folder's name unless given.
         fps: frames a second of the videos that it makes.
+        checkpointing: compute activations again in the backward pass in place of keeping them.
+        offload: keep network and VAE in main memory while they do not compute; not on a CPU.
+        tiling: run the VAE in tiles whose seams are blended.
+        text_precision: auto, 8bit or 4bit: of the text encoder's weights.
 
     Raises:
         InputError: no such model, one of another family, a damaged file, or a device that is not there.
     """
     where = resolve_device(device)
     dtype = DTYPES[resolve_precision(where, precision)]
-    index = find_folder(path, revision, local_files_only=False) / "model_index.json"
-    family = read_json(index).get("_class_name")
+    folder = find_folder(path, revision, local_files_only=False)
+    index = folder / "model_index.json"
+    with naming_the_model(path, revision):
+        about = read_json(index)
+    family = about.get("_class_name")
     if family not in FAMILIES:
         raise InputError(f"{index}: a {family} cannot be used; what can: {', '.join(FAMILIES)}")
-    load: Callable[..., Backbone] = get_object(f"{FAMILIES[family]}.from_pretrained")
-    return load(path, revision=revision, device=where, dtype=dtype, name=name, fps=fps)
+    kind = EXPERTS if about.get("boundary_ratio") is not None else FAMILIES[family]
+    load: Callable[..., Backbone] = get_object(f"{kind}.from_pretrained")
+    memory = {"checkpointing": checkpointing, "offload": offload, "tiling": tiling}
+    settings = {**memory, "text_precision": text_precision}
+    return load(path, revision=revision, device=where, dtype=dtype, name=name, fps=fps, **settings)

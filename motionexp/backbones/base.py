@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from motionexp.schedule import NoiseSchedule
+from motionexp.flow_matching import Schedule
+from motionexp.schedule import Window
 
 ProjectionKind = Literal["motion", "spatial", "cross"]
 
@@ -23,10 +24,12 @@ class Conditioning:
         embeds: (B, L, D) on the backbone's device.
         mask: (B, L), True where the network attends; None: everywhere. It stays on the CPU, so that its
             content can be asked for without waiting for the device.
+        pooled: (B, P) one vector a caption, of networks that take one beside; on the backbone's device.
     """
 
     embeds: Float[Tensor, "b l d"]
     mask: Bool[Tensor, "b l"] | None = None
+    pooled: Float[Tensor, "b p"] | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -34,12 +37,20 @@ class Conditioning:
     def __getitem__(self, rows: int | slice | Sequence[int]) -> "Conditioning":
         """Some of the rows; a single index gives a batch of one."""
         kept = rows if isinstance(rows, slice) else [rows] if isinstance(rows, int) else list(rows)
-        return Conditioning(self.embeds[kept], None if self.mask is None else self.mask[kept])
+        mask, pooled = (None if each is None else each[kept] for each in (self.mask, self.pooled))
+        return Conditioning(self.embeds[kept], mask, pooled)
+
+    def attended(self) -> Bool[Tensor, "b l"]:
+        """The mask, also where there is none: True everywhere."""
+        return torch.ones(self.embeds.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
 
     def repeat(self, times: int) -> "Conditioning":
         """Each row `times` times, copies next to each other: (a, b) gives (a, a, b, b)."""
-        mask = None if self.mask is None else self.mask.repeat_interleave(times, dim=0)
-        return Conditioning(self.embeds.repeat_interleave(times, dim=0), mask)
+        mask, pooled = (
+            None if each is None else each.repeat_interleave(times, dim=0)
+            for each in (self.mask, self.pooled)
+        )
+        return Conditioning(self.embeds.repeat_interleave(times, dim=0), mask, pooled)
 
     def trimmed(self) -> "Conditioning":
         """Without the columns at the end that no row attends to; no mask where nothing else is masked."""
@@ -47,21 +58,22 @@ class Conditioning:
             return self
         length = int(self.mask.any(dim=0).nonzero().max()) + 1
         mask = self.mask[:, :length]
-        return Conditioning(self.embeds[:, :length], None if bool(mask.all()) else mask)
+        return Conditioning(self.embeds[:, :length], None if bool(mask.all()) else mask, self.pooled)
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """All rows of all parts, padded with masked columns to the longest."""
         length = max(part.embeds.shape[1] for part in parts)
+        vectors = [part.pooled for part in parts if part.pooled is not None]
+        pooled = torch.cat(vectors) if vectors else None
         if all(part.mask is None and part.embeds.shape[1] == length for part in parts):
-            return Conditioning(torch.cat([part.embeds for part in parts]))
+            return Conditioning(torch.cat([part.embeds for part in parts]), pooled=pooled)
         embeds, masks = [], []
         for part in parts:
             missing = length - part.embeds.shape[1]
-            mask = torch.ones(part.embeds.shape[:2], dtype=torch.bool) if part.mask is None else part.mask
             embeds.append(nn.functional.pad(part.embeds, (0, 0, 0, missing)))
-            masks.append(nn.functional.pad(mask, (0, missing)))
-        return Conditioning(torch.cat(embeds), torch.cat(masks))
+            masks.append(nn.functional.pad(part.attended(), (0, missing)))
+        return Conditioning(torch.cat(embeds), torch.cat(masks), pooled)
 
 
 class Backbone(ABC):
@@ -76,23 +88,29 @@ class Backbone(ABC):
         revision: the hub repository's commit; None for a folder.
         weights_hash: sha256 of the checkpoint's weights and configuration.
         network: the denoising network, in eval mode, no parameter of it requires a gradient.
-        schedule: its noise schedule.
+        schedule: its noise schedule, discrete or of flow matching.
         device: where it computes.
         dtype: of the network's weights.
         frames, height, width: of the videos that it was trained for (frames, pixels).
         fps: frames a second of those videos.
         max_caption_tokens: longest caption, end token included.
         component: what the network is called in its pipeline's folder.
+        key_prefix: what precedes the network's names in an adapter file.
+        attentions: the kinds that `projections` knows.
+        any_size: videos may be of any size that `latent_shape` takes; `height` and `width` may then be set.
     """
 
     component: ClassVar[str] = "transformer"
+    key_prefix: ClassVar[str] = "transformer."
+    attentions: ClassVar[tuple[ProjectionKind, ...]] = get_args(ProjectionKind)
+    any_size: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]]
     name: str
     source: str
     revision: str | None
     weights_hash: str
     network: nn.Module
-    schedule: NoiseSchedule
+    schedule: Schedule
     device: torch.device
     dtype: torch.dtype
     frames: int
@@ -161,6 +179,10 @@ class Backbone(ABC):
 
         `motion` is attention along time, `spatial` within a frame, `cross` from frames to the caption.
         """
+
+    def motion_projections(self, window: Window) -> dict[str, list[str]]:
+        """The `motion` projections of what acts in a window; all, unless networks share the timesteps."""
+        return self.projections("motion")
 
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""A checkpoint's folder in the layout of a diffusers pipeline: found, checked before loading, identified."""
+"""A checkpoint's folder in the layout of a diffusers pipeline: checked before loading, and identified."""
 
 import hashlib
 import json
@@ -7,59 +7,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from diffusers import ModelMixin
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import InputError
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
+TextPrecision = Literal["auto", "8bit", "4bit"]
 
-BUNDLED_PREFIX = "bundled:"
 WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
-
-
-def find_folder(path: str | Path, revision: str | None, local_files_only: bool) -> Path:
-    """The folder that `bundled:NAME`, a folder's path or a hub id stands for; a hub id is downloaded once.
-
-    Raises InputError where there is no such thing.
-    """
-    name = str(path)
-    if name.startswith(BUNDLED_PREFIX):
-        folder = BUNDLED / name.removeprefix(BUNDLED_PREFIX)
-    else:
-        folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        raise InputError(
-            f"model {name}: there is no folder {folder}; give a folder, bundled:NAME or a hub id"
-        )
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                local_files_only=local_files_only,
-                allow_patterns=["model_index.json", *(f"*/*{suffix}" for suffix in IDENTITY)],
-            )
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model {name}: there is no such folder here, and as a hub id it could not be fetched"
-            f" ({_first_line(error)}); check the name, the revision and the network, or give a local folder"
-        ) from error
-
-
-def name_of(path: str | Path) -> str:
-    """A model's name unless it is given one: the last part of `bundled:NAME`, a folder's path or a hub id."""
-    return str(path).rstrip("/").rpartition("/")[-1].rpartition(":")[-1]
+# The same weights in another precision, or before averaging: never read, and no part of what a folder is.
+VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
 
 
 def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str]) -> None:
@@ -80,7 +44,10 @@ def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str])
         if found != wanted:
             raise InputError(f"{folder / 'model_index.json'}: {part} is {found}; this reader needs {wanted}")
     for part in weighted:
-        read_json(folder / part / "config.json")
+        config = folder / part / "config.json"
+        made_for = read_json(config).get("_class_name", classes[part])
+        if made_for != classes[part]:
+            raise InputError(f"{config}: of a {made_for}; this reader needs {classes[part]}")
         for file in _weight_files(folder / part):
             _check_weights(file)
 
@@ -98,18 +65,87 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def load_part(kind: type[Part], folder: Path, dtype: torch.dtype) -> Part:
-    """One model of the pipeline, on the CPU.
+def shape_of(kind: type[Part], folder: Path) -> Part:
+    """One model of the pipeline as its configuration has it, without weights, on the meta device."""
+    try:
+        with torch.device("meta"), no_loading_bars():
+            if issubclass(kind, PreTrainedModel):
+                return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+            return kind.from_config(read_json(folder / "config.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} cannot be used ({_first_line(error)})") from error
+
+
+def check_shapes(network: ModelMixin, folder: Path) -> None:
+    """Whether a folder's files have all weights of a network, in its shapes, by their headers alone.
+
+    Raises InputError naming the folder and the first weight that is not as it should be.
+    """
+    found: dict[str, list[int]] = {}
+    for file in _weight_files(folder):
+        with safe_open(file, framework="pt") as content:
+            found |= {name: content.get_slice(name).get_shape() for name in content.keys()}  # noqa: SIM118
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    missing = sorted(wanted.keys() - found.keys())
+    if missing:
+        raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise InputError(
+                f"{folder} does not load ({name} has shape {found[name]}, by its configuration {shape});"
+                " fetch it again"
+            )
+
+
+def load_quantized(
+    kind: type[PreTrainedModel], folder: Path, dtype: torch.dtype, bits: TextPrecision, device: torch.device
+) -> PreTrainedModel:
+    """A text encoder with linear layers of 8 or 4 bits a weight, on the device, by bitsandbytes.
+
+    Args:
+        kind: its class.
+        folder: of its weights.
+        dtype: of its other weights and its activations.
+        bits: `8bit` (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339) or `4bit` (NF4, Dettmers et al.
+            2023, arXiv 2305.14314).
+        device: where it computes, and stays.
+
+    Raises InputError as `load_part` does.
+    """
+    settings = {"load_in_8bit": True} if bits == "8bit" else {
+        "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype,
+    }  # fmt: skip
+    return load_part(kind, folder, dtype, BitsAndBytesConfig(**settings), device)
+
+
+def load_part(
+    kind: type[Part],
+    folder: Path,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None = None,
+    device: torch.device | None = None,
+) -> Part:
+    """One model of the pipeline, on the CPU, or quantized and on the device.
 
     Raises InputError where the file does not hold all that the configuration says: the libraries would fill
     what is missing with random numbers.
     """
+    settings: dict[str, Any] = {}
+    if quantization is not None:
+        settings = {"quantization_config": quantization, "device_map": {"": device}}
+    before = torch.get_default_dtype()
     try:
         with no_loading_bars():
             loaded: tuple[Part, dict[str, Any]] = kind.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **settings,
             )
     except (OSError, ValueError, RuntimeError) as error:
+        torch.set_default_dtype(before)  # which diffusers leaves as it was while loading
         raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
     model, info = loaded
     missing = sorted(info["missing_keys"])
@@ -134,7 +170,7 @@ def weights_hash(folder: Path, parts: Iterable[str]) -> str:
     """sha256 (64 hex digits) of the weights and configuration of these parts, wherever the folder lies."""
     total = hashlib.sha256()
     for part in sorted(parts):
-        for file in sorted(file for file in (folder / part).iterdir() if file.name.endswith(IDENTITY)):
+        for file in sorted(each for each in _files(folder / part) if each.name.endswith(IDENTITY)):
             total.update(f"{part}/{file.name} {_file_hash(file)}\n".encode())
     return total.hexdigest()
 
@@ -157,13 +193,17 @@ def _content_hash(file: Path, size: int, changed: int) -> str:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of one part: all of its shards where it is sharded."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS)
-    for index in folder.glob("*.safetensors.index.json"):
+    files = sorted(file for file in _files(folder) if file.suffix in WEIGHTS)
+    for index in (file for file in _files(folder) if file.name.endswith(".safetensors.index.json")):
         shards = read_json(index).get("weight_map", {}).values()
         files += [folder / name for name in sorted(set(shards)) if not (folder / name).exists()]
     if not files:
         raise InputError(f"{folder} has no .safetensors file; fetch it again (.bin files are not read)")
     return files
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if not VARIANT.search(file.name)]
 
 
 def _check_weights(file: Path) -> None:

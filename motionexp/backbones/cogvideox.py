@@ -43,6 +43,7 @@ class CogVideoXBackbone(PipelineBackbone):
     but decodes them to 8 k + 8.) There is no dynamic guidance, and no `ofs` embedding, as for text to video.
     """
 
+    attentions = ("motion",)
     pipeline = "CogVideoXPipeline"
     classes: ClassVar = {
         "transformer": CogVideoXTransformer3DModel,
@@ -57,7 +58,9 @@ class CogVideoXBackbone(PipelineBackbone):
         self.max_caption_tokens = self._config.max_text_seq_length
 
     @classmethod
-    def _check_network(cls, config: Path) -> None:
+    def _check(cls, folder: Path) -> None:
+        super()._check(folder)
+        config = folder / cls.component / "config.json"
         if read_json(config).get("patch_size_t") is not None:
             raise InputError(
                 f"{config}: patch_size_t is set, as in CogVideoX 1.5, which cannot be used; take a"
@@ -146,8 +149,9 @@ class CogVideoXBackbone(PipelineBackbone):
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """See `Backbone.latent_shape`: 1 frame and whole pairs of latent frames, sides in whole patches."""
-        ratio = self.vae.config.temporal_compression_ratio
-        group = ratio * self.vae.num_latent_frames_batch_size
+        vae = self._shapes["vae"]
+        ratio = vae.config.temporal_compression_ratio
+        group = ratio * vae.num_latent_frames_batch_size
         if frames < 1 or frames % group != 1:
             raise InputError(f"frames={frames}: {self.name} needs 1 frame and a multiple of {group}")
         sides = self._latent_sides(height, width, self._config.patch_size)

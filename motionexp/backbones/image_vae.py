@@ -14,13 +14,15 @@ def downsampling(vae: AutoencoderKL) -> int:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
+def encode(
+    vae: AutoencoderKL, frames: UInt8[Tensor, "b f h w 3"], device: torch.device
+) -> Float[Tensor, "b c f y x"]:
     """See `Backbone.encode`; sides have to be multiples of `downsampling`."""
     if vae.encoder is None:
         raise RuntimeError("release_vae_encoder() was called: encode before it, or load the backbone again")
     pictures = frames.flatten(0, 1).movedim(-1, 1)
     latents = [
-        vae.encode(part.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mode()
+        vae.encode(part.to(device, vae.dtype) / 127.5 - 1).latent_dist.mode()
         for part in pictures.split(_at_once(*frames.shape[2:4]))
     ]
     scaled = torch.cat(latents).float() * vae.config.scaling_factor
@@ -28,14 +30,16 @@ def encode(vae: AutoencoderKL, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tens
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKL, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
+def decode(
+    vae: AutoencoderKL, latents: Float[Tensor, "b c f y x"], device: torch.device
+) -> UInt8[Tensor, "b f h w 3"]:
     """See `Backbone.decode`."""
     videos, _, count, height, width = latents.shape
     factor = downsampling(vae)
     pictures = latents.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
     frames = []
     for part in pictures.split(_at_once(height * factor, width * factor)):
-        decoded = vae.decode(part.to(vae.device, vae.dtype)).sample
+        decoded = vae.decode(part.to(device, vae.dtype)).sample
         frames.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8))
     return torch.cat(frames).movedim(1, -1).unflatten(0, (videos, count))
 

@@ -73,11 +73,11 @@ class LatteBackbone(PipelineBackbone):
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.encode`."""
         self.latent_shape(*frames.shape[1:4])
-        return image_vae.encode(self.vae, frames)
+        return image_vae.encode(self.vae, frames, self.device)
 
     def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
         """See `Backbone.decode`."""
-        return image_vae.decode(self.vae, latents)
+        return image_vae.decode(self.vae, latents, self.device)
 
     def _embed(self, tokens: BatchEncoding) -> Conditioning:
         """All 120 columns are kept; the mask tells the caption's own."""

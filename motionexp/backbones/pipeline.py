@@ -1,77 +1,169 @@
 """What the backbones share that are loaded from the folder of a diffusers pipeline."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from accelerate import cpu_offload_with_hook
+from accelerate.hooks import UserCpuOffloadHook
 from diffusers import ModelMixin
+from torch import nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.checkpoint import (
+    TextPrecision,
     check_folder,
-    find_folder,
+    check_shapes,
     load_part,
-    name_of,
+    load_quantized,
     read_json,
+    shape_of,
     weights_hash,
 )
+from motionexp.backbones.hub import find_folder, name_of, naming_the_model
+from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
 from motionexp.backbones.text import caption_problems, load_tokenizer
 from motionexp.config import InputError
-from motionexp.schedule import NoiseSchedule
+from motionexp.flow_matching import Schedule, read_schedule
 
 Family = TypeVar("Family", bound="PipelineBackbone")
 
 
 class PipelineBackbone(Backbone):
-    """A network, a VAE, a text encoder, a tokenizer and a scheduler, as a pipeline of diffusers saves them.
+    """A network, a text encoder, a tokenizer, a scheduler, and all but once a VAE, as a pipeline is saved.
 
-    `from_pretrained` leaves the VAE in fp32: it runs once a video, and rounding shows in its pictures.
+    Each part's weights are loaded when it is first used, so that a text encoder can be gone before the
+    network needs the room, and is never read where captions were embedded before. The VAE stays in fp32: it
+    runs once a video, and rounding shows in its pictures. On the device `meta` all works as far as shapes go,
+    without weights.
 
     Attributes:
         pipeline: the pipeline's class name.
         classes: of the parts that have weights, the network's first.
+        hub_names: of those whose class the hub's files call otherwise.
+        recomputed: modules that `checkpointing` computes again, where diffusers' class does not do so itself.
     """
 
     pipeline: ClassVar[str]
     classes: ClassVar[dict[str, type[ModelMixin] | type[PreTrainedModel]]]
-    tokenizer: PreTrainedTokenizerBase
-    text_encoder: Any
-    vae: Any
+    hub_names: ClassVar[dict[str, str]] = {}
+    recomputed: ClassVar[tuple[type[nn.Module], ...]] = ()
     _config: Any
     _vae_factor: int
 
     def __init_subclass__(cls) -> None:
+        if "classes" not in vars(cls):
+            return
         cls.component = next(iter(cls.classes))
-        cls.parts = (*cls.classes, "tokenizer", "scheduler")
+        if "key_prefix" not in vars(cls):
+            cls.key_prefix = f"{cls.component}."
+        if "parts" not in vars(cls):
+            cls.parts = (*cls.classes, "tokenizer", "scheduler")
 
     def __init__(
         self,
+        folder: Path,
         *,
-        network: ModelMixin,
-        vae: ModelMixin,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: PreTrainedModel,
-        schedule: NoiseSchedule,
         name: str,
         fps: float = 8.0,
         source: str = "",
         revision: str | None = None,
-        weights_hash: str = "",
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        checkpointing: bool = False,
+        offload: bool = False,
+        tiling: bool = False,
+        text_precision: TextPrecision = "auto",
     ) -> None:
-        self.device = torch.device(device)
-        for part in (network, vae, text_encoder):
-            part.to(self.device).requires_grad_(False).eval()
-        self.network, self.vae, self.text_encoder, self.dtype = network, vae, text_encoder, network.dtype
-        self.tokenizer, self.schedule = tokenizer, schedule
-        self.name, self.source, self.revision, self.weights_hash = name, source, revision, weights_hash
-        self.fps = fps
-        self._config = network.config
-        self._vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.device, self.dtype, self._folder = torch.device(device), dtype, folder
+        self.checkpointing, self.offload, self.tiling = checkpointing, offload, tiling
+        self.text_precision = text_precision
+        self.tokenizer, self.schedule = load_tokenizer(folder), self.schedule_of(folder)
+        self.name, self.source, self.revision, self.fps = name, source, revision, fps
+        self.weights_hash = weights_hash(folder, self.parts)
+        self._encodes = self._embeds = True
+        self._offloaded: list[UserCpuOffloadHook] = []
+        self._shapes = {part: shape_of(self.classes[part], folder / part) for part in self._without_text()}
+        for part in self._parts_of_network():
+            check_shapes(self._shapes[part], folder / part)
+        with torch.device("meta"):
+            self._config = self._assemble(folder, self._shapes).config
+        self._vae_factor = self._pixels_per_latent()
         self._set_sizes()
+
+    @classmethod
+    def _without_text(cls) -> list[str]:
+        return [part for part in cls.classes if not part.startswith("text_encoder")]
+
+    @classmethod
+    def _parts_of_network(cls) -> list[str]:
+        return [part for part in cls._without_text() if part != "vae"]
+
+    @cached_property
+    def network(self) -> Any:  # type: ignore[override]  # mypy takes it for read-only
+        """See `Backbone`."""
+        parts = {part: self._load(part) for part in self._parts_of_network()}
+        with self._where():
+            network = self._assemble(self._folder, parts)
+        if self.checkpointing:
+            recompute(network, self.recomputed)
+        return self._placed(network)
+
+    @cached_property
+    def vae(self) -> Any:
+        """What makes latents of frames, and frames of latents; None where there is none."""
+        if "vae" not in self.classes:
+            return None
+        vae = self._load("vae")
+        if self.tiling:
+            vae.enable_tiling()
+        if not self._encodes:
+            drop_encoder(vae)
+        return self._placed(vae)
+
+    @cached_property
+    def text_encoder(self) -> Any:
+        """What embeds captions; None once it is released."""
+        if not self._embeds:
+            return None
+        text = [part for part in self.classes if part.startswith("text_encoder")]
+        assembled = self._assemble_text(self._folder, {part: self._load(part) for part in text})
+        quantized = self.text_precision != "auto"  # such a model is where it has to be already
+        return frozen(assembled if quantized else assembled.to(self.device))
+
+    def _load(self, part: str) -> Any:
+        kind, folder = self.classes[part], self._folder / part
+        dtype = torch.float32 if part == "vae" else self.dtype
+        if self.device.type == "meta":
+            return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
+        with naming_the_model(self.source, self.revision):
+            if part.startswith("text_encoder") and self.text_precision != "auto":
+                return load_quantized(kind, folder, dtype, self.text_precision, self.device)
+            return load_part(kind, folder, dtype)
+
+    def _where(self) -> AbstractContextManager[Any]:
+        return torch.device("meta") if self.device.type == "meta" else nullcontext()
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        """On the device; with `offload` in main memory as long as another part computes."""
+        if not self.offload:
+            return frozen(module.to(self.device))
+        module, hook = cpu_offload_with_hook(frozen(module), self.device)
+        for other in self._offloaded:
+            hook.hook.prev_module_hook, other.hook.prev_module_hook = other, hook
+        self._offloaded.append(hook)
+        return module
+
+    def _pixels_per_latent(self) -> int:
+        """Pixels of a side that become one latent."""
+        if "vae" not in self.classes:
+            return 1
+        return int(2 ** (len(self._shapes["vae"].config.block_out_channels) - 1))
 
     @abstractmethod
     def _set_sizes(self) -> None:
@@ -87,47 +179,69 @@ class PipelineBackbone(Backbone):
         dtype: torch.dtype = torch.float32,
         name: str | None = None,
         fps: float = 8.0,
+        checkpointing: bool = False,
+        offload: bool = False,
+        tiling: bool = False,
+        text_precision: TextPrecision = "auto",
         local_files_only: bool = False,
     ) -> Family:
-        """Load the folder of such a pipeline.
+        """The backbone of such a pipeline's folder; weights are loaded when they are needed.
 
         Args:
             path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
             revision: the hub repository's commit, branch or tag.
-            device: where to compute.
+            device: where to compute; `meta` for shapes alone.
             dtype: of the network and the text encoder.
             name: in rows and paths; the path's last part unless given.
             fps: frames a second of the videos that it makes.
+            checkpointing: compute activations again in the backward pass in place of keeping them.
+            offload: keep network and VAE in main memory while they do not compute.
+            tiling: run the VAE in tiles whose seams are blended, where a video is larger than a tile.
+            text_precision: of the text encoder's weights: `auto` is `dtype`, else `8bit` or `4bit`.
             local_files_only: never ask the hub.
 
         Raises:
-            InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used.
+            InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used;
+                what only the weights tell is raised when they are loaded.
         """
         folder = find_folder(path, revision, local_files_only)
-        expected = {part: kind.__name__ for part, kind in cls.classes.items()}
-        check_folder(folder, {"_class_name": cls.pipeline, **expected}, weighted=tuple(cls.classes))
-        cls._check_network(folder / cls.component / "config.json")
-        network, vae, text_encoder = (
-            load_part(kind, folder / part, torch.float32 if part == "vae" else dtype)
-            for part, kind in cls.classes.items()
-        )
-        return cls(
-            network=network,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=load_tokenizer(folder),
-            schedule=NoiseSchedule.from_config(read_json(folder / "scheduler" / "scheduler_config.json")),
-            name=name or name_of(path),
-            fps=fps,
-            source=str(path),
-            revision=revision,
-            weights_hash=weights_hash(folder, cls.parts),
-            device=device,
-        )
+        with naming_the_model(path, revision):
+            cls._check(folder)
+            return cls(
+                folder,
+                name=name or name_of(path),
+                fps=fps,
+                source=str(path),
+                revision=revision,
+                device=device,
+                dtype=dtype,
+                checkpointing=checkpointing,
+                offload=offload,
+                tiling=tiling,
+                text_precision=text_precision,
+            )
 
     @classmethod
-    def _check_network(cls, config: Path) -> None:
-        """Raise InputError for a network of the right class that cannot be used all the same."""
+    def _check(cls, folder: Path) -> None:
+        """Raise InputError for a folder that cannot be used, before any weight of it is read."""
+        expected = {part: cls.hub_names.get(part, kind.__name__) for part, kind in cls.classes.items()}
+        check_folder(folder, {"_class_name": cls.pipeline, **expected}, weighted=tuple(cls.classes))
+
+    @classmethod
+    def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> Any:
+        """The network, of those of the loaded `classes` that make it up."""
+        return parts[cls.component]
+
+    @classmethod
+    def _assemble_text(cls, folder: Path, parts: Mapping[str, Any]) -> nn.Module:
+        """The text encoder, of those of the loaded `classes` that make it up."""
+        encoder: nn.Module = parts["text_encoder"]
+        return encoder
+
+    @classmethod
+    def schedule_of(cls, folder: Path) -> Schedule:
+        """The noise schedule of the pipeline in a folder, with the steps that the pipeline takes."""
+        return read_schedule(read_json(folder / "scheduler" / "scheduler_config.json"))
 
     @classmethod
     def caption_problems(
@@ -140,9 +254,10 @@ class PipelineBackbone(Backbone):
     ) -> list[str]:
         """See `Backbone.caption_problems`."""
         folder = find_folder(path, revision, local_files_only)
-        tokenizer = load_tokenizer(folder)
-        written = cls.as_tokenized(tokenizer, captions)
-        return caption_problems(tokenizer, written, cls._longest_caption(folder, tokenizer))
+        with naming_the_model(path, revision):
+            tokenizer = load_tokenizer(folder)
+            longest = cls._longest_caption(folder, tokenizer)
+        return caption_problems(tokenizer, cls.as_tokenized(tokenizer, captions), longest)
 
     @classmethod
     @abstractmethod
@@ -162,13 +277,7 @@ class PipelineBackbone(Backbone):
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Conditioning:
         """See `Backbone.embed`."""
-        if self.text_encoder is None:
-            raise RuntimeError(
-                "release_text_encoder() was called: embed before it, or load the backbone again"
-            )
-        problems = self.check_captions(captions)
-        if problems:
-            raise InputError("; ".join(problems))
+        self._ready_to_embed(captions)
         tokens = self.tokenizer(
             self.as_tokenized(self.tokenizer, captions),
             padding="max_length",
@@ -176,6 +285,16 @@ class PipelineBackbone(Backbone):
             return_tensors="pt",
         )
         return self._embed(tokens)
+
+    def _ready_to_embed(self, captions: Sequence[str]) -> None:
+        """Raise as `Backbone.embed` does."""
+        if self.text_encoder is None:
+            raise RuntimeError(
+                "release_text_encoder() was called: embed before it, or load the backbone again"
+            )
+        problems = self.check_captions(captions)
+        if problems:
+            raise InputError("; ".join(problems))
 
     def _embed(self, tokens: BatchEncoding) -> Conditioning:
         """The text encoder's last hidden state; the padding is heard as any token, there is no mask."""
@@ -200,9 +319,13 @@ class PipelineBackbone(Backbone):
 
     def release_text_encoder(self) -> None:
         """See `Backbone.release_text_encoder`."""
+        self._embeds = False
         self.text_encoder = None
+        give_memory_back()
 
     def release_vae_encoder(self) -> None:
         """See `Backbone.release_vae_encoder`."""
-        self.vae.encoder = None
-        self.vae.quant_conv = None
+        self._encodes = False
+        if vars(self).get("vae") is not None:
+            drop_encoder(self.vae)
+            give_memory_back()

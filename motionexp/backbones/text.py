@@ -9,13 +9,13 @@ from motionexp.backbones.checkpoint import read_json
 from motionexp.config import CLOSED_VOCABULARY, InputError
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a pipeline's folder. Raises InputError where it is missing or broken."""
-    read_json(folder / "tokenizer" / "tokenizer_config.json")
+def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizerBase:
+    """A tokenizer of a pipeline's folder. Raises InputError where it is missing or broken."""
+    read_json(folder / part / "tokenizer_config.json")
     try:
-        return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder / part, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / 'tokenizer'} cannot be read ({error}); fetch it again") from error
+        raise InputError(f"{folder / part} cannot be read ({error}); fetch it again") from error
 
 
 def caption_problems(

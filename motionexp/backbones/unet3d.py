@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from jaxtyping import Float, UInt8
@@ -23,7 +24,9 @@ from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.config import InputError
 
-ATTENTIONS: dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]] = {
+Attentions = dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]]
+"""Of each kind: the class of the transformers, and the names of their attentions."""
+ATTENTIONS: Attentions = {
     "motion": (TransformerTemporalModel, ("attn1", "attn2")),
     "spatial": (Transformer2DModel, ("attn1",)),
     "cross": (Transformer2DModel, ("attn2",)),
@@ -31,9 +34,11 @@ ATTENTIONS: dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]] 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 
-def attention_projections(network: UNet3DConditionModel, kind: ProjectionKind) -> dict[str, list[str]]:
+def attention_projections(
+    network: torch.nn.Module, kind: ProjectionKind, of: Attentions = ATTENTIONS
+) -> dict[str, list[str]]:
     """See `Backbone.projections` and `UNet3DBackbone`. The network may be on `meta`."""
-    model, attentions = ATTENTIONS[kind]
+    model, attentions = of[kind]
     modules = [
         f"{name}.transformer_blocks.{block}.{attention}"
         for name, module in network.named_modules()
@@ -45,14 +50,13 @@ def attention_projections(network: UNet3DConditionModel, kind: ProjectionKind) -
 
 
 class UNet3DBackbone(PipelineBackbone):
-    """ModelScope's U-Net, for any number of frames. `frames` is how many are made, and may be set.
+    """ModelScope's U-Net, for any number of frames and any size, which may be set.
 
     `motion` attention is all attention of the temporal transformers: both self-attentions (`attn1`, `attn2`)
     of each, `transformer_in` at the network's entrance included, without the temporal convolutions, which mix
     frames too. That is 16 attentions in 8 transformers in the small bundled network, where a LoRA of rank 4
-    on v and o trains 18,432 numbers, and 34 in 17 with 415,744 numbers in ModelScope's, if that has the
-    defaults of `UNet3DConditionModel` (not compared with the hub). Within frames there are 7 (there 16) each
-    of `spatial` and `cross` attention.
+    on v and o trains 18,432 numbers, and 34 in 17 with 415,744 numbers in ModelScope's and Zeroscope's.
+    Within frames there are 7 (there 16) each of `spatial` and `cross` attention.
 
     On a single frame the temporal layers run as they are: attention over one token gives its own value, and
     the convolutions see zeros before and after. An adapter in the motion attention changes single frames too.
@@ -60,8 +64,15 @@ class UNet3DBackbone(PipelineBackbone):
     Dropout is off, in tuning too: diffusers gives it to the temporal convolutions, without a setting.
     """
 
+    any_size = True
     pipeline = "TextToVideoSDPipeline"
     classes: ClassVar = {"unet": UNet3DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+    recomputed: ClassVar[tuple[type[torch.nn.Module], ...]] = (
+        ResnetBlock2D,
+        TemporalConvLayer,
+        Transformer2DModel,
+        TransformerTemporalModel,
+    )
 
     def _set_sizes(self) -> None:
         self.frames = 16
@@ -75,11 +86,11 @@ class UNet3DBackbone(PipelineBackbone):
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.encode`."""
         self.latent_shape(*frames.shape[1:4])
-        return image_vae.encode(self.vae, frames)
+        return image_vae.encode(self.vae, frames, self.device)
 
     def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
         """See `Backbone.decode`."""
-        return image_vae.decode(self.vae, latents)
+        return image_vae.decode(self.vae, latents, self.device)
 
     def predict(
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
@@ -90,10 +101,14 @@ class UNet3DBackbone(PipelineBackbone):
             output = self.network(
                 x_t.to(self.device, self.dtype),
                 torch.as_tensor(t, device=self.device).expand(len(x_t)),
-                conditioning.embeds.to(self.device, self.dtype),
+                self._captions(conditioning, x_t.shape[2]).to(self.device, self.dtype),
                 return_dict=False,
             )[0]
         return output.to(x_t.dtype)
+
+    def _captions(self, conditioning: Conditioning, frames: int) -> Tensor:
+        """Embedded captions as the network takes them."""
+        return conditioning.embeds
 
     def _longest_sequence(self, frames: int, height: int, width: int) -> int:
         """The most tokens of one attention: all frames of a position, or all positions of a frame."""
@@ -101,7 +116,7 @@ class UNet3DBackbone(PipelineBackbone):
 
     def _first_attention(self, height: int, width: int) -> tuple[int, int]:
         """How often latents are halved before attention within a frame, and its positions then."""
-        level: int = self._config.down_block_types.index("CrossAttnDownBlock3D")
+        level = [kind.startswith("CrossAttn") for kind in self._config.down_block_types].index(True)
         return level, math.ceil(height / 2**level) * math.ceil(width / 2**level)
 
     def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
@@ -116,14 +131,24 @@ class UNet3DBackbone(PipelineBackbone):
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`: an upper estimate."""
-        config, (_, frames, height, width) = self._config, shape
-        entrance = 8 * config.attention_head_dim  # the width of `transformer_in`
+        _, frames, height, width = shape
         positions = frames * height * width
-        # The factors are measured peaks, of `transformer_in` and of the last block on the way up.
-        held = positions * max(23 * entrance, 28 * config.block_out_channels[0]) * self.dtype.itemsize
+        held = positions * self._held_widths() * self.dtype.itemsize
         if not plain_attention(self.device, self.dtype, self._longest_sequence(frames, height, width)):
             return held
         level, tokens = self._first_attention(height, width)
-        heads = config.block_out_channels[level] // config.attention_head_dim
+        heads = self._heads(level)
         spatial = frames * tokens * heads * max(tokens, self.max_caption_tokens)
         return held + 8 * max(spatial, positions * 8 * frames)
+
+    def _held_widths(self) -> int:
+        """Numbers held for each position at the peak: of `transformer_in`, or of the last block of all.
+
+        The factors are measured.
+        """
+        return max(23 * 8 * self._config.attention_head_dim, 28 * self._config.block_out_channels[0])
+
+    def _heads(self, level: int) -> int:
+        """Of an attention within a frame."""
+        heads: int = self._config.block_out_channels[level] // self._config.attention_head_dim
+        return heads

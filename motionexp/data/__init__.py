@@ -1,1 +1,1 @@
-"""References and their edits: the bundled world and a user's own clip, behind one reader interface."""
+"""References and their edits, behind one reader interface: the bundled world, TGVE, DAVIS, the user's own."""

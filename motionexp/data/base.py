@@ -12,8 +12,9 @@ import numpy as np
 class Edit:
     """A target caption and what it changes.
 
-    `kind` is the suite's own word: `style`, `object`, `background`, `multiple` (TGVE's four), or `caption`
-    where the user gave a caption alone. `truth` holds the target's attributes where they are known.
+    `kind` is the suite's own word: `style`, `object`, `background`, `multiple` (TGVE's four), `caption`,
+    `subject`, `scene` (DiTFlow's three for DAVIS), or `caption` where the user gave a caption alone. `truth`
+    holds the target's attributes where they are known.
     """
 
     kind: str
@@ -30,6 +31,8 @@ class Reference:
     `{"contrast": "natural", "motion": "unnamed"}`. `truth` is the rendered scene where there is one.
     `scored_frames` is how many frames from the first are scored, of the reference and of its samples, where
     the suite gives a model more than its own length; None: all.
+    `motion_edits` change the motion's words and keep the looks'; probes take them, nothing else does.
+    `companions` are other videos of the same motion, which an adapter is tuned on beside this one.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Reference:
     strata: Mapping[str, str] = field(default_factory=dict)
     truth: Any | None = None
     scored_frames: int | None = None
+    motion_edits: tuple[Edit, ...] = ()
+    companions: tuple["Reference", ...] = ()
 
     def __post_init__(self) -> None:
         shape, dtype = self.frames.shape, self.frames.dtype
@@ -51,23 +56,49 @@ class Reference:
 
     @property
     def content_hash(self) -> str:
-        """sha256 (64 hex digits) of the frames, their shape and the caption: all that training sees."""
+        """sha256 (64 hex digits) of the frames, their shape and the caption."""
         digest = hashlib.sha256(repr(self.frames.shape).encode())
         digest.update(self.frames.tobytes())
         digest.update(self.caption.encode())
         return digest.hexdigest()
 
+    @property
+    def trained_on(self) -> tuple["Reference", ...]:
+        """The videos that an adapter is tuned on: this one, then its companions."""
+        return (self, *self.companions)
+
+    @property
+    def trained_hash(self) -> str:
+        """`content_hash` of all that training sees; of one video its own."""
+        if not self.companions:
+            return self.content_hash
+        joined = " ".join(each.content_hash for each in self.trained_on)
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a reference before its frames are read; `frames` is how many it has in whole."""
+
+    caption: str
+    edits: tuple[Edit, ...]
+    frames: int
+
 
 class References(Protocol):
     """A reader of one suite: what `data=` names.
 
-    `read` raises `motionexp.config.InputError` where the reference does not exist or has fewer frames than
-    asked. It gives `frames` frames of `height` x `width` pixels; the same arguments give the same bytes.
+    `names` and `describe` read captions and count frames, and see that every video is there; `read` decodes.
+    All raise `motionexp.config.InputError` where something is missing or wrong, or a reference does not exist
+    or has fewer frames than asked. `read` gives `frames` frames of `height` x `width` pixels; the same
+    arguments give the same bytes.
     """
 
     @property
     def suite(self) -> str: ...
 
     def names(self) -> list[str]: ...
+
+    def describe(self, name: str) -> Description: ...
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference: ...

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionexp.config import InputError
-from motionexp.data.base import Edit, Reference
-from motionexp.videos import frame_rate, read_frames
+from motionexp.data.base import Description, Edit, Reference
+from motionexp.videos import frame_count, frame_rate, read_frames
 
 # Frames a second of a folder of images where nobody said: that of the models' training videos.
 FOLDER_FPS = 8.0
@@ -43,12 +43,16 @@ class Clip:
         """The file's name without its ending, as letters, digits, dots, dashes and underscores."""
         path = Path(self.path).expanduser().resolve()
         stem = path.name if path.is_dir() else path.stem
-        return [re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "clip"]
+        return [path_name(stem) or "clip"]
+
+    def describe(self, name: str) -> Description:
+        """Its captions, and how many frames the file has. Raises InputError."""
+        self._check_name(name)
+        return Description(self.caption, self._edits, frame_count(self.path))
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """The clip as `frames` frames of `height` x `width` pixels. Raises InputError."""
-        if [name] != self.names():
-            raise InputError(f"reference {name}: the clip {self.path} is called {self.names()[0]}")
+        self._check_name(name)
         pixels = read_frames(
             self.path,
             frames=frames,
@@ -59,5 +63,17 @@ class Clip:
             fit=self.fit,
         )
         fps = self.fps or (frame_rate(self.path) or FOLDER_FPS) / (self.stride or 1)
-        edits = tuple(Edit("caption", text) for text in self.edits)
-        return Reference(name, self.suite, pixels, fps, self.caption, edits)
+        return Reference(name, self.suite, pixels, fps, self.caption, self._edits)
+
+    @property
+    def _edits(self) -> tuple[Edit, ...]:
+        return tuple(Edit("caption", text) for text in self.edits)
+
+    def _check_name(self, name: str) -> None:
+        if [name] != self.names():
+            raise InputError(f"reference {name}: the clip {self.path} is called {self.names()[0]}")
+
+
+def path_name(text: str) -> str:
+    """The text as letters, digits, dots, dashes and underscores: what names a reference and its files."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

@@ -45,22 +45,22 @@ class EncodingCache:
             path = self._path("caption", caption)
             if not path.exists():
                 embedded = self.backbone.embed([caption])
-                mask = {} if embedded.mask is None else {"mask": embedded.mask}
-                self._write(path, {"embeds": embedded.embeds, **mask})
+                parts = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
+                self._write(path, {name: part for name, part in parts.items() if part is not None})
             kept = self._read(path)
             self._captions[caption] = Conditioning(
-                kept["embeds"], kept["mask"].cpu() if "mask" in kept else None
+                kept["embeds"], kept["mask"].cpu() if "mask" in kept else None, kept.get("pooled")
             )
         return self._captions[caption]
 
     def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:
-        """Encodes all that is named and not there, then lets go of the encoders: nothing needs them again."""
-        for reference in references:
-            self.latents(reference)
+        """Encodes all that is named and not there; each encoder is gone before the next part is loaded."""
         for caption in captions:
             self.conditioning(caption)
-        self.backbone.release_vae_encoder()
         self.backbone.release_text_encoder()
+        for reference in references:
+            self.latents(reference)
+        self.backbone.release_vae_encoder()
 
     def _path(self, kind: str, content: str) -> Path:
         parts = [CACHE_VERSION, self.backbone.weights_hash, self.precision, kind, content]

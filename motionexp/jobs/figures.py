@@ -3,42 +3,39 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from motionexp.atlas.boundary import in_words
 from motionexp.atlas.figures import write_figures
 from motionexp.atlas.findings import Findings
-from motionexp.atlas.readings import predicted_log_snr, read_probes
+from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_probes
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config import EDGES
-from motionexp.jobs.running import Job
+from motionexp.jobs.job import Job
 from motionexp.results import Row
-from motionexp.schedule import TIMESTEPS
 from motionexp.videos import side_by_side
 
 
-def show_figures(job: Job, method: str, rows: Sequence[Row]) -> None:
-    """Draw what a job's rows of one probe say, as `make figures` does of published ones; print the boundary.
+def show_figures(job: Job, methods: Sequence[str], rows: Sequence[Row]) -> None:
+    """Draw what a job's rows say, as `make figures` does of published ones; print the boundary.
 
-    Writes to `OUTPUT/SUITE/MODEL/figures/METHOD/`.
+    Writes to `OUTPUT/SUITE/MODEL/figures/METHODS/`.
 
     Args:
-        job: gives the model's schedule, and where things go.
-        method: the probe's, as its rows have it.
-        rows: of this probe, of all its pairs, and of energies where there are any.
+        job: says where things go.
+        methods: the probes', as their rows have it.
+        rows: of these probes, of all its pairs, of the schedule, and of energies where there are any.
     """
-    model = job.cfg.model.name
-    log_snr = job.backbone.schedule.log_snr(torch.arange(TIMESTEPS + 1)).double().numpy()
-    found = Findings(read_probes(rows), {model: log_snr}, predicted_log_snr(rows))
+    model, log_snr = job.cfg.model.name, log_snr_tables(rows)
+    found = Findings(read_probes(rows), log_snr, predicted_log_snr(rows))
     for (_, contrast), boundary in found.boundaries.items():
         of = f"boundary, {contrast}" if contrast else "boundary"
-        _print(job, f"{of}: {in_words(boundary, log_snr)}")
+        _print(job, f"{of}: {in_words(boundary, log_snr[model])}")
     if not found.boundaries:
-        _print(job, "boundary: not told from this; it takes probe=tampering with edits of the looks")
-    folder = job.output / job.references[0].suite / model / "figures" / method
+        _print(job, "boundary: not told from this; it takes probe=tampering with edits of looks and motion")
+    folder = job.output / job.references[0].suite / model / "figures" / "_".join(methods)
     drawn = write_figures(folder, found, f"A job of probe={job.cfg.probe} drew them from its own rows alone.")
-    _print(job, f"figures: {folder}" if drawn else f"figures: there are none of {method}")
+    _print(job, f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
 
 
 def _print(job: Job, line: str) -> None:
@@ -46,7 +43,7 @@ def _print(job: Job, line: str) -> None:
 
 
 def strip(
-    backbone: Backbone, inverted: Mapping[int, Tensor], conditioning: Conditioning, prompt: str
+    backbone: Backbone, inverted: Mapping[float, Tensor], conditioning: Conditioning, prompt: str
 ) -> np.ndarray:
     """Inverted latents and the model's x_0 at them, decoded, at t = 0, 100, ..., 900 from left to right.
 
@@ -67,7 +64,7 @@ def strip(
     for wanted in EDGES[:-1]:
         t = min(inverted, key=lambda each: abs(each - wanted))
         x0 = schedule.to_x0(inverted[t], backbone.predict(inverted[t], t, conditioning), t)
-        labels.append(f"t = {t}, log-SNR {schedule.log_snr(t):.1f}")
+        labels.append(f"t = {t:.0f}, log-SNR {schedule.log_snr(t):.1f}")
         latents.append(backbone.decode(inverted[t])[0].numpy())
         predictions.append(backbone.decode(x0)[0].numpy())
     count = len(latents[0])

@@ -1,6 +1,6 @@
 """What a job's settings stand for: references, and each stage's settings as its own module takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,34 @@ import torch
 from hydra.utils import get_object
 
 from motionexp.backbones.base import Backbone
-from motionexp.backbones.checkpoint import find_folder, weights_hash
-from motionexp.config import InputError, JobConfig, select_references
+from motionexp.backbones.checkpoint import weights_hash
+from motionexp.backbones.hub import find_folder
+from motionexp.compose import select_references
+from motionexp.config import InputError, JobConfig, wanted_references
 from motionexp.data.base import Edit, Reference, References
-from motionexp.data.shapes.scenes import Scene
-from motionexp.evaluation import TGVE_MODELS, SampleSettings, ScoringModels
+from motionexp.evaluation import SampleSettings
 from motionexp.jobs.cell import FIT_FILE, read_json
+from motionexp.memory_config import offload_problems, tiles
 from motionexp.methods.base import OptimizerSettings
+from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, compares_with_others
 from motionexp.sampling import SamplerSettings
+from motionexp.schedule import Window
+from motionexp.score_settings import ScoreConfig
+from motionexp.scoring_config import ScoringConfig
 from motionexp.training import TrainingSettings
 
 # Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
 NOT_IN_ROWS = {
     *("references", "edits", "edit_kinds", "seeds", "video", "caption", "adapter", "metrics", "data"),
     *("device", "output", "dry_run", "memory_limit", "checkpoint_every", "preview_every", "logger"),
+    *("mode", "checkpointing", "offload", "keep_steps"),
 }
 CHANCE_REFERENCES = 9
 SHARE_OF_FREE_MEMORY = 0.5
+PROBED_KINDS = ("multiple", "motion")  # all looks at once, and the motion: what a boundary takes
 
 
-def make_reader(cfg: JobConfig) -> References:
+def make_reader(cfg: JobConfig | ScoreConfig) -> References:
     """The suite that `data=` names."""
     arguments = dict(cfg.data)
     reader: References = get_object(arguments.pop("_target_"))(**arguments)
@@ -45,24 +53,30 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
         InputError: a reference that does not exist or cannot be read, or is not the adapter's while nobody
             named another.
     """
-    unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int)
-    wanted = (tuned_on(cfg, reader) if unnamed else None) or cfg.references
-    references = [_read(cfg, reader, name) for name in select_references(wanted, reader.names())]
+    names = reader.names()
+    unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
+    wanted = (tuned_on(cfg, reader) if unnamed else None) or wanted_references(cfg, len(names))
+    references = [_read(cfg, reader, name) for name in select_references(wanted, names)]
     if cfg.edits is None:
-        return [_of_kinds(reference, cfg.edit_kinds) for reference in references]
+        return [replace(each, edits=_chosen_edits(each, cfg)) for each in references]
     edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
     return [replace(reference, edits=edits) for reference in references]
 
 
-def _of_kinds(reference: Reference, kinds: list[str] | None) -> Reference:
-    if kinds is None:
-        return reference
-    known = [edit.kind for edit in reference.edits]
-    if unknown := [kind for kind in kinds if kind not in known]:
+def _chosen_edits(reference: Reference, cfg: JobConfig) -> tuple[Edit, ...]:
+    """Those that `edit_kinds=` names; unless it does all, and of a probe those of PROBED_KINDS."""
+    edits = reference.edits
+    kinds: Collection[str] | None = cfg.edit_kinds
+    if cfg.probe == "tampering":
+        edits = (*edits, *reference.motion_edits)
+    known = [edit.kind for edit in edits]
+    if kinds is None and cfg.probe is not None and set(PROBED_KINDS) & set(known):
+        kinds = PROBED_KINDS
+    elif unknown := [kind for kind in kinds or () if kind not in known]:
         raise InputError(
             f"edit_kinds=[{','.join(unknown)}]: reference {reference.name} has edits of {', '.join(known)}"
         )
-    return replace(reference, edits=tuple(edit for edit in reference.edits if edit.kind in kinds))
+    return tuple(edit for edit in edits if kinds is None or edit.kind in kinds)
 
 
 def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
@@ -101,15 +115,21 @@ def taken_of(cfg: JobConfig, clip: Reference) -> str:
 
 def fit_record(adapter: Path) -> dict[str, Any]:
     """What a training left beside its adapter; empty for an adapter from elsewhere."""
-    return read_json(adapter / FIT_FILE) or {}
+    return read_json((adapter.parent if adapter.is_file() else adapter) / FIT_FILE) or {}
 
 
-def chance_scenes(cfg: JobConfig, reader: References, references: list[Reference]) -> list[Scene]:
-    """Scenes against which chance is measured: the suite's first, whatever the job's own references."""
-    if not isinstance(references[0].truth, Scene):
+def chance_references(cfg: JobConfig, reader: References) -> list[Reference]:
+    """References against which chance is measured: the suite's first, whatever the job's own references."""
+    if not compares_with_others(cfg.metrics) and not cfg.scoring.anchors:
         return []
-    scenes = [_read(cfg, reader, name).truth for name in reader.names()[:CHANCE_REFERENCES]]
-    return [scene for scene in scenes if isinstance(scene, Scene)]
+    return [_read(cfg, reader, name) for name in reader.names()[:CHANCE_REFERENCES]]
+
+
+def check_offload(cfg: JobConfig, device: torch.device) -> None:
+    """Raises InputError where `offload=true` cannot do anything on what `device=auto` has become."""
+    problems = list(offload_problems(cfg, device.type))
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def check_size(backbone: Backbone, cfg: JobConfig) -> None:
@@ -123,13 +143,22 @@ def check_size(backbone: Backbone, cfg: JobConfig) -> None:
         )
 
 
-def check_boundary(cfg: JobConfig) -> None:
-    """Raises InputError where `tau=auto` took a boundary that was found on other weights; loads none."""
+def check_boundary(cfg: JobConfig, *, local_files_only: bool = False) -> None:
+    """Raises InputError where `tau=auto` took a boundary that was found on other weights; loads none.
+
+    `local_files_only`: fetch nothing, and say nothing of a hub's model that is not here yet.
+    """
     if cfg.tau_from != "boundary":
         return
     model = cfg.model
     kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
-    found = weights_hash(find_folder(model.path, model.revision, local_files_only=False), kind.parts)
+    try:
+        folder = find_folder(model.path, model.revision, local_files_only)
+    except InputError:
+        if local_files_only:
+            return
+        raise
+    found = weights_hash(folder, kind.parts)
     if model.boundary_weights is None or not found.startswith(model.boundary_weights):
         raise InputError(
             f"tau=auto: the boundary {model.boundary:g} of model={model.name} was found on weights"
@@ -144,7 +173,8 @@ def check_probed(references: list[Reference], cfg: JobConfig) -> None:
         edit.kind == "motion" for each in references for edit in each.edits
     ):
         raise InputError(
-            "probe=partial_guidance: edits of the motion alone are for probe=tampering; leave data=motion out"
+            "probe=partial_guidance: edits of the motion alone are for probe=tampering; leave them out with"
+            " edit_kinds="
         )
 
 
@@ -158,6 +188,30 @@ def check_captions(references: list[Reference], cfg: JobConfig) -> None:
     problems = kind.caption_problems(model.path, list(dict.fromkeys(captions)), revision=model.revision)
     if problems:
         raise InputError("\n".join(problems))
+
+
+def check_attention(cfg: JobConfig) -> None:
+    """Raises InputError where the model's family lacks the attention to be tuned; loads no weights."""
+    kind: type[Backbone] = get_object(cfg.model._target_.rpartition(".")[0])
+    if cfg.attention not in kind.attentions:
+        raise InputError(
+            f"attention={cfg.attention}: {cfg.model.name} has no such attention apart from its motion"
+            f" attention; one of {', '.join(kind.attentions)}"
+        )
+
+
+def training_window(cfg: JobConfig, tau: float) -> Window:
+    """The timesteps that are trained at, and with no other setting applied at."""
+    knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
+    return Window(tau, max(cfg.tau_high, tau), knots)
+
+
+def sampling_window(cfg: JobConfig, trained: Window) -> Window:
+    """The timesteps that the method acts at while sampling: a hard window where it is not the trained one."""
+    if cfg.sampling_tau is None and cfg.sampling_tau_high is None:
+        return trained
+    low = trained.low if cfg.sampling_tau is None else cfg.sampling_tau
+    return Window(low, trained.high if cfg.sampling_tau_high is None else cfg.sampling_tau_high)
 
 
 def sample_settings(cfg: JobConfig) -> SampleSettings:
@@ -175,26 +229,45 @@ def training_settings(cfg: JobConfig) -> TrainingSettings:
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         optimizer=OptimizerSettings(learning_rate=cfg.learning_rate, weight_decay=cfg.weight_decay),
+        keep_steps=tuple(cfg.keep_steps),
         checkpoint_every=cfg.checkpoint_every,
         preview_every=cfg.preview_every,
     )
 
 
-def scoring_models(cfg: JobConfig) -> ScoringModels:
-    """The bundled ones know the bundled world's words alone, as the small backbones do; else TGVE's."""
-    return ScoringModels() if cfg.model.closed_vocabulary else TGVE_MODELS
+def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringModels:
+    """Those of `scoring=`; where it names none the bundled ones for the bundled world, and else TGVE's.
+
+    The bundled ones know the bundled world's words alone, as the small backbones do.
+    """
+    models = ScoringModels() if closed_vocabulary else TGVE_MODELS
+    if scoring.clip is not None:
+        models = replace(models, clip=scoring.clip)
+    if scoring.scorer is not None:
+        models = replace(
+            models,
+            scorer=scoring.scorer,
+            scorer_processor=scoring.scorer_processor,
+            scorer_revision=scoring.scorer_revision,
+        )
+    if scoring.resize is not None:
+        models = replace(models, resize=scoring.resize)
+    return replace(models, tracker_weights=scoring.tracker_weights)
 
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
     plain: Mapping[str, Any] = asdict(cfg)
-    return {name: value for name, value in plain.items() if name not in NOT_IN_ROWS}
+    told = {"mode"} if tiles(cfg) else set()
+    return {name: value for name, value in plain.items() if name not in NOT_IN_ROWS - told}
 
 
 def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
-    """Bytes that sampling may fill: `memory_limit`, or half of what is free now."""
+    """Bytes that sampling may fill: `memory_limit`, or half of what is free now; one video's: 0."""
     if cfg.memory_limit is not None:
         return cfg.memory_limit * 2**30
+    if cfg.mode == "low_memory":
+        return 0
     if device.type == "cuda":
         return SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
     return SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available

@@ -14,10 +14,11 @@ from rich.table import Table
 
 from motionexp.backbones.base import Backbone
 from motionexp.config import JobConfig
+from motionexp.jobs.job import Job
+from motionexp.jobs.memory import Phase, memory_plan
 from motionexp.jobs.probing import cost_in_words, units_of
-from motionexp.jobs.running import Job, duration
-from motionexp.probes.tree import cost
-from motionexp.schedule import Window
+from motionexp.jobs.running import duration
+from motionexp.probes.tree import cost, step_counts
 
 # A training step goes forward once and back through what lies above the first adapter, about twice as dear.
 FORWARDS_A_TRAINING_STEP = 3.0
@@ -38,12 +39,14 @@ class Planned:
 def plan(cfg: JobConfig) -> None:
     """Print what `run`, or `probe`, would do; writes nothing.
 
-    The time is that of one forward pass, measured now, times their number.
+    The memory is printed before any weight is loaded. The time is that of one forward pass, measured now,
+    times their number.
 
     Raises:
         InputError: as `run` does before its first cell.
     """
     job = Job(cfg, Console())
+    print_memory(job)
     forward = forward_seconds(job.backbone)
     (_plan_probe if cfg.probe else _plan_tuning)(job, forward)
 
@@ -69,9 +72,9 @@ def _plan_tuning(job: Job, forward: float) -> None:
 def _plan_probe(job: Job, forward: float) -> None:
     cfg, lines = job.cfg, []
     inverting = cfg.probe_steps * (2 if cfg.inversion_guidance_scale > 1 else 1)
-    units = units_of(job)
+    units, counts = units_of(job), step_counts(job.backbone.schedule, cfg.probe_steps)
     for unit in units:
-        each, videos = cost(unit.trajectories.values(), cfg.probe_steps), len(unit.trajectories)
+        each, videos = cost(unit.trajectories.values(), counts), len(unit.trajectories)
         left = 0 if unit.finished else 1
         state = f"{videos - len(unit.missing)} of {videos}"
         costs = (f"{left * each.steps:,}", f"{left * each.evaluations:,}")
@@ -79,7 +82,7 @@ def _plan_probe(job: Job, forward: float) -> None:
         seconds = left * forward * (inverting + each.evaluations)
         lines.append(Planned(shown, unit.cell.folder, seconds, _disk(cfg, 0, left * videos)))
     notes = [
-        cost_in_words(units[0].trajectories, cfg.probe_steps),
+        cost_in_words(units[0].trajectories, counts),
         f"each is inverted first: {cfg.probe_steps} steps ({inverting} network evaluations)",
     ]
     headings = ("reference", "edit", "cell", "videos", "steps", "evaluations")
@@ -93,13 +96,35 @@ def _print(job: Job, what: str, headings: Sequence[str], lines: Sequence[Planned
     for heading in (*headings, "time", "disk"):
         table.add_column(heading, overflow="fold")
     for line in lines:
-        table.add_row(*line.shown, duration(line.seconds), _size(line.disk))
+        table.add_row(*line.shown, duration(line.seconds), size_in_words(line.disk))
     job.console.print(table)
     seconds, disk = sum(line.seconds for line in lines), sum(line.disk for line in lines)
-    for note in (*notes, f"about {duration(seconds)} and {_size(disk)}, scores not counted"):
+    for note in (*notes, f"about {duration(seconds)} and {size_in_words(disk)}, scores not counted"):
         job.console.print(note, soft_wrap=True, highlight=False)
     for line in lines:
         job.console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_memory(job: Job) -> list[Phase]:
+    """Print what the job has in memory, phase by phase, and the peak; return the phases."""
+    phases = memory_plan(job)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for heading in ("memory", "loaded", "computing", "in all", "then freed"):
+        table.add_column(heading, overflow="fold")
+    for phase in phases:
+        loaded = ", ".join(f"{part} {size_in_words(size)}" for part, size in phase.weights.items())
+        computing, total = size_in_words(phase.computing), size_in_words(phase.total)
+        table.add_row(phase.name, loaded, computing, total, phase.then)
+    job.console.print(table)
+    most = max(phases, key=lambda phase: phase.total)
+    where = "main memory" if job.device.type == "cpu" else f"{job.device}"
+    job.console.print(
+        f"mode={job.cfg.mode}: at most {size_in_words(most.total)} of {where} above what the imports take"
+        f" ({most.name}), scores not counted",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return phases
 
 
 def trainable_parameters(job: Job) -> int:
@@ -109,7 +134,7 @@ def trainable_parameters(job: Job) -> int:
     settings: dict[str, Any] = dict(job.cfg.method)
     method = get_object(settings.pop("_target_"))
     count: Callable[..., int] = method.trainable_parameters
-    return count(job.backbone, **settings)
+    return count(job.backbone, job.window, **settings)
 
 
 def forward_seconds(backbone: Backbone) -> float:
@@ -117,6 +142,7 @@ def forward_seconds(backbone: Backbone) -> float:
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
     noise = torch.zeros(1, *shape, device=backbone.device)
     conditioning = backbone.embed([""])
+    backbone.release_text_encoder()
     times = []
     with torch.no_grad():
         for _ in range(2):
@@ -137,10 +163,11 @@ def _disk(cfg: JobConfig, trained: int, samples: int) -> int:
 
 
 def _adapter_steps(job: Job) -> int:
-    return Window(job.tau).count(job.backbone.schedule.timesteps(job.cfg.steps))
+    return job.sampling_window.count(job.backbone.schedule.timesteps(job.cfg.steps))
 
 
-def _size(count: int) -> str:
+def size_in_words(count: int) -> str:
+    """Bytes as people say them; a GB is 10^9."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

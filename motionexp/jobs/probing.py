@@ -15,19 +15,23 @@ from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Conditioning
-from motionexp.config import EDGES, JobConfig, Pair, pair_id, probe_id
+from motionexp.config import EDGES, JobConfig, Pair
 from motionexp.data.base import Edit, Reference
-from motionexp.evaluation import Sample, Scorer, peak_memory
+from motionexp.evaluation import Sample, peak_memory
+from motionexp.ids import pair_id, probe_id
 from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.energies import energy_rows
 from motionexp.jobs.figures import show_figures, strip
-from motionexp.jobs.running import Job, clear_disk_errors, duration
+from motionexp.jobs.job import Job
+from motionexp.jobs.running import clear_disk_errors, duration
+from motionexp.jobs.schedules import schedule_rows
 from motionexp.jobs.scoring import rows_of
 from motionexp.jobs.showing import SHOWN, print_paths
+from motionexp.metrics.scorer import Scorer
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
-from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree
+from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
 from motionexp.results import Row, score_id_of
 from motionexp.sampling import SamplerSettings
 from motionexp.videos import side_by_side, write_mp4, write_png
@@ -55,8 +59,11 @@ def probe(cfg: JobConfig) -> list[Row]:
     with clear_disk_errors(cfg):
         job = Job(cfg, console)
         units = units_of(job)
-        console.print(cost_in_words(units[0].trajectories, cfg.probe_steps), highlight=False, soft_wrap=True)
-        energies = energy_rows(job) if job.references[0].suite == "shapes" else []
+        counts = step_counts(job.backbone.schedule, cfg.probe_steps)
+        console.print(cost_in_words(units[0].trajectories, counts), highlight=False, soft_wrap=True)
+        beside = schedule_rows(job, cfg.probe_steps)
+        if job.references[0].suite == "shapes":
+            beside += energy_rows(job)
         missing = [unit for unit in units if not unit.finished]
         captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
         job.cache.fill([unit.reference for unit in missing], [*captions, cfg.negative_prompt])
@@ -68,9 +75,10 @@ def probe(cfg: JobConfig) -> list[Row]:
             unit.generate()
         for unit in tqdm(units, desc="score", unit="probe", leave=False):
             rows += unit.score()
-        console.print(summary(rows))
-        for method in dict.fromkeys(unit.method for unit in units):
-            show_figures(job, method, [*(row for row in rows if row.method == method), *energies])
+        methods = list(dict.fromkeys(unit.method for unit in units))
+        for method in methods:
+            console.print(summary(method, [row for row in rows if row.method == method]))
+        show_figures(job, methods, [*rows, *beside])
     print_paths(console, "all pairs side by side", [unit.cell.folder / ALL_PAIRS for unit in units])
     return rows
 
@@ -80,10 +88,13 @@ def units_of(job: Job) -> list["Unit"]:
     return [Unit(job, reference, edit) for reference in job.references for edit in reference.edits]
 
 
-def cost_in_words(trajectories: Mapping[Pair, Trajectory], steps: int) -> str:
-    """What a probe costs as a tree and one pair after the other, in steps and network evaluations."""
+def cost_in_words(trajectories: Mapping[Pair, Trajectory], counts: Sequence[int]) -> str:
+    """What a probe costs as a tree and one pair after the other, in steps and network evaluations.
+
+    `counts` are the steps of each block, as `step_counts` gives them.
+    """
     pairs = [trajectory for pair, trajectory in trajectories.items() if pair != CONTROL]
-    tree, alone = cost(list(trajectories.values()), steps), cost_one_by_one(pairs, steps)
+    tree, alone = cost(trajectories.values(), counts), cost_one_by_one(pairs, counts)
     return (
         f"{len(pairs)} pairs: {tree.steps:,} steps ({tree.evaluations:,} network evaluations) as a tree,"
         f" in place of {alone.steps:,} ({alone.evaluations:,}) one by one; for each reference and edit"
@@ -154,7 +165,7 @@ class Unit:
                 sample = Sample(self.edit, 0, video, 0, seconds, memory)
                 self.cell.keep_sample(sample, self.sample_id(pair), backbone.fps)
 
-    def _invert(self) -> dict[int, torch.Tensor]:
+    def _invert(self) -> dict[float, torch.Tensor]:
         job, cfg = self.job, self.job.cfg
         with tqdm(total=0, desc="invert", unit="step", leave=False) as bar:
             return invert(
@@ -166,9 +177,10 @@ class Unit:
                 progress=_moving(bar),
             )
 
-    def _run(self, inverted: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
+    def _run(self, inverted: Mapping[float, torch.Tensor]) -> list[torch.Tensor]:
         job, cfg = self.job, self.job.cfg
-        starts = {edge: inverted[max(t for t in inverted if t < edge)] for edge in EDGES if edge > 0}
+        blocks = step_blocks(job.backbone.schedule, cfg.probe_steps)
+        starts = {edge: inverted[block[0][0]] for edge, block in zip(EDGES[1:], blocks, strict=True)}
         with tqdm(total=0, desc="probe", unit="step", leave=False) as bar:
             latents = run_tree(
                 job.backbone,
@@ -195,7 +207,7 @@ class Unit:
         negative = cache.conditioning(self.job.cfg.negative_prompt)
         return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
 
-    def _strip(self, inverted: Mapping[int, torch.Tensor]) -> np.ndarray:
+    def _strip(self, inverted: Mapping[float, torch.Tensor]) -> np.ndarray:
         tampered = self.job.cfg.probe == "tampering"
         caption = self.reference.caption if tampered else self.job.cfg.negative_prompt
         prompt = f'"{caption}"' if caption else "the empty prompt"
@@ -279,11 +291,10 @@ def _moving(bar: "tqdm[Any]") -> Callable[[int, int], None]:
     return move
 
 
-def summary(rows: Sequence[Row]) -> Table:
+def summary(method: str, rows: Sequence[Row]) -> Table:
     """Means over references and edits of what changing the condition below each timestep does."""
-    table = Table(
-        box=SIMPLE_HEAD, pad_edge=False, padding=0, title="changed from t to 0, means over references"
-    )
+    title = f"{method.replace('_', ' ')} from t to 0, means over references"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
     names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
     table.add_column("from t")
     for name in names:

@@ -5,6 +5,7 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,3 +71,9 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def origin(device: torch.device) -> dict[str, Any]:
+    """The fields of a row that say what code made it, and on what."""
+    made_by, dirty = commit()
+    return {"commit": made_by, "dirty": dirty, "packages": packages(), "device": device_name(device)}

@@ -1,16 +1,19 @@
 """Rows of a cell's samples: what is scored already is read back, the rest is measured."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
-from motionexp.evaluation import Scorer
-from motionexp.jobs.cell import Cell
+from motionexp.jobs.cell import Cell, Kept
 from motionexp.metrics.base import Measurement
+from motionexp.metrics.scorer import Scorer
 from motionexp.results import Row, score_id_of
 
 
@@ -28,28 +31,101 @@ def score_cell(
 ) -> list[Row]:
     """Score samples that lie in a cell, and append what is new to its rows, sample by sample.
 
+    Each sample is decoded once at most, however many metrics, of one sample or of a set, it enters.
+
     Args:
         cell: with all `wanted` samples.
         reference: of the cell.
-        wanted: samples to score.
+        wanted: samples to score, those of one edit together.
         scorer: the metrics.
         common: fields that all rows of the cell share.
 
     Returns:
-        The rows of the wanted samples, those that were there before included.
+        The rows of the wanted samples, those that were there before included. Where tau came from is no part
+        of what is scored: rows that say otherwise than `common` are kept again, and say it from then on.
     """
     known = {row.score_id: row for row in cell.rows()}
     rows = []
-    bar = tqdm(wanted, desc="score", unit="video", leave=False)
-    for each in bar:
-        ids = score_ids(scorer, reference, each)
-        missing = {metric for metric, score in ids if score not in known}
-        if missing:
-            new = _measure(cell, reference, each, scorer, missing, common)
-            cell.add_rows(new)
-            known |= {row.score_id: row for row in new}
-        rows += [known[score] for _, score in ids]
-    return rows
+    with tqdm(total=len(wanted), desc="score", unit="video", leave=False) as bar:
+        for _, group in groupby(wanted, key=lambda each: each.edit):
+            samples = Samples(cell, list(group))
+            for each in samples.wanted:
+                ids = score_ids(scorer, reference, each)
+                missing = {metric for metric, score in ids if score not in known}
+                if missing:
+                    new = _measure(samples, reference, each, scorer, missing, common)
+                    cell.add_rows(new)
+                    known |= {row.score_id: row for row in new}
+                rows += [known[score] for _, score in ids]
+                bar.update()
+            rows += _score_set(samples, reference, scorer, common, known)
+    labelled = [_labelled(row, common["settings"]) for row in rows]
+    if changed := [new for new, row in zip(labelled, rows, strict=True) if new is not row]:
+        cell.add_rows(changed)
+    return labelled
+
+
+def _labelled(row: Row, settings: Mapping[str, Any]) -> Row:
+    """The row, saying of tau what the job's settings say; the id of its score is the same."""
+    if row.settings.get("tau_from", "given") == settings["tau_from"]:
+        return row
+    own = {name: settings[name] for name in ("tau_from", "model")}
+    return replace(row, settings={**row.settings, **own})
+
+
+class Samples:
+    """The samples of one edit in a cell, each decoded when it is first asked for, and once."""
+
+    def __init__(self, cell: Cell, wanted: Sequence[Wanted]) -> None:
+        self.cell, self.wanted = cell, wanted
+        self._read: dict[str, tuple[np.ndarray, Kept]] = {}
+
+    def read(self, wanted: Wanted) -> tuple[np.ndarray, Kept]:
+        """See `Cell.read_sample`."""
+        if wanted.sample_id not in self._read:
+            kept = self.cell.read_sample(wanted.edit, wanted.index, wanted.sample_id)
+            self._read[wanted.sample_id] = kept
+        return self._read[wanted.sample_id]
+
+    @property
+    def set_id(self) -> str:
+        """Id of the samples as a set."""
+        joined = " ".join(sorted(each.sample_id for each in self.wanted))
+        return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+
+def _score_set(
+    samples: Samples,
+    reference: Reference,
+    scorer: Scorer,
+    common: Mapping[str, Any],
+    known: Mapping[str, Row],
+) -> list[Row]:
+    """Rows of the metrics of all samples of an edit; those of a smaller or larger set are replaced."""
+    if not scorer.of_sets or len(samples.wanted) < 2:
+        return []
+    first = samples.wanted[0]
+    ids = {
+        value: score_id_of(first.sample_id, value, metric.version, scorer.model_of(name))
+        for name, metric in scorer.of_sets.items()
+        for value in metric.values
+    }
+    there = [known[score] for score in ids.values() if score in known]
+    if len(there) == len(ids) and all(row.sample_id == samples.set_id for row in there):
+        return there
+    scores = scorer.score_set([samples.read(each)[0] for each in samples.wanted], reference)
+    fields = {
+        **common,
+        "edit_kind": first.edit.kind,
+        "edit_caption": first.edit.caption,
+        "sample_id": samples.set_id,
+        "adapter_steps": samples.read(first)[1].adapter_steps,
+    }
+    found = [row for name, values in scores.items() for row in rows_of(scorer, name, values, fields)]
+    # Known by the first sample, so that the row of another number of samples takes this one's place.
+    new = [replace(row, score_id=ids[row.metric]) for row in found]
+    samples.cell.add_rows(new)
+    return new
 
 
 def score_ids(scorer: Scorer, reference: Reference, wanted: Wanted) -> list[tuple[str, str]]:
@@ -63,14 +139,14 @@ def score_ids(scorer: Scorer, reference: Reference, wanted: Wanted) -> list[tupl
 
 
 def _measure(
-    cell: Cell,
+    samples: Samples,
     reference: Reference,
     wanted: Wanted,
     scorer: Scorer,
     metrics: set[str],
     common: Mapping[str, Any],
 ) -> list[Row]:
-    frames, kept = cell.read_sample(wanted.edit, wanted.index, wanted.sample_id)
+    cell, (frames, kept) = samples.cell, samples.read(wanted)
     start = perf_counter()
     scores = scorer.score(frames, reference, wanted.edit, metrics)
     seconds = {**common["seconds"], "sample": kept.seconds, "score": perf_counter() - start}
@@ -98,7 +174,7 @@ def _measure(
 def rows_of(
     scorer: Scorer, name: str, values: Mapping[str, Measurement], fields: Mapping[str, Any]
 ) -> list[Row]:
-    """The rows of one metric's values on one sample.
+    """The rows of one metric's values on one sample, or on a set of them.
 
     Args:
         scorer: measured them.
@@ -106,7 +182,7 @@ def rows_of(
         values: {name of a value: measurement}.
         fields: all else that the rows say, the sample's id included.
     """
-    metric, model = scorer.metrics[name], scorer.model_of(name)
+    metric, model = scorer.metric(name), scorer.model_of(name)
     return [
         Row(
             metric=value,

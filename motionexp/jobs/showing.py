@@ -14,29 +14,45 @@ from rich.table import Table
 from motionexp.data.base import Reference
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.scoring import Wanted
-from motionexp.results import Row
+from motionexp.results import ANCHORS, Row
+from motionexp.scoring_config import OF_SETS, PAIRS
 from motionexp.videos import side_by_side, write_mp4
 
 # Values that the summary shows, each with a heading of short words and what is subtracted from it.
 SHOWN = {
     "text_alignment": ("text", ""),
     "frame_consistency_consecutive": ("frames alike", ""),
+    "frame_consistency_pairs": ("frames alike", ""),
     "pick_score": ("pick", ""),
     "velocity_similarity": ("motion", ""),
     "flow_similarity": ("flow", ""),
+    "motion_fidelity": ("fidelity", ""),
+    "motion_fidelity_chance": ("by chance", ""),
+    "motion_diversity": ("diverse", ""),
     "attribute_accuracy": ("looks right", ""),
     "replaced_attributes": ("old looks", ""),
     "nuisance_similarity": ("old ground", "nuisance_chance"),
     "appearance_leakage": ("CLIP leak", ""),
 }
 MOST_PATHS = 8
+EXTERNAL = "external"
+"""Method of rows whose videos another system made."""
 
 
 def print_summary(
-    console: Console, rows: Sequence[Row], folders: Sequence[Path], grids: Sequence[Path]
+    console: Console,
+    every: Sequence[Row],
+    folders: Sequence[Path],
+    grids: Sequence[Path],
+    pairs: str = "consecutive",
 ) -> None:
-    """Print means over references and seeds, one line an edit, and where everything lies."""
-    metrics = [name for name in SHOWN if any(row.metric == name for row in rows)]
+    """Print means over references and seeds, one line an edit and one an anchor, and where everything lies.
+
+    `pairs` says which of the two frame consistencies is shown.
+    """
+    rows = [row for row in every if not row.anchor]
+    hidden = {f"frame_consistency_{each}" for each in PAIRS if each != pairs}
+    metrics = [name for name in SHOWN if name not in hidden and any(row.metric == name for row in rows)]
     alone = len({row.reference for row in rows}) == 1
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     for heading in ("edit", *(SHOWN[name][0] for name in metrics), "n"):
@@ -46,8 +62,12 @@ def print_summary(
     for label, (caption, own) in _by_edit(rows, alone).items():
         if alone:
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
-        samples = {(row.reference, row.edit_caption, row.seed) for row in own}
+        samples = {(row.reference, row.edit_caption, row.seed) for row in own if row.metric not in OF_SETS}
         table.add_row(escape(label), *(_mean(own, name) for name in metrics), str(len(samples)))
+    for anchor in dict.fromkeys(row.anchor for row in every if row.anchor):
+        own = [row for row in every if row.anchor == anchor]
+        videos = {row.sample_id for row in own}
+        table.add_row(ANCHORS[anchor], *(_mean(own, name) for name in metrics), str(len(videos)))
     console.print(table)
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
@@ -65,6 +85,8 @@ def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no rows"
     first, count = rows[0], len({row.reference for row in rows})
+    if first.method == EXTERNAL:
+        return f"{first.model}, {count} reference{'s' if count > 1 else ''}"
     about = f"{first.model}, {first.method}, τ = {first.tau:g}, {first.precision}"
     on = f"adapter on in {first.adapter_steps} of {first.steps} steps"
     return f"{about}, {on}, {count} reference{'s' if count > 1 else ''}"

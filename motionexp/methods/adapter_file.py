@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from motionexp.backbones.base import Backbone
 from motionexp.config import InputError
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.direct import Direct
+from motionexp.methods.foreign import attach
 from motionexp.methods.lora import LoRA
 from motionexp.results import write_whole
 from motionexp.schedule import Window
@@ -23,6 +25,10 @@ from motionexp.schedule import Window
 FILE_NAME = "adapter.safetensors"
 METADATA_KEY = "motionexp"
 DIGEST_KEY = "motionexp_sha256"  # safetensors has no checksum: a flipped bit would load
+_NO_WINDOW = (
+    "adapter={path}: not saved by motionexp, so that it does not say in which window it acts: give tau=,"
+    " 0 for all timesteps"
+)
 METHODS: Mapping[str, type[LoRA] | type[Direct]] = {"lora": LoRA, "direct": Direct}
 
 
@@ -83,22 +89,33 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
     return path
 
 
-def load_adapter(path: Path, backbone: Backbone) -> TuningMethod:
-    """Attach a kept adapter, switched off, with its own window.
+def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -> TuningMethod:
+    """Attach a kept adapter, switched off, with its own window; or a LoRA that another trainer made.
 
     Args:
-        path: the file, or the folder that holds it.
-        backbone: of the same weights as it was tuned on.
+        path: the file, or the folder that holds `adapter.safetensors`.
+        backbone: of the same weights as it was tuned on; another trainer's file does not tell which.
+        window: of another trainer's, which carries none; unused with ours.
 
     Raises:
-        InputError: there is no such file; it is damaged or no adapter of ours; or it belongs to other
-            weights. No method is left attached then.
+        InputError: there is no such file; it is damaged or no adapter; it belongs to other weights, or to
+            another network; or its window is nowhere said. No method is left attached then.
     """
     path = _file(path)
-    tensors, about = _read(path)
+    tensors, about, metadata = _read(path)
+    if about is None:
+        if window is None:
+            raise InputError(_NO_WINDOW.format(path=path))
+        try:
+            return attach(tensors, metadata, backbone, window)
+        except InputError as error:
+            raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     if about["method"] not in METHODS:
         raise InputError(f"adapter={path}: method {about['method']}; known here: {', '.join(METHODS)}")
-    method = METHODS[about["method"]](backbone, Window(**about["window"]), **about["settings"])
+    kept = about["window"]
+    knots = tuple((t, weight) for t, weight in kept.get("knots", ()))
+    window = Window(kept["low"], kept["high"], knots)
+    method = METHODS[about["method"]](backbone, window, **about["settings"])
     try:
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
         if about["weights_hash"] != backbone.weights_hash:
@@ -112,16 +129,23 @@ def load_adapter(path: Path, backbone: Backbone) -> TuningMethod:
     return method
 
 
-def check_adapter(path: Path) -> None:
-    """Raises InputError where a file, or the one in a folder, is no whole adapter; needs no backbone."""
-    _read(_file(path))
+def check_adapter(path: Path, has_window: bool = False) -> None:
+    """Raises InputError where a file, or the one in a folder, is no whole adapter; needs no backbone.
+
+    `has_window` says whether there is a window for another trainer's.
+    """
+    path = _file(path)
+    _, about, _ = _read(path)
+    if about is None and not has_window:
+        raise InputError(_NO_WINDOW.format(path=path))
 
 
 def _file(path: Path) -> Path:
     return path / FILE_NAME if path.is_dir() else path
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[str, str]]:
+    """Tensors, what we wrote about them (None: another trainer's file), and all metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -131,21 +155,25 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise InputError(f"adapter={path}: damaged, or not a safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
-        raise InputError(
-            f"adapter={path}: not saved by motionexp: its metadata lack the entry {METADATA_KEY!r}, which"
-            " says the window, the method and the weights that it belongs to. Adapters of other tools cannot"
-            " be used here: train one with this package"
-        )
+        return tensors, None, metadata
     if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
         raise InputError(f"adapter={path}: damaged: its contents are not those that were saved")
-    return tensors, json.loads(metadata[METADATA_KEY])
+    return tensors, json.loads(metadata[METADATA_KEY]), metadata
 
 
 def _peft_settings(method: LoRA) -> dict[str, Any]:
-    """What diffusers makes its LoraConfig of; without it, it takes alpha for the rank."""
-    modules = sorted({name.rsplit(".", 2)[0] for name in method.parameters})
-    config = {"r": method.settings["rank"], "lora_alpha": method.settings["alpha"], "target_modules": modules}
-    return {method.key_prefix + name: value for name, value in config.items()}
+    """What diffusers makes its LoraConfig of, for each component; without it, it takes alpha for the rank."""
+    names = sorted({(method.key_prefix + name).rsplit(".", 2)[0] for name in method.parameters})
+    modules: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        component, _, module = name.partition(".")
+        modules[component].append(module)
+    rank, alpha = method.settings["rank"], method.settings["alpha"]
+    return {
+        f"{component}.{key}": value
+        for component, own in modules.items()
+        for key, value in (("r", rank), ("lora_alpha", alpha), ("target_modules", own))
+    }
 
 
 def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:

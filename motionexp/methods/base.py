@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
 from motionexp.config import PROJECTIONS, InputError
 from motionexp.schedule import Window
 
@@ -18,6 +18,8 @@ OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
 }
+
+EVERYWHERE = Window(0)
 
 _tuned: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
 
@@ -58,7 +60,7 @@ class Step:
     Attributes:
         latents: clean, (B, C, F, h, w).
         noise: standard normal, as `latents`.
-        t: integer timesteps (B,), all inside the stage's window.
+        t: timesteps (B,), all inside the stage's window; whole ones unless it is flow matching.
         noisy: the latents at t, as `latents`.
         target: what the backbone's output should be, in its own parameterisation, as `latents`.
         conditioning: the training captions, B of them.
@@ -96,7 +98,8 @@ class TuningMethod(ABC):
 
     An instance is attached to its backbone's network from its making, switched off, until `remove`. While it
     is off, the network's outputs are bit for bit those of the base model. The network is shared and never
-    copied; one method at a time can be attached to it. `window` may be replaced at any time.
+    copied; one method at a time can be attached to it. `window` may be replaced at any time; where networks
+    share the timesteps, those that the first one reached stay the ones that are tuned.
     """
 
     name: ClassVar[str]
@@ -104,13 +107,16 @@ class TuningMethod(ABC):
     """What precedes the names of `parameters` in an adapter file."""
 
     def __init__(self, backbone: Backbone, window: Window) -> None:
+        _refuse_second(backbone)
         _tuned.add(backbone.network)
         self.backbone = backbone
         self.window = window
 
     @classmethod
     @abstractmethod
-    def trainable_parameters(cls, backbone: Backbone, *args: Any, **settings: Any) -> int:
+    def trainable_parameters(
+        cls, backbone: Backbone, window: Window = EVERYWHERE, *args: Any, **settings: Any
+    ) -> int:
         """Return how many numbers it would train; `settings` are the constructor's keywords.
 
         It attaches nothing and reads only shapes, so that a network on the meta device will do.
@@ -184,23 +190,29 @@ def prediction_loss(backbone: Backbone, step: Step) -> Tensor:
     return F.mse_loss(output.float(), step.target)
 
 
-def projection_layers(backbone: Backbone, projections: Sequence[str]) -> dict[str, nn.Linear]:
-    """Return the chosen projections of the backbone's motion attention by module name.
+def projection_layers(
+    backbone: Backbone,
+    projections: Sequence[str],
+    window: Window = EVERYWHERE,
+    attention: ProjectionKind = "motion",
+) -> dict[str, nn.Linear]:
+    """Return the chosen projections of the attention that acts in a window, by module name.
 
     Args:
         backbone: its network may be on the meta device.
         projections: a non-empty subset of q, k, v, o.
+        window: chooses among networks that share the timesteps.
+        attention: which one, as in `Backbone.projections`.
 
     Raises:
-        InputError: the projections are not such a subset.
+        InputError: the projections are not such a subset, or the network has no such attention.
         RuntimeError: a method is attached to the backbone, and its layers stand in their place.
     """
-    if backbone.network in _tuned:
-        raise RuntimeError("another method is attached to this backbone: remove() it first")
+    _refuse_second(backbone)
     chosen = set(projections)
     if not chosen or len(chosen) < len(projections) or not chosen <= set(PROJECTIONS):
         raise InputError(f"projections=[{','.join(projections)}]: one or more of q, k, v, o, each once")
-    names = backbone.projections("motion")
+    names = backbone.motion_projections(window) if attention == "motion" else backbone.projections(attention)
     layers = {}
     for projection in PROJECTIONS:
         for name in names[projection] if projection in chosen else ():
@@ -209,6 +221,11 @@ def projection_layers(backbone: Backbone, projections: Sequence[str]) -> dict[st
                 raise TypeError(f"{name} is a {type(layer).__name__}: only linear layers can be tuned")
             layers[name] = layer
     return layers
+
+
+def _refuse_second(backbone: Backbone) -> None:
+    if backbone.network in _tuned:
+        raise RuntimeError("another method is attached to this backbone: remove() it first")
 
 
 def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Full-rank tuning of projections of the motion attention."""
+"""Full-rank tuning of projections of the motion attention, or of another."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motionexp.backbones.base import Backbone
-from motionexp.methods.base import OptimizerSettings, Stage, TuningMethod, prediction_loss, projection_layers
+from motionexp.backbones.base import Backbone, ProjectionKind
+from motionexp.methods.base import (
+    EVERYWHERE,
+    OptimizerSettings,
+    Stage,
+    TuningMethod,
+    prediction_loss,
+    projection_layers,
+)
 from motionexp.schedule import Window
 
 
@@ -22,6 +29,7 @@ class Direct(TuningMethod):
         backbone: with its motion attention.
         window: timesteps at which it is trained and applied.
         projections: non-empty subset of q, k, v, o.
+        attention: which one is tuned; the papers tune the motion attention.
 
     Raises:
         InputError: the projections are not such a subset.
@@ -31,24 +39,36 @@ class Direct(TuningMethod):
     key_prefix = ""
 
     def __init__(
-        self, backbone: Backbone, window: Window, *, projections: Sequence[str] = ("v", "o")
+        self,
+        backbone: Backbone,
+        window: Window,
+        *,
+        projections: Sequence[str] = ("v", "o"),
+        attention: ProjectionKind = "motion",
     ) -> None:
-        modules = projection_layers(backbone, projections)
+        modules = projection_layers(backbone, projections, window, attention)
         super().__init__(backbone, window)
-        self._projections = list(projections)
+        self._settings = {"projections": list(projections), "attention": attention}
         self._layers = {name: _TwoWeights(module) for name, module in modules.items()}
         for name, layer in self._layers.items():
             backbone.network.set_submodule(name, layer)
 
     @classmethod
-    def trainable_parameters(cls, backbone: Backbone, *, projections: Sequence[str] = ("v", "o")) -> int:
+    def trainable_parameters(
+        cls,
+        backbone: Backbone,
+        window: Window = EVERYWHERE,
+        *,
+        projections: Sequence[str] = ("v", "o"),
+        attention: ProjectionKind = "motion",
+    ) -> int:
         """Return the size of all weights and biases; see the base class."""
-        layers = projection_layers(backbone, projections).values()
+        layers = projection_layers(backbone, projections, window, attention).values()
         return sum(parameter.numel() for layer in layers for parameter in layer.parameters())
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"projections": self._projections}
+        return self._settings
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

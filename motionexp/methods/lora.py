@@ -1,8 +1,8 @@
-"""Low-rank adapters on projections of the motion attention."""
+"""Low-rank adapters on projections of the motion attention, or of another."""
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,9 +11,16 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from motionexp.backbones.base import Backbone
+from motionexp.backbones.base import Backbone, ProjectionKind
 from motionexp.config import InputError
-from motionexp.methods.base import OptimizerSettings, Stage, TuningMethod, prediction_loss, projection_layers
+from motionexp.methods.base import (
+    EVERYWHERE,
+    OptimizerSettings,
+    Stage,
+    TuningMethod,
+    prediction_loss,
+    projection_layers,
+)
 from motionexp.schedule import Window, generator
 
 ADAPTER = "motionexp"
@@ -32,6 +39,7 @@ class LoRA(TuningMethod):
         alpha: the update is scaled by alpha / rank; above 0.
         projections: non-empty subset of q, k, v, o. v and o suffice for motion ("Timestep-Constrained
             One-Shot Video Motion Customization", table 4).
+        attention: which one is tuned; the papers tune the motion attention.
 
     Raises:
         InputError: rank, alpha or projections are out of range.
@@ -47,21 +55,39 @@ class LoRA(TuningMethod):
         rank: int = 4,
         alpha: float = 4.0,
         projections: Sequence[str] = ("v", "o"),
+        attention: ProjectionKind = "motion",
     ) -> None:
         if rank < 1:
             raise InputError(f"rank={rank}: a whole number from 1")
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha={alpha:g}: a number above 0")
-        modules = projection_layers(backbone, projections)
+        modules = projection_layers(backbone, projections, window, attention)
+        settings = {"rank": rank, "alpha": alpha, "projections": list(projections), "attention": attention}
+        self._attach(backbone, window, dict.fromkeys(modules, (rank, alpha)), settings)
+
+    @classmethod
+    def on_layers(cls, backbone: Backbone, window: Window, sizes: Mapping[str, tuple[int, float]]) -> "LoRA":
+        """A LoRA on any layers of the network: (rank, alpha) by name; for adapters of other trainers."""
+        method = cls.__new__(cls)
+        method._attach(backbone, window, sizes, {"layers": len(sizes)})
+        return method
+
+    def _attach(
+        self,
+        backbone: Backbone,
+        window: Window,
+        modules: Mapping[str, tuple[int, float]],
+        settings: dict[str, Any],
+    ) -> None:
         super().__init__(backbone, window)
-        self.key_prefix = f"{backbone.component}."
-        self._settings = {"rank": rank, "alpha": alpha, "projections": list(projections)}
+        self.key_prefix = backbone.key_prefix
+        self._settings = settings
         self._scale = 1.0
         config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
             # One pattern for the whole names: in a list, a name also stands for all that end in it.
             target_modules="|".join(re.escape(name) for name in modules),
+            rank_pattern={f"^{re.escape(name)}": rank for name, (rank, _) in modules.items()},
+            alpha_pattern={f"^{re.escape(name)}": alpha for name, (_, alpha) in modules.items()},
         )
         inject_adapter_in_model(config, backbone.network, adapter_name=ADAPTER)
         self._layers = {name: _lora_layer(backbone.network, name) for name in modules}
@@ -74,10 +100,17 @@ class LoRA(TuningMethod):
 
     @classmethod
     def trainable_parameters(
-        cls, backbone: Backbone, *, rank: int = 4, alpha: float = 4.0, projections: Sequence[str] = ("v", "o")
+        cls,
+        backbone: Backbone,
+        window: Window = EVERYWHERE,
+        *,
+        rank: int = 4,
+        alpha: float = 4.0,
+        projections: Sequence[str] = ("v", "o"),
+        attention: ProjectionKind = "motion",
     ) -> int:
         """Return the size of all A and B; see the base class. `alpha` does not matter."""
-        layers = projection_layers(backbone, projections).values()
+        layers = projection_layers(backbone, projections, window, attention).values()
         return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
 
     @property

@@ -15,7 +15,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.scenes import Scene, edited
 
 ABSTAINED = float("nan")
-Need = Literal["clip", "scorer", "classifier", "truth"]
+Need = Literal["clip", "scorer", "classifier", "tracks", "truth"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,31 @@ class Predictions:
     confidence: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Tracks:
+    """P points of the first frame, followed through F frames.
+
+    Attributes:
+        position: (F, P, 2) pixels, x and y, float64; where a point is not seen, the tracker's guess.
+        visible: (F, P), whether the point is seen.
+        still: pixels a step below which a point stands still.
+    """
+
+    position: np.ndarray
+    visible: np.ndarray
+    still: float
+
+    @property
+    def steps(self) -> np.ndarray:
+        """(P, F - 1, 2) displacements from frame to frame, pixels."""
+        return np.diff(self.position, axis=0).transpose(1, 0, 2)
+
+    @property
+    def seen_steps(self) -> np.ndarray:
+        """(P, F - 1), whether a point is seen before and after each step."""
+        return (self.visible[1:] & self.visible[:-1]).T
+
+
 NO_FRAME_FEATURES, NO_CAPTION_FEATURES = FrameFeatures(), CaptionFeatures()
 
 
@@ -90,6 +115,9 @@ class Subject:
         reference_caption: features of `reference.caption`.
         predictions: the attribute classifier's, of `frames`.
         others: scenes of other references, against which chance is measured.
+        tracks: points followed through `frames`.
+        reference_tracks: through the reference.
+        other_tracks: through other references, against which chance is measured.
     """
 
     frames: np.ndarray
@@ -100,6 +128,9 @@ class Subject:
     reference_caption: CaptionFeatures = NO_CAPTION_FEATURES
     predictions: Predictions | None = None
     others: tuple[Scene, ...] = ()
+    tracks: Tracks | None = None
+    reference_tracks: Tracks | None = None
+    other_tracks: tuple[Tracks, ...] = ()
 
     @property
     def scene(self) -> Scene:

@@ -4,7 +4,8 @@ The right sample is rendered from the ground truth, one thing in it is changed s
 scored. `EXPECTED` says which scores must follow and which must not care.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 
 from motionexp.data.base import Edit, Reference
+from motionexp.data.shapes.grammar import COLOURS, SHAPES, SURFACES
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene, Truth, edited
 from motionexp.metrics.base import Measurement
@@ -67,6 +69,24 @@ def blur(target: Scene, reference: Scene, frames: int, sigma: float) -> np.ndarr
     return np.stack([cv2.GaussianBlur(each, (0, 0), sigma) for each in video]) if sigma else video
 
 
+def shuffle(target: Scene, reference: Scene, frames: int, share: float) -> np.ndarray:
+    """Render the target and put this share of its frames, drawn once and for all, into another order."""
+    random, order = np.random.RandomState(0), np.arange(frames)  # its stream is the same in every numpy
+    drawn = np.sort(random.permutation(frames)[: round(share * frames)])
+    order[drawn] = random.permutation(drawn)
+    return render(target, frames)[order]
+
+
+def swap_identity(target: Scene, reference: Scene, frames: int, share: float) -> np.ndarray:
+    """Render the target with another object on the same path in its last frames, this share of all."""
+    looks = {"colour": COLOURS, "surface": SURFACES, "shape": SHAPES}
+    own = target.attributes
+    others = {name: values[(values.index(own[name]) + 1) % len(values)] for name, values in looks.items()}
+    before, after = render(target, frames), render(edited(target, others), frames)
+    kept = round((1 - share) * frames)
+    return np.concatenate([before[:kept], after[kept:]])
+
+
 def restore_looks(target: Scene, reference: Scene, frames: int, count: float) -> np.ndarray:
     """Render the target with so many of its looks as the reference has them."""
     return render(edited(target, {name: reference.attributes[name] for name in LOOKS[: int(count)]}), frames)
@@ -96,6 +116,9 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "hue turned": Perturbation("degrees", (0, 15, 30, 45, 90), turn_hue),
     "end held": Perturbation("share", (0, 0.25, 0.5, 0.75), hold),
     "frames dropped": Perturbation("one kept of", (1, 2, 3, 4), drop),
+    "frames shuffled": Perturbation("share", (0, 0.25, 0.5, 1), shuffle),
+    "frozen": Perturbation("all", (0, 1), hold),
+    "identity swapped": Perturbation("share", (0, 0.25, 0.5, 0.75), swap_identity),
     "blurred": Perturbation("px", (0, 1, 2, 4), blur),
     "looks restored": Perturbation("of 4", (0, 1, 2, 3, 4), restore_looks),
     "nuisances changed": Perturbation("share", (0, 0.25, 0.5, 0.75, 1), change_nuisances),
@@ -120,12 +143,14 @@ EXPECTED: Mapping[str, Mapping[str, Answer]] = {
         "text_alignment": "falls",
         "pick_score": "falls",
         "flow_similarity": 0.05,
+        "motion_fidelity": 0.05,
         "velocity_similarity": 0.02,
         "path_error": 0.1,
         "nuisance_similarity": 0.02,
     },
     "end held": {
         "flow_similarity": "falls",
+        "motion_fidelity": "falls",
         "velocity_similarity": "falls",
         "path_error": "rises",
         "frame_consistency_consecutive": "rises",
@@ -140,12 +165,40 @@ EXPECTED: Mapping[str, Mapping[str, Answer]] = {
         "nuisance_similarity": 0.05,
         "attribute_accuracy": 0.1,
     },
+    "frames shuffled": {
+        "flow_similarity": "falls",
+        "motion_fidelity": "falls",
+        "velocity_similarity_counted": "falls",
+        "frame_consistency_consecutive": "falls",
+        "frame_consistency_pairs": 0.01,
+        "text_alignment": 0.01,
+        "attribute_accuracy": 0.1,
+    },
+    "frozen": {
+        "flow_similarity": "falls",
+        "motion_fidelity": "falls",
+        "velocity_similarity_counted": "falls",
+        "frame_consistency_consecutive": "rises",
+        "frame_consistency_pairs": "rises",
+        "nuisance_similarity": 0.05,
+        "attribute_accuracy": 0.1,
+        "text_alignment": 2.0,
+    },
+    "identity swapped": {
+        "attribute_accuracy": "falls",
+        "text_alignment": "falls",
+        "pick_score": "falls",
+        "motion_fidelity": 0.05,
+        "velocity_similarity": 0.02,
+        "nuisance_similarity": 0.05,
+    },
     "blurred": {
         "nuisance_similarity": "falls",
         "pick_score": "falls",
         "text_alignment": "falls",
         "attribute_accuracy": "falls",
         "flow_similarity": 0.2,
+        "motion_fidelity": 0.1,
         "velocity_similarity": 0.02,
         "path_error": 0.5,
     },
@@ -191,16 +244,29 @@ def dose_response(references: Sequence[Reference], score: Score) -> list[Respons
         references: of the bundled world, with one object each and an edit of kind `multiple`.
         score: gives {name of a value: measurement} of frames, reference and edit.
     """
+    scored: dict[tuple[str, float], list[Mapping[str, Measurement]]] = defaultdict(list)
+    for name, dose, _, measured in dosed(references, score):
+        scored[name, dose].append(measured)
     responses = []
     for name, perturbation in PERTURBATIONS.items():
         for dose in perturbation.doses:
-            scores = [_score_one(reference, perturbation, dose, score) for reference in references]
+            scores = scored[name, dose]
             for value in scores[0]:
                 numbers = np.array([each[value].value for each in scores])
                 counted = numbers[~np.isnan(numbers)]
                 mean = float(counted.mean()) if len(counted) else float("nan")
                 responses.append(Response(name, dose, value, mean, len(counted)))
     return responses
+
+
+def dosed(
+    references: Sequence[Reference], score: Score, names: Collection[str] = tuple(PERTURBATIONS)
+) -> Iterator[tuple[str, float, Reference, Mapping[str, Measurement]]]:
+    """Yield (perturbation, dose, reference, what was measured) of every dose; see `dose_response`."""
+    for name in names:
+        for dose in PERTURBATIONS[name].doses:
+            for reference in references:
+                yield name, dose, reference, _score_one(reference, PERTURBATIONS[name], dose, score)
 
 
 def _score_one(

@@ -1,4 +1,4 @@
-"""The shared pass: features of frames and captions, computed once a video and used by every metric.
+"""The models that metrics look through: an open_clip CLIP, and a scorer of PickScore's form.
 
 Both models map images and texts to one space, and both keep the logarithm of a learned temperature; every
 score reads that from the model, never from its config (whose value is only where training began).
@@ -20,7 +20,6 @@ from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.backbones.checkpoint import no_loading_bars
 from motionexp.config import BUNDLED, InputError
-from motionexp.metrics.base import CaptionFeatures, FrameFeatures
 
 FRAMES_AT_ONCE = 64
 
@@ -32,7 +31,9 @@ class ImageTextModel(Protocol):
     def logit_scale(self) -> float: ...
 
     @property
-    def weights_hash(self) -> str: ...
+    def identity(self) -> str:
+        """What the features depend on beside the frames: the weights' hash, and the resizing."""
+        ...
 
     def embed_frames(self, frames: np.ndarray) -> Tensor: ...
 
@@ -46,18 +47,23 @@ class OpenClip:
         model: open_clip's network in eval mode.
         preprocess: open_clip's transform from a PIL image to (3, S, S).
         tokenizer: open_clip's tokenizer of that model.
+        resize: side of the square that frames become first, in pixels; 0: they stay as they are.
     """
 
     def __init__(
-        self, model: open_clip.CLIP, preprocess: nn.Module, tokenizer: open_clip.SimpleTokenizer
+        self,
+        model: open_clip.CLIP,
+        preprocess: nn.Module,
+        tokenizer: open_clip.SimpleTokenizer,
+        resize: int = 0,
     ) -> None:
-        self.model, self.preprocess, self.tokenizer = model, preprocess, tokenizer
+        self.model, self.preprocess, self.tokenizer, self.resize = model, preprocess, tokenizer, resize
         self.device = next(model.parameters()).device
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self.weights_hash = _hash(model)
+        self.identity = _hash(model) + (f" {resize}" if resize else "")
 
     @classmethod
-    def load(cls, name: str | Path = BUNDLED / "clip", device: str = "cpu") -> "OpenClip":
+    def load(cls, name: str | Path = BUNDLED / "clip", device: str = "cpu", resize: int = 0) -> "OpenClip":
         """Load a CLIP in float32.
 
         Args:
@@ -65,6 +71,7 @@ class OpenClip:
                 `open_clip_model.safetensors`), `hf-hub:OWNER/NAME`, or `ARCHITECTURE/TAG` of
                 `open_clip.list_pretrained()`, as `ViT-L-14/openai`. Only the last two use the network.
             device: a torch device.
+            resize: see the class.
 
         Raises:
             InputError: there is no such folder or name, or its weights do not fit its config.
@@ -77,12 +84,12 @@ class OpenClip:
             tokenizer = open_clip.get_tokenizer(source)
         except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"clip={name}: open_clip cannot load it: {error}") from error
-        return cls(model.float().eval(), preprocess, tokenizer)
+        return cls(model.float().eval(), preprocess, tokenizer, resize)
 
     @torch.inference_mode()
     def embed_frames(self, frames: np.ndarray) -> Tensor:
         """Map (F, H, W, 3) uint8 RGB to (F, D)."""
-        images = torch.stack([self.preprocess(Image.fromarray(frame)) for frame in frames])
+        images = torch.stack([self.preprocess(image) for image in as_images(frames, self.resize)])
         parts = [self.model.encode_image(part.to(self.device)) for part in images.split(FRAMES_AT_ONCE)]
         return normalize(torch.cat(parts), dim=-1).cpu()
 
@@ -104,13 +111,14 @@ class PreferenceScorer:
     Args:
         model: the network in eval mode.
         processor: its image processor and tokenizer.
+        resize: side of the square that frames become first, in pixels; 0: they stay as they are.
     """
 
-    def __init__(self, model: CLIPModel, processor: CLIPProcessor) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: CLIPModel, processor: CLIPProcessor, resize: int = 0) -> None:
+        self.model, self.processor, self.resize = model, processor, resize
         self.device = next(model.parameters()).device
         self.logit_scale = float(model.logit_scale.detach().exp())
-        self.weights_hash = _hash(model)
+        self.identity = _hash(model) + (f" {resize}" if resize else "")
 
     @classmethod
     def load(
@@ -119,6 +127,7 @@ class PreferenceScorer:
         processor: str | Path | None = None,
         revision: str | None = None,
         device: str = "cpu",
+        resize: int = 0,
     ) -> "PreferenceScorer":
         """Load a scorer in float32.
 
@@ -129,6 +138,7 @@ class PreferenceScorer:
                 `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`.
             revision: of `name`, on a hub.
             device: a torch device.
+            resize: see the class.
 
         Raises:
             InputError: there is no such folder or id, or its weights do not fit its config.
@@ -146,18 +156,20 @@ class PreferenceScorer:
                     dtype=torch.float32,
                     output_loading_info=True,
                 )
-            loaded = CLIPProcessor.from_pretrained(processor or name)
+            # As transformers 4 did, and so TGVE; from 5 on torchvision resizes, up to five grey levels apart.
+            loaded = CLIPProcessor.from_pretrained(processor or name, backend="pil")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise InputError(f"scorer={name}: transformers cannot load it: {error}") from error
         wrong = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         if wrong:
             raise InputError(f"scorer={name}: its weights lack or misfit {', '.join(wrong[:5])}")
-        return cls(model.to(device).eval(), loaded)
+        return cls(model.to(device).eval(), loaded, resize)
 
     @torch.inference_mode()
     def embed_frames(self, frames: np.ndarray) -> Tensor:
         """Map (F, H, W, 3) uint8 RGB to (F, D)."""
-        pixels = self.processor.image_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+        images = as_images(frames, self.resize)
+        pixels = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
         parts = [
             self.model.get_image_features(part.to(self.device)).pooler_output
             for part in pixels.split(FRAMES_AT_ONCE)
@@ -174,35 +186,13 @@ class PreferenceScorer:
         return normalize(features, dim=-1).cpu()
 
 
-class FeaturePass:
-    """Runs each model once over a video and once over a caption, however many metrics ask.
+def as_images(frames: np.ndarray, resize: int = 0) -> list[Image.Image]:
+    """(F, H, W, 3) uint8 RGB frames as PIL images, made squares of `resize` pixels unless that is 0.
 
-    Args:
-        clip: what `text_alignment`, `frame_consistency` and `appearance_leakage` look through, or None.
-        scorer: what `pick_score` looks through, or None.
+    TGVE's scorer makes all frames 480 x 480 first, by PIL's default filter (bicubic), aspect not kept.
     """
-
-    def __init__(self, clip: ImageTextModel | None, scorer: ImageTextModel | None) -> None:
-        self.clip, self.scorer = clip, scorer
-        self._captions: dict[str, CaptionFeatures] = {}
-
-    def frames(self, frames: np.ndarray) -> FrameFeatures:
-        """Return the features of (F, H, W, 3) uint8 frames."""
-        return FrameFeatures(
-            clip=self.clip.embed_frames(frames) if self.clip else None,
-            scorer=self.scorer.embed_frames(frames) if self.scorer else None,
-        )
-
-    def caption(self, caption: str) -> CaptionFeatures:
-        """Return the features of a caption; those of one seen before are kept."""
-        if caption not in self._captions:
-            self._captions[caption] = CaptionFeatures(
-                clip=self.clip.embed_captions([caption])[0] if self.clip else None,
-                scorer=self.scorer.embed_captions([caption])[0] if self.scorer else None,
-                clip_scale=self.clip.logit_scale if self.clip else 1.0,
-                scorer_scale=self.scorer.logit_scale if self.scorer else 1.0,
-            )
-        return self._captions[caption]
+    images = [Image.fromarray(frame) for frame in frames]
+    return [image.resize((resize, resize)) for image in images] if resize else images
 
 
 def _looks_local(name: str) -> bool:

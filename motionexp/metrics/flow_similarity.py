@@ -101,22 +101,42 @@ def flow(frames: np.ndarray, settings: FlowSettings) -> Flow:
     """
     height, width = frames.shape[1:3]
     start = grid(height, width, settings)[:, None]
-    follow = partial(
+    vectors, valid = [], []
+    for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
+        end, followed, _ = follow(before, after, start, settings)
+        vectors.append((end - start)[:, 0])
+        valid.append(followed)
+    return Flow(np.stack(vectors).astype(np.float64), np.stack(valid))
+
+
+def follow(
+    before: np.ndarray, after: np.ndarray, points: np.ndarray, settings: FlowSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow points from one frame to the next and back.
+
+    Args:
+        before: (H, W) uint8. after: the same.
+        points: (P, 1, 2) float32 x and y, pixels.
+        settings: see there.
+
+    Returns:
+        Where the points are in `after` (P, 1, 2); (P,) whether that can be relied on: found both ways, inside
+        the frame, and back near the start; and (P,) whether they were found at all.
+    """
+    search = partial(
         cv2.calcOpticalFlowPyrLK,
         winSize=(settings.window, settings.window),
         maxLevel=settings.levels,
         minEigThreshold=settings.min_eigenvalue,
     )
-    vectors, valid = [], []
-    for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
-        end, there, _ = follow(before, after, start, None)
-        back, here, _ = follow(after, before, end, None)
-        # OpenCV leaves the status of a point at 1 when it has left the frame.
-        inside = ((end >= 0) & (end <= (width - 1, height - 1))).all(-1)
-        returned = np.linalg.norm(back - start, axis=-1) < settings.round_trip
-        vectors.append((end - start)[:, 0])
-        valid.append(((there == 1) & (here == 1) & inside & returned)[:, 0])
-    return Flow(np.stack(vectors).astype(np.float64), np.stack(valid))
+    end, there, _ = search(before, after, points, None)
+    back, here, _ = search(after, before, end, None)
+    height, width = before.shape
+    # OpenCV leaves the status of a point at 1 when it has left the frame.
+    inside = ((end >= 0) & (end <= (width - 1, height - 1))).all(-1)
+    returned = np.linalg.norm(back - points, axis=-1) < settings.round_trip
+    found = there == 1
+    return end, (found & (here == 1) & inside & returned)[:, 0], found[:, 0]
 
 
 def compare_flows(sample: Flow, reference: Flow, settings: FlowSettings) -> FlowComparison:
@@ -210,7 +230,7 @@ class FlowSimilarity(VideoMetric):
 
     def _flow_of(self, reference: np.ndarray, settings: FlowSettings) -> Flow:
         """Flow of the reference, which many samples in a row have in common."""
-        if self._last is None or self._last[0] is not reference:
+        if self._last is None or not np.array_equal(self._last[0], reference):
             self._last = reference, flow(reference, settings)
         return self._last[1]
 

@@ -20,7 +20,7 @@ from diffusers import (
     TextToVideoSDPipeline,
 )
 from torch import nn
-from transformers import T5EncoderModel, T5Tokenizer
+from transformers import CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from motionexp.config import BUNDLED
 from motionexp.pretrain import clip_text, cogvideox, latte, unet3d
@@ -67,7 +67,7 @@ def tiny_latte(trained: Path) -> tuple[DiffusionPipeline, int]:
 
 def tiny_unet3d(trained: Path) -> tuple[DiffusionPipeline, int]:
     """Return the small 3D U-Net's pipeline and the step that it comes from."""
-    tokenizer = clip_text.build_tokenizer()
+    tokenizer = CLIPTokenizer.from_pretrained(trained / "unet3d" / "tokenizer")
     encoder = clip_text.build(tokenizer)
     model = unet3d.Denoiser(encoder, unet3d.build(encoder.config.hidden_size))
     step = averaged(trained / "unet3d" / "training", model)

@@ -1,39 +1,40 @@
-"""The U-Net's tokenizer and untrained text encoder, in the layout of Stable Diffusion's CLIP."""
+"""CLIP's kind of tokenizer for the words of the grammar, and the U-Net's text encoder, untrained."""
 
-import json
+from itertools import product
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from motionexp.config import CLOSED_VOCABULARY
 from motionexp.data.shapes.grammar import vocabulary
 
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 MAX_TOKENS = 24
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """Return a tokenizer with one token for each word of the grammar, besides letters and parts of words."""
+def build_tokenizer(max_tokens: int = MAX_TOKENS) -> CLIPTokenizer:
+    """Return a tokenizer with byte pairs merged until each word of the grammar is one token.
+
+    The merges are laid down word by word, since those that ``tokenizers`` learns from counts differ from run
+    to run, and with them the tokens' numbers. A later merge ranks lower, so that no earlier word changes.
+    """
     words = vocabulary()
-    pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    pairs.normalizer = normalizers.Lowercase()
-    pairs.pre_tokenizer = pre_tokenizers.Whitespace()
-    # One merge a character is enough to make whole words of all.
-    trainer = trainers.BpeTrainer(
-        vocab_size=100 + sum(map(len, words)),
-        special_tokens=[START, END],
-        end_of_word_suffix="</w>",
-        min_frequency=1,
-        show_progress=False,
-    )
-    pairs.train_from_iterator([" ".join(words)], trainer)
-    learnt = json.loads(pairs.to_str())["model"]
+    vocab = {START: 0, END: 1}
+    for letter, end in product(sorted(ByteLevel.alphabet()), ("", WORD_END)):
+        vocab[letter + end] = len(vocab)
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        while len(parts := _split(word, vocab, merges)) > 1:
+            merges.append((parts[0], parts[1]))
+            vocab.setdefault(parts[0] + parts[1], len(vocab))
     return CLIPTokenizer(
-        vocab=learnt["vocab"],
-        merges=[tuple(merge) for merge in learnt["merges"]],
-        model_max_length=MAX_TOKENS,
-        **{CLOSED_VOCABULARY: words},
+        vocab=vocab, merges=merges, model_max_length=max_tokens, **{CLOSED_VOCABULARY: words}
     )
+
+
+def _split(word: str, vocab: dict[str, int], merges: list[tuple[str, str]]) -> list[str]:
+    return [token.value for token in BPE(vocab, merges, end_of_word_suffix=WORD_END).tokenize(word)]
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPTextModel:

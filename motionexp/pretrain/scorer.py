@@ -10,53 +10,28 @@ import argparse
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip import ClipLoss
 from rich.progress import track
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
+from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
 from motionexp.metrics.features import ImageTextModel, PreferenceScorer
 from motionexp.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
 from motionexp.pretrain.cards import Facts, seen, steps_taken, write_card
 from motionexp.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
+from motionexp.pretrain.clip_text import build_tokenizer
 from motionexp.pretrain.loop import Schedule, in_bf16, train
 from motionexp.pretrain.spoiling import KINDS, spoilt
 from motionexp.pretrain.videos import CHUNK, FOLDER, PretrainingVideos
-
-START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
-
-
-def build_tokenizer() -> CLIPTokenizer:
-    """Return CLIP's kind of tokenizer, with byte pairs merged until each word of the grammar is one token.
-
-    The merges are laid down word by word, since those that ``tokenizers`` learns from counts differ from run
-    to run, and with them the tokens' numbers. A later merge ranks lower, so that no earlier word changes.
-    """
-    vocab = {START: 0, END: 1}
-    for letter, end in product(sorted(ByteLevel.alphabet()), ("", WORD_END)):
-        vocab[letter + end] = len(vocab)
-    merges: list[tuple[str, str]] = []
-    for word in vocabulary():
-        while len(parts := _split(word, vocab, merges)) > 1:
-            merges.append((parts[0], parts[1]))
-            vocab.setdefault(parts[0] + parts[1], len(vocab))
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
-
-
-def _split(word: str, vocab: dict[str, int], merges: list[tuple[str, str]]) -> list[str]:
-    return [token.value for token in BPE(vocab, merges, end_of_word_suffix=WORD_END).tokenize(word)]
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -215,7 +190,7 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
 def main() -> None:
     """Train, save, measure and write the card."""
     args = arguments(__doc__, "scorer", steps=1_200, batch=48)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(CONTEXT)
     torch.manual_seed(1)
     scorer = CLIPModel.from_pretrained(args.start, dtype=torch.float32) if args.start else build(tokenizer)
     frames = CaptionedFrames(PretrainingVideos(args.videos))

@@ -137,6 +137,7 @@ def main() -> None:
     )
     args = options.parse_args()
     tokenizer = clip_text.build_tokenizer()
+    tokenizer.save_pretrained(args.output / "tokenizer")
     torch.manual_seed(0)
     text_encoder = clip_text.build(tokenizer)
     model = Denoiser(text_encoder, build(text_encoder.config.hidden_size))
@@ -146,7 +147,6 @@ def main() -> None:
     train_denoiser(model, optimisers(model, args.rate), loss, args)
     model.network.save_pretrained(args.output / "unet")
     model.text_encoder.save_pretrained(args.output / "text_encoder")
-    tokenizer.save_pretrained(args.output / "tokenizer")
 
 
 if __name__ == "__main__":

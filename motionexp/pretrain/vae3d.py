@@ -140,6 +140,7 @@ def train_vae(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespac
 def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespace) -> None:
     """Second stage: the decoder alone, on the latents that others are trained on meanwhile."""
     model = Decoder(vae)
+    unrounded = {name: tensor.clone() for name, tensor in vae.encoder.state_dict().items()}
     vae.encoder.to(torch.bfloat16)
 
     def loss(step: int) -> Tensor:
@@ -150,7 +151,7 @@ def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Name
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
     schedule, folder = Schedule(args.decoder_steps, decay=0.5), args.output / "training-decoder"
     train(model, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(model)
-    vae.encoder.to(torch.float32)
+    vae.encoder.to(torch.float32).load_state_dict(unrounded)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Which condition holds when: the trajectories of the probes that change it over a range of timesteps.
 
-A pair (tau_start, tau_end) of edges of the grid is the range tau_end <= t < tau_start.
+A pair (tau_start, tau_end) of edges of the grid is the range tau_end <= t < tau_start;
+with flow matching tau_end < t <= tau_start (see `tree`).
 """
 
 from motionexp.config import BLOCK, EDGES, PAIRS, InputError, Pair

@@ -16,8 +16,9 @@ from torch.nn.functional import one_hot
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene, draw, seeded
+from motionexp.flow_matching import Schedule
 from motionexp.probes.features import block_features
-from motionexp.schedule import NoiseSchedule, generator
+from motionexp.schedule import generator
 
 TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.NAMEABLE, **grammar.ATTRIBUTES}
 """What is read, and the classes that there are."""
@@ -139,7 +140,7 @@ def correct(scores: Float[Tensor, "m k"], truth: Int64[Tensor, " m"]) -> Float[T
     return (scores.argmax(dim=1) == truth).double()
 
 
-def ideal_observer(schedule: NoiseSchedule, distances: Float[Tensor, " p"], t: float) -> Float[Tensor, " p"]:
+def ideal_observer(schedule: Schedule, distances: Float[Tensor, " p"], t: float) -> Float[Tensor, " p"]:
     """Probability that the best of all observers tells which of two known videos x_t was made from.
 
     It is Phi(d' / 2) with d' = sqrt(SNR) |D|, D the difference of the two videos' latents. It bounds whatever

@@ -4,9 +4,12 @@ A probe denoises inverted latents again and again, under captions that change al
 the same start are one branch for as long as their conditions are the same, and part where these part. All
 branches alive at a timestep are evaluated together, as many at once as memory allows.
 
-The grid's blocks are 100 timesteps wide; block k holds the sampling timesteps with 100k <= t < 100(k + 1).
+The grid's blocks are 100 timesteps wide; block k holds the sampling timesteps with 100k <= t < 100(k + 1), as
+many in each. Of flow matching, where t goes from 1000 down to above 0, it holds those with
+100k < t <= 100(k + 1); their number differs from block to block, for its steps are not evenly spaced in t.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +20,8 @@ from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config import BLOCK, EDGES, InputError
-from motionexp.schedule import NoiseSchedule, ddim_step
+from motionexp.flow_matching import FlowSchedule, Schedule
+from motionexp.schedule import TIMESTEPS
 
 BLOCKS = len(EDGES) - 1
 # Beyond so many a CPU gets no faster: what lies between two layers no longer fits its caches.
@@ -82,38 +86,72 @@ Branch = tuple[int, tuple[Condition, ...]]
 """(start, conditions so far): what trajectories share until they part."""
 
 
-def cost(trajectories: Iterable[Trajectory], steps: int) -> Cost:
-    """What `run_tree` takes with `steps` sampling steps from 1000 to 0.
+def cost(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
+    """What `run_tree` takes.
 
-    Raises InputError where `steps` is no multiple of 10.
+    Args:
+        trajectories: as it gets them.
+        counts: the sampling steps in each block, as `step_counts` gives them.
     """
-    if steps < BLOCKS or steps % BLOCKS:
-        raise InputError(f"steps={steps}: a multiple of {BLOCKS}, for as many in each {BLOCK} timesteps")
     trajectories = list(trajectories)
-    last = [past[-1] for block in range(BLOCKS) for _, past in _branches(trajectories, block)]
-    each = steps // BLOCKS
-    return Cost(each * len(last), each * sum(2 if condition.guided else 1 for condition in last))
+    steps = evaluations = 0
+    for block, count in enumerate(counts):
+        last = [past[-1] for _, past in _branches(trajectories, block)]
+        steps += count * len(last)
+        evaluations += count * sum(2 if condition.guided else 1 for condition in last)
+    return Cost(steps, evaluations)
 
 
-def cost_one_by_one(trajectories: Iterable[Trajectory], steps: int) -> Cost:
+def cost_one_by_one(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
     """As `cost`, of every trajectory on its own."""
-    alone = [cost([each], steps) for each in trajectories]
+    alone = [cost([each], counts) for each in trajectories]
     return Cost(sum(each.steps for each in alone), sum(each.evaluations for each in alone))
 
 
-def step_blocks(schedule: NoiseSchedule, steps: int) -> list[list[tuple[int, int]]]:
-    """The (t, t_prev) of `NoiseSchedule.step_pairs`, descending, by block: those of t < 100 first.
+def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]:
+    """The (t, t_prev) of `schedule.step_pairs`, descending, by block: the lowest first.
 
-    Raises InputError where the blocks do not have equally many steps.
+    Raises InputError where a discrete schedule's blocks do not have equally many steps, or a block of flow
+    matching has none.
     """
-    pairs = schedule.step_pairs(steps)
-    blocks = [[pair for pair in pairs if low <= pair[0] < high] for low, high in pairwise(EDGES)]
-    if len({len(block) for block in blocks}) > 1:
+    blocks = _by_block(schedule, steps)
+    counts = [len(block) for block in blocks]
+    if isinstance(schedule, FlowSchedule):
+        if not all(counts):
+            raise InputError(_empty_blocks(schedule, steps, counts))
+    elif len(set(counts)) > 1:
         raise InputError(
             f"steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
-            f" {', '.join(str(len(block)) for block in blocks)}; 10, 20, 50 or 100 steps do"
+            f" {', '.join(map(str, counts))}; 10, 20, 50 or 100 steps do"
         )
     return blocks
+
+
+def step_counts(schedule: Schedule, steps: int) -> list[int]:
+    """How many steps each block has, the lowest first. Raises InputError as `step_blocks`."""
+    return [len(block) for block in step_blocks(schedule, steps)]
+
+
+def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]:
+    blocks: list[list[tuple[float, float]]] = [[] for _ in range(BLOCKS)]
+    for t, t_prev in schedule.step_pairs(steps):
+        flow = isinstance(schedule, FlowSchedule)
+        blocks[math.ceil(t / BLOCK) - 1 if flow else int(t // BLOCK)].append((t, t_prev))
+    return blocks
+
+
+def _empty_blocks(schedule: FlowSchedule, steps: int, counts: Sequence[int]) -> str:
+    """What is wrong with a number of steps, and which would do."""
+    empty = [
+        f"{low} to {high}" for (low, high), count in zip(pairwise(EDGES), counts, strict=True) if not count
+    ]
+    enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
+    least = next(enough, None)
+    advice = "no number of steps does" if least is None else f"{least} steps do"
+    return (
+        f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t = {', '.join(empty)};"
+        f" {advice}"
+    )
 
 
 @torch.no_grad()
@@ -128,13 +166,13 @@ def run_tree(
     memory: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Float[Tensor, "c f h w"]]:
-    """Denoise along every trajectory by DDIM with eta 0: the results of separate runs, at a tree's cost.
+    """Denoise along every trajectory, with eta 0: the results of separate runs, at a tree's cost.
 
     Args:
         backbone: predicts.
         trajectories: in any order; two may be equal.
-        starts: by edge, the latents at the first sampling timestep below it.
-        steps: sampling steps from 1000 to 0, equally many in each block.
+        starts: by edge, the latents at the first sampling timestep of the block below it.
+        steps: sampling steps from 1000 to 0; see `step_blocks`.
         embed: one caption to its conditioning.
         negative: the caption that guidance leads away from, as `backbone.embed` gives it.
         memory: bytes that a batch may fill beside the weights; one evaluation at least is made at a time.
@@ -144,7 +182,7 @@ def run_tree(
         Clean latents in fp32, one for each trajectory, in their order.
 
     Raises:
-        InputError: the grid does not divide the steps, or a start has no latents.
+        InputError: as `step_blocks`, or a start has no latents.
     """
     blocks = step_blocks(backbone.schedule, steps)
     if missing := sorted({each.start for each in trajectories} - starts.keys()):
@@ -154,7 +192,7 @@ def run_tree(
         )
     used = dict.fromkeys(condition for each in trajectories for condition in each.conditions)
     predictor = _Predictor(backbone, used, embed, negative, memory)
-    total, done = cost(trajectories, steps).steps, 0
+    total, done = cost(trajectories, [len(block) for block in blocks]).steps, 0
     latents: dict[Branch, Tensor] = {}
     for block in reversed(range(BLOCKS)):
         branches = _branches(trajectories, block)
@@ -164,7 +202,7 @@ def run_tree(
         here = torch.stack([each.to(backbone.device, torch.float32) for each in beginnings])
         conditions = [past[-1] for _, past in branches]
         for t, t_prev in blocks[block]:
-            here = ddim_step(backbone.schedule, here, predictor.predict(here, t, conditions), t, t_prev)
+            here = backbone.schedule.step(here, predictor.predict(here, t, conditions), t, t_prev)
             done += len(branches)
             if progress is not None:
                 progress(done, total)
@@ -212,7 +250,7 @@ class _Predictor:
         self.captions = Conditioning.cat(captions)
 
     def predict(
-        self, latents: Float[Tensor, "b c f h w"], t: int, conditions: Sequence[Condition]
+        self, latents: Float[Tensor, "b c f h w"], t: float, conditions: Sequence[Condition]
     ) -> Float[Tensor, "b c f h w"]:
         """Outputs with guidance, each video's under its own condition."""
         guided = [video for video, condition in enumerate(conditions) if condition.guided]

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,15 +22,17 @@ from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.compose import load
 from motionexp.config import InputError, JobConfig
 from motionexp.data.base import Reference
-from motionexp.evaluation import METRICS, Scorer, peak_memory
+from motionexp.evaluation import peak_memory
 from motionexp.jobs import encode, inputs, provenance
-from motionexp.jobs.running import Job
+from motionexp.jobs.job import Job
+from motionexp.loggers import make_logger
 from motionexp.methods.base import prediction_loss
 from motionexp.methods.lora import LoRA
+from motionexp.metrics.scorer import METRICS, Scorer
 from motionexp.results import ROWS_NAME, Row, append_rows
 from motionexp.sampling import SamplerSettings, initial_noise, sample_latents
 from motionexp.schedule import Window
-from motionexp.training import TrainingSettings, Tuning, fit, make_logger
+from motionexp.training import TrainingSettings, Tuning, fit
 
 REPEATS = 5
 TRAINING_STEPS = 20
@@ -88,7 +90,7 @@ def make_bare_step(tuning: Tuning) -> Callable[[], None]:
             prediction_loss(tuning.method.backbone, tensors).backward()
         optimizer.step()
         optimizer.zero_grad()
-        _wait(tuning.method.backbone.device)
+        wait(tuning.method.backbone.device)
 
     return step
 
@@ -105,17 +107,38 @@ def sampling_times(backbone: Backbone, reference: Reference, batch_size: int) ->
     return [("sampling_step_seconds", f"batch {batch_size}", seconds / SAMPLING_STEPS)]
 
 
-def metric_times(scorer: Scorer, reference: Reference) -> Times:
-    """Seconds of each metric alone on one video, with the models' passes that it needs."""
+def metric_times(scorer: Scorer, reference: Reference, videos: Iterator[np.ndarray]) -> Times:
+    """Seconds of each metric alone on a video with the models' passes that it needs, and of all together.
+
+    Args:
+        scorer: the metrics.
+        reference: what all videos are compared with.
+        videos: never the same content twice, for what a model saw of a video is kept.
+    """
     edit = reference.edits[0]
+    names = scorer.applicable(reference, edit)
+
+    def seconds(metrics: Collection[str]) -> float:
+        video = next(videos)
+        return _seconds(lambda: scorer.score(video, reference, edit, metrics))
+
+    alone = {name: seconds({name}) for name in names}
+    together, count = seconds(names), len(reference.frames)
     return [
-        (
-            "metric_seconds",
-            name,
-            _seconds(lambda name=name: scorer.score(reference.frames, reference, edit, {name})),  # type: ignore[misc]
-        )
-        for name in scorer.applicable(reference, edit)
+        *(("metric_seconds", name, each) for name, each in alone.items()),
+        ("metric_seconds", "all, one by one", sum(alone.values())),
+        ("metric_seconds", "all together", together),
+        ("metrics_frames_per_second", "all, one by one", count / sum(alone.values())),
+        ("metrics_frames_per_second", "all together", count / together),
     ]
+
+
+def different_videos(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield videos like this one, no two of them the same: each has another pixel inverted."""
+    for place in range(frames.size):
+        video = frames.copy()
+        video.reshape(-1)[place] ^= 255
+        yield video
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -124,7 +147,8 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -144,16 +168,18 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
     """Time everything `repeats` times, after one round that does not count."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
-    scenes = inputs.chance_scenes(cfg, job.reader, job.references)
-    scorer = Scorer(metrics, inputs.scoring_models(cfg), str(job.device), scenes)
-    rows = []
+    others = inputs.chance_references(cfg, job.reader)
+    scorer = Scorer(
+        metrics, inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary), str(job.device), others
+    )
+    rows, videos = [], different_videos(reference.frames)
     for repeat in range(-1, repeats):
         times: Times = []
         for size in TRAINING_BATCHES:
             times += training_times(backbone, reference, size)
         for size in SAMPLING_BATCHES:
             times += sampling_times(backbone, reference, size)
-        times += metric_times(scorer, reference)
+        times += metric_times(scorer, reference, videos)
         fields = {"higher_is_better": False, "method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
         rows += [as_row(job, repeat, each, **fields) for each in times if repeat >= 0]
     return rows
@@ -162,7 +188,6 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
 def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: Any) -> Row:
     """One of a round's `Times`, with what it was taken on; `fields` are the row's others."""
     metric, on, value = measured
-    commit, dirty = provenance.commit()
     return Row(
         metric=metric,
         metric_version=1,
@@ -170,14 +195,8 @@ def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: An
         suite="bench",
         reference=f"repeat {repeat}",
         strata={"part": on},
-        model=job.cfg.model.name,
         settings=machine(job.device),
-        commit=commit,
-        dirty=dirty,
-        packages=provenance.packages(),
-        device=provenance.device_name(job.device),
-        precision=job.precision,
-        weights_hash=job.backbone.weights_hash,
+        **job.origin(),
         **fields,
     )
 

@@ -2,8 +2,10 @@
 
 All pairs of a probe run as a tree, as 55 runs batched as well as they can be, and as 55 runs one after the
 other and one network evaluation at a time; in turns in one run, so that what else the machine does meets all.
-The tree has the control without tampering too, the 55 runs do not. Ten sampling steps stand for fifty: costs
-are in proportion to the steps. Writes rows to `outputs/bench/probes/`.
+One by one is timed twice: from latents that are inverted already, and as 55 calls of a program, of which each
+inverts the reference for itself (the tree then has its one inversion too). The tree has the control without
+tampering too, the 55 runs do not. Ten sampling steps stand for fifty: costs are in proportion to the steps.
+Writes rows to `outputs/bench/probes/`.
 """
 
 import sys
@@ -17,16 +19,18 @@ from rich.console import Console
 from motionexp.backbones.base import Backbone
 from motionexp.compose import load
 from motionexp.config import EDGES, InputError, JobConfig, Pair
+from motionexp.inversion import invert
 from motionexp.jobs import inputs
-from motionexp.jobs.running import Job
+from motionexp.jobs.job import Job
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
-from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree
+from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_counts
 from motionexp.report.bench import Times, as_row, keep
 from motionexp.results import ROWS_NAME, Row
-from motionexp.sampling import initial_noise
+from motionexp.sampling import SamplerSettings, initial_noise
 
 ROUNDS = 3
 STEPS = 10
+UNGUIDED = SamplerSettings(steps=STEPS, guidance_scale=1.0)
 NUMBERED = "|"
 
 
@@ -45,9 +49,12 @@ def apart(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
 
 
 def tree_times(
-    backbone: Backbone, name: str, trajectories: Mapping[Pair, Trajectory], memory: float
+    backbone: Backbone, name: str, trajectories: Mapping[Pair, Trajectory], caption: str, memory: float
 ) -> Times:
-    """How many times slower than the tree the 55 runs are, in wall time and in network evaluations."""
+    """How many times slower than the tree the 55 runs are, in wall time and in network evaluations.
+
+    `caption` is what the reference is inverted with.
+    """
     pairs = [each for pair, each in trajectories.items() if pair != CONTROL]
     captions = {condition.caption for each in trajectories.values() for condition in each.conditions}
     embedded = {caption: backbone.embed([caption]) for caption in captions}
@@ -71,15 +78,25 @@ def tree_times(
             latents[-1].cpu()
         return time.perf_counter() - start
 
+    def inversions(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            inverted = invert(backbone, noise, backbone.embed([caption]), None, UNGUIDED)
+            inverted[max(inverted)].cpu()
+        return time.perf_counter() - start
+
     # The tree comes last: the first calls of all are slow.
+    inverted_each, inverted_once = inversions(len(pairs)), inversions(1)
     one_by_one = seconds([[each] for each in pairs], 0)
     batched = seconds([apart(pairs)], memory)
     tree = seconds([list(trajectories.values())], memory)
-    evaluations = cost_one_by_one(pairs, STEPS).evaluations / cost(trajectories.values(), STEPS).evaluations
+    counts = step_counts(backbone.schedule, STEPS)
+    evaluations = cost_one_by_one(pairs, counts).evaluations / cost(trajectories.values(), counts).evaluations
     return [
         ("tree_evaluations_ratio", name, evaluations),
         ("tree_speedup_batched", name, batched / tree),
         ("tree_speedup_one_by_one", name, one_by_one / tree),
+        ("tree_speedup_inverting_each", name, (one_by_one + inverted_each) / (tree + inverted_once)),
     ]
 
 
@@ -90,14 +107,14 @@ def measure(cfg: JobConfig, rounds: int) -> list[Row]:
     memory = inputs.sampling_memory(cfg, job.device)
     new_caption = reference.edits[0].caption
     probes = {
-        "tampering": tampering(reference.caption, new_caption, cfg.guidance_scale),
-        "partial_guidance": partial_guidance(new_caption, cfg.guidance_scale),
+        "tampering": (tampering(reference.caption, new_caption, cfg.guidance_scale), reference.caption),
+        "partial_guidance": (partial_guidance(new_caption, cfg.guidance_scale), ""),
     }
     rows = []
     for round_ in range(rounds):
-        for name, trajectories in probes.items():
+        for name, (trajectories, caption) in probes.items():
             fields = {"higher_is_better": True, "method": name, "tau": 1000.0, "steps": STEPS}
-            times = tree_times(backbone, name, trajectories, memory)
+            times = tree_times(backbone, name, trajectories, caption, memory)
             rows += [as_row(job, round_, each, **fields) for each in times]
     return rows
 

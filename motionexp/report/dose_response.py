@@ -12,7 +12,6 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.splits import ShapesReferences
-from motionexp.evaluation import Scorer
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.dose_response import (
     EXPECTED,
@@ -22,6 +21,7 @@ from motionexp.metrics.dose_response import (
     markdown,
     surprises,
 )
+from motionexp.metrics.scorer import Scorer
 from motionexp.results import write_whole
 
 TUNING_REFERENCES = (0, 4, 5, 6)

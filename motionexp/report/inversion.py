@@ -2,39 +2,45 @@
 
 Measures how well sampling gives a reference back from its inverted latents, and draws what those latents show
 along the way (Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps"). All without guidance.
-Takes the model that the overrides choose, or every bundled one in turn.
+Takes the models that the overrides choose (`model=NAME,NAME`), or every bundled one in turn.
 Writes rows and pictures to `outputs/inversion/`; a reference whose rows are there is not run again.
+`experiments/inversion.yaml` says how they are published.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.backbones.checkpoint import BUNDLED_PREFIX
-from motionexp.compose import CONF, load, options
-from motionexp.config import BUNDLED, InputError, JobConfig
+from motionexp.compose import load
+from motionexp.config import InputError, JobConfig
 from motionexp.data.base import Reference
-from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.inversion import invert
-from motionexp.jobs import inputs, provenance
+from motionexp.jobs import inputs
 from motionexp.jobs.figures import strip
-from motionexp.jobs.running import Job
+from motionexp.jobs.job import Job
+from motionexp.jobs.running import clear_disk_errors
+from motionexp.report.model_jobs import jobs_of
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.sampling import SamplerSettings, sample_latents
 from motionexp.videos import write_png
 
 STEPS = (50, 200)
 METRIC_VERSION = 1
+REFERENCES = (
+    *("01-wander-cyan-square", "25-zigzag-orange-moon", "49-left-lime-square", "57-grow-blue-star"),
+    *("60-bounce-pink-star", "poster-61-wander-green-circle", "poster-67-zigzag-red-circle"),
+    "poster-73-left-violet-star",
+)
+"""Of the benchmark, among those that the probes take: five natural ones and three posters."""
 METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 
 Progress = Callable[[int, int], None]
@@ -51,7 +57,7 @@ def psnr(video: np.ndarray, wanted: np.ndarray) -> float:
 
 def reconstruct(
     backbone: Backbone, latents: Tensor, caption: Conditioning, steps: int, progress: Progress
-) -> tuple[dict[int, Tensor], np.ndarray]:
+) -> tuple[dict[float, Tensor], np.ndarray]:
     """Invert one video's latents (1, C, F, h, w) and sample from the noisiest; `progress` gets every step.
 
     Returns:
@@ -86,7 +92,7 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
             rows += _rows(job, reference, prompt, steps, values)
             # The most steps come nearest to every t that is drawn; an empty prompt tells nothing of looks.
             if (prompt, steps) == ("empty", STEPS[-1]):
-                path = folder(job) / backbone.name / f"{reference.name}-strip.png"
+                path = folder(job) / f"{job.cfg.model.name}-{reference.name}-strip.png"
                 write_png(path, strip(backbone, inverted, empty, "the empty prompt"))
     return rows
 
@@ -98,7 +104,6 @@ def folder(job: Job) -> Path:
 
 def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: tuple[float, float]) -> list[Row]:
     cfg = replace(job.cfg, steps=steps, guidance_scale=1.0, tau=1000.0)
-    commit, dirty = provenance.commit()
     return [
         Row(
             metric=metric,
@@ -109,17 +114,11 @@ def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: tuple
             reference=reference.name,
             reference_hash=reference.content_hash,
             strata={**reference.strata, "prompt": prompt},
-            model=cfg.model.name,
             method="inversion",
             tau=1000.0,
             steps=steps,
             settings=inputs.row_settings(cfg),
-            commit=commit,
-            dirty=dirty,
-            packages=provenance.packages(),
-            device=provenance.device_name(job.device),
-            precision=job.precision,
-            weights_hash=job.backbone.weights_hash,
+            **job.origin(),
         )
         for metric, value in zip(METRICS, values, strict=True)
     ]
@@ -165,42 +164,19 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def settings_of(arguments: Sequence[str]) -> JobConfig:
-    """The settings of the overrides, in fp32 on references of the tuning split unless they say otherwise.
-
-    Those are four natural ones and two of the poster contrast.
-    """
+    """The settings of the overrides, in fp32 on `REFERENCES` unless they say otherwise."""
     overrides = ["precision=fp32"]
     if not any(each.startswith(("data=", "data.", "video=")) for each in arguments):
-        names = ShapesReferences("tuning").names()
-        overrides += ["data.split=tuning", f"references=[{','.join(names[:4] + names[-2:])}]"]
+        overrides += ["data.split=benchmark", f"references=[{','.join(REFERENCES)}]"]
     return load([*overrides, *arguments])
 
 
-def jobs_of(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """The overrides of each job: one where they choose a model, else one for each bundled model.
-
-    A bundled model whose weights are not there is said on stderr and left out.
-    """
-    if any(each.startswith(("model=", "model.")) for each in arguments):
-        yield list(arguments)
-        return
-    for name in options("model"):
-        path = str(OmegaConf.select(OmegaConf.load(CONF / "model" / f"{name}.yaml"), "path"))
-        if not path.startswith(BUNDLED_PREFIX):
-            continue
-        folder = BUNDLED / path.removeprefix(BUNDLED_PREFIX)
-        if (folder / "model_index.json").is_file():
-            yield [f"model={name}", *arguments]
-        else:
-            print(f"model={name}: no weights in {folder} yet (make pretrain); skipped", file=sys.stderr)
-
-
 def main(arguments: Sequence[str]) -> int:
-    """Measure the model of the overrides, or every bundled one; returns the exit code."""
+    """Measure the models of the overrides, or every bundled one; returns the exit code."""
     try:
-        for overrides in jobs_of(arguments):
-            cfg = settings_of(overrides)
-            print_rows(run(cfg))
+        for cfg in jobs_of(arguments, settings_of):
+            with clear_disk_errors(cfg):
+                print_rows(run(cfg))
             print(f"rows, and strips of pictures: {Path(cfg.output) / 'inversion'}")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

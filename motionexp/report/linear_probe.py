@@ -1,39 +1,27 @@
-"""The linear probe of a backbone: `python -m motionexp.report.linear_probe [OVERRIDES] [--train N] ...`.
+"""The linear probe of backbones: `python -m motionexp.report.linear_probe [OVERRIDES] [--train N] ...`.
 
 Motion and looks of videos of the bundled world, read from x_t alone and from the backbone's blocks at
-t = 0, 100, ..., 999, against the ideal observer; see `motionexp/probes/linear.py`. Prints tables, and writes
-rows and figures to `outputs/linear/`.
+t = 0, 100, ..., 999, against the ideal observer; see `motionexp/probes/linear.py`. Takes the models that the
+overrides choose (`model=NAME,NAME`), or every bundled one in turn. Writes rows, tables and figures to
+`outputs/linear/`; a timestep whose rows are there is not read again. `experiments/linear-probe.yaml` says how
+the rows are published.
 """
 
 import argparse
 import sys
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.atlas.drawing import (
-    BLACK,
-    BLUE,
-    GREY,
-    ORANGE,
-    SETTINGS,
-    VERMILION,
-    log_snr_axis,
-    new_figure,
-    save,
-    timestep_axis,
-)
+from motionexp.backbones.base import Conditioning
 from motionexp.compose import load
 from motionexp.config import InputError, JobConfig
 from motionexp.data.base import Reference
@@ -41,39 +29,56 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
 from motionexp.data.shapes.render import FPS, FRAMES, render
 from motionexp.data.shapes.scenes import Scene
-from motionexp.intervals import Interval, mean_interval
-from motionexp.jobs import provenance
 from motionexp.jobs.cache import EncodingCache
-from motionexp.jobs.running import Job
+from motionexp.jobs.job import Job
+from motionexp.jobs.running import clear_disk_errors, duration
+from motionexp.jobs.schedules import schedule_rows
 from motionexp.probes import linear
-from motionexp.probes.features import motion_blocks
-from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN, Probe
+from motionexp.probes.features import VIDEOS_PER_CALL, motion_blocks
+from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, Probe
+from motionexp.report import linear_figures, linear_tables
+from motionexp.report.linear_readings import ACCURACY, BLOCKS, TWO_ALTERNATIVE, metric_of
+from motionexp.report.model_jobs import jobs_of
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
-from motionexp.schedule import TIMESTEPS as ALL_TIMESTEPS
+from motionexp.table_formats import to_markdown
 
 METRIC_VERSION = 1
-TWO_ALTERNATIVE, ACCURACY = "two_alternative_accuracy", "accuracy"
 GROUPS = 20
 """Test videos, and pairs, are averaged in so many groups: the references over which intervals are drawn."""
 LEAST_TRAIN = 4 * len(grammar.NAMEABLE)
-STYLES: Sequence[dict[str, Any]] = (
-    {"color": ORANGE, "marker": "^", "linestyle": "-"},
-    {"color": BLUE, "marker": "s", "linestyle": "-"},
-    {"color": VERMILION, "marker": "D", "linestyle": "-"},
-)
-"""Of the early, the middle and the late block."""
-OTHER_STYLES: Mapping[str, dict[str, Any]] = {
-    OBSERVER: {"color": GREY, "linestyle": "-", "linewidth": 3.0},
-    X_T_CLEAN: {"color": BLACK, "marker": "o", "linestyle": "-"},
-    X_T: {"color": BLACK, "marker": "o", "linestyle": ":", "markerfacecolor": "white"},
-}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many videos of each contrast are taken, pairs of each attribute, and noises of a training video.
+
+    For the same number of evaluations more videos teach more than more noises of each: the noise averages out
+    alike, and so does what the videos differ in besides.
+    """
+
+    train: int
+    test: int
+    pairs: int
+    draws: int
+
+    def strata(self) -> dict[str, str]:
+        """As rows have them: those of other numbers are of another run."""
+        return {name: str(number) for name, number in vars(self).items()}
+
+    def encoded(self) -> int:
+        """How many videos of a contrast are encoded."""
+        return self.train + self.test + 2 * self.pairs * len(TARGETS)
+
+    def evaluations(self) -> int:
+        """How many videos go through the network for one timestep."""
+        return self.draws * self.train + self.test
 
 
 class Videos:
     """Latents of scenes, encoded once and kept on disk; `bar` moves on by one for each scene."""
 
     def __init__(self, job: Job, bar: "tqdm[Any]") -> None:
-        self.cache = EncodingCache(folder(job) / "cache", job.backbone, job.precision)
+        self.cache = EncodingCache(folder(job.cfg) / "cache", job.backbone, job.precision)
         self.frames, self.bar = job.cfg.frames, bar
 
     def latents(self, scene: Scene) -> Tensor:
@@ -92,217 +97,246 @@ class Videos:
         return torch.stack(found)
 
 
-def folder(job: Job) -> Path:
-    """Where rows, figures and latents of all models go."""
-    return job.output / "linear"
+def folder(cfg: JobConfig) -> Path:
+    """Where rows, tables, figures and latents of all models go."""
+    return Path(cfg.output).expanduser() / "linear"
 
 
-def measure(job: Job, contrast: str, options: argparse.Namespace) -> list[Row]:
-    """Read all attributes at all timesteps of one contrast's test videos; make the rows."""
-    backbone, train = job.backbone, linear.scenes("train", contrast, options.train)
-    test = linear.scenes("test", contrast, options.test)
-    videos = len(train) + len(test) + 2 * options.pairs * len(TARGETS)
-    with tqdm(total=videos, desc=f"encode, {contrast}", unit="video", leave=False) as bar:
-        known = Videos(job, bar)
-        like, empty = known.cache.conditioning(train[0].caption), known.cache.conditioning("")
-        # As long as a caption is: alone, some networks have never seen it.
-        caption = backbone.guidance_pair(like, empty)[0]
-        distances = {target: known.distances(contrast, target, options.pairs) for target in TARGETS}
-        probe = Probe(
-            *(backbone, caption, motion_blocks(backbone, caption)),
-            train=torch.stack([known.latents(scene) for scene in train]),
-            test=torch.stack([known.latents(scene) for scene in test]),
-            known=linear.labels(train),
-            truth=linear.labels(test),
-            draws=options.draws,
+def empty_caption(job: Job) -> Conditioning:
+    """The empty caption, as long as a caption is: alone, some networks have never seen it."""
+    like, empty = (job.cache.conditioning(each) for each in (job.references[0].caption, ""))
+    return job.backbone.guidance_pair(like, empty)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One model's videos of one contrast, and the timesteps at which they are still to be read.
+
+    Attributes:
+        job: of the model.
+        contrast: `natural` or `poster`.
+        options: how many videos.
+        left: timesteps.
+        seconds: estimates: of encoding all videos, and of one timestep.
+    """
+
+    job: Job
+    contrast: str
+    options: Options
+    left: Sequence[int]
+    seconds: tuple[float, float]
+
+    @property
+    def total(self) -> float:
+        """Estimated seconds of all that is left."""
+        encoding, reading = self.seconds
+        return encoding + reading * len(self.left) if self.left else 0.0
+
+    def prepare(self) -> tuple[Probe, dict[str, Tensor]]:
+        """Encode the videos; returns the probe, and {target: distances of pairs} for the ideal observer."""
+        backbone, options = self.job.backbone, self.options
+        train, test = (
+            linear.scenes(part, self.contrast, count)
+            for part, count in (("train", options.train), ("test", options.test))
         )
-    rows = RowMaker(job, contrast, options)
-    made: list[Row] = []
-    evaluations = probe.evaluations() * len(TIMESTEPS)
-    with tqdm(total=evaluations, desc=f"read, {contrast}", unit="video", leave=False) as bar:
-        for t in TIMESTEPS:
-            for target, each in distances.items():
-                values = linear.ideal_observer(backbone.schedule, each, t)
-                made += rows.make(t, OBSERVER, target, TWO_ALTERNATIVE, values)
+        with progress_bar(options.encoded(), f"encode, {self.contrast}") as bar:
+            known = Videos(self.job, bar)
+            distances = {target: known.distances(self.contrast, target, options.pairs) for target in TARGETS}
+            caption = empty_caption(self.job)
+            probe = Probe(
+                *(backbone, caption, motion_blocks(backbone, caption)),
+                train=torch.stack([known.latents(scene) for scene in train]),
+                test=torch.stack([known.latents(scene) for scene in test]),
+                known=linear.labels(train),
+                truth=linear.labels(test),
+                draws=options.draws,
+            )
+        return probe, distances
+
+    def read(self, probe: Probe, distances: dict[str, Tensor], t: int) -> list[Row]:
+        """The rows of one timestep."""
+        rows = RowMaker(self, probe, t)
+        made: list[Row] = []
+        for target, each in distances.items():
+            values = linear.ideal_observer(self.job.backbone.schedule, each, t)
+            made += rows.make(OBSERVER, target, TWO_ALTERNATIVE, values)
+        with progress_bar(probe.evaluations(), f"read, {self.contrast}, t = {t}") as bar:
             for features, found in probe.read(t, bar.update).items():
                 for target, scores in found.items():
                     truth = probe.truth[target]
                     right = linear.two_alternative(scores, truth)
-                    made += rows.make(t, features, target, TWO_ALTERNATIVE, right)
-                    made += rows.make(t, features, target, ACCURACY, linear.correct(scores, truth))
-    return made
+                    made += rows.make(features, target, TWO_ALTERNATIVE, right)
+                    made += rows.make(features, target, ACCURACY, linear.correct(scores, truth))
+        return made
+
+
+def progress_bar(total: int, what: str) -> "tqdm[Any]":
+    """Of videos. In a log file the bar is a line, and one every half minute is enough."""
+    often = 0.1 if sys.stderr.isatty() else 30
+    return tqdm(total=total, desc=what, unit="video", leave=False, mininterval=often)
 
 
 class RowMaker:
-    """Rows of one backbone and contrast."""
+    """Rows of one backbone, contrast and timestep."""
 
-    def __init__(self, job: Job, contrast: str, options: argparse.Namespace) -> None:
-        self.contrast, self.log_snr = contrast, job.backbone.schedule.log_snr
-        commit, dirty = provenance.commit()
+    def __init__(self, part: Part, probe: Probe, t: int) -> None:
+        job, cfg = part.job, part.job.cfg
+        blocks = dict(zip(BLOCKS[-len(probe.blocks) :], probe.blocks, strict=True))
+        self.places = {f"block {name}": place for place, name in blocks.items()}
+        self.strata = {
+            "contrast": part.contrast,
+            "t": str(t),
+            **part.options.strata(),
+        }
         self.same: dict[str, Any] = {
             "metric_version": METRIC_VERSION,
             "higher_is_better": True,
             "suite": "shapes",
-            "model": job.cfg.model.name,
             "method": "linear_probe",
             "tau": 1000.0,
             "steps": 0,
             "settings": {
-                "model": {"path": job.cfg.model.path, "revision": job.cfg.model.revision},
-                **{name: getattr(options, name) for name in ("train", "test", "pairs", "draws")},
+                "model": {"path": cfg.model.path, "revision": cfg.model.revision},
+                "blocks": blocks,
             },
-            "commit": commit,
-            "dirty": dirty,
-            "packages": provenance.packages(),
-            "device": provenance.device_name(job.device),
-            "precision": job.precision,
-            "weights_hash": job.backbone.weights_hash,
+            **job.origin(),
         }
 
-    def make(self, t: int, features: str, target: str, metric: str, values: Tensor) -> Iterator[Row]:
+    def make(self, features: str, target: str, kind: str, values: Tensor) -> Iterator[Row]:
         """One row for each group of test videos, or of pairs of videos: its mean."""
-        strata = {
-            "contrast": self.contrast,
-            "features": features,
-            "target": target,
-            "t": str(t),
-            "log_snr": f"{float(self.log_snr(t)):.2f}",
-        }
-        kind = "pairs" if features == OBSERVER else "test"
+        metric = metric_of(kind, self.places.get(features, features), target)
+        videos = "pairs" if features == OBSERVER else "test"
         for numbers in np.array_split(np.arange(len(values)), GROUPS):
-            name = f"{kind} {numbers[0] + 1:03d}-{numbers[-1] + 1:03d}"
+            name = f"{videos} {numbers[0] + 1:03d}-{numbers[-1] + 1:03d}"
             mean = float(values[torch.from_numpy(numbers)].mean())
-            yield Row(metric=metric, value=mean, reference=name, strata=strata, **self.same)
+            yield Row(metric=metric, value=mean, reference=name, strata=self.strata, **self.same)
 
 
-def keep(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows in place of what the file has of their model and contrast."""
-    new = {(row.model, row.stratum("contrast")) for row in rows}
-    before = read_rows(path) if path.exists() else []
-    others = [row for row in before if (row.model, row.stratum("contrast")) not in new]
-    path.unlink(missing_ok=True)
-    append_rows(path, [*others, *rows])
+def rows_of(job: Job, options: Options) -> list[Row]:
+    """What there is of these weights, this precision and as many videos."""
+    path, strata = folder(job.cfg) / ROWS_NAME, options.strata().items()
+    wanted = (job.cfg.model.name, job.backbone.weights_hash, job.precision, METRIC_VERSION)
+    return [
+        row
+        for row in (read_rows(path) if path.exists() else [])
+        if (row.model, row.weights_hash, row.precision, row.metric_version) == wanted
+        and strata <= row.strata.items()
+    ]
 
 
-def intervals(rows: Sequence[Row], metric: str) -> dict[tuple[str, str, int], Interval]:
-    """{(features, target, t): mean with its interval over groups} of one model and contrast."""
-    grouped: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
-        if row.metric == metric:
-            key = (row.stratum("features"), row.stratum("target"), int(row.stratum("t")))
-            grouped.setdefault(key, []).append(row)
-    return {
-        key: mean_interval([row.value for row in each], [row.reference for row in each])
-        for key, each in grouped.items()
-    }
+def parts_of(job: Job, contrasts: Sequence[str], options: Options) -> list[Part]:
+    """What is to be read of a model, with what it may take."""
+    done = {(row.strata["contrast"], int(row.strata["t"])) for row in rows_of(job, options)}
+    left = {name: [t for t in TIMESTEPS if (name, t) not in done] for name in contrasts}
+    seconds = estimate(job, options) if any(left.values()) else (0.0, 0.0)
+    return [Part(job, name, options, own, seconds) for name, own in left.items()]
 
 
-def print_rows(rows: Sequence[Row]) -> None:
-    """Print a table for each kind of features: right of two classes with its interval, and right of all."""
-    two, all_classes = intervals(rows, TWO_ALTERNATIVE), intervals(rows, ACCURACY)
-    log_snr = {int(row.stratum("t")): row.stratum("log_snr") for row in rows}
-    first = rows[0]
-    for features in dict.fromkeys(key[0] for key in two):
-        table = Table("t (log-SNR)", *TARGETS, title_justify="left")
-        table.title = f"{first.model}, {first.stratum('contrast')}: {features}"
-        for t in log_snr:
-            cells = []
-            for target in TARGETS:
-                found, of_all = two[features, target, t], all_classes.get((features, target, t))
-                share = "" if of_all is None else f" {of_all.mean:.0%}"
-                cells.append(f"{found.mean:.2f} ±{(found.high - found.low) / 2:.2f}{share}")
-            table.add_row(f"{t} ({log_snr[t]})", *cells)
-        shares = [f"{1 / len(classes):.0%}" for classes in TARGETS.values()]
-        chance = ["0.50" if features == OBSERVER else f"0.50 {share}" for share in shares]
-        table.add_row("chance", *chance)
-        Console().print(table)
-    print("right of two classes ± half of the 95% interval, and right of all classes")
+@torch.no_grad()
+def estimate(job: Job, options: Options) -> tuple[float, float]:
+    """Seconds of encoding a contrast's videos, and of reading a timestep, from one video and one batch."""
+    backbone, caption = job.backbone, empty_caption(job)
+    shape = backbone.latent_shape(job.cfg.frames, backbone.height, backbone.width)
+    x_t, captions = torch.zeros(VIDEOS_PER_CALL, *shape), caption.repeat(VIDEOS_PER_CALL)
+    frames = torch.from_numpy(job.references[0].frames.copy())[None]
+    backbone.predict(x_t[:1], 0, caption)
+    start = perf_counter()
+    # A GPU's work is done only when its result is here.
+    backbone.encode(frames).cpu()
+    between = perf_counter()
+    backbone.predict(x_t, 0, captions).cpu()
+    encoding, reading = between - start, (perf_counter() - between) / VIDEOS_PER_CALL
+    return encoding * options.encoded(), reading * options.evaluations()
 
 
-def figure(rows: Sequence[Row], log_snr: np.ndarray) -> Figure:
-    """How often each attribute is read right of two classes, against t: a panel for each attribute.
+class Countdown:
+    """Says before each part of the work what it is, and how long all may still take."""
 
-    Args:
-        rows: of one model and contrast.
-        log_snr: (1001,) of the model's schedule at t = 0, 1, ... 1000.
-    """
-    found = intervals(rows, TWO_ALTERNATIVE)
-    drawn, axes = new_figure(3, 2, 6.4, sharex=True, sharey=True)
-    for number, (axis, target) in enumerate(zip(axes.flat, TARGETS, strict=False)):
-        handles = _panel(axis, {key[::2]: each for key, each in found.items() if key[1] == target})
-        timestep_axis(axis)
-        if number < 2:
-            log_snr_axis(axis, log_snr)
-        # Below the fourth panel there is none that could carry its axis.
-        axis.tick_params(labelbottom=number >= 3)
-        axis.set_xlabel(axis.get_xlabel() if number >= 3 else "")
-        axis.set_title(target)
-    for row in axes:
-        row[0].set_ylabel("right of two classes")
-    axes[-1, -1].axis("off")
-    names = [textwrap.fill(name, 40) for name in handles]
-    axes[-1, -1].legend(list(handles.values()), names, loc="center")
-    return drawn
+    def __init__(self, total: float) -> None:
+        self.total, self.done, self.start = total, 0.0, perf_counter()
+
+    def say(self, what: str) -> None:
+        """Print what comes now, and the time left: as estimated, times how wrong that was so far."""
+        left, passed = self.total - self.done, perf_counter() - self.start
+        ratio = passed / self.done if self.done else 1.0
+        print(f"{what}; about {duration(left * ratio)} left", flush=True)
 
 
-def _panel(axis: Axes, found: Mapping[tuple[str, int], Interval]) -> dict[str, Any]:
-    """Draw one attribute's curves with their intervals, chance below; returns {features: line}."""
-    axis.axhline(0.5, color=BLACK, linewidth=0.6, linestyle=(0, (1, 3)))
-    axis.set_ylim(0.4, 1.02)
-    names = list(dict.fromkeys(features for features, _ in found))
-    blocks = [name for name in names if name not in OTHER_STYLES]
-    lines = {}
-    for name in names:
-        style = OTHER_STYLES[name] if name in OTHER_STYLES else STYLES[blocks.index(name)]
-        own = {t: each for (features, t), each in found.items() if features == name}
-        low, high = [each.low for each in own.values()], [each.high for each in own.values()]
-        axis.fill_between(list(own), low, high, color=style["color"], alpha=0.15, linewidth=0)
-        (lines[name],) = axis.plot(list(own), [each.mean for each in own.values()], **style)
-    return lines
+def run(parts: Sequence[Part]) -> None:
+    """Read all that is left; every timestep's rows are kept at once."""
+    countdown = Countdown(sum(part.total for part in parts))
+    for part in (each for each in parts if each.left):
+        name = f"{part.job.cfg.model.name}, {part.contrast}"
+        encoding, reading = part.seconds
+        countdown.say(f"{name}: {part.options.encoded()} videos to encode")
+        probe, distances = part.prepare()
+        countdown.done += encoding
+        for t in part.left:
+            countdown.say(f"{name}: t = {t}")
+            append_rows(folder(part.job.cfg) / ROWS_NAME, part.read(probe, distances, t))
+            countdown.done += reading
 
 
-def settings_of(arguments: Sequence[str]) -> tuple[JobConfig, argparse.Namespace]:
-    """The job's settings, in fp32 unless they say otherwise, and the probe's own.
+def show(output: Path, rows: Sequence[Row]) -> None:
+    """Print what was read at the paper's timestep; write all tables and figures."""
+    print(to_markdown(linear_tables.tables(rows)[""][0]))
+    linear_tables.write(output / "linear-probe", rows)
+    linear_figures.write(output / "figures", rows)
+    print(f"rows, tables and figures: {output}")
+
+
+def settings_of(overrides: Sequence[str]) -> JobConfig:
+    """A job's settings, in fp32 unless they say otherwise."""
+    return load(["precision=fp32", *overrides])
+
+
+def options_of(arguments: Sequence[str]) -> tuple[list[str], list[str], Options]:
+    """The overrides of jobs, the contrasts, and how many videos.
 
     Raises:
-        InputError: too few videos, or what `compose.load` finds.
+        InputError: too few videos.
     """
     parser = argparse.ArgumentParser(prog="python -m motionexp.report.linear_probe", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="settings of a job, for instance model=tiny_latte")
-    parser.add_argument("--train", type=int, default=800, help="training videos of each contrast")
-    parser.add_argument("--test", type=int, default=300, help="test videos of each contrast")
-    parser.add_argument(
-        "--pairs", type=int, default=100, help="pairs of each attribute for the ideal observer"
-    )
-    parser.add_argument("--draws", type=int, default=4, help="noises of each training video")
+    for name, default, meaning in (
+        ("train", 480, "training videos of each contrast"),
+        ("test", 200, "test videos of each contrast"),
+        ("pairs", 20, "pairs of each attribute for the ideal observer"),
+        ("draws", 1, "noises of each training video"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: {default})")
     parser.add_argument(
         *("--contrasts",), nargs="+", choices=grammar.CONTRASTS, default=grammar.CONTRASTS, metavar="CONTRAST"
     )
-    options = parser.parse_intermixed_args(list(arguments))
-    least = {"train": LEAST_TRAIN, "test": GROUPS, "pairs": GROUPS, "draws": 1}
-    for name, count in least.items():
+    parsed = parser.parse_intermixed_args(list(arguments))
+    options = Options(parsed.train, parsed.test, parsed.pairs, parsed.draws)
+    least = Options(LEAST_TRAIN, GROUPS, GROUPS, 1)
+    for name, count in vars(least).items():
         if getattr(options, name) < count:
             raise InputError(f"--{name} {getattr(options, name)}: at least {count}")
-    return load(["precision=fp32", *options.overrides]), options
+    return parsed.overrides, list(dict.fromkeys(parsed.contrasts)), options
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Probe the model of the overrides (default: the bundled one); returns the exit code."""
+    """Probe the models of the overrides, or every bundled one; returns the exit code."""
     try:
-        cfg, options = settings_of(arguments)
-        job = Job(cfg, Console(quiet=True))
+        overrides, contrasts, options = options_of(arguments)
+        jobs = [Job(cfg, Console(quiet=True)) for cfg in jobs_of(overrides, settings_of)]
+        parts = [part for job in jobs for part in parts_of(job, contrasts, options)]
+        if not jobs:
+            return 0
+        if jobs[0].cfg.dry_run:
+            print(f"about {duration(sum(part.total for part in parts))}; dry_run=true, nothing is run")
+            return 0
+        with clear_disk_errors(jobs[0].cfg):
+            run(parts)
+            rows = [
+                row for job in jobs for row in rows_of(job, options) if row.strata["contrast"] in contrasts
+            ]
+            show(folder(jobs[0].cfg), [*rows, *(row for job in jobs for row in schedule_rows(job, steps=0))])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    log_snr = job.backbone.schedule.log_snr(torch.arange(ALL_TIMESTEPS + 1)).double().numpy()
-    for contrast in dict.fromkeys(options.contrasts):
-        rows = measure(job, contrast, options)
-        keep(folder(job) / ROWS_NAME, rows)
-        print_rows(rows)
-        with matplotlib.rc_context(SETTINGS):
-            files = save(figure(rows, log_snr), folder(job) / f"{cfg.model.name}-{contrast}")
-        print(f"figure: {' '.join(map(str, files))}")
-    print(f"rows: {folder(job) / ROWS_NAME}")
     return 0
 
 

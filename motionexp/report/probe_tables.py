@@ -1,20 +1,30 @@
 """The tables of the published probes: `python -m motionexp.report.probe_tables [EXPERIMENTS]`.
 
-`make tables` runs it after those tables that experiments lay out themselves.
+`make tables` runs it after those tables that experiments lay out themselves. Each number in them is also a
+row in `verdicts.jsonl`, for whoever wants to go on with it.
 """
 
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from motionexp.atlas.tables import tables
 from motionexp.config import InputError
 from motionexp.report.published_probes import read_findings
+from motionexp.results import Row, as_json, dump_line, write_whole
+from motionexp.table_formats import Table
 from motionexp.tables import write_formats
+
+VERDICTS = "verdicts.jsonl"
+METRIC_VERSION = 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write `atlas`, `boundary` and `pairs` beside the rows, in three formats each; returns the exit code."""
+    """Write `atlas`, `boundary` and `pairs` beside the rows in three formats each, and their numbers as rows.
+
+    Returns the exit code.
+    """
     try:
         found = read_findings(arguments)
     except InputError as error:
@@ -23,10 +33,41 @@ def main(arguments: Sequence[str]) -> int:
     if found is None:
         return 0
     folder, findings = found
-    for name, made in tables(findings).items():
+    found_tables = tables(findings)
+    for name, made in found_tables.items():
         for path in write_formats(folder / name, made):
             print(os.path.relpath(path))
+    verdicts = [
+        row for made in found_tables.values() for table in made for row in verdict_rows(folder.name, table)
+    ]
+    write_whole(folder / VERDICTS, "".join(dump_line(as_json(row)) for row in verdicts).encode())
+    print(os.path.relpath(folder / VERDICTS))
     return 0
+
+
+def verdict_rows(suite: str, table: Table) -> Iterator[Row]:
+    """A row for each number of a table: which it is, and its interval, in `strata`."""
+    for block in table.blocks:
+        for line in block.lines:
+            labels = dict(zip(table.labels, line.labels, strict=True))
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                if cell is None:
+                    continue
+                found = cell.interval
+                interval = {"low": f"{found.low:.6g}", "high": f"{found.high:.6g}", "n": line.n}
+                yield Row(
+                    metric=f"{table.title}: {column}",
+                    metric_version=METRIC_VERSION,
+                    value=float(f"{found.mean:.6g}"),
+                    reason="cannot be told" if math.isnan(found.mean) else "",
+                    suite=suite,
+                    reference="all",
+                    strata={"group": block.title, **labels, **interval},
+                    model=labels.get("model", block.title.split(", ")[0]),
+                    method="verdict",
+                    tau=1000.0,
+                    steps=0,
+                )
 
 
 if __name__ == "__main__":

@@ -1,21 +1,15 @@
-"""The published rows of probes, and what their tables and figures need beside them: the models' schedules."""
+"""The published rows of probes, for their tables and figures."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from motionexp.atlas.findings import Findings
-from motionexp.atlas.readings import predicted_log_snr, read_probes
+from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_probes
 from motionexp.atlas.tuning import read_sweeps
-from motionexp.backbones.checkpoint import find_folder
 from motionexp.config import InputError
 from motionexp.layouts import read_layout
 from motionexp.publish import is_published, read_published
 from motionexp.results import Row, check_comparable
-from motionexp.schedule import TIMESTEPS, NoiseSchedule
 
 EXPERIMENTS = "experiments/probe-*.yaml"
 SWEEP = Path("experiments/tau_look.yaml")
@@ -53,21 +47,5 @@ def read_findings(arguments: Sequence[str]) -> tuple[Path, Findings] | None:
 
 
 def findings(rows: Sequence[Row]) -> Findings:
-    """What rows of probes, energies and a sweep say, with the log-SNR of their models' own schedules."""
+    """What rows of probes, schedules, energies and a sweep say."""
     return Findings(read_probes(rows), log_snr_tables(rows), predicted_log_snr(rows), read_sweeps(rows))
-
-
-def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
-    """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from the scheduler of the model that the rows name.
-
-    Raises:
-        InputError: a model that is neither bundled, nor a folder, nor a hub id that is already here.
-    """
-    probed = {row.model: row for row in rows if row.tau_start}
-    return {name: _log_snr(row.settings["model"]) for name, row in sorted(probed.items())}
-
-
-def _log_snr(model: dict[str, str | None]) -> np.ndarray:
-    folder = find_folder(model["path"] or "", model.get("revision"), local_files_only=True)
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    return NoiseSchedule.from_config(config).log_snr(torch.arange(TIMESTEPS + 1)).double().numpy()

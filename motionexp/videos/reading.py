@@ -84,6 +84,15 @@ def frame_rate(path: str | Path) -> float | None:
         return float((len(times) - 1) / ((max(times) - min(times)) * clip.stream.time_base))
 
 
+def frame_count(path: str | Path) -> int:
+    """How many frames a video file has, without decoding them, or images a folder. Raises InputError."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return len(_image_files(path))
+    with _opened(path) as clip:
+        return sum(packet.pts is not None for packet in clip.container.demux(clip.stream))
+
+
 def _check_request(
     path: Path, frames: int, start: float, fps: float | None, stride: int | None, fit: str
 ) -> None:

@@ -59,16 +59,28 @@ def test_a_share_is_a_quotient_of_means_and_not_a_mean_of_quotients():
 
 def test_draws_are_what_computing_everything_anew_from_the_drawn_references_gives():
     probe = made_probes(World(), 5, np.random.default_rng(1))["tampering"]
-    weights, found = draw(5), onset(probe, COLOUR)
+    weights = draw(5)
+    changed = changes(probe.values["new_colour"], weights)
+    below, above = (half_point(each(shares(changed))) for each in (from_below, from_above))
     for number in (1, 7, 30):
         drawn = [r for r, count in enumerate(np.rint(weights[number] * 5).astype(int)) for _ in range(count)]
         mean = probe.values["new_colour"][drawn].mean(0)
         whole = mean[10, 0] - mean[0, 0]
         rising = [(mean[i, 0] - mean[0, 0]) / whole for i in range(11)]
         falling = [1 - (mean[10, j] - mean[0, 0]) / whole for j in range(11)]
-        assert found.effect[number] == pytest.approx(whole)
-        assert found.below[number] == pytest.approx(by_walking(rising))
-        assert found.above[number] == pytest.approx(by_walking(falling))
+        assert changed[number, 10, 0] == pytest.approx(whole)
+        assert below[number] == pytest.approx(by_walking(rising))
+        assert above[number] == pytest.approx(by_walking(falling))
+
+
+def test_draws_are_moved_by_up_to_half_a_step_and_the_estimate_is_not():
+    found = onset(
+        made_probes(World(between=0, within=0, mistakes=0), 5, np.random.default_rng(1))["tampering"], COLOUR
+    )
+    moved = found.below[1:] - found.below[0]
+    assert np.abs(moved).max() <= 50
+    assert np.std(moved) == pytest.approx(100 / np.sqrt(12), rel=0.1)
+    assert np.abs(np.corrcoef(found.below[1:], found.above[1:])[0, 1]) < 0.2
 
 
 def by_walking(curve: list[float]) -> float:

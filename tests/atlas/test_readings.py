@@ -8,6 +8,7 @@ from made_probes import World, probe_rows
 
 from motionexp.atlas.readings import (
     draw,
+    each_look,
     interval,
     kept_looks,
     log_snr_at,
@@ -19,6 +20,7 @@ from motionexp.atlas.readings import (
     timestep_at,
 )
 from motionexp.config import EDGES, InputError
+from motionexp.flow_matching import FlowSchedule
 from motionexp.intervals import mean_interval
 from motionexp.schedule import NoiseSchedule
 
@@ -86,7 +88,8 @@ def test_looks_weigh_each_attribute_the_same_and_fall_back_on_clip(probes):
     np.testing.assert_allclose(new_looks(probes["tampering"]), np.mean(looks, axis=0))
     without = {name: each for name, each in values.items() if name[:4] not in ("new_", "old_")}
     plain = replace(probes["tampering"], values=without)
-    assert new_looks(plain) is without["text_alignment"]
+    np.testing.assert_array_equal(new_looks(plain), without["text_alignment"])
+    assert list(each_look(plain)) == ["looks"]
     assert kept_looks(plain) is None
     np.testing.assert_array_equal(new_motion(plain), -without["flow_similarity"])
 
@@ -178,6 +181,15 @@ def test_log_snr_is_the_schedule_s_and_goes_back(zero_snr):
     assert log_snr_at(1000.0, table) == -math.inf
     assert np.isnan(log_snr_at(math.nan, table))
     assert table[300] > log_snr_at(300.5, table) > table[301]
+
+
+def test_log_snr_of_flow_matching_is_infinite_at_both_ends():
+    table = FlowSchedule().log_snr(torch.arange(1001)).double().numpy()
+    np.testing.assert_allclose(
+        log_snr_at(np.array([250.0, 500.0, 750.0]), table), [2 * math.log(3), 0, -2 * math.log(3)], atol=1e-6
+    )
+    assert (log_snr_at(0.0, table), log_snr_at(1000.0, table)) == (math.inf, -math.inf)
+    assert timestep_at(2 * math.log(3), table) == pytest.approx(250, abs=1e-3)
 
 
 def test_energies_predict_a_log_snr(rows):

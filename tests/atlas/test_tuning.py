@@ -6,7 +6,7 @@ from made_probes import PEAK, World, made_probes, sweep_rows
 
 from motionexp.atlas.boundary import boundary_of
 from motionexp.atlas.readings import interval
-from motionexp.atlas.tuning import best_tau, compare, read_sweeps
+from motionexp.atlas.tuning import Sweep, best_tau, compare, lost_at, read_sweeps, score_at
 from motionexp.config import EDGES, InputError
 from motionexp.results import Row
 
@@ -51,6 +51,29 @@ def test_a_boundary_is_compared_with_the_best_tau(shift: float, agrees: bool):
     assert (difference.low < 0 < difference.high) == agrees
     assert difference.mean == pytest.approx(-shift, abs=25)
     assert compared.lost[0] == pytest.approx((shift / 500) ** 2, abs=0.05)
+
+
+def test_no_tau_is_best_by_chance_alone():
+    found = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
+    rng = np.random.default_rng(2)
+    lost = []
+    for _ in range(40):
+        sweep = Sweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10)
+        lost.append(lost_at(sweep, found.tau)[0])
+    assert abs(np.mean(lost)) < 0.15
+    with_own = np.mean([rng.normal(size=(10, 11)).mean(0).max() for _ in range(40)])
+    assert with_own > 0.4
+
+
+def test_a_sweep_over_two_references_is_not_compared():
+    found = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
+    assert compare(read_sweeps(sweep_rows(references=2))[KEY], found) is None
+
+
+def test_a_score_between_two_taus_is_on_the_line_between_theirs():
+    sweep = read_sweeps(sweep_rows())[KEY]
+    at = score_at(sweep, np.full(len(sweep.scores), 340.0))
+    np.testing.assert_allclose(at, 0.6 * sweep.scores[:, 3] + 0.4 * sweep.scores[:, 4])
 
 
 def test_without_a_boundary_nothing_is_compared():

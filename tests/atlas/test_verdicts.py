@@ -1,15 +1,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_probes import SET_AT, World, cumulative, made_probes
+from made_probes import SET_AT, World, cumulative, made_probes, sweep_rows
 
 from motionexp.atlas.boundary import boundary
 from motionexp.atlas.curves import changes, onsets, shares
 from motionexp.atlas.findings import Findings
-from motionexp.atlas.readings import draw
+from motionexp.atlas.readings import draw, interval
+from motionexp.atlas.tuning import read_sweeps
 from motionexp.atlas.verdicts import (
+    EARLIEST,
+    above_control,
+    carried_into_tuning,
     carried_over,
     fit,
+    less,
     mean_carried,
     orders,
     pair_verdicts,
@@ -30,6 +35,12 @@ def changed(motion: float, looks: float, seed: int = 0, within: float = 25.0):
         np.random.default_rng(seed),
     )
     return [changes(cumulative(world, name, R, 4, rng), draw(R)) for name in ("looks", "motion")]
+
+
+def bounded(motion: float, looks: float, seed: int = 0, within: float = 25.0):
+    """The boundary of such a world."""
+    of_looks, of_motion = changed(motion, looks, seed, within)
+    return boundary({"looks": of_looks}, of_motion, 4 * R, R)
 
 
 def verdicts(looks, motion):
@@ -101,11 +112,40 @@ def test_the_fit_tells_order_error_and_bias_apart():
 
 def test_motion_before_looks_is_positive_in_t_and_negative_in_log_snr():
     found = orders(onsets(made_probes(World(), R, np.random.default_rng(1))), LOG_SNR)
-    assert [each.looks for each in found] == ["colour", "shape", "surface", "background", "mean of the looks"]
+    assert [each.looks for each in found] == ["colour", "shape", "surface", "background", EARLIEST]
     for each in found[:-1]:
         assert each.t[0] == pytest.approx(SET_AT["motion"] - SET_AT[each.looks], abs=110)
         np.testing.assert_allclose(each.log_snr, -0.02 * each.t)
-    np.testing.assert_allclose(found[-1].t, np.mean([each.t for each in found[:-1]], axis=0))
+    np.testing.assert_allclose(found[-1].t, np.min([each.t for each in found[:-1]], axis=0))
+
+
+def test_motion_is_not_before_looks_of_which_one_is_set_first():
+    world = World({**SET_AT, "background": 950.0, "motion": 700.0}, between=15, within=25)
+    found = orders(onsets(made_probes(world, R, np.random.default_rng(6))), LOG_SNR)
+    assert np.mean([each.t[0] for each in found[:-1]]) > 0
+    assert interval(found[-1].t, R, R).high < 0
+
+
+def test_one_contrast_s_order_less_another_s_is_not_paired():
+    first, second = (
+        orders(onsets(made_probes(World({**SET_AT, "motion": motion}), R, np.random.default_rng(7))), LOG_SNR)
+        for motion in (850.0, 650.0)
+    )
+    found = less(first[-1], second[-1])
+    assert found.t[0] == pytest.approx(200, abs=60)
+    assert found.references == 2 * R
+    alone = np.std(first[-1].t[1:]) ** 2 + np.std(second[-1].t[1:]) ** 2
+    assert np.std(found.t[1:]) ** 2 == pytest.approx(alone, rel=0.25)
+
+
+def test_the_excess_over_the_control_is_the_gap_that_the_control_has_not():
+    ours, silent = bounded(motion=800, looks=300, seed=1), bounded(motion=500, looks=500, seed=2)
+    excess = above_control(ours, silent)
+    assert silent.verdict == "none"
+    assert excess[0] == pytest.approx(ours.gap.mean - silent.gap.mean)
+    assert interval(excess, R, R).low > 0.5
+    same = interval(above_control(ours, bounded(motion=800, looks=300, seed=3)), R, R)
+    assert same.low < 0 < same.high
 
 
 def test_without_the_motion_s_onset_there_is_no_order():
@@ -115,22 +155,33 @@ def test_without_the_motion_s_onset_there_is_no_order():
 
 def test_between_schedules_that_are_shifted_a_boundary_carries_over_in_log_snr():
     shift = 200
-    ours = boundary(*changed(motion=800, looks=600, seed=1, within=80), 4 * R, R)
-    theirs = boundary(*changed(motion=800 - shift, looks=600 - shift, seed=2, within=80), 4 * R, R)
+    ours = bounded(motion=800, looks=600, seed=1, within=80)
+    theirs = bounded(motion=800 - shift, looks=600 - shift, seed=2, within=80)
     shifted = 10 - 0.02 * (T + shift)
     loss = carried_over(theirs, shifted, ours, LOG_SNR)
     assert loss.log_snr[0] < 0.1
     assert loss.t[0] > 0.5
     assert np.percentile(loss.t_less_log_snr[1:], 2.5) > 0
     at_home = carried_over(ours, LOG_SNR, ours, LOG_SNR)
-    np.testing.assert_allclose(at_home.t, 0)
-    np.testing.assert_allclose(at_home.log_snr, 0, atol=1e-9)
-    assert mean_carried([loss, at_home]).t[0] == pytest.approx(loss.t[0] / 2)
+    assert at_home.t[0] < 0.1
+    assert (at_home.t > -1e-9).all()
+    np.testing.assert_allclose(at_home.log_snr, at_home.t, atol=1e-9)
+    assert mean_carried([loss, at_home]).t[0] == pytest.approx((loss.t[0] + at_home.t[0]) / 2)
+
+
+def test_tuning_loses_by_a_boundary_that_is_carried_over_in_t():
+    own, other = bounded(motion=700, looks=500, seed=1), bounded(motion=900, looks=700, seed=2)
+    shifted = 10 - 0.02 * (T + 200)
+    sweep = read_sweeps(sweep_rows(own.tau[0]))["tiny_latte", "natural"]
+    loss = carried_into_tuning(sweep, own, shifted, other, LOG_SNR)
+    assert loss.t[0] == pytest.approx((200 / 500) ** 2, abs=0.06)
+    assert abs(loss.log_snr[0]) < 0.03
+    assert carried_into_tuning(sweep, own, shifted, bounded(motion=500, looks=800), LOG_SNR) is None
 
 
 def test_without_a_boundary_nothing_is_carried_over():
-    none = boundary(*changed(motion=500, looks=800), 4 * R, R)
-    some = boundary(*changed(motion=800, looks=500), 4 * R, R)
+    none = bounded(motion=500, looks=800)
+    some = bounded(motion=800, looks=500)
     assert carried_over(none, LOG_SNR, some, LOG_SNR) is None
     assert carried_over(some, LOG_SNR, none, LOG_SNR) is None
 
@@ -147,7 +198,9 @@ def test_findings_compare_models_that_have_a_boundary():
     }
     predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in SET_AT.items()}
     found = Findings(by_method, {name: LOG_SNR for name in "abc"}, predicted)
-    assert [(source, target) for source, target, _ in found.carried("natural")] == [("a", "b"), ("b", "a")]
+    carried = list(found.carried("natural"))
+    assert [(source, target) for source, target, *_ in carried] == [("a", "b"), ("b", "a")]
+    assert all(tuned is None for *_, tuned in carried)
     assert found.fit([("a", "natural")]).error[0] < 1.5
     assert found.fit([("a", "natural")]).correlation[0] > 0.8
     assert len(found.measured(("a", "natural"))) == 5

@@ -55,3 +55,7 @@ def test_samples_equal_the_stock_pipelines(
         **own,
     ).frames
     torch.testing.assert_close(ours, laid_out(wanted), rtol=1e-4, atol=1e-4)
+
+
+def test_all_bundled_files_together_stay_under_32_mb() -> None:
+    assert sum(file.stat().st_size for file in BUNDLED.rglob("*") if file.is_file()) < 32_000_000

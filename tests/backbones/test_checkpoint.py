@@ -1,13 +1,12 @@
 """Folders that are wrong, and the identity of those that are right."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
@@ -32,7 +31,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 def refused(path: str | Path, *words: str) -> None:
     with pytest.raises(InputError) as caught:
-        LatteBackbone.from_pretrained(path)
+        assert LatteBackbone.from_pretrained(path).text_encoder is not None
     message = str(caught.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
@@ -55,6 +54,10 @@ def widen_a_tensor(file: Path) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+def claim_another_class(file: Path) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": "AutoencoderTiny"}))
+
+
 BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no index": ("model_index.json", Path.unlink, "model_index.json is missing"),
     "index is no JSON": ("model_index.json", cut, "cannot be read"),
@@ -65,6 +68,7 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "weights are text": ("text_encoder/model.safetensors", lambda f: f.write_text("hello"), "damaged"),
     "a tensor is missing": (f"transformer/{WEIGHTS}", drop_a_tensor, "lack transformer_blocks"),
     "a tensor of the encoder is missing": ("text_encoder/model.safetensors", drop_a_tensor, "lack"),
+    "weights of another class": ("vae/config.json", claim_another_class, "of a AutoencoderTiny; this reader"),
     "a tensor of another size": (f"transformer/{WEIGHTS}", widen_a_tensor, "does not load"),
     "no tokenizer": ("tokenizer/tokenizer_config.json", Path.unlink, "missing"),
     "tokenizer is no JSON": ("tokenizer/tokenizer.json", cut, "cannot be read"),
@@ -77,6 +81,7 @@ def test_a_broken_file_is_named(folder: Path, name: str) -> None:
     file, breaks, message = BREAKAGES[name]
     breaks(folder / file)
     refused(folder, file.split("/")[0], message)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_missing_part_is_named(folder: Path) -> None:
@@ -104,34 +109,6 @@ def test_no_such_folder(tmp_path: Path) -> None:
     refused("nowhere", "nowhere", "there is no folder")
 
 
-@pytest.fixture
-def hub(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache with `someone/tiny` in it as the hub stores it: weights by their hash."""
-    commit = "0" * 40
-    repository = tmp_path / "hub" / "models--someone--tiny"
-    shutil.copytree(whole, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    (repository / "blobs").mkdir()
-    for file in (repository / "snapshots").rglob("*.safetensors"):
-        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
-        file.rename(blob)
-        file.symlink_to(blob)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return repository
-
-
-def test_a_hub_id_loads_from_the_hubs_cache(hub: Path, whole: Path) -> None:
-    backbone = LatteBackbone.from_pretrained("someone/tiny", local_files_only=True)
-    assert (backbone.name, backbone.source) == ("tiny", "someone/tiny")
-    assert backbone.weights_hash == weights_hash(whole, LatteBackbone.parts)
-
-
-def test_an_unknown_hub_id(hub: Path) -> None:
-    with pytest.raises(InputError, match="someone/other: there is no such folder here, and as a hub id"):
-        LatteBackbone.from_pretrained("someone/other", local_files_only=True)
-
-
 def test_the_hash_is_of_weights_and_settings_alone(folder: Path, whole: Path) -> None:
     original = weights_hash(whole, LatteBackbone.parts)
     assert weights_hash(folder, LatteBackbone.parts) == original
@@ -139,6 +116,10 @@ def test_the_hash_is_of_weights_and_settings_alone(folder: Path, whole: Path) ->
     (folder / "vae" / "notes.txt").write_text("mine")
     assert weights_hash(folder, LatteBackbone.parts) == original
     weights = folder / "transformer" / WEIGHTS
+    for variant in ("fp16", "non_ema"):
+        (weights.parent / f"diffusion_pytorch_model.{variant}.safetensors").write_bytes(b"never read")
+    assert weights_hash(folder, LatteBackbone.parts) == original
+    assert LatteBackbone.from_pretrained(folder).weights_hash == original
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)

@@ -1,62 +1,53 @@
 """What the families of backbones have in common, against diffusers' parts."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXPipeline, DiffusionPipeline, LattePipeline, TextToVideoSDPipeline
+from diffusers import (
+    AnimateDiffPipeline,
+    AutoencoderKL,
+    AutoencoderKLLTXVideo,
+    CogVideoXPipeline,
+    DiffusionPipeline,
+    LattePipeline,
+    ModelMixin,
+    TextToVideoSDPipeline,
+)
 from torch import Tensor
 
-from motionexp.backbones import image_vae, load_backbone
+from motionexp import jobs
+from motionexp.backbones import hunyuan, image_vae, load_backbone
+from motionexp.backbones.animatediff import AnimateDiffBackbone
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.backbones.cogvideox import CogVideoXBackbone
-from motionexp.backbones.latte import LatteBackbone
-from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.backbones.unet3d import UNet3DBackbone
+from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.config import InputError
-from tests.tiny_cogvideox import TEXT_TOKENS, save_tiny_cogvideox
-from tests.tiny_models import save_tiny_pipeline, save_tiny_unet3d
+from motionexp.data.base import Edit, Reference
+from motionexp.evaluation import SampleSettings, sample
+from motionexp.inversion import invert
+from motionexp.jobs import encode
+from motionexp.methods.base import OptimizerSettings
+from motionexp.methods.lora import LoRA
+from motionexp.metrics import scorer
+from motionexp.sampling import SamplerSettings, sample_latents
+from motionexp.schedule import Window
+from motionexp.training import TrainingSettings, fit
+from tests.squares import Brightness
+from tests.tiny_animatediff import stock_pipeline
+from tests.tiny_families import FAMILIES, Family
+from tests.tiny_jobs import job_settings
 
 CAPTIONS = ["a cat", "A Red Ball"]
 
 
-@dataclass(frozen=True)
-class Family:
-    """Of a tiny model: how it is made, its classes, and what it takes.
-
-    Attributes:
-        video: frames, height, width. latents: of such a video.
-        captions: columns of a short caption and of the longest.
-    """
-
-    save: Callable[[Path], Path]
-    kind: type[PipelineBackbone]
-    pipeline: type[DiffusionPipeline]
-    video: tuple[int, int, int]
-    latents: tuple[int, int, int, int]
-    captions: tuple[int, int]
-
-    @property
-    def frames(self) -> Tensor:
-        generator = torch.Generator().manual_seed(2)
-        return torch.randint(0, 256, (2, *self.video, 3), dtype=torch.uint8, generator=generator)
-
-    def noisy(self, videos: int) -> Tensor:
-        return torch.randn(videos, *self.latents, generator=torch.Generator().manual_seed(1))
-
-
-SMALL = (4, 16, 16), (4, 4, 4, 4)
-COGVIDEOX = (CogVideoXBackbone, CogVideoXPipeline, (9, 16, 24), (4, 3, 4, 6), (TEXT_TOKENS, TEXT_TOKENS))
-FAMILIES = {
-    "latte": Family(save_tiny_pipeline, LatteBackbone, LattePipeline, *SMALL, (3, 120)),
-    "unet3d": Family(save_tiny_unet3d, UNet3DBackbone, TextToVideoSDPipeline, *SMALL, (3, 20)),
-    "cogvideox": Family(partial(save_tiny_cogvideox, rotary=False), *COGVIDEOX),
-    "cogvideox-rotary": Family(partial(save_tiny_cogvideox, rotary=True), *COGVIDEOX),
-}
+@pytest.fixture(autouse=True)
+def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny Llama's tokenizer would not make of Hunyuan's template as many tokens as are cut off."""
+    monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
+    # A number that bf16 has: it rounds 6000, which random weights do not forgive.
+    monkeypatch.setattr(hunyuan, "TOLD_GUIDANCE", 6144.0)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -65,17 +56,24 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 
 @pytest.fixture(scope="module")
-def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path | str:
     return family.save(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def backbone(family: Family, folder: Path) -> Backbone:
-    return family.kind.from_pretrained(folder, name="tiny")
+    loaded = family.kind.from_pretrained(folder, name="tiny")
+    if loaded.any_size:
+        loaded.frames, loaded.height, loaded.width = family.video
+    return loaded
 
 
 @pytest.fixture(scope="module")
 def pipeline(family: Family, folder: Path) -> DiffusionPipeline:
+    if family.pipeline is None:
+        pytest.skip("diffusers has no pipeline for it, and it has no VAE")
+    if family.kind is AnimateDiffBackbone:
+        return stock_pipeline(str(folder))
     return family.pipeline.from_pretrained(folder, local_files_only=True)
 
 
@@ -102,11 +100,35 @@ def test_encode_takes_the_posteriors_mode(
     vae = pipeline.vae
     for video, pixels in enumerate(family.frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1):
         # A 3D VAE takes a video, one of images a batch of frames.
-        batch = pixels[None] if vae.config.get("temporal_compression_ratio") else pixels.transpose(0, 1)
+        batch = pixels.transpose(0, 1) if isinstance(vae, AutoencoderKL) else pixels[None]
         with torch.no_grad():
-            mode = vae.encode(batch).latent_dist.mean * vae.config.scaling_factor
-        wanted = mode[0] if len(mode) == 1 else mode.transpose(0, 1)
+            mode = vae.encode(batch).latent_dist.mean
+        mean, std = latents_scale(vae)
+        wanted = (mode[0] - mean) / std if len(mode) == 1 else mode.transpose(0, 1) / std
         torch.testing.assert_close(latents[video], wanted, rtol=1e-4, atol=1e-5)
+
+
+def latents_scale(vae: ModelMixin) -> tuple[Tensor | float, Tensor | float]:
+    """What is taken from raw latents, and what they are divided by: numbers, or (C, 1, 1, 1)."""
+    scale = vae.config.get("scaling_factor", 1.0)
+    if isinstance(vae, AutoencoderKLLTXVideo):
+        return vae.latents_mean[:, None, None, None], vae.latents_std[:, None, None, None] / scale
+    if vae.config.get("latents_mean") is None:
+        return 0.0, 1 / scale
+    mean, std = (torch.tensor(vae.config[f"latents_{name}"])[:, None, None, None] for name in ("mean", "std"))
+    return mean, std / scale
+
+
+def decoded(family: Family, pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """What a pipeline's own method, or where its call does it, its VAE makes of latents."""
+    if isinstance(pipeline, LattePipeline):
+        return pipeline.decode_latents(latents, video_length=family.video[0])
+    if isinstance(pipeline, CogVideoXPipeline):
+        return pipeline.decode_latents(latents.transpose(1, 2))
+    if isinstance(pipeline, TextToVideoSDPipeline | AnimateDiffPipeline):
+        return pipeline.decode_latents(latents)
+    mean, std = latents_scale(pipeline.vae)
+    return pipeline.vae.decode(latents * std + mean, return_dict=False)[0]
 
 
 def test_decode_equals_the_pipelines(
@@ -114,9 +136,7 @@ def test_decode_equals_the_pipelines(
 ) -> None:
     latents = family.noisy(2) * 3
     with torch.no_grad():
-        length = {"video_length": family.video[0]} if isinstance(pipeline, LattePipeline) else {}
-        given = latents.transpose(1, 2) if isinstance(pipeline, CogVideoXPipeline) else latents
-        video = pipeline.decode_latents(given, **length)
+        video = decoded(family, pipeline, latents)
         wanted = pipeline.video_processor.postprocess_video(video, output_type="np")
     frames = backbone.decode(latents)
     assert frames.shape == (2, *family.video, 3)
@@ -129,6 +149,29 @@ def test_decode_equals_the_pipelines(
     assert backbone.encode(frames).shape == latents.shape
 
 
+def test_an_adapter_acts_in_its_window(family: Family, folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(folder, device="cpu", precision="fp32")
+    backbone.frames, backbone.height, backbone.width = family.video
+    edits = (Edit("object", "a blue star"), Edit("object", "a green star"))
+    reference = Reference("ball", "made", family.frames[0].numpy(), 8, "a red star", edits)
+    example = encode(backbone, reference)
+    wanted, settings = [(edit, 0) for edit in edits], SampleSettings(SamplerSettings(5, 2.0))
+    base = list(sample(backbone, None, wanted, settings))
+
+    # Flow matching's steps crowd at the noisy end.
+    low = backbone.schedule.timesteps(5)[2]
+    method = LoRA(backbone, Window(low), rank=2)
+    training = TrainingSettings(steps=3, optimizer=OptimizerSettings(learning_rate=0.1))
+    fit(backbone, method, [example], training, tmp_path, progress=False)
+    windowed = list(sample(backbone, method, wanted, settings))
+    method.window = Window(0)
+    everywhere = list(sample(backbone, method, wanted, settings))
+    assert [each.adapter_steps for each in windowed] == [3, 3]
+    for one, other in ((base, windowed), (windowed, everywhere)):
+        assert one[0].frames.shape == (*family.video, 3)
+        assert not np.array_equal(one[0].frames, other[0].frames)
+
+
 def test_gradients_reach_what_is_trained(family: Family, backbone: Backbone) -> None:
     x_t = family.noisy(1).requires_grad_()
     backbone.predict(x_t, 500, backbone.embed(CAPTIONS[:1])).sum().backward()
@@ -138,7 +181,7 @@ def test_gradients_reach_what_is_trained(family: Family, backbone: Backbone) -> 
 
 def test_half_precision_stays_inside(family: Family, folder: Path, backbone: Backbone) -> None:
     half = family.kind.from_pretrained(folder, dtype=torch.bfloat16)
-    assert half.vae.dtype == torch.float32
+    assert half.vae is None or half.vae.dtype == torch.float32
     x_t = family.noisy(2)
     with torch.no_grad():
         output = half.predict(x_t, 500, half.embed(CAPTIONS))
@@ -157,8 +200,9 @@ def test_what_was_released_says_so(family: Family, folder: Path) -> None:
     backbone.release_vae_encoder()
     with pytest.raises(RuntimeError, match="release_text_encoder"):
         backbone.embed(CAPTIONS)
-    with pytest.raises(RuntimeError, match="release_vae_encoder"):
-        backbone.encode(frames)
+    if backbone.vae is not None:
+        with pytest.raises(RuntimeError, match="release_vae_encoder"):
+            backbone.encode(frames)
     assert backbone.decode(latents).shape == frames.shape
     assert backbone.predict(latents, 5, conditioning).shape == latents.shape
     assert backbone.check_captions(CAPTIONS) == []
@@ -170,8 +214,10 @@ def test_predict_bytes_bounds_what_a_prediction_takes(
     family: Family, folder: Path, dtype: torch.dtype, short: bool
 ) -> None:
     backbone = family.kind.from_pretrained(folder, dtype=dtype)
+    assert backbone.network.dtype == dtype  # its weights are there before anything is counted
     x_t = family.noisy(8)
-    conditioning = Conditioning(torch.zeros(8, family.captions[0 if short else 1], 16))
+    columns = torch.zeros(8, family.captions[0 if short else 1], 16)
+    conditioning = Conditioning(columns, pooled=torch.zeros(8, 16))
     estimate = 8 * backbone.predict_bytes(family.latents)
     with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
         backbone.predict(x_t, 500, conditioning)
@@ -181,4 +227,29 @@ def test_predict_bytes_bounds_what_a_prediction_takes(
         held += event.nbytes()
         peak = max(peak, held)
     assert peak < 1.1 * estimate
-    assert peak > estimate * (0.05 if short else 0.4)
+    # The estimate is for the longest caption, beside which a small video is little.
+    assert peak > estimate * (0.005 if short else 0.4)
+
+
+def test_from_tuning_to_scores_and_back_to_noise(
+    family: Family,
+    folder: Path,
+    backbone: Backbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(scorer.METRICS, "brightness", Brightness)
+    target = f"{family.kind.__module__}.{family.kind.__qualname__}"
+    frame_range = [1, family.video[0]] if family.kind.any_size else None
+    cfg = job_settings(target, folder, family.video, output=str(tmp_path), model={"frame_range": frame_range})
+    rows = jobs.run(cfg)
+    assert {(row.edit_caption, row.metric) for row in rows} >= {("one red", "brightness")}
+    assert (Path(tmp_path) / "squares" / "tiny").exists()
+    assert len(list(tmp_path.rglob("adapter.safetensors"))) == 1
+
+    settings, caption = SamplerSettings(5, 1.0), backbone.embed(CAPTIONS[:1])
+    inverted = invert(backbone, family.noisy(1), caption, None, settings)
+    assert sorted(inverted, reverse=True) == backbone.schedule.timesteps(5)
+    assert all(x_t.shape == (1, *family.latents) and x_t.isfinite().all() for x_t in inverted.values())
+    back = sample_latents(backbone, caption, None, inverted[max(inverted)], settings)
+    assert back.isfinite().all()

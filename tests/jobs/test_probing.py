@@ -1,5 +1,6 @@
 """A probe's job on a tiny random model: its plan, its rows, its pictures, and what it refuses."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,16 +11,17 @@ from PIL import Image
 from squares import Squares
 from tiny_models import FRAMES, SIZE
 
-from motionexp import jobs
+from motionexp import jobs, listing
 from motionexp.atlas import readings
+from motionexp.atlas.boundary import FEWEST_REFERENCES
 from motionexp.config import PAIRS, InputError, check
-from motionexp.data.base import Edit
+from motionexp.data.base import Edit, Reference
 from motionexp.intervals import resampled_weights
-from motionexp.jobs import inputs, probing, running
+from motionexp.jobs import figures, inputs, job, probing
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
 from motionexp.results import read_rows
 
-PROBE = {"probe": "tampering", "probe_steps": 10, "edit_kinds": ["style"]}
+PROBE = {"probe": "tampering", "probe_steps": 10, "references": 1, "edit_kinds": ["style"]}
 
 
 class Text(VideoMetric):
@@ -46,11 +48,20 @@ class Flow(VideoMetric):
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(running, "PROBE_METRICS", {"text_alignment": Text, "flow_similarity": Flow})
+    monkeypatch.setattr(job, "PROBE_METRICS", {"text_alignment": Text, "flow_similarity": Flow})
     monkeypatch.setattr(readings, "resampled_weights", lambda references: resampled_weights(references)[:50])
 
 
-def test_a_probe_is_planned_leaves_rows_and_pictures_and_is_not_run_again(make, capsys, monkeypatch):
+@pytest.fixture
+def probed(make, capsys, monkeypatch):
+    """Settings of a finished probe, its rows, and what it printed; without figures."""
+    monkeypatch.setattr(figures, "write_figures", lambda *of: [])
+    cfg = make(**PROBE)
+    rows = jobs.probe(cfg)
+    return cfg, rows, capsys.readouterr().out
+
+
+def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, capsys):
     cfg = make(**PROBE)
     jobs.plan(cfg)
     shown = capsys.readouterr().out
@@ -62,19 +73,24 @@ def test_a_probe_is_planned_leaves_rows_and_pictures_and_is_not_run_again(make, 
     assert "each is inverted first: 10 steps (10 network evaluations)" in shown
     assert shown.count("output: ") == 1
 
-    rows = jobs.probe(cfg)
-    (cell,) = cells(cfg)
-    shown = capsys.readouterr().out
+
+def test_a_probe_leaves_rows_of_every_pair_of_the_control_and_of_the_reference(probed):
+    cfg, rows, _ = probed
     pairs = {(row.tau_start, row.tau_end) for row in rows}
     assert pairs == {*((f"{a}", f"{b}") for a, b in PAIRS), ("none", "none"), ("reference", "reference")}
     assert len({row.score_id for row in rows}) == len(rows) == 2 * 57
-    assert plain(read_rows(cell)) == plain(rows)
-    assert {(row.metric, row.metric_version) for row in rows} == {
-        ("text_alignment", 1),
-        ("flow_similarity", 2),
-    }
+    assert plain(read_rows(*cells(cfg))) == plain(rows)
+    versions = {("text_alignment", 1), ("flow_similarity", 2)}
+    assert {(row.metric, row.metric_version) for row in rows} == versions
     own = [row.value for row in rows if (row.tau_start, row.metric) == ("reference", "flow_similarity")]
     assert own == [1.0]
+
+
+def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
+    cfg = make(**PROBE)
+    jobs.probe(cfg)
+    shown = capsys.readouterr().out
+    (cell,) = cells(cfg)
     assert (cell / "pairs.mp4").stat().st_size > 1000
     assert Image.open(cell / "inverted.png").width == 10 * 200 + 8
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering"
@@ -85,6 +101,9 @@ def test_a_probe_is_planned_leaves_rows_and_pictures_and_is_not_run_again(make, 
     assert f"figures: {folder}" in shown
     assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
 
+
+def test_a_finished_probe_is_not_run_again(probed, monkeypatch, capsys):
+    cfg, rows, _ = probed
     for name in ("invert", "run_tree", "rows_of"):
         monkeypatch.setattr(probing, name, None)
     assert plain(jobs.probe(cfg)) == plain(rows)
@@ -95,7 +114,54 @@ def test_a_probe_is_planned_leaves_rows_and_pictures_and_is_not_run_again(make, 
     assert "about 0 s and 0 B" in shown
 
 
-def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, capsys):
+def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(figures, "write_figures", lambda folder, found, _: drawn.append((folder, found)))
+    cfg = make(**{**PROBE, "edit_kinds": None}, data=MOVED)
+    jobs.probe(cfg)
+    ((folder, found),) = drawn
+    assert folder == Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering_motion_tampering"
+    assert set(found.tampering["tiny", "natural"]) == {"tampering", "motion_tampering"}
+    shown = capsys.readouterr().out
+    assert shown.count("boundary, natural: ") == 1
+    assert len(re.findall(r"^ reference +\d", shown, re.MULTILINE)) == 2  # a summary of each
+
+
+class MovedSquares(Squares):
+    """With an edit of all looks, and one of the motion."""
+
+    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+        reference = super().read(name, frames, height, width)
+        edits = (*reference.edits, Edit("multiple", f"{name} red ball"))
+        return replace(reference, edits=edits, motion_edits=(Edit("motion", f"{name} jumps"),))
+
+
+MOVED = {"_target_": f"{__name__}.MovedSquares"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"probe": "tampering"}, ["multiple", "motion"]),
+        ({"probe": "tampering", "edit_kinds": ["style"]}, ["style"]),
+        ({"probe": "partial_guidance"}, ["multiple"]),
+        ({}, ["style", "object", "multiple"]),
+    ],
+)
+def test_a_probe_takes_all_looks_at_once_and_the_motion_unless_told_otherwise(make, changes, kinds):
+    (reference,) = inputs.read_references(make(**changes, references=1), MovedSquares())
+    assert [edit.kind for edit in reference.edits] == kinds
+
+
+def test_a_suite_without_such_edits_gives_all_that_it_has(make):
+    (reference,) = inputs.read_references(make(probe="tampering", references=1), Squares())
+    assert [edit.kind for edit in reference.edits] == ["style", "object"]
+    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: reference one has edits of style, object"):
+        inputs.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
+
+
+def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, monkeypatch, capsys):
+    monkeypatch.setattr("motionexp.atlas.figures.save", lambda figure, file: [file])
     own = {**PROBE, "probe": "partial_guidance", "edit_kinds": None, "edits": ["one red", "one green"]}
     cfg = make(**own)
     rows = jobs.probe(cfg)
@@ -104,6 +170,34 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, ca
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
     assert "natural, 2 samples of 1 reference." in (folder / "README.md").read_text()
     assert "boundary: not told from this" in capsys.readouterr().out
+
+
+def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make):
+    def read(**changes):
+        cfg = make(**changes)
+        return [each.name for each in inputs.read_references(cfg, ManySquares())]
+
+    assert make().references is None
+    assert read(**{**PROBE, "references": None}) == [f"{number}" for number in range(6)]
+    assert read() == ["0"]
+    assert read(**{**PROBE, "references": 2}) == ["0", "1"]
+    # A suite of fewer, as a clip of one's own is, gives all that it has.
+    cfg = make(**{**PROBE, "references": None})
+    assert [each.name for each in inputs.read_references(cfg, Squares())] == ["one", "two", "three"]
+    listing.check_source(cfg)
+    assert FEWEST_REFERENCES <= 6
+
+
+class ManySquares(Squares):
+    def names(self) -> list[str]:
+        return [f"{number}" for number in range(9)]
+
+
+@pytest.mark.parametrize("probing", [jobs.probe, jobs.plan])
+def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(make, probing, monkeypatch):
+    monkeypatch.setattr(job, "get_object", None)
+    with pytest.raises(InputError, match=r"probe_steps=30: .* 10, 20, 40, 50, 100, 200 would do"):
+        probing(make(**{**PROBE, "probe_steps": 30}))
 
 
 def test_a_probe_with_an_adapter_is_refused(make):
@@ -117,6 +211,6 @@ def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are
     monkeypatch.setattr(
         inputs, "read_references", lambda *of: [replace(each, edits=kinds) for each in read(*of)]
     )
-    monkeypatch.setattr(running, "get_object", None)
+    monkeypatch.setattr(job, "get_object", None)
     with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
         jobs.plan(make(probe="partial_guidance"))

@@ -12,8 +12,8 @@ from rich.console import Console
 from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
-from motionexp.evaluation import Scorer
 from motionexp.jobs.cell import Cell
+from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
 from motionexp.training import Tuning
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -18,8 +19,8 @@ import motionexp
 from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
-from motionexp.evaluation import Scorer
-from motionexp.jobs import running
+from motionexp.jobs import job
+from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
 
 
@@ -72,7 +73,7 @@ def test_a_finished_cell_is_not_run_again(make, monkeypatch):
     first = jobs.run(cfg)
     before = contents(cells(cfg)[0])
     for name in ("fit", "sample"):
-        monkeypatch.setattr(running, name, None)
+        monkeypatch.setattr(job, name, None)
     assert plain(jobs.run(cfg)) == plain(first)
     assert contents(cells(cfg)[0]) == before
 
@@ -81,7 +82,7 @@ def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypa
     jobs.run(make())
     (cell,) = cells(make())
     kept = contents(cell)
-    monkeypatch.setattr(running, "fit", None)
+    monkeypatch.setattr(job, "fit", None)
     rows = jobs.run(make(seeds=2, edits=["one red", "one new"]))
     assert {(row.edit_caption, row.seed) for row in rows} == set(product(("one red", "one new"), (0, 1)))
     assert cells(make()) == [cell]
@@ -89,7 +90,7 @@ def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypa
     changed = {name for name in kept if after[name] != kept[name]}
     assert changed == {"rows.jsonl", "config.yaml"}
     assert sum(name.endswith(".npz") for name in after) == sum(name.endswith(".npz") for name in kept) + 4
-    monkeypatch.setattr(running, "sample", None)
+    monkeypatch.setattr(job, "sample", None)
     more = jobs.run(make(metrics=["brightness", "colourfulness"]))
     assert {row.metric for row in more} == {"brightness", "darkness", "colourfulness"}
     assert {row.seed for row in more} == {0}
@@ -115,9 +116,9 @@ def test_several_references_load_the_backbone_once(make, monkeypatch):
     loads = []
     original = LatteBackbone.__init__
 
-    def counted(self, **arguments):
+    def counted(self, *parts, **settings):
         loads.append(1)
-        original(self, **arguments)
+        original(self, *parts, **settings)
 
     monkeypatch.setattr(LatteBackbone, "__init__", counted)
     cfg = make(references=3)
@@ -130,7 +131,7 @@ def test_several_references_load_the_backbone_once(make, monkeypatch):
 def test_a_kept_adapter_samples_new_captions_of_its_own_reference(make, monkeypatch):
     jobs.run(make(references="two"))
     (cell,) = cells(make())
-    monkeypatch.setattr(running, "fit", None)
+    monkeypatch.setattr(job, "fit", None)
     cfg = make(adapter=str(cell / "adapter"), tau=None, edits=["two green"], seeds=2)
     rows = jobs.run(cfg)
     assert {(row.reference, row.edit_caption, row.seed) for row in rows} == {
@@ -195,3 +196,20 @@ def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
     scores = motionexp.score(samples, reference, Scorer(METRICS))
     ours = [each.value for score in scores for each in score["brightness"].values()]
     assert ours == pytest.approx([row.value for row in rows], nan_ok=True)
+
+
+def test_rows_that_were_scored_before_say_where_this_jobs_tau_came_from(make):
+    given = jobs.run(make())
+    folder, weights = cells(make())[0], given[0].weights_hash
+    boundary = {"boundary": 500.0, "boundary_weights": weights[:12]}
+    auto = make(tau_from="boundary", model={**asdict(make().model), **boundary})
+    for cfg, said, stored in ((auto, "boundary", 500.0), (make(), "given", None)):
+        rows = jobs.run(cfg)
+        assert [row.score_id for row in rows] == [row.score_id for row in given]
+        assert [row.value for row in rows] == [row.value for row in given]
+        assert {row.settings["tau_from"] for row in rows} == {said}
+        assert {row.settings["model"]["boundary"] for row in rows} == {stored}
+        assert plain(read_rows(folder)) == plain(rows)
+        kept = (folder / "rows.jsonl").read_bytes()
+        jobs.run(cfg)
+        assert (folder / "rows.jsonl").read_bytes() == kept

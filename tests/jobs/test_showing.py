@@ -5,20 +5,20 @@ from pathlib import Path
 from rich.console import Console
 
 from motionexp import jobs
-from motionexp.jobs import running
+from motionexp.jobs import job
 from motionexp.jobs.showing import print_summary
 from motionexp.results import Row
 
 
 def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
     seen = []
-    original = running.write_grid
+    original = job.write_grid
 
     def spy(path, reference, wanted, columns):
         seen.append([label for label, cell, ids in columns if cell.has_sample(wanted[0].edit, 0, ids[0])])
         return original(path, reference, wanted, columns)
 
-    monkeypatch.setattr(running, "write_grid", spy)
+    monkeypatch.setattr(job, "write_grid", spy)
     for tau in (1000.0, 0.0, 500.0, 250.0):
         jobs.run(make(tau=tau))
     assert seen[0] == ["base"]

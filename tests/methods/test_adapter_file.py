@@ -6,7 +6,7 @@ import torch
 from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel, LattePipeline
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
@@ -83,8 +83,9 @@ def test_the_metadata_tell_how_it_was_made(backbone, tmp_path):
     assert about["source"] == backbone.source
     assert about["revision"] is None
     assert about["method"] == "lora"
-    assert about["settings"] == {"rank": 2, "alpha": 4.0, "projections": ["v", "o"]}
-    assert about["window"] == {"low": 700, "high": 1000.0}
+    chosen = {"rank": 2, "alpha": 4.0, "projections": ["v", "o"], "attention": "motion"}
+    assert about["settings"] == chosen
+    assert about["window"] == {"low": 700, "high": 1000.0, "knots": []}
     assert about["recipe"]["captions"] == ['a "cat" 🐈 runs']
     assert (about["recipe"]["seed"], about["recipe"]["steps"]) == (3, 200)
     assert about["recipe"]["packages"] == {"motionexp": "0.1.0"}
@@ -172,8 +173,8 @@ def cogvideox():
         source="nowhere",
         revision=None,
         weights_hash="0" * 64,
-        component="transformer",
-        projections=lambda kind: names,
+        key_prefix="transformer.",
+        motion_projections=lambda window: names,
     )
 
 
@@ -228,8 +229,6 @@ def test_files_that_are_no_adapters_are_refused(backbone, tmp_path):
         file = tmp_path / "words.safetensors"
         file.write_bytes(content)
         refused(file, backbone, "damaged, or not a safetensors file")
-    save_file({"transformer.x.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "foreign.safetensors")
-    refused(tmp_path / "foreign.safetensors", backbone, "lack the entry 'motionexp', which says the window")
 
 
 @pytest.mark.parametrize("method_type", METHODS)
@@ -283,3 +282,18 @@ def test_a_failed_write_leaves_the_old_file(backbone, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["adapter.safetensors"]
+
+
+@pytest.mark.parametrize("method_type", METHODS)
+def test_a_file_knows_its_attention_and_its_soft_window(method_type, backbone, tmp_path):
+    window = Window(400, 900, ((400.0, 0.0), (900.0, 1.0)))
+    method = method_type(backbone, window, attention="spatial")
+    change(method)
+    kept = {name: tensor.clone() for name, tensor in method.state().items()}
+    save_adapter(tmp_path, backbone, method, RECIPE)
+    method.remove()
+    loaded = load_adapter(tmp_path, backbone)
+    assert loaded.window == window
+    assert loaded.settings["attention"] == "spatial"
+    assert all(torch.equal(kept[name], tensor) for name, tensor in loaded.state().items())
+    loaded.remove()

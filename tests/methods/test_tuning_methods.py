@@ -132,7 +132,8 @@ def test_lattes_low_rank_adapter_has_the_papers_size():
             in_channels=4,
             out_channels=8,
         )
-    latte = SimpleNamespace(network=network, projections=lambda kind: attention_projections(network, kind))
+    motion = attention_projections(network, "motion")
+    latte = SimpleNamespace(network=network, motion_projections=lambda window: motion)
     share = 28 // layers
     assert share * LoRA.trainable_parameters(latte, rank=4, projections=("v", "o")) == 516_096
     assert share * LoRA.trainable_parameters(latte, rank=16, projections=[*"qkvo"]) == 8 * 516_096
@@ -303,3 +304,24 @@ def test_gradients_are_those_of_the_weights_written_out(backbone, inputs):
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(InputError, match="optimizer=sgd: one of adamw, adam"):
         OptimizerSettings(name="sgd")
+
+
+@pytest.mark.parametrize("method_type", METHODS)
+@pytest.mark.parametrize("attention", ["spatial", "cross"])
+def test_another_attention_is_tuned_in_place_of_the_motions(method_type, attention, backbone, predict):
+    base = predict()
+    wanted = backbone.projections(attention)
+    method = method_type(backbone, Window(0), projections=("q", "o"), attention=attention)
+    modules = {
+        name.split(".lora_")[0].removesuffix(".weight").removesuffix(".bias") for name in method.parameters
+    }
+    assert modules == {*wanted["q"], *wanted["o"]}
+    assert not modules & set(backbone.projections("motion")["q"])
+    change(method)
+    method.switch(True)
+    assert not torch.equal(predict(), base)
+    trained = sum(parameter.numel() for parameter in method.parameters.values())
+    method.remove()
+    counted = method_type.trainable_parameters(backbone, projections=("q", "o"), attention=attention)
+    assert counted == trained
+    assert torch.equal(predict(), base)

@@ -7,7 +7,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.config import InputError
-from motionexp.metrics.features import FeaturePass, OpenClip, PreferenceScorer, _open_clip_source
+from motionexp.metrics.base import Tracks
+from motionexp.metrics.feature_pass import FeaturePass
+from motionexp.metrics.features import OpenClip, PreferenceScorer, _open_clip_source
 
 
 def frames(count=3, height=48, width=64):
@@ -30,7 +32,8 @@ def test_clip_features_are_open_clips_own(clip, clip_folder):
 
 
 def test_scorer_gives_the_logits_of_its_own_model(scorer, scorer_folder):
-    model, processor = CLIPModel.from_pretrained(scorer_folder), CLIPProcessor.from_pretrained(scorer_folder)
+    model = CLIPModel.from_pretrained(scorer_folder)
+    processor = CLIPProcessor.from_pretrained(scorer_folder, backend="pil")
     inputs = processor(text=["a cat", "dog"], images=list(frames()), return_tensors="pt", padding=True)
     with torch.no_grad():
         expected = model(**inputs).logits_per_image
@@ -48,7 +51,7 @@ def test_many_frames_are_split_without_changing_anything(clip, scorer, monkeypat
 
 
 class Counting:
-    logit_scale, weights_hash = 2.0, "0"
+    logit_scale, identity = 2.0, "0"
 
     def __init__(self):
         self.calls = []
@@ -75,10 +78,10 @@ def test_a_caption_is_read_once_and_a_model_that_is_not_there_gives_none():
 
 def test_weights_hash_tells_weights_apart(clip, clip_folder):
     other = OpenClip.load(clip_folder)
-    assert other.weights_hash == clip.weights_hash
+    assert other.identity == clip.identity
     with torch.no_grad():
         other.model.logit_scale += 1e-3
-    assert OpenClip(other.model, other.preprocess, other.tokenizer).weights_hash != clip.weights_hash
+    assert OpenClip(other.model, other.preprocess, other.tokenizer).identity != clip.identity
 
 
 @pytest.mark.parametrize("length", [10, 11])
@@ -128,3 +131,58 @@ def test_a_scorer_that_lacks_weights_is_refused(scorer_folder, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="transformers cannot load it"):
         PreferenceScorer.load(tmp_path)
+
+
+class Following:
+    """Stands for a tracker; counts its calls."""
+
+    identity = "following"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, frames):
+        self.calls += 1
+        position = np.zeros((len(frames), 3, 2)) + frames.mean((1, 2, 3))[:, None, None]
+        return Tracks(position, np.ones((len(frames), 3), bool), 0.5)
+
+
+def test_features_are_kept_by_content_in_memory_and_from_run_to_run(tmp_path, monkeypatch):
+    clip, tracker = Counting(), Following()
+    features = FeaturePass(clip, None, tracker, tmp_path / "features")
+    for _ in range(2):
+        seen, followed = features.frames(frames().copy()), features.tracks(frames().copy())
+    assert (len(clip.calls), tracker.calls) == (1, 1)
+    assert len(list((tmp_path / "features").iterdir())) == 2
+    other = frames()
+    other[0, 0, 0, 0] ^= 1
+    features.frames(other)
+    features.frames(frames().reshape(3, 64, 48, 3))
+    assert len(clip.calls) == 3
+    again = FeaturePass(clip, None, tracker, tmp_path / "features")
+    torch.testing.assert_close(again.frames(frames()).clip, seen.clip)
+    np.testing.assert_array_equal(again.tracks(frames()).position, followed.position)
+    assert (len(clip.calls), tracker.calls) == (3, 1)
+    clip.identity = "other weights"
+    FeaturePass(clip, None, tracker, tmp_path / "features").frames(frames())
+    assert len(clip.calls) == 4
+
+
+def test_memory_holds_the_newest_videos_only(monkeypatch):
+    clip = Counting()
+    monkeypatch.setattr("motionexp.metrics.feature_pass.KEPT", 2)
+    features = FeaturePass(clip, None)
+    videos = [frames() ^ number for number in range(3)]
+    for video in (*videos, videos[2], videos[1], videos[0]):
+        features.frames(video)
+    assert len(clip.calls) == 4
+
+
+def test_a_damaged_file_of_features_is_named(tmp_path):
+    FeaturePass(Counting(), None, folder=tmp_path).frames(frames())
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=rf"{file.name}: damaged"):
+        FeaturePass(Counting(), None, folder=tmp_path).frames(frames())
+    with pytest.raises(InputError, match="needs the tracks"):
+        FeaturePass(None, None).tracks(frames())

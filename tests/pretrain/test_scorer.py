@@ -11,10 +11,10 @@ from motionexp.data.shapes.scenes import pretraining_scene
 from motionexp.metrics.features import PreferenceScorer
 from motionexp.pretrain.captioned import CaptionedFrames, unseen_scenes
 from motionexp.pretrain.clip import CONTEXT, normalised
+from motionexp.pretrain.clip_text import build_tokenizer
 from motionexp.pretrain.scorer import (
     Embedder,
     build,
-    build_tokenizer,
     preference_accuracy,
     preference_loss,
     rival,
@@ -66,7 +66,7 @@ def test_each_word_is_one_token_and_any_text_can_be_spelt(bundled: tuple[CLIPMod
     ids = [tokenizer(word).input_ids for word in vocabulary()]
     assert {len(each) for each in ids} == {3}
     assert len({each[1] for each in ids}) == len(vocabulary())
-    assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
+    assert tokenizer.get_vocab() == build_tokenizer(CONTEXT).get_vocab()
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     strange = tokenizer("zebra é 😀 7!").input_ids
     assert strange[-1] == tokenizer.eos_token_id
@@ -103,7 +103,7 @@ def test_the_loss_is_the_one_written_out():
 
 
 def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(CONTEXT)
     torch.manual_seed(0)
     frames = CaptionedFrames(noise_videos)
     rivals = noise_videos.single_frames(np.arange(len(noise_videos)), np.zeros(len(noise_videos)))

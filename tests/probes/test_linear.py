@@ -1,22 +1,16 @@
 """The linear probe against slow and obvious versions, and on latents of which it is known what they hold."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from motionexp.atlas.drawing import SETTINGS
-from motionexp.config import InputError
 from motionexp.data.shapes import grammar
 from motionexp.probes import linear
 from motionexp.probes.features import block_features, motion_blocks, pooled, taps
-from motionexp.probes.linear import OBSERVER, TARGETS, X_T, X_T_CLEAN, Probe, Ridge
-from motionexp.report import linear_probe
-from motionexp.results import Row, append_rows, read_rows
+from motionexp.probes.linear import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
 from motionexp.schedule import NoiseSchedule, generator
 from tests.tiny_cogvideox import tiny_cogvideox
 from tests.tiny_models import tiny_unet3d
@@ -270,65 +264,3 @@ class TestProbe:
         twice = replace(probe, draws=2)
         twice.read(500, seen.append)
         assert sum(seen) == twice.evaluations() == 2 * 136 + 80
-
-
-def rows(model: str = "tiny", contrast: str = "natural", value: float = 0.7) -> list[Row]:
-    return [
-        Row(
-            metric=metric, metric_version=1, value=value + shift, suite="shapes", reference=f"test {group}",
-            strata={"contrast": contrast, "features": features, "target": target, "t": t, "log_snr": "0.00"},
-            model=model, method="linear_probe", tau=1000.0, steps=0,
-        )
-        for features in (OBSERVER, X_T_CLEAN, X_T, "block a", "block b")
-        for target in TARGETS
-        for t in ("0", "500", "999")
-        for metric in (linear_probe.TWO_ALTERNATIVE, linear_probe.ACCURACY)
-        for group, shift in enumerate((-0.1, 0.1))
-        if (features, metric) != (OBSERVER, linear_probe.ACCURACY)
-    ]  # fmt: skip
-
-
-class TestReport:
-    def test_an_interval_is_over_groups(self):
-        found = linear_probe.intervals(rows(), linear_probe.TWO_ALTERNATIVE)
-        each = found[X_T, "shape", 500]
-        assert (each.mean, each.low, each.high) == pytest.approx((0.7, 0.6, 0.8))
-
-    def test_new_rows_replace_those_of_the_same_model_and_contrast(self, tmp_path: Path):
-        path = tmp_path / "linear" / "rows.jsonl"
-        append_rows(path, [*rows("a"), *rows("b"), *rows("a", "poster")])
-        linear_probe.keep(path, rows("a", value=0.5))
-        found = {(row.model, row.strata["contrast"]): row.value for row in read_rows(path)}
-        assert found == pytest.approx({("b", "natural"): 0.8, ("a", "poster"): 0.8, ("a", "natural"): 0.6})
-        assert len(read_rows(path)) == 3 * len(rows())
-
-    def test_tables_hold_every_kind_of_features(self, capsys):
-        linear_probe.print_rows(rows())
-        printed = capsys.readouterr().out
-        assert all(f"natural: {features}" in printed for features in (OBSERVER, X_T, "block b"))
-        assert "0.70 ±0.10" in printed
-
-    def test_the_figure_has_a_panel_for_each_attribute_and_one_for_the_legend(self):
-        with matplotlib.rc_context(SETTINGS):
-            drawn = linear_probe.figure(rows(), np.linspace(9, -10, 1001))
-        assert [axis.get_title() for axis in drawn.axes] == [*TARGETS, ""]
-        legend = drawn.axes[-1].get_legend()
-        named = [each.get_text() for each in legend.get_texts()]
-        assert named == [OBSERVER, X_T_CLEAN, X_T, "block a", "block b"]
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["--train", "10"], "--train 10: at least 68"),
-            (["--test", "19"], "--test 19: at least 20"),
-            (["--draws", "0"], "--draws 0: at least 1"),
-            (["stps=3"], "stps: there is no such setting"),
-        ],
-    )
-    def test_wrong_settings_are_named(self, arguments, words):
-        with pytest.raises(InputError, match=words):
-            linear_probe.settings_of(arguments)
-
-    def test_a_model_of_another_size_is_refused_before_its_weights_are_loaded(self, capsys, tmp_path):
-        assert linear_probe.main(["model=latte", f"output={tmp_path}"]) == 2
-        assert "64 x 64" in capsys.readouterr().err

@@ -11,8 +11,16 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import PAIRS, InputError, Pair
 from motionexp.probes import tree
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
-from motionexp.probes.tree import Condition, Cost, Trajectory, cost, cost_one_by_one, run_tree, step_blocks
-from motionexp.schedule import ddim_step
+from motionexp.probes.tree import (
+    Condition,
+    Cost,
+    Trajectory,
+    cost,
+    cost_one_by_one,
+    run_tree,
+    step_blocks,
+    step_counts,
+)
 from tests.tiny_models import tiny_backbone
 
 OWN, NEW, NEGATIVE = "a cat", "A red ball rolls 7", "blurred 3 times"
@@ -22,6 +30,10 @@ PLENTY = 2.0**30
 Starts = dict[int, Tensor]
 Told = Callable[[Pair, int], tuple[str, float]]
 """The caption and the guidance scale that a pair's trajectory has at a timestep."""
+
+
+def even(steps: int) -> list[int]:
+    return [steps // 10] * 10
 
 
 def told_in_tampering(pair: Pair, t: int) -> tuple[str, float]:
@@ -75,7 +87,7 @@ def alone(backbone: LatteBackbone, told: Told, pair: Pair, start: int, latents: 
             away, towards = backbone.guidance_pair(captions[caption], negative)
             unconditional = backbone.predict(x_t, t, away)
             output = unconditional + scale * (backbone.predict(x_t, t, towards) - unconditional)
-        x_t = ddim_step(backbone.schedule, x_t, output, t, t_prev)
+        x_t = backbone.schedule.step(x_t, output, t, t_prev)
     return x_t[0]
 
 
@@ -104,7 +116,7 @@ def test_every_trajectory_is_as_if_it_ran_alone(
         steps,
         progress=lambda *each: progress.append(each),
     )
-    wanted = cost(trajectories.values(), steps)
+    wanted = cost(trajectories.values(), even(steps))
     assert sum(batches) == wanted.evaluations
     assert len(progress) == steps
     assert progress[-1] == (wanted.steps, wanted.steps)
@@ -128,7 +140,7 @@ def test_batches_keep_to_the_memory_and_change_nothing(
     batches.clear()
     limited = tree_of(backbone, trajectories, starts, 10, memory=rows * need)
     assert max(batches) == most
-    assert sum(batches) == cost(trajectories, 10).evaluations
+    assert sum(batches) == cost(trajectories, even(10)).evaluations
     torch.testing.assert_close(torch.stack(limited), torch.stack(free), rtol=1e-5, atol=1e-5)
 
 
@@ -195,33 +207,34 @@ def counted(probe: str, steps: int, pairs: list[Pair]) -> Cost:
 @pytest.mark.parametrize("probe", PROBES)
 def test_the_cost_is_that_of_the_different_beginnings(probe: str, steps: int) -> None:
     trajectories, _ = PROBES[probe]
-    assert cost(trajectories.values(), steps) == counted(probe, steps, list(trajectories))
+    assert cost(trajectories.values(), even(steps)) == counted(probe, steps, list(trajectories))
     some = [(700, 300), (700, 0), (600, 300)]
-    assert cost([trajectories[pair] for pair in some], steps) == counted(probe, steps, some)
+    assert cost([trajectories[pair] for pair in some], even(steps)) == counted(probe, steps, some)
     one_by_one = [counted(probe, steps, [pair]) for pair in PAIRS]
-    assert cost_one_by_one([trajectories[pair] for pair in PAIRS], steps) == Cost(
+    assert cost_one_by_one([trajectories[pair] for pair in PAIRS], even(steps)) == Cost(
         sum(each.steps for each in one_by_one), sum(each.evaluations for each in one_by_one)
     )
 
 
 def test_the_cost_at_50_steps_is_what_paper_and_pencil_say() -> None:
     tampered, guided = tampering(OWN, NEW, SCALE), partial_guidance(NEW, SCALE)
-    assert cost(tampered.values(), 50) == Cost(1150, 2300)
-    assert cost_one_by_one([tampered[pair] for pair in PAIRS], 50) == Cost(2750, 5500)
-    assert cost_one_by_one(tampered.values(), 50) == Cost(2800, 5600)
-    assert cost(guided.values(), 50) == Cost(1100, 1375)
-    assert cost_one_by_one(guided.values(), 50) == Cost(1925, 3025)
+    assert cost(tampered.values(), even(50)) == Cost(1150, 2300)
+    assert cost_one_by_one([tampered[pair] for pair in PAIRS], even(50)) == Cost(2750, 5500)
+    assert cost_one_by_one(tampered.values(), even(50)) == Cost(2800, 5600)
+    assert cost(guided.values(), even(50)) == Cost(1100, 1375)
+    assert cost_one_by_one(guided.values(), even(50)) == Cost(1925, 3025)
 
 
 def test_steps_that_the_grid_does_not_divide_are_refused(backbone: LatteBackbone, starts: Starts) -> None:
     trajectory = PROBES["tampering"][0][CONTROL]
-    for steps in (0, 5, 25):
-        with pytest.raises(InputError, match=f"steps={steps}: a multiple of 10"):
-            cost([trajectory], steps)
+    for steps in (5, 25):
+        with pytest.raises(InputError, match=f"steps={steps}: a grid of 100 timesteps does not divide them"):
+            step_counts(backbone.schedule, steps)
     # The stride of 33 puts four timesteps into the first block.
     with pytest.raises(InputError, match=r"steps=30: a grid of 100 timesteps does not divide them.* 4, 3, 3"):
         tree_of(backbone, [trajectory], starts, 30)
-    assert [len(block) for block in step_blocks(backbone.schedule, 50)] == [5] * 10
+    assert step_counts(backbone.schedule, 50) == even(50)
+    assert [len(block) for block in step_blocks(backbone.schedule, 50)] == even(50)
 
 
 def test_a_trajectory_has_a_condition_for_each_block() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from made_probes import PEAK, World, made_probes, probe_rows, sweep_rows
+from made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
 from matplotlib.text import Text
 
 from motionexp.atlas import figures as all_figures
@@ -21,6 +21,7 @@ from motionexp.layouts import read_layout
 from motionexp.publish import to_published
 from motionexp.report import figures, probe_tables
 from motionexp.report.published_probes import EXPERIMENTS, SWEEP, findings, read_findings
+from motionexp.results import read_rows
 from motionexp.table_formats import to_csv, to_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -43,13 +44,13 @@ def _few_draws(monkeypatch):
 
 @pytest.fixture(scope="module")
 def rows():
-    return probe_rows(World(), 3)
+    return probe_rows(World(between=5, within=10, mistakes=0), 3)
 
 
 @pytest.fixture(scope="module")
 def published(rows):
     """{experiment: its published rows}: what changes the motion's words, and the rest."""
-    motion = [row for row in rows if row.method == "motion_tampering"]
+    motion = [row for row in rows if row.method in ("motion_tampering", "schedule")]
     rest = [row for row in rows if row.method != "motion_tampering"]
     return {"probe-motion": to_published(motion), "probe-rest": to_published(rest)}
 
@@ -84,8 +85,16 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
     names = {
         f"{name}{suffix}" for name in ("atlas", "boundary", "pairs") for suffix in (".md", ".tex", ".csv")
     }
-    assert {Path(each).name for each in written} == names
+    assert {Path(each).name for each in written} == names | {"verdicts.jsonl"}
     assert all((root / each).is_file() for each in written)
+    rows = read_rows(root / "results" / "shapes" / "verdicts.jsonl")
+    (boundary,) = (row for row in rows if row.metric == "The boundary between motion and looks: boundary, t")
+    assert (boundary.model, boundary.stratum("contrast"), boundary.method) == (
+        "tiny_latte",
+        "natural",
+        "verdict",
+    )
+    assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
     text = (root / "results" / "shapes" / "boundary.md").read_text()
     assert "| tiny_latte | natural | " in text
     assert "| motion | " in (root / "results" / "shapes" / "atlas.md").read_text()
@@ -107,7 +116,8 @@ def test_rows_and_schedules_are_read_together(root, rows):
     folder, found = read_findings([])
     assert folder == root / "results" / "shapes"
     assert set(found.probes) == {"tampering", "motion_tampering", "partial_guidance"}
-    assert found.log_snr["tiny_latte"][888] == pytest.approx(-8.0, abs=0.05)
+    assert found.log_snr["tiny_latte"][888] == pytest.approx(log_snr_of(888))
+    assert found.log_snr["tiny_latte"][1000] == -np.inf
     assert found.predicted == pytest.approx(findings(rows).predicted, rel=1e-5)
 
 
@@ -145,10 +155,11 @@ def test_rows_of_other_weights_are_refused(root, rows, capsys):
 def test_tables_say_what_was_found(compared):
     made = tables(compared)
     onsets, order, fitted = made["atlas"]
-    boundaries, carried = made["boundary"]
+    boundaries, control, carried = made["boundary"]
     verdicts = {tuple(line.labels[:2]): line.labels[2] for line in boundaries.blocks[0].lines}
     assert {verdicts[key] for key in verdicts if key[0] in "ab"} == {"found"}
     assert {verdicts[key] for key in verdicts if key[0] == "c"} == {"none"}
+    assert ["c", "none"] in [line.labels for line in control.blocks[0].lines]
     assert [line.labels for line in carried.blocks[0].lines] == [["a", "b"], ["b", "a"], ["mean", ""]]
     assert [line.labels[0] for line in fitted.blocks[0].lines] == [
         "a",
@@ -164,7 +175,7 @@ def test_tables_say_what_was_found(compared):
     assert len({len(table.texts(line)) - len(table.header) for own in made.values() for table in own
                 for block in table.blocks for line in block.lines}) == 1  # fmt: skip
     text = to_markdown(order)
-    assert "mean of the looks" in text
+    assert "the earliest look" in text
     assert "What none" not in text
     assert "best: " in to_csv(made["pairs"])
 

@@ -12,7 +12,7 @@ from training_runs import METHODS, SETTINGS, run
 from motionexp.config import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window, generator, training_timesteps
+from motionexp.schedule import Window, generator
 from motionexp.training import TrainingSettings, Tuning, fit
 
 
@@ -48,7 +48,7 @@ def test_three_steps_of_lora_equal_a_slow_loop_without_peft_or_lightning(backbon
         # Two noise draws a step over two references: each reference once.
         x0 = torch.cat([example.latents for example in examples])
         noise = torch.randn(x0.shape, generator=generator("training noise", 5, step))
-        t = training_timesteps(Window(600), 2, generator("training timesteps", 5, step))
+        t = backbone.schedule.training_timesteps(Window(600), 2, generator("training timesteps", 5, step))
         assert (t >= 600).all()
         alpha_bar = signal_share[t].reshape(2, 1, 1, 1, 1)
         noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise

@@ -67,6 +67,9 @@ def test_an_interrupt_within_an_update_saves_no_half_updated_state(backbone, exa
 
 
 def test_a_real_control_c_saves_and_comes_out(backbone, examples, tmp_path):
+    # A shell lets what it starts in the background ignore the signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def press(done):
         if done == 3:
             os.kill(os.getpid(), signal.SIGINT)
@@ -140,3 +143,22 @@ def test_a_damaged_checkpoint_is_refused(damage, backbone, examples, tmp_path):
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:3000] if damage is None else damage)
     with pytest.raises(InputError, match=r"checkpoint\.ckpt: damaged: delete it to train from the start"):
         run(backbone, examples, tmp_path)
+
+
+@pytest.mark.parametrize("method_type", METHODS)
+def test_a_longer_run_passes_through_the_shorter_ones(method_type, backbone, examples, tmp_path):
+    kept = {}
+    method = method_type(backbone, Window(700))
+
+    def keep(done):
+        kept[len(done.losses)] = done, {name: tensor.clone() for name, tensor in method.state().items()}
+
+    settings = replace(SETTINGS, keep_steps=(3, 5), checkpoint_every=2)
+    fit(backbone, method, examples, settings, tmp_path / "long", progress=False, on_keep=keep)
+    method.remove()
+    assert sorted(kept) == [3, 5]
+    for steps, (done, tensors) in kept.items():
+        short = replace(SETTINGS, steps=steps)
+        whole, own = run(backbone, examples, tmp_path / str(steps), method_type, short)
+        assert (done.losses, done.trained) == (whole.losses, whole.trained)
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in own.items())

@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from made_videos import CLIPS, encode, moving, needs_clips, numbered, numbers, p
 from PIL import Image
 
 from motionexp.config import InputError
-from motionexp.videos import frame_rate, read_frames, write_gif, write_png
+from motionexp.videos import frame_count, frame_rate, read_frames, write_gif, write_png
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ def test_every_container_gives_every_frame_in_order(tmp_path, name, codec):
         encode(tmp_path / name, numbered(20), times=[100 * i for i in range(20)], codec=codec)
     assert numbers(read_frames(tmp_path / name, frames=20)) == list(range(20))
     assert frame_rate(tmp_path / name) == pytest.approx(10)
+    assert frame_count(tmp_path / name) == 20
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,26 @@ def test_more_frames_a_second_than_there_are_is_an_error(tmp_path):
     with pytest.raises(InputError, match="fps=12 would show frames twice; the clip has 8 a second"):
         read_frames(path, frames=16, fps=12)
     assert len(read_frames(path, frames=16, fps=8.2)) == 16
+
+
+def test_a_sound_track_is_passed_over(tmp_path):
+    silent, sounding = encode(tmp_path / "silent.mp4", numbered(20)), tmp_path / "sounding.mp4"
+    with av.open(silent) as source, av.open(sounding, "w") as file:
+        # The sound comes first, lasts longer, and has packets between those of the pictures.
+        sound = file.add_stream("aac", rate=16000, layout="mono")
+        pictures = file.add_stream_from_template(source.streams.video[0])
+        for index in range(100):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.rate, frame.pts = 16000, 1024 * index
+            file.mux(sound.encode(frame))
+        file.mux(sound.encode())
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                file.mux(packet)
+    assert numbers(read_frames(sounding, frames=20)) == list(range(20))
+    assert numbers(read_frames(sounding, frames=4, start=0.5, fps=4)) == [4, 6, 8, 10]
+    assert (frame_count(sounding), frame_rate(sounding)) == (20, pytest.approx(8))
 
 
 # ---- pixels
@@ -193,6 +215,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
     assert numbers(read_frames(tmp_path, frames=4, stride=3)) == [0, 3, 6, 9]
     assert numbers(read_frames(tmp_path, frames=4, start=0.5, fps=8)) == [4, 5, 6, 7]
     assert frame_rate(tmp_path) is None
+    assert frame_count(tmp_path) == 12
 
 
 # ---- real clips

@@ -1,15 +1,12 @@
-"""The bundled world's references with edits of their motion words alone: looks kept, another motion named."""
+"""Edits of the motion's words alone: the looks kept, another motion named."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
-from motionexp.data.shapes.render import FRAMES, SIZE
 from motionexp.data.shapes.scenes import Scene, edited, seeded
-from motionexp.data.shapes.splits import ShapesReferences
 
 MOST_ALIKE = 0.3
 """Cosine of the velocities below which another motion is a clear change."""
@@ -27,18 +24,8 @@ def other_motions(scene: Scene, frames: int = 16) -> Iterator[str]:
             yield motion
 
 
-class MotionEdits(ShapesReferences):
-    """`ShapesReferences` with one edit each, of kind `motion`: another motion named, every look kept.
-
-    Args:
-        split: ``tuning`` or ``benchmark``.
-    """
-
-    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
-        """Render one reference; which motion its edit names depends on its name alone."""
-        reference = super().read(name, frames, height, width)
-        assert isinstance(reference.truth, Scene)
-        motions = list(other_motions(reference.truth))
-        motion = str(seeded("motion edit", self.split, name).choice(motions))
-        target = edited(reference.truth, {"motion": motion})
-        return replace(reference, edits=(Edit("motion", target.caption, target.attributes),))
+def motion_edit(scene: Scene, *seed: str) -> Edit:
+    """Name another motion and keep every look; which one depends on `seed` alone."""
+    motion = str(seeded("motion edit", *seed).choice(list(other_motions(scene))))
+    target = edited(scene, {"motion": motion})
+    return Edit("motion", target.caption, target.attributes)

@@ -4,14 +4,16 @@ Both are disjoint from pretraining and from each other by seed; no combination o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from motionexp.config import InputError
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.shapes import grammar, motions
+from motionexp.data.shapes.companions import MOST_COMPANIONS, companions
+from motionexp.data.shapes.motion_edits import motion_edit
 from motionexp.data.shapes.render import FPS, FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
 
@@ -134,11 +136,16 @@ class ShapesReferences:
 
     Args:
         split: ``tuning`` or ``benchmark``.
+        looks: in how many looks a reference's motion is shown to an adapter: the reference itself, and so
+            many less one companions, which are a stratum of their own.
     """
 
     split: str = "benchmark"
+    looks: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.looks <= MOST_COMPANIONS + 1:
+            raise InputError(f"data.looks={self.looks}: a whole number from 1 to {MOST_COMPANIONS + 1}")
         if self.split not in SPLITS:
             raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
 
@@ -150,6 +157,11 @@ class ShapesReferences:
     def names(self) -> list[str]:
         """Return the references' names in their fixed order."""
         return [entry.name for entry in entries(self.split)]
+
+    def describe(self, name: str) -> Description:
+        """Return one reference's captions; it has 16 frames in whole."""
+        reference = self.read(name)
+        return Description(reference.caption, reference.edits, len(reference.frames))
 
     def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference. 17 frames, for VAEs that want one more, begin with the 16 and score these."""
@@ -165,8 +177,10 @@ class ShapesReferences:
         motion = entry.scene.attributes["motion"]
         stratum = grammar.motion_stratum(motion)
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
+        if self.looks > 1:
+            strata["looks"] = str(self.looks)
         own_length = FRAMES if frames == FRAMES + 1 else None
-        return Reference(
+        reference = Reference(
             name=name,
             suite=self.suite,
             frames=render(entry.scene, frames, period=own_length),
@@ -176,4 +190,17 @@ class ShapesReferences:
             strata=strata,
             truth=entry.scene,
             scored_frames=own_length,
+            motion_edits=(motion_edit(entry.scene, self.split, name),),
         )
+        others = [
+            replace(
+                reference,
+                frames=render(scene, frames, period=own_length),
+                caption=scene.caption,
+                edits=(),
+                truth=scene,
+                motion_edits=(),
+            )
+            for scene in companions(entry.scene, self.looks - 1, self.split, name)
+        ]
+        return replace(reference, companions=tuple(others))

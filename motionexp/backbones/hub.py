@@ -1,0 +1,162 @@
+"""Where a checkpoint's folder is: bundled, on the disk, or in the hub's cache; and how to fetch one."""
+
+import atexit
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    IncompleteSnapshotError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from motionexp.config import BUNDLED, InputError
+
+BUNDLED_PREFIX = "bundled:"
+# What is read of a repository in the layout of a diffusers pipeline, and what of it is not: weights in other
+# formats and the networks beside the ones that make videos.
+ADAPTER = ("config.json", "diffusion_pytorch_model.safetensors")
+PIPELINE = ("model_index.json", "*/*.safetensors", "*/*.json", "*/*.model", "*/merges.txt")
+UNREAD = ("*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*", "image_encoder/*", "feature_extractor/*")
+
+
+def find_folder(
+    path: str | Path, revision: str | None, local_files_only: bool, patterns: Sequence[str] = PIPELINE
+) -> Path:
+    """The folder that `bundled:NAME`, a folder's path or a hub id stands for; a hub id is downloaded once.
+
+    Args:
+        path: see above; or IMAGE_MODEL+MOTION_ADAPTER, each of them a folder or a hub id.
+        revision: of the hub's repository: a commit, branch or tag; None: its main branch. Two repositories'
+            have a + between them.
+        local_files_only: never ask the hub, as with HF_HUB_OFFLINE=1.
+        patterns: of the files that are read.
+
+    Raises:
+        InputError: there is no such thing, or it cannot be had: with the command that fetches a hub id.
+    """
+    name = str(path)
+    if name.startswith(BUNDLED_PREFIX):
+        folder = BUNDLED / name.removeprefix(BUNDLED_PREFIX)
+    else:
+        folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if "+" in name:
+        pairs = zip(
+            name.split("+", 1), [*(revision or "").split("+", 1), ""][:2], (patterns, ADAPTER), strict=True
+        )
+        return _together(*(find_folder(one, at or None, local_files_only, what) for one, at, what in pairs))
+    if not is_hub_id(name):
+        raise InputError(
+            f"model {name}: there is no folder {folder}; give a folder, bundled:NAME or a hub id"
+        )
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=local_files_only,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(UNREAD),
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(_why(name, revision, error)) from error
+
+
+def is_hub_id(path: str | Path) -> bool:
+    """Whether a path that is no folder can be OWNER/NAME on the hub."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)) is not None
+
+
+def name_of(path: str | Path) -> str:
+    """A model's name unless it is given one: the last part of `bundled:NAME`, a folder's path or a hub id."""
+    return str(path).rstrip("/").rpartition("/")[-1].rpartition(":")[-1]
+
+
+@lru_cache
+def _together(model: Path, adapter: Path) -> Path:
+    """A folder of links, for this process, that is the pipeline of an image model and a motion adapter."""
+    index = model / "model_index.json"
+    try:
+        parts = json.loads(index.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{index}: cannot be read, an image model's folder is wanted ({error})") from error
+    if parts.get("_class_name") != "StableDiffusionPipeline":
+        raise InputError(f"{index}: a {parts.get('_class_name')}; a StableDiffusionPipeline is wanted")
+    folder = Path(mkdtemp(prefix="motionexp-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    kept = {part: parts.get(part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+    for part in kept:
+        (folder / part).symlink_to((model / part).resolve())
+    (folder / "motion_adapter").symlink_to(adapter.resolve())
+    made = {"_class_name": "AnimateDiffPipeline", **kept, "motion_adapter": ["diffusers", "MotionAdapter"]}
+    (folder / "model_index.json").write_text(json.dumps(made))
+    return folder
+
+
+def fetch_command(path: str | Path, revision: str | None) -> str:
+    """The command that downloads a hub id; two with ` && ` between them for two of them."""
+    if "+" in str(path):
+        pairs = zip(str(path).split("+", 1), [*(revision or "").split("+", 1), ""][:2], strict=True)
+        return " && ".join(fetch_command(one, at or None) for one, at in pairs if is_hub_id(one))
+    return f"hf download {path}" + (f" --revision {revision}" if revision else "")
+
+
+@contextmanager
+def naming_the_model(path: str | Path, revision: str | None) -> Iterator[None]:
+    """Add a hub id, and the command that fetches it, to what is wrong with its files."""
+    try:
+        yield
+    except InputError as error:
+        command = fetch_command(path, revision) if "+" in str(path) or is_hub_id(path) else ""
+        if Path(path).expanduser().is_dir() or not command:
+            raise
+        raise InputError(f"model {path}: {error}: {command}") from error
+
+
+def _why(name: str, revision: str | None, error: Exception) -> str:
+    """What keeps a hub id from being had, and what to do."""
+    command = fetch_command(name, revision)
+    if isinstance(error, GatedRepoError):
+        return (
+            f"model {name}: it is gated, open to those who have agreed to the terms on its page: agree there,"
+            f" then `hf auth login`, then `{command}`"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"model {name}: the hub has no such model, or it is private (a typo? another owner?); check the"
+            f" spelling, or give a local folder{_namesakes(name)}. Once it is right: `{command}`"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"model {name}: it has no revision {revision}; see `hf models info {name}`, then `{command}`"
+    if isinstance(error, IncompleteSnapshotError):
+        missing = re.search(r"\((\S+?\.\w+)", str(error))
+        file = missing.group(1) if missing else "a file"
+        return f"model {name}: {file} is missing in {error.snapshot_path}: it came only in part; `{command}`"
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"model {name}: not in the hub's cache ({constants.HF_HUB_CACHE}), and the hub cannot be reached"
+            f" (no network, or HF_HUB_OFFLINE=1); fetch it where it can, `{command}`, or give a local"
+            f" folder{_namesakes(name)}"
+        )
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"model {name}: it could not be fetched ({said}); try again: `{command}`, or give a local folder"
+
+
+def _namesakes(name: str) -> str:
+    """Models of the same name under other owners in the cache: a repository may have moved."""
+    owner, _, model = name.partition("/")
+    found = [folder.name.split("--") for folder in Path(constants.HF_HUB_CACHE).glob(f"models--*--{model}")]
+    others = [f"{each[1]}/{model}" for each in found if each[1] != owner]
+    return f" (the cache has {', '.join(sorted(others))}: another owner's, or moved)" if others else ""

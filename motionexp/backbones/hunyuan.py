@@ -1,0 +1,152 @@
+"""HunyuanVideo (Kong et al. 2024, arXiv 2412.03603) in diffusers' layout: flow matching, one 3D attention.
+
+The text is laid out as `diffusers.HunyuanVideoPipeline` does it: Llama reads the caption in a template, whose
+columns are cut off again, and the third last of its hidden states goes to the network, with a mask; CLIP's
+pooled vector beside. The network is distilled: it is told a strength of guidance, and needs no unconditional
+branch.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import CLIPTextModel, LlamaModel, PreTrainedTokenizerBase
+
+from motionexp.backbones.base import Conditioning, ProjectionKind
+from motionexp.backbones.checkpoint import read_json
+from motionexp.backbones.flow import FlowBackbone, projections_of
+from motionexp.backbones.precision import attention_kernels
+from motionexp.backbones.text import load_tokenizer
+from motionexp.config import InputError
+from motionexp.flow_matching import FlowSchedule
+
+# `HunyuanVideoPipeline.__call__`'s own `guidance_scale`, times 1000 as it does.
+TOLD_GUIDANCE = 6.0 * 1000
+CLIP_TOKENS = 77
+HIDDEN_STATE = -3
+
+
+def attention_projections(network: HunyuanVideoTransformer3DModel) -> dict[str, list[str]]:
+    """See `Backbone.projections`; for HunyuanVideo 60 names of q, k and v, 20 of o. It may be on `meta`.
+
+    In blocks of two streams those of the video's tokens alone: the caption's have projections of their own.
+    Blocks of one stream have no `o` by itself: it is one layer with the block's feed-forward output.
+    """
+    two, one = network.config.num_layers, network.config.num_single_layers
+    names = projections_of([f"transformer_blocks.{block}" for block in range(two)], "attn")
+    single = projections_of([f"single_transformer_blocks.{block}" for block in range(one)], "attn")
+    return {letter: own + ([] if letter == "o" else single[letter]) for letter, own in names.items()}
+
+
+class HunyuanText(nn.Module):
+    """Both text encoders, and CLIP's tokenizer."""
+
+    def __init__(
+        self, llama: LlamaModel, clip: CLIPTextModel, clip_tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.llama, self.clip, self.clip_tokenizer = llama, clip, clip_tokenizer
+
+
+class HunyuanBackbone(FlowBackbone):
+    """HunyuanVideo: `motion` attention is the one full 3D attention of every block.
+
+    Its VAE puts a first frame alone and then every four frames into one latent frame. `guidance_scale` in our
+    settings is that of an unconditional branch, the stock pipeline's `true_cfg_scale`: 1 is what the model is
+    made for. The guidance that the network is told stays at 6, the stock pipeline's default. Of a caption
+    CLIP hears 77 tokens, the rest is cut off for it.
+    """
+
+    attentions = ("motion",)
+    pipeline = "HunyuanVideoPipeline"
+    classes: ClassVar = {
+        "transformer": HunyuanVideoTransformer3DModel,
+        "vae": AutoencoderKLHunyuanVideo,
+        "text_encoder": LlamaModel,
+        "text_encoder_2": CLIPTextModel,
+    }
+    parts = (*classes, "tokenizer", "tokenizer_2", "scheduler")
+    video = (129, 720, 1280)
+    caption_tokens = 256
+    activations = caption_activations = (8, 9)
+    template: ClassVar[dict[str, Any]] = DEFAULT_PROMPT_TEMPLATE
+
+    @classmethod
+    def _check(cls, folder: Path) -> None:
+        super()._check(folder)
+        config = folder / cls.component / "config.json"
+        about = read_json(config)
+        if about.get("image_condition_type") is not None:
+            raise InputError(
+                f"{config}: image_condition_type is set: a model of images to video; take one of text"
+            )
+        if about.get("patch_size_t", 1) != 1:
+            raise InputError(f"{config}: patch_size_t must be 1")
+
+    @classmethod
+    def schedule_of(cls, folder: Path) -> FlowSchedule:
+        """See `PipelineBackbone.schedule_of`."""
+        config = read_json(folder / "scheduler" / "scheduler_config.json")
+        return FlowSchedule.from_config(config, spacing="even")
+
+    @classmethod
+    def _assemble_text(cls, folder: Path, parts: Mapping[str, Any]) -> HunyuanText:
+        clip_tokenizer = load_tokenizer(folder, "tokenizer_2")
+        return HunyuanText(parts["text_encoder"], parts["text_encoder_2"], clip_tokenizer)
+
+    @torch.no_grad()
+    def embed(self, captions: Sequence[str]) -> Conditioning:
+        """See `Backbone.embed`."""
+        self._ready_to_embed(captions)
+        text: HunyuanText = self.text_encoder
+        start: int = self.template["crop_start"]
+        tokens = self.tokenizer(
+            [self.template["template"].format(caption) for caption in captions],
+            max_length=self.max_caption_tokens + start,
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+        )
+        hidden = text.llama(
+            input_ids=tokens.input_ids.to(self.device),
+            attention_mask=tokens.attention_mask.to(self.device),
+            output_hidden_states=True,
+        ).hidden_states[HIDDEN_STATE]
+        clip = text.clip_tokenizer(
+            list(captions), padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt"
+        )
+        pooled = text.clip(clip.input_ids.to(self.device)).pooler_output
+        return Conditioning(hidden[:, start:], tokens.attention_mask[:, start:].bool(), pooled)
+
+    def predict(
+        self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
+    ) -> Float[Tensor, "b c f y x"]:
+        """See `Backbone.predict`."""
+        conditioning = conditioning.trimmed()
+        if conditioning.pooled is None:
+            raise ValueError("this network needs a pooled vector beside each caption's columns")
+        told = torch.full((len(x_t),), TOLD_GUIDANCE, dtype=self.dtype, device=self.device)
+        tokens = self._longest_sequence(self._tokens(x_t.shape[1:]), conditioning.embeds.shape[1])
+        with attention_kernels(self.device, self.dtype, tokens):
+            output = self.network(
+                hidden_states=x_t.to(self.device, self.dtype),
+                timestep=self.schedule.label(t).to(self.device).expand(len(x_t)),
+                encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
+                encoder_attention_mask=conditioning.attended().to(self.device, self.dtype),
+                pooled_projections=conditioning.pooled.to(self.device, self.dtype),
+                guidance=told if self._config.guidance_embeds else None,
+                return_dict=False,
+            )[0]
+        return output.to(x_t.dtype)
+
+    def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
+        """See `Backbone.predict_bytes`; the refiner of captions writes its mask out, column by column."""
+        return super().predict_bytes(shape) + 10 * self.max_caption_tokens**2
+
+    def _projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
+        return attention_projections(self.network) if kind == "motion" else {}

@@ -1,0 +1,161 @@
+"""Real models' folders without their weights: the hub's layout and sizes, in files that are holes.
+
+They load as the real ones do, and every weight is then zero, or random by `randomize`: for what depends on
+sizes alone, memory and speed. Captions are those of the bundled world, whose tokenizer stands in too.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLCogVideoX,
+    AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    DDIMScheduler,
+    ModelMixin,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
+from torch import nn
+from transformers import PreTrainedModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+
+from motionexp.backbones.cogvideox import CogVideoXBackbone
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.backbones.real_models import MODELS
+from motionexp.backbones.wan import WanBackbone
+from motionexp.config import BUNDLED
+
+STD = 0.02
+BYTES = 2  # of a weight in bf16
+# The encoders of T5 v1.1 XXL (Raffel et al. 2020) and of UMT5 XXL, but for the number of words.
+XXL: Mapping[str, object] = {
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+T5_WORDS, UMT5_WORDS = 32128, 256384
+STABLE_DIFFUSION_VAE: Mapping[str, object] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 256,
+}
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What a real model's folder is made of.
+
+    Attributes:
+        kind: the backbone that reads it.
+        parts: make each of its parts that has weights; called on the meta device.
+        scheduler: as its pipeline has it.
+    """
+
+    kind: type[PipelineBackbone]
+    parts: Mapping[str, Callable[[], nn.Module]]
+    scheduler: Callable[[], SchedulerMixin]
+
+
+def _t5() -> T5EncoderModel:
+    return T5EncoderModel(T5Config(vocab_size=T5_WORDS, **XXL))
+
+
+def _umt5() -> UMT5EncoderModel:
+    return UMT5EncoderModel(UMT5Config(vocab_size=UMT5_WORDS, **XXL))
+
+
+_networks = {model.name: model.build for model in MODELS}
+STAND_INS = {
+    "latte": StandIn(
+        LatteBackbone,
+        {
+            "transformer": _networks["latte"],
+            "vae": partial(AutoencoderKL, **STABLE_DIFFUSION_VAE),
+            "text_encoder": _t5,
+        },
+        DDIMScheduler,
+    ),
+    "wan_1_3b": StandIn(
+        WanBackbone,
+        {"transformer": _networks["wan_1_3b"], "vae": AutoencoderKLWan, "text_encoder": _umt5},
+        partial(
+            UniPCMultistepScheduler,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=3.0,
+        ),
+    ),
+    "cogvideox_5b": StandIn(
+        CogVideoXBackbone,
+        {
+            "transformer": _networks["cogvideox_5b"],
+            "vae": partial(AutoencoderKLCogVideoX, scaling_factor=0.7),
+            "text_encoder": _t5,
+        },
+        partial(CogVideoXDDIMScheduler, prediction_type="v_prediction", snr_shift_scale=1.0),
+    ),
+}
+
+
+def write_stand_in(model: StandIn, folder: Path) -> Path:
+    """Write a model's folder, a few kilobytes on a disk that keeps holes as such; return the folder."""
+    index: dict[str, object] = {"_class_name": model.kind.pipeline}
+    for part, make in model.parts.items():
+        with torch.device("meta"):
+            network = make()
+        if isinstance(network, PreTrainedModel):
+            library, name = "transformers", "model.safetensors"
+            network.config.save_pretrained(folder / part)
+        else:
+            assert isinstance(network, ModelMixin)
+            library, name = "diffusers", "diffusion_pytorch_model.safetensors"
+            network.save_config(folder / part)
+        index[part] = [library, model.kind.hub_names.get(part, type(network).__name__)]
+        (folder / part / name).symlink_to(_write_hole(network, folder / "blobs"))
+    (folder / "model_index.json").write_text(json.dumps(index))
+    model.scheduler().save_config(folder / "scheduler")
+    shutil.copytree(BUNDLED / "tiny_latte" / "tokenizer", folder / "tokenizer")
+    return folder
+
+
+def _write_hole(network: nn.Module, blobs: Path) -> Path:
+    """A safetensors file of a network's weights in bf16 of which the header alone is there.
+
+    It lies as in the hub's cache, named by the sha256 of what it is, which is its header: nothing then hashes
+    gigabytes of zeros.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    tensors = network.state_dict(keep_vars=True)  # which shows what shares its memory: it is there once
+    for tensor, name in {id(tensor): (tensor, name) for name, tensor in reversed(tensors.items())}.values():
+        start, end = end, end + tensor.numel() * BYTES
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    blobs.mkdir(exist_ok=True)
+    path = blobs.resolve() / hashlib.sha256(text).hexdigest()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+@torch.no_grad()
+def randomize(module: nn.Module) -> nn.Module:
+    """Fill a module's weights with random numbers, where it is: products of zeros take less power."""
+    for parameter in module.parameters():
+        parameter.normal_(std=STD)
+    return module

@@ -1,0 +1,246 @@
+"""Flow matching (Lipman et al. 2023, arXiv 2210.02747), in the straight form of rectified flow.
+
+The convention is x_t = (1 - sigma) x_0 + sigma noise with t = 1000 sigma, a float from 0 (clean) to 1000
+(pure noise), and the network's output is the velocity noise - x_0 (Liu et al. 2023, arXiv 2209.03003, eq. 1;
+Esser et al. 2024, arXiv 2403.03206, section 3).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from motionexp.config import InputError
+from motionexp.schedule import TIMESTEPS, NoiseSchedule, Window, weighted_draw
+
+EULER, UNIPC = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
+SPACINGS = ("euler", "unipc", "even", "linear_quadratic")
+# UniPC starts this far from pure noise, so that its logarithms stay finite.
+UNIPC_START = 1e-6
+# Half of Mochi's steps are spent this near to pure noise (`MochiPipeline.__call__`).
+LINEAR_QUADRATIC_THRESHOLD = 0.025
+# Other ways to space sigmas that diffusers' schedulers have.
+REFUSED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling")
+
+
+@dataclass(frozen=True)
+class DynamicShift:
+    """A shift whose logarithm grows in a straight line with the number of a video's tokens.
+
+    Attributes: two numbers of tokens, and the logarithm of the shift at each.
+    """
+
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+
+    def at(self, tokens: int) -> float:
+        """The shift for so many tokens."""
+        slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
+        return math.exp(self.base_shift + slope * (tokens - self.base_image_seq_len))
+
+
+@dataclass(frozen=True, eq=False)
+class FlowSchedule:
+    """Straight paths from noise to data, and the sigmas at which the paths are walked; see the module.
+
+    The methods are those of `NoiseSchedule`, so that sampling, inversion, training and probes take either.
+
+    Attributes:
+        shift: the sampling steps' sigmas become shift sigma / (1 + (shift - 1) sigma) (Esser et al., eq. 23).
+        spacing: sigmas of N steps before the shift: `even`: 1, ... 2/N, 1/N; `euler` and `unipc`: as these
+            two schedulers of diffusers space them unless told otherwise; `linear_quadratic`: Mochi's.
+        terminal: after the shift, sigmas are stretched so that the last step starts here; None: not.
+        whole_labels: the network is told whole timesteps, as UniPC rounds them, down.
+        dynamic_shift: gives the shift for a video's size; see `for_tokens`.
+    """
+
+    shift: float = 1.0
+    spacing: str = "euler"
+    terminal: float | None = None
+    whole_labels: bool = False
+    dynamic_shift: DynamicShift | None = None
+    prediction_type: ClassVar[str] = "flow"
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise InputError(f"spacing={self.spacing!r} of sigmas: one of {', '.join(SPACINGS)}")
+        if not 0 < self.shift < math.inf:
+            raise InputError(f"scheduler's shift={self.shift:g}: a number above 0")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], spacing: str | None = None) -> "FlowSchedule":
+        """The schedule that a diffusers scheduler's config describes (`scheduler_config.json`).
+
+        `spacing`, where given, is what a pipeline hands to its scheduler, in place of the scheduler's own.
+        Of UniPC's it is the sigmas and the network's timesteps; the steps between them are Euler's. Where the
+        shift depends on the video's size (`use_dynamic_shifting`), it is 1 until `for_tokens` sets it.
+        Inverted sigmas (`invert_sigmas`, Mochi's) are the same ones, named from the other end. Raises
+        InputError for what this class does not compute.
+        """
+        if (count := config.get("num_train_timesteps", TIMESTEPS)) != TIMESTEPS:
+            raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
+        for key in REFUSED:
+            if config.get(key):
+                raise InputError(f"scheduler's {key}=true is not supported; set it to false")
+        unipc = config.get("_class_name") == UNIPC
+        if unipc and config.get("final_sigmas_type", "zero") != "zero":
+            raise InputError("scheduler's final_sigmas_type must be zero")
+        dynamic = config.get("use_dynamic_shifting")
+        if dynamic and config.get("time_shift_type", "exponential") != "exponential":
+            raise InputError("scheduler's time_shift_type must be exponential")
+        shift = config.get("flow_shift" if unipc else "shift", 1.0)
+        numbers = {each.name: config.get(each.name, each.default) for each in fields(DynamicShift)}
+        return cls(
+            shift=1.0 if dynamic else shift,
+            spacing=spacing or ("unipc" if unipc else "euler"),
+            terminal=config.get("shift_terminal"),
+            whole_labels=unipc,
+            dynamic_shift=DynamicShift(**numbers) if dynamic else None,
+        )
+
+    def for_tokens(self, tokens: int) -> "FlowSchedule":
+        """The schedule for videos of so many tokens: its own unless the shift is dynamic."""
+        return self if self.dynamic_shift is None else replace(self, shift=self.dynamic_shift.at(tokens))
+
+    def sigma(self, t: float | Tensor) -> Tensor:
+        """Share of noise at t, fp32, with t's shape and device. Raises InputError outside 0..1000."""
+        t = torch.as_tensor(t)
+        if bool((t < 0).any()) or bool((t > TIMESTEPS).any()):
+            raise InputError(f"timestep {t.tolist()}: from 0 to {TIMESTEPS}")
+        return (t.double() / TIMESTEPS).float()
+
+    def log_snr(self, t: float | Tensor) -> Tensor:
+        """2 ln((1 - sigma) / sigma) at t, in nats: infinite at 0, minus infinity at pure noise."""
+        sigma = torch.as_tensor(t).double() / TIMESTEPS
+        return (2 * (torch.log1p(-sigma) - torch.log(sigma))).float()
+
+    def label(self, t: float | Tensor) -> Tensor:
+        """The timestep that the network is told at t."""
+        # In double: a number that is whole but for its last bits must be rounded as the scheduler does it.
+        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        return (t.floor() if self.whole_labels else t).float()
+
+    def timesteps(self, steps: int) -> list[float]:
+        """t = 1000 sigma at the start of each sampling step, descending, as the pipeline's scheduler has it.
+
+        Raises InputError unless 1 <= steps <= 1000.
+        """
+        if not 1 <= steps <= TIMESTEPS:
+            raise InputError(f"steps={steps}: a whole number from 1 to {TIMESTEPS}")
+        sigmas = self._shifted(self._spaced(steps))
+        if self.terminal is not None:
+            left = 1 - sigmas[-1]
+            # A single step starts at pure noise, where there is nothing to stretch.
+            sigmas = 1 - (1 - sigmas) * (1 - self.terminal) / left if left > 0 else sigmas
+        if self.spacing == "unipc":
+            sigmas[0] = min(sigmas[0], 1 - UNIPC_START)
+        return [float(t) for t in sigmas * TIMESTEPS]
+
+    def _spaced(self, steps: int) -> np.ndarray:
+        """(steps,) sigmas before the shift, descending from 1."""
+        if self.spacing == "even":
+            return np.linspace(1, 1 / steps, steps)
+        if self.spacing == "unipc":
+            return np.linspace(1, 1 / TIMESTEPS, steps + 1)[:-1]
+        if self.spacing == "linear_quadratic":
+            return 1 - _linear_quadratic(steps)
+        # That scheduler shifts its smallest sigma, spaces evenly down to it, and shifts all of them again.
+        return np.linspace(1, self._shifted(np.array([1 / TIMESTEPS]))[0], steps)
+
+    def _shifted(self, sigmas: np.ndarray) -> np.ndarray:
+        return self.shift * sigmas / (1 + (self.shift - 1) * sigmas)
+
+    def step_pairs(self, steps: int) -> list[tuple[float, float]]:
+        """(t, t_prev) of every sampling step; t_prev is the next one's t, and 0 for the last."""
+        timesteps = self.timesteps(steps)
+        return list(zip(timesteps, [*timesteps[1:], 0.0], strict=True))
+
+    def training_timesteps(self, window: Window, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+        """n timesteps, uniform in the window, fp32 on the generator's device.
+
+        Uniform in t whatever the shift, as for discrete schedules, so that settings stay comparable. Of a
+        soft window they are drawn by its weight, which counts as even within each of a thousand parts. Raises
+        InputError where the window is empty.
+        """
+        if window.is_empty:
+            raise InputError(f"window [{window.low}, {window.high}]: no timestep in it to train at")
+        unit = torch.rand(n, generator=generator, device=generator.device)
+        if window.knots:
+            part = (window.high - window.low) / TIMESTEPS
+            centres = [window.low + part * (index + 0.5) for index in range(TIMESTEPS)]
+            return window.low + part * (weighted_draw(window, centres, n, generator) + unit)
+        return window.low + (window.high - window.low) * unit
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
+        """x_t = (1 - sigma) x0 + sigma noise for (B, ...); t is a number or (B,)."""
+        sigma = self._scale(t, x0)
+        return (1 - sigma) * x0 + sigma * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
+        """What the network should output at x_t: the velocity noise - x0, at any t."""
+        return noise - x0
+
+    def to_x0(self, x_t: Tensor, output: Tensor, t: float | Tensor) -> Tensor:
+        """The clean x_0 that an output at x_t stands for."""
+        return x_t - self._scale(t, x_t) * output
+
+    def to_epsilon(self, x_t: Tensor, output: Tensor, t: float | Tensor) -> Tensor:
+        """The noise that an output at x_t stands for."""
+        return x_t + (1 - self._scale(t, x_t)) * output
+
+    def step(
+        self,
+        x_t: Tensor,
+        output: Tensor,
+        t: float,
+        t_prev: float,
+        eta: float = 0.0,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """One Euler step from x_t at t to t_prev along the output, in either direction.
+
+        It is DDIM's step too: x_0 and the noise that the output stands for, mixed anew (DDIM eq. 12).
+        Raises ValueError for eta > 0, which has no counterpart here.
+        """
+        if eta > 0:
+            raise ValueError(f"eta={eta}: flow matching is sampled without noise in its steps")
+        return x_t + (t_prev - t) / TIMESTEPS * output
+
+    def _scale(self, t: float | Tensor, like: Tensor) -> Tensor:
+        """sigma, fp32, ready to multiply (B, ...)."""
+        sigma = self.sigma(t).to(like.device)
+        return sigma.reshape(-1, *(1,) * (like.ndim - 1)) if sigma.ndim else sigma
+
+
+Schedule = NoiseSchedule | FlowSchedule
+
+
+def read_schedule(config: Mapping[str, Any]) -> Schedule:
+    """The schedule of a diffusers scheduler's config, of either kind. Raises InputError as `from_config`."""
+    return FlowSchedule.from_config(config) if is_flow(config) else NoiseSchedule.from_config(config)
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a diffusers scheduler's config is of flow matching."""
+    return config.get("_class_name") == EULER or bool(config.get("use_flow_sigmas"))
+
+
+def _linear_quadratic(steps: int) -> np.ndarray:
+    """(steps,) 1 - sigma: half of the steps even up to the threshold, the others on a parabola to 1.
+
+    The parabola goes on with the slope of the line that it meets.
+    """
+    straight = steps // 2
+    if straight == 0:
+        return np.zeros(steps)
+    slope, curved = LINEAR_QUADRATIC_THRESHOLD / straight, steps - straight
+    beyond = np.maximum(np.arange(steps) - straight, 0)
+    bend = (1 - LINEAR_QUADRATIC_THRESHOLD - slope * curved) / curved**2
+    return slope * np.arange(steps) + bend * beyond**2

@@ -1,0 +1,67 @@
+"""Rows of how noisy a model's latents are where a probe changes the caption, for figures from rows alone."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from motionexp.config import EDGES
+from motionexp.flow_matching import Schedule
+from motionexp.jobs.cell import Cell
+from motionexp.jobs.job import Job
+from motionexp.probes.tree import step_blocks
+from motionexp.results import Row
+from motionexp.schedule import TIMESTEPS
+
+METRIC_VERSION = 1
+EVERY = 10
+"""A row for every so many timesteps; the log-SNR is smooth."""
+
+
+def schedule_rows(job: Job, steps: int) -> list[Row]:
+    """The log-SNR at t = 0, 10, ... 1000 where it is finite; kept in a cell.
+
+    Args:
+        job: of the model.
+        steps: of the sampling along which a caption is changed, see `heard_log_snr`; 0: at t itself.
+    """
+    weights, schedule = job.backbone.weights_hash[:12], job.backbone.schedule
+    key = f"{weights}-{job.cfg.frames}-{steps}-{job.precision}-{METRIC_VERSION}"
+    cell = Cell(job.output / job.references[0].suite / job.cfg.model.name / f"schedule-{key}")
+    if not cell.rows():
+        times = range(0, TIMESTEPS + 1, EVERY)
+        values = (
+            heard_log_snr(schedule, steps)[times] if steps else [float(schedule.log_snr(t)) for t in times]
+        )
+        rows = [_row(job, key, steps, t, float(value)) for t, value in zip(times, values, strict=True)]
+        cell.add_rows([row for row in rows if np.isfinite(row.value)])
+    return cell.rows()
+
+
+def heard_log_snr(schedule: Schedule, steps: int) -> np.ndarray:
+    """(1001,) log-SNR of the latents to which the network first hears a caption that is changed from t on.
+
+    That is at the first sampling timestep below t, which at 50 steps is t - 1 in one model and t - 20 in
+    another; known for `EDGES`, and between these in proportion. Raises InputError as `step_blocks`.
+    """
+    first = [0.0, *(block[0][0] for block in step_blocks(schedule, steps))]
+    heard = np.interp(np.arange(TIMESTEPS + 1), EDGES, first)
+    return np.array([float(schedule.log_snr(t)) for t in heard])
+
+
+def _row(job: Job, key: str, steps: int, t: int, value: float) -> Row:
+    settings: dict[str, Any] = {"model": asdict(job.cfg.model), "frames": job.cfg.frames}
+    return Row(
+        metric="log_snr",
+        metric_version=METRIC_VERSION,
+        value=value,
+        score_id=f"{key}-{t}",
+        suite=job.references[0].suite,
+        reference="schedule",
+        strata={"t": str(t)},
+        method="schedule",
+        tau=1000.0,
+        steps=steps,
+        settings=settings,
+        **job.origin(),
+    )

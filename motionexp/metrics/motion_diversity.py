@@ -1,0 +1,45 @@
+"""How different is the motion of samples of one edit? A method without chance scores 0.
+
+The second paper (section 4.4) asks people. Beside it stands a score of motion, always: samples that all stand
+still are alike too.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import ClassVar
+
+import numpy as np
+
+from motionexp.metrics.base import ABSTAINED, Measurement, Need, Tracks
+from motionexp.metrics.motion_fidelity import motion_fidelity
+
+
+def motion_diversity(samples: Sequence[Tracks]) -> Measurement:
+    """Return the mean over all pairs of samples of 1 - `motion_fidelity`.
+
+    Samples that move alike give 0, wherever they show it; unrelated motion gives 1 less the level of chance,
+    not 1, since tracks take their best match.
+
+    Args:
+        samples: tracks of the samples of one edit, of one length.
+
+    Returns:
+        Value in [0, 2]; abstains on fewer than two samples, or where no pair can be compared.
+    """
+    if len(samples) < 2:
+        return Measurement(ABSTAINED, "diversity is of two samples or more")
+    pairs = [motion_fidelity(*pair) for pair in combinations(samples, 2)]
+    values = [1 - each.value for each in pairs if not np.isnan(each.value)]
+    return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, pairs[0].reason)
+
+
+class MotionDiversity:
+    """`motion_diversity` of the samples of one edit: a score of a set, not of one video."""
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Need]] = frozenset({"tracks"})
+    values: ClassVar[Mapping[str, bool | None]] = {"motion_diversity": True}
+
+    def measure(self, samples: Sequence[Tracks]) -> dict[str, Measurement]:
+        """Measure the samples of one edit."""
+        return {"motion_diversity": motion_diversity(samples)}

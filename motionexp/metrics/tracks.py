@@ -1,0 +1,63 @@
+"""Points followed through a whole video, by Lucas-Kanade or by a tracker that the user brings along."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from motionexp.config import InputError
+from motionexp.metrics.base import Tracks
+from motionexp.metrics.flow_similarity import FlowSettings, follow, grid
+
+
+class Tracker(Protocol):
+    """Follows points; `identity` names it and all that its tracks depend on beside the frames."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def __call__(self, frames: np.ndarray) -> Tracks:
+        """Follow points of the first of (F, H, W, 3) uint8 frames, F >= 2."""
+        ...
+
+
+class LucasKanadeTracker:
+    """Follows the grid of `flow_similarity` from frame to frame.
+
+    A point is lost for good at the first step at which it has no texture, leaves the frame, or does not come
+    back when followed backwards.
+    """
+
+    identity = "lucas_kanade 1"
+
+    def __call__(self, frames: np.ndarray) -> Tracks:
+        """Follow points of the first frame; raises `InputError` where frames are too small or too few."""
+        height, width = frames.shape[1:3]
+        settings = FlowSettings.for_size(height, width)
+        if len(frames) < 2 or min(height, width) < 2 * settings.window:
+            raise InputError(
+                f"tracks need two or more frames of at least {2 * settings.window} pixels each way, not"
+                f" {len(frames)} of {height} x {width}"
+            )
+        points = grid(height, width, settings)[:, None]
+        alive = np.ones(len(points), bool)
+        position, visible = [points[:, 0]], [alive]
+        for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
+            end, valid, found = follow(before, after, points, settings)
+            points = np.where(found[:, None, None], end, points)
+            alive = alive & valid
+            position.append(points[:, 0])
+            visible.append(alive)
+        return Tracks(np.stack(position).astype(np.float64), np.stack(visible), settings.still)
+
+
+def as_arrays(tracks: Tracks) -> dict[str, np.ndarray]:
+    """Return tracks as named arrays, for a file."""
+    return {"position": tracks.position, "visible": tracks.visible, "still": np.array([tracks.still])}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Tracks:
+    """Return the tracks that `as_arrays` took apart."""
+    return Tracks(arrays["position"], arrays["visible"].astype(bool), float(arrays["still"][0]))

@@ -1,0 +1,107 @@
+"""The lines of an experiment's file as sweeps of jobs, and whether their rows can stand in one table."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from motionexp.config import InputError, JobConfig
+from motionexp.layouts import Layout
+
+MODEL = "model="
+SHOWN = ("model", "method", "data", "tau", "rank", "projections", "train_steps", "learning_rate", "steps",
+         "guidance_scale", "references", "seeds", "precision")  # fmt: skip
+"""Settings of all jobs that a plan names, also where they are the same in all."""
+
+
+def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The arguments of one `run.py -m` a line, with what was given on the command line.
+
+    `model=` there chooses the lines that name one of its models, for these alone; a line that names none is
+    for any.
+
+    Raises:
+        InputError: no line is for the models, or one that names none is left without.
+    """
+    asked = [each.removeprefix(MODEL) for each in overrides if each.startswith(MODEL)]
+    rest = [each for each in overrides if not each.startswith(MODEL)]
+    lines = [("sweep", number, line) for number, line in enumerate(layout.sweep, start=1)]
+    if asked:
+        lines += [("paper", number, line) for number, line in enumerate(layout.paper, start=1)]
+    sweeps, known = [], list[str]()
+    for key, number, line in lines:
+        words = shlex.split(line)
+        own = next((each.removeprefix(MODEL).split(",") for each in words if each.startswith(MODEL)), None)
+        if own is None and (key == "paper" or not asked):
+            raise InputError(
+                f"experiment={name}: line {number} of `{key}` names no model; add model= and one or more"
+            )
+        known += own or []
+        wanted = [each for each in asked[-1].split(",") if own is None or each in own] if asked else own
+        if wanted:
+            words = [each for each in words if not each.startswith(MODEL)]
+            sweeps.append([*words, MODEL + ",".join(wanted), *rest])
+    if not sweeps:
+        raise InputError(
+            f"experiment={name}: no line of it is for model={asked[-1]}; there are lines for"
+            f" {', '.join(dict.fromkeys(known))}. Add one to `paper`, with the settings that suit the model"
+        )
+    return sweeps
+
+
+def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) -> None:
+    """Refuses jobs whose rows could not stand in one table, before any of them runs.
+
+    Raises:
+        InputError: of one model other weights, other references, edits or seeds; or two precisions. The
+            layout's `allow_mixed` may allow `precision`, `weights_hash` and `references`.
+    """
+    kinds: Mapping[str, tuple[Callable[[JobConfig], str], Callable[[JobConfig], Any]]] = {
+        "precision": (lambda cfg: "", lambda cfg: cfg.precision),
+        "weights_hash": (lambda cfg: cfg.model.name, lambda cfg: (cfg.model.path, cfg.model.revision)),
+        "references": (lambda cfg: cfg.model.name, _subjects),
+    }
+    seen: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for cfg in jobs:
+        for kind, (of, value) in kinds.items():
+            if value(cfg) not in seen[kind, of(cfg)]:
+                seen[kind, of(cfg)].append(value(cfg))
+    mixed = [
+        f"{kind}{f' of {of}' if of else ''}: {' and '.join(map(str, values))}"
+        for (kind, of), values in seen.items()
+        if len(values) > 1 and kind not in layout.allow_mixed
+    ]
+    if mixed:
+        raise InputError(
+            f"experiment={name}: jobs whose rows cannot be compared: {'; '.join(mixed)}. Run all lines on the"
+            " same, or name the kind under `allow_mixed` in its file"
+        )
+
+
+def _subjects(cfg: JobConfig) -> dict[str, Any]:
+    """What a job's samples are of."""
+    names = ("references", "edits", "edit_kinds", "seeds", "video")
+    own = {name: getattr(cfg, name) for name in names} | {"split": cfg.data.get("split")}
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def settings_of(jobs: Sequence[JobConfig]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """What all jobs share of `SHOWN`, and of each job all settings in which jobs differ, as text."""
+    plain = [_as_text(cfg) for cfg in jobs]
+    differ = [name for name in plain[0] if len({each[name] for each in plain}) > 1]
+    same = {name: plain[0][name] for name in SHOWN if name not in differ and name in plain[0]}
+    return same, [{name: each[name] for name in differ} for each in plain]
+
+
+def _as_text(cfg: JobConfig) -> dict[str, str]:
+    values = {each.name: getattr(cfg, each.name) for each in fields(JobConfig)}
+    values |= {"model": cfg.model.name, "scoring": asdict(cfg.scoring)}
+    for group in ("method", "data"):
+        values[group] = values[group]["_target_"].rpartition(".")[-1]
+    values["data"] += "".join(
+        f" {key}={value}" for key, value in cfg.data.items() if key in ("split", "looks")
+    )
+    if isinstance(cfg.references, list):
+        values["references"] = len(cfg.references)
+    return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}

@@ -1,0 +1,218 @@
+"""What parts need of memory: loaded when used, given back, computed again, waiting elsewhere, rehearsed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.backbones.hunyuan import HunyuanBackbone
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.live_memory import LiveMemory
+from motionexp.methods.lora import LoRA
+from motionexp.schedule import Window
+from tests.tiny_families import FAMILIES, Family
+from tests.tiny_models import save_tiny_pipeline
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(scope="module")
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path | str:
+    return family.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def latte(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "latte")
+
+
+def measured_peak(work: Callable[[], Any]) -> int:
+    """The most bytes that `work` holds on the CPU, by torch's own profiler."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        work()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held, peak = 0, 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def rehearsed_peak(work: Callable[[], Any]) -> int:
+    with LiveMemory(CPU) as live:
+        work()
+    return live.peak
+
+
+def training_pass(family: Family, backbone: Backbone, videos: int) -> Callable[[], None]:
+    """A forward and a backward pass, with a LoRA attached to the backbone."""
+    LoRA(backbone, Window(0), rank=2).switch(True)
+    columns = torch.ones(videos, family.captions[1], 16, device=backbone.device)
+    conditioning = Conditioning(columns, pooled=torch.ones(videos, 16, device=backbone.device))
+    noisy = family.noisy(videos).to(backbone.device)
+
+    def work() -> None:
+        backbone.predict(noisy, 900, conditioning).square().mean().backward()
+
+    return work
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_rehearsal_tells_what_a_training_pass_takes(
+    family: Family, folder: Path, checkpointing: bool
+) -> None:
+    backbones = [
+        family.kind.from_pretrained(folder, device=device, checkpointing=checkpointing)
+        for device in ("cpu", "meta")
+    ]
+    real, shapes = (training_pass(family, backbone, 16) for backbone in backbones)
+    assert rehearsed_peak(shapes) == pytest.approx(measured_peak(real), rel=0.15)
+
+
+def test_checkpointing_keeps_less_and_changes_no_gradient(family: Family, folder: Path) -> None:
+    gradients, kept = [], []
+    for checkpointing in (False, True):
+        backbone = family.kind.from_pretrained(folder, device="meta", checkpointing=checkpointing)
+        conditioning = Conditioning(torch.ones(1, family.captions[1], 16), pooled=torch.ones(1, 16))
+        LoRA(backbone, Window(0)).switch(True)
+        with LiveMemory(CPU) as live:
+            output = backbone.predict(family.noisy(1).to("meta"), 900, conditioning)
+            kept.append(live.now)
+        assert output.requires_grad
+        backbone = family.kind.from_pretrained(folder, checkpointing=checkpointing)
+        training_pass(family, backbone, 2)()
+        gradients.append([value.grad for value in backbone.network.parameters() if value.grad is not None])
+    assert kept[1] < 0.7 * kept[0]
+    assert gradients[0]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["latte", "unet3d"])  # as diffusers does it, and by our list of modules
+def test_what_is_computed_again_takes_the_same_attention_kernel(name: str, tmp_path: Path) -> None:
+    """In bf16 on a CPU that is not torch's own choice, see `plain_attention`."""
+    family, gradients = FAMILIES[name], []
+    folder = family.save(tmp_path / "tiny")
+    for checkpointing in (False, True):
+        backbone = family.kind.from_pretrained(folder, dtype=torch.bfloat16, checkpointing=checkpointing)
+        training_pass(family, backbone, 2)()
+        gradients.append([value.grad for value in backbone.network.parameters() if value.grad is not None])
+    assert gradients[0]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
+def test_a_rehearsal_encodes_embeds_and_decodes(family: Family, folder: Path) -> None:
+    backbone = family.kind.from_pretrained(folder, device="meta")
+    frames = torch.empty(1, *family.video, 3, dtype=torch.uint8, device="meta")
+    assert backbone.text_encoder is not backbone.vae is not backbone.network  # they are there before
+    with LiveMemory(CPU) as live:
+        conditioning = backbone.embed(["a cat"])
+        latents = backbone.encode(frames)
+        decoded = backbone.decode(latents)
+        predicted = backbone.predict(latents, 900, conditioning)
+    assert (latents.shape[1:], decoded.shape) == (family.latents, frames.shape)
+    assert predicted.shape == latents.shape
+    assert live.peak >= decoded.nbytes
+    del conditioning, latents, decoded, predicted
+    assert live.now < 1000
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "wan", "ltx", "hunyuan", "mochi"])
+def test_a_vae_of_videos_works_in_tiles_with_less_at_a_time(name: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    folder, peaks = family.save(tmp_path / "tiny"), []
+    frames, _, _ = family.video
+    for tiling in (False, True):
+        backbone = family.kind.from_pretrained(folder, device="meta", tiling=tiling)
+        if tiling and name == "cogvideox":  # whose tiles are by its VAE's size, which is too small for any
+            backbone.vae.enable_tiling(240, 360)
+        video = torch.empty(1, frames, 768, 768, 3, dtype=torch.uint8, device="meta")
+        with LiveMemory(CPU) as live:
+            decoded = backbone.decode(backbone.encode(video))
+        assert decoded.shape == video.shape
+        peaks.append(live.peak)
+    assert peaks[1] < 0.6 * peaks[0]
+
+
+def test_attention_counts_as_the_kernel_that_the_device_takes() -> None:
+    def peak(device: torch.device, dtype: torch.dtype) -> int:
+        query = torch.empty(1, 2, 256, 8, dtype=dtype, device="meta", requires_grad=True)
+        with LiveMemory(device) as live:
+            torch.nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
+        return live.peak
+
+    scores = 2 * 256 * 256 * 2
+    assert peak(CPU, torch.bfloat16) > scores
+    assert peak(torch.device("cuda"), torch.bfloat16) < scores / 4
+
+
+def test_each_part_is_loaded_when_it_is_used(latte: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = LatteBackbone.from_pretrained(latte)
+    loaded: list[str] = []
+    load = backbone._load
+
+    def listen(part: str) -> Any:
+        loaded.append(part)
+        return load(part)
+
+    monkeypatch.setattr(backbone, "_load", listen)
+    conditioning = backbone.embed(["a cat"])
+    backbone.release_text_encoder()
+    assert loaded == ["text_encoder"]
+    latents = backbone.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
+    backbone.release_vae_encoder()
+    assert loaded == ["text_encoder", "vae"]
+    backbone.predict(latents, 5, conditioning)
+    backbone.decode(latents)
+    assert loaded == ["text_encoder", "vae", "transformer"]
+
+
+def test_an_encoder_that_was_given_back_before_it_was_needed_is_never_read(latte: Path) -> None:
+    (whole := LatteBackbone.from_pretrained(latte)).release_vae_encoder()
+    assert whole.vae.encoder is None
+    assert whole.decode(torch.zeros(1, 4, 4, 4, 4)).shape == (1, 4, 16, 16, 3)
+    with pytest.raises(RuntimeError, match="release_vae_encoder"):
+        whole.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
+
+
+def test_network_and_vae_send_each_other_to_main_memory(latte: Path) -> None:
+    """Where they go shows on a GPU alone: here, that accelerate's hooks are there, and change no result."""
+    backbone, plain = (LatteBackbone.from_pretrained(latte, offload=offload) for offload in (True, False))
+    conditioning = plain.embed(["a cat"])
+    latents = backbone.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
+    predicted = backbone.predict(latents, 5, conditioning)
+    assert torch.equal(backbone.decode(latents), plain.decode(latents))
+    assert torch.equal(predicted, plain.predict(latents, 5, conditioning))
+    network, vae = backbone.network._hf_hook, backbone.vae._hf_hook
+    assert network.prev_module_hook.model is backbone.vae
+    assert vae.prev_module_hook.model is backbone.network
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_what_does_not_compute_waits_in_main_memory(latte: Path) -> None:
+    backbone = LatteBackbone.from_pretrained(latte, device="cuda", offload=True)
+    conditioning = backbone.embed(["a cat"])
+    latents = backbone.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
+    LoRA(backbone, Window(0)).switch(True)
+    backbone.predict(latents, 5, conditioning).sum().backward()
+    assert {each.device.type for each in backbone.network.parameters()} == {"cuda"}
+    assert {each.device.type for each in backbone.vae.parameters()} == {"cpu"}
+    backbone.decode(latents)
+    assert {each.device.type for each in backbone.network.parameters()} == {"cpu"}
+    assert {each.device.type for each in backbone.vae.parameters()} == {"cuda"}
+
+
+@pytest.fixture(autouse=True)
+def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See test_families.py."""
+    monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})

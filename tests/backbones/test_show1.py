@@ -1,0 +1,220 @@
+"""Show-1 behind our interface, against a slow transcription of its network's and its pipeline's steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from motionexp.backbones import load_backbone
+from motionexp.backbones.show1 import Show1Backbone
+from motionexp.backbones.show1_network import ShowOneUNet
+from motionexp.config import InputError
+from motionexp.methods.adapter_file import Recipe, save_adapter
+from motionexp.methods.lora import LoRA
+from motionexp.sampling import SamplerSettings, sample_latents
+from motionexp.schedule import Window
+from tests.tiny_show1 import SCHEDULER, save_tiny_show1, tiny_network
+
+CAPTIONS = ["a red ball", "A Blue Cat "]
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_show1(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def backbone(folder: Path) -> Show1Backbone:
+    return Show1Backbone.from_pretrained(folder, name="tiny")
+
+
+def noisy(videos: int = 1, frames: int = FRAMES) -> Tensor:
+    return torch.randn(videos, 3, frames, 10, 16, generator=torch.Generator().manual_seed(1))
+
+
+# the network
+
+
+def along_time(block: nn.Module, kind: str, index: int, pictures: Tensor, frames: int) -> Tensor:
+    """What the authors call right after a layer, with the number of frames."""
+    output = block.get_submodule(f"temp_{kind}.{index}")(pictures, num_frames=frames)
+    return output if kind == "convs" else output.sample
+
+
+def through_block(
+    block: nn.Module, x: Tensor, time: Tensor, text: Tensor, frames: int, skips: list[Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """A block down (skips is None) or up, layer by layer; `forward` itself runs nothing hooked on."""
+    states = []
+    for index, layer in enumerate(block.resnets):
+        if skips is not None:
+            x = torch.cat([x, skips.pop()], dim=1)
+        x = along_time(block, "convs", index, layer.forward(x, time), frames)
+        if hasattr(block, "attentions"):
+            x = block.attentions[index].forward(x, encoder_hidden_states=text)
+            x = along_time(block, "attentions", index, x, frames)
+        states.append(x)
+    for layer in getattr(block, "downsamplers", None) or getattr(block, "upsamplers", None) or ():
+        x = layer(x, time)
+        states.append(x)
+    return x, states
+
+
+@torch.no_grad()
+def transcribed(network: ShowOneUNet, video: Tensor, t: Tensor, captions: Tensor) -> Tensor:
+    """The authors' forward pass, with the time and the text embedded once for all frames of a video."""
+    frames = video.shape[2]
+    time = network.time_embedding(network.time_proj(t)) + network.add_embedding(captions)
+    text = network.encoder_hid_proj(captions).repeat_interleave(frames, dim=0)
+    time = time.repeat_interleave(frames, dim=0)
+    x = network.conv_in(torch.cat([each.transpose(0, 1) for each in video]))
+    skips = [x]
+    for block in network.down_blocks:
+        x, states = through_block(block, x, time, text, frames)
+        skips += states
+    mid = network.mid_block
+    x = along_time(mid, "convs", 0, mid.resnets[0].forward(x, time), frames)
+    x = along_time(mid, "attentions", 0, mid.attentions[0].forward(x, encoder_hidden_states=text), frames)
+    x = along_time(mid, "convs", 1, mid.resnets[1].forward(x, time), frames)
+    for block in network.up_blocks:
+        x, _ = through_block(block, x, time, text, frames, skips)
+    x = network.conv_out(network.conv_act(network.conv_norm_out(x)))
+    return torch.stack([each.transpose(0, 1) for each in x.split(frames)])
+
+
+def test_the_network_is_the_transcribed_one(backbone: Show1Backbone) -> None:
+    network, video, t = backbone.network, noisy(2), torch.tensor([700, 20])
+    captions = backbone.embed(CAPTIONS).embeds
+    wanted = transcribed(network, video, t, captions)
+    assert wanted.shape == (2, 6, FRAMES, 10, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network(video, t, captions), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(backbone.predict(video, t, backbone.embed(CAPTIONS)), wanted[:, :3])
+        # Frames hear each other, and the caption.
+        alone = network(video[:, :, :1], t, captions)
+        other = network(video, t, captions.flip(0))
+    assert (alone - wanted[:, :, :1]).abs().max() > 0.01
+    assert (other - wanted).abs().max() > 0.01
+
+
+def test_the_hubs_configuration_is_read_as_it_is(folder: Path) -> None:
+    saved = json.loads((folder / "unet" / "config.json").read_text())
+    assert saved["down_block_types"] == ["ResnetDownsampleBlock3D", "SimpleCrossAttnDownBlock3D"]
+    assert saved["mid_block_type"] == "UNetMidBlock3DSimpleCrossAttn"
+    with pytest.raises(ValueError, match="transfromer_in_opt=true"):
+        ShowOneUNet.from_config(saved | {"transfromer_in_opt": True})
+    again = ShowOneUNet.from_pretrained(folder / "unet").state_dict()
+    first = tiny_network().state_dict()
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+# the pipeline
+
+
+@torch.no_grad()
+def pipeline(
+    backbone: Show1Backbone, network: nn.Module, noise: Tensor, settings: SamplerSettings, negative: str = ""
+) -> Tensor:
+    """The authors' loop: guidance of the noise alone, and a scheduler that takes frames as a batch."""
+    scheduler = DDIMScheduler.from_config(
+        SCHEDULER | {"_class_name": "DDIMScheduler", "thresholding": False, "variance_type": "fixed_small"}
+    )
+    scheduler.set_timesteps(settings.steps)
+    embeds = []
+    for caption in (negative, CAPTIONS[0]):
+        tokens = backbone.tokenizer([caption], padding="max_length", max_length=77, return_tensors="pt")
+        embeds.append(backbone.text_encoder(tokens.input_ids, tokens.attention_mask)[0])
+    x = noise
+    for t in scheduler.timesteps:
+        without, given = (network(x.to(each.dtype), t[None], each)[:, :3].to(x.dtype) for each in embeds)
+        output = without + settings.guidance_scale * (given - without) if settings.guided else given
+        pictures = x.permute(0, 2, 1, 3, 4).reshape(-1, 3, *x.shape[3:])
+        flat = output.permute(0, 2, 1, 3, 4).reshape(-1, 3, *x.shape[3:])
+        flat = scheduler.step(flat, t, pictures).prev_sample
+        x = flat.reshape(1, -1, 3, *x.shape[3:]).permute(0, 2, 1, 3, 4)
+    return x
+
+
+def ours(backbone: Show1Backbone, noise: Tensor, settings: SamplerSettings, **more: object) -> Tensor:
+    captions = backbone.embed(CAPTIONS[:1]), backbone.embed([""])
+    return sample_latents(backbone, *captions, noise, settings, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+def test_samples_equal_the_transcribed_pipeline(folder: Path, guidance_scale: float) -> None:
+    # In double precision: at t = 999 this schedule turns a difference of the noise into 20,000 of it in x_0.
+    backbone = Show1Backbone.from_pretrained(folder, dtype=torch.float64)
+    settings = SamplerSettings(steps=5, guidance_scale=guidance_scale)
+    wanted = pipeline(backbone, backbone.network, noisy(), settings)
+    torch.testing.assert_close(ours(backbone, noisy(), settings), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_fits_the_network_through_peft(
+    backbone: Show1Backbone, folder: Path, tmp_path: Path
+) -> None:
+    settings = SamplerSettings(steps=3, guidance_scale=3.0)
+    method = LoRA(backbone, Window(0), rank=2, alpha=2.0)
+    for name, parameter in method.parameters.items():
+        parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    tuned = ours(backbone, noisy(), settings, gate=method.set_active)
+    path = save_adapter(tmp_path, backbone, method, Recipe(["a"], 0, 1, 1, 0.1, 0.0, "adamw", {}))
+    method.remove()
+    state = {name.removeprefix("unet."): tensor for name, tensor in load_file(path).items()}
+    names = [name.removesuffix(".lora_A.weight") for name in state if name.endswith("lora_A.weight")]
+    fresh = ShowOneUNet.from_pretrained(folder / "unet")
+    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=names), fresh)
+    assert not set_peft_model_state_dict(fresh, state).unexpected_keys
+    wanted = pipeline(backbone, fresh, noisy(), settings)
+    assert (tuned - ours(backbone, noisy(), settings)).abs().max() > 0.01
+    torch.testing.assert_close(tuned, wanted, rtol=1e-4, atol=1e-4)
+
+
+# the rest of the interface
+
+
+def test_pixels_are_the_latents(backbone: Show1Backbone) -> None:
+    frames = torch.randint(0, 256, (2, FRAMES, 10, 16, 3), dtype=torch.uint8)
+    pixels = backbone.encode(frames)
+    assert pixels.shape == (2, 3, FRAMES, 10, 16)
+    assert (pixels.min(), pixels.max()) >= (-1, -1)
+    torch.testing.assert_close(pixels[0, :, 1], frames[0, 1].permute(2, 0, 1) / 127.5 - 1)
+    assert torch.equal(backbone.decode(pixels), frames)
+    assert backbone.decode(pixels * 9).max() == 255
+
+
+def test_a_backbone_says_what_it_is(backbone: Show1Backbone, folder: Path) -> None:
+    again = load_backbone(folder, device="cpu", precision="bf16")
+    assert isinstance(again, Show1Backbone)
+    assert (again.frames, again.height, again.width, again.max_caption_tokens) == (8, 10, 16, 77)
+    assert again.weights_hash == backbone.weights_hash
+    assert backbone.schedule.clip_sample_range == 1
+    assert backbone.latent_shape(5, 10, 16) == (3, 5, 10, 16)
+    with pytest.raises(InputError, match="multiples of 2 pixels"):
+        backbone.latent_shape(5, 11, 16)
+    longest = " ".join("a" * 76)
+    assert backbone.check_captions([longest]) == []
+    (problem,) = Show1Backbone.caption_problems(folder, [longest + " a"])
+    assert "78 tokens; at most 77" in problem
+
+
+def test_projections_are_along_what_they_are_called_after(folder: Path) -> None:
+    backbone, heard = Show1Backbone.from_pretrained(folder), {}
+    expected = {"motion": (8, {FRAMES}), "spatial": (4, {40}), "cross": (4, {77})}
+    for kind, (count, _) in expected.items():
+        names = backbone.projections(kind)
+        assert [len(names[letter]) for letter in "qkvo"] == [count] * 4
+        for name in names["k"]:
+            layer = backbone.network.get_submodule(name)
+            layer.register_forward_hook(
+                lambda _, args, __, kind=kind: heard.setdefault(kind, set()).add(args[0].shape[1])
+            )
+    with torch.no_grad():
+        backbone.predict(noisy(), 500, backbone.embed(["a"]))
+    assert heard == {kind: lengths for kind, (_, lengths) in expected.items()}

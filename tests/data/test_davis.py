@@ -1,0 +1,144 @@
+"""DAVIS's folder with DiTFlow's prompts, in the two forms that these have."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from made_suites import DATA, make_davis, needs_data, numbers_of
+
+from motionexp.config import InputError
+from motionexp.data.base import References
+from motionexp.data.davis import DAVIS
+
+PROMPTS = [
+    {"video": "bear", "caption": "A bear", "subject": "A cat", "scene": "A car", "frame_range": [0, 72, 3]},
+    {"video": "judo", "caption": "Judo", "subject": "Cats", "scene": "Cars", "frame_range": [8, 32, 1]},
+    {"video": "cows", "caption": "Cows", "subject": "Dogs", "scene": "Ships", "frame_range": [0, 94, 4]},
+    {"video": "bus", "caption": "A bus", "subject": "A ship", "scene": "A bird", "frame_range": [4, 34, 6]},
+]
+SCRIPT = """const prompts = {
+    'bear': {
+      'easy': 'A bear, walking: slowly',
+      'medium': 'A cat',
+      'hard': 'A car',
+      'frame_range': '[0, 72, 3]'
+    },
+    'judo': { 'easy': 'Judo', 'medium': 'Cats', 'hard': 'Cars', 'frame_range': '[8, 32, 1]', },
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return make_davis(tmp_path_factory.mktemp("davis") / "DAVIS", PROMPTS)
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "DAVIS"))
+
+
+def reader(folder: Path, prompts: str = "prompts.json") -> DAVIS:
+    return DAVIS(folder, folder / prompts)
+
+
+def changed(folder: Path, **changes) -> None:
+    (folder / "prompts.json").write_text(json.dumps([PROMPTS[0] | changes, *PROMPTS[1:]]))
+
+
+def test_a_sequence_has_its_own_caption_and_three_edits(whole):
+    davis: References = reader(whole)
+    assert davis.names() == ["bear", "judo", "cows", "bus"]
+    described = davis.describe("bear")
+    assert (described.caption, described.frames) == ("A bear", 24)
+    assert [(each.kind, each.caption) for each in described.edits] == [
+        ("caption", "A bear"), ("subject", "A cat"), ("scene", "A car"),
+    ]  # fmt: skip
+    reference = davis.read("bear", 2, 48, 64)
+    assert (reference.suite, reference.caption, reference.edits) == ("davis", "A bear", described.edits)
+    assert (reference.frames.shape, reference.fps) == ((2, 48, 64, 3), 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "taken", "scored"),
+    [
+        ("bear", 16, list(range(0, 48, 3)), None),
+        ("bear", 17, list(range(0, 51, 3)), 16),
+        ("bear", 24, list(range(0, 72, 3)), None),
+        ("bear", 25, [*range(0, 72, 3), 69], 24),
+        ("judo", 16, list(range(8, 24)), None),
+        ("cows", 25, [*range(0, 94, 4), 92], 24),
+        ("bus", 4, [4, 10, 16, 22], None),
+        ("bear", 1, [0], None),
+    ],
+)
+def test_frames_are_the_first_of_the_range(whole, name, frames, taken, scored):
+    reference = reader(whole).read(name, frames, 16, 32)
+    assert numbers_of(reference.frames) == taken
+    assert reference.scored_frames == scored
+
+
+def test_more_frames_than_the_range_has_are_refused(whole):
+    with pytest.raises(InputError, match=r"bear: 49 frames are asked for, and its range in .* has 24"):
+        reader(whole).read("bear", 49, 16, 32)
+    with pytest.raises(InputError, match=r"'bears': .* names bear, judo, cows, bus"):
+        reader(whole).read("bears", 8, 16, 32)
+
+
+def test_the_project_page_s_script_is_read_as_it_is(folder):
+    (folder / "prompts.js").write_text(SCRIPT)
+    davis = reader(folder, "prompts.js")
+    assert davis.names() == ["bear", "judo"]
+    assert davis.describe("bear").caption == "A bear, walking: slowly"
+    assert numbers_of(davis.read("judo", 4, 16, 32).frames) == [8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"frame_range": None}, r"bear: frame_range is None; .* \(an older prompts.js has none\)"),
+        ({"frame_range": [0, 72]}, r"bear: frame_range is \[0, 72\]"),
+        ({"frame_range": [72, 0, 3]}, "bear: frame_range is"),
+        ({"frame_range": [0, 80, 3]}, "bear: its range ends at frame 78, and .*bear has 72"),
+        ({"scene": " "}, "bear: no scene prompt"),
+        ({"video": "bears"}, r"bears: no folder .*bears \(50 sequences need"),
+    ],
+)
+def test_what_does_not_belong_together_is_named(folder, changes, said):
+    changed(folder, **changes)
+    with pytest.raises(InputError, match=said):
+        reader(folder).names()
+
+
+def test_frames_of_another_resolution_are_refused(tmp_path):
+    folder = make_davis(tmp_path / "DAVIS", PROMPTS, size=(108, 64))
+    with pytest.raises(InputError, match=r"bear has frames of 64 x 108 pixels; they must be 480 high"):
+        reader(folder).names()
+
+
+def test_other_folders_and_files_are_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="has no JPEGImages/480p; name the folder"):
+        reader(tmp_path).names()
+    with pytest.raises(InputError, match=r"prompts=.*none\.json: cannot be read"):
+        reader(folder, "none.json").names()
+    for text in ("[]", "just text", '{"a": 1}', "const prompts = {"):
+        (folder / "prompts.json").write_text(text)
+        with pytest.raises(InputError, match=r"data\.prompts="):
+            reader(folder).names()
+
+
+@needs_data
+def test_the_real_prompts_are_read(tmp_path):
+    prompts = json.loads((DATA / "davis" / "prompts.json").read_text())
+    davis = reader(make_davis(tmp_path / "DAVIS", prompts))
+    assert davis.names() == [each["video"] for each in prompts]
+    for each in prompts:
+        described = davis.describe(each["video"])
+        assert [edit.caption for edit in described.edits] == [
+            each[k] for k in ("caption", "subject", "scene")
+        ]
+        assert described.frames == each["n_frames"]
+        start, _, step = each["frame_range"]
+        frames = davis.read(each["video"], 3, 24, 32).frames
+        assert numbers_of(frames) == [start, start + step, start + 2 * step]

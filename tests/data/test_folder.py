@@ -1,0 +1,149 @@
+"""A folder of videos with captions as CSV, YAML or JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_videos import CLIPS, encode, needs_clips, numbered, numbers
+from PIL import Image
+
+from motionexp.config import InputError
+from motionexp.data.base import Edit, References
+from motionexp.data.folder import VideoFolder
+
+CSV = """video,caption,object,style,start,stride
+dog.mp4,"a dog, running","a robot, running",,,2
+runs/cat.webm, a cat ,,a painted cat,0.5,
+
+birds,birds fly,planes fly,painted birds,,
+"""
+ENTRIES = [
+    {"video": "dog.mp4", "caption": "a dog, running", "edits": {"object": "a robot, running"}, "stride": 2},
+    {"video": "runs/cat.webm", "caption": "a cat", "edits": {"style": "a painted cat"}, "start": 0.5},
+    {"video": "birds", "caption": "birds fly", "edits": {"object": "planes fly", "style": "painted birds"}},
+]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "my videos"
+    (folder / "runs").mkdir(parents=True)
+    encode(folder / "dog.mp4", numbered(20))
+    encode(folder / "runs" / "cat.webm", numbered(20), codec="libvpx-vp9")
+    (folder / "birds").mkdir()
+    for index, frame in enumerate(numbered(12)):
+        Image.fromarray(frame).save(folder / "birds" / f"{index}.png")
+    return folder
+
+
+def refused(folder: Path, **settings) -> str:
+    with pytest.raises(InputError) as caught:
+        VideoFolder(folder, **settings).names()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["csv", "yaml", "json"])
+def test_every_form_says_the_same(folder, form):
+    # JSON is YAML too, and YAML is more than that.
+    lines = (
+        "".join(f"- {json.dumps(each)[1:-1]}\n" for each in ENTRIES)
+        .replace('- "', '- {"')
+        .replace("\n", "}\n")
+    )
+    (folder / f"captions.{form}").write_text({"csv": CSV, "yaml": lines, "json": json.dumps(ENTRIES)}[form])
+    reader: References = VideoFolder(folder)
+    assert reader.names() == ["dog", "runs-cat", "birds"]
+    assert [reader.describe(name).frames for name in reader.names()] == [20, 20, 12]
+    assert reader.describe("birds").edits == (Edit("object", "planes fly"), Edit("style", "painted birds"))
+    dog, cat, birds = (reader.read(name, 4, 32, 48) for name in reader.names())
+    assert (dog.caption, dog.edits) == ("a dog, running", (Edit("object", "a robot, running"),))
+    assert (cat.caption, cat.edits) == ("a cat", (Edit("style", "a painted cat"),))
+    assert [numbers(each.frames) for each in (dog, cat, birds)] == [[0, 2, 4, 6], [4, 5, 6, 7], [0, 1, 2, 3]]
+    assert (dog.suite, dog.name, dog.fps, dog.strata) == ("folder", "dog", 4, {"folder": "my videos"})
+
+
+def test_a_list_of_captions_is_of_kind_caption(folder):
+    (folder / "captions.json").write_text(json.dumps([ENTRIES[0] | {"edits": ["a robot", "a cow"]}]))
+    assert VideoFolder(folder).describe("dog").edits == (Edit("caption", "a robot"), Edit("caption", "a cow"))
+
+
+def test_a_rate_for_all_gives_way_to_what_a_video_says(folder):
+    (folder / "captions.csv").write_text(CSV)
+    reader = VideoFolder(folder, fps=4)
+    assert numbers(reader.read("runs-cat", 3, 32, 48).frames) == [4, 6, 8]
+    assert numbers(reader.read("dog", 3, 32, 48).frames) == [0, 2, 4]
+    assert VideoFolder(folder, fps=8).read("birds", 4, 32, 48).fps == 8
+
+
+def test_the_captions_may_lie_elsewhere(folder, tmp_path):
+    (tmp_path / "mine.csv").write_text(CSV)
+    assert len(VideoFolder(folder, tmp_path / "mine.csv").names()) == 3
+    assert "has no captions.csv; name the file" in refused(folder)
+    for name in ("captions.csv", "captions.json"):
+        (folder / name).write_text(CSV)
+    assert "has captions.csv and captions.json; name the file" in refused(folder)
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    assert "data=folder needs data.path=" in refused(None)  # type: ignore[arg-type]
+    assert "none: there is no such folder" in refused(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no column video and caption"),
+        ("video;caption\ndog.mp4;a dog", "no column video and caption; its first row says video;caption"),
+        ("video,caption,object", "names no videos"),
+        ("video,caption,a,a\ndog.mp4,x,y,z", "two columns are called a"),
+        ("video,caption,object\ndog.mp4,a dog, running,a cow", "dog.mp4 has 4 cells, the first row 3: quote"),
+        ("video,caption,object\ncow.mp4,a cow,a dog", "video 1: there is no cow.mp4 in"),
+        ("video,caption,object\ndog.mp4,,a cow", "video 1: caption is None; it must be text"),
+        ("video,caption,object\ndog.mp4,a dog,", "no edits; say in a caption"),
+        ("video,caption,object,start\ndog.mp4,a dog,a cow,soon", "start is 'soon'; it must be a number"),
+        ("video,caption,a\ndog.mp4,x,y\ndog.mp4,x,z", "video 2: another video is called dog too"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(folder, text, said):
+    (folder / "captions.csv").write_text(text)
+    assert said in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"dog.mp4": "a dog"}, "it must be a list of videos"),
+        ([ENTRIES[0] | {"edit": "a cow"}], "video 1: unknown edit; there are video, caption, edits, start"),
+        ([ENTRIES[0] | {"edits": "a cow"}], "edits must be a list of captions"),
+        ([ENTRIES[0] | {"edits": {"object": 3}}], "edits must be a list of captions"),
+        ([ENTRIES[0] | {"edits": []}], "no edits"),
+        ([ENTRIES[0] | {"caption": 3}], "caption is 3; it must be text"),
+        ([ENTRIES[0] | {"stride": 1.5}], "stride is 1.5; it must be a number"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said(folder, content, said):
+    (folder / "captions.json").write_text(json.dumps(content))
+    assert said in refused(folder)
+    (folder / "captions.json").write_text(json.dumps(content)[:-1])
+    assert "cannot be read as captions" in refused(folder)
+
+
+def test_a_damaged_video_and_a_wrong_name_are_named(folder):
+    (folder / "captions.csv").write_text(CSV)
+    (folder / "dog.mp4").write_bytes((folder / "dog.mp4").read_bytes()[:900])
+    with pytest.raises(InputError, match=r"dog\.mp4: .*cut short"):
+        VideoFolder(folder).read("dog", 4, 32, 48)
+    with pytest.raises(InputError, match=r"'cow': .* has dog, runs-cat, birds"):
+        VideoFolder(folder).read("cow", 4, 32, 48)
+
+
+@needs_clips
+def test_real_clips_become_references(tmp_path):
+    names = ["md_car-turn_16f_480x480.mp4", "md_zoom_in_cup.gif", "vmc_sharks_swimming_8f"]
+    (tmp_path / "captions.json").write_text(
+        json.dumps([{"video": name, "caption": "it moves", "edits": ["else"]} for name in names])
+    )
+    reader = VideoFolder(CLIPS, tmp_path / "captions.json")
+    assert [reader.describe(name).frames for name in reader.names()] == [16, 16, 8]
+    for name in reader.names():
+        assert reader.read(name, 8, 64, 64).frames.std() > 20

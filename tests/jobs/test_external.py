@@ -1,0 +1,113 @@
+"""Videos of another system give the rows that the same videos give in a job."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kept_results import cells, plain, scores
+from squares import METRICS
+
+from motionexp import jobs
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.config import InputError
+from motionexp.evaluation import Scorer
+from motionexp.jobs import external
+from motionexp.results import check_comparable, read_rows
+from motionexp.score_settings import ScoreConfig
+from motionexp.videos import write_png
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Settings of scoring `tmp_path/theirs` against the suite of squares."""
+
+    def settings(**changes) -> ScoreConfig:
+        plain = {
+            "data": {"_target_": "squares.Squares"},
+            "folder": str(tmp_path / "theirs"),
+            "references": ["one"],
+            "metrics": METRICS,
+            "device": "cpu",
+            "output": str(tmp_path / "out"),
+        }
+        return ScoreConfig(**(plain | changes))
+
+    return settings
+
+
+def write_theirs(folder: Path, frames: dict[str, np.ndarray], reference: str = "one") -> None:
+    for kind, video in frames.items():
+        for index, frame in enumerate(video):
+            write_png(folder / "theirs" / reference / kind / f"{index}.png", frame)
+
+
+def noise(seed: int, count: int = 4, side: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_the_same_videos_give_the_same_rows_as_in_a_job(make, scored, tmp_path, monkeypatch, capsys):
+    ours = jobs.run(make())
+    (cell,) = cells(make())
+    videos = {
+        kind: np.load(next((cell / "media").glob(f"{kind}-0-*.npz")))["frames"]
+        for kind in ("style", "object")
+    }
+    write_theirs(tmp_path, videos)
+    monkeypatch.setattr(LatteBackbone, "from_pretrained", None)
+    rows = jobs.score_external(scored(system="tune-a-thing"))
+    assert {(row.edit_kind, row.metric): row.value for row in rows} == {
+        (row.edit_kind, row.metric): row.value for row in ours
+    }
+    row, same = rows[0], ours[0]
+    for name in ("suite", "reference", "reference_hash", "strata", "edit_caption", "metric_version", "seed"):
+        assert getattr(row, name) == getattr(same, name), name
+    assert (row.model, row.method, row.sample_file) == ("tune-a-thing", "external", "one/style")
+    assert plain(read_rows(tmp_path / "out" / "squares" / "tune-a-thing" / "one")) == plain(rows)
+    assert len(read_rows(tmp_path / "out")) == len(rows) + len(ours)
+    check_comparable([*rows, *ours])
+    assert "tune-a-thing, 1 reference\n" in capsys.readouterr().out
+
+
+def test_what_is_scored_is_not_scored_again_unless_it_changed(scored, tmp_path, monkeypatch):
+    write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
+    first = jobs.score_external(scored())
+    with monkeypatch.context() as context:
+        context.setattr(Scorer, "score", None)
+        assert plain(jobs.score_external(scored())) == plain(first)
+    write_theirs(tmp_path, {"object": noise(2)})
+    again = jobs.score_external(scored())
+    assert [scores(one) == scores(other) for one, other in zip(first, again, strict=True)] == [
+        row.edit_kind == "style" for row in first
+    ]
+    # Another system with the very same videos has rows of its own.
+    jobs.score_external(scored(system="other"))
+    assert len(read_rows(tmp_path / "out")) == 2 * len(first) + len(first) // 2
+
+
+def test_each_video_is_compared_at_its_own_size(scored, tmp_path, monkeypatch):
+    write_theirs(tmp_path, {"style": noise(0), "object": noise(1, side=32)})
+    read = []
+    monkeypatch.setattr(
+        external.Scorer,
+        "score",
+        lambda self, frames, reference, *_: read.append((frames.shape, reference)) or {},
+    )
+    with pytest.raises(KeyError):
+        jobs.score_external(scored(edit_kinds=["object"]))
+    ((shape, reference),) = read
+    assert shape == reference.frames.shape == (4, 32, 32, 3)
+
+
+def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_path, monkeypatch):
+    monkeypatch.setattr(external, "Scorer", None)
+    write_theirs(tmp_path, {"style": noise(0), "object": noise(1, count=3)})
+    with pytest.raises(InputError, match=r"object: has 3 frames, and its reference one 4"):
+        jobs.score_external(scored())
+    with pytest.raises(InputError, match=r"style: has 4 frames, and frames=3"):
+        jobs.score_external(scored(frames=3))
+    with pytest.raises(InputError, match="references: no four"):
+        jobs.score_external(scored(references=["four"]))
+    with pytest.raises(InputError, match="reference two: no folder two"):
+        jobs.score_external(scored(references=None))
+    with pytest.raises(InputError, match=r"metrics=\[trajectory\]: measured from ground truth"):
+        jobs.score_external(scored(metrics=["trajectory"], edit_kinds=["style"]))

@@ -1,0 +1,135 @@
+"""Finished samples become TGVE's submission layout, and come back from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_suites import COUNTS, KINDS, jpeg, write_table
+from made_videos import moving, psnr
+from PIL import Image
+
+from motionexp import jobs
+from motionexp.config import InputError
+from motionexp.data.base import Edit
+from motionexp.evaluation import Sample
+from motionexp.jobs.cell import Cell
+from motionexp.results import Row
+from motionexp.score_settings import ScoreConfig
+from motionexp.videos import read_frames
+
+SOURCE = "DAVIS_480p"
+
+
+def finished(
+    folder: Path, name: str, kinds=KINDS, *, tau: float = 700.0, seed: int = 0, count: int = 16, **changes
+) -> dict:
+    """A cell with a sample of each of some of TGVE's edits; returns their frames."""
+    cell, frames = Cell(folder / f"{name}-{tau:g}-{changes.get('rank', 4)}"), {}
+    for number, kind in enumerate(kinds):
+        edit, sample_id = Edit(kind, f"{name} by {kind}"), f"{name}{number}{seed}{tau:g}"
+        frames[kind] = np.roll(moving(count), 5 * number, axis=1)
+        cell.keep_sample(Sample(edit, seed, frames[kind], 3, 1.0, 1), sample_id, 8)
+        row = Row(
+            metric="brightness", metric_version=1, value=float(frames[kind].mean()), score_id=sample_id,
+            suite="tgve", reference=name, strata={"source": SOURCE}, edit_kind=kind,
+            edit_caption=edit.caption, seed=seed, sample_id=sample_id, model="latte", method="lora", tau=tau,
+            steps=50, settings={"rank": 4, "learning_rate": 3e-4} | changes,
+        )  # fmt: skip
+        cell.add_rows([row])
+    return frames
+
+
+def test_samples_are_written_as_the_organisers_ask(tmp_path):
+    frames = finished(tmp_path / "outputs", "dav-0")
+    finished(tmp_path / "outputs", "dav-1", ["object"], count=17)
+    finished(tmp_path / "outputs", "dav-0", ["style"], tau=650.0)
+    assert jobs.write_submission(tmp_path / "outputs", tmp_path / "new", {"tau": "700"}) == (5, 304)
+    written = {path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*.*")}
+    assert written == {
+        f"{SOURCE}/{name}/{kind}/{index:05d}.jpg"
+        for name, kinds in (("dav-0", KINDS), ("dav-1", ["object"]))
+        for kind in kinds
+        for index in range(16)
+    }
+    for kind in KINDS:
+        assert psnr(read_frames(tmp_path / "new" / SOURCE / "dav-0" / kind, frames=16), frames[kind]) > 35
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (
+            {"tau": 650.0},
+            r"two samples of dav-0, style: they differ in tau \(650, 700\): choose .* with tau=",
+        ),
+        ({"seed": 1}, r"they differ in seed \(0, 1\): choose one of each with seed="),
+        ({"rank": 16}, r"they differ in rank \(16, 4\): choose one of each with rank="),
+    ],
+)
+def test_two_samples_of_one_edit_are_an_error_that_says_what_to_choose_by(tmp_path, other, said):
+    for changes in ({}, other):
+        finished(tmp_path / "outputs", "dav-0", ["style"], **changes)
+    with pytest.raises(InputError, match=said):
+        jobs.write_submission(tmp_path / "outputs", tmp_path / "new", {})
+    ((key, value),) = other.items()
+    chosen = {key: f"{value:g}"}
+    assert jobs.write_submission(tmp_path / "outputs", tmp_path / "new", chosen)[0] == 1
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    finished(tmp_path / "outputs", "dav-0", ["style"])
+    wrong = {
+        "no samples of data=tgve there with tau=1": {"tau": "1"},
+        "sead=: rows have no such field": {"sead": "1"},
+    }
+    for said, select in wrong.items():
+        with pytest.raises(InputError, match=said):
+            jobs.write_submission(tmp_path / "outputs", tmp_path / "new", select)
+    with pytest.raises(InputError, match="there is something already"):
+        jobs.write_submission(tmp_path / "outputs", tmp_path / "outputs", {})
+    with pytest.raises(InputError, match="there is no such folder"):
+        jobs.write_submission(tmp_path / "nothing", tmp_path / "new", {})
+
+
+def test_a_submission_is_scored_as_its_samples_were(tmp_path):
+    """The whole way: finished samples, the organisers' layout, and rows again, against TGVE's own videos."""
+    captions = ["it moves", *(f"dav-0 by {kind}" for kind in KINDS)]
+    lines = {
+        source: [[f"{source[:3].lower()}-{n}", *captions] for n in range(count)]
+        for source, count in COUNTS.items()
+    }
+    for source, of_source in lines.items():
+        for name, *_ in of_source:
+            frames = tmp_path / "tgve" / source / "480p_frames" / name
+            frames.mkdir(parents=True)
+            for index in range(128 if source == "youtube_480p" else 32):
+                (frames / f"{index:05d}.jpg").touch()
+    for index in range(32):
+        (tmp_path / "tgve" / SOURCE / "480p_frames" / "dav-0" / f"{index:05d}.jpg").write_bytes(jpeg(index))
+    write_table(tmp_path / "tgve", lines)
+    samples = finished(tmp_path / "outputs", "dav-0")
+    jobs.write_submission(tmp_path / "outputs", tmp_path / "new", {})
+    cfg = ScoreConfig(
+        data={"_target_": "motionexp.data.tgve.TGVE", "path": str(tmp_path / "tgve")},
+        folder=str(tmp_path / "new"),
+        frames=16,
+        references=["dav-0"],
+        metrics=["brightness", "flow_similarity"],
+        device="cpu",
+        output=str(tmp_path / "out"),
+    )
+    rows = {(row.edit_kind, row.metric): row for row in jobs.score_external(cfg)}
+    for kind in KINDS:
+        row = rows[kind, "brightness"]
+        assert row.value == pytest.approx(samples[kind].mean(), abs=0.3)
+        assert (row.suite, row.reference, row.strata, row.model) == (
+            "tgve",
+            "dav-0",
+            {"source": SOURCE},
+            "new",
+        )
+        assert (kind, "flow_similarity") in rows
+    whole = ScoreConfig(**{name: getattr(cfg, name) for name in ("data", "folder", "references", "metrics")})
+    with pytest.raises(InputError, match=r"style: has 16 frames, and its reference dav-0 32"):
+        jobs.score_external(whole)
+    Image.open(tmp_path / "new" / SOURCE / "dav-0" / "style" / "00000.jpg").verify()

@@ -1,0 +1,50 @@
+"""Run jobs in a process of its own and print the resident memory that each added, in bytes, a line a job.
+
+`python -m tests.memory_job '[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]'`; the first one is there so
+that all is imported which a job imports.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from squares import METRICS, Brightness
+from tiny_jobs import job_settings
+
+from motionexp import jobs
+from motionexp.backbones.memory import give_memory_back
+from motionexp.config import JobConfig
+from motionexp.metrics import scorer
+
+LATTE = "motionexp.backbones.latte.LatteBackbone"
+PROCESS = Path("/proc/self")
+
+
+def settings(weights: str, frames: int, size: int, output: str, changes: dict[str, Any]) -> JobConfig:
+    """A job of two training steps and one sample."""
+    small = {"memory_limit": 1e-9, "edits": ["b"], "steps": 1, **changes}
+    return job_settings(LATTE, Path(weights), (frames, size, size), output=output, metrics=METRICS, **small)
+
+
+def resident(what: str) -> int:
+    """VmRSS (now) or VmHWM (the most so far) of this process, in bytes."""
+    found = re.search(rf"{what}:\s+(\d+) kB", (PROCESS / "status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def main(wanted: list[list[Any]]) -> None:
+    """See the module."""
+    scorer.METRICS["brightness"] = Brightness
+    for each in wanted:
+        give_memory_back()
+        (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now
+        before = resident("VmRSS")
+        jobs.run(settings(*each))
+        print("peak", resident("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

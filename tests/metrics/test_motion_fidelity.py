@@ -1,0 +1,258 @@
+"""Scores of whole tracks against slow loops over their definitions, and against closed forms."""
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from motionexp.config import InputError
+from motionexp.metrics.base import Tracks
+from motionexp.metrics.cotracker import CoTracker
+from motionexp.metrics.motion_diversity import motion_diversity
+from motionexp.metrics.motion_fidelity import (
+    DitflowFidelity,
+    MotionFidelity,
+    mf_ditflow,
+    motion_fidelity,
+    track_similarity,
+)
+from motionexp.metrics.tracks import LucasKanadeTracker, as_arrays, from_arrays
+from tests.metrics.conftest import moving_texture
+
+FRAMES, POINTS = 9, 14
+
+
+def walk(seed, points=POINTS, frames=FRAMES, hidden=0.0, still=0.1):
+    """Tracks of random walks; a share of the points hidden now and then."""
+    rng = np.random.default_rng(seed)
+    position = np.cumsum(rng.normal(size=(frames, points, 2)), axis=0)
+    return Tracks(position, rng.random((frames, points)) >= hidden, still)
+
+
+def moved(tracks, function):
+    return Tracks(function(tracks.position), tracks.visible, tracks.still)
+
+
+def slow_similarity(a, n, b, m):
+    """Of two tracks, step by step; None where they share too few steps."""
+    dot = energy = shared = 0
+    frames = len(a.position)
+    for t in range(frames - 1):
+        if a.visible[t, n] and a.visible[t + 1, n] and b.visible[t, m] and b.visible[t + 1, m]:
+            u = a.position[t + 1, n] - a.position[t, n]
+            v = b.position[t + 1, m] - b.position[t, m]
+            dot, energy, shared = dot + u @ v, energy + u @ u + v @ v, shared + 1
+    if shared < 0.5 * (frames - 1):
+        return None
+    return 1.0 if energy == 0 else 2 * dot / energy
+
+
+def seen_steps(tracks, n):
+    return [t for t in range(len(tracks.position) - 1) if tracks.visible[t, n] and tracks.visible[t + 1, n]]
+
+
+def slow_fidelity(a, b):
+    def usable(tracks):
+        half = 0.5 * (len(tracks.position) - 1)
+        return [n for n in range(tracks.position.shape[1]) if len(seen_steps(tracks, n)) >= half]
+
+    def moves(tracks, n):
+        steps = [tracks.position[t + 1, n] - tracks.position[t, n] for t in seen_steps(tracks, n)]
+        return np.mean([step @ step for step in steps]) >= tracks.still**2
+
+    directions = []
+    for own, other in ((a, b), (b, a)):
+        best = []
+        for n in usable(own):
+            if moves(own, n):
+                pairs = [slow_similarity(own, n, other, m) for m in usable(other)]
+                best.append(max(0.0 if each is None else each for each in pairs))
+        directions.append(np.mean(best) if best else 0.0)
+    return np.mean(directions)
+
+
+def test_motion_fidelity_is_its_definition():
+    for seed in range(4):
+        a, b = walk(seed, 9, hidden=0.15, still=0.9), walk(seed + 10, 12, hidden=0.15, still=0.9)
+        assert motion_fidelity(a, b).value == pytest.approx(slow_fidelity(a, b))
+        assert motion_fidelity(b, a).value == pytest.approx(motion_fidelity(a, b).value)
+
+
+def test_same_motion_anywhere_scores_one_and_another_speed_its_closed_form():
+    a = walk(0)
+    rng = np.random.default_rng(1)
+    elsewhere = moved(a, lambda position: position[:, rng.permutation(POINTS)] + 40)
+    assert motion_fidelity(a, elsewhere).value == pytest.approx(1)
+    one = walk(0, points=1)
+    for k in (0.5, 2, 3):
+        faster = moved(one, lambda position, k=k: k * position)
+        assert motion_fidelity(one, faster).value == pytest.approx(2 * k / (1 + k * k))
+    assert motion_fidelity(one, moved(one, lambda position: -position)).value == pytest.approx(-1)
+
+
+def test_static_points_neither_help_nor_hurt():
+    a, other = walk(0), walk(1)
+
+    def with_still(tracks, count=200):
+        still = np.zeros((FRAMES, count, 2)) + 7
+        position = np.concatenate([tracks.position, still], 1)
+        return Tracks(position, np.ones(position.shape[:2], bool), tracks.still)
+
+    assert motion_fidelity(with_still(a), with_still(a)).value == pytest.approx(1)
+    assert motion_fidelity(with_still(a), with_still(other)).value == pytest.approx(
+        motion_fidelity(a, other).value, abs=0.02
+    )
+    frozen = moved(a, np.zeros_like)
+    assert motion_fidelity(frozen, a).value == 0
+    assert motion_fidelity(a, frozen).value == 0
+    both = motion_fidelity(frozen, frozen)
+    assert (both.value, "by definition" in both.reason) == (1, True)
+
+
+def test_a_hidden_stretch_does_not_count():
+    a = walk(0)
+    jumping = moved(a, np.copy)
+    jumping.position[-2:] += np.random.default_rng(5).normal(0, 30, (2, POINTS, 2))
+    visible = np.ones((FRAMES, POINTS), bool)
+    visible[-2:] = False
+    assert motion_fidelity(a, jumping).value < 0.6
+    hidden = Tracks(jumping.position, visible, a.still)
+    assert motion_fidelity(a, hidden).value == pytest.approx(1)
+    lost = Tracks(a.position, np.zeros_like(visible), a.still)
+    assert "can be followed" in motion_fidelity(a, lost).reason
+
+
+def test_chance_level_of_unrelated_tracks_grows_with_their_number():
+    levels = [motion_fidelity(walk(0, count), walk(1, count)).value for count in (10, 100, 1000)]
+    assert levels == sorted(levels)
+    assert levels[-1] > 0.5
+
+
+def test_track_similarity_of_two_that_stand_still_is_one_and_of_too_few_shared_steps_zero():
+    steps, seen = np.zeros((1, 4, 2)), np.ones((1, 4), bool)
+    assert track_similarity(steps, seen, steps, seen) == 1
+    late = np.array([[False, False, False, True]])
+    assert track_similarity(steps, seen, steps, late) == 0
+
+
+def slow_ditflow(edited, source):
+    """The peers' score, entry by entry."""
+    steps = min(len(edited.position), len(source.position)) - 1
+    count = edited.position.shape[1]
+    rows = []
+    for n in range(count):
+        row = []
+        for m in range(count):
+            cosines = []
+            for t in range(steps):
+                u = edited.position[t + 1, n] - edited.position[t, n]
+                v = source.position[t + 1, m] - source.position[t, m]
+                cosines.append(u @ v / (np.hypot(*u) * np.hypot(*v)))
+            row.append(np.mean(cosines) - (n == m))
+        rows.append(max(row))
+    return np.mean(rows)
+
+
+def test_mf_ditflow_is_the_peers_score_with_its_faults():
+    a, b = walk(0), walk(1, frames=FRAMES + 3, hidden=0.5)
+    assert mf_ditflow(a, b).value == pytest.approx(slow_ditflow(a, b))
+    assert mf_ditflow(b, a).value != pytest.approx(mf_ditflow(a, b).value)
+    # A video against itself is far from 1, for equal places in the grid are kept from matching.
+    assert mf_ditflow(a, a).value == pytest.approx(slow_ditflow(a, a))
+    assert mf_ditflow(a, a).value < 0.8
+    a.position[4, 3] = a.position[3, 3]
+    assert "NaN" in mf_ditflow(a, b).reason
+    with pytest.raises(InputError, match="as many tracks"):
+        mf_ditflow(walk(0, 5), walk(0, 6))
+
+
+def test_chance_is_the_mean_over_other_references_and_stands_beside(subject):
+    a, b, others = walk(0), walk(1), (walk(2), walk(3))
+    shown = subject(tracks=a, reference_tracks=b, other_tracks=others)
+    for metric, score in ((MotionFidelity(), motion_fidelity), (DitflowFidelity(), mf_ditflow)):
+        name = next(iter(metric.values))
+        measured = metric.measure(shown)
+        assert measured[name].value == score(a, b).value
+        expected = np.mean([score(a, other).value for other in others])
+        assert measured[f"{name}_chance"].value == pytest.approx(expected)
+        alone = metric.measure(subject(tracks=a, reference_tracks=b))
+        assert alone[f"{name}_chance"].reason == "no other references were given"
+        with pytest.raises(InputError, match="needs the tracks"):
+            metric.measure(subject())
+
+
+def test_diversity_of_a_method_without_chance_is_zero():
+    a = walk(0)
+    assert motion_diversity([a, a, a]).value == pytest.approx(0, abs=1e-12)
+    assert motion_diversity([a, walk(1)]).value == pytest.approx(1 - motion_fidelity(a, walk(1)).value)
+    three = [a, walk(1), walk(2)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    assert motion_diversity(three).value == pytest.approx(
+        np.mean([1 - motion_fidelity(three[i], three[j]).value for i, j in pairs])
+    )
+    assert "two samples" in motion_diversity([a]).reason
+
+
+@pytest.mark.parametrize("velocity", [(1, 0), (-2, 1)])
+def test_lucas_kanade_follows_a_moving_texture_until_it_leaves(velocity):
+    tracks = LucasKanadeTracker()(moving_texture(0, velocity))
+    whole = tracks.visible.all(0)
+    assert 0.2 < whole.mean() < 1
+    travelled = (tracks.position[-1] - tracks.position[0])[whole]
+    np.testing.assert_allclose(np.median(travelled, axis=0), 7 * np.array(velocity), atol=0.1)
+    assert not (np.diff(tracks.visible.astype(int), axis=0) > 0).any()  # what is lost stays lost
+    kept = from_arrays(as_arrays(tracks))
+    np.testing.assert_array_equal(kept.position, tracks.position)
+    np.testing.assert_array_equal(kept.visible, tracks.visible)
+    assert kept.still == tracks.still
+
+
+def test_videos_that_move_alike_and_videos_that_do_not():
+    track = LucasKanadeTracker()
+    velocities = [(2, 0), (2, 0), (-2, 0), (0, 0)]
+    right, also_right, left, still = (track(moving_texture(*each)) for each in enumerate(velocities))
+    assert motion_fidelity(right, also_right).value > 0.95
+    assert motion_fidelity(right, left).value < 0
+    assert motion_fidelity(right, still).value == pytest.approx(0, abs=0.02)
+    with pytest.raises(InputError, match="at least 18 pixels"):
+        track(np.zeros((4, 16, 16, 3), np.uint8))
+    with pytest.raises(InputError, match="of one length"):
+        motion_fidelity(right, track(moving_texture(0, (2, 0), frames=5)))
+
+
+class Predictor(torch.nn.Module):
+    """Stands for CoTracker's: every point goes to the right by what its only weight says."""
+
+    def __init__(self, checkpoint, window_len, v2):
+        super().__init__()
+        assert (checkpoint, window_len, v2) == (None, 60, False)
+        self.model = torch.nn.Linear(1, 1, bias=False)
+
+    def forward(self, video, grid_size):
+        assert video.dtype == torch.float32
+        assert video.max() > 1
+        start = torch.rand(1, 1, grid_size**2, 2)
+        time = torch.arange(video.shape[1]).view(1, -1, 1, 1)
+        position = start + time * self.model.weight * torch.tensor([1.0, 0.0])
+        return position, torch.ones(position.shape[:3], dtype=torch.bool)
+
+
+def test_cotracker_is_used_where_it_is_installed_and_named_where_it_is_not(monkeypatch, tmp_path):
+    weights = tmp_path / "cotracker3.safetensors"
+    save_file({"weight": torch.full((1, 1), 3.0)}, weights)
+    with pytest.raises(InputError, match="facebookresearch/co-tracker"):
+        CoTracker.load(weights)
+    module = ModuleType("cotracker.predictor")
+    module.CoTrackerPredictor = Predictor
+    monkeypatch.setitem(__import__("sys").modules, "cotracker.predictor", module)
+    monkeypatch.setitem(__import__("sys").modules, "cotracker", ModuleType("cotracker"))
+    tracker = CoTracker.load(weights)
+    tracks = tracker(moving_texture(0, (3, 0)))
+    assert tracks.position.shape == (8, 55 * 55, 2)
+    np.testing.assert_allclose(tracks.steps, np.broadcast_to([3.0, 0.0], (3025, 7, 2)), atol=1e-5)
+    assert tracker.identity.startswith("cotracker3 55 ")
+    weights.write_bytes(b"not weights")
+    with pytest.raises(InputError, match="tracker_weights"):
+        CoTracker.load(weights)

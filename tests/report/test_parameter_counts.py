@@ -1,0 +1,59 @@
+"""The sizes of the real models, on the meta device."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from motionexp.backbones.real_models import MODELS, RealModel
+from motionexp.report.parameter_counts import Counts, count, main
+
+ROOT = Path(__file__).parents[2]
+BY_NAME = {model.name: model for model in MODELS}
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "attentions", "lora"),
+    [
+        ("latte", 1_057_246_880, 28, 516_096),
+        ("modelscope", 1_411_233_860, 34, 415_744),
+        ("show1", 1_726_848_390, 44, 686_080),
+        ("cogvideox_2b", 1_693_783_872, 30, 921_600),
+        ("cogvideox_5b", 5_570_283_072, 42, 2_064_384),
+        ("animatediff", 1_276_658_564, 40, 563_200),
+        ("wan_1_3b", 1_418_996_800, 30, 30 * 2 * 4 * (1536 + 1536)),
+        ("wan2_2_14b", 2 * 14_288_491_584, 2 * 40, 2 * 40 * 2 * 4 * (5120 + 5120)),
+        ("ltx", 1_923_385_472, 28, 28 * 2 * 4 * (2048 + 2048)),
+    ],
+)
+def test_real_models_have_their_sizes(name: str, network: int, attentions: int, lora: int) -> None:
+    counted = count(BY_NAME[name])
+    assert (counted.network, counted.attentions, counted.lora) == (network, attentions, lora)
+
+
+def test_full_rank_counts_weights_and_biases() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(6, 4, bias=False) for _ in range(3))
+            self.o = nn.Linear(4, 6)
+
+    names = {letter: [letter] for letter in "qkvo"}
+    model = RealModel("two", Two, lambda network: names, "made", True, "any")
+    # v has 6 x 4, o 4 x 6 and a bias of 6; rank 4 takes 4 (6 + 4) for each.
+    assert count(model) == Counts(network=102, attentions=1, lora=80, full_vo=54, full_qkvo=102)
+
+
+def test_the_published_page_is_what_the_command_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "models.md")]) == 0
+    written = (tmp_path / "models.md").read_text()
+    assert written == (ROOT / "docs" / "models.md").read_text()
+    assert written.strip() in capsys.readouterr().out
+    assert all(f"| `{model.name}` |" in written for model in MODELS)
+
+
+def test_every_real_model_of_conf_is_counted() -> None:
+    real = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml") if "tiny" not in path.stem}
+    assert {model.name for model in MODELS} == real

@@ -1,0 +1,231 @@
+"""Tables: differences to a default row, what is bold, which rows a line takes, and what is refused."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from motionexp.config import InputError
+from motionexp.layouts import Decision, read_layout, selected_rows
+from motionexp.results import Row, append_rows, check_comparable
+from motionexp.table_formats import to_latex, to_markdown
+from motionexp.tables import build
+
+ROOT = Path(__file__).parents[1]
+LAYOUT = """
+question: Which rank?
+cost: a minute
+sweep: [model=tiny_latte tau=700 rank=1,4]
+rows: results/shapes/mine.jsonl
+select: {suite: shapes}
+settings:
+  base: {labels: [base], select: {tau: "1000"}, base: true}
+  four: {labels: ["4"], select: {tau: "700"}}
+  one: {labels: ["1"], select: {tau: "700", rank: "1"}}
+  sixteen: {labels: ["16"], select: {tau: "700", rank: "16"}}
+tables:
+  - file: results/shapes/mine
+    title: Rank
+    labels: [rank]
+    settings: [base, four, one, sixteen]
+    default: four
+    groups: [{title: natural, select: {contrast: natural}}]
+"""
+METRICS = (
+    *("text_alignment", "frame_consistency_consecutive", "pick_score", "velocity_similarity"),
+    *("flow_similarity", "replaced_attributes", "nuisance_similarity", "nuisance_chance"),
+)
+
+
+def row(metric: str, reference: int, tau: float = 700.0, rank: int = 4, **changes) -> Row:
+    model = {"steps": 25, "train_steps": 100, "learning_rate": 0.01, "full_rank_learning_rate": 0.001}
+    settings = {"rank": rank, "steps": 25, "learning_rate": 0.01, "projections": ["v", "o"], "frames": 16}
+    # Rank 1 is a tenth less on every reference, rank 16 more on some and less on others.
+    effect = {1: -0.1, 4: 0.0, 16: 0.1 * (-1) ** reference}[rank] if metric == "velocity_similarity" else 0.0
+    own = Row(
+        metric=metric,
+        metric_version=1,
+        value=0.5 + reference / 10 + effect,
+        score_id=f"{metric} {reference} {tau} {rank} {changes}",
+        suite="shapes",
+        reference=f"r{reference}",
+        reference_hash=f"hash {reference}",
+        strata={"contrast": "natural"},
+        edit_kind="style",
+        seed=0,
+        model="tiny_latte",
+        method="base" if tau == 1000 else "lora",
+        tau=tau,
+        steps=25,
+        train_steps=100,
+        settings={**settings, "model": {**model, "frames": 16, "height": 64, "width": 64}},
+        precision="fp32",
+        weights_hash="w",
+    )
+    return replace(own, **changes)
+
+
+def rows() -> list[Row]:
+    made = [(1000.0, 4), (700.0, 4), (700.0, 1), (700.0, 16)]
+    return [row(metric, number, tau, rank) for metric in METRICS for number in range(4) for tau, rank in made]
+
+
+@pytest.fixture
+def layout(tmp_path):
+    path = tmp_path / "experiments" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(LAYOUT, encoding="utf-8")
+    return read_layout(path)
+
+
+def shown(layout, own: list[Row]) -> str:
+    (table,) = build(layout, layout.tables[0], own)
+    return to_markdown(table)
+
+
+def test_every_row_is_shown_less_the_default_too(layout):
+    (table,) = build(layout, layout.tables[0], rows())
+    measured, less = table.blocks
+    assert less.title == "natural: each less 4, paired"
+    assert [line.labels for line in less.lines] == [["base"], ["1"], ["16"]]
+    motion = [next(cell for cell in line.cells if cell.column == "motion").interval for line in less.lines]
+    assert [each.mean for each in motion] == pytest.approx([0.0, -0.1, 0.0])
+    assert (motion[1].low, motion[1].high) == pytest.approx((-0.1, -0.1))
+    assert motion[2].low < 0 < motion[2].high
+    assert [cell.column for cell in measured.lines[0].cells] == [
+        *("text", "consistency", "pick", "motion", "flow", "replaced", "nuisances")
+    ]
+
+
+def test_bold_is_a_difference_whose_interval_excludes_zero_and_nothing_else(layout):
+    (table,) = build(layout, layout.tables[0], rows())
+    markdown, latex = to_markdown(table), to_latex(table)
+    assert markdown.count("**") == 2
+    assert "**−0.10 [−0.10, −0.10]**" in markdown
+    assert latex.count(r"\textbf") == 1
+    assert r"\textbf{$-$0.10 [$-$0.10, $-$0.10]}" in latex
+    assert "bold: the interval excludes zero" in markdown
+
+
+def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
+    own = rows()
+    other = [
+        row("text_alignment", 0, settings={**own[0].settings, "soft_window": [[700.0, 0.5]]}),
+        row("text_alignment", 0, settings={**own[0].settings, "attention": "spatial"}),
+        row("text_alignment", 0, settings={**own[0].settings, "learning_rate": 0.1}),
+        row("text_alignment", 0, settings={**own[0].settings, "frames": 32}),
+        row("text_alignment", 0, strata={"contrast": "natural", "looks": "2"}),
+        row("text_alignment", 0, 1000.0, settings={**own[0].settings, "steps": 50}),
+        row("text_alignment", 0, 1000.0, strata={"contrast": "natural", "captions": "nameable"}),
+    ]
+    assert shown(layout, [*own, *other]) == shown(layout, own)
+    # The base model's row does not depend on what its job would have trained.
+    plain = [each for each in own if each.tau != 1000]
+    base = [
+        replace(each, settings={**each.settings, "rank": 16, "soft_window": [[0.0, 1.0]]})
+        for each in own
+        if each.tau == 1000
+    ]
+    assert shown(layout, [*plain, *base]) == shown(layout, own)
+    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "direct", "value": 9.0}
+    with pytest.raises(InputError, match="two rows of text_alignment"):
+        shown(layout, [*own, row("text_alignment", 0, **alike)])
+    layout.settings["four"].select["method"] = "lora"
+    assert shown(layout, [*own, row("text_alignment", 0, **alike)]) == shown(layout, own)
+
+
+def test_what_a_layout_selects_by_need_not_be_the_default(layout):
+    own = [replace(each, settings={**each.settings, "steps": 50}, steps=50) for each in rows()]
+    assert "natural: each" not in shown(layout, own)
+    layout.select["steps"] = "50"
+    assert "natural: each less 4" in shown(layout, own)
+
+
+def test_lines_of_other_references_are_refused(layout):
+    own = [each for each in rows() if (each.reference, each.settings["rank"]) != ("r3", 16)]
+    with pytest.raises(
+        InputError, match=r"setting sixteen lacks 1 of the 4 samples of .*, for instance of r3"
+    ):
+        shown(layout, own)
+
+
+def test_other_videos_of_one_name_are_refused():
+    own = rows()
+    check_comparable(own)
+    other = replace(own[0], reference_hash="another video", score_id="x")
+    with pytest.raises(InputError, match=r"reference_hash of shapes r0 16 64 64: another video, hash 0"):
+        check_comparable([*own, other])
+    check_comparable([*own, other], ["reference_hash"])
+    splits = [
+        replace(row, strata={"split": split}) for row, split in ((own[0], "tuning"), (other, "benchmark"))
+    ]
+    check_comparable(splits)
+    longer = replace(other, settings={**other.settings, "frames": 32})
+    check_comparable([*own, longer])
+
+
+def test_a_layout_may_name_the_references_of_each_model(layout, tmp_path):
+    append_rows(Path(tmp_path) / "rows.jsonl", rows())
+    layout.references = {"tiny_latte": "r0, r2", "tiny_unet3d": "r1"}
+    assert {each.reference for each in selected_rows(layout, tmp_path)} == {"r0", "r2"}
+    layout.references = {"tiny_unet3d": "r1"}
+    assert {each.reference for each in selected_rows(layout, tmp_path)} == {"r0", "r1", "r2", "r3"}
+    layout.references = "r3"
+    assert {each.reference for each in selected_rows(layout, tmp_path)} == {"r3"}
+
+
+def test_rows_of_no_line_are_not_published(layout, tmp_path):
+    own = rows()
+    half = {"settings": {**own[0].settings, "adapter_scale": 0.5}, "adapter_scale": 0.5, "score_id": "half"}
+    others = [row("pick_score", 0, rank=4, tau=300.0), row("pick_score", 0, **half)]
+    others[0] = replace(others[0], score_id="other tau")
+    anchor = row(
+        "pick_score", 0, strata={"contrast": "natural", "anchor": "frozen"}, tau=0.0, score_id="anchor"
+    )
+    append_rows(tmp_path / "rows.jsonl", [*own, *others, anchor])
+    kept = {each.score_id for each in selected_rows(layout, tmp_path)}
+    assert kept == {*(each.score_id for each in own), "anchor"}
+    layout.tables[0].decision = Decision("motion", ["nuisances"], [0.1], [0.5, 1], ["four"], ["one"])
+    assert {each.score_id for each in selected_rows(layout, tmp_path)} == kept | {"half"}
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        ("x: rank, panels: mine, columns: [motion], lines: {a: [two]}", "names setting two"),
+        ("x: rank, panels: yours, columns: [motion], lines: {}", "panels=yours; tables are mine"),
+        ("x: rank, panels: mine, columns: [speed], lines: {}", "names column speed"),
+        (
+            "x: rank, panels: mine, columns: [motion], lines: {a: [four]}",
+            "does not select a number by x=rank",
+        ),
+        ("x: text, panels: mine, columns: [motion, flow], lines: {}", "there is one column"),
+        ("x: tau, panels: mine, groups: [other], columns: [motion], lines: {}", "names group other"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused(figure, said, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(LAYOUT + f"figures: [{{file: f, title: t, {figure}}}]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        read_layout(path)
+
+
+def test_the_readme_says_what_the_tables_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = re.findall(r"\S+ \[[^\]]*\d\.\d+, [^\]]*\]", text.split("claims hold here?")[1].split("\n## ")[0])
+    table = (ROOT / "results" / "shapes" / "tau.md").read_text(encoding="utf-8").replace("**", "")
+    assert len(said) > 30
+    for each in said:
+        number = each.lstrip("(").replace("+", "")
+        # A sentence may say the window less another, where the table has the other less the window.
+        mean, low, high = re.findall(r"[\N{MINUS SIGN}\d.]+", number)
+        mirrored = f"{_negative(mean)} [{_negative(high)}, {_negative(low)}]"
+        assert any(f" {sign}" in table for sign in (number, mirrored)), each
+
+
+def _negative(number: str) -> str:
+    minus = "\N{MINUS SIGN}"
+    if float(number.replace(minus, "-")) == 0:
+        return number
+    return number.removeprefix(minus) if number.startswith(minus) else minus + number

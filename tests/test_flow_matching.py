@@ -1,0 +1,271 @@
+"""Flow matching against diffusers' schedulers, and against the Gaussian for which its flow is known."""
+
+import json
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+from torch import Tensor
+
+from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.config import InputError
+from motionexp.flow_matching import FlowSchedule, read_schedule
+from motionexp.inversion import invert
+from motionexp.sampling import SamplerSettings, sample_latents
+from motionexp.schedule import NoiseSchedule, Window, generator
+
+STEPS = [1, 2, 7, 30, 50]
+LTX = {"base_image_seq_len": 1024, "base_shift": 0.95, "max_image_seq_len": 4096, "max_shift": 2.05}
+
+
+def of(scheduler: Any) -> FlowSchedule:
+    schedule = read_schedule(json.loads(scheduler.to_json_string()))
+    assert isinstance(schedule, FlowSchedule)
+    return schedule
+
+
+def tensors(count: int, shape: tuple[int, ...] = (3, 4, 2, 5, 5)) -> list[Tensor]:
+    stream = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=stream) for _ in range(count)]
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 7.0])
+@pytest.mark.parametrize("steps", STEPS)
+def test_timesteps_equal_the_euler_schedulers(shift: float, steps: int) -> None:
+    stock = FlowMatchEulerDiscreteScheduler(shift=shift)
+    stock.set_timesteps(steps)
+    pairs = of(stock).step_pairs(steps)
+    sigmas = stock.sigmas.double() * 1000
+    assert [t for t, _ in pairs] == pytest.approx(stock.timesteps.tolist(), rel=1e-6)
+    assert [t_prev for _, t_prev in pairs] == pytest.approx(sigmas[1:].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
+@pytest.mark.parametrize("steps", STEPS)
+def test_timesteps_and_labels_equal_unipcs(shift: float, steps: int) -> None:
+    stock = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, num_train_timesteps=1000
+    )
+    stock.set_timesteps(steps)
+    schedule = of(stock)
+    timesteps = schedule.timesteps(steps)
+    assert timesteps == pytest.approx((stock.sigmas[:-1] * 1000).tolist(), rel=1e-6)
+    assert [int(schedule.label(t)) for t in timesteps] == stock.timesteps.tolist()
+    assert schedule.label(torch.tensor([0.3, 700.9])).tolist() == [0, 700]
+
+
+@pytest.mark.parametrize("mu", [0.5, 2.05])
+@pytest.mark.parametrize("terminal", [None, 0.1])
+@pytest.mark.parametrize("steps", [2, 7, 50])
+def test_a_dynamic_shift_is_its_exponential(mu: float, terminal: float | None, steps: int) -> None:
+    stock = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=terminal, **LTX)
+    assert of(stock).shift == 1
+    stock.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
+    schedule = FlowSchedule(math.exp(mu), "even", of(stock).terminal)
+    assert schedule.timesteps(steps) == pytest.approx(stock.timesteps.tolist(), rel=1e-5)
+    if terminal is not None:
+        # In the lowest block of a probe, which holds 0 < t <= 100.
+        assert 99.9 < schedule.timesteps(steps)[-1] <= 100
+
+
+@pytest.mark.parametrize("steps", [2, 7, 28, 64])
+def test_linear_quadratic_sigmas_equal_mochis(steps: int) -> None:
+    wanted = 1000 * np.array(linear_quadratic_schedule(steps, 0.025))
+    assert FlowSchedule(spacing="linear_quadratic").timesteps(steps) == pytest.approx(wanted.tolist())
+
+
+@pytest.mark.parametrize("spacing", ["euler", "unipc", "even", "linear_quadratic"])
+def test_steps_go_down_from_noise_to_clean(spacing: str) -> None:
+    schedule = FlowSchedule(5.0, spacing)
+    for steps in (1, 2, 49):
+        pairs = schedule.step_pairs(steps)
+        assert len(pairs) == steps
+        assert pairs[0][0] == pytest.approx(1000, abs=0.01)
+        assert pairs[-1][1] == 0
+        assert all(t > t_prev for t, t_prev in pairs)
+        assert all(here[1] == after[0] for here, after in pairwise(pairs))
+    for steps in (0, 1001):
+        with pytest.raises(InputError, match="steps="):
+            schedule.timesteps(steps)
+
+
+def test_a_step_equals_diffusers() -> None:
+    stock = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    stock.set_timesteps(7)
+    x_t, output = tensors(2)
+    for (t, t_prev), label in zip(of(stock).step_pairs(7), stock.timesteps, strict=True):
+        wanted = stock.step(output, label, x_t).prev_sample
+        torch.testing.assert_close(of(stock).step(x_t, output, t, t_prev), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("t", [0.0, 5.5, 500, 1000, torch.tensor([3.0, 400.5, 1000.0])], ids=str)
+def test_targets_lead_back_to_what_was_mixed(t: float | Tensor) -> None:
+    schedule = FlowSchedule()
+    x0, noise = tensors(2)
+    x_t, target = schedule.add_noise(x0, noise, t), schedule.target(x0, noise, t)
+    sigma = (torch.as_tensor(t) / 1000).expand(3).reshape(3, 1, 1, 1, 1)
+    torch.testing.assert_close(x_t, (1 - sigma) * x0 + sigma * noise)
+    torch.testing.assert_close(target, noise - x0)
+    torch.testing.assert_close(schedule.to_x0(x_t, target, t), x0, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(schedule.to_epsilon(x_t, target, t), noise, rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_mixes_data_and_noise_anew_as_ddim_does() -> None:
+    schedule, (x_t, output) = FlowSchedule(), tensors(2)
+    x0, noise = schedule.to_x0(x_t, output, 700.0), schedule.to_epsilon(x_t, output, 700.0)
+    got = schedule.step(x_t, output, 700.0, 420.0)
+    torch.testing.assert_close(got, schedule.add_noise(x0, noise, 420.0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(schedule.step(got, output, 420.0, 700.0), x_t, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="without noise"):
+        schedule.step(x_t, output, 700.0, 420.0, 0.5, output)
+
+
+def test_log_snr_is_that_of_the_mixture() -> None:
+    schedule = FlowSchedule(shift=5.0)  # the shift says where steps are, not what noise is at t
+    t = torch.tensor([0.0, 1.0, 250.0, 500.0, 999.0, 1000.0])
+    wanted = [math.inf, 2 * math.log(999), 2 * math.log(3), 0, -2 * math.log(999), -math.inf]
+    assert schedule.log_snr(t).tolist() == pytest.approx(wanted, rel=1e-6)
+    assert schedule.log_snr(250).item() == pytest.approx(2 * math.log(3))
+    # As a discrete schedule counts it: signal's variance over the noise's.
+    discrete = NoiseSchedule.from_config(DDIMScheduler().config)
+    alpha_bar = discrete.alpha_bar(600).item()
+    sigma = (1 - alpha_bar) ** 0.5 / ((1 - alpha_bar) ** 0.5 + alpha_bar**0.5)
+    assert schedule.log_snr(1000 * sigma).item() == pytest.approx(discrete.log_snr(600).item(), rel=1e-4)
+
+
+def test_training_timesteps_are_uniform_in_the_window() -> None:
+    schedule = FlowSchedule(shift=5.0)
+    drawn = schedule.training_timesteps(Window(700), 20_000, generator("test"))
+    assert drawn.dtype == torch.float32
+    assert 700 <= drawn.min() < 700.1
+    assert 999.9 < drawn.max() <= 1000
+    shares = torch.histc(drawn, 10, 700, 1000) / 20_000
+    assert shares.min() > 0.09
+    assert shares.max() < 0.11
+    assert torch.equal(drawn, schedule.training_timesteps(Window(700), 20_000, generator("test")))
+    inside = schedule.training_timesteps(Window(999.5), 5, generator("test"))
+    assert ((inside >= 999.5) & (inside <= 1000)).all()
+    with pytest.raises(InputError, match="no timestep"):
+        schedule.training_timesteps(Window(1000), 4, generator("test"))
+
+
+def test_training_timesteps_of_a_soft_window_are_drawn_by_its_weight() -> None:
+    ramp = Window(400, 1000, ((400, 0.0), (1000, 1.0)))
+    drawn = FlowSchedule(shift=5.0).training_timesteps(ramp, 20_000, generator("test"))
+    assert drawn.dtype == torch.float32
+    assert drawn.unique().numel() > 15_000
+    for t in (500, 700, 900):
+        assert (drawn >= t).double().mean().item() == pytest.approx(1 - ((t - 400) / 600) ** 2, abs=0.01)
+
+
+def test_windows_count_its_steps() -> None:
+    timesteps = FlowSchedule(shift=3.0).timesteps(50)
+    # sigma >= 0.7 where 3 s / (1 + 2 s) >= 0.7, s >= 0.4375: most of the steps are there.
+    counts = [Window(low).count(timesteps) for low in (0, 700, 1000)]
+    assert counts[0] == 50
+    assert 27 <= counts[1] <= 29
+    assert counts[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_train_timesteps": 500}, "1000, not 500"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas"),
+        ({"stochastic_sampling": True}, "stochastic_sampling"),
+        ({"shift": 0.0}, "shift=0"),
+        ({"_class_name": "UniPCMultistepScheduler", "final_sigmas_type": "sigma_min"}, "final_sigmas_type"),
+    ],
+)
+def test_schedules_that_are_not_computed_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FlowSchedule.from_config(config)
+
+
+def test_discrete_schedules_stay_what_they_are() -> None:
+    assert isinstance(read_schedule(DDIMScheduler().config), NoiseSchedule)
+    unipc = json.loads(UniPCMultistepScheduler().to_json_string())
+    assert isinstance(read_schedule(unipc), NoiseSchedule)
+    with pytest.raises(InputError, match="from 0 to 1000"):
+        FlowSchedule().sigma(1000.5)
+
+
+class GaussianFlow(Backbone):
+    """What a perfect network says of data from N(mean, diag(std^2)): the velocity that is to be expected."""
+
+    def __init__(self, mean: Tensor, std: Tensor, schedule: FlowSchedule) -> None:
+        self.mean, self.std, self.schedule = mean.double(), std.double(), schedule
+        self.device, self.name = torch.device("cpu"), "gaussian"
+
+    def predict(self, x_t: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor:
+        sigma = float(t) / 1000
+        variance = (1 - sigma) ** 2 * self.std**2 + sigma**2
+        away = (x_t.double() - (1 - sigma) * self.mean) / variance
+        x0 = self.mean + (1 - sigma) * self.std**2 * away
+        return (sigma * away - x0).float()
+
+    def flow(self, x0: Tensor, t: float) -> Tensor:
+        """Where the flow takes clean x0 at t: marginals are Gaussian, and quantiles stay."""
+        sigma = t / 1000
+        std_t = ((1 - sigma) ** 2 * self.std**2 + sigma**2).sqrt()
+        return (1 - sigma) * self.mean + std_t / self.std * (x0 - self.mean)
+
+
+GaussianFlow.__abstractmethods__ = frozenset()  # No more of a backbone is asked for here.
+NO_CAPTION = Conditioning(torch.zeros(1, 1, 1))
+
+
+def gaussian(schedule: FlowSchedule) -> tuple[GaussianFlow, Tensor]:
+    """The backbone, and a clean video of its data."""
+    stream = torch.Generator().manual_seed(1)
+    mean, spread, unit = (torch.randn(1, 2, 3, 4, 4, generator=stream) for _ in range(3))
+    std = 0.5 + spread.abs().clamp(max=1)
+    return GaussianFlow(mean, std, schedule), mean + std * unit
+
+
+def rms(difference: Tensor) -> float:
+    return difference.double().square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 7.0])
+@pytest.mark.parametrize("spacing", ["euler", "unipc", "even"])
+def test_sampling_and_inversion_are_of_first_order(spacing: str, shift: float) -> None:
+    backbone, x0 = gaussian(FlowSchedule(shift, spacing))
+    steps, found = [100, 200, 400], []
+    for count in steps:
+        settings = SamplerSettings(count, guidance_scale=1.0)
+        start = backbone.flow(x0, backbone.schedule.timesteps(count)[0]).float()
+        sampled = sample_latents(backbone, NO_CAPTION, None, start, settings)
+        inverted = invert(backbone, x0, NO_CAPTION, None, settings)
+        assert list(inverted) == backbone.schedule.timesteps(count)[::-1]
+        back = sample_latents(backbone, NO_CAPTION, None, inverted[max(inverted)], settings)
+        along = max(rms(x_t - backbone.flow(x0, t)) for t, x_t in inverted.items())
+        found.append((rms(sampled - x0), along, rms(back - x0)))
+    for errors in zip(*found, strict=True):
+        order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+        assert 0.8 < order < 1.15
+        assert errors[-1] < 0.02
+
+
+@pytest.mark.parametrize("shift", [1.0, 5.0])
+def test_each_step_undoes_the_sampling_step(shift: float) -> None:
+    """To the last bits where the velocity does not depend on x: then nothing is approximated."""
+    backbone, x0 = gaussian(FlowSchedule(shift))
+    backbone.predict = lambda x_t, t, conditioning: torch.full_like(x_t, t / 1000)  # type: ignore[method-assign]
+    settings = SamplerSettings(7, guidance_scale=1.0)
+    inverted = invert(backbone, x0, NO_CAPTION, None, settings)
+    back = sample_latents(backbone, NO_CAPTION, None, inverted[max(inverted)], settings)
+    torch.testing.assert_close(back, x0, rtol=1e-5, atol=1e-5)
+
+
+def test_noise_in_the_steps_is_refused() -> None:
+    backbone, x0 = gaussian(FlowSchedule())
+    with pytest.raises(InputError, match=r"eta=0\.5: gaussian is sampled by flow matching"):
+        sample_latents(backbone, NO_CAPTION, None, x0, SamplerSettings(5, 1.0, eta=0.5))
+    with pytest.raises(InputError, match=r"eta=0\.5"):
+        invert(backbone, x0, NO_CAPTION, None, SamplerSettings(5, 1.0, eta=0.5))

@@ -1,0 +1,40 @@
+"""What `python run.py score` is told."""
+
+import pytest
+
+from motionexp.config import InputError
+from motionexp.score_settings import load_score
+
+
+def test_settings_have_defaults_and_text_needs_no_quotes(tmp_path):
+    folder = tmp_path / "Their system, v2 (final)"
+    folder.mkdir()
+    cfg = load_score([f"folder={folder}", "system=theirs", "data=tgve", f"data.path={folder}", "frames=16"])
+    assert (cfg.folder, cfg.name, cfg.frames, cfg.references) == (str(folder), "theirs", 16, None)
+    assert cfg.data == {"_target_": "motionexp.data.tgve.TGVE", "path": str(folder), "fit": "crop"}
+    (tmp_path / "videos.csv").write_text("")
+    assert load_score([f"folder={tmp_path}/videos.csv"]).name == "videos"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["folder=null"], "folder= is missing"),
+        (["folder=/nowhere/at/all"], "folder=/nowhere/at/all: there is no such folder"),
+        (["system=a/b"], "system=a/b: letters"),
+        (["frames=0"], "frames=0: a whole number from 1"),
+        (["frames=few"], "a whole number"),
+        (["metrics=[fid]"], r"metrics=[fid]: some of"),
+        (["metrics=[]"], "metrics=[]: name at least one"),
+        (["fit=squeeze"], "fit=squeeze: crop or fit"),
+        (["tau=700"], "tau: score has no such setting; it has data, folder, system"),
+        (["+tau=700"], "tau: score has no such setting"),
+        (["data=tgve", "+data.paht=x"], "data.paht: data=tgve has no such setting"),
+        (["data=nothing"], "data=nothing: one of clip"),
+        (["data=clip"], "data=clip: score wants its captions in a file"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, wrong, said):
+    with pytest.raises(InputError) as caught:
+        load_score([f"folder={tmp_path}", *wrong])
+    assert said in str(caught.value)
