@@ -316,7 +316,10 @@ def main(arguments: Sequence[str]) -> int:
             root, layout = path.resolve().parent.parent, read_layout(path)
             if not (layout.rows and layout.tables) or not (arguments or is_published(path, layout)):
                 continue
-            for written in write_tables(root, layout, read_published(root / layout.rows)):
+            paths = write_tables(root, layout, read_published(root / layout.rows))
+            if not paths:
+                raise InputError(f"{path}: none of its settings is that of a row of {layout.rows}")
+            for written in paths:
                 print(written.relative_to(root))
     except InputError as error:
         print(error, file=sys.stderr)

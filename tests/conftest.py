@@ -8,7 +8,8 @@ from jaxtyping import install_import_hook
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from words import WORDS
+
+from tests.words import WORDS
 
 # Shapes and types of the numerical interfaces are checked at every call; a whole number does for a float.
 install_import_hook(

@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from squares import METRICS, Brightness
-from tiny_jobs import job_settings
-
 from motionexp import jobs
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config import JobConfig
 from motionexp.metrics import scorer
+from tests.squares import METRICS, Brightness
+from tests.tiny_jobs import job_settings
 
 LATTE = "motionexp.backbones.latte.LatteBackbone"
 PROCESS = Path("/proc/self")

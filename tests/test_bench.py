@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from squares import Squares
-from tiny_models import FRAMES, SIZE, tiny_backbone
 
 from motionexp.metrics.scorer import Scorer
 from motionexp.report import bench
+from tests.squares import Squares
+from tests.tiny_models import FRAMES, SIZE, tiny_backbone
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,6 @@ import torch
 from diffusers import DDIMScheduler
 from rich.console import Console
 from safetensors import safe_open
-from squares import Squares
-from tiny_jobs import job_settings
-from tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,6 +23,9 @@ from motionexp.jobs.job import Job
 from motionexp.report import bench_full_size as bench
 from motionexp.report.bench_full_size import LOOPS, Loop, Measures, Scale
 from motionexp.training import Example
+from tests.squares import Squares
+from tests.tiny_jobs import job_settings
+from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
 
 CPU = torch.device("cpu")
 LATTE = "motionexp.backbones.latte.LatteBackbone"

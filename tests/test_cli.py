@@ -8,8 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from test_sweeps import ABLATIONS
-from words import WORDS
 
 import motionexp
 from motionexp.cli import experiment_jobs, main
@@ -18,6 +16,8 @@ from motionexp.config import InputError, JobConfig, ModelConfig
 from motionexp.layouts import read_layout
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import write_mp4
+from tests.test_sweeps import ABLATIONS
+from tests.words import WORDS
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,6 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from omegaconf import OmegaConf
-from words import WORDS
 
 from motionexp import config
 from motionexp.compose import CONF, GROUPS, SCHEMAS, load, options, prepared, select_references
@@ -22,6 +21,7 @@ from motionexp.config import (
     vocabulary,
     wanted_references,
 )
+from tests.words import WORDS
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from squares import Brightness, Squares
-from tiny_models import FRAMES, SIZE, tiny_backbone, tiny_pipeline
 
 from motionexp import config
 from motionexp.config import InputError
@@ -19,6 +17,8 @@ from motionexp.methods.lora import LoRA
 from motionexp.metrics.scorer import METRICS, Scorer, check_metrics
 from motionexp.sampling import SamplerSettings, initial_noise
 from motionexp.schedule import Window
+from tests.squares import Brightness, Squares
+from tests.tiny_models import FRAMES, SIZE, tiny_backbone, tiny_pipeline
 
 RED, BLUE = Edit("style", "a red one"), Edit("object", "a longer blue one 12")
 SETTINGS = SampleSettings(SamplerSettings(steps=3, guidance_scale=2.0), seed=5)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.compose import load
@@ -16,6 +15,7 @@ from motionexp.report import inversion, model_jobs
 from motionexp.results import Row, read_rows
 from motionexp.sampling import SamplerSettings, sample_latents
 from motionexp.videos import write_png
+from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 CAPTION = "a red ball"
 VIDEO = np.random.default_rng(0).integers(0, 255, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pytest
-from made_suites import make_tgve
 
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import EXPERIMENTS
@@ -14,6 +13,7 @@ from motionexp.layouts import read_layout, selected_rows
 from motionexp.listing import experiment_text
 from motionexp.results import Row, append_rows
 from motionexp.sweeps import settings_of, sweeps_of
+from tests.made_suites import make_tgve
 
 HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"
 ABLATIONS = (

@@ -312,8 +312,12 @@ def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, caps
         (to_published(toy_rows())[:-20], "line 98: not a row"),
         ("", "it has no rows; publish them again"),
         (to_published([*toy_rows(), replace(toy_rows()[0], precision="bf16")]), "precision: bf16, fp32"),
+        (
+            to_published([replace(row, tau=123.0) for row in toy_rows()]),
+            "none of its settings is that of a row",
+        ),
     ],
-    ids=["cut short", "empty", "mixed"],
+    ids=["cut short", "empty", "mixed", "of no setting"],
 )
 def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text, said, capsys, monkeypatch):
     monkeypatch.chdir(root)
@@ -329,6 +333,7 @@ def test_the_published_tables_are_those_of_the_published_rows(layout, tmp_path):
     if not (ROOT / layout.rows).exists():
         pytest.skip(f"{layout.rows} is not published yet")
     written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
+    assert written or not layout.tables
     for each in written:
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name
 

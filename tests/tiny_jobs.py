@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from squares import METRICS
 
 import motionexp.compose  # noqa: F401  # registers the settings' resolvers
 from motionexp.config import JobConfig
+from tests.squares import METRICS
 
 
 def job_settings(

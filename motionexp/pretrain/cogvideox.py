@@ -129,7 +129,7 @@ class Batches:
 def main() -> None:
     """Train and save the network."""
     options = parser("cogvideox", __doc__)
-    options.set_defaults(steps=15_000)
+    options.set_defaults(steps=12_450)
     options.add_argument("--image-steps", type=int, default=900)
     options.add_argument(
         "--batch", type=int, default=32, help="videos a step; four times as many single frames"

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-from made_probes import World, cumulative, made_probes
 
 from motionexp.atlas.boundary import (
     FOUND,
@@ -17,6 +16,7 @@ from motionexp.atlas.boundary import (
 from motionexp.atlas.curves import changes
 from motionexp.atlas.readings import LOOKS, draw
 from motionexp.config import EDGES
+from tests.made_probes import World, cumulative, made_probes
 
 REFERENCES = 8
 LOOKS_AT, MOTION_AT = 450, 750

@@ -3,7 +3,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from made_probes import SET_AT, World, made_probes
 
 from motionexp.atlas.curves import (
     ATTRIBUTES,
@@ -20,6 +19,7 @@ from motionexp.atlas.curves import (
 )
 from motionexp.atlas.readings import draw
 from motionexp.config import EDGES, InputError
+from tests.made_probes import SET_AT, World, made_probes
 
 MOTION, COLOUR = ATTRIBUTES[0], ATTRIBUTES[1]
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_probes import World, probe_rows
 
 from motionexp.atlas.readings import (
     draw,
@@ -23,6 +22,7 @@ from motionexp.config import EDGES, InputError
 from motionexp.flow_matching import FlowSchedule
 from motionexp.intervals import mean_interval
 from motionexp.schedule import NoiseSchedule
+from tests.made_probes import World, probe_rows
 
 KEY = ("tiny_latte", "natural")
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from made_probes import PEAK, World, made_probes, sweep_rows
 
 from motionexp.atlas.boundary import boundary_of
 from motionexp.atlas.readings import interval
 from motionexp.atlas.tuning import Sweep, best_tau, compare, lost_at, read_sweeps, score_at
 from motionexp.config import EDGES, InputError
 from motionexp.results import Row
+from tests.made_probes import PEAK, World, made_probes, sweep_rows
 
 KEY = ("tiny_latte", "natural")
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_probes import SET_AT, World, cumulative, made_probes, sweep_rows
 
 from motionexp.atlas.boundary import boundary
 from motionexp.atlas.curves import changes, onsets, shares
@@ -21,6 +20,7 @@ from motionexp.atlas.verdicts import (
     rank_correlation,
 )
 from motionexp.config import EDGES, PAIRS
+from tests.made_probes import SET_AT, World, cumulative, made_probes, sweep_rows
 
 R = 10
 T = np.arange(1001.0)

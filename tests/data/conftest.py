@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from made_suites import make_tgve
+
+from tests.made_suites import make_tgve
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_suites import DATA, make_davis, needs_data, numbers_of
 
 from motionexp.config import InputError
 from motionexp.data.base import References
 from motionexp.data.davis import DAVIS
+from tests.made_suites import DATA, make_davis, needs_data, numbers_of
 
 PROMPTS = [
     {"video": "bear", "caption": "A bear", "subject": "A cat", "scene": "A car", "frame_range": [0, 72, 3]},

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from made_videos import CLIPS, encode, needs_clips, numbered, numbers
 from PIL import Image
 
 from motionexp.config import InputError
 from motionexp.data.base import Edit, References
 from motionexp.data.folder import VideoFolder
+from tests.made_videos import CLIPS, encode, needs_clips, numbered, numbers
 
 CSV = """video,caption,object,style,start,stride
 dog.mp4,"a dog, running","a robot, running",,,2

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_videos import encode
-from squares import Squares
 
 from motionexp.config import InputError
 from motionexp.data.base import Edit
 from motionexp.data.generated import check_lengths, find_videos
 from motionexp.videos import write_png
+from tests.made_videos import encode
+from tests.squares import Squares
 
 FRAMES = np.arange(4 * 16 * 16 * 3, dtype=np.uint8).reshape(4, 16, 16, 3)
 

@@ -4,7 +4,11 @@ import csv
 import shutil
 
 import pytest
-from made_suites import (
+
+from motionexp.config import InputError
+from motionexp.data.base import References
+from motionexp.data.tgve import TABLE, TGVE
+from tests.made_suites import (
     COUNTS,
     DATA,
     HEADER,
@@ -17,11 +21,7 @@ from made_suites import (
     numbers_of,
     write_table,
 )
-from made_videos import encode, numbered, numbers
-
-from motionexp.config import InputError
-from motionexp.data.base import References
-from motionexp.data.tgve import TABLE, TGVE
+from tests.made_videos import encode, numbered, numbers
 
 
 @pytest.fixture

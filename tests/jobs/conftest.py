@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from squares import Brightness, Colourfulness
-from tiny_jobs import job_settings
-from tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 from motionexp.metrics import scorer
+from tests.squares import Brightness, Colourfulness
+from tests.tiny_jobs import job_settings
+from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kept_results import cells, plain, scores
-from squares import METRICS
 
 from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
@@ -15,6 +13,8 @@ from motionexp.jobs import external
 from motionexp.results import check_comparable, read_rows
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import write_png
+from tests.kept_results import cells, plain, scores
+from tests.squares import METRICS
 
 
 @pytest.fixture

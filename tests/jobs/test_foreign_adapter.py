@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from kept_results import cells
 from safetensors.torch import save_file
 
 from motionexp import jobs
 from motionexp.config import InputError, check
+from tests.kept_results import cells
 
 LAYER = "lora_transformer_temporal_transformer_blocks_0_attn1_to_v"
 

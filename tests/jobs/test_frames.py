@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from kept_results import cells
 from safetensors import safe_open
-from tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 from motionexp import jobs
 from motionexp.config import check
+from tests.kept_results import cells
+from tests.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 
 @pytest.fixture(scope="session")

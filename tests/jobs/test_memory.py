@@ -17,7 +17,7 @@ from motionexp.jobs.memory import Phase, memory_plan
 from tests.memory_job import settings
 from tests.tiny_models import CHANNELS, save_tiny_pipeline, tiny_pipeline
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def save_larger_pipeline(folder: Path, scale: int) -> Path:
@@ -68,7 +68,7 @@ def test_a_plan_tells_the_memory_that_a_job_takes(tmp_path: Path) -> None:
     ]
     # Else glibc keeps what is given back for later, in pieces: up to a third on top.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
+    environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
         [sys.executable, "-m", "tests.memory_job", json.dumps(jobs)],
         env=environment,

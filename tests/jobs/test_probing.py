@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from kept_results import cells, plain
 from PIL import Image
-from squares import Squares
-from tiny_models import FRAMES, SIZE
 
 from motionexp import jobs, listing
 from motionexp.atlas import readings
@@ -20,6 +17,9 @@ from motionexp.intervals import resampled_weights
 from motionexp.jobs import figures, inputs, job, probing
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
 from motionexp.results import read_rows
+from tests.kept_results import cells, plain
+from tests.squares import Squares
+from tests.tiny_models import FRAMES, SIZE
 
 PROBE = {"probe": "tampering", "probe_steps": 10, "references": 1, "edit_kinds": ["style"]}
 

@@ -6,7 +6,6 @@ import os
 import threading
 
 import pytest
-from kept_results import cells, plain, scores
 from rich.console import Console
 
 from motionexp import jobs
@@ -16,6 +15,7 @@ from motionexp.jobs.cell import Cell
 from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
 from motionexp.training import Tuning
+from tests.kept_results import cells, plain, scores
 
 
 @pytest.mark.parametrize("stage", ["fit", "sample", "score"])

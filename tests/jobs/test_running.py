@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kept_results import cells, contents, plain
 from omegaconf import OmegaConf
-from squares import METRICS, Squares
-from tiny_models import FRAMES, SIZE
 
 import motionexp
 from motionexp import jobs
@@ -22,6 +19,9 @@ from motionexp.config import InputError
 from motionexp.jobs import job
 from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
+from tests.kept_results import cells, contents, plain
+from tests.squares import METRICS, Squares
+from tests.tiny_models import FRAMES, SIZE
 
 
 def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):

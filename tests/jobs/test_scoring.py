@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from squares import Squares
 
 from motionexp.jobs import running
 from motionexp.jobs.anchors import anchor_videos
@@ -13,6 +12,7 @@ from motionexp.jobs.job import Job
 from motionexp.metrics import scorer
 from motionexp.metrics.base import Tracks
 from motionexp.results import ANCHORS, read_rows
+from tests.squares import Squares
 
 
 class Drifting:

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_suites import COUNTS, KINDS, jpeg, write_table
-from made_videos import moving, psnr
 from PIL import Image
 
 from motionexp import jobs
@@ -16,6 +14,8 @@ from motionexp.jobs.cell import Cell
 from motionexp.results import Row
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import read_frames
+from tests.made_suites import COUNTS, KINDS, jpeg, write_table
+from tests.made_videos import moving, psnr
 
 SOURCE = "DAVIS_480p"
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from made_suites import make_davis, make_tgve
-from made_videos import encode, numbered
 
 from motionexp import jobs
 from motionexp.config import InputError
 from motionexp.jobs import job
+from tests.made_suites import make_davis, make_tgve
+from tests.made_videos import encode, numbered
 
 PROMPTS = {
     "video": "bear",

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kept_results import cells
-from squares import Squares
 
 from motionexp import jobs
 from motionexp.config import InputError
 from motionexp.jobs import job as job_module
 from motionexp.methods.adapter_file import load_adapter
 from motionexp.schedule import Window
+from tests.kept_results import cells
+from tests.squares import Squares
 
 
 def videos(cfg):

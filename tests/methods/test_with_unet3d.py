@@ -9,7 +9,6 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
-from training_runs import SETTINGS
 
 from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
@@ -19,6 +18,7 @@ from motionexp.sampling import SamplerSettings, sample_latents
 from motionexp.schedule import Window
 from motionexp.training import Example, fit
 from tests.tiny_models import save_tiny_unet3d
+from tests.training_runs import SETTINGS
 
 METHODS = [LoRA, Direct]
 RECIPE = Recipe(["a cat runs"], 5, 8, 2, 1e-2, 0.01, "adamw", {})

@@ -9,9 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from made_linear import GROUPS, linear_rows, share
 from matplotlib.text import Text
-from tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 from motionexp.atlas import readings
 from motionexp.atlas.drawing import SETTINGS, WIDTH
@@ -27,6 +25,8 @@ from motionexp.report.linear_readings import ACCURACY, BLOCKS, LOOKS, METRICS, r
 from motionexp.results import append_rows, read_rows
 from motionexp.table_formats import to_markdown
 from motionexp.videos import write_png
+from tests.made_linear import GROUPS, linear_rows, share
+from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
 KEY = ("tiny_latte", "natural")

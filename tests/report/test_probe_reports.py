@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
 from matplotlib.text import Text
 
 from motionexp.atlas import figures as all_figures
@@ -23,6 +22,7 @@ from motionexp.report import figures, probe_tables
 from motionexp.report.published_probes import EXPERIMENTS, SWEEP, findings, read_findings
 from motionexp.results import read_rows
 from motionexp.table_formats import to_csv, to_markdown
+from tests.made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = """

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from test_comparisons import LAYOUT, rows
 
 from motionexp.atlas.drawing import DPI, WIDTH
 from motionexp.config import BUNDLED
@@ -14,6 +13,7 @@ from motionexp.publish import to_published
 from motionexp.report import table_figures
 from motionexp.report.table_figures import interval_of, log_snr_of, main, write_figures
 from motionexp.tables import Measured
+from tests.test_comparisons import LAYOUT, rows
 
 FIGURES = """
 figures:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.func import functional_call
-from training_runs import METHODS, SETTINGS, run
 
 from motionexp.config import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window, generator
 from motionexp.training import TrainingSettings, Tuning, fit
+from tests.training_runs import METHODS, SETTINGS, run
 
 
 def adamw_by_hand(value, gradient, moments, step, settings):

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pandas
 import pytest
-from training_runs import SETTINGS, run
 
 from motionexp.config import InputError
 from motionexp.loggers import make_logger
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window
 from motionexp.training import fit
+from tests.training_runs import SETTINGS, run
 
 
 def test_csv_has_the_losses(backbone, examples, tmp_path):

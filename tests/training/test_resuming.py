@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from training_runs import METHODS, SETTINGS, interrupt_at, run
 
 from motionexp.config import InputError
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window
 from motionexp.training import fit
+from tests.training_runs import METHODS, SETTINGS, interrupt_at, run
 
 
 @pytest.mark.parametrize("method_type", METHODS)

@@ -8,10 +8,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_videos import encode, moving, numbered
 
 from motionexp.config import InputError
 from motionexp.videos import read_frames, write_gif, write_png
+from tests.made_videos import encode, moving, numbered
 
 
 def test_what_is_no_video_is_refused(tmp_path):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from made_videos import moving
 
 from motionexp.videos import contact_sheet, side_by_side
 from motionexp.videos.grids import _font
+from tests.made_videos import moving
 
 
 def test_contact_sheet_has_each_frame_in_its_place_with_white_between():

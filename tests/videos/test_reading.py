@@ -7,11 +7,21 @@ import av
 import cv2
 import numpy as np
 import pytest
-from made_videos import CLIPS, encode, moving, needs_clips, numbered, numbers, psnr, with_cv2, with_pillow
 from PIL import Image
 
 from motionexp.config import InputError
 from motionexp.videos import frame_count, frame_rate, read_frames, write_gif, write_png
+from tests.made_videos import (
+    CLIPS,
+    encode,
+    moving,
+    needs_clips,
+    numbered,
+    numbers,
+    psnr,
+    with_cv2,
+    with_pillow,
+)
 
 
 @pytest.mark.parametrize(

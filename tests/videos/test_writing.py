@@ -7,10 +7,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from made_videos import CLIPS, moving, needs_clips, psnr, with_cv2, with_pillow
 from PIL import Image
 
 from motionexp.videos import read_frames, write_gif, write_mp4, write_png
+from tests.made_videos import CLIPS, moving, needs_clips, psnr, with_cv2, with_pillow
 
 
 def test_png_is_exact(tmp_path):
