@@ -126,14 +126,7 @@ class Tuning(LightningModule):
         schedule = self._backbone.schedule
         t = schedule.training_timesteps(window, size, generator("training timesteps", seed, step))
         t = t.to(latents.device)
-        return Step(
-            latents=latents,
-            noise=noise,
-            t=t,
-            noisy=schedule.add_noise(latents, noise, t),
-            target=schedule.target(latents, noise, t),
-            conditioning=self._conditioning[turns],
-        )
+        return Step.noised(schedule, latents, noise, t, self._conditioning[turns])
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Do the step of number `global_step`, the same whether or not the run was interrupted before it."""

@@ -39,7 +39,7 @@ def job_settings(
     plain = {
         "model": model,
         "method": lora,
-        "data": {"_target_": "squares.Squares"},
+        "data": {"_target_": "tests.squares.Squares"},
         "tau": 500.0,
         "metrics": METRICS,
         "device": "cpu",

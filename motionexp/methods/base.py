@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from weakref import WeakSet
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
 from motionexp.config import PROJECTIONS, InputError
+from motionexp.flow_matching import Schedule
 from motionexp.schedule import Window
 
 OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
@@ -72,6 +73,14 @@ class Step:
     noisy: Tensor
     target: Tensor
     conditioning: Conditioning
+
+    @classmethod
+    def noised(
+        cls, schedule: Schedule, latents: Tensor, noise: Tensor, t: Tensor, conditioning: Conditioning
+    ) -> Self:
+        """The step that learns from clean `latents` with `noise` at `t`, under the backbone's schedule."""
+        noisy, target = schedule.add_noise(latents, noise, t), schedule.target(latents, noise, t)
+        return cls(latents, noise, t, noisy, target, conditioning)
 
 
 @dataclass(frozen=True)

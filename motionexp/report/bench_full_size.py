@@ -169,17 +169,10 @@ def trained_stage(backbone: LatteBackbone) -> Stage:
 
 def draw(backbone: LatteBackbone, example: Example) -> Step:
     """A training step's tensors, drawn where the latents are."""
-    latents, schedule = example.latents, backbone.schedule
-    noise = torch.randn_like(latents)
+    latents = example.latents
     t = torch.randint(1000, (len(latents),), device=latents.device)
-    return Step(
-        latents=latents,
-        noise=noise,
-        t=t,
-        noisy=schedule.add_noise(latents, noise, t),
-        target=schedule.target(latents, noise, t),
-        conditioning=example.conditioning.trimmed(),
-    )
+    noise, conditioning = torch.randn_like(latents), example.conditioning.trimmed()
+    return Step.noised(backbone.schedule, latents, noise, t, conditioning)
 
 
 def step_flops(folder: Path, example: Example) -> int:

@@ -36,7 +36,7 @@ from motionexp.schedule import Window
 from motionexp.training import TrainingSettings, fit
 from tests.squares import Brightness
 from tests.tiny_animatediff import stock_pipeline
-from tests.tiny_families import FAMILIES, Family
+from tests.tiny_families import Family
 from tests.tiny_jobs import job_settings
 
 CAPTIONS = ["a cat", "A Red Ball"]
@@ -48,16 +48,6 @@ def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
     # A number that bf16 has: it rounds 6000, which random weights do not forgive.
     monkeypatch.setattr(hunyuan, "TOLD_GUIDANCE", 6144.0)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return FAMILIES[request.param]
-
-
-@pytest.fixture(scope="module")
-def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path | str:
-    return family.save(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,6 @@ from tests.tiny_models import save_tiny_pipeline
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return FAMILIES[request.param]
-
-
-@pytest.fixture(scope="module")
-def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path | str:
-    return family.save(tmp_path_factory.mktemp("models") / "tiny")
-
-
 @pytest.fixture(scope="module")
 def latte(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "latte")

@@ -23,7 +23,7 @@ def scored(tmp_path):
 
     def settings(**changes) -> ScoreConfig:
         plain = {
-            "data": {"_target_": "squares.Squares"},
+            "data": {"_target_": "tests.squares.Squares"},
             "folder": str(tmp_path / "theirs"),
             "references": ["one"],
             "metrics": METRICS,
