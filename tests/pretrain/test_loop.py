@@ -77,7 +77,7 @@ def test_stopped_after_every_step_it_ends_with_the_same_weights(tmp_path: Path, 
 
 
 def test_killed_it_goes_on_to_the_same_weights(tmp_path: Path, whole, capsys: pytest.CaptureFixture[str]):
-    environment = os.environ | {"FOLDER": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"FOLDER": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     resumed = run(tmp_path)
