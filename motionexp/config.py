@@ -30,7 +30,9 @@ CHOICES = {
     "fit": ("crop", "fit"),
     "logger": ("csv", "tensorboard", "wandb"),
     "probe": (None, "tampering", "partial_guidance"),
+    "inversion_prompt": (None, "caption", "empty"),
 }
+INVERSION_PROMPTS = {"tampering": "caption", "partial_guidance": "empty"}
 # A probe's grid in timesteps: blocks and their edges, and all 55 pairs of edges (tau_start, tau_end).
 BLOCK = 100
 EDGES = tuple(range(0, 1001, BLOCK))
@@ -139,6 +141,9 @@ class JobConfig:
     probe: str | None = _key(None, "tampering or partial_guidance: probe the base model, and train nothing")
     probe_steps: int = _key(50, "a probe's sampling steps, as many in each 100 timesteps: 10, 20, 50 or 100")
     inversion_guidance_scale: float = _key(1.0, "a probe's guidance while it inverts the reference; 1: none")
+    inversion_prompt: str | None = _key(
+        None, "what a probe inverts with: caption or empty; null: caption for tampering, else empty"
+    )
     edit_kinds: list[str] | None = _key(
         None, "only edits of these kinds; null: all; with probe=, multiple and motion"
     )
@@ -359,6 +364,11 @@ def wanted_references(cfg: JobConfig, count: int) -> Any:
     if cfg.references is not None:
         return cfg.references
     return min(count, PROBED_REFERENCES) if cfg.probe else 1
+
+
+def inversion_prompt(cfg: JobConfig) -> str:
+    """What a probe inverts its references with, `caption` or `empty`: as its paper unless it is given."""
+    return cfg.inversion_prompt or INVERSION_PROMPTS[str(cfg.probe)]
 
 
 def model_folder(model: ModelConfig) -> Path | None:

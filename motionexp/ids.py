@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from motionexp.config import JobConfig, adapter_file
+from motionexp.config import INVERSION_PROMPTS, JobConfig, adapter_file, inversion_prompt
 from motionexp.memory_config import tiles
 
 # Raised when the same settings would give other results: a finished cell of an older version is run again.
@@ -69,6 +69,8 @@ def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str,
         "frames": [cfg.frames, cfg.model.height, cfg.model.width],
         **_memory(cfg),
     }
+    if (prompt := inversion_prompt(cfg)) != INVERSION_PROMPTS[str(cfg.probe)]:
+        parts["inversion_prompt"] = prompt
     return _digest("probe", PROBE_VERSION, parts)
 
 

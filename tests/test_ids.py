@@ -25,7 +25,7 @@ STAGES = {
         "model", "data", "references", "edits", "seeds", "video", "caption", "start", "fps", "stride", "fit",
         "adapter", "precision", "metrics", "scoring", "edit_kinds",
     ],
-    "probe": ["probe", "probe_steps", "inversion_guidance_scale"],
+    "probe": ["probe", "probe_steps", "inversion_guidance_scale", "inversion_prompt"],
     "through method": ["rank", "alpha", "projections", "attention"],
     "none": [
         "checkpoint_every", "keep_steps", "logger", "preview_every", "device", "memory_limit", "output",
@@ -132,6 +132,7 @@ def test_a_probes_id_is_of_what_determines_its_videos(base):
     cfg = load([*base, "probe=tampering"])
     given = {"caption": "c", "weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
     others = {"probe": "partial_guidance", "probe_steps": 10, "inversion_guidance_scale": 2.0}
+    others["inversion_prompt"] = "empty"
     assert set(others) == set(STAGES["probe"])
     others |= {"guidance_scale": 4.5, "negative_prompt": "a", "frames": 8}
     probes = [probe_id(replace(cfg, **{name: value}), **given) for name, value in others.items()]
@@ -140,6 +141,7 @@ def test_a_probes_id_is_of_what_determines_its_videos(base):
     assert len({probe, *probes}) == 1 + len(probes)
     for name in ("tau", "train_steps", "learning_rate", "adapter_scale", "steps", *STAGES["none"]):
         assert probe_id(changed(cfg, name), **given) == probe, name
+    assert probe_id(replace(cfg, inversion_prompt="caption"), **given) == probe
     pairs = [pair_id(probe, "1000 0"), pair_id(probe, "900 0"), pair_id(probes[0], "1000 0")]
     assert len(set(pairs)) == 3
 

@@ -28,7 +28,10 @@ from motionexp.table_formats import Block, Cell, Line, Table
 
 UNIT = "references"
 LOG_SNR = "log-SNR"
-STEPS = "Intervals in t and log-SNR allow for curves that are known at every 100th timestep alone."
+STEPS = (
+    "Intervals in t and log-SNR allow for curves that are known at every 100th timestep alone. The log-SNR is"
+    " that of the first sampling step below t, where the network first hears the changed caption."
+)
 EARLIER = "A larger t, and a smaller log-SNR (in nats), is earlier along denoising."
 
 
@@ -65,7 +68,8 @@ def onset_table(findings: Findings) -> Table:
     notes = [
         "The caption was changed in [0, s], or in [s, 1000]; each number is the s at which that has half"
         " the effect of changing it in [0, 1000] (a ratio of means over references, linear between steps"
-        " of 100). Set at: the mean of both, in t and in the log-SNR of the model's own schedule.",
+        " of 100). Set at: the mean of both, in t and in log-SNR, by the model's own schedule at the first"
+        " sampling step below that t, where the network first hears the changed caption.",
         "Predicted: log(4 / energy), from the median energy in the model's latents of pairs of videos that"
         " differ in that factor alone.",
         "Effect: of [0, 1000] less the control without a changed caption: of an attribute the share of"
@@ -199,9 +203,10 @@ def control_table(findings: Findings) -> Table:
             ]
             lines.append(_line([model, control.verdict], cells, samples, references))
     notes = [
-        "In `poster` looks have as much energy as motion, so that an ideal observer of noisy videos tells"
-        " them no later: a probe that tells when videos set things must find no boundary there. If it finds"
-        " one, the boundary in `natural` is no evidence of what videos set first; the excess is.",
+        "In `poster` the loudest look, the ground, has more energy than the motion, so that an ideal observer"
+        " of noisy videos tells it no later: a probe that tells when videos set things must find no boundary"
+        " there. If it finds one, the boundary in `natural` is no evidence of what videos set first; the"
+        " excess is.",
         "The contrasts have other references, so their difference is not paired.",
     ]
     title, columns = "The control", ["gap, natural", "gap, poster", "natural less poster"]

@@ -15,7 +15,7 @@ from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Conditioning
-from motionexp.config import EDGES, JobConfig, Pair
+from motionexp.config import EDGES, JobConfig, Pair, inversion_prompt
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import Sample, peak_memory
 from motionexp.ids import pair_id, probe_id
@@ -202,14 +202,14 @@ class Unit:
     def _inverted_with(self) -> Conditioning:
         """The reference's caption, or the negative one as it is laid out beside the edit's."""
         cache = self.job.cache
-        if self.job.cfg.probe == "tampering":
+        if inversion_prompt(self.job.cfg) == "caption":
             return cache.conditioning(self.reference.caption)
         negative = cache.conditioning(self.job.cfg.negative_prompt)
         return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
 
     def _strip(self, inverted: Mapping[float, torch.Tensor]) -> np.ndarray:
-        tampered = self.job.cfg.probe == "tampering"
-        caption = self.reference.caption if tampered else self.job.cfg.negative_prompt
+        with_caption = inversion_prompt(self.job.cfg) == "caption"
+        caption = self.reference.caption if with_caption else self.job.cfg.negative_prompt
         prompt = f'"{caption}"' if caption else "the empty prompt"
         return strip(self.job.backbone, inverted, self._inverted_with(), prompt)
 

@@ -7,8 +7,9 @@ row in `verdicts.jsonl`, for whoever wants to go on with it.
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from motionexp.atlas.boundary import NONE
 from motionexp.atlas.tables import tables
 from motionexp.config import InputError
 from motionexp.report.published_probes import read_findings
@@ -59,7 +60,7 @@ def verdict_rows(suite: str, table: Table) -> Iterator[Row]:
                     metric=f"{table.title}: {column}",
                     metric_version=METRIC_VERSION,
                     value=float(f"{found.mean:.6g}"),
-                    reason="cannot be told" if math.isnan(found.mean) else "",
+                    reason=why_unknown(labels) if math.isnan(found.mean) else "",
                     suite=suite,
                     reference="all",
                     strata={"group": block.title, **labels, **interval},
@@ -68,6 +69,11 @@ def verdict_rows(suite: str, table: Table) -> Iterator[Row]:
                     tau=1000.0,
                     steps=0,
                 )
+
+
+def why_unknown(labels: Mapping[str, str]) -> str:
+    """Why a line with these labels has no number: there is no boundary, or it cannot be told."""
+    return "there is none" if labels.get("verdict") == NONE else "cannot be told"
 
 
 if __name__ == "__main__":

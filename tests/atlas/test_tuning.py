@@ -61,8 +61,6 @@ def test_no_tau_is_best_by_chance_alone():
         sweep = Sweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10)
         lost.append(lost_at(sweep, found.tau)[0])
     assert abs(np.mean(lost)) < 0.15
-    with_own = np.mean([rng.normal(size=(10, 11)).mean(0).max() for _ in range(40)])
-    assert with_own > 0.4
 
 
 def test_a_sweep_over_two_references_is_not_compared():

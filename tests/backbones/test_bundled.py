@@ -1,6 +1,8 @@
 """The bundled models' own weights through our sampler and through their stock pipelines."""
 
+import csv
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,12 @@ from diffusers import CogVideoXPipeline, DiffusionPipeline, LattePipeline, TextT
 from torch import Tensor
 
 from motionexp.backbones import load_backbone
+from motionexp.compose import load
 from motionexp.config import BUNDLED
 from motionexp.sampling import SamplerSettings, sample_latents
 
+PUBLISHED = Path(__file__).parents[2] / "results" / "shapes" / "boundary.csv"
+LOOKS = "looks against motion"
 CAPTION = "a red striped star is moving on sand"
 SETTINGS = SamplerSettings(steps=4, guidance_scale=2.0)
 LATTE = {"video_length": 16, "clean_caption": False}
@@ -55,6 +60,16 @@ def test_samples_equal_the_stock_pipelines(
         **own,
     ).frames
     torch.testing.assert_close(ours, laid_out(wanted), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny_latte", "tiny_unet3d", "tiny_cogvideox"])
+def test_a_stored_boundary_is_the_published_one_of_these_weights(name: str) -> None:
+    model = load([f"model={name}"]).model
+    backbone = load_backbone(model.path, device="cpu", precision="fp32")
+    assert backbone.weights_hash[:12] == model.boundary_weights
+    with PUBLISHED.open(newline="") as file:
+        (found,) = (row for row in csv.reader(file) if row[1:4] == [LOOKS, f"{name}, natural, found", "t"])
+    assert model.boundary == round(float(found[5]))
 
 
 def test_all_bundled_files_together_stay_under_32_mb() -> None:

@@ -3,14 +3,14 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from PIL import Image
 
 from motionexp import jobs, listing
 from motionexp.atlas import readings
-from motionexp.atlas.boundary import FEWEST_REFERENCES
 from motionexp.config import PAIRS, InputError, check
 from motionexp.data.base import Edit, Reference
 from motionexp.intervals import resampled_weights
@@ -114,6 +114,28 @@ def test_a_finished_probe_is_not_run_again(probed, monkeypatch, capsys):
     assert "about 0 s and 0 B" in shown
 
 
+class Inverted(Exception):
+    """What the reference was inverted with; nothing more needs to be run."""
+
+
+def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
+    def invert(backbone, latents, conditioning, negative, settings, **_):
+        raise Inverted(conditioning.embeds, settings.guidance_scale)
+
+    def inverted(name: str, **changes: Any) -> tuple[torch.Tensor, float]:
+        with pytest.raises(Inverted) as said:
+            jobs.probe(make(**{**PROBE, "probe": name}, **changes))
+        return said.value.args
+
+    monkeypatch.setattr(probing, "invert", invert)
+    caption, empty = inverted("tampering")[0], inverted("partial_guidance")[0]
+    assert not torch.equal(caption, empty)
+    assert torch.equal(inverted("tampering", inversion_prompt="empty")[0], empty)
+    assert torch.equal(inverted("partial_guidance", inversion_prompt="caption")[0], caption)
+    assert inverted("tampering")[1] == 1
+    assert inverted("tampering", inversion_guidance_scale=3.0)[1] == 3
+
+
 def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(figures, "write_figures", lambda folder, found, _: drawn.append((folder, found)))
@@ -185,7 +207,6 @@ def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make)
     cfg = make(**{**PROBE, "references": None})
     assert [each.name for each in inputs.read_references(cfg, Squares())] == ["one", "two", "three"]
     listing.check_source(cfg)
-    assert FEWEST_REFERENCES <= 6
 
 
 class ManySquares(Squares):
