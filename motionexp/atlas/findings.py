@@ -22,6 +22,7 @@ class PairChanges:
     """
 
     looks: Draws
+    clip: Draws
     motion: Draws
     samples: int
     references: int
@@ -75,8 +76,9 @@ class Findings:
         for key, (probe, moved) in found.items():
             weights, references = draw(len(moved)), len(moved)
             looks, motion = changes(new_looks(probe), weights), changes(moved, weights)
+            clip = changes(probe.values["text_alignment"], weights)
             unknown = cannot_tell({"looks": looks}, motion, references)
-            yield key, PairChanges(looks, motion, probe.samples(), references, unknown)
+            yield key, PairChanges(looks, clip, motion, probe.samples(), references, unknown)
 
     def measured(self, key: Key) -> list[tuple[Onset, np.ndarray, float]]:
         """(onset, its log-SNR (1 + RESAMPLES,), the predicted one) of factors that have both."""

@@ -304,24 +304,27 @@ def pair_table(findings: Findings) -> Table:
         " to 0 changes. Gap: looks less motion. The best of the 55 pairs, and the most that an end above 0"
         " adds, have intervals that allow for having picked them; from and to have those of the best pair"
         " of each draw of references.",
+        "Looks are those that the classifier reads; CLIP is its score of the new caption, by which the second"
+        " paper goes.",
         "Motion is the share of samples with the new motion where the motion's words were changed, else"
         " the loss of flow similarity. Partial guidance starts from the reference's own values, for it has"
         " no control.",
     ]
-    columns = ["from", "to", "looks changed", "motion changed", "gap"]
+    columns = ["from", "to", "looks changed", "CLIP changed", "motion changed", "gap"]
     return Table("Which timesteps are enough", ["pair"], columns, blocks, notes, UNIT)
 
 
 def _pair_block(title: str, changed: PairChanges) -> Block:
     counts = changed.samples, changed.references
     if changed.unknown:
-        return Block(title, [_line([changed.unknown], [None] * 5, *counts)])
+        return Block(title, [_line([changed.unknown], [None] * 6, *counts)])
     lines = []
-    for each in pair_verdicts(changed.looks, changed.motion, *counts):
+    for each in pair_verdicts(changed.looks, changed.clip, changed.motion, *counts):
         values = (
             ("from", each.start, 0),
             ("to", each.end, 0),
             ("looks", each.looks, 2),
+            ("CLIP", each.clip, 2),
             ("motion", each.motion, 2),
             ("gap", each.gap, 2),
         )

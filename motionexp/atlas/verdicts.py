@@ -1,6 +1,6 @@
 """What the curves decide: which timesteps are enough, what is set first, and whether that was predicted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,13 +26,16 @@ class PairVerdict:
 
     label: str
     looks: Interval | None = None
+    clip: Interval | None = None
     motion: Interval | None = None
     gap: Interval | None = None
     start: Interval | None = None
     end: Interval | None = None
 
 
-def pair_verdicts(looks: Draws, motion: Draws, samples: int, references: int) -> list[PairVerdict]:
+def pair_verdicts(
+    looks: Draws, clip: Draws, motion: Draws, samples: int, references: int
+) -> list[PairVerdict]:
     """Which pair changes the looks and keeps the motion, and whether ending above 0 helps.
 
     The score of a pair is the gap L - C of its shares of changed looks and changed motion. The intervals of
@@ -40,20 +43,22 @@ def pair_verdicts(looks: Draws, motion: Draws, samples: int, references: int) ->
 
     Args:
         looks: (1 + N, 11, 11) of `changes`; `cannot_tell` has found nothing against taking shares of it.
-        motion: likewise, of the same references.
+        clip: likewise, of CLIP's score of the new caption, which the second paper (3.2) goes by.
+        motion: as `looks`; all three of the same references.
         samples: how many samples there are, of so many `references`.
 
     Returns:
         The best pair; (600, 400), (600, 0) and their paired difference; the most that ending above 0 adds,
-        at an equal start, to the gap and to the looks.
+        at an equal start, to the gap, to the looks and to CLIP's score.
     """
-    of_looks, of_motion = (_by_pair(shares(each)) for each in (looks, motion))
+    of_looks, of_clip, of_motion = (_by_pair(shares(each)) for each in (looks, clip, motion))
     gaps = of_looks - of_motion
+    shown = (of_looks, of_clip, of_motion, gaps)
 
     def line(label: str, pair: Pair, less: Pair | None = None) -> PairVerdict:
-        values = [each[:, PAIRS.index(pair)] for each in (of_looks, of_motion, gaps)]
+        values = [each[:, PAIRS.index(pair)] for each in shown]
         if less:
-            others = [each[:, PAIRS.index(less)] for each in (of_looks, of_motion, gaps)]
+            others = [each[:, PAIRS.index(less)] for each in shown]
             values = [ours - theirs for ours, theirs in zip(values, others, strict=True)]
         return PairVerdict(label, *(interval(each, samples, references) for each in values))
 
@@ -65,7 +70,7 @@ def pair_verdicts(looks: Draws, motion: Draws, samples: int, references: int) ->
         line(_words(ENOUGH), ENOUGH),
         line(_words(WHOLE), WHOLE),
         line(f"{_words(ENOUGH)} less {_words(WHOLE)}", ENOUGH, WHOLE),
-        *_ending_above_zero(of_looks, gaps, samples, references),
+        *_ending_above_zero({"gap": gaps, "looks": of_looks, "clip": of_clip}, samples, references),
     ]
 
 
@@ -86,15 +91,16 @@ def _picked(gaps: Draws) -> tuple[Draws, Draws]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _ending_above_zero(looks: Draws, gaps: Draws, samples: int, references: int) -> Iterator[PairVerdict]:
+def _ending_above_zero(shown: Mapping[str, Draws], samples: int, references: int) -> Iterator[PairVerdict]:
     """The most that any of the 45 pairs with an end above 0 adds to that of the same start and end 0."""
     above = [number for number, (_, end) in enumerate(PAIRS) if end > 0]
     same_start = [PAIRS.index((PAIRS[number][0], 0)) for number in above]
-    for name, values in (("gap", gaps), ("looks", looks)):
+    for name, values in shown.items():
         place, most = largest(values[:, above] - values[:, same_start], samples, references)
         pair, whole = PAIRS[above[place]], PAIRS[same_start[place]]
-        label = f"most {name} from ending above 0: {_words(pair)} less {_words(whole)}"
-        yield PairVerdict(label, looks=most) if name == "looks" else PairVerdict(label, gap=most)
+        said = "CLIP" if name == "clip" else name
+        label = f"most {said} from ending above 0: {_words(pair)} less {_words(whole)}"
+        yield replace(PairVerdict(label), **{name: most})
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def bounded(motion: float, looks: float, seed: int = 0, within: float = 25.0):
 
 
 def verdicts(looks, motion):
-    best, enough, whole, difference, gap, more_looks = pair_verdicts(looks, motion, 4 * R, R)
+    """Where CLIP sees the same as the classifier."""
+    best, enough, whole, difference, gap, more_looks, _ = pair_verdicts(looks, looks, motion, 4 * R, R)
     return best, enough, whole, difference, gap, more_looks
 
 
@@ -66,6 +67,17 @@ def test_where_looks_are_set_later_it_is_not():
     *_, difference, _, _ = verdicts(*changed(motion=800, looks=250))
     assert difference.looks.high < -0.7
     assert difference.gap.high < -0.7
+
+
+def test_clip_may_gain_from_ending_above_zero_where_the_looks_do_not():
+    looks, motion = changed(motion=800, looks=500)
+    clip = looks.copy()
+    clip[:, EDGES.index(1000), EDGES.index(200)] *= 1.5
+    *_, more_looks, more_clip = pair_verdicts(looks, clip, motion, 4 * R, R)
+    assert more_clip.label == "most CLIP from ending above 0: 1000 to 200 less 1000 to 0"
+    assert more_clip.clip.mean == pytest.approx(0.5, abs=0.1)
+    assert more_clip.looks is None
+    assert more_looks.looks.mean < 0.1
 
 
 def test_where_motion_is_set_last_ending_above_zero_helps():
