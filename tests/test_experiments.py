@@ -91,7 +91,7 @@ def test_a_probes_experiment_takes_the_rows_of_its_own_jobs_alone(name, kind, tm
     layout, _, jobs = experiment_jobs(name, [f"output={tmp_path}"])
     assert len(jobs) == 3
     own = [row_of(cfg, reference, kind) for cfg in jobs for reference in cfg.references]
-    assert len({row.reference for row in own}) == 20
+    assert len({row.reference for row in own}) == 12
     energies = [energy_of(row_of(cfg, "", kind)) for cfg in jobs]
     longer = replace(energies[0], settings={**energies[0].settings, "frames": 32}, score_id="longer")
     append_rows(tmp_path / "rows.jsonl", [*own, *others_than(own[0]), *energies, longer])
