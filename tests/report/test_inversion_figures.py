@@ -29,7 +29,7 @@ def made_rows(models=MODELS) -> list[Row]:
             metric=metric, metric_version=1, value=psnr(model, prompt, steps, number) + 4 * place,
             suite="shapes", reference=name, model=model, method="inversion", tau=1000.0, steps=steps,
             precision="fp32", weights_hash=model,
-            settings={"guidance_scale": 1.0, "model": {"guidance_scale": 2.0}},  # none, as no job has by default
+            settings={"guidance_scale": 1.0, "model": {"guidance_scale": 2.0}},  # none
             strata={"split": "benchmark", "prompt": prompt,
                     "contrast": "poster" if name.startswith("poster") else "natural"},
         )
