@@ -1,7 +1,6 @@
 """LTX-Video, Mochi and HunyuanVideo behind our interface, against diffusers' pipelines."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,9 @@ from torch import Tensor
 from motionexp.backbones import hunyuan, load_backbone, ltx, mochi
 from motionexp.backbones.flow import FlowBackbone
 from motionexp.config import InputError
-from motionexp.methods.adapter_file import Recipe, save_adapter
-from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.lora import LoRA
 from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import Window
-from motionexp.training import Example, TrainingSettings, fit
 from tests.tiny_flow import save_tiny_hunyuan, save_tiny_ltx, save_tiny_mochi
+from tests.tuned_flow import tuned_everywhere
 
 CAPTION, NEGATIVE = "A cat", "dull"
 # Like the real one it ends in a token of its own, so that an empty caption has one.
@@ -167,26 +162,8 @@ def test_batches_of_captions_of_any_length_are_as_one_by_one(family: Family, bac
 def test_a_tuned_adapter_is_on_in_its_window_and_fits_the_stock_pipeline(
     family: Family, folder: Path, backbone: FlowBackbone, tmp_path: Path
 ) -> None:
-    backbone = deepcopy(backbone)
     settings, start = SamplerSettings(5, 2.0), family.noise()
-    base = ours(backbone, start, settings)
-    method = LoRA(backbone, Window(700), rank=2, alpha=6.0)
-    training = TrainingSettings(steps=4, batch_size=2, optimizer=OptimizerSettings(learning_rate=0.05))
-    reference = Example(family.noise().roll(1), backbone.embed(["a cat runs"]))
-    fit(backbone, method, [reference], training, tmp_path, progress=False)
-    asked: list[float | None] = []
-
-    def gate(t: float | None) -> bool:
-        asked.append(t)
-        return method.set_active(t)
-
-    windowed = ours(backbone, start, settings, gate=gate)
-    assert asked == [*backbone.schedule.timesteps(5), None]
-    method.window = Window(0)
-    everywhere = ours(backbone, start, settings, gate=method.set_active)
-    assert (windowed - base).abs().max() > 1e-3
-    assert (windowed - everywhere).abs().max() > 1e-3
-    save_adapter(tmp_path, backbone, method, Recipe(["a cat runs"], 0, 4, 2, 0.05, 0.01, "adamw", {}))
+    everywhere = tuned_everywhere(backbone, start, settings, ours, tmp_path)
     wanted = family.stock(folder, settings, loras=tmp_path)
     torch.testing.assert_close(everywhere, wanted, rtol=1e-4, atol=1e-4)
 

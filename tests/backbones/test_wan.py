@@ -1,7 +1,6 @@
 """Wan behind our interface, with one network and with two experts, against diffusers' pipeline."""
 
 import json
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from motionexp.sampling import SamplerSettings, sample_latents
 from motionexp.schedule import Window
 from motionexp.training import Example, TrainingSettings, fit
 from tests.tiny_flow import first_order, save_tiny_wan
+from tests.tuned_flow import tuned_everywhere
 
 CAPTION, NEGATIVE = "A Cat &amp; a  dog", "dull"
 SHAPE = (4, 2, 2, 4)
@@ -244,26 +244,8 @@ def test_a_tuned_adapter_is_on_in_its_window_and_fits_the_stock_pipeline(
 ) -> None:
     if kind == "experts":
         pytest.skip("has a test of its own")
-    backbone = deepcopy(backbone)
     settings, start = SamplerSettings(5, 3.0), noise()
-    base = ours(backbone, start, settings)
-    method = LoRA(backbone, Window(700), rank=2, alpha=6.0)
-    training = TrainingSettings(steps=4, batch_size=2, optimizer=OptimizerSettings(learning_rate=0.05))
-    reference = Example(noise().roll(1), backbone.embed(["a cat runs"]))
-    fit(backbone, method, [reference], training, tmp_path, progress=False)
-    asked: list[float | None] = []
-
-    def gate(t: float | None) -> bool:
-        asked.append(t)
-        return method.set_active(t)
-
-    windowed = ours(backbone, start, settings, gate=gate)
-    assert asked == [*backbone.schedule.timesteps(5), None]
-    method.window = Window(0)
-    everywhere = ours(backbone, start, settings, gate=method.set_active)
-    assert (windowed - base).abs().max() > 1e-3
-    assert (windowed - everywhere).abs().max() > 1e-3
-    save_adapter(tmp_path, backbone, method, Recipe(["a cat runs"], 0, 4, 2, 0.05, 0.01, "adamw", {}))
+    everywhere = tuned_everywhere(backbone, start, settings, ours, tmp_path)
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.load_lora_weights(str(tmp_path))
     pipeline.set_progress_bar_config(disable=True)
