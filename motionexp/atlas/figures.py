@@ -38,6 +38,11 @@ GAIN = (
     " guidance)."
 )
 
+BELOW = (
+    " Below: as shares of what 1000 to 0 changes; the motion kept is of edits of the motion's own words,"
+    " where there are any."
+)
+
 Captioned = tuple[str, Figure, str]
 """A file's name without suffix, its figure, and its caption."""
 
@@ -128,7 +133,7 @@ def _trade_off(
     if method != MOTION_TAMPERING:
         rows.append(_shares(findings, model, method))
     if kept := [row for row in rows if row]:
-        below = " Below: as shares of what 1000 to 0 changes." if len(kept) > 1 else ""
+        below = BELOW if len(kept) > 1 else ""
         yield (
             f"{model}-{method.replace('_', '-')}-trade-off",
             trade_off(kept),
@@ -201,7 +206,8 @@ def _boundaries(findings: Findings) -> Iterator[Captioned]:
             model_figures.shares(found, findings.log_snr),
             "Shares of the looks and of the motion that changing the caption below t changes, of what"
             " changing it everywhere changes. Thin lines: each look alone, the thick one is their mean. Black"
-            " line and grey band: the boundary with its interval."
+            " line and grey band: the boundary with its interval; it goes by the lowest thin line, not by the"
+            " mean. No band: all references agree."
             f" {_intervals(each.gap.clusters for each in found.values())} Looks: {n}.",
         )
     if any(np.isfinite(each.gaps[0]).any() for each in found.values()):

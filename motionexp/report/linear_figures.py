@@ -44,7 +44,12 @@ STYLES: Mapping[str, dict[str, Any]] = {
 }
 COMPARED: Mapping[str, dict[str, Any]] = {X_T_CLEAN: {}, BLOCKS[1]: {"markerfacecolor": "white"}}
 """Features that the figure of all models shows, filled and open."""
-CHANCE = "The dotted line is chance. Bands: 95% bootstrap intervals over groups of test videos."
+HOW = (
+    "Right of two classes: how often the true class scores above another one, mean over all others, by a"
+    f" linear reading (ridge regression). {X_T_CLEAN}: a reading learnt on clean latents. What is at chance"
+    " (the dotted line) cannot be read linearly; it may be there all the same. Bands: 95% bootstrap"
+    " intervals over groups of test videos."
+)
 
 
 def figures(found: Mapping[Key, Reading], log_snr: Mapping[str, np.ndarray]) -> Iterator[Captioned]:
@@ -53,8 +58,8 @@ def figures(found: Mapping[Key, Reading], log_snr: Mapping[str, np.ndarray]) -> 
         "motion-and-looks",
         compared(found, log_snr),
         "How often motion (blue) and looks (orange, the mean of colour, surface, shape and background) are"
-        f" read right of two classes from x_t (filled; {X_T_CLEAN}) and from the network's {BLOCKS[1]}"
-        f" (open). {CHANCE} {_counts(found.values())}",
+        f" read right of two classes from x_t (filled: {X_T_CLEAN}) and from the network's {BLOCKS[1]}"
+        f" (open). {HOW} {_counts(found.values())}",
     )
     for (model, contrast), reading in found.items():
         blocks = "; ".join(f"{place}: {reading.blocks[place]}" for place in BLOCKS if place in reading.blocks)
@@ -63,7 +68,7 @@ def figures(found: Mapping[Key, Reading], log_snr: Mapping[str, np.ndarray]) -> 
             attributes(reading, log_snr[model]),
             f"{model}, {contrast}. How often each attribute is read right of two classes, and how often an"
             " ideal observer tells two videos apart that differ in it alone."
-            f" {CHANCE} {_counts([reading])} {blocks}.",
+            f" {HOW} {_counts([reading])} {blocks}.",
         )
 
 
@@ -120,7 +125,7 @@ def attributes(reading: Reading, log_snr: np.ndarray) -> Figure:
         for features in reading.features:
             _curve(axis, reading, reading.draws(features, target), {**STYLES[features], "label": features})
         if number < 2:
-            log_snr_axis(axis, log_snr)
+            log_snr_axis(axis, log_snr, apart=70)
         # Below the fourth panel there is none that could carry its axis.
         axis.tick_params(labelbottom=number >= 3)
         axis.set_xlabel(axis.get_xlabel() if number >= 3 else "")
