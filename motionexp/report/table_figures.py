@@ -130,7 +130,7 @@ def _x_axis(axis: Axes, wanted: FigureLayout, group: Group, row: int, rows: int)
         axis.set_xlabel("τ (1000: the base model)" if row == rows - 1 else "")
         log_snr = log_snr_of(group.select.get("model", ""))
         if row == 0 and log_snr is not None:
-            log_snr_axis(axis, log_snr, apart=90)
+            log_snr_axis(axis, log_snr, apart=120)
     else:
         if wanted.log:
             axis.set_xscale("log", base=2)
