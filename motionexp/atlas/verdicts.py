@@ -100,7 +100,7 @@ def _ending_above_zero(shown: Mapping[str, Draws], samples: int, references: int
         pair, whole = PAIRS[above[place]], PAIRS[same_start[place]]
         said = "CLIP" if name == "clip" else name
         label = f"most {said} from ending above 0: {_words(pair)} less {_words(whole)}"
-        yield replace(PairVerdict(label), **{name: most})
+        yield PairVerdict(label, **{name: most})
 
 
 @dataclass(frozen=True)
