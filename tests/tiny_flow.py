@@ -24,8 +24,6 @@ from diffusers import (
 )
 from torch import nn
 from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
     LlamaConfig,
     LlamaModel,
     LlamaTokenizer,
@@ -33,7 +31,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from tests.tiny_models import tiny_pipeline, tiny_unet3d_pipeline
+from tests.tiny_models import clip_text_encoder, tiny_pipeline, tiny_unet3d_pipeline
 
 WAN_CHANNELS = 4
 WAN_BOUNDARY = 0.875
@@ -208,7 +206,7 @@ def save_tiny_hunyuan(folder: Path) -> Path:
         transformer=network.eval(),
         vae=vae.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        text_encoder_2=_clip().eval(),
+        text_encoder_2=clip_text_encoder(tokens=77).eval(),
         tokenizer_2=tiny_unet3d_pipeline().tokenizer,
     )
     return _saved(pipeline, folder)
@@ -236,20 +234,3 @@ def _llama_tokenizer() -> LlamaTokenizer:
     pieces = ["<unk>", "<s>", "</s>", "<pad>", "▁", *string.ascii_letters, *string.digits]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     return LlamaTokenizer(vocab=vocabulary, merges=[], pad_token="<pad>", padding_side="right")
-
-
-def _clip() -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=160,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    encoder = CLIPTextModel(config)
-    louder(encoder, 20, "token_embedding")
-    return encoder

@@ -71,7 +71,7 @@ def tiny_unet3d_pipeline(
     torch.manual_seed(seed)
     pipeline = TextToVideoSDPipeline(
         tokenizer=_clip_tokenizer(words),
-        text_encoder=_clip_text_encoder().eval(),
+        text_encoder=clip_text_encoder().eval(),
         vae=_vae().eval(),
         unet=_unet().eval(),
         scheduler=DDIMScheduler(
@@ -172,14 +172,15 @@ def _unet() -> UNet3DConditionModel:
     return network
 
 
-def _clip_text_encoder() -> CLIPTextModel:
+def clip_text_encoder(tokens: int = CLIP_TOKENS) -> CLIPTextModel:
+    """Two blocks, to which captions of so many `tokens` differ."""
     config = CLIPTextConfig(
         vocab_size=160,
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=CLIP_TOKENS,
+        max_position_embeddings=tokens,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,
