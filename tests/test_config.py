@@ -78,7 +78,7 @@ def test_each_setting_is_read_by_more_than_its_check(name):
         for path in (ROOT / "motionexp").rglob("*.py")
         if path.name not in ("config.py", "compose.py", "listing.py")
     )
-    read_in_code = re.search(rf"\bcfg\.{name}\b", code)
+    read_in_code = re.search(rf"\bcfg\.{name}\b|\b{name}\((self\.job\.)?cfg\)", code)
     read_in_conf = any(f"${{{name}}}" in path.read_text() for path in CONF.rglob("*.yaml"))
     assert read_in_code or read_in_conf
 

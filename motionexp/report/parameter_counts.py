@@ -1,24 +1,31 @@
 """How large the real models are: `python -m motionexp.report.parameter_counts [FILE]`.
 
-Prints the table, and writes it to FILE (default: `docs/models.md`). The networks are built from the hubs'
-configurations without weights, on the meta device: a minute, and no memory.
+Prints the tables, and writes them to FILE (default: `docs/models.md`). The real networks are built from the
+hubs' configurations without weights, on the meta device: a minute, and no memory. The bundled are loaded.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
+from hydra.utils import get_object
 from torch import nn
 
 from motionexp.backbones.base import Backbone
 from motionexp.backbones.real_models import MODELS, RealModel
+from motionexp.compose import load
+from motionexp.config import JobConfig
+from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA
+from motionexp.report.model_jobs import jobs_of
 from motionexp.results import write_whole
 from motionexp.schedule import Window
+
+COLUMNS = ("model", "network", "motion attentions", "LoRA", "full rank v, o", "full rank q, k, v, o")
 
 HEAD = """\
 # The real models in numbers
@@ -30,7 +37,16 @@ attention. *Full rank*: weights and biases of the same layers, and of q, k, v an
 
 """
 
+BUNDLED_HEAD = """
+The bundled models, by the same count; cards in `motionexp/bundled/`:
+
+"""
+
 NOTES = """
+In the U-Nets, motion attention is both attentions of every temporal transformer (`temp_attentions`, and
+`transformer_in` at the network's entry): they see a place along time alone. Convolutions along time,
+attention within frames and to the caption are left alone.
+
 Latte's 516,096 are the first paper's figure. Its 673 million for the base model are not what diffusers'
 class counts: 1,057,246,880, the cross-attention to the text included.
 
@@ -66,7 +82,17 @@ def count(model: RealModel) -> Counts:
     """What a model has, and what tuning it trains, by the methods' own counting."""
     with torch.device("meta"):
         network = model.build()
-    names = model.projections(network)
+    return _counts(network, model.projections(network))
+
+
+def count_bundled(cfg: JobConfig) -> Counts:
+    """The same of a bundled model, with its weights."""
+    model = cfg.model
+    backbone: Backbone = get_object(model._target_)(model.path, name=model.name, fps=model.fps)
+    return _counts(backbone.network, backbone.motion_projections(EVERYWHERE))
+
+
+def _counts(network: nn.Module, names: dict[str, list[str]]) -> Counts:
     backbone = cast(Backbone, _Sized(network, names))
     return Counts(
         network=sum(parameter.numel() for parameter in network.parameters()),
@@ -79,15 +105,27 @@ def count(model: RealModel) -> Counts:
 
 def markdown(models: Sequence[RealModel] = MODELS) -> str:
     """The page: a line a model."""
-    columns = ("model", "network", "motion attentions", "LoRA", "full rank v, o", "full rank q, k, v, o")
-    lines = [f"| {' | '.join(columns)} | frames | configuration from |", "|---|" + "---:|" * 5 + "---|---|"]
-    for model in models:
-        counts = count(model)
-        numbers = (counts.network, counts.attentions, counts.lora, counts.full_vo, counts.full_qkvo)
-        source = model.source if model.verified else f"**unverified**: {model.source}"
-        cells = [f"`{model.name}`", *(f"{number:,}" for number in numbers), model.frames, source]
-        lines.append(f"| {' | '.join(cells)} |")
-    return HEAD + "\n".join(lines) + "\n" + NOTES
+    real = [
+        [
+            *_cells(model.name, count(model)),
+            model.frames,
+            model.source if model.verified else f"**unverified**: {model.source}",
+        ]
+        for model in models
+    ]
+    bundled = [_cells(cfg.model.name, count_bundled(cfg)) for cfg in jobs_of([], load)]
+    tables = (_table([*COLUMNS, "frames", "configuration from"], real), _table(COLUMNS, bundled))
+    return HEAD + tables[0] + BUNDLED_HEAD + tables[1] + NOTES
+
+
+def _cells(name: str, counts: Counts) -> list[str]:
+    return [f"`{name}`", *(f"{number:,}" for number in astuple(counts))]
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    sides = ["---", *["---:"] * (len(COLUMNS) - 1), *["---"] * (len(columns) - len(COLUMNS))]
+    rows = [f"| {' | '.join(cells)} |" for cells in (columns, *lines)]
+    return "\n".join([rows[0], f"|{'|'.join(sides)}|", *rows[1:]]) + "\n"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,7 +6,8 @@ import pytest
 from torch import nn
 
 from motionexp.backbones.real_models import MODELS, RealModel
-from motionexp.report.parameter_counts import Counts, count, main
+from motionexp.compose import load
+from motionexp.report.parameter_counts import Counts, count, count_bundled, main
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = {model.name: model for model in MODELS}
@@ -51,7 +52,21 @@ def test_the_published_page_is_what_the_command_writes(
     written = (tmp_path / "models.md").read_text()
     assert written == (ROOT / "docs" / "models.md").read_text()
     assert written.strip() in capsys.readouterr().out
-    assert all(f"| `{model.name}` |" in written for model in MODELS)
+    bundled = ["tiny_latte", "tiny_unet3d", "tiny_cogvideox"]
+    assert all(f"| `{name}` |" in written for name in [*BY_NAME, *bundled])
+
+
+@pytest.mark.parametrize(
+    ("name", "attentions", "lora"),
+    [
+        ("tiny_latte", 4, 4 * 2 * 4 * (192 + 192)),
+        ("tiny_cogvideox", 6, 6 * 2 * 4 * (160 + 160)),
+        ("tiny_unet3d", 16, 18_432),
+    ],
+)
+def test_bundled_models_have_their_sizes(name: str, attentions: int, lora: int) -> None:
+    counted = count_bundled(load([f"model={name}"]))
+    assert (counted.attentions, counted.lora) == (attentions, lora)
 
 
 def test_every_real_model_of_conf_is_counted() -> None:
