@@ -19,7 +19,7 @@ demo: .venv/installed ## the main job on three references, its table and its vid
 	$(PYTHON) run.py experiment=demo
 
 test: .venv/installed ## all tests
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: .venv/installed ## style, types and the order of imports
 	.venv/bin/ruff check .
