@@ -170,7 +170,7 @@ class JobConfig:
         None, "GiB that sampling may fill; null: half of what is free, with mode=low_memory one video's"
     )
     output: str = _key("outputs", "folder for everything that a run writes")
-    dry_run: bool = _key(False, "true: print memory, cells, parameters, time, disk, paths; run nothing")
+    dry_run: bool = _key(False, "true: print memory, cells, parameters, time, disk, paths; train nothing")
 
 
 def check(cfg: JobConfig) -> list[str]:

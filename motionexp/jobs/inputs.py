@@ -268,6 +268,11 @@ def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
         return cfg.memory_limit * 2**30
     if cfg.mode == "low_memory":
         return 0
+    return SHARE_OF_FREE_MEMORY * free_memory(device)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that nobody uses now: of a GPU its own, else of main memory."""
     if device.type == "cuda":
-        return SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
-    return SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -1,6 +1,7 @@
 """What the cells of one job share: settings, a backbone loaded once, and how a cell is fit and sampled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -112,7 +113,8 @@ class Job:
         if cfg.adapter is None:
             return inputs.training_window(cfg, cfg.tau)
         given = None if cfg.tau is None else Window(cfg.tau)
-        method = load_adapter(Path(cfg.adapter).expanduser(), self.backbone, given)
+        # Attached to a backbone without weights: the job's own is to load after the text encoder is gone.
+        method = load_adapter(Path(cfg.adapter).expanduser(), self.make_backbone(torch.device("meta")), given)
         method.remove()
         own = method.window
         if cfg.tau is None and cfg.tau_high >= own.high:
@@ -122,14 +124,36 @@ class Job:
 
     @cached_property
     def scorer(self) -> Scorer:
+        """The metrics and their models, which wait in main memory; see `at_work`."""
         others = inputs.chance_references(self.cfg, self.reader)
-        models, folder = self._scoring_models, self.output / ".cache" / "features"
-        return Scorer(self.cfg.metrics, models, str(self.device), others, folder=folder)
+        folder = self.output / ".cache" / "features"
+        return Scorer(self.cfg.metrics, self._scoring_models, others=others, folder=folder)
 
     @cached_property
     def probe_scorer(self) -> Scorer:
         """What probes measure, whatever `metrics=` says; without ground truth what needs none."""
-        return Scorer(None, self._scoring_models, str(self.device), kinds=PROBE_METRICS)
+        return Scorer(None, self._scoring_models, kinds=PROBE_METRICS)
+
+    def check_scoring(self) -> None:
+        """Load what scores, and give it every caption: what is wrong there is said before the network loads.
+
+        Raises:
+            InputError: a model cannot be had, or a caption is too long for one.
+        """
+        scorer = self.scorer if self.cfg.probe is None else self.probe_scorer
+        for reference in self.references:
+            for caption in (reference.caption, *(edit.caption for edit in reference.edits)):
+                scorer.features.caption(caption)
+
+    @contextmanager
+    def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
+        """The scorer on the job's device; afterwards its room there is free for the network again."""
+        scorer.to(self.device)
+        try:
+            yield scorer
+        finally:
+            scorer.to(torch.device("cpu"))
+            give_memory_back()
 
     @property
     def _scoring_models(self) -> ScoringModels:
@@ -168,7 +192,8 @@ class Job:
             cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
             if self.unfinished(reference):
                 self._generate(cell, reference, self.missing(reference))
-            return score_cell(cell, reference, wanted, self.scorer, self.common(cell, reference))
+            with self.at_work(self.scorer) as scorer:
+                return score_cell(cell, reference, wanted, scorer, self.common(cell, reference))
 
     def anchors(self, reference: Reference) -> list[Row]:
         """The rows of a reference's anchors, where they are asked for."""
@@ -176,7 +201,8 @@ class Job:
             return []
         name = f"anchors-{reference.content_hash[:12]}"
         cell = Cell(self.output / reference.suite / self.cfg.model.name / name)
-        return anchor_rows(cell, reference, self.scorer, self.common(cell, reference))
+        with self.at_work(self.scorer) as scorer:
+            return anchor_rows(cell, reference, scorer, self.common(cell, reference))
 
     def missing(self, reference: Reference) -> list[Wanted]:
         """The samples of a reference that are not there yet."""

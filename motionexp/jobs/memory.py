@@ -15,7 +15,6 @@ from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.methods.base import Step, TuningMethod
 from motionexp.sampling import videos_per_batch
-from motionexp.schedule import Window
 
 BITS = {"8bit": 8, "4bit": 4}
 
@@ -100,7 +99,7 @@ class Rehearsal:
         kind: Callable[..., TuningMethod] = get_object(settings.pop("_target_"))
         optimizer = inputs.training_settings(self.cfg).optimizer
         with LiveMemory(self.job.device) as live:
-            method = kind(self.backbone, Window(self.job.tau), **settings)
+            method = kind(self.backbone, self.job.window, **settings)
             (stage,) = method.stages(optimizer, self.cfg.train_steps)
             tuned = optimizer.build(stage.parameters)
             method.switch(True)

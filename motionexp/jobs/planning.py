@@ -1,5 +1,6 @@
 """What a job would do, without doing it: cells, trainable parameters, steps, time, disk and paths."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from motionexp.backbones.base import Backbone
 from motionexp.config import JobConfig
+from motionexp.jobs.inputs import free_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.memory import Phase, memory_plan
 from motionexp.jobs.probing import cost_in_words, units_of
@@ -40,14 +42,21 @@ def plan(cfg: JobConfig) -> None:
     """Print what `run`, or `probe`, would do; writes nothing.
 
     The memory is printed before any weight is loaded. The time is that of one forward pass, measured now,
-    times their number.
+    times their number; where the job does not fit in the memory that is free, nothing is loaded and the time
+    is unknown.
 
     Raises:
         InputError: as `run` does before its first cell.
     """
     job = Job(cfg, Console())
-    print_memory(job)
-    forward = forward_seconds(job.backbone)
+    most, free = max(phase.total for phase in print_memory(job)), free_memory(job.device)
+    if most > free:
+        job.console.print(
+            f"this machine has {size_in_words(int(free))} free: nothing is loaded, and the time is unknown",
+            soft_wrap=True,
+            highlight=False,
+        )
+    forward = forward_seconds(job.backbone) if most <= free else math.nan
     (_plan_probe if cfg.probe else _plan_tuning)(job, forward)
 
 
@@ -96,10 +105,12 @@ def _print(job: Job, what: str, headings: Sequence[str], lines: Sequence[Planned
     for heading in (*headings, "time", "disk"):
         table.add_column(heading, overflow="fold")
     for line in lines:
-        table.add_row(*line.shown, duration(line.seconds), size_in_words(line.disk))
+        time = "?" if math.isnan(line.seconds) else duration(line.seconds)
+        table.add_row(*line.shown, time, size_in_words(line.disk))
     job.console.print(table)
     seconds, disk = sum(line.seconds for line in lines), sum(line.disk for line in lines)
-    for note in (*notes, f"about {duration(seconds)} and {size_in_words(disk)}, scores not counted"):
+    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
+    for note in (*notes, f"{time} and {size_in_words(disk)}, scores not counted"):
         job.console.print(note, soft_wrap=True, highlight=False)
     for line in lines:
         job.console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
@@ -134,7 +145,7 @@ def trainable_parameters(job: Job) -> int:
     settings: dict[str, Any] = dict(job.cfg.method)
     method = get_object(settings.pop("_target_"))
     count: Callable[..., int] = method.trainable_parameters
-    return count(job.backbone, job.window, **settings)
+    return count(job.make_backbone(torch.device("meta")), job.window, **settings)
 
 
 def forward_seconds(backbone: Backbone) -> float:

@@ -64,6 +64,7 @@ def probe(cfg: JobConfig) -> list[Row]:
         beside = schedule_rows(job, cfg.probe_steps)
         if job.references[0].suite == "shapes":
             beside += energy_rows(job)
+        job.check_scoring()
         missing = [unit for unit in units if not unit.finished]
         captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
         job.cache.fill([unit.reference for unit in missing], [*captions, cfg.negative_prompt])
@@ -73,8 +74,9 @@ def probe(cfg: JobConfig) -> list[Row]:
             hint = "" if left is None else f", about {duration(left)} left"
             console.print(f"{unit.name} ({done + 1} of {len(missing)}{hint})", markup=False, highlight=False)
             unit.generate()
-        for unit in tqdm(units, desc="score", unit="probe", leave=False):
-            rows += unit.score()
+        with job.at_work(job.probe_scorer):
+            for unit in tqdm(units, desc="score", unit="probe", leave=False):
+                rows += unit.score()
         methods = list(dict.fromkeys(unit.method for unit in units))
         for method in methods:
             console.print(summary(method, [row for row in rows if row.method == method]))

@@ -38,6 +38,7 @@ def run(cfg: JobConfig) -> list[Row]:
         job = Job(cfg, console)
         if cfg.video is not None:
             console.print(inputs.taken_of(cfg, job.references[0]), markup=False, soft_wrap=True)
+        job.check_scoring()
         job.encode()
         start = perf_counter()
         for done, reference in enumerate(job.references):

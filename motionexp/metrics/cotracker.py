@@ -36,7 +36,7 @@ class CoTracker:
     """
 
     def __init__(self, predictor: nn.Module, weights_hash: str, device: str = "cpu") -> None:
-        self.predictor, self.device = predictor, device
+        self.predictor, self.device = predictor, torch.device(device)
         self.identity = f"cotracker3 {GRID} {weights_hash}"
 
     @classmethod
@@ -74,3 +74,8 @@ class CoTracker:
         tracks, visible = self.predictor(video, grid_size=GRID)
         still = FlowSettings.for_size(*frames.shape[1:3]).still
         return Tracks(tracks[0].double().cpu().numpy(), visible[0].bool().cpu().numpy(), still)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        self.predictor.to(device)
+        self.device = device

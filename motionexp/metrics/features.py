@@ -39,6 +39,8 @@ class ImageTextModel(Protocol):
 
     def embed_captions(self, captions: list[str]) -> Tensor: ...
 
+    def to(self, device: torch.device) -> None: ...
+
 
 class OpenClip:
     """A CLIP behind open_clip's own classes: the bundled one, one of open_clip's names, or one on a hub.
@@ -101,6 +103,11 @@ class OpenClip:
         padding = self.tokenizer([""], context_length=length + 1)[0, length]
         _check_uncut(captions, tokens[:, length] != padding, length)
         return normalize(self.model.encode_text(tokens[:, :length].to(self.device)), dim=-1).cpu()
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        self.model.to(device)
+        self.device = device
 
 
 class PreferenceScorer:
@@ -184,6 +191,11 @@ class PreferenceScorer:
         _check_uncut(captions, tokens["attention_mask"].sum(1) > length, length)
         features = self.model.get_text_features(**tokens.to(self.device)).pooler_output
         return normalize(features, dim=-1).cpu()
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        self.model.to(device)
+        self.device = device
 
 
 def as_images(frames: np.ndarray, resize: int = 0) -> list[Image.Image]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from motionexp.config import BUNDLED, InputError
 from motionexp.data.base import Edit, Reference
@@ -148,6 +149,12 @@ class Scorer:
         if self.classifier is not None:
             weights = (models.classifier / "model.safetensors").read_bytes()
             self.identities["classifier"] = hashlib.sha256(weights).hexdigest()
+
+    def to(self, device: torch.device) -> None:
+        """Move all models to a device."""
+        for model in (self.features.clip, self.features.scorer, self.features.tracker, self.classifier):
+            if model is not None:
+                model.to(device)
 
     def metric(self, name: str) -> VideoMetric | MotionDiversity:
         """The chosen metric of that name, of one video or of a set."""

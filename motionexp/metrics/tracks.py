@@ -6,6 +6,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 
 from motionexp.config import InputError
 from motionexp.metrics.base import Tracks
@@ -20,6 +21,10 @@ class Tracker(Protocol):
 
     def __call__(self, frames: np.ndarray) -> Tracks:
         """Follow points of the first of (F, H, W, 3) uint8 frames, F >= 2."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Work on a device from now on."""
         ...
 
 
@@ -51,6 +56,9 @@ class LucasKanadeTracker:
             position.append(points[:, 0])
             visible.append(alive)
         return Tracks(np.stack(position).astype(np.float64), np.stack(visible), settings.still)
+
+    def to(self, device: torch.device) -> None:
+        """OpenCV follows points on the CPU, whatever the device."""
 
 
 def as_arrays(tracks: Tracks) -> dict[str, np.ndarray]:

@@ -1,0 +1,128 @@
+"""What a job finds out before the network is loaded, and in which order its parts come and go."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from motionexp import jobs
+from motionexp.backbones import pipeline
+from motionexp.config import BUNDLED, InputError
+from motionexp.jobs import job as job_module
+from motionexp.jobs import memory, planning
+from motionexp.jobs.job import Job
+from motionexp.metrics.features import OpenClip
+from motionexp.schedule import Window
+from motionexp.scoring_config import ScoringConfig
+from tests.kept_results import cells
+from tests.tiny_models import save_tiny_pipeline
+
+SCORING = ScoringConfig(clip=str(BUNDLED / "clip"))
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts in the order in which their weights are read."""
+    parts: list[str] = []
+    load_part = pipeline.load_part
+
+    def load(kind, folder, dtype):  # type: ignore[no-untyped-def]
+        parts.append(folder.name)
+        return load_part(kind, folder, dtype)
+
+    monkeypatch.setattr(pipeline, "load_part", load)
+    return parts
+
+
+def test_a_clip_that_does_not_exist_is_refused_before_weights_are_loaded(make, loaded):
+    cfg = make(metrics=["text_alignment"], scoring=ScoringConfig(clip="ViT-B-32/nope"))
+    with pytest.raises(InputError, match=r"clip=ViT-B-32/nope: neither a folder nor"):
+        jobs.run(cfg)
+    assert not loaded
+
+
+def test_a_caption_too_long_for_the_metrics_is_refused_before_weights_are_loaded(make, loaded, monkeypatch):
+    monkeypatch.setattr(OpenClip, "embed_captions", _refuse)
+    with pytest.raises(InputError, match="too long"):
+        jobs.run(make(metrics=["text_alignment"], scoring=SCORING))
+    assert not loaded
+
+
+def _refuse(self: OpenClip, captions: list[str]) -> torch.Tensor:
+    raise InputError(f"caption {captions[0]!r} is too long")
+
+
+def test_what_scores_waits_in_main_memory_while_a_cell_is_made(make, monkeypatch):
+    moved: list[str] = []
+    clip_to = OpenClip.to
+
+    def to(self: OpenClip, device: torch.device) -> None:
+        moved.append(device.type)
+        clip_to(self, torch.device("cpu"))
+
+    def fit(*args, **kwargs):  # type: ignore[no-untyped-def]
+        moved.append("fit")
+        return trained(*args, **kwargs)
+
+    trained = job_module.fit
+    monkeypatch.setattr(OpenClip, "to", to)
+    monkeypatch.setattr(job_module, "fit", fit)
+    cfg = make(references=["one", "two"], metrics=["frame_consistency"], scoring=SCORING)
+    job = Job(cfg, Console())
+    job.check_scoring()
+    job.encode()
+    for reference in job.references:
+        job.run_cell(reference)
+    assert moved == ["fit", "cpu", "cpu", "fit", "cpu", "cpu"]
+
+
+def test_with_a_kept_adapter_the_network_is_loaded_after_the_text_encoder_is_gone(make, loaded):
+    cfg = make()
+    jobs.run(cfg)
+    (cell,) = cells(cfg)
+    loaded.clear()
+    jobs.run(replace(cfg, adapter=str(cell / "adapter"), tau=None, edits=["one green"]))
+    assert loaded.index("text_encoder") < loaded.index("transformer")
+
+
+def test_an_adapter_of_other_weights_is_refused_before_weights_are_loaded(make, loaded, tmp_path):
+    cfg = make()
+    jobs.run(cfg)
+    (cell,) = cells(cfg)
+    loaded.clear()
+    other = save_tiny_pipeline(tmp_path / "others", seed=1)
+    elsewhere = replace(
+        cfg, adapter=str(cell / "adapter"), tau=None, model=replace(cfg.model, path=str(other))
+    )
+    with pytest.raises(InputError, match=r"tuned on tiny .*unusable with tiny .*the weights are others"):
+        jobs.run(elsewhere)
+    assert not loaded
+
+
+def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unknown(
+    make, loaded, monkeypatch, capsys
+):
+    monkeypatch.setattr(planning, "free_memory", lambda device: 1e3)
+    jobs.plan(make())
+    said = capsys.readouterr().out
+    assert "this machine has 1.0 kB free" in said
+    assert "unknown time and" in said
+    assert not loaded
+    monkeypatch.setattr(planning, "free_memory", lambda device: 1e12)
+    jobs.plan(make())
+    assert "unknown" not in capsys.readouterr().out
+
+
+def test_a_plan_has_the_memory_of_the_window_that_is_trained(make, monkeypatch):
+    asked: list[Window] = []
+    job = Job(make(tau=200.0, tau_high=800.0), Console())
+    kind = memory.get_object(job.cfg.method["_target_"])
+
+    def method(backbone, window, **settings):  # type: ignore[no-untyped-def]
+        asked.append(window)
+        return kind(backbone, window, **settings)
+
+    monkeypatch.setattr(memory, "get_object", lambda target: method)
+    memory.memory_plan(job)
+    assert asked == [Window(200, 800)]
