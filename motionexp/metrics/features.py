@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.backbones.checkpoint import no_loading_bars
+from motionexp.backbones.hub import fetch_command, is_hub_id
 from motionexp.config import BUNDLED, InputError
 
 FRAMES_AT_ONCE = 64
@@ -85,7 +86,9 @@ class OpenClip:
             )
             tokenizer = open_clip.get_tokenizer(source)
         except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"clip={name}: open_clip cannot load it: {error}") from error
+            raise InputError(
+                f"clip={name}: open_clip cannot load it: {error}{_to_fetch(_hub_id(str(name)))}"
+            ) from error
         return cls(model.float().eval(), preprocess, tokenizer, resize)
 
     @torch.inference_mode()
@@ -166,7 +169,8 @@ class PreferenceScorer:
             # As transformers 4 did, and so TGVE; from 5 on torchvision resizes, up to five grey levels apart.
             loaded = CLIPProcessor.from_pretrained(processor or name, backend="pil")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"scorer={name}: transformers cannot load it: {error}") from error
+            fetch = "".join(_to_fetch(str(each)) for each in (name, processor) if each is not None)
+            raise InputError(f"scorer={name}: transformers cannot load it: {error}{fetch}") from error
         wrong = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         if wrong:
             raise InputError(f"scorer={name}: its weights lack or misfit {', '.join(wrong[:5])}")
@@ -233,6 +237,21 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool]:
         if not (folder / file).is_file():
             raise InputError(f"clip={name}: the folder has no {file}")
     return f"local-dir:{folder}", None, False
+
+
+def _hub_id(clip: str) -> str:
+    """Where on the hub the weights of a `clip=` setting are; empty where they are elsewhere."""
+    if clip.startswith("hf-hub:"):
+        return clip.removeprefix("hf-hub:")
+    architecture, _, tag = clip.partition("/")
+    return str((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("hf_hub", "")).rstrip("/")
+
+
+def _to_fetch(source: str) -> str:
+    """For an error: how a hub id is fetched where there is a network; nothing for a folder."""
+    if Path(source).expanduser().is_dir() or not is_hub_id(source):
+        return ""
+    return f"; fetched where there is a network by `{fetch_command(source, None)}`"
 
 
 def _check_uncut(captions: list[str], too_long: Tensor, length: int) -> None:

@@ -133,6 +133,29 @@ def test_a_scorer_that_lacks_weights_is_refused(scorer_folder, tmp_path):
         PreferenceScorer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("clip", "command"),
+    [
+        ("ViT-L-14/openai", "hf download timm/vit_large_patch14_clip_224.openai`"),
+        ("hf-hub:owner/clip", "hf download owner/clip`"),
+    ],
+)
+def test_a_clip_that_cannot_be_had_comes_with_the_command_that_fetches_it(clip, command, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", _unreachable)
+    with pytest.raises(InputError, match=command):
+        OpenClip.load(clip)
+
+
+def test_a_scorer_that_cannot_be_had_comes_with_the_commands_that_fetch_it(monkeypatch):
+    monkeypatch.setattr(CLIPModel, "from_pretrained", _unreachable)
+    with pytest.raises(InputError, match=r"`hf download owner/scorer`.*`hf download other/processor`"):
+        PreferenceScorer.load("owner/scorer", "other/processor")
+
+
+def _unreachable(*args: object, **kwargs: object) -> None:
+    raise OSError("the hub cannot be reached")
+
+
 class Following:
     """Stands for a tracker; counts its calls."""
 
