@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
@@ -18,13 +20,16 @@ from motionexp.data.base import Reference, References
 from motionexp.data.generated import Generated, check_lengths, find_videos
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import make_reader, scoring_models
+from motionexp.jobs.inputs import first_long_enough, make_reader, scoring_models
 from motionexp.jobs.scoring import Wanted, rows_of, score_ids
 from motionexp.jobs.showing import EXTERNAL, print_summary
-from motionexp.metrics.scorer import CHANCE_REFERENCES, Scorer, check_metrics, compares_with_others
+from motionexp.metrics.scorer import Scorer, check_metrics, compares_with_others
 from motionexp.results import Row
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import frame_count, read_frames
+
+KEPT_SIZES = 2
+"""Lengths and sizes at which the references for chance are kept: TGVE's videos have two lengths."""
 
 
 def score_external(cfg: ScoreConfig) -> list[Row]:
@@ -53,8 +58,8 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     device = resolve_device(cfg.device)
     models = scoring_models(cfg.scoring, reader.suite == "shapes")
     features = Path(cfg.output).expanduser() / ".cache" / "features"
-    others = _chance_references(cfg, reader, first)
-    scorer = Scorer(cfg.metrics, models, str(device), others, folder=features)
+    scorer = Scorer(cfg.metrics, models, str(device), folder=features)
+    others = lru_cache(KEPT_SIZES)(partial(first_long_enough, reader))
     rows: list[Row] = []
     cells: list[Cell] = []
     with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:
@@ -62,7 +67,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
             cell = Cell(Path(cfg.output).expanduser() / reader.suite / cfg.name / name)
             with cell.running({"reference": name, "system": cfg.name}, lambda: None):
                 for each in own:
-                    rows += _score(cfg, cell, reader, each, scorer, device)
+                    rows += _score(cfg, cell, reader, each, scorer, others, device)
                     bar.update()
             cells.append(cell)
     print_summary(console, rows, [cell.folder for cell in cells], [], cfg.scoring.pairs)
@@ -73,15 +78,14 @@ def _reference(reader: References, video: Generated, frames: np.ndarray) -> Refe
     return reader.read(video.reference, *frames.shape[:3])
 
 
-def _chance_references(cfg: ScoreConfig, reader: References, first: Reference) -> list[Reference]:
-    """As for a job: the suite's first references, against which chance is measured."""
-    if not compares_with_others(cfg.metrics):
-        return []
-    return [reader.read(name, *first.frames.shape[:3]) for name in reader.names()[:CHANCE_REFERENCES]]
-
-
 def _score(
-    cfg: ScoreConfig, cell: Cell, reader: References, video: Generated, scorer: Scorer, device: torch.device
+    cfg: ScoreConfig,
+    cell: Cell,
+    reader: References,
+    video: Generated,
+    scorer: Scorer,
+    others: Callable[[tuple[int, int, int]], list[Reference]],
+    device: torch.device,
 ) -> list[Row]:
     """The rows of one video, measured where they are not there yet."""
     start = perf_counter()
@@ -94,6 +98,8 @@ def _score(
     ids = score_ids(scorer, reference, wanted)
     missing = {metric for metric, score in ids if score not in known}
     if missing:
+        if compares_with_others(cfg.metrics):
+            scorer.others = tuple(others(frames.shape[:3]))
         scores = scorer.score(frames, reference, video.edit, missing)
         fields = _fields(cfg, reference, video, wanted.sample_id, device)
         fields["seconds"] = {"score": round(perf_counter() - start, 3)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,12 @@ def chance_references(cfg: JobConfig, reader: References) -> list[Reference]:
     if not compares_with_others(cfg.metrics) and not cfg.scoring.anchors:
         return []
     return [_read(cfg, reader, name) for name in reader.names()[:CHANCE_REFERENCES]]
+
+
+def first_long_enough(reader: References, size: tuple[int, int, int]) -> list[Reference]:
+    """The suite's first references with so many frames, read at a size: (frames, height, width)."""
+    names = (name for name in reader.names() if reader.long_enough(name, size[0]))
+    return [reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES)]
 
 
 def check_offload(cfg: JobConfig, device: torch.device) -> None:

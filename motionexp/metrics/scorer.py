@@ -101,7 +101,7 @@ class Scorer:
         metrics: names in `METRICS`; None: all.
         models: where the models are.
         device: where they run, in float32.
-        others: other references, against which chance is measured.
+        others: other references, as long and as large as what is scored, against which chance is measured.
         kinds: what there is to choose from.
         folder: where features of frames are kept from one run to the next; None: nowhere.
 

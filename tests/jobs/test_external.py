@@ -1,5 +1,7 @@
 """Videos of another system give the rows that the same videos give in a job."""
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,15 @@ import pytest
 
 from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.config import BUNDLED, InputError
 from motionexp.evaluation import Scorer
 from motionexp.jobs import external
 from motionexp.results import check_comparable, read_rows
 from motionexp.score_settings import ScoreConfig
+from motionexp.scoring_config import ScoringConfig
 from motionexp.videos import write_png
 from tests.kept_results import cells, plain, scores
+from tests.metrics.conftest import moving_texture
 from tests.squares import METRICS
 
 
@@ -96,6 +100,36 @@ def test_each_video_is_compared_at_its_own_size(scored, tmp_path, monkeypatch):
         jobs.score_external(scored(edit_kinds=["object"]))
     ((shape, reference),) = read
     assert shape == reference.frames.shape == (4, 32, 32, 3)
+
+
+@pytest.fixture
+def of_lengths(scored, tmp_path):
+    """Settings of scoring a folder's references, of so many frames each, by all metrics."""
+
+    def settings(lengths: dict[str, int], **changes) -> ScoreConfig:
+        folder = tmp_path / "references"
+        for seed, (name, count) in enumerate(lengths.items()):
+            for index, frame in enumerate(moving_texture(seed, (2, 1), count)):
+                write_png(folder / name / f"{index}.png", frame)
+            write_theirs(tmp_path, {"style": moving_texture(10 + seed, (1, 2), count)}, name)
+        entries = [{"video": each, "caption": "a ball", "edits": {"style": "a red ball"}} for each in lengths]
+        (folder / "captions.json").write_text(json.dumps(entries))
+        scoring = ScoringConfig(clip=str(BUNDLED / "clip"), scorer=str(BUNDLED / "scorer"), resize=0)
+        data = {"_target_": "motionexp.data.folder.VideoFolder", "path": str(folder)}
+        return scored(**({"data": data, "references": None, "metrics": None, "scoring": scoring} | changes))
+
+    return settings
+
+
+def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
+    rows = jobs.score_external(of_lengths({"short": 4, "long": 9}))
+    chance = {(row.metric, row.reference): row for row in rows if row.metric.endswith("_chance")}
+    assert math.isfinite(chance["motion_fidelity_chance", "short"].value)
+    # A point that stands exactly still: compared, and not measured.
+    assert "peers' code" in chance["mf_ditflow_chance", "short"].reason
+    for metric in ("motion_fidelity_chance", "mf_ditflow_chance"):
+        assert math.isnan(chance[metric, "long"].value)
+        assert chance[metric, "long"].reason == "no other reference of 9 frames"
 
 
 def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_path, monkeypatch):
