@@ -120,10 +120,10 @@ def fit_record(adapter: Path) -> dict[str, Any]:
 
 
 def chance_references(cfg: JobConfig, reader: References) -> list[Reference]:
-    """References against which chance is measured: the suite's first, whatever the job's own references."""
+    """References against which chance is measured: the suite's first that are as long as the job's videos."""
     if not compares_with_others(cfg.metrics) and not cfg.scoring.anchors:
         return []
-    return [_read(cfg, reader, name) for name in reader.names()[:CHANCE_REFERENCES]]
+    return first_long_enough(reader, (cfg.frames, cfg.model.height, cfg.model.width))
 
 
 def first_long_enough(reader: References, size: tuple[int, int, int]) -> list[Reference]:

@@ -10,20 +10,8 @@ from motionexp.jobs.anchors import anchor_videos
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
 from motionexp.metrics import scorer
-from motionexp.metrics.base import Tracks
 from motionexp.results import ANCHORS, read_rows
-from tests.squares import Squares
-
-
-class Drifting:
-    """Stands for a tracker: one point, which moves by the video's brightness."""
-
-    identity = "drifting"
-
-    def __call__(self, frames):
-        steps = np.cumsum(frames.mean((1, 2, 3)) + np.arange(len(frames)) % 2)
-        position = np.stack([steps, np.zeros_like(steps)], -1)[:, None]
-        return Tracks(position, np.ones((len(frames), 1), bool), 0.5)
+from tests.squares import Drifting, Squares
 
 
 @pytest.fixture
