@@ -78,11 +78,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a reference before its frames are read; `frames` is how many it has in whole."""
+    """What is known of a reference before its frames are read; `frames` is how many it has in whole.
+
+    `truth` is as a `Reference` has it.
+    """
 
     caption: str
     edits: tuple[Edit, ...]
     frames: int
+    truth: Any | None = None
 
 
 class References(Protocol):

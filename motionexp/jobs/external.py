@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -20,16 +18,33 @@ from motionexp.data.base import Reference, References
 from motionexp.data.generated import Generated, check_lengths, find_videos
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import first_long_enough, make_reader, scoring_models
+from motionexp.jobs.inputs import Size, chance_references, make_reader, scoring_models
 from motionexp.jobs.scoring import Wanted, rows_of, score_ids
 from motionexp.jobs.showing import EXTERNAL, print_summary
-from motionexp.metrics.scorer import Scorer, check_metrics, compares_with_others
+from motionexp.metrics.scorer import Scorer, check_metrics
 from motionexp.results import Row
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import frame_count, read_frames
 
 KEPT_SIZES = 2
-"""Lengths and sizes at which the references for chance are kept: TGVE's videos have two lengths."""
+"""Lengths and sizes at which references are kept: TGVE's videos have two lengths."""
+
+
+class SizedReferences:
+    """A suite's references as long and as large as videos are, each decoded once for one length and size.
+
+    Kept are those against which chance is measured, at the last `KEPT_SIZES` lengths and sizes, and as many
+    others, the last that were asked for.
+    """
+
+    def __init__(self, cfg: ScoreConfig, reader: References) -> None:
+        self.others = lru_cache(KEPT_SIZES)(partial(chance_references, cfg, reader))
+        self._read = lru_cache(KEPT_SIZES)(reader.read)
+
+    def read(self, name: str, size: Size) -> Reference:
+        """One reference. Raises InputError."""
+        kept = [each for each in self.others(size) if each.name == name]
+        return kept[0] if kept else self._read(name, *size)
 
 
 def score_external(cfg: ScoreConfig) -> list[Row]:
@@ -53,13 +68,13 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     folder = Path(cfg.folder or "").expanduser()
     videos = find_videos(folder, reader, names, cfg.edit_kinds)
     check_lengths(videos, reader, cfg.frames)
-    first = _reference(reader, videos[0], read_frames(videos[0].path, frames=frame_count(videos[0].path)))
-    check_metrics(cfg.metrics, [first])
+    first = videos[0].reference
+    check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
     device = resolve_device(cfg.device)
     models = scoring_models(cfg.scoring, reader.suite == "shapes")
     features = Path(cfg.output).expanduser() / ".cache" / "features"
     scorer = Scorer(cfg.metrics, models, str(device), folder=features)
-    others = lru_cache(KEPT_SIZES)(partial(first_long_enough, reader))
+    references = SizedReferences(cfg, reader)
     rows: list[Row] = []
     cells: list[Cell] = []
     with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:
@@ -67,30 +82,26 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
             cell = Cell(Path(cfg.output).expanduser() / reader.suite / cfg.name / name)
             with cell.running({"reference": name, "system": cfg.name}, lambda: None):
                 for each in own:
-                    rows += _score(cfg, cell, reader, each, scorer, others, device)
+                    rows += _score(cfg, cell, references, each, scorer, device)
                     bar.update()
             cells.append(cell)
     print_summary(console, rows, [cell.folder for cell in cells], [], cfg.scoring.pairs)
     return rows
 
 
-def _reference(reader: References, video: Generated, frames: np.ndarray) -> Reference:
-    return reader.read(video.reference, *frames.shape[:3])
-
-
 def _score(
     cfg: ScoreConfig,
     cell: Cell,
-    reader: References,
+    references: SizedReferences,
     video: Generated,
     scorer: Scorer,
-    others: Callable[[tuple[int, int, int]], list[Reference]],
     device: torch.device,
 ) -> list[Row]:
     """The rows of one video, measured where they are not there yet."""
     start = perf_counter()
     frames = read_frames(video.path, frames=frame_count(video.path))
-    reference = _reference(reader, video, frames)
+    size = frames.shape[:3]
+    reference = references.read(video.reference, size)
     key = [cfg.name, reference.content_hash, video.edit.caption, video.seed, frames.shape]
     digest = hashlib.sha256(json.dumps(key).encode() + frames.tobytes())
     wanted = Wanted(video.edit, video.seed, digest.hexdigest()[:12])
@@ -98,8 +109,7 @@ def _score(
     ids = score_ids(scorer, reference, wanted)
     missing = {metric for metric, score in ids if score not in known}
     if missing:
-        if compares_with_others(cfg.metrics):
-            scorer.others = tuple(others(frames.shape[:3]))
+        scorer.others = tuple(references.others(size))
         scores = scorer.score(frames, reference, video.edit, missing)
         fields = _fields(cfg, reference, video, wanted.sample_id, device)
         fields["seconds"] = {"score": round(perf_counter() - start, 3)}

@@ -11,14 +11,15 @@ from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import BUNDLED, InputError
 from motionexp.evaluation import Scorer
-from motionexp.jobs import external
+from motionexp.jobs import external, inputs
+from motionexp.metrics import scorer
 from motionexp.results import check_comparable, read_rows
 from motionexp.score_settings import ScoreConfig
 from motionexp.scoring_config import ScoringConfig
 from motionexp.videos import write_png
 from tests.kept_results import cells, plain, scores
 from tests.metrics.conftest import moving_texture
-from tests.squares import METRICS
+from tests.squares import METRICS, Drifting
 
 
 @pytest.fixture
@@ -130,6 +131,20 @@ def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
     for metric in ("motion_fidelity_chance", "mf_ditflow_chance"):
         assert math.isnan(chance[metric, "long"].value)
         assert chance[metric, "long"].reason == "no other reference of 9 frames"
+
+
+def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    monkeypatch.setattr(inputs, "CHANCE_REFERENCES", 2)
+    # As TGVE: the shorter ones, the longer ones, and shorter ones again.
+    lengths = {"a": 3, "b": 3, "c": 4, "d": 4, "e": 3}
+    cfg = of_lengths(lengths, metrics=["motion_fidelity"])
+    for name, count in lengths.items():
+        write_theirs(tmp_path, {"style-1": noise(2, count, 64)}, name)
+    rows = jobs.score_external(cfg)
+    assert len({row.sample_id for row in rows}) == 2 * len(lengths)
+    assert len(decoded) == 3 * sum(lengths.values())  # of a reference and of its two samples
+    assert set(decoded.values()) == {1}
 
 
 def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_path, monkeypatch):

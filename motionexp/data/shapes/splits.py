@@ -161,7 +161,7 @@ class ShapesReferences:
     def describe(self, name: str) -> Description:
         """Return one reference's captions; it has 16 frames in whole."""
         reference = self.read(name)
-        return Description(reference.caption, reference.edits, len(reference.frames))
+        return Description(reference.caption, reference.edits, len(reference.frames), reference.truth)
 
     def long_enough(self, name: str, frames: int) -> bool:
         """Return True: a scene is rendered as long as it is wanted."""
