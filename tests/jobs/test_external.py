@@ -13,7 +13,7 @@ from motionexp.config import BUNDLED, InputError
 from motionexp.evaluation import Scorer
 from motionexp.jobs import external, inputs
 from motionexp.metrics import scorer
-from motionexp.results import check_comparable, read_rows
+from motionexp.results import ANCHORS, check_comparable, read_rows
 from motionexp.score_settings import ScoreConfig
 from motionexp.scoring_config import ScoringConfig
 from motionexp.videos import write_png
@@ -133,16 +133,40 @@ def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
         assert chance[metric, "long"].reason == "no other reference of 9 frames"
 
 
+def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    metrics = ["brightness", "motion_fidelity"]
+    in_job = jobs.run(make(metrics=metrics, tau=1000.0, scoring={"anchors": True}))
+    write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
+    capsys.readouterr()
+    cfg = scored(metrics=metrics, scoring=ScoringConfig(anchors=True), system="theirs")
+    rows = jobs.score_external(cfg)
+    ours, anchors = ({row.score_id: row for row in each if row.anchor} for each in (in_job, rows))
+    assert {score: row.value for score, row in anchors.items()} == {s: row.value for s, row in ours.items()}
+    assert {row.anchor for row in anchors.values()} == set(ANCHORS)
+    assert {(row.model, row.method) for row in anchors.values()} == {("theirs", "anchor")}
+    assert len(rows) == len(anchors) + 2 * 5
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in ANCHORS.values())
+    with monkeypatch.context() as context:
+        context.setattr(Scorer, "score", None)
+        assert plain(jobs.score_external(cfg)) == plain(rows)
+    # Of the edits that its videos show, which may be others than the suite's.
+    (tmp_path / "theirs" / "videos.csv").write_text("video,reference,caption\none/style,one,a new one\n")
+    new = [row for row in jobs.score_external(cfg) if row.anchor]
+    assert {(row.anchor, row.edit_caption) for row in new} == {(anchor, "a new one") for anchor in ANCHORS}
+
+
 def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
     monkeypatch.setattr(inputs, "CHANCE_REFERENCES", 2)
     # As TGVE: the shorter ones, the longer ones, and shorter ones again.
     lengths = {"a": 3, "b": 3, "c": 4, "d": 4, "e": 3}
-    cfg = of_lengths(lengths, metrics=["motion_fidelity"])
+    cfg = of_lengths(lengths, metrics=["motion_fidelity"], scoring=ScoringConfig(anchors=True))
     for name, count in lengths.items():
         write_theirs(tmp_path, {"style-1": noise(2, count, 64)}, name)
     rows = jobs.score_external(cfg)
-    assert len({row.sample_id for row in rows}) == 2 * len(lengths)
+    assert len({row.sample_id for row in rows if not row.anchor}) == 2 * len(lengths)
     assert len(decoded) == 3 * sum(lengths.values())  # of a reference and of its two samples
     assert set(decoded.values()) == {1}
 
