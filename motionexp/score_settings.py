@@ -94,8 +94,6 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
 
 def _metric_problems(cfg: ScoreConfig) -> Iterator[str]:
     yield from scoring_problems(cfg.scoring)
-    if cfg.scoring.anchors:
-        yield "scoring.anchors=true: anchors stand beside a job's own samples; leave it out of score"
     if of_sets := [name for name in cfg.metrics or [] if name in OF_SETS]:
         yield f"metrics=[{','.join(of_sets)}]: of all samples of an edit together; a job measures it"
     if unknown := [name for name in cfg.metrics or [] if name not in METRICS]:

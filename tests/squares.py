@@ -1,4 +1,4 @@
-"""A suite of moving squares and metrics that cost nothing."""
+"""A suite of moving squares, and metrics and a tracker that cost nothing."""
 
 import dataclasses
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.metrics.base import Measurement, Subject, VideoMetric
+from motionexp.metrics.base import Measurement, Subject, Tracks, VideoMetric
 
 METRICS = ["brightness"]
 
@@ -33,6 +33,20 @@ class Colourfulness(VideoMetric):
         return {"colourfulness": Measurement(float(subject.frames.std(-1).mean()))}
 
 
+class Drifting:
+    """Stands for a tracker: one point, which moves by the video's brightness."""
+
+    identity = "drifting"
+
+    def __call__(self, frames):
+        steps = np.cumsum(frames.mean((1, 2, 3)) + np.arange(len(frames)) % 2)
+        position = np.stack([steps, np.zeros_like(steps)], -1)[:, None]
+        return Tracks(position, np.ones((len(frames), 1), bool), 0.5)
+
+    def to(self, device):
+        """It computes on the CPU alone."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Squares:
     """Three references of a square that moves, on grounds of their own."""
@@ -45,6 +59,9 @@ class Squares:
     def describe(self, name: str) -> Description:
         reference = self.read(name, 4, 16, 16)
         return Description(reference.caption, reference.edits, 4)
+
+    def long_enough(self, name: str, frames: int) -> bool:
+        return True
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         random = np.random.default_rng(self.names().index(name))

@@ -78,20 +78,24 @@ class Reference:
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a reference before its frames are read; `frames` is how many it has in whole."""
+    """What is known of a reference before its frames are read; `frames` is how many it has in whole.
+
+    `truth` is as a `Reference` has it.
+    """
 
     caption: str
     edits: tuple[Edit, ...]
     frames: int
+    truth: Any | None = None
 
 
 class References(Protocol):
     """A reader of one suite: what `data=` names.
 
-    `names` and `describe` read captions and count frames, and see that every video is there; `read` decodes.
-    All raise `motionexp.config.InputError` where something is missing or wrong, or a reference does not exist
-    or has fewer frames than asked. `read` gives `frames` frames of `height` x `width` pixels; the same
-    arguments give the same bytes.
+    `names`, `describe` and `long_enough` read captions and count frames, and see that every video is there;
+    `read` alone decodes. All raise `motionexp.config.InputError` where something is missing or wrong, or a
+    reference does not exist; `read` does where it has fewer frames than asked, which `long_enough` tells.
+    `read` gives `frames` frames of `height` x `width` pixels; the same arguments give the same bytes.
     """
 
     @property
@@ -100,5 +104,7 @@ class References(Protocol):
     def names(self) -> list[str]: ...
 
     def describe(self, name: str) -> Description: ...
+
+    def long_enough(self, name: str, frames: int) -> bool: ...
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference: ...

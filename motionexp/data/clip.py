@@ -7,7 +7,7 @@ from pathlib import Path
 
 from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.videos import frame_count, frame_rate, read_frames
+from motionexp.videos import frame_count, frame_rate, read_frames, taken_count
 
 # Frames a second of a folder of images where nobody said: that of the models' training videos.
 FOLDER_FPS = 8.0
@@ -49,6 +49,11 @@ class Clip:
         """Its captions, and how many frames the file has. Raises InputError."""
         self._check_name(name)
         return Description(self.caption, self._edits, frame_count(self.path))
+
+    def long_enough(self, name: str, frames: int) -> bool:
+        """Whether `start`, `fps` and `stride` take `frames` frames of the file. Raises InputError."""
+        self._check_name(name)
+        return taken_count(self.path, start=self.start, fps=self.fps, stride=self.stride) >= frames
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """The clip as `frames` frames of `height` x `width` pixels. Raises InputError."""

@@ -64,11 +64,14 @@ class DAVIS:
         edits = tuple(Edit(kind, text) for kind, text in sequence.prompts.items())
         return Description(sequence.prompts["caption"], edits, len(sequence.frames))
 
+    def long_enough(self, name: str, frames: int) -> bool:
+        """Whether the range of one sequence has `frames` frames, by the rule."""
+        return (_scored_frames(frames) or frames) <= len(self._sequence(name).frames)
+
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """One sequence as `frames` frames of `height` x `width` pixels, by the rule. Raises InputError."""
         sequence, described = self._sequence(name), self.describe(name)
-        scored = frames - 1 if frames % 4 == 1 and frames > 1 else None
-        if (scored or frames) > described.frames:
+        if not self.long_enough(name, frames):
             raise InputError(
                 f"reference {name}: {frames} frames are asked for, and its range in {self.prompts} has"
                 f" {described.frames}"
@@ -87,7 +90,7 @@ class DAVIS:
             fps=FPS,
             caption=described.caption,
             edits=described.edits,
-            scored_frames=scored,
+            scored_frames=_scored_frames(frames),
         )
 
     def _sequence(self, name: str) -> Sequence:
@@ -114,6 +117,11 @@ class DAVIS:
             more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
             raise InputError("\n".join([f"{file} and {root} do not belong together:", *shown, *more]))
         return sequences
+
+
+def _scored_frames(frames: int) -> int | None:
+    """How many of `frames` are scored: 4k of 4k + 1; None: all."""
+    return frames - 1 if frames % 4 == 1 and frames > 1 else None
 
 
 def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:

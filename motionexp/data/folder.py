@@ -66,6 +66,11 @@ class VideoFolder:
         entry = self._entry(name)
         return Description(entry.clip.caption, entry.edits, frame_count(entry.clip.path))
 
+    def long_enough(self, name: str, frames: int) -> bool:
+        """Whether `start`, `fps` and `stride` take `frames` frames of one video. Raises InputError."""
+        clip = self._entry(name).clip
+        return clip.long_enough(clip.names()[0], frames)
+
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """One video as `frames` frames of `height` x `width` pixels. Raises InputError."""
         entry = self._entry(name)

@@ -71,6 +71,11 @@ class TGVE:
         entry = self._entry(name)
         return Description(entry.caption, entry.edits, LENGTHS[entry.source])
 
+    def long_enough(self, name: str, frames: int) -> bool:
+        """Whether one video has `frames` frames, by the rule above."""
+        length = LENGTHS[self._entry(name).source]
+        return max(frame_indices(frames, length)) < length
+
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """One video as `frames` frames of `height` x `width` pixels, by the rule above. Raises InputError."""
         entry = self._entry(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ NOT_IN_ROWS = {
     *("device", "output", "dry_run", "memory_limit", "checkpoint_every", "preview_every", "logger"),
     *("mode", "checkpointing", "offload", "keep_steps"),
 }
+Size = tuple[int, int, int]  # of a video: frames, height, width
 CHANCE_REFERENCES = 9
 SHARE_OF_FREE_MEMORY = 0.5
 PROBED_KINDS = ("multiple", "motion")  # all looks at once, and the motion: what a boundary takes
@@ -55,8 +57,9 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
     """
     names = reader.names()
     unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
-    wanted = (tuned_on(cfg, reader) if unnamed else None) or wanted_references(cfg, len(names))
-    references = [_read(cfg, reader, name) for name in select_references(wanted, names)]
+    own = tuned_on(cfg, reader) if unnamed else None
+    wanted = select_references(wanted_references(cfg, len(names)), names)
+    references = [_read(cfg, reader, name) for name in wanted] if own is None else [own]
     if cfg.edits is None:
         return [replace(each, edits=_chosen_edits(each, cfg)) for each in references]
     edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
@@ -83,8 +86,8 @@ def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
     return reader.read(name, cfg.frames, cfg.model.height, cfg.model.width)
 
 
-def tuned_on(cfg: JobConfig, reader: References) -> str | None:
-    """The name of the reference that a kept adapter was tuned on; None for an adapter from elsewhere.
+def tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
+    """The reference that a kept adapter was tuned on; None for an adapter from elsewhere.
 
     Raises:
         InputError: the suite does not have it, or another of that name.
@@ -94,9 +97,9 @@ def tuned_on(cfg: JobConfig, reader: References) -> str | None:
         return None
     name = str(record["reference"])
     if record["suite"] == reader.suite and name in reader.names():
-        same = record.get("reference_hash") in (None, _read(cfg, reader, name).content_hash)
-        if same:
-            return name
+        found = _read(cfg, reader, name)
+        if record.get("reference_hash") in (None, found.content_hash):
+            return found
     own = "video= and caption=" if record["suite"] == "clip" else "data= and data.split="
     raise InputError(
         f"adapter={cfg.adapter}: it was tuned on {name} ({record['suite']}), and its samples would be"
@@ -118,11 +121,18 @@ def fit_record(adapter: Path) -> dict[str, Any]:
     return read_json((adapter.parent if adapter.is_file() else adapter) / FIT_FILE) or {}
 
 
-def chance_references(cfg: JobConfig, reader: References) -> list[Reference]:
-    """References against which chance is measured: the suite's first, whatever the job's own references."""
+def chance_references(
+    cfg: JobConfig | ScoreConfig, reader: References, size: Size, known: Collection[Reference] = ()
+) -> list[Reference]:
+    """References against which chance is measured, if anything is: the suite's first that are long enough.
+
+    Those of `known`, which have that size, are not read again.
+    """
     if not compares_with_others(cfg.metrics) and not cfg.scoring.anchors:
         return []
-    return [_read(cfg, reader, name) for name in reader.names()[:CHANCE_REFERENCES]]
+    there = {each.name: each for each in known}
+    names = (name for name in reader.names() if reader.long_enough(name, size[0]))
+    return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES)]
 
 
 def check_offload(cfg: JobConfig, device: torch.device) -> None:

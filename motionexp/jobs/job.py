@@ -24,7 +24,7 @@ from motionexp.jobs import inputs, provenance
 from motionexp.jobs.anchors import anchor_rows
 from motionexp.jobs.cache import EncodingCache
 from motionexp.jobs.cell import FIT_FILE, Cell, write_json
-from motionexp.jobs.scoring import Wanted, score_cell
+from motionexp.jobs.scoring import Samples, Wanted, score_cell
 from motionexp.jobs.showing import write_grid
 from motionexp.loggers import make_logger
 from motionexp.memory_config import checkpoints, offloads, tiles
@@ -55,7 +55,7 @@ class Job:
         self.output = Path(cfg.output).expanduser()
         self.reader = inputs.make_reader(cfg)
         self.references = inputs.read_references(cfg, self.reader)
-        check_metrics(cfg.metrics, self.references)
+        check_metrics(cfg.metrics, [each.name for each in self.references if each.truth is None])
         if cfg.adapter is not None:
             check_adapter(Path(cfg.adapter).expanduser(), has_window=cfg.tau is not None)
         self.device = resolve_device(cfg.device)
@@ -73,6 +73,7 @@ class Job:
         self.sampling_window = inputs.sampling_window(cfg, self.window)
         precisions = "-".join(dict.fromkeys([self.precision, self.text_precision, *["tiles"] * tiles(cfg)]))
         self.cache = EncodingCache(self.output / ".cache", self.backbone, precisions)
+        self._scored: Samples | None = None
 
     def make_backbone(self, device: torch.device) -> Backbone:
         """The backbone of the settings on a device; its weights are loaded when they are needed."""
@@ -125,9 +126,14 @@ class Job:
     @cached_property
     def scorer(self) -> Scorer:
         """The metrics and their models, which wait in main memory; see `at_work`."""
-        others = inputs.chance_references(self.cfg, self.reader)
-        folder = self.output / ".cache" / "features"
-        return Scorer(self.cfg.metrics, self._scoring_models, others=others, folder=folder)
+        models, folder = self._scoring_models, self.output / ".cache" / "features"
+        return Scorer(self.cfg.metrics, models, others=self.others, folder=folder)
+
+    @cached_property
+    def others(self) -> list[Reference]:
+        """References against which chance is measured."""
+        size = self.cfg.frames, self.cfg.model.height, self.cfg.model.width
+        return inputs.chance_references(self.cfg, self.reader, size, self.references)
 
     @cached_property
     def probe_scorer(self) -> Scorer:
@@ -192,8 +198,9 @@ class Job:
             cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
             if self.unfinished(reference):
                 self._generate(cell, reference, self.missing(reference))
+            self._scored = Samples(cell)
             with self.at_work(self.scorer) as scorer:
-                return score_cell(cell, reference, wanted, scorer, self.common(cell, reference))
+                return score_cell(self._scored, reference, wanted, scorer, self.common(cell, reference))
 
     def anchors(self, reference: Reference) -> list[Row]:
         """The rows of a reference's anchors, where they are asked for."""
@@ -372,11 +379,14 @@ class Job:
         labelled = [("base" if each.tau == 1000 else f"τ = {each.tau:g}", each) for each in others]
         if cfg.adapter is not None or cfg.tau not in taus:
             labelled.append((f"τ = {self.tau:g}", cfg))
-        first = self.wanted(reference, 1)
         columns = [
-            (label, self.cell(reference, each), [one.sample_id for one in self.wanted(reference, 1, each)])
+            (label, self._samples(self.cell(reference, each)), self.wanted(reference, 1, each))
             for label, each in labelled
         ]
         name = reference.name if cfg.adapter is None else f"{reference.name}-{folder.name}"
         path = folder.parent / "grids" / f"{name}.mp4"
-        return [path] if write_grid(path, reference, first, columns) else []
+        return [path] if write_grid(path, reference, columns) else []
+
+    def _samples(self, cell: Cell) -> Samples:
+        """A cell's samples; those that were scored just now are decoded already."""
+        return self._scored if self._scored is not None and self._scored.cell == cell else Samples(cell)

@@ -26,15 +26,40 @@ class Wanted:
     sample_id: str
 
 
+class Samples:
+    """A cell's samples, each decoded when it is first asked for, and once while it is kept."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self._read: dict[str, tuple[np.ndarray, Kept]] = {}
+
+    def read(self, wanted: Wanted) -> tuple[np.ndarray, Kept]:
+        """See `Cell.read_sample`."""
+        if wanted.sample_id not in self._read:
+            kept = self.cell.read_sample(wanted.edit, wanted.index, wanted.sample_id)
+            self._read[wanted.sample_id] = kept
+        return self._read[wanted.sample_id]
+
+    def drop(self, wanted: Sequence[Wanted]) -> None:
+        """Keep these no longer."""
+        for each in wanted:
+            self._read.pop(each.sample_id, None)
+
+
 def score_cell(
-    cell: Cell, reference: Reference, wanted: Sequence[Wanted], scorer: Scorer, common: Mapping[str, Any]
+    samples: Samples,
+    reference: Reference,
+    wanted: Sequence[Wanted],
+    scorer: Scorer,
+    common: Mapping[str, Any],
 ) -> list[Row]:
     """Score samples that lie in a cell, and append what is new to its rows, sample by sample.
 
-    Each sample is decoded once at most, however many metrics, of one sample or of a set, it enters.
+    Each sample is decoded once at most, however many metrics, of one sample or of a set, it enters. The first
+    of each edit stays decoded, for grids show it.
 
     Args:
-        cell: with all `wanted` samples.
+        samples: of a cell that has all `wanted`.
         reference: of the cell.
         wanted: samples to score, those of one edit together.
         scorer: the metrics.
@@ -44,12 +69,13 @@ def score_cell(
         The rows of the wanted samples, those that were there before included. Where tau came from is no part
         of what is scored: rows that say otherwise than `common` are kept again, and say it from then on.
     """
+    cell = samples.cell
     known = {row.score_id: row for row in cell.rows()}
     rows = []
     with tqdm(total=len(wanted), desc="score", unit="video", leave=False) as bar:
         for _, group in groupby(wanted, key=lambda each: each.edit):
-            samples = Samples(cell, list(group))
-            for each in samples.wanted:
+            of_edit = list(group)
+            for each in of_edit:
                 ids = score_ids(scorer, reference, each)
                 missing = {metric for metric, score in ids if score not in known}
                 if missing:
@@ -58,7 +84,8 @@ def score_cell(
                     known |= {row.score_id: row for row in new}
                 rows += [known[score] for _, score in ids]
                 bar.update()
-            rows += _score_set(samples, reference, scorer, common, known)
+            rows += _score_set(samples, of_edit, reference, scorer, common, known)
+            samples.drop(of_edit[1:])
     labelled = [_labelled(row, common["settings"]) for row in rows]
     if changed := [new for new, row in zip(labelled, rows, strict=True) if new is not row]:
         cell.add_rows(changed)
@@ -73,52 +100,37 @@ def _labelled(row: Row, settings: Mapping[str, Any]) -> Row:
     return replace(row, settings={**row.settings, **own})
 
 
-class Samples:
-    """The samples of one edit in a cell, each decoded when it is first asked for, and once."""
-
-    def __init__(self, cell: Cell, wanted: Sequence[Wanted]) -> None:
-        self.cell, self.wanted = cell, wanted
-        self._read: dict[str, tuple[np.ndarray, Kept]] = {}
-
-    def read(self, wanted: Wanted) -> tuple[np.ndarray, Kept]:
-        """See `Cell.read_sample`."""
-        if wanted.sample_id not in self._read:
-            kept = self.cell.read_sample(wanted.edit, wanted.index, wanted.sample_id)
-            self._read[wanted.sample_id] = kept
-        return self._read[wanted.sample_id]
-
-    @property
-    def set_id(self) -> str:
-        """Id of the samples as a set."""
-        joined = " ".join(sorted(each.sample_id for each in self.wanted))
-        return hashlib.sha256(joined.encode()).hexdigest()[:12]
+def _set_id(wanted: Sequence[Wanted]) -> str:
+    joined = " ".join(sorted(each.sample_id for each in wanted))
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
 def _score_set(
     samples: Samples,
+    wanted: Sequence[Wanted],
     reference: Reference,
     scorer: Scorer,
     common: Mapping[str, Any],
     known: Mapping[str, Row],
 ) -> list[Row]:
     """Rows of the metrics of all samples of an edit; those of a smaller or larger set are replaced."""
-    if not scorer.of_sets or len(samples.wanted) < 2:
+    if not scorer.of_sets or len(wanted) < 2:
         return []
-    first = samples.wanted[0]
+    first, set_id = wanted[0], _set_id(wanted)
     ids = {
         value: score_id_of(first.sample_id, value, metric.version, scorer.model_of(name))
         for name, metric in scorer.of_sets.items()
         for value in metric.values
     }
     there = [known[score] for score in ids.values() if score in known]
-    if len(there) == len(ids) and all(row.sample_id == samples.set_id for row in there):
+    if len(there) == len(ids) and all(row.sample_id == set_id for row in there):
         return there
-    scores = scorer.score_set([samples.read(each)[0] for each in samples.wanted], reference)
+    scores = scorer.score_set([samples.read(each)[0] for each in wanted], reference)
     fields = {
         **common,
         "edit_kind": first.edit.kind,
         "edit_caption": first.edit.caption,
-        "sample_id": samples.set_id,
+        "sample_id": set_id,
         "adapter_steps": samples.read(first)[1].adapter_steps,
     }
     found = [row for name, values in scores.items() for row in rows_of(scorer, name, values, fields)]

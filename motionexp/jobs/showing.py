@@ -12,8 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from motionexp.data.base import Reference
-from motionexp.jobs.cell import Cell
-from motionexp.jobs.scoring import Wanted
+from motionexp.jobs.scoring import Samples, Wanted
 from motionexp.results import ANCHORS, Row
 from motionexp.scoring_config import OF_SETS, PAIRS
 from motionexp.videos import side_by_side, write_mp4
@@ -114,33 +113,29 @@ def _mean(rows: Sequence[Row], metric: str) -> str:
 
 
 def write_grid(
-    path: Path,
-    reference: Reference,
-    wanted: Sequence[Wanted],
-    columns: Sequence[tuple[str, Cell, Sequence[str]]],
+    path: Path, reference: Reference, columns: Sequence[tuple[str, Samples, Sequence[Wanted]]]
 ) -> bool:
     """Write a video of the reference and the columns' samples side by side, a row for each edit.
 
     Args:
         path: of the mp4.
         reference: fills the first column.
-        wanted: one sample of each edit.
-        columns: label, cell and the ids of its samples for `wanted`; a column that lacks one is left out.
+        columns: label, samples of a cell, and which of them: one of each edit of the reference, in order. A
+            column that lacks one is left out.
 
     Returns:
         Whether anything was written: some column must be whole.
     """
     whole = [
-        (label, [cell.read_sample(each.edit, each.index, sample_id)[0] for each, sample_id in pairs])
-        for label, cell, ids in columns
-        for pairs in [list(zip(wanted, ids, strict=True))]
-        if all(cell.has_sample(each.edit, each.index, sample_id) for each, sample_id in pairs)
+        (label, [samples.read(each)[0] for each in wanted])
+        for label, samples, wanted in columns
+        if all(samples.cell.has_sample(each.edit, each.index, each.sample_id) for each in wanted)
     ]
     if not whole:
         return False
     rows = [
-        (each.edit.caption, [reference.frames, *(videos[number] for _, videos in whole)])
-        for number, each in enumerate(wanted)
+        (edit.caption, [reference.frames, *(videos[number] for _, videos in whole)])
+        for number, edit in enumerate(reference.edits)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_mp4(path, side_by_side(rows, ["reference", *(label for label, _ in whole)]), reference.fps)

@@ -114,10 +114,10 @@ def chance(
     Args:
         score: of two videos' tracks.
         sample: of the generated video.
-        others: of other references.
+        others: of other references, as long as the sample.
     """
     if not others:
-        return Measurement(ABSTAINED, "no other references were given")
+        return Measurement(ABSTAINED, f"no other reference of {len(sample.position)} frames")
     found = [score(sample, each) for each in others]
     values = [each.value for each in found if not np.isnan(each.value)]
     return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, found[0].reason)

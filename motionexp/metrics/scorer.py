@@ -102,7 +102,7 @@ class Scorer:
         metrics: names in `METRICS`; None: all.
         models: where the models are.
         device: where they run, in float32.
-        others: other references, against which chance is measured.
+        others: other references, as long and as large as what is scored, against which chance is measured.
         kinds: what there is to choose from.
         folder: where features of frames are kept from one run to the next; None: nowhere.
 
@@ -254,8 +254,8 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def check_metrics(metrics: Collection[str] | None, references: Sequence[Reference] = ()) -> None:
-    """Check metrics that are asked for by name.
+def check_metrics(metrics: Collection[str] | None, blind: Sequence[str] = ()) -> None:
+    """Check metrics that are asked for by name; `blind` are the names of references without ground truth.
 
     Raises:
         InputError: a name that is no metric, or a metric from ground truth where a reference has none.
@@ -263,7 +263,6 @@ def check_metrics(metrics: Collection[str] | None, references: Sequence[Referenc
     unknown = [name for name in metrics or () if name not in METRICS]
     if unknown:
         raise InputError(f"metrics=[{', '.join(unknown)}]: some of {', '.join(METRICS)}, or null for all")
-    blind = [each.name for each in references if each.truth is None]
     unfit = [name for name in metrics or () if blind and "truth" in METRICS[name].needs]
     if unfit:
         raise InputError(

@@ -168,10 +168,8 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
     """Time everything `repeats` times, after one round that does not count."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
-    others = inputs.chance_references(cfg, job.reader)
-    scorer = Scorer(
-        metrics, inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary), str(job.device), others
-    )
+    models = inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
+    scorer = Scorer(metrics, models, str(job.device), job.others)
     rows, videos = [], different_videos(reference.frames)
     for repeat in range(-1, repeats):
         times: Times = []

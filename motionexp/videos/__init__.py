@@ -1,7 +1,7 @@
 """Reading and writing video files, contact sheets and labelled grids. Frames are uint8 RGB (F, H, W, 3)."""
 
 from motionexp.videos.grids import contact_sheet, side_by_side
-from motionexp.videos.reading import frame_count, frame_rate, read_frames
+from motionexp.videos.reading import frame_count, frame_rate, read_frames, taken_count
 from motionexp.videos.writing import write_gif, write_mp4, write_png
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "frame_rate",
     "read_frames",
     "side_by_side",
+    "taken_count",
     "write_gif",
     "write_mp4",
     "write_png",

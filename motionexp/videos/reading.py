@@ -93,6 +93,28 @@ def frame_count(path: str | Path) -> int:
         return sum(packet.pts is not None for packet in clip.container.demux(clip.stream))
 
 
+def taken_count(
+    path: str | Path, *, start: float = 0.0, fps: float | None = None, stride: int | None = None
+) -> int:
+    """The most frames that `read_frames` gives with these settings; decodes none. Raises InputError."""
+    path = Path(path).expanduser()
+    _check_request(path, 1, start, fps, stride, "crop")
+    if path.is_dir():
+        return len(_image_files(path)[round(start * (fps or 0)) :: stride or 1])
+    with _opened(path) as clip:
+        packets = [each for each in clip.container.demux(clip.stream) if each.pts is not None]
+        if not packets:
+            return 0
+        packets.sort(key=lambda each: each.pts)
+        tick = Fraction(clip.stream.time_base)
+        earliest = Fraction(start) - tick / 2
+        if fps is None:
+            after_start = sum((each.pts - packets[0].pts) * tick >= earliest for each in packets)
+            return math.ceil(after_start / (stride or 1))
+        end = (packets[-1].pts - packets[0].pts + (packets[-1].duration or 1)) * tick
+        return max(0, math.ceil((end - tick / 2 - Fraction(start)) * Fraction(fps)))
+
+
 def _check_request(
     path: Path, frames: int, start: float, fps: float | None, stride: int | None, fit: str
 ) -> None:

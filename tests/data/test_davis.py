@@ -77,11 +77,13 @@ def test_frames_are_the_first_of_the_range(whole, name, frames, taken, scored):
     reference = reader(whole).read(name, frames, 16, 32)
     assert numbers_of(reference.frames) == taken
     assert reference.scored_frames == scored
+    assert reader(whole).long_enough(name, frames)
 
 
 def test_more_frames_than_the_range_has_are_refused(whole):
     with pytest.raises(InputError, match=r"bear: 49 frames are asked for, and its range in .* has 24"):
         reader(whole).read("bear", 49, 16, 32)
+    assert not reader(whole).long_enough("bear", 26)
     with pytest.raises(InputError, match=r"'bears': .* names bear, judo, cows, bus"):
         reader(whole).read("bears", 8, 16, 32)
 

@@ -73,6 +73,9 @@ def test_a_rate_for_all_gives_way_to_what_a_video_says(folder):
     assert numbers(reader.read("runs-cat", 3, 32, 48).frames) == [4, 6, 8]
     assert numbers(reader.read("dog", 3, 32, 48).frames) == [0, 2, 4]
     assert VideoFolder(folder, fps=8).read("birds", 4, 32, 48).fps == 8
+    # At 4 a second, from 0.5 s, 8 of the 20 frames; every second one of 20.
+    assert [reader.long_enough("runs-cat", count) for count in (8, 9)] == [True, False]
+    assert [reader.long_enough("dog", count) for count in (10, 11)] == [True, False]
 
 
 def test_the_captions_may_lie_elsewhere(folder, tmp_path):

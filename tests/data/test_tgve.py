@@ -82,6 +82,12 @@ def test_long_videos_have_more_to_give(whole_tgve, frames, taken):
     assert numbers_of(TGVE(whole_tgve).read("you-0", frames, 24, 32).frames) == taken
 
 
+def test_how_long_a_video_is_is_known_before_it_is_read(whole_tgve):
+    reader = TGVE(whole_tgve)
+    assert [reader.long_enough("dav-0", frames) for frames in (16, 33, 34, 81)] == [True, True, False, False]
+    assert [reader.long_enough("you-0", frames) for frames in (81, 128, 129)] == [True, True, False]
+
+
 def test_too_many_frames_are_refused(whole_tgve):
     with pytest.raises(InputError, match=r"vid-0: 49 frames are asked for, and it has 32 images"):
         TGVE(whole_tgve).read("vid-0", 49, 24, 32)

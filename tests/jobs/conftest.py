@@ -1,11 +1,14 @@
 """Settings of a job on a tiny model and the suite of squares."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from motionexp.jobs.cell import Cell
 from motionexp.metrics import scorer
+from motionexp.videos import reading
 from tests.squares import Brightness, Colourfulness
 from tests.tiny_jobs import job_settings
 from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
@@ -20,6 +23,25 @@ def metrics(monkeypatch):
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> Counter[str]:
+    """How often each image of a folder of frames, and each kept sample, was decoded."""
+    seen: Counter[str] = Counter()
+    load, read = reading._load_image, Cell.read_sample
+
+    def loading(file):
+        seen[str(file)] += 1
+        return load(file)
+
+    def counting(self, edit, index, sample_id):
+        seen[sample_id] += 1
+        return read(self, edit, index, sample_id)
+
+    monkeypatch.setattr(reading, "_load_image", loading)
+    monkeypatch.setattr(Cell, "read_sample", counting)
+    return seen
 
 
 @pytest.fixture

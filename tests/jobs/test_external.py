@@ -1,5 +1,7 @@
 """Videos of another system give the rows that the same videos give in a job."""
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +9,17 @@ import pytest
 
 from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.config import BUNDLED, InputError
 from motionexp.evaluation import Scorer
-from motionexp.jobs import external
-from motionexp.results import check_comparable, read_rows
+from motionexp.jobs import external, inputs
+from motionexp.metrics import scorer
+from motionexp.results import ANCHORS, check_comparable, read_rows
 from motionexp.score_settings import ScoreConfig
+from motionexp.scoring_config import ScoringConfig
 from motionexp.videos import write_png
 from tests.kept_results import cells, plain, scores
-from tests.squares import METRICS
+from tests.metrics.conftest import moving_texture
+from tests.squares import METRICS, Drifting
 
 
 @pytest.fixture
@@ -96,6 +101,74 @@ def test_each_video_is_compared_at_its_own_size(scored, tmp_path, monkeypatch):
         jobs.score_external(scored(edit_kinds=["object"]))
     ((shape, reference),) = read
     assert shape == reference.frames.shape == (4, 32, 32, 3)
+
+
+@pytest.fixture
+def of_lengths(scored, tmp_path):
+    """Settings of scoring a folder's references, of so many frames each, by all metrics."""
+
+    def settings(lengths: dict[str, int], **changes) -> ScoreConfig:
+        folder = tmp_path / "references"
+        for seed, (name, count) in enumerate(lengths.items()):
+            for index, frame in enumerate(moving_texture(seed, (2, 1), count)):
+                write_png(folder / name / f"{index}.png", frame)
+            write_theirs(tmp_path, {"style": moving_texture(10 + seed, (1, 2), count)}, name)
+        entries = [{"video": each, "caption": "a ball", "edits": {"style": "a red ball"}} for each in lengths]
+        (folder / "captions.json").write_text(json.dumps(entries))
+        scoring = ScoringConfig(clip=str(BUNDLED / "clip"), scorer=str(BUNDLED / "scorer"), resize=0)
+        data = {"_target_": "motionexp.data.folder.VideoFolder", "path": str(folder)}
+        return scored(**({"data": data, "references": None, "metrics": None, "scoring": scoring} | changes))
+
+    return settings
+
+
+def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
+    rows = jobs.score_external(of_lengths({"short": 4, "long": 9}))
+    chance = {(row.metric, row.reference): row for row in rows if row.metric.endswith("_chance")}
+    assert math.isfinite(chance["motion_fidelity_chance", "short"].value)
+    # A point that stands exactly still: compared, and not measured.
+    assert "peers' code" in chance["mf_ditflow_chance", "short"].reason
+    for metric in ("motion_fidelity_chance", "mf_ditflow_chance"):
+        assert math.isnan(chance[metric, "long"].value)
+        assert chance[metric, "long"].reason == "no other reference of 9 frames"
+
+
+def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    metrics = ["brightness", "motion_fidelity"]
+    in_job = jobs.run(make(metrics=metrics, tau=1000.0, scoring={"anchors": True}))
+    write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
+    capsys.readouterr()
+    cfg = scored(metrics=metrics, scoring=ScoringConfig(anchors=True), system="theirs")
+    rows = jobs.score_external(cfg)
+    ours, anchors = ({row.score_id: row for row in each if row.anchor} for each in (in_job, rows))
+    assert {score: row.value for score, row in anchors.items()} == {s: row.value for s, row in ours.items()}
+    assert {row.anchor for row in anchors.values()} == set(ANCHORS)
+    assert {(row.model, row.method) for row in anchors.values()} == {("theirs", "anchor")}
+    assert len(rows) == len(anchors) + 2 * 5
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in ANCHORS.values())
+    with monkeypatch.context() as context:
+        context.setattr(Scorer, "score", None)
+        assert plain(jobs.score_external(cfg)) == plain(rows)
+    # Of the edits that its videos show, which may be others than the suite's.
+    (tmp_path / "theirs" / "videos.csv").write_text("video,reference,caption\none/style,one,a new one\n")
+    new = [row for row in jobs.score_external(cfg) if row.anchor]
+    assert {(row.anchor, row.edit_caption) for row in new} == {(anchor, "a new one") for anchor in ANCHORS}
+
+
+def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    monkeypatch.setattr(inputs, "CHANCE_REFERENCES", 2)
+    # As TGVE: the shorter ones, the longer ones, and shorter ones again.
+    lengths = {"a": 3, "b": 3, "c": 4, "d": 4, "e": 3}
+    cfg = of_lengths(lengths, metrics=["motion_fidelity"], scoring=ScoringConfig(anchors=True))
+    for name, count in lengths.items():
+        write_theirs(tmp_path, {"style-1": noise(2, count, 64)}, name)
+    rows = jobs.score_external(cfg)
+    assert len({row.sample_id for row in rows if not row.anchor}) == 2 * len(lengths)
+    assert len(decoded) == 3 * sum(lengths.values())  # of a reference and of its two samples
+    assert set(decoded.values()) == {1}
 
 
 def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_path, monkeypatch):

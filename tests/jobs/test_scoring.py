@@ -1,5 +1,7 @@
 """Samples are decoded once, sets of samples and anchors have rows of their own."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,49 +9,56 @@ import pytest
 
 from motionexp.jobs import running
 from motionexp.jobs.anchors import anchor_videos
-from motionexp.jobs.cell import Cell
-from motionexp.jobs.job import Job
 from motionexp.metrics import scorer
-from motionexp.metrics.base import Tracks
 from motionexp.results import ANCHORS, read_rows
-from tests.squares import Squares
+from motionexp.videos import write_png
+from tests.squares import Drifting, Squares
+from tests.tiny_models import FRAMES
 
 
-class Drifting:
-    """Stands for a tracker: one point, which moves by the video's brightness."""
-
-    identity = "drifting"
-
-    def __call__(self, frames):
-        steps = np.cumsum(frames.mean((1, 2, 3)) + np.arange(len(frames)) % 2)
-        position = np.stack([steps, np.zeros_like(steps)], -1)[:, None]
-        return Tracks(position, np.ones((len(frames), 1), bool), 0.5)
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The samples that were decoded while scoring."""
+@pytest.fixture(autouse=True)
+def tracker(monkeypatch):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
-    monkeypatch.setattr(Job, "write_grid", lambda self, reference: [])
-    read, seen = Cell.read_sample, []
 
-    def counting(self, edit, index, sample_id):
-        seen.append(sample_id)
-        return read(self, edit, index, sample_id)
 
-    monkeypatch.setattr(Cell, "read_sample", counting)
-    return seen
+def images(folder: Path, names: Sequence[str]) -> dict:
+    """A suite of folders of images, each with two edits."""
+    for seed, name in enumerate(names):
+        frames = np.random.default_rng(seed).integers(0, 255, (FRAMES, 16, 16, 3), dtype=np.uint8)
+        for index, frame in enumerate(frames):
+            write_png(folder / name / f"{index}.png", frame)
+    entries = [{"video": name, "caption": "a dog", "edits": ["a cat", "a car"]} for name in names]
+    (folder / "captions.json").write_text(json.dumps(entries))
+    return {"_target_": "motionexp.data.folder.VideoFolder", "path": str(folder)}
+
+
+def test_references_and_samples_are_decoded_once_in_a_job(make, decoded, tmp_path):
+    data = images(tmp_path / "suite", ["a", "b", "c"])
+    wanted = {"metrics": ["motion_fidelity", "motion_diversity"], "seeds": 2, "scoring": {"anchors": True}}
+    cfg = make(data=data, references=["b", "c"], **wanted)
+    rows = running.run(cfg)
+    samples = {row.sample_id for row in rows if row.seed is not None and not row.anchor}
+    assert len(samples) == 8
+    assert set(decoded) == samples | {str(file) for file in (tmp_path / "suite").rglob("*.png")}
+    assert set(decoded.values()) == {1}
+    # One sample of each edit stands in the grid, whatever is scored already.
+    decoded.clear()
+    running.run(cfg)
+    assert len(samples & set(decoded)) == 4
+    assert set(decoded.values()) == {1}
+    decoded.clear()
+    adapter = next(Path(cfg.output).rglob("adapter.safetensors")).parent
+    running.run(make(data=data, adapter=str(adapter), **wanted))
+    assert set(decoded.values()) == {1}
 
 
 def test_a_sample_is_decoded_once_for_scores_of_its_own_and_of_its_set(make, decoded):
     cfg = make(metrics=["brightness", "colourfulness", "motion_diversity"], seeds=2, tau=1000.0)
     rows = running.run(cfg)
-    assert len(decoded) == len(set(decoded)) == 4
+    assert (len(decoded), set(decoded.values())) == (4, {1})
     sets = [row for row in rows if row.metric == "motion_diversity"]
     assert [(row.edit_kind, row.seed) for row in sets] == [("style", None), ("object", None)]
     assert all(row.value > 0 for row in sets)
-    running.run(cfg)
-    assert len(decoded) == 4
     more = running.run(make(metrics=cfg.metrics, seeds=3, tau=1000.0))
     wider = [row for row in more if row.metric == "motion_diversity"]
     kept = [row for row in read_rows(Path(cfg.output)) if row.metric == "motion_diversity"]
@@ -57,12 +66,12 @@ def test_a_sample_is_decoded_once_for_scores_of_its_own_and_of_its_set(make, dec
     assert {row.sample_id for row in wider}.isdisjoint({row.sample_id for row in sets})
 
 
-def test_one_sample_is_no_set(make, decoded):
+def test_one_sample_is_no_set(make):
     rows = running.run(make(metrics=["brightness", "motion_diversity"], tau=1000.0))
     assert {row.metric for row in rows} == {"brightness", "darkness"}
 
 
-def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, decoded, capsys):
+def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
     cfg = make(metrics=["brightness", "motion_fidelity"], tau=1000.0, scoring={"anchors": True})
     rows = [row for row in running.run(cfg) if row.anchor]
     values = {(row.anchor, row.metric, row.edit_kind): row for row in rows}

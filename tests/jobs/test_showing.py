@@ -14,9 +14,11 @@ def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
     seen = []
     original = job.write_grid
 
-    def spy(path, reference, wanted, columns):
-        seen.append([label for label, cell, ids in columns if cell.has_sample(wanted[0].edit, 0, ids[0])])
-        return original(path, reference, wanted, columns)
+    def spy(path, reference, columns):
+        firsts = [(label, samples.cell, wanted[0]) for label, samples, wanted in columns]
+        there = [label for label, cell, one in firsts if cell.has_sample(one.edit, 0, one.sample_id)]
+        seen.append(there)
+        return original(path, reference, columns)
 
     monkeypatch.setattr(job, "write_grid", spy)
     for tau in (1000.0, 0.0, 500.0, 250.0):

@@ -1,6 +1,7 @@
 """Real benchmarks in their own layouts go through the same jobs as the bundled world."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from motionexp import jobs
 from motionexp.config import InputError
 from motionexp.jobs import job
+from motionexp.metrics import scorer
 from tests.made_suites import make_davis, make_tgve
 from tests.made_videos import encode, numbered
+from tests.squares import Drifting
+from tests.tiny_models import FRAMES
 
 PROMPTS = {
     "video": "bear",
@@ -55,6 +59,25 @@ def test_a_suite_is_tuned_sampled_and_scored(make, tmp_path, made, suite, name, 
         (suite, name, kind, caption)
     }
     assert (Path(cfg.output) / suite / "tiny" / "grids" / f"{name}.mp4").exists()
+
+
+def test_a_job_is_measured_against_references_that_are_long_enough(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
+    lengths = {"short": FRAMES - 1, "own": FRAMES, "slow": 2 * FRAMES, "other": FRAMES}
+    for name, count in lengths.items():
+        encode(tmp_path / f"{name}.mp4", numbered(count))
+    entries = [{"video": f"{name}.mp4", "caption": "a dog", "edits": ["a cat"]} for name in lengths]
+    entries[2]["fps"] = 2  # of 8 a second: too few
+    (tmp_path / "captions.json").write_text(json.dumps(entries))
+    data = {"_target_": "motionexp.data.folder.VideoFolder", "path": str(tmp_path)}
+    wanted = {"metrics": ["motion_fidelity"], "references": ["own"], "tau": 1000.0}
+    rows = {row.metric: row for row in jobs.run(make(data=data, **wanted))}
+    assert math.isfinite(rows["motion_fidelity_chance"].value)
+    (tmp_path / "captions.json").write_text(json.dumps(entries[:3]))
+    alone = {row.metric: row for row in jobs.run(make(data=data, **wanted, output=str(tmp_path / "alone")))}
+    assert alone["motion_fidelity"].value == rows["motion_fidelity"].value
+    assert math.isnan(alone["motion_fidelity_chance"].value)
+    assert alone["motion_fidelity_chance"].reason == f"no other reference of {FRAMES} frames"
 
 
 def test_a_missing_video_stops_a_job_before_weights_are_loaded(make, tmp_path, monkeypatch):

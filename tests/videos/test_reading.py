@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from motionexp.config import InputError
-from motionexp.videos import frame_count, frame_rate, read_frames, write_gif, write_png
+from motionexp.videos import frame_count, frame_rate, read_frames, taken_count, write_gif, write_png
 from tests.made_videos import (
     CLIPS,
     encode,
@@ -22,6 +22,14 @@ from tests.made_videos import (
     with_cv2,
     with_pillow,
 )
+
+
+def check_most(path, **settings):
+    """As many frames as are counted are read, and no more."""
+    most = taken_count(path, **settings)
+    assert len(read_frames(path, frames=most, **settings)) == most
+    with pytest.raises(InputError, match="frames are asked for"):
+        read_frames(path, frames=most + 1, **settings)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +61,7 @@ def test_every_container_gives_every_frame_in_order(tmp_path, name, codec):
 def test_start_stride_and_fps_choose_frames(tmp_path, settings, expected):
     path = encode(tmp_path / "a.mp4", numbered(20))
     assert numbers(read_frames(path, frames=4, **settings)) == expected
+    check_most(path, **settings)
 
 
 @pytest.mark.parametrize(("start", "fps", "count"), [(0, 8, 20), (0.3, 5, 11), (0.07, 3.7, 9), (1.0, 2, 3)])
@@ -63,12 +72,15 @@ def test_fps_takes_the_frame_nearest_in_time_of_a_variable_rate(tmp_path, start,
     wanted = start + np.arange(count) / fps
     nearest = [int(np.abs(seconds - time).argmin()) for time in wanted]
     assert numbers(read_frames(path, frames=count, start=start, fps=fps)) == nearest
+    check_most(path, start=start, fps=fps)
 
 
 def test_a_first_frame_that_is_not_at_zero_starts_the_clip(tmp_path):
     path = encode(tmp_path / "a.mkv", numbered(12), times=[5000 + 125 * index for index in range(12)])
     assert numbers(read_frames(path, frames=4, start=0.25, fps=4)) == [2, 4, 6, 8]
     assert numbers(read_frames(path, frames=3, start=0.25, stride=3)) == [2, 5, 8]
+    check_most(path, start=0.25, stride=3)
+    assert taken_count(path, start=2) == taken_count(path, start=2, fps=4) == 0
 
 
 def test_the_last_frame_is_on_screen_until_its_end(tmp_path):
@@ -224,6 +236,8 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
     assert numbers(read_frames(tmp_path, frames=12)) == list(range(12))
     assert numbers(read_frames(tmp_path, frames=4, stride=3)) == [0, 3, 6, 9]
     assert numbers(read_frames(tmp_path, frames=4, start=0.5, fps=8)) == [4, 5, 6, 7]
+    check_most(tmp_path, stride=5)
+    check_most(tmp_path, start=0.5, fps=8)
     assert frame_rate(tmp_path) is None
     assert frame_count(tmp_path) == 12
 

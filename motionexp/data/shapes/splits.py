@@ -161,7 +161,11 @@ class ShapesReferences:
     def describe(self, name: str) -> Description:
         """Return one reference's captions; it has 16 frames in whole."""
         reference = self.read(name)
-        return Description(reference.caption, reference.edits, len(reference.frames))
+        return Description(reference.caption, reference.edits, len(reference.frames), reference.truth)
+
+    def long_enough(self, name: str, frames: int) -> bool:
+        """Return True: a scene is rendered as long as it is wanted."""
+        return True
 
     def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference. 17 frames, for VAEs that want one more, begin with the 16 and score these."""
