@@ -121,7 +121,6 @@ def test_a_number_given_by_hand_wins(base):
         ("tau=1001", "tau=1001: a timestep from 0"),
         ("tau=nan", "tau=nan: a timestep"),
         ("tau=abc", "tau=abc: a timestep from 0"),
-        ("tau=0.7", "tau=0.7: no share, but a timestep from 0 to 1000 (tau=700 is meant?)"),
         ("tau=null", "tau=null: only with adapter="),
         ("tau_high=1001", "tau_high=1001: a timestep from 0 to 1000"),
         ("sampling_tau=-1", "sampling_tau=-1: a timestep from 0 to 1000"),
@@ -187,6 +186,23 @@ def test_bad_input_is_named_with_what_would_be_right(override, said, base):
     found = problems([*base, override])
     assert len(found) == 1
     assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "meant"),
+    [
+        (["tau=0.7"], "700"),
+        (["tau=1"], "1000"),
+        (["sampling_tau=0.7"], "700"),
+        (["tau=0", "tau_high=0.9"], "900"),
+        (["tau=0", "tau_high=1"], "1000"),
+        (["tau=0", "sampling_tau_high=0.8"], "800"),
+    ],
+)
+def test_a_share_of_the_timesteps_is_no_timestep(overrides, meant, base):
+    (found,) = problems([*base, *overrides])
+    name = overrides[-1].split("=")[0]
+    assert found == (f"{overrides[-1]}: no share, but a timestep from 0 to 1000 ({name}={meant} is meant?)")
 
 
 def test_all_problems_are_listed_at_once(base):
