@@ -1,4 +1,4 @@
-"""The real models' networks from the hubs' configurations, without weights: for the meta device."""
+"""The real models' networks from their configurations, without weights: for the meta device."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class RealModel:
         build: makes the denoising network; called on the meta device.
         projections: names of its motion attention's layers, as `Backbone.projections("motion")`.
         source: where the configuration was looked up.
-        verified: whether that is the hub's own file.
+        verified: whether all of it is in files that the model's owner has on the hub.
         frames: in words.
     """
 
@@ -153,8 +153,8 @@ MODELS = (
         "cogvideox_2b",
         partial(CogVideoXTransformer3DModel, **COGVIDEOX_2B),
         cogvideox.attention_projections,
-        "hub, THUDM/CogVideoX-2b, transformer/config.json as quoted elsewhere; diffusers' conversion script",
-        True,
+        "THUDM/CogVideoX-2b's transformer/config.json as quoted elsewhere; diffusers' conversion script",
+        False,
         "17 (9, 17, ... 49)",
     ),
     RealModel(
@@ -162,15 +162,15 @@ MODELS = (
         partial(CogVideoXTransformer3DModel, **COGVIDEOX_5B),
         cogvideox.attention_projections,
         "a copy of THUDM/CogVideoX-5b's (thu-ml/CogVideoX-RIFLEx-diffusers); diffusers' conversion script",
-        True,
+        False,
         "17 (9, 17, ... 49)",
     ),
     RealModel(
         "animatediff",
         _animatediff,
         partial(unet3d.attention_projections, kind="motion", of=animatediff.ATTENTIONS),
-        "hub, guoyww/animatediff-motion-adapter-v1-5-3, config.json; copies of Stable Diffusion 1.5's unet/",
-        True,
+        "copies of Stable Diffusion 1.5's unet/; hub, guoyww/animatediff-motion-adapter-v1-5-3, config.json",
+        False,
         "16 (8 to 32)",
     ),
     RealModel(

@@ -1,7 +1,7 @@
 """How large the real models are: `python -m motionexp.report.parameter_counts [FILE]`.
 
-Prints the tables, and writes them to FILE (default: `docs/models.md`). The real networks are built from the
-hubs' configurations without weights, on the meta device: a minute, and no memory. The bundled are loaded.
+Prints the tables, and writes them to FILE (default: `docs/models.md`). The real networks are built from their
+configurations without weights, on the meta device: a minute, and no memory. The bundled are loaded.
 """
 
 import sys
@@ -30,10 +30,11 @@ COLUMNS = ("model", "network", "motion attentions", "LoRA", "full rank v, o", "f
 HEAD = """\
 # The real models in numbers
 
-Counted by `python -m motionexp.report.parameter_counts`, from each hub's configuration, without weights.
+Counted by `python -m motionexp.report.parameter_counts`, from configurations alone, without weights.
 *Network*: the denoising network, without VAE and text encoder. *LoRA*: rank 4 on v and o of the motion
 attention. *Full rank*: weights and biases of the same layers, and of q, k, v and o. *Frames*: those of
-`model=NAME`, and what `frames=` takes.
+`model=NAME`, and what `frames=` takes. *Unverified*: not, or not all, from files that the model's owner has
+on the hub.
 
 """
 

@@ -56,6 +56,14 @@ def test_the_published_page_is_what_the_command_writes(
     assert all(f"| `{name}` |" in written for name in [*BY_NAME, *bundled])
 
 
+def test_only_what_was_seen_in_the_owners_files_is_verified() -> None:
+    verified = [model for model in MODELS if model.verified]
+    assert [model.name for model in verified] == ["modelscope", "show1", "latte"]
+    for model in verified:
+        owner = load([f"model={model.name}"]).model.path.split("/")[0]
+        assert model.source.startswith(f"hub, {owner}/")
+
+
 @pytest.mark.parametrize(
     ("name", "attentions", "lora"),
     [
