@@ -25,6 +25,23 @@ from tests.words import WORDS
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+SD_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+REAL = {
+    "modelscope": ("ali-vilab/text-to-video-ms-1.7b", 700),
+    "zeroscope": ("cerspense/zeroscope_v2_576w", 700),
+    "show1": ("showlab/show-1-base", 700),
+    "latte": ("maxin-cn/Latte-1", 700),
+    "cogvideox_2b": ("zai-org/CogVideoX-2b", 950),
+    "cogvideox_5b": ("zai-org/CogVideoX-5b", 950),
+    "animatediff": (f"{SD_1_5}+guoyww/animatediff-motion-adapter-v1-5-3", 700),
+    "wan_1_3b": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 700),
+    "wan_14b": ("Wan-AI/Wan2.1-T2V-14B-Diffusers", 700),
+    "wan2_2_14b": ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", 700),
+    "ltx": ("Lightricks/LTX-Video", 700),
+    "hunyuan": ("hunyuanvideo-community/HunyuanVideo", 700),
+    "mochi": ("genmo/mochi-1-preview", 700),
+}
+MOVING = {"show1": "refs/pr/2"}
 CLIP = ["video=.", "caption=a red ball", "edits=[a blue ball]"]
 
 
@@ -54,6 +71,21 @@ def test_a_models_file_says_all_that_the_schema_asks(option):
     assert set(OmegaConf.load(CONF / "model" / f"{option}.yaml")) == {
         each.name for each in fields(ModelConfig)
     }
+
+
+def test_every_real_model_is_in_the_table():
+    assert set(REAL) == {option for option in options("model") if not option.startswith("tiny_")}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_model_s_hub_id_revision_and_default_tau(name):
+    model = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    assert (model.path, model.default_tau) == REAL[name]
+    if name in MOVING:
+        assert model.revision == MOVING[name]
+    else:
+        assert re.fullmatch(r"[0-9a-f]{40}(\+[0-9a-f]{40})?", model.revision or "")
+        assert model.revision.count("+") == model.path.count("+")
 
 
 @pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] not in SCHEMAS])
