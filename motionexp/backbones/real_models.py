@@ -35,6 +35,7 @@ class RealModel:
         source: where the configuration was looked up.
         verified: whether all of it is in files that the model's owner has on the hub.
         frames: in words.
+        tau_is_placeholder: whether `default_tau` there waits for this model's own probe.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RealModel:
     source: str
     verified: bool
     frames: str
+    tau_is_placeholder: bool = False
 
 
 def _wan_experts() -> nn.Module:
@@ -172,6 +174,7 @@ MODELS = (
         "copies of Stable Diffusion 1.5's unet/; hub, guoyww/animatediff-motion-adapter-v1-5-3, config.json",
         False,
         "16 (8 to 32)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "wan_1_3b",
@@ -180,6 +183,7 @@ MODELS = (
         "diffusers' conversion script",
         False,
         "81 (17, 21, ... 81)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "wan_14b",
@@ -188,6 +192,7 @@ MODELS = (
         DEFAULTS,
         False,
         "81 (17, 21, ... 81)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "wan2_2_14b",
@@ -196,6 +201,7 @@ MODELS = (
         f"{DEFAULTS}, twice",
         False,
         "81 (17, 21, ... 81)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "ltx",
@@ -204,6 +210,7 @@ MODELS = (
         DEFAULTS,
         False,
         "49 (9, 17, ... 161)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "hunyuan",
@@ -212,6 +219,7 @@ MODELS = (
         DEFAULTS,
         False,
         "61 (5, 9, ... 129)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "mochi",
@@ -220,5 +228,6 @@ MODELS = (
         DEFAULTS,
         False,
         "19 (7, 13, ... 163)",
+        tau_is_placeholder=True,
     ),
 )

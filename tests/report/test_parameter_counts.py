@@ -1,5 +1,6 @@
 """The sizes of the real models, on the meta device."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,17 @@ def test_only_what_was_seen_in_the_owners_files_is_verified() -> None:
     for model in verified:
         owner = load([f"model={model.name}"]).model.path.split("/")[0]
         assert model.source.startswith(f"hub, {owner}/")
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_models_file_says_as_the_page_whether_its_tau_is_a_placeholder(name: str) -> None:
+    said = "# A placeholder, Latte's, until probes find" in (ROOT / f"conf/model/{name}.yaml").read_text()
+    assert said == BY_NAME[name].tau_is_placeholder
+    (line,) = re.findall(
+        rf"^\| `{name}` \| [^|]*/.*$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE
+    )
+    assert line.endswith("(placeholder) |") == said
+    assert f"| {load([f'model={name}']).model.default_tau:g} " in line
 
 
 @pytest.mark.parametrize(
