@@ -192,6 +192,7 @@ def test_a_number_given_by_hand_wins(base):
         ("memory_limit=0", "memory_limit=0: a number above 0"),
         ("device=gpu", "device=gpu: auto, cpu, cuda"),
         ("precision=fp8", "precision=fp8: one of auto, fp32"),
+        ("text_precision=2bit", "text_precision=2bit: one of auto, 8bit, 4bit"),
         ("sampler=ddpm", "sampler=ddpm: one of ddim"),
         ("logger=print", "logger=print: one of csv"),
         ("dry_run=perhaps", "dry_run=perhaps: true or false"),
