@@ -215,8 +215,11 @@ def _number_problems(cfg: JobConfig) -> Iterator[str]:
         )
     if cfg.tau is None and cfg.adapter is None:
         yield "tau=null: only with adapter=FOLDER, which has a window of its own"
-    if isinstance(cfg.tau, float) and 0 < cfg.tau < 1:
-        yield f"tau={cfg.tau:g}: no share, but a timestep from 0 to 1000 (tau={1000 * cfg.tau:g} is meant?)"
+    for name in ("tau", "tau_high", *SAMPLING_WINDOW):
+        value = getattr(cfg, name)
+        if isinstance(value, int | float) and 0 < value <= 1:
+            meant = f"{name}={1000 * value:g}"
+            yield f"{name}={value:g}: no share, but a timestep from 0 to 1000 ({meant} is meant?)"
 
 
 def _frame_problems(cfg: JobConfig) -> Iterator[str]:

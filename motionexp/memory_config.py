@@ -39,14 +39,19 @@ def mode_problems(cfg: MemorySettings) -> Iterator[str]:
     """What is wrong with these settings, one sentence a problem."""
     if cfg.mode not in MODES:
         yield f"mode={cfg.mode}: one of {', '.join(MODES)}"
-    if cfg.text_precision not in TEXT_PRECISIONS:
-        yield f"text_precision={cfg.text_precision}: one of {', '.join(TEXT_PRECISIONS)}"
-    elif cfg.text_precision != "auto" and find_spec(QUANTIZER) is None:
+    yield from text_precision_problems(cfg.text_precision)
+    yield from offload_problems(cfg, cfg.device)
+
+
+def text_precision_problems(text_precision: str) -> Iterator[str]:
+    """What is wrong with `text_precision=`, the package that it needs included."""
+    if text_precision not in TEXT_PRECISIONS:
+        yield f"text_precision={text_precision}: one of {', '.join(TEXT_PRECISIONS)}"
+    elif text_precision != "auto" and find_spec(QUANTIZER) is None:
         yield (
-            f"text_precision={cfg.text_precision}: it needs the package {QUANTIZER}, which is not installed:"
+            f"text_precision={text_precision}: it needs the package {QUANTIZER}, which is not installed:"
             f" `pip install {QUANTIZER}`, or leave it at auto"
         )
-    yield from offload_problems(cfg, cfg.device)
 
 
 def offload_problems(cfg: MemorySettings, device: str) -> Iterator[str]:

@@ -25,6 +25,23 @@ from tests.words import WORDS
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
+SD_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+REAL = {
+    "modelscope": ("ali-vilab/text-to-video-ms-1.7b", 700),
+    "zeroscope": ("cerspense/zeroscope_v2_576w", 700),
+    "show1": ("showlab/show-1-base", 700),
+    "latte": ("maxin-cn/Latte-1", 700),
+    "cogvideox_2b": ("zai-org/CogVideoX-2b", 950),
+    "cogvideox_5b": ("zai-org/CogVideoX-5b", 950),
+    "animatediff": (f"{SD_1_5}+guoyww/animatediff-motion-adapter-v1-5-3", 700),
+    "wan_1_3b": ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 700),
+    "wan_14b": ("Wan-AI/Wan2.1-T2V-14B-Diffusers", 700),
+    "wan2_2_14b": ("Wan-AI/Wan2.2-T2V-A14B-Diffusers", 700),
+    "ltx": ("Lightricks/LTX-Video", 700),
+    "hunyuan": ("hunyuanvideo-community/HunyuanVideo", 700),
+    "mochi": ("genmo/mochi-1-preview", 700),
+}
+MOVING = {"show1": "refs/pr/2"}
 CLIP = ["video=.", "caption=a red ball", "edits=[a blue ball]"]
 
 
@@ -54,6 +71,21 @@ def test_a_models_file_says_all_that_the_schema_asks(option):
     assert set(OmegaConf.load(CONF / "model" / f"{option}.yaml")) == {
         each.name for each in fields(ModelConfig)
     }
+
+
+def test_every_real_model_is_in_the_table():
+    assert set(REAL) == {option for option in options("model") if not option.startswith("tiny_")}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_model_s_hub_id_revision_and_default_tau(name):
+    model = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+    assert (model.path, model.default_tau) == REAL[name]
+    if name in MOVING:
+        assert model.revision == MOVING[name]
+    else:
+        assert re.fullmatch(r"[0-9a-f]{40}(\+[0-9a-f]{40})?", model.revision or "")
+        assert model.revision.count("+") == model.path.count("+")
 
 
 @pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] not in SCHEMAS])
@@ -121,7 +153,6 @@ def test_a_number_given_by_hand_wins(base):
         ("tau=1001", "tau=1001: a timestep from 0"),
         ("tau=nan", "tau=nan: a timestep"),
         ("tau=abc", "tau=abc: a timestep from 0"),
-        ("tau=0.7", "tau=0.7: no share, but a timestep from 0 to 1000 (tau=700 is meant?)"),
         ("tau=null", "tau=null: only with adapter="),
         ("tau_high=1001", "tau_high=1001: a timestep from 0 to 1000"),
         ("sampling_tau=-1", "sampling_tau=-1: a timestep from 0 to 1000"),
@@ -161,6 +192,7 @@ def test_a_number_given_by_hand_wins(base):
         ("memory_limit=0", "memory_limit=0: a number above 0"),
         ("device=gpu", "device=gpu: auto, cpu, cuda"),
         ("precision=fp8", "precision=fp8: one of auto, fp32"),
+        ("text_precision=2bit", "text_precision=2bit: one of auto, 8bit, 4bit"),
         ("sampler=ddpm", "sampler=ddpm: one of ddim"),
         ("logger=print", "logger=print: one of csv"),
         ("dry_run=perhaps", "dry_run=perhaps: true or false"),
@@ -187,6 +219,23 @@ def test_bad_input_is_named_with_what_would_be_right(override, said, base):
     found = problems([*base, override])
     assert len(found) == 1
     assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "meant"),
+    [
+        (["tau=0.7"], "700"),
+        (["tau=1"], "1000"),
+        (["sampling_tau=0.7"], "700"),
+        (["tau=0", "tau_high=0.9"], "900"),
+        (["tau=0", "tau_high=1"], "1000"),
+        (["tau=0", "sampling_tau_high=0.8"], "800"),
+    ],
+)
+def test_a_share_of_the_timesteps_is_no_timestep(overrides, meant, base):
+    (found,) = problems([*base, *overrides])
+    name = overrides[-1].split("=")[0]
+    assert found == (f"{overrides[-1]}: no share, but a timestep from 0 to 1000 ({name}={meant} is meant?)")
 
 
 def test_all_problems_are_listed_at_once(base):

@@ -30,6 +30,7 @@ from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, r
 from motionexp.backbones.text import caption_problems, load_tokenizer
 from motionexp.config import InputError
 from motionexp.flow_matching import Schedule, read_schedule
+from motionexp.memory_config import text_precision_problems
 
 Family = TypeVar("Family", bound="PipelineBackbone")
 
@@ -201,9 +202,12 @@ class PipelineBackbone(Backbone):
             local_files_only: never ask the hub.
 
         Raises:
-            InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used;
-                what only the weights tell is raised when they are loaded.
+            InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used,
+                or `text_precision` needs a package that is not there; what only the weights tell is raised
+                when they are loaded.
         """
+        for problem in text_precision_problems(text_precision):
+            raise InputError(problem)
         folder = find_folder(path, revision, local_files_only)
         with naming_the_model(path, revision):
             cls._check(folder)

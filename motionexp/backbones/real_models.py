@@ -1,4 +1,4 @@
-"""The real models' networks from the hubs' configurations, without weights: for the meta device."""
+"""The real models' networks from their configurations, without weights: for the meta device."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,8 +33,9 @@ class RealModel:
         build: makes the denoising network; called on the meta device.
         projections: names of its motion attention's layers, as `Backbone.projections("motion")`.
         source: where the configuration was looked up.
-        verified: whether that is the hub's own file.
+        verified: whether all of it is in files that the model's owner has on the hub.
         frames: in words.
+        tau_is_placeholder: whether `default_tau` there waits for this model's own probe.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RealModel:
     source: str
     verified: bool
     frames: str
+    tau_is_placeholder: bool = False
 
 
 def _wan_experts() -> nn.Module:
@@ -153,8 +155,8 @@ MODELS = (
         "cogvideox_2b",
         partial(CogVideoXTransformer3DModel, **COGVIDEOX_2B),
         cogvideox.attention_projections,
-        "hub, THUDM/CogVideoX-2b, transformer/config.json as quoted elsewhere; diffusers' conversion script",
-        True,
+        "THUDM/CogVideoX-2b's transformer/config.json as quoted elsewhere; diffusers' conversion script",
+        False,
         "17 (9, 17, ... 49)",
     ),
     RealModel(
@@ -162,16 +164,17 @@ MODELS = (
         partial(CogVideoXTransformer3DModel, **COGVIDEOX_5B),
         cogvideox.attention_projections,
         "a copy of THUDM/CogVideoX-5b's (thu-ml/CogVideoX-RIFLEx-diffusers); diffusers' conversion script",
-        True,
+        False,
         "17 (9, 17, ... 49)",
     ),
     RealModel(
         "animatediff",
         _animatediff,
         partial(unet3d.attention_projections, kind="motion", of=animatediff.ATTENTIONS),
-        "hub, guoyww/animatediff-motion-adapter-v1-5-3, config.json; copies of Stable Diffusion 1.5's unet/",
-        True,
+        "copies of Stable Diffusion 1.5's unet/; hub, guoyww/animatediff-motion-adapter-v1-5-3, config.json",
+        False,
         "16 (8 to 32)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "wan_1_3b",
@@ -180,6 +183,7 @@ MODELS = (
         "diffusers' conversion script",
         False,
         "81 (17, 21, ... 81)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "wan_14b",
@@ -188,6 +192,7 @@ MODELS = (
         DEFAULTS,
         False,
         "81 (17, 21, ... 81)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "wan2_2_14b",
@@ -196,6 +201,7 @@ MODELS = (
         f"{DEFAULTS}, twice",
         False,
         "81 (17, 21, ... 81)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "ltx",
@@ -204,6 +210,7 @@ MODELS = (
         DEFAULTS,
         False,
         "49 (9, 17, ... 161)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "hunyuan",
@@ -212,6 +219,7 @@ MODELS = (
         DEFAULTS,
         False,
         "61 (5, 9, ... 129)",
+        tau_is_placeholder=True,
     ),
     RealModel(
         "mochi",
@@ -220,5 +228,6 @@ MODELS = (
         DEFAULTS,
         False,
         "19 (7, 13, ... 163)",
+        tau_is_placeholder=True,
     ),
 )

@@ -1,9 +1,10 @@
 """How large the real models are: `python -m motionexp.report.parameter_counts [FILE]`.
 
-Prints the tables, and writes them to FILE (default: `docs/models.md`). The real networks are built from the
-hubs' configurations without weights, on the meta device: a minute, and no memory. The bundled are loaded.
+Prints the tables, and writes them to FILE (default: `docs/models.md`). The real networks are built from their
+configurations without weights, on the meta device: a minute, and no memory. The bundled are loaded.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -26,14 +27,24 @@ from motionexp.results import write_whole
 from motionexp.schedule import Window
 
 COLUMNS = ("model", "network", "motion attentions", "LoRA", "full rank v, o", "full rank q, k, v, o")
+CONF_COLUMNS = ("model", "hub", "revision", "default τ")
 
 HEAD = """\
 # The real models in numbers
 
-Counted by `python -m motionexp.report.parameter_counts`, from each hub's configuration, without weights.
+Counted by `python -m motionexp.report.parameter_counts`, from configurations alone, without weights.
 *Network*: the denoising network, without VAE and text encoder. *LoRA*: rank 4 on v and o of the motion
 attention. *Full rank*: weights and biases of the same layers, and of q, k, v and o. *Frames*: those of
-`model=NAME`, and what `frames=` takes.
+`model=NAME`, and what `frames=` takes. *Unverified*: not, or not all, from files that the model's owner has
+on the hub.
+
+"""
+
+CONF_HEAD = """
+What `model=NAME` takes, from `conf/model/NAME.yaml`. *Revision*: the commit, twelve digits of it; *moving*: a
+branch, whose files may change. *Placeholder*: Latte's τ, until this model's own probe has been run, as
+`python run.py probe=tampering model=NAME`; the boundary that it finds goes into that file, and `tau=auto`
+takes it ([probes](probes.md#as-τ)).
 
 """
 
@@ -50,9 +61,13 @@ attention within frames and to the caption are left alone.
 Latte's 516,096 are the first paper's figure. Its 673 million for the base model are not what diffusers'
 class counts: 1,057,246,880, the cross-attention to the text included.
 
-A revision is pinned in `conf/model/NAME.yaml` where it is known. None of these weights has been
-loaded here: what is tested are the same classes with small random weights, in the hubs' layouts, against
-diffusers' own pipelines.
+None of these weights has been loaded here: what is tested are the same classes with small random weights, in
+the hubs' layouts, against diffusers' own pipelines. Nor have the revisions been fetched: they are the commits
+that the hub or public projects name.
+
+`show1` is sampled by DDIM here, with x_0 clipped to the pictures' range; its authors take DPM-Solver++ with
+dynamic thresholding (x_0 clipped frame by frame at a quantile of it). The schedule of noise is theirs.
+Samples may look different from theirs for that alone.
 """
 
 
@@ -114,16 +129,35 @@ def markdown(models: Sequence[RealModel] = MODELS) -> str:
         for model in models
     ]
     bundled = [_cells(cfg.model.name, count_bundled(cfg)) for cfg in jobs_of([], load)]
-    tables = (_table([*COLUMNS, "frames", "configuration from"], real), _table(COLUMNS, bundled))
-    return HEAD + tables[0] + BUNDLED_HEAD + tables[1] + NOTES
+    numbers = len(COLUMNS) - 1
+    parts = (
+        *(HEAD, _table([*COLUMNS, "frames", "configuration from"], real, numbers)),
+        *(CONF_HEAD, _table(CONF_COLUMNS, [_conf_cells(model) for model in models])),
+        *(BUNDLED_HEAD, _table(COLUMNS, bundled, numbers), NOTES),
+    )
+    return "".join(parts)
+
+
+def _conf_cells(model: RealModel) -> list[str]:
+    conf = load([f"model={model.name}"]).model
+    tau = f"{conf.default_tau:g}" + " (placeholder)" * model.tau_is_placeholder
+    return [f"`{model.name}`", conf.path.replace("+", " + "), _shown(conf.revision or "main"), tau]
+
+
+def _shown(revision: str) -> str:
+    commits = revision.split("+")
+    if all(re.fullmatch("[0-9a-f]{40}", each) for each in commits):
+        return " + ".join(each[:12] for each in commits)
+    return f"**moving**: {revision}"
 
 
 def _cells(name: str, counts: Counts) -> list[str]:
     return [f"`{name}`", *(f"{number:,}" for number in astuple(counts))]
 
 
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    sides = ["---", *["---:"] * (len(COLUMNS) - 1), *["---"] * (len(columns) - len(COLUMNS))]
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], numbers: int = 0) -> str:
+    """A Markdown table; so many columns after the first hold numbers."""
+    sides = ["---", *["---:"] * numbers, *["---"] * (len(columns) - 1 - numbers)]
     rows = [f"| {' | '.join(cells)} |" for cells in (columns, *lines)]
     return "\n".join([rows[0], f"|{'|'.join(sides)}|", *rows[1:]]) + "\n"
 

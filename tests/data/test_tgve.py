@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
+from motionexp.compose import load, options
 from motionexp.config import InputError
 from motionexp.data.base import References
-from motionexp.data.tgve import TABLE, TGVE
+from motionexp.data.tgve import TABLE, TGVE, frame_indices
 from tests.made_suites import (
     COUNTS,
     DATA,
@@ -91,6 +92,27 @@ def test_how_long_a_video_is_is_known_before_it_is_read(whole_tgve):
 def test_too_many_frames_are_refused(whole_tgve):
     with pytest.raises(InputError, match=r"vid-0: 49 frames are asked for, and it has 32 images"):
         TGVE(whole_tgve).read("vid-0", 49, 24, 32)
+
+
+# What docs/data.md lists: lengths for the short videos, of models whose default is longer.
+SHORTER = {
+    "wan_1_3b": [17, 21, 25, 29, 33],
+    "wan_14b": [17, 21, 25, 29, 33],
+    "wan2_2_14b": [17, 21, 25, 29, 33],
+    "ltx": [9, 17, 25, 33],
+    "hunyuan": [5, 9, 13, 17, 21, 25, 29, 33],
+}
+
+
+@pytest.mark.parametrize("name", [each for each in options("model") if not each.startswith("tiny_")])
+def test_every_real_model_has_a_length_that_the_short_videos_have(name):
+    model = load([f"model={name}"]).model
+    low, high = model.frame_range or (model.frames, model.frames)
+    lengths = range(low, high + 1, model.frame_step)
+    fitting = [frames for frames in lengths if max(frame_indices(frames, 32)) < 32]
+    if name in SHORTER:
+        assert fitting == SHORTER[name]
+    assert (model.frames in fitting) == (name not in SHORTER)
 
 
 def test_frames_are_resized_and_the_same_each_time(whole_tgve):

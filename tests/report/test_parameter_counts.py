@@ -1,5 +1,6 @@
 """The sizes of the real models, on the meta device."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,25 @@ def test_the_published_page_is_what_the_command_writes(
     assert written.strip() in capsys.readouterr().out
     bundled = ["tiny_latte", "tiny_unet3d", "tiny_cogvideox"]
     assert all(f"| `{name}` |" in written for name in [*BY_NAME, *bundled])
+
+
+def test_only_what_was_seen_in_the_owners_files_is_verified() -> None:
+    verified = [model for model in MODELS if model.verified]
+    assert [model.name for model in verified] == ["modelscope", "show1", "latte"]
+    for model in verified:
+        owner = load([f"model={model.name}"]).model.path.split("/")[0]
+        assert model.source.startswith(f"hub, {owner}/")
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_models_file_says_as_the_page_whether_its_tau_is_a_placeholder(name: str) -> None:
+    said = "# A placeholder, Latte's, until probes find" in (ROOT / f"conf/model/{name}.yaml").read_text()
+    assert said == BY_NAME[name].tau_is_placeholder
+    (line,) = re.findall(
+        rf"^\| `{name}` \| [^|]*/.*$", (ROOT / "docs" / "models.md").read_text(), re.MULTILINE
+    )
+    assert line.endswith("(placeholder) |") == said
+    assert f"| {load([f'model={name}']).model.default_tau:g} " in line
 
 
 @pytest.mark.parametrize(
