@@ -15,16 +15,23 @@ from motionexp.results import Row, of_newest_version, read_rows
 
 @dataclass
 class Column:
-    """One metric's column, less `minus`: `base` (the setting marked so, same subject) or another metric."""
+    """One metric's column, less `minus`: `base` (the setting marked so, same subject) or another metric.
+
+    An `optional` one is left out of tables where no row has its metric.
+    """
 
     label: str
     metric: str
     minus: str = ""
     digits: int = 2
+    optional: bool = False
 
 
 def standard_columns() -> dict[str, Column]:
-    """The three published scores, and beside them always motion and both parts of leakage."""
+    """The three published scores, and beside them always motion and both parts of leakage.
+
+    Where they were measured, the fidelities of tracks too, each with its level of chance.
+    """
     return {
         "text": Column("text alignment ↑", "text_alignment"),
         "consistency": Column("consistency ↑", "frame_consistency_consecutive"),
@@ -33,6 +40,10 @@ def standard_columns() -> dict[str, Column]:
         "flow": Column("flow ↑", "flow_similarity"),
         "replaced": Column("leakage: replaced looks ↓", "replaced_attributes", "base"),
         "nuisances": Column("leakage: ground ↓", "nuisance_similarity", "nuisance_chance"),
+        "fidelity": Column("motion fidelity ↑", "motion_fidelity", optional=True),
+        "fidelity_chance": Column("the same by chance", "motion_fidelity_chance", optional=True),
+        "ditflow": Column("DiTFlow's fidelity ↑", "mf_ditflow", optional=True),
+        "ditflow_chance": Column("DiTFlow's by chance", "mf_ditflow_chance", optional=True),
     }
 
 

@@ -9,6 +9,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,10 @@ class Measured:
             (self.by_anchor[row.anchor] if row.anchor else self.by_metric)[row.metric].append(row)
         self.base = next((each for each in layout.settings.values() if each.base), None)
         self._picked: dict[tuple[str, str, str], list[Row]] = {}
+
+    def has(self, column: Column) -> bool:
+        """Whether the column is there: an optional one without rows is not."""
+        return bool(self.by_metric.get(column.metric)) or not column.optional
 
     def rows(self, metric: str, setting: Setting, group: Mapping[str, str]) -> list[Row]:
         """One metric's rows of one setting in one group."""
@@ -236,6 +241,7 @@ def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Tabl
         InputError: rows that do not belong in one table, or a layout that selects two settings as one.
     """
     measured = Measured(layout, rows)
+    wanted = replace(wanted, columns=[key for key in wanted.columns if measured.has(layout.columns[key])])
     blocks = []
     for group in wanted.groups:
         measured.check_subjects(wanted, group)

@@ -10,7 +10,7 @@ import pytest
 from motionexp.config import InputError
 from motionexp.ids import score_id
 from motionexp.intervals import mean_interval
-from motionexp.layouts import Column, read_layout
+from motionexp.layouts import Column, read_layout, standard_columns
 from motionexp.publish import publish, read_published, to_published
 from motionexp.results import Row, append_rows
 from motionexp.table_formats import to_csv, to_latex, to_markdown
@@ -376,6 +376,22 @@ def test_anchors_stand_below_every_block_and_enter_no_setting(layout):
         else:
             minus = dict.fromkeys(own, 0.0)
         assert found[key].mean == pytest.approx(np.mean([own[each] - minus[each] for each in own])), key
+
+
+def test_fidelity_stands_beside_its_chance_where_it_was_measured(layout):
+    layout.columns = standard_columns()
+    layout.tables[0].columns, layout.tables[0].reported = list(layout.columns), []
+    layout.tables[0].decision = None
+    rows = toy_rows()
+    (plain,) = build(layout, layout.tables[0], rows)
+    assert len(plain.columns) == 7
+    tracked = [replace(row, metric="motion_fidelity") for row in rows if row.metric == METRICS[1]]
+    tracked += [replace(row, metric="motion_fidelity_chance", value=0.25) for row in tracked]
+    (table,) = build(layout, layout.tables[0], rows + tracked)
+    assert table.columns == [*plain.columns, "motion fidelity ↑", "the same by chance"]
+    found = cells(table, "natural", 1)
+    assert found["fidelity"].mean == pytest.approx(found["motion"].mean)
+    assert found["fidelity_chance"].mean == 0.25
 
 
 def test_a_score_of_a_set_of_samples_is_no_sample_more(layout):

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from motionexp.results import ANCHORS, Row
 from motionexp.scoring_config import OF_SETS, PAIRS
 from motionexp.videos import side_by_side, write_mp4
 
-# Values that the summary shows, each with a heading of short words and what is subtracted from it.
+# Values that the summary shows, each with a heading of short words and what is subtracted from it; those of
+# tracks in a table of their own, each with its level of chance beside it.
 SHOWN = {
     "text_alignment": ("text", ""),
     "frame_consistency_consecutive": ("frames alike", ""),
@@ -25,14 +26,19 @@ SHOWN = {
     "pick_score": ("pick", ""),
     "velocity_similarity": ("motion", ""),
     "flow_similarity": ("flow", ""),
-    "motion_fidelity": ("fidelity", ""),
-    "motion_fidelity_chance": ("by chance", ""),
     "motion_diversity": ("diverse", ""),
     "attribute_accuracy": ("looks right", ""),
     "replaced_attributes": ("old looks", ""),
     "nuisance_similarity": ("old ground", "nuisance_chance"),
     "appearance_leakage": ("CLIP leak", ""),
 }
+OF_TRACKS = {
+    "motion_fidelity": ("fidelity", ""),
+    "motion_fidelity_chance": ("by chance", ""),
+    "mf_ditflow": ("DiTFlow", ""),
+    "mf_ditflow_chance": ("by chance", ""),
+}
+WIDEST_NUMBER = 6  # -17.88, as bundled scorers give
 MOST_PATHS = 8
 EXTERNAL = "external"
 """Method of rows whose videos another system made."""
@@ -51,23 +57,19 @@ def print_summary(
     """
     rows = [row for row in every if not row.anchor]
     hidden = {f"frame_consistency_{each}" for each in PAIRS if each != pairs}
-    metrics = [name for name in SHOWN if name not in hidden and any(row.metric == name for row in rows)]
+    there = {row.metric for row in rows} - hidden
     alone = len({row.reference for row in rows}) == 1
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for heading in ("edit", *(SHOWN[name][0] for name in metrics), "n"):
-        left = heading == "edit"
-        table.add_column(heading, justify="left" if left else "right", max_width=None if left else 7)
     console.print(_title(rows), markup=False, highlight=False, soft_wrap=True)
-    for label, (caption, own) in _by_edit(rows, alone).items():
-        if alone:
+    edits = _by_edit(rows, alone)
+    if alone:
+        for label, (caption, _) in edits.items():
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
-        samples = {(row.reference, row.edit_caption, row.seed) for row in own if row.metric not in OF_SETS}
-        table.add_row(escape(label), *(_mean(own, name) for name in metrics), str(len(samples)))
+    lines = {label: own for label, (_, own) in edits.items()}
     for anchor in dict.fromkeys(row.anchor for row in every if row.anchor):
-        own = [row for row in every if row.anchor == anchor]
-        videos = {row.sample_id for row in own}
-        table.add_row(ANCHORS[anchor], *(_mean(own, name) for name in metrics), str(len(videos)))
-    console.print(table)
+        lines[ANCHORS[anchor]] = [row for row in every if row.anchor == anchor]
+    for shown in (SHOWN, OF_TRACKS):
+        if headings := {name: heading for name, heading in shown.items() if name in there}:
+            console.print(_table(lines, headings))
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
 
@@ -91,6 +93,20 @@ def _title(rows: Sequence[Row]) -> str:
     return f"{about}, {on}, {count} reference{'s' if count > 1 else ''}"
 
 
+def _table(lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]) -> Table:
+    """Means of each line's rows, by what is shown: {metric: (heading, what is subtracted)}."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    table.add_column("edit")
+    for heading, _ in shown.values():
+        table.add_column(heading, justify="right", max_width=max(WIDEST_NUMBER, *map(len, heading.split())))
+    table.add_column("n", justify="right")
+    for label, own in lines.items():
+        means = (_mean(own, name, minus) for name, (_, minus) in shown.items())
+        videos = {row.sample_id for row in own if row.metric not in OF_SETS}
+        table.add_row(escape(label), *means, str(len(videos)))
+    return table
+
+
 def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:
     """{label: (caption, rows)}: each edit of one reference by itself, of several together by kind."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -105,9 +121,9 @@ def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]
     return labelled
 
 
-def _mean(rows: Sequence[Row], metric: str) -> str:
-    minus = {row.sample_id: row.value for row in rows if row.metric == SHOWN[metric][1]}
-    values = [row.value - minus.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
+def _mean(rows: Sequence[Row], metric: str, minus: str) -> str:
+    less = {row.sample_id: row.value for row in rows if row.metric == minus}
+    values = [row.value - less.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
     values = [value for value in values if not math.isnan(value)]
     return f"{np.mean(values) + 0.0:.2f}" if values else "–"
 

@@ -46,6 +46,23 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
     assert "rows and media: out/[1]" in shown
 
 
+def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
+    row = {"suite": "tgve", "reference": "a", "model": "m", "method": "lora", "tau": 500.0, "steps": 50}
+    row |= {"metric_version": 1, "edit_kind": "style", "sample_id": "1"}
+    values = {"text_alignment": 31.5, "motion_fidelity": 0.75, "motion_fidelity_chance": 0.5}
+    values |= {"mf_ditflow": 0.625, "mf_ditflow_chance": 0.25}
+    rows = [Row(metric=name, value=value, **row) for name, value in values.items()]
+    rows += [Row(metric=name, value=0.0, **row | {"strata": {"anchor": "frozen"}}) for name in values]
+    print_summary(Console(width=80), rows, [], [])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["edit", "fidelity", "chance", "DiTFlow", "chance", "n"] in lines
+    assert ["style", "0.75", "0.50", "0.62", "0.25", "1"] in lines
+    assert ["style", "31.50", "1"] in lines
+    assert ["its", "first", "frame,", "held", *["0.00"] * 4, "1"] in lines
+    print_summary(Console(width=80), rows[:1], [], [])
+    assert "fidelity" not in capsys.readouterr().out
+
+
 def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
     cfg = make(references=2, seeds=3)
     jobs.plan(cfg)
