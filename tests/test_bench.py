@@ -1,8 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from motionexp.metrics.scorer import Scorer
+from motionexp.compose import load
+from motionexp.layouts import read_layout
+from motionexp.metrics.scorer import METRICS, Scorer
 from motionexp.report import bench
+from motionexp.table_formats import to_markdown
+from motionexp.tables import build
 from tests.squares import Squares
 from tests.tiny_models import FRAMES, SIZE, tiny_backbone
 
@@ -45,3 +51,22 @@ def test_sampling_and_metrics_are_timed_a_step_and_a_video(backbone, reference):
     ]
     assert times[4][2] == pytest.approx(FRAMES / times[2][2])
     assert len({video.tobytes() for _, video in zip(range(20), videos, strict=False)}) == 20
+
+
+def test_the_layout_shows_all_that_is_measured_of_the_metrics(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "training_times", lambda *_: [])
+    monkeypatch.setattr(bench, "sampling_times", lambda *_: [])
+    rows = bench.measure(load(["precision=fp32", f"output={tmp_path}"]), 1, list(METRICS))
+    layout = read_layout(Path(__file__).parents[1] / "experiments" / "bench.yaml")
+    shown = [
+        line.split(" | ")
+        for wanted in layout.tables
+        if "/metrics" in wanted.file
+        for line in to_markdown(build(layout, wanted, rows)[0]).splitlines()
+    ]
+    for row in rows:
+        faster = row.metric == "metrics_frames_per_second"
+        assert row.higher_is_better == faster
+        (line,) = [cells for cells in shown if row.strata["part"] in cells]
+        assert (f"{row.value:.1f}" if faster else f"{row.value:.4f}") in line
+    assert {"motion_fidelity", "mf_ditflow", "all together"} <= {row.strata["part"] for row in rows}

@@ -39,6 +39,7 @@ TRAINING_STEPS = 20
 TRAINING_BATCHES = (1, 8)
 SAMPLING_STEPS = 3
 SAMPLING_BATCHES = (1, 4, 16)
+HIGHER = ("metrics_frames_per_second",)
 
 Times = list[tuple[str, str, float]]
 """(metric, what it was measured on, value)."""
@@ -178,8 +179,12 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
         for size in SAMPLING_BATCHES:
             times += sampling_times(backbone, reference, size)
         times += metric_times(scorer, reference, videos)
-        fields = {"higher_is_better": False, "method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
-        rows += [as_row(job, repeat, each, **fields) for each in times if repeat >= 0]
+        fields = {"method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
+        rows += [
+            as_row(job, repeat, each, higher_is_better=each[0] in HIGHER, **fields)
+            for each in times
+            if repeat >= 0
+        ]
     return rows
 
 
