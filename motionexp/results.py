@@ -334,8 +334,7 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
 
 def _video_of(row: Row) -> str:
     """What tells a reference's video: its suite, split (names recur in another), name, length and size."""
-    model = row.settings.get("model", {})
+    model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
     size = (row.settings.get("frames"), model.get("height"), model.get("width"))
-    return " ".join(
-        str(each) for each in (row.suite, row.strata.get("split", ""), row.reference, *size) if each != ""
-    )
+    known = (row.suite, row.strata.get("split"), row.reference, *size)
+    return " ".join(str(each) for each in known if each is not None)
