@@ -283,11 +283,12 @@ def is_plain(row: Row, named: Collection[str]) -> bool:
     """
     names = SAMPLED if row.method == "base" else (*SAMPLED, *TRAINED)
     settings = {name: row.settings[name] for name in names if name in row.settings and name not in named}
-    own = all(value == _default(name, row) for name, value in settings.items())
+    own = all(value == default_of(name, row) for name, value in settings.items())
     return own and not any(name in row.strata for name in STRATA if name not in named)
 
 
-def _default(name: str, row: Row) -> Any:
+def default_of(name: str, row: Row) -> Any:
+    """A setting's default, that of the row's model where it has one."""
     each = JobConfig.__dataclass_fields__[name]
     default = each.default_factory() if each.default_factory is not MISSING else each.default
     if not (isinstance(default, str) and default.startswith("${model.")):

@@ -303,6 +303,16 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
         InputError: two precisions, two weights of one model, two versions of one metric, or two videos of one
             name, length and size.
     """
+    if mixed := mixed_kinds(rows, allow):
+        raise InputError(
+            "rows that do not belong in one table: "
+            + "; ".join(mixed)
+            + ". Select rows of one kind, or name the kind under `allow_mixed` in the layout"
+        )
+
+
+def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
+    """What `check_comparable` refuses, in words: the kind, of what, and the values that there are."""
     kinds: dict[str, Callable[[Row], str]] = {
         "precision": lambda row: "",
         "weights_hash": lambda row: row.model,
@@ -315,23 +325,16 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
         for kind, of in kinds.items():
             # Another system's videos come without a precision or weights, and may stand beside any.
             seen[kind, of(row)] |= {str(getattr(row, kind))} - {""}
-    mixed = [
+    return [
         f"{kind}{f' of {of}' if of else ''}: {', '.join(sorted(values))}"
         for (kind, of), values in sorted(seen.items())
         if len(values) > 1 and kind not in allow
     ]
-    if mixed:
-        raise InputError(
-            "rows that do not belong in one table: "
-            + "; ".join(mixed)
-            + ". Select rows of one kind, or name the kind under `allow_mixed` in the layout"
-        )
 
 
 def _video_of(row: Row) -> str:
     """What tells a reference's video: its suite, split (names recur in another), name, length and size."""
-    model = row.settings.get("model", {})
+    model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
     size = (row.settings.get("frames"), model.get("height"), model.get("width"))
-    return " ".join(
-        str(each) for each in (row.suite, row.strata.get("split", ""), row.reference, *size) if each != ""
-    )
+    known = (row.suite, row.strata.get("split"), row.reference, *size)
+    return " ".join(str(each) for each in known if each is not None)

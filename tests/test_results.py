@@ -202,6 +202,14 @@ def test_what_does_not_belong_together_is_refused_unless_told(kind):
     )
 
 
+def test_systems_with_videos_of_other_sizes_are_compared():
+    large, small = ({"frames": 4, "height": height, "width": 16} for height in (32, 16))
+    rows = [row(reference_hash="l", settings=large), row(reference_hash="s", settings=small)]
+    check_comparable(rows)
+    with pytest.raises(InputError, match=r"reference_hash of shapes \S+ 4 16 16: other, s\."):
+        check_comparable([*rows, row(reference_hash="other", settings=small)])
+
+
 def test_motion_at_a_level_interpolates_between_scales():
     motion = np.array([[0.0], [0.4], [0.8]])
     leakage = np.array([[0.0], [0.1], [0.5]])
