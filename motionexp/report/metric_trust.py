@@ -159,13 +159,15 @@ def trust_table(rows: Sequence[Row]) -> Table:
             "metric-trust: no rows of doses; run `python run.py -m experiment=metric-trust` first"
         )
     ranked = {truth: correlations(rows, truth) for truth in TRUTHS}
-    samples = len({row.sample_id for row in _of_samples(rows)})
+    samples: dict[str, set[str]] = defaultdict(set)
+    for row in _of_samples(rows):
+        samples[row.metric].add(row.sample_id)
     lines = []
     for metric, changes in answered.items():
         cells: list[Cell | None] = [Cell(change, each, 2) for change, each in changes.items()]
         cells += [Cell(truth, each[metric], 2) if metric in each else None for truth, each in ranked.items()]
         n = max((each[metric].n for each in ranked.values() if metric in each), default=0)
-        lines.append(Line([metric, _blind_to(changes)], cells, f"{samples} ({n})", ""))
+        lines.append(Line([metric, _blind_to(changes)], cells, f"{len(samples[metric])} ({n})", ""))
     columns = [*CHANGES, *TRUTHS]
     block = Block("bundled world", lines)
     return Table("Can a metric be trusted?", ["metric", "blind to"], columns, [block], NOTES, "references")
