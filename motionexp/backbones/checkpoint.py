@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -24,6 +25,8 @@ WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
 # The same weights in another precision, or before averaging: never read, and no part of what a folder is.
 VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
+# Of CLIP's text encoder in the hubs' files, which transformers takes off.
+FORMER_PREFIX = "text_model."
 
 
 def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str]) -> None:
@@ -76,21 +79,29 @@ def shape_of(kind: type[Part], folder: Path) -> Part:
         raise InputError(f"{folder / 'config.json'} cannot be used ({_first_line(error)})") from error
 
 
-def check_shapes(network: ModelMixin, folder: Path) -> None:
-    """Whether a folder's files have all weights of a network, in its shapes, by their headers alone.
+def check_shapes(model: nn.Module, folder: Path, *, all_named: bool) -> None:
+    """Whether a folder's files have the weights of a model in its shapes, by their headers alone.
+
+    Args:
+        model: on the meta device, say.
+        folder: of its files.
+        all_named: whether the files call every weight as the model does. Else those that are not there are
+            left to the loading: old files of a VAE call its attention otherwise, and of a text encoder's
+            weights that are used twice one name is kept.
 
     Raises InputError naming the folder and the first weight that is not as it should be.
     """
     found: dict[str, list[int]] = {}
     for file in _weight_files(folder):
         with safe_open(file, framework="pt") as content:
-            found |= {name: content.get_slice(name).get_shape() for name in content.keys()}  # noqa: SIM118
-    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+            names = {name.removeprefix(FORMER_PREFIX): name for name in content.keys()}  # noqa: SIM118
+            found |= {ours: content.get_slice(theirs).get_shape() for ours, theirs in names.items()}
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = sorted(wanted.keys() - found.keys())
-    if missing:
+    if missing and all_named:
         raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
     for name, shape in wanted.items():
-        if found[name] != shape:
+        if found.get(name, shape) != shape:
             raise InputError(
                 f"{folder} does not load ({name} has shape {found[name]}, by its configuration {shape});"
                 " fetch it again"

@@ -89,21 +89,17 @@ class PipelineBackbone(Backbone):
         self.weights_hash = weights_hash(folder, self.parts)
         self._encodes = self._embeds = True
         self._offloaded: list[UserCpuOffloadHook] = []
-        self._shapes = {part: shape_of(self.classes[part], folder / part) for part in self._without_text()}
-        for part in self._parts_of_network():
-            check_shapes(self._shapes[part], folder / part)
+        self._shapes = {part: shape_of(kind, folder / part) for part, kind in self.classes.items()}
+        for part, shape in self._shapes.items():
+            check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
         with torch.device("meta"):
             self._config = self._assemble(folder, self._shapes).config
         self._vae_factor = self._pixels_per_latent()
         self._set_sizes()
 
     @classmethod
-    def _without_text(cls) -> list[str]:
-        return [part for part in cls.classes if not part.startswith("text_encoder")]
-
-    @classmethod
     def _parts_of_network(cls) -> list[str]:
-        return [part for part in cls._without_text() if part != "vae"]
+        return [part for part in cls.classes if part != "vae" and not part.startswith("text_encoder")]
 
     @cached_property
     def network(self) -> Any:  # type: ignore[override]  # mypy takes it for read-only

@@ -32,7 +32,9 @@ HEAD = """\
 
 The right sample, rendered from the ground truth with the edit's looks, is changed step by step and scored.
 Measured: bundled world and models, means of four references of the tuning split (wander, zigzag, hop, stop
-and go); in brackets how many where some abstained.
+and go); in brackets how many where some abstained. `mf_ditflow` is left out: it abstains on all of these
+videos, for the peers' code divides each step of a track by its length, and here points of the ground stand
+still.
 """
 
 

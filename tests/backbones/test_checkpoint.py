@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from motionexp.backbones import checkpoint
+from motionexp.backbones import checkpoint, pipeline
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.config import InputError
-from tests.tiny_models import save_tiny_pipeline
+from tests.tiny_models import save_tiny_pipeline, save_tiny_unet3d
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -74,6 +75,55 @@ BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "tokenizer is no JSON": ("tokenizer/tokenizer.json", cut, "cannot be read"),
     "no scheduler": ("scheduler/scheduler_config.json", Path.unlink, "missing"),
 }
+
+
+@pytest.mark.parametrize(
+    "file", [f"transformer/{WEIGHTS}", f"vae/{WEIGHTS}", "text_encoder/model.safetensors"]
+)
+def test_weights_of_other_shapes_are_refused_before_any_is_loaded(
+    folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widen_a_tensor(folder / file)
+    monkeypatch.setattr(pipeline, "load_part", None)
+    with pytest.raises(InputError, match=f"{file.split('/')[0]} does not load .* by its configuration"):
+        LatteBackbone.from_pretrained(folder)
+
+
+def rename(file: Path, renames: dict[str, str]) -> None:
+    """Write `file` with each part of a weight's name that is in `renames` as that says."""
+    tensors = load_file(file)
+    renamed = {}
+    for name, tensor in tensors.items():
+        for ours, theirs in renames.items():
+            name = name.replace(ours, theirs)
+        renamed[name] = tensor
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, file, metadata={"format": "pt"})
+
+
+def test_a_vae_with_the_former_names_of_its_attention_loads(folder: Path) -> None:
+    wanted = LatteBackbone.from_pretrained(folder).vae.state_dict()
+    former = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    rename(folder / "vae" / WEIGHTS, former)
+    loaded = LatteBackbone.from_pretrained(folder).vae.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in wanted.items())
+
+
+def test_a_text_encoder_with_the_other_name_of_its_tied_embeddings_loads(folder: Path) -> None:
+    wanted = LatteBackbone.from_pretrained(folder).embed(["a cat"]).embeds
+    rename(folder / "text_encoder" / "model.safetensors", {"shared.": "encoder.embed_tokens."})
+    assert torch.equal(LatteBackbone.from_pretrained(folder).embed(["a cat"]).embeds, wanted)
+
+
+def test_clips_text_encoder_is_read_with_the_prefix_of_the_hubs_files(tmp_path: Path) -> None:
+    folder = save_tiny_unet3d(tmp_path / "unet3d")
+    wanted = UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds
+    file = folder / "text_encoder" / "model.safetensors"
+    rename(file, {part: f"text_model.{part}" for part in ("embeddings.", "encoder.", "final_layer_norm.")})
+    assert torch.equal(UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds, wanted)
+    widen_a_tensor(file)
+    with pytest.raises(InputError, match=r"text_encoder does not load .* by its configuration"):
+        UNet3DBackbone.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", BREAKAGES)

@@ -1,5 +1,7 @@
 """Each score follows what it measures and does not care for the rest."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from motionexp.metrics.dose_response import (
     markdown,
     surprises,
 )
-from motionexp.report.dose_response import measure
+from motionexp.report.dose_response import HEAD, measure
 from tests.metrics.conftest import CHANGES, make_scene
 
 COLUMNS = ("text_alignment", "flow_similarity", "velocity_similarity", "nuisance_similarity")
@@ -38,6 +40,15 @@ def test_scores_answer_as_expected(responses, perturbation):
     answered = {each.value for each in responses}
     assert set(EXPECTED[perturbation]) <= answered
     assert surprises([each for each in responses if each.perturbation == perturbation]) == []
+
+
+def test_the_page_leaves_out_what_abstains_everywhere_and_says_so(responses):
+    silent = {each.value for each in responses} - {each.value for each in responses if each.count}
+    own = {value for value in silent if "chance" not in value}  # chance needs other references
+    assert own == {"mf_ditflow"}
+    page = (Path(__file__).parents[2] / "docs" / "dose_response.md").read_text()
+    assert page.startswith(HEAD)
+    assert all(f"`{value}` is left out" in HEAD for value in own)
 
 
 def test_every_perturbation_moves_something_and_leaves_something_alone():
