@@ -17,11 +17,6 @@ from motionexp.table_formats import to_csv, to_latex, to_markdown
 from motionexp.tables import build, main, write_tables
 
 ROOT = Path(__file__).parents[1]
-LAID_OUT = {
-    path.stem: layout
-    for path in sorted((ROOT / "experiments").glob("*.yaml"))
-    if (layout := read_layout(path)).rows and layout.tables
-}
 
 LAYOUT = """
 question: Does the window leak less?
@@ -326,16 +321,6 @@ def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text,
     published.write_text(text)
     assert main([]) == 2
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("layout", LAID_OUT.values(), ids=LAID_OUT)
-def test_the_published_tables_are_those_of_the_published_rows(layout, tmp_path):
-    if not (ROOT / layout.rows).exists():
-        pytest.skip(f"{layout.rows} is not published yet")
-    written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
-    assert written or not layout.tables
-    for each in written:
-        assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name
 
 
 def anchored(rows):
