@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 RESAMPLES = 10_000
 
@@ -29,14 +30,29 @@ class Interval:
     missing: int = 0
 
 
+def draw_size(clusters: int) -> int:
+    """How many of n clusters are drawn with replacement, so that the interval of a mean is Student's.
+
+    Draws of all n give an interval that is too narrow where n is small (for normal values it holds the mean
+    in 80% of cases at n = 4, in 88% at 8): their variance is that of the mean times (n - 1) / n, and the
+    normal quantile stands where Student's belongs. Draws of m < n vary more, by n / m (the m out of n
+    bootstrap): m = (n - 1) (z / t)^2 makes both good, from n = 5 up. Four or fewer are drawn one at a time,
+    so that the interval is their range (88% at n = 4, 75% at 3).
+    """
+    if clusters < 5:
+        return 2
+    return round((clusters - 1) * (ndtri(0.975) / stdtrit(clusters - 1, 0.975)) ** 2)
+
+
 @cache
 def resampled_weights(clusters: int) -> np.ndarray:
-    """(RESAMPLES, clusters) share of each cluster in each draw with replacement; the same everywhere."""
+    """(RESAMPLES, clusters) share of each cluster in each draw of `draw_size`; the same everywhere."""
+    size = draw_size(clusters)
     # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
-    drawn = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, clusters))
+    drawn = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, size))
     places = drawn + clusters * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(places.ravel(), minlength=RESAMPLES * clusters)
-    return counts.reshape(RESAMPLES, clusters) / clusters
+    return counts.reshape(RESAMPLES, clusters) / size
 
 
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:

@@ -173,14 +173,13 @@ def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval
 def half_width(values: Draws, references: int) -> float:
     """Half-width of a 95% band around values (1 + N, K) that holds at all K at once.
 
-    The 95th percentile of the draws' largest deviation from the first entry. Draws with replacement of R
-    references vary too little, by sqrt((R - 1) / R), which is made good.
+    The 95th percentile of the draws' largest deviation from the first entry.
     """
     deviations = np.abs(values[1:] - values[0])
     deviations = deviations[np.isfinite(deviations).all(1)]
     if references < 2 or len(deviations) == 0:
         return math.nan
-    return math.sqrt(references / (references - 1)) * float(np.percentile(deviations.max(1), 95))
+    return float(np.percentile(deviations.max(1), 95))
 
 
 def largest_gap(gaps: np.ndarray) -> np.ndarray:

@@ -201,7 +201,7 @@ def test_without_a_boundary_nothing_is_carried_over():
 def test_findings_compare_models_that_have_a_boundary():
     keys = {("a", "natural"): 800.0, ("b", "natural"): 700.0, ("c", "natural"): 300.0}
     probes = {
-        key: made_probes(World({**SET_AT, "motion": motion}), R, np.random.default_rng(3))
+        key: made_probes(World({**SET_AT, "motion": motion}, 5, 10, 0), R, np.random.default_rng(3))
         for key, motion in keys.items()
     }
     by_method = {
