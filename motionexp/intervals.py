@@ -13,13 +13,17 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 RESAMPLES = 10_000
+MOST_UNDEFINED = 0.05
+"""Share of draws without a number from which on the others say nothing of an interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean over references with its 95% bootstrap interval (NaN below two references).
 
-    `n` values of `clusters` references entered; `missing` were NaN and did not.
+    `n` values of `clusters` references entered; `missing` were NaN and did not. `undefined` is the share of
+    bootstrap draws in which there is no such number: the interval leaves them out, and above
+    `MOST_UNDEFINED` there is none.
     """
 
     mean: float
@@ -28,6 +32,7 @@ class Interval:
     n: int
     clusters: int
     missing: int = 0
+    undefined: float = 0.0
 
 
 def draw_size(clusters: int) -> int:
@@ -136,5 +141,7 @@ def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = No
     if theirs is not None:
         value = value - theirs.at(level, evenly)
         draws = draws - theirs.at(level, resampled_weights(clusters))
-    low, high = percentile_interval(draws) if clusters > 1 else (math.nan, math.nan)
-    return Interval(float(value[0]), low, high, clusters, clusters)
+    undefined = float(np.isnan(draws).mean())
+    known = clusters > 1 and undefined <= MOST_UNDEFINED
+    low, high = percentile_interval(draws) if known else (math.nan, math.nan)
+    return Interval(float(value[0]), low, high, clusters, clusters, undefined=undefined)

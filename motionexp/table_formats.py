@@ -14,6 +14,19 @@ MISSING_NOTE = (
     "(k missing): so many samples have no value there, mostly for want of an object or of motion to follow;"
     " they are left out of the mean."
 )
+NONE = "none"
+"""In place of n where a setting has no rows."""
+NONE_NOTE = "n none: the setting was not run there, or the model has no such thing."
+FEWEST = 5
+"""References of which a difference is bold."""
+FEW_NOTE = (
+    "The interval of fewer than five references is their range, which holds the true mean less often (of four"
+    " in 88%, of three in 75% of cases): there nothing is bold."
+)
+UNDEFINED_NOTE = (
+    "(k% undefined): in so many draws of references there is no such motion, for even the base model leaks"
+    " more than the level; the interval leaves these draws out, and of more than 5% there is no interval."
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +36,15 @@ class Cell:
     column: str
     interval: Interval
     digits: int
+    is_difference: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
     """One line of a finished table; `source` is `measured` or `reported`.
 
-    Of differences those whose interval excludes zero are bold, and nothing else is.
+    Of differences those whose interval, as it is printed, excludes zero are bold, and nothing else is.
+    `is_difference` says that all its cells are differences.
     """
 
     labels: list[str]
@@ -41,10 +56,10 @@ class Line:
 
     def is_bold(self, cell: Cell | None) -> bool:
         """Whether the cell is a difference of known sign."""
-        known = cell is not None and not math.isnan(cell.interval.low)
-        if not (self.is_difference and known and cell is not None):
+        if cell is None or not (self.is_difference or cell.is_difference) or cell.interval.clusters < FEWEST:
             return False
-        return cell.interval.low > 0 or cell.interval.high < 0
+        low, high = (_rounded(each, cell.digits) for each in (cell.interval.low, cell.interval.high))
+        return low > 0 or high < 0
 
 
 @dataclass(frozen=True)
@@ -81,9 +96,9 @@ class Table:
         return any(line.adapter_steps not in ("", "0") for block in self.blocks for line in block.lines)
 
     @property
-    def _has_missing(self) -> bool:
+    def _intervals(self) -> list[Interval]:
         cells = [cell for block in self.blocks for line in block.lines for cell in line.cells]
-        return any(cell is not None and cell.interval.missing for cell in cells)
+        return [cell.interval for cell in cells if cell is not None]
 
     def texts(self, line: Line, write: Write = str, bold: Write = str) -> list[str]:
         """What stands under `header` in a line, `write` makes of text what the format wants."""
@@ -96,9 +111,17 @@ class Table:
     def all_notes(self) -> list[str]:
         """What the numbers are, then the layout's own notes."""
         drawn = f"Mean [95% bootstrap interval over {self.unit}]; n samples (of so many {self.unit})."
-        if any(line.is_difference for block in self.blocks for line in block.lines):
+        lines = [line for block in self.blocks for line in block.lines]
+        if any(line.is_difference for line in lines):
             drawn += " Differences are paired; bold: the interval excludes zero."
-        return [drawn, *([MISSING_NOTE] if self._has_missing else []), *self.notes]
+        few = any(1 < each.clusters < FEWEST for each in self._intervals)
+        said = {
+            FEW_NOTE: few and self.unit == "references",
+            NONE_NOTE: any(line.n == NONE for line in lines),
+            MISSING_NOTE: any(each.missing for each in self._intervals),
+            UNDEFINED_NOTE: any(each.undefined for each in self._intervals),
+        }
+        return [drawn, *(note for note, holds in said.items() if holds), *self.notes]
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -117,7 +140,8 @@ def _shown(cell: Cell | None) -> str:
     text = _number(interval.mean, digits)
     if not math.isnan(interval.low):
         text += f" [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
-    return text + (f" ({interval.missing} missing)" if interval.missing else "")
+    text += f" ({interval.missing} missing)" if interval.missing else ""
+    return text + (f" ({math.ceil(100 * interval.undefined)}% undefined)" if interval.undefined else "")
 
 
 def to_markdown(table: Table) -> str:
@@ -188,6 +212,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         "n",
         "references",
         "missing",
+        "undefined",
     )
     writer.writerow(names)
     for table in tables:
@@ -203,4 +228,4 @@ def to_csv(tables: Sequence[Table]) -> str:
 def _csv_numbers(interval: Interval) -> list[str | int]:
     numbers = (interval.mean, interval.low, interval.high)
     texts = ["" if math.isnan(number) else f"{_rounded(number, 8):.8g}" for number in numbers]
-    return [*texts, interval.n, interval.clusters, interval.missing]
+    return [*texts, interval.n, interval.clusters, interval.missing, f"{interval.undefined:.4g}"]

@@ -30,7 +30,7 @@ from motionexp.layouts import (
 from motionexp.publish import is_published, read_published
 from motionexp.results import ANCHORS, Row, by_subject, check_comparable, paired_difference, write_whole
 from motionexp.scoring_config import OF_SETS
-from motionexp.table_formats import Block, Cell, Line, Table, to_csv, to_latex, to_markdown
+from motionexp.table_formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 
 Values = dict[tuple[str, str, int | None], float]
 
@@ -72,6 +72,11 @@ class Measured:
             if self.base is None:
                 raise InputError(f"column {column.label} subtracts the base, and no setting is marked `base`")
             other = by_subject(self.rows(column.metric, self.base, group))
+            if own and not other:
+                raise InputError(
+                    f"column {column.label} subtracts the base model, of which there are no rows for"
+                    f" {dict(group)}; run that setting too ({self.base.select})"
+                )
         else:
             other = by_subject(self.rows(column.minus, setting, group))
         return {key: value - other.get(key, math.nan) for key, value in own.items()}
@@ -89,7 +94,7 @@ class Measured:
         rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
         sets = all(row.metric in OF_SETS for row in rows)
         subjects = {row.subject for row in rows if sets or row.metric not in OF_SETS}
-        n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
+        n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})" if subjects else NONE
         steps = sorted({row.adapter_steps for row in rows})
         return Line(setting.labels, list(cells), n, " / ".join(str(each) for each in steps))
 
@@ -141,7 +146,8 @@ class Measured:
             )
             cells.append(Cell(key, paired_difference(ours, theirs), column.digits))
         most = max(cells, key=lambda cell: cell.interval.n).interval
-        return Line(wanted.labels, list(cells), f"{most.n} ({most.clusters})", "", is_difference=True)
+        n = f"{most.n} ({most.clusters})" if most.n else NONE
+        return Line(wanted.labels, list(cells), n, "", is_difference=True)
 
     def less_default(self, table: TableLayout, group: Group) -> list[Block]:
         """Every setting less the default one, where the group has both."""
@@ -155,7 +161,7 @@ class Measured:
         ]
         lines = [self.difference(table, each, group.select) for each in wanted]
         title = f"{group.title}: each less {', '.join(filter(None, labels))}, paired"
-        return [Block(title, [line for line in lines if line.n != "0 (0)"])]
+        return [Block(title, [line for line in lines if line.n != NONE])]
 
     def check_subjects(self, table: TableLayout, group: Group) -> None:
         """Refuses a block whose settings were not measured on the same references, edits and seeds.
@@ -219,6 +225,7 @@ class Measured:
                             f"{level:g} less {other}",
                             motion_at_equal_leakage(curve, level, stacked[other]),
                             digits,
+                            is_difference=True,
                         )
                         for other in decision.against
                     ]
@@ -246,9 +253,12 @@ def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Tabl
     for group in wanted.groups:
         measured.check_subjects(wanted, group)
         lines = [measured.line(wanted, name, group.select) for name in wanted.settings]
+        anchors = measured.anchors(wanted, group.select)
+        if not anchors and all(line.n == NONE for line in lines):
+            continue
         differences = [measured.difference(wanted, each, group.select) for each in wanted.differences]
-        lines += [*differences, *measured.anchors(wanted, group.select)]
-        blocks.append(Block(group.title, [line for line in lines if line.n != "0 (0)"]))
+        lines += [line for line in differences if line.n != NONE]
+        blocks.append(Block(group.title, [*lines, *anchors]))
         blocks += measured.less_default(wanted, group)
     blocks += _reported_blocks(layout, wanted)
     columns = [layout.columns[key].label for key in wanted.columns]
@@ -287,7 +297,8 @@ def _decision_table(measured: Measured, wanted: TableLayout, decision: Decision)
     note = (
         "The most motion on the curve of adapter scales "
         f"(0, {', '.join(f'{scale:g}' for scale in sorted(decision.scales))}) whose leakage is at most the "
-        "level; both linear between scales, of the mean over references, which are redrawn together."
+        "level; both linear between scales, of the mean over references, which are redrawn together. A"
+        " reference that lacks a value at one of the scales is left out of all."
     )
     title, kept = f"{wanted.title}: motion at equal leakage", [each for each in blocks if each.lines]
     return Table(title, wanted.labels, columns, kept, [note, *wanted.notes], wanted.unit)

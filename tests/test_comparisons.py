@@ -66,9 +66,14 @@ def row(metric: str, reference: int, tau: float = 700.0, rank: int = 4, **change
     return replace(own, **changes)
 
 
-def rows() -> list[Row]:
+def rows(references: int = 6) -> list[Row]:
     made = [(1000.0, 4), (700.0, 4), (700.0, 1), (700.0, 16)]
-    return [row(metric, number, tau, rank) for metric in METRICS for number in range(4) for tau, rank in made]
+    return [
+        row(metric, number, tau, rank)
+        for metric in METRICS
+        for number in range(references)
+        for tau, rank in made
+    ]
 
 
 @pytest.fixture
@@ -108,6 +113,28 @@ def test_bold_is_a_difference_whose_interval_excludes_zero_and_nothing_else(layo
     assert "bold: the interval excludes zero" in markdown
 
 
+def test_nothing_is_bold_of_too_few_references_or_where_a_printed_end_is_zero(layout):
+    of_four = shown(layout, rows(4))
+    assert "bold" in of_four
+    assert "**" not in of_four
+    assert "their range" in of_four
+    small = [
+        replace(each, value=each.value * 0.03) if each.metric == "velocity_similarity" else each
+        for each in rows()
+    ]
+    assert "0.00 [0.00, 0.00]" in shown(layout, small)
+    assert "**" not in shown(layout, small)
+
+
+def test_a_setting_without_rows_is_said_and_one_that_is_subtracted_is_an_error(layout):
+    own = [each for each in rows() if each.settings["rank"] != 16]
+    lines = shown(layout, own).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines if line.startswith("| 16 ")] == ["none"]
+    assert any("n none:" in line for line in lines)
+    with pytest.raises(InputError, match=r"subtracts the base model, of which there are no rows"):
+        shown(layout, [each for each in rows() if each.tau != 1000])
+
+
 def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
     own = rows()
     other = [
@@ -145,7 +172,7 @@ def test_what_a_layout_selects_by_need_not_be_the_default(layout):
 def test_lines_of_other_references_are_refused(layout):
     own = [each for each in rows() if (each.reference, each.settings["rank"]) != ("r3", 16)]
     with pytest.raises(
-        InputError, match=r"setting sixteen lacks 1 of the 4 samples of .*, for instance of r3"
+        InputError, match=r"setting sixteen lacks 1 of the 6 samples of .*, for instance of r3"
     ):
         shown(layout, own)
 
@@ -170,7 +197,7 @@ def test_a_layout_may_name_the_references_of_each_model(layout, tmp_path):
     layout.references = {"tiny_latte": "r0, r2", "tiny_unet3d": "r1"}
     assert {each.reference for each in selected_rows(layout, tmp_path)} == {"r0", "r2"}
     layout.references = {"tiny_unet3d": "r1"}
-    assert {each.reference for each in selected_rows(layout, tmp_path)} == {"r0", "r1", "r2", "r3"}
+    assert {each.reference for each in selected_rows(layout, tmp_path)} == {f"r{each}" for each in range(6)}
     layout.references = "r3"
     assert {each.reference for each in selected_rows(layout, tmp_path)} == {"r3"}
 

@@ -151,7 +151,9 @@ def test_the_interval_is_students_over_references_and_not_over_samples():
 def test_the_interval_covers_the_truth_nineteen_times_in_twenty(references):
     """Draws of as many references as there are would cover 84% of 5, 88% of 8 and 94% of 30."""
     random = np.random.default_rng(2)
-    intervals = [mean_interval(random.normal(size=references).tolist(), range(references)) for _ in range(600)]
+    intervals = [
+        mean_interval(random.normal(size=references).tolist(), range(references)) for _ in range(600)
+    ]
     covered = np.mean([each.low <= 0 <= each.high for each in intervals])
     assert 0.92 <= covered <= 0.975
 
@@ -168,6 +170,15 @@ def test_the_interval_depends_neither_on_order_nor_on_missing_values():
     assert ours.mean == pytest.approx((1.5 + 4 + 8) / 3)
     with_missing = mean_interval([*values, math.nan], [*clusters, "a"])
     assert with_missing == dataclasses.replace(ours, missing=1)
+
+
+def test_draws_without_motion_at_a_level_are_counted():
+    leakage = np.array([[0.0, 0.0, 0.0, 0.0, 1.0], [1.0] * 5])
+    found = motion_at_equal_leakage(Curve(np.array([[0.0] * 5, [1.0] * 5]), leakage), 0.3)
+    # Of draws of two, those with the last reference leak 0.5 or 1 from the start: 9 of 25.
+    assert found.undefined == pytest.approx(9 / 25, abs=0.02)
+    assert found.mean == pytest.approx((0.3 - 0.2) / 0.8)
+    assert math.isnan(found.low)
 
 
 def test_one_reference_has_no_interval_and_none_has_no_mean():

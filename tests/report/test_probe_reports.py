@@ -71,7 +71,9 @@ def root(published, tmp_path, monkeypatch):
 def compared():
     """Three models, of which the last has no boundary, in two contrasts."""
     rng, keys = np.random.default_rng(0), [(model, name) for model in "abc" for name in ("natural", "poster")]
-    worlds = [World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}, 5, 10, 0) for model, _ in keys]
+    worlds = [
+        World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}, 5, 10, 0) for model, _ in keys
+    ]
     probes = [made_probes(world, 6, rng) for world in worlds]
     methods = ("tampering", "motion_tampering", "partial_guidance")
     by_method = {method: {k: own[method] for k, own in zip(keys, probes, strict=True)} for method in methods}
