@@ -130,9 +130,9 @@ class FigureLayout:
     """One figure of a table's settings: `file` without suffix, relative to the repository's root.
 
     `panels` is the table (the last part of its `file`) whose groups are the panels: all, or those of the
-    titles `groups`. With `x` the name of what settings select by (tau, rank, train_steps) each of `columns`
-    is a curve over it, one for each of `lines` {label: settings}. With `x` a column's key, each setting is a
-    point in the plane of `x` and the one column.
+    titles `groups`, in their order. With `x` the name of what settings select by (tau, rank, train_steps)
+    each of `columns` is a curve over it, one for each of `lines` {label: settings}. With `x` a column's key,
+    each setting is a point in the plane of `x` and the one column, with its line's marker.
     """
 
     file: str
