@@ -26,7 +26,7 @@ from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_j
 from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout, read_layout, selected_rows
 from motionexp.score_settings import load_score
-from motionexp.sweeps import check_comparable_jobs, sweeps_of
+from motionexp.sweeps import Sweep, check_comparable_jobs, sweeps_of
 from motionexp.table_formats import to_markdown
 from motionexp.tables import build
 
@@ -224,18 +224,18 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     if all(cfg.dry_run for cfg in jobs):
         print(listing.experiment_text(name, layout, jobs))
     for sweep in sweeps:
-        _run_hydra(["-m", *sweep])
+        _run_hydra(["-m", *sweep.arguments])
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
         _print_tables(layout, Path(output))
         if layout.report:
             get_method(layout.report)(layout, Path(output))
 
 
-def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[list[str]], list[JobConfig]]:
-    """An experiment's layout, its sweeps (each the arguments of a `run.py -m`), and all their jobs, checked.
+def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:
+    """An experiment's layout, its sweeps, and all their jobs, checked.
 
     Raises:
-        InputError: no such experiment, or what is wrong with its jobs.
+        InputError: no such experiment, or what is wrong with its jobs, with the line they come from.
     """
     path = EXPERIMENTS / f"{name}.yaml"
     if not path.is_file():
@@ -250,9 +250,18 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[l
         )
     sweeps = sweeps_of(layout, name, overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        jobs = [cfg for sweep in sweeps for cfg in check_sweep(sweep)]
+        jobs = [cfg for sweep in sweeps for cfg in _checked_line(path, sweep, overrides)]
     check_comparable_jobs(name, layout, jobs)
     return layout, sweeps, jobs
+
+
+def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[JobConfig]:
+    """As `check_sweep`; what is wrong is said with the line, and with what the command line adds to it."""
+    try:
+        return check_sweep(sweep.arguments)
+    except (InputError, HydraException) as error:
+        added = f" with {' '.join(overrides)}" if overrides else ""
+        raise InputError(f"{path}, {sweep.where}{added}:\n{explain(error)}") from error
 
 
 def _print_tables(layout: Layout, output: Path) -> None:

@@ -2,9 +2,9 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout
@@ -13,10 +13,25 @@ MODEL = "model="
 SHOWN = ("model", "method", "data", "tau", "rank", "projections", "train_steps", "learning_rate", "steps",
          "guidance_scale", "references", "seeds", "precision")  # fmt: skip
 """Settings of all jobs that a plan names, also where they are the same in all."""
+CLIP = ("start", "fps", "stride", "fit")
+"""Settings that say which frames of a video are taken, and which part of them."""
 
 
-def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[list[str]]:
-    """The arguments of one `run.py -m` a line, with what was given on the command line.
+class Sweep(NamedTuple):
+    """A line of an experiment's file: of `sweep` or `paper`, and the arguments of the `run.py -m` it is."""
+
+    key: str
+    number: int
+    arguments: list[str]
+
+    @property
+    def where(self) -> str:
+        """Where the line stands, in words."""
+        return f"line {self.number} of `{self.key}`"
+
+
+def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep]:
+    """One sweep a line, with what was given on the command line.
 
     `model=` there chooses the lines that name one of its models, for these alone; a line that names none is
     for any.
@@ -29,7 +44,7 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[list[
     lines = [("sweep", number, line) for number, line in enumerate(layout.sweep, start=1)]
     if asked:
         lines += [("paper", number, line) for number, line in enumerate(layout.paper, start=1)]
-    sweeps, known = [], list[str]()
+    sweeps, known = list[Sweep](), list[str]()
     for key, number, line in lines:
         words = shlex.split(line)
         own = next((each.removeprefix(MODEL).split(",") for each in words if each.startswith(MODEL)), None)
@@ -41,7 +56,7 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[list[
         wanted = [each for each in asked[-1].split(",") if own is None or each in own] if asked else own
         if wanted:
             words = [each for each in words if not each.startswith(MODEL)]
-            sweeps.append([*words, MODEL + ",".join(wanted), *rest])
+            sweeps.append(Sweep(key, number, [*words, MODEL + ",".join(wanted), *rest]))
     if not sweeps:
         raise InputError(
             f"experiment={name}: no line of it is for model={asked[-1]}; there are lines for"
@@ -54,14 +69,21 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) 
     """Refuses jobs whose rows could not stand in one table, before any of them runs.
 
     Raises:
-        InputError: of one model other weights, other references, edits or seeds; or two precisions. The
-            layout's `allow_mixed` may allow `precision`, `weights_hash` and `references`.
+        InputError: of one model other weights, other references, edits or numbers of samples; or two
+            precisions, two seeds, or other models behind the scores. The layout's `allow_mixed` may allow
+            `weights_hash`, `references`, `precision`, `seed` and `metric_model`.
     """
-    kinds: Mapping[str, tuple[Callable[[JobConfig], str], Callable[[JobConfig], Any]]] = {
+    jobs = list(jobs)
+    kinds: dict[str, tuple[Callable[[JobConfig], str], Callable[[JobConfig], Any]]] = {
         "precision": (lambda cfg: "", lambda cfg: cfg.precision),
         "weights_hash": (lambda cfg: cfg.model.name, lambda cfg: (cfg.model.path, cfg.model.revision)),
         "references": (lambda cfg: cfg.model.name, _subjects),
+        # Rows number the samples of a seed: those of another seed would pass for the same.
+        "seed": (lambda cfg: "", lambda cfg: cfg.seed),
+        "metric_model": (lambda cfg: "", _scored_by),
     }
+    if len({(str(cfg.scoring), cfg.model.closed_vocabulary) for cfg in jobs}) == 1:
+        del kinds["metric_model"]  # what looks them up imports torch
     seen: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for cfg in jobs:
         for kind, (of, value) in kinds.items():
@@ -81,20 +103,29 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) 
 
 def _subjects(cfg: JobConfig) -> dict[str, Any]:
     """What a job's samples are of."""
-    names = ("references", "edits", "edit_kinds", "seeds", "video")
-    own = {name: getattr(cfg, name) for name in names} | {"split": cfg.data.get("split")}
+    names = ("references", "edits", "edit_kinds", "seeds", "video", "caption", *CLIP)
+    own = {name: getattr(cfg, name) for name in names}
+    own |= {name: cfg.data.get(name) for name in ("split", "path")}
     return {name: value for name, value in own.items() if value is not None}
+
+
+def _scored_by(cfg: JobConfig) -> Any:
+    """The models behind a job's scores, also where `scoring=` names none."""
+    from motionexp.jobs.inputs import scoring_models
+
+    return scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
 
 
 def settings_of(jobs: Sequence[JobConfig]) -> tuple[dict[str, str], list[dict[str, str]]]:
     """What all jobs share of `SHOWN`, and of each job all settings in which jobs differ, as text."""
-    plain = [_as_text(cfg) for cfg in jobs]
+    plain = [as_text(cfg) for cfg in jobs]
     differ = [name for name in plain[0] if len({each[name] for each in plain}) > 1]
     same = {name: plain[0][name] for name in SHOWN if name not in differ and name in plain[0]}
     return same, [{name: each[name] for name in differ} for each in plain]
 
 
-def _as_text(cfg: JobConfig) -> dict[str, str]:
+def as_text(cfg: JobConfig) -> dict[str, str]:
+    """Every setting as text: the method's class, how many references where they are named, which data."""
     values = {each.name: getattr(cfg, each.name) for each in fields(JobConfig)}
     values |= {"model": cfg.model.name, "scoring": asdict(cfg.scoring)}
     for group in ("method", "data"):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYOUT = """
 question: Which rank?
 cost: a minute
-sweep: [model=tiny_latte tau=700 rank=1,4]
+sweep: ["model=tiny_latte tau=700 rank=1,4"]
 rows: results/shapes/mine.jsonl
 select: {suite: shapes}
 settings:

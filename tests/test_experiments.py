@@ -147,6 +147,37 @@ def _tuned(layout: Layout) -> Row:
             "line 2 of `sweep` names no model",
         ),
         ({"sweep": "[model= tau=0]"}, "model=: one of "),
+        (
+            {"sweep": '["model=tiny_latte tau=0", "model=tiny_latte caption=\'a ball"]'},
+            "{path}: line 2 of `sweep` has a quote that is not closed (model=tiny_latte caption='a ball)",
+        ),
+        (
+            {"sweep": "[model: tiny_latte]"},
+            "{path}: line 1 of `sweep` is no text but {{'model': 'tiny_latte'}}; write",
+        ),
+        ({"paper": "[null]"}, "{path}: line 1 of `paper` is empty"),
+        ({"sweep": "null"}, "{path}: sweep: is None and no list; each sweep is a line under it"),
+        ({"sweep": "model=tiny_latte"}, "{path}: sweep: is 'model=tiny_latte' and no list"),
+        (
+            {"sweep": "[model=tiny_latte tau=0 model=tiny_unet3d]"},
+            "{path}: line 1 of `sweep` gives model more than once",
+        ),
+        (
+            {"sweep": "[model=tiny_latte tau=0, model=tiny_latte tauu=700]"},
+            "{path}, line 2 of `sweep` with {output}: tauu: there is no such setting; did you mean tau?",
+        ),
+        ({"sweep": "[model=tiny_lattte]"}, "{path}, line 1 of `sweep` with {output}: model=tiny_lattte: one"),
+        ({"sweep": '["model=tiny_latte tau=[0"]'}, "{path}, line 1 of `sweep` with {output}: cannot read"),
+        (
+            {"tables": "[{file: one, title: 1, labels: [], settings: [], groups: [{title: a, selct: {}}]}]"},
+            "{path}: tables 1 (one): groups 1 (a): selct: there is no such key; there are title, select",
+        ),
+        ({"tables": "[{file: one}]"}, "{path}: tables 1 (one): title: the key is missing"),
+        ({"figures": "[{foo: 1}]"}, "{path}: figures 1: foo: there is no such key; there are file, title, x"),
+        (
+            {"settings": "{a: {labels: [], select: {}, bse: true}}"},
+            "{path}: settings a: bse: there is no such key; there are labels, select, or_select, base",
+        ),
     ],
 )
 def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
@@ -159,7 +190,7 @@ def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
     path.write_text("".join(f"{key}: {value}\n" for key, value in whole.items()))
     assert main(["experiment=mine", f"output={tmp_path}"]) == 2
     (shown,) = [" ".join(capsys.readouterr().err.split())]
-    assert said.format(path=path) in shown
+    assert said.format(path=path, output=f"output={tmp_path}") in shown
 
 
 def test_a_model_may_be_named_on_the_command_line(tmp_path, monkeypatch):

@@ -41,13 +41,13 @@ def test_a_model_on_the_command_line_takes_its_own_lines(written):
     small = "model=tiny_latte,tiny_unet3d tau=0,700"
     layout = written(small, "model=tiny_latte rank=8", paper=("model=latte,modelscope seeds=4",))
     assert sweeps_of(layout, "mine", []) == [
-        ["tau=0,700", "model=tiny_latte,tiny_unet3d"],
-        ["rank=8", "model=tiny_latte"],
+        ("sweep", 1, ["tau=0,700", "model=tiny_latte,tiny_unet3d"]),
+        ("sweep", 2, ["rank=8", "model=tiny_latte"]),
     ]
     assert sweeps_of(layout, "mine", ["model=tiny_unet3d", "seeds=2"]) == [
-        ["tau=0,700", "model=tiny_unet3d", "seeds=2"]
+        ("sweep", 1, ["tau=0,700", "model=tiny_unet3d", "seeds=2"])
     ]
-    assert sweeps_of(layout, "mine", ["model=latte"]) == [["seeds=4", "model=latte"]]
+    assert sweeps_of(layout, "mine", ["model=latte"]) == [("paper", 1, ["seeds=4", "model=latte"])]
     with pytest.raises(
         InputError, match="no line of it is for model=wan_14b; there are lines for tiny_latte,"
     ):
@@ -70,6 +70,9 @@ def test_a_line_of_a_paper_names_its_models(written):
         ("references=2", "references", "references of tiny_latte: "),
         ("seeds=2", "references", "references of tiny_latte: "),
         ("data.split=tuning", "references", "references of tiny_latte: "),
+        ("fit=fit", "references", "references of tiny_latte: "),
+        ("seed=5", "seed", "seed: 0 and 5. Run"),
+        ("scoring.resize=0 scoring.clip=other", "metric_model", "metric_model: "),
     ],
 )
 def test_jobs_that_cannot_be_compared_are_refused_before_weights_are_loaded(
