@@ -25,6 +25,7 @@ from motionexp import listing
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
 from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout, read_layout, selected_rows
+from motionexp.paper_runs import check_real_data, layout_of
 from motionexp.score_settings import load_score
 from motionexp.sweeps import Sweep, check_comparable_jobs, sweeps_of
 from motionexp.table_formats import to_markdown
@@ -219,10 +220,17 @@ def _jobs(overrides: Sequence[str]) -> Iterator[SweptJob]:
 
 
 def _run_experiment(name: str, overrides: list[str]) -> None:
-    """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables."""
+    """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
+
+    A dry run ends with the list of jobs where a model's weights are not here: each job's own plan measures.
+    """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(listing.experiment_text(name, layout, jobs))
+        if commands := _to_fetch(jobs):
+            print("no memory, time and disk of each job: weights are not on this machine yet")
+            print("\n".join(commands))
+            return
     for sweep in sweeps:
         _run_hydra(["-m", *sweep.arguments])
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
@@ -231,8 +239,18 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
             get_method(layout.report)(layout, Path(output))
 
 
+def _to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
+    """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
+    from motionexp.backbones.hub import fetch_command, is_to_fetch
+
+    models = dict.fromkeys((cfg.model.path, cfg.model.revision) for cfg in jobs)
+    return [fetch_command(*model) for model in models if is_to_fetch(*model)]
+
+
 def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:
     """An experiment's layout, its sweeps, and all their jobs, checked.
+
+    Where a line of `paper` is taken, the cost and the table are those of these jobs.
 
     Raises:
         InputError: no such experiment, or what is wrong with its jobs, with the line they come from.
@@ -250,9 +268,14 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
         )
     sweeps = sweeps_of(layout, name, overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        jobs = [cfg for sweep in sweeps for cfg in _checked_line(path, sweep, overrides)]
+        by_sweep = [_checked_line(path, sweep, overrides) for sweep in sweeps]
+    jobs = [cfg for each in by_sweep for cfg in each]
+    paper = [
+        cfg for sweep, each in zip(sweeps, by_sweep, strict=True) if sweep.key == "paper" for cfg in each
+    ]
+    check_real_data(name, paper)
     check_comparable_jobs(name, layout, jobs)
-    return layout, sweeps, jobs
+    return layout_of(name, layout, jobs) if paper else layout, sweeps, jobs
 
 
 def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[JobConfig]:

@@ -121,12 +121,12 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
     same, each = settings_of(jobs)
     lines, cells, videos = [], 0, 0
     for number, (cfg, own) in enumerate(zip(jobs, each, strict=True), start=1):
-        references, edits = _counted(cfg)
-        samples = references * edits * cfg.seeds
+        names, edits = subjects_of(cfg)
+        samples = len(names) * edits * cfg.seeds
         said = " ".join(f"{key}={value}" for key, value in own.items())
-        counted = f"{references} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
+        counted = f"{len(names)} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
         lines.append(f"{number:4}. {said}: {counted}")
-        cells, videos = cells + references, videos + samples
+        cells, videos = cells + len(names), videos + samples
     return "\n".join(
         [
             f"experiment={name}: {' '.join(layout.question.split())}",
@@ -138,15 +138,15 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
     )
 
 
-def _counted(cfg: JobConfig) -> tuple[int, int]:
-    """How many references a job has, and edits of each; as many of all as of the first."""
+def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
+    """The names of a job's references, and how many edits each has; as many of all as of the first."""
     reader = reader_of(cfg)
     names = reader.names()
     names = select_references(wanted_references(cfg, len(names)), names)
     kinds = [edit.kind for edit in reader.describe(names[0]).edits]
     if cfg.edits is not None:
-        return len(names), len(cfg.edits)
-    return len(names), len([kind for kind in kinds if cfg.edit_kinds is None or kind in cfg.edit_kinds])
+        return names, len(cfg.edits)
+    return names, len([kind for kind in kinds if cfg.edit_kinds is None or kind in cfg.edit_kinds])
 
 
 def reader_of(cfg: JobConfig) -> References:

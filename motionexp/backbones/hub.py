@@ -79,6 +79,15 @@ def is_hub_id(path: str | Path) -> bool:
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)) is not None
 
 
+def is_to_fetch(path: str | Path, revision: str | None) -> bool:
+    """Whether a path stands for a model of the hub of which something is not on this machine; asks no hub."""
+    try:
+        find_folder(path, revision, local_files_only=True)
+    except InputError:
+        return "+" in str(path) or is_hub_id(path)
+    return False
+
+
 def name_of(path: str | Path) -> str:
     """A model's name unless it is given one: the last part of `bundled:NAME`, a folder's path or a hub id."""
     return str(path).rstrip("/").rpartition("/")[-1].rpartition(":")[-1]
