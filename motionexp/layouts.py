@@ -67,6 +67,17 @@ class Setting:
         selects = [each for each in (self.select, self.or_select) if each or each is self.select]
         return any(matches(row, each) and is_plain(row, {*each, *named}) for each in selects)
 
+    def may_be_in(self, group: "Group") -> bool:
+        """Whether a row can be both of this setting and of the group, by what both select."""
+        return any(
+            all(
+                set(each[name].split("|")) & set(group.select[name].split("|"))
+                for name in each.keys() & group.select
+            )
+            for each in (self.select, self.or_select)
+            if each or each is self.select
+        )
+
 
 @dataclass
 class Group:

@@ -252,7 +252,8 @@ def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Tabl
     blocks = []
     for group in wanted.groups:
         measured.check_subjects(wanted, group)
-        lines = [measured.line(wanted, name, group.select) for name in wanted.settings]
+        names = [name for name in wanted.settings if layout.settings[name].may_be_in(group)]
+        lines = [measured.line(wanted, name, group.select) for name in names]
         anchors = measured.anchors(wanted, group.select)
         if not anchors and all(line.n == NONE for line in lines):
             continue

@@ -111,6 +111,7 @@ def _draw_numbers(axis: Axes, points: Points) -> None:
         text = axis.annotate(
             str(number), point, tuple(offset), textcoords="offset points", ha="center", va="center",
             fontsize=7, zorder=5, path_effects=[withStroke(linewidth=1.5, foreground="white")],
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": BLACK, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": BLACK, "shrinkA": 0, "shrinkB": 0,
+                        "zorder": 2},
         )  # fmt: skip
         text.set_in_layout(False)

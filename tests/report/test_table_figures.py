@@ -100,9 +100,9 @@ def test_curves_and_points_are_where_the_table_says(path, draw):
     assert not motion.get_xticks(minor=True).size
     assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "leakage: ground ↓")
     assert ground.get_xlabel() == "rank = alpha"
-    assert drawn["rank"].get_suptitle() == "Rank, natural, 4 references"
+    assert drawn["rank"].get_suptitle() == "Rank, natural, 6 references"
     plane = drawn["plane"].axes[0]
-    assert plane.get_title() == "natural\n4 references"
+    assert plane.get_title() == "natural\n6 references"
     assert [tuple(point) for point in points_of(plane)] == [
         pytest.approx([interval_of(measured, key, name, group).mean for key in ("nuisances", "motion")])
         for name in ("base", "one", "four", "sixteen")
@@ -143,7 +143,7 @@ def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_ne
     drawn = draw(path, rows())
     planes = shown(drawn["plane"])
     found = [axis.get_title().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ") for axis in planes]
-    assert found == [f"{title} 4 references" for title in titles]
+    assert found == [f"{title} 6 references" for title in titles]
     drawn["plane"].draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in planes]
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
@@ -180,7 +180,7 @@ def test_log_snr_is_that_of_the_one_model_whose_rows_a_panel_has(path, draw):
 
 def test_a_panel_says_where_its_settings_have_other_numbers_of_references(path, draw):
     less = [each for each in rows() if not (each.tau == 1000 and each.reference == "r0")]
-    assert draw(path, less)["plane"].axes[0].get_title() == "natural\n3 to 4 references"
+    assert draw(path, less)["plane"].axes[0].get_title() == "natural\n5 to 6 references"
 
 
 def test_captions_stand_beside_their_pictures(path, tmp_path, monkeypatch):
