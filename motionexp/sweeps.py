@@ -10,8 +10,8 @@ from motionexp.config import InputError, JobConfig
 from motionexp.layouts import Layout
 
 MODEL = "model="
-SHOWN = ("model", "method", "data", "tau", "rank", "alpha", "projections", "train_steps", "learning_rate", "steps",
-         "guidance_scale", "references", "seeds", "precision")  # fmt: skip
+SHOWN = ("model", "method", "data", "tau", "rank", "alpha", "projections", "train_steps", "learning_rate",
+         "steps", "guidance_scale", "references", "seeds", "precision")  # fmt: skip
 """Settings of all jobs that a plan names, also where they are the same in all."""
 CLIP = ("start", "fps", "stride", "fit")
 """Settings that say which frames of a video are taken, and which part of them."""

@@ -83,7 +83,10 @@ def _shares(axis: Axes, found: Boundary) -> None:
         axis.axvspan(low, high, color="0.85", linewidth=0, zorder=0)
         axis.axvline(found.tau[0], color=BLACK, linewidth=1.0, zorder=1)
     else:
-        axis.annotate(_wrapped(found.verdict), (0.97, 0.95), xycoords="axes fraction", va="top", ha="right")
+        axis.annotate(
+            _wrapped(found.verdict), (0.97, 0.95), xycoords="axes fraction", va="top", ha="right",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
     axis.set_ylim(-0.3, 1.3)
     axis.set_yticks((0, 0.5, 1))
 
