@@ -112,7 +112,8 @@ class Table:
         """What the numbers are, then the layout's own notes."""
         drawn = f"Mean [95% bootstrap interval over {self.unit}]; n samples (of so many {self.unit})."
         lines = [line for block in self.blocks for line in block.lines]
-        if any(line.is_difference for line in lines):
+        cells = [cell for line in lines for cell in line.cells if cell is not None]
+        if any(line.is_difference for line in lines) or any(cell.is_difference for cell in cells):
             drawn += " Differences are paired; bold: the interval excludes zero."
         few = any(1 < each.clusters < FEWEST for each in self._intervals)
         said = {

@@ -388,3 +388,17 @@ def test_a_score_of_a_set_of_samples_is_no_sample_more(layout):
     before, _ = build(layout, layout.tables[0], rows)
     after, _ = build(layout, layout.tables[0], rows + sets)
     assert [line.n for line in after.blocks[0].lines] == [line.n for line in before.blocks[0].lines]
+
+
+def test_differences_at_equal_leakage_are_bold_where_their_sign_is_known_and_the_note_says_so(layout):
+    rows = [
+        replace(each, reference=f"{each.reference}-{copy}", score_id=f"{each.score_id}-{copy}")
+        for each in toy_rows()
+        for copy in range(2)
+    ]
+    _, decision = build(layout, layout.tables[0], rows)
+    block = next(each for each in decision.blocks if each.title.startswith("natural;"))
+    own, other = block.lines
+    assert [own.is_bold(cell) for cell in own.cells] == [False, True]
+    assert not any(map(other.is_bold, other.cells))
+    assert "bold: the interval excludes zero" in to_markdown(decision)
