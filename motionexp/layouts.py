@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from motionexp.config import InputError, JobConfig
+from motionexp.config import InputError
 from motionexp.results import Row, of_newest_version, read_rows
+from motionexp.row_selection import check_names, is_plain, matches
 
 
 @dataclass
@@ -188,6 +189,13 @@ class Layout:
     figures: list[FigureLayout] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
 
+    def selects(self) -> Iterator[dict[str, str]]:
+        """All that rows are selected by: in whole, of each setting and of each group."""
+        yield self.select
+        for setting in self.settings.values():
+            yield from (setting.select, setting.or_select)
+        yield from (group.select for table in self.tables for group in table.groups)
+
 
 def read_layout(path: Path) -> Layout:
     """The layout of an experiments/*.yaml file.
@@ -318,45 +326,6 @@ def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str]
     return [("setting", settings, layout.settings), ("column", columns, layout.columns)]
 
 
-TRAINED = ("rank", "alpha", "projections", "attention", "train_steps", "learning_rate", "weight_decay",
-           "batch_size", "tau_high", "soft_window", "sampling_tau", "sampling_tau_high", "adapter_scale",
-           "adapter_in_unconditional")  # fmt: skip
-SAMPLED = ("frames", "steps", "guidance_scale", "eta", "negative_prompt")
-STRATA = ("looks", "captions")
-"""Of references that are shown in several looks, or whose captions are others."""
-
-
-def is_plain(row: Row, named: Collection[str]) -> bool:
-    """Whether all settings but the `named` ones are at their defaults; those of its model where it has some.
-
-    The base model's rows say nothing of training. What a row does not know is older than the setting.
-    """
-    names = SAMPLED if row.method == "base" else (*SAMPLED, *TRAINED)
-    settings = {name: row.settings[name] for name in names if name in row.settings and name not in named}
-    own = all(value == default_of(name, row) for name, value in settings.items())
-    return own and not any(name in row.strata for name in STRATA if name not in named)
-
-
-def default_of(name: str, row: Row) -> Any:
-    """A setting's default, that of the row's model where it has one."""
-    each = JobConfig.__dataclass_fields__[name]
-    default = each.default_factory() if each.default_factory is not MISSING else each.default
-    if not (isinstance(default, str) and default.startswith("${model.")):
-        return default
-    key = default.removeprefix("${model.").removesuffix("}")
-    return row.settings.get("model", {}).get(
-        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "direct") else key
-    )
-
-
-def matches(row: Row, select: Mapping[str, str]) -> bool:
-    """Whether the row's fields, strata and settings are what is asked.
-
-    Alternatives are parted by `|`; an empty one stands for rows that say nothing of it.
-    """
-    return all(row.stratum(name) in wanted.split("|") for name, wanted in select.items())
-
-
 def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     """The rows below `outputs` that a layout selects, each metric's newest version of them.
 
@@ -367,7 +336,9 @@ def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     Raises:
         InputError: no such folder, or a rows file is corrupted.
     """
-    rows = (row for row in read_rows(outputs) if matches(row, layout.select))
+    everything = read_rows(outputs)
+    check_names(layout.selects(), everything)
+    rows = (row for row in everything if matches(row, layout.select))
     if any(setting.base for setting in layout.settings.values()):
         rows = (row for row in rows if row.anchor or _is_picked(row, layout))
     return of_newest_version(row for row in rows if not row.reference_hash or _is_named(row, layout))
@@ -377,7 +348,10 @@ def _is_picked(row: Row, layout: Layout) -> bool:
     settings, named = list(layout.settings.values()), set(layout.select)
     if any(table.decision for table in layout.tables):
         named.add("adapter_scale")
-        settings = [replace(each, select=_at_any_scale(each.select)) for each in settings]
+        settings = [
+            replace(each, select=_at_any_scale(each.select), or_select=_at_any_scale(each.or_select))
+            for each in settings
+        ]
     return any(setting.picks(row, named) for setting in settings)
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from motionexp.config import InputError, JobConfig
 from motionexp.ids import adapter_id
-from motionexp.layouts import SAMPLED, TRAINED, Column, Group, Layout, Reported, Setting, TableLayout
+from motionexp.layouts import Column, Group, Layout, Reported, Setting, TableLayout
 from motionexp.listing import reader_of, subjects_of
+from motionexp.row_selection import SAMPLED, TRAINED
 from motionexp.sweeps import as_text, settings_of
 
 

@@ -196,13 +196,13 @@ def test_markdown_latex_and_csv_hold_the_same_numbers(layout):
 
 def test_a_setting_may_take_what_another_selection_has(layout):
     wanted = layout.settings["base"]
-    layout.tables[0].settings = ["base"]
+    alone = replace(layout.tables[0], settings=["base"], differences=[], decision=None)
     wanted.select["edit_kind"] = "style"
     wanted.or_select.update({"tau": "1000", "edit_kind": "background"})
-    table, _ = build(layout, layout.tables[0], toy_rows())
+    (table,) = build(layout, alone, toy_rows())
     assert cells(table, "natural", 0)["text"].n == 12
     wanted.or_select.clear()
-    table, _ = build(layout, layout.tables[0], toy_rows())
+    (table,) = build(layout, alone, toy_rows())
     assert cells(table, "natural", 0)["text"].n == 6
 
 

@@ -268,7 +268,7 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
 def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
     plain: Mapping[str, Any] = asdict(cfg)
-    told = {"mode"} if tiles(cfg) else set()
+    told = {name for name, matters in (("mode", tiles(cfg)), ("adapter", cfg.adapter)) if matters}
     return {name: value for name, value in plain.items() if name not in NOT_IN_ROWS - told}
 
 

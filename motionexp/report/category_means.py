@@ -18,10 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from motionexp.config import InputError
-from motionexp.layouts import SAMPLED, STRATA, TRAINED, default_of
 from motionexp.results import Row, mixed_kinds, of_newest_version, read_rows
+from motionexp.row_selection import SAMPLED, STRATA, TRAINED, WHERE_IT_MATTERS, default_of
 
-OF_SAMPLES = (*SAMPLED, "sampler", "text_precision", "mode")
 NAMED = ("train_steps", "adapter_scale")  # in every setting's name
 Settings = tuple[tuple[str, str], ...]
 
@@ -82,7 +81,7 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def _further(row: Row) -> Settings:
     """What determines a video beside what its setting's name says; of anchors and other systems its size."""
     made_here = row.steps > 0 and not row.anchor
-    names = [*OF_SAMPLES] if made_here else ["frames"]
+    names = [*(*SAMPLED, *WHERE_IT_MATTERS)] if made_here else ["frames"]
     if made_here and row.method != "base":
         names += [name for name in TRAINED if name not in NAMED]
     values: dict[str, Any] = {name: row.settings.get(name, default_of(name, row)) for name in names}

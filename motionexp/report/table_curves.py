@@ -14,9 +14,9 @@ from motionexp.atlas.drawing import BLACK, log_snr_axis, model_styles, new_figur
 from motionexp.config import BUNDLED
 from motionexp.flow_matching import read_schedule
 from motionexp.layouts import FigureLayout, Group
+from motionexp.measured import Measured
 from motionexp.report.table_panels import ends, in_rows, interval_of, panel_title, settings_of
 from motionexp.schedule import TIMESTEPS
-from motionexp.tables import Measured
 
 ASIDE = 1.07
 """By how much two lines are apart at the same x of a log axis, so that both bars are seen."""

@@ -14,11 +14,11 @@ import matplotlib
 from motionexp.atlas.drawing import SETTINGS, save
 from motionexp.config import InputError
 from motionexp.layouts import FigureLayout, Layout, read_layout
+from motionexp.measured import Measured
 from motionexp.publish import is_published, read_published
 from motionexp.report.table_curves import draw_curves, x_label
 from motionexp.report.table_panels import panels_of, table_of
 from motionexp.report.table_points import draw_points
-from motionexp.tables import Measured
 
 CAPTIONS = "settings.md"
 

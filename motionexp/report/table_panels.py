@@ -12,7 +12,7 @@ import numpy as np
 from motionexp.atlas.drawing import WIDTH
 from motionexp.intervals import Interval, mean_interval
 from motionexp.layouts import FigureLayout, Group, Layout, TableLayout
-from motionexp.tables import Measured
+from motionexp.measured import Measured
 
 MOST_ACROSS = 3
 Cell = TypeVar("Cell")

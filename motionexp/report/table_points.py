@@ -12,6 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from motionexp.atlas.drawing import BLACK, GREY, WIDTH, model_styles, new_figure
 from motionexp.layouts import FigureLayout, Group, Layout
+from motionexp.measured import Measured
 from motionexp.report.offset_labels import offsets
 from motionexp.report.table_panels import (
     LETTER,
@@ -22,7 +23,6 @@ from motionexp.report.table_panels import (
     settings_of,
     table_of,
 )
-from motionexp.tables import Measured
 
 Points = dict[int, tuple[float, float]]
 """{a setting's number: its means}."""

@@ -11,12 +11,12 @@ from PIL import Image
 from motionexp.atlas.drawing import DPI, WIDTH
 from motionexp.config import BUNDLED
 from motionexp.layouts import read_layout
+from motionexp.measured import Measured
 from motionexp.publish import to_published
 from motionexp.report import table_figures
 from motionexp.report.table_curves import log_snr_of
 from motionexp.report.table_figures import CAPTIONS, main, write_figures
 from motionexp.report.table_panels import in_rows, interval_of
-from motionexp.tables import Measured
 from tests.test_comparisons import LAYOUT, rows
 
 FIGURES = """
