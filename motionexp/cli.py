@@ -24,9 +24,11 @@ from omegaconf.errors import OmegaConfBaseException
 from motionexp import listing
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
 from motionexp.config import InputError, JobConfig
-from motionexp.layouts import Layout, read_layout, selected_rows
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout, selected_rows
 from motionexp.paper_runs import check_real_data, layout_of
 from motionexp.score_settings import load_score
+from motionexp.shown_jobs import check_shown
 from motionexp.sweeps import Sweep, check_comparable_jobs, sweeps_of
 from motionexp.table_formats import to_markdown
 from motionexp.tables import build
@@ -275,7 +277,10 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     ]
     check_real_data(name, paper)
     check_comparable_jobs(name, layout, jobs)
-    return layout_of(name, layout, jobs) if paper else layout, sweeps, jobs
+    if paper:
+        return layout_of(name, layout, jobs), sweeps, jobs
+    check_shown(name, layout, jobs, overrides)
+    return layout, sweeps, jobs
 
 
 def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[JobConfig]:

@@ -1,17 +1,10 @@
 """Layouts: what an experiments/*.yaml file says of its sweep, its rows and its tables."""
 
-import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
-from motionexp.config import InputError
 from motionexp.results import Row, of_newest_version, read_rows
 from motionexp.row_selection import check_names, is_plain, matches
 
@@ -197,135 +190,6 @@ class Layout:
         yield from (group.select for table in self.tables for group in table.groups)
 
 
-def read_layout(path: Path) -> Layout:
-    """The layout of an experiments/*.yaml file.
-
-    Raises:
-        InputError: unreadable, a key that is missing or does not exist, a wrong type, a line of its sweep
-            that is empty or cannot be read, or a name that is not defined in it.
-    """
-    layout = _loaded(path)
-    problems = list(_figure_problems(layout))
-    problems += [
-        f"table {table.file} names {kind} {name}, which is not defined"
-        for table in layout.tables
-        for kind, names, defined in _references(table, layout)
-        for name in names
-        if name not in defined
-    ]
-    if problems:
-        raise InputError(f"{path}: " + "; ".join(problems))
-    return layout
-
-
-def _loaded(path: Path) -> Layout:
-    try:
-        loaded = OmegaConf.load(path)
-        plain = OmegaConf.to_container(loaded, resolve=True)
-        problems = [*_key_problems(plain, Layout, ""), *_line_problems(plain)]
-        merged = OmegaConf.merge(OmegaConf.structured(Layout), {} if problems else loaded)
-        layout = None if problems else OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a table layout ({' '.join(str(error).split())})") from error
-    if problems:
-        raise InputError(f"{path}: " + "; ".join(problems))
-    assert isinstance(layout, Layout)
-    layout.columns = layout.columns or standard_columns()
-    for table in layout.tables:
-        table.columns = table.columns or list(layout.columns)
-    return layout
-
-
-def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
-    """Keys that are missing or do not exist, in what should be a `kind` and in all that is in it."""
-    inner: list[tuple[str, object, Any]] = []
-    if get_origin(kind) is UnionType:
-        inner = [(where, plain, each) for each in get_args(kind)]
-    elif is_dataclass(kind) and isinstance(plain, dict):
-        known, hints = {each.name: each for each in fields(kind)}, get_type_hints(kind)
-        for key in sorted(str(key) for key in plain if key not in known):
-            yield f"{where}{key}: there is no such key; there are {', '.join(known)}"
-        for name, own in known.items():
-            if own.default is MISSING and own.default_factory is MISSING and name not in plain:
-                yield f"{where}{name}: the key is missing; experiments/tau.yaml shows all"
-        inner = [(f"{where}{key} ", each, hints[key]) for key, each in plain.items() if key in known]
-    elif get_origin(kind) is list and isinstance(plain, list):
-        inner = [(f"{where}{_named(number, each)}: ", each, get_args(kind)[0])
-                 for number, each in enumerate(plain, start=1)]  # fmt: skip
-    elif get_origin(kind) is dict and isinstance(plain, dict):
-        inner = [(f"{where}{key}: ", each, get_args(kind)[1]) for key, each in plain.items()]
-    for at, each, of in inner:
-        yield from _key_problems(each, of, at)
-
-
-def _named(number: int, plain: object) -> str:
-    """One of a list by its number, and by its file or title where it says one."""
-    name = (plain.get("file") or plain.get("title")) if isinstance(plain, dict) else None
-    return f"{number} ({name})" if name else str(number)
-
-
-def _line_problems(plain: object) -> Iterator[str]:
-    """What is wrong with the lines of `sweep` and `paper` as text; settings are looked at in a run."""
-    right = "write a sweep's settings there, as model=tiny_latte tau=0,700"
-    for key in ("sweep", "paper"):
-        lines = plain.get(key, []) if isinstance(plain, dict) else []
-        if not isinstance(lines, list):
-            yield f"{key}: is {lines!r} and no list; each sweep is a line under it: - model=tiny_latte tau=0"
-            continue
-        for number, line in enumerate(lines, start=1):
-            if problem := _line_problem(line):
-                yield f"line {number} of `{key}` {problem}; {right}"
-
-
-def _line_problem(line: object) -> str:
-    if not isinstance(line, str | None):
-        return f"is no text but {line!r}"
-    try:
-        keys = [word.partition("=")[0] for word in shlex.split(line or "")]
-    except ValueError:
-        return f"has a quote that is not closed ({line})"
-    twice = [key for key in dict.fromkeys(keys) if keys.count(key) > 1]
-    return f"gives {', '.join(twice)} more than once ({line})" if twice else "" if keys else "is empty"
-
-
-def _figure_problems(layout: Layout) -> Iterator[str]:
-    tables = {Path(table.file).name: table for table in layout.tables}
-    for figure in layout.figures:
-        named = [name for names in figure.lines.values() for name in names]
-        if figure.panels not in tables:
-            yield f"figure {figure.file} has panels={figure.panels}; tables are {', '.join(tables)}"
-        else:
-            titles = [group.title for group in tables[figure.panels].groups]
-            yield from _undefined(f"figure {figure.file} names group", figure.groups, titles)
-        yield from _undefined(f"figure {figure.file} names setting", named, layout.settings)
-        yield from _undefined(f"figure {figure.file} names column", figure.columns, layout.columns)
-        if figure.x not in layout.columns:
-            lacking = [each for each in named if each in layout.settings]
-            lacking = [each for each in lacking if not _is_number(layout.settings[each].select.get(figure.x))]
-            if lacking:
-                yield f"figure {figure.file}: setting {lacking[0]} does not select a number by x={figure.x}"
-        elif len(figure.columns) != 1:
-            yield f"figure {figure.file}: with a column as x= there is one column for the other axis"
-
-
-def _undefined(what: str, names: Iterable[str], defined: Collection[str]) -> Iterator[str]:
-    yield from (f"{what} {name}, which is not defined" for name in names if name not in defined)
-
-
-def _is_number(text: str | None) -> bool:
-    return text is not None and text.replace(".", "", 1).isdigit()
-
-
-def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str], Iterable[str]]]:
-    settings = [*table.settings, *(name for each in table.differences for name in (each.ours, each.theirs))]
-    settings += [table.default] if table.default else []
-    columns = [*table.columns, *(name for each in table.reported for name in each.values)]
-    if table.decision:
-        settings += [*table.decision.curves, *table.decision.against]
-        columns += [table.decision.motion, *table.decision.leakage]
-    return [("setting", settings, layout.settings), ("column", columns, layout.columns)]
-
-
 def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     """The rows below `outputs` that a layout selects, each metric's newest version of them.
 
@@ -340,11 +204,12 @@ def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     check_names(layout.selects(), everything)
     rows = (row for row in everything if matches(row, layout.select))
     if any(setting.base for setting in layout.settings.values()):
-        rows = (row for row in rows if row.anchor or _is_picked(row, layout))
+        rows = (row for row in rows if row.anchor or is_picked(row, layout))
     return of_newest_version(row for row in rows if not row.reference_hash or _is_named(row, layout))
 
 
-def _is_picked(row: Row, layout: Layout) -> bool:
+def is_picked(row: Row, layout: Layout) -> bool:
+    """Whether a setting takes the row, at any adapter scale where a table compares at equal leakage."""
     settings, named = list(layout.settings.values()), set(layout.select)
     if any(table.decision for table in layout.tables):
         named.add("adapter_scale")

@@ -11,7 +11,8 @@ from hydra.utils import get_object
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options, select_references
 from motionexp.config import InputError, JobConfig, ModelConfig, vocabulary, wanted_references
 from motionexp.data.base import References
-from motionexp.layouts import Layout, read_layout
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout
 from motionexp.score_settings import ScoreConfig
 from motionexp.scoring_config import ScoringConfig
 from motionexp.sweeps import settings_of

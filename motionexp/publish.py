@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config import InputError
-from motionexp.layouts import Layout, read_layout, selected_rows
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout, selected_rows
 from motionexp.results import (
     EDIT_FIELDS,
     METRIC_FIELDS,

@@ -31,20 +31,21 @@ class Sweep(NamedTuple):
 
 
 def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep]:
-    """One sweep a line, with what was given on the command line.
+    """One sweep a line, with what was given on the command line, in place of what the line says of it.
 
     `model=` there chooses the lines that name one of its models, for these alone; a line that names none is
     for any.
 
     Raises:
-        InputError: no line is for the models, or one that names none is left without.
+        InputError: no line is for one of the models, or one that names none is left without.
     """
     asked = [each.removeprefix(MODEL) for each in overrides if each.startswith(MODEL)]
     rest = [each for each in overrides if not each.startswith(MODEL)]
+    given = {_key(each) for each in rest}
     lines = [("sweep", number, line) for number, line in enumerate(layout.sweep, start=1)]
     if asked:
         lines += [("paper", number, line) for number, line in enumerate(layout.paper, start=1)]
-    sweeps, known = list[Sweep](), list[str]()
+    sweeps, known, taken = list[Sweep](), list[str](), list[str]()
     for key, number, line in lines:
         words = shlex.split(line)
         own = next((each.removeprefix(MODEL).split(",") for each in words if each.startswith(MODEL)), None)
@@ -55,14 +56,19 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep
         known += own or []
         wanted = [each for each in asked[-1].split(",") if own is None or each in own] if asked else own
         if wanted:
-            words = [each for each in words if not each.startswith(MODEL)]
+            words = [each for each in words if _key(each) not in {"model", *given}]
             sweeps.append(Sweep(key, number, [*words, MODEL + ",".join(wanted), *rest]))
-    if not sweeps:
+            taken += wanted
+    if unknown := [each for each in asked[-1].split(",") if each not in taken] if asked else []:
         raise InputError(
-            f"experiment={name}: no line of it is for model={asked[-1]}; there are lines for"
+            f"experiment={name}: no line of it is for model={','.join(unknown)}; there are lines for"
             f" {', '.join(dict.fromkeys(known))}. Add one to `paper`, with the settings that suit the model"
         )
     return sweeps
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
 
 
 def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from motionexp.config import InputError
 from motionexp.equal_leakage import decision_table
 from motionexp.intervals import Interval
-from motionexp.layouts import Layout, TableLayout, read_layout
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout, TableLayout
 from motionexp.measured import Measured
 from motionexp.publish import is_published, read_published
 from motionexp.results import Row, write_whole

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from motionexp.compose import load
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.metrics.scorer import METRICS, Scorer
 from motionexp.report import bench
 from motionexp.table_formats import to_markdown

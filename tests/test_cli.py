@@ -13,7 +13,7 @@ import motionexp
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config import InputError, JobConfig, ModelConfig
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import write_mp4
 from tests.test_sweeps import ABLATIONS

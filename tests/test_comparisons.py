@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from motionexp.config import InputError
-from motionexp.layouts import Decision, read_layout, selected_rows
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Decision, Difference, selected_rows
 from motionexp.results import Row, append_rows, check_comparable
 from motionexp.table_formats import to_latex, to_markdown
 from motionexp.tables import build
@@ -32,6 +33,8 @@ tables:
     default: four
     groups: [{title: natural, select: {contrast: natural}}]
 """
+DECIDED = "decision: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
+FIGURE = "{file: f, title: t, x: rank, panels: mine, columns: [motion], lines: {a: [one]}}"
 METRICS = (
     *("text_alignment", "frame_consistency_consecutive", "pick_score", "velocity_similarity"),
     *("flow_similarity", "replaced_attributes", "nuisance_similarity", "nuisance_chance"),
@@ -142,6 +145,8 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         row("text_alignment", 0, settings={**own[0].settings, "attention": "spatial"}),
         row("text_alignment", 0, settings={**own[0].settings, "learning_rate": 0.1}),
         row("text_alignment", 0, settings={**own[0].settings, "frames": 32}),
+        row("text_alignment", 0, settings={**own[0].settings, "adapter": "an.safetensors"}),
+        row("text_alignment", 0, settings={**own[0].settings, "text_precision": "4bit"}),
         row("text_alignment", 0, strata={"contrast": "natural", "looks": "2"}),
         row("text_alignment", 0, 1000.0, settings={**own[0].settings, "steps": 50}),
         row("text_alignment", 0, 1000.0, strata={"contrast": "natural", "captions": "nameable"}),
@@ -175,6 +180,41 @@ def test_lines_of_other_references_are_refused(layout):
         InputError, match=r"setting sixteen lacks 1 of the 6 samples of .*, for instance of r3"
     ):
         shown(layout, own)
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (lambda row: row.metric == "velocity_similarity", "velocity_similarity of setting sixteen lacks 6"),
+        (
+            lambda row: row.metric == "nuisance_chance" and row.reference < "r2",
+            "nuisance_chance of .* lacks 2",
+        ),
+    ],
+)
+def test_a_line_lacks_no_metric_and_nothing_that_is_subtracted(layout, lost, said):
+    own = [each for each in rows() if not (each.settings["rank"] == 16 and lost(each))]
+    with pytest.raises(InputError, match=said):
+        shown(layout, own)
+
+
+def test_what_a_line_is_less_has_the_same_samples_though_it_has_no_line(layout):
+    own = [each for each in rows() if each.settings["rank"] != 16 or each.reference < "r3"]
+    table = layout.tables[0]
+    table.settings.remove("sixteen")
+    assert "natural" in shown(layout, own)
+    table.differences = [Difference(["one less sixteen"], "one", "sixteen")]
+    with pytest.raises(InputError, match="setting sixteen lacks 3 of the 6 samples"):
+        shown(layout, own)
+
+
+def test_selecting_by_what_no_row_has_is_refused(layout, tmp_path):
+    layout.settings["one"].select = {"tau": "700", "rnak": "1"}
+    with pytest.raises(InputError, match=r"no row has rnak; .* \(contrast\)"):
+        shown(layout, rows())
+    append_rows(tmp_path / "rows.jsonl", rows())
+    with pytest.raises(InputError, match="no row has rnak"):
+        selected_rows(layout, tmp_path)
 
 
 def test_other_videos_of_one_name_are_refused():
@@ -227,13 +267,56 @@ def test_rows_of_no_line_are_not_published(layout, tmp_path):
             "x: rank, panels: mine, columns: [motion], lines: {a: [four]}",
             "does not select a number by x=rank",
         ),
-        ("x: text, panels: mine, columns: [motion, flow], lines: {}", "there is one column"),
+        ("x: text, panels: mine, columns: [motion, flow], lines: {a: [one]}", "there is one column"),
         ("x: tau, panels: mine, groups: [other], columns: [motion], lines: {}", "names group other"),
+        ("x: rank, panels: mine, columns: [], lines: {a: [one]}", "has no columns, or no setting"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused(figure, said, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(LAYOUT + f"figures: [{{file: f, title: t, {figure}}}]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        read_layout(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('labels: ["1"]', 'labels: ["1", "v"]', r"setting one has the labels \['1', 'v'\], and the table"),
+        ("default: four", "default: for", "names setting for, which is not defined"),
+        ("default: four", "reported: [{source: B, labels: [], values: {}}]", "what B reports has the labels"),
+        ('rank: "16"', 'rank: "16.0"', "16.0 is written 16 in rows"),
+        ('rank: "16"}', 'rank: "16"}, base: true', "settings base, sixteen are all marked `base`"),
+        ("{title: natural,", "{title: natural}, {title: natural,", "two groups of the title natural"),
+        (
+            "select: {suite: shapes}",
+            "select: {suite: shapes}\nreferences: [r0, r1]",
+            "'r0', 'r1'.* is no text",
+        ),
+        (
+            "select: {suite: shapes}",
+            "select: {suite: shapes}\nreferences: {tiny_lattte: r0}",
+            "references are named of model tiny_lattte, which is not defined",
+        ),
+        ("default: four", "notes: [a: b]", "notes 1: is {'a': 'b'} and no text"),
+        ("default: four", f"{DECIDED} curves: [], against: []}}", "decision has an empty `curves`"),
+        (
+            "default: four",
+            f"{DECIDED} curves: [four], against: [one]}}",
+            "compares against setting one, which is not defined",
+        ),
+        ("tables:", f"figures: [{FIGURE}, {FIGURE}]\ntables:", "two figures have the file f"),
+        (
+            "tables:",
+            "tables:\n  - {file: mine, title: a, labels: [], settings: [], groups: []}",
+            "two tables",
+        ),
+    ],
+)
+def test_what_would_give_a_wrong_table_is_refused(before, after, said, tmp_path):
+    path = tmp_path / "mine.yaml"
+    assert LAYOUT.count(before) == 1
+    path.write_text(LAYOUT.replace(before, after), encoding="utf-8")
     with pytest.raises(InputError, match=said):
         read_layout(path)
 

@@ -9,7 +9,8 @@ import pytest
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import EXPERIMENTS
 from motionexp.config import JobConfig
-from motionexp.layouts import Layout, read_layout, selected_rows
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout, selected_rows
 from motionexp.results import Row, append_rows
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.publish import read_published
 from motionexp.tables import write_tables
 

@@ -9,7 +9,8 @@ import pytest
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import EXPERIMENTS
 from motionexp.config import InputError, JobConfig
-from motionexp.layouts import read_layout, selected_rows
+from motionexp.layout_file import read_layout
+from motionexp.layouts import selected_rows
 from motionexp.listing import experiment_text
 from motionexp.results import Row, append_rows
 from motionexp.sweeps import settings_of, sweeps_of
@@ -52,6 +53,27 @@ def test_a_model_on_the_command_line_takes_its_own_lines(written):
         InputError, match="no line of it is for model=wan_14b; there are lines for tiny_latte,"
     ):
         sweeps_of(layout, "mine", ["model=wan_14b"])
+
+
+def test_what_the_command_line_gives_stands_in_place_of_the_lines(written):
+    layout = written("model=tiny_latte tau=0,700 references=[a] rank=1,2")
+    assert sweeps_of(layout, "mine", ["tau=500", "+references=[b]"]) == [
+        ("sweep", 1, ["rank=1,2", "model=tiny_latte", "tau=500", "+references=[b]"])
+    ]
+
+
+def test_no_model_that_is_asked_for_is_left_out(written):
+    layout = written("model=tiny_latte tau=0")
+    with pytest.raises(InputError, match="no line of it is for model=tiny_unett;"):
+        sweeps_of(layout, "mine", ["model=tiny_latte,tiny_unett"])
+
+
+@pytest.mark.parametrize("given", ["tau=500", "steps=10", "rank=8", "precision=bf16", "data.split=tuning"])
+def test_jobs_that_no_line_of_the_tables_would_show_are_refused(given, tmp_path, capsys):
+    assert main(["experiment=window", given, f"output={tmp_path}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"experiment=window with {given} output={tmp_path}: its tables have no line for the job" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_line_of_a_paper_names_its_models(written):

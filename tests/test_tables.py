@@ -10,7 +10,8 @@ import pytest
 from motionexp.config import InputError
 from motionexp.ids import score_id
 from motionexp.intervals import mean_interval
-from motionexp.layouts import Column, read_layout, standard_columns
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Column, standard_columns
 from motionexp.publish import publish, read_published, to_published
 from motionexp.results import Row, append_rows
 from motionexp.table_formats import to_csv, to_latex, to_markdown

@@ -20,7 +20,8 @@ from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.intervals import Interval, mean_interval
 from motionexp.jobs import provenance
 from motionexp.jobs.scoring import rows_of
-from motionexp.layouts import Layout, read_layout, selected_rows
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout, selected_rows
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.dose_response import PERTURBATIONS, dosed
 from motionexp.metrics.scorer import Scorer

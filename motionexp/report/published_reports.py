@@ -10,7 +10,7 @@ import matplotlib
 from motionexp.atlas.drawing import SETTINGS, save
 from motionexp.atlas.figures import Captioned
 from motionexp.config import InputError
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.publish import is_published, read_published
 from motionexp.results import Row, check_comparable, write_whole
 

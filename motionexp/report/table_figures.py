@@ -13,7 +13,8 @@ import matplotlib
 
 from motionexp.atlas.drawing import SETTINGS, save
 from motionexp.config import InputError
-from motionexp.layouts import FigureLayout, Layout, read_layout
+from motionexp.layout_file import read_layout
+from motionexp.layouts import FigureLayout, Layout
 from motionexp.measured import Measured
 from motionexp.publish import is_published, read_published
 from motionexp.report.table_curves import draw_curves, x_label

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from motionexp import publish, tables
 from motionexp.atlas.drawing import SETTINGS
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.report import inversion, inversion_figures
 from motionexp.results import Row, append_rows
 from motionexp.videos import write_png

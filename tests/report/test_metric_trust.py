@@ -7,7 +7,7 @@ import pytest
 
 from motionexp.config import InputError
 from motionexp.data.shapes.splits import ShapesReferences
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.metrics.dose_response import PERTURBATIONS
 from motionexp.metrics.scorer import Scorer
 from motionexp.publish import to_published

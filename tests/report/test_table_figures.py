@@ -10,7 +10,7 @@ from PIL import Image
 
 from motionexp.atlas.drawing import DPI, WIDTH
 from motionexp.config import BUNDLED
-from motionexp.layouts import read_layout
+from motionexp.layout_file import read_layout
 from motionexp.measured import Measured
 from motionexp.publish import to_published
 from motionexp.report import table_figures
