@@ -41,8 +41,8 @@ def draw_size(clusters: int) -> int:
     Draws of all n give an interval that is too narrow where n is small (for normal values it holds the mean
     in 80% of cases at n = 4, in 88% at 8): their variance is that of the mean times (n - 1) / n, and the
     normal quantile stands where Student's belongs. Draws of m < n vary more, by n / m (the m out of n
-    bootstrap): m = (n - 1) (z / t)^2 makes both good, from n = 5 up. Of four or fewer two are drawn, often
-    the same one twice, so that the interval is their range (88% at n = 4, 75% at 3).
+    bootstrap): m = (n - 1) (z / t)^2 makes both good, from n = 5 up. Of five or fewer two are drawn, often
+    the same one twice, so that the interval is their range (94% at n = 5, 88% at 4, 75% at 3).
     """
     if clusters < 5:
         return 2

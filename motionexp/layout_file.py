@@ -91,6 +91,8 @@ def _line_problems(plain: object) -> Iterator[str]:
 
 
 def _line_problem(line: object) -> str:
+    if isinstance(line, dict | list):
+        return ""  # said already, as of any key
     if not isinstance(line, str | None):
         return f"is no text but {line!r}"
     try:

@@ -225,8 +225,13 @@ def _at_any_scale(select: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_named(row: Row, layout: Layout) -> bool:
+    named = named_references(layout, row.model)
+    return not named or row.reference in named
+
+
+def named_references(layout: Layout, model: str) -> set[str]:
+    """The references that a layout names of a model; empty where it takes all."""
     names = layout.references
     if isinstance(names, Mapping):
-        names = names.get(row.model, "")
-    named = {name.strip() for name in names.split(",")} - {""}
-    return not named or row.reference in named
+        names = names.get(model, "")
+    return {name.strip() for name in names.split(",")} - {""}

@@ -18,9 +18,11 @@ from motionexp.intervals import Interval
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, TableLayout
 from motionexp.measured import Measured
-from motionexp.publish import is_published, read_published
+from motionexp.published_rows import is_published, read_published
 from motionexp.results import Row, write_whole
 from motionexp.table_formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
+
+SUFFIXES = (".md", ".tex", ".csv")
 
 
 def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Table]:
@@ -66,23 +68,27 @@ def _reported_blocks(layout: Layout, wanted: TableLayout) -> list[Block]:
 
 
 def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
-    """Writes the tables of a layout that have measured rows, as .md, .tex and .csv; returns the files."""
-    built = [(wanted.file, build(layout, wanted, rows)) for wanted in layout.tables]
-    return [
-        path for file, tables in built if tables[0].is_measured for path in write_formats(root / file, tables)
-    ]
+    """Writes the tables of a layout that have measured rows, as .md, .tex and .csv; returns the files.
+
+    Of those that have none, what was written before is removed: its rows are no longer there.
+    """
+    built = [(root / wanted.file, build(layout, wanted, rows)) for wanted in layout.tables]
+    paths = []
+    for file, tables in built:
+        if tables[0].is_measured:
+            paths += write_formats(file, tables)
+        else:
+            for suffix in SUFFIXES:
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+    return paths
 
 
 def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
     """Writes tables into one `file` of each format, whose suffixes are added; returns the files."""
-    formats = {
-        ".md": "\n".join(map(to_markdown, tables)),
-        ".tex": "\n".join(map(to_latex, tables)),
-        ".csv": to_csv(tables),
-    }
+    texts = ("\n".join(map(to_markdown, tables)), "\n".join(map(to_latex, tables)), to_csv(tables))
     file.parent.mkdir(parents=True, exist_ok=True)
-    paths = [file.with_name(file.name + suffix) for suffix in formats]
-    for path, text in zip(paths, formats.values(), strict=True):
+    paths = [file.with_name(file.name + suffix) for suffix in SUFFIXES]
+    for path, text in zip(paths, texts, strict=True):
         write_whole(path, text.encode())
     return paths
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from motionexp.layout_file import read_layout
-from motionexp.publish import read_published
+from motionexp.published_rows import read_published
 from motionexp.tables import write_tables
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +21,10 @@ def test_the_published_tables_are_those_of_the_published_rows(layout, tmp_path):
     if not (ROOT / layout.rows).exists():
         pytest.skip(f"{layout.rows} is not published yet")
     written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))
-    assert written or not layout.tables
+    assert written
     for each in written:
         assert each.read_bytes() == (ROOT / each.relative_to(tmp_path)).read_bytes(), each.name
+    stale = [
+        ROOT / f"{table.file}.md" for table in layout.tables if tmp_path / f"{table.file}.md" not in written
+    ]
+    assert not any(path.exists() for path in stale)

@@ -12,7 +12,8 @@ from motionexp.ids import score_id
 from motionexp.intervals import mean_interval
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Column, standard_columns
-from motionexp.publish import publish, read_published, to_published
+from motionexp.publish import publish
+from motionexp.published_rows import read_published, to_published
 from motionexp.results import Row, append_rows
 from motionexp.table_formats import to_csv, to_latex, to_markdown
 from motionexp.tables import build, main, write_tables
@@ -282,6 +283,34 @@ def test_publishing_and_building_say_what_is_missing(root, capsys):
     published.write_text(to_published(toy_rows()) + '{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n')
     assert main([str(layout_path)]) == 2
     assert "not published rows" in capsys.readouterr().err
+
+
+def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
+    layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
+    rows = [replace(row, reference_hash=row.reference) for row in toy_rows()]
+    append_rows(outputs / "rows.jsonl", rows)
+    path, _ = publish(layout_path, outputs)
+    before = path.read_bytes()
+    (outputs / "rows.jsonl").unlink()
+    append_rows(outputs / "rows.jsonl", [row for row in rows if (row.tau, row.reference) != (0, "r1")])
+    with pytest.raises(InputError, match="setting every lacks 4 of the 12 samples"):
+        publish(layout_path, outputs)
+    text = LAYOUT.replace("sweep: [", 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",')
+    layout_path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"no rows of tiny_latte for 1 of the references .* \(r9\)"):
+        publish(layout_path, outputs)
+    layout_path.write_text(LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: ''"), encoding="utf-8")
+    with pytest.raises(InputError, match="`rows` names no file"):
+        publish(layout_path, outputs)
+    assert path.read_bytes() == before
+
+
+def test_a_table_whose_rows_are_gone_is_removed(root, layout):
+    written = write_tables(root, layout, toy_rows())
+    assert all(path.exists() for path in written)
+    other = [Row(**{**vars(row), "strata": {"contrast": "other"}}) for row in toy_rows()]
+    assert write_tables(root, layout, other) == []
+    assert not any(path.exists() for path in written)
 
 
 def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, capsys, monkeypatch):

@@ -25,7 +25,7 @@ from motionexp.layouts import Layout, selected_rows
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.dose_response import PERTURBATIONS, dosed
 from motionexp.metrics.scorer import Scorer
-from motionexp.publish import is_published, read_published
+from motionexp.published_rows import is_published, read_published
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.table_formats import Block, Cell, Line, Table, to_markdown
 from motionexp.tables import write_formats

@@ -8,7 +8,7 @@ from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_pro
 from motionexp.atlas.tuning import read_sweeps
 from motionexp.config import InputError
 from motionexp.layout_file import read_layout
-from motionexp.publish import is_published, read_published
+from motionexp.published_rows import is_published, read_published
 from motionexp.results import Row, check_comparable
 
 EXPERIMENTS = "experiments/probe-*.yaml"

@@ -11,7 +11,7 @@ from motionexp.atlas.drawing import SETTINGS, save
 from motionexp.atlas.figures import Captioned
 from motionexp.config import InputError
 from motionexp.layout_file import read_layout
-from motionexp.publish import is_published, read_published
+from motionexp.published_rows import is_published, read_published
 from motionexp.results import Row, check_comparable, write_whole
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from motionexp.atlas.drawing import BLACK, log_snr_axis, model_styles, new_figure, timestep_axis
@@ -46,7 +47,9 @@ def draw_curves(measured: Measured, wanted: FigureLayout, panels: Sequence[Group
     title = panel_title(measured, wanted, panels[0], 1).split("\n") if alone else []
     figure.suptitle(", ".join([wanted.title, *title]))
     if len(wanted.lines) > 1:
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        styles = model_styles(list(wanted.lines))
+        handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 

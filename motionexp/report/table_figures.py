@@ -16,7 +16,7 @@ from motionexp.config import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import FigureLayout, Layout
 from motionexp.measured import Measured
-from motionexp.publish import is_published, read_published
+from motionexp.published_rows import is_published, read_published
 from motionexp.report.table_curves import draw_curves, x_label
 from motionexp.report.table_panels import panels_of, table_of
 from motionexp.report.table_points import draw_points
@@ -27,13 +27,15 @@ CAPTIONS = "settings.md"
 def write_figures(
     root: Path, layout: Layout, measured: Measured
 ) -> Iterator[tuple[FigureLayout, list[Path]]]:
-    """Write a layout's figures under `root`; gives each with its files. One without rows is left out."""
+    """Write a layout's figures under `root`; gives each with its files; one without rows is removed."""
     with matplotlib.rc_context(SETTINGS):
         for wanted in layout.figures:
-            panels = panels_of(measured, wanted)
-            if panels:
+            panels, file = panels_of(measured, wanted), root / wanted.file
+            if not panels:
+                for suffix in (".svg", ".png"):
+                    file.with_name(file.name + suffix).unlink(missing_ok=True)
+            else:
                 draw = draw_points if wanted.x in layout.columns else draw_curves
-                file = root / wanted.file
                 file.parent.mkdir(parents=True, exist_ok=True)
                 yield wanted, save(draw(measured, wanted, panels), file)
 

@@ -12,7 +12,7 @@ import numpy as np
 from motionexp.atlas.drawing import WIDTH
 from motionexp.intervals import Interval, mean_interval
 from motionexp.layouts import FigureLayout, Group, Layout, TableLayout
-from motionexp.measured import Measured
+from motionexp.measured import Measured, Values
 
 MOST_ACROSS = 3
 Cell = TypeVar("Cell")
@@ -40,12 +40,16 @@ def settings_of(wanted: FigureLayout) -> list[str]:
 def references_of(measured: Measured, wanted: FigureLayout, group: Group) -> list[int]:
     """How many references each setting of a panel has, without the settings that have none."""
     layout = measured.layout
-    column = layout.columns[wanted.columns[0]]
-    values = [measured.values(column, layout.settings[name], group.select) for name in settings_of(wanted)]
-    counts = [
-        len({subject[0] for subject, value in each.items() if not math.isnan(value)}) for each in values
-    ]
+    keys = [wanted.columns[0], *([wanted.x] if wanted.x in layout.columns else [])]
+    counts = []
+    for name in settings_of(wanted):
+        shown = [measured.values(layout.columns[key], layout.settings[name], group.select) for key in keys]
+        counts.append(min(_references(each) for each in shown))
     return [count for count in counts if count]
+
+
+def _references(values: Values) -> int:
+    return len({subject[0] for subject, value in values.items() if not math.isnan(value)})
 
 
 def in_rows(cells: Sequence[Cell]) -> list[Sequence[Cell]]:

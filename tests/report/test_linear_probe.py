@@ -19,7 +19,8 @@ from motionexp.data.shapes.render import render
 from motionexp.intervals import mean_interval, resampled_weights
 from motionexp.jobs.job import Job
 from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
-from motionexp.publish import publish, read_published, to_published
+from motionexp.publish import publish
+from motionexp.published_rows import read_published, to_published
 from motionexp.report import linear_figures, linear_probe, linear_readings, linear_tables
 from motionexp.report.linear_readings import ACCURACY, BLOCKS, LOOKS, METRICS, read
 from motionexp.results import append_rows, read_rows

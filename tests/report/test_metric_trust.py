@@ -10,7 +10,7 @@ from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.layout_file import read_layout
 from motionexp.metrics.dose_response import PERTURBATIONS
 from motionexp.metrics.scorer import Scorer
-from motionexp.publish import to_published
+from motionexp.published_rows import to_published
 from motionexp.report import metric_trust
 from motionexp.report.metric_trust import CHANGES, answers, correlations, dose_rows, spearman, trust_table
 from motionexp.results import Row

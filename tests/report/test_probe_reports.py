@@ -17,7 +17,7 @@ from motionexp.atlas.drawing import SETTINGS, WIDTH
 from motionexp.atlas.findings import Findings
 from motionexp.atlas.tables import tables
 from motionexp.intervals import resampled_weights
-from motionexp.publish import to_published
+from motionexp.published_rows import to_published
 from motionexp.report import figures, probe_tables
 from motionexp.report.probe_tables import why_unknown
 from motionexp.report.published_probes import EXPERIMENTS, SWEEP, findings, read_findings

@@ -12,7 +12,7 @@ from motionexp.atlas.drawing import DPI, WIDTH
 from motionexp.config import BUNDLED
 from motionexp.layout_file import read_layout
 from motionexp.measured import Measured
-from motionexp.publish import to_published
+from motionexp.published_rows import to_published
 from motionexp.report import table_figures
 from motionexp.report.table_curves import log_snr_of
 from motionexp.report.table_figures import CAPTIONS, main, write_figures
@@ -26,15 +26,16 @@ figures:
   - {file: results/shapes/figures/plane, title: Plane, x: nuisances, panels: mine, columns: [motion],
      lines: {"": [base, one, four, sixteen]}}
   - {file: results/shapes/figures/nothing, title: Nothing, x: tau, panels: mine,
-     columns: [motion], lines: {a: []}}
+     columns: [motion], lines: {a: [never]}}
 """
+NEVER_RUN = '  never: {labels: ["32"], select: {tau: "700", rank: "32"}}\ntables:'
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "experiments" / "mine.yaml"
     path.parent.mkdir()
-    path.write_text(LAYOUT + FIGURES, encoding="utf-8")
+    path.write_text(LAYOUT.replace("tables:", NEVER_RUN) + FIGURES, encoding="utf-8")
     published = tmp_path / "results" / "shapes" / "mine.jsonl"
     published.parent.mkdir(parents=True)
     published.write_text(to_published(rows()))
