@@ -26,9 +26,7 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     """
     layout = read_layout(layout_path)
     if not layout.rows:
-        raise InputError(
-            f"{layout_path}: its rows are not published: `rows` names no file"
-        )
+        raise InputError(f"{layout_path}: its rows are not published: `rows` names no file")
     rows = selected_rows(layout, outputs)
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")

@@ -68,7 +68,7 @@ def test_no_model_that_is_asked_for_is_left_out(written):
         sweeps_of(layout, "mine", ["model=tiny_latte,tiny_unett"])
 
 
-@pytest.mark.parametrize("given", ["tau=500", "steps=10", "rank=8", "precision=bf16", "data.split=tuning"])
+@pytest.mark.parametrize("given", ["tau=500", "steps=10", "rank=8", "precision=bf16"])
 def test_jobs_that_no_line_of_the_tables_would_show_are_refused(given, tmp_path, capsys):
     assert main(["experiment=window", given, f"output={tmp_path}"]) == 2
     said = " ".join(capsys.readouterr().err.split())

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from motionexp.atlas.drawing import BLACK, log_snr_axis, model_styles, new_figure, timestep_axis
+from motionexp.atlas.drawing import BLACK, GREY, log_snr_axis, model_styles, new_figure, timestep_axis
 from motionexp.config import BUNDLED
 from motionexp.flow_matching import read_schedule
 from motionexp.layouts import FigureLayout, Group
@@ -19,6 +19,7 @@ from motionexp.measured import Measured
 from motionexp.report.table_panels import ends, in_rows, interval_of, panel_title, settings_of
 from motionexp.schedule import TIMESTEPS
 
+BASE_LINE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1, "label": "base model"}
 ASIDE = 1.07
 """By how much two lines are apart at the same x of a log axis, so that both bars are seen."""
 
@@ -46,9 +47,10 @@ def draw_curves(measured: Measured, wanted: FigureLayout, panels: Sequence[Group
             axis.set_visible(False)
     title = panel_title(measured, wanted, panels[0], 1).split("\n") if alone else []
     figure.suptitle(", ".join([wanted.title, *title]))
-    if len(wanted.lines) > 1:
-        styles = model_styles(list(wanted.lines))
-        handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
+    styles = model_styles(list(wanted.lines))
+    handles = [Line2D([], [], label=label, **style) for label, style in styles.items() if label]
+    handles += [Line2D([], [], **BASE_LINE)] if _base_beside(measured, wanted) else []
+    if len(handles) > 1:
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
@@ -70,6 +72,15 @@ def _draw_lines(axis: Axes, measured: Measured, wanted: FigureLayout, key: str, 
             aside = ASIDE ** (number - (len(wanted.lines) - 1) / 2) if wanted.log else 1
             axis.errorbar([x * aside for x, _ in known], means, yerr=bars, **style)
     axis.axhline(0, color=BLACK, linewidth=0.4)
+    if base := _base_beside(measured, wanted):
+        axis.axhline(interval_of(measured, key, base, group).mean, **BASE_LINE)
+
+
+def _base_beside(measured: Measured, wanted: FigureLayout) -> str:
+    """The key of the base model's setting, where it is none of the curves' points."""
+    names = (name for name, setting in measured.layout.settings.items() if setting.base)
+    base = next(names, "")
+    return "" if base in settings_of(wanted) else base
 
 
 def _x(measured: Measured, wanted: FigureLayout, name: str) -> float:

@@ -51,7 +51,8 @@ def caption(wanted: FigureLayout, layout: Layout) -> str:
     return (
         f"![{name}]({name}.png)\n\n"
         f"**{name}**: {wanted.title}. {shown} against {over}.{each} Bars: 95% bootstrap intervals"
-        f" over references, whose number stands above. Table: [{wanted.panels}.md]({table}.md)"
+        f" over references, whose number stands above (of five or fewer their"
+        f" range). Table: [{wanted.panels}.md]({table}.md)"
     )
 
 

@@ -1,7 +1,9 @@
 """One numbered point a setting in the plane of two columns: motion against leakage."""
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ Points = dict[int, tuple[float, float]]
 def draw_points(measured: Measured, wanted: FigureLayout, panels: Sequence[Group]) -> Figure:
     """One panel a group, all on the same axes, and the key to the numbers below; each line has its marker."""
     layout, (y,) = measured.layout, wanted.columns
+    wanted = replace(wanted, lines=_with_points(measured, wanted, panels))
     rows = in_rows(panels)
     titles = [panel_title(measured, wanted, group, len(rows[0])) for group in panels]
     labels = [f"{number}  {setting_label(layout, wanted, name)}"
@@ -61,13 +64,23 @@ def draw_points(measured: Measured, wanted: FigureLayout, panels: Sequence[Group
     return figure
 
 
+def _with_points(measured: Measured, wanted: FigureLayout, panels: Sequence[Group]) -> dict[str, list[str]]:
+    """The figure's lines without the settings that have no point in any panel."""
+
+    def has_point(name: str) -> bool:
+        keys = (wanted.x, *wanted.columns)
+        return any(all(interval_of(measured, key, name, group).n for key in keys) for group in panels)
+
+    return {label: [name for name in names if has_point(name)] for label, names in wanted.lines.items()}
+
+
 def setting_label(layout: Layout, wanted: FigureLayout, name: str) -> str:
-    """A setting's labels, each after the heading of its column of the table."""
+    """A setting's labels; those without a word say nothing without the heading of their column."""
     setting, headings = layout.settings[name], table_of(layout, wanted).labels
     if setting.base:
         return "base model"
     return "; ".join(
-        label if heading in label else f"{heading} {label}"
+        label if heading in label or re.search(r"[^\W\d_]{2}", label) else f"{heading} {label}"
         for heading, label in zip(headings, setting.labels, strict=True)
         if label not in ("", "–")
     )

@@ -130,7 +130,7 @@ def test_points_of_one_line_have_its_marker_and_those_of_another_another(path, d
 
 
 def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_next(path, draw):
-    titles = [f"tiny_cogvideox, poster (negative control), τ = {number}" for number in range(7)]
+    titles = [f"tiny_cogvideox, poster, τ = {number}" for number in range(7)]
     groups = ", ".join(f'{{title: "{title}", select: {{contrast: natural}}}}' for title in titles)
     more_figures(
         path,
