@@ -338,6 +338,25 @@ def test_the_readme_says_what_the_tables_say():
         assert any(f" {sign}" in table for sign in (number, mirrored)), each
 
 
+def test_every_interval_of_a_verdict_stands_in_a_table_that_its_line_links():
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    number = "\N{MINUS SIGN}?[\\d.]+"
+    checked = 0
+    for line in text.split("## Verdicts")[1].split("\n## ")[0].splitlines():
+        links = re.findall(r"\(\.\./(results/[\w./-]+\.md)\)", line)
+        tables = "".join((ROOT / link).read_text(encoding="utf-8") for link in links).replace("**", "")
+        for mean, low, high in re.findall(rf"({number}) \[({number}), ({number})\]", line):
+            mirrored = f"{_negative(mean)} [{_negative(high)}, {_negative(low)}]"
+            assert f" {mean} [{low}, {high}]" in tables or f" {mirrored}" in tables, (
+                line[:40],
+                mean,
+                low,
+                high,
+            )
+            checked += 1
+    assert checked > 40
+
+
 def _negative(number: str) -> str:
     minus = "\N{MINUS SIGN}"
     if float(number.replace(minus, "-")) == 0:
