@@ -21,7 +21,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 # In tokenizer_config.json: the words of a model that knows no others, where its tokens do not tell them.
 CLOSED_VOCABULARY = "closed_vocabulary"
 PROJECTIONS = ("q", "k", "v", "o")
-ATTENTIONS = ("motion", "spatial", "cross")
+ATTENTIONS = ("motion", "spatial", "cross", "all")
 PROBED_REFERENCES = 6
 CHOICES = {
     "attention": ATTENTIONS,
@@ -125,7 +125,9 @@ class JobConfig:
     rank: int = _key(4, "rank of the low-rank adapter")
     alpha: float = _key(4.0, "its alpha: updates are scaled by alpha / rank")
     projections: list[str] = _key(["v", "o"], "which of q, k, v, o of the attention are tuned")
-    attention: str = _key("motion", "which attention is tuned: motion, or in its place spatial or cross")
+    attention: str = _key(
+        "motion", "which attention is tuned: motion, or in its place spatial or cross, or all"
+    )
     train_steps: int = _key(II("model.train_steps"), "training steps")
     keep_steps: list[int] = _key(
         [], "keep the adapter after so many training steps too, for train_steps= of so many to be there"

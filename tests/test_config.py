@@ -88,7 +88,7 @@ def test_a_number_given_by_hand_wins(base):
         ("soft_window=[[700,0],[1000,2]]", "weights are from 0 to 1"),
         ("soft_window=[[700]]", "pairs of timestep and weight"),
         ("keep_steps=[100]", "keep_steps=[100]: whole numbers from 1, below train_steps=100"),
-        ("attention=time", "attention=time: one of motion, spatial, cross"),
+        ("attention=time", "attention=time: one of motion, spatial, cross, all"),
         ("rank=0", "rank=0: a whole number from 1"),
         ("rank=1.5", "rank=1.5: a whole number"),
         ("alpha=0", "alpha=0: a number above 0"),

@@ -114,8 +114,11 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
             "rank",
             "latte",
             [
-                *(f"rank={rank} alpha={rank} learning_rate=0.0003 method=LoRA" for rank in (4, 8, 16)),
-                "rank=4 alpha=4 learning_rate=1e-05 method=Direct",
+                *(
+                    f"rank={rank} alpha={rank} attention=motion learning_rate=0.0003 method=LoRA"
+                    for rank in (4, 8, 16)
+                ),
+                "rank=4 alpha=4 attention=all learning_rate=1e-05 method=Direct",
             ],
             "q, k, v, o, 8",
         ),

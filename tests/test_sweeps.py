@@ -152,6 +152,7 @@ def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve
     found = [(cfg.method["_target_"].rpartition(".")[2], cfg.method.get("rank")) for cfg in jobs]
     assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("Direct", None)]
     assert [cfg.method["alpha"] for cfg in jobs[:3]] == [4.0, 8.0, 16.0]
+    assert [cfg.attention for cfg in jobs] == ["motion"] * 3 + ["all"]
     assert {tuple(cfg.projections) for cfg in jobs} == {("q", "k", "v", "o")}
     _, jobs = paper_jobs("projections", "latte", tgve, tmp_path)
     assert [cfg.projections for cfg in jobs] == [["v", "o"], ["q", "k", "v", "o"]]

@@ -203,10 +203,10 @@ def check_captions(references: list[Reference], cfg: JobConfig) -> None:
 def check_attention(cfg: JobConfig) -> None:
     """Raises InputError where the model's family lacks the attention to be tuned; loads no weights."""
     kind: type[Backbone] = get_object(cfg.model._target_.rpartition(".")[0])
-    if cfg.attention not in kind.attentions:
+    if cfg.attention not in (*kind.attentions, "all"):
         raise InputError(
             f"attention={cfg.attention}: {cfg.model.name} has no such attention apart from its motion"
-            f" attention; one of {', '.join(kind.attentions)}"
+            f" attention; one of {', '.join((*kind.attentions, 'all'))}"
         )
 
 

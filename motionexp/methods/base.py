@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 from weakref import WeakSet
 
 import torch
@@ -21,6 +21,7 @@ OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
 }
 
 EVERYWHERE = Window(0)
+TunedAttention = ProjectionKind | Literal["all"]
 
 _tuned: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
 
@@ -203,7 +204,7 @@ def projection_layers(
     backbone: Backbone,
     projections: Sequence[str],
     window: Window = EVERYWHERE,
-    attention: ProjectionKind = "motion",
+    attention: TunedAttention = "motion",
 ) -> dict[str, nn.Linear]:
     """Return the chosen projections of the attention that acts in a window, by module name.
 
@@ -211,7 +212,7 @@ def projection_layers(
         backbone: its network may be on the meta device.
         projections: a non-empty subset of q, k, v, o.
         window: chooses among networks that share the timesteps.
-        attention: which one, as in `Backbone.projections`.
+        attention: which one, as in `Backbone.projections`, or all that the network has.
 
     Raises:
         InputError: the projections are not such a subset, or the network has no such attention.
@@ -221,10 +222,14 @@ def projection_layers(
     chosen = set(projections)
     if not chosen or len(chosen) < len(projections) or not chosen <= set(PROJECTIONS):
         raise InputError(f"projections=[{','.join(projections)}]: one or more of q, k, v, o, each once")
-    names = backbone.motion_projections(window) if attention == "motion" else backbone.projections(attention)
+    kinds = backbone.attentions if attention == "all" else (attention,)
+    named = [
+        backbone.motion_projections(window) if kind == "motion" else backbone.projections(kind)
+        for kind in kinds
+    ]
     layers = {}
-    for projection in PROJECTIONS:
-        for name in names[projection] if projection in chosen else ():
+    for projection in (each for each in PROJECTIONS if each in chosen):
+        for name in (name for names in named for name in names[projection]):
             layer = backbone.network.get_submodule(name)
             if not isinstance(layer, nn.Linear):
                 raise TypeError(f"{name} is a {type(layer).__name__}: only linear layers can be tuned")

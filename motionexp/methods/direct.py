@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motionexp.backbones.base import Backbone, ProjectionKind
+from motionexp.backbones.base import Backbone
 from motionexp.methods.base import (
     EVERYWHERE,
     OptimizerSettings,
     Stage,
+    TunedAttention,
     TuningMethod,
     prediction_loss,
     projection_layers,
@@ -29,7 +30,7 @@ class Direct(TuningMethod):
         backbone: with its motion attention.
         window: timesteps at which it is trained and applied.
         projections: non-empty subset of q, k, v, o.
-        attention: which one is tuned; the papers tune the motion attention.
+        attention: which one is tuned, or all; the papers tune the motion attention.
 
     Raises:
         InputError: the projections are not such a subset.
@@ -44,7 +45,7 @@ class Direct(TuningMethod):
         window: Window,
         *,
         projections: Sequence[str] = ("v", "o"),
-        attention: ProjectionKind = "motion",
+        attention: TunedAttention = "motion",
     ) -> None:
         modules = projection_layers(backbone, projections, window, attention)
         super().__init__(backbone, window)
@@ -60,7 +61,7 @@ class Direct(TuningMethod):
         window: Window = EVERYWHERE,
         *,
         projections: Sequence[str] = ("v", "o"),
-        attention: ProjectionKind = "motion",
+        attention: TunedAttention = "motion",
     ) -> int:
         """Return the size of all weights and biases; see the base class."""
         layers = projection_layers(backbone, projections, window, attention).values()

@@ -11,12 +11,13 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from motionexp.backbones.base import Backbone, ProjectionKind
+from motionexp.backbones.base import Backbone
 from motionexp.config import InputError
 from motionexp.methods.base import (
     EVERYWHERE,
     OptimizerSettings,
     Stage,
+    TunedAttention,
     TuningMethod,
     prediction_loss,
     projection_layers,
@@ -39,7 +40,7 @@ class LoRA(TuningMethod):
         alpha: the update is scaled by alpha / rank; above 0.
         projections: non-empty subset of q, k, v, o. v and o suffice for motion ("Timestep-Constrained
             One-Shot Video Motion Customization", table 4).
-        attention: which one is tuned; the papers tune the motion attention.
+        attention: which one is tuned, or all; the papers tune the motion attention.
 
     Raises:
         InputError: rank, alpha or projections are out of range.
@@ -55,7 +56,7 @@ class LoRA(TuningMethod):
         rank: int = 4,
         alpha: float = 4.0,
         projections: Sequence[str] = ("v", "o"),
-        attention: ProjectionKind = "motion",
+        attention: TunedAttention = "motion",
     ) -> None:
         if rank < 1:
             raise InputError(f"rank={rank}: a whole number from 1")
@@ -107,7 +108,7 @@ class LoRA(TuningMethod):
         rank: int = 4,
         alpha: float = 4.0,
         projections: Sequence[str] = ("v", "o"),
-        attention: ProjectionKind = "motion",
+        attention: TunedAttention = "motion",
     ) -> int:
         """Return the size of all A and B; see the base class. `alpha` does not matter."""
         layers = projection_layers(backbone, projections, window, attention).values()

@@ -301,6 +301,19 @@ def test_gradients_are_those_of_the_weights_written_out(backbone, inputs):
     torch.testing.assert_close(down.grad, 1.5 * up.T.detach() @ gradient, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("method_type", METHODS)
+def test_all_attentions_are_those_of_every_kind_together(method_type, backbone):
+    kinds = {"motion", "spatial", "cross"}
+    one_by_one = {
+        kind: method_type.trainable_parameters(backbone, projections=("v",), attention=kind)
+        for kind in sorted(kinds)
+    }
+    together = method_type.trainable_parameters(backbone, projections=("v",), attention="all")
+    assert set(backbone.attentions) == kinds
+    assert min(one_by_one.values()) > 0
+    assert together == sum(one_by_one.values())
+
+
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(InputError, match="optimizer=sgd: one of adamw, adam"):
         OptimizerSettings(name="sgd")
