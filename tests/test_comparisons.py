@@ -326,7 +326,7 @@ def test_the_readme_says_what_the_tables_say():
     said = re.findall(r"\S+ \[[^\]]*\d\.\d+, [^\]]*\]", text.split("claims hold here?")[1].split("\n## ")[0])
     tables = [
         (ROOT / "results" / "shapes" / f"{name}.md").read_text(encoding="utf-8")
-        for name in ("tau", "tau_look", "tau_tiny_cogvideox")
+        for name in ("tau", "tau_look", "tau_tiny_cogvideox", "tau_tiny_unet3d")
     ]
     table = "".join(tables).replace("**", "")
     assert len(said) > 30
