@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from motionexp.config import InputError
-from motionexp.intervals import Curve, Interval, motion_at_equal_leakage
+from motionexp.intervals import Curve, motion_at_equal_leakage
 from motionexp.layouts import Decision, Group, Setting, TableLayout
-from motionexp.measured import Measured, Values
+from motionexp.measured import Measured, Subject, Values, count_of
 from motionexp.table_formats import NONE, Block, Cell, Line, Table
 
 Points = list[list[Values]]
@@ -58,7 +58,7 @@ def _block(measured: Measured, table: TableLayout, decision: Decision, group: Gr
     lines = []
     for name in names if there else []:
         cells = _cells(measured, decision, name, curves) if known and name in there else []
-        n = f"{len(known)} ({len({subject[0] for subject in known})})" if name in there else NONE
+        n = count_of(known) if name in there else NONE
         width = len(decision.levels) * (1 + len(decision.against))
         own = [each and replace(each, interval=replace(each.interval, n=len(known))) for each in cells]
         lines.append(Line(settings[name].labels, own or [None] * width, n, ""))
@@ -79,7 +79,7 @@ def _points(
     values = [[measured.values(each, point, group.select) for point in points.values()] for each in columns]
     if not any(each for column in values for each in column[1:]):
         return []
-    everything = set[tuple[str, str, int | None]]().union(*(each for column in values for each in column))
+    everything = set[Subject]().union(*(each for column in values for each in column))
     for column, own in zip(columns, values, strict=True):
         for point, each in zip(points, own, strict=True):
             if missing := sorted(everything - each.keys(), key=str):
@@ -98,18 +98,18 @@ def _at_scale(setting: Setting, scale: float) -> Setting:
     )
 
 
-def _known(curves: Collection[Points]) -> set[tuple[str, str, int | None]]:
+def _known(curves: Collection[Points]) -> set[Subject]:
     """The subjects that have a value everywhere."""
     values = [each for points in curves for column in points for each in column]
     finite = [{subject for subject, value in each.items() if not math.isnan(value)} for each in values]
     return set.intersection(*finite) if finite else set()
 
 
-def _curve(points: Points, known: Collection[tuple[str, str, int | None]]) -> Curve:
+def _curve(points: Points, known: Collection[Subject]) -> Curve:
     return Curve(*(np.array([_by_reference(each, known) for each in column]) for column in points))
 
 
-def _by_reference(values: Values, known: Collection[tuple[str, str, int | None]]) -> list[float]:
+def _by_reference(values: Values, known: Collection[Subject]) -> list[float]:
     grouped: dict[str, list[float]] = defaultdict(list)
     for subject in sorted(known, key=str):
         grouped[subject[0]].append(values[subject])
@@ -125,7 +125,7 @@ def _cells(
     def less(level: float, other: str) -> Cell | None:
         if name in decision.against or other not in curves:
             return None
-        interval: Interval = motion_at_equal_leakage(curves[name], level, curves[other])
+        interval = motion_at_equal_leakage(curves[name], level, curves[other])
         return Cell(f"{level:g} less {other}", interval, digits, is_difference=True)
 
     cells: list[Cell | None] = []

@@ -2,19 +2,31 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from motionexp.config import InputError
-from motionexp.intervals import mean_interval
+from motionexp.intervals import Interval, mean_interval
 from motionexp.layouts import Column, Difference, Group, Layout, Setting, TableLayout
 from motionexp.results import ANCHORS, Row, by_subject, check_comparable, paired_difference
 from motionexp.row_selection import check_names, matches
 from motionexp.scoring_config import OF_SETS
 from motionexp.table_formats import NONE, Block, Cell, Line
 
-Values = dict[tuple[str, str, int | None], float]
+Subject = tuple[str, str, int | None]
+"""A reference, an edit kind, a seed: see `Row.subject`."""
+Values = dict[Subject, float]
+
+
+def mean_of(values: Values) -> Interval:
+    """The mean over references of what each subject has."""
+    return mean_interval(list(values.values()), [subject[0] for subject in values])
+
+
+def count_of(subjects: Collection[Subject]) -> str:
+    """Samples, and of how many references, as tables show n."""
+    return f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
 
 
 class Measured:
@@ -70,14 +82,12 @@ class Measured:
         for key in table.columns:
             column = self.layout.columns[key]
             values = self.values(column, setting, group)
-            cells.append(
-                Cell(key, mean_interval(list(values.values()), [s[0] for s in values]), column.digits)
-            )
+            cells.append(Cell(key, mean_of(values), column.digits))
         metrics = {self.layout.columns[key].metric for key in table.columns}
         rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
         sets = all(row.metric in OF_SETS for row in rows)
         subjects = {row.subject for row in rows if sets or row.metric not in OF_SETS}
-        n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})" if subjects else NONE
+        n = count_of(subjects) if subjects else NONE
         steps = sorted({row.adapter_steps for row in rows})
         return Line(setting.labels, list(cells), n, " / ".join(str(each) for each in steps))
 
@@ -89,18 +99,13 @@ class Measured:
                 key: self.anchor_values(self.layout.columns[key], anchor, group) for key in table.columns
             }
             cells: list[Cell | None] = [
-                Cell(
-                    key,
-                    mean_interval(list(each.values()), [subject[0] for subject in each]),
-                    self.layout.columns[key].digits,
-                )
-                for key, each in values.items()
+                Cell(key, mean_of(each), self.layout.columns[key].digits) for key, each in values.items()
             ]
             subjects = {subject for each in values.values() for subject in each}
             if not subjects:
                 continue
-            n = f"{len(subjects)} ({len({subject[0] for subject in subjects})})"
-            lines.append(Line([ANCHORS[anchor], *[""] * (len(table.labels) - 1)], cells, n, "", "anchor"))
+            labels = [ANCHORS[anchor], *[""] * (len(table.labels) - 1)]
+            lines.append(Line(labels, cells, count_of(subjects), "", "anchor"))
         return lines
 
     def anchor_values(self, column: Column, anchor: str, group: Mapping[str, str]) -> Values:

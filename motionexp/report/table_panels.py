@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from motionexp.atlas.drawing import WIDTH
-from motionexp.intervals import Interval, mean_interval
+from motionexp.intervals import Interval
 from motionexp.layouts import FigureLayout, Group, Layout, TableLayout
-from motionexp.measured import Measured, Values
+from motionexp.measured import Measured, Values, mean_of
 
 MOST_ACROSS = 3
 Cell = TypeVar("Cell")
@@ -72,8 +72,7 @@ def panel_title(measured: Measured, wanted: FigureLayout, group: Group, across: 
 def interval_of(measured: Measured, column: str, name: str, group: Group) -> Interval:
     """One setting's mean of one column in one group."""
     layout = measured.layout
-    values = measured.values(layout.columns[column], layout.settings[name], group.select)
-    return mean_interval(list(values.values()), [subject[0] for subject in values])
+    return mean_of(measured.values(layout.columns[column], layout.settings[name], group.select))
 
 
 def ends(intervals: Sequence[Interval]) -> np.ndarray:
