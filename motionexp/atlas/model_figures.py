@@ -84,15 +84,14 @@ def _shares(axis: Axes, found: Boundary) -> None:
         axis.axvline(found.tau[0], color=BLACK, linewidth=1.0, zorder=1)
     else:
         axis.annotate(
-            _wrapped(found.verdict), (0.97, 0.95), xycoords="axes fraction", va="top", ha="right",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )  # fmt: skip
-    axis.set_ylim(-0.3, 1.3)
+            _wrapped(found.verdict), (0.5, 0.02), xycoords="axes fraction", va="bottom", ha="center"
+        )
+    axis.set_ylim(-0.45, 1.3)  # room below the curves for what is said in place of a boundary
     axis.set_yticks((0, 0.5, 1))
 
 
 def _wrapped(verdict: str) -> str:
-    return "no boundary" if verdict == NONE else textwrap.fill(verdict, 18)
+    return "no boundary" if verdict == NONE else textwrap.fill(verdict, 28)
 
 
 def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, np.ndarray]) -> Figure:
