@@ -88,3 +88,15 @@ def test_the_layout_names_every_module():
 def test_nothing_else_lies_at_the_top():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {path.split("/")[0] for path in tracked.splitlines()} <= TOP
+
+
+def test_a_relative_link_of_a_page_leads_somewhere():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").glob("*.md")]
+    pages += (ROOT / "results").rglob("*.md")
+    links = [
+        (name(page), link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    ]
+    assert links == []
