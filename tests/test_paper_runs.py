@@ -126,7 +126,7 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
             "projections",
             "latte",
             ["projections=['v', 'o']", "projections=['q', 'k', 'v', 'o']"],
-            "motion, v, o",
+            "motion attention, v, o",
         ),
         (
             "length",
