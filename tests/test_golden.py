@@ -1,0 +1,91 @@
+"""What the first release gave, pinned: ids, losses, and cells that later versions have to find again."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from motionexp.compose import load
+from motionexp.config import JobConfig
+from motionexp.ids import adapter_id, sample_id
+from motionexp.jobs.job import Job
+from motionexp.jobs.running import run
+from motionexp.methods.direct import Direct
+from motionexp.methods.lora import LoRA
+from motionexp.results import score_id_of
+from motionexp.training import Example, TrainingSettings, fit
+from tests.kept_results import contents
+
+GOLDEN = Path(__file__).parent / "golden"
+MODELS = ("tiny_latte", "tiny_unet3d", "tiny_cogvideox")
+METHODS = {"lora": LoRA, "direct": Direct}
+PINNED: Mapping[str, Any] = json.loads((GOLDEN / "golden.json").read_text())
+CASES = [(model, method) for model in MODELS for method in METHODS]
+CELL = ("rank=1", "projections=[v]", "tau=800", "train_steps=2", "steps=2", "precision=fp32", "device=cpu",
+        'edits=["a red plain star is moving on ice"]', "metrics=[flow_similarity,trajectory]")  # fmt: skip
+
+
+def ids_of(model: str, method: str) -> dict[str, list[str]]:
+    """Two adapter ids, two sample ids and a score id, of made-up weights and videos."""
+    changed = ["tau=300", "rank=8", "projections=[q,v]", "tau_high=900", "eta=0.5"]
+    jobs = [load([f"model={model}", f"method={method}", *changes]) for changes in ([], changed)]
+    adapters = [
+        adapter_id(cfg, weights_hash="weights", precision="fp32", reference_hash="video") for cfg in jobs
+    ]
+    samples = [
+        sample_id(cfg, adapter, caption="a caption", index=index)
+        for index, (cfg, adapter) in enumerate(zip(jobs, adapters, strict=True))
+    ]
+    return {
+        "adapter": adapters,
+        "sample": samples,
+        "score": [score_id_of(samples[0], "flow_similarity", 1, "")],
+    }
+
+
+def losses_of(model: str, method: str, folder: Path) -> list[float]:
+    """The losses of four training steps on the first reference."""
+    cfg = load([f"model={model}", "precision=fp32", "device=cpu", "train_steps=4", f"output={folder}"])
+    job = Job(cfg, Console(quiet=True))
+    job.encode()
+    (reference,) = job.references
+    example = Example(job.cache.latents(reference), job.cache.conditioning(reference.caption))
+    tuning = METHODS[method](job.backbone, job.window)
+    try:
+        settings = TrainingSettings(steps=4, batch_size=cfg.batch_size, checkpoint_every=0)
+        return fit(job.backbone, tuning, [example], settings, folder / "fit", progress=False).losses
+    finally:
+        tuning.remove()
+
+
+@pytest.mark.parametrize(("model", "method"), CASES)
+def test_ids_are_those_of_the_first_release(model, method):
+    assert ids_of(model, method) == PINNED[model][method]["ids"]
+
+
+@pytest.mark.parametrize(("model", "method"), CASES)
+def test_losses_are_those_of_the_first_release(model, method, tmp_path):
+    assert losses_of(model, method, tmp_path) == pytest.approx(PINNED[model][method]["losses"], rel=1e-4)
+
+
+def settings_of_cell(method: str, output: Path) -> JobConfig:
+    return load([f"method={method}", *CELL, f"output={output}"])
+
+
+@pytest.mark.parametrize(("method", "cell"), [("lora", "96840ce9201c"), ("direct", "3a92a6706a20")])
+def test_a_cell_of_the_first_release_is_found_again(method, cell, tmp_path):
+    folder = tmp_path / "shapes" / "tiny_latte" / cell
+    shutil.copytree(GOLDEN / "cells" / cell, folder)
+    before = contents(folder)
+    rows = run(settings_of_cell(method, tmp_path))
+    after = contents(folder)
+    finished = [name for name in before if name.startswith(("adapter", "media")) or name == "rows.jsonl"]
+    assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
+    assert [path.name for path in folder.parent.iterdir() if path.name != "grids"] == [cell]
+    assert {row.sample_id for row in rows} == {
+        path.stem.split("-")[-1] for path in folder.glob("media/*.npz")
+    }
