@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from motionexp.backbones import load_backbone
     from motionexp.evaluation import sample, score
-    from motionexp.jobs import encode
+    from motionexp.jobs.job import encode
     from motionexp.training import fit
 
 __all__ = ["encode", "fit", "load_backbone", "sample", "score"]
 _MODULES = {
-    "encode": "motionexp.jobs",
+    "encode": "motionexp.jobs.job",
     "fit": "motionexp.training",
     "load_backbone": "motionexp.backbones",
     "sample": "motionexp.evaluation",

@@ -87,9 +87,9 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _score(overrides: list[str]) -> None:
     cfg = load_score(overrides)
-    from motionexp import jobs
+    from motionexp.jobs.external import score_external
 
-    jobs.score_external(cfg)
+    score_external(cfg)
 
 
 def _write_submission(arguments: list[str]) -> None:
@@ -100,9 +100,9 @@ def _write_submission(arguments: list[str]) -> None:
             "submission folder=NEW samples=outputs/tgve/MODEL, and tau=, seed= or what else chooses"
         )
     folder, samples = Path(given.pop("folder")).expanduser(), Path(given.pop("samples")).expanduser()
-    from motionexp import jobs
+    from motionexp.jobs.submission import write_submission
 
-    count, whole = jobs.write_submission(samples, folder, given)
+    count, whole = write_submission(samples, folder, given)
     print(f"{count} of the benchmark's {whole} videos written to {folder}")
 
 
@@ -133,9 +133,11 @@ def _job(composed: DictConfig) -> None:
 def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, HydraConfig.get().runtime.choices)
     listing.check_source(cfg)
-    from motionexp import jobs
+    from motionexp.jobs.planning import plan
+    from motionexp.jobs.probing import probe
+    from motionexp.jobs.running import run
 
-    (jobs.plan if cfg.dry_run else jobs.probe if cfg.probe else jobs.run)(cfg)
+    (plan if cfg.dry_run else probe if cfg.probe else run)(cfg)
 
 
 class EveryJob(Callback):

@@ -376,6 +376,11 @@ def inversion_prompt(cfg: JobConfig) -> str:
     return cfg.inversion_prompt or INVERSION_PROMPTS[str(cfg.probe)]
 
 
+def method_name(cfg: JobConfig) -> str:
+    """The method's name in rows, ids and adapter files: that of the module which `method._target_` names."""
+    return str(cfg.method["_target_"]).split(".")[-2]
+
+
 def model_folder(model: ModelConfig) -> Path | None:
     """The local folder that `path` names: `bundled:NAME`, an absolute or an existing one; None: a hub id."""
     if model.path.startswith("bundled:"):

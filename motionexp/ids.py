@@ -5,13 +5,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from motionexp.config import INVERSION_PROMPTS, JobConfig, adapter_file, inversion_prompt
+from motionexp.config import INVERSION_PROMPTS, JobConfig, adapter_file, inversion_prompt, method_name
 from motionexp.memory_config import tiles
 
 # Raised when the same settings would give other results: a finished cell of an older version is run again.
 FIT_VERSION = 1
 SAMPLE_VERSION = 1
 PROBE_VERSION = 1
+# What stands for a method in ids: its own name, but of the two methods of the first release the import paths
+# that were hashed then, so that their finished cells are found again.
+HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "direct": "motionexp.methods.direct.Direct"}
 
 
 def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:
@@ -33,8 +36,10 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         names = ("tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed")
         parts |= {name: getattr(cfg, name) for name in names}
         parts |= _unless_default(cfg, "tau_high", "soft_window")
-        method = cfg.method.items()
-        parts["method"] = {key: value for key, value in method if (key, value) != ("attention", "motion")}
+        settings = {**cfg.method, "_target_": HASHED_NAMES.get(method_name(cfg), method_name(cfg))}
+        parts["method"] = {
+            key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
+        }
     return _digest("adapter", FIT_VERSION, parts)
 
 

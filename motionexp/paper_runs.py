@@ -67,7 +67,7 @@ def _settings(jobs: Sequence[JobConfig]) -> list[Setting]:
         names = ("tau", *SAMPLED) if cfg.tau == 1000 else ("method", "tau", *TRAINED, *SAMPLED)
         text = as_text(cfg)
         own = {key: differs[key] for key in differs if key in names} or {"tau": text["tau"]}
-        method = "base" if cfg.tau == 1000 else text["method"].lower()
+        method = "base" if cfg.tau == 1000 else text["method"]
         select = {key: text[key] for key in names} | {"method": method, "model": cfg.model.name}
         select["reference"] = "|".join(subjects_of(cfg)[0])
         select["seed"] = "|".join(map(str, range(cfg.seeds)))  # of a row: which of its edit's samples it is

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from motionexp.config import InputError, JobConfig
+from motionexp.config import InputError, JobConfig, method_name
 from motionexp.layouts import Layout, is_picked
 from motionexp.listing import reader_of, subjects_of
 from motionexp.results import Row
@@ -50,7 +50,7 @@ def _row_of(cfg: JobConfig) -> Row:
         strata=dict(reference.strata),
         seed=0,
         model=cfg.model.name,
-        method=cfg.method["_target_"].rpartition(".")[2].lower() if trains else "base",
+        method=method_name(cfg) if trains else "base",
         tau=float(cfg.tau),
         steps=cfg.steps,
         train_steps=cfg.train_steps if trains else 0,

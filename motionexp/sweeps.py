@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
-from motionexp.config import InputError, JobConfig
+from motionexp.config import InputError, JobConfig, method_name
 from motionexp.layouts import Layout
 
 MODEL = "model="
@@ -134,8 +134,7 @@ def as_text(cfg: JobConfig) -> dict[str, str]:
     """Every setting as text: the method's class, how many references where they are named, which data."""
     values = {each.name: getattr(cfg, each.name) for each in fields(JobConfig)}
     values |= {"model": cfg.model.name, "scoring": asdict(cfg.scoring)}
-    for group in ("method", "data"):
-        values[group] = values[group]["_target_"].rpartition(".")[-1]
+    values |= {"method": method_name(cfg), "data": cfg.data["_target_"].rpartition(".")[-1]}
     values["data"] += "".join(
         f" {key}={value}" for key, value in cfg.data.items() if key in ("split", "looks")
     )

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from motionexp import jobs
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config import JobConfig
+from motionexp.jobs.running import run
 from motionexp.metrics import scorer
 from tests.squares import METRICS, Brightness
 from tests.tiny_jobs import job_settings
@@ -41,7 +41,7 @@ def main(wanted: list[list[Any]]) -> None:
         give_memory_back()
         (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now
         before = resident("VmRSS")
-        jobs.run(settings(*each))
+        run(settings(*each))
         print("peak", resident("VmHWM") - before)
 
 

@@ -18,8 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.stand_ins import STAND_INS, StandIn, write_stand_in
-from motionexp.jobs import encode
-from motionexp.jobs.job import Job
+from motionexp.jobs.job import Job, encode
 from motionexp.report import bench_full_size as bench
 from motionexp.report.bench_full_size import LOOPS, PLANNED, Loop, Measures, Scale
 from motionexp.training import Example

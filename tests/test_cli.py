@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-import motionexp
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config import InputError, JobConfig, ModelConfig
@@ -35,7 +34,7 @@ def quiet(monkeypatch) -> Iterator[None]:
 
 
 class Jobs(ModuleType):
-    """Stands for `motionexp.jobs`, which imports torch: writes down what it was handed."""
+    """Stands for the modules of `motionexp.jobs` that import torch: writes down what it was handed."""
 
     def __init__(self) -> None:
         super().__init__("motionexp.jobs")
@@ -49,6 +48,9 @@ class Jobs(ModuleType):
         self.ran.append(cfg)
         if cfg.tau in self.error:
             raise self.error[cfg.tau]
+
+    def probe(self, cfg: JobConfig) -> None:
+        self.ran.append(cfg)
 
     def plan(self, cfg: JobConfig) -> None:
         self.planned.append(cfg)
@@ -64,8 +66,8 @@ class Jobs(ModuleType):
 @pytest.fixture
 def jobs(monkeypatch) -> Jobs:
     jobs = Jobs()
-    monkeypatch.setitem(sys.modules, "motionexp.jobs", jobs)
-    monkeypatch.setattr(motionexp, "jobs", jobs, raising=False)
+    for module in ("running", "planning", "probing", "external", "submission"):
+        monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", jobs)
     return jobs
 
 

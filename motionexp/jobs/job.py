@@ -16,7 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.backbones.base import Backbone
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
-from motionexp.config import JobConfig
+from motionexp.config import JobConfig, method_name
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import peak_memory, sample
 from motionexp.ids import adapter_id, sample_id
@@ -344,14 +344,13 @@ class Job:
         """The fields that all rows of a cell share."""
         cfg = self.cfg
         record = inputs.fit_record(Path(cfg.adapter).expanduser() if cfg.adapter else cell.adapter)
-        method = cfg.method["_target_"].rpartition(".")[-1].lower()
         return {
             "suite": reference.suite,
             "reference": reference.name,
             "reference_hash": reference.content_hash,
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
-            "method": "base" if self.tau == 1000 else method,
+            "method": "base" if self.tau == 1000 else method_name(cfg),
             "tau": float(self.tau),
             "steps": cfg.steps,
             "train_steps": int(record.get("steps", 0)),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from motionexp.backbones.base import Backbone
-from motionexp.config import JobConfig
+from motionexp.config import JobConfig, method_name
 from motionexp.jobs.inputs import free_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.memory import Phase, memory_plan
@@ -69,7 +69,7 @@ def _plan_tuning(job: Job, forward: float) -> None:
         shown = (reference.name, cell.folder.name, cell.status()["state"], str(steps), str(missing))
         seconds, disk = forward * _forwards(cfg, steps, missing), _disk(cfg, trained if steps else 0, missing)
         lines.append(Planned(shown, cell.folder, seconds, disk))
-    adapter = f"{trained:,} trainable parameters ({cfg.method['_target_'].rpartition('.')[-1]})"
+    adapter = f"{trained:,} trainable parameters ({method_name(cfg)})"
     notes = [
         adapter if job.trains else "nothing is trained",
         f"the adapter is on in {_adapter_steps(job)} of {cfg.steps} sampling steps",

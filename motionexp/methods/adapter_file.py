@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from torch import Tensor
 from motionexp.backbones.base import Backbone
 from motionexp.config import InputError
 from motionexp.methods.base import TuningMethod
-from motionexp.methods.direct import Direct
 from motionexp.methods.foreign import attach
 from motionexp.methods.lora import LoRA
 from motionexp.results import write_whole
@@ -29,7 +29,6 @@ _NO_WINDOW = (
     "adapter={path}: not saved by motionexp, so that it does not say in which window it acts: give tau=,"
     " 0 for all timesteps"
 )
-METHODS: Mapping[str, type[LoRA] | type[Direct]] = {"lora": LoRA, "direct": Direct}
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,14 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
             return attach(tensors, metadata, backbone, window)
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
-    if about["method"] not in METHODS:
-        raise InputError(f"adapter={path}: method {about['method']}; known here: {', '.join(METHODS)}")
+    try:
+        method_class = find_method(about["method"])
+    except InputError as error:
+        raise InputError(f"adapter={path}: {error}") from error
     kept = about["window"]
     knots = tuple((t, weight) for t, weight in kept.get("knots", ()))
     window = Window(kept["low"], kept["high"], knots)
-    method = METHODS[about["method"]](backbone, window, **about["settings"])
+    method = method_class(backbone, window, **about["settings"])
     try:
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
         if about["weights_hash"] != backbone.weights_hash:
@@ -127,6 +128,26 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
             f" with {backbone.name} (weights {backbone.weights_hash[:12]}): {error}"
         ) from error
     return method
+
+
+def find_method(name: str) -> Callable[..., TuningMethod]:
+    """The tuning method in the file of that name in this folder.
+
+    Raises:
+        InputError: there is no such file, or it holds no method.
+    """
+    folder = Path(__file__).parent
+    found = []
+    if (folder / f"{name}.py").is_file():
+        module = import_module(f"{__package__}.{name}")
+        found = [value for value in vars(module).values() if _is_method(value, module.__name__)]
+    if not found:
+        raise InputError(f"method {name}: motionexp/methods/ has no such method")
+    return found[0]
+
+
+def _is_method(value: object, module: str) -> bool:
+    return isinstance(value, type) and issubclass(value, TuningMethod) and value.__module__ == module
 
 
 def check_adapter(path: Path, has_window: bool = False) -> None:

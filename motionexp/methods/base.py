@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 from weakref import WeakSet
 
 import torch
@@ -112,7 +112,6 @@ class TuningMethod(ABC):
     share the timesteps, those that the first one reached stay the ones that are tuned.
     """
 
-    name: ClassVar[str]
     key_prefix: str
     """What precedes the names of `parameters` in an adapter file."""
 
@@ -121,6 +120,11 @@ class TuningMethod(ABC):
         _tuned.add(backbone.network)
         self.backbone = backbone
         self.window = window
+
+    @property
+    def name(self) -> str:
+        """The method's name in rows, ids and adapter files: that of its module."""
+        return type(self).__module__.rpartition(".")[-1]
 
     @classmethod
     @abstractmethod

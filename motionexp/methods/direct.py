@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ class Direct(TuningMethod):
         InputError: the projections are not such a subset.
     """
 
-    name: ClassVar[str] = "direct"
     key_prefix = ""
 
     def __init__(

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -45,8 +45,6 @@ class LoRA(TuningMethod):
     Raises:
         InputError: rank, alpha or projections are out of range.
     """
-
-    name: ClassVar[str] = "lora"
 
     def __init__(
         self,

@@ -23,8 +23,8 @@ from motionexp.compose import load
 from motionexp.config import InputError, JobConfig
 from motionexp.data.base import Reference
 from motionexp.evaluation import peak_memory
-from motionexp.jobs import encode, inputs, provenance
-from motionexp.jobs.job import Job
+from motionexp.jobs import inputs, provenance
+from motionexp.jobs.job import Job, encode
 from motionexp.loggers import make_logger
 from motionexp.methods.base import prediction_loss
 from motionexp.methods.lora import LoRA

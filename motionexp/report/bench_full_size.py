@@ -30,8 +30,8 @@ from motionexp.backbones.stand_ins import STAND_INS, randomize, write_stand_in
 from motionexp.compose import load
 from motionexp.config import InputError, JobConfig
 from motionexp.evaluation import peak_memory
-from motionexp.jobs import encode, inputs
-from motionexp.jobs.job import Job
+from motionexp.jobs import inputs
+from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory import memory_plan
 from motionexp.jobs.planning import print_memory
 from motionexp.jobs.provenance import device_name

@@ -18,7 +18,6 @@ from diffusers import (
 )
 from torch import Tensor
 
-from motionexp import jobs
 from motionexp.backbones import hunyuan, image_vae, load_backbone
 from motionexp.backbones.animatediff import AnimateDiffBackbone
 from motionexp.backbones.base import Backbone, Conditioning
@@ -27,7 +26,8 @@ from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.inversion import invert
-from motionexp.jobs import encode
+from motionexp.jobs.job import encode
+from motionexp.jobs.running import run
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.metrics import scorer
@@ -232,7 +232,7 @@ def test_from_tuning_to_scores_and_back_to_noise(
     target = f"{family.kind.__module__}.{family.kind.__qualname__}"
     frame_range = [1, family.video[0]] if family.kind.any_size else None
     cfg = job_settings(target, folder, family.video, output=str(tmp_path), model={"frame_range": frame_range})
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     assert {(row.edit_caption, row.metric) for row in rows} >= {("one red", "brightness")}
     assert (Path(tmp_path) / "squares" / "tiny").exists()
     assert len(list(tmp_path.rglob("adapter.safetensors"))) == 1

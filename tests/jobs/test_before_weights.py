@@ -6,12 +6,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from motionexp import jobs
 from motionexp.backbones import pipeline
 from motionexp.config import BUNDLED, InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs import memory, planning
 from motionexp.jobs.job import Job
+from motionexp.jobs.planning import plan
+from motionexp.jobs.running import run
 from motionexp.metrics.features import OpenClip
 from motionexp.schedule import Window
 from motionexp.scoring_config import ScoringConfig
@@ -38,14 +39,14 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_clip_that_does_not_exist_is_refused_before_weights_are_loaded(make, loaded):
     cfg = make(metrics=["text_alignment"], scoring=ScoringConfig(clip="ViT-B-32/nope"))
     with pytest.raises(InputError, match=r"clip=ViT-B-32/nope: neither a folder nor"):
-        jobs.run(cfg)
+        run(cfg)
     assert not loaded
 
 
 def test_a_caption_too_long_for_the_metrics_is_refused_before_weights_are_loaded(make, loaded, monkeypatch):
     monkeypatch.setattr(OpenClip, "embed_captions", _refuse)
     with pytest.raises(InputError, match="too long"):
-        jobs.run(make(metrics=["text_alignment"], scoring=SCORING))
+        run(make(metrics=["text_alignment"], scoring=SCORING))
     assert not loaded
 
 
@@ -79,16 +80,16 @@ def test_what_scores_waits_in_main_memory_while_a_cell_is_made(make, monkeypatch
 
 def test_with_a_kept_adapter_the_network_is_loaded_after_the_text_encoder_is_gone(make, loaded):
     cfg = make()
-    jobs.run(cfg)
+    run(cfg)
     (cell,) = cells(cfg)
     loaded.clear()
-    jobs.run(replace(cfg, adapter=str(cell / "adapter"), tau=None, edits=["one green"]))
+    run(replace(cfg, adapter=str(cell / "adapter"), tau=None, edits=["one green"]))
     assert loaded.index("text_encoder") < loaded.index("transformer")
 
 
 def test_an_adapter_of_other_weights_is_refused_before_weights_are_loaded(make, loaded, tmp_path):
     cfg = make()
-    jobs.run(cfg)
+    run(cfg)
     (cell,) = cells(cfg)
     loaded.clear()
     other = save_tiny_pipeline(tmp_path / "others", seed=1)
@@ -96,7 +97,7 @@ def test_an_adapter_of_other_weights_is_refused_before_weights_are_loaded(make, 
         cfg, adapter=str(cell / "adapter"), tau=None, model=replace(cfg.model, path=str(other))
     )
     with pytest.raises(InputError, match=r"tuned on tiny .*unusable with tiny .*the weights are others"):
-        jobs.run(elsewhere)
+        run(elsewhere)
     assert not loaded
 
 
@@ -104,13 +105,13 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
     make, loaded, monkeypatch, capsys
 ):
     monkeypatch.setattr(planning, "free_memory", lambda device: 1e3)
-    jobs.plan(make())
+    plan(make())
     said = capsys.readouterr().out
     assert "this machine has 1.0 kB free" in said
     assert "unknown time and" in said
     assert not loaded
     monkeypatch.setattr(planning, "free_memory", lambda device: 1e12)
-    jobs.plan(make())
+    plan(make())
     assert "unknown" not in capsys.readouterr().out
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import BUNDLED, InputError
 from motionexp.evaluation import Scorer
 from motionexp.jobs import external, inputs
+from motionexp.jobs.external import score_external
+from motionexp.jobs.running import run
 from motionexp.metrics import scorer
 from motionexp.results import ANCHORS, check_comparable, read_rows
 from motionexp.score_settings import ScoreConfig
@@ -51,7 +52,7 @@ def noise(seed: int, count: int = 4, side: int = 16) -> np.ndarray:
 
 
 def test_the_same_videos_give_the_same_rows_as_in_a_job(make, scored, tmp_path, monkeypatch, capsys):
-    ours = jobs.run(make())
+    ours = run(make())
     (cell,) = cells(make())
     videos = {
         kind: np.load(next((cell / "media").glob(f"{kind}-0-*.npz")))["frames"]
@@ -59,7 +60,7 @@ def test_the_same_videos_give_the_same_rows_as_in_a_job(make, scored, tmp_path, 
     }
     write_theirs(tmp_path, videos)
     monkeypatch.setattr(LatteBackbone, "from_pretrained", None)
-    rows = jobs.score_external(scored(system="tune-a-thing"))
+    rows = score_external(scored(system="tune-a-thing"))
     assert {(row.edit_kind, row.metric): row.value for row in rows} == {
         (row.edit_kind, row.metric): row.value for row in ours
     }
@@ -75,17 +76,17 @@ def test_the_same_videos_give_the_same_rows_as_in_a_job(make, scored, tmp_path, 
 
 def test_what_is_scored_is_not_scored_again_unless_it_changed(scored, tmp_path, monkeypatch):
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
-    first = jobs.score_external(scored())
+    first = score_external(scored())
     with monkeypatch.context() as context:
         context.setattr(Scorer, "score", None)
-        assert plain(jobs.score_external(scored())) == plain(first)
+        assert plain(score_external(scored())) == plain(first)
     write_theirs(tmp_path, {"object": noise(2)})
-    again = jobs.score_external(scored())
+    again = score_external(scored())
     assert [scores(one) == scores(other) for one, other in zip(first, again, strict=True)] == [
         row.edit_kind == "style" for row in first
     ]
     # Another system with the very same videos has rows of its own.
-    jobs.score_external(scored(system="other"))
+    score_external(scored(system="other"))
     assert len(read_rows(tmp_path / "out")) == 2 * len(first) + len(first) // 2
 
 
@@ -98,7 +99,7 @@ def test_each_video_is_compared_at_its_own_size(scored, tmp_path, monkeypatch):
         lambda self, frames, reference, *_: read.append((frames.shape, reference)) or {},
     )
     with pytest.raises(KeyError):
-        jobs.score_external(scored(edit_kinds=["object"]))
+        score_external(scored(edit_kinds=["object"]))
     ((shape, reference),) = read
     assert shape == reference.frames.shape == (4, 32, 32, 3)
 
@@ -123,7 +124,7 @@ def of_lengths(scored, tmp_path):
 
 
 def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
-    rows = jobs.score_external(of_lengths({"short": 4, "long": 9}))
+    rows = score_external(of_lengths({"short": 4, "long": 9}))
     chance = {(row.metric, row.reference): row for row in rows if row.metric.endswith("_chance")}
     assert math.isfinite(chance["motion_fidelity_chance", "short"].value)
     # A point that stands exactly still: compared, and not measured.
@@ -136,11 +137,11 @@ def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
 def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
     metrics = ["brightness", "motion_fidelity"]
-    in_job = jobs.run(make(metrics=metrics, tau=1000.0, scoring={"anchors": True}))
+    in_job = run(make(metrics=metrics, tau=1000.0, scoring={"anchors": True}))
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
     capsys.readouterr()
     cfg = scored(metrics=metrics, scoring=ScoringConfig(anchors=True), system="theirs")
-    rows = jobs.score_external(cfg)
+    rows = score_external(cfg)
     ours, anchors = ({row.score_id: row for row in each if row.anchor} for each in (in_job, rows))
     assert {score: row.value for score, row in anchors.items()} == {s: row.value for s, row in ours.items()}
     assert {row.anchor for row in anchors.values()} == set(ANCHORS)
@@ -150,10 +151,10 @@ def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkey
     assert all(words in shown for words in ANCHORS.values())
     with monkeypatch.context() as context:
         context.setattr(Scorer, "score", None)
-        assert plain(jobs.score_external(cfg)) == plain(rows)
+        assert plain(score_external(cfg)) == plain(rows)
     # Of the edits that its videos show, which may be others than the suite's.
     (tmp_path / "theirs" / "videos.csv").write_text("video,reference,caption\none/style,one,a new one\n")
-    new = [row for row in jobs.score_external(cfg) if row.anchor]
+    new = [row for row in score_external(cfg) if row.anchor]
     assert {(row.anchor, row.edit_caption) for row in new} == {(anchor, "a new one") for anchor in ANCHORS}
 
 
@@ -165,7 +166,7 @@ def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch)
     cfg = of_lengths(lengths, metrics=["motion_fidelity"], scoring=ScoringConfig(anchors=True))
     for name, count in lengths.items():
         write_theirs(tmp_path, {"style-1": noise(2, count, 64)}, name)
-    rows = jobs.score_external(cfg)
+    rows = score_external(cfg)
     assert len({row.sample_id for row in rows if not row.anchor}) == 2 * len(lengths)
     assert len(decoded) == 3 * sum(lengths.values())  # of a reference and of its two samples
     assert set(decoded.values()) == {1}
@@ -175,12 +176,12 @@ def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_pat
     monkeypatch.setattr(external, "Scorer", None)
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1, count=3)})
     with pytest.raises(InputError, match=r"object: has 3 frames, and its reference one 4"):
-        jobs.score_external(scored())
+        score_external(scored())
     with pytest.raises(InputError, match=r"style: has 4 frames, and frames=3"):
-        jobs.score_external(scored(frames=3))
+        score_external(scored(frames=3))
     with pytest.raises(InputError, match="references: no four"):
-        jobs.score_external(scored(references=["four"]))
+        score_external(scored(references=["four"]))
     with pytest.raises(InputError, match="reference two: no folder two"):
-        jobs.score_external(scored(references=None))
+        score_external(scored(references=None))
     with pytest.raises(InputError, match=r"metrics=\[trajectory\]: measured from ground truth"):
-        jobs.score_external(scored(metrics=["trajectory"], edit_kinds=["style"]))
+        score_external(scored(metrics=["trajectory"], edit_kinds=["style"]))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from motionexp import jobs
 from motionexp.config import InputError, check
+from motionexp.jobs.running import run
 from tests.kept_results import cells
 
 LAYER = "lora_transformer_temporal_transformer_blocks_0_attn1_to_v"
@@ -27,7 +27,7 @@ def lora(tmp_path: Path) -> Path:
 def test_it_samples_within_the_window_that_tau_gives(make, lora):
     cfg = make(adapter=str(lora), tau=600.0)
     assert check(replace(cfg, metrics=None)) == []
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     assert {(row.method, row.tau, row.train_steps) for row in rows} == {("lora", 600.0, 0)}
     (cell,) = cells(cfg)
     assert not (cell / "adapter").exists()
@@ -38,4 +38,4 @@ def test_without_tau_it_is_refused_before_weights_are_loaded(make, lora):
     assert check(replace(cfg, metrics=None)) == []
     nowhere = replace(cfg, model=replace(cfg.model, path=str(lora.parent / "nowhere")))
     with pytest.raises(InputError, match=r"theirs.safetensors: not saved by motionexp.* give tau="):
-        jobs.run(nowhere)
+        run(nowhere)

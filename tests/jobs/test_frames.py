@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from motionexp import jobs
 from motionexp.config import check
+from motionexp.jobs.planning import plan
+from motionexp.jobs.running import run
 from tests.kept_results import cells
 from tests.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
@@ -32,7 +33,7 @@ def test_a_job_reads_and_makes_as_many_frames_as_it_is_asked_for(make, unet, tmp
     for frames in (3, 7):
         cfg = make(model=unet, frames=frames, output=str(tmp_path / str(frames)))
         assert problems(cfg) == []
-        assert {row.settings["frames"] for row in jobs.run(cfg)} == {frames}
+        assert {row.settings["frames"] for row in run(cfg)} == {frames}
         (cell,) = cells(cfg)
         samples = [np.load(file)["frames"] for file in (cell / "media").glob("*.npz")]
         assert [sample.shape for sample in samples] == [(frames, 16, 16, 3)] * 2
@@ -40,8 +41,8 @@ def test_a_job_reads_and_makes_as_many_frames_as_it_is_asked_for(make, unet, tmp
         assert all(name.startswith("unet.") for name in file.keys())  # noqa: SIM118  # not a dict
     # An adapter has no number of frames either: this one, tuned on 7, samples 3.
     kept = {"adapter": str(cell / "adapter"), "tau": None, "references": ["one"]}
-    assert {row.method for row in jobs.run(make(model=unet, frames=3, **kept))} == {"lora"}
-    jobs.plan(make(model=unet, frames=6))
+    assert {row.method for row in run(make(model=unet, frames=3, **kept))} == {"lora"}
+    plan(make(model=unet, frames=6))
     assert "trainable parameters" in capsys.readouterr().out
 
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from motionexp import jobs, listing
+from motionexp import listing
 from motionexp.atlas import readings
 from motionexp.config import PAIRS, InputError, check
 from motionexp.data.base import Edit, Reference
 from motionexp.intervals import resampled_weights
 from motionexp.jobs import figures, inputs, job, probing
+from motionexp.jobs.planning import plan
+from motionexp.jobs.probing import probe
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
 from motionexp.results import read_rows
 from tests.kept_results import cells, plain
@@ -57,13 +59,13 @@ def probed(make, capsys, monkeypatch):
     """Settings of a finished probe, its rows, and what it printed; without figures."""
     monkeypatch.setattr(figures, "write_figures", lambda *of: [])
     cfg = make(**PROBE)
-    rows = jobs.probe(cfg)
+    rows = probe(cfg)
     return cfg, rows, capsys.readouterr().out
 
 
 def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, capsys):
     cfg = make(**PROBE)
-    jobs.plan(cfg)
+    plan(cfg)
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
     assert "tiny, probe=tampering, fp32 on cpu" in shown
@@ -88,7 +90,7 @@ def test_a_probe_leaves_rows_of_every_pair_of_the_control_and_of_the_reference(p
 
 def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
     cfg = make(**PROBE)
-    jobs.probe(cfg)
+    probe(cfg)
     shown = capsys.readouterr().out
     (cell,) = cells(cfg)
     assert (cell / "pairs.mp4").stat().st_size > 1000
@@ -106,9 +108,9 @@ def test_a_finished_probe_is_not_run_again(probed, monkeypatch, capsys):
     cfg, rows, _ = probed
     for name in ("invert", "run_tree", "rows_of"):
         monkeypatch.setattr(probing, name, None)
-    assert plain(jobs.probe(cfg)) == plain(rows)
+    assert plain(probe(cfg)) == plain(rows)
     capsys.readouterr()
-    jobs.plan(cfg)
+    plan(cfg)
     shown = " ".join(capsys.readouterr().out.split())
     assert "56 of 56 0 0 0 s 0 B" in shown
     assert "about 0 s and 0 B" in shown
@@ -124,7 +126,7 @@ def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
 
     def inverted(name: str, **changes: Any) -> tuple[torch.Tensor, float]:
         with pytest.raises(Inverted) as said:
-            jobs.probe(make(**{**PROBE, "probe": name}, **changes))
+            probe(make(**{**PROBE, "probe": name}, **changes))
         return said.value.args
 
     monkeypatch.setattr(probing, "invert", invert)
@@ -140,7 +142,7 @@ def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(figures, "write_figures", lambda folder, found, _: drawn.append((folder, found)))
     cfg = make(**{**PROBE, "edit_kinds": None}, data=MOVED)
-    jobs.probe(cfg)
+    probe(cfg)
     ((folder, found),) = drawn
     assert folder == Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering_motion_tampering"
     assert set(found.tampering["tiny", "natural"]) == {"tampering", "motion_tampering"}
@@ -186,7 +188,7 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, mo
     monkeypatch.setattr("motionexp.atlas.figures.save", lambda figure, file: [file])
     own = {**PROBE, "probe": "partial_guidance", "edit_kinds": None, "edits": ["one red", "one green"]}
     cfg = make(**own)
-    rows = jobs.probe(cfg)
+    rows = probe(cfg)
     assert {row.edit_kind for row in rows} == {"caption"}
     assert len(rows) == 2 * 2 * 56
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
@@ -214,7 +216,7 @@ class ManySquares(Squares):
         return [f"{number}" for number in range(9)]
 
 
-@pytest.mark.parametrize("probing", [jobs.probe, jobs.plan])
+@pytest.mark.parametrize("probing", [probe, plan])
 def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(make, probing, monkeypatch):
     monkeypatch.setattr(job, "get_object", None)
     with pytest.raises(InputError, match=r"probe_steps=30: .* 10, 20, 40, 50, 100, 200 would do"):
@@ -234,4 +236,4 @@ def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are
     )
     monkeypatch.setattr(job, "get_object", None)
     with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
-        jobs.plan(make(probe="partial_guidance"))
+        plan(make(probe="partial_guidance"))

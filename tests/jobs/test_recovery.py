@@ -8,10 +8,10 @@ import threading
 import pytest
 from rich.console import Console
 
-from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
 from motionexp.jobs.cell import Cell
+from motionexp.jobs.running import run
 from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
 from motionexp.training import Tuning
@@ -20,15 +20,15 @@ from tests.kept_results import cells, plain, scores
 
 @pytest.mark.parametrize("stage", ["fit", "sample", "score"])
 def test_an_interrupt_is_recorded_and_resumed_to_the_same_rows(make, tmp_path, monkeypatch, stage):
-    whole = jobs.run(make(output=str(tmp_path / "whole")))
+    whole = run(make(output=str(tmp_path / "whole")))
     cfg = make()
     with monkeypatch.context() as patch:
         _interrupt(patch, stage)
         with pytest.raises(KeyboardInterrupt):
-            jobs.run(cfg)
+            run(cfg)
     (cell,) = cells(cfg)
     assert Cell(cell).status()["state"] == "interrupted"
-    again = jobs.run(cfg)
+    again = run(cfg)
     assert Cell(cell).status()["state"] == "done"
     assert [scores(row) for row in again] == [scores(row) for row in whole]
     assert len(read_rows(cell)) == len(whole)
@@ -65,10 +65,10 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(make, monkey
 
         patch.setattr(os, "replace", full)
         with pytest.raises(InputError, match=r"cannot be written \(No space left"):
-            jobs.run(cfg)
+            run(cfg)
     (cell,) = cells(cfg)
     assert Cell(cell).status()["state"] == "failed"
-    jobs.run(cfg)
+    run(cfg)
     assert Cell(cell).status()["state"] == "done"
     assert {path.name for path in (cell / "adapter").iterdir()} == {"adapter.safetensors", "fit.json"}
     assert {path.name for path in cell.rglob(".*")} <= {".lock", ".rows.jsonl.lock"}
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(make, monkey
 @pytest.mark.parametrize("name", ["rows.jsonl", "fit.json", "adapter.safetensors", ".npz"])
 def test_a_damaged_file_is_named(make, name):
     cfg = make()
-    jobs.run(cfg)
+    run(cfg)
     (cell,) = cells(cfg)
     if name == "adapter.safetensors":
         next(cell.rglob("*.npz")).unlink()
@@ -86,13 +86,13 @@ def test_a_damaged_file_is_named(make, name):
     path = next(path for path in sorted(cell.rglob("*")) if path.name.endswith(name))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError) as caught:
-        jobs.run(cfg)
+        run(cfg)
     assert path.name in str(caught.value)
 
 
 def test_a_cell_that_another_process_has_is_waited_for(make, monkeypatch):
     cfg = make()
-    first = jobs.run(cfg)
+    first = run(cfg)
     (cell,) = cells(cfg)
     entered, release, left = threading.Event(), threading.Event(), []
 
@@ -111,7 +111,7 @@ def test_a_cell_that_another_process_has_is_waited_for(make, monkeypatch):
     thread.start()
     entered.wait()
     monkeypatch.setattr(Console, "print", told)
-    assert plain(jobs.run(cfg)) == plain(first)
+    assert plain(run(cfg)) == plain(first)
     assert left
     thread.join()
 
@@ -132,13 +132,13 @@ def test_a_killed_process_leaves_a_cell_that_goes_on(make, monkeypatch):
         patch.setattr(Tuning, "training_step", killed)
         patch.setattr(Cell, "_write_last_status", lambda self, status: None)
         with pytest.raises(Killed):
-            jobs.run(cfg)
+            run(cfg)
     (cell,) = cells(cfg)
     assert Cell(cell).status()["state"] == "running"
-    again = jobs.run(cfg)
+    again = run(cfg)
     assert Cell(cell).status()["state"] == "done"
     assert json.loads((cell / "adapter" / "fit.json").read_text())["resumed_from"] == 3
-    whole = jobs.run(make(train_steps=8, output=f"{cfg.output}-whole"))
+    whole = run(make(train_steps=8, output=f"{cfg.output}-whole"))
     assert [scores(row) for row in again] == [scores(row) for row in whole]
 
 
@@ -150,4 +150,4 @@ def test_a_damaged_adapter_is_named_before_weights_are_loaded(make, tmp_path, mo
     (tmp_path / "adapter.safetensors").write_bytes(b"no adapter")
     for tau in (None, 300.0):
         with pytest.raises(InputError, match=r"adapter\.safetensors: damaged"):
-            jobs.run(make(adapter=str(tmp_path), tau=tau))
+            run(make(adapter=str(tmp_path), tau=tau))

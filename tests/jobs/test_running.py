@@ -13,10 +13,11 @@ import torch
 from omegaconf import OmegaConf
 
 import motionexp
-from motionexp import jobs
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import InputError
 from motionexp.jobs import job
+from motionexp.jobs.planning import plan
+from motionexp.jobs.running import run
 from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
 from tests.kept_results import cells, contents, plain
@@ -26,7 +27,7 @@ from tests.tiny_models import FRAMES, SIZE
 
 def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
     cfg = make(seeds=2)
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     (cell,) = cells(cfg)
     assert cell.parent == Path(cfg.output) / "squares" / "tiny"
     assert json.loads((cell / "status.json").read_text())["state"] == "done"
@@ -56,34 +57,34 @@ def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
 
 def test_a_kept_adapter_is_compared_with_its_own_reference_or_one_that_is_named(make, tmp_path):
     cfg = make(references=["two"])
-    jobs.run(cfg)
+    run(cfg)
     (cell,) = cells(cfg)
     kept = {"adapter": str(cell / "adapter"), "tau": None}
-    assert {row.reference for row in jobs.run(make(references=1, **kept))} == {"two"}
-    assert {row.reference for row in jobs.run(make(references=["one"], **kept))} == {"one"}
+    assert {row.reference for row in run(make(references=1, **kept))} == {"two"}
+    assert {row.reference for row in run(make(references=["one"], **kept))} == {"one"}
     record = json.loads((cell / "adapter" / "fit.json").read_text())
     for other in ({"suite": "clip"}, {"reference": "three"}, {"reference_hash": "of another video"}):
         (cell / "adapter" / "fit.json").write_text(json.dumps(record | other))
         with pytest.raises(InputError, match="name one"):
-            jobs.run(make(references=1, **kept))
+            run(make(references=1, **kept))
 
 
 def test_a_finished_cell_is_not_run_again(make, monkeypatch):
     cfg = make()
-    first = jobs.run(cfg)
+    first = run(cfg)
     before = contents(cells(cfg)[0])
     for name in ("fit", "sample"):
         monkeypatch.setattr(job, name, None)
-    assert plain(jobs.run(cfg)) == plain(first)
+    assert plain(run(cfg)) == plain(first)
     assert contents(cells(cfg)[0]) == before
 
 
 def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypatch):
-    jobs.run(make())
+    run(make())
     (cell,) = cells(make())
     kept = contents(cell)
     monkeypatch.setattr(job, "fit", None)
-    rows = jobs.run(make(seeds=2, edits=["one red", "one new"]))
+    rows = run(make(seeds=2, edits=["one red", "one new"]))
     assert {(row.edit_caption, row.seed) for row in rows} == set(product(("one red", "one new"), (0, 1)))
     assert cells(make()) == [cell]
     after = contents(cell)
@@ -91,21 +92,21 @@ def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypa
     assert changed == {"rows.jsonl", "config.yaml"}
     assert sum(name.endswith(".npz") for name in after) == sum(name.endswith(".npz") for name in kept) + 4
     monkeypatch.setattr(job, "sample", None)
-    more = jobs.run(make(metrics=["brightness", "colourfulness"]))
+    more = run(make(metrics=["brightness", "colourfulness"]))
     assert {row.metric for row in more} == {"brightness", "darkness", "colourfulness"}
     assert {row.seed for row in more} == {0}
 
 
 def test_the_base_model_is_one_cell_whatever_the_rank_and_equals_an_adapter_of_no_steps(make):
     cfg = make(tau=1000.0)
-    base = jobs.run(cfg)
-    assert plain(jobs.run(make(tau=1000.0, rank=8, learning_rate=0.1))) == plain(base)
+    base = run(cfg)
+    assert plain(run(make(tau=1000.0, rank=8, learning_rate=0.1))) == plain(base)
     (cell,) = cells(cfg)
     assert not (cell / "adapter").exists()
     assert {row.method for row in base} == {"base"}
     assert {(row.adapter_steps, row.train_steps) for row in base} == {(0, 0)}
     # At two steps t is 500 and 0: a window above both never switches on.
-    jobs.run(make(tau=900.0))
+    run(make(tau=900.0))
     other = next(each for each in cells(cfg) if each != cell)
     for name in ("style-0-*.npz", "object-0-*.npz"):
         ours, theirs = (np.load(next((each / "media").glob(name)))["frames"] for each in (cell, other))
@@ -122,24 +123,24 @@ def test_several_references_load_the_backbone_once(make, monkeypatch):
 
     monkeypatch.setattr(LatteBackbone, "__init__", counted)
     cfg = make(references=3)
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     assert len(loads) == 1
     assert {row.reference for row in rows} == {"one", "two", "three"}
     assert len(cells(cfg)) == 3
 
 
 def test_a_kept_adapter_samples_new_captions_of_its_own_reference(make, monkeypatch):
-    jobs.run(make(references="two"))
+    run(make(references="two"))
     (cell,) = cells(make())
     monkeypatch.setattr(job, "fit", None)
     cfg = make(adapter=str(cell / "adapter"), tau=None, edits=["two green"], seeds=2)
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     assert {(row.reference, row.edit_caption, row.seed) for row in rows} == {
         ("two", "two green", 0),
         ("two", "two green", 1),
     }
     assert {(row.tau, row.adapter_steps, row.train_steps) for row in rows} == {(500.0, 1, 2)}
-    same = jobs.run(make(adapter=str(cell / "adapter"), tau=None))
+    same = run(make(adapter=str(cell / "adapter"), tau=None))
     file = next(row.sample_file for row in same if row.edit_kind == "style")
     theirs = np.load((Path(cfg.output) / file).with_suffix(".npz"))["frames"]
     own = np.load(next((cell / "media").glob("style-0-*.npz")))["frames"]
@@ -158,7 +159,7 @@ def test_a_kept_adapter_samples_new_captions_of_its_own_reference(make, monkeypa
 )
 def test_wrong_input_is_one_clear_line(make, changes, said):
     with pytest.raises(InputError, match=said):
-        jobs.run(make(**changes))
+        run(make(**changes))
 
 
 def test_captions_are_checked_before_weights_are_loaded(make, monkeypatch):
@@ -167,11 +168,11 @@ def test_captions_are_checked_before_weights_are_loaded(make, monkeypatch):
 
     monkeypatch.setattr(LatteBackbone, "from_pretrained", loaded)
     for changes in ({"edits": ["word " * 500]}, {"negative_prompt": "word " * 500}):
-        for act in (jobs.run, jobs.plan):
+        for act in (run, plan):
             with pytest.raises(InputError, match="at most 120"):
                 act(make(**changes))
     with pytest.raises(AssertionError, match="were loaded"):
-        jobs.run(make())
+        run(make())
 
 
 def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
@@ -185,7 +186,7 @@ def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
     from motionexp.schedule import Window
 
     cfg = make()
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     reference = Squares().read("one", FRAMES, SIZE, SIZE)
     backbone = motionexp.load_backbone(cfg.model.path, device="cpu", precision="fp32")
     method = LoRA(backbone, Window(500), rank=2, alpha=2.0)
@@ -199,17 +200,17 @@ def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
 
 
 def test_rows_that_were_scored_before_say_where_this_jobs_tau_came_from(make):
-    given = jobs.run(make())
+    given = run(make())
     folder, weights = cells(make())[0], given[0].weights_hash
     boundary = {"boundary": 500.0, "boundary_weights": weights[:12]}
     auto = make(tau_from="boundary", model={**asdict(make().model), **boundary})
     for cfg, said, stored in ((auto, "boundary", 500.0), (make(), "given", None)):
-        rows = jobs.run(cfg)
+        rows = run(cfg)
         assert [row.score_id for row in rows] == [row.score_id for row in given]
         assert [row.value for row in rows] == [row.value for row in given]
         assert {row.settings["tau_from"] for row in rows} == {said}
         assert {row.settings["model"]["boundary"] for row in rows} == {stored}
         assert plain(read_rows(folder)) == plain(rows)
         kept = (folder / "rows.jsonl").read_bytes()
-        jobs.run(cfg)
+        run(cfg)
         assert (folder / "rows.jsonl").read_bytes() == kept

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from motionexp import jobs
 from motionexp.jobs import job
+from motionexp.jobs.planning import plan
+from motionexp.jobs.running import run
 from motionexp.jobs.showing import print_summary
 from motionexp.results import Row
 
@@ -22,7 +23,7 @@ def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
 
     monkeypatch.setattr(job, "write_grid", spy)
     for tau in (1000.0, 0.0, 500.0, 250.0):
-        jobs.run(make(tau=tau))
+        run(make(tau=tau))
     assert seen[0] == ["base"]
     assert seen[2] == ["base", "τ = 0", "τ = 500"]
     assert seen[3] == ["base", "τ = 0", "τ = 500", "τ = 250"]
@@ -65,13 +66,13 @@ def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
 
 def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
     cfg = make(references=2, seeds=3)
-    jobs.plan(cfg)
+    plan(cfg)
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
     # Rank 2 on v and o of two blocks of width 16: 2 x 2 x 2 x (16 + 16).
     assert "256 trainable parameters (LoRA)" in shown
     assert "1 of 2 sampling steps" in shown
     assert shown.count("output: ") == 2
-    jobs.run(cfg)
-    jobs.plan(cfg)
+    run(cfg)
+    plan(cfg)
     assert "done" in capsys.readouterr().out

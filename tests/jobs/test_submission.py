@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motionexp import jobs
 from motionexp.config import InputError
 from motionexp.data.base import Edit
 from motionexp.evaluation import Sample
 from motionexp.jobs.cell import Cell
+from motionexp.jobs.external import score_external
+from motionexp.jobs.submission import write_submission
 from motionexp.results import Row
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import read_frames
@@ -43,7 +44,7 @@ def test_samples_are_written_as_the_organisers_ask(tmp_path):
     frames = finished(tmp_path / "outputs", "dav-0")
     finished(tmp_path / "outputs", "dav-1", ["object"], count=17)
     finished(tmp_path / "outputs", "dav-0", ["style"], tau=650.0)
-    assert jobs.write_submission(tmp_path / "outputs", tmp_path / "new", {"tau": "700"}) == (5, 304)
+    assert write_submission(tmp_path / "outputs", tmp_path / "new", {"tau": "700"}) == (5, 304)
     written = {path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*.*")}
     assert written == {
         f"{SOURCE}/{name}/{kind}/{index:05d}.jpg"
@@ -70,10 +71,10 @@ def test_two_samples_of_one_edit_are_an_error_that_says_what_to_choose_by(tmp_pa
     for changes in ({}, other):
         finished(tmp_path / "outputs", "dav-0", ["style"], **changes)
     with pytest.raises(InputError, match=said):
-        jobs.write_submission(tmp_path / "outputs", tmp_path / "new", {})
+        write_submission(tmp_path / "outputs", tmp_path / "new", {})
     ((key, value),) = other.items()
     chosen = {key: f"{value:g}"}
-    assert jobs.write_submission(tmp_path / "outputs", tmp_path / "new", chosen)[0] == 1
+    assert write_submission(tmp_path / "outputs", tmp_path / "new", chosen)[0] == 1
 
 
 def test_what_cannot_be_written_is_said(tmp_path):
@@ -84,11 +85,11 @@ def test_what_cannot_be_written_is_said(tmp_path):
     }
     for said, select in wrong.items():
         with pytest.raises(InputError, match=said):
-            jobs.write_submission(tmp_path / "outputs", tmp_path / "new", select)
+            write_submission(tmp_path / "outputs", tmp_path / "new", select)
     with pytest.raises(InputError, match="there is something already"):
-        jobs.write_submission(tmp_path / "outputs", tmp_path / "outputs", {})
+        write_submission(tmp_path / "outputs", tmp_path / "outputs", {})
     with pytest.raises(InputError, match="there is no such folder"):
-        jobs.write_submission(tmp_path / "nothing", tmp_path / "new", {})
+        write_submission(tmp_path / "nothing", tmp_path / "new", {})
 
 
 def test_a_submission_is_scored_as_its_samples_were(tmp_path):
@@ -108,7 +109,7 @@ def test_a_submission_is_scored_as_its_samples_were(tmp_path):
         (tmp_path / "tgve" / SOURCE / "480p_frames" / "dav-0" / f"{index:05d}.jpg").write_bytes(jpeg(index))
     write_table(tmp_path / "tgve", lines)
     samples = finished(tmp_path / "outputs", "dav-0")
-    jobs.write_submission(tmp_path / "outputs", tmp_path / "new", {})
+    write_submission(tmp_path / "outputs", tmp_path / "new", {})
     cfg = ScoreConfig(
         data={"_target_": "motionexp.data.tgve.TGVE", "path": str(tmp_path / "tgve")},
         folder=str(tmp_path / "new"),
@@ -118,7 +119,7 @@ def test_a_submission_is_scored_as_its_samples_were(tmp_path):
         device="cpu",
         output=str(tmp_path / "out"),
     )
-    rows = {(row.edit_kind, row.metric): row for row in jobs.score_external(cfg)}
+    rows = {(row.edit_kind, row.metric): row for row in score_external(cfg)}
     for kind in KINDS:
         row = rows[kind, "brightness"]
         assert row.value == pytest.approx(samples[kind].mean(), abs=0.3)
@@ -131,5 +132,5 @@ def test_a_submission_is_scored_as_its_samples_were(tmp_path):
         assert (kind, "flow_similarity") in rows
     whole = ScoreConfig(**{name: getattr(cfg, name) for name in ("data", "folder", "references", "metrics")})
     with pytest.raises(InputError, match=r"style: has 16 frames, and its reference dav-0 32"):
-        jobs.score_external(whole)
+        score_external(whole)
     Image.open(tmp_path / "new" / SOURCE / "dav-0" / "style" / "00000.jpg").verify()

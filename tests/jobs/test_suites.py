@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from motionexp import jobs
 from motionexp.config import InputError
 from motionexp.jobs import job
+from motionexp.jobs.running import run
 from motionexp.metrics import scorer
 from tests.made_suites import make_davis, make_tgve
 from tests.made_videos import encode, numbered
@@ -54,7 +54,7 @@ def videos(folder: Path) -> dict:
 )
 def test_a_suite_is_tuned_sampled_and_scored(make, tmp_path, made, suite, name, kind, caption):
     cfg = make(data=made(tmp_path), references=[name], edit_kinds=[kind])
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     assert {(row.suite, row.reference, row.edit_kind, row.edit_caption) for row in rows} == {
         (suite, name, kind, caption)
     }
@@ -71,10 +71,10 @@ def test_a_job_is_measured_against_references_that_are_long_enough(make, tmp_pat
     (tmp_path / "captions.json").write_text(json.dumps(entries))
     data = {"_target_": "motionexp.data.folder.VideoFolder", "path": str(tmp_path)}
     wanted = {"metrics": ["motion_fidelity"], "references": ["own"], "tau": 1000.0}
-    rows = {row.metric: row for row in jobs.run(make(data=data, **wanted))}
+    rows = {row.metric: row for row in run(make(data=data, **wanted))}
     assert math.isfinite(rows["motion_fidelity_chance"].value)
     (tmp_path / "captions.json").write_text(json.dumps(entries[:3]))
-    alone = {row.metric: row for row in jobs.run(make(data=data, **wanted, output=str(tmp_path / "alone")))}
+    alone = {row.metric: row for row in run(make(data=data, **wanted, output=str(tmp_path / "alone")))}
     assert alone["motion_fidelity"].value == rows["motion_fidelity"].value
     assert math.isnan(alone["motion_fidelity_chance"].value)
     assert alone["motion_fidelity_chance"].reason == f"no other reference of {FRAMES} frames"
@@ -86,4 +86,4 @@ def test_a_missing_video_stops_a_job_before_weights_are_loaded(make, tmp_path, m
         image.unlink()
     monkeypatch.setattr(job, "get_object", None)
     with pytest.raises(InputError, match=r"vid-9: holds no images"):
-        jobs.run(make(data=data))
+        run(make(data=data))

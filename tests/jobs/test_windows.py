@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp import jobs
 from motionexp.config import InputError
 from motionexp.jobs import job as job_module
+from motionexp.jobs.running import run
 from motionexp.methods.adapter_file import load_adapter
 from motionexp.schedule import Window
 from tests.kept_results import cells
@@ -26,12 +26,12 @@ def videos(cfg):
 
 
 def test_one_training_is_sampled_in_several_windows(make, monkeypatch):
-    everywhere = jobs.run(make(tau=0.0))
+    everywhere = run(make(tau=0.0))
     (cell,) = cells(make())
     monkeypatch.setattr(job_module, "fit", None)
     # Two steps have t = 500 and 0.
-    early = jobs.run(make(tau=0.0, sampling_tau=300.0))
-    late = jobs.run(make(tau=0.0, sampling_tau_high=300.0))
+    early = run(make(tau=0.0, sampling_tau=300.0))
+    late = run(make(tau=0.0, sampling_tau_high=300.0))
     assert cells(make()) == [cell]
     assert [{row.adapter_steps for row in rows} for rows in (everywhere, early, late)] == [{2}, {1}, {1}]
     assert len({row.sample_id for rows in (everywhere, early, late) for row in rows}) == 6
@@ -40,33 +40,33 @@ def test_one_training_is_sampled_in_several_windows(make, monkeypatch):
 
 
 def test_a_window_ends_where_it_is_told_to(make):
-    low = jobs.run(make(tau=0.0, tau_high=300.0))
-    jobs.run(make(tau=0.0))
+    low = run(make(tau=0.0, tau_high=300.0))
+    run(make(tau=0.0))
     assert len(cells(make())) == 2
     assert {row.adapter_steps for row in low} == {1}
     adapter = next(cell for cell in cells(make()) if cell.name == low[0].adapter_id) / "adapter"
-    rows = jobs.run(make(adapter=str(adapter), tau=None, references="one"))
+    rows = run(make(adapter=str(adapter), tau=None, references="one"))
     assert {row.adapter_steps for row in rows} == {1}, "the file's own window"
-    rows = jobs.run(make(adapter=str(adapter), tau=None, tau_high=0.0, references="one"))
+    rows = run(make(adapter=str(adapter), tau=None, tau_high=0.0, references="one"))
     assert {row.adapter_steps for row in rows} == {1}
-    rows = jobs.run(make(adapter=str(adapter), tau=200.0, references="one"))
+    rows = run(make(adapter=str(adapter), tau=200.0, references="one"))
     assert {row.adapter_steps for row in rows} == {0}
 
 
 def test_a_soft_window_is_trained_and_applied(make, monkeypatch):
     cfg = make(tau=0.0, soft_window=[[0.0, 0.0], [1000.0, 1.0]])
-    rows = jobs.run(cfg)
+    rows = run(cfg)
     assert {row.adapter_steps for row in rows} == {1}, "of t = 500 and 0 the first has a weight"
     assert rows[0].settings["soft_window"] == [[0.0, 0.0], [1000.0, 1.0]]
     soft = videos(cfg)
     monkeypatch.setattr(job_module, "fit", None)
-    jobs.run(replace(cfg, sampling_tau=0.0))
+    run(replace(cfg, sampling_tau=0.0))
     assert len(cells(cfg)) == 1
     assert len({frames.tobytes() for frames in videos(cfg).values()}) == 2 * len(soft)
 
 
 def test_an_adapter_is_tuned_on_all_companions(make, monkeypatch):
-    plain = jobs.run(make())
+    plain = run(make())
     original, seen = Squares.read, []
 
     def read(self, name, *size):
@@ -82,7 +82,7 @@ def test_an_adapter_is_tuned_on_all_companions(make, monkeypatch):
     own = job_module.fit
     monkeypatch.setattr(Squares, "read", read)
     monkeypatch.setattr(job_module, "fit", fit)
-    rows = jobs.run(make())
+    rows = run(make())
     assert seen == [3]
     assert {row.reference_hash for row in rows} == {row.reference_hash for row in plain}
     assert {row.adapter_id for row in rows}.isdisjoint({row.adapter_id for row in plain})
@@ -90,13 +90,13 @@ def test_an_adapter_is_tuned_on_all_companions(make, monkeypatch):
 
 def test_a_longer_training_leaves_the_shorter_ones_adapters(make, tmp_path, monkeypatch):
     short = make(train_steps=1, output=str(tmp_path / "short"))
-    expected = jobs.run(short)
+    expected = run(short)
     long = make(train_steps=3, keep_steps=[1, 2])
-    jobs.run(long)
+    run(long)
     kept = sorted(Path(long.output).rglob("fit.json"))
     assert sorted(json.loads(path.read_text())["steps"] for path in kept) == [1, 2, 3]
     monkeypatch.setattr(job_module, "fit", None)
-    rows = jobs.run(make(train_steps=1))
+    rows = run(make(train_steps=1))
     assert [row.value for row in rows] == [row.value for row in expected]
     assert {row.train_steps for row in rows} == {1}
     assert {row.adapter_id for row in rows} == {row.adapter_id for row in expected}
@@ -106,7 +106,7 @@ def test_what_a_network_does_not_have_is_said_before_weights_are_loaded(make, mo
     monkeypatch.setattr("motionexp.backbones.latte.LatteBackbone.attentions", ("motion",))
     monkeypatch.setattr("motionexp.backbones.latte.LatteBackbone.from_pretrained", None)
     with pytest.raises(InputError, match=r"attention=spatial: tiny has no such attention.*one of motion"):
-        jobs.run(make(attention="spatial"))
+        run(make(attention="spatial"))
 
 
 def test_a_spatial_adapter_is_another_cell(make):
@@ -117,7 +117,7 @@ def test_a_spatial_adapter_is_another_cell(make):
     named = replace(cfg, method={**lora, "attention": "motion"})
     assert job.cell(reference, named) == job.cell(reference), "cells of before there was a choice"
     assert job.cell(reference, replace(cfg, method={**lora, "attention": "spatial"})) != job.cell(reference)
-    jobs.run(make(method={**lora, "attention": "spatial"}, attention="spatial"))
+    run(make(method={**lora, "attention": "spatial"}, attention="spatial"))
     (cell,) = cells(cfg)
     kept = load_adapter(cell / "adapter", job.backbone)
     assert kept.settings["attention"] == "spatial"
