@@ -21,9 +21,10 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from motionexp import listing
+from motionexp import help
 from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, selected_rows
 from motionexp.paper_runs import check_real_data, layout_of
@@ -71,9 +72,9 @@ def _failed(error: BaseException) -> int:
 
 def _dispatch(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
-        print(listing.help_text())
+        print(help.help_text())
     elif arguments[:1] == ["list"]:
-        print(listing.listed(arguments[1:]))
+        print(help.listed(arguments[1:]))
     elif arguments[:1] == ["score"]:
         _score(arguments[1:])
     elif arguments[:1] == ["submission"]:
@@ -132,7 +133,7 @@ def _job(composed: DictConfig) -> None:
 
 def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, HydraConfig.get().runtime.choices)
-    listing.check_source(cfg)
+    help.check_source(cfg)
     from motionexp.jobs.planning import plan
     from motionexp.jobs.probing import probe
     from motionexp.jobs.running import run
@@ -184,7 +185,7 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
 
 def _check_inputs(cfg: JobConfig) -> None:
     """What a job looks at before it loads weights, as far as it is on this machine already."""
-    listing.check_source(cfg)
+    help.check_source(cfg)
     if cfg.probe is not None:
         from motionexp.probes.grid import check_grid
 
@@ -230,7 +231,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
-        print(listing.experiment_text(name, layout, jobs))
+        print(help.experiment_text(name, layout, jobs))
         if commands := _to_fetch(jobs):
             print("no memory, time and disk of each job: weights are not on this machine yet")
             print("\n".join(commands))
@@ -245,7 +246,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
 
 def _to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
     """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
-    from motionexp.backbones.hub import fetch_command, is_to_fetch
+    from motionexp.hub import fetch_command, is_to_fetch
 
     models = dict.fromkeys((cfg.model.path, cfg.model.revision) for cfg in jobs)
     return [fetch_command(*model) for model in models if is_to_fetch(*model)]

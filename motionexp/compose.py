@@ -13,7 +13,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from motionexp.config import InputError, JobConfig, ModelConfig, check
+from motionexp.config import JobConfig, ModelConfig, check
+from motionexp.errors import InputError
 from motionexp.scoring_config import ScoringConfig
 
 # A wheel carries conf/ and experiments/ inside the package; in a checkout they lie beside it.

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import II, MISSING
 
+from motionexp.errors import InputError
 from motionexp.memory_config import mode_problems
 from motionexp.scoring_config import METRICS, ScoringConfig, scoring_problems
 from motionexp.window_checks import SAMPLING_WINDOW, window_problems
@@ -40,10 +41,6 @@ EDGES = tuple(range(0, 1001, BLOCK))
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 Pair = tuple[int, int]
 PAIRS: tuple[Pair, ...] = tuple(combinations(reversed(EDGES), 2))
-
-
-class InputError(ValueError):
-    """The user's input is wrong. The message alone is shown: it names the input and what would be right."""
 
 
 def _key(default: Any, meaning: str) -> Any:

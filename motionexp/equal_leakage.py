@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.intervals import Curve, motion_at_equal_leakage
 from motionexp.layouts import Decision, Group, Setting, TableLayout
 from motionexp.measured import Measured, Subject, Values, count_of

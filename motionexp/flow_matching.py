@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.schedule import TIMESTEPS, NoiseSchedule, Window, weighted_draw
 
 EULER, UNIPC = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.flow_matching import Schedule
 from motionexp.sampling import Guide, SamplerSettings
 

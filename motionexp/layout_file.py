@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layout_checks import layout_problems
 from motionexp.layouts import Layout, standard_columns
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 LOGGERS = ("csv", "tensorboard", "wandb")
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.intervals import Interval, mean_interval
 from motionexp.layouts import Column, Difference, Group, Layout, Setting, TableLayout
 from motionexp.results import ANCHORS, Row, by_subject, check_comparable, paired_difference

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, named_references, selected_rows
 from motionexp.published_rows import to_published
-from motionexp.results import Row, write_whole
+from motionexp.results import Row
 from motionexp.tables import build
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layouts import Layout
 from motionexp.results import (
     EDIT_FIELDS,

@@ -4,19 +4,16 @@ A rows file is replaced as a whole under a lock, so that a reader, a second writ
 half a line.
 """
 
-import contextlib
-import fcntl
 import json
 import math
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import locked, write_whole
 from motionexp.ids import score_id
 from motionexp.intervals import Interval, mean_interval
 
@@ -162,38 +159,6 @@ def from_json(plain: object) -> Row:
 
 def _required(each: Any) -> bool:
     return each.default is MISSING and each.default_factory is MISSING
-
-
-@contextlib.contextmanager
-def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds a lock file: one process at a time. The system drops it when the process ends.
-
-    `on_wait` is called first if another process holds it.
-    """
-    with open(path, "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if on_wait is not None:
-                on_wait()
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: a reader finds the old one or the new one, never a part."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
 
 
 def dump_line(plain: object) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any
 
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
+from motionexp.errors import InputError
 from motionexp.results import FIELDS, Row
 
 TRAINED = ("rank", "alpha", "projections", "attention", "train_steps", "learning_rate", "weight_decay",

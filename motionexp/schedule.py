@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 TIMESTEPS = 1000
 FINAL = -1

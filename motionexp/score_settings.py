@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.compose import CONF, explain, group_keys, prepared
-from motionexp.config import CHOICES, InputError, _key
+from motionexp.config import CHOICES, _key
+from motionexp.errors import InputError
 from motionexp.scoring_config import METRICS, OF_SETS, ScoringConfig, scoring_problems
 
 

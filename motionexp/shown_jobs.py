@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from motionexp.config import InputError, JobConfig, method_name
+from motionexp.config import JobConfig, method_name
+from motionexp.errors import InputError
+from motionexp.help import reader_of, subjects_of
 from motionexp.layouts import Layout, is_picked
-from motionexp.listing import reader_of, subjects_of
 from motionexp.results import Row
 from motionexp.row_selection import matches
 

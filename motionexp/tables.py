@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from motionexp.config import InputError
 from motionexp.equal_leakage import decision_table
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.intervals import Interval
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, TableLayout
 from motionexp.measured import Measured
 from motionexp.published_rows import is_published, read_published
-from motionexp.results import Row, write_whole
+from motionexp.results import Row
 from motionexp.table_formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 
 SUFFIXES = (".md", ".tex", ".csv")

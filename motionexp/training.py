@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
 from motionexp.schedule import Window, generator
 

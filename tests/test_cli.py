@@ -11,7 +11,8 @@ import pytest
 
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config import InputError, JobConfig, ModelConfig
+from motionexp.config import JobConfig, ModelConfig
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.score_settings import ScoreConfig
 from motionexp.videos import write_mp4

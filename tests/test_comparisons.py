@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Decision, Difference, selected_rows
 from motionexp.results import Row, append_rows, check_comparable

@@ -11,12 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from motionexp import config
 from motionexp.compose import CONF, GROUPS, load, prepared, select_references
-from motionexp.config import (
-    InputError,
-    JobConfig,
-    vocabulary,
-    wanted_references,
-)
+from motionexp.config import JobConfig, vocabulary, wanted_references
+from motionexp.errors import InputError
 from tests.words import WORDS
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layouts import Decision
 from motionexp.results import Row
 from motionexp.table_formats import NONE

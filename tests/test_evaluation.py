@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from motionexp import config
-from motionexp.config import InputError
 from motionexp.data.base import Edit
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.errors import InputError
 from motionexp.evaluation import (
     SampleSettings,
     count_adapter_steps,

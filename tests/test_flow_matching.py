@@ -13,7 +13,7 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule, read_schedule
 from motionexp.inversion import invert
 from motionexp.sampling import SamplerSettings, sample_latents

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.inversion import invert
 from motionexp.sampling import SamplerSettings, sample_latents
 from motionexp.schedule import NoiseSchedule

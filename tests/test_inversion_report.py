@@ -8,7 +8,7 @@ import torch
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.compose import load
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.inversion import invert
 from motionexp.jobs.figures import strip
 from motionexp.report import inversion, model_jobs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.publish import publish
 from motionexp.published_rows import read_published, to_published

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from motionexp import results
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.intervals import Curve, mean_interval, motion_at_equal_leakage, motion_at_leakage
 from motionexp.results import (
     Row,
@@ -19,7 +20,6 @@ from motionexp.results import (
     of_newest_version,
     paired_difference,
     read_rows,
-    write_whole,
 )
 
 

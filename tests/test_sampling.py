@@ -10,7 +10,7 @@ from torch import Tensor
 
 from motionexp.backbones.base import Conditioning
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.sampling import (
     SamplerSettings,
     initial_noise,

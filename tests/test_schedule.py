@@ -15,7 +15,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.schedule import FINAL, NoiseSchedule, Window, generator
 
 SCHEDULES = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.score_settings import load_score
 
 

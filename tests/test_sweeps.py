@@ -8,10 +8,11 @@ import pytest
 
 from motionexp.cli import experiment_jobs, main
 from motionexp.compose import EXPERIMENTS
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
+from motionexp.errors import InputError
+from motionexp.help import experiment_text
 from motionexp.layout_file import read_layout
 from motionexp.layouts import selected_rows
-from motionexp.listing import experiment_text
 from motionexp.results import Row, append_rows
 from motionexp.sweeps import settings_of, sweeps_of
 from tests.made_suites import make_tgve

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.ids import score_id
 from motionexp.intervals import mean_interval
 from motionexp.layout_file import read_layout

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from motionexp.atlas.readings import Draws, timestep_at
-from motionexp.results import write_whole
+from motionexp.files import write_whole
 
 WIDTH = 6.75
 """Inches: the width of a page's text."""

@@ -24,7 +24,7 @@ from motionexp.atlas.readings import (
     means,
     new_motion,
 )
-from motionexp.results import write_whole
+from motionexp.files import write_whole
 
 NAMES = {
     TAMPERING: "Prompt tampering, the looks' words changed",

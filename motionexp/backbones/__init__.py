@@ -7,9 +7,9 @@ from hydra.utils import get_object
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.checkpoint import TextPrecision, read_json
-from motionexp.backbones.hub import find_folder, naming_the_model
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.hub import find_folder, naming_the_model
 
 __all__ = ["Backbone", "Conditioning", "load_backbone"]
 

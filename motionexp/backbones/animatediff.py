@@ -20,7 +20,7 @@ from transformers import CLIPTextModel
 from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.unet3d import Attentions, UNet3DBackbone, attention_projections
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.schedule import NoiseSchedule
 
 ATTENTIONS: Attentions = {

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,9 +13,9 @@ from diffusers import ModelMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.hub import no_loading_bars
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
 TextPrecision = Literal["auto", "8bit", "4bit"]
@@ -163,18 +162,6 @@ def load_part(
     if missing:
         raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
     return model
-
-
-@contextmanager
-def no_loading_bars() -> Iterator[None]:
-    """Keep back transformers' bars: for weights on the disk, since downloads lose theirs too."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def weights_hash(folder: Path, parts: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.text import closed_vocabulary
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 

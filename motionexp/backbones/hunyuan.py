@@ -22,7 +22,7 @@ from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.flow import FlowBackbone, projections_of
 from motionexp.backbones.precision import attention_kernels
 from motionexp.backbones.text import load_tokenizer
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule
 
 # `HunyuanVideoPipeline.__call__`'s own `guidance_scale`, times 1000 as it does.

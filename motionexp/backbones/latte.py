@@ -20,7 +20,7 @@ from motionexp.backbones import image_vae
 from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 MAX_CAPTION_TOKENS = 120
 ATTENTIONS: dict[ProjectionKind, tuple[str, str]] = {

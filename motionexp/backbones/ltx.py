@@ -17,7 +17,7 @@ from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.flow import FlowBackbone, projections_of
 from motionexp.backbones.precision import attention_kernels
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule
 
 ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}

@@ -25,11 +25,11 @@ from motionexp.backbones.checkpoint import (
     shape_of,
     weights_hash,
 )
-from motionexp.backbones.hub import find_folder, name_of, naming_the_model
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
 from motionexp.backbones.text import caption_problems, load_tokenizer
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.flow_matching import Schedule, read_schedule
+from motionexp.hub import find_folder, name_of, naming_the_model
 from motionexp.memory_config import text_precision_problems
 
 Family = TypeVar("Family", bound="PipelineBackbone")

@@ -22,7 +22,7 @@ from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.show1_network import ShowOneUNet, attention_layers
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.schedule import NoiseSchedule
 
 MAX_CAPTION_TOKENS = 77  # that IF's text encoder was used with, whatever it can take

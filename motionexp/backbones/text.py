@@ -6,7 +6,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from motionexp.backbones.checkpoint import read_json
-from motionexp.config import CLOSED_VOCABULARY, InputError
+from motionexp.config import CLOSED_VOCABULARY
+from motionexp.errors import InputError
 
 
 def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizerBase:

@@ -22,7 +22,7 @@ from motionexp.backbones import image_vae
 from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 Attentions = dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]]
 """Of each kind: the class of the transformers, and the names of their attentions."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 
 def latent_frames(frames: int, ratio: int, name: str) -> int:

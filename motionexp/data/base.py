@@ -93,7 +93,7 @@ class References(Protocol):
     """A reader of one suite: what `data=` names.
 
     `names`, `describe` and `long_enough` read captions and count frames, and see that every video is there;
-    `read` alone decodes. All raise `motionexp.config.InputError` where something is missing or wrong, or a
+    `read` alone decodes. All raise `motionexp.errors.InputError` where something is missing or wrong, or a
     reference does not exist; `read` does where it has fewer frames than asked, which `long_enough` tells.
     `read` gives `frames` frames of `height` x `width` pixels; the same arguments give the same bytes.
     """

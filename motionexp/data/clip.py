@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.errors import InputError
 from motionexp.videos import frame_count, frame_rate, read_frames, taken_count
 
 # Frames a second of a folder of images where nobody said: that of the models' training videos.

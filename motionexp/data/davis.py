@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.errors import InputError
 from motionexp.videos import frame_count, read_frames
 
 FRAMES = Path("JPEGImages") / "480p"

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.clip import Clip, path_name
+from motionexp.errors import InputError
 from motionexp.videos import frame_count
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")

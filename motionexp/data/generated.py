@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, References
+from motionexp.errors import InputError
 from motionexp.videos import frame_count
 
 LIST = "videos.csv"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.errors import InputError
 from motionexp.videos import frame_count, read_frames
 
 TABLE = "LOVEU-TGVE-2023_Dataset.csv"

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import InputError
 from motionexp.data.base import Reference
-from motionexp.results import write_whole
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 
 CACHE_VERSION = 1  # raised when the same content would be encoded otherwise
 

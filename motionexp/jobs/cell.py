@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit
+from motionexp.errors import InputError
 from motionexp.evaluation import Sample
-from motionexp.results import ROWS_NAME, Row, append_rows, locked, read_rows, write_whole
+from motionexp.files import locked, write_whole
+from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.videos import contact_sheet, write_mp4, write_png
 
 ADAPTER_FILE = "adapter.safetensors"

@@ -12,11 +12,12 @@ from hydra.utils import get_object
 
 from motionexp.backbones.base import Backbone
 from motionexp.backbones.checkpoint import weights_hash
-from motionexp.backbones.hub import find_folder
 from motionexp.compose import select_references
-from motionexp.config import InputError, JobConfig, wanted_references
+from motionexp.config import JobConfig, wanted_references
 from motionexp.data.base import Edit, Reference, References
+from motionexp.errors import InputError
 from motionexp.evaluation import SampleSettings
+from motionexp.hub import find_folder
 from motionexp.jobs.cell import FIT_FILE, read_json
 from motionexp.memory_config import offload_problems, tiles
 from motionexp.methods.base import OptimizerSettings

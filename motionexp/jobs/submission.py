@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
+from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.showing import EXTERNAL
 from motionexp.results import FIELDS, ROWS_NAME, Row, read_rows

@@ -15,11 +15,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.foreign import attach
 from motionexp.methods.lora import LoRA
-from motionexp.results import write_whole
 from motionexp.schedule import Window
 
 FILE_NAME = "adapter.safetensors"

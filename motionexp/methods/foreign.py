@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from motionexp.backbones.base import Backbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window
 

@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from motionexp.backbones.base import Backbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.base import (
     EVERYWHERE,
     OptimizerSettings,

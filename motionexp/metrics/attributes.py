@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionexp.config import InputError
 from motionexp.data.shapes.grammar import SUPPORTED, UNSUPPORTED
+from motionexp.errors import InputError
 from motionexp.metrics.base import ABSTAINED, Measurement, Predictions, Subject, VideoMetric, needed
 
 SIZE = 64

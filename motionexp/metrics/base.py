@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.scenes import Scene, edited
+from motionexp.errors import InputError
 
 ABSTAINED = float("nan")
 Need = Literal["clip", "scorer", "classifier", "tracks", "truth"]

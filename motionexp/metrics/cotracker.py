@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
 from motionexp.metrics.flow_similarity import FlowSettings
 

@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures, Need, Tracks, needed
 from motionexp.metrics.features import ImageTextModel
 from motionexp.metrics.tracks import Tracker, as_arrays, from_arrays
-from motionexp.results import write_whole
 
 KEPT = 64
 """Videos whose features stay in memory."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
-from motionexp.backbones.checkpoint import no_loading_bars
-from motionexp.backbones.hub import fetch_command, is_hub_id
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import BUNDLED
+from motionexp.errors import InputError
+from motionexp.hub import fetch_command, is_hub_id, no_loading_bars
 
 FRAMES_AT_ONCE = 64
 

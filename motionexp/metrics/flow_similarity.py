@@ -15,7 +15,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
 
 

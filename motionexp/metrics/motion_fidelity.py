@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.base import ABSTAINED, Measurement, Subject, Tracks, VideoMetric, needed
 
 SHARED = 0.5

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import BUNDLED
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.scenes import Scene
+from motionexp.errors import InputError
 from motionexp.metrics.appearance_leakage import AppearanceLeakage, ReplacedAttributes
 from motionexp.metrics.attributes import AttributeAccuracy, AttributeClassifier, AttributeReadings
 from motionexp.metrics.base import Measurement, Need, Subject, VideoMetric

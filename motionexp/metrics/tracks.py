@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
 from motionexp.metrics.flow_similarity import FlowSettings, follow, grid
 

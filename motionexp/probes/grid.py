@@ -2,9 +2,10 @@
 
 from hydra.utils import get_object
 
-from motionexp.backbones.hub import find_folder
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.config import BLOCK, EDGES, InputError, JobConfig
+from motionexp.config import BLOCK, EDGES, JobConfig
+from motionexp.errors import InputError
+from motionexp.hub import find_folder
 from motionexp.probes.tree import step_blocks
 from motionexp.schedule import TIMESTEPS, NoiseSchedule
 

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import BLOCK, EDGES, InputError
+from motionexp.config import BLOCK, EDGES
+from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule, Schedule
 from motionexp.schedule import TIMESTEPS
 

@@ -20,8 +20,9 @@ from rich.table import Table
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.compose import load
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
 from motionexp.data.base import Reference
+from motionexp.errors import InputError
 from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs, provenance
 from motionexp.jobs.job import Job, encode

@@ -28,7 +28,8 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.stand_ins import STAND_INS, randomize, write_stand_in
 from motionexp.compose import load
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
+from motionexp.errors import InputError
 from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job, encode

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from motionexp.backbones.base import Backbone
 from motionexp.compose import load
-from motionexp.config import EDGES, InputError, JobConfig, Pair
+from motionexp.config import EDGES, JobConfig, Pair
+from motionexp.errors import InputError
 from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.results import Row, mixed_kinds, of_newest_version, read_rows
 from motionexp.row_selection import SAMPLED, STRATA, TRAINED, WHERE_IT_MATTERS, default_of
 

@@ -12,6 +12,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.files import write_whole
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.dose_response import (
     EXPECTED,
@@ -22,7 +23,6 @@ from motionexp.metrics.dose_response import (
     surprises,
 )
 from motionexp.metrics.scorer import Scorer
-from motionexp.results import write_whole
 
 TUNING_REFERENCES = (0, 4, 5, 6)
 """Of the tuning split: one of each motion that no caption names (wander, zigzag, hop, stop and go)."""

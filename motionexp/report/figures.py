@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from motionexp.atlas.figures import write_figures
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.report.published_probes import read_findings
 
 ORIGIN = "`make figures` draws them from the published rows."

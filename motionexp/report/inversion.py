@@ -21,8 +21,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.compose import load
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
 from motionexp.data.base import Reference
+from motionexp.errors import InputError
 from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.figures import strip

@@ -23,12 +23,13 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Conditioning
 from motionexp.compose import load
-from motionexp.config import InputError, JobConfig
+from motionexp.config import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
 from motionexp.data.shapes.render import FPS, FRAMES, render
 from motionexp.data.shapes.scenes import Scene
+from motionexp.errors import InputError
 from motionexp.jobs.cache import EncodingCache
 from motionexp.jobs.job import Job
 from motionexp.jobs.running import clear_disk_errors, duration

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from motionexp.atlas.readings import Draws, Key, draw, means
-from motionexp.config import InputError
 from motionexp.data.shapes import grammar
+from motionexp.errors import InputError
 from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
 from motionexp.results import Row
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.errors import InputError
 from motionexp.intervals import Interval, mean_interval
 from motionexp.jobs import provenance
 from motionexp.jobs.scoring import rows_of

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from omegaconf import OmegaConf
 
-from motionexp.backbones.hub import BUNDLED_PREFIX
 from motionexp.compose import CONF, options
 from motionexp.config import BUNDLED, JobConfig
+from motionexp.hub import BUNDLED_PREFIX
 
 
 def jobs_of(arguments: Sequence[str], settings_of: Callable[[Sequence[str]], JobConfig]) -> list[JobConfig]:

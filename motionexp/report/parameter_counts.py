@@ -19,11 +19,11 @@ from motionexp.backbones.base import Backbone
 from motionexp.backbones.real_models import MODELS, RealModel
 from motionexp.compose import load
 from motionexp.config import JobConfig
+from motionexp.files import write_whole
 from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA
 from motionexp.report.model_jobs import jobs_of
-from motionexp.results import write_whole
 from motionexp.schedule import Window
 
 COLUMNS = ("model", "network", "motion attentions", "LoRA", "full rank v, o", "full rank q, k, v, o")

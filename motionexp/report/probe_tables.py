@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from motionexp.atlas.boundary import NONE
 from motionexp.atlas.tables import tables
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.report.published_probes import read_findings
-from motionexp.results import Row, as_json, dump_line, write_whole
+from motionexp.results import Row, as_json, dump_line
 from motionexp.table_formats import Table
 from motionexp.tables import write_formats
 

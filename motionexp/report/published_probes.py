@@ -6,7 +6,7 @@ from pathlib import Path
 from motionexp.atlas.findings import Findings
 from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_probes
 from motionexp.atlas.tuning import read_sweeps
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.published_rows import is_published, read_published
 from motionexp.results import Row, check_comparable

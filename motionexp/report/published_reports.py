@@ -9,10 +9,11 @@ import matplotlib
 
 from motionexp.atlas.drawing import SETTINGS, save
 from motionexp.atlas.figures import Captioned
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.layout_file import read_layout
 from motionexp.published_rows import is_published, read_published
-from motionexp.results import Row, check_comparable, write_whole
+from motionexp.results import Row, check_comparable
 
 
 def write_published(

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 
 from motionexp.atlas.drawing import SETTINGS, save
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import FigureLayout, Layout
 from motionexp.measured import Measured

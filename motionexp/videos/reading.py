@@ -13,7 +13,7 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # So far may a frame rate that is asked for lie above the clip's own: at more, motion visibly stutters.

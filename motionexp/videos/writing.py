@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from motionexp.results import write_whole
+from motionexp.files import write_whole
 
 # A palette is found on about so many pixels: on all of them it takes a minute, and is hardly better.
 PALETTE_SAMPLE = 16384

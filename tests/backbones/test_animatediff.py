@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from motionexp.backbones import load_backbone
 from motionexp.backbones.animatediff import ATTENTIONS, AnimateDiffBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
 from motionexp.sampling import SamplerSettings, sample_latents

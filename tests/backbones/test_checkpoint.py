@@ -14,7 +14,7 @@ from motionexp.backbones import checkpoint, pipeline
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from tests.tiny_models import save_tiny_pipeline, save_tiny_unet3d
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

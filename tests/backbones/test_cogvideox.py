@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.cogvideox import CogVideoXBackbone
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import BUNDLED
+from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA

@@ -22,8 +22,8 @@ from motionexp.backbones import hunyuan, image_vae, load_backbone
 from motionexp.backbones.animatediff import AnimateDiffBackbone
 from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.hunyuan import HunyuanBackbone
-from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference
+from motionexp.errors import InputError
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.inversion import invert
 from motionexp.jobs.job import encode

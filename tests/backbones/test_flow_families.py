@@ -20,7 +20,7 @@ from torch import Tensor
 
 from motionexp.backbones import hunyuan, load_backbone, ltx, mochi
 from motionexp.backbones.flow import FlowBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.sampling import SamplerSettings, sample_latents
 from tests.tiny_flow import save_tiny_hunyuan, save_tiny_ltx, save_tiny_mochi
 from tests.tuned_flow import tuned_everywhere

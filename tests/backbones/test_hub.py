@@ -15,11 +15,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects
 
-from motionexp.backbones import hub, load_backbone
+from motionexp import hub
+from motionexp.backbones import load_backbone
 from motionexp.backbones.checkpoint import weights_hash
-from motionexp.backbones.hub import ADAPTER, PIPELINE, UNREAD, fetch_command
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
+from motionexp.hub import ADAPTER, PIPELINE, UNREAD, fetch_command
 from tests.tiny_models import save_tiny_pipeline
 
 COMMIT = "0" * 40

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from motionexp.backbones import latte
 from motionexp.backbones.base import Conditioning
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from tests.tiny_models import save_tiny_pipeline
 
 CAPTIONS = ["a cat", "A Red Ball rolls ", ""]

@@ -10,7 +10,7 @@ from motionexp.backbones.precision import (
     resolve_device,
     resolve_precision,
 )
-from motionexp.config import InputError
+from motionexp.errors import InputError
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 

@@ -15,7 +15,7 @@ from motionexp.backbones.checkpoint import TextPrecision, shape_of
 from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.compose import load
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from tests.tiny_families import Family
 from tests.tiny_models import save_tiny_pipeline
 

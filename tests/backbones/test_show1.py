@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from motionexp.backbones import load_backbone
 from motionexp.backbones.show1 import Show1Backbone
 from motionexp.backbones.show1_network import ShowOneUNet
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
 from motionexp.sampling import SamplerSettings, sample_latents

@@ -15,8 +15,8 @@ from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.text import caption_problems, closed_vocabulary, load_tokenizer
 from motionexp.backbones.unet3d import UNet3DBackbone, attention_projections
-from motionexp.config import InputError
 from motionexp.data.shapes.grammar import vocabulary
+from motionexp.errors import InputError
 from motionexp.pretrain import clip_text
 from motionexp.pretrain.unet3d import build
 from motionexp.sampling import SamplerSettings, sample_latents

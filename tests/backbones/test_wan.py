@@ -11,7 +11,7 @@ from torch import Tensor
 
 from motionexp.backbones import load_backbone
 from motionexp.backbones.wan import WanBackbone, WanExpertsBackbone, attention_projections
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule
 from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import OptimizerSettings

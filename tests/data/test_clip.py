@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.clip import Clip
+from motionexp.errors import InputError
 from motionexp.videos import read_frames, write_gif, write_mp4
 
 CLIPS = Path(__file__).parents[3] / "shared/data/videos"

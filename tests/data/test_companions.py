@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.base import References
 from motionexp.data.davis import DAVIS
+from motionexp.errors import InputError
 from tests.made_suites import DATA, make_davis, needs_data, numbers_of
 
 PROMPTS = [

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit, References
 from motionexp.data.folder import VideoFolder
+from motionexp.errors import InputError
 from tests.made_videos import CLIPS, encode, needs_clips, numbered, numbers
 
 CSV = """video,caption,object,style,start,stride

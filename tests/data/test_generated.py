@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit
 from motionexp.data.generated import check_lengths, find_videos
+from motionexp.errors import InputError
 from motionexp.videos import write_png
 from tests.made_videos import encode
 from tests.squares import Squares

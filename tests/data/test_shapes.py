@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.shapes import energies, grammar, motions, render, scenes, splits
+from motionexp.errors import InputError
 
 
 def lone(motion: str, index: int = 0, contrast: str = "natural") -> scenes.Scene:

@@ -6,9 +6,9 @@ import shutil
 import pytest
 
 from motionexp.compose import load, options
-from motionexp.config import InputError
 from motionexp.data.base import References
 from motionexp.data.tgve import TABLE, TGVE, frame_indices
+from motionexp.errors import InputError
 from tests.made_suites import (
     COUNTS,
     DATA,

@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 
 from motionexp.backbones import pipeline
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import BUNDLED
+from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs import memory, planning
 from motionexp.jobs.job import Job

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import BUNDLED
+from motionexp.errors import InputError
 from motionexp.evaluation import Scorer
 from motionexp.jobs import external, inputs
 from motionexp.jobs.external import score_external

@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from motionexp import listing
+from motionexp import help
 from motionexp.atlas import readings
-from motionexp.config import PAIRS, InputError, check
+from motionexp.config import PAIRS, check
 from motionexp.data.base import Edit, Reference
+from motionexp.errors import InputError
 from motionexp.intervals import resampled_weights
 from motionexp.jobs import figures, inputs, job, probing
 from motionexp.jobs.planning import plan
@@ -208,7 +209,7 @@ def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make)
     # A suite of fewer, as a clip of one's own is, gives all that it has.
     cfg = make(**{**PROBE, "references": None})
     assert [each.name for each in inputs.read_references(cfg, Squares())] == ["one", "two", "three"]
-    listing.check_source(cfg)
+    help.check_source(cfg)
 
 
 class ManySquares(Squares):

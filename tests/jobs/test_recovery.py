@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.running import run
 from motionexp.metrics.scorer import Scorer

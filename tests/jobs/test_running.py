@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import motionexp
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.jobs import job
 from motionexp.jobs.planning import plan
 from motionexp.jobs.running import run

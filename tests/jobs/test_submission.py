@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit
+from motionexp.errors import InputError
 from motionexp.evaluation import Sample
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.external import score_external

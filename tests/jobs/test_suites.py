@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.jobs import job
 from motionexp.jobs.running import run
 from motionexp.metrics import scorer

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs.running import run
 from motionexp.methods.adapter_file import load_adapter

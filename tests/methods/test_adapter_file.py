@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA

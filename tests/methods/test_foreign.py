@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from motionexp.backbones.base import Backbone
 from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.adapter_file import check_adapter, load_adapter
 from motionexp.methods.foreign import DIFFUSERS_KEY
 from motionexp.schedule import Window

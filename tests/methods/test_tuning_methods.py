@@ -8,7 +8,7 @@ from diffusers import LatteTransformer3DModel
 from torch.func import functional_call
 
 from motionexp.backbones.latte import attention_projections
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA

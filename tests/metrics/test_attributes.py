@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from motionexp.config import InputError
 from motionexp.data.shapes import grammar
+from motionexp.errors import InputError
 from motionexp.metrics.attributes import (
     AttributeAccuracy,
     AttributeClassifier,

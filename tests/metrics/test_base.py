@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from motionexp.config import InputError
 from motionexp.data.base import Edit
+from motionexp.errors import InputError
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn.functional import cosine_similarity, normalize
 from torchmetrics.functional.multimodal import clip_score
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.appearance_leakage import AppearanceLeakage, appearance_leakage
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures
 from motionexp.metrics.feature_pass import FeaturePass

@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPProcessor
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
 from motionexp.metrics.feature_pass import FeaturePass
 from motionexp.metrics.features import OpenClip, PreferenceScorer, _open_clip_source

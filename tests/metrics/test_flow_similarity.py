@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
+from motionexp.errors import InputError
 from motionexp.metrics.flow_similarity import (
     Flow,
     FlowSettings,

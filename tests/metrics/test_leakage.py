@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
+from motionexp.errors import InputError
 from motionexp.metrics.appearance_leakage import ReplacedAttributes, replaced_attributes
 from motionexp.metrics.base import Predictions
 from motionexp.metrics.foreground import coverage, foreground

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
 from motionexp.metrics.cotracker import CoTracker
 from motionexp.metrics.motion_diversity import motion_diversity

@@ -18,7 +18,6 @@ import os
 from pathlib import Path
 
 from motionexp.pretrain import loop
-from tests.pretrain.test_loop import run
 
 loop.SAVE_SECONDS = 0.0
 run(Path(os.environ["FOLDER"]), kill_at=5)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from motionexp.compose import load
-from motionexp.config import ANY_SCHEDULES_STEPS, InputError
+from motionexp.config import ANY_SCHEDULES_STEPS
+from motionexp.errors import InputError
 from motionexp.probes.grid import check_grid
 from motionexp.probes.tree import step_blocks
 from motionexp.schedule import SPACINGS, NoiseSchedule
@@ -54,7 +55,7 @@ def test_a_hubs_model_that_is_not_here_is_not_asked_for(probe, monkeypatch):
         assert settings["local_files_only"]
         raise OSError("not in the cache")
 
-    monkeypatch.setattr("motionexp.backbones.hub.snapshot_download", offline)
+    monkeypatch.setattr("motionexp.hub.snapshot_download", offline)
     check_grid(replace(probe, probe_steps=30, model=replace(probe.model, path="somebody/something")))
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from motionexp.config import PAIRS, InputError
+from motionexp.config import PAIRS
+from motionexp.errors import InputError
 from motionexp.probes.interventions import CONTROL, intervention, partial_guidance, tampering
 from motionexp.probes.tree import Condition, Trajectory
 

@@ -14,8 +14,8 @@ from matplotlib.text import Text
 from motionexp.atlas import readings
 from motionexp.atlas.drawing import SETTINGS, WIDTH
 from motionexp.atlas.readings import log_snr_tables
-from motionexp.config import InputError
 from motionexp.data.shapes.render import render
+from motionexp.errors import InputError
 from motionexp.intervals import mean_interval, resampled_weights
 from motionexp.jobs.job import Job
 from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN

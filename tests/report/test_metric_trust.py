@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.metrics.dose_response import PERTURBATIONS
 from motionexp.metrics.scorer import Scorer

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window, generator

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.loggers import make_logger
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.methods.lora import LoRA
 from motionexp.schedule import Window
 from motionexp.training import fit

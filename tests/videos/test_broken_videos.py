@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.videos import read_frames, write_gif, write_png
 from tests.made_videos import encode, moving, numbered
 

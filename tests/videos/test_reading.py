@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motionexp.config import InputError
+from motionexp.errors import InputError
 from motionexp.videos import frame_count, frame_rate, read_frames, taken_count, write_gif, write_png
 from tests.made_videos import (
     CLIPS,

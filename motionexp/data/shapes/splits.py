@@ -9,13 +9,13 @@ from functools import cache
 
 import numpy as np
 
-from motionexp.config import InputError
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.shapes import grammar, motions
 from motionexp.data.shapes.companions import MOST_COMPANIONS, companions
 from motionexp.data.shapes.motion_edits import motion_edit
 from motionexp.data.shapes.render import FPS, FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
+from motionexp.errors import InputError
 
 EDIT_CHANGES = {
     "style": ("colour", "surface"),

@@ -9,8 +9,9 @@ from typing import Any
 from hydra.utils import get_object
 
 from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options, select_references
-from motionexp.config import InputError, JobConfig, ModelConfig, vocabulary, wanted_references
+from motionexp.config import JobConfig, ModelConfig, vocabulary, wanted_references
 from motionexp.data.base import References
+from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout
 from motionexp.score_settings import ScoreConfig

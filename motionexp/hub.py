@@ -1,4 +1,4 @@
-"""Where a checkpoint's folder is: bundled, on the disk, or in the hub's cache; and how to fetch one."""
+"""Where a model's weights are: in a folder, in the hub's cache, or still on the hub."""
 
 import atexit
 import json
@@ -18,14 +18,35 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.utils import logging as transformers_logging
 
-from motionexp.config import BUNDLED, InputError
+from motionexp.config import BUNDLED
+from motionexp.errors import InputError
+
+
+@contextmanager
+def no_loading_bars() -> Iterator[None]:
+    """Keep back transformers' bars: for weights on the disk, since downloads lose theirs too."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
 
 BUNDLED_PREFIX = "bundled:"
+
+
 # What is read of a repository in the layout of a diffusers pipeline, and what of it is not: weights in other
 # formats and the networks beside the ones that make videos.
 ADAPTER = ("config.json", "diffusion_pytorch_model.safetensors")
+
+
 PIPELINE = ("model_index.json", "*/*.safetensors", "*/*.json", "*/*.model", "*/merges.txt")
+
+
 UNREAD = ("*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*", "image_encoder/*", "feature_extractor/*")
 
 
