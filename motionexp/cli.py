@@ -22,13 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import help
-from motionexp.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
-from motionexp.config import JobConfig
+from motionexp.config.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
+from motionexp.config.schema import JobConfig
+from motionexp.config.score import load_score
 from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, selected_rows
 from motionexp.paper_runs import check_real_data, layout_of
-from motionexp.score_settings import load_score
 from motionexp.shown_jobs import check_shown
 from motionexp.sweeps import Sweep, check_comparable_jobs, sweeps_of
 from motionexp.table_formats import to_markdown

@@ -7,6 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent
+# A wheel carries conf/ and experiments/ inside the package; in a checkout they lie beside it.
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
+
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:

@@ -8,14 +8,15 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.compose import CONF, EXPERIMENTS, GROUPS, load, options, select_references
-from motionexp.config import JobConfig, ModelConfig, vocabulary, wanted_references
+from motionexp.config.checks import vocabulary
+from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options, select_references
+from motionexp.config.schema import JobConfig, ModelConfig, wanted_references
+from motionexp.config.score import ScoreConfig
+from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import References
 from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout
-from motionexp.score_settings import ScoreConfig
-from motionexp.scoring_config import ScoringConfig
 from motionexp.sweeps import settings_of
 
 USAGE = """\

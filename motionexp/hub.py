@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 from transformers.utils import logging as transformers_logging
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.errors import InputError
 
 

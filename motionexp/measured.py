@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from motionexp.config.scoring import OF_SETS
 from motionexp.errors import InputError
 from motionexp.intervals import Interval, mean_interval
 from motionexp.layouts import Column, Difference, Group, Layout, Setting, TableLayout
 from motionexp.results import ANCHORS, Row, by_subject, check_comparable, paired_difference
 from motionexp.row_selection import check_names, matches
-from motionexp.scoring_config import OF_SETS
 from motionexp.table_formats import NONE, Block, Cell, Line
 
 Subject = tuple[str, str, int | None]

@@ -6,10 +6,10 @@ The table of its file is of the bundled models and their world; that of such a r
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from motionexp.config import JobConfig
+from motionexp.config.ids import adapter_id
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.help import reader_of, subjects_of
-from motionexp.ids import adapter_id
 from motionexp.layouts import Column, Group, Layout, Reported, Setting, TableLayout
 from motionexp.row_selection import SAMPLED, TRAINED
 from motionexp.sweeps import as_text, settings_of

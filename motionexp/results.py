@@ -12,9 +12,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from motionexp.config.ids import score_id
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
-from motionexp.ids import score_id
 from motionexp.intervals import Interval, mean_interval
 
 ROWS_NAME = "rows.jsonl"

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any
 
-from motionexp.config import JobConfig
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.results import FIELDS, Row
 

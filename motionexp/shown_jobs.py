@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from motionexp.config import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.errors import InputError
 from motionexp.help import reader_of, subjects_of
 from motionexp.layouts import Layout, is_picked

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
-from motionexp.config import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.errors import InputError
 from motionexp.layouts import Layout
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from motionexp.config import JobConfig
+from motionexp.config.schema import JobConfig
 from motionexp.results import Row, as_json
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.backbones.memory import give_memory_back
-from motionexp.config import JobConfig
+from motionexp.config.schema import JobConfig
 from motionexp.jobs.running import run
 from motionexp.metrics import scorer
 from tests.squares import METRICS, Brightness

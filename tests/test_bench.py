@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.compose import load
+from motionexp.config.compose import load
 from motionexp.layout_file import read_layout
 from motionexp.metrics.scorer import METRICS, Scorer
 from motionexp.report import bench

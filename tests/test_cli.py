@@ -10,11 +10,11 @@ from types import ModuleType
 import pytest
 
 from motionexp.cli import experiment_jobs, main
-from motionexp.compose import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config import JobConfig, ModelConfig
+from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, options
+from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.score import ScoreConfig
 from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
-from motionexp.score_settings import ScoreConfig
 from motionexp.videos import write_mp4
 from tests.test_sweeps import ABLATIONS
 from tests.words import WORDS

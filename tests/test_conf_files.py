@@ -9,8 +9,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from motionexp.compose import CONF, GROUPS, SCHEMAS, load, options
-from motionexp.config import ModelConfig
+from motionexp.config.compose import CONF, GROUPS, SCHEMAS, load, options
+from motionexp.config.schema import ModelConfig
 
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 SD_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from motionexp import config
-from motionexp.compose import CONF, GROUPS, load, prepared, select_references
-from motionexp.config import JobConfig, vocabulary, wanted_references
+from motionexp.config import schema, scoring
+from motionexp.config.checks import vocabulary
+from motionexp.config.compose import CONF, GROUPS, load, prepared, select_references
+from motionexp.config.schema import JobConfig, wanted_references
 from motionexp.errors import InputError
 from tests.words import WORDS
 
@@ -30,7 +31,7 @@ def test_each_setting_is_read_by_more_than_its_check(name):
     code = "\n".join(
         path.read_text()
         for path in (ROOT / "motionexp").rglob("*.py")
-        if path.name not in ("config.py", "compose.py", "listing.py")
+        if path.name not in ("checks.py", "compose.py", "help.py")
     )
     read_in_code = re.search(rf"\bcfg\.{name}\b|\b{name}\((self\.job\.)?cfg\)", code)
     read_in_conf = any(f"${{{name}}}" in path.read_text() for path in CONF.rglob("*.yaml"))
@@ -233,7 +234,7 @@ def test_the_words_of_a_model(base):
 def test_a_tokenizer_of_letters_and_parts_of_words_names_the_words(base, model_folder):
     """Each of them is a token, as in a tokenizer of byte pairs; only some are words."""
     file = model_folder / "tokenizer" / "tokenizer_config.json"
-    file.write_text(json.dumps({config.CLOSED_VOCABULARY: ["red", "a", "ball"]}))
+    file.write_text(json.dumps({schema.CLOSED_VOCABULARY: ["red", "a", "ball"]}))
     assert vocabulary(load(base).model) == ["a", "ball", "red"]
     (problem,) = problems([*base, *CLIP, "caption=A red ball", "edits=['a blue ball']"])
     assert "edits: tiny_latte does not know 'blue' in" in problem
@@ -261,7 +262,7 @@ def test_a_probe_takes_enough_references_for_a_boundary(base):
 def test_metrics_are_those_that_are_scored():
     from motionexp.metrics.scorer import METRICS
 
-    assert list(METRICS) == list(config.METRICS)
+    assert list(METRICS) == list(scoring.METRICS)
 
 
 def test_settings_are_checked_without_torch(base):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionexp import config
+from motionexp.config import scoring
 from motionexp.data.base import Edit
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.errors import InputError
@@ -185,7 +185,7 @@ def test_metrics_that_need_truth_are_left_out_where_there_is_none_and_refused_wh
 
 
 def test_each_metric_has_its_name_and_says_what_it_measures():
-    assert tuple(METRICS) == config.METRICS
+    assert tuple(METRICS) == scoring.METRICS
     check_metrics(None)
     values = [value for metric in METRICS.values() for value in metric.values]
     assert len(values) == len(set(values))

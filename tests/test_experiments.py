@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from motionexp.cli import experiment_jobs, main
-from motionexp.compose import EXPERIMENTS
-from motionexp.config import JobConfig
+from motionexp.config.compose import EXPERIMENTS
+from motionexp.config.schema import JobConfig
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, selected_rows
 from motionexp.results import Row, append_rows

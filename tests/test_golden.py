@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from motionexp.compose import load
-from motionexp.config import JobConfig
-from motionexp.ids import adapter_id, sample_id
+from motionexp.config.compose import load
+from motionexp.config.ids import adapter_id, sample_id
+from motionexp.config.schema import JobConfig
 from motionexp.jobs.job import Job
 from motionexp.jobs.running import run
 from motionexp.methods.direct import Direct

@@ -3,10 +3,10 @@
 import re
 from dataclasses import fields, replace
 
-from motionexp import ids as stages
-from motionexp.compose import load
-from motionexp.config import JobConfig
-from motionexp.ids import adapter_id, pair_id, probe_id, sample_id, score_id
+from motionexp.config import ids as stages
+from motionexp.config.compose import load
+from motionexp.config.ids import adapter_id, pair_id, probe_id, sample_id, score_id
+from motionexp.config.schema import JobConfig
 from motionexp.jobs.inputs import row_settings
 
 # Which id a setting is part of. A new setting has to be put here, and so to be thought about.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.compose import load
+from motionexp.config.compose import load
 from motionexp.errors import InputError
 from motionexp.inversion import invert
 from motionexp.jobs.figures import strip

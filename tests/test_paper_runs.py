@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from motionexp.cli import experiment_jobs, main
-from motionexp.config import JobConfig
+from motionexp.config.schema import JobConfig
 from motionexp.layouts import Layout, selected_rows
 from motionexp.paper_runs import cost_of
 from motionexp.results import Row, append_rows

@@ -2,8 +2,8 @@
 
 import pytest
 
+from motionexp.config.score import load_score
 from motionexp.errors import InputError
-from motionexp.score_settings import load_score
 
 
 def test_settings_have_defaults_and_text_needs_no_quotes(tmp_path):

@@ -74,7 +74,7 @@ def test_diffusers_is_imported_by_backbones_and_pretraining_alone():
 
 def test_only_the_composition_sees_hydra_s_config():
     seen = [name(path) for path in MODULES if "DictConfig" in path.read_text()]
-    assert seen == ["motionexp/cli.py", "motionexp/compose.py"]
+    assert seen == ["motionexp/cli.py", "motionexp/config/compose.py"]
 
 
 def test_the_layout_names_every_module():

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from motionexp.cli import experiment_jobs, main
-from motionexp.compose import EXPERIMENTS
-from motionexp.config import JobConfig
+from motionexp.config.compose import EXPERIMENTS
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.help import experiment_text
 from motionexp.layout_file import read_layout

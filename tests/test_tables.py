@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionexp.config.ids import score_id
 from motionexp.errors import InputError
-from motionexp.ids import score_id
 from motionexp.intervals import mean_interval
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Column, standard_columns

@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-import motionexp.compose  # noqa: F401  # registers the settings' resolvers
-from motionexp.config import JobConfig
+import motionexp.config.compose  # noqa: F401  # registers the settings' resolvers
+from motionexp.config.schema import JobConfig
 from tests.squares import METRICS
 
 

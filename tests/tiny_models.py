@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
-from motionexp.config import CLOSED_VOCABULARY
+from motionexp.config.schema import CLOSED_VOCABULARY
 
 FRAMES = 4
 SIZE = 16  # pixels

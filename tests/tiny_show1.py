@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from motionexp.backbones.real_models import SHOW_1
+from motionexp.backbones.catalog import SHOW_1
 from motionexp.backbones.show1_network import ShowOneUNet
 from tests.tiny_models import tiny_pipeline
 

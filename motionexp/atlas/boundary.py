@@ -48,7 +48,7 @@ from motionexp.atlas.readings import (
     new_motion,
     within_a_step,
 )
-from motionexp.config import BLOCK, EDGES
+from motionexp.config.schema import BLOCK, EDGES
 from motionexp.intervals import Interval
 
 FOUND, NONE = "found", "none"

@@ -22,7 +22,7 @@ from motionexp.atlas.readings import (
     means,
     within_a_step,
 )
-from motionexp.config import BLOCK, EDGES
+from motionexp.config.schema import BLOCK, EDGES
 from motionexp.errors import InputError
 
 TAMPERINGS = (TAMPERING, MOTION_TAMPERING)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.config import BLOCK, EDGES
+from motionexp.config.schema import BLOCK, EDGES
 from motionexp.errors import InputError
 from motionexp.intervals import Interval, percentile_interval, resampled_weights
 from motionexp.results import Row

@@ -27,10 +27,10 @@ from motionexp.backbones.checkpoint import (
 )
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
 from motionexp.backbones.text import caption_problems, load_tokenizer
+from motionexp.config.checks import text_precision_problems
 from motionexp.errors import InputError
 from motionexp.flow_matching import Schedule, read_schedule
 from motionexp.hub import find_folder, name_of, naming_the_model
-from motionexp.memory_config import text_precision_problems
 
 Family = TypeVar("Family", bound="PipelineBackbone")
 

@@ -26,12 +26,12 @@ from diffusers import (
 from torch import nn
 from transformers import PreTrainedModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
+from motionexp.backbones.catalog import MODELS
 from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.backbones.real_models import MODELS
 from motionexp.backbones.wan import WanBackbone
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 
 STD = 0.02
 BYTES = 2  # of a weight in bf16

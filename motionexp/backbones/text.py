@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from motionexp.backbones.checkpoint import read_json
-from motionexp.config import CLOSED_VOCABULARY
+from motionexp.config.schema import CLOSED_VOCABULARY
 from motionexp.errors import InputError
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from motionexp.config.ids import energies_id
 from motionexp.data.shapes.energies import energies
-from motionexp.ids import energies_id
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
 from motionexp.results import Row

@@ -15,7 +15,8 @@ from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
-from motionexp.compose import select_references
+from motionexp.config.compose import select_references
+from motionexp.config.score import ScoreConfig
 from motionexp.data.base import Reference, References
 from motionexp.data.generated import Generated, check_lengths, find_videos
 from motionexp.jobs import provenance
@@ -26,7 +27,6 @@ from motionexp.jobs.scoring import Wanted, rows_of, score_ids
 from motionexp.jobs.showing import EXTERNAL, print_summary
 from motionexp.metrics.scorer import Scorer, check_metrics
 from motionexp.results import Row
-from motionexp.score_settings import ScoreConfig
 from motionexp.videos import frame_count, read_frames
 
 KEPT_SIZES = 2

@@ -10,7 +10,7 @@ from motionexp.atlas.figures import write_figures
 from motionexp.atlas.findings import Findings
 from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_probes
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import EDGES
+from motionexp.config.schema import EDGES
 from motionexp.jobs.job import Job
 from motionexp.results import Row
 from motionexp.videos import side_by_side

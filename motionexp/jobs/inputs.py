@@ -12,20 +12,20 @@ from hydra.utils import get_object
 
 from motionexp.backbones.base import Backbone
 from motionexp.backbones.checkpoint import weights_hash
-from motionexp.compose import select_references
-from motionexp.config import JobConfig, wanted_references
+from motionexp.config.checks import offload_problems
+from motionexp.config.compose import select_references
+from motionexp.config.schema import JobConfig, tiles, wanted_references
+from motionexp.config.score import ScoreConfig
+from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
 from motionexp.errors import InputError
 from motionexp.evaluation import SampleSettings
 from motionexp.hub import find_folder
 from motionexp.jobs.cell import FIT_FILE, read_json
-from motionexp.memory_config import offload_problems, tiles
 from motionexp.methods.base import OptimizerSettings
 from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, compares_with_others
 from motionexp.sampling import SamplerSettings
 from motionexp.schedule import Window
-from motionexp.score_settings import ScoreConfig
-from motionexp.scoring_config import ScoringConfig
 from motionexp.training import TrainingSettings
 
 # Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.

@@ -16,10 +16,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.backbones.base import Backbone
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
-from motionexp.config import JobConfig, method_name
+from motionexp.config.ids import adapter_id, sample_id
+from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import peak_memory, sample
-from motionexp.ids import adapter_id, sample_id
 from motionexp.jobs import inputs, provenance
 from motionexp.jobs.anchors import anchor_rows
 from motionexp.jobs.cache import EncodingCache
@@ -27,7 +27,6 @@ from motionexp.jobs.cell import FIT_FILE, Cell, write_json
 from motionexp.jobs.scoring import Samples, Wanted, score_cell
 from motionexp.jobs.showing import write_grid
 from motionexp.loggers import make_logger
-from motionexp.memory_config import checkpoints, offloads, tiles
 from motionexp.methods.adapter_file import Recipe, check_adapter, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels, check_metrics

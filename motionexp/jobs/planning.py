@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from motionexp.backbones.base import Backbone
-from motionexp.config import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.jobs.inputs import free_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.memory import Phase, memory_plan

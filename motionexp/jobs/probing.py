@@ -15,10 +15,10 @@ from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Conditioning
-from motionexp.config import EDGES, JobConfig, Pair, inversion_prompt
+from motionexp.config.ids import pair_id, probe_id
+from motionexp.config.schema import EDGES, JobConfig, Pair, inversion_prompt
 from motionexp.data.base import Edit, Reference
 from motionexp.evaluation import Sample, peak_memory
-from motionexp.ids import pair_id, probe_id
 from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.cell import Cell

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from motionexp.files import PACKAGE
+
 PACKAGES = (
     "motionexp",
     "torch",
@@ -25,13 +27,12 @@ PACKAGES = (
 @cache
 def commit() -> tuple[str, bool]:
     """(git commit of this checkout, whether tracked files differ from it); ("", False) outside one."""
-    package = Path(__file__).resolve().parent.parent
     # An installed package may lie inside somebody else's repository, for instance in its environment.
-    tracked = _git(package, "ls-files", "--error-unmatch", "config.py")
-    head = _git(package, "rev-parse", "HEAD") if tracked is not None else None
+    tracked = _git(PACKAGE, "ls-files", "--error-unmatch", "__init__.py")
+    head = _git(PACKAGE, "rev-parse", "HEAD") if tracked is not None else None
     if head is None:
         return "", False
-    return head, bool(_git(package, "status", "--porcelain", "--untracked-files=no"))
+    return head, bool(_git(PACKAGE, "status", "--porcelain", "--untracked-files=no"))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

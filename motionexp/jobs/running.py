@@ -9,7 +9,7 @@ from time import perf_counter
 
 from rich.console import Console
 
-from motionexp.config import JobConfig
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job

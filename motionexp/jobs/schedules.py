@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.config import EDGES
+from motionexp.config.schema import EDGES
 from motionexp.flow_matching import Schedule
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job

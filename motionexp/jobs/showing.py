@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from motionexp.config.scoring import OF_SETS, PAIRS
 from motionexp.data.base import Reference
 from motionexp.jobs.scoring import Samples, Wanted
 from motionexp.results import ANCHORS, Row
-from motionexp.scoring_config import OF_SETS, PAIRS
 from motionexp.videos import side_by_side, write_mp4
 
 # Values that the summary shows, each with a heading of short words and what is subtracted from it; those of

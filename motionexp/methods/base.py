@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
-from motionexp.config import PROJECTIONS
+from motionexp.config.schema import PROJECTIONS
 from motionexp.errors import InputError
 from motionexp.flow_matching import Schedule
 from motionexp.schedule import Window

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.errors import InputError
 from motionexp.hub import fetch_command, is_hub_id, no_loading_bars
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.scenes import Scene
 from motionexp.errors import InputError

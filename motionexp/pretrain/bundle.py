@@ -22,7 +22,7 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.pretrain import clip_text, cogvideox, latte, unet3d
 from motionexp.pretrain.videos import FOLDER
 

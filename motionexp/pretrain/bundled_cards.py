@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.pretrain.cards import Facts, seen, write_card
 from motionexp.pretrain.videos import FOLDER
 from motionexp.sampling import SamplerSettings

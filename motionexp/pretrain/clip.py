@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import FRAMES, SIZE
 from motionexp.metrics.features import OpenClip

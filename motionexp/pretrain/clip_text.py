@@ -6,7 +6,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from motionexp.config import CLOSED_VOCABULARY
+from motionexp.config.schema import CLOSED_VOCABULARY
 from motionexp.data.shapes.grammar import vocabulary
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"

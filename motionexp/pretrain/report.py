@@ -18,8 +18,8 @@ from rich.progress import track
 from rich.table import Table
 
 from motionexp.backbones import Backbone, load_backbone
-from motionexp.compose import load
-from motionexp.config import BUNDLED
+from motionexp.config.compose import load
+from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies

@@ -3,7 +3,7 @@
 from hydra.utils import get_object
 
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.config import BLOCK, EDGES, JobConfig
+from motionexp.config.schema import BLOCK, EDGES, JobConfig
 from motionexp.errors import InputError
 from motionexp.hub import find_folder
 from motionexp.probes.tree import step_blocks

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.config import BLOCK, EDGES
+from motionexp.config.schema import BLOCK, EDGES
 from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule, Schedule
 from motionexp.schedule import TIMESTEPS

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.compose import load
-from motionexp.config import JobConfig
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.errors import InputError
 from motionexp.evaluation import peak_memory

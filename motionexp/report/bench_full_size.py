@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.stand_ins import STAND_INS, randomize, write_stand_in
-from motionexp.compose import load
-from motionexp.config import JobConfig
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs

@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from motionexp.backbones.base import Backbone
-from motionexp.compose import load
-from motionexp.config import EDGES, JobConfig, Pair
+from motionexp.config.compose import load
+from motionexp.config.schema import EDGES, JobConfig, Pair
 from motionexp.errors import InputError
 from motionexp.inversion import invert
 from motionexp.jobs import inputs

@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.base import Backbone, Conditioning
-from motionexp.compose import load
-from motionexp.config import JobConfig
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.errors import InputError
 from motionexp.inversion import invert

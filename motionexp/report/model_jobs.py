@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from omegaconf import OmegaConf
 
-from motionexp.compose import CONF, options
-from motionexp.config import BUNDLED, JobConfig
+from motionexp.config.compose import CONF, options
+from motionexp.config.schema import BUNDLED, JobConfig
 from motionexp.hub import BUNDLED_PREFIX
 
 

@@ -16,9 +16,9 @@ from hydra.utils import get_object
 from torch import nn
 
 from motionexp.backbones.base import Backbone
-from motionexp.backbones.real_models import MODELS, RealModel
-from motionexp.compose import load
-from motionexp.config import JobConfig
+from motionexp.backbones.catalog import MODELS, RealModel
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
 from motionexp.files import write_whole
 from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.direct import Direct

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from motionexp.atlas.drawing import BLACK, GREY, log_snr_axis, model_styles, new_figure, timestep_axis
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.flow_matching import read_schedule
 from motionexp.layouts import FigureLayout, Group
 from motionexp.measured import Measured

@@ -18,7 +18,7 @@ from motionexp.atlas.curves import (
     tells,
 )
 from motionexp.atlas.readings import draw
-from motionexp.config import EDGES
+from motionexp.config.schema import EDGES
 from motionexp.errors import InputError
 from tests.made_probes import SET_AT, World, made_probes
 

@@ -18,7 +18,7 @@ from motionexp.atlas.readings import (
     read_probes,
     timestep_at,
 )
-from motionexp.config import EDGES
+from motionexp.config.schema import EDGES
 from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule
 from motionexp.intervals import mean_interval

@@ -11,8 +11,8 @@ from diffusers import CogVideoXPipeline, DiffusionPipeline, LattePipeline, TextT
 from torch import Tensor
 
 from motionexp.backbones import load_backbone
-from motionexp.compose import load
-from motionexp.config import BUNDLED
+from motionexp.config.compose import load
+from motionexp.config.schema import BUNDLED
 from motionexp.sampling import SamplerSettings, sample_latents
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "shapes" / "boundary.csv"

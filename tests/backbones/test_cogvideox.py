@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.cogvideox import CogVideoXBackbone
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from motionexp import memory_config
 from motionexp.backbones import load_backbone, pipeline
 from motionexp.backbones.checkpoint import TextPrecision, shape_of
 from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.compose import load
+from motionexp.config import checks
+from motionexp.config.compose import load
 from motionexp.errors import InputError
 from tests.tiny_families import Family
 from tests.tiny_models import save_tiny_pipeline
@@ -25,7 +25,7 @@ NOT_INSTALLED = "it needs the package bitsandbytes, which is not installed: `pip
 
 def _installed(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     spec = ModuleSpec("bitsandbytes", None) if installed else None
-    monkeypatch.setattr(memory_config, "find_spec", lambda name: spec)
+    monkeypatch.setattr(checks, "find_spec", lambda name: spec)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 
 from motionexp.backbones import pipeline
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
+from motionexp.config.scoring import ScoringConfig
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs import memory, planning
@@ -16,7 +17,6 @@ from motionexp.jobs.planning import plan
 from motionexp.jobs.running import run
 from motionexp.metrics.features import OpenClip
 from motionexp.schedule import Window
-from motionexp.scoring_config import ScoringConfig
 from tests.kept_results import cells
 from tests.tiny_models import save_tiny_pipeline
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
+from motionexp.config.score import ScoreConfig
+from motionexp.config.scoring import ScoringConfig
 from motionexp.errors import InputError
 from motionexp.evaluation import Scorer
 from motionexp.jobs import external, inputs
@@ -16,8 +18,6 @@ from motionexp.jobs.external import score_external
 from motionexp.jobs.running import run
 from motionexp.metrics import scorer
 from motionexp.results import ANCHORS, check_comparable, read_rows
-from motionexp.score_settings import ScoreConfig
-from motionexp.scoring_config import ScoringConfig
 from motionexp.videos import write_png
 from tests.kept_results import cells, plain, scores
 from tests.metrics.conftest import moving_texture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from motionexp.config import check
+from motionexp.config.checks import check
 from motionexp.errors import InputError
 from motionexp.jobs.running import run
 from tests.kept_results import cells

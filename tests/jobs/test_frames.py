@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from motionexp.config import check
+from motionexp.config.checks import check
 from motionexp.jobs.planning import plan
 from motionexp.jobs.running import run
 from tests.kept_results import cells

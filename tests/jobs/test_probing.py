@@ -11,7 +11,8 @@ from PIL import Image
 
 from motionexp import help
 from motionexp.atlas import readings
-from motionexp.config import PAIRS, check
+from motionexp.config.checks import check
+from motionexp.config.schema import PAIRS
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
 from motionexp.intervals import resampled_weights

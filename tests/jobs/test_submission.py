@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from motionexp.config.score import ScoreConfig
 from motionexp.data.base import Edit
 from motionexp.errors import InputError
 from motionexp.evaluation import Sample
@@ -13,7 +14,6 @@ from motionexp.jobs.cell import Cell
 from motionexp.jobs.external import score_external
 from motionexp.jobs.submission import write_submission
 from motionexp.results import Row
-from motionexp.score_settings import ScoreConfig
 from motionexp.videos import read_frames
 from tests.made_suites import COUNTS, KINDS, jpeg, write_table
 from tests.made_videos import moving, psnr

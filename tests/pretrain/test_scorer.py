@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import pretraining_scene

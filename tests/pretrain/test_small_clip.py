@@ -10,7 +10,7 @@ from open_clip.model import CLIP
 from PIL import Image
 from torch.nn.functional import cross_entropy, normalize
 
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import pretraining_scene

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import EDGES
+from motionexp.config.schema import EDGES
 from tests.tiny_models import save_tiny_pipeline
 
 

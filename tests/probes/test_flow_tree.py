@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from motionexp.backbones.wan import WanBackbone
-from motionexp.config import EDGES, Pair
+from motionexp.config.schema import EDGES, Pair
 from motionexp.errors import InputError
 from motionexp.flow_matching import FlowSchedule
 from motionexp.inversion import invert

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from motionexp.compose import load
-from motionexp.config import ANY_SCHEDULES_STEPS
+from motionexp.config.compose import load
+from motionexp.config.schema import ANY_SCHEDULES_STEPS
 from motionexp.errors import InputError
 from motionexp.probes.grid import check_grid
 from motionexp.probes.tree import step_blocks

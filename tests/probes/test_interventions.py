@@ -2,7 +2,7 @@
 
 import pytest
 
-from motionexp.config import PAIRS
+from motionexp.config.schema import PAIRS
 from motionexp.errors import InputError
 from motionexp.probes.interventions import CONTROL, intervention, partial_guidance, tampering
 from motionexp.probes.tree import Condition, Trajectory

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import PAIRS, Pair
+from motionexp.config.schema import PAIRS, Pair
 from motionexp.errors import InputError
 from motionexp.probes import tree
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from motionexp.backbones.real_models import MODELS, RealModel
-from motionexp.compose import load
+from motionexp.backbones.catalog import MODELS, RealModel
+from motionexp.config.compose import load
 from motionexp.report.parameter_counts import Counts, count, count_bundled, main
 
 ROOT = Path(__file__).parents[2]

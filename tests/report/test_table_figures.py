@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from motionexp.atlas.drawing import DPI, WIDTH
-from motionexp.config import BUNDLED
+from motionexp.config.schema import BUNDLED
 from motionexp.layout_file import read_layout
 from motionexp.measured import Measured
 from motionexp.published_rows import to_published

@@ -4,7 +4,6 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -13,13 +12,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from motionexp.config import JobConfig, ModelConfig, check
+from motionexp.config.checks import check
+from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.scoring import ScoringConfig
 from motionexp.errors import InputError
-from motionexp.scoring_config import ScoringConfig
+from motionexp.files import ROOT
 
-# A wheel carries conf/ and experiments/ inside the package; in a checkout they lie beside it.
-PACKAGE = Path(__file__).resolve().parent
-ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 CONF = ROOT / "conf"
 EXPERIMENTS = ROOT / "experiments"
 GROUPS = ("model", "method", "data", "scoring")

@@ -1,24 +1,16 @@
 """What a job is told: the settings with their checks. Imports no torch."""
 
-import json
-import math
-import re
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Protocol
 
 from omegaconf import II, MISSING
 
-from motionexp.errors import InputError
-from motionexp.memory_config import mode_problems
-from motionexp.scoring_config import METRICS, ScoringConfig, scoring_problems
-from motionexp.window_checks import SAMPLING_WINDOW, window_problems
+from motionexp.config.scoring import ScoringConfig
+from motionexp.files import PACKAGE
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = PACKAGE / "bundled"
 # In tokenizer_config.json: the words of a model that knows no others, where its tokens do not tell them.
 CLOSED_VOCABULARY = "closed_vocabulary"
 PROJECTIONS = ("q", "k", "v", "o")
@@ -172,195 +164,6 @@ class JobConfig:
     dry_run: bool = _key(False, "true: print memory, cells, parameters, time, disk, paths; train nothing")
 
 
-def check(cfg: JobConfig) -> list[str]:
-    """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
-    return [*_number_problems(cfg), *window_problems(cfg), *_frame_problems(cfg), *_choice_problems(cfg),
-            *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
-            *_caption_problems(cfg), *mode_problems(cfg), *scoring_problems(cfg.scoring)]  # fmt: skip
-
-
-WHOLE_FROM_1 = ("rank", "train_steps", "batch_size", "seeds", "stride")
-WHOLE_FROM_0 = ("seed", "checkpoint_every", "preview_every")
-POSITIVE = ("alpha", "learning_rate", "fps", "memory_limit")
-FROM_0 = ("weight_decay", "adapter_scale", "start")
-
-
-def _number_problems(cfg: JobConfig) -> Iterator[str]:
-    bounds: list[tuple[str, float, float, str]] = [
-        ("tau", 0, 1000, "a timestep from 0 (all of them) to 1000 (none: the base model), or auto"),
-        *((name, 0, 1000, "a timestep from 0 to 1000") for name in ("tau_high", *SAMPLING_WINDOW)),
-        ("steps", 1, 1000, "a whole number from 1 to 1000"),
-        ("eta", 0, 1, "a number from 0 (deterministic) to 1"),
-        ("guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
-        ("inversion_guidance_scale", 1, sys.float_info.max, "a number from 1 (no guidance)"),
-        *((name, 1, math.inf, "a whole number from 1") for name in WHOLE_FROM_1),
-        *((name, 0, math.inf, "a whole number from 0") for name in WHOLE_FROM_0),
-        *((name, sys.float_info.min, sys.float_info.max, "a number above 0") for name in POSITIVE),
-        *((name, 0, sys.float_info.max, "a number from 0") for name in FROM_0),
-    ]
-    for name, low, high, right in bounds:
-        value = getattr(cfg, name)
-        if not isinstance(value, int | float | None):
-            yield f"{name}={value}: {right}"
-        elif value is not None and not low <= value <= high:
-            yield f"{name}={value:g}: {right}"
-    wrong = [steps for steps in cfg.keep_steps if not 1 <= steps < cfg.train_steps]
-    if wrong:
-        yield f"keep_steps={cfg.keep_steps}: whole numbers from 1, below train_steps={cfg.train_steps}"
-    if not 10 <= cfg.probe_steps <= 1000 or cfg.probe_steps % 10:
-        yield (
-            f"probe_steps={cfg.probe_steps}: a multiple of 10 up to 1000, for as many in each 100 timesteps;"
-            f" {', '.join(map(str, ANY_SCHEDULES_STEPS))} do on every model"
-        )
-    if cfg.tau is None and cfg.adapter is None:
-        yield "tau=null: only with adapter=FOLDER, which has a window of its own"
-    for name in ("tau", "tau_high", *SAMPLING_WINDOW):
-        value = getattr(cfg, name)
-        if isinstance(value, int | float) and 0 < value <= 1:
-            meant = f"{name}={1000 * value:g}"
-            yield f"{name}={value:g}: no share, but a timestep from 0 to 1000 ({meant} is meant?)"
-
-
-def _frame_problems(cfg: JobConfig) -> Iterator[str]:
-    model = cfg.model
-    legal = model.frame_range or [model.frames] * 2
-    if len(legal) != 2 or not 1 <= legal[0] <= legal[1]:
-        yield f"model.frame_range={legal}: the fewest and the most frames, as in [8,32], or null"
-    elif model.frame_step < 1:
-        yield f"model.frame_step={model.frame_step}: a whole number from 1"
-    elif cfg.frames not in range(legal[0], legal[1] + 1, model.frame_step):
-        said = f"{legal[0]} to {legal[1]}" if model.frame_range else f"exactly {model.frames}"
-        steps = "" if model.frame_step == 1 else f", {legal[0]} and a multiple of {model.frame_step}"
-        yield f"frames={cfg.frames}: {model.name} makes videos of {said} frames{steps}"
-
-
-def _choice_problems(cfg: JobConfig) -> Iterator[str]:
-    unknown = [name for name in cfg.projections if name not in PROJECTIONS]
-    if unknown or not cfg.projections or len(set(cfg.projections)) < len(cfg.projections):
-        yield f"projections=[{','.join(cfg.projections)}]: one or more of q, k, v, o, each once"
-    for name, options in CHOICES.items():
-        if getattr(cfg, name) not in options:
-            yield f"{name}={getattr(cfg, name)}: one of {', '.join(filter(None, options))}"
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", cfg.device):
-        yield f"device={cfg.device}: auto, cpu, cuda, cuda:N or mps"
-    for name in ("edits", "metrics", "edit_kinds"):
-        if getattr(cfg, name) == []:
-            yield f"{name}=[]: name at least one, or null for all that there are"
-    unknown = [name for name in cfg.metrics or [] if name not in METRICS]
-    if unknown:
-        yield f"metrics=[{','.join(unknown)}]: some of {', '.join(METRICS)}"
-    if "motion_diversity" in (cfg.metrics or []) and cfg.seeds < 2:
-        yield "metrics=[motion_diversity]: it compares the samples of an edit, so it needs seeds=2 or more"
-    names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
-    counted = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)
-    if not counted and not (names and all(isinstance(name, str) and name for name in names)):
-        yield f"references={cfg.references}: a number from 1, a name, or a list of names"
-
-
-def _boundary_problems(model: ModelConfig) -> Iterator[str]:
-    if model.boundary is not None and not re.fullmatch("[0-9a-f]{12}", model.boundary_weights or ""):
-        yield (
-            f"model.boundary_weights={model.boundary_weights}: beside model.boundary, the first 12"
-            " hexadecimal digits of weights_hash in the rows that it was found in, in quotes"
-        )
-
-
-def _clip_problems(cfg: JobConfig) -> Iterator[str]:
-    if cfg.video is None:
-        for name, default in (("caption", None), ("start", 0.0), ("fps", None), ("stride", None)):
-            if getattr(cfg, name) != default:
-                yield f"{name}= describes a clip of your own and needs video=FILE"
-        return
-    if not Path(cfg.video).expanduser().exists():
-        yield f"video={cfg.video}: there is no such file or folder"
-    if cfg.caption is None:
-        yield 'video= needs caption="what it shows"'
-    if cfg.edits is None:
-        yield "video= needs edits='[\"what to show instead\"]'"
-    if cfg.fps is not None and cfg.stride is not None:
-        yield "fps= and stride= both say which frames to take from the clip: give one"
-
-
-def _file_problems(cfg: JobConfig) -> Iterator[str]:
-    folder = model_folder(cfg.model)
-    if folder is not None and not (folder / "model_index.json").is_file():
-        yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
-    if cfg.adapter is not None and cfg.probe is not None:
-        yield f"adapter={cfg.adapter}: a probe measures the backbone as it is; leave out adapter= or probe="
-    elif cfg.adapter is not None and not adapter_file(cfg.adapter).is_file():
-        yield (
-            f"adapter={cfg.adapter}: no adapter.safetensors there; name a finished cell's adapter/ folder,"
-            " or a .safetensors file of another trainer"
-        )
-    problem = _unwritable(Path(cfg.output))
-    if cfg.output.startswith("~"):
-        yield f"output={cfg.output}: the shell has left the ~; write the folder's name in full"
-    elif problem:
-        yield f"output={cfg.output}: {problem}; name a folder that can be written"
-
-
-def _unwritable(folder: Path) -> str | None:
-    """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with TemporaryFile(dir=existing):
-            return None
-    except OSError as error:
-        return f"cannot write in {existing} ({error.strerror})"
-
-
-def _caption_problems(cfg: JobConfig) -> Iterator[str]:
-    captions = [] if cfg.caption is None else [("caption", cfg.caption)]
-    captions += [("edits", caption) for caption in cfg.edits or []]
-    for key, caption in captions:
-        if not caption.strip():
-            yield f"{key}: a caption is empty; say in words what the video shows"
-    captions += [("negative_prompt", cfg.negative_prompt)]
-    model = cfg.model
-    closed = model.closed_vocabulary and tokenizer_file(model).is_file()
-    known = vocabulary(model) if closed else None
-    for key, caption in captions:
-        # The backbones write captions in small letters themselves, where they know no others.
-        words = caption.lower().split()
-        unknown = [] if known is None else sorted({word for word in words if word not in known})
-        if unknown:
-            shown = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
-            yield (
-                f"{key}: {model.name} does not know {shown} in {_short(caption)!r};"
-                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
-            )
-        # Every word is a token at least, so this is never wrong; the backbone counts the tokens themselves.
-        elif len(words) > model.max_caption_tokens:
-            yield (
-                f"{key}: {_short(caption)!r} has {len(words)} words; {model.name}'s text encoder takes"
-                f" {model.max_caption_tokens} tokens at most"
-            )
-
-
-def _short(caption: str) -> str:
-    return caption if len(caption) <= 60 else caption[:57] + "..."
-
-
-def vocabulary(model: ModelConfig) -> list[str]:
-    """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
-    from tokenizers import Tokenizer
-
-    path = tokenizer_file(model)
-    if not model.closed_vocabulary:
-        raise InputError(f"model={model.name} takes any words: it has no list of its own")
-    if not path.is_file():
-        raise InputError(f"model={model.name}: {path} is missing")
-    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(CLOSED_VOCABULARY)
-    if named is not None:
-        return sorted(named)
-    tokenizer = Tokenizer.from_file(str(path))
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    words = {token.removeprefix("▁") for token in tokenizer.get_vocab() if token not in special}
-    return sorted(words - {""})
-
-
 def wanted_references(cfg: JobConfig, count: int) -> Any:
     """What `references=` says; where it says nothing the first, or a probe's first six, out of `count`."""
     if cfg.references is not None:
@@ -396,3 +199,29 @@ def adapter_file(adapter: str) -> Path:
     """The weights of a kept adapter: in its folder, or the file itself."""
     path = Path(adapter).expanduser()
     return path if path.suffix == ".safetensors" else path / "adapter.safetensors"
+
+
+class MemorySettings(Protocol):
+    """Those of `config.JobConfig` that say how memory is used."""
+
+    mode: str
+    checkpointing: bool | None
+    offload: bool | None
+    text_precision: str
+    device: str
+    model: Any
+
+
+def tiles(cfg: MemorySettings) -> bool:
+    """Whether the VAE works in tiles whose seams are blended, which changes results a little."""
+    return cfg.mode == "low_memory" and cfg.model.video_vae
+
+
+def checkpoints(cfg: MemorySettings) -> bool:
+    """Whether activations are computed again in the backward pass."""
+    return cfg.mode == "low_memory" if cfg.checkpointing is None else cfg.checkpointing
+
+
+def offloads(cfg: MemorySettings, device: str) -> bool:
+    """Whether what does not compute waits in main memory, for a job on a type of device (cpu, cuda, mps)."""
+    return cfg.mode == "low_memory" and device == "cuda" if cfg.offload is None else cfg.offload

@@ -5,8 +5,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from motionexp.config import INVERSION_PROMPTS, JobConfig, adapter_file, inversion_prompt, method_name
-from motionexp.memory_config import tiles
+from motionexp.config.schema import (
+    INVERSION_PROMPTS,
+    JobConfig,
+    adapter_file,
+    inversion_prompt,
+    method_name,
+    tiles,
+)
 
 # Raised when the same settings would give other results: a finished cell of an older version is run again.
 FIT_VERSION = 1

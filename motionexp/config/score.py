@@ -12,10 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from motionexp.compose import CONF, explain, group_keys, prepared
-from motionexp.config import CHOICES, _key
+from motionexp.config.compose import CONF, explain, group_keys, prepared
+from motionexp.config.schema import CHOICES, _key
+from motionexp.config.scoring import METRICS, OF_SETS, ScoringConfig, scoring_problems
 from motionexp.errors import InputError
-from motionexp.scoring_config import METRICS, OF_SETS, ScoringConfig, scoring_problems
 
 
 @dataclass
