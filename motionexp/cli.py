@@ -25,6 +25,7 @@ from motionexp import help
 from motionexp.config.compose import CONF, EXPERIMENTS, explain, prepared, read, read_job
 from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
+from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, selected_rows
@@ -133,7 +134,7 @@ def _job(composed: DictConfig) -> None:
 
 def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, HydraConfig.get().runtime.choices)
-    help.check_source(cfg)
+    check_source(cfg)
     from motionexp.jobs.planning import plan
     from motionexp.jobs.probing import probe
     from motionexp.jobs.running import run
@@ -185,7 +186,7 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
 
 def _check_inputs(cfg: JobConfig) -> None:
     """What a job looks at before it loads weights, as far as it is on this machine already."""
-    help.check_source(cfg)
+    check_source(cfg)
     if cfg.probe is not None:
         from motionexp.probes.grid import check_grid
 

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.data.base import Edit, Reference
-from motionexp.methods.base import TuningMethod
-from motionexp.metrics.base import Measurement
-from motionexp.metrics.scorer import Scorer
-from motionexp.sampling import (
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.sampling import (
     Gate,
     SamplerSettings,
     initial_noise,
@@ -20,6 +17,9 @@ from motionexp.sampling import (
     step_generator,
     videos_per_batch,
 )
+from motionexp.methods.base import TuningMethod
+from motionexp.metrics.base import Measurement
+from motionexp.metrics.scorer import Scorer
 
 MOST_AT_ONCE = 16
 

@@ -6,14 +6,12 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
-
 from motionexp.config.checks import vocabulary
-from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options, select_references
-from motionexp.config.schema import JobConfig, ModelConfig, wanted_references
+from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options
+from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
-from motionexp.data.base import References
+from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout
@@ -104,7 +102,7 @@ def listed(arguments: Sequence[str]) -> str:
     match arguments:
         case ["references", *overrides]:
             cfg = load(overrides)
-            reader = reader_of(cfg)
+            reader = make_reader(cfg)
             lines = []
             for name in reader.names():
                 described = reader.describe(name)
@@ -139,34 +137,3 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
             f"{len(jobs)} jobs, {cells} cells, {videos} samples",
         ]
     )
-
-
-def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
-    """The names of a job's references, and how many edits each has; as many of all as of the first."""
-    reader = reader_of(cfg)
-    names = reader.names()
-    names = select_references(wanted_references(cfg, len(names)), names)
-    kinds = [edit.kind for edit in reader.describe(names[0]).edits]
-    if cfg.edits is not None:
-        return names, len(cfg.edits)
-    return names, len([kind for kind in kinds if cfg.edit_kinds is None or kind in cfg.edit_kinds])
-
-
-def reader_of(cfg: JobConfig) -> References:
-    """The suite that `data=` names."""
-    arguments = dict(cfg.data)
-    reader: References = get_object(arguments.pop("_target_"))(**arguments)
-    return reader
-
-
-def check_source(cfg: JobConfig) -> None:
-    """See that the references exist, and that a clip of the user's own can be read.
-
-    Raises:
-        InputError: says what is wrong.
-    """
-    reader = reader_of(cfg)
-    names = reader.names()
-    names = select_references(wanted_references(cfg, len(names)), names)
-    if cfg.video is not None:
-        reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from motionexp.config.ids import adapter_id
 from motionexp.config.schema import JobConfig
+from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.help import reader_of, subjects_of
 from motionexp.layouts import Column, Group, Layout, Reported, Setting, TableLayout
 from motionexp.row_selection import SAMPLED, TRAINED
 from motionexp.sweeps import as_text, settings_of
@@ -32,7 +32,7 @@ def layout_of(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> Layout:
     them; what its tables report stands below.
     """
     reported = [each for table in layout.tables for each in table.reported]
-    suites = dict.fromkeys(reader_of(cfg).suite for cfg in jobs)
+    suites = dict.fromkeys(make_reader(cfg).suite for cfg in jobs)
     models = {cfg.model.name: [other for other in jobs if other.model.name == cfg.model.name] for cfg in jobs}
     settings = [each for own in models.values() for each in _settings(own)]
     named = {str(number): each for number, each in enumerate(settings, start=1)}

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.help import reader_of, subjects_of
 from motionexp.layouts import Layout, is_picked
 from motionexp.results import Row
 from motionexp.row_selection import matches
@@ -38,7 +38,7 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
 
 def _row_of(cfg: JobConfig) -> Row:
     """What tables select by in the rows that the job leaves of its first reference."""
-    reader, (names, _) = reader_of(cfg), subjects_of(cfg)
+    reader, (names, _) = make_reader(cfg), subjects_of(cfg)
     reference = reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
     trains = cfg.tau != 1000
     return Row(

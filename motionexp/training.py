@@ -19,10 +19,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
-from motionexp.schedule import Window, generator
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from tests.words import WORDS
 install_import_hook(
     [
         "motionexp.backbones",
-        "motionexp.flow_matching",
-        "motionexp.inversion",
+        "motionexp.diffusion.flow_matching",
+        "motionexp.diffusion.inversion",
         "motionexp.probes.tree",
-        "motionexp.sampling",
-        "motionexp.schedule",
+        "motionexp.diffusion.sampling",
+        "motionexp.diffusion.schedule",
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )

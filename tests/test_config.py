@@ -11,8 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from motionexp.config import schema, scoring
 from motionexp.config.checks import vocabulary
-from motionexp.config.compose import CONF, GROUPS, load, prepared, select_references
+from motionexp.config.compose import CONF, GROUPS, load, prepared
 from motionexp.config.schema import JobConfig, wanted_references
+from motionexp.data.select import select_references
 from motionexp.errors import InputError
 from tests.words import WORDS
 

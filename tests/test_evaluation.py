@@ -5,6 +5,8 @@ import torch
 from motionexp.config import scoring
 from motionexp.data.base import Edit
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.diffusion.sampling import SamplerSettings, initial_noise
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.evaluation import (
     SampleSettings,
@@ -15,8 +17,6 @@ from motionexp.evaluation import (
 )
 from motionexp.methods.lora import LoRA
 from motionexp.metrics.scorer import METRICS, Scorer, check_metrics
-from motionexp.sampling import SamplerSettings, initial_noise
-from motionexp.schedule import Window
 from tests.squares import Brightness, Squares
 from tests.tiny_models import FRAMES, SIZE, tiny_backbone, tiny_pipeline
 

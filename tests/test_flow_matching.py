@@ -12,12 +12,12 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
-from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.flow_matching import FlowSchedule, read_schedule
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import NoiseSchedule, Window, generator
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule, read_schedule
-from motionexp.inversion import invert
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import NoiseSchedule, Window, generator
 
 STEPS = [1, 2, 7, 30, 50]
 LTX = {"base_image_seq_len": 1024, "base_shift": 0.95, "max_image_seq_len": 4096, "max_shift": 2.05}

@@ -9,12 +9,12 @@ import torch
 from diffusers import DDIMInverseScheduler
 from torch import Tensor
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.inversion import invert
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import NoiseSchedule
 from tests.tiny_models import tiny_backbone
 
 CAPTION, NEGATIVE = "a red ball", "a cat"

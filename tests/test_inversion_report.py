@@ -8,13 +8,13 @@ import torch
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config.compose import load
+from motionexp.data.videos import write_png
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.inversion import invert
 from motionexp.jobs.figures import strip
 from motionexp.report import inversion, model_jobs
 from motionexp.results import Row, read_rows
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.videos import write_png
 from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 CAPTION = "a red ball"

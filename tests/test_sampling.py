@@ -8,17 +8,17 @@ import torch
 from diffusers import LattePipeline
 from torch import Tensor
 
-from motionexp.backbones.base import Conditioning
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.errors import InputError
-from motionexp.sampling import (
+from motionexp.diffusion.backbone import Conditioning
+from motionexp.diffusion.sampling import (
     SamplerSettings,
     initial_noise,
     sample_latents,
     step_generator,
     videos_per_batch,
 )
-from motionexp.schedule import Window
+from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
 from tests.tiny_models import save_tiny_pipeline, tiny_backbone
 
 CAPTIONS = ["A red ball rolls ", "a cat"]

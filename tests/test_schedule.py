@@ -15,8 +15,8 @@ from diffusers import (
 )
 from torch import Tensor
 
+from motionexp.diffusion.schedule import FINAL, NoiseSchedule, Window, generator
 from motionexp.errors import InputError
-from motionexp.schedule import FINAL, NoiseSchedule, Window, generator
 
 SCHEDULES = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 2e-2},

@@ -1,9 +1,9 @@
 """A short training, and how to interrupt it."""
 
+from motionexp.diffusion.schedule import Window
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 from motionexp.training import TrainingSettings, fit
 
 METHODS = [LoRA, Direct]

@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from motionexp.backbones.flow import FlowBackbone
+from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.schedule import Window
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.sampling import SamplerSettings
-from motionexp.schedule import Window
 from motionexp.training import Example, TrainingSettings, fit
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from hydra.utils import get_object
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.checkpoint import TextPrecision, read_json
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
+from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.errors import InputError
 from motionexp.hub import find_folder, naming_the_model
 

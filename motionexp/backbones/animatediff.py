@@ -17,11 +17,11 @@ from diffusers.utils import logging
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.unet3d import Attentions, UNet3DBackbone, attention_projections
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.schedule import NoiseSchedule
 
 ATTENTIONS: Attentions = {
     "motion": (AnimateDiffTransformer3D, ("attn1", "attn2")),

@@ -17,11 +17,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.text import closed_vocabulary
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}

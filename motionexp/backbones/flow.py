@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from motionexp.backbones import video_vae
-from motionexp.backbones.base import ProjectionKind
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import plain_attention
+from motionexp.diffusion.backbone import ProjectionKind
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 

@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, LlamaModel, PreTrainedTokenizerBase
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.flow import FlowBackbone, projections_of
 from motionexp.backbones.precision import attention_kernels
 from motionexp.backbones.text import load_tokenizer
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule
 
 # `HunyuanVideoPipeline.__call__`'s own `guidance_scale`, times 1000 as it does.
 TOLD_GUIDANCE = 6.0 * 1000

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import BatchEncoding, T5EncoderModel
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.flow import FlowBackbone, projections_of
 from motionexp.backbones.precision import attention_kernels
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule
 
 ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}
 

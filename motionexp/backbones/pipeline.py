@@ -14,7 +14,6 @@ from diffusers import ModelMixin
 from torch import nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.checkpoint import (
     TextPrecision,
     check_folder,
@@ -28,8 +27,9 @@ from motionexp.backbones.checkpoint import (
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
 from motionexp.backbones.text import caption_problems, load_tokenizer
 from motionexp.config.checks import text_precision_problems
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.flow_matching import Schedule, read_schedule
 from motionexp.errors import InputError
-from motionexp.flow_matching import Schedule, read_schedule
 from motionexp.hub import find_folder, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")

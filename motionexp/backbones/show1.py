@@ -17,13 +17,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.show1_network import ShowOneUNet, attention_layers
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.schedule import NoiseSchedule
 
 MAX_CAPTION_TOKENS = 77  # that IF's text encoder was used with, whatever it can take
 # The hub's scheduler clips x_0 frame by frame at a quantile of it (dynamic thresholding), in DPM-Solver++'s

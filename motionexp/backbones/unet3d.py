@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from motionexp.backbones import image_vae
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
 
 Attentions = dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]]

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.flow import FlowBackbone, projections_of
 from motionexp.backbones.precision import attention_kernels
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.schedule import TIMESTEPS, Window
 from motionexp.errors import InputError
-from motionexp.schedule import TIMESTEPS, Window
 
 ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}
 

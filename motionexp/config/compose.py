@@ -189,20 +189,3 @@ def _no_such_setting(path: str) -> str:
     close = difflib.get_close_matches(path, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{path}: there is no such setting{hint} (`python run.py --help` lists all)"
-
-
-def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
-    """The names that `references=` stands for: the first so many of the suite's, or those that it names.
-
-    Raises:
-        InputError: more than there are, or a name that is not there.
-    """
-    if isinstance(wanted, int):
-        if wanted > len(names):
-            raise InputError(f"references={wanted}: there are {len(names)}")
-        return list(names[:wanted])
-    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
-    return chosen

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count
 from motionexp.errors import InputError
-from motionexp.videos import frame_count, frame_rate, read_frames, taken_count
 
 # Frames a second of a folder of images where nobody said: that of the models' training videos.
 FOLDER_FPS = 8.0
@@ -17,7 +17,7 @@ FOLDER_FPS = 8.0
 class Clip:
     """The one reference at `path`; each of `edits` is a caption of kind `caption`.
 
-    `start` (seconds), `fps` or `stride`, and `fit` ("crop" or "fit") are `motionexp.videos.read_frames`'s.
+    `start` (seconds), `fps`, `stride` and `fit` ("crop" or "fit") are those of `videos.read_frames`.
     Raises InputError for an empty caption or no edit; `read` does for what is wrong with the file.
     """
 

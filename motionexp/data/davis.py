@@ -11,8 +11,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
-from motionexp.videos import frame_count, read_frames
 
 FRAMES = Path("JPEGImages") / "480p"
 HEIGHT = 480

@@ -14,12 +14,12 @@ import yaml  # type: ignore[import-untyped]
 
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.clip import Clip, path_name
+from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
-from motionexp.videos import frame_count
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")
 TAKEN = ("start", "fps", "stride")
-"""Numbers of a video that say which of its frames are taken, as `motionexp.videos.read_frames` has them."""
+"""Numbers of a video that say which of its frames are taken, as `videos.read_frames` has them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class VideoFolder:
         path: the folder.
         captions: the captions' file; None: captions.csv, .yaml or .json in the folder.
         fps: frames a second to take of each video that says neither `fps` nor `stride`; None: all.
-        fit: as `motionexp.videos.read_frames` has it.
+        fit: as `motionexp.data.videos.read_frames` has it.
 
     Raises InputError, before any frame is decoded, for what is wrong with the captions' file and for videos
     that are not there.

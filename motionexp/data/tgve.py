@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
-from motionexp.videos import frame_count, read_frames
 
 TABLE = "LOVEU-TGVE-2023_Dataset.csv"
 SOURCES = {"DAVIS_480p": 16, "youtube_480p": 23, "videvo_480p": 37}

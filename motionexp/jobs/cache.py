@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.data.base import Reference
+from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from motionexp.data.base import Edit
+from motionexp.data.videos import contact_sheet, write_mp4, write_png
 from motionexp.errors import InputError
 from motionexp.evaluation import Sample
 from motionexp.files import locked, write_whole
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
-from motionexp.videos import contact_sheet, write_mp4, write_png
 
 ADAPTER_FILE = "adapter.safetensors"
 FIT_FILE = "fit.json"

@@ -15,19 +15,19 @@ from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
-from motionexp.config.compose import select_references
 from motionexp.config.score import ScoreConfig
 from motionexp.data.base import Reference, References
-from motionexp.data.generated import Generated, check_lengths, find_videos
+from motionexp.data.external_videos import Generated, check_lengths, find_videos
+from motionexp.data.select import make_reader, select_references
+from motionexp.data.videos import frame_count, read_frames
 from motionexp.jobs import provenance
 from motionexp.jobs.anchors import anchor_rows
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import Size, chance_references, make_reader, scoring_models
+from motionexp.jobs.inputs import Size, chance_references, scoring_models
 from motionexp.jobs.scoring import Wanted, rows_of, score_ids
 from motionexp.jobs.showing import EXTERNAL, print_summary
 from motionexp.metrics.scorer import Scorer, check_metrics
 from motionexp.results import Row
-from motionexp.videos import frame_count, read_frames
 
 KEPT_SIZES = 2
 """Lengths and sizes at which references are kept: TGVE's videos have two lengths."""

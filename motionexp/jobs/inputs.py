@@ -10,22 +10,22 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from hydra.utils import get_object
 
-from motionexp.backbones.base import Backbone
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.config.checks import offload_problems
-from motionexp.config.compose import select_references
 from motionexp.config.schema import JobConfig, tiles, wanted_references
 from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
+from motionexp.data.select import select_references
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.evaluation import SampleSettings
 from motionexp.hub import find_folder
 from motionexp.jobs.cell import FIT_FILE, read_json
 from motionexp.methods.base import OptimizerSettings
 from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, compares_with_others
-from motionexp.sampling import SamplerSettings
-from motionexp.schedule import Window
 from motionexp.training import TrainingSettings
 
 # Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
@@ -38,13 +38,6 @@ Size = tuple[int, int, int]  # of a video: frames, height, width
 CHANCE_REFERENCES = 9
 SHARE_OF_FREE_MEMORY = 0.5
 PROBED_KINDS = ("multiple", "motion")  # all looks at once, and the motion: what a boundary takes
-
-
-def make_reader(cfg: JobConfig | ScoreConfig) -> References:
-    """The suite that `data=` names."""
-    arguments = dict(cfg.data)
-    reader: References = get_object(arguments.pop("_target_"))(**arguments)
-    return reader
 
 
 def read_references(cfg: JobConfig, reader: References) -> list[Reference]:

@@ -13,12 +13,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.backbones.base import Backbone
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.config.ids import adapter_id, sample_id
 from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
 from motionexp.data.base import Edit, Reference
+from motionexp.data.select import make_reader
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window
 from motionexp.evaluation import peak_memory, sample
 from motionexp.jobs import inputs, provenance
 from motionexp.jobs.anchors import anchor_rows
@@ -32,7 +34,6 @@ from motionexp.methods.base import TuningMethod
 from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels, check_metrics
 from motionexp.probes.grid import check_grid
 from motionexp.results import Row
-from motionexp.schedule import Window
 from motionexp.training import Example, FitResult, fit
 
 
@@ -52,7 +53,7 @@ class Job:
     def __init__(self, cfg: JobConfig, console: Console) -> None:
         self.cfg, self.console = cfg, console
         self.output = Path(cfg.output).expanduser()
-        self.reader = inputs.make_reader(cfg)
+        self.reader = make_reader(cfg)
         self.references = inputs.read_references(cfg, self.reader)
         check_metrics(cfg.metrics, [each.name for each in self.references if each.truth is None])
         if cfg.adapter is not None:

@@ -8,13 +8,13 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor
 
-from motionexp.backbones.base import Conditioning
 from motionexp.backbones.live_memory import LiveMemory, weight_bytes
+from motionexp.diffusion.backbone import Conditioning
+from motionexp.diffusion.sampling import videos_per_batch
 from motionexp.evaluation import MOST_AT_ONCE
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.methods.base import Step, TuningMethod
-from motionexp.sampling import videos_per_batch
 
 BITS = {"8bit": 8, "4bit": 4}
 

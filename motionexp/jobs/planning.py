@@ -13,8 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from motionexp.backbones.base import Backbone
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.diffusion.backbone import Backbone
 from motionexp.jobs.inputs import free_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.memory import Phase, memory_plan

@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.backbones.base import Conditioning
 from motionexp.config.ids import pair_id, probe_id
 from motionexp.config.schema import EDGES, JobConfig, Pair, inversion_prompt
 from motionexp.data.base import Edit, Reference
+from motionexp.data.videos import side_by_side, write_mp4, write_png
+from motionexp.diffusion.backbone import Conditioning
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.evaluation import Sample, peak_memory
-from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.energies import energy_rows
@@ -33,8 +35,6 @@ from motionexp.metrics.scorer import Scorer
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
 from motionexp.results import Row, score_id_of
-from motionexp.sampling import SamplerSettings
-from motionexp.videos import side_by_side, write_mp4, write_png
 
 KEPT = {"text_alignment", "flow_similarity", "velocity_similarity"}
 """Values that are kept of metrics that have more; of the attributes' readings all are."""

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from motionexp.config.schema import EDGES
-from motionexp.flow_matching import Schedule
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
 from motionexp.probes.tree import step_blocks
 from motionexp.results import Row
-from motionexp.schedule import TIMESTEPS
 
 METRIC_VERSION = 1
 EVERY = 10

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from motionexp.config.scoring import OF_SETS, PAIRS
 from motionexp.data.base import Reference
+from motionexp.data.videos import side_by_side, write_mp4
 from motionexp.jobs.scoring import Samples, Wanted
 from motionexp.results import ANCHORS, Row
-from motionexp.videos import side_by_side, write_mp4
 
 # Values that the summary shows, each with a heading of short words and what is subtracted from it; those of
 # tracks in a table of their own, each with its level of chance beside it.

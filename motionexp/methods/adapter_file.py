@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from motionexp.backbones.base import Backbone
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.foreign import attach
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 
 FILE_NAME = "adapter.safetensors"
 METADATA_KEY = "motionexp"

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motionexp.backbones.base import Backbone, Conditioning, ProjectionKind
 from motionexp.config.schema import PROJECTIONS
+from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.flow_matching import Schedule
-from motionexp.schedule import Window
 
 OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
     "adamw": torch.optim.AdamW,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motionexp.backbones.base import Backbone
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window
 from motionexp.methods.base import (
     EVERYWHERE,
     OptimizerSettings,
@@ -18,7 +19,6 @@ from motionexp.methods.base import (
     prediction_loss,
     projection_layers,
 )
-from motionexp.schedule import Window
 
 
 class Direct(TuningMethod):

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from motionexp.backbones.base import Backbone
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 
 DIFFUSERS_KEY = "lora_adapter_metadata"
 # The end of a key says what its tensor is: x + scale * up(down(x)).

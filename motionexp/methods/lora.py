@@ -11,7 +11,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from motionexp.backbones.base import Backbone
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
 from motionexp.methods.base import (
     EVERYWHERE,
@@ -22,7 +23,6 @@ from motionexp.methods.base import (
     prediction_loss,
     projection_layers,
 )
-from motionexp.schedule import Window, generator
 
 ADAPTER = "motionexp"
 

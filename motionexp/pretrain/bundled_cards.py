@@ -7,9 +7,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from motionexp.config.schema import BUNDLED
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.pretrain.cards import Facts, seen, write_card
 from motionexp.pretrain.videos import FOLDER
-from motionexp.sampling import SamplerSettings
 
 TRAINING = {"tiny_latte": "latte", "tiny_unet3d": "unet3d", "tiny_cogvideox": "cogvideox"}
 PURPOSE = {

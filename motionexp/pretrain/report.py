@@ -25,6 +25,8 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
+from motionexp.data.videos import contact_sheet, write_mp4, write_png
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
 from motionexp.metrics.features import OpenClip, PreferenceScorer
@@ -33,8 +35,6 @@ from motionexp.pretrain.bundled_cards import write_classifier_card, write_model_
 from motionexp.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
 from motionexp.pretrain.classifier import ATTRIBUTES, blurred, noised
 from motionexp.pretrain.scorer import preference_accuracy
-from motionexp.sampling import SamplerSettings
-from motionexp.videos import contact_sheet, write_mp4, write_png
 
 Results = dict[str, dict[str, float]]
 Report = dict[str, Any]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.hooks import RemovableHandle
 
-from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning
 
 PLACES = 4
 """Sides of the grid of places that a block's output is averaged to; fewer where it has fewer tokens."""

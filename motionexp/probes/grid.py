@@ -4,10 +4,10 @@ from hydra.utils import get_object
 
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.schema import BLOCK, EDGES, JobConfig
+from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule
 from motionexp.errors import InputError
 from motionexp.hub import find_folder
 from motionexp.probes.tree import step_blocks
-from motionexp.schedule import TIMESTEPS, NoiseSchedule
 
 MOST_NAMED = 6
 

@@ -13,12 +13,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene, draw, seeded
-from motionexp.flow_matching import Schedule
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.schedule import generator
 from motionexp.probes.features import block_features
-from motionexp.schedule import generator
 
 TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.NAMEABLE, **grammar.ATTRIBUTES}
 """What is read, and the classes that there are."""

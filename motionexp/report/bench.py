@@ -18,10 +18,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.sampling import SamplerSettings, initial_noise, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs, provenance
@@ -31,8 +33,6 @@ from motionexp.methods.base import prediction_loss
 from motionexp.methods.lora import LoRA
 from motionexp.metrics.scorer import METRICS, Scorer
 from motionexp.results import ROWS_NAME, Row, append_rows
-from motionexp.sampling import SamplerSettings, initial_noise, sample_latents
-from motionexp.schedule import Window
 from motionexp.training import TrainingSettings, Tuning, fit
 
 REPEATS = 5

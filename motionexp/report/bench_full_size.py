@@ -29,6 +29,8 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.stand_ins import STAND_INS, randomize, write_stand_in
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
+from motionexp.data.videos import write_mp4
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs
@@ -40,9 +42,7 @@ from motionexp.methods.base import OptimizerSettings, Stage, Step
 from motionexp.methods.lora import LoRA
 from motionexp.report.bench import Times, as_row, print_rows, wait
 from motionexp.results import ROWS_NAME, Row, append_rows
-from motionexp.schedule import Window
 from motionexp.training import Example, fit
-from motionexp.videos import write_mp4
 
 SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")

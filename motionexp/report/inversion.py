@@ -19,20 +19,20 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
+from motionexp.data.videos import write_png
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.inversion import invert
 from motionexp.jobs import inputs
 from motionexp.jobs.figures import strip
 from motionexp.jobs.job import Job
 from motionexp.jobs.running import clear_disk_errors
 from motionexp.report.model_jobs import jobs_of
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.videos import write_png
 
 STEPS = (50, 200)
 METRIC_VERSION = 1

@@ -21,7 +21,6 @@ from rich.console import Console
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.backbones.base import Conditioning
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
@@ -29,6 +28,7 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
 from motionexp.data.shapes.render import FPS, FRAMES, render
 from motionexp.data.shapes.scenes import Scene
+from motionexp.diffusion.backbone import Conditioning
 from motionexp.errors import InputError
 from motionexp.jobs.cache import EncodingCache
 from motionexp.jobs.job import Job

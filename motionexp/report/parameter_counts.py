@@ -15,16 +15,16 @@ import torch
 from hydra.utils import get_object
 from torch import nn
 
-from motionexp.backbones.base import Backbone
 from motionexp.backbones.catalog import MODELS, RealModel
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window
 from motionexp.files import write_whole
 from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA
 from motionexp.report.model_jobs import jobs_of
-from motionexp.schedule import Window
 
 COLUMNS = ("model", "network", "motion attentions", "LoRA", "full rank v, o", "full rank q, k, v, o")
 CONF_COLUMNS = ("model", "hub", "revision", "default τ")

@@ -13,11 +13,11 @@ from matplotlib.ticker import NullLocator
 
 from motionexp.atlas.drawing import BLACK, GREY, log_snr_axis, model_styles, new_figure, timestep_axis
 from motionexp.config.schema import BUNDLED
-from motionexp.flow_matching import read_schedule
+from motionexp.diffusion.flow_matching import read_schedule
+from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.layouts import FigureLayout, Group
 from motionexp.measured import Measured
 from motionexp.report.table_panels import ends, in_rows, interval_of, panel_title, settings_of
-from motionexp.schedule import TIMESTEPS
 
 BASE_LINE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1, "label": "base model"}
 ASIDE = 1.07

@@ -19,10 +19,10 @@ from motionexp.atlas.readings import (
     timestep_at,
 )
 from motionexp.config.schema import EDGES
+from motionexp.diffusion.flow_matching import FlowSchedule
+from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule
 from motionexp.intervals import mean_interval
-from motionexp.schedule import NoiseSchedule
 from tests.made_probes import World, probe_rows
 
 KEY = ("tiny_latte", "natural")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from motionexp.backbones import load_backbone
 from motionexp.backbones.animatediff import ATTENTIONS, AnimateDiffBackbone
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import Window
 from tests.tiny_animatediff import MOST_FRAMES, save_tiny_animatediff, stock_pipeline
 
 CAPTIONS = ["a red ball", "a blue cat 7"]

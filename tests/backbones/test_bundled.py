@@ -13,7 +13,7 @@ from torch import Tensor
 from motionexp.backbones import load_backbone
 from motionexp.config.compose import load
 from motionexp.config.schema import BUNDLED
-from motionexp.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "shapes" / "boundary.csv"
 LOOKS = "looks against motion"

@@ -9,15 +9,15 @@ import torch
 from diffusers import CogVideoXPipeline
 from torch import Tensor, nn
 
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.config.schema import BUNDLED
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import Window
 from motionexp.training import Example, TrainingSettings, fit
 from tests.tiny_cogvideox import FRAMES, HEIGHT, TEXT_TOKENS, WIDTH, save_tiny_cogvideox
 

@@ -20,19 +20,19 @@ from torch import Tensor
 
 from motionexp.backbones import hunyuan, image_vae, load_backbone
 from motionexp.backbones.animatediff import AnimateDiffBackbone
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.data.base import Edit, Reference
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.evaluation import SampleSettings, sample
-from motionexp.inversion import invert
 from motionexp.jobs.job import encode
 from motionexp.jobs.running import run
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.metrics import scorer
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import Window
 from motionexp.training import TrainingSettings, fit
 from tests.squares import Brightness
 from tests.tiny_animatediff import stock_pipeline

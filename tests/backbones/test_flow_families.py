@@ -20,8 +20,8 @@ from torch import Tensor
 
 from motionexp.backbones import hunyuan, load_backbone, ltx, mochi
 from motionexp.backbones.flow import FlowBackbone
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.sampling import SamplerSettings, sample_latents
 from tests.tiny_flow import save_tiny_hunyuan, save_tiny_ltx, save_tiny_mochi
 from tests.tuned_flow import tuned_everywhere
 

@@ -8,8 +8,8 @@ from diffusers import LattePipeline
 from torch import Tensor, nn
 
 from motionexp.backbones import latte
-from motionexp.backbones.base import Conditioning
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.diffusion.backbone import Conditioning
 from motionexp.errors import InputError
 from tests.tiny_models import save_tiny_pipeline
 

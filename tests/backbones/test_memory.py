@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from motionexp.backbones.base import Backbone, Conditioning
 from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.live_memory import LiveMemory
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.schedule import Window
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 from tests.tiny_families import FAMILIES, Family
 from tests.tiny_models import save_tiny_pipeline
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from motionexp.backbones import load_backbone
 from motionexp.backbones.show1 import Show1Backbone
 from motionexp.backbones.show1_network import ShowOneUNet
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import Window
 from tests.tiny_show1 import SCHEDULER, save_tiny_show1, tiny_network
 
 CAPTIONS = ["a red ball", "A Blue Cat "]

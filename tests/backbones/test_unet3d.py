@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from motionexp.backbones import load_backbone
-from motionexp.backbones.base import Conditioning, ProjectionKind
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.text import caption_problems, closed_vocabulary, load_tokenizer
 from motionexp.backbones.unet3d import UNet3DBackbone, attention_projections
 from motionexp.data.shapes.grammar import vocabulary
+from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
 from motionexp.pretrain import clip_text
 from motionexp.pretrain.unet3d import build
-from motionexp.sampling import SamplerSettings, sample_latents
 from tests.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 CAPTIONS = ["a red ball", "A Blue Cat 7", ""]

@@ -7,8 +7,8 @@ from PIL import Image
 
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.clip import Clip
+from motionexp.data.videos import read_frames, write_gif, write_mp4
 from motionexp.errors import InputError
-from motionexp.videos import read_frames, write_gif, write_mp4
 
 CLIPS = Path(__file__).parents[3] / "shared/data/videos"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"real clips are not at {CLIPS}")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from motionexp.data.base import Edit
-from motionexp.data.generated import check_lengths, find_videos
+from motionexp.data.external_videos import check_lengths, find_videos
+from motionexp.data.videos import write_png
 from motionexp.errors import InputError
-from motionexp.videos import write_png
 from tests.made_videos import encode
 from tests.squares import Squares
 

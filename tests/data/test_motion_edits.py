@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from motionexp.data.shapes import grammar
-from motionexp.data.shapes.motion_edits import other_motions
 from motionexp.data.shapes.scenes import edited
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.data.shapes.variants import other_motions
 
 
 @pytest.mark.parametrize("split", ["tuning", "benchmark"])

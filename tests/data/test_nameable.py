@@ -1,6 +1,5 @@
 from motionexp.data.shapes import grammar
-from motionexp.data.shapes.nameable import NameableReferences
-from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.data.shapes.splits import NameableReferences, ShapesReferences
 
 
 def test_only_the_motion_words_of_unnamed_motions_change():

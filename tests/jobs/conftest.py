@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from motionexp.data.videos import reading
 from motionexp.jobs.cell import Cell
 from motionexp.metrics import scorer
-from motionexp.videos import reading
 from tests.squares import Brightness, Colourfulness
 from tests.tiny_jobs import job_settings
 from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline

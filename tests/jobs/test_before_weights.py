@@ -9,6 +9,7 @@ from rich.console import Console
 from motionexp.backbones import pipeline
 from motionexp.config.schema import BUNDLED
 from motionexp.config.scoring import ScoringConfig
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs import memory, planning
@@ -16,7 +17,6 @@ from motionexp.jobs.job import Job
 from motionexp.jobs.planning import plan
 from motionexp.jobs.running import run
 from motionexp.metrics.features import OpenClip
-from motionexp.schedule import Window
 from tests.kept_results import cells
 from tests.tiny_models import save_tiny_pipeline
 

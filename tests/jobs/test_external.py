@@ -11,6 +11,7 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.config.schema import BUNDLED
 from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
+from motionexp.data.videos import write_png
 from motionexp.errors import InputError
 from motionexp.evaluation import Scorer
 from motionexp.jobs import external, inputs
@@ -18,7 +19,6 @@ from motionexp.jobs.external import score_external
 from motionexp.jobs.running import run
 from motionexp.metrics import scorer
 from motionexp.results import ANCHORS, check_comparable, read_rows
-from motionexp.videos import write_png
 from tests.kept_results import cells, plain, scores
 from tests.metrics.conftest import moving_texture
 from tests.squares import METRICS, Drifting

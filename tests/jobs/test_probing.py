@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from motionexp import help
 from motionexp.atlas import readings
 from motionexp.config.checks import check
 from motionexp.config.schema import PAIRS
 from motionexp.data.base import Edit, Reference
+from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.intervals import resampled_weights
 from motionexp.jobs import figures, inputs, job, probing
@@ -210,7 +210,7 @@ def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make)
     # A suite of fewer, as a clip of one's own is, gives all that it has.
     cfg = make(**{**PROBE, "references": None})
     assert [each.name for each in inputs.read_references(cfg, Squares())] == ["one", "two", "three"]
-    help.check_source(cfg)
+    check_source(cfg)
 
 
 class ManySquares(Squares):

@@ -181,9 +181,9 @@ def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
     with pytest.raises(AttributeError, match="no attribute"):
         motionexp.nothing  # noqa: B018
 
+    from motionexp.diffusion.schedule import Window
     from motionexp.jobs.inputs import sample_settings, training_settings
     from motionexp.methods.lora import LoRA
-    from motionexp.schedule import Window
 
     cfg = make()
     rows = run(cfg)

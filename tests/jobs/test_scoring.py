@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionexp.data.videos import write_png
 from motionexp.jobs import running
 from motionexp.jobs.anchors import anchor_videos
 from motionexp.metrics import scorer
 from motionexp.results import ANCHORS, read_rows
-from motionexp.videos import write_png
 from tests.squares import Drifting, Squares
 from tests.tiny_models import FRAMES
 

@@ -8,13 +8,13 @@ from PIL import Image
 
 from motionexp.config.score import ScoreConfig
 from motionexp.data.base import Edit
+from motionexp.data.videos import read_frames
 from motionexp.errors import InputError
 from motionexp.evaluation import Sample
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.external import score_external
 from motionexp.jobs.submission import write_submission
 from motionexp.results import Row
-from motionexp.videos import read_frames
 from tests.made_suites import COUNTS, KINDS, jpeg, write_table
 from tests.made_videos import moving, psnr
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs.running import run
 from motionexp.methods.adapter_file import load_adapter
-from motionexp.schedule import Window
 from tests.kept_results import cells
 from tests.squares import Squares
 

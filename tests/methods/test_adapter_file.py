@@ -9,12 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA
-from motionexp.sampling import SamplerSettings, sample_latents
-from motionexp.schedule import Window
 from tests.tiny_models import save_tiny_pipeline
 
 METHODS = [LoRA, Direct]

@@ -10,13 +10,13 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from motionexp.backbones.base import Backbone
 from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapter_file import check_adapter, load_adapter
 from motionexp.methods.foreign import DIFFUSERS_KEY
-from motionexp.schedule import Window
 from tests.tiny_cogvideox import save_tiny_cogvideox
 from tests.tiny_models import save_tiny_unet3d
 

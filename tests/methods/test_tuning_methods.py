@@ -8,11 +8,11 @@ from diffusers import LatteTransformer3DModel
 from torch.func import functional_call
 
 from motionexp.backbones.latte import attention_projections
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.direct import Direct
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 
 METHODS = [LoRA, Direct]
 SUBSETS = [subset for size in (1, 2, 3, 4) for subset in combinations("qkvo", size)]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.pretrain import bundled_cards
-from motionexp.sampling import SamplerSettings
 
 RIGHT = {"colour": 1.0, "surface": 0.95, "shape": 0.92, "background": 1.0, "motion": 0.86}
 

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from motionexp.backbones.wan import WanBackbone
 from motionexp.config.schema import EDGES, Pair
+from motionexp.diffusion.flow_matching import FlowSchedule
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule
-from motionexp.inversion import invert
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.tree import Trajectory, cost, run_tree, step_blocks, step_counts
-from motionexp.sampling import SamplerSettings
 from tests.tiny_flow import save_tiny_wan
 
 OWN, NEW, NEGATIVE = "a cat", "A red ball rolls 7", "blurred 3 times"

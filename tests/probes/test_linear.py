@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from motionexp.data.shapes import grammar
+from motionexp.diffusion.schedule import NoiseSchedule, generator
 from motionexp.probes import linear
 from motionexp.probes.features import block_features, motion_blocks, pooled, taps
 from motionexp.probes.linear import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
-from motionexp.schedule import NoiseSchedule, generator
 from tests.tiny_cogvideox import tiny_cogvideox
 from tests.tiny_models import tiny_unet3d
 

@@ -9,10 +9,10 @@ from matplotlib.text import Text
 
 from motionexp import publish, tables
 from motionexp.atlas.drawing import SETTINGS
+from motionexp.data.videos import write_png
 from motionexp.layout_file import read_layout
 from motionexp.report import inversion, inversion_figures
 from motionexp.results import Row, append_rows
-from motionexp.videos import write_png
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = inversion_figures.EXPERIMENT

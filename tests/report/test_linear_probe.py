@@ -15,6 +15,7 @@ from motionexp.atlas import readings
 from motionexp.atlas.drawing import SETTINGS, WIDTH
 from motionexp.atlas.readings import log_snr_tables
 from motionexp.data.shapes.render import render
+from motionexp.data.videos import write_png
 from motionexp.errors import InputError
 from motionexp.intervals import mean_interval, resampled_weights
 from motionexp.jobs.job import Job
@@ -25,7 +26,6 @@ from motionexp.report import linear_figures, linear_probe, linear_readings, line
 from motionexp.report.linear_readings import ACCURACY, BLOCKS, LOOKS, METRICS, read
 from motionexp.results import append_rows, read_rows
 from motionexp.table_formats import to_markdown
-from motionexp.videos import write_png
 from tests.made_linear import GROUPS, linear_rows, share
 from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 

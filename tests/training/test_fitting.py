@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window, generator
 from motionexp.training import TrainingSettings, Tuning, fit
 from tests.training_runs import METHODS, SETTINGS, run
 

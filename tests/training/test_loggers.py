@@ -8,10 +8,10 @@ from dataclasses import replace
 import pandas
 import pytest
 
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.loggers import make_logger
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 from motionexp.training import fit
 from tests.training_runs import SETTINGS, run
 

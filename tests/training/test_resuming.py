@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.lora import LoRA
-from motionexp.schedule import Window
 from motionexp.training import fit
 from tests.training_runs import METHODS, SETTINGS, interrupt_at, run
 

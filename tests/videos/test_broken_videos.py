@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from motionexp.data.videos import read_frames, write_gif, write_png
 from motionexp.errors import InputError
-from motionexp.videos import read_frames, write_gif, write_png
 from tests.made_videos import encode, moving, numbered
 
 
@@ -159,7 +159,7 @@ def test_a_4k_video_is_shrunk_frame_by_frame(tmp_path):
     frame[:, :1920] = 200
     path = encode(tmp_path / "a.mp4", np.broadcast_to(frame, (16, *frame.shape)), codec="mpeg4")
     script = (
-        "import resource, sys; from motionexp.videos import read_frames\n"
+        "import resource, sys; from motionexp.data.videos import read_frames\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak(); frames = read_frames(sys.argv[1], frames=16, size=(64, 64))\n"
         "print(peak() - before)\n"

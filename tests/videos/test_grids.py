@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from motionexp.videos import contact_sheet, side_by_side
-from motionexp.videos.grids import _font
+from motionexp.data.videos import contact_sheet, side_by_side
+from motionexp.data.videos.grids import _font
 from tests.made_videos import moving
 
 

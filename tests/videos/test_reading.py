@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count, write_gif, write_png
 from motionexp.errors import InputError
-from motionexp.videos import frame_count, frame_rate, read_frames, taken_count, write_gif, write_png
 from tests.made_videos import (
     CLIPS,
     encode,

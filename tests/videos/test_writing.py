@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motionexp.videos import read_frames, write_gif, write_mp4, write_png
+from motionexp.data.videos import read_frames, write_gif, write_mp4, write_png
 from tests.made_videos import CLIPS, moving, needs_clips, psnr, with_cv2, with_pillow
 
 

@@ -11,10 +11,9 @@ import numpy as np
 
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.shapes import grammar, motions
-from motionexp.data.shapes.companions import MOST_COMPANIONS, companions
-from motionexp.data.shapes.motion_edits import motion_edit
 from motionexp.data.shapes.render import FPS, FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
+from motionexp.data.shapes.variants import MOST_COMPANIONS, companions, motion_edit
 from motionexp.errors import InputError
 
 EDIT_CHANGES = {
@@ -208,3 +207,24 @@ class ShapesReferences:
             for scene in companions(entry.scene, self.looks - 1, self.split, name)
         ]
         return replace(reference, companions=tuple(others))
+
+
+class NameableReferences(ShapesReferences):
+    """`ShapesReferences` whose edits name the nameable motion nearest to the reference's, by ground truth.
+
+    Sampled without tuning they are the row "best nameable caption". A reference whose own captions name its
+    motion stays as it is; the others are of the stratum `captions: nameable`.
+
+    Args:
+        split: ``tuning`` or ``benchmark``.
+    """
+
+    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
+        """Render one reference, its edits' captions renamed."""
+        reference = super().read(name, frames, height, width)
+        edits = tuple(
+            replace(edit, caption=nearest_nameable_caption(reference, edit)) for edit in reference.edits
+        )
+        if edits == reference.edits:
+            return reference
+        return replace(reference, edits=edits, strata={**reference.strata, "captions": "nameable"})

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.sampling import Guide, SamplerSettings
 from motionexp.errors import InputError
-from motionexp.flow_matching import Schedule
-from motionexp.sampling import Guide, SamplerSettings
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionexp.data.base import Description, Edit, References
+from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
-from motionexp.videos import frame_count
 
 LIST = "videos.csv"
 COLUMNS = ("video", "reference", "edit", "caption", "seed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from motionexp.videos.writing import checked
+from motionexp.data.videos.writing import checked
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 8) -> np.ndarray:

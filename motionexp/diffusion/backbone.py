@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from motionexp.flow_matching import Schedule
-from motionexp.schedule import Window
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.schedule import Window
 
 ProjectionKind = Literal["motion", "spatial", "cross"]
 

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motionexp.backbones.base import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.flow_matching import FlowSchedule
+from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
-from motionexp.flow_matching import FlowSchedule
-from motionexp.schedule import generator
 
 Gate = Callable[[float | None], bool]
 """Switches an adapter for timestep t as its window says, or off for None; True if it is on afterwards."""

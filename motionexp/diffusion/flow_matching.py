@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule, Window, weighted_draw
 from motionexp.errors import InputError
-from motionexp.schedule import TIMESTEPS, NoiseSchedule, Window, weighted_draw
 
 EULER, UNIPC = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
 SPACINGS = ("euler", "unipc", "even", "linear_quadratic")
