@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from motionexp.backbones import load_backbone
-    from motionexp.evaluation import sample, score
+    from motionexp.jobs.evaluation import sample, score
     from motionexp.jobs.job import encode
-    from motionexp.training import fit
+    from motionexp.methods.training import fit
 
 __all__ = ["encode", "fit", "load_backbone", "sample", "score"]
 _MODULES = {
     "encode": "motionexp.jobs.job",
-    "fit": "motionexp.training",
+    "fit": "motionexp.methods.training",
     "load_backbone": "motionexp.backbones",
-    "sample": "motionexp.evaluation",
-    "score": "motionexp.evaluation",
+    "sample": "motionexp.jobs.evaluation",
+    "score": "motionexp.jobs.evaluation",
 }
 
 

@@ -11,11 +11,9 @@ from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
-from motionexp.data.select import make_reader, subjects_of
+from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.layout_file import read_layout
-from motionexp.layouts import Layout
-from motionexp.sweeps import settings_of
 
 USAGE = """\
 Carry the motion of one video over to new captions.
@@ -115,25 +113,3 @@ def listed(arguments: Sequence[str]) -> str:
             return "\n".join(vocabulary(load(overrides).model))
         case _:
             raise InputError(f"list {' '.join(arguments)}: list references, or list words")
-
-
-def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:
-    """What an experiment's jobs are: what they share, in what each differs, and how many samples it makes."""
-    same, each = settings_of(jobs)
-    lines, cells, videos = [], 0, 0
-    for number, (cfg, own) in enumerate(zip(jobs, each, strict=True), start=1):
-        names, edits = subjects_of(cfg)
-        samples = len(names) * edits * cfg.seeds
-        said = " ".join(f"{key}={value}" for key, value in own.items())
-        counted = f"{len(names)} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
-        lines.append(f"{number:4}. {said}: {counted}")
-        cells, videos = cells + len(names), videos + samples
-    return "\n".join(
-        [
-            f"experiment={name}: {' '.join(layout.question.split())}",
-            f"cost: {' '.join(layout.cost.split())}",
-            "in every job: " + " ".join(f"{key}={value}" for key, value in same.items()),
-            *lines,
-            f"{len(jobs)} jobs, {cells} cells, {videos} samples",
-        ]
-    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
+from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
 from motionexp.report.linear_readings import ACCURACY, BLOCKS, TWO_ALTERNATIVE, metric_of
 from motionexp.results import Row
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from motionexp.atlas.readings import LOOKS, Probe
 from motionexp.atlas.tuning import CHANCE, LEAKED, MOTION
-from motionexp.config.schema import EDGES, PAIRS
+from motionexp.probes.timesteps import EDGES, PAIRS
 from motionexp.results import Row
 
 KINDS = {

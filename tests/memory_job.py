@@ -12,7 +12,7 @@ from typing import Any
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.schema import JobConfig
-from motionexp.jobs.running import run
+from motionexp.jobs.run import run
 from motionexp.metrics import scorer
 from tests.squares import METRICS, Brightness
 from tests.tiny_jobs import job_settings

@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.stand_ins import STAND_INS, StandIn, write_stand_in
 from motionexp.jobs.job import Job, encode
+from motionexp.methods.training import Example
 from motionexp.report import bench_full_size as bench
 from motionexp.report.bench_full_size import LOOPS, PLANNED, Loop, Measures, Scale
-from motionexp.training import Example
 from tests.squares import Squares
 from tests.tiny_jobs import job_settings
 from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline

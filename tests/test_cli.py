@@ -9,12 +9,13 @@ from types import ModuleType
 
 import pytest
 
-from motionexp.cli import experiment_jobs, main
+from motionexp.cli import main
 from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.score import ScoreConfig
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
+from motionexp.jobs.experiment import experiment_jobs
 from motionexp.layout_file import read_layout
 from tests.test_sweeps import ABLATIONS
 from tests.words import WORDS

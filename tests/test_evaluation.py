@@ -8,13 +8,7 @@ from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.evaluation import (
-    SampleSettings,
-    count_adapter_steps,
-    peak_memory,
-    sample,
-    score,
-)
+from motionexp.jobs.evaluation import SampleSettings, count_adapter_steps, peak_memory, sample, score
 from motionexp.methods.lora import LoRA
 from motionexp.metrics.scorer import METRICS, Scorer, check_metrics
 from tests.squares import Brightness, Squares
@@ -140,7 +134,7 @@ class Black:
 
 @pytest.fixture
 def fakes(monkeypatch):
-    from motionexp.metrics.features import OpenClip, PreferenceScorer
+    from motionexp.metrics.encoders import OpenClip, PreferenceScorer
 
     clip, scorer = Black(), Black()
     monkeypatch.setattr(OpenClip, "load", lambda *a, **k: clip)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.cli import experiment_jobs, main
+from motionexp.cli import main
 from motionexp.config.compose import EXPERIMENTS
 from motionexp.config.schema import JobConfig
+from motionexp.jobs.experiment import experiment_jobs
 from motionexp.layout_file import read_layout
 from motionexp.layouts import Layout, selected_rows
 from motionexp.results import Row, append_rows

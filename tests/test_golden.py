@@ -13,11 +13,11 @@ from motionexp.config.compose import load
 from motionexp.config.ids import adapter_id, sample_id
 from motionexp.config.schema import JobConfig
 from motionexp.jobs.job import Job
-from motionexp.jobs.running import run
-from motionexp.methods.direct import Direct
+from motionexp.jobs.run import run
+from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
+from motionexp.methods.training import Example, TrainingSettings, fit
 from motionexp.results import score_id_of
-from motionexp.training import Example, TrainingSettings, fit
 from tests.kept_results import contents
 
 GOLDEN = Path(__file__).parent / "golden"

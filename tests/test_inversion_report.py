@@ -12,7 +12,7 @@ from motionexp.data.videos import write_png
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.jobs.figures import strip
+from motionexp.jobs.probe_figures import strip
 from motionexp.report import inversion, model_jobs
 from motionexp.results import Row, read_rows
 from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline

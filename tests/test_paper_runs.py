@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.cli import experiment_jobs, main
+from motionexp.cli import main
 from motionexp.config.schema import JobConfig
+from motionexp.jobs.experiment import experiment_jobs
+from motionexp.jobs.paper_table import cost_of
 from motionexp.layouts import Layout, selected_rows
-from motionexp.paper_runs import cost_of
 from motionexp.results import Row, append_rows
 from motionexp.tables import Table, build
 from tests.made_suites import make_tgve

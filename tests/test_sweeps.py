@@ -6,15 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from motionexp.cli import experiment_jobs, main
+from motionexp.cli import main
 from motionexp.config.compose import EXPERIMENTS
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.help import experiment_text
+from motionexp.jobs.experiment import experiment_jobs, experiment_text
+from motionexp.jobs.sweeps import settings_of, sweeps_of
 from motionexp.layout_file import read_layout
 from motionexp.layouts import selected_rows
 from motionexp.results import Row, append_rows
-from motionexp.sweeps import settings_of, sweeps_of
 from tests.made_suites import make_tgve
 
 HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"

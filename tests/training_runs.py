@@ -2,9 +2,9 @@
 
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.direct import Direct
+from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
-from motionexp.training import TrainingSettings, fit
+from motionexp.methods.training import TrainingSettings, fit
 
 METHODS = [LoRA, Direct]
 SETTINGS = TrainingSettings(steps=8, batch_size=2, seed=5, optimizer=OptimizerSettings(learning_rate=1e-2))

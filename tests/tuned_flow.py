@@ -9,10 +9,10 @@ from torch import Tensor
 from motionexp.backbones.flow import FlowBackbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
-from motionexp.methods.adapter_file import Recipe, save_adapter
+from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.training import Example, TrainingSettings, fit
+from motionexp.methods.training import Example, TrainingSettings, fit
 
 
 def tuned_everywhere(

@@ -48,8 +48,8 @@ from motionexp.atlas.readings import (
     new_motion,
     within_a_step,
 )
-from motionexp.config.schema import BLOCK, EDGES
 from motionexp.intervals import Interval
+from motionexp.probes.timesteps import BLOCK, EDGES
 
 FOUND, NONE = "found", "none"
 FEWEST_REFERENCES = 3

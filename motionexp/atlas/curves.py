@@ -22,8 +22,8 @@ from motionexp.atlas.readings import (
     means,
     within_a_step,
 )
-from motionexp.config.schema import BLOCK, EDGES
 from motionexp.errors import InputError
+from motionexp.probes.timesteps import BLOCK, EDGES
 
 TAMPERINGS = (TAMPERING, MOTION_TAMPERING)
 

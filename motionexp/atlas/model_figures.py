@@ -24,8 +24,8 @@ from motionexp.atlas.drawing import (
     timestep_axis,
 )
 from motionexp.atlas.readings import Draws, log_snr_at
-from motionexp.config.schema import EDGES
 from motionexp.intervals import percentile_interval
+from motionexp.probes.timesteps import EDGES
 
 FACTOR_MARKERS = {"motion": "o", "shape": "^", "background": "s", "surface": "D", "colour": "v"}
 

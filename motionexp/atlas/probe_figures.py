@@ -26,7 +26,7 @@ from motionexp.atlas.drawing import (
 )
 from motionexp.atlas.readings import Draws, timestep_at
 from motionexp.atlas.verdicts import ENOUGH
-from motionexp.config.schema import EDGES
+from motionexp.probes.timesteps import EDGES
 
 # They point to where the caption was changed: the clean end is on the right.
 BELOW: dict[str, Any] = {"color": ORANGE, "marker": ">", "linestyle": "none"}

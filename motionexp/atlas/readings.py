@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.config.schema import BLOCK, EDGES
 from motionexp.errors import InputError
 from motionexp.intervals import Interval, percentile_interval, resampled_weights
+from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.results import Row
 
 LOOKS = ("colour", "shape", "surface", "background")

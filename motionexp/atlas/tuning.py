@@ -8,8 +8,8 @@ import numpy as np
 
 from motionexp.atlas.boundary import FEWEST_REFERENCES, Boundary, gap_at
 from motionexp.atlas.readings import Draws, Key, draw, means, unpaired, within_a_step
-from motionexp.config.schema import BLOCK, EDGES
 from motionexp.errors import InputError
+from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.results import Row
 
 MOTION, LEAKED, CHANCE = "velocity_similarity", "nuisance_similarity", "nuisance_chance"

@@ -9,8 +9,8 @@ from motionexp.atlas.boundary import Boundary, gap_at, largest
 from motionexp.atlas.curves import Onset, shares
 from motionexp.atlas.readings import Draws, interval, log_snr_at, timestep_at, unpaired
 from motionexp.atlas.tuning import Sweep, score_at
-from motionexp.config.schema import EDGES, PAIRS, Pair
 from motionexp.intervals import Interval
+from motionexp.probes.timesteps import EDGES, PAIRS, Pair
 
 ENOUGH: Pair = (600, 400)
 WHOLE: Pair = (600, 0)

@@ -1,7 +1,6 @@
 """What a job is told: the settings with their checks. Imports no torch."""
 
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,13 +25,8 @@ CHOICES = {
     "inversion_prompt": (None, "caption", "empty"),
 }
 INVERSION_PROMPTS = {"tampering": "caption", "partial_guidance": "empty"}
-# A probe's grid in timesteps: blocks and their edges, and all 55 pairs of edges (tau_start, tau_end).
-BLOCK = 100
-EDGES = tuple(range(0, 1001, BLOCK))
 # On every spacing of timesteps: each model's own schedule decides on others, `probes.grid`.
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
-Pair = tuple[int, int]
-PAIRS: tuple[Pair, ...] = tuple(combinations(reversed(EDGES), 2))
 
 
 def _key(default: Any, meaning: str) -> Any:

@@ -17,8 +17,8 @@ import numpy as np
 from motionexp.data.base import Edit
 from motionexp.data.videos import contact_sheet, write_mp4, write_png
 from motionexp.errors import InputError
-from motionexp.evaluation import Sample
 from motionexp.files import locked, write_whole
+from motionexp.jobs.evaluation import Sample
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"

@@ -25,7 +25,7 @@ from motionexp.jobs.anchors import anchor_rows
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.inputs import Size, chance_references, scoring_models
 from motionexp.jobs.scoring import Wanted, rows_of, score_ids
-from motionexp.jobs.showing import EXTERNAL, print_summary
+from motionexp.jobs.summary import EXTERNAL, print_summary
 from motionexp.metrics.scorer import Scorer, check_metrics
 from motionexp.results import Row
 

@@ -8,25 +8,20 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from hydra.utils import get_object
 
-from motionexp.backbones.checkpoint import weights_hash
-from motionexp.config.checks import offload_problems
 from motionexp.config.schema import JobConfig, tiles, wanted_references
 from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.select import select_references
-from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.evaluation import SampleSettings
-from motionexp.hub import find_folder
 from motionexp.jobs.cell import FIT_FILE, read_json
+from motionexp.jobs.evaluation import SampleSettings
 from motionexp.methods.base import OptimizerSettings
+from motionexp.methods.training import TrainingSettings
 from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, compares_with_others
-from motionexp.training import TrainingSettings
 
 # Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
 NOT_IN_ROWS = {
@@ -127,81 +122,6 @@ def chance_references(
     there = {each.name: each for each in known}
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))
     return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES)]
-
-
-def check_offload(cfg: JobConfig, device: torch.device) -> None:
-    """Raises InputError where `offload=true` cannot do anything on what `device=auto` has become."""
-    problems = list(offload_problems(cfg, device.type))
-    if problems:
-        raise InputError("; ".join(problems))
-
-
-def check_size(backbone: Backbone, cfg: JobConfig) -> None:
-    """Raises InputError where the model's file and its weights disagree on the size of videos."""
-    said = f"{cfg.frames} x {cfg.model.height} x {cfg.model.width}"
-    made = f"{backbone.frames} x {backbone.height} x {backbone.width}"
-    if said != made:
-        raise InputError(
-            f"model={cfg.model.name}: its settings say {said} (frames, height, width), its weights {made}:"
-            " set model.frames, model.height and model.width"
-        )
-
-
-def check_boundary(cfg: JobConfig, *, local_files_only: bool = False) -> None:
-    """Raises InputError where `tau=auto` took a boundary that was found on other weights; loads none.
-
-    `local_files_only`: fetch nothing, and say nothing of a hub's model that is not here yet.
-    """
-    if cfg.tau_from != "boundary":
-        return
-    model = cfg.model
-    kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
-    try:
-        folder = find_folder(model.path, model.revision, local_files_only)
-    except InputError:
-        if local_files_only:
-            return
-        raise
-    found = weights_hash(folder, kind.parts)
-    if model.boundary_weights is None or not found.startswith(model.boundary_weights):
-        raise InputError(
-            f"tau=auto: the boundary {model.boundary:g} of model={model.name} was found on weights"
-            f" {model.boundary_weights}, and those of {model.path} are {found[:12]}: run the probes again, or"
-            " give tau= a number"
-        )
-
-
-def check_probed(references: list[Reference], cfg: JobConfig) -> None:
-    """Partial guidance has no control that motion's edits could be compared with."""
-    if cfg.probe == "partial_guidance" and any(
-        edit.kind == "motion" for each in references for edit in each.edits
-    ):
-        raise InputError(
-            "probe=partial_guidance: edits of the motion alone are for probe=tampering; leave them out with"
-            " edit_kinds="
-        )
-
-
-def check_captions(references: list[Reference], cfg: JobConfig) -> None:
-    """Raises InputError with all that is wrong with any caption of the job; loads no weights."""
-    model = cfg.model
-    kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
-    captions = [cfg.negative_prompt]
-    for reference in references:
-        captions += [reference.caption, *(edit.caption for edit in reference.edits)]
-    problems = kind.caption_problems(model.path, list(dict.fromkeys(captions)), revision=model.revision)
-    if problems:
-        raise InputError("\n".join(problems))
-
-
-def check_attention(cfg: JobConfig) -> None:
-    """Raises InputError where the model's family lacks the attention to be tuned; loads no weights."""
-    kind: type[Backbone] = get_object(cfg.model._target_.rpartition(".")[0])
-    if cfg.attention not in (*kind.attentions, "all"):
-        raise InputError(
-            f"attention={cfg.attention}: {cfg.model.name} has no such attention apart from its motion"
-            f" attention; one of {', '.join((*kind.attentions, 'all'))}"
-        )
 
 
 def training_window(cfg: JobConfig, tau: float) -> Window:

@@ -21,20 +21,20 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
-from motionexp.evaluation import peak_memory, sample
-from motionexp.jobs import inputs, provenance
+from motionexp.jobs import checks, inputs, provenance
 from motionexp.jobs.anchors import anchor_rows
-from motionexp.jobs.cache import EncodingCache
 from motionexp.jobs.cell import FIT_FILE, Cell, write_json
+from motionexp.jobs.checks import check_grid
+from motionexp.jobs.encoding_cache import EncodingCache
+from motionexp.jobs.evaluation import peak_memory, sample
+from motionexp.jobs.loggers import make_logger
 from motionexp.jobs.scoring import Samples, Wanted, score_cell
-from motionexp.jobs.showing import write_grid
-from motionexp.loggers import make_logger
-from motionexp.methods.adapter_file import Recipe, check_adapter, load_adapter, save_adapter
+from motionexp.jobs.summary import write_grid
+from motionexp.methods.adapters import Recipe, check_adapter, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
+from motionexp.methods.training import Example, FitResult, fit
 from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels, check_metrics
-from motionexp.probes.grid import check_grid
 from motionexp.results import Row
-from motionexp.training import Example, FitResult, fit
 
 
 def encode(backbone: Backbone, reference: Reference) -> Example:
@@ -59,12 +59,12 @@ class Job:
         if cfg.adapter is not None:
             check_adapter(Path(cfg.adapter).expanduser(), has_window=cfg.tau is not None)
         self.device = resolve_device(cfg.device)
-        inputs.check_offload(cfg, self.device)
+        checks.check_offload(cfg, self.device)
         self.precision = resolve_precision(self.device, cfg.precision)
-        inputs.check_probed(self.references, cfg)
-        inputs.check_captions(self.references, cfg)
-        inputs.check_boundary(cfg)
-        inputs.check_attention(cfg)
+        checks.check_probed(self.references, cfg)
+        checks.check_captions(self.references, cfg)
+        checks.check_boundary(cfg)
+        checks.check_attention(cfg)
         if cfg.probe is not None:
             check_grid(cfg)
         give_memory_back()  # of an earlier job of a sweep
@@ -95,7 +95,7 @@ class Job:
         if backbone.any_size:
             backbone.height, backbone.width = model.height, model.width
             backbone.latent_shape(cfg.frames, model.height, model.width)
-        inputs.check_size(backbone, cfg)
+        checks.check_size(backbone, cfg)
         return backbone
 
     @property

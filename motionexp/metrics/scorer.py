@@ -18,8 +18,8 @@ from motionexp.metrics.appearance_leakage import AppearanceLeakage, ReplacedAttr
 from motionexp.metrics.attributes import AttributeAccuracy, AttributeClassifier, AttributeReadings
 from motionexp.metrics.base import Measurement, Need, Subject, VideoMetric
 from motionexp.metrics.cotracker import CoTracker
-from motionexp.metrics.feature_pass import VISION, FeaturePass
-from motionexp.metrics.features import OpenClip, PreferenceScorer
+from motionexp.metrics.encoders import OpenClip, PreferenceScorer
+from motionexp.metrics.feature_cache import VISION, FeaturePass
 from motionexp.metrics.flow_similarity import FlowSimilarity
 from motionexp.metrics.frame_consistency import FrameConsistency
 from motionexp.metrics.motion_diversity import MotionDiversity

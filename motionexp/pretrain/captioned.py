@@ -7,7 +7,7 @@ import numpy as np
 from motionexp.data.shapes.grammar import ATTRIBUTES, NAMEABLE, SUPPORTED, is_held_out
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
-from motionexp.metrics.features import ImageTextModel
+from motionexp.metrics.encoders import ImageTextModel
 from motionexp.pretrain.videos import PretrainingVideos
 
 PARTS = ("natural", "held out", "poster", "pairs")

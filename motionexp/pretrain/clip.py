@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import FRAMES, SIZE
-from motionexp.metrics.features import OpenClip
+from motionexp.metrics.encoders import OpenClip
 from motionexp.pretrain.captioned import (
     PARTS,
     CaptionedFrames,

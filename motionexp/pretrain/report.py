@@ -27,9 +27,9 @@ from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.data.videos import contact_sheet, write_mp4, write_png
 from motionexp.diffusion.sampling import SamplerSettings
-from motionexp.evaluation import SampleSettings, sample
+from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.metrics.attributes import AttributeClassifier
-from motionexp.metrics.features import OpenClip, PreferenceScorer
+from motionexp.metrics.encoders import OpenClip, PreferenceScorer
 from motionexp.pretrain.bundle import MODELS
 from motionexp.pretrain.bundled_cards import write_classifier_card, write_model_card
 from motionexp.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes

@@ -24,7 +24,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
-from motionexp.metrics.features import ImageTextModel, PreferenceScorer
+from motionexp.metrics.encoders import ImageTextModel, PreferenceScorer
 from motionexp.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
 from motionexp.pretrain.cards import Facts, seen, steps_taken, write_card
 from motionexp.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers

@@ -4,8 +4,8 @@ A pair (tau_start, tau_end) of edges of the grid is the range tau_end <= t < tau
 with flow matching tau_end < t <= tau_start (see `tree`).
 """
 
-from motionexp.config.schema import BLOCK, EDGES, PAIRS, Pair
 from motionexp.errors import InputError
+from motionexp.probes.timesteps import BLOCK, EDGES, PAIRS, Pair
 from motionexp.probes.tree import Condition, Trajectory
 
 CONTROL: Pair = (0, 0)

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from motionexp.config.schema import BLOCK, EDGES
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.errors import InputError
+from motionexp.probes.timesteps import BLOCK, EDGES
 
 BLOCKS = len(EDGES) - 1
 # Beyond so many a CPU gets no faster: what lies between two layers no longer fits its caches.

@@ -25,15 +25,15 @@ from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs, provenance
+from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
-from motionexp.loggers import make_logger
+from motionexp.jobs.loggers import make_logger
 from motionexp.methods.base import prediction_loss
 from motionexp.methods.lora import LoRA
+from motionexp.methods.training import TrainingSettings, Tuning, fit
 from motionexp.metrics.scorer import METRICS, Scorer
 from motionexp.results import ROWS_NAME, Row, append_rows
-from motionexp.training import TrainingSettings, Tuning, fit
 
 REPEATS = 5
 TRAINING_STEPS = 20

@@ -32,17 +32,17 @@ from motionexp.config.schema import JobConfig
 from motionexp.data.videos import write_mp4
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.evaluation import peak_memory
 from motionexp.jobs import inputs
+from motionexp.jobs.dry_run import print_memory
+from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
-from motionexp.jobs.memory import memory_plan
-from motionexp.jobs.planning import print_memory
+from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
 from motionexp.methods.base import OptimizerSettings, Stage, Step
 from motionexp.methods.lora import LoRA
+from motionexp.methods.training import Example, fit
 from motionexp.report.bench import Times, as_row, print_rows, wait
 from motionexp.results import ROWS_NAME, Row, append_rows
-from motionexp.training import Example, fit
 
 SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")

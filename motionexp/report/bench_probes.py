@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from motionexp.config.compose import load
-from motionexp.config.schema import EDGES, JobConfig, Pair
+from motionexp.config.schema import JobConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
@@ -25,6 +25,7 @@ from motionexp.errors import InputError
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
+from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_counts
 from motionexp.report.bench import Times, as_row, keep
 from motionexp.results import ROWS_NAME, Row

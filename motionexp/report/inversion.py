@@ -28,9 +28,9 @@ from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
 from motionexp.jobs import inputs
-from motionexp.jobs.figures import strip
 from motionexp.jobs.job import Job
-from motionexp.jobs.running import clear_disk_errors
+from motionexp.jobs.probe_figures import strip
+from motionexp.jobs.run import clear_disk_errors
 from motionexp.report.model_jobs import jobs_of
 from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
 

@@ -28,7 +28,7 @@ from motionexp.atlas.drawing import (
 )
 from motionexp.atlas.figures import Captioned
 from motionexp.atlas.readings import Draws, Key, log_snr_tables
-from motionexp.probes.linear import OBSERVER, TARGETS, X_T, X_T_CLEAN
+from motionexp.probes.linear_probe import OBSERVER, TARGETS, X_T, X_T_CLEAN
 from motionexp.report.linear_readings import BLOCKS, Reading, read
 from motionexp.report.published_reports import write_captioned, write_published
 from motionexp.results import Row

@@ -1,7 +1,7 @@
 """The linear probe of backbones: `python -m motionexp.report.linear_probe [OVERRIDES] [--train N] ...`.
 
 Motion and looks of videos of the bundled world, read from x_t alone and from the backbone's blocks at
-t = 0, 100, ..., 999, against the ideal observer; see `motionexp/probes/linear.py`. Takes the models that the
+t = 0, 100, ..., 999, against the ideal observer; see `probes/linear_probe.py`. Takes the models that the
 overrides choose (`model=NAME,NAME`), or every bundled one in turn. Writes rows, tables and figures to
 `outputs/linear/`; a timestep whose rows are there is not read again. `experiments/linear-probe.yaml` says how
 the rows are published.
@@ -30,13 +30,13 @@ from motionexp.data.shapes.render import FPS, FRAMES, render
 from motionexp.data.shapes.scenes import Scene
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.errors import InputError
-from motionexp.jobs.cache import EncodingCache
+from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
-from motionexp.jobs.running import clear_disk_errors, duration
-from motionexp.jobs.schedules import schedule_rows
-from motionexp.probes import linear
-from motionexp.probes.features import VIDEOS_PER_CALL, motion_blocks
-from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, Probe
+from motionexp.jobs.probe_rows import schedule_rows
+from motionexp.jobs.run import clear_disk_errors, duration
+from motionexp.probes import linear_probe
+from motionexp.probes.block_features import VIDEOS_PER_CALL, motion_blocks
+from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, Probe
 from motionexp.report import linear_figures, linear_tables
 from motionexp.report.linear_readings import ACCURACY, BLOCKS, TWO_ALTERNATIVE, metric_of
 from motionexp.report.model_jobs import jobs_of
@@ -137,7 +137,7 @@ class Part:
         """Encode the videos; returns the probe, and {target: distances of pairs} for the ideal observer."""
         backbone, options = self.job.backbone, self.options
         train, test = (
-            linear.scenes(part, self.contrast, count)
+            linear_probe.scenes(part, self.contrast, count)
             for part, count in (("train", options.train), ("test", options.test))
         )
         with progress_bar(options.encoded(), f"encode, {self.contrast}") as bar:
@@ -148,8 +148,8 @@ class Part:
                 *(backbone, caption, motion_blocks(backbone, caption)),
                 train=torch.stack([known.latents(scene) for scene in train]),
                 test=torch.stack([known.latents(scene) for scene in test]),
-                known=linear.labels(train),
-                truth=linear.labels(test),
+                known=linear_probe.labels(train),
+                truth=linear_probe.labels(test),
                 draws=options.draws,
             )
         return probe, distances
@@ -159,15 +159,15 @@ class Part:
         rows = RowMaker(self, probe, t)
         made: list[Row] = []
         for target, each in distances.items():
-            values = linear.ideal_observer(self.job.backbone.schedule, each, t)
+            values = linear_probe.ideal_observer(self.job.backbone.schedule, each, t)
             made += rows.make(OBSERVER, target, TWO_ALTERNATIVE, values)
         with progress_bar(probe.evaluations(), f"read, {self.contrast}, t = {t}") as bar:
             for features, found in probe.read(t, bar.update).items():
                 for target, scores in found.items():
                     truth = probe.truth[target]
-                    right = linear.two_alternative(scores, truth)
+                    right = linear_probe.two_alternative(scores, truth)
                     made += rows.make(features, target, TWO_ALTERNATIVE, right)
-                    made += rows.make(features, target, ACCURACY, linear.correct(scores, truth))
+                    made += rows.make(features, target, ACCURACY, linear_probe.correct(scores, truth))
         return made
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from motionexp.atlas.readings import Draws, Key, draw, means
 from motionexp.data.shapes import grammar
 from motionexp.errors import InputError
-from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
+from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
 from motionexp.results import Row
 
 TWO_ALTERNATIVE, ACCURACY = "two_alternative_accuracy", "accuracy"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from motionexp.atlas.readings import Draws, Key, interval, log_snr_at, log_snr_tables
-from motionexp.probes.linear import OBSERVER, TARGETS
+from motionexp.probes.linear_probe import OBSERVER, TARGETS
 from motionexp.report.linear_readings import ACCURACY, BLOCKS, Reading, read
 from motionexp.report.published_reports import write_published
 from motionexp.results import Row

@@ -22,7 +22,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.files import write_whole
 from motionexp.methods.base import EVERYWHERE
-from motionexp.methods.direct import Direct
+from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
 from motionexp.report.model_jobs import jobs_of
 

@@ -15,7 +15,7 @@ from motionexp.atlas.boundary import (
 )
 from motionexp.atlas.curves import changes
 from motionexp.atlas.readings import LOOKS, draw
-from motionexp.config.schema import EDGES
+from motionexp.probes.timesteps import EDGES
 from tests.made_probes import World, cumulative, made_probes
 
 REFERENCES = 8

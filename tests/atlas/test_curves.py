@@ -18,8 +18,8 @@ from motionexp.atlas.curves import (
     tells,
 )
 from motionexp.atlas.readings import draw
-from motionexp.config.schema import EDGES
 from motionexp.errors import InputError
+from motionexp.probes.timesteps import EDGES
 from tests.made_probes import SET_AT, World, made_probes
 
 MOTION, COLOUR = ATTRIBUTES[0], ATTRIBUTES[1]

@@ -18,11 +18,11 @@ from motionexp.atlas.readings import (
     read_probes,
     timestep_at,
 )
-from motionexp.config.schema import EDGES
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
 from motionexp.intervals import mean_interval
+from motionexp.probes.timesteps import EDGES
 from tests.made_probes import World, probe_rows
 
 KEY = ("tiny_latte", "natural")

@@ -6,8 +6,8 @@ import pytest
 from motionexp.atlas.boundary import boundary_of
 from motionexp.atlas.readings import interval
 from motionexp.atlas.tuning import Sweep, best_tau, compare, lost_at, read_sweeps, score_at
-from motionexp.config.schema import EDGES
 from motionexp.errors import InputError
+from motionexp.probes.timesteps import EDGES
 from motionexp.results import Row
 from tests.made_probes import PEAK, World, made_probes, sweep_rows
 

@@ -19,7 +19,7 @@ from motionexp.atlas.verdicts import (
     pair_verdicts,
     rank_correlation,
 )
-from motionexp.config.schema import EDGES, PAIRS
+from motionexp.probes.timesteps import EDGES, PAIRS
 from tests.made_probes import SET_AT, World, cumulative, made_probes, sweep_rows
 
 R = 10

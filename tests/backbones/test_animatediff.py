@@ -14,7 +14,7 @@ from motionexp.backbones.animatediff import ATTENTIONS, AnimateDiffBackbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapter_file import Recipe, save_adapter
+from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
 from tests.tiny_animatediff import MOST_FRAMES, save_tiny_animatediff, stock_pipeline
 

@@ -15,10 +15,10 @@ from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapter_file import Recipe, save_adapter
+from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.training import Example, TrainingSettings, fit
+from motionexp.methods.training import Example, TrainingSettings, fit
 from tests.tiny_cogvideox import FRAMES, HEIGHT, TEXT_TOKENS, WIDTH, save_tiny_cogvideox
 
 CAPTIONS = ["a cat", "A Red Ball", ""]

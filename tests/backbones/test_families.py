@@ -27,13 +27,13 @@ from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.evaluation import SampleSettings, sample
+from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.jobs.job import encode
-from motionexp.jobs.running import run
+from motionexp.jobs.run import run
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
+from motionexp.methods.training import TrainingSettings, fit
 from motionexp.metrics import scorer
-from motionexp.training import TrainingSettings, fit
 from tests.squares import Brightness
 from tests.tiny_animatediff import stock_pipeline
 from tests.tiny_families import Family

@@ -9,9 +9,9 @@ import torch
 
 from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.backbones.live_memory import LiveMemory
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import Window
+from motionexp.jobs.memory_plan import LiveMemory
 from motionexp.methods.lora import LoRA
 from tests.tiny_families import FAMILIES, Family
 from tests.tiny_models import save_tiny_pipeline

@@ -16,7 +16,7 @@ from motionexp.backbones.show1_network import ShowOneUNet
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapter_file import Recipe, save_adapter
+from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
 from tests.tiny_show1 import SCHEDULER, save_tiny_show1, tiny_network
 

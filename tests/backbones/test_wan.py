@@ -15,10 +15,10 @@ from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
+from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.training import Example, TrainingSettings, fit
+from motionexp.methods.training import Example, TrainingSettings, fit
 from tests.tiny_flow import first_order, save_tiny_wan
 from tests.tuned_flow import tuned_everywhere
 

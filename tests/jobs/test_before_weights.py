@@ -11,12 +11,12 @@ from motionexp.config.schema import BUNDLED
 from motionexp.config.scoring import ScoringConfig
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.jobs import dry_run, memory_plan
 from motionexp.jobs import job as job_module
-from motionexp.jobs import memory, planning
+from motionexp.jobs.dry_run import plan
 from motionexp.jobs.job import Job
-from motionexp.jobs.planning import plan
-from motionexp.jobs.running import run
-from motionexp.metrics.features import OpenClip
+from motionexp.jobs.run import run
+from motionexp.metrics.encoders import OpenClip
 from tests.kept_results import cells
 from tests.tiny_models import save_tiny_pipeline
 
@@ -105,13 +105,13 @@ def test_an_adapter_of_other_weights_is_refused_before_weights_are_loaded(make, 
 def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unknown(
     make, loaded, monkeypatch, capsys
 ):
-    monkeypatch.setattr(planning, "free_memory", lambda device: 1e3)
+    monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e3)
     plan(make())
     said = capsys.readouterr().out
     assert "this machine has 1.0 kB free" in said
     assert "unknown time and" in said
     assert not loaded
-    monkeypatch.setattr(planning, "free_memory", lambda device: 1e12)
+    monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e12)
     plan(make())
     assert "unknown" not in capsys.readouterr().out
 
@@ -119,12 +119,12 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
 def test_a_plan_has_the_memory_of_the_window_that_is_trained(make, monkeypatch):
     asked: list[Window] = []
     job = Job(make(tau=200.0, tau_high=800.0), Console())
-    kind = memory.get_object(job.cfg.method["_target_"])
+    kind = memory_plan.get_object(job.cfg.method["_target_"])
 
     def method(backbone, window, **settings):  # type: ignore[no-untyped-def]
         asked.append(window)
         return kind(backbone, window, **settings)
 
-    monkeypatch.setattr(memory, "get_object", lambda target: method)
-    memory.memory_plan(job)
+    monkeypatch.setattr(memory_plan, "get_object", lambda target: method)
+    memory_plan.memory_plan(job)
     assert asked == [Window(200, 800)]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from motionexp.data.shapes.energies import Energy
-from motionexp.jobs import energies
+from motionexp.jobs import probe_rows
 from motionexp.results import read_rows
 
 
@@ -20,7 +20,7 @@ def measured(monkeypatch):
         asked.append(frames)
         return [Energy("natural", factor, float(len(asked)), 1) for factor in ("shape", "motion")]
 
-    monkeypatch.setattr(energies, "energies", measure)
+    monkeypatch.setattr(probe_rows, "energies", measure)
     return asked
 
 
@@ -38,8 +38,8 @@ def job(make, tmp_path):
 
 
 def test_energies_are_measured_once_for_each_thing_that_they_depend_on(job, measured, monkeypatch, tmp_path):
-    first = energies.energy_rows(job())
-    assert [row.value for row in energies.energy_rows(job())] == [row.value for row in first] == [1.0, 1.0]
+    first = probe_rows.energy_rows(job())
+    assert [row.value for row in probe_rows.energy_rows(job())] == [row.value for row in first] == [1.0, 1.0]
     model = job().cfg.model
     others = [
         job(precision="bf16"),
@@ -48,9 +48,9 @@ def test_energies_are_measured_once_for_each_thing_that_they_depend_on(job, meas
         job(model=replace(model, height=32)),
         job(model=replace(model, width=32)),
     ]
-    found = [energies.energy_rows(other) for other in others]
-    monkeypatch.setattr(energies, "METRIC_VERSION", energies.METRIC_VERSION + 1)
-    found.append(energies.energy_rows(job()))
+    found = [probe_rows.energy_rows(other) for other in others]
+    monkeypatch.setattr(probe_rows, "METRIC_VERSION", probe_rows.METRIC_VERSION + 1)
+    found.append(probe_rows.energy_rows(job()))
     assert [[row.value for row in rows] for rows in found] == [[float(n)] * 2 for n in range(2, 8)]
     assert len(measured) == 7
     # Nor does one stand for another where rows of several cells are read together.

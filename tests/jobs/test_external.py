@@ -13,10 +13,10 @@ from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.videos import write_png
 from motionexp.errors import InputError
-from motionexp.evaluation import Scorer
 from motionexp.jobs import external, inputs
+from motionexp.jobs.evaluation import Scorer
 from motionexp.jobs.external import score_external
-from motionexp.jobs.running import run
+from motionexp.jobs.run import run
 from motionexp.metrics import scorer
 from motionexp.results import ANCHORS, check_comparable, read_rows
 from tests.kept_results import cells, plain, scores

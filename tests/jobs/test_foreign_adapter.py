@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from motionexp.config.checks import check
 from motionexp.errors import InputError
-from motionexp.jobs.running import run
+from motionexp.jobs.run import run
 from tests.kept_results import cells
 
 LAYER = "lora_transformer_temporal_transformer_blocks_0_attn1_to_v"

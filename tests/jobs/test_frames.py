@@ -7,8 +7,8 @@ import pytest
 from safetensors import safe_open
 
 from motionexp.config.checks import check
-from motionexp.jobs.planning import plan
-from motionexp.jobs.running import run
+from motionexp.jobs.dry_run import plan
+from motionexp.jobs.run import run
 from tests.kept_results import cells
 from tests.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 

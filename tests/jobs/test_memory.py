@@ -13,7 +13,7 @@ from rich.console import Console
 from transformers import T5Config, T5EncoderModel
 
 from motionexp.jobs.job import Job
-from motionexp.jobs.memory import Phase, memory_plan
+from motionexp.jobs.memory_plan import Phase, memory_plan
 from tests.memory_job import settings
 from tests.tiny_models import CHANNELS, save_tiny_pipeline, tiny_pipeline
 

@@ -11,15 +11,15 @@ from PIL import Image
 
 from motionexp.atlas import readings
 from motionexp.config.checks import check
-from motionexp.config.schema import PAIRS
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.intervals import resampled_weights
-from motionexp.jobs import figures, inputs, job, probing
-from motionexp.jobs.planning import plan
-from motionexp.jobs.probing import probe
+from motionexp.jobs import inputs, job, probe_figures, probe_job
+from motionexp.jobs.dry_run import plan
+from motionexp.jobs.probe_job import probe
 from motionexp.metrics.base import Measurement, Subject, VideoMetric
+from motionexp.probes.timesteps import PAIRS
 from motionexp.results import read_rows
 from tests.kept_results import cells, plain
 from tests.squares import Squares
@@ -59,7 +59,7 @@ def _cheap(monkeypatch):
 @pytest.fixture
 def probed(make, capsys, monkeypatch):
     """Settings of a finished probe, its rows, and what it printed; without figures."""
-    monkeypatch.setattr(figures, "write_figures", lambda *of: [])
+    monkeypatch.setattr(probe_figures, "write_figures", lambda *of: [])
     cfg = make(**PROBE)
     rows = probe(cfg)
     return cfg, rows, capsys.readouterr().out
@@ -109,7 +109,7 @@ def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
 def test_a_finished_probe_is_not_run_again(probed, monkeypatch, capsys):
     cfg, rows, _ = probed
     for name in ("invert", "run_tree", "rows_of"):
-        monkeypatch.setattr(probing, name, None)
+        monkeypatch.setattr(probe_job, name, None)
     assert plain(probe(cfg)) == plain(rows)
     capsys.readouterr()
     plan(cfg)
@@ -131,7 +131,7 @@ def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
             probe(make(**{**PROBE, "probe": name}, **changes))
         return said.value.args
 
-    monkeypatch.setattr(probing, "invert", invert)
+    monkeypatch.setattr(probe_job, "invert", invert)
     caption, empty = inverted("tampering")[0], inverted("partial_guidance")[0]
     assert not torch.equal(caption, empty)
     assert torch.equal(inverted("tampering", inversion_prompt="empty")[0], empty)
@@ -142,7 +142,9 @@ def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
 
 def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(figures, "write_figures", lambda folder, found, _: drawn.append((folder, found)))
+    monkeypatch.setattr(
+        probe_figures, "write_figures", lambda folder, found, _: drawn.append((folder, found))
+    )
     cfg = make(**{**PROBE, "edit_kinds": None}, data=MOVED)
     probe(cfg)
     ((folder, found),) = drawn

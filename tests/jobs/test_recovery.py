@@ -11,10 +11,10 @@ from rich.console import Console
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.running import run
+from motionexp.jobs.run import run
+from motionexp.methods.training import Tuning
 from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
-from motionexp.training import Tuning
 from tests.kept_results import cells, plain, scores
 
 

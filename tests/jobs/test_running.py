@@ -16,8 +16,8 @@ import motionexp
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.errors import InputError
 from motionexp.jobs import job
-from motionexp.jobs.planning import plan
-from motionexp.jobs.running import run
+from motionexp.jobs.dry_run import plan
+from motionexp.jobs.run import run
 from motionexp.metrics.scorer import Scorer
 from motionexp.results import read_rows
 from tests.kept_results import cells, contents, plain

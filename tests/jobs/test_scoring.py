@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from motionexp.data.videos import write_png
-from motionexp.jobs import running
+from motionexp.jobs import run
 from motionexp.jobs.anchors import anchor_videos
 from motionexp.metrics import scorer
 from motionexp.results import ANCHORS, read_rows
@@ -36,30 +36,30 @@ def test_references_and_samples_are_decoded_once_in_a_job(make, decoded, tmp_pat
     data = images(tmp_path / "suite", ["a", "b", "c"])
     wanted = {"metrics": ["motion_fidelity", "motion_diversity"], "seeds": 2, "scoring": {"anchors": True}}
     cfg = make(data=data, references=["b", "c"], **wanted)
-    rows = running.run(cfg)
+    rows = run.run(cfg)
     samples = {row.sample_id for row in rows if row.seed is not None and not row.anchor}
     assert len(samples) == 8
     assert set(decoded) == samples | {str(file) for file in (tmp_path / "suite").rglob("*.png")}
     assert set(decoded.values()) == {1}
     # One sample of each edit stands in the grid, whatever is scored already.
     decoded.clear()
-    running.run(cfg)
+    run.run(cfg)
     assert len(samples & set(decoded)) == 4
     assert set(decoded.values()) == {1}
     decoded.clear()
     adapter = next(Path(cfg.output).rglob("adapter.safetensors")).parent
-    running.run(make(data=data, adapter=str(adapter), **wanted))
+    run.run(make(data=data, adapter=str(adapter), **wanted))
     assert set(decoded.values()) == {1}
 
 
 def test_a_sample_is_decoded_once_for_scores_of_its_own_and_of_its_set(make, decoded):
     cfg = make(metrics=["brightness", "colourfulness", "motion_diversity"], seeds=2, tau=1000.0)
-    rows = running.run(cfg)
+    rows = run.run(cfg)
     assert (len(decoded), set(decoded.values())) == (4, {1})
     sets = [row for row in rows if row.metric == "motion_diversity"]
     assert [(row.edit_kind, row.seed) for row in sets] == [("style", None), ("object", None)]
     assert all(row.value > 0 for row in sets)
-    more = running.run(make(metrics=cfg.metrics, seeds=3, tau=1000.0))
+    more = run.run(make(metrics=cfg.metrics, seeds=3, tau=1000.0))
     wider = [row for row in more if row.metric == "motion_diversity"]
     kept = [row for row in read_rows(Path(cfg.output)) if row.metric == "motion_diversity"]
     assert {row.sample_id for row in kept} == {row.sample_id for row in wider}
@@ -67,13 +67,13 @@ def test_a_sample_is_decoded_once_for_scores_of_its_own_and_of_its_set(make, dec
 
 
 def test_one_sample_is_no_set(make):
-    rows = running.run(make(metrics=["brightness", "motion_diversity"], tau=1000.0))
+    rows = run.run(make(metrics=["brightness", "motion_diversity"], tau=1000.0))
     assert {row.metric for row in rows} == {"brightness", "darkness"}
 
 
 def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
     cfg = make(metrics=["brightness", "motion_fidelity"], tau=1000.0, scoring={"anchors": True})
-    rows = [row for row in running.run(cfg) if row.anchor]
+    rows = [row for row in run.run(cfg) if row.anchor]
     values = {(row.anchor, row.metric, row.edit_kind): row for row in rows}
     metrics = ("brightness", "darkness", "motion_fidelity", "motion_fidelity_chance", "track_coverage")
     assert set(values) == {(a, m, kind) for a in ANCHORS for m in metrics for kind in ("style", "object")}
@@ -85,11 +85,11 @@ def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
     assert values["reference", "motion_fidelity", "style"].method == "anchor"
     shown = capsys.readouterr().out
     assert all(words in shown for words in ANCHORS.values())
-    again = [row for row in running.run(cfg) if row.anchor]
+    again = [row for row in run.run(cfg) if row.anchor]
     assert {row.score_id: row.value for row in again} == {row.score_id: row.value for row in rows}
     kept = read_rows(Path(cfg.output))
     assert len([row for row in kept if row.anchor]) == len(rows)
-    assert not [row for row in running.run(make(metrics=cfg.metrics, tau=1000.0)) if row.anchor]
+    assert not [row for row in run.run(make(metrics=cfg.metrics, tau=1000.0)) if row.anchor]
 
 
 def test_anchors_are_the_reference_changed():

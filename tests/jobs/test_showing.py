@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 
 from motionexp.jobs import job
-from motionexp.jobs.planning import plan
-from motionexp.jobs.running import run
-from motionexp.jobs.showing import print_summary
+from motionexp.jobs.dry_run import plan
+from motionexp.jobs.run import run
+from motionexp.jobs.summary import print_summary
 from motionexp.results import Row
 
 

@@ -10,8 +10,8 @@ from motionexp.config.score import ScoreConfig
 from motionexp.data.base import Edit
 from motionexp.data.videos import read_frames
 from motionexp.errors import InputError
-from motionexp.evaluation import Sample
 from motionexp.jobs.cell import Cell
+from motionexp.jobs.evaluation import Sample
 from motionexp.jobs.external import score_external
 from motionexp.jobs.submission import write_submission
 from motionexp.results import Row

@@ -8,7 +8,7 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.jobs import job
-from motionexp.jobs.running import run
+from motionexp.jobs.run import run
 from motionexp.metrics import scorer
 from tests.made_suites import make_davis, make_tgve
 from tests.made_videos import encode, numbered

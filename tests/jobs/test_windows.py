@@ -10,8 +10,8 @@ import pytest
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
-from motionexp.jobs.running import run
-from motionexp.methods.adapter_file import load_adapter
+from motionexp.jobs.run import run
+from motionexp.methods.adapters import load_adapter
 from tests.kept_results import cells
 from tests.squares import Squares
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.training import Example
+from motionexp.methods.training import Example
 from tests.tiny_models import save_tiny_pipeline
 
 

@@ -12,8 +12,8 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
-from motionexp.methods.direct import Direct
+from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
+from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
 from tests.tiny_models import save_tiny_pipeline
 

@@ -15,8 +15,8 @@ from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapter_file import check_adapter, load_adapter
-from motionexp.methods.foreign import DIFFUSERS_KEY
+from motionexp.methods.adapters import check_adapter, load_adapter
+from motionexp.methods.external_lora import DIFFUSERS_KEY
 from tests.tiny_cogvideox import save_tiny_cogvideox
 from tests.tiny_models import save_tiny_unet3d
 

@@ -11,7 +11,7 @@ from motionexp.backbones.latte import attention_projections
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.direct import Direct
+from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
 
 METHODS = [LoRA, Direct]

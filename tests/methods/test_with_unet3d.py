@@ -13,10 +13,10 @@ from torch import nn
 from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
-from motionexp.methods.adapter_file import Recipe, load_adapter, save_adapter
-from motionexp.methods.direct import Direct
+from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
+from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
-from motionexp.training import Example, fit
+from motionexp.methods.training import Example, fit
 from tests.tiny_models import save_tiny_unet3d
 from tests.training_runs import SETTINGS
 

@@ -22,7 +22,7 @@ from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
 from motionexp.metrics.base import Subject
 
 if TYPE_CHECKING:
-    from motionexp.metrics.features import OpenClip, PreferenceScorer
+    from motionexp.metrics.encoders import OpenClip, PreferenceScorer
 
 CONTEXT = 12
 
@@ -83,14 +83,14 @@ def scorer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clip(clip_folder: Path) -> OpenClip:
-    from motionexp.metrics.features import OpenClip
+    from motionexp.metrics.encoders import OpenClip
 
     return OpenClip.load(clip_folder)
 
 
 @pytest.fixture(scope="session")
 def scorer(scorer_folder: Path) -> PreferenceScorer:
-    from motionexp.metrics.features import PreferenceScorer
+    from motionexp.metrics.encoders import PreferenceScorer
 
     return PreferenceScorer.load(scorer_folder)
 

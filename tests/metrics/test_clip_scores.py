@@ -10,7 +10,7 @@ from torchmetrics.functional.multimodal import clip_score
 from motionexp.errors import InputError
 from motionexp.metrics.appearance_leakage import AppearanceLeakage, appearance_leakage
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures
-from motionexp.metrics.feature_pass import FeaturePass
+from motionexp.metrics.feature_cache import FeaturePass
 from motionexp.metrics.frame_consistency import (
     FrameConsistency,
     frame_consistency_consecutive,

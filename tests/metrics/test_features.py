@@ -8,8 +8,8 @@ from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
-from motionexp.metrics.feature_pass import FeaturePass
-from motionexp.metrics.features import OpenClip, PreferenceScorer, _open_clip_source
+from motionexp.metrics.encoders import OpenClip, PreferenceScorer, _open_clip_source
+from motionexp.metrics.feature_cache import FeaturePass
 
 
 def frames(count=3, height=48, width=64):
@@ -45,7 +45,7 @@ def test_scorer_gives_the_logits_of_its_own_model(scorer, scorer_folder):
 def test_many_frames_are_split_without_changing_anything(clip, scorer, monkeypatch):
     for model in (clip, scorer):
         whole = model.embed_frames(frames(5))
-        monkeypatch.setattr("motionexp.metrics.features.FRAMES_AT_ONCE", 2)
+        monkeypatch.setattr("motionexp.metrics.encoders.FRAMES_AT_ONCE", 2)
         torch.testing.assert_close(model.embed_frames(frames(5)), whole)
         monkeypatch.undo()
 
@@ -193,7 +193,7 @@ def test_features_are_kept_by_content_in_memory_and_from_run_to_run(tmp_path, mo
 
 def test_memory_holds_the_newest_videos_only(monkeypatch):
     clip = Counting()
-    monkeypatch.setattr("motionexp.metrics.feature_pass.KEPT", 2)
+    monkeypatch.setattr("motionexp.metrics.feature_cache.KEPT", 2)
     features = FeaturePass(clip, None)
     videos = [frames() ^ number for number in range(3)]
     for video in (*videos, videos[2], videos[1], videos[0]):

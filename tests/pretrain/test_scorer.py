@@ -8,7 +8,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import pretraining_scene
-from motionexp.metrics.features import PreferenceScorer
+from motionexp.metrics.encoders import PreferenceScorer
 from motionexp.pretrain.captioned import CaptionedFrames, unseen_scenes
 from motionexp.pretrain.clip import CONTEXT, normalised
 from motionexp.pretrain.clip_text import build_tokenizer

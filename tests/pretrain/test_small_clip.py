@@ -14,7 +14,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import pretraining_scene
-from motionexp.metrics.features import OpenClip
+from motionexp.metrics.encoders import OpenClip
 from motionexp.pretrain.captioned import (
     PARTS,
     CaptionedFrames,

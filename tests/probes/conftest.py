@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config.schema import EDGES
+from motionexp.probes.timesteps import EDGES
 from tests.tiny_models import save_tiny_pipeline
 
 

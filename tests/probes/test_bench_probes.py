@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from motionexp.config.schema import PAIRS
 from motionexp.probes.interventions import partial_guidance, tampering
+from motionexp.probes.timesteps import PAIRS
 from motionexp.probes.tree import cost, cost_one_by_one, run_tree
 from motionexp.report import bench_probes
 

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from motionexp.backbones.wan import WanBackbone
-from motionexp.config.schema import EDGES, Pair
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.errors import InputError
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
+from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, run_tree, step_blocks, step_counts
 from tests.tiny_flow import save_tiny_wan
 

@@ -9,7 +9,7 @@ from motionexp.config.compose import load
 from motionexp.config.schema import ANY_SCHEDULES_STEPS
 from motionexp.diffusion.schedule import SPACINGS, NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.probes.grid import check_grid
+from motionexp.jobs.checks import check_grid
 from motionexp.probes.tree import step_blocks
 
 

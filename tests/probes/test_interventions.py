@@ -2,9 +2,9 @@
 
 import pytest
 
-from motionexp.config.schema import PAIRS
 from motionexp.errors import InputError
 from motionexp.probes.interventions import CONTROL, intervention, partial_guidance, tampering
+from motionexp.probes.timesteps import PAIRS
 from motionexp.probes.tree import Condition, Trajectory
 
 OWN, NEW, EMPTY = Condition("own", 4.0), Condition("new", 4.0), Condition("new", 0.0)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from motionexp.data.shapes import grammar
 from motionexp.diffusion.schedule import NoiseSchedule, generator
-from motionexp.probes import linear
-from motionexp.probes.features import block_features, motion_blocks, pooled, taps
-from motionexp.probes.linear import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
+from motionexp.probes import linear_probe
+from motionexp.probes.block_features import block_features, motion_blocks, pooled, taps
+from motionexp.probes.linear_probe import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
 from tests.tiny_cogvideox import tiny_cogvideox
 from tests.tiny_models import tiny_unet3d
 
@@ -34,8 +34,8 @@ def right_of_two(signal: float, known: Tensor | None = None) -> float:
     train, truth = planted(340, 1, signal)
     test, asked = planted(340, 2, signal)
     learnt = {"motion": truth if known is None else known}
-    scores = linear.read_classes(train, train[-85:], test, learnt)["motion"]
-    return float(linear.two_alternative(scores, asked).mean())
+    scores = linear_probe.read_classes(train, train[-85:], test, learnt)["motion"]
+    return float(linear_probe.two_alternative(scores, asked).mean())
 
 
 class TestRidge:
@@ -72,18 +72,18 @@ class TestReadings:
 
     def test_a_video_s_scores_do_not_depend_on_the_other_test_videos(self):
         (train, truth), (test, _) = planted(68, 1, 5.0), planted(20, 2, 5.0)
-        together = linear.read_classes(train, train[-17:], test, {"motion": truth})["motion"]
-        alone = linear.read_classes(train, train[-17:], test[:1], {"motion": truth})["motion"]
+        together = linear_probe.read_classes(train, train[-17:], test, {"motion": truth})["motion"]
+        alone = linear_probe.read_classes(train, train[-17:], test[:1], {"motion": truth})["motion"]
         torch.testing.assert_close(together[:1], alone)
 
     def test_the_penalty_is_the_one_of_the_least_error_on_the_held_out_videos(self, monkeypatch):
         train, truth = planted(68, 1, 2.0)
         held_out, test = random(17, 60, seed=7), random(9, 60, seed=8)
-        found = linear.read_classes(train, held_out, test, {"motion": truth})["motion"]
+        found = linear_probe.read_classes(train, held_out, test, {"motion": truth})["motion"]
         wanted = torch.nn.functional.one_hot(truth, MOTIONS).double()
         part, whole = Ridge(train[:51]), Ridge(train)
         errors = {}
-        for penalty in linear.PENALTIES:
+        for penalty in linear_probe.PENALTIES:
             scores = part.scores(part.products(held_out), wanted[:51], penalty)
             errors[penalty] = float((scores + wanted[:51].mean(0) - wanted[51:]).square().sum())
         best = min(errors, key=lambda each: errors[each])
@@ -95,11 +95,11 @@ class TestReadings:
         for row, own in zip(scores.tolist(), truth.tolist(), strict=True):
             others = [score for number, score in enumerate(row) if number != own]
             slow.append(np.mean([1.0 if row[own] > s else 0.5 if row[own] == s else 0.0 for s in others]))
-        assert linear.two_alternative(scores, truth).tolist() == pytest.approx(slow)
+        assert linear_probe.two_alternative(scores, truth).tolist() == pytest.approx(slow)
 
     def test_correct_is_the_highest_score(self):
         scores = torch.tensor([[0.1, 0.9], [0.8, 0.2]])
-        assert linear.correct(scores, torch.tensor([1, 1])).tolist() == [1.0, 0.0]
+        assert linear_probe.correct(scores, torch.tensor([1, 1])).tolist() == [1.0, 0.0]
 
 
 class TestIdealObserver:
@@ -110,30 +110,30 @@ class TestIdealObserver:
         x_t = schedule.add_noise(first.expand(20_000, 50), noise, t)
         signal = schedule.alpha_bar(t).sqrt()
         nearer = (x_t - signal * first).norm(dim=1) < (x_t - signal * second).norm(dim=1)
-        said = linear.ideal_observer(schedule, torch.dist(first, second)[None], t)
+        said = linear_probe.ideal_observer(schedule, torch.dist(first, second)[None], t)
         assert 0.6 < float(said) < 0.95
         assert float(said) == pytest.approx(float(nearer.double().mean()), abs=0.01)
 
     def test_at_pure_noise_it_guesses(self):
         schedule = NoiseSchedule.from_config({"beta_schedule": "linear", "rescale_betas_zero_snr": True,
                                               "prediction_type": "v_prediction"})  # fmt: skip
-        assert linear.ideal_observer(schedule, torch.tensor([100.0]), 999).tolist() == [0.5]
+        assert linear_probe.ideal_observer(schedule, torch.tensor([100.0]), 999).tolist() == [0.5]
 
 
 class TestScenes:
     def test_motions_come_equally_often_and_parts_share_no_scene(self):
-        train, test = (linear.scenes(part, "natural", 34) for part in ("train", "test"))
+        train, test = (linear_probe.scenes(part, "natural", 34) for part in ("train", "test"))
         assert sorted(scene.attributes["motion"] for scene in train) == sorted(2 * grammar.NAMEABLE)
         assert not {repr(scene) for scene in train} & {repr(scene) for scene in test}
 
     def test_a_shape_does_not_tell_the_motion(self):
-        found = linear.scenes("train", "natural", 680)
+        found = linear_probe.scenes("train", "natural", 680)
         own = [grammar.MANNERS[scene.attributes["shape"]] == scene.attributes["motion"] for scene in found]
         assert np.mean(own) == pytest.approx(1 / MOTIONS, abs=0.03)
 
     def test_labels_are_numbers_of_classes(self):
-        found = linear.scenes("test", "poster", 5)
-        numbers = linear.labels(found)
+        found = linear_probe.scenes("test", "poster", 5)
+        numbers = linear_probe.labels(found)
         for target, classes in TARGETS.items():
             named = [classes[number] for number in numbers[target].tolist()]
             assert named == [scene.attributes[target] for scene in found]
@@ -225,7 +225,7 @@ class TestProbe:
     def test_what_the_latents_hold_is_read_until_noise_covers_it(self, probe):
         def shares(t: int, target: str) -> dict[str, float]:
             found = probe.read(t).items()
-            right = linear.two_alternative
+            right = linear_probe.two_alternative
             return {name: float(right(each[target], probe.truth[target]).mean()) for name, each in found}
 
         clean = shares(0, "motion")
@@ -255,7 +255,7 @@ class TestProbe:
         held_out, test = noisy("train", probe.train, 0)[102:], noisy("test", probe.test, 0)
         found = replace(probe, draws=3).read(600)
         for name, train in ((X_T, mean), (X_T_CLEAN, clean)):
-            slow = linear.read_classes(train, held_out, test, probe.known)
+            slow = linear_probe.read_classes(train, held_out, test, probe.known)
             for target in TARGETS:
                 torch.testing.assert_close(found[name][target], slow[target], atol=1e-5, rtol=1e-3)
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config.schema import PAIRS, Pair
 from motionexp.errors import InputError
 from motionexp.probes import tree
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
+from motionexp.probes.timesteps import PAIRS, Pair
 from motionexp.probes.tree import (
     Condition,
     Cost,

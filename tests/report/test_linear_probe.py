@@ -19,7 +19,7 @@ from motionexp.data.videos import write_png
 from motionexp.errors import InputError
 from motionexp.intervals import mean_interval, resampled_weights
 from motionexp.jobs.job import Job
-from motionexp.probes.linear import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
+from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
 from motionexp.publish import publish
 from motionexp.published_rows import read_published, to_published
 from motionexp.report import linear_figures, linear_probe, linear_readings, linear_tables

@@ -12,7 +12,7 @@ from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
-from motionexp.training import TrainingSettings, Tuning, fit
+from motionexp.methods.training import TrainingSettings, Tuning, fit
 from tests.training_runs import METHODS, SETTINGS, run
 
 

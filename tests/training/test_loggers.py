@@ -10,9 +10,9 @@ import pytest
 
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.loggers import make_logger
+from motionexp.jobs.loggers import make_logger
 from motionexp.methods.lora import LoRA
-from motionexp.training import fit
+from motionexp.methods.training import fit
 from tests.training_runs import SETTINGS, run
 
 

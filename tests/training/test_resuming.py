@@ -11,7 +11,7 @@ import torch
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.lora import LoRA
-from motionexp.training import fit
+from motionexp.methods.training import fit
 from tests.training_runs import METHODS, SETTINGS, interrupt_at, run
 
 

@@ -17,9 +17,9 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.diffusion.backbone import Backbone
 from motionexp.jobs.inputs import free_memory
 from motionexp.jobs.job import Job
-from motionexp.jobs.memory import Phase, memory_plan
-from motionexp.jobs.probing import cost_in_words, units_of
-from motionexp.jobs.running import duration
+from motionexp.jobs.memory_plan import Phase, memory_plan
+from motionexp.jobs.probe_job import cost_in_words, units_of
+from motionexp.jobs.run import duration
 from motionexp.probes.tree import cost, step_counts
 
 # A training step goes forward once and back through what lies above the first adapter, about twice as dear.

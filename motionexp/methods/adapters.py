@@ -19,7 +19,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.methods.base import TuningMethod
-from motionexp.methods.foreign import attach
+from motionexp.methods.external_lora import attach
 from motionexp.methods.lora import LoRA
 
 FILE_NAME = "adapter.safetensors"

@@ -13,7 +13,7 @@ from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
-from motionexp.jobs.showing import print_summary
+from motionexp.jobs.summary import print_summary
 from motionexp.results import Row
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)

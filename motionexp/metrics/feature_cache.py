@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures, Need, Tracks, needed
-from motionexp.metrics.features import ImageTextModel
+from motionexp.metrics.encoders import ImageTextModel
 from motionexp.metrics.tracks import Tracker, as_arrays, from_arrays
 
 KEPT = 64

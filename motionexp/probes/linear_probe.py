@@ -18,7 +18,7 @@ from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import generator
-from motionexp.probes.features import block_features
+from motionexp.probes.block_features import block_features
 
 TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.NAMEABLE, **grammar.ATTRIBUTES}
 """What is read, and the classes that there are."""

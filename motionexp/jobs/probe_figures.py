@@ -9,10 +9,10 @@ from motionexp.atlas.boundary import in_words
 from motionexp.atlas.figures import write_figures
 from motionexp.atlas.findings import Findings
 from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_probes
-from motionexp.config.schema import EDGES
 from motionexp.data.videos import side_by_side
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.jobs.job import Job
+from motionexp.probes.timesteps import EDGES
 from motionexp.results import Row
 
 

@@ -15,24 +15,24 @@ from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.ids import pair_id, probe_id
-from motionexp.config.schema import EDGES, JobConfig, Pair, inversion_prompt
+from motionexp.config.schema import JobConfig, inversion_prompt
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings
-from motionexp.evaluation import Sample, peak_memory
 from motionexp.jobs import inputs
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.energies import energy_rows
-from motionexp.jobs.figures import show_figures, strip
+from motionexp.jobs.evaluation import Sample, peak_memory
 from motionexp.jobs.job import Job
-from motionexp.jobs.running import clear_disk_errors, duration
-from motionexp.jobs.schedules import schedule_rows
+from motionexp.jobs.probe_figures import show_figures, strip
+from motionexp.jobs.probe_rows import energy_rows, schedule_rows
+from motionexp.jobs.run import clear_disk_errors, duration
 from motionexp.jobs.scoring import rows_of
-from motionexp.jobs.showing import SHOWN, print_paths
+from motionexp.jobs.summary import SHOWN, print_paths
 from motionexp.metrics.scorer import Scorer
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
+from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
 from motionexp.results import Row, score_id_of
 

@@ -1,0 +1,217 @@
+"""An experiment's jobs: composed, checked before the first starts, and listed. Imports no torch."""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from motionexp.config.compose import (
+    CONF,
+    EXPERIMENTS,
+    explain,
+    read_job,
+)
+from motionexp.config.schema import JobConfig, method_name
+from motionexp.data.select import check_source, make_reader, subjects_of
+from motionexp.errors import InputError
+from motionexp.jobs.paper_table import check_real_data, layout_of
+from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, settings_of, sweeps_of
+from motionexp.layout_file import read_layout
+from motionexp.layouts import Layout, is_picked
+from motionexp.results import Row
+from motionexp.row_selection import matches
+
+
+def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:
+    """What an experiment's jobs are: what they share, in what each differs, and how many samples it makes."""
+    same, each = settings_of(jobs)
+    lines, cells, videos = [], 0, 0
+    for number, (cfg, own) in enumerate(zip(jobs, each, strict=True), start=1):
+        names, edits = subjects_of(cfg)
+        samples = len(names) * edits * cfg.seeds
+        said = " ".join(f"{key}={value}" for key, value in own.items())
+        counted = f"{len(names)} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
+        lines.append(f"{number:4}. {said}: {counted}")
+        cells, videos = cells + len(names), videos + samples
+    return "\n".join(
+        [
+            f"experiment={name}: {' '.join(layout.question.split())}",
+            f"cost: {' '.join(layout.cost.split())}",
+            "in every job: " + " ".join(f"{key}={value}" for key, value in same.items()),
+            *lines,
+            f"{len(jobs)} jobs, {cells} cells, {videos} samples",
+        ]
+    )
+
+
+def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
+    """The settings of every job of a sweep, checked; inside a Hydra that is initialised.
+
+    Raises:
+        InputError: lists every problem with the jobs that have it.
+    """
+    problems: dict[str, list[str]] = defaultdict(list)
+    checked, jobs = [], list(_jobs(overrides))
+    for job in jobs:
+        try:
+            checked.append(read_job(job.overrides))
+            _check_inputs(checked[-1])
+        except InputError as error:
+            for problem in str(error).splitlines():
+                problems[problem].append(job.name)
+    if problems:
+        lines = [
+            problem + (f" ({_which(names)})" if len(names) < len(jobs) else "")
+            for problem, names in problems.items()
+        ]
+        raise InputError("\n".join(lines))
+    return checked
+
+
+def _check_inputs(cfg: JobConfig) -> None:
+    """What a job looks at before it loads weights, as far as it is on this machine already."""
+    check_source(cfg)
+    if cfg.probe is not None:
+        from motionexp.jobs.checks import check_grid
+
+        check_grid(cfg)
+    if cfg.tau_from == "boundary":
+        from motionexp.jobs.checks import check_boundary
+
+        check_boundary(cfg, local_files_only=True)
+
+
+def _which(names: Sequence[str]) -> str:
+    return f"in job {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+class SweptJob(NamedTuple):
+    """One job of a sweep: what tells it from the others, and all its overrides."""
+
+    name: str
+    overrides: list[str]
+
+
+def _jobs(overrides: Sequence[str]) -> Iterator[SweptJob]:
+    """None where a sweeper draws its values as it goes: there each job checks itself."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    fixed: list[str] = []
+    swept: list[list[str]] = []
+    for each in parser.parse_overrides(list(overrides)):
+        if not each.is_sweep_override():
+            assert each.input_line is not None
+            fixed.append(each.input_line)
+        elif each.is_discrete_sweep():
+            swept.append([f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()])
+        else:
+            return
+    for values in itertools.product(*swept):
+        yield SweptJob(" ".join(values), [*fixed, *values])
+
+
+def _to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
+    """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
+    from motionexp.hub import fetch_command, is_to_fetch
+
+    models = dict.fromkeys((cfg.model.path, cfg.model.revision) for cfg in jobs)
+    return [fetch_command(*model) for model in models if is_to_fetch(*model)]
+
+
+def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:
+    """An experiment's layout, its sweeps, and all their jobs, checked.
+
+    Where a line of `paper` is taken, the cost and the table are those of these jobs.
+
+    Raises:
+        InputError: no such experiment, or what is wrong with its jobs, with the line they come from.
+    """
+    path = EXPERIMENTS / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(each.stem for each in EXPERIMENTS.glob("*.yaml"))
+        raise InputError(f"experiment={name}: one of {', '.join(names)}")
+    layout = read_layout(path)
+    if not layout.sweep:
+        raise InputError(
+            f"experiment={name}: `sweep` in {path} has no line, so that there is nothing to run; a line is"
+            " the settings of a sweep, as model=tiny_latte tau=0,700 (the rows of experiment=bench come from"
+            " `make bench` instead)"
+        )
+    sweeps = sweeps_of(layout, name, overrides)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        by_sweep = [_checked_line(path, sweep, overrides) for sweep in sweeps]
+    jobs = [cfg for each in by_sweep for cfg in each]
+    paper = [
+        cfg for sweep, each in zip(sweeps, by_sweep, strict=True) if sweep.key == "paper" for cfg in each
+    ]
+    check_real_data(name, paper)
+    check_comparable_jobs(name, layout, jobs)
+    if paper:
+        return layout_of(name, layout, jobs), sweeps, jobs
+    check_shown(name, layout, jobs, overrides)
+    return layout, sweeps, jobs
+
+
+def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[JobConfig]:
+    """As `check_sweep`; what is wrong is said with the line, and with what the command line adds to it."""
+    try:
+        return check_sweep(sweep.arguments)
+    except (InputError, HydraException) as error:
+        added = f" with {' '.join(overrides)}" if overrides else ""
+        raise InputError(f"{path}, {sweep.where}{added}:\n{explain(error)}") from error
+
+
+def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides: Sequence[str]) -> None:
+    """Refuses jobs whose rows no table of the experiment would show: hours of work for an empty table.
+
+    Layouts without a base model have other tables than those of tuning, and are let through.
+
+    Raises:
+        InputError: names the first such job and what the command line gave.
+    """
+    if not any(setting.base for setting in layout.settings.values()):
+        return
+    for cfg in jobs:
+        unknown = {"metric"} | ({"precision"} if cfg.precision == "auto" else set())
+        select = {key: value for key, value in layout.select.items() if key not in unknown}
+        row = _row_of(cfg)
+        if not (matches(row, select) and is_picked(row, layout)):
+            given = f" with {' '.join(overrides)}" if overrides else ""
+            raise InputError(
+                f"experiment={name}{given}: its tables have no line for the job model={cfg.model.name}"
+                f" method={row.method} tau={cfg.tau:g} rank={cfg.rank} train_steps={cfg.train_steps}"
+                f" steps={cfg.steps} precision={cfg.precision}. Leave out what changes it, or copy the"
+                " experiment's file and name the setting under `settings` (or, of all jobs, `select`) there"
+            )
+
+
+def _row_of(cfg: JobConfig) -> Row:
+    """What tables select by in the rows that the job leaves of its first reference."""
+    reader, (names, _) = make_reader(cfg), subjects_of(cfg)
+    reference = reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
+    trains = cfg.tau != 1000
+    return Row(
+        metric="",
+        metric_version=0,
+        value=0.0,
+        suite=reference.suite,
+        reference=reference.name,
+        reference_hash=reference.content_hash,
+        strata=dict(reference.strata),
+        seed=0,
+        model=cfg.model.name,
+        method=method_name(cfg) if trains else "base",
+        tau=float(cfg.tau),
+        steps=cfg.steps,
+        train_steps=cfg.train_steps if trains else 0,
+        adapter_scale=float(cfg.adapter_scale),
+        settings=json.loads(json.dumps(asdict(cfg))),
+        precision=cfg.precision,
+    )
