@@ -28,16 +28,16 @@ lint: .venv/installed ## style, types and the order of imports
 	.venv/bin/lint-imports
 
 tables: .venv/installed ## the tables in results/ from the published rows
-	$(PYTHON) -m motionexp.tables
-	$(PYTHON) -m motionexp.report.probe_tables
-	$(PYTHON) -m motionexp.report.metric_trust
-	$(PYTHON) -m motionexp.report.linear_tables
+	$(PYTHON) -m motionexp.results.tables
+	$(PYTHON) -m motionexp.scripts.probe_tables
+	$(PYTHON) -m motionexp.scripts.metric_trust
+	$(PYTHON) -m motionexp.probes.analysis.linear_tables
 
 figures: .venv/installed ## the figures in results/ from the published rows
-	$(PYTHON) -m motionexp.report.figures
-	$(PYTHON) -m motionexp.report.linear_figures
-	$(PYTHON) -m motionexp.report.inversion_figures
-	$(PYTHON) -m motionexp.report.table_figures
+	$(PYTHON) -m motionexp.scripts.probe_figures
+	$(PYTHON) -m motionexp.probes.analysis.linear_figures
+	$(PYTHON) -m motionexp.scripts.inversion_figures
+	$(PYTHON) -m motionexp.results.figures.table_figures
 
 # In the order in which they were run: tau_look chose what tau runs.
 REPRODUCED := tau_look tau comparison edit-kinds models contrast window soft-window direct steps references projections rank length probe-tampering probe-motion probe-guidance metric-trust
@@ -46,30 +46,30 @@ reproduce: .venv/installed ## run the published experiments again, into outputs/
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
 
 bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, into outputs/bench/
-	$(PYTHON) -m motionexp.report.bench
-	$(PYTHON) -m motionexp.report.bench_probes
+	$(PYTHON) -m motionexp.scripts.bench
+	$(PYTHON) -m motionexp.scripts.bench_probes
 
 bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine
-	$(PYTHON) -m motionexp.report.bench_full_size
+	$(PYTHON) -m motionexp.scripts.bench_full_size
 
 dose-response: .venv/installed ## how every metric answers to a known change of growing size (a minute)
-	$(PYTHON) -m motionexp.report.dose_response
+	$(PYTHON) -m motionexp.scripts.perturbations
 
 inversion: .venv/installed ## how well references come back from DDIM inversion, and what their latents show (40 minutes)
-	$(PYTHON) -m motionexp.report.inversion
+	$(PYTHON) -m motionexp.scripts.inversion
 
 linear-probe: .venv/installed ## what can be read linearly of noisy latents and features (1.5 hours)
-	$(PYTHON) -m motionexp.report.linear_probe
+	$(PYTHON) -m motionexp.scripts.linear_probe
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \
 	"bundle tiny_cogvideox" clip scorer classifier
 
 pretrain: .venv/installed ## train the bundled models from nothing; stopped, it goes on (hours, or a GPU)
-	for stage in $(PRETRAIN); do $(PYTHON) -m motionexp.pretrain.$$stage; done
+	for stage in $(PRETRAIN); do $(PYTHON) -m motionexp.scripts.pretrain.$$stage; done
 
 model-report: .venv/installed ## measure the bundled models against ground truth, into outputs/model-report/
-	$(PYTHON) -m motionexp.pretrain.report
+	$(PYTHON) -m motionexp.scripts.pretrain.report
 
 lock: | $(filter-out uv,$(UV)) ## pin again what requirements.in names
 	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

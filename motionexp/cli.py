@@ -22,9 +22,9 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import _to_fetch, check_sweep, experiment_jobs, experiment_text
-from motionexp.layouts import Layout, selected_rows
-from motionexp.table_formats import to_markdown
-from motionexp.tables import build
+from motionexp.results.formats import to_markdown
+from motionexp.results.layout import Layout, selected_rows
+from motionexp.results.tables import build
 
 # What the user's input or machine is to blame for: said in a line. Anything else is a mistake of ours.
 EXPECTED = (

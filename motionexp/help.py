@@ -13,7 +13,7 @@ from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
-from motionexp.layout_file import read_layout
+from motionexp.results.layout_file import read_layout
 
 USAGE = """\
 Carry the motion of one video over to new captions.

@@ -9,17 +9,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from tests.words import WORDS
+from tests.support.words import WORDS
 
 # Shapes and types of the numerical interfaces are checked at every call; a whole number does for a float.
 install_import_hook(
     [
         "motionexp.backbones",
-        "motionexp.diffusion.flow_matching",
-        "motionexp.diffusion.inversion",
+        "motionexp.diffusion",
         "motionexp.probes.tree",
-        "motionexp.diffusion.sampling",
-        "motionexp.diffusion.schedule",
     ],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )

@@ -16,9 +16,9 @@ from motionexp.config.score import ScoreConfig
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs
-from motionexp.layout_file import read_layout
-from tests.test_sweeps import ABLATIONS
-from tests.words import WORDS
+from motionexp.results.layout_file import read_layout
+from tests.jobs.test_sweeps import ABLATIONS
+from tests.support.words import WORDS
 
 ROOT = Path(__file__).parents[1]
 

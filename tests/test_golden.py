@@ -17,8 +17,8 @@ from motionexp.jobs.run import run
 from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, TrainingSettings, fit
-from motionexp.results import score_id_of
-from tests.kept_results import contents
+from motionexp.results.rows import score_id_of
+from tests.support.kept_results import contents
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("tiny_latte", "tiny_unet3d", "tiny_cogvideox")

@@ -10,7 +10,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.scoring import rows_of
 from motionexp.metrics.scorer import Scorer
-from motionexp.results import Row, score_id_of
+from motionexp.results.rows import Row, score_id_of
 
 
 def anchor_videos(reference: Reference, others: Sequence[Reference]) -> dict[str, np.ndarray]:

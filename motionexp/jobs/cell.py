@@ -19,7 +19,7 @@ from motionexp.data.videos import contact_sheet, write_mp4, write_png
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.jobs.evaluation import Sample
-from motionexp.results import ROWS_NAME, Row, append_rows, read_rows
+from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"
 FIT_FILE = "fit.json"

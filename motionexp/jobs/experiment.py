@@ -24,10 +24,10 @@ from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.jobs.paper_table import check_real_data, layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, settings_of, sweeps_of
-from motionexp.layout_file import read_layout
-from motionexp.layouts import Layout, is_picked
-from motionexp.results import Row
-from motionexp.row_selection import matches
+from motionexp.results.layout import Layout, is_picked
+from motionexp.results.layout_file import read_layout
+from motionexp.results.rows import Row
+from motionexp.results.selection import matches
 
 
 def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:

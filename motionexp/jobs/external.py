@@ -27,7 +27,7 @@ from motionexp.jobs.inputs import Size, chance_references, scoring_models
 from motionexp.jobs.scoring import Wanted, rows_of, score_ids
 from motionexp.jobs.summary import EXTERNAL, print_summary
 from motionexp.metrics.scorer import Scorer, check_metrics
-from motionexp.results import Row
+from motionexp.results.rows import Row
 
 KEPT_SIZES = 2
 """Lengths and sizes at which references are kept: TGVE's videos have two lengths."""

@@ -34,7 +34,7 @@ from motionexp.methods.adapters import Recipe, check_adapter, load_adapter, save
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
 from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels, check_metrics
-from motionexp.results import Row
+from motionexp.results.rows import Row
 
 
 def encode(backbone: Backbone, reference: Reference) -> Example:

@@ -11,8 +11,8 @@ from motionexp.config.schema import JobConfig
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.jobs.sweeps import as_text, settings_of
-from motionexp.layouts import Column, Group, Layout, Reported, Setting, TableLayout
-from motionexp.row_selection import SAMPLED, TRAINED
+from motionexp.results.layout import Column, Group, Layout, Reported, Setting, TableLayout
+from motionexp.results.selection import SAMPLED, TRAINED
 
 
 def check_real_data(name: str, jobs: Iterable[JobConfig]) -> None:

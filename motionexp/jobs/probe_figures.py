@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from motionexp.atlas.boundary import in_words
-from motionexp.atlas.figures import write_figures
-from motionexp.atlas.findings import Findings
-from motionexp.atlas.readings import log_snr_tables, predicted_log_snr, read_probes
 from motionexp.data.videos import side_by_side
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.jobs.job import Job
+from motionexp.probes.analysis.boundary import in_words
+from motionexp.probes.analysis.figures import write_figures
+from motionexp.probes.analysis.findings import Findings
+from motionexp.probes.analysis.rows import predicted_log_snr, read_probes
 from motionexp.probes.timesteps import EDGES
-from motionexp.results import Row
+from motionexp.results.log_snr import log_snr_tables
+from motionexp.results.rows import Row
 
 
 def show_figures(job: Job, methods: Sequence[str], rows: Sequence[Row]) -> None:

@@ -34,7 +34,7 @@ from motionexp.metrics.scorer import Scorer
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
-from motionexp.results import Row, score_id_of
+from motionexp.results.rows import Row, score_id_of
 
 KEPT = {"text_alignment", "flow_similarity", "velocity_similarity"}
 """Values that are kept of metrics that have more; of the attributes' readings all are."""

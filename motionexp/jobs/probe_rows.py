@@ -14,7 +14,7 @@ from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
 from motionexp.probes.timesteps import EDGES
 from motionexp.probes.tree import step_blocks
-from motionexp.results import Row
+from motionexp.results.rows import Row
 
 METRIC_VERSION = 1  # of both
 EVERY = 10

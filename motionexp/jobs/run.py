@@ -14,7 +14,7 @@ from motionexp.errors import InputError
 from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.jobs.summary import print_summary
-from motionexp.results import Row
+from motionexp.results.rows import Row
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 

@@ -14,7 +14,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.jobs.cell import Cell, Kept
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
-from motionexp.results import Row, score_id_of
+from motionexp.results.rows import Row, score_id_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.summary import EXTERNAL
-from motionexp.results import FIELDS, ROWS_NAME, Row, read_rows
+from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
 
 TOLD_APART = ("model", "method", "tau", "seed", "steps", "train_steps", "adapter_scale", "precision")
 

@@ -15,7 +15,7 @@ from motionexp.config.scoring import OF_SETS, PAIRS
 from motionexp.data.base import Reference
 from motionexp.data.videos import side_by_side, write_mp4
 from motionexp.jobs.scoring import Samples, Wanted
-from motionexp.results import ANCHORS, Row
+from motionexp.results.rows import ANCHORS, Row
 
 # Values that the summary shows, each with a heading of short words and what is subtracted from it; those of
 # tracks in a table of their own, each with its level of chance beside it.

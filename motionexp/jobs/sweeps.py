@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.errors import InputError
-from motionexp.layouts import Layout
+from motionexp.results.layout import Layout
 
 MODEL = "model="
 SHOWN = ("model", "method", "data", "tau", "rank", "alpha", "projections", "train_steps", "learning_rate",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_families import FAMILIES, Family
+from tests.support.tiny_families import FAMILIES, Family
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

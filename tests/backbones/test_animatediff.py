@@ -16,7 +16,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
-from tests.tiny_animatediff import MOST_FRAMES, save_tiny_animatediff, stock_pipeline
+from tests.support.tiny_animatediff import MOST_FRAMES, save_tiny_animatediff, stock_pipeline
 
 CAPTIONS = ["a red ball", "a blue cat 7"]
 

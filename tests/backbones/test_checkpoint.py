@@ -15,7 +15,7 @@ from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.errors import InputError
-from tests.tiny_models import save_tiny_pipeline, save_tiny_unet3d
+from tests.support.tiny_models import save_tiny_pipeline, save_tiny_unet3d
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

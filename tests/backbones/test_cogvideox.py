@@ -19,7 +19,7 @@ from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, TrainingSettings, fit
-from tests.tiny_cogvideox import FRAMES, HEIGHT, TEXT_TOKENS, WIDTH, save_tiny_cogvideox
+from tests.support.tiny_cogvideox import FRAMES, HEIGHT, TEXT_TOKENS, WIDTH, save_tiny_cogvideox
 
 CAPTIONS = ["a cat", "A Red Ball", ""]
 NEGATIVE = "dull"

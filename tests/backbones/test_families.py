@@ -34,10 +34,10 @@ from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, fit
 from motionexp.metrics import scorer
-from tests.squares import Brightness
-from tests.tiny_animatediff import stock_pipeline
-from tests.tiny_families import Family
-from tests.tiny_jobs import job_settings
+from tests.support.squares import Brightness
+from tests.support.tiny_animatediff import stock_pipeline
+from tests.support.tiny_families import Family
+from tests.support.tiny_jobs import job_settings
 
 CAPTIONS = ["a cat", "A Red Ball"]
 

@@ -22,8 +22,8 @@ from motionexp.backbones import hunyuan, load_backbone, ltx, mochi
 from motionexp.backbones.flow import FlowBackbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from tests.tiny_flow import save_tiny_hunyuan, save_tiny_ltx, save_tiny_mochi
-from tests.tuned_flow import tuned_everywhere
+from tests.support.tiny_flow import save_tiny_hunyuan, save_tiny_ltx, save_tiny_mochi
+from tests.support.tuned_flow import tuned_everywhere
 
 CAPTION, NEGATIVE = "A cat", "dull"
 # Like the real one it ends in a token of its own, so that an empty caption has one.

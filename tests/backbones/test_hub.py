@@ -21,7 +21,7 @@ from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.errors import InputError
 from motionexp.hub import ADAPTER, PIPELINE, UNREAD, fetch_command
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.tiny_models import save_tiny_pipeline
 
 COMMIT = "0" * 40
 WEIGHTS = "diffusion_pytorch_model"

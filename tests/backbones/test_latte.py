@@ -11,7 +11,7 @@ from motionexp.backbones import latte
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.errors import InputError
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.tiny_models import save_tiny_pipeline
 
 CAPTIONS = ["a cat", "A Red Ball rolls ", ""]
 

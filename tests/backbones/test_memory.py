@@ -13,8 +13,8 @@ from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.memory_plan import LiveMemory
 from motionexp.methods.lora import LoRA
-from tests.tiny_families import FAMILIES, Family
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.tiny_families import FAMILIES, Family
+from tests.support.tiny_models import save_tiny_pipeline
 
 CPU = torch.device("cpu")
 

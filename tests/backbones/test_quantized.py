@@ -16,8 +16,8 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import checks
 from motionexp.config.compose import load
 from motionexp.errors import InputError
-from tests.tiny_families import Family
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.tiny_families import Family
+from tests.support.tiny_models import save_tiny_pipeline
 
 CAPTIONS = ["a cat", "a red ball"]
 NOT_INSTALLED = "it needs the package bitsandbytes, which is not installed: `pip install bitsandbytes`"

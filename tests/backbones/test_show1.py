@@ -18,7 +18,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import Recipe, save_adapter
 from motionexp.methods.lora import LoRA
-from tests.tiny_show1 import SCHEDULER, save_tiny_show1, tiny_network
+from tests.support.tiny_show1 import SCHEDULER, save_tiny_show1, tiny_network
 
 CAPTIONS = ["a red ball", "A Blue Cat "]
 FRAMES = 3

@@ -18,9 +18,9 @@ from motionexp.data.shapes.grammar import vocabulary
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.pretrain import clip_text
-from motionexp.pretrain.unet3d import build
-from tests.tiny_models import CLIP_TOKENS, save_tiny_unet3d
+from motionexp.scripts.pretrain import clip_text
+from motionexp.scripts.pretrain.unet3d import build
+from tests.support.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 CAPTIONS = ["a red ball", "A Blue Cat 7", ""]
 LETTERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}

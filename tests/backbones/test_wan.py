@@ -19,8 +19,8 @@ from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, TrainingSettings, fit
-from tests.tiny_flow import first_order, save_tiny_wan
-from tests.tuned_flow import tuned_everywhere
+from tests.support.tiny_flow import first_order, save_tiny_wan
+from tests.support.tuned_flow import tuned_everywhere
 
 CAPTION, NEGATIVE = "A Cat &amp; a  dog", "dull"
 SHAPE = (4, 2, 2, 4)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.made_suites import make_tgve
+from tests.support.made_suites import make_tgve
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from motionexp.data.base import References
 from motionexp.data.davis import DAVIS
 from motionexp.errors import InputError
-from tests.made_suites import DATA, make_davis, needs_data, numbers_of
+from tests.support.made_suites import DATA, make_davis, needs_data, numbers_of
 
 PROMPTS = [
     {"video": "bear", "caption": "A bear", "subject": "A cat", "scene": "A car", "frame_range": [0, 72, 3]},

@@ -9,7 +9,7 @@ from PIL import Image
 from motionexp.data.base import Edit, References
 from motionexp.data.folder import VideoFolder
 from motionexp.errors import InputError
-from tests.made_videos import CLIPS, encode, needs_clips, numbered, numbers
+from tests.support.made_videos import CLIPS, encode, needs_clips, numbered, numbers
 
 CSV = """video,caption,object,style,start,stride
 dog.mp4,"a dog, running","a robot, running",,,2

@@ -9,7 +9,7 @@ from motionexp.config.compose import load, options
 from motionexp.data.base import References
 from motionexp.data.tgve import TABLE, TGVE, frame_indices
 from motionexp.errors import InputError
-from tests.made_suites import (
+from tests.support.made_suites import (
     COUNTS,
     DATA,
     HEADER,
@@ -22,7 +22,7 @@ from tests.made_suites import (
     numbers_of,
     write_table,
 )
-from tests.made_videos import encode, numbered, numbers
+from tests.support.made_videos import encode, numbered, numbers
 
 
 @pytest.fixture

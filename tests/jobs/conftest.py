@@ -9,9 +9,9 @@ import pytest
 from motionexp.data.videos import reading
 from motionexp.jobs.cell import Cell
 from motionexp.metrics import scorer
-from tests.squares import Brightness, Colourfulness
-from tests.tiny_jobs import job_settings
-from tests.tiny_models import FRAMES, SIZE, save_tiny_pipeline
+from tests.support.squares import Brightness, Colourfulness
+from tests.support.tiny_jobs import job_settings
+from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 
 @pytest.fixture(autouse=True)

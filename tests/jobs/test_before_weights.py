@@ -17,8 +17,8 @@ from motionexp.jobs.dry_run import plan
 from motionexp.jobs.job import Job
 from motionexp.jobs.run import run
 from motionexp.metrics.encoders import OpenClip
-from tests.kept_results import cells
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.kept_results import cells
+from tests.support.tiny_models import save_tiny_pipeline
 
 SCORING = ScoringConfig(clip=str(BUNDLED / "clip"))
 

@@ -18,10 +18,10 @@ from motionexp.jobs.evaluation import Scorer
 from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
-from motionexp.results import ANCHORS, check_comparable, read_rows
-from tests.kept_results import cells, plain, scores
+from motionexp.results.rows import ANCHORS, check_comparable, read_rows
 from tests.metrics.conftest import moving_texture
-from tests.squares import METRICS, Drifting
+from tests.support.kept_results import cells, plain, scores
+from tests.support.squares import METRICS, Drifting
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def scored(tmp_path):
 
     def settings(**changes) -> ScoreConfig:
         plain = {
-            "data": {"_target_": "tests.squares.Squares"},
+            "data": {"_target_": "tests.support.squares.Squares"},
             "folder": str(tmp_path / "theirs"),
             "references": ["one"],
             "metrics": METRICS,

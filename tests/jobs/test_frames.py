@@ -9,8 +9,8 @@ from safetensors import safe_open
 from motionexp.config.checks import check
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.run import run
-from tests.kept_results import cells
-from tests.tiny_models import CLIP_TOKENS, save_tiny_unet3d
+from tests.support.kept_results import cells
+from tests.support.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from motionexp.jobs.cell import Cell
 from motionexp.jobs.run import run
 from motionexp.methods.training import Tuning
 from motionexp.metrics.scorer import Scorer
-from motionexp.results import read_rows
-from tests.kept_results import cells, plain, scores
+from motionexp.results.rows import read_rows
+from tests.support.kept_results import cells, plain, scores
 
 
 @pytest.mark.parametrize("stage", ["fit", "sample", "score"])

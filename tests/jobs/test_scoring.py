@@ -11,9 +11,9 @@ from motionexp.data.videos import write_png
 from motionexp.jobs import run
 from motionexp.jobs.anchors import anchor_videos
 from motionexp.metrics import scorer
-from motionexp.results import ANCHORS, read_rows
-from tests.squares import Drifting, Squares
-from tests.tiny_models import FRAMES
+from motionexp.results.rows import ANCHORS, read_rows
+from tests.support.squares import Drifting, Squares
+from tests.support.tiny_models import FRAMES
 
 
 @pytest.fixture(autouse=True)

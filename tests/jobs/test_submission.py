@@ -14,9 +14,9 @@ from motionexp.jobs.cell import Cell
 from motionexp.jobs.evaluation import Sample
 from motionexp.jobs.external import score_external
 from motionexp.jobs.submission import write_submission
-from motionexp.results import Row
-from tests.made_suites import COUNTS, KINDS, jpeg, write_table
-from tests.made_videos import moving, psnr
+from motionexp.results.rows import Row
+from tests.support.made_suites import COUNTS, KINDS, jpeg, write_table
+from tests.support.made_videos import moving, psnr
 
 SOURCE = "DAVIS_480p"
 

@@ -10,10 +10,10 @@ from motionexp.errors import InputError
 from motionexp.jobs import job
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
-from tests.made_suites import make_davis, make_tgve
-from tests.made_videos import encode, numbered
-from tests.squares import Drifting
-from tests.tiny_models import FRAMES
+from tests.support.made_suites import make_davis, make_tgve
+from tests.support.made_videos import encode, numbered
+from tests.support.squares import Drifting
+from tests.support.tiny_models import FRAMES
 
 PROMPTS = {
     "video": "bear",

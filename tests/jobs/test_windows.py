@@ -12,8 +12,8 @@ from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
-from tests.kept_results import cells
-from tests.squares import Squares
+from tests.support.kept_results import cells
+from tests.support.squares import Squares
 
 
 def videos(cfg):

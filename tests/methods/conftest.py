@@ -5,7 +5,7 @@ import torch
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.methods.training import Example
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.tiny_models import save_tiny_pipeline
 
 
 @pytest.fixture(scope="session")

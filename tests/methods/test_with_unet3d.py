@@ -17,8 +17,8 @@ from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.full_rank import Direct
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
-from tests.tiny_models import save_tiny_unet3d
-from tests.training_runs import SETTINGS
+from tests.support.tiny_models import save_tiny_unet3d
+from tests.support.training_runs import SETTINGS
 
 METHODS = [LoRA, Direct]
 RECIPE = Recipe(["a cat runs"], 5, 8, 2, 1e-2, 0.01, "adamw", {})

@@ -3,7 +3,7 @@ import torch
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.probes.timesteps import EDGES
-from tests.tiny_models import save_tiny_pipeline
+from tests.support.tiny_models import save_tiny_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import torch
 from motionexp.probes.interventions import partial_guidance, tampering
 from motionexp.probes.timesteps import PAIRS
 from motionexp.probes.tree import cost, cost_one_by_one, run_tree
-from motionexp.report import bench_probes
+from motionexp.scripts import bench_probes
 
 PROBES = {"tampering": tampering("a cat", "a dog", 3.0), "partial_guidance": partial_guidance("a dog", 3.0)}
 

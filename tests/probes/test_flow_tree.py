@@ -12,7 +12,7 @@ from motionexp.errors import InputError
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, run_tree, step_blocks, step_counts
-from tests.tiny_flow import save_tiny_wan
+from tests.support.tiny_flow import save_tiny_wan
 
 OWN, NEW, NEGATIVE = "a cat", "A red ball rolls 7", "blurred 3 times"
 SCALE, STEPS = 3.0, 30

@@ -22,7 +22,7 @@ from motionexp.probes.tree import (
     step_blocks,
     step_counts,
 )
-from tests.tiny_models import tiny_backbone
+from tests.support.tiny_models import tiny_backbone
 
 OWN, NEW, NEGATIVE = "a cat", "A red ball rolls 7", "blurred 3 times"
 SCALE = 3.0

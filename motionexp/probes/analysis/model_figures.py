@@ -1,0 +1,173 @@
+"""Figures that compare models: shares of looks and motion, their gap, and predicted onsets."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from motionexp.probes.analysis.boundary import NONE, Boundary
+from motionexp.probes.timesteps import EDGES
+from motionexp.results.figures.style import (
+    BLACK,
+    GREY,
+    LOOKS_STYLE,
+    MOTION_STYLE,
+    bars,
+    contrast_title,
+    log_snr_axis,
+    model_styles,
+    new_figure,
+    timestep_axis,
+)
+from motionexp.results.intervals import Draws, percentile_interval
+from motionexp.results.log_snr import log_snr_at
+
+FACTOR_MARKERS = {"motion": "o", "shape": "^", "background": "s", "surface": "D", "colour": "v"}
+
+
+def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, np.ndarray]) -> Figure:
+    """Shares of looks and motion that changing the caption below t changes, with the boundary between them.
+
+    Each look has a thin line, and their mean a thick one.
+
+    Args:
+        boundaries: {(model, contrast): boundary}, a panel each: models across, contrasts down.
+        log_snr: {model: (1001,)} for the axis above.
+    """
+    models, contrasts = _both(boundaries)
+    figure, axes = new_figure(
+        len(contrasts), len(models), 0.8 + 1.9 * len(contrasts), sharex=True, sharey=True
+    )
+    for row, contrast in enumerate(contrasts):
+        for column, model in enumerate(models):
+            axis = axes[row, column]
+            if (found := boundaries.get((model, contrast))) is None:
+                axis.set_visible(False)
+                continue
+            _shares(axis, found)
+            timestep_axis(axis)
+            if row == 0:
+                log_snr_axis(axis, log_snr[model], apart=120)
+                axis.set_title(model)
+            if row < len(contrasts) - 1:
+                axis.set_xlabel("")
+        axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\nshare changed below t")
+    names = {"looks": LOOKS_STYLE, "motion": MOTION_STYLE}
+    handles = [Line2D([], [], label=name, **style) for name, style in names.items()]
+    handles.append(Line2D([], [], color=BLACK, linewidth=1.0, label="boundary"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _both(keys: Mapping[tuple[str, str], object]) -> tuple[list[str], list[str]]:
+    return sorted({model for model, _ in keys}), sorted({contrast for _, contrast in keys})
+
+
+def _shares(axis: Axes, found: Boundary) -> None:
+    for look in found.looks.values():
+        axis.plot(EDGES, look[0], color=LOOKS_STYLE["color"], linewidth=0.6)
+    looks = np.mean(list(found.looks.values()), axis=0)
+    for style, draws in ((LOOKS_STYLE, looks), (MOTION_STYLE, found.motion)):
+        if np.isnan(draws[0]).all():
+            continue
+        low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
+        axis.fill_between(EDGES, low, high, color=style["color"], alpha=0.25, linewidth=0)
+        axis.plot(EDGES, draws[0], **style)
+    if found.found:
+        low, high = np.nanpercentile(found.tau[1:], [2.5, 97.5])
+        axis.axvspan(low, high, color="0.85", linewidth=0, zorder=0)
+        axis.axvline(found.tau[0], color=BLACK, linewidth=1.0, zorder=1)
+    else:
+        axis.annotate(
+            _wrapped(found.verdict), (0.5, 0.02), xycoords="axes fraction", va="bottom", ha="center"
+        )
+    axis.set_ylim(-0.45, 1.3)  # room below the curves for what is said in place of a boundary
+    axis.set_yticks((0, 0.5, 1))
+
+
+def _wrapped(verdict: str) -> str:
+    return "no boundary" if verdict == NONE else textwrap.fill(verdict, 28)
+
+
+def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, np.ndarray]) -> Figure:
+    """The gap between looks and motion, and above it the boundaries, of all models: in t and in log-SNR.
+
+    Args:
+        boundaries: {(model, contrast): boundary}; a row of panels for each contrast.
+        log_snr: {model: (1001,)}.
+    """
+    models, contrasts = _both(boundaries)
+    styles = model_styles(models)
+    figure, axes = new_figure(len(contrasts), 2, 0.5 + 2.2 * len(contrasts), sharey="row")
+    for row, contrast in enumerate(contrasts):
+        for number, (model, style) in enumerate(styles.items()):
+            found = boundaries.get((model, contrast))
+            if found is None or np.isnan(found.gaps[0]).any():
+                continue
+            at = log_snr_at(np.array(EDGES), log_snr[model])
+            for axis, places, tau in (
+                (axes[row, 0], np.array(EDGES), found.tau),
+                (axes[row, 1], at, log_snr_at(found.tau, log_snr[model])),
+            ):
+                axis.plot(places, found.gaps[0], **style)
+                if found.found:
+                    height, value = 1.15 + 0.12 * number, tau[:, None]
+                    axis.errorbar(value[0], [height], xerr=bars(value), **{**style, "linestyle": "-"})
+        axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\ngap: least look less motion")
+        for axis in axes[row]:
+            axis.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+            axis.set_yticks((-0.5, 0, 0.5, 1))
+        timestep_axis(axes[row, 0])
+        axes[row, 1].set_xlabel("log-SNR (nats)")
+    handles = [Line2D([], [], label=model, **style) for model, style in styles.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+@dataclass(frozen=True)
+class Point:
+    """The log-SNR at which a model's factor is set in one contrast, (1 + N,), and the predicted one."""
+
+    model: str
+    contrast: str
+    factor: str
+    measured: Draws
+    predicted: float
+
+
+def prediction(points: Sequence[Point]) -> Figure:
+    """Measured against predicted log-SNR, a panel for each contrast, and the line of equality."""
+    contrasts = sorted({each.contrast for each in points})
+    styles = model_styles(sorted({each.model for each in points}))
+    figure, axes = new_figure(1, len(contrasts), 3.4, sharex=True, sharey=True)
+    ends = [value for each in points for value in (each.predicted, *percentile_interval(each.measured))]
+    span = (np.nanmin(ends) - 0.5, np.nanmax(ends) + 0.5)
+    for axis, contrast in zip(axes[0], contrasts, strict=True):
+        axis.plot(span, span, color=GREY, linewidth=0.8, zorder=0)
+        for each in (each for each in points if each.contrast == contrast):
+            value = each.measured[:, None]
+            axis.errorbar(
+                [each.predicted], value[0], yerr=bars(value), elinewidth=0.6, linestyle="none", markersize=5,
+                color=styles[each.model]["color"], marker=FACTOR_MARKERS.get(each.factor, "x"),
+            )  # fmt: skip
+        axis.set_xticks(axis.get_yticks())
+        axis.set(title=contrast_title(contrast), xlabel="predicted log-SNR (nats)", xlim=span, ylim=span)
+        axis.set_aspect("equal")
+    axes[0, 0].set_ylabel("measured log-SNR (nats)")
+    colours = [
+        Line2D([], [], label=model, color=style["color"], linewidth=3) for model, style in styles.items()
+    ]
+    names = {each.factor: FACTOR_MARKERS.get(each.factor, "x") for each in points}
+    factors = [
+        Line2D([], [], label=name, color=BLACK, marker=marker, linestyle="none")
+        for name, marker in names.items()
+    ]
+    handles = [*colours, *factors]
+    ncols = len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+    return figure

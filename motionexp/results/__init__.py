@@ -1,0 +1,1 @@
+"""Rows, and what is made of rows alone: intervals, comparisons, tables. Imports no torch."""

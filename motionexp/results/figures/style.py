@@ -1,0 +1,97 @@
+"""How all figures look: their final size for print, 8 pt letters, colours that any eye tells apart.
+
+Colours are Okabe and Ito's. Those of one panel differ in grey too, and markers and dashes say the same again.
+"""
+
+import io
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from motionexp.files import write_whole
+from motionexp.results.intervals import Draws
+from motionexp.results.log_snr import timestep_at
+
+WIDTH = 6.75
+"""Inches: the width of a page's text."""
+DPI = 200
+BLACK, BLUE, ORANGE, VERMILION, GREY = "#000000", "#0072B2", "#E69F00", "#D55E00", "0.7"
+_STYLES: tuple[dict[str, Any], ...] = (
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    {"color": BLACK, "marker": "^", "linestyle": "-."},
+    {"color": VERMILION, "marker": "D", "linestyle": ":"},
+)
+LOOKS_STYLE: dict[str, Any] = {"color": ORANGE, "marker": "s", "linestyle": "--"}
+MOTION_STYLE: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
+LOG_SNRS = (0, -4, -8, 4, -2, -6, 8, -10, -12)
+"""Ticks, those that matter most first."""
+SETTINGS = {
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 8, "xtick.labelsize": 8,
+    "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.2,
+    "lines.markersize": 4, "legend.frameon": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "figure.constrained_layout.use": True, "svg.hashsalt": "motionexp",
+}  # fmt: skip
+"""matplotlib's settings under which every figure is made and saved."""
+
+
+def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure as wide as the text, `height` inches high, and its axes (rows, columns)."""
+    figure = Figure(figsize=(WIDTH, height))
+    layout = figure.get_layout_engine()
+    assert isinstance(layout, ConstrainedLayoutEngine)
+    layout.set(w_pad=0.06, h_pad=0.05, wspace=0.04)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def save(figure: Figure, file: Path) -> list[Path]:
+    """Write `file` as .svg and .png, the same bytes for the same figure; returns both."""
+    paths = []
+    for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=metadata)
+        paths.append(file.with_name(file.name + suffix))
+        write_whole(paths[-1], content.getvalue())
+    return paths
+
+
+def bars(draws: Draws) -> np.ndarray:
+    """(2, K) distances from the first of (1 + N, K) to the ends of its 95% interval, for `errorbar`."""
+    low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
+    return np.clip([draws[0] - low, high - draws[0]], 0, None)
+
+
+def timestep_axis(axis: Axes) -> None:
+    """From noise on the left to the clean video on the right, as denoising goes."""
+    axis.set_xlim(1000, 0)
+    axis.set_xticks(range(0, 1001, 200))
+    axis.set_xlabel("timestep t (1000: noise)")
+
+
+def log_snr_axis(axis: Axes, log_snr: np.ndarray, apart: float = 40) -> None:
+    """A second axis above one in t: the log-SNR by its table (1001,), ticks so far `apart` or more."""
+    finite = log_snr[np.isfinite(log_snr)]
+    ticks: dict[int, float] = {}
+    for value in LOG_SNRS:
+        t = float(timestep_at(value, log_snr))
+        if finite.min() <= value <= finite.max() and all(abs(t - other) >= apart for other in ticks.values()):
+            ticks[value] = t
+    above = axis.secondary_xaxis("top")
+    above.set_xticks(list(ticks.values()), [f"{value}".replace("-", "\N{MINUS SIGN}") for value in ticks])
+    above.set_xlabel("log-SNR (nats)")
+
+
+def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{model: how its lines are drawn}, the same for the same models in every figure."""
+    return dict(zip(models, cycle(_STYLES), strict=False))
+
+
+def contrast_title(contrast: str) -> str:
+    """What stands over a panel of one contrast; suites without contrasts have one of all."""
+    return contrast or "all references"

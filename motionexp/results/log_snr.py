@@ -1,0 +1,54 @@
+"""Log-SNR by timestep, and back, from the rows of a model's schedule. Imports no torch."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from motionexp.errors import InputError
+from motionexp.results.rows import Row
+
+# Rows of a model's schedule have this method; timesteps end here, at noise alone.
+SCHEDULE = "schedule"
+LAST_TIMESTEP = 1000
+
+
+def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from rows of schedules, linear between them.
+
+    Such a row has the method `schedule`, a log-SNR as its value and the stratum `t`; beyond the first and the
+    last the log-SNR is infinite.
+
+    Raises:
+        InputError: a probed model has none.
+    """
+    known: dict[str, dict[int, float]] = defaultdict(dict)
+    probed = set()
+    for row in rows:
+        if row.method == SCHEDULE:
+            known[row.model][int(row.stratum("t"))] = row.value
+        elif row.tau_start:
+            probed.add(row.model)
+    if lacking := sorted(probed - set(known)):
+        raise InputError(
+            f"rows of probes on {', '.join(lacking)} without rows of its schedule; run the probe again (what"
+            " is finished is kept) and publish both"
+        )
+    everywhere, tables = np.arange(LAST_TIMESTEP + 1), {}
+    for model, values in sorted(known.items()):
+        t = sorted(values)
+        tables[model] = np.interp(everywhere, t, [values[each] for each in t], left=np.inf, right=-np.inf)
+    return tables
+
+
+def log_snr_at(t: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
+    """The log-SNR at timesteps t, by a table (1001,) of it at 0, 1, ... 1000 whose ends may be infinite."""
+    finite = np.isfinite(log_snr)
+    left, right = np.inf if not finite[0] else None, -np.inf if not finite[-1] else None
+    return np.interp(t, np.flatnonzero(finite), log_snr[finite], left=left, right=right)
+
+
+def timestep_at(value: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
+    """The timestep that has a log-SNR, the nearest where none has; the inverse of `log_snr_at`."""
+    finite = np.isfinite(log_snr)
+    return np.interp(-np.asarray(value), -log_snr[finite], np.flatnonzero(finite))

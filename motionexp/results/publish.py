@@ -1,0 +1,91 @@
+"""From outputs/ into the repository: the rows of which every table is built again, and pictures.
+
+`python -m motionexp.results.publish experiments/NAME.yaml [outputs/]` takes the rows that the layout selects
+from the runs' folders and writes them where the layout says, below `results/`; pictures that it names, beside
+them. Nothing else takes anything from there into `results/`.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from motionexp.errors import InputError
+from motionexp.files import write_whole
+from motionexp.results.layout import Layout, named_references, selected_rows
+from motionexp.results.layout_file import read_layout
+from motionexp.results.published import to_published
+from motionexp.results.rows import Row
+from motionexp.results.tables import build
+
+
+def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
+    """Writes the rows of `outputs` that a layout selects to the file it names; returns both file and count.
+
+    Raises:
+        InputError: nothing to publish, references that the layout names and nobody ran, or rows of which its
+            tables cannot be built; what was published before is then as it was.
+    """
+    layout = read_layout(layout_path)
+    if not layout.rows:
+        raise InputError(f"{layout_path}: its rows are not published: `rows` names no file")
+    rows = selected_rows(layout, outputs)
+    if not rows:
+        raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
+    check_whole(layout_path, layout, rows)
+    for table in layout.tables:
+        build(layout, table, rows)
+    path = layout_path.resolve().parent.parent / layout.rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, to_published(rows).encode())
+    return path, len(rows)
+
+
+def check_whole(layout_path: Path, layout: Layout, rows: Iterable[Row]) -> None:
+    """Raises InputError where a model with rows lacks a reference that the layout names of it."""
+    ran: dict[str, set[str]] = {}
+    for row in rows:
+        if row.reference_hash:
+            ran.setdefault(row.model, set()).add(row.reference)
+    for model, own in ran.items():
+        if missing := sorted(named_references(layout, model) - own):
+            raise InputError(
+                f"{layout_path}: no rows of {model} for {len(missing)} of the references that it names"
+                f" ({', '.join(missing)}); run the sweep to its end, or name those that ran"
+            )
+
+
+def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
+    """Copies the pictures that a layout names, and says on stderr which are not there; returns the copies."""
+    layout = read_layout(layout_path)
+    folder = (layout_path.resolve().parent.parent / layout.rows).with_suffix("")
+    copies = []
+    for picture in (outputs / name for name in layout.pictures):
+        if not picture.is_file():
+            print(f"{picture}: no such picture; left out", file=sys.stderr)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        copies.append(folder / picture.name)
+        write_whole(copies[-1], picture.read_bytes())
+    return copies
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m motionexp.results.publish LAYOUT [OUTPUTS]`; returns the exit code."""
+    if len(arguments) not in (1, 2):
+        print("usage: python -m motionexp.results.publish experiments/NAME.yaml [outputs/]", file=sys.stderr)
+        return 2
+    try:
+        layout, outputs = Path(arguments[0]), Path(arguments[1] if len(arguments) == 2 else "outputs")
+        path, count = publish(layout, outputs)
+        pictures = publish_pictures(layout, outputs)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{count} rows published in {path}")
+    for picture in pictures:
+        print(f"picture published in {picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

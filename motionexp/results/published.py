@@ -1,0 +1,113 @@
+"""Published rows: a few megabytes in the repository from which every table is built again."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from motionexp.errors import InputError
+from motionexp.results.layout import Layout
+from motionexp.results.rows import (
+    EDIT_FIELDS,
+    METRIC_FIELDS,
+    RUN_FIELDS,
+    SAMPLE_FIELDS,
+    Row,
+    as_json,
+    dump_line,
+    from_json,
+    read_lines,
+    score_id_of,
+)
+
+# What many rows share stands once, numbered; a sample's line names the numbers.
+SHARED = {"metric": METRIC_FIELDS, "run": RUN_FIELDS, "edit": EDIT_FIELDS}
+DIGITS = 6
+
+
+def to_published(rows: Iterable[Row]) -> str:
+    """JSON lines: each metric, run and edit once, then each sample with its values by the metric's number.
+
+    Values have six significant digits; one that is NaN is `[null, reason]`. Score ids are left out: they
+    follow from what is there. The order is fixed: publishing the same rows twice gives the same bytes.
+    """
+    plain = [as_json(row) for row in rows]
+    parts = [{kind: _part(each, names) for kind, names in SHARED.items()} for each in plain]
+    numbers = {kind: _numbered(each[kind] for each in parts) for kind in SHARED}
+    values: dict[tuple[int, int, str], dict[int, Any]] = {}
+    for each, part in zip(plain, parts, strict=True):
+        metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
+        values.setdefault((run, edit, _part(each, SAMPLE_FIELDS)), {})[metric] = _published_value(each)
+    lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
+    for (run, edit, sample), scores in sorted(values.items()):
+        ordered = {str(metric): scores[metric] for metric in sorted(scores)}
+        lines.append(dump_line({"sample": json.loads(sample), "run": run, "edit": edit, "values": ordered}))
+    return "".join(lines)
+
+
+def _part(plain: dict[str, Any], names: Sequence[str]) -> str:
+    return dump_line({name: plain[name] for name in names if plain[name] not in ("", {}, None)})
+
+
+def _numbered(texts: Iterable[str]) -> dict[str, int]:
+    return {text: number for number, text in enumerate(sorted(set(texts)))}
+
+
+def _published_value(plain: dict[str, Any]) -> Any:
+    if plain["value"] is None:
+        return [None, plain["reason"]]
+    value = float(f"{plain['value']:.{DIGITS}g}")
+    return [value, plain["reason"]] if plain["reason"] else value
+
+
+def read_published(path: Path) -> list[Row]:
+    """The rows that `to_published` wrote, their score ids computed again.
+
+    Raises:
+        InputError: no such file, no rows in it, or a line that is not what it should be; it names the file
+            and the line.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no rows are published there; `python -m motionexp.results.publish` does")
+    shared: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SHARED}
+    rows: list[Row] = []
+    for number, line in read_lines(path):
+        try:
+            match line:
+                case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
+                    common = shared["run"][run] | shared["edit"][edit] | sample
+                    rows += [
+                        _row(common | shared["metric"][int(key)], value) for key, value in values.items()
+                    ]
+                case {"metric": dict(part)} | {"run": dict(part)} | {"edit": dict(part)}:
+                    shared[next(iter(line))].append(part)
+                case _:
+                    raise InputError("neither a metric, nor a run, an edit or a sample")
+        except (InputError, IndexError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}, line {number}: not published rows ({error}); publish them again"
+            ) from error
+    if not rows:
+        raise InputError(f"{path}: it has no rows; publish them again")
+    return rows
+
+
+def _row(plain: dict[str, Any], value: Any) -> Row:
+    value, reason = value if isinstance(value, list) else (value, "")
+    row = from_json({**plain, "value": value, "reason": reason})
+    if not row.sample_id:
+        return row
+    return replace(row, score_id=score_id_of(row.sample_id, row.metric, row.metric_version, row.metric_model))
+
+
+def is_published(path: Path, layout: Layout) -> bool:
+    """Whether the rows of the experiment in `path` are there; says on stderr where they are not.
+
+    For commands over all experiments, which then leave it out; one that is named has to have its rows.
+    """
+    there = (path.resolve().parent.parent / layout.rows).exists()
+    if not there:
+        print(f"{path}: no rows published yet ({layout.rows}); skipped", file=sys.stderr)
+    return there

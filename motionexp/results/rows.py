@@ -1,0 +1,305 @@
+"""Rows: one value of one metric on one subject, kept as JSON lines.
+
+A rows file is replaced as a whole under a lock, so that a reader, a second writer or a full disk never finds
+half a line.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from motionexp.config.ids import score_id
+from motionexp.errors import InputError
+from motionexp.files import locked, write_whole
+from motionexp.results.intervals import Interval, mean_interval
+
+ROWS_NAME = "rows.jsonl"
+# Videos that are scored in place of a sample, to read scores by.
+ANCHORS = {
+    "reference": "the reference itself",
+    "frozen": "its first frame, held",
+    "reversed": "the reference reversed",
+    "shuffled": "another reference",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One value of one metric on one subject, with all that identifies it.
+
+    `value` is NaN where the metric abstained, and `reason` then says why; `metric_model` is a short hash of
+    the models that the metric looks through. `tau` is a timestep in 0..1000; `adapter_steps` is how many of
+    the `steps` sampling steps had the adapter on. `strata` are the groups under which scores are reported
+    apart. `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control,
+    `reference` for the reference's own video. `seconds` holds wall time by stage (fit, sample, score) and
+    `peak_memory` bytes. `reference_hash` is the reference's content hash.
+    """
+
+    metric: str
+    metric_version: int
+    value: float
+    reason: str = ""
+    higher_is_better: bool | None = None
+    metric_model: str = ""
+    score_id: str = ""
+
+    suite: str
+    reference: str
+    reference_hash: str = ""
+    strata: dict[str, str] = field(default_factory=dict)
+    edit_kind: str = ""
+    edit_caption: str = ""
+    seed: int | None = None
+    tau_start: str = ""
+    tau_end: str = ""
+    sample_file: str = ""
+    adapter_id: str = ""
+    sample_id: str = ""
+    adapter_steps: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory: int = 0
+
+    model: str
+    method: str
+    tau: float
+    steps: int
+    train_steps: int = 0
+    adapter_scale: float = 1.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    commit: str = ""
+    dirty: bool = False
+    packages: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    precision: str = ""
+    weights_hash: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """Which of `ANCHORS` was scored in place of a sample; empty for all other rows."""
+        return self.strata.get("anchor", "")
+
+    @property
+    def subject(self) -> tuple[str, str, int | None]:
+        """(reference, edit kind, seed): what two settings share when they are compared."""
+        return self.reference, self.edit_kind, self.seed
+
+    def stratum(self, name: str) -> str:
+        """A field's value, or else a stratum's or a setting's, as text: what layouts filter and group by."""
+        value = getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+FIELDS = {each.name: each for each in fields(Row)}
+METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
+VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
+EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
+SAMPLE_FIELDS = (
+    "seed",
+    "tau_start",
+    "tau_end",
+    "sample_file",
+    "adapter_id",
+    "sample_id",
+    "adapter_steps",
+    "seconds",
+    "peak_memory",
+)
+RUN_FIELDS = tuple(name for name in FIELDS if name not in VALUE_FIELDS + EDIT_FIELDS + SAMPLE_FIELDS)
+TYPES: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    int | None: (int, type(None)),
+    bool | None: (bool, type(None)),
+    dict[str, str]: (dict,),
+    dict[str, float]: (dict,),
+    dict[str, Any]: (dict,),
+}
+
+
+def score_id_of(sample: str, metric: str, version: int, model: str) -> str:
+    """Score id of a metric that looks through a model: other weights give another score."""
+    return score_id(sample, metric=f"{metric} {model}".strip(), version=version)
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """The row as what JSON holds; NaN becomes null, since JSON has no NaN."""
+    plain = {name: getattr(row, name) for name in FIELDS}
+    if not math.isfinite(row.value):
+        plain["value"] = None
+    return plain
+
+
+def from_json(plain: object) -> Row:
+    """The row that `as_json` wrote.
+
+    Raises:
+        InputError: not an object, a field unknown or missing, or a value of the wrong type.
+    """
+    if not isinstance(plain, dict):
+        raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
+    unknown = sorted(set(plain) - set(FIELDS))
+    missing = [name for name, each in FIELDS.items() if _required(each) and name not in plain]
+    if unknown or missing:
+        raise InputError(f"unknown fields {unknown}, missing fields {missing}")
+    values = dict(plain)
+    if values["value"] is None:
+        values["value"] = math.nan
+    for name, value in values.items():
+        allowed = TYPES[FIELDS[name].type]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise InputError(f"field {name} is {value!r}; it should be {FIELDS[name].type}")
+    return Row(**values)
+
+
+def _required(each: Any) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def dump_line(plain: object) -> str:
+    """One line of JSON, the same bytes for the same content."""
+    return json.dumps(plain, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Adds rows to a JSON-lines file, whole or not at all, one process at a time. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent / f".{path.name}.lock"):
+        before = path.read_bytes() if path.exists() else b""
+        write_whole(path, before + "".join(dump_line(as_json(row)) for row in rows).encode())
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, what the line holds) of a JSON-lines file.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not JSON; it names the file and the line.
+    """
+    try:
+        lines = path.read_bytes().decode().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as rows ({error})") from error
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
+        try:
+            yield number, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}, line {number}: not a row ({error.msg}); delete it, or the file to score again"
+            ) from error
+
+
+def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
+    """The rows of files, and of every `rows.jsonl` in folders. Of rows of one score id the last counts.
+
+    Raises:
+        InputError: a path does not exist, or a file is corrupted (its name and line are said).
+    """
+    found: dict[Hashable, Row] = {}
+    for path in [paths] if isinstance(paths, Path) else paths:
+        for file in _row_files(path):
+            for number, plain in read_lines(file):
+                try:
+                    row = from_json(plain)
+                except InputError as error:
+                    raise InputError(f"{file}, line {number}: not a row ({error})") from error
+                found[row.score_id or (file, number)] = row
+    return list(found.values())
+
+
+def of_newest_version(rows: Iterable[Row]) -> list[Row]:
+    """The rows without those of samples that a newer version of the same metric has scored again."""
+    rows, newest = list(rows), dict[tuple[str, str, str], int]()
+    for row in rows:
+        newest[_measured(row)] = max(row.metric_version, newest.get(_measured(row), 0))
+    return [row for row in rows if not row.sample_id or row.metric_version == newest[_measured(row)]]
+
+
+def _measured(row: Row) -> tuple[str, str, str]:
+    return row.sample_id, row.metric, row.metric_model
+
+
+def _row_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.rglob(ROWS_NAME))
+    if path.exists():
+        return [path]
+    raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
+
+
+def by_subject(rows: Iterable[Row]) -> dict[tuple[str, str, int | None], float]:
+    """Value of each subject. Rows must be of one metric and one setting.
+
+    Raises:
+        InputError: two different rows of one subject: the selection is not one setting.
+    """
+    values: dict[tuple[str, str, int | None], float] = {}
+    for row in rows:
+        if row.subject in values:
+            raise InputError(
+                f"two rows of {row.metric} for {row.reference}, edit {row.edit_kind!r}, seed {row.seed} at "
+                f"tau {row.tau:g}: they differ in a setting that the layout does not select by"
+            )
+        values[row.subject] = row.value
+    return values
+
+
+def paired_difference(
+    ours: Mapping[tuple[str, str, int | None], float], theirs: Mapping[tuple[str, str, int | None], float]
+) -> Interval:
+    """Mean of ours - theirs over the subjects that both have, with its bootstrap interval over references."""
+    shared = sorted(set(ours) & set(theirs), key=str)
+    return mean_interval([ours[key] - theirs[key] for key in shared], [key[0] for key in shared])
+
+
+def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
+    """Refuses rows that do not belong in one table.
+
+    Args:
+        rows: all rows of one table.
+        allow: what may differ all the same: `precision`, `weights_hash`, `metric_version`, `metric_model`,
+            `reference_hash`.
+
+    Raises:
+        InputError: two precisions, two weights of one model, two versions of one metric, or two videos of one
+            name, length and size.
+    """
+    if mixed := mixed_kinds(rows, allow):
+        raise InputError(
+            "rows that do not belong in one table: "
+            + "; ".join(mixed)
+            + ". Select rows of one kind, or name the kind under `allow_mixed` in the layout"
+        )
+
+
+def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
+    """What `check_comparable` refuses, in words: the kind, of what, and the values that there are."""
+    kinds: dict[str, Callable[[Row], str]] = {
+        "precision": lambda row: "",
+        "weights_hash": lambda row: row.model,
+        "metric_version": lambda row: row.metric,
+        "metric_model": lambda row: row.metric,
+        "reference_hash": _video_of,
+    }
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        for kind, of in kinds.items():
+            # Another system's videos come without a precision or weights, and may stand beside any.
+            seen[kind, of(row)] |= {str(getattr(row, kind))} - {""}
+    return [
+        f"{kind}{f' of {of}' if of else ''}: {', '.join(sorted(values))}"
+        for (kind, of), values in sorted(seen.items())
+        if len(values) > 1 and kind not in allow
+    ]
+
+
+def _video_of(row: Row) -> str:
+    """What tells a reference's video: its suite, split (names recur in another), name, length and size."""
+    model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
+    size = (row.settings.get("frames"), model.get("height"), model.get("width"))
+    known = (row.suite, row.strata.get("split"), row.reference, *size)
+    return " ".join(str(each) for each in known if each is not None)

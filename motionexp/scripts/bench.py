@@ -1,0 +1,238 @@
+"""How fast the steps of a job are here: `python -m motionexp.scripts.bench [OVERRIDES]` (`make bench`).
+
+Training is timed against the bare forward pass, backward pass and optimizer step of the same model, in turns
+in one run, so that what else the machine does meets both. Writes rows to `outputs/bench/`.
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
+from motionexp.data.base import Reference
+from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.sampling import SamplerSettings, initial_noise, sample_latents
+from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
+from motionexp.jobs import inputs, provenance
+from motionexp.jobs.evaluation import peak_memory
+from motionexp.jobs.job import Job, encode
+from motionexp.jobs.loggers import make_logger
+from motionexp.methods.base import prediction_loss
+from motionexp.methods.lora import LoRA
+from motionexp.methods.training import TrainingSettings, Tuning, fit
+from motionexp.metrics.scorer import METRICS, Scorer
+from motionexp.results.rows import ROWS_NAME, Row, append_rows
+
+REPEATS = 5
+TRAINING_STEPS = 20
+TRAINING_BATCHES = (1, 8)
+SAMPLING_STEPS = 3
+SAMPLING_BATCHES = (1, 4, 16)
+HIGHER = ("metrics_frames_per_second",)
+
+Times = list[tuple[str, str, float]]
+"""(metric, what it was measured on, value)."""
+
+
+def training_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
+    """Median seconds of a step of `fit` and of the bare steps between, their ratio, and the peak memory."""
+    example = encode(backbone, reference)
+    settings = TrainingSettings(TRAINING_STEPS, batch_size, checkpoint_every=0, preview_every=1)
+    method = LoRA(backbone, Window(0))
+    try:
+        bare_step = make_bare_step(Tuning(backbone, method, [example], settings))
+        ends: list[float] = []
+        starts: list[float] = []
+
+        def take_turns(step: int) -> None:
+            ends.append(time.perf_counter())
+            bare_step()
+            starts.append(time.perf_counter())
+
+        with TemporaryDirectory() as name:
+            folder, logger = Path(name), make_logger("csv", Path(name), {})
+            fit(
+                *(backbone, method, [example], settings, folder),
+                logger=logger,
+                on_preview=take_turns,
+                progress=False,
+            )
+    finally:
+        method.remove()
+    ours, bare = np.subtract(ends[1:], starts[:-1]), np.subtract(starts, ends)[1:]
+    on = f"batch {batch_size}"
+    return [
+        ("training_step_seconds", on, float(np.median(ours))),
+        ("bare_training_step_seconds", on, float(np.median(bare))),
+        ("training_step_ratio", on, float(np.median(ours) / np.median(bare))),
+        ("peak_memory_gib", on, peak_memory(backbone.device) / 2**30),
+    ]
+
+
+def make_bare_step(tuning: Tuning) -> Callable[[], None]:
+    """What does forward and backward pass and optimizer step on tensors that are there already."""
+    stage = tuning.stages[0]
+    optimizer = stage.optimizer.build(stage.parameters)
+    tensors = tuning.draw(0, stage.window)
+
+    def step() -> None:
+        with torch.enable_grad():
+            prediction_loss(tuning.method.backbone, tensors).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wait(tuning.method.backbone.device)
+
+    return step
+
+
+def sampling_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
+    """Seconds of one guided sampling step of a batch."""
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    noise = torch.stack([initial_noise(0, index, shape) for index in range(batch_size)])
+    captions = Conditioning.cat([backbone.embed([reference.caption])] * batch_size)
+    negative = backbone.embed([""])
+    seconds = _seconds(
+        lambda: sample_latents(backbone, captions, negative, noise, SamplerSettings(SAMPLING_STEPS)).cpu()
+    )
+    return [("sampling_step_seconds", f"batch {batch_size}", seconds / SAMPLING_STEPS)]
+
+
+def metric_times(scorer: Scorer, reference: Reference, videos: Iterator[np.ndarray]) -> Times:
+    """Seconds of each metric alone on a video with the models' passes that it needs, and of all together.
+
+    Args:
+        scorer: the metrics.
+        reference: what all videos are compared with.
+        videos: never the same content twice, for what a model saw of a video is kept.
+    """
+    edit = reference.edits[0]
+    names = scorer.applicable(reference, edit)
+
+    def seconds(metrics: Collection[str]) -> float:
+        video = next(videos)
+        return _seconds(lambda: scorer.score(video, reference, edit, metrics))
+
+    alone = {name: seconds({name}) for name in names}
+    together, count = seconds(names), len(reference.frames)
+    return [
+        *(("metric_seconds", name, each) for name, each in alone.items()),
+        ("metric_seconds", "all, one by one", sum(alone.values())),
+        ("metric_seconds", "all together", together),
+        ("metrics_frames_per_second", "all, one by one", count / sum(alone.values())),
+        ("metrics_frames_per_second", "all together", count / together),
+    ]
+
+
+def different_videos(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield videos like this one, no two of them the same: each has another pixel inverted."""
+    for place in range(frames.size):
+        video = frames.copy()
+        video.reshape(-1)[place] ^= 255
+        yield video
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were taken on."""
+    return {
+        "device": provenance.device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "packages": provenance.packages(),
+    }
+
+
+def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) -> list[Row]:
+    """Time everything `repeats` times, after one round that does not count."""
+    job = Job(cfg, Console(quiet=True))
+    backbone, reference = job.backbone, job.references[0]
+    models = inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
+    scorer = Scorer(metrics, models, str(job.device), job.others)
+    rows, videos = [], different_videos(reference.frames)
+    for repeat in range(-1, repeats):
+        times: Times = []
+        for size in TRAINING_BATCHES:
+            times += training_times(backbone, reference, size)
+        for size in SAMPLING_BATCHES:
+            times += sampling_times(backbone, reference, size)
+        times += metric_times(scorer, reference, videos)
+        fields = {"method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
+        rows += [
+            as_row(job, repeat, each, higher_is_better=each[0] in HIGHER, **fields)
+            for each in times
+            if repeat >= 0
+        ]
+    return rows
+
+
+def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: Any) -> Row:
+    """One of a round's `Times`, with what it was taken on; `fields` are the row's others."""
+    metric, on, value = measured
+    return Row(
+        metric=metric,
+        metric_version=1,
+        value=value,
+        suite="bench",
+        reference=f"repeat {repeat}",
+        strata={"part": on},
+        settings=machine(job.device),
+        **job.origin(),
+        **fields,
+    )
+
+
+def keep(rows: Sequence[Row], path: Path) -> None:
+    """Write and print the rows of a benchmark; those of an earlier moment do not belong beside them."""
+    path.unlink(missing_ok=True)
+    append_rows(path, rows)
+    print_rows(rows)
+    print(f"rows: {path}")
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print the median of each measurement."""
+    table = Table("measured", "on", "median", "least", "most", title=rows[0].device, title_justify="left")
+    for metric, on in dict.fromkeys((row.metric, row.strata["part"]) for row in rows):
+        values = [row.value for row in rows if (row.metric, row.strata["part"]) == (metric, on)]
+        table.add_row(metric, on, *(f"{each(values):.4g}" for each in (np.median, np.min, np.max)))
+    Console().print(table)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
+    try:
+        cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
+        rows = measure(cfg, REPEATS, cfg.metrics or list(METRICS))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    keep(rows, Path(cfg.output) / ROWS_NAME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,377 @@
+"""How fast Latte-1 is tuned here, at its full size (`make bench-full-size`).
+
+(`make bench-full-size`.) 16 frames of 512 x 512 pixels, LoRA of rank 4 on v and o; weights are random, in the
+real ones' shapes, and nothing is downloaded. First the memory that `mode=low_memory` plans for three models,
+which needs no GPU. Then, on a GPU, seconds a step, memory, and the share of the GPU's bf16 peak: of 200 steps
+in each mode, as a job takes them; of a plain loop, as public trainers write it; and of a loop that takes
+every measure that makes it fast, and of it with one of them left out. Writes rows to
+`outputs/bench/full_size/`.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.memory import give_memory_back
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
+from motionexp.data.videos import write_mp4
+from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
+from motionexp.jobs import inputs
+from motionexp.jobs.dry_run import print_memory
+from motionexp.jobs.evaluation import peak_memory
+from motionexp.jobs.job import Job, encode
+from motionexp.jobs.memory_plan import memory_plan
+from motionexp.jobs.provenance import device_name
+from motionexp.methods.base import OptimizerSettings, Stage, Step
+from motionexp.methods.lora import LoRA
+from motionexp.methods.training import Example, fit
+from motionexp.results.rows import ROWS_NAME, Row, append_rows
+from motionexp.scripts.bench import Times, as_row, print_rows, wait
+from motionexp.scripts.random_weights import STAND_INS, randomize, write_stand_in
+
+SUITE = "bench_full_size"
+MODES = ("fast", "low_memory")
+ROUNDS, STEPS, WARM_UP = 3, 10, 3
+COMPILER = "inductor"
+CAPTION = "a red plain circle is moving on sand"
+EDITS = '["a blue plain star is moving on ice"]'
+# The models whose memory is planned, with the most GB that `mode=low_memory` shall take.
+PLANNED = {"latte": ([], 12), "wan_1_3b": (["frames=49"], 24), "cogvideox_5b": ([], 24)}
+# FLOP a second in bf16 with fp32 sums, without sparsity, of NVIDIA's data sheets.
+PEAKS = {
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+}
+HIGHER = {"share_of_bf16_peak", "times_as_fast_as_plain"}
+WHY_NONE = {"share_of_bf16_peak": "the peak of this device is not known"}
+CLIP = (49, 64, 64, 3)  # as many frames as any of them takes; they are made larger
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a loop of training steps does to be fast.
+
+    Attributes:
+        cached: latents and caption are encoded once, not in every step.
+        half: frozen weights are in bf16, not in fp32 under autocast.
+        kept: activations are kept for the backward pass, not computed again.
+        cut: no gradient goes to what lies before the first trained layer. So it is by itself where nothing
+            there asks for one, in `fit` and in the plain loop too.
+        fused: attention never has its whole matrix of scores.
+        compiled: each block of the network by torch.compile. `fit` does not do so.
+    """
+
+    cached: bool = True
+    half: bool = True
+    kept: bool = True
+    cut: bool = True
+    fused: bool = True
+    compiled: bool = False
+
+
+PLAIN = "plain loop"
+# Those that encode in every step come first, for the encoders are in memory only as long as they run.
+LOOPS = {
+    PLAIN: Measures(cached=False, half=False, kept=False),
+    "encoding in every step": Measures(cached=False),
+    "all measures": Measures(),
+    "fp32 weights under autocast": Measures(half=False),
+    "checkpointing": Measures(kept=False),
+    "gradient to the first layer": Measures(cut=False),
+    "attention not fused": Measures(fused=False),
+    "compiled beside": Measures(compiled=True),
+}
+
+
+class Loop:
+    """Training steps of a LoRA on Latte with random weights.
+
+    Args:
+        folder: of the model; its weights are replaced by random ones.
+        measures: what the steps do.
+        encoded: what is trained on; called in every step.
+        device: where.
+    """
+
+    def __init__(
+        self, folder: Path, measures: Measures, encoded: Callable[[], Example], device: torch.device
+    ) -> None:
+        self.measures, self.encoded, self.device = measures, encoded, device
+        self.backbone = LatteBackbone.from_pretrained(
+            folder,
+            device=device,
+            dtype=torch.bfloat16 if measures.half else torch.float32,
+            checkpointing=not measures.kept,
+        )
+        randomize(self.backbone.network)
+        self.stage = trained_stage(self.backbone)
+        self.optimizer = self.stage.optimizer.build(self.stage.parameters)
+        if measures.compiled:
+            network = self.backbone.network
+            for block in (*network.transformer_blocks, *network.temporal_transformer_blocks):
+                block.compile(fullgraph=True, dynamic=False, backend=COMPILER)
+
+    def step(self) -> None:
+        """Encode if need be, draw noise and timestep, go forward and backward, update."""
+        tensors = draw(self.backbone, self.encoded())
+        if not self.measures.cut:
+            tensors.noisy.requires_grad_()
+        with ExitStack() as conditions:
+            for each in self._conditions():
+                conditions.enter_context(each)
+            loss = self.stage.loss(tensors)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _conditions(self) -> Iterator[AbstractContextManager[Any]]:
+        if not self.measures.half:
+            yield torch.autocast(self.device.type, torch.bfloat16)
+        if not self.measures.fused:
+            yield sdpa_kernel(SDPBackend.MATH)
+
+    def rounds(self) -> Iterator[float]:
+        """Mean seconds of a step of each round, after steps that do not count."""
+        for round_ in range(-1, ROUNDS):
+            wait(self.device)
+            start, steps = time.perf_counter(), WARM_UP if round_ < 0 else STEPS
+            for _ in range(steps):
+                self.step()
+            wait(self.device)
+            if round_ >= 0:
+                yield (time.perf_counter() - start) / steps
+
+
+def trained_stage(backbone: LatteBackbone) -> Stage:
+    """Attach a LoRA of rank 4 on v and o, switched on; return how it is trained."""
+    method = LoRA(backbone, Window(0))
+    method.switch(True)
+    (stage,) = method.stages(OptimizerSettings(), STEPS)
+    return stage
+
+
+def draw(backbone: LatteBackbone, example: Example) -> Step:
+    """A training step's tensors, drawn where the latents are."""
+    latents = example.latents
+    t = torch.randint(1000, (len(latents),), device=latents.device)
+    noise, conditioning = torch.randn_like(latents), example.conditioning.trimmed()
+    return Step.noised(backbone.schedule, latents, noise, t, conditioning)
+
+
+def step_flops(folder: Path, example: Example) -> int:
+    """Arithmetic of a step's forward and backward pass, as torch counts it: nothing is computed again."""
+    backbone = LatteBackbone.from_pretrained(folder, device="meta", dtype=torch.bfloat16)
+    stage = trained_stage(backbone)
+    latents, conditioning = example.latents.to("meta"), example.conditioning.trimmed()
+    conditioning = replace(conditioning, embeds=conditioning.embeds.to("meta"))
+    tensors = Step(latents, latents, torch.zeros(1, device="meta"), latents, latents, conditioning)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(stage.loss(tensors))
+    return counter.get_total_flops()
+
+
+@dataclass
+class Scale:
+    """What the figures of a step are measured against.
+
+    Attributes:
+        flops: arithmetic of a step, by `step_flops`.
+        peak: FLOP a second of the device; NaN where they are not known.
+        plain: seconds of a step of the plain loop; NaN until they are known.
+    """
+
+    flops: int
+    peak: float
+    plain: float = math.nan
+
+    def times(self, part: str, seconds: float, memory: int) -> Times:
+        """What is told of a step that takes so many seconds, and so many bytes at most."""
+        return [
+            ("training_step_seconds", part, seconds),
+            ("times_as_fast_as_plain", part, self.plain / seconds),
+            ("share_of_bf16_peak", part, self.flops / seconds / self.peak),
+            ("peak_memory_gb", part, memory / 1e9),
+        ]
+
+
+def loop_times(
+    folder: Path, part: str, encoded: Callable[[], Example], device: torch.device, scale: Scale
+) -> list[Times]:
+    """Of each round of one of `LOOPS`; of the plain one it sets `scale.plain`."""
+    give_memory_back()
+    forget_peak(device)
+    try:
+        loop = Loop(folder, LOOPS[part], encoded, device)
+        seconds = list(loop.rounds())
+    except torch.OutOfMemoryError:
+        return [[("training_step_seconds", part, math.nan)]]
+    if part == PLAIN:
+        scale.plain = float(np.median(seconds))
+    memory = peak_memory(device)
+    return [scale.times(part, each, memory) for each in seconds]
+
+
+def mode_times(job: Job, scale: Scale) -> Times:
+    """Of a whole training as the job's own, and of its phases the memory as planned and as taken."""
+    backbone, reference, part = job.backbone, job.references[0], f"mode={job.cfg.mode}"
+    planned = {phase.name: phase.total for phase in memory_plan(job)}
+    taken: dict[str, int] = {}
+
+    def took(phase: str) -> None:
+        taken[phase] = peak_memory(job.device)
+        give_memory_back()
+        forget_peak(job.device)
+
+    give_memory_back()
+    forget_peak(job.device)
+    conditioning = backbone.embed([reference.caption])
+    backbone.release_text_encoder()
+    took("captions")
+    latents = backbone.encode(torch.from_numpy(reference.frames.copy())[None])
+    backbone.release_vae_encoder()
+    took("video")
+    randomize(backbone.network)
+    settings, method = inputs.training_settings(job.cfg), LoRA(backbone, job.window)
+    with TemporaryDirectory() as name:
+        example = Example(latents, conditioning)
+        done = fit(backbone, method, [example], settings, Path(name), progress=False)
+    method.remove()
+    took("training")
+    phases: Times = []
+    for phase, memory in taken.items():
+        on = f"{part}, {phase}"
+        phases += [("peak_memory_gb", on, memory / 1e9), ("planned_memory_gb", on, planned[phase] / 1e9)]
+    whole = scale.times(part, done.seconds / settings.steps, max(taken.values()))
+    return [*whole, ("training_seconds", part, done.seconds), *phases]
+
+
+def forget_peak(device: torch.device) -> None:
+    """From now on `peak_memory` is the most that a GPU has held since."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def measure(cfgs: Sequence[JobConfig]) -> Iterator[list[Row]]:
+    """Measure the loops, and between them whole trainings; gives each one's rows as soon as they are there.
+
+    Args:
+        cfgs: settings of Latte in each mode.
+    """
+    job, folder = Job(cfgs[0], Console(quiet=True)), Path(cfgs[0].model.path)
+    encoded, scale = Encoded(folder, job), Scale(0, PEAKS.get(device_name(job.device), math.nan))
+    scale.flops = step_flops(folder, encoded.once)
+    for part in (part for part, measures in LOOPS.items() if not measures.cached):
+        yield rows_of(job, loop_times(folder, part, encoded.again, job.device, scale))
+    encoded.release()
+    for cfg in cfgs:
+        yield rows_of(job, [mode_times(Job(cfg, Console(quiet=True)), scale)])
+    for part in (part for part, measures in LOOPS.items() if measures.cached):
+        yield rows_of(job, loop_times(folder, part, lambda: encoded.once, job.device, scale))
+
+
+class Encoded:
+    """A job's reference as training takes it: encoded once, and by encoders in bf16 again when asked."""
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        self._coder = LatteBackbone.from_pretrained(folder, device=job.device, dtype=torch.bfloat16)
+        self._coder.vae.to(torch.bfloat16)
+        for part in (self._coder.text_encoder, self._coder.vae):
+            randomize(part)
+        self._reference = job.references[0]
+        self.once = self.again()
+
+    def again(self) -> Example:
+        """Encode it now."""
+        return encode(self._coder, self._reference)
+
+    def release(self) -> None:
+        """Give the encoders' memory back."""
+        self._coder.release_text_encoder()
+        self._coder.vae = None
+        give_memory_back()
+
+
+def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
+    """The rows of what one loop or training gave in each round."""
+    rows = []
+    for repeat, times in enumerate(rounds):
+        for each in times:
+            about = {"higher_is_better": each[0] in HIGHER, "method": "lora", "tau": job.tau, "steps": 0}
+            row = as_row(job, repeat, each, **about)
+            reason = WHY_NONE.get(row.metric, "out of memory") if math.isnan(row.value) else ""
+            rows.append(replace(row, suite=SUITE, reason=reason, train_steps=job.cfg.train_steps))
+    return rows
+
+
+def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
+    """A job's settings on a stand-in, which is written into the folder unless it is there."""
+    model, clip = folder / name, folder / "clip.mp4"
+    if not model.exists():
+        write_stand_in(STAND_INS[name], model)
+    if not clip.exists():
+        write_mp4(clip, np.random.default_rng(0).integers(0, 256, CLIP, dtype=np.uint8), fps=8)
+    return load(
+        [
+            *(f"model={name}", f"model.path={model}", "model.revision=null", "precision=bf16", "tau=0"),
+            *(f"video={clip}", f"caption={CAPTION}", f"edits={EDITS}", "output=outputs/bench/full_size"),
+            *overrides,
+        ]
+    )
+
+
+def plan(cfg: JobConfig) -> int:
+    """Print what a job would have in memory on a GPU, also where there is none; return the peak in bytes."""
+    job = Job(cfg, Console())
+    job.console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
+    job.device = torch.device("cuda")
+    job.backbone = job.make_backbone(job.device)
+    return max(phase.total for phase in print_memory(job))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the plans, and measure where there is a GPU; returns the exit code."""
+    try:
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            for model, (overrides, most) in PLANNED.items():
+                peak = plan(settings_of(model, folder, ["mode=low_memory", *overrides, *arguments])) / 1e9
+                print(f"planned: {peak:.1f} GB; wanted: less than {most} GB")
+            if not torch.cuda.is_available():
+                raise InputError(
+                    "make bench-full-size: it measures on a CUDA GPU, and this machine has none; only the"
+                    " plans above need none. `make bench` measures small models on any machine"
+                )
+            cfgs = [settings_of("latte", folder, [f"mode={mode}", *arguments]) for mode in MODES]
+            path, rows = Path(cfgs[0].output) / ROWS_NAME, []
+            path.unlink(missing_ok=True)
+            for each in measure(cfgs):
+                append_rows(path, each)
+                rows += each
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_rows(rows)
+    print(f"rows: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""What a probe's tree saves here: `python -m motionexp.scripts.bench_probes [OVERRIDES]` (`make bench`).
+
+All pairs of a probe run as a tree, as 55 runs batched as well as they can be, and as 55 runs one after the
+other and one network evaluation at a time; in turns in one run, so that what else the machine does meets all.
+One by one is timed twice: from latents that are inverted already, and as 55 calls of a program, of which each
+inverts the reference for itself (the tree then has its one inversion too). The tree has the control without
+tampering too, the 55 runs do not. Ten sampling steps stand for fifty: costs are in proportion to the steps.
+Writes rows to `outputs/bench/probes/`.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from motionexp.config.compose import load
+from motionexp.config.schema import JobConfig
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, initial_noise
+from motionexp.errors import InputError
+from motionexp.jobs import inputs
+from motionexp.jobs.job import Job
+from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
+from motionexp.probes.timesteps import EDGES, Pair
+from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_counts
+from motionexp.results.rows import ROWS_NAME, Row
+from motionexp.scripts.bench import Times, as_row, keep
+
+ROUNDS = 3
+STEPS = 10
+UNGUIDED = SamplerSettings(steps=STEPS, guidance_scale=1.0)
+NUMBERED = "|"
+
+
+def apart(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
+    """The same trajectories, a number before each one's captions: none shares a beginning with another."""
+    return [
+        replace(
+            each,
+            conditions=tuple(
+                replace(condition, caption=f"{number}{NUMBERED}{condition.caption}")
+                for condition in each.conditions
+            ),
+        )
+        for number, each in enumerate(trajectories)
+    ]
+
+
+def tree_times(
+    backbone: Backbone, name: str, trajectories: Mapping[Pair, Trajectory], caption: str, memory: float
+) -> Times:
+    """How many times slower than the tree the 55 runs are, in wall time and in network evaluations.
+
+    `caption` is what the reference is inverted with.
+    """
+    pairs = [each for pair, each in trajectories.items() if pair != CONTROL]
+    captions = {condition.caption for each in trajectories.values() for condition in each.conditions}
+    embedded = {caption: backbone.embed([caption]) for caption in captions}
+    negative = backbone.embed([""])
+    # The time does not depend on what the latents show.
+    noise = initial_noise(0, 0, backbone.latent_shape(backbone.frames, backbone.height, backbone.width))[None]
+    starts = dict.fromkeys(EDGES[1:], noise)
+
+    def seconds(runs: Iterable[Sequence[Trajectory]], memory: float) -> float:
+        start = time.perf_counter()
+        for run in runs:
+            latents = run_tree(
+                backbone,
+                run,
+                starts,
+                STEPS,
+                embed=lambda caption: embedded[caption.rpartition(NUMBERED)[2]],
+                negative=negative,
+                memory=memory,
+            )
+            latents[-1].cpu()
+        return time.perf_counter() - start
+
+    def inversions(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            inverted = invert(backbone, noise, backbone.embed([caption]), None, UNGUIDED)
+            inverted[max(inverted)].cpu()
+        return time.perf_counter() - start
+
+    # The tree comes last: the first calls of all are slow.
+    inverted_each, inverted_once = inversions(len(pairs)), inversions(1)
+    one_by_one = seconds([[each] for each in pairs], 0)
+    batched = seconds([apart(pairs)], memory)
+    tree = seconds([list(trajectories.values())], memory)
+    counts = step_counts(backbone.schedule, STEPS)
+    evaluations = cost_one_by_one(pairs, counts).evaluations / cost(trajectories.values(), counts).evaluations
+    return [
+        ("tree_evaluations_ratio", name, evaluations),
+        ("tree_speedup_batched", name, batched / tree),
+        ("tree_speedup_one_by_one", name, one_by_one / tree),
+        ("tree_speedup_inverting_each", name, (one_by_one + inverted_each) / (tree + inverted_once)),
+    ]
+
+
+def measure(cfg: JobConfig, rounds: int) -> list[Row]:
+    """Time both probes `rounds` times, in turns."""
+    job = Job(cfg, Console(quiet=True))
+    backbone, reference = job.backbone, job.references[0]
+    memory = inputs.sampling_memory(cfg, job.device)
+    new_caption = reference.edits[0].caption
+    probes = {
+        "tampering": (tampering(reference.caption, new_caption, cfg.guidance_scale), reference.caption),
+        "partial_guidance": (partial_guidance(new_caption, cfg.guidance_scale), ""),
+    }
+    rows = []
+    for round_ in range(rounds):
+        for name, (trajectories, caption) in probes.items():
+            fields = {"higher_is_better": True, "method": name, "tau": 1000.0, "steps": STEPS}
+            times = tree_times(backbone, name, trajectories, caption, memory)
+            rows += [as_row(job, round_, each, **fields) for each in times]
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
+    try:
+        cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
+        rows = measure(cfg, ROUNDS)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    keep(rows, Path(cfg.output) / "probes" / ROWS_NAME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

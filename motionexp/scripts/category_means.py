@@ -1,0 +1,145 @@
+"""Scores averaged as the TGVE benchmark does: `python -m motionexp.scripts.category_means [OUTPUTS]`.
+
+The benchmark's order: over frames, then one value a video and edit, then one flat mean over all of these, in
+which every video and edit weighs the same. The means of each kind of edit stand beside; they are ours.
+Only rows of one setting are averaged, over seeds first: what else differs makes a table of its own.
+"""
+
+import math
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from motionexp.errors import InputError
+from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows
+from motionexp.results.selection import SAMPLED, STRATA, TRAINED, WHERE_IT_MATTERS, default_of
+
+NAMED = ("train_steps", "adapter_scale")  # in every setting's name
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of one metric under one setting.
+
+    Attributes:
+        flat: over all pairs of a reference and an edit.
+        kinds: {kind of edit: over its pairs}.
+        pairs: how many have a value; those on which the metric abstained do not.
+    """
+
+    flat: float
+    kinds: dict[str, float]
+    pairs: int
+
+
+def flat_means(rows: Iterable[Row]) -> dict[str, Means]:
+    """Return {metric: means} of one setting's rows; seeds of one reference and edit are averaged first."""
+    values: dict[str, dict[tuple[str, str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if not math.isnan(row.value):
+            values[row.metric][row.reference, row.edit_kind, row.edit_caption].append(row.value)
+    means = {}
+    for metric, pairs in values.items():
+        each = {key: float(np.mean(seeds)) for key, seeds in pairs.items()}
+        kinds: dict[str, list[float]] = defaultdict(list)
+        for (_, kind, _), value in each.items():
+            kinds[kind].append(value)
+        by_kind = {kind: float(np.mean(found)) for kind, found in kinds.items()}
+        means[metric] = Means(float(np.mean(list(each.values()))), by_kind, len(each))
+    return means
+
+
+def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """{what a reader calls a setting: its rows}, with further settings named where rows differ in them.
+
+    Anchors are a setting each; probes, and rows that are of no edit, are left out.
+    """
+    found: dict[str, dict[Settings, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.tau_start or not row.edit_caption:
+            continue
+        tuned = f"τ = {row.tau:g}, {row.train_steps} steps, scale {row.adapter_scale:g}"
+        words = f"anchor: {row.anchor}" if row.anchor else f"{row.method}, {tuned}"
+        found[f"{row.suite}, {row.model}, {words}"][_further(row)].append(row)
+    named = {}
+    for name, of_name in found.items():
+        shared = set.intersection(*(set(further) for further in of_name))
+        for further, own in of_name.items():
+            said = [f"{key}={value}" for key, value in further if (key, value) not in shared]
+            named[", ".join([name, *said])] = own
+    return named
+
+
+def _further(row: Row) -> Settings:
+    """What determines a video beside what its setting's name says; of anchors and other systems its size."""
+    made_here = row.steps > 0 and not row.anchor
+    names = [*(*SAMPLED, *WHERE_IT_MATTERS)] if made_here else ["frames"]
+    if made_here and row.method != "base":
+        names += [name for name in TRAINED if name not in NAMED]
+    values: dict[str, Any] = {name: row.settings.get(name, default_of(name, row)) for name in names}
+    if made_here:
+        values |= {"steps": row.steps, "precision": row.precision, "weights": row.weights_hash[:12]}
+    size = row.settings.get("model", row.settings)
+    values |= {name: size.get(name) for name in ("height", "width")}
+    values |= {name: row.strata.get(name) for name in ("split", *STRATA)}
+    return tuple((name, _text(value)) for name, value in values.items())
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_one_setting(name: str, rows: Sequence[Row]) -> None:
+    """Refuses rows of one setting that are more than seeds of each other.
+
+    Raises:
+        InputError: a metric of two versions or through two models, two videos of one reference, or two rows
+            for one sample.
+    """
+    if mixed := mixed_kinds(rows, allow=("precision", "weights_hash")):  # anchors have those of any job
+        raise InputError(
+            f"{name}: rows of which there is no mean: {'; '.join(mixed)}. Name a folder with rows of one kind"
+        )
+    samples = Counter(
+        (row.metric, row.reference, row.edit_kind, row.edit_caption, row.seed, row.settings.get("seed"))
+        for row in rows
+    )
+    for (metric, reference, kind, _, seed, _), count in samples.items():
+        if count > 1:
+            raise InputError(
+                f"{name}: {count} rows of {metric} for {reference}, edit {kind!r}, seed {seed}: other videos,"
+                " of another adapter= or made anew. Name a folder with rows of one kind"
+            )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a table for each setting below OUTPUTS (default: outputs); returns the exit code."""
+    try:
+        rows = of_newest_version(read_rows(Path(*arguments[:1]) if arguments else Path("outputs")))
+        settings = settings_of(rows)
+        for name, own in settings.items():
+            check_one_setting(name, own)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, own in settings.items():
+        means = flat_means(own)
+        kinds = list(dict.fromkeys(kind for each in means.values() for kind in each.kinds))
+        table = Table("metric", "flat mean", *kinds, "videos and edits", title=name, title_justify="left")
+        for metric, each in means.items():
+            cells = [f"{each.kinds[kind]:.3f}" if kind in each.kinds else "–" for kind in kinds]
+            table.add_row(metric, f"{each.flat:.3f}", *cells, str(each.pairs))
+        Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Assemble a bundled model in its pipeline's layout: ``pretrain.bundle tiny_latte``.
+
+Takes the averaged parameters of the latest checkpoint, so that it can run while training goes on.
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    DDIMScheduler,
+    DiffusionPipeline,
+    LattePipeline,
+    TextToVideoSDPipeline,
+)
+from torch import nn
+from transformers import CLIPTokenizer, T5EncoderModel, T5Tokenizer
+
+from motionexp.config.schema import BUNDLED
+from motionexp.scripts.pretrain import clip_text, cogvideox, latte, unet3d
+from motionexp.scripts.pretrain.videos import FOLDER
+
+
+def averaged(training: Path, module: nn.Module) -> int:
+    """Load the averaged parameters of a training's checkpoint into a module; return the step."""
+    state = torch.load(training / "checkpoint.pt", weights_only=True, mmap=True)
+    missing, unexpected = module.load_state_dict(state["averaged"], strict=False)
+    assert not unexpected, unexpected
+    # Buffers are no parameters, and their values follow from the configuration.
+    assert not set(missing) & {name for name, _ in module.named_parameters()}, missing
+    return int(state["step"])
+
+
+def scheduler() -> DDIMScheduler:
+    """Return the scheduler as LattePipeline wants it.
+
+    The pipeline drops half of the network's channels as a learned variance unless the scheduler's config says
+    that it learns one itself. Ours has none to drop.
+    """
+    config = DDIMScheduler(**latte.SCHEDULER).config
+    return DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
+
+
+def _t5(trained: Path) -> tuple[T5Tokenizer, T5EncoderModel]:
+    text = trained / "text_encoder"
+    return (
+        T5Tokenizer.from_pretrained(text / "tokenizer"),
+        T5EncoderModel.from_pretrained(text / "text_encoder"),
+    )
+
+
+def tiny_latte(trained: Path) -> tuple[DiffusionPipeline, int]:
+    """Return the small Latte's pipeline and the step that it comes from."""
+    tokenizer, encoder = _t5(trained)
+    model = latte.Denoiser(latte.build(encoder.config.d_model))
+    step = averaged(trained / "latte" / "training", model)
+    vae = AutoencoderKL.from_pretrained(trained / "vae")
+    parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
+    return LattePipeline(**parts, transformer=model.network, scheduler=scheduler()), step
+
+
+def tiny_unet3d(trained: Path) -> tuple[DiffusionPipeline, int]:
+    """Return the small 3D U-Net's pipeline and the step that it comes from."""
+    tokenizer = CLIPTokenizer.from_pretrained(trained / "unet3d" / "tokenizer")
+    encoder = clip_text.build(tokenizer)
+    model = unet3d.Denoiser(encoder, unet3d.build(encoder.config.hidden_size))
+    step = averaged(trained / "unet3d" / "training", model)
+    vae = AutoencoderKL.from_pretrained(trained / "vae")
+    parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
+    schedule = DDIMScheduler(**unet3d.SCHEDULER)
+    return TextToVideoSDPipeline(**parts, unet=model.network, scheduler=schedule), step
+
+
+def tiny_cogvideox(trained: Path) -> tuple[DiffusionPipeline, int]:
+    """Return the small CogVideoX's pipeline and the step that it comes from."""
+    tokenizer, encoder = _t5(trained)
+    model = cogvideox.Denoiser(cogvideox.build(encoder.config.d_model))
+    step = averaged(trained / "cogvideox" / "training", model)
+    vae = AutoencoderKLCogVideoX.from_pretrained(trained / "vae3d")
+    parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
+    schedule = CogVideoXDDIMScheduler(**cogvideox.SCHEDULER)
+    return CogVideoXPipeline(**parts, transformer=model.network, scheduler=schedule), step
+
+
+MODELS: dict[str, Callable[[Path], tuple[DiffusionPipeline, int]]] = {
+    "tiny_latte": tiny_latte,
+    "tiny_unet3d": tiny_unet3d,
+    "tiny_cogvideox": tiny_cogvideox,
+}
+
+
+def save(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Save in half precision; a card that lies in the folder stays."""
+    card = folder / "README.md"
+    kept = card.read_text() if card.exists() else ""
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    if kept:
+        card.write_text(kept)
+
+
+def main() -> None:
+    """Assemble and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", choices=list(MODELS))
+    parser.add_argument("--trained", type=Path, default=FOLDER)
+    parser.add_argument("--output", type=Path, help="instead of the bundled model's folder")
+    args = parser.parse_args()
+    folder = args.output or BUNDLED / args.model
+    pipeline, step = MODELS[args.model](args.trained)
+    save(pipeline, folder)
+    print(f"step {step} -> {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Single frames with the captions that are right for them, and with those that are nearly right."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from motionexp.data.shapes.grammar import ATTRIBUTES, NAMEABLE, SUPPORTED, is_held_out
+from motionexp.data.shapes.render import FRAMES, render
+from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
+from motionexp.metrics.encoders import ImageTextModel
+from motionexp.scripts.pretrain.videos import PretrainingVideos
+
+PARTS = ("natural", "held out", "poster", "pairs")
+
+
+def neighbours(scene: Scene) -> Iterator[tuple[str, Scene]]:
+    """Yield (attribute, scene) for every scene that differs in one visible attribute: 20 of them.
+
+    Of two objects, it is the first that differs.
+    """
+    for attribute, values in ATTRIBUTES.items():
+        for value in values:
+            if value != scene.attributes[attribute]:
+                yield attribute, edited(scene, {attribute: value})
+
+
+def may_be_shown(scene: Scene) -> bool:
+    """Tell whether pretraining may show this scene's first object."""
+    looks = scene.attributes
+    return not is_held_out(looks["colour"], looks["surface"], looks["shape"], looks["background"])
+
+
+def shown_neighbour(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
+    """Draw a scene that differs in ``attribute`` alone, among those that pretraining may show.
+
+    Even a wrong caption must not name a combination held out of pretraining: it would be learnt as always
+    wrong. Where all of one attribute are held out, the scene differs in another.
+    """
+    for name in (attribute, *ATTRIBUTES):
+        for value in rng.permutation(ATTRIBUTES[name]):
+            other = edited(scene, {name: str(value)})
+            if value != scene.attributes[name] and may_be_shown(other):
+                return other
+    raise AssertionError("every neighbour of a scene is held out")
+
+
+class CaptionedFrames:
+    """Frames of the pretraining videos with their scenes.
+
+    Args:
+        videos: rendered.
+    """
+
+    def __init__(self, videos: PretrainingVideos) -> None:
+        self.videos = videos
+        self.scenes = [videos.scene(index) for index in range(len(videos))]
+        looks = [scene.still_caption for scene in self.scenes]
+        self._looks = np.unique(looks, return_inverse=True)[1]
+
+    def rows(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """Draw ``size`` videos (size,) no two of which look alike: each caption is right for one alone."""
+        drawn = rng.integers(len(self.scenes), size=2 * size)
+        return drawn[np.sort(np.unique(self._looks[drawn], return_index=True)[1])][:size]
+
+    def captions(self, scenes: list[Scene], rng: np.random.Generator) -> list[str]:
+        """Return a caption each, with the motion for about half of them."""
+        return [scene.caption if rng.random() < 0.5 else scene.still_caption for scene in scenes]
+
+
+def unseen_scenes(part: str, count: int) -> list[Scene]:
+    """Draw scenes that no training has seen: ``natural``, ``held out``, ``poster`` or ``pairs``.
+
+    Those held out are natural ones with combinations of looks that pretraining never shows; pairs have two
+    objects.
+    """
+    return [
+        draw(
+            seeded("unseen", part, index),
+            contrast="poster" if part == "poster" else "natural",
+            choices=(*NAMEABLE, *SUPPORTED),
+            objects=2 if part == "pairs" else 1,
+            held_out=part == "held out",
+        )
+        for index in range(count)
+    ]
+
+
+def caption_accuracy(model: ImageTextModel, scenes: list[Scene], *, motion: bool = False) -> dict[str, float]:
+    """Measure how often a model finds a frame's own caption nearer than those that differ in one attribute.
+
+    Args:
+        model: maps frames and captions to unit vectors.
+        scenes: one frame of each is shown.
+        motion: compare the captions of videos, not of single frames.
+
+    Returns:
+        shares in 0..1: for each attribute, right among the captions that differ in it; ``all``: right among
+        all 21.
+    """
+    rng = np.random.default_rng(0)
+    frames = model.embed_frames(
+        np.concatenate([render(scene, select=[int(rng.integers(FRAMES))]) for scene in scenes])
+    )
+    right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "all")}
+    for scene, features in zip(scenes, frames, strict=True):
+        names, near = zip(*neighbours(scene), strict=True)
+        captions = [one.caption if motion else one.still_caption for one in (scene, *near)]
+        own, *others = (model.embed_captions(captions) @ features).tolist()
+        beaten = np.array([own > other for other in others])
+        for name in ATTRIBUTES:
+            right[name].append(bool(beaten[np.array(names) == name].all()))
+        right["all"].append(bool(beaten.all()))
+    return {name: float(np.mean(values)) for name, values in right.items()}

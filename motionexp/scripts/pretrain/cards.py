@@ -1,0 +1,223 @@
+"""Model cards of the bundled checkpoints, written from what was measured."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from motionexp.config.schema import BUNDLED
+from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.jobs.provenance import device_name
+from motionexp.scripts.pretrain.videos import FOLDER
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card says of a model.
+
+    Attributes:
+        title: of the card. library: which loads the folder. purpose: what it is and is for, in sentences.
+        command: which trains it. data: what it has seen. samples: how many, in words. seeds: in words.
+        steps: how many were taken. training: folder of the run, as ``loop.train`` leaves it.
+        parameters: how many. quality: figures by row and column, on data not trained on.
+        measured: how, in sentences. origin: what training began with.
+    """
+
+    title: str
+    library: str
+    purpose: str
+    command: str
+    data: str
+    samples: str
+    seeds: str
+    steps: int
+    training: Path
+    parameters: int
+    quality: Mapping[str, Mapping[str, float]]
+    measured: str
+    origin: str = "nothing"
+
+
+def seen(steps: int, batch: int) -> str:
+    """Say how many samples a training with one batch size has seen."""
+    return f"{steps * batch:,} ({batch} a step)"
+
+
+def steps_taken(folder: Path) -> int:
+    """Return how many steps a run has taken, by its ``checkpoint.pt``."""
+    return int(torch.load(folder / "checkpoint.pt", weights_only=True, mmap=True)["step"])
+
+
+def read_log(folder: Path) -> tuple[float, float]:
+    """Return a run's seconds and last loss from its ``log.jsonl``; pauses between its calls do not count."""
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    gaps = np.diff([record["time"] for record in records])
+    seconds = float(gaps[gaps < 10 * np.median(gaps)].sum()) if len(gaps) else 0.0
+    return seconds, float(records[-1]["loss"])
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for name, row in rows.items():
+        cells = (f"{row[column]:.3f}" if column in row else "" for column in columns)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_card(folder: Path, facts: Facts) -> None:
+    """Write ``README.md`` into a model's folder."""
+    seconds, loss = read_log(facts.training)
+    machine = f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    rows = {
+        "data": facts.data,
+        "parameters": f"{facts.parameters:,}",
+        "steps": f"{facts.steps:,}",
+        "samples seen": facts.samples,
+        "seeds": facts.seeds,
+        "time": f"{seconds / 60:.0f} minutes",
+        "machine": f"{machine}, torch {torch.__version__}",
+        "final loss": f"{loss:.4f} (mean of the last steps)",
+    }
+    training = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    (folder / "README.md").write_text(
+        f"""---
+license: apache-2.0
+library_name: {facts.library}
+---
+# {facts.title}
+
+{facts.purpose}
+
+Licence: Apache-2.0. Origin: trained from {facts.origin} by `{facts.command}`, on pictures that motionexp
+renders; no data or weights of others.
+
+## Training
+
+{training}
+
+## Quality
+
+{facts.measured}
+
+{_table(facts.quality)}
+
+It knows this world's words and pictures alone, and says nothing about photographs.
+"""
+    )
+
+
+TRAINING = {"tiny_latte": "latte", "tiny_unet3d": "unet3d", "tiny_cogvideox": "cogvideox"}
+
+
+PURPOSE = {
+    "tiny_latte": "A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of"
+    " the bundled world: a VAE, a T5 text encoder, and a Latte of 4 spatial and 4 temporal blocks, for v.",
+    "tiny_unet3d": "A small text-to-video model in TextToVideoSDPipeline's layout (ModelScope's family), for"
+    " 8 to 32 frames of 64 x 64 pixels of the bundled world: tiny_latte's VAE, a CLIP text encoder trained"
+    " with the network, and a 3D U-Net of spatial and temporal convolutions and attention, for v.",
+    "tiny_cogvideox": "A small text-to-video model in CogVideoXPipeline's layout, for 17 frames of 64 x 64"
+    " pixels of the bundled world: a 3D VAE of its own that makes one latent frame of four, tiny_latte's T5"
+    " text encoder, and 6 blocks of one attention over text and video that predict v, down to zero terminal"
+    " SNR.",
+}
+
+
+DATA = "videos of the bundled world's pretraining part, and single frames of them"
+
+
+OF_LATTE = "; in the first 4,400 steps surfaces were finer and fainter"
+
+
+SAMPLES = {
+    "tiny_latte": "single frames, 192 a step, at first and in three steps of four; else videos, 32 a step",
+    "tiny_unet3d": "single frames, 96 a step, at first and in a step of four; else videos of 8 to 32 frames,"
+    " 192 frames a step",
+    "tiny_cogvideox": "single frames, 128 a step, at first and in a step of eight; else videos, 32 a step",
+}
+
+
+GUIDANCE = {
+    "tiny_latte": "The guidance was chosen (of 2, 2.5 and 3) on 64 of these captions.",
+    "tiny_cogvideox": "The guidance was chosen (of 2 and 3) on 64 of these captions.",
+}
+
+
+AIMS = {"colour": 0.9, "surface": 0.9, "shape": 0.9, "background": 0.9, "motion": 0.85}
+"""What share of natural samples should be right."""
+
+
+def parameters(folder: Path) -> int:
+    """Count the numbers in all safetensors files below a folder."""
+    files = [load_file(path) for path in folder.rglob("*.safetensors")]
+    return sum(tensor.numel() for file in files for tensor in file.values())
+
+
+def last_step(training: Path) -> int:
+    """Return the last step in a training's log."""
+    return int(json.loads((training / "log.jsonl").read_text().splitlines()[-1])["step"])
+
+
+def short_of_aims(rates: Mapping[str, float]) -> str:
+    """Say of natural samples which attributes are right in fewer of them than was aimed at."""
+    short = [f"{name} ({rates[name]:.3f}, aim {aim:g})" for name, aim in AIMS.items() if rates[name] < aim]
+    return f"Short of what was aimed at in natural samples: {', '.join(short)}." if short else ""
+
+
+def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], sampler: SamplerSettings) -> None:
+    """Write the card of a text-to-video model, where its training's log lies in ``outputs/pretrain``."""
+    training = FOLDER / TRAINING[name] / "training"
+    if not (training / "log.jsonl").exists():
+        return
+    told = (
+        f"Share of samples that the classifier reads as their caption says, at {sampler.steps} steps and"
+        f" guidance {sampler.guidance_scale:g}, on captions and seeds not used in training; an abstention"
+        " counts as wrong.",
+        GUIDANCE.get(name, ""),
+        short_of_aims(results["samples, natural"]),
+        "`psnr` is the VAE's, in dB.",
+    )
+    facts = Facts(
+        title=name,
+        library="diffusers",
+        purpose=PURPOSE[name],
+        command="make pretrain",
+        data=DATA + (OF_LATTE if name == "tiny_latte" else ""),
+        samples=SAMPLES[name],
+        seeds="weights from 0; scenes, noise and timesteps from each step's index",
+        steps=last_step(training),
+        training=training,
+        parameters=parameters(BUNDLED / name),
+        quality=results,
+        measured=" ".join(filter(None, told)),
+    )
+    write_card(BUNDLED / name, facts)
+
+
+def write_classifier_card(results: Mapping[str, Mapping[str, float]]) -> None:
+    """Write the card of the attribute classifier, where its training's log lies in ``outputs/pretrain``."""
+    training = FOLDER / "classifier" / "training"
+    if not (training / "log.jsonl").exists():
+        return
+    facts = Facts(
+        title="Attribute classifier",
+        library="motionexp",
+        purpose="Reads colour, surface, shape, background and motion of a video of the bundled world, or "
+        "abstains.",
+        command="python -m motionexp.scripts.pretrain.classifier",
+        data="videos of the bundled world's pretraining part, a third of them ruined",
+        samples=seen(last_step(training), 36),
+        seeds="weights from 0; videos and their degradation from each step's index",
+        steps=last_step(training),
+        training=training,
+        parameters=parameters(BUNDLED / "classifier"),
+        quality=results,
+        measured="Share of videos read right, and share rejected of those that have to be, on seeds not used "
+        "in training; an abstention counts as wrong.",
+    )
+    write_card(BUNDLED / "classifier", facts)

@@ -1,0 +1,147 @@
+"""Train the small CogVideoX: ``python -m motionexp.scripts.pretrain.cogvideox``.
+
+One attention over the tokens of the caption and of all latent frames. First single frames alone, then videos
+of 17 frames and some frames. The network predicts v under CogVideoX-2b's own schedule, down to pure noise.
+"""
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from torch import Tensor, nn
+from transformers import T5EncoderModel, T5Tokenizer
+
+from motionexp.scripts.pretrain.denoising import parser, train_denoiser, velocity_loss
+from motionexp.scripts.pretrain.latents import Latents
+from motionexp.scripts.pretrain.vae3d import FRAMES, video_latents
+from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+
+MAX_TOKENS = 24
+EMPTY_SHARE = 0.1
+STILLS = (4, 12)
+"""Frames that are encoded alone, as videos of one frame."""
+SCHEDULER = {
+    "beta_start": 8.5e-4,
+    "beta_end": 1.2e-2,
+    "beta_schedule": "scaled_linear",
+    "snr_shift_scale": 3.0,
+    "rescale_betas_zero_snr": True,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+}
+
+
+def build(caption_channels: int) -> CogVideoXTransformer3DModel:
+    """Return an untrained network: 6 blocks of width 160, 64 tokens a latent frame."""
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=5,
+        attention_head_dim=32,
+        in_channels=16,
+        out_channels=16,
+        time_embed_dim=48,
+        text_embed_dim=caption_channels,
+        num_layers=6,
+        sample_width=16,
+        sample_height=16,
+        sample_frames=FRAMES,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=MAX_TOKENS,
+        use_rotary_positional_embeddings=False,
+    )
+
+
+class Denoiser(nn.Module):
+    """The network on latents with their frames after the channels."""
+
+    def __init__(self, network: CogVideoXTransformer3DModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+        """Return v (B, 16, F, 16, 16) for noisy latents, timesteps (B,) and captions (B, L, D)."""
+        output: Tensor = self.network(
+            hidden_states=noisy.transpose(1, 2),
+            encoder_hidden_states=embeds.to(noisy.dtype),
+            timestep=t,
+            return_dict=False,
+        )[0]
+        return output.transpose(1, 2)
+
+
+def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for the rest and for the modulation."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, value in model.named_parameters():
+        inner = value.ndim == 2 and "transformer_blocks" in name and ".norm" not in name
+        (matrices if inner else rest).append(value)
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
+
+
+@torch.no_grad()
+def embedded(captions: list[str], tokenizer: T5Tokenizer, encoder: T5EncoderModel) -> Tensor:
+    """Return captions as (N, L, D), the padding with them as the stock pipeline has it."""
+    ids = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
+    return torch.cat([encoder(input_ids=part).last_hidden_state.half() for part in ids.split(512)])
+
+
+class Batches:
+    """What a step learns from: clean latents and embedded captions, by the step's index alone."""
+
+    def __init__(self, videos: PretrainingVideos, image_steps: int, batch: int) -> None:
+        self.image_steps, self.batch, self.count = image_steps, batch, len(videos)
+        vae = AutoencoderKLCogVideoX.from_pretrained(FOLDER / "vae3d").to(torch.bfloat16)
+        one = video_latents(vae)
+
+        def stills(video: np.ndarray) -> Tensor:
+            return torch.cat([one(video[index : index + 1]) for index in STILLS], 1)
+
+        self.latents = Latents(videos, one, FOLDER / "latents3d")
+        self.stills = Latents(videos, stills, FOLDER / "stills3d")
+        scenes = [videos.scene(index) for index in range(len(videos))]
+        text = FOLDER / "text_encoder"
+        encoder = T5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
+        tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
+        self.moving = embedded([scene.caption for scene in scenes], tokenizer, encoder)
+        self.still = embedded([scene.still_caption for scene in scenes], tokenizer, encoder)
+        self.empty = embedded([""], tokenizer, encoder)[0]
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return latents (B, 16, F, 16, 16) and captions (B, L, D) of a step."""
+        rng = np.random.default_rng([13, step])
+        if step < self.image_steps or step % 8 == 0:
+            rows = rng.integers(self.count, size=4 * self.batch)
+            chosen = torch.from_numpy(rng.integers(len(STILLS), size=len(rows)))
+            clean = self.stills.batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]
+            captions = self.still[rows]
+        else:
+            rows = rng.integers(self.count, size=self.batch)
+            clean, captions = self.latents.batch(rows), self.moving[rows]
+        empty = torch.from_numpy(rng.random(len(rows)) < EMPTY_SHARE)
+        return clean, torch.where(empty[:, None, None], self.empty, captions)
+
+
+def main() -> None:
+    """Train and save the network."""
+    options = parser("cogvideox", __doc__)
+    options.set_defaults(steps=12_450)
+    options.add_argument("--image-steps", type=int, default=900)
+    options.add_argument(
+        "--batch", type=int, default=32, help="videos a step; four times as many single frames"
+    )
+    args = options.parse_args()
+    torch.manual_seed(0)
+    batches = Batches(PretrainingVideos(args.videos, FRAMES), args.image_steps, args.batch)
+    model = Denoiser(build(batches.empty.shape[-1]))
+    loss = velocity_loss(model, batches, CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod)
+    train_denoiser(model, optimisers(model, args.rate), loss, args)
+    model.network.save_pretrained(args.output / "transformer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Train the small text encoder and its tokenizer: ``python -m motionexp.scripts.pretrain.text_encoder``.
+
+A T5 encoder learns to name every word of a caption, a third of them hidden behind the unknown-word token.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+from motionexp.data.shapes.grammar import vocabulary
+from motionexp.data.shapes.scenes import pretraining_scene
+from motionexp.scripts.pretrain.loop import Schedule, train
+from motionexp.scripts.pretrain.videos import FOLDER
+
+HIDDEN_SHARE = 1 / 3
+
+
+def build_tokenizer() -> T5Tokenizer:
+    """Return a tokenizer with one token for each word of the grammar."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0)]
+    words = [(f"\u2581{word}", -1.0) for word in vocabulary()]
+    return T5Tokenizer(vocab=special + words, extra_ids=0, model_max_length=120)
+
+
+def build(words: int) -> T5EncoderModel:
+    """Return an untrained encoder for a vocabulary of ``words`` tokens."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=words,
+            d_model=96,
+            d_kv=24,
+            d_ff=256,
+            num_layers=2,
+            num_heads=4,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            relative_attention_num_buckets=16,
+            relative_attention_max_distance=32,
+        )
+    )
+
+
+class Namer(nn.Module):
+    """The encoder with a linear head that names each position's word."""
+
+    def __init__(self, encoder: T5EncoderModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.d_model, encoder.config.vocab_size)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return logits (B, L, words) from token ids and mask (B, L)."""
+        logits: Tensor = self.head(self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
+        return logits
+
+
+def main() -> None:
+    """Train and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--captions", type=int, default=10_000)
+    parser.add_argument("--output", type=Path, default=FOLDER / "text_encoder")
+    args = parser.parse_args()
+    tokenizer = build_tokenizer()
+    scenes = [pretraining_scene(index) for index in range(args.captions)]
+    captions = [caption for scene in scenes for caption in (scene.caption, scene.still_caption)] + [""] * 200
+    tokens = tokenizer(captions, padding=True, return_tensors="pt")
+    torch.manual_seed(0)
+    model = Namer(build(len(tokenizer)))
+
+    def loss(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(step)
+        rows = torch.randint(len(captions), (128,), generator=generator)
+        ids, mask = tokens.input_ids[rows], tokens.attention_mask[rows]
+        hidden = (torch.rand(ids.shape, generator=generator) < HIDDEN_SHARE) & (ids > tokenizer.unk_token_id)
+        logits = model(ids.masked_fill(hidden, tokenizer.unk_token_id), mask)
+        return nn.functional.cross_entropy(logits[mask.bool()], ids[mask.bool()])
+
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    train(model, [optimiser], loss, Schedule(args.steps), args.output / "training").copy_to(model)
+    model.encoder.save_pretrained(args.output / "text_encoder")
+    tokenizer.save_pretrained(args.output / "tokenizer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Finding the videos that another system made: all must be there, and each as long as it should be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from motionexp.data.base import Edit
+from motionexp.data.external_videos import check_lengths, find_videos
+from motionexp.data.videos import write_png
+from motionexp.errors import InputError
+from tests.support.made_videos import encode
+from tests.support.squares import Squares
+
+FRAMES = np.arange(4 * 16 * 16 * 3, dtype=np.uint8).reshape(4, 16, 16, 3)
+
+
+def write_frames(folder: Path, count: int = 4) -> None:
+    for index in range(count):
+        write_png(folder / f"{index:05d}.png", FRAMES[index])
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two references under a source's folder, one at the top; folders of images, and a film."""
+    folder = tmp_path / "system"
+    for name in ("SOURCE/one", "SOURCE/two", "three"):
+        for kind in ("style", "object"):
+            write_frames(folder / name / kind)
+    for image in (folder / "three" / "object").iterdir():
+        image.unlink()
+    (folder / "three" / "object").rmdir()
+    encode(folder / "three" / "object.mp4", FRAMES)
+    (folder / ".DS_Store").write_text("")
+    return folder
+
+
+def found(folder: Path, names=("one", "two", "three"), kinds=None) -> list[tuple]:
+    videos = find_videos(folder, Squares(), names, kinds)
+    return [
+        (each.reference, each.edit.kind, each.seed, each.path.relative_to(folder).as_posix())
+        for each in videos
+    ]
+
+
+def refused(folder: Path, **settings) -> str:
+    with pytest.raises(InputError) as caught:
+        found(folder, **settings)
+    return str(caught.value)
+
+
+def test_tgve_s_layout_is_found_with_its_sources_or_without(folder):
+    assert found(folder) == [
+        ("one", "style", 0, "SOURCE/one/style"),
+        ("one", "object", 0, "SOURCE/one/object"),
+        ("two", "style", 0, "SOURCE/two/style"),
+        ("two", "object", 0, "SOURCE/two/object"),
+        ("three", "style", 0, "three/style"),
+        ("three", "object", 0, "three/object.mp4"),
+    ]
+    assert found(folder, ["three"], ["style"]) == [("three", "style", 0, "three/style")]
+    assert find_videos(folder, Squares(), ["one"])[0].edit == Edit("style", "one red")
+
+
+def test_several_samples_of_an_edit_are_numbered(folder):
+    encode(folder / "three" / "style-2.webm", FRAMES, codec="libvpx-vp9")
+    encode(folder / "three" / "stylish.mp4", FRAMES)
+    assert found(folder, ["three"], ["style"]) == [
+        ("three", "style", 0, "three/style"),
+        ("three", "style", 2, "three/style-2.webm"),
+    ]
+    encode(folder / "three" / "style.mp4", FRAMES)
+    assert "three, style: two videos of seed 0" in refused(folder)
+
+
+def test_everything_that_is_missing_is_named(folder):
+    (folder / "three" / "object.mp4").unlink()
+    (folder / "SOURCE" / "two").rename(folder / "SOURCE" / "to")
+    said = refused(folder)
+    assert "reference two: no folder two, here or one level below" in said
+    assert "object: missing" in said
+    write_frames(folder / "OTHER" / "one" / "style")
+    assert "SOURCE/one" in (said := refused(folder))
+    assert "OTHER/one" in said
+    assert "edit_kinds=[colour]: there are edits of object, style" in refused(folder, kinds=["colour"])
+
+
+def listed(folder: Path, text: str) -> Path:
+    (folder / "videos.csv").write_text(text)
+    return folder
+
+
+def test_a_csv_names_videos_wherever_they_lie(folder):
+    listed(
+        folder,
+        "video,reference,edit,caption,seed\n"
+        "three/object.mp4,two,object,,3\nthree/style,one,,one blue,\nSOURCE/one/style, one ,,a new thing,\n",
+    )
+    videos = find_videos(folder, Squares(), ["one", "two", "three"])
+    assert [(each.path.name, each.reference, each.edit, each.seed) for each in videos] == [
+        ("style", "one", Edit("object", "one blue"), 0),
+        ("style", "one", Edit("caption", "a new thing"), 0),
+        ("object.mp4", "two", Edit("object", "two blue"), 3),
+    ]
+    assert find_videos(folder / "videos.csv", Squares(), ["one", "two", "three"]) == videos
+    assert len(find_videos(folder, Squares(), ["one", "two", "three"], ["object"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no column video and reference"),
+        ("video,reference,sead\n", "unknown columns sead; there are video, reference"),
+        ("video,reference,edit\n", "no videos of the references"),
+        ("video,reference,edit\nnone.mp4,one,style\n", "line 2: there is no"),
+        ("video,reference,edit\nthree/style,four,style\n", "line 2: no reference 'four' among"),
+        ("video,reference,edit\nthree/style,one,styles\n", "line 2: which edit of one? edit is 'styles'"),
+        ("video,reference,edit\nthree/style,one,\n", "line 2: which edit of one?"),
+        ("video,reference,seed,edit\nthree/style,one,x,style\n", "line 2: seed is 'x'"),
+        ("video,reference,caption\nthree/style,one,a, b\n", "line 2: has more cells than the first row"),
+        ("video,reference,edit\n" + 2 * "three/style,one,style\n", "one, style: two videos of seed 0"),
+    ],
+)
+def test_what_is_wrong_with_the_csv_is_said(folder, text, said):
+    assert said in refused(listed(folder, text))
+
+
+def test_videos_are_as_long_as_their_references(folder):
+    videos = find_videos(folder, Squares(), ["one", "three"])
+    check_lengths(videos, Squares(), None)
+    check_lengths(videos, Squares(), 4)
+    with pytest.raises(InputError, match="has 4 frames, and frames=5"):
+        check_lengths(videos, Squares(), 5)
+    (folder / "SOURCE" / "one" / "style" / "00003.png").unlink()
+    with pytest.raises(InputError, match=r"one/style: has 3 frames, and its reference one 4"):
+        check_lengths(videos, Squares(), None)
+    for image in (folder / "SOURCE" / "one" / "style").iterdir():
+        image.unlink()
+    with pytest.raises(InputError, match=r"one/style: holds no images"):
+        check_lengths(videos, Squares(), None)

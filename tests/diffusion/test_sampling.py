@@ -1,0 +1,282 @@
+"""The sampling loop against the stock pipeline, and the adapter's gate against a slow loop of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import LattePipeline
+from torch import Tensor
+
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.diffusion.backbone import Conditioning
+from motionexp.diffusion.sampling import (
+    SamplerSettings,
+    initial_noise,
+    sample_latents,
+    step_generator,
+    videos_per_batch,
+)
+from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
+from tests.support.tiny_models import save_tiny_pipeline, tiny_backbone
+
+CAPTIONS = ["A red ball rolls ", "a cat"]
+NEGATIVE = "blurred"
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> LatteBackbone:
+    return tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+def noise(backbone: LatteBackbone, videos: int) -> Tensor:
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    return torch.stack([initial_noise(0, index, shape) for index in range(videos)])
+
+
+def stock_latents(folder: Path, start: Tensor, settings: SamplerSettings, caption: str) -> Tensor:
+    pipeline = LattePipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        caption,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance_scale,
+        eta=settings.eta,
+        generator=[step_generator(0, 0)],
+        latents=start.clone(),
+        video_length=start.shape[2],
+        clean_caption=False,
+        output_type="latent",
+    ).frames
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "learned_sigma", "eta", "guidance_scale"),
+    [
+        ("epsilon", True, 0.0, 4.0),
+        ("epsilon", True, 0.7, 4.0),
+        ("v_prediction", False, 0.0, 4.0),
+        ("v_prediction", False, 0.7, 4.0),
+        ("v_prediction", False, 0.0, 1.0),
+    ],
+)
+def test_samples_equal_the_stock_pipeline(
+    tmp_path: Path, prediction_type: str, learned_sigma: bool, eta: float, guidance_scale: float
+) -> None:
+    folder = save_tiny_pipeline(tmp_path, prediction_type=prediction_type, learned_sigma=learned_sigma)
+    backbone = LatteBackbone.from_pretrained(folder)
+    settings = SamplerSettings(steps=6, guidance_scale=guidance_scale, eta=eta)
+    start = noise(backbone, 1)
+    ours = sample_latents(
+        backbone,
+        backbone.embed(CAPTIONS[:1]),
+        backbone.embed([NEGATIVE]),
+        start,
+        settings,
+        generator=[step_generator(0, 0)],
+    )
+    wanted = stock_latents(folder, start, settings, CAPTIONS[0])
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
+    # The captions and the guidance matter, else the comparison would show little.
+    other = stock_latents(folder, start, settings, CAPTIONS[1])
+    assert (other - wanted).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_a_video_does_not_depend_on_its_batch(backbone: LatteBackbone, eta: float) -> None:
+    settings = SamplerSettings(steps=5, guidance_scale=3.0, eta=eta)
+    start, negative = noise(backbone, 2), backbone.embed([NEGATIVE])
+    together = sample_latents(
+        backbone,
+        backbone.embed(CAPTIONS),
+        negative,
+        start,
+        settings,
+        generator=[step_generator(0, index) for index in range(2)],
+    )
+    for index, caption in enumerate(CAPTIONS):
+        alone = sample_latents(
+            backbone,
+            backbone.embed([caption]),
+            negative,
+            start[index : index + 1],
+            settings,
+            generator=[step_generator(0, index)],
+        )
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+class Shift:
+    """An adapter of the simplest kind: while on, it adds to the output. Keeps what it was asked and did."""
+
+    def __init__(self, backbone: LatteBackbone, window: Window, amount: float = 0.5) -> None:
+        self.window, self.on = window, False
+        self.asked: list[float | None] = []
+        self.calls: list[tuple[bool, int]] = []
+        self.amount = amount
+        self.handle = backbone.network.register_forward_hook(self._hook)
+
+    def gate(self, t: float | None) -> bool:
+        self.asked.append(t)
+        self.on = t is not None and self.window.contains(t)
+        return self.on
+
+    def _hook(self, module: object, args: object, output: tuple[Tensor]) -> tuple[Tensor]:
+        self.calls.append((self.on, len(output[0])))
+        return (output[0] + self.amount,) if self.on else output
+
+
+@pytest.fixture
+def shifted(backbone: LatteBackbone, request: pytest.FixtureRequest) -> Callable[[Window], Shift]:
+    def attach(window: Window) -> Shift:
+        shift = Shift(backbone, window)
+        request.addfinalizer(shift.handle.remove)
+        return shift
+
+    return attach
+
+
+SETTINGS = SamplerSettings(steps=5, guidance_scale=3.0)  # t = 800, 600, 400, 200, 0
+
+
+def sample(backbone: LatteBackbone, shift: Shift | None, everywhere: bool = True) -> Tensor:
+    return sample_latents(
+        backbone,
+        backbone.embed(CAPTIONS),
+        backbone.embed([NEGATIVE]),
+        noise(backbone, 2),
+        SETTINGS,
+        gate=None if shift is None else shift.gate,
+        adapter_in_unconditional=everywhere,
+    )
+
+
+def by_hand(backbone: LatteBackbone, window: Window, amount: float, everywhere: bool) -> Tensor:
+    """The same as `sample`, branch by branch and without a gate."""
+    conditioning, x_t = backbone.embed(CAPTIONS), noise(backbone, 2)
+    negative, conditioning = backbone.guidance_pair(conditioning, backbone.embed([NEGATIVE]))
+    for t, t_prev in backbone.schedule.step_pairs(SETTINGS.steps):
+        with torch.no_grad():
+            unconditional = backbone.predict(x_t, t, negative)
+            conditional = backbone.predict(x_t, t, conditioning)
+        if window.low <= t and window.low < 1000:
+            conditional = conditional + amount
+            unconditional = unconditional + amount * everywhere
+        output = unconditional + SETTINGS.guidance_scale * (conditional - unconditional)
+        x_t = backbone.schedule.step(x_t, output, t, t_prev)
+    return x_t
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("low", [0, 400, 600.5])
+def test_the_adapter_acts_in_its_window_and_branches(
+    backbone: LatteBackbone, shifted: Callable[[Window], Shift], low: float, everywhere: bool
+) -> None:
+    wanted = by_hand(backbone, Window(low), 0.5, everywhere)
+    shift = shifted(Window(low))
+    got = sample(backbone, shift, everywhere)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    inside = [t >= low for t in (800, 600, 400, 200, 0)]
+    if everywhere:
+        assert shift.calls == [(on, 4) for on in inside]
+        assert shift.asked == [800, 600, 400, 200, 0, None]
+    else:
+        split = [[(True, 2), (False, 2)] if on else [(False, 4)] for on in inside]
+        assert shift.calls == [call for step in split for call in step]
+    assert not shift.on
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_the_empty_window_is_the_base_model_to_the_bit(
+    backbone: LatteBackbone, shifted: Callable[[Window], Shift], everywhere: bool
+) -> None:
+    base = sample(backbone, None)
+    assert torch.equal(sample(backbone, shifted(Window(1000)), everywhere), base)
+    assert not torch.equal(sample(backbone, shifted(Window(0)), everywhere), base)
+
+
+def test_a_window_from_zero_is_the_adapter_without_a_gate_to_the_bit(
+    backbone: LatteBackbone, shifted: Callable[[Window], Shift]
+) -> None:
+    gated = sample(backbone, shifted(Window(0)))
+    always = shifted(Window(0))
+    always.on = True
+    # The first shift is still attached, and off.
+    assert torch.equal(sample(backbone, None), gated)
+
+
+def test_an_adapter_is_gated_without_guidance_too(
+    backbone: LatteBackbone, shifted: Callable[[Window], Shift]
+) -> None:
+    shift = shifted(Window(600))
+    settings = SamplerSettings(steps=5, guidance_scale=1.0)
+    sample_latents(backbone, backbone.embed(CAPTIONS), None, noise(backbone, 2), settings, gate=shift.gate)
+    assert shift.calls == [(True, 2), (True, 2), (False, 2), (False, 2), (False, 2)]
+
+
+def test_an_interrupted_sampling_leaves_the_adapter_off(
+    backbone: LatteBackbone, shifted: Callable[[Window], Shift]
+) -> None:
+    shift = shifted(Window(0))
+
+    def interrupt(done: int, steps: int) -> None:
+        assert (done, steps) == (1, 5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_latents(
+            backbone,
+            backbone.embed(CAPTIONS),
+            backbone.embed([NEGATIVE]),
+            noise(backbone, 2),
+            SETTINGS,
+            gate=shift.gate,
+            progress=interrupt,
+        )
+    assert not shift.on
+
+
+def test_initial_noise_belongs_to_seed_and_index() -> None:
+    one = initial_noise(3, 1, (4, 4, 4, 4))
+    assert torch.equal(one, initial_noise(3, 1, (4, 4, 4, 4)))
+    others = [initial_noise(3, 2, one.shape), initial_noise(1, 3, one.shape)]
+    assert all((one - other).abs().max() > 0.1 for other in others)
+    assert one.std().item() == pytest.approx(1, abs=0.15)
+    drawn = torch.randn(one.shape, generator=step_generator(3, 1))
+    assert not torch.equal(drawn, one)
+
+
+def test_a_batch_fills_the_memory_that_it_is_given(backbone: LatteBackbone) -> None:
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    need = backbone.predict_bytes(shape)
+    guided, plain = SamplerSettings(guidance_scale=2.0), SamplerSettings(guidance_scale=1.0)
+    assert videos_per_batch(backbone, shape, guided, 8 * need) == 4
+    assert videos_per_batch(backbone, shape, plain, 8 * need) == 8
+    assert videos_per_batch(backbone, shape, guided, 10) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{"steps": 0}, {"guidance_scale": 0.5}, {"eta": 1.5}, {"sampler": "euler"}]
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        SamplerSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_what_is_missing_is_named(backbone: LatteBackbone) -> None:
+    captions, negative, start = backbone.embed(CAPTIONS), backbone.embed([NEGATIVE]), noise(backbone, 2)
+
+    def refused(
+        match: str, conditioning: Conditioning, other: Conditioning | None, **settings: float
+    ) -> None:
+        with pytest.raises(ValueError, match=match):
+            sample_latents(backbone, conditioning, other, start, SamplerSettings(2, **settings))
+
+    refused("1 captions", captions[0], negative)
+    refused("needs a negative caption", captions, None)
+    refused("3 negative captions", captions, negative.repeat(3))
+    refused("needs a generator", captions, negative, eta=0.5)
+    with pytest.raises(ValueError, match="1 generators for 2 videos"):
+        sample_latents(backbone, captions, negative, start, SETTINGS, generator=[step_generator(0, 0)])

@@ -1,0 +1,243 @@
+"""A probe's job on a tiny random model: its plan, its rows, its pictures, and what it refuses."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from PIL import Image
+
+from motionexp.config.checks import check
+from motionexp.data.base import Edit, Reference
+from motionexp.data.select import check_source
+from motionexp.errors import InputError
+from motionexp.jobs import inputs, job, probe_figures, probe_job
+from motionexp.jobs.dry_run import plan
+from motionexp.jobs.probe_job import probe
+from motionexp.metrics.base import Measurement, Subject, VideoMetric
+from motionexp.probes.analysis import rows
+from motionexp.probes.timesteps import PAIRS
+from motionexp.results.intervals import resampled_weights
+from motionexp.results.rows import read_rows
+from tests.support.kept_results import cells, plain
+from tests.support.squares import Squares
+from tests.support.tiny_models import FRAMES, SIZE
+
+PROBE = {"probe": "tampering", "probe_steps": 10, "references": 1, "edit_kinds": ["style"]}
+
+
+class Text(VideoMetric):
+    """Stands for CLIP."""
+
+    version = 1
+    values: ClassVar = {"text_alignment": True}
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        return {"text_alignment": Measurement(float(subject.frames.mean()))}
+
+
+class Flow(VideoMetric):
+    """Stands for the flow, with a second value that probes do not keep."""
+
+    version = 2
+    values: ClassVar = {"flow_similarity": True, "flow_confidence": None}
+
+    def measure(self, subject: Subject) -> dict[str, Measurement]:
+        near = 1 - float(abs(subject.frames.astype(float) - subject.reference.frames).mean()) / 255
+        return {"flow_similarity": Measurement(near), "flow_confidence": Measurement(1.0)}
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(job, "PROBE_METRICS", {"text_alignment": Text, "flow_similarity": Flow})
+    monkeypatch.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:50])
+
+
+@pytest.fixture
+def probed(make, capsys, monkeypatch):
+    """Settings of a finished probe, its rows, and what it printed; without figures."""
+    monkeypatch.setattr(probe_figures, "write_figures", lambda *of: [])
+    cfg = make(**PROBE)
+    rows = probe(cfg)
+    return cfg, rows, capsys.readouterr().out
+
+
+def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, capsys):
+    cfg = make(**PROBE)
+    plan(cfg)
+    shown = capsys.readouterr().out
+    assert not Path(cfg.output).exists()
+    assert "tiny, probe=tampering, fp32 on cpu" in shown
+    assert "0 of 56 230 460" in " ".join(shown.split())
+    # Ten steps are a fifth of fifty: 1,150 as a tree, 2,750 one by one, of two evaluations each.
+    assert "230 steps (460 network evaluations) as a tree, in place of 550 (1,100) one by one" in shown
+    assert "each is inverted first: 10 steps (10 network evaluations)" in shown
+    assert shown.count("output: ") == 1
+
+
+def test_a_probe_leaves_rows_of_every_pair_of_the_control_and_of_the_reference(probed):
+    cfg, rows, _ = probed
+    pairs = {(row.tau_start, row.tau_end) for row in rows}
+    assert pairs == {*((f"{a}", f"{b}") for a, b in PAIRS), ("none", "none"), ("reference", "reference")}
+    assert len({row.score_id for row in rows}) == len(rows) == 2 * 57
+    assert plain(read_rows(*cells(cfg))) == plain(rows)
+    versions = {("text_alignment", 1), ("flow_similarity", 2)}
+    assert {(row.metric, row.metric_version) for row in rows} == versions
+    own = [row.value for row in rows if (row.tau_start, row.metric) == ("reference", "flow_similarity")]
+    assert own == [1.0]
+
+
+def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
+    cfg = make(**PROBE)
+    probe(cfg)
+    shown = capsys.readouterr().out
+    (cell,) = cells(cfg)
+    assert (cell / "pairs.mp4").stat().st_size > 1000
+    assert Image.open(cell / "inverted.png").width == 10 * 200 + 8
+    folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering"
+    drawn = {each.stem for each in folder.glob("*.svg")}
+    assert {"tiny-tampering-pairs", "tiny-tampering-trade-off"} <= drawn
+    assert {f"{name}.png" for name in drawn} | {"README.md"} <= {each.name for each in folder.iterdir()}
+    assert "boundary, natural: cannot tell: 1 of the 3 references that an interval needs" in shown
+    assert f"figures: {folder}" in shown
+    assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
+
+
+def test_a_finished_probe_is_not_run_again(probed, monkeypatch, capsys):
+    cfg, rows, _ = probed
+    for name in ("invert", "run_tree", "rows_of"):
+        monkeypatch.setattr(probe_job, name, None)
+    assert plain(probe(cfg)) == plain(rows)
+    capsys.readouterr()
+    plan(cfg)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "56 of 56 0 0 0 s 0 B" in shown
+    assert "about 0 s and 0 B" in shown
+
+
+class Inverted(Exception):
+    """What the reference was inverted with; nothing more needs to be run."""
+
+
+def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
+    def invert(backbone, latents, conditioning, negative, settings, **_):
+        raise Inverted(conditioning.embeds, settings.guidance_scale)
+
+    def inverted(name: str, **changes: Any) -> tuple[torch.Tensor, float]:
+        with pytest.raises(Inverted) as said:
+            probe(make(**{**PROBE, "probe": name}, **changes))
+        return said.value.args
+
+    monkeypatch.setattr(probe_job, "invert", invert)
+    caption, empty = inverted("tampering")[0], inverted("partial_guidance")[0]
+    assert not torch.equal(caption, empty)
+    assert torch.equal(inverted("tampering", inversion_prompt="empty")[0], empty)
+    assert torch.equal(inverted("partial_guidance", inversion_prompt="caption")[0], caption)
+    assert inverted("tampering")[1] == 1
+    assert inverted("tampering", inversion_guidance_scale=3.0)[1] == 3
+
+
+def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(
+        probe_figures, "write_figures", lambda folder, found, _: drawn.append((folder, found))
+    )
+    cfg = make(**{**PROBE, "edit_kinds": None}, data=MOVED)
+    probe(cfg)
+    ((folder, found),) = drawn
+    assert folder == Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering_motion_tampering"
+    assert set(found.tampering["tiny", "natural"]) == {"tampering", "motion_tampering"}
+    shown = capsys.readouterr().out
+    assert shown.count("boundary, natural: ") == 1
+    assert len(re.findall(r"^ reference +\d", shown, re.MULTILINE)) == 2  # a summary of each
+
+
+class MovedSquares(Squares):
+    """With an edit of all looks, and one of the motion."""
+
+    def read(self, name: str, frames: int, height: int, width: int) -> Reference:
+        reference = super().read(name, frames, height, width)
+        edits = (*reference.edits, Edit("multiple", f"{name} red ball"))
+        return replace(reference, edits=edits, motion_edits=(Edit("motion", f"{name} jumps"),))
+
+
+MOVED = {"_target_": f"{__name__}.MovedSquares"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"probe": "tampering"}, ["multiple", "motion"]),
+        ({"probe": "tampering", "edit_kinds": ["style"]}, ["style"]),
+        ({"probe": "partial_guidance"}, ["multiple"]),
+        ({}, ["style", "object", "multiple"]),
+    ],
+)
+def test_a_probe_takes_all_looks_at_once_and_the_motion_unless_told_otherwise(make, changes, kinds):
+    (reference,) = inputs.read_references(make(**changes, references=1), MovedSquares())
+    assert [edit.kind for edit in reference.edits] == kinds
+
+
+def test_a_suite_without_such_edits_gives_all_that_it_has(make):
+    (reference,) = inputs.read_references(make(probe="tampering", references=1), Squares())
+    assert [edit.kind for edit in reference.edits] == ["style", "object"]
+    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: reference one has edits of style, object"):
+        inputs.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
+
+
+def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, monkeypatch, capsys):
+    monkeypatch.setattr("motionexp.probes.analysis.figures.save", lambda figure, file: [file])
+    own = {**PROBE, "probe": "partial_guidance", "edit_kinds": None, "edits": ["one red", "one green"]}
+    cfg = make(**own)
+    rows = probe(cfg)
+    assert {row.edit_kind for row in rows} == {"caption"}
+    assert len(rows) == 2 * 2 * 56
+    folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
+    assert "natural, 2 samples of 1 reference." in (folder / "README.md").read_text()
+    assert "boundary: not told from this" in capsys.readouterr().out
+
+
+def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make):
+    def read(**changes):
+        cfg = make(**changes)
+        return [each.name for each in inputs.read_references(cfg, ManySquares())]
+
+    assert make().references is None
+    assert read(**{**PROBE, "references": None}) == [f"{number}" for number in range(6)]
+    assert read() == ["0"]
+    assert read(**{**PROBE, "references": 2}) == ["0", "1"]
+    # A suite of fewer, as a clip of one's own is, gives all that it has.
+    cfg = make(**{**PROBE, "references": None})
+    assert [each.name for each in inputs.read_references(cfg, Squares())] == ["one", "two", "three"]
+    check_source(cfg)
+
+
+class ManySquares(Squares):
+    def names(self) -> list[str]:
+        return [f"{number}" for number in range(9)]
+
+
+@pytest.mark.parametrize("probing", [probe, plan])
+def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(make, probing, monkeypatch):
+    monkeypatch.setattr(job, "get_object", None)
+    with pytest.raises(InputError, match=r"probe_steps=30: .* 10, 20, 40, 50, 100, 200 would do"):
+        probing(make(**{**PROBE, "probe_steps": 30}))
+
+
+def test_a_probe_with_an_adapter_is_refused(make):
+    (problem,) = check(make(**PROBE, adapter="some/adapter", metrics=None))
+    assert problem.startswith("adapter=some/adapter: a probe measures the backbone as it is")
+
+
+def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are_loaded(make, monkeypatch):
+    kinds = tuple(Edit("motion", edit.caption) for edit in Squares().read("one", FRAMES, SIZE, SIZE).edits)
+    read = inputs.read_references
+    monkeypatch.setattr(
+        inputs, "read_references", lambda *of: [replace(each, edits=kinds) for each in read(*of)]
+    )
+    monkeypatch.setattr(job, "get_object", None)
+    with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
+        plan(make(probe="partial_guidance"))

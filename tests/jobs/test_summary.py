@@ -1,0 +1,78 @@
+"""Grids, summaries and plans."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from motionexp.jobs import job
+from motionexp.jobs.dry_run import plan
+from motionexp.jobs.run import run
+from motionexp.jobs.summary import print_summary
+from motionexp.results.rows import Row
+
+
+def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
+    seen = []
+    original = job.write_grid
+
+    def spy(path, reference, columns):
+        firsts = [(label, samples.cell, wanted[0]) for label, samples, wanted in columns]
+        there = [label for label, cell, one in firsts if cell.has_sample(one.edit, 0, one.sample_id)]
+        seen.append(there)
+        return original(path, reference, columns)
+
+    monkeypatch.setattr(job, "write_grid", spy)
+    for tau in (1000.0, 0.0, 500.0, 250.0):
+        run(make(tau=tau))
+    assert seen[0] == ["base"]
+    assert seen[2] == ["base", "τ = 0", "τ = 500"]
+    assert seen[3] == ["base", "τ = 0", "τ = 500", "τ = 250"]
+
+
+def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
+    row = {"suite": "shapes", "reference": "a", "model": "tiny", "method": "lora", "tau": 500.0, "steps": 50}
+    row |= {"metric_version": 1, "adapter_steps": 25, "precision": "fp32", "edit_kind": "style"}
+    row |= {"edit_caption": "a [red] ball"}
+    rows = [
+        Row(metric="nuisance_similarity", value=0.75, sample_id="1", **row),
+        Row(metric="nuisance_chance", value=0.25, sample_id="1", **row),
+        Row(metric="velocity_similarity", value=float("nan"), reason="lost", sample_id="1", **row),
+        Row(metric="velocity_similarity", value=0.8, sample_id="2", seed=1, **row),
+    ]
+    print_summary(Console(width=80), rows, [Path("out/[1]")], [])
+    shown = capsys.readouterr().out
+    assert "adapter on in 25 of 50 steps" in shown
+    assert "style: a [red] ball" in shown
+    assert ["style", "0.80", "0.50", "2"] in [line.split() for line in shown.splitlines()]
+    assert "rows and media: out/[1]" in shown
+
+
+def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
+    row = {"suite": "tgve", "reference": "a", "model": "m", "method": "lora", "tau": 500.0, "steps": 50}
+    row |= {"metric_version": 1, "edit_kind": "style", "sample_id": "1"}
+    values = {"text_alignment": 31.5, "motion_fidelity": 0.75, "motion_fidelity_chance": 0.5}
+    values |= {"mf_ditflow": 0.625, "mf_ditflow_chance": 0.25}
+    rows = [Row(metric=name, value=value, **row) for name, value in values.items()]
+    rows += [Row(metric=name, value=0.0, **row | {"strata": {"anchor": "frozen"}}) for name in values]
+    print_summary(Console(width=80), rows, [], [])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["edit", "fidelity", "chance", "DiTFlow", "chance", "n"] in lines
+    assert ["style", "0.75", "0.50", "0.62", "0.25", "1"] in lines
+    assert ["style", "31.50", "1"] in lines
+    assert ["its", "first", "frame,", "held", *["0.00"] * 4, "1"] in lines
+    print_summary(Console(width=80), rows[:1], [], [])
+    assert "fidelity" not in capsys.readouterr().out
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
+    cfg = make(references=2, seeds=3)
+    plan(cfg)
+    shown = capsys.readouterr().out
+    assert not Path(cfg.output).exists()
+    # Rank 2 on v and o of two blocks of width 16: 2 x 2 x 2 x (16 + 16).
+    assert "256 trainable parameters (LoRA)" in shown
+    assert "1 of 2 sampling steps" in shown
+    assert shown.count("output: ") == 2
+    run(cfg)
+    plan(cfg)
+    assert "done" in capsys.readouterr().out

@@ -1,0 +1,245 @@
+"""Experiments' lines as sweeps of jobs: which model takes which, what can be compared, the papers' own."""
+
+import json
+from dataclasses import asdict, replace
+from itertools import pairwise
+
+import pytest
+
+from motionexp.cli import main
+from motionexp.config.compose import EXPERIMENTS
+from motionexp.config.schema import JobConfig
+from motionexp.errors import InputError
+from motionexp.jobs.experiment import experiment_jobs, experiment_text
+from motionexp.jobs.sweeps import settings_of, sweeps_of
+from motionexp.results.layout import selected_rows
+from motionexp.results.layout_file import read_layout
+from motionexp.results.rows import Row, append_rows
+from tests.support.made_suites import make_tgve
+
+HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"
+ABLATIONS = (
+    *("comparison", "contrast", "direct", "edit-kinds", "length", "models", "projections", "rank"),
+    *("references", "soft-window", "steps", "tau", "window"),
+)
+PUBLISHED = ("text", "consistency", "pick")
+ALWAYS = ("motion", "replaced", "nuisances")
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes experiments/mine.yaml with these lines and what else is given."""
+    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+
+    def write(*sweep: str, paper: tuple[str, ...] = (), more: str = ""):
+        path = tmp_path / "mine.yaml"
+        path.write_text(HEAD + more + f"sweep: {list(sweep)}\npaper: {list(paper)}\n")
+        return read_layout(path)
+
+    return write
+
+
+def test_a_model_on_the_command_line_takes_its_own_lines(written):
+    small = "model=tiny_latte,tiny_unet3d tau=0,700"
+    layout = written(small, "model=tiny_latte rank=8", paper=("model=latte,modelscope seeds=4",))
+    assert sweeps_of(layout, "mine", []) == [
+        ("sweep", 1, ["tau=0,700", "model=tiny_latte,tiny_unet3d"]),
+        ("sweep", 2, ["rank=8", "model=tiny_latte"]),
+    ]
+    assert sweeps_of(layout, "mine", ["model=tiny_unet3d", "seeds=2"]) == [
+        ("sweep", 1, ["tau=0,700", "model=tiny_unet3d", "seeds=2"])
+    ]
+    assert sweeps_of(layout, "mine", ["model=latte"]) == [("paper", 1, ["seeds=4", "model=latte"])]
+    with pytest.raises(
+        InputError, match="no line of it is for model=wan_14b; there are lines for tiny_latte,"
+    ):
+        sweeps_of(layout, "mine", ["model=wan_14b"])
+
+
+def test_what_the_command_line_gives_stands_in_place_of_the_lines(written):
+    layout = written("model=tiny_latte tau=0,700 references=[a] rank=1,2")
+    assert sweeps_of(layout, "mine", ["tau=500", "+references=[b]"]) == [
+        ("sweep", 1, ["rank=1,2", "model=tiny_latte", "tau=500", "+references=[b]"])
+    ]
+
+
+def test_no_model_that_is_asked_for_is_left_out(written):
+    layout = written("model=tiny_latte tau=0")
+    with pytest.raises(InputError, match="no line of it is for model=tiny_unett;"):
+        sweeps_of(layout, "mine", ["model=tiny_latte,tiny_unett"])
+
+
+@pytest.mark.parametrize("given", ["tau=500", "steps=10", "rank=8", "precision=bf16"])
+def test_jobs_that_no_line_of_the_tables_would_show_are_refused(given, tmp_path, capsys):
+    assert main(["experiment=window", given, f"output={tmp_path}"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"experiment=window with {given} output={tmp_path}: its tables have no line for the job" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_of_a_paper_names_its_models(written):
+    layout = written("model=tiny_latte tau=0", paper=("seeds=4",))
+    with pytest.raises(InputError, match="line 1 of `paper` names no model"):
+        sweeps_of(layout, "mine", ["model=latte"])
+    with pytest.raises(InputError, match="line 1 of `paper` is empty"):
+        written("model=tiny_latte tau=0", paper=(" ",))
+
+
+@pytest.mark.parametrize(
+    ("second", "kind", "said"),
+    [
+        ("precision=bf16", "precision", "precision: auto and bf16"),
+        ("model.path=other", "weights_hash", "weights_hash of tiny_latte: "),
+        ("references=2", "references", "references of tiny_latte: "),
+        ("seeds=2", "references", "references of tiny_latte: "),
+        ("data.split=tuning", "references", "references of tiny_latte: "),
+        ("fit=fit", "references", "references of tiny_latte: "),
+        ("seed=5", "seed", "seed: 0 and 5. Run"),
+        ("scoring.resize=0 scoring.clip=other", "metric_model", "metric_model: "),
+    ],
+)
+def test_jobs_that_cannot_be_compared_are_refused_before_weights_are_loaded(
+    second, kind, said, written, tmp_path, monkeypatch, capsys, model_folder
+):
+    model_folder.rename(tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    lines = ("model=tiny_latte tau=0", f"model=tiny_latte tau=700 {second}")
+    written(*lines)
+    assert main(["experiment=mine", f"output={tmp_path}"]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"jobs whose rows cannot be compared: {said}" in shown
+    written(*lines, more=f"allow_mixed: [{kind}]\n")
+    assert len(experiment_jobs("mine", [f"output={tmp_path}"])[2]) == 2
+
+
+def test_a_plan_names_what_jobs_share_and_in_what_they_differ(written, tmp_path):
+    layout = written("model=tiny_latte tau=0,700 references=2 seeds=3 edit_kinds=[style]")
+    _, _, jobs = experiment_jobs("mine", [f"output={tmp_path}"])
+    same, each = settings_of(jobs)
+    assert each == [{"tau": "0"}, {"tau": "700"}]
+    assert (same["model"], same["rank"], same["learning_rate"]) == ("tiny_latte", "4", "0.01")
+    text = experiment_text("mine", layout, jobs)
+    assert "1. tau=0: 2 cells, 1 edits, 3 seeds: 6 samples" in text
+    assert text.endswith("2 jobs, 4 cells, 12 samples")
+
+
+@pytest.fixture(scope="module")
+def tgve(tmp_path_factory) -> str:
+    return str(make_tgve(tmp_path_factory.mktemp("tgve") / "data"))
+
+
+def paper_jobs(name: str, model: str, tgve: str, tmp_path):
+    overrides = [f"model={model}", "data=tgve", f"data.path={tgve}", f"output={tmp_path}", "dry_run=true"]
+    layout, _, jobs = experiment_jobs(name, overrides)
+    assert all((cfg.references, cfg.model.name, cfg.dry_run) == (76, model, True) for cfg in jobs)
+    return layout, jobs
+
+
+def test_on_real_models_tau_is_the_second_papers_table_1(tgve, tmp_path):
+    for model, taus in (
+        ("latte", [1000, 750, 700, 650, 0]),
+        ("modelscope", [1000, 750, 700, 650, 0]),
+        ("cogvideox_2b", [1000, 950, 900, 850, 0]),
+    ):
+        layout, jobs = paper_jobs("tau", model, tgve, tmp_path)
+        assert [cfg.tau for cfg in jobs] == taus
+        assert {(cfg.seeds, cfg.rank, cfg.alpha, cfg.train_steps) for cfg in jobs} == {(4, 4, 4.0, 200)}
+        assert {tuple(cfg.projections) for cfg in jobs} == {("v", "o")}
+        assert f"5 jobs, 380 cells, {5 * 76 * 4 * 4} samples" in experiment_text("tau", layout, jobs)
+
+
+def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve, tmp_path):
+    _, jobs = paper_jobs("rank", "latte", tgve, tmp_path)
+    found = [(cfg.method["_target_"].rpartition(".")[2], cfg.method.get("rank")) for cfg in jobs]
+    assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("Direct", None)]
+    assert [cfg.method["alpha"] for cfg in jobs[:3]] == [4.0, 8.0, 16.0]
+    assert [cfg.attention for cfg in jobs] == ["motion"] * 3 + ["all"]
+    assert {tuple(cfg.projections) for cfg in jobs} == {("q", "k", "v", "o")}
+    _, jobs = paper_jobs("projections", "latte", tgve, tmp_path)
+    assert [cfg.projections for cfg in jobs] == [["v", "o"], ["q", "k", "v", "o"]]
+    assert {(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs} == {(700.0, 4, 4)}
+
+
+def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp_path):
+    _, jobs = paper_jobs("direct", "modelscope", tgve, tmp_path)
+    found = [(cfg.method["_target_"].rpartition(".")[2], cfg.train_steps, cfg.tau) for cfg in jobs]
+    assert found == [("LoRA", 200, 600), ("LoRA", 200, 0), ("Direct", 150, 600), ("Direct", 150, 0)]
+    assert {(cfg.learning_rate, cfg.seeds, cfg.steps, cfg.guidance_scale) for cfg in jobs} == {
+        (3e-4, 2, 50, 9)
+    }
+    _, jobs = paper_jobs("edit-kinds", "modelscope", tgve, tmp_path)
+    assert [(cfg.tau, cfg.seeds, cfg.train_steps) for cfg in jobs] == [(600.0, 2, 200)]
+
+
+def row_of(cfg: JobConfig) -> Row:
+    """One of the rows that a job leaves."""
+    strata = {"split": "benchmark", "contrast": "natural", "motion": "unnamed"}
+    if cfg.data.get("looks", 1) > 1:
+        strata["looks"] = str(cfg.data["looks"])
+    if "Nameable" in cfg.data["_target_"]:
+        strata["captions"] = "nameable"
+    trains = cfg.tau != 1000
+    return Row(
+        metric="text_alignment",
+        metric_version=1,
+        value=1.0,
+        suite="shapes",
+        reference="01-wander-cyan-square",
+        reference_hash="hash",
+        strata=strata,
+        edit_kind="style",
+        seed=0,
+        model=cfg.model.name,
+        method=cfg.method["_target_"].rpartition(".")[2].lower() if trains else "base",
+        tau=cfg.tau,
+        steps=cfg.steps,
+        train_steps=cfg.train_steps if trains else 0,
+        adapter_scale=cfg.adapter_scale,
+        settings=json.loads(json.dumps(asdict(cfg))),
+        precision=cfg.precision,
+        weights_hash=cfg.model.name,
+    )
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
+    layout, _, jobs = experiment_jobs(name, [f"output={tmp_path}"])
+    rows = [replace(row_of(cfg), score_id=str(number)) for number, cfg in enumerate(jobs)]
+    append_rows(tmp_path / "rows.jsonl", rows)
+    assert len(selected_rows(layout, tmp_path)) == len(rows)
+    filled = set()
+    for row in rows:
+        names = [key for key, setting in layout.settings.items() if setting.picks(row, layout.select)]
+        # The curve of scales is no line of its own.
+        assert len(names) == (row.adapter_scale == 1), (names, row.settings["tau"])
+        filled |= set(names)
+    assert filled == set(layout.settings)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_says_what_it_has_to(name):
+    path = EXPERIMENTS / f"{name}.yaml"
+    layout, text = read_layout(path), path.read_text()
+    for said in (f"# python run.py experiment={name}", "# cost", "# decides", "# last run: "):
+        assert said in text, said
+    cost = " ".join(layout.cost.split())
+    assert ("on 2 cores" in cost and "on one H100" in cost) or "the cells of experiment=tau" in cost
+    for table in layout.tables:
+        assert {*PUBLISHED, *ALWAYS} <= set(table.columns)
+        assert table.default in table.settings
+        assert all({"contrast", "frames"} & set(group.select) for group in table.groups)
+    assert sum(setting.base for setting in layout.settings.values()) == 1
+
+
+def test_the_soft_windows_have_the_hard_ones_area(tmp_path):
+    layout, _, jobs = experiment_jobs("soft-window", [f"output={tmp_path}"])
+    areas = []
+    for cfg in jobs:
+        knots = [*(cfg.soft_window or []), [1000.0, 1.0]]
+        if cfg.soft_window:
+            areas.append(sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(knots)))
+    assert areas == pytest.approx([300, 300, 300, 300, 293])
+    soft = {str(cfg.soft_window) for cfg in jobs if cfg.soft_window}
+    assert soft == {
+        each.select["soft_window"] for each in layout.settings.values() if "soft_window" in each.select
+    }

@@ -1,0 +1,276 @@
+"""From published rows to tables and figures, by the commands."""
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from motionexp.probes.analysis import figures as all_figures
+from motionexp.probes.analysis import rows as analysis_rows
+from motionexp.probes.analysis.boundary import NONE
+from motionexp.probes.analysis.findings import Findings
+from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, findings, read_findings
+from motionexp.probes.analysis.tables import tables
+from motionexp.results.figures.style import SETTINGS, WIDTH
+from motionexp.results.formats import to_csv, to_markdown
+from motionexp.results.intervals import resampled_weights
+from motionexp.results.published import to_published
+from motionexp.results.rows import read_rows
+from motionexp.scripts import probe_figures, probe_tables
+from motionexp.scripts.probe_tables import why_unknown
+from tests.support.made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
+
+ROOT = Path(__file__).parents[3]
+LAYOUT = """
+question: Where is motion set?
+cost: none
+sweep: []
+rows: results/shapes/{name}.jsonl
+select: {{}}
+settings: {{}}
+columns: {{}}
+tables: []
+"""
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch):
+    monkeypatch.setattr(
+        analysis_rows, "resampled_weights", lambda references: resampled_weights(references)[:200]
+    )
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return probe_rows(World(between=5, within=10, mistakes=0), 3)
+
+
+@pytest.fixture(scope="module")
+def published(rows):
+    """{experiment: its published rows}: what changes the motion's words, and the rest."""
+    motion = [row for row in rows if row.method in ("motion_tampering", "schedule")]
+    rest = [row for row in rows if row.method != "motion_tampering"]
+    return {"probe-motion": to_published(motion), "probe-rest": to_published(rest)}
+
+
+@pytest.fixture
+def root(published, tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "results" / "shapes").mkdir(parents=True)
+    for name, text in published.items():
+        (tmp_path / "experiments" / f"{name}.yaml").write_text(LAYOUT.format(name=name))
+        (tmp_path / "results" / "shapes" / f"{name}.jsonl").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def compared():
+    """Three models, of which the last has no boundary, in two contrasts."""
+    rng, keys = np.random.default_rng(0), [(model, name) for model in "abc" for name in ("natural", "poster")]
+    worlds = [
+        World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}, 5, 10, 0) for model, _ in keys
+    ]
+    probes = [made_probes(world, 6, rng) for world in worlds]
+    methods = ("tampering", "motion_tampering", "partial_guidance")
+    by_method = {method: {k: own[method] for k, own in zip(keys, probes, strict=True)} for method in methods}
+    straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
+    predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in World().set_at.items()}
+    return Findings(by_method, {model: straight for model in "abc"}, predicted)
+
+
+def test_the_command_writes_every_table_in_three_formats(root, capsys):
+    assert probe_tables.main([]) == 0
+    written = capsys.readouterr().out.split()
+    names = {
+        f"{name}{suffix}" for name in ("atlas", "boundary", "pairs") for suffix in (".md", ".tex", ".csv")
+    }
+    assert {Path(each).name for each in written} == names | {"verdicts.jsonl"}
+    assert all((root / each).is_file() for each in written)
+    rows = read_rows(root / "results" / "shapes" / "verdicts.jsonl")
+    (boundary,) = (row for row in rows if row.metric == "The boundary between motion and looks: boundary, t")
+    assert (boundary.model, boundary.stratum("contrast"), boundary.method) == (
+        "tiny_latte",
+        "natural",
+        "verdict",
+    )
+    assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
+    assert [why_unknown({"verdict": each}) for each in (NONE, "cannot tell: few")] == [
+        "there is none",
+        "cannot be told",
+    ]
+    text = (root / "results" / "shapes" / "boundary.md").read_text()
+    assert "| tiny_latte | natural | " in text
+    assert "| motion | " in (root / "results" / "shapes" / "atlas.md").read_text()
+
+
+def test_the_command_writes_the_same_figures_each_time(root):
+    def digests():
+        assert probe_figures.main(["experiments/probe-motion.yaml"]) == 0
+        folder = root / "results" / "shapes" / "figures"
+        return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in folder.iterdir()}
+
+    first, names = digests(), ("motion-tampering-pairs", "motion-tampering-trade-off", "atlas")
+    drawn = {f"tiny_latte-{name}{suffix}" for name in names for suffix in (".svg", ".png")}
+    assert set(first) == {"README.md", *drawn}
+    assert digests() == first
+
+
+def test_rows_and_schedules_are_read_together(root, rows):
+    folder, found = read_findings([])
+    assert folder == root / "results" / "shapes"
+    assert set(found.probes) == {"tampering", "motion_tampering", "partial_guidance"}
+    assert found.log_snr["tiny_latte"][888] == pytest.approx(log_snr_of(888))
+    assert found.log_snr["tiny_latte"][1000] == -np.inf
+    assert found.predicted == pytest.approx(findings(rows).predicted, rel=1e-5)
+
+
+def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
+    skipped = "experiments/{0}.yaml: no rows published yet (results/shapes/{0}.jsonl); skipped\n"
+    (root / "results" / "shapes" / "probe-rest.jsonl").unlink()
+    assert probe_tables.main([]) == 0
+    said = capsys.readouterr()
+    assert said.err == skipped.format("probe-rest")
+    assert "results/shapes/atlas.md" in said.out.split()
+    (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
+    assert probe_tables.main([]) == probe_figures.main([]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", 2 * (skipped.format("probe-motion") + skipped.format("probe-rest")))
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys, root):
+    (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
+    named = ["experiments/probe-motion.yaml"]
+    assert probe_figures.main(named) == probe_tables.main(named) == 2
+    assert "no rows are published there" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert probe_figures.main([]) == 2
+    assert f"{EXPERIMENTS}: rows in 0 folders" in capsys.readouterr().err
+
+
+def test_rows_of_other_weights_are_refused(root, rows, capsys):
+    other = [replace(row, weights_hash="other") for row in rows if row.method == "motion_tampering"]
+    (root / "results" / "shapes" / "probe-motion.jsonl").write_text(to_published(other))
+    assert probe_tables.main([]) == 2
+    assert "weights_hash of tiny_latte: other, tiny_latte" in capsys.readouterr().err
+
+
+def test_tables_say_what_was_found(compared):
+    made = tables(compared)
+    onsets, order, fitted = made["atlas"]
+    boundaries, control, carried = made["boundary"]
+    verdicts = {tuple(line.labels[:2]): line.labels[2] for line in boundaries.blocks[0].lines}
+    assert {verdicts[key] for key in verdicts if key[0] in "ab"} == {"found"}
+    assert {verdicts[key] for key in verdicts if key[0] == "c"} == {"none"}
+    assert ["c", "none"] in [line.labels for line in control.blocks[0].lines]
+    assert [line.labels for line in carried.blocks[0].lines] == [["a", "b"], ["b", "a"], ["mean", ""]]
+    assert [line.labels[0] for line in fitted.blocks[0].lines] == [
+        "a",
+        "b",
+        "c",
+        "all",
+        "all, natural",
+        "all, poster",
+    ]
+    assert fitted.blocks[0].lines[3].labels[1] == "30"
+    first = onsets.blocks[0].lines[0]
+    assert (first.labels, first.n) == (["motion"], "12 (6)")
+    assert len({len(table.texts(line)) - len(table.header) for own in made.values() for table in own
+                for block in table.blocks for line in block.lines}) == 1  # fmt: skip
+    text = to_markdown(order)
+    assert "the earliest look" in text
+    assert "best: " in to_csv(made["pairs"])
+
+
+def test_a_sweep_of_tau_is_compared_with_the_boundary(root, capsys):
+    (root / SWEEP).write_text(LAYOUT.format(name="tau_look"))
+    (root / "results" / "shapes" / "tau_look.jsonl").write_text(to_published(sweep_rows()))
+    assert probe_tables.main([]) == 0
+    text = (root / "results" / "shapes" / "boundary.md").read_text()
+    (line,) = re.findall(r"## Tuning at the boundary.*?\| tiny_latte \| natural \| ([^\n]*)", text, re.DOTALL)
+    assert abs(float(line.split()[0]) - PEAK) < 15
+    (root / "results" / "shapes" / "tau_look.jsonl").unlink()
+    assert probe_tables.main([]) == 0
+    assert "experiments/tau_look.yaml: no rows published yet" in capsys.readouterr().err
+    assert "Tuning" not in (root / "results" / "shapes" / "boundary.md").read_text()
+
+
+def test_a_pair_that_cannot_be_told_says_why(compared):
+    still = compared.probes["motion_tampering"]["a", "natural"]
+    values = {**still.values, "new_motion": np.zeros((6, 11, 11))}
+    compared.probes["motion_tampering"]["a", "natural"] = replace(still, values=values)
+    text = to_markdown(tables(compared)["pairs"][0])
+    assert "| cannot tell: no sure change of the motion | – |" in text
+
+
+def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
+    probes = {
+        method: {key: p for key, p in own.items() if key[0] in "ac"}
+        for method, own in compared.probes.items()
+    }
+    two = replace(compared, probes=probes, log_snr={model: compared.log_snr[model] for model in "ac"})
+    with matplotlib.rc_context(SETTINGS):
+        made = {name: (figure, caption) for name, figure, caption in all_figures.figures(two)}
+    kinds = ("tampering", "motion-tampering", "partial-guidance")
+    of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["atlas"]
+    assert set(made) == {
+        *(f"{model}-{name}" for model in "ac" for name in of_model),
+        "shares",
+        "gaps",
+        "prediction",
+    }
+    for name, (figure, caption) in made.items():
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
+        assert min(text.get_fontsize() for text in texts) >= 8, name
+        assert figure.get_figwidth() == WIDTH <= 7
+        assert re.search(r"\b6\b", caption), name
+        for axis in (each for each in figure.axes if each.get_visible() and each.get_xlabel()):
+            assert "$" not in axis.get_xlabel()
+    shown = " ".join(text.get_text() for text in made["shares"][0].findobj(Text))
+    assert "no boundary" in shown
+
+
+@pytest.mark.parametrize("references", [1, 2])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_too_few_references_are_drawn_and_the_captions_say_so(references):
+    made = made_probes(World(), references, np.random.default_rng(0))
+    probes = {method: {("a", "natural"): probe} for method, probe in made.items()}
+    straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
+    found = Findings(probes, {"a": straight}, {("a", "natural", "motion"): -6.0})
+    with matplotlib.rc_context(SETTINGS):
+        captions = {name: caption for name, _, caption in all_figures.figures(found)}
+    assert {"a-tampering-trade-off", "a-atlas", "shares", "gaps", "prediction"} <= set(captions)
+    for name, caption in captions.items():
+        assert name.endswith("pairs") or "Of fewer than 3 references such an interval says nothing" in caption
+        assert f"{references} reference{'s' * (references > 1)}." in caption or "natural, " in caption
+
+
+def test_without_a_classifier_clip_and_flow_are_drawn(compared):
+    def plain(probe):
+        kept = ("text_alignment", "flow_similarity")
+        return replace(
+            probe, values={k: probe.values[k] for k in kept}, counts={k: probe.counts[k] for k in kept}
+        )
+
+    probes = {method: {("a", ""): plain(each["a", "natural"])} for method, each in compared.probes.items()}
+    with matplotlib.rc_context(SETTINGS):
+        made = {name for name, *_ in all_figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
+    assert made == {
+        "a-tampering-pairs", "a-tampering-trade-off", "a-motion-tampering-pairs", "a-partial-guidance-pairs",
+        "a-partial-guidance-trade-off", "shares", "gaps",
+    }  # fmt: skip
+
+
+def test_the_published_tables_are_those_of_the_published_rows(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+    folder, found = read_findings([])
+    for name, made in tables(found).items():
+        assert (folder / f"{name}.md").read_text(encoding="utf-8") == "\n".join(map(to_markdown, made))
+        assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(made)

@@ -1,0 +1,203 @@
+"""Figures of tables, drawn from made rows."""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from motionexp.config.schema import BUNDLED
+from motionexp.results.comparisons import Measured
+from motionexp.results.figures import table_figures
+from motionexp.results.figures.curves import log_snr_of
+from motionexp.results.figures.panels import in_rows, interval_of
+from motionexp.results.figures.style import DPI, WIDTH
+from motionexp.results.figures.table_figures import CAPTIONS, main, write_figures
+from motionexp.results.layout_file import read_layout
+from motionexp.results.published import to_published
+from tests.results.test_comparisons import LAYOUT, rows
+
+FIGURES = """
+figures:
+  - {file: results/shapes/figures/rank, title: Rank, x: rank, x_label: "rank = alpha", log: true,
+     panels: mine, columns: [motion, nuisances], lines: {LoRA: [one, sixteen]}}
+  - {file: results/shapes/figures/plane, title: Plane, x: nuisances, panels: mine, columns: [motion],
+     lines: {"": [base, one, four, sixteen]}}
+  - {file: results/shapes/figures/nothing, title: Nothing, x: tau, panels: mine,
+     columns: [motion], lines: {a: [never]}}
+"""
+NEVER_RUN = '  never: {labels: ["32"], select: {tau: "700", rank: "32"}}\ntables:'
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "experiments" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(LAYOUT.replace("tables:", NEVER_RUN) + FIGURES, encoding="utf-8")
+    published = tmp_path / "results" / "shapes" / "mine.jsonl"
+    published.parent.mkdir(parents=True)
+    published.write_text(to_published(rows()))
+    return path
+
+
+def test_rows_alone_give_the_same_files_again(path, tmp_path):
+    assert main([str(path)]) == 0
+    folder = tmp_path / "results" / "shapes" / "figures"
+    names = {each.name for each in folder.iterdir()}
+    assert names == {"rank.svg", "rank.png", "plane.svg", "plane.png"}
+    kept = {name: (folder / name).read_bytes() for name in names}
+    for name in ("rank.png", "plane.png"):
+        pixels = np.asarray(Image.open(folder / name))
+        assert pixels.shape[1] == round(WIDTH * DPI)
+        assert 0.01 < (pixels[..., :3] < 200).mean() < 0.3, "neither empty nor full"
+    assert main([str(path)]) == 0
+    assert {name: (folder / name).read_bytes() for name in names} == kept
+
+
+@pytest.fixture
+def draw(monkeypatch):
+    """{file: Figure} of a layout's figures and rows, before they are saved."""
+
+    def drawn(path, made):
+        figures, layout = {}, read_layout(path)
+        monkeypatch.setattr(
+            table_figures, "save", lambda figure, file: figures.setdefault(file.name, figure) and []
+        )
+        list(write_figures(path.parents[1], layout, Measured(layout, made)))
+        return figures
+
+    return drawn
+
+
+def more_figures(path, figures, groups=""):
+    text = path.read_text(encoding="utf-8").split("\nfigures:\n")[0]
+    text = text.replace("groups: [{title: natural, select: {contrast: natural}}]", groups) if groups else text
+    path.write_text(f"{text}\nfigures:\n{figures}", encoding="utf-8")
+
+
+def shown(figure):
+    """The panels, without the second axes above them."""
+    return [axis for axis in figure.axes if axis.get_visible()]
+
+
+def points_of(axis):
+    return [line.get_xydata()[0] for line in axis.lines if len(line.get_xydata()) == 1]
+
+
+def test_curves_and_points_are_where_the_table_says(path, draw):
+    layout = read_layout(path)
+    measured, drawn = Measured(layout, rows()), draw(path, rows())
+    group = layout.tables[0].groups[0]
+    motion, ground = drawn["rank"].axes[:2]
+    expected = [
+        [rank, interval_of(measured, "motion", name, group).mean]
+        for rank, name in ((1, "one"), (16, "sixteen"))
+    ]
+    assert motion.lines[0].get_xydata() == pytest.approx(np.array(expected))
+    assert motion.get_xscale() == "log"
+    assert [text.get_text() for text in motion.get_xticklabels()] == ["1", "16"], "the points' own values"
+    assert not motion.get_xticks(minor=True).size
+    assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "leakage: ground ↓")
+    assert ground.get_xlabel() == "rank = alpha"
+    assert drawn["rank"].get_suptitle() == "Rank, natural, 6 references"
+    plane = drawn["plane"].axes[0]
+    assert plane.get_title() == "natural\n6 references"
+    assert [tuple(point) for point in points_of(plane)] == [
+        pytest.approx([interval_of(measured, key, name, group).mean for key in ("nuisances", "motion")])
+        for name in ("base", "one", "four", "sixteen")
+    ]
+    assert [(text.get_text(), text.xy) for text in plane.texts] == [
+        (str(number), tuple(point)) for number, point in enumerate(points_of(plane), start=1)
+    ]
+    key = [text.get_text() for text in drawn["plane"].legends[0].get_texts()]
+    assert key == ["1  base model", "2  rank 1", "3  rank 4", "4  rank 16"]
+
+
+def test_points_of_one_line_have_its_marker_and_those_of_another_another(path, draw):
+    more_figures(
+        path,
+        """
+  - {file: f/plane, title: Plane, x: nuisances, panels: mine, columns: [motion],
+     lines: {small: [one, four], large: [sixteen]}}
+""",
+    )
+    figure = draw(path, rows())["plane"]
+    markers = [line.get_marker() for line in figure.axes[0].lines if len(line.get_xydata()) == 1]
+    assert markers[0] == markers[1] != markers[2]
+    assert [handle.get_marker() for handle in figure.legends[0].legend_handles] == markers
+
+
+def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_next(path, draw):
+    titles = [f"tiny_cogvideox, poster, τ = {number}" for number in range(7)]
+    groups = ", ".join(f'{{title: "{title}", select: {{contrast: natural}}}}' for title in titles)
+    more_figures(
+        path,
+        f"""
+  - {{file: f/plane, title: Plane, x: nuisances, panels: mine, columns: [motion], lines: {{"": [base, one]}}}}
+  - {{file: f/rank, title: Rank, x: rank, log: true, panels: mine, columns: [motion, nuisances],
+     groups: ["{titles[3]}", "{titles[0]}", "{titles[1]}", "{titles[2]}"], lines: {{a: [one], b: [sixteen]}}}}
+""",
+        f"groups: [{groups}]",
+    )
+    drawn = draw(path, rows())
+    planes = shown(drawn["plane"])
+    found = [axis.get_title().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ") for axis in planes]
+    assert found == [f"{title} 6 references" for title in titles]
+    drawn["plane"].draw_without_rendering()
+    boxes = [axis.title.get_window_extent() for axis in planes]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert all(box.x0 >= 0 and box.x1 <= drawn["plane"].bbox.width for box in boxes)
+    curves = shown(drawn["rank"])
+    assert len(curves) == 8
+    assert [axis.get_title().split("\n")[-2][-1] for axis in curves if axis.get_title()] == list("3012")
+    assert len({axis.get_ylim() for axis in curves[:2] + curves[4:6]}) == 1, "motion is on one scale"
+    assert curves[0].get_ylim() != curves[2].get_ylim()
+
+
+def test_rows_of_panels_are_of_three_and_even():
+    assert [list(map(len, in_rows(range(n)))) for n in (1, 3, 4, 5, 6, 7)] == [
+        [1], [3], [2, 2], [3, 2], [3, 3], [3, 3, 1]
+    ]  # fmt: skip
+
+
+def test_log_snr_is_that_of_the_one_model_whose_rows_a_panel_has(path, draw):
+    more_figures(
+        path,
+        """
+  - {file: f/tau, title: τ, x: tau, panels: mine, columns: [motion], lines: {"": [base, four]}}
+""",
+    )
+
+    def second_axes(made):
+        return [child for child in draw(path, made)["tau"].axes[0].child_axes]
+
+    (above,) = second_axes(rows())
+    assert above.get_xlabel() == "log-SNR (nats)"
+    other = [replace(each, model="tiny_unet3d") if each.tau == 1000 else each for each in rows()]
+    assert not second_axes(other)
+
+
+def test_a_panel_says_where_its_settings_have_other_numbers_of_references(path, draw):
+    less = [each for each in rows() if not (each.tau == 1000 and each.reference == "r0")]
+    assert draw(path, less)["plane"].axes[0].get_title() == "natural\n5 to 6 references"
+
+
+def test_captions_stand_beside_their_pictures(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    folder = tmp_path / "results" / "shapes" / "figures"
+    captions = (folder / CAPTIONS).read_text(encoding="utf-8")
+    assert all((folder / name).is_file() for name in re.findall(r"!\[\w+\]\((.+?)\)", captions))
+    assert captions.count("![") == 2
+    assert "[mine.md](../mine.md)" in captions
+
+
+def test_log_snr_is_that_of_the_bundled_models_own_schedule():
+    table = log_snr_of("tiny_latte")
+    assert (BUNDLED / "tiny_latte").is_dir()
+    # A linear schedule from 1e-4 to 2e-2: alpha_bar at t = 0 is 1 - 1e-4.
+    assert table[0] == pytest.approx(math.log((1 - 1e-4) / 1e-4), abs=1e-3)
+    assert np.all(np.diff(table) < 0)
+    assert log_snr_of("latte") is None

@@ -1,0 +1,225 @@
+"""The benchmark at full size, at tiny size and on the CPU; and the folders without weights that it loads."""
+
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from rich.console import Console
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.jobs.job import Job, encode
+from motionexp.methods.training import Example
+from motionexp.scripts import bench_full_size as bench
+from motionexp.scripts.bench_full_size import LOOPS, PLANNED, Loop, Measures, Scale
+from motionexp.scripts.random_weights import STAND_INS, StandIn, write_stand_in
+from tests.support.squares import Squares
+from tests.support.tiny_jobs import job_settings
+from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
+
+CPU = torch.device("cpu")
+LATTE = "motionexp.backbones.latte.LatteBackbone"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def example(folder: Path) -> Example:
+    return encode(LatteBackbone.from_pretrained(folder), Squares().read("one", FRAMES, SIZE, SIZE))
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ROUNDS": 2, "STEPS": 1, "WARM_UP": 1, "COMPILER": "eager"}.items():
+        monkeypatch.setattr(bench, name, value)
+    # As on a GPU: a CPU in bf16 takes the kernel that is not fused for so few tokens.
+    monkeypatch.setattr("motionexp.backbones.precision.plain_attention", lambda *_: False)
+
+
+def test_a_folder_without_weights_is_read_as_one_with_them(tmp_path: Path, folder: Path) -> None:
+    whole = tiny_pipeline().components
+    parts: dict[str, Any] = {
+        "transformer": partial(type(whole["transformer"]).from_config, whole["transformer"].config),
+        "vae": partial(type(whole["vae"]).from_config, whole["vae"].config),
+        "text_encoder": partial(type(whole["text_encoder"]), whole["text_encoder"].config),
+    }
+    hole = write_stand_in(StandIn(LatteBackbone, parts, DDIMScheduler), tmp_path / "hole")
+    for part in parts:
+        (real,), (empty,) = ((where / part).glob("*.safetensors") for where in (folder, hole))
+        assert real.name == empty.name
+        shapes = []
+        for file in (real, empty):
+            with safe_open(file, framework="pt") as content:
+                names = sorted(content.keys())
+                shapes.append({name: content.get_slice(name).get_shape() for name in names})
+        assert shapes[0] == shapes[1]
+    backbone = LatteBackbone.from_pretrained(hole)
+    assert not any(parameter.any() for parameter in backbone.network.parameters())
+    bench.randomize(backbone.network)
+    assert backbone.network.proj_out.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_latte_without_weights_has_the_real_ones_sizes_and_hardly_any_bytes(tmp_path: Path) -> None:
+    latte = STAND_INS["latte"]
+    small = StandIn(latte.kind, {"transformer": latte.parts["transformer"]}, latte.scheduler)
+    (file,) = (write_stand_in(small, tmp_path / "latte") / "transformer").glob("*.safetensors")
+    assert file.stat().st_size == pytest.approx(2 * 1_057_246_880, rel=1e-3)
+    assert file.stat().st_blocks * 512 < 1e6
+
+
+def test_arithmetic_of_a_step_is_that_of_its_matrix_products(
+    folder: Path, example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted again by what goes into each layer, and by what asks for a gradient."""
+    counted: Counter[str] = Counter()
+    plain = nn.functional.scaled_dot_product_attention
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **settings: Any) -> Tensor:
+        product = 2 * query.numel() * key.shape[-2]
+        scores = query.requires_grad or key.requires_grad
+        counted["attention"] += product * (2 + query.requires_grad + key.requires_grad)
+        counted["attention"] += product * (scores + value.requires_grad)
+        return plain(query, key, value, *args, **settings)
+
+    def layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = module.get_parameter("weight")
+        product = 2 * output.numel() * weight[0].numel()
+        counted["layers"] += product * (1 + inputs[0].requires_grad + weight.requires_grad)
+
+    backbone = LatteBackbone.from_pretrained(folder)
+    stage = bench.trained_stage(backbone)
+    for module in backbone.network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(layer)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    stage.loss(bench.draw(backbone, example))
+    monkeypatch.undo()
+    assert bench.step_flops(folder, example) == counted.total()
+
+
+def step_flops(loop: Loop) -> int:
+    # The fused kernels compute the scores again in the backward pass.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loop.step()
+    return counter.get_total_flops()
+
+
+def test_loops_differ_by_what_they_say(folder: Path, example: Example) -> None:
+    flops = {}
+    for part, measures in LOOPS.items():
+        if measures.compiled:  # of which nothing can be counted
+            continue
+        calls: list[int] = []
+
+        def encoded(calls: list[int] = calls) -> Example:
+            calls.append(1)
+            return example
+
+        loop = Loop(folder, measures, encoded, CPU)
+        assert loop.backbone.network.dtype == (torch.bfloat16 if measures.half else torch.float32)
+        trained = {name: value.clone() for name, value in enumerate(loop.stage.parameters)}
+        flops[part] = step_flops(loop)
+        assert len(calls) == 1
+        assert any(not torch.equal(value, trained[i]) for i, value in enumerate(loop.stage.parameters))
+    least = flops["all measures"]
+    more = {part for part, count in flops.items() if count > least}
+    assert more == {bench.PLAIN, "checkpointing", "gradient to the first layer"}
+    assert flops[bench.PLAIN] == flops["checkpointing"]
+
+
+def test_a_loop_is_measured_in_rounds_beside_the_plain_one(folder: Path, example: Example) -> None:
+    scale = Scale(flops=1000, peak=1e6)
+    plain = bench.loop_times(folder, bench.PLAIN, lambda: example, CPU, scale)
+    every = [each for part in LOOPS for each in bench.loop_times(folder, part, lambda: example, CPU, scale)]
+    assert len(plain) == 2
+    assert len(every) == 2 * len(LOOPS)
+    for times in every:
+        values = {metric: value for metric, _, value in times}
+        assert all(np.isfinite(value) and value > 0 for value in values.values())
+        assert values["share_of_bf16_peak"] == pytest.approx(1e-3 / values["training_step_seconds"])
+        ratio = scale.plain / values["training_step_seconds"]
+        assert values["times_as_fast_as_plain"] == pytest.approx(ratio)
+
+
+def test_what_does_not_fit_is_a_row_that_says_so(
+    folder: Path, example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(loop: Loop) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Loop, "step", full)
+    times = bench.loop_times(folder, "all measures", lambda: example, CPU, Scale(1, 1.0))
+    (row,) = bench.rows_of(job(folder, tmp_path, "fast"), times)
+    assert np.isnan(row.value)
+    assert (row.suite, row.strata, row.reason) == (
+        "bench_full_size",
+        {"part": "all measures"},
+        "out of memory",
+    )
+
+
+def job(folder: Path, output: Path, mode: str) -> Job:
+    video = (FRAMES, SIZE, SIZE)
+    changes = {"mode": mode, "edits": ["b"], "train_steps": 3}
+    cfg = job_settings(LATTE, folder, video, output=str(output), metrics=None, **changes)
+    return Job(cfg, Console(quiet=True))
+
+
+@pytest.mark.slow
+def test_all_is_measured_and_becomes_rows(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {part: LOOPS[part] for part in (bench.PLAIN, "all measures")}
+    monkeypatch.setattr(bench, "LOOPS", kept)
+    cfgs = [job(folder, tmp_path, mode).cfg for mode in bench.MODES]
+    rows = [row for some in bench.measure(cfgs) for row in some]
+    parts = {row.strata["part"] for row in rows if row.metric == "training_step_seconds"}
+    assert parts == {*kept, "mode=fast", "mode=low_memory"}
+    phases = [(row.metric, row.strata["part"]) for row in rows if "low_memory, " in row.strata["part"]]
+    assert phases == [
+        (metric, f"mode=low_memory, {phase}")
+        for phase in ("captions", "video", "training")
+        for metric in ("peak_memory_gb", "planned_memory_gb")
+    ]
+    by_metric = {(row.metric, row.strata["part"]): row for row in rows}
+    seconds = by_metric["training_seconds", "mode=fast"].value
+    assert by_metric["training_step_seconds", "mode=fast"].value == pytest.approx(seconds / 3)
+    share = by_metric["share_of_bf16_peak", "mode=fast"]
+    assert np.isnan(share.value)  # nobody has told a CPU's
+    assert share.reason == "the peak of this device is not known"
+    assert {row.train_steps for row in rows} == {3}
+
+
+@pytest.mark.slow
+def test_without_a_gpu_it_plans_and_then_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    planned = {name: each for name, each in PLANNED.items() if name != "wan_1_3b"}  # which takes a minute
+    monkeypatch.setattr(bench, "PLANNED", planned)
+    assert bench.main([f"output={tmp_path / 'out'}"]) == 2
+    said = capsys.readouterr()
+    assert "planned: 9.5 GB; wanted: less than 12 GB" in said.out
+    assert "planned: 14.0 GB; wanted: less than 24 GB" in said.out
+    assert said.err.startswith("error: make bench-full-size: it measures on a CUDA GPU")
+    assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_every_measure_is_left_out_once() -> None:
+    """Of all but the last, which is beside the others, there is a loop that differs in it alone."""
+    every = LOOPS["all measures"]
+    assert every == Measures()
+    for name in ("cached", "half", "kept", "cut", "fused", "compiled"):
+        assert replace(every, **{name: not getattr(every, name)}) in LOOPS.values()

@@ -1,0 +1,171 @@
+"""The report on inversion, on a tiny random model and a clip."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.config.compose import load
+from motionexp.data.videos import write_png
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.errors import InputError
+from motionexp.jobs.probe_figures import strip
+from motionexp.results.rows import Row, read_rows
+from motionexp.scripts import inversion, model_jobs
+from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
+
+CAPTION = "a red ball"
+VIDEO = np.random.default_rng(0).integers(0, 255, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    for index, frame in enumerate(VIDEO):
+        write_png(folder / f"{index}.png", frame)
+    return folder
+
+
+@pytest.fixture
+def overrides(weights: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(inversion, "STEPS", (2, 10))
+    return [
+        *(f"model.path={weights}", "model.closed_vocabulary=false", f"model.frames={FRAMES}"),
+        *(f"model.height={SIZE}", f"model.width={SIZE}", "device=cpu", f"output={tmp_path / 'out'}"),
+        *(f"video={clip}", f"caption={CAPTION}", 'edits=["a blue ball"]'),
+    ]
+
+
+def by_hand(weights: Path, prompt: str, steps: int) -> tuple[float, float]:
+    """PSNR to the video and to the VAE's, without the report's own code."""
+    backbone, frames = LatteBackbone.from_pretrained(weights), torch.from_numpy(VIDEO)[None]
+    latents, caption = backbone.encode(frames), backbone.embed([CAPTION])
+    if prompt == "empty":
+        caption, _ = backbone.guidance_pair(caption, backbone.embed([""]))
+    settings = SamplerSettings(steps, guidance_scale=1.0)
+    start = invert(backbone, latents, caption, None, settings)[1000 - 1000 // steps]
+    back = backbone.decode(sample_latents(backbone, caption, None, start, settings))
+    errors = [
+        (back - wanted.float()).square().mean((0, 2, 3, 4)) for wanted in (frames, backbone.decode(latents))
+    ]
+    return tuple((20 * torch.log10(255 / error.sqrt())).mean().item() for error in errors)
+
+
+def test_rows_hold_the_psnr_of_both_prompts_and_all_steps(
+    overrides: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inversion.main(overrides) == 0
+    folder = tmp_path / "out" / "inversion"
+    rows = read_rows(folder / "rows.jsonl")
+    found = {(row.metric, row.strata["prompt"], row.steps): row.value for row in rows}
+    assert len(found) == len(rows) == 8
+    for prompt in ("empty", "caption"):
+        for steps in (2, 10):
+            wanted = by_hand(weights, prompt, steps)
+            names = ("reconstruction_psnr", "reconstruction_psnr_to_vae")
+            assert [found[name, prompt, steps] for name in names] == pytest.approx(wanted, abs=0.05)
+    row = rows[0]
+    assert (row.suite, row.method, row.tau, row.precision) == ("clip", "inversion", 1000, "fp32")
+    assert (row.settings["steps"], row.settings["guidance_scale"]) == (row.steps, 1)
+    assert (folder / f"tiny_latte-{row.reference}-strip.png").stat().st_size > 1000
+    assert "caption" in capsys.readouterr().out
+
+
+def test_what_has_rows_is_not_run_again(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = inversion.run(inversion.settings_of(overrides))
+    run: list[str] = []
+
+    def counted(job: object, reference: object, progress: object) -> list[Row]:
+        run.append("again")
+        return []
+
+    monkeypatch.setattr(inversion, "measure", counted)
+    assert inversion.run(inversion.settings_of(overrides)) == rows
+    assert run == []
+    other = save_tiny_pipeline(tmp_path / "other", seed=1)
+    assert inversion.run(inversion.settings_of([*overrides, f"model.path={other}"])) == []
+    assert run == ["again"]
+
+
+def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path) -> None:
+    backbone = LatteBackbone.from_pretrained(weights)
+    empty = backbone.embed([""])
+    shape = backbone.latent_shape(FRAMES, SIZE, SIZE)
+    latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    inverted = invert(backbone, latents, empty, None, SamplerSettings(10, guidance_scale=1.0))
+    picture = strip(backbone, inverted, empty, "the empty prompt")
+    scale = 192 // SIZE
+    top = 0
+    for frame in (FRAMES // 4, 3 * FRAMES // 4):
+        for predicted in (False, True):
+            row = []
+            for t in range(0, 1000, 100):
+                alpha_bar = backbone.schedule.alphas_cumprod[t]
+                v = backbone.predict(inverted[t], t, empty)
+                x0 = alpha_bar.sqrt() * inverted[t] - (1 - alpha_bar).sqrt() * v
+                video = backbone.decode(x0 if predicted else inverted[t])[0].numpy()
+                row.append(np.kron(video[frame], np.ones((scale, scale, 1), np.uint8)))
+            tops = (
+                y
+                for y in range(top, len(picture) - 191)
+                if all(
+                    np.abs(picture[y : y + 192, x : x + 192].astype(int) - wanted).max() <= 1
+                    for x, wanted in zip(range(8, 2008, 200), row, strict=True)
+                )
+            )
+            found = next(tops, None)
+            assert found is not None, f"frame {frame}, predicted {predicted}: not below y = {top}"
+            top = found + 192
+
+
+def test_psnr_is_the_mean_of_the_frames() -> None:
+    frames = np.full((2, 4, 4, 3), 100, np.uint8)
+    other = frames.copy()
+    other[0] += 5
+    other[1] -= 10
+    wanted = (20 * np.log10(255 / 5) + 20 * np.log10(255 / 10)) / 2
+    assert inversion.psnr(other, frames) == pytest.approx(wanted)
+    assert inversion.psnr(frames, frames) == pytest.approx(58.92, abs=0.01)
+
+
+def test_references_are_of_the_benchmark_unless_the_overrides_say_otherwise() -> None:
+    cfg = inversion.settings_of([])
+    assert cfg.data["split"] == "benchmark"
+    assert [name.startswith("poster") for name in cfg.references] == [False] * 5 + [True] * 3
+    assert inversion.settings_of(["references=2", "precision=bf16"]).references == 2
+    assert inversion.settings_of(["data.split=benchmark"]).references is None
+    with pytest.raises(InputError, match="no nobody"):
+        inversion.run(inversion.settings_of(["references=[nobody]"]))
+
+
+def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny_latte").mkdir()
+    (tmp_path / "tiny_latte" / "model_index.json").touch()
+    (tmp_path / "tiny_unet3d" / "vae").mkdir(parents=True)
+    monkeypatch.setattr(model_jobs, "BUNDLED", tmp_path)
+    measured: list[str] = []
+    monkeypatch.setattr(inversion, "run", lambda cfg: measured.append(cfg.model.name))
+    monkeypatch.setattr(inversion, "print_rows", lambda rows: None)
+    assert inversion.main([]) == 0
+    assert measured == ["tiny_latte"]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in said] == ["model=tiny_cogvideox", "model=tiny_unet3d"]
+
+
+def test_models_that_are_named_are_taken_in_turn_and_all_looked_at_first() -> None:
+    named = model_jobs.jobs_of(["steps=7", "model=latte,tiny_unet3d"], load)
+    assert [(cfg.model.name, cfg.steps) for cfg in named] == [("latte", 7), ("tiny_unet3d", 7)]
+    with pytest.raises(InputError, match="tiny_lattte"):
+        model_jobs.jobs_of(["model=tiny_latte,tiny_lattte"], load)

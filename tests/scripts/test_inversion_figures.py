@@ -1,0 +1,108 @@
+"""Published reconstructions: rows and pictures by the command, tables and the figure of rows."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from motionexp.data.videos import write_png
+from motionexp.results import publish, tables
+from motionexp.results.figures.style import SETTINGS
+from motionexp.results.layout_file import read_layout
+from motionexp.results.rows import Row, append_rows
+from motionexp.scripts import inversion, inversion_figures
+
+ROOT = Path(__file__).parents[2]
+LAYOUT = inversion_figures.EXPERIMENT
+MODELS = ("tiny_cogvideox", "tiny_latte", "tiny_unet3d")
+
+
+def psnr(model: str, prompt: str, steps: int, number: int) -> float:
+    return 20 + 5 * MODELS.index(model) + 2 * (steps == 200) - 3 * (prompt == "caption") + number
+
+
+def made_rows(models=MODELS) -> list[Row]:
+    return [
+        Row(
+            metric=metric, metric_version=1, value=psnr(model, prompt, steps, number) + 4 * place,
+            suite="shapes", reference=name, model=model, method="inversion", tau=1000.0, steps=steps,
+            precision="fp32", weights_hash=model,
+            settings={"guidance_scale": 1.0, "model": {"guidance_scale": 2.0}},  # none
+            strata={"split": "benchmark", "prompt": prompt,
+                    "contrast": "poster" if name.startswith("poster") else "natural"},
+        )
+        for model in models
+        for prompt in ("empty", "caption")
+        for steps in inversion.STEPS
+        for number, name in enumerate(inversion.REFERENCES)
+        for place, metric in enumerate(inversion.METRICS)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Rows of all models, and the strips of two, below outputs/; the real layout."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / LAYOUT).write_text((ROOT / LAYOUT).read_text())
+    append_rows(tmp_path / "outputs" / "inversion" / "rows.jsonl", made_rows())
+    for name in read_layout(ROOT / LAYOUT).pictures[:2]:
+        write_png(tmp_path / "outputs" / name, np.zeros((4, 9, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_rows_and_pictures_are_published_and_made_into_a_table_and_a_figure(root, capsys):
+    assert publish.main([str(LAYOUT), "outputs"]) == 0
+    said = capsys.readouterr()
+    strips = [Path(name).name for name in read_layout(LAYOUT).pictures]
+    assert said.err == f"outputs/inversion/{strips[2]}: no such picture; left out\n"
+    assert tables.main([]) == inversion_figures.main([]) == 0
+    folder = root / "results" / "shapes"
+    names = {*strips[:2], "psnr.svg", "psnr.png", "README.md"}
+    assert {path.name for path in (folder / "inversion").iterdir()} == names
+    original = root / "outputs" / "inversion" / strips[0]
+    assert (folder / "inversion" / strips[0]).read_bytes() == original.read_bytes()
+    captions = (folder / "inversion" / "README.md").read_text()
+    assert "natural, 5; poster, 3" in captions
+    assert all((f"]({name})" in captions) == (name in strips[:2]) for name in strips)
+    natural = (folder / "inversion.md").read_text().split("### ")[1]
+    lines = [line for line in natural.splitlines() if line.startswith("| tiny_unet3d | empty | 200")]
+    # 20 + 10 + 2, and references 0 to 4.
+    assert [line.split("|")[4].split()[0] for line in lines] == ["34.0"]
+    assert natural.count("\n| tiny_") == 12
+
+
+def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
+    assert inversion_figures.main([]) == 0
+    assert capsys.readouterr().err.count("no rows published yet") == 1
+    assert inversion_figures.main([str(LAYOUT)]) == 2
+
+
+@pytest.mark.parametrize("models", [MODELS, MODELS[:1]])
+def test_the_figure_shows_every_mean_and_is_readable_in_print(models):
+    rows = made_rows(models)
+    with matplotlib.rc_context(SETTINGS):
+        drawn = inversion_figures.figure(rows)
+    assert min(text.get_fontsize() for text in drawn.findobj(Text) if text.get_text().strip()) >= 8
+    legend = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert legend == [
+        "empty prompt, 50 steps",
+        "empty prompt, 200 steps",
+        "caption, 50 steps",
+        "caption, 200 steps",
+    ]
+    axis = drawn.axes[0]
+    shown = [line.get_ydata() for line in axis.lines if line.get_marker() in ("o", "s")]
+    wanted = [
+        [np.mean([psnr(model, prompt, steps, number) for number in range(5)]) for model in models]
+        for prompt in ("empty", "caption")
+        for steps in inversion.STEPS
+    ]
+    assert np.allclose(shown, wanted)
+
+
+def test_the_strips_that_are_published_are_those_that_the_report_writes():
+    wanted = {f"inversion/{model}-{inversion.REFERENCES[0]}-strip.png" for model in MODELS}
+    assert set(read_layout(ROOT / LAYOUT).pictures) == wanted

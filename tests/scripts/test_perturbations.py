@@ -1,0 +1,93 @@
+"""Each score follows what it measures and does not care for the rest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from motionexp.data.base import Edit, Reference
+from motionexp.data.shapes.render import render
+from motionexp.data.shapes.scenes import edited
+from motionexp.metrics.base import Measurement
+from motionexp.scripts.perturbations import (
+    EXPECTED,
+    HEAD,
+    PERTURBATIONS,
+    Response,
+    dose_response,
+    markdown,
+    measure,
+    surprises,
+)
+from tests.metrics.conftest import CHANGES, make_scene
+
+COLUMNS = ("text_alignment", "flow_similarity", "velocity_similarity", "nuisance_similarity")
+
+
+def reference(motion, index):
+    scene = make_scene(motion, index)
+    truth = edited(scene, CHANGES).attributes
+    return Reference(motion, "shapes", render(scene), 8.0, "", (Edit("multiple", "", truth),), {}, scene)
+
+
+@pytest.fixture(scope="module")
+def responses():
+    """All metrics through the bundled models, as `make dose-response` prints them."""
+    return measure()
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS)
+def test_scores_answer_as_expected(responses, perturbation):
+    answered = {each.value for each in responses}
+    assert set(EXPECTED[perturbation]) <= answered
+    assert surprises([each for each in responses if each.perturbation == perturbation]) == []
+
+
+def test_the_page_leaves_out_what_abstains_everywhere_and_says_so(responses):
+    silent = {each.value for each in responses} - {each.value for each in responses if each.count}
+    own = {value for value in silent if "chance" not in value}  # chance needs other references
+    assert own == {"mf_ditflow"}
+    page = (Path(__file__).parents[2] / "docs" / "dose_response.md").read_text()
+    assert page.startswith(HEAD)
+    assert all(f"`{value}` is left out" in HEAD for value in own)
+
+
+def test_every_perturbation_moves_something_and_leaves_something_alone():
+    for answers in EXPECTED.values():
+        assert {type(answer) for answer in answers.values()} == {str, float}
+
+
+def test_the_table_has_a_row_for_each_dose(responses):
+    lines = markdown(responses, COLUMNS).splitlines()
+    assert len(lines) == 2 + sum(len(each.doses) for each in PERTURBATIONS.values())
+    assert lines[2].startswith("| path bent (px) | 0 |")
+    assert markdown([*responses, Response("path bent", 0, "x", 0.5, 2)][-1:], []).count("\n") == len(lines)
+
+
+def test_a_score_that_turns_back_or_strays_is_a_surprise():
+    def of(*means):
+        doses = PERTURBATIONS["hue turned"].doses
+        return [
+            Response("hue turned", dose, value, mean, 3)
+            for value, series in zip(("attribute_accuracy", "velocity_similarity"), means, strict=True)
+            for dose, mean in zip(doses, series, strict=True)
+        ]
+
+    assert surprises(of((1, 0.5, 0.5, 0.2, 0.2), (0.9, 0.9, 0.91, 0.9, 0.9))) == []
+    assert "attribute_accuracy" in surprises(of((1, 0.5, 0.6, 0.2, 0.2), (1, 1, 1, 1, 1)))[0]
+    assert "attribute_accuracy" in surprises(of((1, 1, 1, 1, 1), (1, 1, 1, 1, 1)))[0]
+    assert "velocity_similarity" in surprises(of((1, 0.5, 0.4, 0.2, 0.2), (1, 1, 1, 1, 0.9)))[0]
+    assert "attribute_accuracy" in surprises(of((1, np.nan, 0.6, 0.2, 0.1), (1, 1, 1, 1, 1)))[0]
+
+
+def test_abstentions_are_left_out_and_their_number_is_shown():
+    one, two = reference("wander", 2), reference("zigzag", 4)
+
+    def score(frames, reference, edit):
+        return {"half": Measurement(np.nan, "no") if reference is one else Measurement(0.25)}
+
+    found = dose_response([one, two], score)
+    assert {(each.mean, each.count) for each in found} == {(0.25, 1)}
+    none = [Response(each.perturbation, each.dose, "none", float("nan"), 0) for each in found]
+    full = [Response(each.perturbation, each.dose, "full", 1.0, 2) for each in found]
+    assert "| 0.250 (1) | 1.000 | – |" in markdown([*found, *none, *full], ["half", "full", "none"])

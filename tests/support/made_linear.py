@@ -1,0 +1,51 @@
+"""Rows of a linear probe of which it is known where each attribute is read."""
+
+import numpy as np
+
+from motionexp.probes.analysis.linear_rows import ACCURACY, BLOCKS, TWO_ALTERNATIVE, metric_of
+from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
+from motionexp.results.rows import Row
+
+GROUPS = 6
+ENDS = {"motion": 900.0, "colour": 500.0, "surface": 400.0, "shape": 650.0, "background": 700.0}
+"""Where each falls to chance; it is read surely from half of that on."""
+BLOCK_NAMES = dict(zip(BLOCKS, ("blocks.0", "blocks.4", "blocks.7"), strict=True))
+COUNTS = {"train": "480", "test": "60", "pairs": "60", "draws": "1"}
+LATER = {OBSERVER: 80.0, X_T_CLEAN: 0.0, X_T: -150.0, **dict.fromkeys(BLOCKS, -50.0)}
+
+
+def share(features: str, target: str, t: int, group: int) -> float:
+    """Falls along a line from 1 to 0.5; groups lie up to 0.05 about it."""
+    end = ENDS[target] + LATER[features]
+    level = float(np.clip(1.5 - t / end, 0.5, 1))
+    return level + 0.05 * (2 * group / (GROUPS - 1) - 1) * (features != OBSERVER)
+
+
+def linear_rows(models=("tiny_latte",), contrasts=("natural",)) -> list[Row]:
+    schedules = [
+        Row(
+            metric="log_snr", metric_version=1, suite="shapes", value=(500 - t) / 60, reference="schedule",
+            strata={"t": str(t)}, model=model, method="schedule", tau=1000.0, steps=0, precision="fp32",
+            weights_hash=model,
+        )
+        for model in models
+        for t in range(0, 1000, 10)
+    ]  # fmt: skip
+    return schedules + [
+        Row(
+            metric=metric_of(kind, features, target), metric_version=1, suite="shapes",
+            value=share(features, target, t, group),
+            reference=f"{'pairs' if features == OBSERVER else 'test'} {group}",
+            strata={"contrast": contrast, "t": str(t), **COUNTS},
+            model=model, method="linear_probe", tau=1000.0, steps=0, precision="fp32", weights_hash=model,
+            settings={"model": {"path": f"bundled:{model}", "revision": None}, "blocks": BLOCK_NAMES},
+        )
+        for model in models
+        for contrast in contrasts
+        for features in LATER
+        for target in TARGETS
+        for t in TIMESTEPS
+        for kind in (TWO_ALTERNATIVE, ACCURACY)
+        for group in range(GROUPS)
+        if (features, kind) != (OBSERVER, ACCURACY)
+    ]  # fmt: skip

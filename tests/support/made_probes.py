@@ -1,0 +1,170 @@
+"""Probes of a world in which each attribute of a sample is set at one timestep: the truth is known."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from motionexp.probes.analysis.rows import LOOKS, Probe
+from motionexp.probes.analysis.tau_sweep import CHANCE, LEAKED, MOTION
+from motionexp.probes.timesteps import EDGES, PAIRS
+from motionexp.results.rows import Row
+
+KINDS = {
+    "style": ("colour", "surface"),
+    "object": ("shape",),
+    "background": ("background",),
+    "multiple": LOOKS,
+}
+PEAK = 640.0
+"""Where `sweep_rows` has its best tau."""
+SET_AT = {"motion": 800.0, "shape": 600.0, "background": 550.0, "surface": 450.0, "colour": 400.0}
+
+
+@dataclass(frozen=True)
+class World:
+    """When attributes are set: normally distributed around each attribute's mean.
+
+    `between` and `within` are standard deviations over references and over a reference's samples, `mistakes`
+    is how often a reading is wrong.
+    """
+
+    set_at: Mapping[str, float] = field(default_factory=lambda: dict(SET_AT))
+    between: float = 40.0
+    within: float = 80.0
+    mistakes: float = 0.03
+
+
+def set_times(world: World, name: str, references: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """(references, samples) timesteps at which one attribute is set."""
+    own = rng.normal(world.set_at[name], world.between, (references, 1))
+    return np.clip(rng.normal(own, world.within, (references, samples)), 1, 999)
+
+
+def cumulative(
+    world: World, name: str, references: int, samples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(references, 11, 11) share of samples in which each range of timesteps changes an attribute."""
+    times = set_times(world, name, references, samples, rng)
+    values = np.full((references, 11, 11), np.nan)
+    for i, start in enumerate(EDGES):
+        for j, end in enumerate(EDGES[: i + 1]):
+            hit = (times >= end) & (times < start)
+            values[:, i, j] = (hit ^ (rng.random(times.shape) < world.mistakes)).mean(1)
+    values[:, range(11), range(11)] = values[:, :1, 0]
+    return values
+
+
+def made_probes(
+    world: World, references: int, rng: np.random.Generator, samples: int = 2
+) -> dict[str, Probe]:
+    """{method: probe} of both tampering probes and of partial guidance."""
+    names = tuple(f"{number:02d}" for number in range(references))
+    count = np.full(references, samples)
+
+    def probe(changed: tuple[str, ...]) -> Probe:
+        values = {name: cumulative(world, name, references, samples, rng) for name in world.set_at}
+        disturbed = values["motion"] * (1.0 if changed == ("motion",) else 0.5)
+        read = {f"new_{name}": values[name] for name in changed}
+        read |= {f"old_{name}": 1 - each * (name in changed) for name, each in values.items()}
+        read["text_alignment"] = 30 + 6 * np.mean([values[name] for name in changed], axis=0)
+        read["flow_similarity"] = 0.95 - 0.8 * disturbed
+        return Probe(names, read, dict.fromkeys(read, count))
+
+    return {
+        "tampering": probe(LOOKS),
+        "motion_tampering": probe(("motion",)),
+        "partial_guidance": probe(LOOKS),
+    }
+
+
+def probe_rows(
+    world: World, references: int, model: str = "tiny_latte", contrast: str = "natural"
+) -> list[Row]:
+    """Rows of the three probes, and of energies that predict when each attribute is set."""
+    rng = np.random.default_rng(0)
+    common = {
+        "metric_version": 1, "suite": "shapes", "model": model, "tau": 1000.0, "steps": 50,
+        "precision": "fp32", "weights_hash": model, "settings": {"model": {"path": "bundled:tiny_latte"}},
+    }  # fmt: skip
+    times = {name: set_times(world, name, references, 5, rng) for name in world.set_at}
+    rows: list[Row] = []
+    for number in range(references):
+        for sample, (kind, changed) in enumerate([*KINDS.items(), ("motion", ("motion",))]):
+            own = {name: float(each[number, sample]) for name, each in times.items()}
+            of = {
+                **common, "reference": f"{number:02d}", "edit_kind": kind, "edit_caption": kind, "seed": 0,
+                "strata": {"contrast": contrast},
+            }  # fmt: skip
+            for method in ("motion_tampering",) if kind == "motion" else ("tampering", "partial_guidance"):
+                rows += _edit_rows({**of, "method": method}, own, changed, world, rng)
+    for name, at in world.set_at.items():
+        energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
+        rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
+    for t in range(0, 1000, 10):
+        schedule = {"method": "schedule", "metric": "log_snr", "value": log_snr_of(t)}
+        rows.append(Row(**common, **schedule, reference="schedule", strata={"t": str(t)}))
+    return rows
+
+
+def log_snr_of(t: float) -> float:
+    """Of the made worlds' schedule, which is straight and ends in pure noise."""
+    return (500 - t) / 60
+
+
+def _edit_rows(
+    of: Mapping[str, object],
+    times: Mapping[str, float],
+    changed: tuple[str, ...],
+    world: World,
+    rng: np.random.Generator,
+) -> Iterator[Row]:
+    control = [] if of["method"] == "partial_guidance" else [("none", "none")]
+    for start, end in [*PAIRS, *control, ("reference", "reference")]:
+        own = start == "reference"
+        low, high = (end, start) if isinstance(start, int) else (0, 0)
+        hit = {name: low <= at < high for name, at in times.items()}
+        wrong = dict(zip(times, (rng.random(len(times)) < world.mistakes) & (not own), strict=True))
+        disturbed = hit["motion"] * (1.0 if changed == ("motion",) else 0.5)
+        values = {
+            "text_alignment": 30 + 6 * sum(hit[name] for name in changed) / len(changed),
+            "flow_similarity": 1 - 0.8 * disturbed - (0.0 if own else 0.05),
+        }
+        for name in times:
+            new = bool(hit[name] ^ wrong[name])
+            values[f"new_{name}"] = float(new) if name in changed else float("nan")
+            values[f"old_{name}"] = float(not new) if name in changed else float(not wrong[name])
+        for metric, value in values.items():
+            yield Row(**of, metric=metric, value=float(value), tau_start=str(start), tau_end=str(end))
+
+
+def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] = EDGES) -> list[Row]:
+    """Motion falls away from the peak on both sides as a parabola; leakage is chance and 0.1 everywhere."""
+    rng = np.random.default_rng(0)
+    values = {
+        MOTION: lambda tau: 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02),
+        LEAKED: lambda tau: 0.35,
+        CHANCE: lambda tau: 0.25,
+    }
+    return [
+        Row(
+            metric=metric,
+            metric_version=1,
+            value=value(tau),
+            score_id=f"{metric}{tau}{reference}{kind}",
+            suite="shapes",
+            reference=f"{reference:02d}",
+            edit_kind=kind,
+            strata={"contrast": "natural"},
+            model="tiny_latte",
+            precision="fp32",
+            weights_hash="tiny_latte",
+            method="base" if tau == 1000 else "lora",
+            tau=float(tau),
+            steps=25,
+        )
+        for metric, value in values.items()
+        for tau in taus
+        for reference in range(references)
+        for kind in ("style", "object")
+    ]

@@ -1,0 +1,49 @@
+"""Run jobs in a process of its own and print the resident memory that each added, in bytes, a line a job.
+
+`python -m tests.support.memory_job '[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]'`; the first one is there
+so that all is imported which a job imports.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from motionexp.backbones.memory import give_memory_back
+from motionexp.config.schema import JobConfig
+from motionexp.jobs.run import run
+from motionexp.metrics import scorer
+from tests.support.squares import METRICS, Brightness
+from tests.support.tiny_jobs import job_settings
+
+LATTE = "motionexp.backbones.latte.LatteBackbone"
+PROCESS = Path("/proc/self")
+
+
+def settings(weights: str, frames: int, size: int, output: str, changes: dict[str, Any]) -> JobConfig:
+    """A job of two training steps and one sample."""
+    small = {"memory_limit": 1e-9, "edits": ["b"], "steps": 1, **changes}
+    return job_settings(LATTE, Path(weights), (frames, size, size), output=output, metrics=METRICS, **small)
+
+
+def resident(what: str) -> int:
+    """VmRSS (now) or VmHWM (the most so far) of this process, in bytes."""
+    found = re.search(rf"{what}:\s+(\d+) kB", (PROCESS / "status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def main(wanted: list[list[Any]]) -> None:
+    """See the module."""
+    scorer.METRICS["brightness"] = Brightness
+    for each in wanted:
+        give_memory_back()
+        (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now
+        before = resident("VmRSS")
+        run(settings(*each))
+        print("peak", resident("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

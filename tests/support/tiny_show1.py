@@ -1,0 +1,79 @@
+"""A Show-1 of a few thousand random weights, saved as its hub holds it."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from motionexp.backbones.catalog import SHOW_1
+from motionexp.backbones.show1_network import ShowOneUNet
+from tests.support.tiny_models import tiny_pipeline
+
+WIDTH = 32  # of all levels, and of the text in the attention: its norms have 32 groups
+SCHEDULER = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "algorithm_type": "dpmsolver++",
+    "beta_end": 0.02,
+    "beta_schedule": "squaredcos_cap_v2",
+    "beta_start": 0.0001,
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "dynamic_thresholding_ratio": 0.95,
+    "lambda_min_clipped": -5.1,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.5,
+    "solver_order": 2,
+    "steps_offset": 0,
+    "thresholding": True,
+    "timestep_spacing": "linspace",
+    "trained_betas": None,
+    "variance_type": "learned_range",
+}
+INDEX = {
+    "_class_name": "TextToVideoIFPipeline",
+    "_diffusers_version": "0.19.1",
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+    "text_encoder": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "T5Tokenizer"],
+    "unet": ["showone.models.unet_3d_condition", "UNet3DConditionModel"],
+}
+
+
+def tiny_network(seed: int = 0) -> ShowOneUNet:
+    """Two levels, the lower one with attention; what is zero at first along time is not."""
+    torch.manual_seed(seed)
+    tiny = {
+        "sample_size": 16,
+        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "block_out_channels": (WIDTH, WIDTH),
+        "layers_per_block": 1,
+        "cross_attention_dim": WIDTH,
+        "encoder_hid_dim": 16,
+        "attention_head_dim": 8,
+        "addition_embed_type_num_heads": 2,
+    }
+    network = ShowOneUNet(**{**SHOW_1, **tiny})
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "temp_convs" in name and "conv4" in name:
+                weight.normal_(std=0.05)
+    return network.eval()
+
+
+def save_tiny_show1(folder: Path) -> Path:
+    """Save it into a folder, in the layout of the hub; return the folder."""
+    tiny_network().save_pretrained(folder / "unet")
+    config = folder / "unet" / "config.json"
+    settings = json.loads(config.read_text().replace("2D", "3D"))
+    named = {"_class_name": "UNet3DConditionModel", "transfromer_in_opt": False}
+    config.write_text(json.dumps(settings | named))
+    latte = tiny_pipeline()
+    latte.text_encoder.save_pretrained(folder / "text_encoder")
+    latte.tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    (folder / "model_index.json").write_text(json.dumps(INDEX))
+    return folder
