@@ -1,7 +1,7 @@
 """Run jobs in a process of its own and print the resident memory that each added, in bytes, a line a job.
 
-`python -m tests.support.memory_job '[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]'`; the first one is there
-so that all is imported which a job imports.
+`python -m tests.support.memory_job "[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]"`; the first job is
+there so that all is imported which a job imports.
 """
 
 import json
