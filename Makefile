@@ -32,6 +32,7 @@ tables: .venv/installed ## the tables in results/ from the published rows
 	$(PYTHON) -m motionexp.report.probe_tables
 	$(PYTHON) -m motionexp.report.metric_trust
 	$(PYTHON) -m motionexp.report.linear_tables
+	$(PYTHON) -m motionexp.experiments_page
 
 figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.report.figures
