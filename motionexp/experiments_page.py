@@ -17,6 +17,7 @@ from motionexp.results import write_whole
 
 PAGE = Path("experiments/README.md")
 WIDTH = 118
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # The reader's order: tuning, its settings, probes, instruments, speed. A file that is not named comes last.
 ORDER = (
@@ -114,11 +115,13 @@ def _place(name: str) -> int:
 
 
 def _labelled(label: str, text: str) -> str:
-    return f"*{label}.* {' '.join(text.split())}"
+    return f"*{label}.* {' '.join(text.split()).rstrip('.')}."
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)
+    """The text in lines of the page's width; no line breaks within brackets."""
+    kept = re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", NO_BREAK), text)
+    return textwrap.fill(kept, WIDTH, break_on_hyphens=False, break_long_words=False).replace(NO_BREAK, " ")
 
 
 def main(arguments: Sequence[str]) -> int:
