@@ -32,6 +32,7 @@ tables: .venv/installed ## the tables in results/ from the published rows
 	$(PYTHON) -m motionexp.scripts.probe_tables
 	$(PYTHON) -m motionexp.scripts.metric_trust
 	$(PYTHON) -m motionexp.probes.analysis.linear_tables
+	$(PYTHON) -m motionexp.results.experiments_page
 
 figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.scripts.probe_figures

@@ -160,6 +160,10 @@ class Layout:
     `sweep` is run on the bundled models. `paper` holds what the paper ran: lines that name real models, each
     taken where `model=` on the command line names one of its models.
 
+    `verdict` is what came out, in paragraphs; its intervals are those of the tables, or of `pages`, which
+    other commands write. `decides` says which number decides, and what was fixed before the run; `choice`
+    what was chosen beforehand, and how; `cut` which references were dropped to save time.
+
     `references` names a subset, or of each model its own (others then take all): a line of `sweep` names it
     as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`. Without `columns` there
     are those of `standard_columns`. `report` names a function of
@@ -174,6 +178,11 @@ class Layout:
     select: dict[str, str]
     settings: dict[str, Setting]
     tables: list[TableLayout]
+    verdict: str = ""
+    decides: str = ""
+    choice: str = ""
+    cut: str = ""
+    pages: list[str] = field(default_factory=list)
     columns: dict[str, Column] = field(default_factory=dict)
     paper: list[str] = field(default_factory=list)
     allow_mixed: list[str] = field(default_factory=list)

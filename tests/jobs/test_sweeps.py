@@ -220,8 +220,10 @@ def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
 def test_an_ablation_says_what_it_has_to(name):
     path = EXPERIMENTS / f"{name}.yaml"
     layout, text = read_layout(path), path.read_text()
-    for said in (f"# python run.py experiment={name}", "# cost", "# decides", "# last run: "):
+    for said in (f"# python run.py experiment={name}", "# cost", "# last run: "):
         assert said in text, said
+    assert layout.verdict
+    assert layout.decides
     cost = " ".join(layout.cost.split())
     assert ("on 2 cores" in cost and "on one H100" in cost) or "the cells of experiment=tau" in cost
     for table in layout.tables:

@@ -1,7 +1,5 @@
 """Tables: differences to a default row, what is bold, which rows a line takes, and what is refused."""
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -320,59 +318,3 @@ def test_what_would_give_a_wrong_table_is_refused(before, after, said, tmp_path)
     path.write_text(LAYOUT.replace(before, after), encoding="utf-8")
     with pytest.raises(InputError, match=said):
         read_layout(path)
-
-
-TAU_TABLES = [
-    f"results/shapes/{name}.md" for name in ("tau", "tau_look", "tau_tiny_cogvideox", "tau_tiny_unet3d")
-]
-
-
-@pytest.mark.parametrize(
-    ("file", "begins", "ends", "fewest"),
-    [
-        ("README.md", "## Asked", "### Words", 20),
-        ("docs/claims.md", "# Do the papers", "the end of the file", 30),
-    ],
-)
-def test_what_is_said_of_the_claims_stands_in_their_tables(file, begins, ends, fewest):
-    text = (ROOT / file).read_text(encoding="utf-8").split(begins)[1].split(ends)[0]
-    said = _intervals(text)
-    assert len(said) >= fewest
-    tables = _tables(TAU_TABLES)
-    assert [each for each in said if not _stands_in(tables, *each)] == []
-
-
-@pytest.mark.parametrize(
-    ("file", "heading", "fewest"),
-    [("experiments/README.md", "## Verdicts", 41), ("README.md", "## What else was asked", 6)],
-)
-def test_every_interval_of_a_verdict_stands_in_a_table_that_its_line_links(file, heading, fewest):
-    text = (ROOT / file).read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
-    lines = [(_intervals(line), _tables(LINKED_TABLE.findall(line))) for line in text.splitlines()]
-    assert sum(len(said) for said, _ in lines) >= fewest
-    assert [each for said, tables in lines for each in said if not _stands_in(tables, *each)] == []
-
-
-LINKED_TABLE = re.compile(r"\((?:\.\./)?(results/[\w./-]+\.md)\)")
-NUMBER = "\N{MINUS SIGN}?[\\d.]+"
-
-
-def _intervals(text: str) -> list[tuple[str, str, str]]:
-    return re.findall(rf"({NUMBER}) \[({NUMBER}), ({NUMBER})\]", text)
-
-
-def _tables(files: Iterable[str]) -> str:
-    return "".join((ROOT / file).read_text(encoding="utf-8") for file in files).replace("**", "")
-
-
-def _stands_in(tables: str, mean: str, low: str, high: str) -> bool:
-    """Whether it does, or its negative: a sentence may subtract the other way round than its table."""
-    mirrored = f" {_negative(mean)} [{_negative(high)}, {_negative(low)}]"
-    return f" {mean} [{low}, {high}]" in tables or mirrored in tables
-
-
-def _negative(number: str) -> str:
-    minus = "\N{MINUS SIGN}"
-    if float(number.replace(minus, "-")) == 0:
-        return number
-    return number.removeprefix(minus) if number.startswith(minus) else minus + number

@@ -1,0 +1,70 @@
+"""experiments/README.md is the generated page; each interval of a verdict is in a table of its experiment."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from motionexp.errors import InputError
+from motionexp.results.experiments_page import PAGE, last_run, linked, main, page
+from motionexp.results.layout_file import read_layout
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+MINUS = "\N{MINUS SIGN}"
+NUMBER = f"{MINUS}?\\d+(?:\\.\\d+)?"
+INTERVAL = re.compile(rf"({NUMBER})\s+\[({NUMBER}),\s+({NUMBER})\]")
+LINKED_TABLE = re.compile(r"\((results/[\w./-]+\.md)\)")
+
+
+def missing(text: str, tables: Iterable[str]) -> list[tuple[str, str, str]]:
+    """The intervals of a text that no table has, in this direction of subtraction or in the other."""
+    known = "".join((ROOT / table).read_text(encoding="utf-8") for table in tables).replace("**", "")
+    return [
+        (mean, low, high)
+        for mean, low, high in INTERVAL.findall(text)
+        if f" {mean} [{low}, {high}]" not in known
+        and f" {negative(mean)} [{negative(high)}, {negative(low)}]" not in known
+    ]
+
+
+def negative(number: str) -> str:
+    if float(number.replace(MINUS, "-")) == 0:
+        return number
+    return number.removeprefix(MINUS) if number.startswith(MINUS) else MINUS + number
+
+
+def test_the_committed_page_is_the_generated_one(tmp_path, capsys):
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == page(ROOT)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tau.yaml").write_bytes((ROOT / "experiments" / "tau.yaml").read_bytes())
+    assert main([str(tmp_path)]) == 0
+    assert "## tau\n" in (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert str(PAGE) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_each_interval_of_a_verdict_stands_in_a_table_of_its_experiment(path):
+    layout = read_layout(path)
+    assert layout.verdict
+    tables = [link for link in linked(layout) if layout.verdict != "Not run yet: it needs a GPU."]
+    assert missing(layout.verdict, tables) == []
+
+
+def test_each_interval_of_the_readme_stands_in_a_table_that_it_links():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(INTERVAL.findall(text)) >= 3
+    assert missing(text, set(LINKED_TABLE.findall(text))) == []
+
+
+def test_a_wrong_interval_would_be_found():
+    table = "results/shapes/tau.md"
+    assert missing(f"by 0.18 [0.13, 0.22], or {MINUS}0.18 [{MINUS}0.22, {MINUS}0.13]", [table]) == []
+    assert missing("by 0.98 [0.13,\n0.23]", [table]) == [("0.98", "0.13", "0.23")]
+
+
+def test_a_head_without_its_last_run_is_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("# mine\n")
+    with pytest.raises(InputError, match="does not say when it was last run"):
+        last_run(tmp_path / "mine.yaml")
