@@ -8,6 +8,7 @@ from typing import Any
 
 from motionexp.config.checks import vocabulary
 from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options
+from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.score import ScoreConfig
 from motionexp.config.scoring import ScoringConfig
@@ -61,6 +62,7 @@ def help_text() -> str:
         (f"scoring.{each.name}={_default(each)}", each.metadata["help"]) for each in fields(ScoringConfig)
     ]
     parts.append(_section("what scores look through", lines))
+    parts.append(_section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]))
     lines = [(f"{each.name}={_default(each)}", each.metadata["help"]) for each in fields(ScoreConfig)
              if each.name not in GROUPS]  # fmt: skip
     parts += [_section("settings of `score`", lines), _section("flags", HYDRA_FLAGS)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Protocol
 
+from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import (
     ANY_SCHEDULES_STEPS,
     CHOICES,
@@ -23,7 +24,7 @@ from motionexp.config.schema import (
     model_folder,
     tokenizer_file,
 )
-from motionexp.config.scoring import METRICS, scoring_problems
+from motionexp.config.scoring import scoring_problems
 from motionexp.errors import InputError
 
 
@@ -107,11 +108,9 @@ def _choice_problems(cfg: JobConfig) -> Iterator[str]:
     for name in ("edits", "metrics", "edit_kinds"):
         if getattr(cfg, name) == []:
             yield f"{name}=[]: name at least one, or null for all that there are"
-    unknown = [name for name in cfg.metrics or [] if name not in METRICS]
-    if unknown:
-        yield f"metrics=[{','.join(unknown)}]: some of {', '.join(METRICS)}"
-    if "motion_diversity" in (cfg.metrics or []) and cfg.seeds < 2:
-        yield "metrics=[motion_diversity]: it compares the samples of an edit, so it needs seeds=2 or more"
+    yield from metric_problems(cfg.metrics)
+    if (of_sets := set_metrics(cfg.metrics)) and cfg.seeds < 2:
+        yield f"metrics=[{','.join(of_sets)}]: compares the samples of an edit, so it needs seeds=2 or more"
     names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
     counted = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)
     if not counted and not (names and all(isinstance(name, str) and name for name in names)):

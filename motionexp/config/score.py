@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config.compose import CONF, explain, group_keys, prepared
+from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import CHOICES, _key
-from motionexp.config.scoring import METRICS, OF_SETS, ScoringConfig, scoring_problems
+from motionexp.config.scoring import ScoringConfig, scoring_problems
 from motionexp.errors import InputError
 
 
@@ -95,7 +96,6 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
 
 def _metric_problems(cfg: ScoreConfig) -> Iterator[str]:
     yield from scoring_problems(cfg.scoring)
-    if of_sets := [name for name in cfg.metrics or [] if name in OF_SETS]:
+    yield from metric_problems(cfg.metrics)
+    if of_sets := set_metrics(cfg.metrics):
         yield f"metrics=[{','.join(of_sets)}]: of all samples of an edit together; a job measures it"
-    if unknown := [name for name in cfg.metrics or [] if name not in METRICS]:
-        yield f"metrics=[{','.join(unknown)}]: some of {', '.join(METRICS)}"

@@ -1,25 +1,10 @@
-"""How samples are scored: the metrics that there are, and what they look through. Imports no torch."""
+"""How samples are scored: the models behind the metrics. Imports no torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-METRICS = (
-    "text_alignment",
-    "frame_consistency",
-    "pick_score",
-    "flow_similarity",
-    "motion_fidelity",
-    "mf_ditflow",
-    "motion_diversity",
-    "appearance_leakage",
-    "trajectory",
-    "attribute_accuracy",
-    "replaced_attributes",
-    "nuisances",
-)
-OF_SETS = ("motion_diversity",)  # those of all samples of an edit together: their rows have no seed
 PAIRS = ("consecutive", "pairs")
 TRACKERS = ("lucas_kanade", "cotracker")
 
@@ -37,9 +22,11 @@ class ScoringConfig:
         "open_clip's ARCHITECTURE/TAG, hf-hub:OWNER/NAME or a folder;"
         " null: the bundled one for bundled models, else ViT-L-14/openai",
     )
-    scorer: str | None = _key(None, "a hub id or a folder; null: the bundled one, else PickScore's")
+    scorer: str | None = _key(
+        None, "preference model: a hub id or a folder; null: the bundled one, else PickScore's"
+    )
     scorer_processor: str | None = _key(None, "where its processor is, if elsewhere")
-    scorer_revision: str | None = _key(None, "commit of the scorer's repository")
+    scorer_revision: str | None = _key(None, "commit of the preference model's repository")
     resize: int | None = _key(
         None,
         "pixels of the square that frames become first; 0: none; null: 480, for bundled models none",

@@ -190,7 +190,7 @@ def run(layout: Layout, output: Path) -> None:
     path = output / "shapes" / "render" / DOSE / ROWS_NAME
     reader = ShapesReferences("tuning")
     everything = [reader.read(name) for name in reader.names()[:REFERENCES]]
-    scorer = Scorer(others=everything)
+    scorer = Scorer(chance_references=everything)
     wanted = {
         (value, metric.version, scorer.model_of(name))
         for name, metric in scorer.metrics.items()

@@ -6,12 +6,8 @@ import torch
 
 from motionexp.data.shapes import grammar
 from motionexp.errors import InputError
-from motionexp.metrics.attributes import (
-    AttributeAccuracy,
-    AttributeClassifier,
-    ClassifierConfig,
-    attributes_found,
-)
+from motionexp.metrics.attribute_accuracy import AttributeAccuracy, attributes_found
+from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
 from motionexp.metrics.base import Predictions
 
 VALUES = {**grammar.ATTRIBUTES, "motion": grammar.NAMEABLE}
@@ -101,10 +97,10 @@ def test_frames_that_it_cannot_read(classifier, shape):
         classifier.predict(np.zeros(shape, np.uint8))
 
 
-def test_accuracy_counts_an_abstention_as_not_found_and_says_so(subject):
-    right = subject().target
+def test_accuracy_counts_an_abstention_as_not_found_and_says_so(inputs):
+    right = inputs().target
     labels = dict(right) | {"shape": None, "surface": "plain" if right["surface"] != "plain" else "striped"}
-    shown = subject(predictions=Predictions(labels, dict.fromkeys(labels, 1.0)))
+    shown = inputs(predictions=Predictions(labels, dict.fromkeys(labels, 1.0)))
     found = AttributeAccuracy().measure(shown)
     assert found["attribute_accuracy"].value == 0.5
     assert found["attribute_accuracy_colour"].value == 1

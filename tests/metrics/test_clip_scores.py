@@ -65,10 +65,10 @@ def test_text_alignment_follows_the_formula_of_torchmetrics(scorer):
         assert max(ours, 0) == pytest.approx(theirs.item(), abs=1e-3)
 
 
-def test_temperature_is_read_from_the_weights_not_from_the_config(clip, scorer, subject):
+def test_temperature_is_read_from_the_weights_not_from_the_config(clip, scorer, inputs):
     features = FeaturePass(clip, scorer)
     frames = video()
-    shown = subject(
+    shown = inputs(
         frames, features=features.frames(frames), caption=features.caption("a dog"),
         reference_caption=features.caption("a cat"),
     )  # fmt: skip
@@ -76,7 +76,7 @@ def test_temperature_is_read_from_the_weights_not_from_the_config(clip, scorer, 
     cosine = cosine_similarity(features.frames(frames).clip, features.caption("a dog").clip[None])
     np.testing.assert_allclose(alignment.series, 37.0 * cosine.numpy(), rtol=1e-4)
     preference = PickScore().measure(shown)["pick_score"]
-    cosine = cosine_similarity(features.frames(frames).scorer, features.caption("a dog").scorer[None])
+    cosine = cosine_similarity(features.frames(frames).preference, features.caption("a dog").preference[None])
     assert preference.value == pytest.approx(53.0 * float(cosine.mean()), rel=1e-4)
 
 
@@ -98,15 +98,15 @@ def test_both_pairings_against_slow_loops():
     assert np.mean(pairs) != pytest.approx(np.mean(consecutive), rel=0.01)
 
 
-def test_a_frozen_video_scores_100_in_frame_consistency(clip, subject):
+def test_a_frozen_video_scores_100_in_frame_consistency(clip, inputs):
     frames = np.repeat(video(count=1), 6, axis=0)
-    shown = subject(frames, features=FrameFeatures(clip.embed_frames(frames)))
+    shown = inputs(frames, features=FrameFeatures(clip.embed_frames(frames)))
     for measured in FrameConsistency().measure(shown).values():
         assert measured.value == pytest.approx(100, abs=1e-4)
 
 
-def test_one_frame_has_no_pairs(subject):
-    shown = subject(features=FrameFeatures(unit(1, 4)))
+def test_one_frame_has_no_pairs(inputs):
+    shown = inputs(features=FrameFeatures(unit(1, 4)))
     for measured in FrameConsistency().measure(shown).values():
         assert np.isnan(measured.value)
         assert "single frame" in measured.reason
@@ -116,12 +116,12 @@ def test_one_frame_has_no_pairs(subject):
         frame_consistency_consecutive(unit(1, 4))
 
 
-def test_appearance_leakage_is_a_difference_of_cosines_and_changes_sign_with_the_captions(subject):
+def test_appearance_leakage_is_a_difference_of_cosines_and_changes_sign_with_the_captions(inputs):
     frames, reference, edit = unit(4, 6), unit(6, seed=1), unit(6, seed=2)
     slow = [float(frame @ reference) - float(frame @ edit) for frame in frames]
     np.testing.assert_allclose(appearance_leakage(frames, reference, edit), slow, atol=1e-6)
     np.testing.assert_allclose(appearance_leakage(frames, edit, reference), -np.array(slow), atol=1e-6)
-    shown = subject(
+    shown = inputs(
         features=FrameFeatures(frames),
         caption=CaptionFeatures(edit, clip_scale=100.0),
         reference_caption=CaptionFeatures(reference, clip_scale=100.0),
@@ -130,6 +130,6 @@ def test_appearance_leakage_is_a_difference_of_cosines_and_changes_sign_with_the
 
 
 @pytest.mark.parametrize("metric", [TextAlignment, PickScore, FrameConsistency, AppearanceLeakage])
-def test_a_model_that_was_not_given_is_named(metric, subject):
+def test_a_model_that_was_not_given_is_named(metric, inputs):
     with pytest.raises(InputError, match="which was not given"):
-        metric().measure(subject())
+        metric().measure(inputs())

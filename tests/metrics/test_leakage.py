@@ -8,7 +8,6 @@ import pytest
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
 from motionexp.errors import InputError
-from motionexp.metrics.appearance_leakage import ReplacedAttributes, replaced_attributes
 from motionexp.metrics.base import Predictions
 from motionexp.metrics.foreground import coverage, foreground
 from motionexp.metrics.nuisances import (
@@ -18,6 +17,7 @@ from motionexp.metrics.nuisances import (
     object_nuisances,
     with_nuisances_of,
 )
+from motionexp.metrics.replaced_attributes import ReplacedAttributes, replaced_attributes
 from tests.metrics.conftest import CHANGES, make_scene
 
 REFERENCE = {"colour": "red", "surface": "plain", "shape": "circle", "background": "grass"}
@@ -49,14 +49,14 @@ def test_an_edit_that_replaces_nothing_abstains():
         assert "replaces no attribute" in measured.reason
 
 
-def test_the_metric_takes_the_reference_s_looks_from_its_scene(subject):
+def test_the_metric_takes_the_reference_s_looks_from_its_scene(inputs):
     scene = make_scene("wander")
     leaked = seen(**{name: value for name, value in scene.attributes.items()})
-    assert ReplacedAttributes().measure(subject(predictions=leaked))["replaced_attributes"].value == 1
+    assert ReplacedAttributes().measure(inputs(predictions=leaked))["replaced_attributes"].value == 1
     right = seen(**CHANGES)
-    assert ReplacedAttributes().measure(subject(predictions=right))["replaced_attributes"].value == 0
+    assert ReplacedAttributes().measure(inputs(predictions=right))["replaced_attributes"].value == 0
     with pytest.raises(InputError, match="needs the classifier"):
-        ReplacedAttributes().measure(subject())
+        ReplacedAttributes().measure(inputs())
 
 
 def test_the_object_s_pixels_are_the_truth_s():
@@ -101,7 +101,7 @@ def test_an_object_s_nuisances_follow_the_truth():
     assert larger.size - before.size == pytest.approx(np.log(1.1), abs=0.02)
 
 
-def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
+def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(inputs):
     scenes = [make_scene("wander", index) for index in range(12)]
     leaks: dict[str, list[float]] = {"leaked": [], "fresh": []}
     for index, scene in enumerate(scenes):
@@ -109,7 +109,7 @@ def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
         target = edited(scene, CHANGES)
         fresh = with_nuisances_of(target, make_scene("wander", 100 + index))
         for name, shown in (("leaked", target), ("fresh", fresh)):
-            found = Nuisances().measure(subject(render(shown), scene, others=others))
+            found = Nuisances().measure(inputs(render(shown), scene, chance_scenes=others))
             leaks[name].append(
                 [
                     found[value].value
@@ -124,13 +124,13 @@ def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
     assert (leaked.mean(0) > fresh.mean(0) + 0.02).all()
 
 
-def test_without_other_references_there_is_no_chance_level_and_mush_has_no_object(subject):
-    found = Nuisances().measure(subject())
+def test_without_other_references_there_is_no_chance_level_and_mush_has_no_object(inputs):
+    found = Nuisances().measure(inputs())
     assert found["nuisance_similarity"].value > 0.9
     assert np.isnan(found["nuisance_chance"].value)
     assert "no other references" in found["nuisance_chance"].reason
     grey = np.full((16, 64, 64, 3), 90, np.uint8)
-    found = Nuisances().measure(subject(grey, others=(make_scene("left"),)))
+    found = Nuisances().measure(inputs(grey, chance_scenes=(make_scene("left"),)))
     assert found["nuisance_similarity"].value == 0
     assert "no object stands out" in found["nuisance_light"].reason
     assert "no object stands out" in found["nuisance_light_chance"].reason

@@ -10,14 +10,10 @@ from safetensors.torch import save_file
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
 from motionexp.metrics.cotracker import CoTracker
+from motionexp.metrics.mf_ditflow import DitflowFidelity, mf_ditflow
 from motionexp.metrics.motion_diversity import motion_diversity
-from motionexp.metrics.motion_fidelity import (
-    DitflowFidelity,
-    MotionFidelity,
-    mf_ditflow,
-    motion_fidelity,
-    track_similarity,
-)
+from motionexp.metrics.motion_fidelity import MotionFidelity
+from motionexp.metrics.track_similarity import motion_fidelity, track_similarity
 from motionexp.metrics.tracks import LucasKanadeTracker, as_arrays, from_arrays
 from tests.metrics.conftest import moving_texture
 
@@ -168,19 +164,19 @@ def test_mf_ditflow_is_the_peers_score_with_its_faults():
         mf_ditflow(walk(0, 5), walk(0, 6))
 
 
-def test_chance_is_the_mean_over_other_references_and_stands_beside(subject):
+def test_chance_is_the_mean_over_other_references_and_stands_beside(inputs):
     a, b, others = walk(0), walk(1), (walk(2), walk(3))
-    shown = subject(tracks=a, reference_tracks=b, other_tracks=others)
+    shown = inputs(tracks=a, reference_tracks=b, chance_tracks=others)
     for metric, score in ((MotionFidelity(), motion_fidelity), (DitflowFidelity(), mf_ditflow)):
         name = next(iter(metric.values))
         measured = metric.measure(shown)
         assert measured[name].value == score(a, b).value
         expected = np.mean([score(a, other).value for other in others])
         assert measured[f"{name}_chance"].value == pytest.approx(expected)
-        alone = metric.measure(subject(tracks=a, reference_tracks=b))
+        alone = metric.measure(inputs(tracks=a, reference_tracks=b))
         assert alone[f"{name}_chance"].reason == f"no other reference of {len(a.position)} frames"
         with pytest.raises(InputError, match="needs the tracks"):
-            metric.measure(subject())
+            metric.measure(inputs())
 
 
 def test_diversity_of_a_method_without_chance_is_zero():

@@ -28,8 +28,8 @@ from motionexp.data.shapes.scenes import Scene, draw, seeded
 from motionexp.data.videos import contact_sheet, write_mp4, write_png
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
-from motionexp.metrics.attributes import AttributeClassifier
-from motionexp.metrics.encoders import OpenClip, PreferenceScorer
+from motionexp.metrics.attribute_classifier import AttributeClassifier
+from motionexp.metrics.encoders import OpenClip, PreferenceModel
 from motionexp.scripts.pretrain.bundle import MODELS
 from motionexp.scripts.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
 from motionexp.scripts.pretrain.cards import write_classifier_card, write_model_card
@@ -128,7 +128,7 @@ def judge_scoring_models(count: int) -> Results:
 
     The columns of single attributes are the shares among the captions, or frames, that differ in it.
     """
-    clip, scorer = OpenClip.load(), PreferenceScorer.load()
+    clip, scorer = OpenClip.load(), PreferenceModel.load()
     results = {}
     for part in PARTS:
         truth = unseen_scenes(part, count)
