@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
@@ -21,6 +20,7 @@ from motionexp.jobs import provenance
 from motionexp.jobs.scoring import rows_of
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
+from motionexp.probes.analysis.comparisons import rank_correlation
 from motionexp.results.formats import Block, Cell, Line, Table, to_markdown
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Layout, selected_rows
@@ -122,10 +122,11 @@ def answers(rows: Iterable[Row]) -> dict[str, dict[str, Interval]]:
 
 def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Rank correlation of the pairs without NaN, ties in the middle; NaN for too few or constant ones."""
-    pairs = pd.DataFrame({"ours": ours, "theirs": theirs}).dropna().rank()
-    if len(pairs) < LEAST_SAMPLES or (pairs.nunique() < 2).any():
+    pairs = np.array([ours, theirs], float)
+    pairs = pairs[:, ~np.isnan(pairs).any(0)]
+    if pairs.shape[1] < LEAST_SAMPLES:
         return float("nan")
-    return float(pairs["ours"].corr(pairs["theirs"]))
+    return float(rank_correlation(pairs[:1], pairs[1])[0])
 
 
 def correlations(rows: Iterable[Row], truth: str) -> dict[str, Interval]:

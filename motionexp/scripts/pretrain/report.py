@@ -25,7 +25,7 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
-from motionexp.data.videos import contact_sheet, write_mp4, write_png
+from motionexp.data.videos import contact_sheet, psnr, write_mp4, write_png
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.metrics.attribute_classifier import AttributeClassifier
@@ -114,12 +114,8 @@ def judge_vae(backbone: Backbone, count: int) -> Results:
     """Return the mean PSNR in dB of reconstructions, by contrast."""
     results = {}
     for part in ("natural", "poster"):
-        values = []
-        for scene in scenes(part, count):
-            video = render(scene)
-            error = np.square((reconstructed(backbone, scene).astype(float) - video) / 255).mean((1, 2, 3))
-            values.extend(-10 * np.log10(error))
-        results[f"VAE, {part}"] = {"psnr": float(np.mean(values)), "n": float(len(values))}
+        values = [psnr(reconstructed(backbone, scene), render(scene)) for scene in scenes(part, count)]
+        results[f"VAE, {part}"] = {"psnr": float(np.mean(values)), "n": float(np.size(values))}
     return results
 
 
