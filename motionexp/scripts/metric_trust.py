@@ -28,7 +28,7 @@ from motionexp.results.layout_file import read_layout
 from motionexp.results.published import is_published, read_published
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.results.tables import write_formats
-from motionexp.scripts.perturbations import PERTURBATIONS, dosed
+from motionexp.scripts.perturbations import PERTURBATIONS, count_videos, dosed
 
 EXPERIMENT = Path("experiments/metric-trust.yaml")
 DOSE = "dose"
@@ -60,8 +60,7 @@ def dose_rows(references: Sequence[Reference], scorer: Scorer) -> list[Row]:
     """Rows of every metric on every dose of `CHANGES`, on renders of the references' edits of all looks."""
     rows: list[Row] = []
     commit, dirty = provenance.commit()
-    videos = len(references) * sum(len(PERTURBATIONS[name].doses) for name in CHANGES)
-    bar = tqdm(total=videos, desc="dose response", unit="video", leave=False)
+    bar = tqdm(total=count_videos(references, CHANGES), desc="dose response", unit="video", leave=False)
     metric_of = {value: name for name, each in scorer.metrics.items() for value in each.values}
 
     def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:

@@ -19,7 +19,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
-from motionexp.metrics.base import MetricInput
+from motionexp.metrics.base import MetricInput, Tracks
 
 if TYPE_CHECKING:
     from motionexp.metrics.encoders import OpenClip, PreferenceModel
@@ -120,6 +120,30 @@ def make_scene(motion: str, index: int = 0, contrast: str = "natural") -> Scene:
         scene = draw(rng, contrast=contrast, choices=grammar.MOTIONS)
         if scene.things[0].motion == motion:
             return scene
+
+
+TRACK_FRAMES, TRACK_POINTS = 9, 14
+
+
+def walk(
+    seed: int, points: int = TRACK_POINTS, frames: int = TRACK_FRAMES, hidden: float = 0.0, still: float = 0.1
+) -> Tracks:
+    """Tracks of random walks; a share of the points hidden now and then."""
+    rng = np.random.default_rng(seed)
+    position = np.cumsum(rng.normal(size=(frames, points, 2)), axis=0)
+    return Tracks(position, rng.random((frames, points)) >= hidden, still)
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random vectors of unit length."""
+    return torch.nn.functional.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+
+
+def noise_video(count: int = 4) -> np.ndarray:
+    """(F, 32, 32, 3) random frames."""
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
 CHANGES = {"colour": "blue", "surface": "checked", "shape": "cross", "background": "sand"}

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from motionexp.probes.analysis.boundary import Boundary, gap_at, largest
 from motionexp.probes.analysis.onsets import Onset, shares
@@ -189,6 +188,8 @@ def fit(measured: Sequence[Draws], predicted: Sequence[float]) -> Fit | None:
 
 def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(N,) Spearman's rank correlation of rows of (N, K) with (K,); equal values share their mean rank."""
+    from scipy.stats import rankdata  # takes a second to import
+
     ours, theirs = rankdata(values, axis=1), rankdata(other)[None]
     ours, theirs = ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True)
     scale = np.sqrt((ours**2).sum(1) * (theirs**2).sum(1))
