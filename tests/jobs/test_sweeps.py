@@ -173,11 +173,11 @@ def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp
 
 def row_of(cfg: JobConfig) -> Row:
     """One of the rows that a job leaves."""
-    strata = {"split": "benchmark", "contrast": "natural", "motion": "unnamed"}
+    strata = {"split": "benchmark", "contrast": "motion-dominant", "motion": "uncaptioned"}
     if cfg.data.get("looks", 1) > 1:
         strata["looks"] = str(cfg.data["looks"])
     if "Nameable" in cfg.data["_target_"]:
-        strata["captions"] = "nameable"
+        strata["captions"] = "captioned"
     trains = cfg.tau != 1000
     return Row(
         metric="text_alignment",
