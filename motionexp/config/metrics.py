@@ -68,7 +68,7 @@ def read_metric(file: Path, module: str, name: str, class_name: str = "") -> Met
     Raises:
         InputError: a class attribute that others read is not a literal.
     """
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(), str(file))
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or class_name not in ("", node.name):
             continue

@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-from motionexp.data.shapes.grammar import ATTRIBUTES, SUPPORTED, UNSUPPORTED
+from motionexp.data.shapes.grammar import ATTRIBUTES, OUT_OF_DISTRIBUTION, UNCAPTIONED
 from motionexp.metrics.attribute_classifier import agreement
 from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric, needed
 
-UNNAMED = (*SUPPORTED, *UNSUPPORTED)
+WITHOUT_WORDS = (*UNCAPTIONED, *OUT_OF_DISTRIBUTION)
 
 
 class AttributeReadings(VideoMetric):
@@ -46,6 +46,6 @@ class AttributeReadings(VideoMetric):
 
 
 def _reading(label: str | None, value: str) -> Measurement:
-    if value in UNNAMED:
+    if value in WITHOUT_WORDS:
         return Measurement(ABSTAINED, f"{value} has no name that the classifier knows")
     return agreement(label, value)

@@ -154,7 +154,7 @@ class Nuisances(VideoMetric):
     summary: ClassVar = {"nuisance_similarity": "texture leakage"}
     columns: ClassVar = {
         "nuisances": {
-            "label": "leakage: ground ↓",
+            "label": "background leakage ↓",
             "metric": "nuisance_similarity",
             "minus": "nuisance_chance",
         }

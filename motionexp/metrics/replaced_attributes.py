@@ -51,7 +51,7 @@ class ReplacedAttributes(VideoMetric):
     order = 80
     summary: ClassVar = {"replaced_attributes": "edit leakage"}
     columns: ClassVar = {
-        "replaced": {"label": "leakage: replaced looks ↓", "metric": "replaced_attributes", "minus": "base"}
+        "replaced": {"label": "edited-attribute leakage ↓", "metric": "replaced_attributes", "minus": "base"}
     }
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:

@@ -8,7 +8,7 @@ from motionexp.data.shapes import grammar
 from motionexp.errors import InputError
 from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
 
-VALUES = {**grammar.ATTRIBUTES, "motion": grammar.NAMEABLE}
+VALUES = {**grammar.ATTRIBUTES, "motion": grammar.CAPTIONED}
 
 
 @pytest.fixture(scope="module")

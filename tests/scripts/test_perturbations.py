@@ -32,7 +32,7 @@ def reference(motion, index):
 
 @pytest.fixture(scope="module")
 def responses():
-    """All metrics through the bundled models, at no dose and at the largest; `make dose-response` takes all."""
+    """All metrics on the bundled models, at no dose and at the largest; `make dose-response` takes all."""
     ends = {
         name: replace(perturbation, doses=(perturbation.doses[0], perturbation.doses[-1]))
         for name, perturbation in PERTURBATIONS.items()
