@@ -29,7 +29,7 @@ ALWAYS = ("motion", "replaced", "nuisances")
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Writes experiments/mine.yaml with these lines and what else is given."""
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
 
     def write(*sweep: str, paper: tuple[str, ...] = (), more: str = ""):
         path = tmp_path / "mine.yaml"
