@@ -140,8 +140,22 @@ def chosen_metrics(names: Collection[str] | None, use: Use = "jobs") -> list[Met
     return [spec for spec in map(find_metric, names) if spec is not None]
 
 
-def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterator[str]:
-    """What is wrong with `metrics=`: names that `use` does not measure."""
+def metric_problems(
+    names: Collection[str] | None, use: Use = "jobs", plugins: Collection[str] | None = None
+) -> Iterator[str]:
+    """What is wrong with `metrics=`: import paths outside `plugins`, and names that `use` does not measure.
+
+    Args:
+        names: of metrics; None: nothing is wrong.
+        use: who measures.
+        plugins: packages whose code may run beside this one; None: the caller is trusted.
+    """
+    paths = [name for name in names or () if "." in name]
+    for path in paths if plugins is not None else ():
+        package = path.partition(".")[0]
+        if package not in (__name__.partition(".")[0], *plugins):
+            yield f"metrics=[{path}]: code of the package {package} only runs with plugins=[{package}]"
+            return
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:
