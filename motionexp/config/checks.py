@@ -108,8 +108,9 @@ def _choice_problems(cfg: JobConfig) -> Iterator[str]:
     for name in ("edits", "metrics", "edit_kinds"):
         if getattr(cfg, name) == []:
             yield f"{name}=[]: name at least one, or null for all that there are"
-    yield from metric_problems(cfg.metrics, plugins=())
-    if (of_sets := set_metrics(cfg.metrics)) and cfg.seeds < 2:
+    problems = list(metric_problems(cfg.metrics, plugins=()))
+    yield from problems
+    if not problems and (of_sets := set_metrics(cfg.metrics)) and cfg.seeds < 2:
         yield f"metrics=[{','.join(of_sets)}]: compares the samples of an edit, so it needs seeds=2 or more"
     names = cfg.references if isinstance(cfg.references, list) else [cfg.references]
     counted = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)

@@ -151,11 +151,13 @@ def metric_problems(
         plugins: packages whose code may run beside this one; None: the caller is trusted.
     """
     paths = [name for name in names or () if "." in name]
-    for path in paths if plugins is not None else ():
+    allowed = None if plugins is None else {__name__.partition(".")[0], *plugins}
+    foreign = [path for path in paths if allowed is not None and path.partition(".")[0] not in allowed]
+    for path in foreign:
         package = path.partition(".")[0]
-        if package not in (__name__.partition(".")[0], *plugins):
-            yield f"metrics=[{path}]: code of the package {package} only runs with plugins=[{package}]"
-            return
+        yield f"metrics=[{path}]: code of the package {package} only runs with plugins=[{package}]"
+    if foreign:
+        return  # looking further would import the package
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:

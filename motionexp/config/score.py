@@ -96,6 +96,7 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
 
 def _metric_problems(cfg: ScoreConfig) -> Iterator[str]:
     yield from scoring_problems(cfg.scoring)
-    yield from metric_problems(cfg.metrics, plugins=())
-    if of_sets := set_metrics(cfg.metrics):
+    problems = list(metric_problems(cfg.metrics, plugins=()))
+    yield from problems
+    if not problems and (of_sets := set_metrics(cfg.metrics)):
         yield f"metrics=[{','.join(of_sets)}]: of all samples of an edit together; a job measures it"
