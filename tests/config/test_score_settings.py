@@ -34,7 +34,7 @@ def test_settings_have_defaults_and_text_needs_no_quotes(tmp_path):
         (["tau=700"], "tau: score has no such setting; it has data, folder, system"),
         (["+tau=700"], "tau: score has no such setting"),
         (["data=tgve", "+data.paht=x"], "data.paht: data=tgve has no such setting"),
-        (["data=nothing"], "data=nothing: one of clip"),
+        (["data=nothing"], "data=nothing: one of captioned, clip"),
         (["data=clip"], "data=clip: score wants its captions in a file"),
     ],
 )
