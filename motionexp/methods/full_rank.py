@@ -21,7 +21,7 @@ from motionexp.methods.base import (
 )
 
 
-class Direct(TuningMethod):
+class FullRank(TuningMethod):
     """Weights and biases of chosen projections, tuned in full ("Motion in Early Timesteps", section 4.3).
 
     The tuned tensors stand beside the originals, which stay as they are; switching chooses between them.

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any
 
+from motionexp.config.ids import FORMER_METHOD_NAMES
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.results.rows import FIELDS, Row
@@ -36,8 +37,9 @@ def default_of(name: str, row: Row) -> Any:
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
     key = default.removeprefix("${model.").removesuffix("}")
+    method = FORMER_METHOD_NAMES.get(row.method, row.method)
     return row.settings.get("model", {}).get(
-        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "direct") else key
+        "full_rank_learning_rate" if (key, method) == ("learning_rate", "full_rank") else key
     )
 
 

@@ -13,11 +13,11 @@ from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
-from motionexp.methods.full_rank import Direct
+from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
 from tests.support.tiny_models import save_tiny_pipeline
 
-METHODS = [LoRA, Direct]
+METHODS = [LoRA, FullRank]
 RECIPE = Recipe(
     captions=['a "cat" 🐈 runs'],
     seed=3,

@@ -11,10 +11,10 @@ from motionexp.backbones.latte import attention_projections
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.full_rank import Direct
+from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
 
-METHODS = [LoRA, Direct]
+METHODS = [LoRA, FullRank]
 SUBSETS = [subset for size in (1, 2, 3, 4) for subset in combinations("qkvo", size)]
 
 
@@ -137,7 +137,7 @@ def test_lattes_low_rank_adapter_has_the_papers_size():
     share = 28 // layers
     assert share * LoRA.trainable_parameters(latte, rank=4, projections=("v", "o")) == 516_096
     assert share * LoRA.trainable_parameters(latte, rank=16, projections=[*"qkvo"]) == 8 * 516_096
-    assert Direct.trainable_parameters(latte, projections=("v",)) == layers * (1152 * 1152 + 1152)
+    assert FullRank.trainable_parameters(latte, projections=("v",)) == layers * (1152 * 1152 + 1152)
 
 
 @pytest.mark.parametrize("method_type", METHODS)

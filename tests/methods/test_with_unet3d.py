@@ -14,13 +14,13 @@ from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
-from motionexp.methods.full_rank import Direct
+from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from tests.support.tiny_models import save_tiny_unet3d
 from tests.support.training_runs import SETTINGS
 
-METHODS = [LoRA, Direct]
+METHODS = [LoRA, FullRank]
 RECIPE = Recipe(["a cat runs"], 5, 8, 2, 1e-2, 0.01, "adamw", {})
 FRAMES = 6
 

@@ -2,11 +2,11 @@
 
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.full_rank import Direct
+from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, fit
 
-METHODS = [LoRA, Direct]
+METHODS = [LoRA, FullRank]
 SETTINGS = TrainingSettings(steps=8, batch_size=2, seed=5, optimizer=OptimizerSettings(learning_rate=1e-2))
 
 
