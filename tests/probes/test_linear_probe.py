@@ -10,7 +10,7 @@ from torch import Tensor
 from motionexp.data.shapes import grammar
 from motionexp.diffusion.schedule import NoiseSchedule, generator
 from motionexp.probes import linear_probe
-from motionexp.probes.block_features import block_features, motion_blocks, pooled, activation_hooks
+from motionexp.probes.block_features import activation_hooks, block_features, motion_blocks, pooled
 from motionexp.probes.linear_probe import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
 from tests.support.tiny_cogvideox import tiny_cogvideox
 from tests.support.tiny_models import tiny_unet3d
