@@ -11,8 +11,7 @@ import pytest
 
 from motionexp.cli import main
 from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs
