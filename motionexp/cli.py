@@ -134,7 +134,7 @@ def _run_job(composed: DictConfig) -> None:
 
 
 class SweepCallback(Callback):
-    """Hydra's callback that checks all jobs of a sweep before the first starts, and names the jobs that fail."""
+    """Hydra's callback: checks all jobs of a sweep before the first starts, and names the jobs that fail."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}

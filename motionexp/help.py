@@ -1,4 +1,4 @@
-"""What there is to choose from: settings, options, references and words. Imports no torch."""
+"""What `--help` and `list` print: settings, options, references and words. Imports no torch."""
 
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -97,7 +97,7 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
     elif cfg.adapter is not None and not adapter_file(cfg.adapter).is_file():
         yield (
-            f"adapter={cfg.adapter}: no adapter.safetensors there; name the adapter/ folder of a finished cell,"
+            f"adapter={cfg.adapter}: no adapter.safetensors there; name the adapter/ folder of a cell,"
             " or the .safetensors file of another trainer"
         )
     problem = _unwritable(Path(cfg.output))
@@ -128,11 +128,11 @@ def _caption_problems(cfg: JobConfig) -> Iterator[str]:
     captions += [("negative_prompt", cfg.negative_prompt)]
     model = cfg.model
     closed = model.closed_vocabulary and tokenizer_file(model).is_file()
-    known = vocabulary(model) if closed else None
+    words_of_model = vocabulary(model) if closed else None
     for key, caption in captions:
-        # The backbones write captions in small letters themselves, where they know no others.
+        # Backbones with a closed vocabulary convert captions to lower case.
         words = caption.lower().split()
-        unknown = [] if known is None else sorted({word for word in words if word not in known})
+        unknown = [] if words_of_model is None else sorted({*words} - {*words_of_model})
         if unknown:
             shown = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
             yield (
@@ -157,7 +157,7 @@ def vocabulary(model: ModelConfig) -> list[str]:
 
     path = tokenizer_file(model)
     if not model.closed_vocabulary:
-        raise InputError(f"model={model.name} takes any words: it has no list of its own")
+        raise InputError(f"model={model.name} takes any words: there is no list of its words")
     if not path.is_file():
         raise InputError(f"model={model.name}: {path} is missing")
     named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(CLOSED_VOCABULARY)
@@ -201,12 +201,12 @@ SAMPLING_WINDOW = ("sampling_tau", "sampling_tau_high")
 
 
 def window_problems(cfg: JobConfig) -> Iterator[str]:
-    """One sentence for each thing that is wrong; whether tau is a timestep at all is looked at elsewhere."""
-    apart = [name for name in (*SAMPLING_WINDOW, "soft_window") if getattr(cfg, name) is not None]
-    if apart and cfg.adapter is not None:
-        yield f"{apart[0]}= goes with training; with adapter=, tau= and tau_high= say where it acts"
-    elif apart and cfg.tau == 1000:
-        yield f"{apart[0]}= goes with training; at tau=1000 nothing is trained"
+    """What is wrong with the window as a whole, one sentence a problem; `check` looks at single settings."""
+    separate = [name for name in (*SAMPLING_WINDOW, "soft_window") if getattr(cfg, name) is not None]
+    if separate and cfg.adapter is not None:
+        yield f"{separate[0]}= goes with training; with adapter=, tau= and tau_high= are its window"
+    elif separate and cfg.tau == 1000:
+        yield f"{separate[0]}= goes with training; at tau=1000 nothing is trained"
     elif isinstance(cfg.tau, float):
         yield from _empty_windows(cfg, cfg.tau)
         if cfg.soft_window is not None and not _is_soft(cfg.soft_window, cfg.tau, cfg.tau_high):
@@ -220,11 +220,12 @@ def window_problems(cfg: JobConfig) -> Iterator[str]:
 def _empty_windows(cfg: JobConfig, tau: float) -> Iterator[str]:
     if cfg.tau_high < tau < 1000:
         yield f"tau_high={cfg.tau_high:g}: below tau={tau:g}, so that nothing is in the window"
-    given = [name for name in SAMPLING_WINDOW if getattr(cfg, name) is not None]
+    changed = [name for name in SAMPLING_WINDOW if getattr(cfg, name) is not None]
     low = tau if cfg.sampling_tau is None else cfg.sampling_tau
     high = cfg.tau_high if cfg.sampling_tau_high is None else cfg.sampling_tau_high
-    if given and high < low:
-        yield f"{given[0]}={getattr(cfg, given[0]):g}: nothing is in [{low:g}, {high:g}], where it is applied"
+    if changed and high < low:
+        value = getattr(cfg, changed[0])
+        yield f"{changed[0]}={value:g}: nothing is in the sampling window [{low:g}, {high:g}]"
 
 
 def _is_soft(knots: Any, low: float, high: float) -> bool:

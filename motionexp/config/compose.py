@@ -64,18 +64,18 @@ def read_job(overrides: Sequence[str]) -> JobConfig:
 
 
 def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
-    """The checked settings in what Hydra composed for a job, with Hydra's own node.
+    """The checked settings of a job, from what Hydra composed and from its node `hydra`.
 
     Raises:
-        InputError: lists every problem: unknown settings (`+key` gets past Hydra), values of another type than
-            their class takes, and all that `check` finds.
+        InputError: lists every problem: unknown settings (`+key` gets past Hydra), values of a type that their
+            class does not take, and all that `check` finds.
     """
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
-    given = {_key(override) for override in hydra.overrides.task}
-    check_source_of_plugins(plain.get("plugins"), given)
+    command_line = {override_key(override) for override in hydra.overrides.task}
+    check_source_of_plugins(plain.get("plugins"), command_line)
     # 1. Settings that do not exist are set aside, so that all other problems are found too.
     problems = [_no_such_setting(key) for key in [*plain] if key not in JobConfig.__dataclass_fields__]
     plain = {key: value for key, value in plain.items() if key in JobConfig.__dataclass_fields__}
@@ -83,7 +83,7 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     # 2. The classes that `_target_` names, and the types of what they take.
     for group in GIVEN_BY_PROGRAM:
         option = hydra.runtime.choices[group]
-        problems += settle_target(group, option, plain, given)
+        problems += settle_target(group, option, plain, command_line)
     problems += _backbone_problems(plain)
     # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
@@ -97,17 +97,18 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     return cfg
 
 
-def check_source_of_plugins(plugins: object, given: Collection[str]) -> None:
+def check_source_of_plugins(plugins: object, command_line: Collection[str]) -> None:
     """Refuses `plugins=` from a file: to run somebody's settings would be to run somebody's code.
 
     Raises:
-        InputError: there are plugins, and `given`, the names on the command line, lack `plugins`.
+        InputError: `plugins` is not empty, and `command_line`, the names of settings there, lacks it.
     """
-    if plugins and "plugins" not in given:
+    if plugins and "plugins" not in command_line:
         raise InputError(f"plugins={plugins}: only the command line can name plugins, not a file of settings")
 
 
-def _key(override: str) -> str:
+def override_key(override: str) -> str:
+    """The name of the setting in an override such as `+method.strength=2`."""
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
@@ -119,7 +120,7 @@ def _schema_problems(plain: dict[str, Any]) -> list[str]:
     return [_no_such_setting(f"{group}.{key}") for group, key in unknown]
 
 
-def settle_target(group: str, option: str, plain: dict[str, Any], given: Collection[str]) -> list[str]:
+def settle_target(group: str, option: str, plain: dict[str, Any], command_line: Collection[str]) -> list[str]:
     """What is wrong with the `_target_` node of a group; its whole numbers become floats where those are due.
 
     A value of the option's file that another class than the file's does not take is left out.
@@ -134,33 +135,33 @@ def settle_target(group: str, option: str, plain: dict[str, Any], given: Collect
     parameters = constructor.parameters
     unknown = [key for key in node if key not in (*parameters, "_target_") and not constructor.is_open]
     if node["_target_"] != _option_file(group, option).get("_target_"):
-        for key in [key for key in unknown if f"{group}.{key}" not in given]:
-            unknown.remove(key)
-            del node[key]
+        node = {key: node[key] for key in node if key not in unknown or f"{group}.{key}" in command_line}
+        unknown, plain[group] = [key for key in unknown if key in node], node
     for key in parameters.keys() & node.keys():
         if targets.has_type(parameters[key], "float"):
             node[key] = _floats(node[key])
     # A value that is a setting's, as of rank: ${rank}, is checked with the setting.
     checked = {key for key, value in node.items() if key in plain and plain[key] == value}
-    problems = [
-        _no_such_setting(f"{group}.{key}", {f"{group}.{name}" for name in parameters}) for key in unknown
-    ]
+    names = {f"{group}.{name}" for name in parameters if name not in GIVEN_BY_PROGRAM[group]}
+    problems = [_no_such_setting(f"{group}.{key}", names) for key in unknown]
     problems += targets.node_problems(group, node, constructor, GIVEN_BY_PROGRAM[group], checked)
-    bounds = settings_in(JobConfig)
-    for key in [] if problems else sorted(bounds.keys() & node.keys() - checked):
-        problems += value_problems(f"{group}.{key}", node[key], bounds[key])
+    if not problems and node["_target_"].startswith(f"{targets.PACKAGE}."):
+        bounds = settings_in(JobConfig)  # a plugin may mean something else by a name
+        for key in sorted(bounds.keys() & node.keys() - checked):
+            problems += value_problems(f"{group}.{key}", node[key], bounds[key])
     return problems
 
 
 def _backbone_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     target = str(plain["model"].get("_target_"))
     path, _, loader = target.rpartition(".")
+    if loader != "from_pretrained":
+        yield f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained"
+        return
     try:
         targets.check_allowed(path, plain["plugins"], "model._target_")
     except InputError as error:
         yield str(error)
-    if loader != "from_pretrained":
-        yield f"model._target_={target}: CLASS.from_pretrained"
 
 
 def _settle_tau(plain: dict[str, Any]) -> None:
@@ -196,7 +197,8 @@ def keys_of(group: str) -> set[str]:
     """The names of a group's settings: those of its schema, or all that the classes of its options take."""
     if group in SCHEMAS:
         return set(settings_in(SCHEMAS[group]))
-    return {key for option in options(group) for key in _parameters(group, option)}
+    names = {key for option in options(group) for key in _parameters(group, option)}
+    return names - set(GIVEN_BY_PROGRAM[group])
 
 
 def _parameters(group: str, option: str) -> Mapping[str, targets.Parameter]:
@@ -210,13 +212,15 @@ def _option_file(group: str, option: str) -> dict[str, Any]:
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:
-    """Overrides of a single run as Hydra wants them: free text in quotes, `data=clip` where there is a video.
+    """Overrides of a single run in Hydra's form: free text in quotes, and `data=clip` with a video.
 
-    Hydra's own signs (commas, quotes, brackets) mean nothing in a caption or a path, so that people need not
-    know how to escape them. Text that is in quotes already, and `null`, stay as they are.
+    Hydra's signs (commas, quotes, brackets) are ordinary characters in a caption or a path, so that
+    nobody has to escape them. Text that is in quotes already, and `null`, stay as they are.
     """
     for group in GROUPS:
-        if f"{group}=null" in overrides or any(override.startswith(f"~{group}") for override in overrides):
+        if f"{group}=null" in overrides or any(
+            override.partition("=")[0] == f"~{group}" for override in overrides
+        ):
             raise InputError(f"{group}: one of {', '.join(options(group))}")
     ready = [_quoted(override) for override in overrides]
     has_video = any(override.startswith("video=") and override != "video=null" for override in ready)
@@ -230,16 +234,18 @@ def _quoted(override: str) -> str:
     if not _is_free_text(key) or value == "null" or re.fullmatch(r"""(['"]).*\1""", value, re.DOTALL):
         return override
     # Hydra reads a backslash as itself, except in front of a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
 
 
 def _is_free_text(key: str) -> bool:
-    """Whether a setting is text that needs no quotes: by its line, or because it is a path in a class's types."""
+    """Whether a setting is text that needs no quotes: its line says so, or its class takes a path."""
     group, _, name = key.rpartition(".")
     if group in GIVEN_BY_PROGRAM:
-        taken = [_parameters(group, option) for option in options(group)]
-        return any(name in parameters and targets.has_type(parameters[name], "Path") for parameters in taken)
+        classes = [_parameters(group, option) for option in options(group)]
+        return any(
+            name in parameters and targets.has_type(parameters[name], "Path") for parameters in classes
+        )
     return any(
         key in (about := settings_in(schema)) and about[key].text for schema in (JobConfig, ScoreConfig)
     )
@@ -250,11 +256,11 @@ def explain(error: Exception) -> str:
     text = str(error)
     if missing := re.match(r"Could not override '([^']+)'", text):
         return _no_such_setting(missing[1])
-    if isinstance(error, MissingConfigException) and (found := re.search(r"find '(\w+)/([^']*)'", text)):
-        choice = f"{found[1]}={found[2]}"
+    if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w+)/([^']*)'", text)):
+        choice = f"{option[1]}={option[2]}"
         if choice in RENAMED:
             return f"{choice}: renamed to {RENAMED[choice]}"
-        return f"{choice}: one of {', '.join(options(found[1]))}"
+        return f"{choice}: one of {', '.join(options(option[1]))}"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read {error.override!r}: it should be key=value, and text with commas, quotes or other"
@@ -280,4 +286,6 @@ def _no_such_setting(path: str, names: Collection[str] = ()) -> str:
         names = [f"{group}.{key}" for key in keys_of(group)] if group in GROUPS else [*settings_in(JobConfig)]
     close = difflib.get_close_matches(path, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
+    if group in GIVEN_BY_PROGRAM:
+        hint += f"; a setting of a plugin's class takes a plus: +{path}="
     return f"{path}: there is no such setting{hint} (`python run.py --help` lists all)"

@@ -1,4 +1,4 @@
-"""The ids of what comes out of a job, by which it is found again. Imports no torch."""
+"""The ids of a job's results, by which later runs find them. Imports no torch."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from motionexp.config.schema import (
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
-# Raised when the same settings would give other results: a finished cell of an older version is run again.
+# Raise a version when equal settings give other results: finished cells of older versions then run again.
 FIT_VERSION = 1
 SAMPLE_VERSION = 1
 PROBE_VERSION = 1
@@ -48,7 +48,7 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
 def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
     """Id of one video: what `adapter` (an `adapter_id`) makes of a caption with the index-th initial noise.
 
-    The strength and reach of an adapter are no part of the base model's ids (tau = 1000).
+    The ids of the base model (tau = 1000) leave out the settings of the stage "applying".
     """
     parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
     return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})

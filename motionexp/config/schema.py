@@ -59,8 +59,8 @@ class ModelConfig:
 class JobConfig:
     """Every setting of a job; `python run.py --help` prints this list.
 
-    `settings.Setting` says what a line's metadata mean. Where a default is `${model.…}` the model's own file in
-    `conf/model/` says what suits the model.
+    `settings.Setting` says what a line's metadata mean. A default of `${model.…}` comes from the model's own
+    file in `conf/model/`.
     """
 
     model: ModelConfig = setting(MISSING, "the backbone", "content", listed=True)
@@ -249,7 +249,7 @@ def tokenizer_file(model: ModelConfig) -> Path:
 
 
 def adapter_file(adapter: str) -> Path:
-    """The weights of a kept adapter: in its folder, or the file itself."""
+    """The weights of a saved adapter: in its folder, or the file itself."""
     path = Path(adapter).expanduser()
     return path if path.suffix == ".safetensors" else path / "adapter.safetensors"
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from motionexp.config.compose import CONF, explain, prepared, settle_target
+from motionexp.config.compose import CONF, explain, override_key, prepared, settle_target
 from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import OF_SETS, metric_problems, scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
@@ -33,7 +33,9 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
         plain = cast(
             dict[str, Any], OmegaConf.to_container(OmegaConf.masked_copy(composed, settings), resolve=True)
         )
-        problems = settle_target("data", composed.hydra.runtime.choices["data"], plain, overrides)
+        problems = settle_target(
+            "data", composed.hydra.runtime.choices["data"], plain, set(map(override_key, overrides))
+        )
         cfg = cast(
             ScoreConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), plain))
         )

@@ -1,4 +1,4 @@
-"""How samples are scored: the metrics that there are, and what they look through. Imports no torch."""
+"""How samples are scored: the names of all metrics, and the models behind them. Imports no torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -75,10 +75,12 @@ def check_allowed(
             f"{setting}={path}: code of the package {package} is only run with plugins=[{package}] on the"
             " command line"
         )
-    found = next((node for node in _body(module) if isinstance(node, kind) and _name(node) == name), None)
-    if found is None:
+    definition = next(
+        (node for node in _body(module) if isinstance(node, kind) and _name(node) == name), None
+    )
+    if definition is None:
         raise InputError(f"{setting}={path}: the module {module or package} defines no {name}")
-    return Definition(found, module)
+    return Definition(definition, module)
 
 
 def signature(path: str, plugins: Collection[str] = (), setting: str = "_target_") -> Signature:

@@ -127,7 +127,7 @@ def _scored_by(cfg: JobConfig) -> Any:
 
 
 def settings_of(jobs: Sequence[JobConfig]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The listed settings that all jobs share, and for each job all settings in which jobs differ, as text."""
+    """The listed settings that all jobs share, and of each job the settings in which they differ, as text."""
     plain = [as_text(cfg) for cfg in jobs]
     differ = [name for name in plain[0] if len({each[name] for each in plain}) > 1]
     listed = names_in(JobConfig, lambda about: about.listed)

@@ -3,17 +3,19 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -73,7 +75,7 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
         "source": backbone.source,
         "revision": backbone.revision,
         "weights_hash": backbone.weights_hash,
-        "method": method.name,
+        "method": _stored_name(method),
         "settings": method.settings,
         "window": asdict(method.window),
         "recipe": asdict(recipe),
@@ -88,13 +90,16 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
     return path
 
 
-def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -> TuningMethod:
+def load_adapter(
+    path: Path, backbone: Backbone, window: Window | None = None, plugins: Collection[str] = ()
+) -> TuningMethod:
     """Attach a kept adapter, switched off, with its own window; or a LoRA that another trainer made.
 
     Args:
         path: the file, or the folder that holds `adapter.safetensors`.
         backbone: of the same weights as it was tuned on; another trainer's file does not tell which.
         window: of another trainer's, which carries none; unused with ours.
+        plugins: packages outside motionexp whose methods may be run.
 
     Raises:
         InputError: there is no such file; it is damaged or no adapter; it belongs to other weights, or to
@@ -110,7 +115,7 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     try:
-        method_class = find_method(about["method"])
+        method_class = find_method(about["method"], plugins)
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
     kept = about["window"]
@@ -130,12 +135,21 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
     return method
 
 
-def find_method(name: str) -> Callable[..., TuningMethod]:
-    """The tuning method in the file of that name in this folder.
+def _stored_name(method: TuningMethod) -> str:
+    kind = type(method)
+    return method.name if kind.__module__.startswith("motionexp.") else f"{kind.__module__}.{kind.__name__}"
+
+
+def find_method(name: str, plugins: Collection[str] = ()) -> Callable[..., TuningMethod]:
+    """The tuning method in the file of that name in this folder; a plugin's by its import path.
 
     Raises:
-        InputError: there is no such file, or it holds no method.
+        InputError: there is no such file, or it holds no method; or `plugins` lacks the package of the path.
     """
+    if "." in name:
+        check_allowed(name, plugins, "method")
+        kind: Callable[..., TuningMethod] = get_class(name)
+        return kind
     folder = Path(__file__).parent
     found = []
     if (folder / f"{name}.py").is_file():
@@ -150,7 +164,7 @@ def _is_method(value: object, module: str) -> bool:
     return isinstance(value, type) and issubclass(value, TuningMethod) and value.__module__ == module
 
 
-def check_adapter(path: Path, has_window: bool = False) -> None:
+def check_adapter(path: Path, has_window: bool = False, plugins: Collection[str] = ()) -> None:
     """Raises InputError where a file, or the one in a folder, is no whole adapter; needs no backbone.
 
     `has_window` says whether there is a window for another trainer's.
@@ -159,6 +173,8 @@ def check_adapter(path: Path, has_window: bool = False) -> None:
     _, about, _ = _read(path)
     if about is None and not has_window:
         raise InputError(_NO_WINDOW.format(path=path))
+    if about is not None and "." in about["method"]:
+        check_allowed(about["method"], plugins, f"adapter={path}: method")
 
 
 def _file(path: Path) -> Path:
