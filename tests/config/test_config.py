@@ -73,14 +73,15 @@ def test_a_number_given_by_hand_wins(base):
 
 WRONG = """
 tau=-1 tau=1001 tau=nan tau=abc tau=null tau_high=1001 sampling_tau=-1 tau_high=600 sampling_tau_high=600
-soft_window=[[400,0],[1000,1]] soft_window=[[700,0],[1000,2]] soft_window=[[700]] keep_steps=[100] attention=time
-rank=0 rank=1.5 alpha=0 alpha=inf projections=[x] projections=[] projections=[v,v] projections=v edits=[]
-metrics=[] metrics=[fid] references=0 references=[] train_steps=0 steps=0 eta=2
+soft_window=[[400,0],[1000,1]] soft_window=[[700,0],[1000,2]] soft_window=[[700]] keep_steps=[100]
+attention=time rank=0 rank=1.5 alpha=0 alpha=inf projections=[x] projections=[] projections=[v,v]
+projections=v edits=[] metrics=[] metrics=[fid] references=0 references=[] train_steps=0 steps=0 eta=2
 guidance_scale=0.5 frames=8 model.frame_step=0 seeds=0 seed=-1 memory_limit=0 device=gpu precision=fp8
-text_precision=2bit sampler=ddpm logger=print dry_run=perhaps start=1 adapter=missing output=/proc/x output=~/x
-model.path=/missing model=nope method=nope probe=poking probe_steps=5 probe_steps=25 probe_steps=1010 mode=slow
-method.rank=abc method.rank=0 method.projections=[x] method.projections=v method.attention=time data.split=3
-data.looks=many scoring.resize=-1 scoring.pairs=some scoring.tracker=raft scoring=ours model.fps=0 plugins=[no_such]
+text_precision=2bit sampler=ddpm logger=print dry_run=perhaps start=1 adapter=missing output=/proc/x
+output=~/x model.path=/missing model=nope method=nope probe=poking probe_steps=5 probe_steps=25
+probe_steps=1010 mode=slow method.rank=abc method.rank=0 method.projections=[x] method.projections=v
+method.attention=time data.split=3 data.looks=many scoring.resize=-1 scoring.pairs=some
+scoring.tracker=raft scoring=ours model.fps=0 plugins=[no_such]
 """
 """One wrong setting each: the error begins with it as it was typed."""
 

@@ -38,7 +38,9 @@ def ids(cfg):
 new, base = json.loads(sys.argv[1]), sys.argv[2:]
 default = load([*base, "probe=tampering"])
 answer = {"default": ids(default), "help": help_text(), "in_tables": TRAINED + SAMPLED}
-answer["ids"] = {name: ids(replace(default, **{f"new_{name}": right})) for name, (_, right, *_) in new.items()}
+answer["ids"] = {
+    name: ids(replace(default, **{f"new_{name}": right})) for name, (_, right, *_) in new.items()
+}
 try:
     load([*base, *(f"new_{name}={wrong}" for name, (_, _, wrong, _) in new.items() if name != "cell")])
 except InputError as error:

@@ -1,18 +1,15 @@
 """Classes under `_target_`: whose are allowed, and how their constructors' types are read."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from omegaconf import OmegaConf
 
+from motionexp.cli import SweepCallback, main
 from motionexp.config import targets
 from motionexp.config.compose import load
 from motionexp.errors import InputError
 from motionexp.jobs.sweeps import sweeps_of
 from motionexp.results.layout import Layout
 
-ROOT = Path(__file__).parents[2]
 PLUGIN = """
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +23,8 @@ Kind = Literal["soft", "hard"]
 
 class Mine(LoRA):
     def __init__(self, backbone, window, *, rank: int = 2, strength: float = 1.0, kind: "Kind" = "soft",
-                 names: Sequence[str] = (), limit: int | None = None, file: str | Path = "", other: dict = {}):
+                 names: Sequence[str] = (), limit: int | None = None, file: str | Path = "",
+                 other: dict = {}):
         pass
 
 class Inherited(Mine):
@@ -109,24 +107,28 @@ def test_a_plugin_is_only_allowed_by_name_and_never_imported(package, base):
     # LoRA's values from the option's file stay where the class takes them, and are left out where not.
     assert cfg.method == {"_target_": f"{package}.Mine", "rank": 4, "strength": 2.0}
     assert isinstance(cfg.method["strength"], float)
-    with pytest.raises(
-        InputError, match="method.strong: there is no such setting; did you mean method.strength"
-    ):
+    with pytest.raises(InputError, match=r"method\.strong: .* method\.strength\?"):
         load(["plugins=[my_package]", *mine, "+method.strong=2"])
-    with pytest.raises(InputError, match="method.strength=x"):
+    with pytest.raises(InputError, match=r"method\.strength=x"):
         load(["plugins=[my_package]", *mine, "+method.strength=x"])
 
 
-def test_a_file_of_settings_cannot_name_plugins(package, base, tmp_path):
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_an_option_s_file_cannot_name_plugins(package, base, tmp_path, flags, capsys):
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "theirs.yaml").write_text(
         f"# @package _global_\nplugins: [my_package]\nmethod:\n  _target_: {package}.Mine\n"
     )
-    command = [sys.executable, ROOT / "run.py", "--config-dir", tmp_path / "conf", *base, "method=theirs"]
-    for flags in ([], ["-m"], ["-m", "+hydra.sweeper.params.plugins='[my_package]'"]):
-        result = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
-        assert result.returncode == 2
-        assert "only the command line can name plugins" in result.stderr
+    with pytest.raises(SystemExit, match="2"):
+        raise SystemExit(main(["--config-dir", str(tmp_path / "conf"), *base, "method=theirs", *flags]))
+    assert "only the command line can name plugins" in capsys.readouterr().err
+
+
+def test_a_sweeper_s_parameters_cannot_name_plugins(capsys):
+    hydra = {"sweeper": {"params": {"plugins": "[my_package]"}}, "overrides": {"task": []}}
+    with pytest.raises(SystemExit, match="2"):
+        SweepCallback().on_multirun_start(OmegaConf.create({"hydra": hydra}))
+    assert "only the command line can name plugins" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
