@@ -88,7 +88,7 @@ def _score(overrides: list[str]) -> None:
 
 
 def _write_submission(arguments: list[str]) -> None:
-    """`folder=` and `samples=` are paths; every other argument selects samples by the fields of their rows."""
+    """`folder=` and `samples=` are paths; other arguments select samples by the fields of their rows."""
     select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
     if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):
         raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")

@@ -315,6 +315,11 @@ def test_an_experiment_that_is_not_there(capsys):
     assert "demo" in capsys.readouterr().err
 
 
+def test_a_renamed_experiment_names_the_new_one(capsys):
+    assert run(["experiment=tau_look"]) == 2
+    assert "experiment=tau_selection" in capsys.readouterr().err
+
+
 def test_an_experiment_without_a_sweep_says_so(capsys):
     assert run(["experiment=bench"]) == 2
     said = capsys.readouterr().err

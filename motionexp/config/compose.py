@@ -67,8 +67,8 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     """The checked settings of a job, from what Hydra composed and from its node `hydra`.
 
     Raises:
-        InputError: lists every problem: unknown settings (`+key` gets past Hydra), values of a type that their
-            class does not take, and all that `check` finds.
+        InputError: lists every problem: unknown settings (`+key` gets past Hydra), values of a type that
+            their class does not take, and all that `check` finds.
     """
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))

@@ -22,7 +22,7 @@ SAMPLE_VERSION = 1
 PROBE_VERSION = 1
 # A method's name in ids, or a plugin's import path. For the two methods of the first release it is the import
 # path that was hashed then, so that their finished cells are found again.
-HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "direct": "motionexp.methods.direct.Direct"}
+HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
 
 
 def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:

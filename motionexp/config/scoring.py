@@ -45,7 +45,7 @@ class ScoringConfig:
         "lucas_kanade", "what follows points for motion_fidelity: lucas_kanade or cotracker",
         choices=TRACKERS)
     tracker_weights: str | None = setting(None, "CoTracker 3's weights, as a safetensors file")
-    anchors: bool = setting(
+    sanity_baselines: bool = setting(
         False, "true: also score the reference itself, frozen, reversed, and another reference in its place")
 # fmt: on
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from motionexp.config.renames import METHODS
 from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
@@ -115,7 +116,7 @@ def load_adapter(
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     try:
-        method_class = find_method(about["method"], plugins)
+        method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
     kept = about["window"]

@@ -48,7 +48,7 @@ def test_what_suits_the_model_comes_from_its_file(base):
     model = cfg.model
     assert (cfg.tau, cfg.steps, cfg.frames) == (model.default_tau, model.steps, model.frames)
     assert (cfg.learning_rate, cfg.train_steps) == (model.learning_rate, model.train_steps)
-    assert load([*base, "method=direct"]).learning_rate == model.full_rank_learning_rate
+    assert load([*base, "method=full_rank"]).learning_rate == model.full_rank_learning_rate
 
 
 def test_the_first_papers_settings_are_the_default_for_latte(base):
@@ -80,7 +80,7 @@ guidance_scale=0.5 frames=8 model.frame_step=0 seeds=0 seed=-1 memory_limit=0 de
 text_precision=2bit sampler=ddpm logger=print dry_run=perhaps start=1 adapter=missing output=/proc/x
 output=~/x model.path=/missing model=nope method=nope probe=poking probe_steps=5 probe_steps=25
 probe_steps=1010 mode=slow method.rank=abc method.rank=0 method.projections=[x] method.projections=v
-method.attention=time data.split=3 data.looks=many scoring.resize=-1 scoring.pairs=some
+method.attention=time data.split=3 data.appearances=many scoring.resize=-1 scoring.pairs=some
 scoring.tracker=raft scoring=ours model.fps=0 plugins=[no_such]
 """
 """One wrong setting each: the error begins with it as it was typed."""
