@@ -26,6 +26,8 @@ Transfer the motion of one video to new captions.
   python run.py adapter=FOLDER edits='["..."]' new captions with a saved adapter
   python run.py video=FILE caption="..." edits='["..."]' model=latte
                                                your own clip
+  python run.py plugins=[PACKAGE] method._target_=PACKAGE.MODULE.CLASS
+                                               a tuning method of your own package
   python run.py score folder=FOLDER data=tgve  score the videos of another system
   python run.py submission folder=NEW samples=outputs/tgve/MODEL tau=700
                                                finished samples in TGVE's submission layout
