@@ -10,6 +10,7 @@ from omegaconf import MISSING as REQUIRED
 
 from motionexp.config.checks import vocabulary
 from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options
+from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
@@ -63,6 +64,7 @@ def help_text() -> str:
         _section(
             "models behind scores", [(f"scoring.{left}", right) for left, right in _lines(ScoringConfig)]
         ),
+        _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
         _section("settings of `score`", _lines(ScoreConfig)),
         _section("flags", HYDRA_FLAGS),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import (
     CLOSED_VOCABULARY,
     PROJECTIONS,
@@ -18,8 +19,9 @@ from motionexp.config.schema import (
     model_folder,
     tokenizer_file,
 )
-from motionexp.config.scoring import metric_problems, scoring_problems
+from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
+from motionexp.config.targets import check_allowed
 from motionexp.errors import InputError
 
 
@@ -56,9 +58,15 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
     for name, letters in chosen.items():
         if not letters or not set(letters) <= set(PROJECTIONS) or len(set(letters)) < len(letters):
             yield f"{name}=[{','.join(map(str, letters))}]: one or more of q, k, v, o, each once"
-    yield from metric_problems(cfg.metrics)
-    if "motion_diversity" in (cfg.metrics or []) and cfg.seeds < 2:
-        yield "metrics=[motion_diversity]: it compares the samples of an edit, so it needs seeds=2 or more"
+    try:
+        for name in (name for name in cfg.metrics or [] if "." in name):
+            check_allowed(name, cfg.plugins, "metrics")
+        yield from metric_problems(cfg.metrics)
+    except InputError as error:
+        yield str(error)
+    else:
+        if (of_sets := set_metrics(cfg.metrics)) and cfg.seeds < 2:
+            yield f"metrics=[{','.join(of_sets)}]: compares the samples of an edit: it needs seeds=2 or more"
     references = cfg.references if isinstance(cfg.references, list) else [cfg.references]
     is_count = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)
     if not is_count and not (references and all(isinstance(name, str) and name for name in references)):

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config.compose import CONF, explain, override_key, prepared, settle_target
+from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import ScoreConfig
-from motionexp.config.scoring import OF_SETS, metric_problems, scoring_problems
+from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.errors import InputError
 
@@ -64,6 +65,9 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
     yield from setting_problems(cfg)
     yield from scoring_problems(cfg.scoring)
-    if of_sets := [name for name in cfg.metrics or [] if name in OF_SETS]:
-        yield f"metrics=[{','.join(of_sets)}]: it compares all samples of an edit; only a job measures it"
+    if plugins := [name for name in cfg.metrics or [] if "." in name]:
+        yield f"metrics=[{','.join(plugins)}]: only a job measures the metrics of plugins"
+        return
     yield from metric_problems(cfg.metrics)
+    if of_sets := set_metrics(cfg.metrics):
+        yield f"metrics=[{','.join(of_sets)}]: it compares all samples of an edit; only a job measures it"

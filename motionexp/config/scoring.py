@@ -1,26 +1,11 @@
-"""How samples are scored: the names of all metrics, and the models behind them. Imports no torch."""
+"""How samples are scored: the models behind the metrics. Imports no torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from motionexp.config.settings import setting, setting_problems
 
-METRICS = (
-    "text_alignment",
-    "frame_consistency",
-    "pick_score",
-    "flow_similarity",
-    "motion_fidelity",
-    "mf_ditflow",
-    "motion_diversity",
-    "appearance_leakage",
-    "trajectory",
-    "attribute_accuracy",
-    "replaced_attributes",
-    "nuisances",
-)
-OF_SETS = ("motion_diversity",)  # those of all samples of an edit together: their rows have no seed
 PAIRS = ("consecutive", "pairs")
 TRACKERS = ("lucas_kanade", "cotracker")
 
@@ -33,9 +18,10 @@ class ScoringConfig:
     clip: str | None = setting(
         None, "open_clip's ARCHITECTURE/TAG, hf-hub:OWNER/NAME or a folder; null: the bundled one for bundled"
         " models, else ViT-L-14/openai")
-    scorer: str | None = setting(None, "a hub id or a folder; null: the bundled one, else PickScore's")
+    scorer: str | None = setting(
+        None, "preference model: a hub id or a folder; null: the bundled one, else PickScore's")
     scorer_processor: str | None = setting(None, "hub id or folder of its processor; null: the scorer's own")
-    scorer_revision: str | None = setting(None, "commit of the scorer's repository")
+    scorer_revision: str | None = setting(None, "commit of the preference model's repository")
     resize: int | None = setting(
         None, "pixels of the square that frames are resized to first; 0: none; null: 480, or 0 for bundled",
         low=0)
@@ -59,9 +45,3 @@ def scoring_problems(scoring: ScoringConfig) -> Iterator[str]:
         yield f"scoring.tracker_weights={scoring.tracker_weights}: there is no such file"
     if scoring.scorer is None and (scoring.scorer_processor or scoring.scorer_revision):
         yield "scoring.scorer_processor and scoring.scorer_revision need scoring.scorer: give it too"
-
-
-def metric_problems(metrics: Sequence[str] | None) -> Iterator[str]:
-    """What is wrong with the names in `metrics=`."""
-    if unknown := [name for name in metrics or [] if name not in METRICS]:
-        yield f"metrics=[{','.join(unknown)}]: some of {', '.join(METRICS)}"

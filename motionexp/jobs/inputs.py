@@ -9,6 +9,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig, ScoreConfig, tiles, wanted_references
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
@@ -21,10 +22,9 @@ from motionexp.jobs.cell import FIT_FILE, read_json
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.training import TrainingSettings
-from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, compares_with_others
+from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
 
 Size = tuple[int, int, int]  # of a video: frames, height, width
-CHANCE_REFERENCES = 9
 SHARE_OF_FREE_MEMORY = 0.5
 PROBED_KINDS = ("multiple", "motion")  # all looks at once, and the motion: what a boundary takes
 
@@ -111,11 +111,12 @@ def chance_references(
 
     Those of `known`, which have that size, are not read again.
     """
-    if not compares_with_others(cfg.metrics) and not cfg.scoring.sanity_baselines:
+    if not needs_chance_references(cfg.metrics) and not cfg.scoring.sanity_baselines:
         return []
     there = {each.name: each for each in known}
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))
-    return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES)]
+    # One more: a reference among them is not its own chance.
+    return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES + 1)]
 
 
 def training_window(cfg: JobConfig, tau: float) -> Window:
@@ -164,9 +165,9 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
     if scoring.scorer is not None:
         models = replace(
             models,
-            scorer=scoring.scorer,
-            scorer_processor=scoring.scorer_processor,
-            scorer_revision=scoring.scorer_revision,
+            preference=scoring.scorer,
+            preference_processor=scoring.scorer_processor,
+            preference_revision=scoring.scorer_revision,
         )
     if scoring.resize is not None:
         models = replace(models, resize=scoring.resize)

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.config.ids import adapter_id, sample_id
+from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -33,7 +34,7 @@ from motionexp.jobs.summary import write_grid
 from motionexp.methods.adapters import Recipe, check_adapter, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels, check_metrics
+from motionexp.metrics.scorer import Scorer, ScoringModels
 from motionexp.results.rows import Row
 
 
@@ -129,7 +130,7 @@ class Job:
     def scorer(self) -> Scorer:
         """The metrics and their models, which wait in main memory; see `at_work`."""
         models, folder = self._scoring_models, self.output / ".cache" / "features"
-        return Scorer(self.cfg.metrics, models, others=self.others, folder=folder)
+        return Scorer(self.cfg.metrics, models, chance_references=self.others, folder=folder)
 
     @cached_property
     def others(self) -> list[Reference]:
@@ -140,7 +141,7 @@ class Job:
     @cached_property
     def probe_scorer(self) -> Scorer:
         """What probes measure, whatever `metrics=` says; without ground truth what needs none."""
-        return Scorer(None, self._scoring_models, kinds=PROBE_METRICS)
+        return Scorer(None, self._scoring_models, use="probes")
 
     def check_scoring(self) -> None:
         """Load what scores, and give it every caption: what is wrong there is said before the network loads.

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from motionexp.config.compose import load
+from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
@@ -31,7 +32,7 @@ from motionexp.jobs.job import Job, encode
 from motionexp.jobs.loggers import make_logger
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, Tuning, fit
-from motionexp.metrics.scorer import METRICS, Scorer
+from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 
 REPEATS = 5
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str]) -> int:
     """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
     try:
         cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
-        rows = measure(cfg, REPEATS, cfg.metrics or list(METRICS))
+        rows = measure(cfg, REPEATS, cfg.metrics or [spec.name for spec in chosen_metrics(None)])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

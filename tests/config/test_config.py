@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from motionexp.config import compose, schema, scoring
+from motionexp.config import compose, schema
 from motionexp.config.checks import vocabulary
 from motionexp.config.compose import CONF, GROUPS, load, prepared
 from motionexp.config.schema import JobConfig, wanted_references
@@ -246,12 +246,6 @@ def test_a_probe_takes_enough_references_for_a_boundary(base):
     assert wanted_references(clip, 1) == 1
 
 
-def test_metrics_are_those_that_are_scored():
-    from motionexp.metrics.scorer import METRICS
-
-    assert list(METRICS) == list(scoring.METRICS)
-
-
 @pytest.mark.parametrize("wrong", ["tau=-1", "method.rank=abc", "method._target_=os.system"])
 def test_settings_are_checked_without_torch(base, wrong):
     code = (
@@ -304,4 +298,4 @@ def test_presets_differ_in_the_pairs_alone_and_names_of_ones_own_go_before_them(
         assert models(f"scoring={preset}") == TGVE_MODELS
         assert load([*base, f"scoring={preset}"]).scoring.pairs == pairs
     own = models("scoring=tgve", "scoring.clip=ViT-B-32/openai", "scoring.resize=0")
-    assert (own.clip, own.resize, own.scorer) == ("ViT-B-32/openai", 0, TGVE_MODELS.scorer)
+    assert (own.clip, own.resize, own.preference) == ("ViT-B-32/openai", 0, TGVE_MODELS.preference)
