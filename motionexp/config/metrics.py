@@ -140,24 +140,11 @@ def chosen_metrics(names: Collection[str] | None, use: Use = "jobs") -> list[Met
     return [spec for spec in map(find_metric, names) if spec is not None]
 
 
-def metric_problems(
-    names: Collection[str] | None, use: Use = "jobs", plugins: Collection[str] | None = None
-) -> Iterator[str]:
-    """What is wrong with `metrics=`: import paths outside `plugins`, and names that `use` does not measure.
+def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterator[str]:
+    """What is wrong with `metrics=`: names that `use` does not measure.
 
-    Args:
-        names: of metrics; None: nothing is wrong.
-        use: who measures.
-        plugins: packages whose code may run beside this one; None: the caller is trusted.
+    Names with dots are import paths, and looking them up imports their package: `check_allowed` comes first.
     """
-    paths = [name for name in names or () if "." in name]
-    allowed = None if plugins is None else {__name__.partition(".")[0], *plugins}
-    foreign = [path for path in paths if allowed is not None and path.partition(".")[0] not in allowed]
-    for path in foreign:
-        package = path.partition(".")[0]
-        yield f"metrics=[{path}]: code of the package {package} only runs with plugins=[{package}]"
-    if foreign:
-        return  # looking further would import the package
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:

@@ -16,7 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
 from motionexp.config.metrics import check_metrics
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references

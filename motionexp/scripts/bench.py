@@ -30,7 +30,6 @@ from motionexp.jobs import inputs, provenance
 from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.loggers import make_logger
-from motionexp.methods.base import prediction_loss
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, Tuning, fit
 from motionexp.metrics.scorer import Scorer
@@ -84,13 +83,12 @@ def training_times(backbone: Backbone, reference: Reference, batch_size: int) ->
 
 def make_bare_step(tuning: Tuning) -> Callable[[], None]:
     """What does forward and backward pass and optimizer step on tensors that are there already."""
-    stage = tuning.stages[0]
-    optimizer = stage.optimizer.build(stage.parameters)
-    tensors = tuning.draw(0, stage.window)
+    optimizer = tuning.configure_optimizers()
+    tensors = tuning.draw(0)
 
     def step() -> None:
         with torch.enable_grad():
-            prediction_loss(tuning.method.backbone, tensors).backward()
+            tuning.method.loss(tensors).backward()
         optimizer.step()
         optimizer.zero_grad()
         wait(tuning.method.backbone.device)

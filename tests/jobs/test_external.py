@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config.schema import BUNDLED
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import BUNDLED, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.videos import write_png
 from motionexp.errors import InputError
