@@ -15,7 +15,7 @@ from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
@@ -138,7 +138,7 @@ class System:
 
     def anchors(self, reference: Reference, videos: Sequence[Generated]) -> list[Row]:
         """The rows of a reference's anchors, where they are asked for, for the edits that its videos show."""
-        if not self.cfg.scoring.anchors:
+        if not self.cfg.scoring.sanity_baselines:
             return []
         cell = Cell(self.folder / f"anchors-{reference.content_hash[:12]}")
         edits = {(each.edit.kind, each.edit.caption): each.edit for each in videos}

@@ -57,7 +57,7 @@ class Job:
         self.references = inputs.read_references(cfg, self.reader)
         check_metrics(cfg.metrics, [each.name for each in self.references if each.truth is None])
         if cfg.adapter is not None:
-            check_adapter(Path(cfg.adapter).expanduser(), has_window=cfg.tau is not None)
+            check_adapter(Path(cfg.adapter).expanduser(), cfg.tau is not None, cfg.plugins)
         self.device = resolve_device(cfg.device)
         checks.check_offload(cfg, self.device)
         self.precision = resolve_precision(self.device, cfg.precision)
@@ -115,7 +115,9 @@ class Job:
             return inputs.training_window(cfg, cfg.tau)
         given = None if cfg.tau is None else Window(cfg.tau)
         # Attached to a backbone without weights: the job's own is to load after the text encoder is gone.
-        method = load_adapter(Path(cfg.adapter).expanduser(), self.make_backbone(torch.device("meta")), given)
+        method = load_adapter(
+            Path(cfg.adapter).expanduser(), self.make_backbone(torch.device("meta")), given, cfg.plugins
+        )
         method.remove()
         own = method.window
         if cfg.tau is None and cfg.tau_high >= own.high:
@@ -204,7 +206,7 @@ class Job:
 
     def anchors(self, reference: Reference) -> list[Row]:
         """The rows of a reference's anchors, where they are asked for."""
-        if not self.cfg.scoring.anchors:
+        if not self.cfg.scoring.sanity_baselines:
             return []
         name = f"anchors-{reference.content_hash[:12]}"
         cell = Cell(self.output / reference.suite / self.cfg.model.name / name)
@@ -257,13 +259,13 @@ class Job:
         """The method to sample with, attached: given, kept, or trained now; None for the base model."""
         cfg = self.cfg
         if cfg.adapter is not None:
-            method = load_adapter(Path(cfg.adapter).expanduser(), self.backbone, self.window)
+            method = load_adapter(Path(cfg.adapter).expanduser(), self.backbone, self.window, cfg.plugins)
             method.window = self.sampling_window
             return method
         if not self.trains:
             return None
         if cell.has_adapter:
-            method = load_adapter(cell.adapter, self.backbone)
+            method = load_adapter(cell.adapter, self.backbone, plugins=cfg.plugins)
             method.window = self.sampling_window
             return method
         settings = dict(cfg.method)

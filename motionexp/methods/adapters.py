@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from inspect import getmembers, isabstract, isclass
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from motionexp.config.ids import FORMER_METHOD_NAMES
+from motionexp.config.renames import METHODS
+from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -73,7 +75,7 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
         "source": backbone.source,
         "revision": backbone.revision,
         "weights_hash": backbone.weights_hash,
-        "method": method.name,
+        "method": _stored_name(method),
         "settings": method.settings,
         "window": asdict(method.window),
         "recipe": asdict(recipe),
@@ -87,13 +89,16 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
     return path
 
 
-def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -> TuningMethod:
+def load_adapter(
+    path: Path, backbone: Backbone, window: Window | None = None, plugins: Collection[str] = ()
+) -> TuningMethod:
     """Attach a stored adapter with its window, switched off; or an external LoRA with the given window.
 
     Args:
         path: the file, or the folder that holds `adapter.safetensors`.
         backbone: with the weights that the adapter was tuned on; an external file does not name its weights.
         window: of an external LoRA, whose file has none; ignored for an adapter of motionexp.
+        plugins: packages outside motionexp whose methods may be run.
 
     Raises:
         InputError: the file is missing, damaged or no adapter; it belongs to other weights or to another
@@ -109,7 +114,7 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     try:
-        method_class = find_method(FORMER_METHOD_NAMES.get(about["method"], about["method"]))
+        method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
     stored = about["window"]
@@ -128,12 +133,23 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
     return method
 
 
-def find_method(name: str) -> type[TuningMethod]:
-    """Return the tuning method in the module of that name in this folder.
+def _stored_name(method: TuningMethod) -> str:
+    kind = type(method)
+    return method.name if kind.__module__.startswith("motionexp.") else f"{kind.__module__}.{kind.__name__}"
+
+
+def find_method(name: str, plugins: Collection[str] = ()) -> type[TuningMethod]:
+    """Return the tuning method in the module of that name in this folder; a plugin's by its import path.
 
     Raises:
-        InputError: there is no such module, or it holds no method.
+        InputError: there is no such module, or it holds no method; or `plugins` lacks the path's package.
     """
+    if "." in name:
+        check_allowed(name, plugins, "method")
+        kind: type[TuningMethod] = get_class(name)
+        if not issubclass(kind, TuningMethod):
+            raise InputError(f"method {name}: not a subclass of motionexp.methods.base.TuningMethod")
+        return kind
     if (Path(__file__).parent / f"{name}.py").is_file():
         module = import_module(f"{__package__}.{name}")
         for _, value in getmembers(module, isclass):
@@ -144,7 +160,7 @@ def find_method(name: str) -> type[TuningMethod]:
     raise InputError(f"method {name}: motionexp/methods/ has no such method")
 
 
-def check_adapter(path: Path, has_window: bool = False) -> None:
+def check_adapter(path: Path, has_window: bool = False, plugins: Collection[str] = ()) -> None:
     """Raise InputError if a file, or the adapter file in a folder, is damaged; needs no backbone.
 
     `has_window`: the job gives a window, so that an external LoRA is accepted.
@@ -153,6 +169,8 @@ def check_adapter(path: Path, has_window: bool = False) -> None:
     _, about, _ = _read(path)
     if about is None and not has_window:
         raise InputError(_NO_WINDOW.format(path=path))
+    if about is not None and "." in about["method"]:
+        check_allowed(about["method"], plugins, f"adapter={path}: method")
 
 
 def _file(path: Path) -> Path:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.ids import FORMER_METHOD_NAMES
+from motionexp.config.renames import METHODS as FORMER_METHODS
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
@@ -345,7 +345,7 @@ def _steps_done(path: Path, module: Tuning) -> int:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         stored = checkpoint["fit"]["identity"]
-        stored["method"] = FORMER_METHOD_NAMES.get(stored["method"], stored["method"])
+        stored["method"] = FORMER_METHODS.get(stored["method"], stored["method"])
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
         # torch's own message advises to load the file as code.
         raise InputError(f"{path}: damaged: delete it to train from the start") from error

@@ -102,7 +102,7 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
     [
         ("tau", "latte", [f"tau={tau}" for tau in (1000, 750, 700, 650, 0)], "750, window"),
         (
-            "direct",
+            "full_rank",
             "modelscope",
             [
                 f"tau={tau} train_steps={steps} method={method}"
