@@ -14,7 +14,8 @@ from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
-from motionexp.config.score import ScoreConfig
+from motionexp.config.metrics import check_metrics
+from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
@@ -26,7 +27,7 @@ from motionexp.jobs.references import Size, chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import CellScores
 from motionexp.jobs.summary import EXTERNAL, print_summary
-from motionexp.metrics.scorer import Scorer, check_metrics
+from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row
 
 CACHED_SIZES = 2
@@ -69,7 +70,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
                     bar.update()
                 rows += system.sanity_baselines(reference, of_reference)
             folders.append(cell.folder)
-    print_summary(console, rows, folders, [], cfg.scoring.pairs)
+    print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
     return rows
 
 
@@ -99,7 +100,7 @@ class System:
         """
         size: Size = frames.shape[:3]
         others = self.others(size)
-        self.scorer.others = tuple(others)
+        self.scorer.chance_references = tuple(others)
         decoded = next((reference for reference in others if reference.name == name), None)
         return decoded or self._read(name, *size)
 
@@ -113,7 +114,7 @@ class System:
 
     def sanity_baselines(self, reference: Reference, videos: Sequence[Generated]) -> list[Row]:
         """The rows of a reference's sanity baselines for the edits of its videos, if they are asked for."""
-        if not self.cfg.scoring.anchors:
+        if not self.cfg.scoring.sanity_baselines:
             return []
         edits = {(video.edit.kind, video.edit.caption): video.edit for video in videos}
         edited = replace(reference, edits=tuple(edits.values()))

@@ -12,8 +12,10 @@ from hydra.utils import get_object
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.config.ids import adapter_id, sample_id
+from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
 from motionexp.config.scoring import ScoringConfig
+from motionexp.config.settings import names_in
 from motionexp.data.base import Reference, References
 from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
@@ -27,14 +29,8 @@ from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.training import TrainingSettings
-from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, check_metrics
+from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
 
-# Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
-NOT_IN_ROWS = {
-    *("references", "edits", "edit_kinds", "seeds", "video", "caption", "adapter", "metrics", "data"),
-    *("device", "output", "dry_run", "memory_limit", "checkpoint_every", "preview_every", "logger"),
-    *("mode", "checkpointing", "offload", "keep_steps"),
-}
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
 """A column of a grid of videos: its label, and a cell with one sample of each edit."""
 
@@ -189,7 +185,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
     adapter = None if cfg.adapter is None else Path(cfg.adapter).expanduser()
     if adapter is not None:
-        check_adapter(adapter, has_window=cfg.tau is not None)
+        check_adapter(adapter, cfg.tau is not None, cfg.plugins)
     # 2. What needs the model's class or its files.
     device = resolve_device(cfg.device)
     precision = resolve_precision(device, cfg.precision)
@@ -264,7 +260,7 @@ def _stored_window(cfg: JobConfig, adapter: Path, precision: str) -> Window:
     given = None if cfg.tau is None else Window(cfg.tau)
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
     backbone = make_backbone(cfg, torch.device("meta"), precision)
-    method = load_adapter(adapter, backbone, given)
+    method = load_adapter(adapter, backbone, given, cfg.plugins)
     method.remove()
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
@@ -319,9 +315,9 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
     if scoring.scorer is not None:
         models = replace(
             models,
-            scorer=scoring.scorer,
-            scorer_processor=scoring.scorer_processor,
-            scorer_revision=scoring.scorer_revision,
+            preference=scoring.scorer,
+            preference_processor=scoring.scorer_processor,
+            preference_revision=scoring.scorer_revision,
         )
     if scoring.resize is not None:
         models = replace(models, resize=scoring.resize)
@@ -330,6 +326,6 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
-    plain: Mapping[str, Any] = asdict(cfg)
-    relevant = {name for name, matters in (("mode", tiles(cfg)), ("adapter", cfg.adapter)) if matters}
-    return {name: value for name, value in plain.items() if name not in NOT_IN_ROWS - relevant}
+    matters = {"mode": tiles(cfg), "adapter": cfg.adapter is not None}
+    names = names_in(JobConfig, lambda about: about.rows == "always")
+    return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}

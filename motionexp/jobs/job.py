@@ -27,7 +27,7 @@ from motionexp.jobs.scoring import score_cell
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels
+from motionexp.metrics.scorer import Scorer, ScoringModels
 from motionexp.results.rows import Row
 
 
@@ -64,7 +64,7 @@ class Job:
         return Scorer(
             self.cfg.metrics,
             self._scoring_models,
-            others=self.others,
+            chance_references=self.others,
             folder=self.output / ".cache" / "features",
         )
 
@@ -77,7 +77,7 @@ class Job:
     @cached_property
     def probe_scorer(self) -> Scorer:
         """The metrics of probes, which `metrics=` does not choose."""
-        return Scorer(None, self._scoring_models, kinds=PROBE_METRICS)
+        return Scorer(None, self._scoring_models, use="probes")
 
     @property
     def _scoring_models(self) -> ScoringModels:
@@ -136,7 +136,7 @@ class Job:
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
-        if not self.cfg.scoring.anchors:
+        if not self.cfg.scoring.sanity_baselines:
             return []
         reference = plan.reference
         with self.at_work(self.scorer) as scorer:
@@ -180,11 +180,11 @@ class Job:
     def _method(self, plan: CellPlan) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
         if self.plan.adapter is not None:
-            method = load_adapter(self.plan.adapter, self.backbone, self.window)
+            method = load_adapter(self.plan.adapter, self.backbone, self.window, self.cfg.plugins)
         elif not self.plan.trains:
             return None
         elif plan.cell.has_adapter:
-            method = load_adapter(plan.cell.adapter, self.backbone)
+            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.cfg.plugins)
         else:
             settings = dict(self.cfg.method)
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)

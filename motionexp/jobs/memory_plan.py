@@ -108,14 +108,14 @@ class MetaRun:
         optimizer = self.job.training.optimizer
         with MemoryTracker(self.job.device) as memory:
             method = kind(self.backbone, self.job.window, **settings)
-            (stage,) = method.stages(optimizer, self.cfg.train_steps)
-            tuned = optimizer.build(stage.parameters)
+            parameters = list(method.parameters.values())
+            tuned = optimizer.build(parameters)
             method.switch(True)
-            for parameter in stage.parameters:
+            for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             tuned.step()  # creates the optimizer's state
             tuned.zero_grad()
-            torch.autograd.backward(stage.loss(self._step(caption)))
+            torch.autograd.backward(method.loss(self._step(caption)))
             method.remove()
         return memory.peak
 

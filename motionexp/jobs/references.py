@@ -5,16 +5,14 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from motionexp.config.schema import JobConfig, wanted_references
-from motionexp.config.score import ScoreConfig
+from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
+from motionexp.config.schema import JobConfig, ScoreConfig, wanted_references
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.select import select_references
 from motionexp.errors import InputError
 from motionexp.jobs.cell import read_fit_record
-from motionexp.metrics.scorer import compares_with_others
 
 Size = tuple[int, int, int]  # of a video: frames, height, width
-CHANCE_REFERENCES = 9
 PROBED_KINDS = ("multiple", "motion")  # the whole appearance, and the motion: what a boundary takes
 
 
@@ -95,8 +93,9 @@ def chance_references(
 
     There are none if no metric has a level of chance. `loaded` ones, of this size, are not read again.
     """
-    if not compares_with_others(cfg.metrics) and not cfg.scoring.anchors:
+    if not needs_chance_references(cfg.metrics) and not cfg.scoring.sanity_baselines:
         return []
     by_name = {reference.name: reference for reference in loaded}
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))
-    return [by_name.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES)]
+    # One more than are needed: a reference is not compared with itself.
+    return [by_name.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES + 1)]

@@ -50,7 +50,7 @@ def run(cfg: JobConfig) -> list[Row]:
             rows += job.sanity_baselines(plan)
             grids += job.write_grid(plan)
     folders = [plan.cell.folder for plan in job.plan.cells]
-    print_summary(console, rows, folders, grids, cfg.scoring.pairs)
+    print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics)
     return rows
 
 

@@ -52,17 +52,17 @@ def baseline_rows(cell: Cell, reference: Reference, scorer: Scorer, fields: Mapp
     def score(name: str, frames: np.ndarray, edit: Edit) -> list[Row]:
         baseline_fields = {
             **fields,
-            "method": "anchor",
+            "method": "sanity_baseline",
             "tau": 1000.0,
             "steps": 0,
             "train_steps": 0,
             "adapter_scale": 1.0,
             "adapter_id": "",
-            "strata": {**reference.strata, "anchor": name},
+            "strata": {**reference.strata, "sanity_baseline": name},
         }
         return scores.of_video(edit, _video_id(frames, reference, edit), lambda: (frames, baseline_fields))
 
-    videos = baseline_videos(reference, scorer.others_of(reference))
+    videos = baseline_videos(reference, scorer.chance_references_of(reference))
     return [
         row
         for name, frames in videos.items()

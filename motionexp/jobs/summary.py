@@ -11,30 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from motionexp.config.scoring import OF_SETS, PAIRS
+from motionexp.config.metrics import SET_VALUES, MetricSpec, chosen_metrics
+from motionexp.config.scoring import PAIRS
 from motionexp.results.rows import ANCHORS, Row
 
-# Values that the summary shows, each with a heading of short words and what is subtracted from it; those of
-# tracks in a table of their own, each with its level of chance beside it.
-SHOWN = {
-    "text_alignment": ("text", ""),
-    "frame_consistency_consecutive": ("frames alike", ""),
-    "frame_consistency_pairs": ("frames alike", ""),
-    "pick_score": ("pick", ""),
-    "velocity_similarity": ("motion", ""),
-    "flow_similarity": ("flow", ""),
-    "motion_diversity": ("diverse", ""),
-    "attribute_accuracy": ("looks right", ""),
-    "replaced_attributes": ("old looks", ""),
-    "nuisance_similarity": ("old ground", "nuisance_chance"),
-    "appearance_leakage": ("CLIP leak", ""),
-}
-OF_TRACKS = {
-    "motion_fidelity": ("fidelity", ""),
-    "motion_fidelity_chance": ("by chance", ""),
-    "mf_ditflow": ("DiTFlow", ""),
-    "mf_ditflow_chance": ("by chance", ""),
-}
 WIDEST_NUMBER = 6  # -17.88, as bundled scorers give
 MOST_PATHS = 8
 EXTERNAL = "external"
@@ -47,6 +27,7 @@ def print_summary(
     folders: Sequence[Path],
     grids: Sequence[Path],
     pairs: str = "consecutive",
+    metrics: Sequence[str] | None = None,
 ) -> None:
     """Print means over references and seeds, a line for each edit and sanity baseline, and the paths.
 
@@ -56,13 +37,14 @@ def print_summary(
         folders: of the cells.
         grids: paths of videos side by side.
         pairs: of frames, of the frame consistency that is shown.
+        metrics: named by the job; metrics of plugins among them have headings too.
     """
     samples: list[Row] = []
     baselines: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         (baselines[row.anchor] if row.anchor else samples).append(row)
     hidden = {f"frame_consistency_{name}" for name in PAIRS if name != pairs}
-    metrics = {row.metric for row in samples} - hidden
+    values = {row.metric for row in samples} - hidden
     alone = len({row.reference for row in samples}) == 1
     console.print(_title(samples), markup=False, highlight=False, soft_wrap=True)
     edits = _by_edit(samples, alone)
@@ -71,11 +53,21 @@ def print_summary(
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
     lines = {label: of_edit for label, (_, of_edit) in edits.items()}
     lines |= {ANCHORS[name]: of_baseline for name, of_baseline in baselines.items()}
-    for shown in (SHOWN, OF_TRACKS):
-        if headings := {name: heading for name, heading in shown.items() if name in metrics}:
-            console.print(_table(lines, headings))
+    specs = {spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()
+    # Metrics of tracks have a table of their own, where each has its level of chance beside it.
+    of_tracks = [spec for spec in specs if "tracks" in spec.needs and not spec.of_sets]
+    for shown in ([spec for spec in specs if spec not in of_tracks], of_tracks):
+        if columns := {name: column for name, column in headings(shown).items() if name in values}:
+            console.print(_table(lines, columns))
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
+
+
+def headings(specs: Sequence[MetricSpec]) -> dict[str, tuple[str, str]]:
+    """{value: (its heading, the value that is subtracted)}."""
+    return {
+        value: (heading, spec.subtracted(value)) for spec in specs for value, heading in spec.summary.items()
+    }
 
 
 def print_paths(console: Console, label: str, paths: Sequence[Path]) -> None:
@@ -106,7 +98,7 @@ def _table(lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, st
     table.add_column("n", justify="right")
     for label, rows in lines.items():
         means = (_mean(rows, name, minus) for name, (_, minus) in shown.items())
-        videos = {row.sample_id for row in rows if row.metric not in OF_SETS}
+        videos = {row.sample_id for row in rows if row.metric not in SET_VALUES}
         table.add_row(escape(label), *means, str(len(videos)))
     return table
 

@@ -5,17 +5,21 @@ from dataclasses import MISSING
 from typing import Any
 
 from motionexp.config.schema import JobConfig
+from motionexp.config.settings import Stage, names_in
 from motionexp.errors import InputError
 from motionexp.results.rows import FIELDS, Row
 
-TRAINED = ("rank", "alpha", "projections", "attention", "train_steps", "learning_rate", "weight_decay",
-           "batch_size", "tau_high", "soft_window", "sampling_tau", "sampling_tau_high", "adapter_scale",
-           "adapter_in_unconditional")  # fmt: skip
-SAMPLED = ("frames", "sampler", "steps", "guidance_scale", "eta", "negative_prompt", "text_precision")
-WHERE_IT_MATTERS = ("mode", "adapter")
+
+def _in_tables(*stages: Stage) -> tuple[str, ...]:
+    return names_in(JobConfig, lambda about: about.default_in_tables and {*about.stages} & {*stages})
+
+
+TRAINED = _in_tables("training", "applying", "method")
+SAMPLED = tuple(name for name in _in_tables("sampling", "cell") if name not in TRAINED)
+WHERE_IT_MATTERS = names_in(JobConfig, lambda about: about.rows == "where it matters")
 """In rows only where samples were made in tiles, or by an adapter that was given."""
-STRATA = ("looks", "captions")
-"""Of references that are shown in several looks, or whose captions are others."""
+STRATA = ("appearances", "captions")
+"""Strata of references with several appearances, or with captions that name the motion."""
 
 
 def is_plain(row: Row, named: Collection[str]) -> bool:
@@ -37,7 +41,7 @@ def default_of(name: str, row: Row) -> Any:
         return default
     key = default.removeprefix("${model.").removesuffix("}")
     return row.settings.get("model", {}).get(
-        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "direct") else key
+        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "full_rank") else key
     )
 
 

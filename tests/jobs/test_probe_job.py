@@ -9,14 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from motionexp.config import metrics
 from motionexp.config.checks import check
+from motionexp.config.metrics import MetricSpec
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
-from motionexp.jobs import inputs, job, probe_figures, probe_job, references, scoring
+from motionexp.jobs import inputs, probe_figures, probe_job, references, scoring
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
-from motionexp.metrics.base import Measurement, Subject, VideoMetric
+from motionexp.metrics.base import Measurement, MetricInput, VideoMetric
 from motionexp.probes.analysis import rows
 from motionexp.probes.timesteps import PAIRS
 from motionexp.results.intervals import resampled_weights
@@ -34,8 +36,8 @@ class Text(VideoMetric):
     version = 1
     values: ClassVar = {"text_alignment": True}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        return {"text_alignment": Measurement(float(subject.frames.mean()))}
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        return {"text_alignment": Measurement(float(inputs.frames.mean()))}
 
 
 class Flow(VideoMetric):
@@ -44,15 +46,20 @@ class Flow(VideoMetric):
     version = 2
     values: ClassVar = {"flow_similarity": True, "flow_confidence": None}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        near = 1 - float(abs(subject.frames.astype(float) - subject.reference.frames).mean()) / 255
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        near = 1 - float(abs(inputs.frames.astype(float) - inputs.reference.frames).mean()) / 255
         return {"flow_similarity": Measurement(near), "flow_confidence": Measurement(1.0)}
 
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(job, "PROBE_METRICS", {"text_alignment": Text, "flow_similarity": Flow})
+    cheap = {
+        name: MetricSpec(name, __name__, kind.__name__, False, "", kind.values, used_by=("probes",))
+        for name, kind in {"text_alignment": Text, "flow_similarity": Flow}.items()
+    }
+    of_jobs = {name: spec for name, spec in metrics.METRICS.items() if "probes" not in spec.used_by}
+    monkeypatch.setattr(metrics, "METRICS", of_jobs | cheap)
     monkeypatch.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:50])
 
 
@@ -101,7 +108,7 @@ def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
     drawn = {each.stem for each in folder.glob("*.svg")}
     assert {"tiny-tampering-pairs", "tiny-tampering-trade-off"} <= drawn
     assert {f"{name}.png" for name in drawn} | {"README.md"} <= {each.name for each in folder.iterdir()}
-    assert "boundary, natural: cannot tell: 1 of the 3 references that an interval needs" in shown
+    assert "boundary, motion-dominant: cannot tell: 1 of the 3 references that an interval needs" in shown
     assert f"figures: {folder}" in shown
     assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
 
@@ -149,9 +156,9 @@ def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
     probe(cfg)
     ((folder, found),) = drawn
     assert folder == Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering_motion_tampering"
-    assert set(found.tampering["tiny", "natural"]) == {"tampering", "motion_tampering"}
+    assert set(found.tampering["tiny", "motion-dominant"]) == {"tampering", "motion_tampering"}
     shown = capsys.readouterr().out
-    assert shown.count("boundary, natural: ") == 1
+    assert shown.count("boundary, motion-dominant: ") == 1
     assert len(re.findall(r"^ reference +\d", shown, re.MULTILINE)) == 2  # a summary of each
 
 
@@ -196,7 +203,7 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, mo
     assert {row.edit_kind for row in rows} == {"caption"}
     assert len(rows) == 2 * 2 * 56
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
-    assert "natural, 2 samples of 1 reference." in (folder / "README.md").read_text()
+    assert "motion-dominant, 2 samples of 1 reference." in (folder / "README.md").read_text()
     assert "boundary: not told from this" in capsys.readouterr().out
 
 
