@@ -181,9 +181,9 @@ def test_what_is_not_wan_is_refused_before_weights_are_read(experts: Path, tmp_p
     index = json.loads((experts / "model_index.json").read_text())
     (tmp_path / "model_index.json").unlink()
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"expand_timesteps": True}))
-    with pytest.raises(InputError, match="TI2V-5B, which cannot be used"):
+    with pytest.raises(InputError, match="expand_timesteps=True"):
         load_backbone(tmp_path)
-    with pytest.raises(InputError, match=r"boundary_ratio is 0\.875"):
+    with pytest.raises(InputError, match=r"boundary_ratio=0\.875"):
         WanBackbone.from_pretrained(experts)
 
 

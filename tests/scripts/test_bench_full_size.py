@@ -21,7 +21,7 @@ from motionexp.jobs.job import Job, encode
 from motionexp.methods.training import Example
 from motionexp.scripts import bench_full_size as bench
 from motionexp.scripts.bench_full_size import LOOPS, PLANNED, Loop, Measures, Scale
-from motionexp.scripts.random_weights import STAND_INS, StandIn, write_stand_in
+from motionexp.scripts.random_weights import CHECKPOINTS, RandomCheckpoint, write_checkpoint
 from tests.support.squares import Squares
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
@@ -55,7 +55,7 @@ def test_a_folder_without_weights_is_read_as_one_with_them(tmp_path: Path, folde
         "vae": partial(type(whole["vae"]).from_config, whole["vae"].config),
         "text_encoder": partial(type(whole["text_encoder"]), whole["text_encoder"].config),
     }
-    hole = write_stand_in(StandIn(LatteBackbone, parts, DDIMScheduler), tmp_path / "hole")
+    hole = write_checkpoint(RandomCheckpoint(LatteBackbone, parts, DDIMScheduler), tmp_path / "hole")
     for part in parts:
         (real,), (empty,) = ((where / part).glob("*.safetensors") for where in (folder, hole))
         assert real.name == empty.name
@@ -72,9 +72,9 @@ def test_a_folder_without_weights_is_read_as_one_with_them(tmp_path: Path, folde
 
 
 def test_latte_without_weights_has_the_real_ones_sizes_and_hardly_any_bytes(tmp_path: Path) -> None:
-    latte = STAND_INS["latte"]
-    small = StandIn(latte.kind, {"transformer": latte.parts["transformer"]}, latte.scheduler)
-    (file,) = (write_stand_in(small, tmp_path / "latte") / "transformer").glob("*.safetensors")
+    latte = CHECKPOINTS["latte"]
+    small = RandomCheckpoint(latte.kind, {"transformer": latte.parts["transformer"]}, latte.scheduler)
+    (file,) = (write_checkpoint(small, tmp_path / "latte") / "transformer").glob("*.safetensors")
     assert file.stat().st_size == pytest.approx(2 * 1_057_246_880, rel=1e-3)
     assert file.stat().st_blocks * 512 < 1e6
 
