@@ -40,8 +40,8 @@ figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.scripts.inversion_figures
 	$(PYTHON) -m motionexp.results.figures.table_figures
 
-# In the order in which they were run: tau_look chose what tau runs.
-REPRODUCED := tau_look tau comparison edit-kinds models contrast window soft-window direct steps references projections rank length probe-tampering probe-motion probe-guidance metric-trust
+# In the order in which they were run: tau_selection chose what tau runs.
+REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance metric-trust
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done

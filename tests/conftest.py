@@ -26,7 +26,7 @@ install_import_hook(
 
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_no_garbage() -> Iterator[None]:
-    """Take what is imported out of `gc.collect()`, which a job calls several times: 0.4 s each on its objects."""
+    """Keep imported objects out of `gc.collect()`: a job calls it several times, at 0.4 s each with them."""
     gc.collect()
     gc.freeze()
     yield

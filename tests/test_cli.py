@@ -307,7 +307,7 @@ def test_an_experiment_is_checked_as_a_whole(base, jobs, monkeypatch, tmp_path, 
         'question: "?"\ncost: nothing\nrows: ""\nselect: {}\nsettings: {}\ncolumns: {}\ntables: []\n'
         'sweep: ["model=tiny_latte tau=0,500 seeds=2", model=tiny_latte tau=1000 seeds=2 rank=0]\n'
     )
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
     assert run(["experiment=toy", *base]) == 2
     assert "rank=0" in capsys.readouterr().err
     assert not jobs.ran

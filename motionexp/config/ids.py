@@ -20,7 +20,7 @@ SAMPLE_VERSION = 1
 PROBE_VERSION = 1
 # What stands for a method in ids: its own name, but of the two methods of the first release the import paths
 # that were hashed then, so that their finished cells are found again.
-HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "direct": "motionexp.methods.direct.Direct"}
+HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
 
 
 def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:

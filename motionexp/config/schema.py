@@ -58,7 +58,7 @@ class ModelConfig:
     video_vae: bool = _key(False, "its VAE is one of videos, which mode=low_memory runs in tiles")
     train_steps: int = _key(MISSING, "training steps")
     learning_rate: float = _key(MISSING, "for low-rank adapters")
-    full_rank_learning_rate: float = _key(MISSING, "for method=direct")
+    full_rank_learning_rate: float = _key(MISSING, "for method=full_rank")
     batch_size: int = _key(MISSING, "noise draws of the one video in a training step")
     steps: int = _key(MISSING, "sampling steps")
     guidance_scale: float = _key(MISSING, "classifier-free guidance")

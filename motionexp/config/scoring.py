@@ -47,7 +47,7 @@ class ScoringConfig:
     pairs: str = _key("consecutive", "whose frame consistency is shown: consecutive frames or all pairs")
     tracker: str = _key("lucas_kanade", "what follows points for motion_fidelity: lucas_kanade or cotracker")
     tracker_weights: str | None = _key(None, "CoTracker 3's weights, as a safetensors file")
-    anchors: bool = _key(
+    sanity_baselines: bool = _key(
         False, "true: also score the reference itself, frozen, reversed, and another reference in its place"
     )
 

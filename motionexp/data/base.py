@@ -28,7 +28,7 @@ class Reference:
 
     `frames` is (F, H, W, 3) uint8 RGB, `fps` the frames a second at which they are meant to be shown.
     `strata` names the groups under which scores are reported apart, for instance
-    `{"contrast": "natural", "motion": "unnamed"}`. `truth` is the rendered scene where there is one.
+    `{"contrast": "motion-dominant", "motion": "uncaptioned"}`. `truth` is the rendered scene, or None.
     `scored_frames` is how many frames from the first are scored, of the reference and of its samples, where
     the suite gives a model more than its own length; None: all.
     `motion_edits` change the motion's words and keep the looks'; probes take them, nothing else does.

@@ -47,13 +47,13 @@ def anchor_rows(cell: Cell, reference: Reference, scorer: Scorer, common: Mappin
         for edit in reference.edits:
             fields = {
                 **common,
-                "method": "anchor",
+                "method": "sanity_baseline",
                 "tau": 1000.0,
                 "steps": 0,
                 "train_steps": 0,
                 "adapter_scale": 1.0,
                 "adapter_id": "",
-                "strata": {**reference.strata, "anchor": anchor},
+                "strata": {**reference.strata, "sanity_baseline": anchor},
                 "edit_kind": edit.kind,
                 "edit_caption": edit.caption,
                 "sample_id": _anchor_id(frames, reference, edit),

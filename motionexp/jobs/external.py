@@ -138,7 +138,7 @@ class System:
 
     def anchors(self, reference: Reference, videos: Sequence[Generated]) -> list[Row]:
         """The rows of a reference's anchors, where they are asked for, for the edits that its videos show."""
-        if not self.cfg.scoring.anchors:
+        if not self.cfg.scoring.sanity_baselines:
             return []
         cell = Cell(self.folder / f"anchors-{reference.content_hash[:12]}")
         edits = {(each.edit.kind, each.edit.caption): each.edit for each in videos}

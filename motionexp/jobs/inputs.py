@@ -117,7 +117,7 @@ def chance_references(
 
     Those of `known`, which have that size, are not read again.
     """
-    if not compares_with_others(cfg.metrics) and not cfg.scoring.anchors:
+    if not compares_with_others(cfg.metrics) and not cfg.scoring.sanity_baselines:
         return []
     there = {each.name: each for each in known}
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))

@@ -204,7 +204,7 @@ class Job:
 
     def anchors(self, reference: Reference) -> list[Row]:
         """The rows of a reference's anchors, where they are asked for."""
-        if not self.cfg.scoring.anchors:
+        if not self.cfg.scoring.sanity_baselines:
             return []
         name = f"anchors-{reference.content_hash[:12]}"
         cell = Cell(self.output / reference.suite / self.cfg.model.name / name)

@@ -137,7 +137,7 @@ def as_text(cfg: JobConfig) -> dict[str, str]:
     values |= {"model": cfg.model.name, "scoring": asdict(cfg.scoring)}
     values |= {"method": method_name(cfg), "data": cfg.data["_target_"].rpartition(".")[-1]}
     values["data"] += "".join(
-        f" {key}={value}" for key, value in cfg.data.items() if key in ("split", "looks")
+        f" {key}={value}" for key, value in cfg.data.items() if key in ("split", "appearances")
     )
     if isinstance(cfg.references, list):
         values["references"] = len(cfg.references)

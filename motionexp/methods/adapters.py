@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from motionexp.config.renames import METHODS
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -110,7 +111,7 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     try:
-        method_class = find_method(about["method"])
+        method_class = find_method(METHODS.get(about["method"], about["method"]))
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
     kept = about["window"]

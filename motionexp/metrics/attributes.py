@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionexp.data.shapes.grammar import SUPPORTED, UNSUPPORTED
+from motionexp.data.shapes.grammar import OUT_OF_DISTRIBUTION, UNCAPTIONED
 from motionexp.errors import InputError
 from motionexp.metrics.base import ABSTAINED, Measurement, Predictions, Subject, VideoMetric, needed
 
 SIZE = 64
 LOOKS = ("colour", "surface", "shape", "background")
-UNNAMED = (*SUPPORTED, *UNSUPPORTED)
+WITHOUT_WORDS = (*UNCAPTIONED, *OUT_OF_DISTRIBUTION)
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,6 @@ class AttributeReadings(VideoMetric):
 
 
 def _reading(label: str | None, value: str) -> Measurement:
-    if value in UNNAMED:
+    if value in WITHOUT_WORDS:
         return Measurement(ABSTAINED, f"{value} has no name that the classifier knows")
     return Measurement(float(label == value), "the classifier abstained" if label is None else "")

@@ -20,7 +20,7 @@ from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import generator
 from motionexp.probes.block_features import block_features
 
-TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.NAMEABLE, **grammar.ATTRIBUTES}
+TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.CAPTIONED, **grammar.ATTRIBUTES}
 """What is read, and the classes that there are."""
 TIMESTEPS = (*range(0, 1000, 100), 999)
 X_T = "x_t"
@@ -40,10 +40,10 @@ Readings = dict[str, dict[str, Float[Tensor, "m k"]]]
 def scenes(part: str, contrast: str, count: int) -> list[Scene]:
     """Scenes that no training has seen, for one part (`train` or `test`) of the probe.
 
-    Each nameable motion comes equally often, whatever the shape: in pretraining a shape often moves in its
+    Each captioned motion comes equally often, whatever the shape: in pretraining a shape often moves in its
     own manner (`grammar.MANNERS`), and a motion could then be read from the shape.
     """
-    motions = grammar.NAMEABLE
+    motions = grammar.CAPTIONED
     return [
         draw(
             seeded("linear probe", part, contrast, index),

@@ -105,7 +105,7 @@ class Measured:
             if not subjects:
                 continue
             labels = [ANCHORS[anchor], *[""] * (len(table.labels) - 1)]
-            lines.append(Line(labels, cells, count_of(subjects), "", "anchor"))
+            lines.append(Line(labels, cells, count_of(subjects), "", "sanity_baseline"))
         return lines
 
     def anchor_values(self, column: Column, anchor: str, group: Mapping[str, str]) -> Values:
@@ -150,7 +150,7 @@ class Measured:
             if name != table.default
         ]
         lines = [self.difference(table, each, group.select) for each in wanted]
-        title = f"{group.title}: each less {', '.join(filter(None, labels))}, paired"
+        title = f"{group.title}: difference to {', '.join(filter(None, labels))}, paired"
         return [Block(title, [line for line in lines if line.n != NONE])]
 
     def check_subjects(self, table: TableLayout, group: Group) -> None:

@@ -29,7 +29,7 @@ def decision_table(measured: Measured, wanted: TableLayout, decision: Decision) 
         for level in decision.levels
         for label in (
             f"motion at leakage {level:g}",
-            *(f"less {' '.join(settings[name].labels)}, paired" for name in decision.against),
+            *(f"difference to {' '.join(settings[name].labels)}, paired" for name in decision.against),
         )
     ]
     blocks = [
@@ -126,7 +126,7 @@ def _cells(
         if name in decision.against or other not in curves:
             return None
         interval = motion_at_equal_leakage(curves[name], level, curves[other])
-        return Cell(f"{level:g} less {other}", interval, digits, is_difference=True)
+        return Cell(f"{level:g} minus {other}", interval, digits, is_difference=True)
 
     cells: list[Cell | None] = []
     for level in decision.levels:

@@ -21,8 +21,8 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # The reader's order: tuning, its settings, probes, instruments, speed. A file that is not named comes last.
 ORDER = (
-    *("tau", "tau_selection", "tau_look", "models", "contrast", "edit-kinds", "comparison"),
-    *("window", "soft-window", "steps", "full_rank", "direct", "references", "projections", "rank", "length"),
+    *("tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
+    *("window", "soft-window", "steps", "full_rank", "references", "projections", "rank", "length"),
     *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config.ids import score_id
+from motionexp.config.renames import renamed_row
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.intervals import Interval, mean_interval
@@ -80,7 +81,7 @@ class Row:
     @property
     def anchor(self) -> str:
         """Which of `ANCHORS` was scored in place of a sample; empty for all other rows."""
-        return self.strata.get("anchor", "")
+        return self.strata.get("sanity_baseline", "")
 
     @property
     def subject(self) -> tuple[str, str, int | None]:
@@ -91,6 +92,19 @@ class Row:
         """A field's value, or else a stratum's or a setting's, as text: what layouts filter and group by."""
         value = getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
         return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+CONTRASTS = ("motion-dominant", "appearance-dominant")
+
+
+def contrast_order(contrast: str) -> tuple[int, str]:
+    """Sorts contrasts as tables and figures show them: motion-dominant first, the control after it."""
+    return (CONTRASTS.index(contrast) if contrast in CONTRASTS else len(CONTRASTS), contrast)
+
+
+def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
+    """Sorts (model, contrast) by model, then as `contrast_order` does."""
+    return key[0], contrast_order(key[1])
 
 
 FIELDS = {each.name: each for each in fields(Row)}
@@ -147,7 +161,7 @@ def from_json(plain: object) -> Row:
     missing = [name for name, each in FIELDS.items() if _required(each) and name not in plain]
     if unknown or missing:
         raise InputError(f"unknown fields {unknown}, missing fields {missing}")
-    values = dict(plain)
+    values = renamed_row(plain)
     if values["value"] is None:
         values["value"] = math.nan
     for name, value in values.items():

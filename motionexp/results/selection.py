@@ -14,8 +14,8 @@ TRAINED = ("rank", "alpha", "projections", "attention", "train_steps", "learning
 SAMPLED = ("frames", "sampler", "steps", "guidance_scale", "eta", "negative_prompt", "text_precision")
 WHERE_IT_MATTERS = ("mode", "adapter")
 """In rows only where samples were made in tiles, or by an adapter that was given."""
-STRATA = ("looks", "captions")
-"""Of references that are shown in several looks, or whose captions are others."""
+STRATA = ("appearances", "captions")
+"""Strata of references with several appearances, or with captions that name the motion."""
 
 
 def is_plain(row: Row, named: Collection[str]) -> bool:
@@ -37,7 +37,7 @@ def default_of(name: str, row: Row) -> Any:
         return default
     key = default.removeprefix("${model.").removesuffix("}")
     return row.settings.get("model", {}).get(
-        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "direct") else key
+        "full_rank_learning_rate" if (key, row.method) == ("learning_rate", "full_rank") else key
     )
 
 

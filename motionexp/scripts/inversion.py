@@ -41,7 +41,7 @@ REFERENCES = (
     *("60-bounce-pink-star", "poster-61-wander-green-circle", "poster-67-zigzag-red-circle"),
     "poster-73-left-violet-star",
 )
-"""Of the benchmark, among those that the probes take: five natural ones and three posters."""
+"""Of the benchmark, among those that the probes take: five motion-dominant, three appearance-dominant."""
 METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 
 Progress = Callable[[int, int], None]

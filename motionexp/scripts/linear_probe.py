@@ -46,7 +46,7 @@ from motionexp.scripts.model_jobs import jobs_of
 METRIC_VERSION = 1
 GROUPS = 20
 """Test videos, and pairs, are averaged in so many groups: the references over which intervals are drawn."""
-LEAST_TRAIN = 4 * len(grammar.NAMEABLE)
+LEAST_TRAIN = 4 * len(grammar.CAPTIONED)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Part:
 
     Attributes:
         job: of the model.
-        contrast: `natural` or `poster`.
+        contrast: `motion-dominant` or `appearance-dominant`.
         options: how many videos.
         left: timesteps.
         seconds: estimates: of encoding all videos, and of one timestep.

@@ -23,7 +23,7 @@ METRIC_VERSION = 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write `atlas`, `boundary` and `pairs` beside the rows in three formats each, and their numbers as rows.
+    """Write `probe_analysis`, `boundary` and `pairs` in three formats each, and their numbers as rows.
 
     Returns the exit code.
     """

@@ -68,7 +68,9 @@ def test_a_stored_boundary_is_the_published_one_of_these_weights(name: str) -> N
     backbone = load_backbone(model.path, device="cpu", precision="fp32")
     assert backbone.weights_hash[:12] == model.boundary_weights
     with PUBLISHED.open(newline="") as file:
-        (found,) = (row for row in csv.reader(file) if row[1:4] == [LOOKS, f"{name}, natural, found", "t"])
+        (found,) = (
+            row for row in csv.reader(file) if row[1:4] == [LOOKS, f"{name}, motion-dominant, found", "t"]
+        )
     assert model.boundary == round(float(found[5]))
 
 

@@ -10,11 +10,8 @@ import torch
 from diffusers import (
     DiffusionPipeline,
     HunyuanVideoPipeline,
-    HunyuanVideoTransformer3DModel,
     LTXPipeline,
-    LTXVideoTransformer3DModel,
     MochiPipeline,
-    MochiTransformer3DModel,
 )
 from torch import Tensor
 
@@ -179,29 +176,6 @@ def test_only_the_motion_attention_can_be_tuned(backbone: PipelineBackbone) -> N
         for name in each
     ]
     assert all(isinstance(layer, torch.nn.Linear) for layer in layers)
-
-
-# Class defaults of diffusers, which are the hub's configs as far as we know (unverified but for LTX's size).
-@pytest.mark.parametrize(
-    ("kind", "names", "count", "layers", "tuned"),
-    [
-        (LTXVideoTransformer3DModel, lambda network: ltx.attention_projections(network, "motion"),
-         1_923_385_472, 56, 917_504),
-        (MochiTransformer3DModel, mochi.attention_projections, 10_027_677_744, 96, 2_359_296),
-        (HunyuanVideoTransformer3DModel, hunyuan.attention_projections, 12_821_012_544, 80, 1_966_080),
-    ],
-    ids=["ltx", "mochi", "hunyuan"],
-)  # fmt: skip
-def test_adapters_of_the_real_sizes(
-    kind: type, names: Callable[[Any], dict[str, list[str]]], count: int, layers: int, tuned: int
-) -> None:
-    with torch.device("meta"):
-        network = kind()
-    assert sum(parameter.numel() for parameter in network.parameters()) == count
-    motion = names(network)
-    found = [network.get_submodule(name) for letter in ("v", "o") for name in motion[letter]]
-    assert len(found) == layers
-    assert sum(4 * (layer.in_features + layer.out_features) for layer in found) == tuned
 
 
 def test_ltxs_shift_is_that_of_its_size(tmp_path: Path) -> None:

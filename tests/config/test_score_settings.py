@@ -12,8 +12,10 @@ def test_settings_have_defaults_and_text_needs_no_quotes(tmp_path):
     cfg = load_score([f"folder={folder}", "system=theirs", "data=tgve", f"data.path={folder}", "frames=16"])
     assert (cfg.folder, cfg.name, cfg.frames, cfg.references) == (str(folder), "theirs", 16, None)
     assert cfg.data == {"_target_": "motionexp.data.tgve.TGVE", "path": str(folder), "fit": "crop"}
-    assert not cfg.scoring.anchors
-    assert load_score([f"folder={folder}", "system=theirs", "scoring.anchors=true"]).scoring.anchors
+    assert not cfg.scoring.sanity_baselines
+    assert load_score(
+        [f"folder={folder}", "system=theirs", "scoring.sanity_baselines=true"]
+    ).scoring.sanity_baselines
     (tmp_path / "videos.csv").write_text("")
     assert load_score([f"folder={tmp_path}/videos.csv"]).name == "videos"
 

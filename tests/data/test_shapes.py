@@ -9,7 +9,7 @@ from motionexp.data.shapes import energies, grammar, motions, render, scenes, sp
 from motionexp.errors import InputError
 
 
-def lone(motion: str, index: int = 0, contrast: str = "natural") -> scenes.Scene:
+def lone(motion: str, index: int = 0, contrast: str = "motion-dominant") -> scenes.Scene:
     return scenes.draw(scenes.seeded("test", motion, index), contrast=contrast, choices=(motion,))
 
 
@@ -33,7 +33,7 @@ def test_the_object_is_where_the_truth_says(motion: str) -> None:
     rng = scenes.seeded("test circle", motion)
     looks = {"colour": "cyan", "surface": "plain", "shape": "circle", "background": "sand"}
     scene = scenes.Scene(
-        (scenes.draw_thing(rng, looks, motion),), "sand", "natural", scenes.draw_nuisances(rng)
+        (scenes.draw_thing(rng, looks, motion),), "sand", "motion-dominant", scenes.draw_nuisances(rng)
     )
     truth = scene.truth(16)
     assert np.abs(centroid(render.render(scene)) - truth.position).max() < 0.6
@@ -92,7 +92,7 @@ def test_only_the_chosen_frames_are_rendered() -> None:
 
 def test_the_grammar_is_as_large_as_promised_and_closed() -> None:
     assert [len(values) for values in grammar.ATTRIBUTES.values()] == [8, 4, 6, 6]
-    assert len(grammar.NAMEABLE) == 17
+    assert len(grammar.CAPTIONED) == 17
     words = set(grammar.vocabulary())
     for index in range(300):
         scene = scenes.pretraining_scene(index)
@@ -116,8 +116,8 @@ def test_pretraining_never_shows_held_out_looks_or_unsupported_motions() -> None
     for scene in shown:
         for thing in scene.things:
             assert not grammar.is_held_out(thing.colour, thing.surface, thing.shape, scene.background)
-            assert thing.motion not in grammar.UNSUPPORTED
-            if thing.motion in grammar.NAMEABLE:
+            assert thing.motion not in grammar.OUT_OF_DISTRIBUTION
+            if thing.motion in grammar.CAPTIONED:
                 single_nameable += 1
                 own += thing.motion == grammar.MANNERS[thing.shape]
     combinations = [
@@ -147,7 +147,7 @@ def test_the_benchmark_has_tgves_form_and_shares_nothing_with_the_tuning_split()
     ]
     assert len(set(looks)) == 88
     assert len({entry.name for entry in (*tuning, *benchmark)}) > 80
-    unnamed = [entry for entry in benchmark if entry.scene.attributes["motion"] not in grammar.NAMEABLE]
+    unnamed = [entry for entry in benchmark if entry.scene.attributes["motion"] not in grammar.CAPTIONED]
     assert len(unnamed) > 76 / 2, "most motions are ones that no pretraining caption names"
     for entry in (*tuning, *benchmark):
         assert tuple(entry.edits) == ("style", "object", "background", "multiple")
@@ -161,34 +161,34 @@ def test_the_benchmark_has_tgves_form_and_shares_nothing_with_the_tuning_split()
 
 def test_the_nearest_nameable_motion_of_a_nameable_one_is_itself() -> None:
     for motion in ("left", "down", "arc_right", "circle_clockwise", "sway"):
-        assert splits.nearest_nameable(lone(motion)) == motion
+        assert splits.nearest_captioned(lone(motion)) == motion
 
 
 def test_the_nearest_caption_replaces_the_unnamed_phrase_alone() -> None:
     reader = splits.ShapesReferences("tuning")
     reference = reader.read(reader.names()[0])
     edit = reference.edits[0]
-    assert grammar.UNNAMED_PHRASE in edit.caption
-    named = splits.nearest_nameable_caption(reference, edit)
-    phrase = grammar.OBJECT_PHRASES[splits.nearest_nameable(reference.truth)]
+    assert grammar.GENERIC_PHRASE in edit.caption
+    named = splits.caption_of_nearest_motion(reference, edit)
+    phrase = grammar.OBJECT_PHRASES[splits.nearest_captioned(reference.truth)]
     assert named == edit.caption.replace("is moving", phrase)
 
 
 def test_energies_are_in_the_order_that_natural_asks_and_poster_refuses() -> None:
     rows = {(row.contrast, row.factor): row.log_snr for row in energies.energies(count=12)}
-    motion = rows["natural", "motion"]
-    assert rows["natural", "colour"] - motion > 2
-    assert rows["natural", "surface"] - motion > 2
-    assert rows["natural", "background"] - motion > 0.8
-    assert rows["natural", "shape"] - motion > 0.8
-    assert rows["poster", "background"] < rows["poster", "motion"], (
-        "a poster's ground is set before its motion"
+    motion = rows["motion-dominant", "motion"]
+    assert rows["motion-dominant", "colour"] - motion > 2
+    assert rows["motion-dominant", "surface"] - motion > 2
+    assert rows["motion-dominant", "background"] - motion > 0.8
+    assert rows["motion-dominant", "shape"] - motion > 0.8
+    assert rows["appearance-dominant", "background"] < rows["appearance-dominant", "motion"], (
+        "a appearance-dominant's ground is set before its motion"
     )
-    assert rows["poster", "colour"] - rows["poster", "motion"] < 1
+    assert rows["appearance-dominant", "colour"] - rows["appearance-dominant", "motion"] < 1
 
 
 def test_a_pair_of_scenes_differs_in_its_factor_alone() -> None:
-    for first, second in energies.pairs("natural", "colour", 4):
+    for first, second in energies.pairs("motion-dominant", "colour", 4):
         differing = {name for name, value in first.attributes.items() if second.attributes[name] != value}
         assert differing == {"colour"}
         assert first.nuisances == second.nuisances

@@ -40,7 +40,7 @@ def row_of(cfg: JobConfig, reference: str, kind: str) -> Row:
         suite="shapes",
         reference=reference,
         reference_hash="hash",
-        strata={"split": cfg.data["split"], "contrast": "natural", "motion": "unnamed"},
+        strata={"split": cfg.data["split"], "contrast": "motion-dominant", "motion": "uncaptioned"},
         edit_kind=kind,
         tau_start="900",
         tau_end="0",
@@ -55,7 +55,7 @@ def row_of(cfg: JobConfig, reference: str, kind: str) -> Row:
 
 def energy_of(row: Row) -> Row:
     own = {
-        "strata": {"contrast": "natural", "factor": "shape"},
+        "strata": {"contrast": "motion-dominant", "factor": "shape"},
         "edit_kind": "",
         "tau_start": "",
         "tau_end": "",
@@ -75,7 +75,7 @@ def others_than(row: Row) -> list[Row]:
     """Rows of other probes of the same model in the same precision, and one in another."""
     changed: list[dict[str, object]] = [
         {"strata": {**row.strata, "split": "tuning"}},
-        {"strata": {**row.strata, "captions": "nameable"}},
+        {"strata": {**row.strata, "captions": "captioned"}},
         {"edit_kind": "style"},
         {"edit_kind": "caption"},
         {"reference": "04-wander-pink-cross"},
@@ -101,7 +101,7 @@ def test_a_probes_experiment_takes_the_rows_of_its_own_jobs_alone(name, kind, tm
     assert {row.score_id for row in selected_rows(layout, tmp_path)} == {row.score_id for row in wanted}
 
 
-@pytest.mark.parametrize("name", ["tau", "tau_look"])
+@pytest.mark.parametrize("name", ["tau", "tau_selection"])
 def test_tables_of_tuning_take_no_row_of_a_probe(name, tmp_path):
     layout = read_layout(EXPERIMENTS / f"{name}.yaml")
     base = _tuned(layout)
@@ -122,7 +122,7 @@ def _tuned(layout: Layout) -> Row:
         suite="shapes",
         reference="01-wander-cyan-square",
         reference_hash="hash",
-        strata={"split": split, "contrast": "natural", "motion": "named"},
+        strata={"split": split, "contrast": "motion-dominant", "motion": "named"},
         model="tiny_latte",
         method="base",
         tau=1000.0,
@@ -186,7 +186,7 @@ def _tuned(layout: Layout) -> Row:
 def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
     changes, said, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
     monkeypatch.setattr("motionexp.jobs.job.get_object", None)  # which loads a model
     path = tmp_path / "mine.yaml"
     whole = {key: value for key, value in {**WHOLE, **changes}.items() if value is not None}
@@ -197,7 +197,7 @@ def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
 
 
 def test_a_model_may_be_named_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
     text = "".join(f"{key}: {value}\n" for key, value in {**WHOLE, "sweep": "[tau=0]"}.items())
     (tmp_path / "mine.yaml").write_text(text)
     _, _, (cfg,) = experiment_jobs("mine", ["model=tiny_unet3d", f"output={tmp_path}"])

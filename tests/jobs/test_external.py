@@ -138,7 +138,7 @@ def test_chance_is_measured_against_references_that_are_long_enough(of_lengths):
 def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
     metrics = ["brightness", "motion_fidelity"]
-    in_job = run(make(metrics=metrics, tau=1000.0, scoring={"anchors": True}))
+    in_job = run(make(metrics=metrics, tau=1000.0, scoring={"sanity_baselines": True}))
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
     capsys.readouterr()
     cfg = scored(metrics=metrics, scoring=ScoringConfig(anchors=True), system="theirs")
@@ -146,7 +146,7 @@ def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkey
     ours, anchors = ({row.score_id: row for row in each if row.anchor} for each in (in_job, rows))
     assert {score: row.value for score, row in anchors.items()} == {s: row.value for s, row in ours.items()}
     assert {row.anchor for row in anchors.values()} == set(ANCHORS)
-    assert {(row.model, row.method) for row in anchors.values()} == {("theirs", "anchor")}
+    assert {(row.model, row.method) for row in anchors.values()} == {("theirs", "sanity_baseline")}
     assert len(rows) == len(anchors) + 2 * 5
     shown = capsys.readouterr().out
     assert all(words in shown for words in ANCHORS.values())

@@ -101,7 +101,7 @@ def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
     drawn = {each.stem for each in folder.glob("*.svg")}
     assert {"tiny-tampering-pairs", "tiny-tampering-trade-off"} <= drawn
     assert {f"{name}.png" for name in drawn} | {"README.md"} <= {each.name for each in folder.iterdir()}
-    assert "boundary, natural: cannot tell: 1 of the 3 references that an interval needs" in shown
+    assert "boundary, motion-dominant: cannot tell: 1 of the 3 references that an interval needs" in shown
     assert f"figures: {folder}" in shown
     assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
 
@@ -149,9 +149,9 @@ def test_looks_and_motion_give_one_boundary_together(make, monkeypatch, capsys):
     probe(cfg)
     ((folder, found),) = drawn
     assert folder == Path(cfg.output) / "squares" / "tiny" / "figures" / "tampering_motion_tampering"
-    assert set(found.tampering["tiny", "natural"]) == {"tampering", "motion_tampering"}
+    assert set(found.tampering["tiny", "motion-dominant"]) == {"tampering", "motion_tampering"}
     shown = capsys.readouterr().out
-    assert shown.count("boundary, natural: ") == 1
+    assert shown.count("boundary, motion-dominant: ") == 1
     assert len(re.findall(r"^ reference +\d", shown, re.MULTILINE)) == 2  # a summary of each
 
 
@@ -196,7 +196,7 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, mo
     assert {row.edit_kind for row in rows} == {"caption"}
     assert len(rows) == 2 * 2 * 56
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
-    assert "natural, 2 samples of 1 reference." in (folder / "README.md").read_text()
+    assert "motion-dominant, 2 samples of 1 reference." in (folder / "README.md").read_text()
     assert "boundary: not told from this" in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ def measured(monkeypatch):
 
     def measure(encode, frames):
         asked.append(frames)
-        return [Energy("natural", factor, float(len(asked)), 1) for factor in ("shape", "motion")]
+        return [Energy("motion-dominant", factor, float(len(asked)), 1) for factor in ("shape", "motion")]
 
     monkeypatch.setattr(probe_rows, "energies", measure)
     return asked

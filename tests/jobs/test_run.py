@@ -44,7 +44,7 @@ def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
     assert (Path(cfg.output) / row.sample_file).exists()
     assert (row.suite, row.reference, row.model, row.method) == ("squares", "one", "tiny", "lora")
     assert (row.tau, row.steps, row.adapter_steps, row.train_steps) == (500, 2, 1, 2)
-    assert (row.precision, len(row.weights_hash), row.strata) == ("fp32", 64, {"contrast": "natural"})
+    assert (row.precision, len(row.weights_hash), row.strata) == ("fp32", 64, {"contrast": "motion-dominant"})
     assert set(row.seconds) == {"fit", "sample", "score"}
     assert row.peak_memory > 2**20
     assert row.packages["torch"] == torch.__version__.partition("+")[0]

@@ -34,7 +34,11 @@ def images(folder: Path, names: Sequence[str]) -> dict:
 
 def test_references_and_samples_are_decoded_once_in_a_job(make, decoded, tmp_path):
     data = images(tmp_path / "suite", ["a", "b", "c"])
-    wanted = {"metrics": ["motion_fidelity", "motion_diversity"], "seeds": 2, "scoring": {"anchors": True}}
+    wanted = {
+        "metrics": ["motion_fidelity", "motion_diversity"],
+        "seeds": 2,
+        "scoring": {"sanity_baselines": True},
+    }
     cfg = make(data=data, references=["b", "c"], **wanted)
     rows = run.run(cfg)
     samples = {row.sample_id for row in rows if row.seed is not None and not row.anchor}
@@ -72,7 +76,7 @@ def test_one_sample_is_no_set(make):
 
 
 def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
-    cfg = make(metrics=["brightness", "motion_fidelity"], tau=1000.0, scoring={"anchors": True})
+    cfg = make(metrics=["brightness", "motion_fidelity"], tau=1000.0, scoring={"sanity_baselines": True})
     rows = [row for row in run.run(cfg) if row.anchor]
     values = {(row.anchor, row.metric, row.edit_kind): row for row in rows}
     metrics = ("brightness", "darkness", "motion_fidelity", "motion_fidelity_chance", "track_coverage")
@@ -82,7 +86,7 @@ def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
         assert values[anchor, "brightness", "style"].value == pytest.approx(frames.mean())
     assert values["shuffled", "brightness", "style"].value != pytest.approx(reference.mean())
     assert values["reference", "motion_fidelity", "style"].value == pytest.approx(1)
-    assert values["reference", "motion_fidelity", "style"].method == "anchor"
+    assert values["reference", "motion_fidelity", "style"].method == "sanity_baseline"
     shown = capsys.readouterr().out
     assert all(words in shown for words in ANCHORS.values())
     again = [row for row in run.run(cfg) if row.anchor]

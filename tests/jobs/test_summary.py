@@ -53,7 +53,9 @@ def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
     values = {"text_alignment": 31.5, "motion_fidelity": 0.75, "motion_fidelity_chance": 0.5}
     values |= {"mf_ditflow": 0.625, "mf_ditflow_chance": 0.25}
     rows = [Row(metric=name, value=value, **row) for name, value in values.items()]
-    rows += [Row(metric=name, value=0.0, **row | {"strata": {"anchor": "frozen"}}) for name in values]
+    rows += [
+        Row(metric=name, value=0.0, **row | {"strata": {"sanity_baseline": "frozen"}}) for name in values
+    ]
     print_summary(Console(width=80), rows, [], [])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["edit", "fidelity", "chance", "DiTFlow", "chance", "n"] in lines

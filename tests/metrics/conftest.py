@@ -113,7 +113,7 @@ def moving_texture(seed: int, velocity: tuple[int, int], frames: int = 8, size: 
     return np.repeat(np.stack(video)[..., None], 3, axis=-1).astype(np.uint8)
 
 
-def make_scene(motion: str, index: int = 0, contrast: str = "natural") -> Scene:
+def make_scene(motion: str, index: int = 0, contrast: str = "motion-dominant") -> Scene:
     """A scene with this motion; `index` varies all else."""
     rng = seeded("metrics tests", contrast, motion, index)
     while True:

@@ -14,7 +14,7 @@ from motionexp.metrics.attributes import (
 )
 from motionexp.metrics.base import Predictions
 
-VALUES = {**grammar.ATTRIBUTES, "motion": grammar.NAMEABLE}
+VALUES = {**grammar.ATTRIBUTES, "motion": grammar.CAPTIONED}
 
 
 @pytest.fixture(scope="module")

@@ -122,17 +122,17 @@ class TestIdealObserver:
 
 class TestScenes:
     def test_motions_come_equally_often_and_parts_share_no_scene(self):
-        train, test = (linear_probe.scenes(part, "natural", 34) for part in ("train", "test"))
-        assert sorted(scene.attributes["motion"] for scene in train) == sorted(2 * grammar.NAMEABLE)
+        train, test = (linear_probe.scenes(part, "motion-dominant", 34) for part in ("train", "test"))
+        assert sorted(scene.attributes["motion"] for scene in train) == sorted(2 * grammar.CAPTIONED)
         assert not {repr(scene) for scene in train} & {repr(scene) for scene in test}
 
     def test_a_shape_does_not_tell_the_motion(self):
-        found = linear_probe.scenes("train", "natural", 680)
+        found = linear_probe.scenes("train", "motion-dominant", 680)
         own = [grammar.MANNERS[scene.attributes["shape"]] == scene.attributes["motion"] for scene in found]
         assert np.mean(own) == pytest.approx(1 / MOTIONS, abs=0.03)
 
     def test_labels_are_numbers_of_classes(self):
-        found = linear_probe.scenes("test", "poster", 5)
+        found = linear_probe.scenes("test", "appearance-dominant", 5)
         numbers = linear_probe.labels(found)
         for target, classes in TARGETS.items():
             named = [classes[number] for number in numbers[target].tolist()]

@@ -30,7 +30,7 @@ tables:
     labels: [rank]
     settings: [base, four, one, sixteen]
     default: four
-    groups: [{title: natural, select: {contrast: natural}}]
+    groups: [{title: motion-dominant, select: {contrast: motion-dominant}}]
 """
 DECIDED = "decision: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
 FIGURE = "{file: f, title: t, x: rank, panels: mine, columns: [motion], lines: {a: [one]}}"
@@ -53,7 +53,7 @@ def row(metric: str, reference: int, tau: float = 700.0, rank: int = 4, **change
         suite="shapes",
         reference=f"r{reference}",
         reference_hash=f"hash {reference}",
-        strata={"contrast": "natural"},
+        strata={"contrast": "motion-dominant"},
         edit_kind="style",
         seed=0,
         model="tiny_latte",
@@ -94,7 +94,7 @@ def shown(layout, own: list[Row]) -> str:
 def test_every_row_is_shown_less_the_default_too(layout):
     (table,) = build(layout, layout.tables[0], rows())
     measured, less = table.blocks
-    assert less.title == "natural: each less 4, paired"
+    assert less.title == "motion-dominant: difference to 4, paired"
     assert [line.labels for line in less.lines] == [["base"], ["1"], ["16"]]
     motion = [next(cell for cell in line.cells if cell.column == "motion").interval for line in less.lines]
     assert [each.mean for each in motion] == pytest.approx([0.0, -0.1, 0.0])
@@ -146,9 +146,9 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         row("text_alignment", 0, settings={**own[0].settings, "frames": 32}),
         row("text_alignment", 0, settings={**own[0].settings, "adapter": "an.safetensors"}),
         row("text_alignment", 0, settings={**own[0].settings, "text_precision": "4bit"}),
-        row("text_alignment", 0, strata={"contrast": "natural", "looks": "2"}),
+        row("text_alignment", 0, strata={"contrast": "motion-dominant", "appearances": "2"}),
         row("text_alignment", 0, 1000.0, settings={**own[0].settings, "steps": 50}),
-        row("text_alignment", 0, 1000.0, strata={"contrast": "natural", "captions": "nameable"}),
+        row("text_alignment", 0, 1000.0, strata={"contrast": "motion-dominant", "captions": "captioned"}),
     ]
     assert shown(layout, [*own, *other]) == shown(layout, own)
     # The base model's row does not depend on what its job would have trained.
@@ -159,7 +159,7 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         if each.tau == 1000
     ]
     assert shown(layout, [*plain, *base]) == shown(layout, own)
-    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "direct", "value": 9.0}
+    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "full_rank", "value": 9.0}
     with pytest.raises(InputError, match="two rows of text_alignment"):
         shown(layout, [*own, row("text_alignment", 0, **alike)])
     layout.settings["four"].select["method"] = "lora"
@@ -168,9 +168,9 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
 
 def test_what_a_layout_selects_by_need_not_be_the_default(layout):
     own = [replace(each, settings={**each.settings, "steps": 50}, steps=50) for each in rows()]
-    assert "natural: each" not in shown(layout, own)
+    assert "motion-dominant: difference" not in shown(layout, own)
     layout.select["steps"] = "50"
-    assert "natural: each less 4" in shown(layout, own)
+    assert "motion-dominant: difference to 4" in shown(layout, own)
 
 
 def test_lines_of_other_references_are_refused(layout):
@@ -201,7 +201,7 @@ def test_what_a_line_is_less_has_the_same_samples_though_it_has_no_line(layout):
     own = [each for each in rows() if each.settings["rank"] != 16 or each.reference < "r3"]
     table = layout.tables[0]
     table.settings.remove("sixteen")
-    assert "natural" in shown(layout, own)
+    assert "motion-dominant" in shown(layout, own)
     table.differences = [Difference(["one less sixteen"], "one", "sixteen")]
     with pytest.raises(InputError, match="setting sixteen lacks 3 of the 6 samples"):
         shown(layout, own)
@@ -247,11 +247,15 @@ def test_rows_of_no_line_are_not_published(layout, tmp_path):
     others = [row("pick_score", 0, rank=4, tau=300.0), row("pick_score", 0, **half)]
     others[0] = replace(others[0], score_id="other tau")
     anchor = row(
-        "pick_score", 0, strata={"contrast": "natural", "anchor": "frozen"}, tau=0.0, score_id="anchor"
+        "pick_score",
+        0,
+        strata={"contrast": "motion-dominant", "sanity_baseline": "frozen"},
+        tau=0.0,
+        score_id="sanity_baseline",
     )
     append_rows(tmp_path / "rows.jsonl", [*own, *others, anchor])
     kept = {each.score_id for each in selected_rows(layout, tmp_path)}
-    assert kept == {*(each.score_id for each in own), "anchor"}
+    assert kept == {*(each.score_id for each in own), "sanity_baseline"}
     layout.tables[0].decision = Decision("motion", ["nuisances"], [0.1], [0.5, 1], ["four"], ["one"])
     assert {each.score_id for each in selected_rows(layout, tmp_path)} == kept | {"half"}
 
@@ -286,7 +290,11 @@ def test_a_figure_that_cannot_be_drawn_is_refused(figure, said, tmp_path):
         ("default: four", "reported: [{source: B, labels: [], values: {}}]", "what B reports has the labels"),
         ('rank: "16"', 'rank: "16.0"', "16.0 is written 16 in rows"),
         ('rank: "16"}', 'rank: "16"}, base: true', "settings base, sixteen are all marked `base`"),
-        ("{title: natural,", "{title: natural}, {title: natural,", "two groups of the title natural"),
+        (
+            "{title: motion-dominant,",
+            "{title: motion-dominant}, {title: motion-dominant,",
+            "two groups of the title motion-dominant",
+        ),
         (
             "select: {suite: shapes}",
             "select: {suite: shapes}\nreferences: [r0, r1]",

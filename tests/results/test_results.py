@@ -46,7 +46,7 @@ def test_rows_survive_the_file_with_odd_captions_and_reasons(tmp_path):
     path = tmp_path / "cell" / "rows.jsonl"
     odd = 'a "red" ball,\n\u2028 \U0001f600 | & \\'
     rows = [
-        row(edit_caption=odd, score_id="1", strata={"contrast": "natural"}),
+        row(edit_caption=odd, score_id="1", strata={"contrast": "motion-dominant"}),
         row(value=math.nan, reason="no valid point", score_id="2", seconds={"fit": 1.5}),
     ]
     append_rows(path, rows[:1])

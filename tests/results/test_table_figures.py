@@ -73,7 +73,11 @@ def draw(monkeypatch):
 
 def more_figures(path, figures, groups=""):
     text = path.read_text(encoding="utf-8").split("\nfigures:\n")[0]
-    text = text.replace("groups: [{title: natural, select: {contrast: natural}}]", groups) if groups else text
+    text = (
+        text.replace("groups: [{title: motion-dominant, select: {contrast: motion-dominant}}]", groups)
+        if groups
+        else text
+    )
     path.write_text(f"{text}\nfigures:\n{figures}", encoding="utf-8")
 
 
@@ -99,11 +103,11 @@ def test_curves_and_points_are_where_the_table_says(path, draw):
     assert motion.get_xscale() == "log"
     assert [text.get_text() for text in motion.get_xticklabels()] == ["1", "16"], "the points' own values"
     assert not motion.get_xticks(minor=True).size
-    assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "leakage: ground ↓")
+    assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "background leakage ↓")
     assert ground.get_xlabel() == "rank = alpha"
-    assert drawn["rank"].get_suptitle() == "Rank, natural, 6 references"
+    assert drawn["rank"].get_suptitle() == "Rank, motion-dominant, 6 references"
     plane = drawn["plane"].axes[0]
-    assert plane.get_title() == "natural\n6 references"
+    assert plane.get_title() == "motion-dominant\n6 references"
     assert [tuple(point) for point in points_of(plane)] == [
         pytest.approx([interval_of(measured, key, name, group).mean for key in ("nuisances", "motion")])
         for name in ("base", "one", "four", "sixteen")
@@ -130,8 +134,8 @@ def test_points_of_one_line_have_its_marker_and_those_of_another_another(path, d
 
 
 def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_next(path, draw):
-    titles = [f"tiny_cogvideox, poster, τ = {number}" for number in range(7)]
-    groups = ", ".join(f'{{title: "{title}", select: {{contrast: natural}}}}' for title in titles)
+    titles = [f"tiny_cogvideox, appearance-dominant, τ = {number}" for number in range(7)]
+    groups = ", ".join(f'{{title: "{title}", select: {{contrast: motion-dominant}}}}' for title in titles)
     more_figures(
         path,
         f"""
@@ -181,7 +185,7 @@ def test_log_snr_is_that_of_the_one_model_whose_rows_a_panel_has(path, draw):
 
 def test_a_panel_says_where_its_settings_have_other_numbers_of_references(path, draw):
     less = [each for each in rows() if not (each.tau == 1000 and each.reference == "r0")]
-    assert draw(path, less)["plane"].axes[0].get_title() == "natural\n5 to 6 references"
+    assert draw(path, less)["plane"].axes[0].get_title() == "motion-dominant\n5 to 6 references"
 
 
 def test_captions_stand_beside_their_pictures(path, tmp_path, monkeypatch):

@@ -38,9 +38,9 @@ tables:
     settings: [base, window, every]
     columns: [text, motion, leak, nuisance]
     groups:
-      - {title: natural, select: {contrast: natural}}
-      - {title: poster, select: {contrast: poster}}
-      - {title: "natural, style edits", select: {contrast: natural, edit_kind: style|object}}
+      - {title: motion-dominant, select: {contrast: motion-dominant}}
+      - {title: appearance-dominant, select: {contrast: appearance-dominant}}
+      - {title: "motion-dominant, style edits", select: {contrast: motion-dominant, edit_kind: style|object}}
     differences:
       - {labels: ["700 - 0", ""], ours: window, theirs: every}
     reported:
@@ -91,7 +91,9 @@ def toy_rows() -> list[Row]:
                             score_id=score_id(sample, metric=metric, version=1),
                             suite="shapes",
                             reference=f"r{reference}",
-                            strata={"contrast": "poster" if reference == 3 else "natural"},
+                            strata={
+                                "contrast": "appearance-dominant" if reference == 3 else "motion-dominant"
+                            },
                             edit_kind=edit_kind,
                             seed=seed,
                             sample_id=sample,
@@ -130,7 +132,7 @@ def cells(table, block, line):
 
 def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(layout):
     table, _ = build(layout, layout.tables[0], toy_rows())
-    base, window, every = (cells(table, "natural", line) for line in range(3))
+    base, window, every = (cells(table, "motion-dominant", line) for line in range(3))
     assert base["text"].mean == pytest.approx(27 + 0.1 + 0.005)
     assert base["leak"].mean == 0
     assert window["leak"].mean == pytest.approx(0.2)
@@ -141,28 +143,28 @@ def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(layout
     by_hand = mean_interval(means, "abc")
     assert window["motion"].mean == pytest.approx(by_hand.mean)
     assert (window["motion"].low, window["motion"].high) == pytest.approx((by_hand.low, by_hand.high))
-    lines = next(each for each in table.blocks if each.title == "natural").lines
+    lines = next(each for each in table.blocks if each.title == "motion-dominant").lines
     assert [line.adapter_steps for line in lines] == ["0", "15", "50", ""]
 
 
 def test_strata_stand_apart_and_a_group_of_one_reference_has_no_interval(layout):
     table, _ = build(layout, layout.tables[0], toy_rows())
-    poster = cells(table, "poster", 0)["text"]
+    poster = cells(table, "appearance-dominant", 0)["text"]
     assert (poster.n, poster.clusters) == (4, 1)
     assert math.isnan(poster.low)
-    assert cells(table, "natural, style edits", 0)["text"].n == 6
+    assert cells(table, "motion-dominant, style edits", 0)["text"].n == 6
 
 
 def test_differences_are_paired(layout):
     table, _ = build(layout, layout.tables[0], toy_rows())
-    difference = cells(table, "natural", 3)
+    difference = cells(table, "motion-dominant", 3)
     assert difference["leak"].mean == pytest.approx(-0.2)
     assert difference["motion"].high - difference["motion"].low < 1e-9
 
 
 def test_the_decision_interpolates_on_the_curve_of_scales(layout):
     _, decision = build(layout, layout.tables[0], toy_rows())
-    lines = next(each for each in decision.blocks if each.title.startswith("natural;")).lines
+    lines = next(each for each in decision.blocks if each.title.startswith("motion-dominant;")).lines
     # Leakage 0.1 is reached at scale 0.5 within the window and at 0.25 without one.
     assert lines[0].cells[0].interval.mean == pytest.approx(0.305 + 0.25)
     assert lines[1].cells[0].interval.mean == pytest.approx(0.305 + 0.125)
@@ -198,10 +200,10 @@ def test_a_setting_may_take_what_another_selection_has(layout):
     wanted.select["edit_kind"] = "style"
     wanted.or_select.update({"tau": "1000", "edit_kind": "background"})
     (table,) = build(layout, alone, toy_rows())
-    assert cells(table, "natural", 0)["text"].n == 12
+    assert cells(table, "motion-dominant", 0)["text"].n == 12
     wanted.or_select.clear()
     (table,) = build(layout, alone, toy_rows())
-    assert cells(table, "natural", 0)["text"].n == 6
+    assert cells(table, "motion-dominant", 0)["text"].n == 6
 
 
 def test_missing_values_are_counted_beside_the_mean(layout):
@@ -240,7 +242,8 @@ def anchored(rows):
     base = [row for row in rows if row.tau == 1000 and row.seed == 0]
     return [
         replace(
-            row, value=row.value / 2, seed=None, strata={**row.strata, "anchor": "frozen"}, method="anchor",
+            row, value=row.value / 2, seed=None, method="sanity_baseline",
+            strata={**row.strata, "sanity_baseline": "frozen"},
             sample_id=f"anchor {row.sample_id}", score_id=f"anchor {row.score_id}",
         )
         for row in base
@@ -256,9 +259,9 @@ def test_anchors_stand_below_every_block_and_enter_no_setting(layout):
             continue
         assert after.lines[:-1] == before.lines
         assert after.lines[-1].labels[0] == "its first frame, held"
-        assert after.lines[-1].source == "anchor"
-    found = cells(table, "natural", -1)
-    picked = [row for row in anchored(rows) if row.stratum("contrast") == "natural"]
+        assert after.lines[-1].source == "sanity_baseline"
+    found = cells(table, "motion-dominant", -1)
+    picked = [row for row in anchored(rows) if row.stratum("contrast") == "motion-dominant"]
     for key, column in layout.columns.items():
         if key not in found:
             continue
@@ -286,7 +289,7 @@ def test_fidelity_stands_beside_its_chance_where_it_was_measured(layout):
     tracked += [replace(row, metric="motion_fidelity_chance", value=0.25) for row in tracked]
     (table,) = build(layout, layout.tables[0], rows + tracked)
     assert table.columns == [*plain.columns, "motion fidelity ↑", "the same by chance"]
-    found = cells(table, "natural", 1)
+    found = cells(table, "motion-dominant", 1)
     assert found["fidelity"].mean == pytest.approx(found["motion"].mean)
     assert found["fidelity_chance"].mean == 0.25
 
@@ -309,7 +312,7 @@ def test_differences_at_equal_leakage_are_bold_where_their_sign_is_known_and_the
         for copy in range(2)
     ]
     _, decision = build(layout, layout.tables[0], rows)
-    block = next(each for each in decision.blocks if each.title.startswith("natural;"))
+    block = next(each for each in decision.blocks if each.title.startswith("motion-dominant;"))
     own, other = block.lines
     assert [own.is_bold(cell) for cell in own.cells] == [False, True]
     assert not any(map(other.is_bold, other.cells))

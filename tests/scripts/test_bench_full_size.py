@@ -142,10 +142,9 @@ def test_loops_differ_by_what_they_say(folder: Path, example: Example) -> None:
 def test_a_loop_is_measured_in_rounds_beside_the_plain_one(folder: Path, example: Example) -> None:
     scale = Scale(flops=1000, peak=1e6)
     plain = bench.loop_times(folder, bench.PLAIN, lambda: example, CPU, scale)
-    every = [each for part in LOOPS for each in bench.loop_times(folder, part, lambda: example, CPU, scale)]
-    assert len(plain) == 2
-    assert len(every) == 2 * len(LOOPS)
-    for times in every:
+    compiled = bench.loop_times(folder, "compiled beside", lambda: example, CPU, scale)
+    assert len(plain) == len(compiled) == 2
+    for times in compiled:
         values = {metric: value for metric, _, value in times}
         assert all(np.isfinite(value) and value > 0 for value in values.values())
         assert values["share_of_bf16_peak"] == pytest.approx(1e-3 / values["training_step_seconds"])
@@ -207,12 +206,10 @@ def test_without_a_gpu_it_plans_and_then_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    planned = {name: each for name, each in PLANNED.items() if name != "wan_1_3b"}  # which takes a minute
-    monkeypatch.setattr(bench, "PLANNED", planned)
+    monkeypatch.setattr(bench, "PLANNED", {"latte": PLANNED["latte"]})  # the others take minutes
     assert bench.main([f"output={tmp_path / 'out'}"]) == 2
     said = capsys.readouterr()
     assert "planned: 9.5 GB; wanted: less than 12 GB" in said.out
-    assert "planned: 14.0 GB; wanted: less than 24 GB" in said.out
     assert said.err.startswith("error: make bench-full-size: it measures on a CUDA GPU")
     assert not (tmp_path / "out" / "rows.jsonl").exists()
 

@@ -52,7 +52,7 @@ def test_what_abstained_is_left_out():
 def test_settings_have_tables_of_their_own(tmp_path, capsys):
     anchor = Row(
         metric="text", value=1.0, reference="a", edit_kind="style", edit_caption="c",
-        strata={"anchor": "frozen"}, **COMMON,
+        strata={"sanity_baseline": "frozen"}, **COMMON,
     )  # fmt: skip
     of_no_edit = Row(metric="energy", value=1.0, reference="energies", **COMMON)
     assert len(settings_of([*rows(), anchor, of_no_edit])) == 2
@@ -109,7 +109,7 @@ def test_what_has_no_part_in_a_video_does_not_part_its_rows():
     older = tuned()
     del older.settings["attention"]
     assert len(settings_of([tuned(), older])) == 1
-    frozen = {"strata": {"anchor": "frozen"}, "method": "anchor"}
+    frozen = {"strata": {"sanity_baseline": "frozen"}, "method": "sanity_baseline"}
     (anchors,) = settings_of([tuned(**frozen), tuned(**frozen, rank=16, precision="bf16")]).values()
     assert len(anchors) == 2
     other = {"metric": "text", "model": "theirs", "method": "external", "steps": 0, "tau": 1000.0}

@@ -31,7 +31,7 @@ def made_rows(models=MODELS) -> list[Row]:
             precision="fp32", weights_hash=model,
             settings={"guidance_scale": 1.0, "model": {"guidance_scale": 2.0}},  # none
             strata={"split": "benchmark", "prompt": prompt,
-                    "contrast": "poster" if name.startswith("poster") else "natural"},
+                    "contrast": "poster" if name.startswith("poster") else "motion-dominant"},
         )
         for model in models
         for prompt in ("empty", "caption")
@@ -65,7 +65,7 @@ def test_rows_and_pictures_are_published_and_made_into_a_table_and_a_figure(root
     original = root / "outputs" / "inversion" / strips[0]
     assert (folder / "inversion" / strips[0]).read_bytes() == original.read_bytes()
     captions = (folder / "inversion" / "README.md").read_text()
-    assert "natural, 5; poster, 3" in captions
+    assert "motion-dominant, 5; appearance-dominant, 3" in captions
     assert all((f"]({name})" in captions) == (name in strips[:2]) for name in strips)
     natural = (folder / "inversion.md").read_text().split("### ")[1]
     lines = [line for line in natural.splitlines() if line.startswith("| tiny_unet3d | empty | 200")]

@@ -32,7 +32,7 @@ from tests.support.made_linear import GROUPS, linear_rows, share
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
-KEY = ("tiny_latte", "natural")
+KEY = ("tiny_latte", "motion-dominant")
 FEW = linear_probe.Options(train=34, test=4, pairs=2, draws=1)
 
 
@@ -87,7 +87,7 @@ class TestRun:
             read_at.append(t)
             return read_one(part, probe, distances, t)
 
-        parts = linear_probe.parts_of(job, ["natural"], FEW)
+        parts = linear_probe.parts_of(job, ["motion-dominant"], FEW)
         monkeypatch.setattr(linear_probe.Part, "read", until_stopped)
         with pytest.raises(KeyboardInterrupt):
             linear_probe.run(parts)
@@ -96,17 +96,17 @@ class TestRun:
         assert {row.strata["t"] for row in kept} == {"0", "600"}
         with pytest.raises(InputError, match="t = 999: the run was cut off"):
             read(kept)
-        again = linear_probe.parts_of(job, ["natural"], FEW)
+        again = linear_probe.parts_of(job, ["motion-dominant"], FEW)
         assert [part.left for part in again] == [[999]]
         linear_probe.run(again)
-        assert [part.total for part in linear_probe.parts_of(job, ["natural"], FEW)] == [0]
-        linear_probe.run(linear_probe.parts_of(whole, ["natural"], FEW))
+        assert [part.total for part in linear_probe.parts_of(job, ["motion-dominant"], FEW)] == [0]
+        linear_probe.run(linear_probe.parts_of(whole, ["motion-dominant"], FEW))
         assert linear_probe.rows_of(job, FEW) == linear_probe.rows_of(whole, FEW)
         said = [re.sub(r"about .* left", "", line) for line in capsys.readouterr().out.splitlines()]
         assert said[:3] == [
-            "tiny_latte, natural: 58 videos to encode; ",
-            "tiny_latte, natural: t = 0; ",
-            "tiny_latte, natural: t = 600; ",
+            "tiny_latte, motion-dominant: 58 videos to encode; ",
+            "tiny_latte, motion-dominant: t = 0; ",
+            "tiny_latte, motion-dominant: t = 600; ",
         ]
         rows = [*linear_probe.rows_of(job, FEW), *linear_probe.schedule_rows(job, steps=0)]
         linear_probe.show(linear_probe.folder(job.cfg), rows)
@@ -117,7 +117,7 @@ class TestRun:
 
     def test_rows_of_other_numbers_of_videos_or_other_weights_are_another_run_s(self, make):
         job = make()
-        (part,) = linear_probe.parts_of(job, ["natural"], FEW)
+        (part,) = linear_probe.parts_of(job, ["motion-dominant"], FEW)
         probe, distances = part.prepare()
         rows = part.read(probe, distances, 600)
         append_rows(linear_probe.folder(job.cfg) / "rows.jsonl", rows)
@@ -135,7 +135,7 @@ class TestRun:
         assert len(lines) == 2 + 2
 
     def test_a_row_is_the_mean_of_its_group(self, make):
-        (part,) = linear_probe.parts_of(make(), ["natural"], FEW)
+        (part,) = linear_probe.parts_of(make(), ["motion-dominant"], FEW)
         probe, _ = part.prepare()
         values = torch.tensor([0.0, 1.0, 1.0, 1.0])
         made = list(linear_probe.RowMaker(part, probe, 600).make(X_T, "shape", ACCURACY, values))

@@ -21,7 +21,7 @@ def share(features: str, target: str, t: int, group: int) -> float:
     return level + 0.05 * (2 * group / (GROUPS - 1) - 1) * (features != OBSERVER)
 
 
-def linear_rows(models=("tiny_latte",), contrasts=("natural",)) -> list[Row]:
+def linear_rows(models=("tiny_latte",), contrasts=("motion-dominant",)) -> list[Row]:
     schedules = [
         Row(
             metric="log_snr", metric_version=1, suite="shapes", value=(500 - t) / 60, reference="schedule",

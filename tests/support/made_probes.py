@@ -79,7 +79,7 @@ def made_probes(
 
 
 def probe_rows(
-    world: World, references: int, model: str = "tiny_latte", contrast: str = "natural"
+    world: World, references: int, model: str = "tiny_latte", contrast: str = "motion-dominant"
 ) -> list[Row]:
     """Rows of the three probes, and of energies that predict when each attribute is set."""
     rng = np.random.default_rng(0)
@@ -155,7 +155,7 @@ def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] =
             suite="shapes",
             reference=f"{reference:02d}",
             edit_kind=kind,
-            strata={"contrast": "natural"},
+            strata={"contrast": "motion-dominant"},
             model="tiny_latte",
             precision="fp32",
             weights_hash="tiny_latte",

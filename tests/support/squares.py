@@ -70,4 +70,6 @@ class Squares:
         for index in range(frames):
             video[index, 4:8, index : index + 4] = 255
         edits = (Edit("style", f"{name} red"), Edit("object", f"{name} blue"))
-        return Reference(name, self.suite, video, 8.0, f"{name} square", edits, {"contrast": "natural"})
+        return Reference(
+            name, self.suite, video, 8.0, f"{name} square", edits, {"contrast": "motion-dominant"}
+        )

@@ -36,7 +36,7 @@ def _other(scene: Scene, factor: str, rng: np.random.Generator) -> Scene:
     """Return the scene with one factor replaced by another value."""
     if factor == "nuisances":
         return replace(scene, nuisances=draw_nuisances(rng))
-    values = grammar.NAMEABLE if factor == "motion" else grammar.ATTRIBUTES[factor]
+    values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
     others = [value for value in values if value != scene.attributes[factor]]
     return edited(scene, {factor: str(rng.choice(others))})
 
@@ -45,7 +45,7 @@ def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene
     """Yield ``count`` pairs of scenes of one contrast that differ in ``factor`` alone."""
     for index in range(count):
         rng = seeded("energies", contrast, factor, index)
-        scene = draw(rng, contrast=contrast, choices=grammar.NAMEABLE)
+        scene = draw(rng, contrast=contrast, choices=grammar.CAPTIONED)
         yield scene, _other(scene, factor, rng)
 
 

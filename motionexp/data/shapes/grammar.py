@@ -1,7 +1,8 @@
-"""Words of the bundled world: attributes, nameable motions, and the captions made of them.
+"""Words of the bundled world: attributes, captioned motions, and the captions made of them.
 
 A caption is ``a COLOUR SURFACE SHAPE [MOTION PHRASE] on BACKGROUND [CAMERA PHRASE]``; two objects are joined
-by "and"; a poster is announced by "a poster of". A single frame's caption has no phrase. A motion that no
+by "and"; an appearance-dominant video is announced by "a poster of". A single frame's caption has no phrase.
+A motion that no
 caption of the pretraining data names is only "is moving".
 """
 
@@ -11,7 +12,7 @@ COLOURS = ("red", "orange", "lime", "green", "cyan", "blue", "violet", "pink")
 SURFACES = ("plain", "striped", "checked", "ringed")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "moon")
 BACKGROUNDS = ("brick", "sand", "grass", "ice", "water", "heather")
-CONTRASTS = ("natural", "poster")
+CONTRASTS = ("motion-dominant", "appearance-dominant")
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": COLOURS,
     "surface": SURFACES,
@@ -40,13 +41,13 @@ CAMERA_PHRASES = {
     "zoom_in": "as the camera zooms in",
     "zoom_out": "as the camera zooms out",
 }
-UNNAMED_PHRASE = "is moving"
-NAMEABLE = (*OBJECT_PHRASES, *CAMERA_PHRASES)
-SUPPORTED = ("wander",)
+GENERIC_PHRASE = "is moving"
+CAPTIONED = (*OBJECT_PHRASES, *CAMERA_PHRASES)
+UNCAPTIONED = ("wander",)
 """Shown in pretraining, but its captions only say that something is moving."""
-UNSUPPORTED = ("zigzag", "hop", "stop_and_go")
+OUT_OF_DISTRIBUTION = ("zigzag", "hop", "stop_and_go")
 """Never shown in pretraining."""
-MOTIONS = (*NAMEABLE, *SUPPORTED, *UNSUPPORTED)
+MOTIONS = (*CAPTIONED, *UNCAPTIONED, *OUT_OF_DISTRIBUTION)
 
 MANNERS = {
     "circle": "bounce",
@@ -61,10 +62,10 @@ COUPLING = 0.5
 
 
 def motion_stratum(motion: str) -> str:
-    """Name the stratum of a motion: ``nameable``, ``unnamed`` (but supported) or ``unsupported``."""
-    if motion in NAMEABLE:
-        return "nameable"
-    return "unnamed" if motion in SUPPORTED else "unsupported"
+    """Name the stratum of a motion: ``captioned``, ``uncaptioned`` or ``out-of-distribution``."""
+    if motion in CAPTIONED:
+        return "captioned"
+    return "uncaptioned" if motion in UNCAPTIONED else "out-of-distribution"
 
 
 def object_phrase(colour: str, surface: str, shape: str) -> str:
@@ -87,9 +88,14 @@ def caption(things: list[dict[str, str]], background: str, contrast: str, *, sti
         if not still:
             camera = camera or CAMERA_PHRASES.get(thing["motion"], "")
             if thing["motion"] not in CAMERA_PHRASES:
-                words.append(OBJECT_PHRASES.get(thing["motion"], UNNAMED_PHRASE))
+                words.append(OBJECT_PHRASES.get(thing["motion"], GENERIC_PHRASE))
         clauses.append(" ".join(words))
-    parts = ["a poster of" if contrast == "poster" else "", " and ".join(clauses), f"on {background}", camera]
+    parts = [
+        "a poster of" if contrast == "appearance-dominant" else "",
+        " and ".join(clauses),
+        f"on {background}",
+        camera,
+    ]
     return " ".join(part for part in parts if part)
 
 
@@ -98,7 +104,7 @@ def vocabulary() -> list[str]:
     phrases = [
         *OBJECT_PHRASES.values(),
         *CAMERA_PHRASES.values(),
-        UNNAMED_PHRASE,
+        GENERIC_PHRASE,
         "a poster of",
         "an",
         "and on",

@@ -34,8 +34,8 @@ class Contrast:
 
 
 CONTRAST = {
-    "natural": Contrast(-0.35, 0.45, 0.25, 0.30, 0.08, 0.10, 0.10, 0.10),
-    "poster": Contrast(-0.20, 0.20, 0.75, 0.28, 0.60, 0.06, 0.06, 0.04),
+    "motion-dominant": Contrast(-0.35, 0.45, 0.25, 0.30, 0.08, 0.10, 0.10, 0.10),
+    "appearance-dominant": Contrast(-0.20, 0.20, 0.75, 0.28, 0.60, 0.06, 0.06, 0.04),
 }
 
 
@@ -112,7 +112,7 @@ def _draw_thing(
     light = np.cos(scene.nuisances.light) * dx + np.sin(scene.nuisances.light) * dy
     luminance = (
         contrast.thing
-        + thing.shade * contrast.light / CONTRAST["natural"].light
+        + thing.shade * contrast.light / CONTRAST["motion-dominant"].light
         + contrast.light * light
         + contrast.surface * _SURFACES[thing.surface](x, y)
     )

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from motionexp.config.renames import STRATUM_VALUES
 from motionexp.data.shapes import grammar, motions
 from motionexp.data.shapes.motions import CENTRE, Array
 
 RADIUS = 10.0
 PAIR_RADIUS = 7.5
+SEED_WORDS = {new: old for values in STRATUM_VALUES.values() for old, new in values.items()}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class Scene:
 
 def seeded(*keys: str | int) -> np.random.Generator:
     """Return a generator that depends on the keys alone."""
-    digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
+    # Release 0.0 had other words for strata; its words stay in the seeds, and so the videos stay the same.
+    words = (SEED_WORDS.get(key, key) if isinstance(key, str) else key for key in keys)
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
 
@@ -169,7 +173,7 @@ def draw(
 
     Args:
         rng: source of every choice.
-        contrast: ``natural`` or ``poster``.
+        contrast: ``motion-dominant`` or ``appearance-dominant``.
         choices: motions to draw from; camera motions are left out of scenes with two objects.
         objects: 1 or 2.
         held_out: draw among the combinations of looks that pretraining never shows, or among the others.
@@ -192,11 +196,13 @@ def draw(
 
 
 def pretraining_scene(index: int) -> Scene:
-    """Return a scene of the endless pretraining part: a fifth posters, a tenth pairs, a fifth unnamed."""
+    """Return a scene of the endless pretraining part: a fifth appearance-dominant, a tenth pairs, a fifth
+    uncaptioned.
+    """
     rng = seeded("pretraining", index)
-    contrast = "poster" if rng.random() < 0.2 else "natural"
+    contrast = "appearance-dominant" if rng.random() < 0.2 else "motion-dominant"
     objects = 2 if rng.random() < 0.1 else 1
-    choices = grammar.SUPPORTED if rng.random() < 0.2 else grammar.NAMEABLE
+    choices = grammar.UNCAPTIONED if rng.random() < 0.2 else grammar.CAPTIONED
     return draw(rng, contrast=contrast, choices=choices, objects=objects)
 
 

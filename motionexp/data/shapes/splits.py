@@ -24,19 +24,26 @@ EDIT_CHANGES = {
 }
 SPLITS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
     "tuning": (
-        ("natural", "unnamed", 4), ("natural", "unsupported", 4), ("natural", "nameable", 2),
-        ("poster", "unnamed", 1), ("poster", "unsupported", 1),
+        ("motion-dominant", "uncaptioned", 4),
+        ("motion-dominant", "out-of-distribution", 4),
+        ("motion-dominant", "captioned", 2),
+        ("appearance-dominant", "uncaptioned", 1),
+        ("appearance-dominant", "out-of-distribution", 1),
     ),
     "benchmark": (
-        ("natural", "unnamed", 24), ("natural", "unsupported", 24), ("natural", "nameable", 12),
-        ("poster", "unnamed", 6), ("poster", "unsupported", 6), ("poster", "nameable", 4),
+        ("motion-dominant", "uncaptioned", 24),
+        ("motion-dominant", "out-of-distribution", 24),
+        ("motion-dominant", "captioned", 12),
+        ("appearance-dominant", "uncaptioned", 6),
+        ("appearance-dominant", "out-of-distribution", 6),
+        ("appearance-dominant", "captioned", 4),
     ),
-}  # fmt: skip
+}
 """How many references each split has of (contrast, motion stratum)."""
 _CHOICES = {
-    "nameable": grammar.NAMEABLE,
-    "unnamed": grammar.SUPPORTED,
-    "unsupported": grammar.UNSUPPORTED,
+    "captioned": grammar.CAPTIONED,
+    "uncaptioned": grammar.UNCAPTIONED,
+    "out-of-distribution": grammar.OUT_OF_DISTRIBUTION,
 }
 
 
@@ -89,19 +96,21 @@ def _entries(split: str, taken: frozenset[tuple[str, ...]]) -> tuple[Entry, ...]
             first = scene.things[0]
             name = f"{len(entries) + 1:02d}-{first.motion.replace('_', '-')}-{first.colour}-{first.shape}"
             edits = {kind: _edited(scene, kind, rng) for kind in EDIT_CHANGES}
-            entries.append(Entry(f"poster-{name}" if contrast == "poster" else name, scene, edits))
+            entries.append(
+                Entry(f"poster-{name}" if contrast == "appearance-dominant" else name, scene, edits)
+            )
     return tuple(entries)
 
 
 @cache
 def entries(split: str) -> tuple[Entry, ...]:
-    """Return the split's references in their fixed order; natural ones first."""
+    """Return the split's references in their fixed order; motion-dominant ones first."""
     taken = () if split == "tuning" else (_looks(entry.scene) for entry in entries("tuning"))
     return _entries(split, frozenset(taken))
 
 
-def nearest_nameable(scene: Scene, frames: int = 16) -> str:
-    """Return the nameable motion of objects whose velocities are most like the scene's, by ground truth.
+def nearest_captioned(scene: Scene, frames: int = 16) -> str:
+    """Return the captioned motion of objects whose velocities are most like the scene's, by ground truth.
 
     Likeness is the cosine between the two sequences of velocities, (F - 1, 2) each; where an object stands
     still, size and angle are ignored and the cosine is 0.
@@ -117,16 +126,16 @@ def nearest_nameable(scene: Scene, frames: int = 16) -> str:
     return max(grammar.OBJECT_PHRASES, key=likeness)
 
 
-def nearest_nameable_caption(reference: Reference, edit: Edit) -> str:
+def caption_of_nearest_motion(reference: Reference, edit: Edit) -> str:
     """Return the edit's caption with the motion named as well as the bundled world's words can name it."""
     if not isinstance(reference.truth, Scene):
         raise InputError(
             f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by"
         )
-    if reference.truth.attributes["motion"] in grammar.NAMEABLE:
+    if reference.truth.attributes["motion"] in grammar.CAPTIONED:
         return edit.caption
-    phrase = grammar.OBJECT_PHRASES[nearest_nameable(reference.truth, len(reference.frames))]
-    return edit.caption.replace(grammar.UNNAMED_PHRASE, phrase)
+    phrase = grammar.OBJECT_PHRASES[nearest_captioned(reference.truth, len(reference.frames))]
+    return edit.caption.replace(grammar.GENERIC_PHRASE, phrase)
 
 
 @dataclass(frozen=True)
@@ -135,16 +144,18 @@ class ShapesReferences:
 
     Args:
         split: ``tuning`` or ``benchmark``.
-        looks: in how many looks a reference's motion is shown to an adapter: the reference itself, and so
-            many less one companions, which are a stratum of their own.
+        appearances: in how many appearances an adapter sees a reference's motion: the reference itself, and
+            for each further appearance one extra reference. More than one is a stratum of its own.
     """
 
     split: str = "benchmark"
-    looks: int = 1
+    appearances: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.looks <= MOST_COMPANIONS + 1:
-            raise InputError(f"data.looks={self.looks}: a whole number from 1 to {MOST_COMPANIONS + 1}")
+        if not 1 <= self.appearances <= MOST_COMPANIONS + 1:
+            raise InputError(
+                f"data.appearances={self.appearances}: a whole number from 1 to {MOST_COMPANIONS + 1}"
+            )
         if self.split not in SPLITS:
             raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
 
@@ -180,8 +191,8 @@ class ShapesReferences:
         motion = entry.scene.attributes["motion"]
         stratum = grammar.motion_stratum(motion)
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
-        if self.looks > 1:
-            strata["looks"] = str(self.looks)
+        if self.appearances > 1:
+            strata["appearances"] = str(self.appearances)
         own_length = FRAMES if frames == FRAMES + 1 else None
         reference = Reference(
             name=name,
@@ -204,16 +215,16 @@ class ShapesReferences:
                 truth=scene,
                 motion_edits=(),
             )
-            for scene in companions(entry.scene, self.looks - 1, self.split, name)
+            for scene in companions(entry.scene, self.appearances - 1, self.split, name)
         ]
         return replace(reference, companions=tuple(others))
 
 
-class NameableReferences(ShapesReferences):
-    """`ShapesReferences` whose edits name the nameable motion nearest to the reference's, by ground truth.
+class CaptionedReferences(ShapesReferences):
+    """`ShapesReferences` whose edits name the captioned motion nearest to the reference's, by ground truth.
 
-    Sampled without tuning they are the row "best nameable caption". A reference whose own captions name its
-    motion stays as it is; the others are of the stratum `captions: nameable`.
+    Sampled without tuning they are the row "caption-only baseline". A reference whose own captions name its
+    motion stays as it is; the others are of the stratum `captions: captioned`.
 
     Args:
         split: ``tuning`` or ``benchmark``.
@@ -223,8 +234,8 @@ class NameableReferences(ShapesReferences):
         """Render one reference, its edits' captions renamed."""
         reference = super().read(name, frames, height, width)
         edits = tuple(
-            replace(edit, caption=nearest_nameable_caption(reference, edit)) for edit in reference.edits
+            replace(edit, caption=caption_of_nearest_motion(reference, edit)) for edit in reference.edits
         )
         if edits == reference.edits:
             return reference
-        return replace(reference, edits=edits, strata={**reference.strata, "captions": "nameable"})
+        return replace(reference, edits=edits, strata={**reference.strata, "captions": "captioned"})

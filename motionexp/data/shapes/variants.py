@@ -52,7 +52,7 @@ MOST_ALIKE = 0.3
 
 
 def other_motions(scene: Scene, frames: int = 16) -> Iterator[str]:
-    """Yield the nameable motions of objects that are clearly other than the scene's and can be seen on it."""
+    """Yield the captioned motions of objects that clearly differ from the scene's and are visible on it."""
     first, own = scene.things[0], scene.truth(frames).velocity
     for motion in grammar.OBJECT_PHRASES:
         velocity = edited(scene, {"motion": motion}).truth(frames).velocity

@@ -14,6 +14,7 @@ from motionexp.probes.analysis.rows import TAMPERING, Key, Probe, draw, new_look
 from motionexp.probes.analysis.tau_sweep import Compared, Sweep, compare
 from motionexp.results.intervals import Draws
 from motionexp.results.log_snr import log_snr_at
+from motionexp.results.rows import key_order
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Findings:
     def tampering(self) -> dict[Key, dict[str, Probe]]:
         """{(model, contrast): {method: probe}} of the tampering probes, on the references that both have."""
         keys = {key for each in self.probes.values() for key in each}
-        found = {key: tampering_probes(self.probes, key) for key in sorted(keys)}
+        found = {key: tampering_probes(self.probes, key) for key in sorted(keys, key=key_order)}
         return {key: own for key, own in found.items() if own}
 
     @cached_property

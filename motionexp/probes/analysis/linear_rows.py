@@ -10,7 +10,7 @@ from motionexp.errors import InputError
 from motionexp.probes.analysis.rows import Key, draw, means
 from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
 from motionexp.results.intervals import Draws
-from motionexp.results.rows import Row
+from motionexp.results.rows import Row, key_order
 
 TWO_ALTERNATIVE, ACCURACY = "two_alternative_accuracy", "accuracy"
 BLOCKS = ("early block", "middle block", "late block")
@@ -84,7 +84,9 @@ def read(rows: Iterable[Row], kind: str = TWO_ALTERNATIVE) -> dict[Key, Reading]
     for row in rows:
         if row.metric in METRICS and METRICS[row.metric][0] == kind:
             grouped.setdefault((row.model, row.stratum("contrast")), []).append(row)
-    return {key: _reading(key, own) for key, own in sorted(grouped.items())}
+    return {
+        key: _reading(key, own) for key, own in sorted(grouped.items(), key=lambda item: key_order(item[0]))
+    }
 
 
 def _reading(key: Key, rows: Iterable[Row]) -> Reading:

@@ -26,6 +26,7 @@ from motionexp.results.figures.style import (
 )
 from motionexp.results.intervals import Draws, percentile_interval
 from motionexp.results.log_snr import log_snr_at
+from motionexp.results.rows import contrast_order
 
 FACTOR_MARKERS = {"motion": "o", "shape": "^", "background": "s", "surface": "D", "colour": "v"}
 
@@ -65,7 +66,9 @@ def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str,
 
 
 def _both(keys: Mapping[tuple[str, str], object]) -> tuple[list[str], list[str]]:
-    return sorted({model for model, _ in keys}), sorted({contrast for _, contrast in keys})
+    return sorted({model for model, _ in keys}), sorted(
+        {contrast for _, contrast in keys}, key=contrast_order
+    )
 
 
 def _shares(axis: Axes, found: Boundary) -> None:
@@ -142,7 +145,7 @@ class Point:
 
 def prediction(points: Sequence[Point]) -> Figure:
     """Measured against predicted log-SNR, a panel for each contrast, and the line of equality."""
-    contrasts = sorted({each.contrast for each in points})
+    contrasts = sorted({each.contrast for each in points}, key=contrast_order)
     styles = model_styles(sorted({each.model for each in points}))
     figure, axes = new_figure(1, len(contrasts), 3.4, sharex=True, sharey=True)
     ends = [value for each in points for value in (each.predicted, *percentile_interval(each.measured))]

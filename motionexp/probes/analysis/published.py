@@ -13,7 +13,7 @@ from motionexp.results.published import is_published, read_published
 from motionexp.results.rows import Row, check_comparable
 
 EXPERIMENTS = "experiments/probe-*.yaml"
-SWEEP = Path("experiments/tau_look.yaml")
+SWEEP = Path("experiments/tau_selection.yaml")
 """Of tau, on the tuning split, to compare boundaries with."""
 
 

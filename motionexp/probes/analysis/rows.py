@@ -16,7 +16,7 @@ import numpy as np
 from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.results.intervals import Draws, Interval, percentile_interval, resampled_weights
-from motionexp.results.rows import Row
+from motionexp.results.rows import Row, key_order
 
 LOOKS = ("colour", "shape", "surface", "background")
 TAMPERING, MOTION_TAMPERING, PARTIAL_GUIDANCE = "tampering", "motion_tampering", "partial_guidance"
@@ -75,7 +75,7 @@ def read_probes(rows: Iterable[Row]) -> dict[str, dict[Key, Probe]]:
         if row.tau_start:
             grouped[row.method, (row.model, row.stratum("contrast"))].append(row)
     probes: dict[str, dict[Key, Probe]] = defaultdict(dict)
-    for (method, key), own in sorted(grouped.items()):
+    for (method, key), own in sorted(grouped.items(), key=lambda item: (item[0][0], key_order(item[0][1]))):
         probes[method][key] = _probe(own)
     return dict(probes)
 

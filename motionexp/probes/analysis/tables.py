@@ -19,6 +19,7 @@ from motionexp.probes.analysis.rows import PARTIAL_GUIDANCE, TAMPERING, Key, int
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.intervals import Draws, Interval
 from motionexp.results.log_snr import log_snr_at
+from motionexp.results.rows import contrast_order
 
 UNIT = "references"
 LOG_SNR = "log-SNR"
@@ -32,7 +33,7 @@ EARLIER = "A larger t, and a smaller log-SNR (in nats), is earlier along denoisi
 def tables(findings: Findings) -> dict[str, list[Table]]:
     """{file name: its tables}; a table with nothing in it is left out."""
     made = {
-        "atlas": [onset_table(findings), order_table(findings), fit_table(findings)],
+        "probe_analysis": [onset_table(findings), order_table(findings), fit_table(findings)],
         "boundary": [
             boundary_table(findings),
             control_table(findings),
@@ -105,9 +106,14 @@ def order_table(findings: Findings) -> Table:
     found = {key: orders(onsets, findings.log_snr[key[0]]) for key, onsets in findings.onsets.items()}
     blocks = [Block(title_of(key), [_order_line(each) for each in own]) for key, own in found.items()]
     for (model, contrast), ours in found.items():
-        others = found.get((model, "poster"), [])
-        if contrast == "natural" and ours and others:
-            blocks.append(Block(f"{model}, natural less poster", [_order_line(less(ours[-1], others[-1]))]))
+        others = found.get((model, "appearance-dominant"), [])
+        if contrast == "motion-dominant" and ours and others:
+            blocks.append(
+                Block(
+                    f"{model}, motion-dominant less appearance-dominant",
+                    [_order_line(less(ours[-1], others[-1]))],
+                )
+            )
     notes = [
         "Where motion is set less where the looks are, paired by reference: motion is set first where t is"
         " above 0 (log-SNR below 0) with its whole interval. The earliest look decides, picked anew in each"
@@ -135,7 +141,7 @@ def fit_table(findings: Findings) -> Table:
     groups = {model: [key for key in keys if key[0] == model] for model in sorted({key[0] for key in keys})}
     if len(groups) > 1:
         groups["all"] = keys
-        for contrast in sorted({key[1] for key in keys}):
+        for contrast in sorted({key[1] for key in keys}, key=contrast_order):
             groups[f"all, {contrast}"] = [key for key in keys if key[1] == contrast]
     lines = [line for name, own in groups.items() if (line := _fit_line(name, own, findings))]
     notes = [
@@ -186,26 +192,29 @@ def control_table(findings: Findings) -> Table:
     """Has the control, in which looks are set as early as motion, no boundary?"""
     lines = []
     for (model, contrast), control in findings.boundaries.items():
-        ours = findings.boundaries.get((model, "natural"))
-        if contrast == "poster" and ours is not None:
+        ours = findings.boundaries.get((model, "motion-dominant"))
+        if contrast == "appearance-dominant" and ours is not None:
             samples, references = (a + b for a, b in zip(counted(ours), counted(control), strict=True))
             excess = interval(above_control(ours, control), samples, references)
             cells: list[Cell | None] = [
-                Cell("natural", ours.gap, 2),
-                Cell("poster", control.gap, 2),
+                Cell("motion-dominant", ours.gap, 2),
+                Cell("appearance-dominant", control.gap, 2),
                 Cell("excess", excess, 2),
             ]
             lines.append(_line([model, control.verdict], cells, samples, references))
     notes = [
-        "In `poster` the loudest look, the ground, has more energy than the motion, so that an ideal observer"
-        " of noisy videos tells it no later: a probe that tells when videos set things must find no boundary"
-        " there. If it finds one, the boundary in `natural` is no evidence of what videos set first; the"
-        " excess is.",
+        "In appearance-dominant videos the background colour has more energy than the motion. An ideal"
+        " observer of noisy videos detects it no later than the motion. A probe of when the model sets"
+        " things must therefore find no boundary there. If it finds one, the boundary in motion-dominant"
+        " videos is no evidence of what the model sets first; the excess over the control is.",
         "The contrasts have other references, so their difference is not paired.",
     ]
-    title, columns = "The control", ["gap, natural", "gap, poster", "natural less poster"]
+    title, columns = (
+        "The control",
+        ["gap, motion-dominant", "gap, appearance-dominant", "motion-dominant less appearance-dominant"],
+    )
     block = Block("largest gaps", lines)
-    return Table(title, ["model", "boundary in poster"], columns, _kept([block]), notes, UNIT)
+    return Table(title, ["model", "boundary in appearance-dominant"], columns, _kept([block]), notes, UNIT)
 
 
 def counted(boundary: Boundary) -> tuple[int, int]:
@@ -248,7 +257,7 @@ def tuning_table(findings: Findings) -> Table:
 def carried_table(findings: Findings) -> Table:
     """What one model's boundary costs on another."""
     blocks = []
-    for contrast in sorted({contrast for _, contrast in findings.boundaries}):
+    for contrast in sorted({contrast for _, contrast in findings.boundaries}, key=contrast_order):
         found = list(findings.carried(contrast))
         gaps = [findings.boundaries[target, contrast].gap for _, target, *_ in found]
         lines = [

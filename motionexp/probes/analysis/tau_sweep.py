@@ -11,7 +11,7 @@ from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_
 from motionexp.probes.analysis.rows import Key, draw, means, unpaired, within_a_step
 from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.results.intervals import Draws
-from motionexp.results.rows import Row
+from motionexp.results.rows import Row, key_order
 
 MOTION, LEAKED, CHANCE = "velocity_similarity", "nuisance_similarity", "nuisance_chance"
 
@@ -61,7 +61,10 @@ def read_sweeps(rows: Iterable[Row]) -> dict[Key, Sweep]:
             and row.method in ("lora", "base")
         ):
             grouped[row.model, row.stratum("contrast")][row.metric, row.reference][row.tau].append(row.value)
-    return {key: _sweep(key, values) for key, values in sorted(grouped.items())}
+    return {
+        key: _sweep(key, values)
+        for key, values in sorted(grouped.items(), key=lambda item: key_order(item[0]))
+    }
 
 
 def _sweep(key: Key, values: Mapping[tuple[str, str], Mapping[float, Sequence[float]]]) -> Sweep:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from motionexp.data.shapes.grammar import ATTRIBUTES, NAMEABLE, SUPPORTED, is_held_out
+from motionexp.data.shapes.grammar import ATTRIBUTES, CAPTIONED, UNCAPTIONED, is_held_out
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
 from motionexp.metrics.encoders import ImageTextModel
 from motionexp.scripts.pretrain.videos import PretrainingVideos
 
-PARTS = ("natural", "held out", "poster", "pairs")
+PARTS = ("motion-dominant", "held out", "appearance-dominant", "pairs")
 
 
 def neighbours(scene: Scene) -> Iterator[tuple[str, Scene]]:
@@ -68,16 +68,16 @@ class CaptionedFrames:
 
 
 def unseen_scenes(part: str, count: int) -> list[Scene]:
-    """Draw scenes that no training has seen: ``natural``, ``held out``, ``poster`` or ``pairs``.
+    """Draw scenes that no training has seen, of a part of `PARTS`.
 
-    Those held out are natural ones with combinations of looks that pretraining never shows; pairs have two
-    objects.
+    Those held out are motion-dominant, with combinations of appearance that pretraining never shows.
+    Pairs have two objects.
     """
     return [
         draw(
             seeded("unseen", part, index),
-            contrast="poster" if part == "poster" else "natural",
-            choices=(*NAMEABLE, *SUPPORTED),
+            contrast="appearance-dominant" if part == "appearance-dominant" else "motion-dominant",
+            choices=(*CAPTIONED, *UNCAPTIONED),
             objects=2 if part == "pairs" else 1,
             held_out=part == "held out",
         )

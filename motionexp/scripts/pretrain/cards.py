@@ -149,7 +149,7 @@ GUIDANCE = {
 
 
 AIMS = {"colour": 0.9, "surface": 0.9, "shape": 0.9, "background": 0.9, "motion": 0.85}
-"""What share of natural samples should be right."""
+"""What share of motion-dominant samples should be right."""
 
 
 def parameters(folder: Path) -> int:
@@ -164,9 +164,9 @@ def last_step(training: Path) -> int:
 
 
 def short_of_aims(rates: Mapping[str, float]) -> str:
-    """Say of natural samples which attributes are right in fewer of them than was aimed at."""
+    """Say of motion-dominant samples which attributes are right in fewer of them than was aimed at."""
     short = [f"{name} ({rates[name]:.3f}, aim {aim:g})" for name, aim in AIMS.items() if rates[name] < aim]
-    return f"Short of what was aimed at in natural samples: {', '.join(short)}." if short else ""
+    return f"Short of what was aimed at in motion-dominant samples: {', '.join(short)}." if short else ""
 
 
 def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], sampler: SamplerSettings) -> None:
@@ -179,7 +179,7 @@ def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], samp
         f" guidance {sampler.guidance_scale:g}, on captions and seeds not used in training; an abstention"
         " counts as wrong.",
         GUIDANCE.get(name, ""),
-        short_of_aims(results["samples, natural"]),
+        short_of_aims(results["samples, motion-dominant"]),
         "`psnr` is the VAE's, in dB.",
     )
     facts = Facts(

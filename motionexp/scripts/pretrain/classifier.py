@@ -17,11 +17,11 @@ from motionexp.metrics.attributes import AttributeClassifier, ClassifierConfig
 from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
-ATTRIBUTES = grammar.ATTRIBUTES | {"motion": grammar.NAMEABLE}
+ATTRIBUTES = grammar.ATTRIBUTES | {"motion": grammar.CAPTIONED}
 
 
 def labels(scene: Scene) -> np.ndarray:
-    """Return each attribute's class in the order of ``ATTRIBUTES``; an unnamed motion is the reject class."""
+    """Return each attribute's class in the order of ``ATTRIBUTES``; uncaptioned motion: the reject class."""
     row = []
     for name, values in ATTRIBUTES.items():
         value = scene.attributes[name]

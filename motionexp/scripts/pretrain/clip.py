@@ -161,7 +161,9 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
     """Measure the saved model on scenes not used in training and say what there is to say of it."""
     model = OpenClip.load(args.output)
     quality = {part: caption_accuracy(model, unseen_scenes(part, 512)) for part in PARTS}
-    quality["natural, with motion"] = caption_accuracy(model, unseen_scenes("natural", 512), motion=True)
+    quality["motion-dominant, with motion"] = caption_accuracy(
+        model, unseen_scenes("motion-dominant", 512), motion=True
+    )
     return Facts(
         title="Small CLIP of the shapes world",
         library="open_clip",
@@ -170,7 +172,8 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
         "loads it.",
         command="python -m motionexp.scripts.pretrain.clip",
         origin=f"the weights in {args.start}" if args.start else "nothing",
-        data=f"single frames of {args.videos:,} rendered videos (a fifth posters, a tenth with two objects), "
+        data=f"single frames of {args.videos:,} rendered videos (a fifth appearance-dominant, a tenth"
+        " with two objects), "
         "half of the captions without the motion; with each frame four captions wrong in one attribute",
         samples=seen(steps_taken(args.training), args.batch),
         seeds="weights 0; batches (3, step)",

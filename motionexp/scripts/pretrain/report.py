@@ -43,12 +43,15 @@ CARD_COUNT = 256
 
 
 def scenes(part: str, count: int) -> list[Scene]:
-    """Return scenes of a part (natural, held_out, poster, pairs): nameable motions, seeds of their own."""
-    contrast = "poster" if part == "poster" else "natural"
+    """Return scenes of a part: captioned motions, seeds of their own."""
+    contrast = "appearance-dominant" if part == "appearance-dominant" else "motion-dominant"
     objects = 2 if part == "pairs" else 1
     return [
         draw(
-            seeded("model report", part, index), contrast=contrast, choices=grammar.NAMEABLE, objects=objects,
+            seeded("model report", part, index),
+            contrast=contrast,
+            choices=grammar.CAPTIONED,
+            objects=objects,
             held_out=part == "held_out",
         )
         for index in range(count)
@@ -84,7 +87,7 @@ def reconstructed(backbone: Backbone, scene: Scene) -> np.ndarray:
 
 def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count: int) -> Results:
     """Return the classifier's rates on renders, degraded renders, and what it must reject."""
-    truth = scenes("natural", count) + scenes("poster", count // 4)
+    truth = scenes("motion-dominant", count) + scenes("appearance-dominant", count // 4)
     videos = [render(scene) for scene in truth]
     rng = np.random.default_rng(0)
     changed = {
@@ -113,7 +116,7 @@ def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count:
 def judge_vae(backbone: Backbone, count: int) -> Results:
     """Return the mean PSNR in dB of reconstructions, by contrast."""
     results = {}
-    for part in ("natural", "poster"):
+    for part in ("motion-dominant", "appearance-dominant"):
         values = []
         for scene in scenes(part, count):
             video = render(scene)
@@ -208,7 +211,9 @@ def report_model(name: str, classifier: AttributeClassifier, args: argparse.Name
     backbone = load_backbone(config.path, precision=args.precision, name=name)
     guidance = args.guidance or config.guidance_scale
     settings = SampleSettings(SamplerSettings(steps=args.steps or config.steps, guidance_scale=guidance))
-    counts = {"natural": args.count} | {part: args.count // 4 for part in ("held_out", "poster", "pairs")}
+    counts = {"motion-dominant": args.count} | {
+        part: args.count // 4 for part in ("held_out", "appearance-dominant", "pairs")
+    }
     results = judge_vae(backbone, max(args.count // 8, 1))
     results |= judge_samples(backbone, classifier, counts, settings, folder)
     table = energy_table(backbone)
@@ -222,7 +227,9 @@ def main() -> None:
     """Measure, print, and write ``report.json`` and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--count", type=int, default=256, help="natural samples; other parts have a quarter")
+    parser.add_argument(
+        "--count", type=int, default=256, help="motion-dominant samples; other parts have a quarter"
+    )
     parser.add_argument("--steps", type=int, help="sampling steps; the model's own unless given")
     parser.add_argument("--guidance", type=float, help="the model's own unless given")
     parser.add_argument("--precision", default="auto")

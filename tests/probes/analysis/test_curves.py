@@ -124,11 +124,11 @@ def test_of_a_motion_that_never_changes_nothing_is_told():
 
 def test_both_probes_are_compared_on_the_references_that_they_share():
     probes = made_probes(World(), 4, np.random.default_rng(5))
-    keyed = {method: {("m", "natural"): probe} for method, probe in probes.items()}
-    keyed["motion_tampering"] = {("m", "natural"): probes["motion_tampering"].of(["01", "03"])}
-    own = tampering_probes(keyed, ("m", "natural"))
+    keyed = {method: {("m", "motion-dominant"): probe} for method, probe in probes.items()}
+    keyed["motion_tampering"] = {("m", "motion-dominant"): probes["motion_tampering"].of(["01", "03"])}
+    own = tampering_probes(keyed, ("m", "motion-dominant"))
     assert [own[method].references for method in own] == [("01", "03")] * 2
-    keyed["tampering"] = {("m", "natural"): probes["tampering"].of(["00", "02"])}
+    keyed["tampering"] = {("m", "motion-dominant"): probes["tampering"].of(["00", "02"])}
     with pytest.raises(InputError, match="share no reference"):
-        tampering_probes(keyed, ("m", "natural"))
-    assert tampering_probes(keyed, ("other", "natural")) == {}
+        tampering_probes(keyed, ("m", "motion-dominant"))
+    assert tampering_probes(keyed, ("other", "motion-dominant")) == {}

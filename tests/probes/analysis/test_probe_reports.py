@@ -72,7 +72,10 @@ def root(published, tmp_path, monkeypatch):
 @pytest.fixture
 def compared():
     """Three models, of which the last has no boundary, in two contrasts."""
-    rng, keys = np.random.default_rng(0), [(model, name) for model in "abc" for name in ("natural", "poster")]
+    rng, keys = (
+        np.random.default_rng(0),
+        [(model, name) for model in "abc" for name in ("motion-dominant", "appearance-dominant")],
+    )
     worlds = [
         World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}, 5, 10, 0) for model, _ in keys
     ]
@@ -88,7 +91,9 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
     assert probe_tables.main([]) == 0
     written = capsys.readouterr().out.split()
     names = {
-        f"{name}{suffix}" for name in ("atlas", "boundary", "pairs") for suffix in (".md", ".tex", ".csv")
+        f"{name}{suffix}"
+        for name in ("probe_analysis", "boundary", "pairs")
+        for suffix in (".md", ".tex", ".csv")
     }
     assert {Path(each).name for each in written} == names | {"verdicts.jsonl"}
     assert all((root / each).is_file() for each in written)
@@ -96,7 +101,7 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
     (boundary,) = (row for row in rows if row.metric == "The boundary between motion and looks: boundary, t")
     assert (boundary.model, boundary.stratum("contrast"), boundary.method) == (
         "tiny_latte",
-        "natural",
+        "motion-dominant",
         "verdict",
     )
     assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
@@ -105,8 +110,8 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
         "cannot be told",
     ]
     text = (root / "results" / "shapes" / "boundary.md").read_text()
-    assert "| tiny_latte | natural | " in text
-    assert "| motion | " in (root / "results" / "shapes" / "atlas.md").read_text()
+    assert "| tiny_latte | motion-dominant | " in text
+    assert "| motion | " in (root / "results" / "shapes" / "probe_analysis.md").read_text()
 
 
 def test_the_command_writes_the_same_figures_each_time(root):
@@ -136,7 +141,7 @@ def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
     assert probe_tables.main([]) == 0
     said = capsys.readouterr()
     assert said.err == skipped.format("probe-rest")
-    assert "results/shapes/atlas.md" in said.out.split()
+    assert "results/shapes/probe_analysis.md" in said.out.split()
     (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
     assert probe_tables.main([]) == probe_figures.main([]) == 0
     said = capsys.readouterr()
@@ -163,7 +168,7 @@ def test_rows_of_other_weights_are_refused(root, rows, capsys):
 
 def test_tables_say_what_was_found(compared):
     made = tables(compared)
-    onsets, order, fitted = made["atlas"]
+    onsets, order, fitted = made["probe_analysis"]
     boundaries, control, carried = made["boundary"]
     verdicts = {tuple(line.labels[:2]): line.labels[2] for line in boundaries.blocks[0].lines}
     assert {verdicts[key] for key in verdicts if key[0] in "ab"} == {"found"}
@@ -175,8 +180,8 @@ def test_tables_say_what_was_found(compared):
         "b",
         "c",
         "all",
-        "all, natural",
-        "all, poster",
+        "all, motion-dominant",
+        "all, appearance-dominant",
     ]
     assert fitted.blocks[0].lines[3].labels[1] == "30"
     first = onsets.blocks[0].lines[0]
@@ -189,22 +194,24 @@ def test_tables_say_what_was_found(compared):
 
 
 def test_a_sweep_of_tau_is_compared_with_the_boundary(root, capsys):
-    (root / SWEEP).write_text(LAYOUT.format(name="tau_look"))
-    (root / "results" / "shapes" / "tau_look.jsonl").write_text(to_published(sweep_rows()))
+    (root / SWEEP).write_text(LAYOUT.format(name="tau_selection"))
+    (root / "results" / "shapes" / "tau_selection.jsonl").write_text(to_published(sweep_rows()))
     assert probe_tables.main([]) == 0
     text = (root / "results" / "shapes" / "boundary.md").read_text()
-    (line,) = re.findall(r"## Tuning at the boundary.*?\| tiny_latte \| natural \| ([^\n]*)", text, re.DOTALL)
+    (line,) = re.findall(
+        r"## Tuning at the boundary.*?\| tiny_latte \| motion-dominant \| ([^\n]*)", text, re.DOTALL
+    )
     assert abs(float(line.split()[0]) - PEAK) < 15
-    (root / "results" / "shapes" / "tau_look.jsonl").unlink()
+    (root / "results" / "shapes" / "tau_selection.jsonl").unlink()
     assert probe_tables.main([]) == 0
-    assert "experiments/tau_look.yaml: no rows published yet" in capsys.readouterr().err
+    assert "experiments/tau_selection.yaml: no rows published yet" in capsys.readouterr().err
     assert "Tuning" not in (root / "results" / "shapes" / "boundary.md").read_text()
 
 
 def test_a_pair_that_cannot_be_told_says_why(compared):
-    still = compared.probes["motion_tampering"]["a", "natural"]
+    still = compared.probes["motion_tampering"]["a", "motion-dominant"]
     values = {**still.values, "new_motion": np.zeros((6, 11, 11))}
-    compared.probes["motion_tampering"]["a", "natural"] = replace(still, values=values)
+    compared.probes["motion_tampering"]["a", "motion-dominant"] = replace(still, values=values)
     text = to_markdown(tables(compared)["pairs"][0])
     assert "| cannot tell: no sure change of the motion | – |" in text
 
@@ -240,15 +247,15 @@ def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_too_few_references_are_drawn_and_the_captions_say_so(references):
     made = made_probes(World(), references, np.random.default_rng(0))
-    probes = {method: {("a", "natural"): probe} for method, probe in made.items()}
+    probes = {method: {("a", "motion-dominant"): probe} for method, probe in made.items()}
     straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
-    found = Findings(probes, {"a": straight}, {("a", "natural", "motion"): -6.0})
+    found = Findings(probes, {"a": straight}, {("a", "motion-dominant", "motion"): -6.0})
     with matplotlib.rc_context(SETTINGS):
         captions = {name: caption for name, _, caption in all_figures.figures(found)}
     assert {"a-tampering-trade-off", "a-atlas", "shares", "gaps", "prediction"} <= set(captions)
     for name, caption in captions.items():
         assert name.endswith("pairs") or "Of fewer than 3 references such an interval says nothing" in caption
-        assert f"{references} reference{'s' * (references > 1)}." in caption or "natural, " in caption
+        assert f"{references} reference{'s' * (references > 1)}." in caption or "motion-dominant, " in caption
 
 
 def test_without_a_classifier_clip_and_flow_are_drawn(compared):
@@ -258,7 +265,9 @@ def test_without_a_classifier_clip_and_flow_are_drawn(compared):
             probe, values={k: probe.values[k] for k in kept}, counts={k: probe.counts[k] for k in kept}
         )
 
-    probes = {method: {("a", ""): plain(each["a", "natural"])} for method, each in compared.probes.items()}
+    probes = {
+        method: {("a", ""): plain(each["a", "motion-dominant"])} for method, each in compared.probes.items()
+    }
     with matplotlib.rc_context(SETTINGS):
         made = {name for name, *_ in all_figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
     assert made == {

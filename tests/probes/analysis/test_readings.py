@@ -24,7 +24,7 @@ from motionexp.results.intervals import mean_interval
 from motionexp.results.log_snr import log_snr_at, timestep_at
 from tests.support.made_probes import World, probe_rows
 
-KEY = ("tiny_latte", "natural")
+KEY = ("tiny_latte", "motion-dominant")
 
 
 @pytest.fixture(scope="module")
@@ -194,5 +194,5 @@ def test_log_snr_of_flow_matching_is_infinite_at_both_ends():
 
 def test_energies_predict_a_log_snr(rows):
     predicted = predicted_log_snr(rows)
-    assert predicted["tiny_latte", "natural", "motion"] == pytest.approx(-5)
+    assert predicted["tiny_latte", "motion-dominant", "motion"] == pytest.approx(-5)
     assert len(predicted) == 5

@@ -11,7 +11,7 @@ from motionexp.probes.timesteps import EDGES
 from motionexp.results.rows import Row
 from tests.support.made_probes import PEAK, World, made_probes, sweep_rows
 
-KEY = ("tiny_latte", "natural")
+KEY = ("tiny_latte", "motion-dominant")
 
 
 def test_the_best_tau_is_found_between_the_grids_steps():
@@ -40,7 +40,7 @@ def test_a_value_that_is_missing_is_left_out_and_a_tau_that_is_missing_is_named(
     rows = sweep_rows()
     rows[0] = Row(**{**vars(rows[0]), "value": float("nan")})
     assert np.isfinite(read_sweeps(rows)[KEY].motion).all()
-    with pytest.raises(InputError, match="tiny_latte natural lacks some of tau=0,100"):
+    with pytest.raises(InputError, match="tiny_latte motion-dominant lacks some of tau=0,100"):
         read_sweeps(sweep_rows(taus=(0, 500, 1000)))
 
 

@@ -184,7 +184,7 @@ def test_between_schedules_that_are_shifted_a_boundary_carries_over_in_log_snr()
 def test_tuning_loses_by_a_boundary_that_is_carried_over_in_t():
     own, other = bounded(motion=700, looks=500, seed=1), bounded(motion=900, looks=700, seed=2)
     shifted = 10 - 0.02 * (T + 200)
-    sweep = read_sweeps(sweep_rows(own.tau[0]))["tiny_latte", "natural"]
+    sweep = read_sweeps(sweep_rows(own.tau[0]))["tiny_latte", "motion-dominant"]
     loss = carried_into_tuning(sweep, own, shifted, other, LOG_SNR)
     assert loss.t[0] == pytest.approx((200 / 500) ** 2, abs=0.06)
     assert abs(loss.log_snr[0]) < 0.03
@@ -199,7 +199,7 @@ def test_without_a_boundary_nothing_is_carried_over():
 
 
 def test_findings_compare_models_that_have_a_boundary():
-    keys = {("a", "natural"): 800.0, ("b", "natural"): 700.0, ("c", "natural"): 300.0}
+    keys = {("a", "motion-dominant"): 800.0, ("b", "motion-dominant"): 700.0, ("c", "motion-dominant"): 300.0}
     probes = {
         key: made_probes(World({**SET_AT, "motion": motion}, 5, 10, 0), R, np.random.default_rng(3))
         for key, motion in keys.items()
@@ -210,9 +210,9 @@ def test_findings_compare_models_that_have_a_boundary():
     }
     predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in SET_AT.items()}
     found = Findings(by_method, {name: LOG_SNR for name in "abc"}, predicted)
-    carried = list(found.carried("natural"))
+    carried = list(found.carried("motion-dominant"))
     assert [(source, target) for source, target, *_ in carried] == [("a", "b"), ("b", "a")]
     assert all(tuned is None for *_, tuned in carried)
-    assert found.fit([("a", "natural")]).error[0] < 1.5
-    assert found.fit([("a", "natural")]).correlation[0] > 0.8
-    assert len(found.measured(("a", "natural"))) == 5
+    assert found.fit([("a", "motion-dominant")]).error[0] < 1.5
+    assert found.fit([("a", "motion-dominant")]).correlation[0] > 0.8
+    assert len(found.measured(("a", "motion-dominant"))) == 5

@@ -34,7 +34,7 @@ def test_a_card_says_what_was_measured(tmp_path: Path):
         steps=steps_taken(run(tmp_path)),
         training=tmp_path,
         parameters=1234567,
-        quality={"natural": {"colour": 0.98765, "all": 0.9}, "poster": {"all": 1.0}},
+        quality={"motion-dominant": {"colour": 0.98765, "all": 0.9}, "appearance-dominant": {"all": 1.0}},
         measured="Share of frames.",
         origin="the weights in elsewhere",
     )
@@ -49,7 +49,7 @@ def test_a_card_says_what_was_measured(tmp_path: Path):
         "| time | 2 minutes |",
         "| final loss | 0.1667 (mean of the last steps) |",
         "| | colour | all |",
-        "| natural | 0.988 | 0.900 |",
-        "| poster |  | 1.000 |",
+        "| motion-dominant | 0.988 | 0.900 |",
+        "| appearance-dominant |  | 1.000 |",
     ):
         assert line in card.splitlines()

@@ -41,7 +41,7 @@ def test_transformers_alone_prefers_the_right_frame(bundled: tuple[CLIPModel, CL
     assert isinstance(processor, CLIPProcessor)
     rng = np.random.default_rng(0)
     right = []
-    for index, scene in enumerate(unseen_scenes("natural", 24)):
+    for index, scene in enumerate(unseen_scenes("motion-dominant", 24)):
         clean = render(scene, select=[5])[0]
         frames = [clean, spoilt(clean, KINDS[index % len(KINDS)], rng)]
         inputs = processor(text=[scene.still_caption], images=frames, return_tensors="pt")
@@ -52,7 +52,7 @@ def test_transformers_alone_prefers_the_right_frame(bundled: tuple[CLIPModel, CL
 
 
 def test_it_is_right_about_attributes_and_spoilt_frames():
-    rates = preference_accuracy(PreferenceScorer.load(), unseen_scenes("natural", 32))
+    rates = preference_accuracy(PreferenceScorer.load(), unseen_scenes("motion-dominant", 32))
     assert set(rates) == {*ATTRIBUTES, *KINDS, "all"}
     assert rates["all"] >= 0.93
     assert min(rates.values()) >= 0.8
@@ -79,7 +79,7 @@ def test_each_word_is_one_token_and_any_text_can_be_spelt(bundled: tuple[CLIPMod
 
 def test_a_caption_s_padding_does_not_matter():
     scorer = PreferenceScorer.load()
-    captions = [scene.caption for scene in (*unseen_scenes("natural", 3), *unseen_scenes("pairs", 3))]
+    captions = [scene.caption for scene in (*unseen_scenes("motion-dominant", 3), *unseen_scenes("pairs", 3))]
     together = scorer.embed_captions(captions)
     apart = torch.cat([scorer.embed_captions([caption]) for caption in captions])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)

@@ -48,7 +48,7 @@ def bundled():
 def test_open_clip_alone_picks_the_right_caption(bundled):
     model, preprocess, tokenizer = bundled
     right = []
-    for scene in unseen_scenes("natural", 32):
+    for scene in unseen_scenes("motion-dominant", 32):
         image = preprocess(Image.fromarray(render(scene, select=[7])[0]))
         captions = [scene.still_caption, *(other.still_caption for _, other in neighbours(scene))]
         with torch.no_grad():
@@ -59,13 +59,13 @@ def test_open_clip_alone_picks_the_right_caption(bundled):
 
 
 def test_the_metrics_find_it_right_attribute_by_attribute():
-    rates = caption_accuracy(OpenClip.load(), unseen_scenes("natural", 32), motion=True)
+    rates = caption_accuracy(OpenClip.load(), unseen_scenes("motion-dominant", 32), motion=True)
     assert set(rates) == {*ATTRIBUTES, "all"}
     assert min(rates.values()) >= 0.85
 
 
 def test_captions_of_other_scenes_are_not_picked():
-    scenes = unseen_scenes("natural", 12)
+    scenes = unseen_scenes("motion-dominant", 12)
     mixed = [replace(one, things=other.things) for one, other in itertools.pairwise(scenes)]
     model = OpenClip.load()
     frames = model.embed_frames(np.concatenate([render(scene, select=[0]) for scene in scenes[1:]]))
@@ -102,7 +102,7 @@ def test_every_caption_fits(bundled):
 
 
 def test_neighbours_differ_in_one_attribute():
-    scene = unseen_scenes("natural", 1)[0]
+    scene = unseen_scenes("motion-dominant", 1)[0]
     near = list(neighbours(scene))
     assert len({other.still_caption for _, other in near} - {scene.still_caption}) == len(near) == 20
     for attribute, other in near:
@@ -123,8 +123,8 @@ def test_no_wrong_caption_is_of_a_held_out_combination():
 def test_unseen_scenes_are_of_their_part():
     parts = {part: unseen_scenes(part, 8) for part in PARTS}
     assert all(not may_be_shown(scene) for scene in parts["held out"])
-    assert all(may_be_shown(scene) for scene in parts["natural"])
-    assert {scene.contrast for scene in parts["poster"]} == {"poster"}
+    assert all(may_be_shown(scene) for scene in parts["motion-dominant"])
+    assert {scene.contrast for scene in parts["appearance-dominant"]} == {"appearance-dominant"}
     assert {len(scene.things) for scene in parts["pairs"]} == {2}
 
 
