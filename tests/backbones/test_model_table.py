@@ -31,7 +31,7 @@ from motionexp.config.compose import load, options
 from motionexp.config.schema import ModelConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
-from motionexp.methods.full_rank import Direct
+from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
 from motionexp.scripts.random_weights import COGVIDEOX_5B, LATTE_1, WAN_1_3B
 from tests.support.tiny_show1 import SHOW_1
@@ -87,7 +87,7 @@ def sizes(backbone: Backbone) -> list[str]:
         sum(parameter.numel() for parameter in backbone.network.parameters()),
         len(backbone.motion_projections(Window(0))["v"]),
         LoRA.trainable_parameters(backbone, rank=4),
-        Direct.trainable_parameters(backbone),
+        FullRank.trainable_parameters(backbone),
     )
     return [f"{number:,}" for number in numbers]
 
