@@ -25,8 +25,8 @@ install_import_hook(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _short_collections() -> Iterator[None]:
-    """Keep what is imported out of garbage collections: a job collects several times, for seconds each."""
+def _imports_are_no_garbage() -> Iterator[None]:
+    """Keep imported objects out of `gc.collect()`: a job calls it several times, at 0.4 s each with them."""
     gc.collect()
     gc.freeze()
     yield

@@ -42,7 +42,7 @@ from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 from motionexp.scripts.bench import Times, as_row, print_rows, wait
-from motionexp.scripts.random_weights import STAND_INS, randomize, write_stand_in
+from motionexp.scripts.random_weights import CHECKPOINTS, randomize, write_checkpoint
 
 SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")
@@ -326,10 +326,10 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
 
 
 def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
-    """A job's settings on a stand-in, which is written into the folder unless it is there."""
+    """A job's settings on a random-weight checkpoint, which is written into the folder if it is missing."""
     model, clip = folder / name, folder / "clip.mp4"
     if not model.exists():
-        write_stand_in(STAND_INS[name], model)
+        write_checkpoint(CHECKPOINTS[name], model)
     if not clip.exists():
         write_mp4(clip, np.random.default_rng(0).integers(0, 256, CLIP, dtype=np.uint8), fps=8)
     return load(
