@@ -236,7 +236,7 @@ def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(ma
 
 def test_a_probe_with_an_adapter_is_refused(make):
     (problem,) = check(make(**PROBE, adapter="some/adapter", metrics=None))
-    assert problem.startswith("adapter=some/adapter: a probe measures the backbone as it is")
+    assert problem.startswith("adapter=some/adapter: a probe measures")
 
 
 def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are_loaded(make, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
     # Rank 2 on v and o of two blocks of width 16: 2 x 2 x 2 x (16 + 16).
-    assert "256 trainable parameters (LoRA)" in shown
+    assert "256 trainable parameters (lora)" in shown
     assert "1 of 2 sampling steps" in shown
     assert shown.count("output: ") == 2
     run(cfg)
