@@ -130,7 +130,11 @@ def _together(model: Path, adapter: Path) -> Path:
     for part in shared:
         (folder / part).symlink_to((model / part).resolve())
     (folder / "motion_adapter").symlink_to(adapter.resolve())
-    combined = {"_class_name": "AnimateDiffPipeline", **shared, "motion_adapter": ["diffusers", "MotionAdapter"]}
+    combined = {
+        "_class_name": "AnimateDiffPipeline",
+        **shared,
+        "motion_adapter": ["diffusers", "MotionAdapter"],
+    }
     (folder / "model_index.json").write_text(json.dumps(combined))
     return folder
 
