@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp import metrics
-from motionexp.config import compose
+from motionexp.config import compose, metrics
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.help import first_comment
