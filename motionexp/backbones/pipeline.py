@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from accelerate import cpu_offload_with_hook
@@ -27,6 +27,7 @@ from motionexp.backbones.checkpoint import (
     shape_of,
     weights_hash,
 )
+from motionexp.backbones.codec import VideoCodec
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
 from motionexp.backbones.text import caption_problems, load_tokenizer, unchanged
 from motionexp.config.checks import text_precision_problems
@@ -38,23 +39,6 @@ from motionexp.hub import find_folder, name_of, naming_the_model
 Family = TypeVar("Family", bound="PipelineBackbone")
 
 
-class VideoCodec(Protocol):
-    """How frames become latents: one of the modules `image_vae`, `video_vae` and `pixels`."""
-
-    def compression(self, vae: Any, /) -> tuple[int, int]:
-        """Frames for one latent frame after the first, and pixels of a side for one latent."""
-
-    def encode(
-        self, vae: Any, frames: UInt8[Tensor, "b f h w 3"], device: torch.device
-    ) -> Float[Tensor, "b c l y x"]:
-        """See `Backbone.encode`."""
-
-    def decode(
-        self, vae: Any, latents: Float[Tensor, "b c l y x"], device: torch.device
-    ) -> UInt8[Tensor, "b f h w 3"]:
-        """See `Backbone.decode`."""
-
-
 class PipelineBackbone(Backbone):
     """A network, a text encoder, a tokenizer, a scheduler, and all but once a VAE, as a pipeline is saved.
 
@@ -63,8 +47,7 @@ class PipelineBackbone(Backbone):
     runs once a video, and rounding shows in its pictures. On the device `meta` all works as far as shapes go,
     without weights.
 
-    A family sets the attributes below and implements `predict`, `predict_bytes` and `_trained_video`. What
-    only few families need is a method with a default, which they override.
+    A family sets the attributes below and implements `predict`, `predict_bytes` and `_trained_video`.
 
     Attributes:
         pipeline: the pipeline's class name.
@@ -79,8 +62,7 @@ class PipelineBackbone(Backbone):
         scheduler: settings that replace those of the folder's scheduler.
         spacing: spacing of the timesteps that the pipeline hands to its scheduler; None: the scheduler's own.
         config: the network's configuration.
-        pixels_per_latent: pixels of a side for one latent.
-        frames_per_latent: frames for one latent frame, after the first.
+        pixels_per_latent, frames_per_latent: see `VideoCodec.compression`.
     """
 
     pipeline: ClassVar[str]
@@ -383,12 +365,8 @@ class PipelineBackbone(Backbone):
         count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        return (
-            self.config.in_channels,
-            count,
-            height // self.pixels_per_latent,
-            width // self.pixels_per_latent,
-        )
+        sides = height // self.pixels_per_latent, width // self.pixels_per_latent
+        return self.config.in_channels, count, *sides
 
     def _latent_frames(self, frames: int) -> int:
         """Latent frames of a video. Raises InputError for a number that the network cannot take."""

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.memory import give_memory_back
+from motionexp.backbones.random_weights import CHECKPOINTS, randomize, write_checkpoint
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.videos import write_mp4
@@ -42,7 +43,6 @@ from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 from motionexp.scripts.bench import Times, as_row, print_rows, wait
-from motionexp.scripts.random_weights import CHECKPOINTS, randomize, write_checkpoint
 
 SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")

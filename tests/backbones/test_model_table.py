@@ -25,6 +25,7 @@ from hydra.utils import get_object
 from torch import nn
 
 from motionexp.backbones import load_backbone
+from motionexp.backbones.random_weights import COGVIDEOX_5B, LATTE_1, WAN_1_3B
 from motionexp.backbones.show1_network import ShowOneUNet
 from motionexp.backbones.wan import WanExperts
 from motionexp.config.compose import load, options
@@ -33,7 +34,6 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
-from motionexp.scripts.random_weights import COGVIDEOX_5B, LATTE_1, WAN_1_3B
 from tests.support.tiny_show1 import SHOW_1
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()

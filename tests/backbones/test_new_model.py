@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import compose
+from motionexp.config import compose, metrics
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.help import first_comment
 from motionexp.jobs.run import run
-from motionexp.metrics import scorer
-from tests.support.squares import METRICS, Brightness
+from tests.support.squares import METRICS, SQUARE_METRICS
 from tests.support.tiny_models import SIZE, save_tiny_unet3d
 
 
@@ -47,7 +46,7 @@ def test_one_file_makes_a_model(conf: Path, tmp_path: Path, monkeypatch: pytest.
         compose.load([*job, "frames=9"])
 
     # It runs.
-    monkeypatch.setitem(scorer.METRICS, "brightness", Brightness)
+    monkeypatch.setattr(metrics, "METRICS", metrics.METRICS | SQUARE_METRICS)
     cfg.metrics = METRICS
     rows = run(cfg)
     assert {(row.model, row.edit_caption, row.train_steps) for row in rows} == {("another", "a blue star", 1)}

@@ -17,11 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.random_weights import CHECKPOINTS, RandomCheckpoint, write_checkpoint
 from motionexp.jobs.job import Job, encode
 from motionexp.methods.training import Example
 from motionexp.scripts import bench_full_size as bench
 from motionexp.scripts.bench_full_size import LOOPS, PLANNED, Loop, Measures, Scale
-from motionexp.scripts.random_weights import CHECKPOINTS, RandomCheckpoint, write_checkpoint
 from tests.support.squares import Squares
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
