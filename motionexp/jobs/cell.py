@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from motionexp.data.base import Edit
-from motionexp.data.videos import contact_sheet, write_mp4, write_png
+from motionexp.data.videos import contact_sheet, enlarged, write_mp4, write_png
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.jobs.evaluation import Sample
@@ -110,7 +110,7 @@ class Cell:
     def keep_sample(self, sample: Sample, sample_id: str, fps: float) -> None:
         """Writes a sample as mp4 and contact sheet, and last its exact frames, by which it is there."""
         path = self.sample_path(sample.edit, sample.index, sample_id, "")
-        write_mp4(path.with_name(path.name + ".mp4"), sample.frames, fps)
+        write_mp4(path.with_name(path.name + ".mp4"), enlarged(sample.frames), fps)
         write_png(path.with_name(path.name + ".png"), contact_sheet(sample.frames))
         about = {
             "caption": sample.edit.caption,
@@ -124,7 +124,7 @@ class Cell:
 
     def keep_preview(self, sample: Sample, step: int, fps: float) -> None:
         """Writes what the adapter gave after so many training steps."""
-        write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", sample.frames, fps)
+        write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", enlarged(sample.frames), fps)
 
     def read_sample(self, edit: Edit, index: int, sample_id: str) -> tuple[np.ndarray, Kept]:
         """A kept sample's exact frames (F, H, W, 3) uint8, and what is known of it.
