@@ -22,7 +22,7 @@ from tests.support.kept_results import contents
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("tiny_latte", "tiny_unet3d", "tiny_cogvideox")
-METHODS = {"lora": LoRA, "direct": Direct}
+METHODS = {"lora": LoRA, "full_rank": Direct}
 PINNED: Mapping[str, Any] = json.loads((GOLDEN / "golden.json").read_text())
 CASES = [(model, method) for model in MODELS for method in METHODS]
 CELL = ("rank=1", "projections=[v]", "tau=800", "train_steps=2", "steps=2", "precision=fp32", "device=cpu",
@@ -76,7 +76,7 @@ def settings_of_cell(method: str, output: Path) -> JobConfig:
     return load([f"method={method}", *CELL, f"output={output}"])
 
 
-@pytest.mark.parametrize(("method", "cell"), [("lora", "96840ce9201c"), ("direct", "3a92a6706a20")])
+@pytest.mark.parametrize(("method", "cell"), [("lora", "96840ce9201c"), ("full_rank", "3a92a6706a20")])
 def test_a_cell_of_the_first_release_is_found_again(method, cell, tmp_path):
     folder = tmp_path / "shapes" / "tiny_latte" / cell
     shutil.copytree(GOLDEN / "cells" / cell, folder)

@@ -47,7 +47,7 @@ def test_what_suits_the_model_comes_from_its_file(base):
     model = cfg.model
     assert (cfg.tau, cfg.steps, cfg.frames) == (model.default_tau, model.steps, model.frames)
     assert (cfg.learning_rate, cfg.train_steps) == (model.learning_rate, model.train_steps)
-    assert load([*base, "method=direct"]).learning_rate == model.full_rank_learning_rate
+    assert load([*base, "method=full_rank"]).learning_rate == model.full_rank_learning_rate
 
 
 def test_the_first_papers_settings_are_the_default_for_latte(base):
@@ -129,7 +129,7 @@ def test_a_number_given_by_hand_wins(base):
         ("model.path=/missing", "/missing has no model_index.json"),
         ("model=nope", "model=nope: one of "),
         ("model=null", "model: one of "),
-        ("method=nope", "method=nope: one of direct, lora"),
+        ("method=nope", "method=nope: one of full_rank, lora"),
         ("tuu=3", "tuu: there is no such setting; did you mean tau?"),
         ("+tuu=3", "tuu: there is no such setting; did you mean tau?"),
         ("+method.rnak=3", "method.rnak: there is no such setting; did you mean method.rank?"),

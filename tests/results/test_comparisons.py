@@ -146,7 +146,7 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         row("text_alignment", 0, settings={**own[0].settings, "frames": 32}),
         row("text_alignment", 0, settings={**own[0].settings, "adapter": "an.safetensors"}),
         row("text_alignment", 0, settings={**own[0].settings, "text_precision": "4bit"}),
-        row("text_alignment", 0, strata={"contrast": "motion-dominant", "looks": "2"}),
+        row("text_alignment", 0, strata={"contrast": "motion-dominant", "appearances": "2"}),
         row("text_alignment", 0, 1000.0, settings={**own[0].settings, "steps": 50}),
         row("text_alignment", 0, 1000.0, strata={"contrast": "motion-dominant", "captions": "captioned"}),
     ]
@@ -159,7 +159,7 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         if each.tau == 1000
     ]
     assert shown(layout, [*plain, *base]) == shown(layout, own)
-    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "direct", "value": 9.0}
+    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "full_rank", "value": 9.0}
     with pytest.raises(InputError, match="two rows of text_alignment"):
         shown(layout, [*own, row("text_alignment", 0, **alike)])
     layout.settings["four"].select["method"] = "lora"
