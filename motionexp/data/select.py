@@ -1,4 +1,4 @@
-"""Which references a job takes, and the reader that has them. Imports no torch."""
+"""The reader that `data=` selects, and the references that `references=` selects. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from motionexp.data.base import References
 from motionexp.errors import InputError
 
 
-def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
-    """The names that `references=` stands for: the first so many of the suite's, or those that it names.
+def select_references(references: Any, names: Sequence[str]) -> list[str]:
+    """The names of the first `references` references, or the names that `references` lists.
 
     Raises:
-        InputError: more than there are, or a name that is not there.
+        InputError: the suite has fewer references, or none of that name.
     """
-    if isinstance(wanted, int):
-        if wanted > len(names):
-            raise InputError(f"references={wanted}: there are {len(names)}")
-        return list(names[:wanted])
-    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+    if isinstance(references, int):
+        if references > len(names):
+            raise InputError(f"references={references}: there are {len(names)}")
+        return list(names[:references])
+    chosen = [references] if isinstance(references, str) else list(references)
     unknown = [name for name in chosen if name not in names]
     if unknown:
         raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
@@ -29,10 +29,8 @@ def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
 
 
 def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
-    """The names of a job's references, and how many edits each has; as many of all as of the first."""
-    reader = make_reader(cfg)
-    names = reader.names()
-    names = select_references(wanted_references(cfg, len(names)), names)
+    """The names of a job's references, and the number of edits of the first; all have the same number."""
+    reader, names = _reader_and_names(cfg)
     kinds = [edit.kind for edit in reader.describe(names[0]).edits]
     if cfg.edits is not None:
         return names, len(cfg.edits)
@@ -40,20 +38,24 @@ def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
 
 
 def check_source(cfg: JobConfig) -> None:
-    """See that the references exist, and that a clip of the user's own can be read.
+    """Check that the references exist, and that the user's clip can be read.
 
     Raises:
-        InputError: says what is wrong.
+        InputError: a reference does not exist, or the clip cannot be read.
     """
-    reader = make_reader(cfg)
-    names = reader.names()
-    names = select_references(wanted_references(cfg, len(names)), names)
+    reader, names = _reader_and_names(cfg)
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
 
 
+def _reader_and_names(cfg: JobConfig) -> tuple[References, list[str]]:
+    reader = make_reader(cfg)
+    names = reader.names()
+    return reader, select_references(wanted_references(cfg, len(names)), names)
+
+
 def make_reader(cfg: JobConfig | ScoreConfig) -> References:
-    """The suite that `data=` names."""
+    """The reader of the suite that `data=` selects."""
     arguments = dict(cfg.data)
     reader: References = get_object(arguments.pop("_target_"))(**arguments)
     return reader

@@ -31,9 +31,9 @@ def test_a_seed_gives_the_same_pixels_again() -> None:
 def test_the_object_is_where_the_truth_says(motion: str) -> None:
     # A circle's centroid is its centre, which is not so of a moon or a triangle.
     rng = scenes.seeded("test circle", motion)
-    looks = {"colour": "cyan", "surface": "plain", "shape": "circle", "background": "sand"}
+    appearance = {"colour": "cyan", "surface": "plain", "shape": "circle", "background": "sand"}
     scene = scenes.Scene(
-        (scenes.draw_thing(rng, looks, motion),), "sand", "motion-dominant", scenes.draw_nuisances(rng)
+        (scenes.draw_thing(rng, appearance, motion),), "sand", "motion-dominant", scenes.draw_nuisances(rng)
     )
     truth = scene.truth(16)
     assert np.abs(centroid(render.render(scene)) - truth.position).max() < 0.6
@@ -142,10 +142,10 @@ def test_a_circle_never_has_to_spin() -> None:
 def test_the_benchmark_has_tgves_form_and_shares_nothing_with_the_tuning_split() -> None:
     tuning, benchmark = splits.entries("tuning"), splits.entries("benchmark")
     assert (len(tuning), len(benchmark)) == (12, 76)
-    looks = [
+    appearance = [
         tuple(entry.scene.attributes[name] for name in grammar.ATTRIBUTES) for entry in (*tuning, *benchmark)
     ]
-    assert len(set(looks)) == 88
+    assert len(set(appearance)) == 88
     assert len({entry.name for entry in (*tuning, *benchmark)}) > 80
     unnamed = [entry for entry in benchmark if entry.scene.attributes["motion"] not in grammar.CAPTIONED]
     assert len(unnamed) > 76 / 2, "most motions are ones that no pretraining caption names"

@@ -72,7 +72,7 @@ def test_an_adapter_is_tuned_on_all_companions(make, monkeypatch):
     def read(self, name, *size):
         others = ("two", "three") if name == "one" else ()
         return replace(
-            original(self, name, *size), companions=tuple(original(self, o, *size) for o in others)
+            original(self, name, *size), extra_references=tuple(original(self, o, *size) for o in others)
         )
 
     def fit(backbone, method, examples, *arguments, **options):

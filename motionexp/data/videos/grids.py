@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from motionexp.data.videos.writing import checked
 
-
 SHORTER_SIDE = 256
 """Pixels that the shorter side of a video or picture to look at has at least."""
 TILE_SIDE = 192
