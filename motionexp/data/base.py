@@ -73,7 +73,7 @@ class Reference:
 
     @property
     def trained_hash(self) -> str:
-        """sha256 of the `content_hash` of all videos in `trained_on`; `content_hash` where it is one video."""
+        """sha256 of the `content_hash` of all videos in `trained_on`; of one video its `content_hash`."""
         if not self.extra_references:
             return self.content_hash
         joined = " ".join(video.content_hash for video in self.trained_on)
@@ -95,8 +95,8 @@ class References(Protocol):
 
     `names`, `describe` and `long_enough` read captions, count frames and check that every video exists. Only
     `read` decodes: it returns `frames` frames of `height` x `width` pixels, and the same bytes for the same
-    arguments. All raise `motionexp.errors.InputError` where a file is missing or wrong or a reference does not
-    exist. `read` also raises it where `long_enough` returns False.
+    arguments. All raise `motionexp.errors.InputError` for a missing or wrong file and for a reference that does
+    not exist. `read` also raises it where `long_enough` returns False.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Checks that the readers of several suites share: CSV tables, reference names, lists of problems. No torch."""
+"""Checks that several suites' readers share: CSV tables, reference names, lists of problems. No torch."""
 
 import csv
 import difflib
@@ -14,7 +14,7 @@ MOST_PROBLEMS = 8
 
 
 def raise_problems(heading: str, problems: Sequence[str]) -> None:
-    """Raises InputError with the heading and the first problems, a line each; returns where there are none."""
+    """Raises InputError with the heading and the first problems, a line each, if there is a problem."""
     if problems:
         hidden = len(problems) - MOST_PROBLEMS
         more = [f"... and {hidden} more"] if hidden > 0 else []
@@ -22,7 +22,7 @@ def raise_problems(heading: str, problems: Sequence[str]) -> None:
 
 
 def reference_named(name: str, references: Mapping[str, Found], source: str) -> Found:
-    """The reference of this name. Raises InputError with the nearest name, or the first names of the source."""
+    """The reference of this name. Raises InputError with the nearest name or the source's first names."""
     if name not in references:
         near = difflib.get_close_matches(name, references, n=1)
         more = ", ..." if len(references) > MOST_PROBLEMS else ""

@@ -80,5 +80,5 @@ class Clip:
 
 
 def path_name(text: str) -> str:
-    """The text as letters, digits, dots, dashes and underscores, for the name of a reference and its files."""
+    """The text as letters, digits, dots, dashes and underscores, to name a reference and its files."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

@@ -44,7 +44,7 @@ def find_videos(
         kinds: of the edits whose videos are returned; None: all.
 
     Raises:
-        InputError: a video is missing or duplicated, or the CSV lists a video or reference that does not exist.
+        InputError: a video is missing or duplicated, or the CSV lists what does not exist.
     """
     described = {name: reader.describe(name) for name in names}
     all_kinds = {edit.kind for description in described.values() for edit in description.edits}

@@ -1,4 +1,4 @@
-"""Energies of the bundled world's factors, and the noise level at which an ideal observer detects each factor.
+"""Energies of the bundled world's factors, and the noise at which an ideal observer detects each.
 
 An ideal observer separates two noisy videos that differ by D with d' = sqrt(SNR) |D|. It reaches d' = 2 (84%
 right) at SNR = 4 / |D|^2. So a factor's energy |D|^2 predicts the log-SNR at which the factor is set, and

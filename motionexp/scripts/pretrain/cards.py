@@ -185,15 +185,15 @@ def write_classifier_card(results: Mapping[str, Mapping[str, float]]) -> None:
     facts = Facts(
         title="Attribute classifier",
         library="motionexp",
-        purpose="Classifies colour, surface, shape, background and motion of a video of the bundled world, or "
-        "abstains.",
+        purpose="Classifies colour, surface, shape, background and motion of a video of the bundled world, "
+        "or abstains.",
         command="python -m motionexp.scripts.pretrain.classifier",
         data="videos of the bundled world's pretraining part, a third of them corrupted",
         samples=36,
         seeds="weights from 0; videos and their degradation from each step's index",
         training=training,
         quality=results,
-        measured="Share of videos classified correctly, and share rejected of those that must be rejected, on "
-        "seeds not used in training; an abstention counts as wrong.",
+        measured="Share of videos classified correctly, and share rejected of those that must be rejected, "
+        "on seeds not used in training; an abstention counts as wrong.",
     )
     write_card(BUNDLED / "classifier", facts)

@@ -1,7 +1,7 @@
 """Train the attribute classifier that judges samples: ``python -m motionexp.scripts.pretrain.classifier``.
 
-It learns to abstain: on every attribute of a blend of videos or of a video with heavy blur or noise, and on the
-motion of a frozen or shuffled video and of an uncaptioned motion.
+It learns to abstain: on every attribute of a blend of videos or a video with heavy blur or noise, and on the
+motion of a frozen or shuffled video and an uncaptioned motion.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Train the small Latte; ``pretrain.bundle`` will then assemble ``bundled/tiny_latte``.
 
 First come single frames alone, which teach appearance at a sixteenth of the cost. Then come videos and some
-single frames. The network predicts v (Salimans and Ho, 2022), which is well scaled at both ends of the schedule.
+single frames. The network predicts v (Salimans and Ho, 2022), well scaled at both ends of the schedule.
 """
 
 import argparse

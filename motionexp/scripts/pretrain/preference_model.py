@@ -1,9 +1,9 @@
 """Train the small preference scorer of PickScore's form.
 
 A CLIP (transformers' ``CLIPModel``) learns which of two frames fits a caption better, by the softmax of their
-two scores (Kirstain et al., 2023, section 4). The preferred frame shows the caption's scene. The negative shows a
-scene that differs in one attribute, or the same frame after a corruption. A contrastive loss over the batch
-replaces the pretrained CLIP that PickScore starts from.
+two scores (Kirstain et al., 2023, section 4). The preferred frame shows the caption's scene. The negative
+shows a scene that differs in one attribute, or the same frame after a corruption. A contrastive loss
+over the batch replaces the pretrained CLIP that PickScore starts from.
 """
 
 import argparse
@@ -73,7 +73,7 @@ class Embedder(nn.Module):
 
 
 def negative(scene: Scene, index: int) -> tuple[Scene, int]:
-    """Return a negative of pretraining scene ``index``, which differs in one attribute, and a frame's index."""
+    """Return a negative of pretraining scene ``index``, different in one attribute, and a frame's index."""
     rng = seeded("rival", index)
     attribute = str(rng.choice(list(ATTRIBUTES)))
     return shown_neighbour(scene, attribute, rng), int(rng.integers(FRAMES))
@@ -119,8 +119,8 @@ def preference_accuracy(scorer: ImageTextModel, scenes: list[Scene]) -> dict[str
         scenes: of one frame of each, at a random time.
 
     Returns:
-        shares in 0..1: for each attribute, against the frame with this attribute changed; for each corruption,
-        against the corrupted frame; ``all``: the mean of these shares.
+        shares in 0..1: for each attribute, against the frame with this attribute changed; for each
+        corruption, against the corrupted frame; ``all``: the mean of these shares.
     """
     right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, *CORRUPTIONS)}
     rng = np.random.default_rng(0)

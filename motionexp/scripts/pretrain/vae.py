@@ -1,8 +1,8 @@
 """Train the small VAE: ``python -m motionexp.scripts.pretrain.vae``. Saved as diffusers' ``AutoencoderKL``.
 
-The world's energies are chosen in pixels. An ordinary VAE whitens them: in its latents faint background textures
-have as much energy as objects. So a term of the loss makes each patch of the latents preserve the distances
-between frames that pixels have.
+The world's energies are chosen in pixels. An ordinary VAE whitens them: in its latents faint background
+textures have as much energy as objects. So a term of the loss makes each patch of the latents
+preserve the distances between frames that pixels have.
 """
 
 from collections.abc import Callable
