@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,7 +59,7 @@ class Reference:
                 f"reference {self.name}: frames are {shape} {dtype}; they must be (F, H, W, 3) uint8"
             )
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """sha256 (64 hex digits) of the frames, their shape and the caption."""
         digest = hashlib.sha256(repr(self.frames.shape).encode())
@@ -95,7 +96,7 @@ class References(Protocol):
 
     `names`, `describe` and `long_enough` read captions, count frames and check that every video exists. Only
     `read` decodes: it returns `frames` frames of `height` x `width` pixels, and the same bytes for the same
-    arguments. All raise `motionexp.errors.InputError` for a missing or wrong file and for a reference that does
+    arguments. All raise `motionexp.errors.InputError` for a missing or wrong file and a reference that does
     not exist. `read` also raises it where `long_enough` returns False.
     """
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.config.schema import JobConfig, wanted_references
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import JobConfig, ScoreConfig, wanted_references
 from motionexp.data.base import References
 from motionexp.errors import InputError
 

@@ -5,7 +5,6 @@ reference's path is known exactly. Velocity does not depend on where the object 
 rightly in another place scores like one in the same place; absolute position stands beside it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from motionexp.data.shapes.scenes import Truth
-from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
+from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric
 from motionexp.metrics.foreground import coverage, foreground
 
 TRACKED = 0.75
@@ -59,9 +58,9 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
     if np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).max() < FROZEN:
         return _rejected(count, "the sample is frozen")
     seen = foreground(frames[:, :, region])
-    found = np.mean([piece is not None for piece in seen.pieces])
-    if found < TRACKED:
-        return _rejected(count, f"one compact object is found in {found:.0%} of the frames only")
+    share = np.mean([piece is not None for piece in seen.pieces])
+    if share < TRACKED:
+        return _rejected(count, f"one compact object is found in {share:.0%} of the frames only")
     position, size = np.full((count, 2), np.nan), np.full(count, np.nan)
     for index, piece in enumerate(seen.pieces):
         if piece is not None:
@@ -134,11 +133,11 @@ def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
     if sample.reason:
         return Measurement(ABSTAINED, sample.reason)
     unit = float(truth.size.mean())
-    wanted = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
+    expected = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
     relevant = [True, True, bool(np.ptp(np.log(truth.size)) > 0.1), bool(np.ptp(truth.angle) > 0.3)]
     shown = object_motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
-    wanted = wanted[:, relevant]
-    dot, energy = 2 * (shown * wanted).sum(1), (shown**2).sum(1) + (wanted**2).sum(1)
+    expected = expected[:, relevant]
+    dot, energy = 2 * (shown * expected).sum(1), (shown**2).sum(1) + (expected**2).sum(1)
     series = np.divide(dot, energy, out=np.full(len(dot), np.nan), where=energy > 0)
     return Measurement(float(np.nansum(dot) / np.nansum(energy)), series=series)
 
@@ -169,25 +168,29 @@ class Trajectory(VideoMetric):
     """
 
     version = 1
-    needs = frozenset({"truth"})
-    values: ClassVar[Mapping[str, bool | None]] = {
+    needs = ("reference_truth",)
+    values: ClassVar = {
         "velocity_similarity": True,
         "velocity_similarity_counted": True,
         "path_error": False,
         "position_error": False,
     }
+    used_by = ("jobs", "probes")
+    order = 40
+    summary: ClassVar = {"velocity_similarity": "motion"}
+    columns: ClassVar = {"motion": {"label": "motion ↑", "metric": "velocity_similarity"}}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Track the sample's object and compare it with the truth of the reference's."""
-        scene, frames = subject.scene, subject.frames
+        scene, frames = inputs.scene, inputs.frames
         truth = scene.truth(len(frames))
         half = slice(0, frames.shape[2] // 2) if len(scene.things) > 1 else slice(None)
-        found = track(frames, half)
-        similarity = velocity_similarity(found, truth)
+        tracked = track(frames, half)
+        similarity = velocity_similarity(tracked, truth)
         counted = Measurement(0.0, similarity.reason) if similarity.reason else similarity
         return {
             "velocity_similarity": similarity,
             "velocity_similarity_counted": counted,
-            "path_error": position_error(found, truth, align=True),
-            "position_error": position_error(found, truth, align=False),
+            "path_error": position_error(tracked, truth, align=True),
+            "position_error": position_error(tracked, truth, align=False),
         }

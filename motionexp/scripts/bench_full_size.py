@@ -31,18 +31,18 @@ from motionexp.config.schema import JobConfig
 from motionexp.data.videos import write_mp4
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.jobs import inputs
 from motionexp.jobs.dry_run import print_memory
 from motionexp.jobs.evaluation import peak_memory
+from motionexp.jobs.inputs import make_backbone, plan_job
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
-from motionexp.methods.base import OptimizerSettings, Stage, Step
+from motionexp.methods.base import OptimizerSettings, Step
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 from motionexp.scripts.bench import Times, as_row, print_rows, wait
-from motionexp.scripts.random_weights import STAND_INS, randomize, write_stand_in
+from motionexp.scripts.random_weights import CHECKPOINTS, randomize, write_checkpoint
 
 SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")
@@ -122,8 +122,8 @@ class Loop:
             checkpointing=not measures.kept,
         )
         randomize(self.backbone.network)
-        self.stage = trained_stage(self.backbone)
-        self.optimizer = self.stage.optimizer.build(self.stage.parameters)
+        self.method = attached_lora(self.backbone)
+        self.optimizer = OptimizerSettings().build(self.method.parameters.values())
         if measures.compiled:
             network = self.backbone.network
             for block in (*network.transformer_blocks, *network.temporal_transformer_blocks):
@@ -137,7 +137,7 @@ class Loop:
         with ExitStack() as conditions:
             for each in self._conditions():
                 conditions.enter_context(each)
-            loss = self.stage.loss(tensors)
+            loss = self.method.loss(tensors)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -160,12 +160,11 @@ class Loop:
                 yield (time.perf_counter() - start) / steps
 
 
-def trained_stage(backbone: LatteBackbone) -> Stage:
-    """Attach a LoRA of rank 4 on v and o, switched on; return how it is trained."""
+def attached_lora(backbone: LatteBackbone) -> LoRA:
+    """Attach a LoRA of rank 4 on v and o, switched on."""
     method = LoRA(backbone, Window(0))
     method.switch(True)
-    (stage,) = method.stages(OptimizerSettings(), STEPS)
-    return stage
+    return method
 
 
 def draw(backbone: LatteBackbone, example: Example) -> Step:
@@ -179,12 +178,12 @@ def draw(backbone: LatteBackbone, example: Example) -> Step:
 def step_flops(folder: Path, example: Example) -> int:
     """Arithmetic of a step's forward and backward pass, as torch counts it: nothing is computed again."""
     backbone = LatteBackbone.from_pretrained(folder, device="meta", dtype=torch.bfloat16)
-    stage = trained_stage(backbone)
+    method = attached_lora(backbone)
     latents, conditioning = example.latents.to("meta"), example.conditioning.trimmed()
     conditioning = replace(conditioning, embeds=conditioning.embeds.to("meta"))
     tensors = Step(latents, latents, torch.zeros(1, device="meta"), latents, latents, conditioning)
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(stage.loss(tensors))
+        torch.autograd.backward(method.loss(tensors))
     return counter.get_total_flops()
 
 
@@ -232,7 +231,7 @@ def loop_times(
 def mode_times(job: Job, scale: Scale) -> Times:
     """Of a whole training as the job's own, and of its phases the memory as planned and as taken."""
     backbone, reference, part = job.backbone, job.references[0], f"mode={job.cfg.mode}"
-    planned = {phase.name: phase.total for phase in memory_plan(job)}
+    planned = {phase.name: phase.total for phase in memory_plan(job.plan)}
     taken: dict[str, int] = {}
 
     def took(phase: str) -> None:
@@ -249,7 +248,7 @@ def mode_times(job: Job, scale: Scale) -> Times:
     backbone.release_vae_encoder()
     took("video")
     randomize(backbone.network)
-    settings, method = inputs.training_settings(job.cfg), LoRA(backbone, job.window)
+    settings, method = job.plan.training, LoRA(backbone, job.window)
     with TemporaryDirectory() as name:
         example = Example(latents, conditioning)
         done = fit(backbone, method, [example], settings, Path(name), progress=False)
@@ -314,7 +313,12 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
     rows = []
     for repeat, times in enumerate(rounds):
         for each in times:
-            about = {"higher_is_better": each[0] in HIGHER, "method": "lora", "tau": job.tau, "steps": 0}
+            about = {
+                "higher_is_better": each[0] in HIGHER,
+                "method": "lora",
+                "tau": job.window.low,
+                "steps": 0,
+            }
             row = as_row(job, repeat, each, **about)
             reason = WHY_NONE.get(row.metric, "out of memory") if math.isnan(row.value) else ""
             rows.append(replace(row, suite=SUITE, reason=reason, train_steps=job.cfg.train_steps))
@@ -322,10 +326,10 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
 
 
 def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
-    """A job's settings on a stand-in, which is written into the folder unless it is there."""
+    """A job's settings on a random-weight checkpoint, which is written into the folder if it is missing."""
     model, clip = folder / name, folder / "clip.mp4"
     if not model.exists():
-        write_stand_in(STAND_INS[name], model)
+        write_checkpoint(CHECKPOINTS[name], model)
     if not clip.exists():
         write_mp4(clip, np.random.default_rng(0).integers(0, 256, CLIP, dtype=np.uint8), fps=8)
     return load(
@@ -339,11 +343,10 @@ def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
 
 def plan(cfg: JobConfig) -> int:
     """Print what a job would have in memory on a GPU, also where there is none; return the peak in bytes."""
-    job = Job(cfg, Console())
-    job.console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
-    job.device = torch.device("cuda")
-    job.backbone = job.make_backbone(job.device)
-    return max(phase.total for phase in print_memory(job))
+    console, job, gpu = Console(), plan_job(cfg), torch.device("cuda")
+    console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
+    on_gpu = replace(job, device=gpu, backbone=make_backbone(cfg, gpu, job.precision))
+    return max(phase.total for phase in print_memory(console, on_gpu))
 
 
 def main(arguments: Sequence[str]) -> int:

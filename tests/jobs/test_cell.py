@@ -5,16 +5,16 @@ import numpy as np
 from PIL import Image
 
 from motionexp.data.base import Edit
-from motionexp.jobs.cell import Cell
+from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import Sample
 from tests.support.made_videos import moving
 
 
 def test_a_sample_is_stored_exactly_and_shown_enlarged(tmp_path):
-    cell, edit, frames = Cell(tmp_path), Edit("style", "a red ball"), moving(4)
-    cell.keep_sample(Sample(edit, 0, frames, 0, 1.0, 0), "abc", 8)
-    assert np.array_equal(cell.read_sample(edit, 0, "abc")[0], frames)
-    with av.open(cell.sample_path(edit, 0, "abc", ".mp4")) as file:
+    cell, request, frames = Cell(tmp_path), SampleRequest(Edit("style", "a red ball"), 0, "abc"), moving(4)
+    cell.save_sample(request, Sample(request.edit, 0, frames, 0, 1.0, 0), 8)
+    assert np.array_equal(cell.read_sample(request).frames, frames)
+    with av.open(cell.sample_path(request, ".mp4")) as file:
         assert (file.streams.video[0].height, file.streams.video[0].width) == (256, 256)
-    with Image.open(cell.sample_path(edit, 0, "abc", ".png")) as sheet:
+    with Image.open(cell.sample_path(request, ".png")) as sheet:
         assert sheet.size == (4 * 192 + 3 * 2, 192)

@@ -29,7 +29,7 @@ ALWAYS = ("motion", "replaced", "nuisances")
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Writes experiments/mine.yaml with these lines and what else is given."""
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
 
     def write(*sweep: str, paper: tuple[str, ...] = (), more: str = ""):
         path = tmp_path / "mine.yaml"
@@ -151,7 +151,7 @@ def test_on_real_models_tau_is_the_second_papers_table_1(tgve, tmp_path):
 def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve, tmp_path):
     _, jobs = paper_jobs("rank", "latte", tgve, tmp_path)
     found = [(cfg.method["_target_"].rpartition(".")[2], cfg.method.get("rank")) for cfg in jobs]
-    assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("Direct", None)]
+    assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("FullRank", None)]
     assert [cfg.method["alpha"] for cfg in jobs[:3]] == [4.0, 8.0, 16.0]
     assert [cfg.attention for cfg in jobs] == ["motion"] * 3 + ["all"]
     assert {tuple(cfg.projections) for cfg in jobs} == {("q", "k", "v", "o")}
@@ -163,7 +163,7 @@ def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve
 def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp_path):
     _, jobs = paper_jobs("full_rank", "modelscope", tgve, tmp_path)
     found = [(cfg.method["_target_"].rpartition(".")[2], cfg.train_steps, cfg.tau) for cfg in jobs]
-    assert found == [("LoRA", 200, 600), ("LoRA", 200, 0), ("Direct", 150, 600), ("Direct", 150, 0)]
+    assert found == [("LoRA", 200, 600), ("LoRA", 200, 0), ("FullRank", 150, 600), ("FullRank", 150, 0)]
     assert {(cfg.learning_rate, cfg.seeds, cfg.steps, cfg.guidance_scale) for cfg in jobs} == {
         (3e-4, 2, 50, 9)
     }

@@ -94,7 +94,7 @@ def shown(layout, own: list[Row]) -> str:
 def test_every_row_is_shown_less_the_default_too(layout):
     (table,) = build(layout, layout.tables[0], rows())
     measured, less = table.blocks
-    assert less.title == "motion-dominant: each less 4, paired"
+    assert less.title == "motion-dominant: difference to 4, paired"
     assert [line.labels for line in less.lines] == [["base"], ["1"], ["16"]]
     motion = [next(cell for cell in line.cells if cell.column == "motion").interval for line in less.lines]
     assert [each.mean for each in motion] == pytest.approx([0.0, -0.1, 0.0])
@@ -168,9 +168,9 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
 
 def test_what_a_layout_selects_by_need_not_be_the_default(layout):
     own = [replace(each, settings={**each.settings, "steps": 50}, steps=50) for each in rows()]
-    assert "motion-dominant: each" not in shown(layout, own)
+    assert "motion-dominant: difference" not in shown(layout, own)
     layout.select["steps"] = "50"
-    assert "motion-dominant: each less 4" in shown(layout, own)
+    assert "motion-dominant: difference to 4" in shown(layout, own)
 
 
 def test_lines_of_other_references_are_refused(layout):

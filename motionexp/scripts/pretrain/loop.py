@@ -21,7 +21,7 @@ SAVE_SECONDS = 60.0
 
 
 @dataclass
-class Schedule:
+class LearningRateSchedule:
     """Learning rate over a run: linear warm-up, constant, linear decay to zero over the last part.
 
     Attributes:
@@ -179,7 +179,7 @@ def train(
     module: nn.Module,
     optimisers: Iterable[torch.optim.Optimizer],
     loss: Callable[[int], Tensor],
-    schedule: Schedule,
+    schedule: LearningRateSchedule,
     folder: Path,
     *,
     ema: float = 0.999,
@@ -239,11 +239,11 @@ def train_with(
 
     Args:
         args: of `options`.
-        model, optimisers, loss, ema: as in `train`. warmup, decay: as in `Schedule`.
+        model, optimisers, loss, ema: as in `train`. warmup, decay: as in `LearningRateSchedule`.
         folder: of the checkpoint and the log; default ``training`` in the output folder.
     """
     print(f"{sum(value.numel() for value in model.parameters()):,} parameters", flush=True)
-    schedule = Schedule(args.steps, warmup, decay)
+    schedule = LearningRateSchedule(args.steps, warmup, decay)
     folder = folder or args.output / "training"
     train(model, optimisers, loss, schedule, folder, ema=ema, seconds=args.seconds).copy_to(model)
 
