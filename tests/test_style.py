@@ -15,7 +15,7 @@ PRONOUNS = {
     *("each", "own", "found", "known", "wanted", "kept", "said", "there"),
     *("given", "made", "asked", "taken", "others", "other"),
 }
-PRONOUNS_AT_MOST = 0.09
+PRONOUNS_AT_MOST = 0.055
 """Share of assigned names."""
 TOP = {
     *(".ci", "conf", "docs", "experiments", "motionexp", "results", "tests"),

@@ -134,13 +134,15 @@ def test_other_folders_and_files_are_refused(folder, tmp_path):
 def test_the_real_prompts_are_read(tmp_path):
     prompts = json.loads((DATA / "davis" / "prompts.json").read_text())
     davis = reader(make_davis(tmp_path / "DAVIS", prompts))
-    assert davis.names() == [each["video"] for each in prompts]
-    for each in prompts:
-        described = davis.describe(each["video"])
+    assert davis.names() == [entry["video"] for entry in prompts]
+    for entry in prompts:
+        described = davis.describe(entry["video"])
         assert [edit.caption for edit in described.edits] == [
-            each[k] for k in ("caption", "subject", "scene")
+            entry[kind] for kind in ("caption", "subject", "scene")
         ]
-        assert described.frames == each["n_frames"]
-        start, _, step = each["frame_range"]
-        frames = davis.read(each["video"], 3, 24, 32).frames
+        assert described.frames == entry["n_frames"]
+    # Pixels of a few: their numbers are the frames that the range names.
+    for entry in prompts[::10]:
+        start, _, step = entry["frame_range"]
+        frames = davis.read(entry["video"], 3, 24, 32).frames
         assert numbers_of(frames) == [start, start + step, start + 2 * step]

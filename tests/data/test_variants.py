@@ -64,8 +64,8 @@ def test_one_edit_changes_the_motion_words_and_nothing_else(split):
         assert {key for key, value in edit.truth.items() if value != attributes[key]} == {"motion"}
         assert grammar.OBJECT_PHRASES[edit.truth["motion"]] in edit.caption
         assert edit.caption != reference.caption
-        looks = {word for values in grammar.ATTRIBUTES.values() for word in values}
-        assert set(edit.caption.split()) & looks == set(reference.caption.split()) & looks
+        words = {word for values in grammar.ATTRIBUTES.values() for word in values}
+        assert set(edit.caption.split()) & words == set(reference.caption.split()) & words
 
 
 def test_the_new_motion_is_clearly_another():
