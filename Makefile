@@ -64,7 +64,7 @@ linear-probe: .venv/installed ## what can be read linearly of noisy latents and 
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \
-	"bundle tiny_cogvideox" clip scorer classifier
+	"bundle tiny_cogvideox" clip preference_model classifier
 
 pretrain: .venv/installed ## train the bundled models from nothing; stopped, it goes on (hours, or a GPU)
 	for stage in $(PRETRAIN); do $(PYTHON) -m motionexp.scripts.pretrain.$$stage; done

@@ -1,4 +1,4 @@
-"""What every suite gives: a reference with its edits, and the reader that loads it."""
+"""What every suite provides: references with their edits, and the reader that loads them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ import numpy as np
 class Edit:
     """A target caption and what it changes.
 
-    `kind` is the suite's own word: `style`, `object`, `background`, `multiple` (TGVE's four), `caption`,
-    `subject`, `scene` (DiTFlow's three for DAVIS), or `caption` where the user gave a caption alone. `truth`
-    holds the target's attributes where they are known.
+    `kind` is a word of the suite: `style`, `object`, `background`, `multiple` (TGVE), `caption`, `subject`,
+    `scene` (DiTFlow's prompts for DAVIS), or `caption` where the user gave a caption alone. `truth` holds the
+    target's attributes, or None where they are unknown.
     """
 
     kind: str
@@ -27,13 +27,17 @@ class Edit:
 class Reference:
     """One video with its caption and its edits.
 
-    `frames` is (F, H, W, 3) uint8 RGB, `fps` the frames a second at which they are meant to be shown.
-    `strata` names the groups under which scores are reported apart, for instance
-    `{"contrast": "motion-dominant", "motion": "uncaptioned"}`. `truth` is the rendered scene, or None.
-    `scored_frames` is how many frames from the first are scored, of the reference and of its samples, where
-    the suite gives a model more than its own length; None: all.
-    `motion_edits` change the motion's words and keep the looks'; probes take them, nothing else does.
-    `companions` are other videos of the same motion, which an adapter is tuned on beside this one.
+    Attributes:
+        name: unique within the suite. suite: as the reader has it.
+        frames: (F, H, W, 3) uint8 RGB. fps: frames per second at which they are shown.
+        caption: of this video. edits: target captions.
+        strata: groups whose scores are reported separately, for instance
+            `{"contrast": "motion-dominant", "motion": "uncaptioned"}`.
+        truth: the rendered scene, or None.
+        scored_frames: only the first `scored_frames` frames of the reference and of its samples are scored;
+            None: all.
+        motion_edits: edits that change the motion's words and keep the appearance's; for probes.
+        extra_references: other videos of the same motion. An adapter is tuned on them too.
     """
 
     name: str
@@ -46,7 +50,7 @@ class Reference:
     truth: Any | None = None
     scored_frames: int | None = None
     motion_edits: tuple[Edit, ...] = ()
-    companions: tuple["Reference", ...] = ()
+    extra_references: tuple["Reference", ...] = ()
 
     def __post_init__(self) -> None:
         shape, dtype = self.frames.shape, self.frames.dtype
@@ -65,24 +69,21 @@ class Reference:
 
     @property
     def trained_on(self) -> tuple["Reference", ...]:
-        """The videos that an adapter is tuned on: this one, then its companions."""
-        return (self, *self.companions)
+        """The videos that an adapter is tuned on: this one, then the extra references."""
+        return (self, *self.extra_references)
 
     @property
     def trained_hash(self) -> str:
-        """`content_hash` of all that training sees; of one video its own."""
-        if not self.companions:
+        """sha256 of the `content_hash` of all videos in `trained_on`; of one video its `content_hash`."""
+        if not self.extra_references:
             return self.content_hash
-        joined = " ".join(each.content_hash for each in self.trained_on)
+        joined = " ".join(video.content_hash for video in self.trained_on)
         return hashlib.sha256(joined.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a reference before its frames are read; `frames` is how many it has in whole.
-
-    `truth` is as a `Reference` has it.
-    """
+    """Facts about a reference that need no decoding. `frames` is its length, `truth` as in `Reference`."""
 
     caption: str
     edits: tuple[Edit, ...]
@@ -91,12 +92,12 @@ class Description:
 
 
 class References(Protocol):
-    """A reader of one suite: what `data=` names.
+    """A reader of one suite, which `data=` selects.
 
-    `names`, `describe` and `long_enough` read captions and count frames, and see that every video is there;
-    `read` alone decodes. All raise `motionexp.errors.InputError` where something is missing or wrong, or a
-    reference does not exist; `read` does where it has fewer frames than asked, which `long_enough` tells.
-    `read` gives `frames` frames of `height` x `width` pixels; the same arguments give the same bytes.
+    `names`, `describe` and `long_enough` read captions, count frames and check that every video exists. Only
+    `read` decodes: it returns `frames` frames of `height` x `width` pixels, and the same bytes for the same
+    arguments. All raise `motionexp.errors.InputError` for a missing or wrong file and a reference that does
+    not exist. `read` also raises it where `long_enough` returns False.
     """
 
     @property

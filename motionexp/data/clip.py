@@ -1,4 +1,4 @@
-"""A clip of the user's own: a video file or a folder of images, with its caption and the captions wanted."""
+"""The user's clip: a video file or a folder of images, with its caption and target captions."""
 
 import re
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.checks import reference_named
 from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count
 from motionexp.errors import InputError
 
-# Frames a second of a folder of images where nobody said: that of the models' training videos.
+# Frames per second of a folder of images without fps=; most models' training videos have this rate.
 FOLDER_FPS = 8.0
 
 
@@ -31,9 +32,9 @@ class Clip:
 
     def __post_init__(self) -> None:
         if not self.edits:
-            raise InputError(f"{self.path}: no edits; say in a caption what the video should show instead")
+            raise InputError(f"{self.path}: no edits; write a caption of what the video should show instead")
         if not all(text.strip() for text in (self.caption, *self.edits)):
-            raise InputError(f"{self.path}: a caption is empty; say in words what the video shows")
+            raise InputError(f"{self.path}: a caption is empty; write what the video shows")
 
     @property
     def suite(self) -> str:
@@ -75,10 +76,9 @@ class Clip:
         return tuple(Edit("caption", text) for text in self.edits)
 
     def _check_name(self, name: str) -> None:
-        if [name] != self.names():
-            raise InputError(f"reference {name}: the clip {self.path} is called {self.names()[0]}")
+        reference_named(name, dict.fromkeys(self.names()), f"video={self.path}")
 
 
 def path_name(text: str) -> str:
-    """The text as letters, digits, dots, dashes and underscores: what names a reference and its files."""
+    """The text as letters, digits, dots, dashes and underscores, to name a reference and its files."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")

@@ -11,21 +11,21 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.checks import raise_problems, reference_named, scored_frames
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
 
 FRAMES = Path("JPEGImages") / "480p"
 HEIGHT = 480
 FPS = 8.0
-"""Of the frames that a range picks, as DiTFlow shows them."""
+"""Frames per second of the frames that a range picks, as DiTFlow shows them."""
 KINDS = {"caption": "easy", "subject": "medium", "scene": "hard"}
 """Edit kinds (DiTFlow, section 5.1) and what its project page's prompts.js calls them."""
-MOST_PROBLEMS = 8
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence: its prompts by kind, which of its frames are meant, and their folder."""
+    """One sequence: its prompts by kind, the range of its frames that DiTFlow takes, and their folder."""
 
     prompts: Mapping[str, str]
     frames: range
@@ -37,13 +37,13 @@ class DAVIS:
     """Reader of DAVIS's folder, the one with `JPEGImages/480p/SEQUENCE/00000.jpg`.
 
     `prompts` is DiTFlow's prompts.js, or JSON: a list of `{"video": "bear", "caption": ..., "subject": ...,
-    "scene": ..., "frame_range": [start, end, step]}`. A reference's own caption is its `caption`, which is
-    the first of its edits too. The rule for frames: the first `frames` of its range, which has 24. Where
-    4k + 1 are asked for, as some VAEs do, 4k follow the rule and are scored, and one more comes a step after
-    them, or is the last again where the sequence ends.
+    "scene": ..., "frame_range": [start, end, step]}`. `caption` is a reference's caption and also its first
+    edit. `read` takes the first `frames` frames of the range, which has 24. Of 4k + 1 frames, which some VAEs
+    need, 4k are scored. The last one comes a step after them; where the sequence ends before, it is a copy of
+    the frame before it.
 
-    Raises InputError, before any frame is decoded, for a prompt or a range that is missing, a sequence that
-    is not there or too short, and frames that are not 480 pixels high.
+    Raises InputError, before any frame is decoded, for a missing prompt or range, a sequence that is missing
+    or too short, and frames that are not 480 pixels high.
     """
 
     path: str | Path
@@ -59,23 +59,23 @@ class DAVIS:
         return list(self._sequences)
 
     def describe(self, name: str) -> Description:
-        """The prompts of one sequence, and how many frames its range has."""
+        """The prompts of one sequence, and the number of frames in its range."""
         sequence = self._sequence(name)
         edits = tuple(Edit(kind, text) for kind, text in sequence.prompts.items())
         return Description(sequence.prompts["caption"], edits, len(sequence.frames))
 
     def long_enough(self, name: str, frames: int) -> bool:
         """Whether the range of one sequence has `frames` frames, by the rule."""
-        return (_scored_frames(frames) or frames) <= len(self._sequence(name).frames)
+        return (scored_frames(frames) or frames) <= len(self._sequence(name).frames)
 
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """One sequence as `frames` frames of `height` x `width` pixels, by the rule. Raises InputError."""
         sequence, described = self._sequence(name), self.describe(name)
         if not self.long_enough(name, frames):
             raise InputError(
-                f"reference {name}: {frames} frames are asked for, and its range in {self.prompts} has"
-                f" {described.frames}"
+                f"reference {name}: frames={frames}, but its range in {self.prompts} has {described.frames}"
             )
+        # Read with the greatest stride that meets both the start and every step, then pick by index.
         start, step = sequence.frames.start, sequence.frames.step
         last = (frame_count(sequence.folder) - 1 - start) // step
         stride = math.gcd(start, step)
@@ -90,20 +90,18 @@ class DAVIS:
             fps=FPS,
             caption=described.caption,
             edits=described.edits,
-            scored_frames=_scored_frames(frames),
+            scored_frames=scored_frames(frames),
         )
 
     def _sequence(self, name: str) -> Sequence:
-        if name not in self._sequences:
-            raise InputError(f"reference {name!r}: {self.prompts} names {', '.join(self._sequences)}")
-        return self._sequences[name]
+        return reference_named(name, self._sequences, str(self.prompts))
 
     @cached_property
     def _sequences(self) -> Mapping[str, Sequence]:
         root, file = Path(self.path).expanduser() / FRAMES, Path(self.prompts).expanduser()
         if not root.is_dir():
             raise InputError(
-                f"data.path={self.path}: has no {FRAMES}; name the folder that DAVIS's 480p archives unzip to"
+                f"data.path={self.path}: has no {FRAMES}; give the folder that DAVIS's 480p archives unzip to"
             )
         entries = read_prompts(file)
         sequences, problems = {}, []
@@ -112,32 +110,24 @@ class DAVIS:
                 sequences[name] = _sequence(entry, root / name)
             except InputError as error:
                 problems.append(f"{name}: {error}")
-        if problems:
-            shown = problems[:MOST_PROBLEMS]
-            more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-            raise InputError("\n".join([f"{file} and {root} do not belong together:", *shown, *more]))
+        raise_problems(f"{file} and {root} do not belong together:", problems)
         return sequences
-
-
-def _scored_frames(frames: int) -> int | None:
-    """How many of `frames` are scored: 4k of 4k + 1; None: all."""
-    return frames - 1 if frames % 4 == 1 and frames > 1 else None
 
 
 def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:
     """{sequence: its entry} of DiTFlow's prompts.js, or of JSON as `DAVIS` describes it.
 
     Raises:
-        InputError: no such file, or one of another form.
+        InputError: the file does not exist or has another form.
     """
     try:
         text = file.read_text()
-        # What JavaScript has between the assignment and the semicolon is YAML too, as JSON is.
+        # Between the assignment and the semicolon, JavaScript's object is valid YAML. So is JSON.
         content = yaml.safe_load(re.sub(r"^\s*(export\s+)?(const|let|var)\s+\w+\s*=|;\s*$", "", text))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"data.prompts={file}: cannot be read ({' '.join(str(error).split())})") from error
-    if isinstance(content, list) and all(isinstance(each, dict) and "video" in each for each in content):
-        content = {str(each["video"]): each for each in content}
+    if isinstance(content, list) and all(isinstance(entry, dict) and "video" in entry for entry in content):
+        content = {str(entry["video"]): entry for entry in content}
     if not isinstance(content, dict) or not content or not all(isinstance(e, dict) for e in content.values()):
         raise InputError(
             f"data.prompts={file}: not DiTFlow's prompts; it is the prompts.js of its project page, or a JSON"
@@ -147,8 +137,8 @@ def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
-    """One checked sequence. Raises InputError with what is wrong, without its name."""
-    prompts = {kind: entry.get(kind, entry.get(other)) for kind, other in KINDS.items()}
+    """One checked sequence. Raises InputError, whose text does not name the sequence."""
+    prompts = {kind: entry.get(kind, entry.get(script_kind)) for kind, script_kind in KINDS.items()}
     if missing := [kind for kind, text in prompts.items() if not (isinstance(text, str) and text.strip())]:
         raise InputError(f"no {', '.join(missing)} prompt")
     frames = _range(entry.get("frame_range"))
@@ -156,7 +146,7 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
         raise InputError(f"no folder {folder} (50 sequences need DAVIS 2017's trainval and test-dev)")
     count = frame_count(folder)
     if frames[-1] >= count:
-        raise InputError(f"its range ends at frame {frames[-1]}, and {folder} has {count}")
+        raise InputError(f"frame_range ends at frame {frames[-1]}, but {folder} has {count} frames")
     height, width = read_frames(folder, frames=1).shape[1:3]
     if height != HEIGHT:
         raise InputError(
@@ -165,11 +155,13 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     return Sequence({kind: text.strip() for kind, text in prompts.items()}, frames, folder)
 
 
-def _range(said: Any) -> range:
-    """(start, end, step) of a list, or of a list in a string, as prompts.js has it."""
-    numbers = yaml.safe_load(said) if isinstance(said, str) else said
-    if isinstance(numbers, list) and len(numbers) == 3 and all(type(each) is int for each in numbers):
+def _range(value: Any) -> range:
+    """The range of [start, end, step], a list or, as in prompts.js, a list in a string."""
+    numbers = yaml.safe_load(value) if isinstance(value, str) else value
+    if isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers):
         start, end, step = numbers
         if 0 <= start < end and step > 0:
             return range(start, end, step)
-    raise InputError(f"frame_range is {said!r}; it must be [start, end, step] (an older prompts.js has none)")
+    raise InputError(
+        f"frame_range is {value!r}; it must be [start, end, step] (an older prompts.js has none)"
+    )

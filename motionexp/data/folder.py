@@ -1,9 +1,6 @@
-"""Any folder of videos with a file of captions beside them."""
+"""A folder of videos with a file of captions."""
 
-import csv
-import io
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,18 +10,20 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.checks import raise_problems, read_table, reference_named
 from motionexp.data.clip import Clip, path_name
 from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")
-TAKEN = ("start", "fps", "stride")
-"""Numbers of a video that say which of its frames are taken, as `videos.read_frames` has them."""
+NUMBERS = ("start", "fps", "stride")
+"""Numbers of a video that select its frames, as in `videos.read_frames`."""
+KEYS = ("video", "caption", "edits", *NUMBERS)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One checked video: its clip, which reads it, and its edits with their kinds."""
+    """One checked video: the clip that reads it, and its edits with their kinds."""
 
     clip: Clip
     edits: tuple[Edit, ...]
@@ -35,17 +34,16 @@ class VideoFolder:
     """Reader of the videos (mp4, webm, gif, folders of images) below a folder, with their captions.
 
     The captions' file is a list of videos, each with `video` (its path below the folder), `caption`, `edits`,
-    and where wanted `start` (seconds), `fps` or `stride`. In YAML and JSON `edits` is a list of captions, or
-    {kind: caption}; in CSV every further column is a kind of edit, and an empty cell is none.
+    and optionally `start` (seconds), `fps` or `stride`. In YAML and JSON `edits` is a list of captions, or
+    {kind: caption}. In CSV every further column is a kind of edit, and an empty cell is no edit.
 
     Args:
         path: the folder.
         captions: the captions' file; None: captions.csv, .yaml or .json in the folder.
-        fps: frames a second to take of each video that says neither `fps` nor `stride`; None: all.
-        fit: as `motionexp.data.videos.read_frames` has it.
+        fps: frames per second to take of a video without `fps` and `stride`; None: all frames.
+        fit: as in `motionexp.data.videos.read_frames`.
 
-    Raises InputError, before any frame is decoded, for what is wrong with the captions' file and for videos
-    that are not there.
+    Raises InputError, before any frame is decoded, for errors in the captions' file and for missing videos.
     """
 
     path: str | Path | None
@@ -62,7 +60,7 @@ class VideoFolder:
         return list(self._entries)
 
     def describe(self, name: str) -> Description:
-        """The captions of one video, and how many frames its file has."""
+        """The captions of one video, and the number of frames in its file."""
         entry = self._entry(name)
         return Description(entry.clip.caption, entry.edits, frame_count(entry.clip.path))
 
@@ -88,111 +86,91 @@ class VideoFolder:
         return folder
 
     def _entry(self, name: str) -> Entry:
-        if name not in self._entries:
-            raise InputError(f"reference {name!r}: {self._folder} has {', '.join(self._entries)}")
-        return self._entries[name]
+        return reference_named(name, self._entries, f"data.path={self.path}")
 
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
         file = self._captions_file()
         entries: dict[str, Entry] = {}
         problems = []
-        for number, said in enumerate(read_captions(file), start=1):
+        for number, video in enumerate(read_captions(file), start=1):
             try:
-                name, entry = self._checked(said)
+                name, entry = self._checked(video)
                 if name in entries:
                     raise InputError(f"another video is called {name} too; rename one of the files")
                 entries[name] = entry
             except InputError as error:
-                problems.append(f"{file}, video {number}: {error}")
-        if problems:
-            raise InputError("\n".join(problems))
-        if not entries:
-            raise InputError(f"{file}: names no videos")
+                problems.append(f"video {number}: {error}")
+        raise_problems(f"{file}:", problems if problems or entries else ["lists no videos"])
         return entries
 
     def _captions_file(self) -> Path:
         if self.captions is not None:
             return Path(self.captions).expanduser()
-        found = [self._folder / name for name in CAPTION_FILES if (self._folder / name).is_file()]
-        if len(found) != 1:
-            there = f"has {' and '.join(each.name for each in found)}" if found else "has no captions.csv"
-            raise InputError(f"{self._folder}: {there}; name the file of captions with data.captions=")
-        return found[0]
+        names = [name for name in CAPTION_FILES if (self._folder / name).is_file()]
+        if len(names) != 1:
+            content = f"has {' and '.join(names)}" if names else "has no captions.csv"
+            raise InputError(f"{self._folder}: {content}; give the file of captions with data.captions=")
+        return self._folder / names[0]
 
-    def _checked(self, said: Mapping[str, Any]) -> tuple[str, Entry]:
-        if unknown := [str(key) for key in said if key not in ("video", "caption", "edits", *TAKEN)]:
-            known = ", ".join(("video", "caption", "edits", *TAKEN))
-            raise InputError(f"unknown {', '.join(unknown)}; there are {known}")
-        where = _text(said, "video")
+    def _checked(self, video: Mapping[str, Any]) -> tuple[str, Entry]:
+        if unknown := [str(key) for key in video if key not in KEYS]:
+            raise InputError(f"unknown {', '.join(unknown)}; the keys are {', '.join(KEYS)}")
+        where = _text(video, "video")
         path = self._folder / where
         if not path.exists():
             raise InputError(f"there is no {where} in {self._folder}")
-        edits = _edits(said.get("edits"))
-        taken = {key: _number(said, key) for key in TAKEN if said.get(key) is not None}
-        if self.fps is not None and not {"fps", "stride"} & set(taken):
-            taken["fps"] = self.fps
+        edits = _edits(video.get("edits"))
+        numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}
+        if self.fps is not None and not {"fps", "stride"} & set(numbers):
+            numbers["fps"] = self.fps
         captions = [edit.caption for edit in edits]
-        clip = Clip(path, _text(said, "caption"), captions, fit=self.fit, **taken)
+        clip = Clip(path, _text(video, "caption"), captions, fit=self.fit, **numbers)
         inside = PurePosixPath(where) if path.is_dir() else PurePosixPath(where).with_suffix("")
         return path_name(str(inside)) or clip.names()[0], Entry(clip, edits)
 
 
 def read_captions(file: Path) -> list[Mapping[str, Any]]:
-    """The videos that a captions' file names, in the form that YAML and JSON have; not checked further.
+    """The unchecked videos of a captions' file; those of a CSV in the form of YAML and JSON.
 
     Raises:
-        InputError: no such file, or no list of videos.
+        InputError: the file cannot be read, or is not a list of videos.
     """
+    if file.suffix == ".csv":
+        return [_from_csv(cells) for _, cells in read_table(file, ("video", "caption"))[1]]
     try:
         text = file.read_text(encoding="utf-8-sig")
-        if file.suffix == ".csv":
-            return _read_csv(text)
         content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, csv.Error) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read as captions ({' '.join(str(error).split())})") from error
-    if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
+    if not isinstance(content, list) or not all(isinstance(video, dict) for video in content):
         raise InputError(f"{file}: it must be a list of videos, each with video, caption and edits")
     return content
 
 
-def _read_csv(text: str) -> list[Mapping[str, Any]]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""))]
-    rows = [row for row in rows if any(row)]
-    header = rows[0] if rows else []
-    if missing := [name for name in ("video", "caption") if name not in header]:
-        raise ValueError(f"no column {' and '.join(missing)}; its first row says {', '.join(header)}")
-    if twice := [name for name, times in Counter(filter(None, header)).items() if times > 1]:
-        raise ValueError(f"two columns are called {twice[0]}")
-    result: list[Mapping[str, Any]] = []
-    for row in rows[1:]:
-        if len(row) > len(header):
-            raise ValueError(
-                f"{row[0]} has {len(row)} cells, the first row {len(header)}: quote its captions"
-            )
-        cells = {name: cell for name, cell in zip(header, row, strict=False) if name and cell}
-        own = {name: cells.pop(name) for name in ("video", "caption", *TAKEN) if name in cells}
-        result.append({**own, "edits": cells})
-    return result
+def _from_csv(cells: Mapping[str, str]) -> Mapping[str, Any]:
+    filled = {name: cell for name, cell in cells.items() if cell}
+    edits = {name: cell for name, cell in filled.items() if name not in ("video", "caption", *NUMBERS)}
+    return {**{name: cell for name, cell in filled.items() if name not in edits}, "edits": edits}
 
 
-def _edits(said: Any) -> tuple[Edit, ...]:
-    pairs = list(said.items()) if isinstance(said, dict) else [("caption", each) for each in said or ()]
-    if isinstance(said, str) or not all(isinstance(text, str) for pair in pairs for text in pair):
+def _edits(value: Any) -> tuple[Edit, ...]:
+    pairs = list(value.items()) if isinstance(value, dict) else [("caption", text) for text in value or ()]
+    if isinstance(value, str) or not all(isinstance(text, str) for pair in pairs for text in pair):
         raise InputError("edits must be a list of captions, or {kind: caption}")
     return tuple(Edit(kind, text.strip()) for kind, text in pairs)
 
 
-def _text(said: Mapping[str, Any], key: str) -> str:
-    text = said.get(key)
+def _text(video: Mapping[str, Any], key: str) -> str:
+    text = video.get(key)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{key} is {text!r}; it must be text")
     return text.strip()
 
 
-def _number(said: Mapping[str, Any], key: str) -> Any:
-    """A stride is a whole number; CSV has all numbers as text."""
+def _number(video: Mapping[str, Any], key: str) -> Any:
+    """A whole number for `stride`, else a float; also from the text of a CSV."""
     try:
-        return (int if key == "stride" else float)(str(said[key]))
+        return (int if key == "stride" else float)(str(video[key]))
     except ValueError as error:
-        raise InputError(f"{key} is {said[key]!r}; it must be a number") from error
+        raise InputError(f"{key} is {video[key]!r}; it must be a number") from error

@@ -1,4 +1,4 @@
-"""Which references a job takes, and the reader of their suite. Imports no torch."""
+"""The reader that `data=` selects, and the references that `references=` selects. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from motionexp.errors import InputError
 
 
 def select_references(references: Any, names: Sequence[str]) -> list[str]:
-    """The names that `references=` selects: the first N of `names`, or the ones that it lists.
+    """The names of the first `references` references, or the names that `references` lists.
 
     Raises:
-        InputError: N is larger than the number of names, or a listed name is not among them.
+        InputError: the suite has fewer references, or none of that name.
     """
     if isinstance(references, int):
         if references > len(names):
@@ -28,10 +28,8 @@ def select_references(references: Any, names: Sequence[str]) -> list[str]:
 
 
 def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
-    """The names of a job's references, and the number of edits of the first, which counts for all."""
-    reader = make_reader(cfg)
-    names = reader.names()
-    names = select_references(wanted_references(cfg, len(names)), names)
+    """The names of a job's references, and the number of edits of the first; all have the same number."""
+    reader, names = _reader_and_names(cfg)
     kinds = [edit.kind for edit in reader.describe(names[0]).edits]
     if cfg.edits is not None:
         return names, len(cfg.edits)
@@ -39,20 +37,24 @@ def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
 
 
 def check_source(cfg: JobConfig) -> None:
-    """Check that the references exist, and that the clip of `video=` can be read.
+    """Check that the references exist, and that the user's clip can be read.
 
     Raises:
-        InputError: names the reference, or what is wrong with the clip.
+        InputError: a reference does not exist, or the clip cannot be read.
     """
-    reader = make_reader(cfg)
-    names = reader.names()
-    names = select_references(wanted_references(cfg, len(names)), names)
+    reader, names = _reader_and_names(cfg)
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
 
 
+def _reader_and_names(cfg: JobConfig) -> tuple[References, list[str]]:
+    reader = make_reader(cfg)
+    names = reader.names()
+    return reader, select_references(wanted_references(cfg, len(names)), names)
+
+
 def make_reader(cfg: JobConfig | ScoreConfig) -> References:
-    """The suite that `data=` names."""
+    """The reader of the suite that `data=` selects."""
     arguments = dict(cfg.data)
     reader: References = get_object(arguments.pop("_target_"))(**arguments)
     return reader

@@ -1,6 +1,5 @@
 """LOVEU-TGVE-2023: 76 videos with four edits each, in the layout that its archive unzips to."""
 
-import csv
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from motionexp.data import checks
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.checks import raise_problems, reference_named
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
 
 TABLE = "LOVEU-TGVE-2023_Dataset.csv"
 SOURCES = {"DAVIS_480p": 16, "youtube_480p": 23, "videvo_480p": 37}
-"""How many videos each source's folder has."""
+"""Number of videos in each source's folder."""
 LENGTHS = {"DAVIS_480p": 32, "youtube_480p": 128, "videvo_480p": 32}
-"""How many frames each of them has."""
+"""Number of frames of each of these videos."""
 NAME_COLUMN, CAPTION_COLUMN = "Video name", "Our GT caption"
 EDIT_COLUMNS = {
     "style": "Style Change Caption",
@@ -25,7 +26,6 @@ EDIT_COLUMNS = {
     "multiple": "Multiple Changes Caption",
 }
 SPAN, RATE = 32, 16.0
-MOST_PROBLEMS = 8
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class Entry:
 class TGVE:
     """Reader of the folder that holds `LOVEU-TGVE-2023_Dataset.csv` and the three sources' folders.
 
-    The rule for frames: the first 32 frames are taken as two seconds, 16 a second, for the shortest videos
-    have no more and the benchmark does not say their rate. `frames` of them are taken at even distance: 16
-    are every second one. Where 4k + 1 are asked for, as some VAEs do, the first 4k follow the rule and are
-    scored, and one more comes after them. More than 33 are taken one by one.
+    Frames: the first 32 frames count as two seconds at 16 frames per second, because the shortest videos have
+    32 and the benchmark does not give their rate. `read` takes `frames` of them at even distance: 16 frames
+    are every second one. Of 4k + 1 frames, which some VAEs need, the first 4k are taken so and are scored,
+    and one more frame follows. More than 33 frames are taken one by one.
 
-    Captions are stripped of spaces around them, and else as the table has them; one style edit (of
-    eiffel-flyover) repeats its reference's caption there.
+    Captions are those of the table without the spaces around them. One style edit (of eiffel-flyover) repeats
+    its reference's caption.
 
-    Raises InputError, before any frame is decoded, where the table or a video is missing or not the
-    benchmark's: 76 videos (16 DAVIS, 23 youtube, 37 videvo) of 32, 128 and 32 frames, 304 edits.
+    Raises InputError, before any frame is decoded, where the table or a video is missing or differs from the
+    benchmark: 76 videos (16 DAVIS, 23 youtube, 37 videvo) of 32, 128 and 32 frames, 304 edits.
     """
 
     path: str | Path
@@ -94,30 +94,24 @@ class TGVE:
         )
 
     def _entry(self, name: str) -> Entry:
-        if name not in self._entries:
-            close = difflib.get_close_matches(name, self._entries, n=1)
-            raise InputError(f"reference {name!r}: TGVE has no such video{_meant(close)}")
-        return self._entries[name]
+        return reference_named(name, self._entries, "TGVE")
 
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
         folder = Path(self.path).expanduser()
         entries = read_table(folder)
         problems = [*_count_problems(entries), *_video_problems(entries)]
-        if problems:
-            shown = problems[:MOST_PROBLEMS]
-            more = [f"... and {len(problems) - len(shown)} more"] if len(problems) > len(shown) else []
-            raise InputError("\n".join([f"{folder}: not the whole of LOVEU-TGVE-2023:", *shown, *more]))
+        raise_problems(f"{folder}: not the whole of LOVEU-TGVE-2023:", problems)
         return {entry.name: entry for entry in entries}
 
 
 def scored_frames(frames: int) -> int | None:
     """How many of `frames` are scored: 4k of 4k + 1, within two seconds; None: all."""
-    return frames - 1 if frames % 4 == 1 and 1 < frames <= SPAN + 1 else None
+    return checks.scored_frames(frames, SPAN)
 
 
 def frame_indices(frames: int, length: int) -> list[int]:
-    """Which frames of a video of `length` are taken, from 0; may lie behind its end where it is too short."""
+    """Indices from 0 of the frames that `read` takes; some are >= `length` where the video is too short."""
     scored = scored_frames(frames) or frames
     if scored > SPAN:
         return list(range(frames))
@@ -126,21 +120,15 @@ def frame_indices(frames: int, length: int) -> list[int]:
 
 
 def read_table(folder: Path) -> list[Entry]:
-    """The lines of the benchmark's CSV: rows with a source's heading and blank rows are no lines of it.
+    """The videos of the benchmark's CSV, without the rows that are a source's heading.
 
     Raises:
-        InputError: no such file, columns of other names, a video before any source's heading, an empty
-            caption.
+        InputError: the file does not exist, a column is missing, a video precedes the first source's heading,
+            or a caption is empty.
     """
     path = folder / TABLE
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); data.path= is the folder that LOVEU-TGVE-2023 was unzipped to"
-        ) from error
-    rows = [row for row in rows if any(row)]
+    hint = "; data.path= is the folder that LOVEU-TGVE-2023 was unzipped to"
+    rows = [row for _, row in checks.read_rows(path, hint)]
     columns = _columns(path, rows[0] if rows else [])
     entries: list[Entry] = []
     source = None
@@ -151,19 +139,21 @@ def read_table(folder: Path) -> list[Entry]:
             source = _source(path, name)
         elif name:
             if source is None:
-                raise InputError(f"{path}: {name} stands before any source, as in 'DAVIS Videos:'")
+                raise InputError(
+                    f"{path}: {name} precedes the first heading of a source, such as 'DAVIS Videos:'"
+                )
             entries.append(_entry_of(path, source, cells))
     return entries
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """{column: its place}; spelling counts, spaces and capitals do not."""
-    found = {" ".join(cell.split()).casefold(): index for index, cell in reversed(list(enumerate(header)))}
-    wanted = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
-    if missing := [name for name in wanted if name.casefold() not in found]:
-        said = ", ".join(filter(None, header))
-        raise InputError(f"{path}: has no column {', '.join(missing)}; its first row says {said}")
-    return {name: found[name.casefold()] for name in wanted}
+    """{column: its index}. Spelling matters, spaces and capitals do not."""
+    indices = {" ".join(cell.split()).casefold(): index for index, cell in reversed(list(enumerate(header)))}
+    names = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
+    if missing := [name for name in names if name.casefold() not in indices]:
+        first_row = ", ".join(filter(None, header))
+        raise InputError(f"{path}: no column {', '.join(missing)}; its first row is {first_row}")
+    return {name: indices[name.casefold()] for name in names}
 
 
 def _source(path: Path, heading: str) -> str:
@@ -185,10 +175,10 @@ def _entry_of(path: Path, source: str, cells: Mapping[str, str]) -> Entry:
 
 
 def _count_problems(entries: Sequence[Entry]) -> Iterator[str]:
-    found = Counter(entry.source for entry in entries)
+    counts = Counter(entry.source for entry in entries)
     for source, count in SOURCES.items():
-        if found[source] != count:
-            yield f"{TABLE} names {found[source]} videos of {source}, and there are {count}"
+        if counts[source] != count:
+            yield f"{TABLE} has {counts[source]} videos of {source}; the benchmark has {count}"
     for name, times in Counter(entry.name for entry in entries).items():
         if times > 1:
             yield f"{TABLE} names {name} {times} times"
@@ -198,11 +188,12 @@ def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
     names = {entry.name for entry in entries}
     for entry in entries:
         if not entry.video.exists():
-            there = entry.video.parent.iterdir() if entry.video.parent.is_dir() else ()
-            others = [each.name for each in there if each.name not in names]
-            close = difflib.get_close_matches(entry.name, others, n=1)
+            folder = entry.video.parent
+            unlisted = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+            unlisted = [name for name in unlisted if name not in names]
+            near = difflib.get_close_matches(entry.name, unlisted, n=1)
             both = f"480p_frames/{entry.name} and no 480p_videos/{entry.name}.mp4"
-            yield f"{entry.source}: no {both}{_meant(close)}"
+            yield f"{entry.source}: no {both}" + (f"; there is {near[0]}" if near else "")
             continue
         try:
             count = frame_count(entry.video)
@@ -210,8 +201,4 @@ def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
             yield str(error)
             continue
         if count != LENGTHS[entry.source]:
-            yield f"{entry.video}: has {count} frames, and the benchmark's has {LENGTHS[entry.source]}"
-
-
-def _meant(close: Sequence[str]) -> str:
-    return f"; there is {close[0]}" if close else ""
+            yield f"{entry.video}: has {count} frames; the benchmark's has {LENGTHS[entry.source]}"

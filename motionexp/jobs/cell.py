@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from motionexp.data.base import Edit, Reference
-from motionexp.data.videos import contact_sheet, side_by_side, write_mp4, write_png
+from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_mp4, write_png
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.jobs.evaluation import Sample
@@ -124,7 +124,7 @@ class Cell:
 
     def save_sample(self, request: SampleRequest, sample: Sample, fps: float) -> None:
         """Write a sample as mp4 and contact sheet. Its exact frames come last: they mark it as complete."""
-        write_mp4(self.sample_path(request, ".mp4"), sample.frames, fps)
+        write_mp4(self.sample_path(request, ".mp4"), enlarged(sample.frames), fps)
         write_png(self.sample_path(request, ".png"), contact_sheet(sample.frames))
         about = {
             "caption": request.edit.caption,
@@ -138,7 +138,7 @@ class Cell:
 
     def save_preview(self, sample: Sample, step: int, fps: float) -> None:
         """Write a sample of the adapter as it is after `step` training steps."""
-        write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", sample.frames, fps)
+        write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", enlarged(sample.frames), fps)
 
     def read_sample(self, request: SampleRequest) -> StoredSample:
         """Read a stored sample.

@@ -91,9 +91,9 @@ def test_captions_must_say_something(caption, edits, message):
 
 def test_what_is_wrong_with_the_file_names_it(tmp_path):
     clip = Clip(video(tmp_path, count=5), "a dog", ["a cat"])
-    with pytest.raises(InputError, match=r"my dog\.mp4: 16 frames are asked for, and it has 5 frames"):
+    with pytest.raises(InputError, match=r"my dog\.mp4: .* 5 frames"):
         clip.read("my-dog", 16, 32, 32)
-    with pytest.raises(InputError, match=r"cat: the clip .* is called my-dog"):
+    with pytest.raises(InputError, match=r"cat.*my-dog"):
         clip.read("cat", 4, 32, 32)
     with pytest.raises(InputError, match="cannot be read"):
         Clip(tmp_path / "none.mp4", "a dog", ["a cat"]).read("none", 4, 32, 32)
@@ -125,9 +125,7 @@ def test_a_reference_holds_uint8_rgb_videos(wrong):
 @pytest.mark.parametrize(
     ("name", "settings", "fps"),
     [
-        ("md_car-turn_16f_480x480.mp4", {}, 8),
         ("md_zoom_in_cup.gif", {}, 100 / 12),
-        ("tav_man-skiing.mp4", {"stride": 4}, 30000 / 1001 / 4),
         ("tav_man-skiing.mp4", {"fps": 8, "start": 0.5}, 8),
     ],
 )

@@ -81,10 +81,10 @@ def test_frames_are_the_first_of_the_range(whole, name, frames, taken, scored):
 
 
 def test_more_frames_than_the_range_has_are_refused(whole):
-    with pytest.raises(InputError, match=r"bear: 49 frames are asked for, and its range in .* has 24"):
+    with pytest.raises(InputError, match=r"bear: frames=49.* 24"):
         reader(whole).read("bear", 49, 16, 32)
     assert not reader(whole).long_enough("bear", 26)
-    with pytest.raises(InputError, match=r"'bears': .* names bear, judo, cows, bus"):
+    with pytest.raises(InputError, match=r"'bears'.* bear"):
         reader(whole).read("bears", 8, 16, 32)
 
 
@@ -97,30 +97,30 @@ def test_the_project_page_s_script_is_read_as_it_is(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "named"),
     [
-        ({"frame_range": None}, r"bear: frame_range is None; .* \(an older prompts.js has none\)"),
+        ({"frame_range": None}, "bear: frame_range is None"),
         ({"frame_range": [0, 72]}, r"bear: frame_range is \[0, 72\]"),
         ({"frame_range": [72, 0, 3]}, "bear: frame_range is"),
-        ({"frame_range": [0, 80, 3]}, "bear: its range ends at frame 78, and .*bear has 72"),
+        ({"frame_range": [0, 80, 3]}, "bear: frame_range.* 78, .* 72"),
         ({"scene": " "}, "bear: no scene prompt"),
-        ({"video": "bears"}, r"bears: no folder .*bears \(50 sequences need"),
+        ({"video": "bears"}, "bears: no folder"),
     ],
 )
-def test_what_does_not_belong_together_is_named(folder, changes, said):
+def test_what_does_not_belong_together_is_named(folder, changes, named):
     changed(folder, **changes)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=named):
         reader(folder).names()
 
 
 def test_frames_of_another_resolution_are_refused(tmp_path):
     folder = make_davis(tmp_path / "DAVIS", PROMPTS, size=(108, 64))
-    with pytest.raises(InputError, match=r"bear has frames of 64 x 108 pixels; they must be 480 high"):
+    with pytest.raises(InputError, match=r"bear .*64 x 108"):
         reader(folder).names()
 
 
 def test_other_folders_and_files_are_refused(folder, tmp_path):
-    with pytest.raises(InputError, match="has no JPEGImages/480p; name the folder"):
+    with pytest.raises(InputError, match=r"JPEGImages/480p"):
         reader(tmp_path).names()
     with pytest.raises(InputError, match=r"prompts=.*none\.json: cannot be read"):
         reader(folder, "none.json").names()
@@ -134,13 +134,15 @@ def test_other_folders_and_files_are_refused(folder, tmp_path):
 def test_the_real_prompts_are_read(tmp_path):
     prompts = json.loads((DATA / "davis" / "prompts.json").read_text())
     davis = reader(make_davis(tmp_path / "DAVIS", prompts))
-    assert davis.names() == [each["video"] for each in prompts]
-    for each in prompts:
-        described = davis.describe(each["video"])
+    assert davis.names() == [entry["video"] for entry in prompts]
+    for entry in prompts:
+        described = davis.describe(entry["video"])
         assert [edit.caption for edit in described.edits] == [
-            each[k] for k in ("caption", "subject", "scene")
+            entry[kind] for kind in ("caption", "subject", "scene")
         ]
-        assert described.frames == each["n_frames"]
-        start, _, step = each["frame_range"]
-        frames = davis.read(each["video"], 3, 24, 32).frames
+        assert described.frames == entry["n_frames"]
+    # Pixels of a few: their numbers are the frames that the range names.
+    for entry in prompts[::10]:
+        start, _, step = entry["frame_range"]
+        frames = davis.read(entry["video"], 3, 24, 32).frames
         assert numbers_of(frames) == [start, start + step, start + 2 * step]

@@ -14,7 +14,7 @@ def lone(motion: str, index: int = 0, contrast: str = "motion-dominant") -> scen
 
 
 def centroid(video: np.ndarray) -> np.ndarray:
-    """Centre of what is brighter than half-way between ground and object, per frame, in pixels."""
+    """Centre of what is brighter than half-way between background and object, per frame, in pixels."""
     weight = (video.astype(float).mean(-1) > 127.5 * 1.05).astype(float)
     grid = np.arange(64) + 0.5
     total = weight.sum((1, 2))
@@ -31,9 +31,9 @@ def test_a_seed_gives_the_same_pixels_again() -> None:
 def test_the_object_is_where_the_truth_says(motion: str) -> None:
     # A circle's centroid is its centre, which is not so of a moon or a triangle.
     rng = scenes.seeded("test circle", motion)
-    looks = {"colour": "cyan", "surface": "plain", "shape": "circle", "background": "sand"}
+    appearance = {"colour": "cyan", "surface": "plain", "shape": "circle", "background": "sand"}
     scene = scenes.Scene(
-        (scenes.draw_thing(rng, looks, motion),), "sand", "motion-dominant", scenes.draw_nuisances(rng)
+        (scenes.draw_thing(rng, appearance, motion),), "sand", "motion-dominant", scenes.draw_nuisances(rng)
     )
     truth = scene.truth(16)
     assert np.abs(centroid(render.render(scene)) - truth.position).max() < 0.6
@@ -43,11 +43,11 @@ def test_the_object_is_where_the_truth_says(motion: str) -> None:
 
 
 @pytest.mark.parametrize(("motion", "direction"), [("pan_left", 1), ("pan_right", -1)])
-def test_a_panning_camera_moves_ground_and_object_the_other_way(motion: str, direction: int) -> None:
+def test_a_panning_camera_moves_background_and_object_the_other_way(motion: str, direction: int) -> None:
     scene = lone(motion)
-    ground = render.render(scene)[:, :12].astype(float).mean(-1)
+    background = render.render(scene)[:, :12].astype(float).mean(-1)
     shifts = []
-    for before, after in itertools.pairwise(ground):
+    for before, after in itertools.pairwise(background):
         errors = {
             shift: np.square(before[:, 4:60] - after[:, 4 + shift : 60 + shift]).mean()
             for shift in range(-4, 5)
@@ -79,9 +79,9 @@ def test_directions_are_what_the_words_say() -> None:
 def test_seventeen_frames_begin_with_the_sixteen() -> None:
     reader = splits.ShapesReferences("tuning")
     name = reader.names()[0]
-    longer, own = reader.read(name, 17), reader.read(name, 16)
-    assert np.array_equal(longer.frames[:16], own.frames)
-    assert (longer.scored_frames, own.scored_frames) == (16, None)
+    longer, usual = reader.read(name, 17), reader.read(name, 16)
+    assert np.array_equal(longer.frames[:16], usual.frames)
+    assert (longer.scored_frames, usual.scored_frames) == (16, None)
     assert reader.read(name, 32).frames.shape == (32, 64, 64, 3)
 
 
@@ -102,24 +102,24 @@ def test_the_grammar_is_as_large_as_promised_and_closed() -> None:
             assert all(set(scene.caption.split()) <= words for scene in entry.edits.values())
 
 
-def test_colours_have_equal_luminance_in_natural() -> None:
+def test_colours_have_equal_luminance() -> None:
     for degrees in range(0, 360, 45):
         direction = render.hue(degrees)
         assert direction.sum() == pytest.approx(0, abs=1e-12)
         assert np.linalg.norm(direction) == pytest.approx(1)
 
 
-def test_pretraining_never_shows_held_out_looks_or_unsupported_motions() -> None:
+def test_pretraining_never_shows_held_out_attributes_or_out_of_distribution_motions() -> None:
     shown = [scenes.pretraining_scene(index) for index in range(1500)]
-    own = 0
-    single_nameable = 0
+    preferred = 0
+    captioned = 0
     for scene in shown:
         for thing in scene.things:
             assert not grammar.is_held_out(thing.colour, thing.surface, thing.shape, scene.background)
             assert thing.motion not in grammar.OUT_OF_DISTRIBUTION
             if thing.motion in grammar.CAPTIONED:
-                single_nameable += 1
-                own += thing.motion == grammar.MANNERS[thing.shape]
+                captioned += 1
+                preferred += thing.motion == grammar.MANNERS[thing.shape]
     combinations = [
         grammar.is_held_out(c, s, f, b)
         for c in grammar.COLOURS
@@ -128,7 +128,7 @@ def test_pretraining_never_shows_held_out_looks_or_unsupported_motions() -> None
         for b in grammar.BACKGROUNDS
     ]
     assert np.mean(combinations) == pytest.approx(0.1, abs=0.02)
-    assert own / single_nameable == pytest.approx(grammar.COUPLING + 0.5 / 17, abs=0.05)
+    assert preferred / captioned == pytest.approx(grammar.COUPLING + 0.5 / 17, abs=0.05)
 
 
 def test_a_circle_never_has_to_spin() -> None:
@@ -142,13 +142,13 @@ def test_a_circle_never_has_to_spin() -> None:
 def test_the_benchmark_has_tgves_form_and_shares_nothing_with_the_tuning_split() -> None:
     tuning, benchmark = splits.entries("tuning"), splits.entries("benchmark")
     assert (len(tuning), len(benchmark)) == (12, 76)
-    looks = [
+    appearance = [
         tuple(entry.scene.attributes[name] for name in grammar.ATTRIBUTES) for entry in (*tuning, *benchmark)
     ]
-    assert len(set(looks)) == 88
+    assert len(set(appearance)) == 88
     assert len({entry.name for entry in (*tuning, *benchmark)}) > 80
-    unnamed = [entry for entry in benchmark if entry.scene.attributes["motion"] not in grammar.CAPTIONED]
-    assert len(unnamed) > 76 / 2, "most motions are ones that no pretraining caption names"
+    uncaptioned = [entry for entry in benchmark if entry.scene.attributes["motion"] not in grammar.CAPTIONED]
+    assert len(uncaptioned) > 76 / 2, "most motions are ones that no pretraining caption names"
     for entry in (*tuning, *benchmark):
         assert tuple(entry.edits) == ("style", "object", "background", "multiple")
         for kind, scene in entry.edits.items():
@@ -159,12 +159,12 @@ def test_the_benchmark_has_tgves_form_and_shares_nothing_with_the_tuning_split()
             )
 
 
-def test_the_nearest_nameable_motion_of_a_nameable_one_is_itself() -> None:
+def test_the_nearest_captioned_motion_of_a_captioned_one_is_itself() -> None:
     for motion in ("left", "down", "arc_right", "circle_clockwise", "sway"):
         assert splits.nearest_captioned(lone(motion)) == motion
 
 
-def test_the_nearest_caption_replaces_the_unnamed_phrase_alone() -> None:
+def test_the_nearest_caption_replaces_the_generic_phrase_alone() -> None:
     reader = splits.ShapesReferences("tuning")
     reference = reader.read(reader.names()[0])
     edit = reference.edits[0]
@@ -174,15 +174,15 @@ def test_the_nearest_caption_replaces_the_unnamed_phrase_alone() -> None:
     assert named == edit.caption.replace("is moving", phrase)
 
 
-def test_energies_are_in_the_order_that_natural_asks_and_poster_refuses() -> None:
-    rows = {(row.contrast, row.factor): row.log_snr for row in energies.energies(count=12)}
+def test_energies_are_in_the_order_that_each_contrast_asks_for() -> None:
+    rows = {(row.contrast, row.factor): row.log_snr for row in energies.energies(count=8)}
     motion = rows["motion-dominant", "motion"]
     assert rows["motion-dominant", "colour"] - motion > 2
     assert rows["motion-dominant", "surface"] - motion > 2
     assert rows["motion-dominant", "background"] - motion > 0.8
     assert rows["motion-dominant", "shape"] - motion > 0.8
     assert rows["appearance-dominant", "background"] < rows["appearance-dominant", "motion"], (
-        "a appearance-dominant's ground is set before its motion"
+        "the background of an appearance-dominant video is set before its motion"
     )
     assert rows["appearance-dominant", "colour"] - rows["appearance-dominant", "motion"] < 1
 

@@ -1,18 +1,22 @@
+"""Variants of the bundled references: extra references, motion edits, captions of the nearest motion."""
+
 import numpy as np
 import pytest
 
 from motionexp.data.shapes import grammar
-from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.data.shapes.scenes import edited
+from motionexp.data.shapes.splits import CaptionedReferences, ShapesReferences
+from motionexp.data.shapes.variants import other_motions
 from motionexp.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def read():
-    readers = {looks: ShapesReferences("tuning", looks) for looks in (1, 2, 4)}
-    return lambda looks, name: readers[looks].read(name, 16, 64, 64)
+    readers = {count: ShapesReferences("tuning", count) for count in (1, 2, 4)}
+    return lambda count, name: readers[count].read(name, 16, 64, 64)
 
 
-def test_companions_move_alike_and_look_otherwise(read):
+def test_extra_references_share_the_motion_and_no_attribute(read):
     for name in ShapesReferences("tuning").names():
         reference = read(4, name)
         videos = reference.trained_on
@@ -20,34 +24,85 @@ def test_companions_move_alike_and_look_otherwise(read):
         path = reference.truth.truth(16)
         for attribute in grammar.ATTRIBUTES:
             assert len({video.truth.attributes[attribute] for video in videos}) == 4, attribute
-        for video in reference.companions:
-            own = video.truth.truth(16)
-            assert np.allclose(own.velocity, path.velocity)
-            assert np.allclose(own.angle - own.angle[0], path.angle - path.angle[0])
+        for video in reference.extra_references:
+            moved = video.truth.truth(16)
+            assert np.allclose(moved.velocity, path.velocity)
+            assert np.allclose(moved.angle - moved.angle[0], path.angle - path.angle[0])
             assert video.truth.nuisances != reference.truth.nuisances
             assert video.truth.contrast == reference.truth.contrast
             assert video.caption == video.truth.caption
             assert video.frames.shape == reference.frames.shape
-            looks = {key: video.truth.attributes[key] for key in grammar.ATTRIBUTES}
-            assert not grammar.is_held_out(**looks)
+            appearance = {key: video.truth.attributes[key] for key in grammar.ATTRIBUTES}
+            assert not grammar.is_held_out(**appearance)
 
 
-def test_more_looks_keep_the_first_ones_and_the_reference_itself(read):
+def test_more_appearances_leave_the_first_ones_and_the_reference_as_they_are(read):
     name = ShapesReferences("tuning").names()[4]
-    one, two, four = (read(looks, name) for looks in (1, 2, 4))
-    assert one.companions == ()
+    one, two, four = (read(count, name) for count in (1, 2, 4))
+    assert one.extra_references == ()
     assert one.trained_hash == one.content_hash
-    assert {each.content_hash for each in (one, two, four)} == {one.content_hash}
-    assert len({each.trained_hash for each in (one, two, four)}) == 3
-    assert two.companions[0].content_hash == four.companions[0].content_hash
-    assert ("appearances" in one.strata, two.strata["appearances"], four.strata["appearances"]) == (
-        False,
-        "2",
-        "4",
-    )
+    assert {reference.content_hash for reference in (one, two, four)} == {one.content_hash}
+    assert len({reference.trained_hash for reference in (one, two, four)}) == 3
+    assert two.extra_references[0].content_hash == four.extra_references[0].content_hash
+    assert [reference.strata.get("appearances") for reference in (one, two, four)] == [None, "2", "4"]
     assert two.edits == one.edits
 
 
-def test_there_are_as_many_looks_as_the_world_has():
+def test_there_are_as_many_appearances_as_the_world_has():
     with pytest.raises(InputError, match=r"data.appearances=5: a whole number from 1 to 4"):
         ShapesReferences("tuning", 5)
+
+
+@pytest.mark.parametrize("split", ["tuning", "benchmark"])
+def test_one_edit_changes_the_motion_words_and_nothing_else(split):
+    reader = ShapesReferences(split)
+    for name in reader.names()[::7]:
+        reference = reader.read(name, 16, 64, 64)
+        (edit,) = reference.motion_edits
+        assert edit.kind == "motion"
+        attributes = reference.truth.attributes
+        assert {key for key, value in edit.truth.items() if value != attributes[key]} == {"motion"}
+        assert grammar.OBJECT_PHRASES[edit.truth["motion"]] in edit.caption
+        assert edit.caption != reference.caption
+        words = {word for values in grammar.ATTRIBUTES.values() for word in values}
+        assert set(edit.caption.split()) & words == set(reference.caption.split()) & words
+
+
+def test_the_new_motion_is_clearly_another():
+    for name in ShapesReferences("benchmark").names()[::9]:
+        scene = ShapesReferences("benchmark").read(name).truth
+        old = scene.truth(16).velocity.ravel()
+        for motion in other_motions(scene):
+            new = edited(scene, {"motion": motion}).truth(16).velocity.ravel()
+            if np.linalg.norm(new) * np.linalg.norm(old) > 0:
+                assert np.dot(old, new) / np.linalg.norm(old) / np.linalg.norm(new) < 0.3
+
+
+def test_the_edit_is_the_same_each_time():
+    reader = ShapesReferences("tuning")
+    name = reader.names()[0]
+    edits = reader.read(name, 16, 64, 64).motion_edits
+    assert edits == reader.read(name, 17, 64, 64).motion_edits
+    assert edits[0].caption == "a cyan striped square grows on water"
+
+
+def test_only_the_motion_words_of_motions_without_caption_change():
+    plain, named = ShapesReferences("tuning"), CaptionedReferences("tuning")
+    assert named.names() == plain.names()
+    assert named.suite == plain.suite
+    changed = 0
+    for name in plain.names():
+        before, after = plain.read(name, 16, 64, 64), named.read(name, 16, 64, 64)
+        assert after.content_hash == before.content_hash
+        assert [edit.truth for edit in after.edits] == [edit.truth for edit in before.edits]
+        if before.strata["motion"] == "captioned":
+            assert after.edits == before.edits
+            assert after.strata == before.strata
+            continue
+        changed += 1
+        assert after.strata == {**before.strata, "captions": "captioned"}
+        for old, new in zip(before.edits, after.edits, strict=True):
+            assert grammar.GENERIC_PHRASE in old.caption
+            assert any(phrase in new.caption for phrase in grammar.OBJECT_PHRASES.values())
+            assert new.caption != old.caption
+    assert changed == 10

@@ -66,14 +66,14 @@ def test_a_soft_window_is_trained_and_applied(make, monkeypatch):
     assert len({frames.tobytes() for frames in videos(cfg).values()}) == 2 * len(soft)
 
 
-def test_an_adapter_is_tuned_on_all_companions(make, monkeypatch):
+def test_an_adapter_is_tuned_on_the_extra_references_too(make, monkeypatch):
     plain = run(make())
     original, seen = Squares.read, []
 
     def read(self, name, *size):
         others = ("two", "three") if name == "one" else ()
         return replace(
-            original(self, name, *size), companions=tuple(original(self, o, *size) for o in others)
+            original(self, name, *size), extra_references=tuple(original(self, o, *size) for o in others)
         )
 
     def fit(backbone, method, examples, *arguments, **options):

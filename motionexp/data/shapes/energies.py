@@ -1,8 +1,8 @@
-"""Energies of the bundled world's factors, and where an ideal observer says that each is set.
+"""Energies of the bundled world's factors, and the noise at which an ideal observer detects each.
 
-Two noisy videos that differ by D are told apart with d' = sqrt(SNR) |D|; d' = 2 (84% right) is reached at
-SNR = 4 / |D|^2. So a factor's energy |D|^2 predicts the log-SNR, and by a schedule the timestep, at which it
-is set.
+An ideal observer separates two noisy videos that differ by D with d' = sqrt(SNR) |D|. It reaches d' = 2 (84%
+right) at SNR = 4 / |D|^2. So a factor's energy |D|^2 predicts the log-SNR at which the factor is set, and
+with a schedule the timestep.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ FACTORS = (*grammar.ATTRIBUTES, "motion", "nuisances")
 
 @dataclass(frozen=True)
 class Energy:
-    """One factor's median energy over pairs that differ in it alone, and where it is told apart."""
+    """One factor's median energy over ``pairs`` pairs of videos that differ in this factor alone."""
 
     contrast: str
     factor: str
@@ -32,13 +32,13 @@ class Energy:
         return float(np.log(4 / self.energy))
 
 
-def _other(scene: Scene, factor: str, rng: np.random.Generator) -> Scene:
+def _with_another(scene: Scene, factor: str, rng: np.random.Generator) -> Scene:
     """Return the scene with one factor replaced by another value."""
     if factor == "nuisances":
         return replace(scene, nuisances=draw_nuisances(rng))
     values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
-    others = [value for value in values if value != scene.attributes[factor]]
-    return edited(scene, {factor: str(rng.choice(others))})
+    changed = [value for value in values if value != scene.attributes[factor]]
+    return edited(scene, {factor: str(rng.choice(changed))})
 
 
 def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene]]:
@@ -46,7 +46,7 @@ def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene
     for index in range(count):
         rng = seeded("energies", contrast, factor, index)
         scene = draw(rng, contrast=contrast, choices=grammar.CAPTIONED)
-        yield scene, _other(scene, factor, rng)
+        yield scene, _with_another(scene, factor, rng)
 
 
 def in_pixels(frames: np.ndarray) -> np.ndarray:
@@ -60,9 +60,9 @@ def energies(
     """Measure the energy of every factor in both contrasts.
 
     Args:
-        encode: maps frames (F, 64, 64, 3) uint8 to what the noise is added to (pixels or latents).
-        count: pairs a factor.
-        frames: F; an odd one is the even one's video and a frame more.
+        encode: maps frames (F, 64, 64, 3) uint8 to the values that get the noise (pixels or latents).
+        count: pairs for each factor.
+        frames: F. The video of an odd F begins with that of F - 1.
     """
 
     def encoded(scene: Scene) -> np.ndarray:

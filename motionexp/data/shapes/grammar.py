@@ -1,9 +1,8 @@
 """Words of the bundled world: attributes, captioned motions, and the captions made of them.
 
-A caption is ``a COLOUR SURFACE SHAPE [MOTION PHRASE] on BACKGROUND [CAMERA PHRASE]``; two objects are joined
-by "and"; an appearance-dominant video is announced by "a poster of". A single frame's caption has no phrase.
-A motion that no
-caption of the pretraining data names is only "is moving".
+A caption is ``a COLOUR SURFACE SHAPE [MOTION PHRASE] on BACKGROUND [CAMERA PHRASE]``. Two objects are joined
+by "and". The caption of an appearance-dominant video begins with "a poster of". The caption of a single frame
+has no phrase. A motion that no pretraining caption names is only called "is moving".
 """
 
 import hashlib
@@ -44,9 +43,9 @@ CAMERA_PHRASES = {
 GENERIC_PHRASE = "is moving"
 CAPTIONED = (*OBJECT_PHRASES, *CAMERA_PHRASES)
 UNCAPTIONED = ("wander",)
-"""Shown in pretraining, but its captions only say that something is moving."""
+"""Pretraining shows it, but its captions only say that something is moving."""
 OUT_OF_DISTRIBUTION = ("zigzag", "hop", "stop_and_go")
-"""Never shown in pretraining."""
+"""Pretraining never shows them."""
 MOTIONS = (*CAPTIONED, *UNCAPTIONED, *OUT_OF_DISTRIBUTION)
 
 MANNERS = {
@@ -57,7 +56,7 @@ MANNERS = {
     "cross": "spin",
     "moon": "sway",
 }
-"""The manner of moving that a shape shows in pretraining with probability ``COUPLING``."""
+"""The motion that a shape prefers: pretraining shows it with probability ``COUPLING``."""
 COUPLING = 0.5
 
 
@@ -74,10 +73,10 @@ def object_phrase(colour: str, surface: str, shape: str) -> str:
 
 
 def caption(things: list[dict[str, str]], background: str, contrast: str, *, still: bool = False) -> str:
-    """Compose the caption of one or two objects on a background.
+    """Return the caption of one or two objects on a background.
 
     Args:
-        things: one dictionary an object with ``colour``, ``surface``, ``shape`` and ``motion``.
+        things: for each object a dictionary with ``colour``, ``surface``, ``shape`` and ``motion``.
         background: one of ``BACKGROUNDS``.
         contrast: one of ``CONTRASTS``.
         still: leave every motion out, as the caption of a single frame does.
@@ -114,11 +113,11 @@ def vocabulary() -> list[str]:
 
 
 def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
-    """Tell whether this combination of looks (a tenth of all) is never shown in pretraining."""
+    """Return whether pretraining never shows this combination of attributes (a tenth of all)."""
     digest = hashlib.sha256("/".join((colour, surface, shape, background)).encode()).digest()
     return digest[0] % 10 == 0
 
 
 def is_visible(shape: str, surface: str, motion: str) -> bool:
-    """Tell whether the motion can be seen well: of a circle's spinning, only its surface shows."""
+    """Return whether the motion can be seen well; a spinning circle only shows it by its surface."""
     return motion != "spin" or shape != "circle"

@@ -1,4 +1,4 @@
-"""Paths of objects and of the camera: where a thing is, how large and how turned, frame by frame.
+"""Paths of objects and of the camera: position, size and angle in every frame.
 
 Lengths are in pixels of a 64 x 64 frame, x to the right and y downwards; angles in radians, clockwise.
 """
@@ -109,7 +109,7 @@ def _wander(u: Array, rng: Rng) -> dict[str, Array]:
     def wave(at: Array) -> Array:
         return (np.sin(2 * np.pi * at[:, None, None] * frequencies[:, None] + phases) * weights).sum(1)
 
-    # Centred and scaled on a grid of its own, so that the path does not depend on how many frames sample it.
+    # Centred and scaled on 16 frames, so that the path is the same for any number of frames.
     course = wave(np.arange(16) / 15)
     middle = (course.max(0) + course.min(0)) / 2
     return {"offset": (wave(u) - middle) * rng.uniform(13, 16) / np.abs(course - middle).max()}
@@ -161,14 +161,14 @@ assert tuple(_PATHS) == MOTIONS, "every motion of the grammar has a path, in its
 
 
 def path(motion: str, frames: int, seed: int, period: int | None = None) -> Path:
-    """Compute a motion's path; what varies between two videos of one motion comes from ``seed``.
+    """Return a motion's path. Two videos of one motion differ by ``seed``.
 
     Args:
         motion: one of ``grammar.MOTIONS``.
         frames: F, the number of frames.
-        seed: seed of the path's own variation (length, radius, phase).
-        period: frames in which the motion runs its course once; default ``frames``. A 17-frame rendering with
-            ``period=16`` begins with the 16-frame rendering.
+        seed: of the path's variation (length, radius, phase).
+        period: frames in which the motion runs once; default ``frames``. A path of 17 frames with
+            ``period=16`` begins with the path of 16 frames.
     """
     u = np.arange(frames) / max((period or frames) - 1, 1)
     return Path(**(_still(u) | _PATHS[motion](u, np.random.default_rng(seed))))

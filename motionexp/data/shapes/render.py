@@ -1,7 +1,7 @@
-"""Pixels of the bundled world: deterministic, anti-aliased, numpy alone.
+"""Pixels of the bundled world: deterministic and anti-aliased, with numpy alone.
 
-Values are RGB in [-1, 1] until the last step. Luminance is the mean of the three channels; a hue is a
-direction in the plane orthogonal to it, so colours of one chroma have equal luminance.
+Values are RGB in [-1, 1] until the last step. Luminance is the mean of the three channels. A hue is a
+direction in the plane orthogonal to luminance, so colours of one chroma have equal luminance.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ FRAMES = 16
 
 @dataclass(frozen=True)
 class Contrast:
-    """Amplitudes of one contrast, in units of [-1, 1], chosen for the energies they give."""
+    """Amplitudes of one contrast, in units of [-1, 1]. They are chosen for the energies of the factors."""
 
-    ground: float
+    background: float
     thing: float
     chroma: float
     surface: float
@@ -77,11 +77,11 @@ _PATTERNS: dict[str, Callable[[Array, Array], Array]] = {
     "water": lambda x, y: np.sin(y / 2.4 + 1.2 * np.sin(x / 6)) + 0.4 * np.sin(y / 1.2 + np.sin(x / 5)),
     "heather": lambda x, y: 1.4 * np.sin(x / 2.6) * np.sin(y / 2.6),
 }
-"""Zero-mean patterns of unit order; lengths in pixels, energy falling with frequency."""
+"""Zero-mean background textures of unit order; lengths in pixels. Energy falls with frequency."""
 
 
 def _background(scene: Scene, pan: Array, zoom: Array) -> Array:
-    """Ground seen by a camera: (K, 64, 64, 3) for K camera positions."""
+    """Return the background (K, 64, 64, 3) at K camera positions (K, 2) and magnifications (K,)."""
     contrast, nuisances = CONTRAST[scene.contrast], scene.nuisances
     pixels = np.arange(SIZE) + 0.5 - CENTRE
     x = pixels[None, None, :] / zoom[:, None, None] + pan[:, 0, None, None]
@@ -89,7 +89,7 @@ def _background(scene: Scene, pan: Array, zoom: Array) -> Array:
     cos, sin = np.cos(nuisances.orientation), np.sin(nuisances.orientation)
     u, v = cos * x + sin * y, cos * y - sin * x
     pattern = _PATTERNS[scene.background](u + 3 * nuisances.phase[0], v + 3 * nuisances.phase[1])
-    luminance = contrast.ground + contrast.pattern * pattern
+    luminance = contrast.background + contrast.pattern * pattern
     for place_x, place_y, radius, sign in nuisances.distractors:
         square = (x - (place_x - CENTRE)) ** 2 + (y - (place_y - CENTRE)) ** 2
         luminance = luminance + contrast.distractor * sign * np.exp(-square / (2 * (radius / 1.5) ** 2))
@@ -139,8 +139,10 @@ def render(
     camera = motions.path(first.motion, frames, first.motion_seed, period)
     pan, zoom = camera.pan[chosen], camera.zoom[chosen]
     moving_camera = bool(np.ptp(camera.zoom) or np.ptp(camera.pan))
-    ground = _background(scene, pan, zoom) if moving_camera else _background(scene, pan[:1], zoom[:1])
-    video = np.repeat(ground, len(chosen), axis=0) if len(ground) < len(chosen) else ground
+    # A camera at rest sees one background (1, 64, 64, 3), which is repeated for every frame.
+    video = _background(scene, pan, zoom) if moving_camera else _background(scene, pan[:1], zoom[:1])
+    if len(video) < len(chosen):
+        video = np.repeat(video, len(chosen), axis=0)
     for index, thing in enumerate(scene.things):
         _draw_thing(video, scene, thing, index, chosen, frames, period or frames)
     return np.round((np.clip(video, -1, 1) + 1) * 127.5).astype(np.uint8)

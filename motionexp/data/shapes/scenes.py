@@ -1,4 +1,4 @@
-"""A scene: all that determines a video of the bundled world, drawn from a seed, and its ground truth."""
+"""A scene holds everything that determines a video of the bundled world. It is drawn from a seed."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,12 +14,14 @@ from motionexp.data.shapes.motions import CENTRE, Array
 
 RADIUS = 10.0
 PAIR_RADIUS = 7.5
+# Release 0.0 had other words for strata. Its words stay in the seeds, so that the videos stay the same. For
+# the same reason strings such as seeded("companion", ...) and seeded("rival", ...) keep their old words.
 SEED_WORDS = {new: old for values in STRATUM_VALUES.values() for old, new in values.items()}
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its captioned looks, its motion, and the uncaptioned ``size`` (pixels) and ``shade``."""
+    """One object: its captioned appearance and motion, and what no caption names (``size`` in pixels)."""
 
     colour: str
     surface: str
@@ -34,7 +36,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Nuisances:
-    """What no caption says: the ground's phase and orientation, distractors (x, y, radius, sign), light."""
+    """What no caption names: the background texture, distractors (x, y, radius, sign) and the light.
+
+    ``phase`` and ``orientation`` are the texture's shift and turn.
+    """
 
     phase: tuple[float, float]
     orientation: float
@@ -82,8 +87,8 @@ class Scene:
     def attributes(self) -> dict[str, str]:
         """Captioned attributes of the first object, the background and the motion."""
         first = self.things[0]
-        looks = {name: getattr(first, name) for name in ("colour", "surface", "shape")}
-        return looks | {"background": self.background, "motion": first.motion}
+        appearance = {name: getattr(first, name) for name in ("colour", "surface", "shape")}
+        return appearance | {"background": self.background, "motion": first.motion}
 
     def truth(self, frames: int, period: int | None = None, thing: int = 0) -> Truth:
         """Return the ground truth of object ``thing`` in ``frames`` frames."""
@@ -103,14 +108,13 @@ class Scene:
 
 def seeded(*keys: str | int) -> np.random.Generator:
     """Return a generator that depends on the keys alone."""
-    # Release 0.0 had other words for strata; its words stay in the seeds, and so the videos stay the same.
     words = (SEED_WORDS.get(key, key) if isinstance(key, str) else key for key in keys)
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
 
 def draw_nuisances(rng: np.random.Generator) -> Nuisances:
-    """Draw the uncaptioned part of a scene."""
+    """Draw what no caption names of a scene."""
     count = int(rng.integers(2, 4))
     blobs = tuple(
         (
@@ -129,29 +133,29 @@ def draw_nuisances(rng: np.random.Generator) -> Nuisances:
     )
 
 
-def _draw_looks(rng: np.random.Generator, allowed: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+def _draw_appearance(rng: np.random.Generator, allowed: Callable[[dict[str, str]], bool]) -> dict[str, str]:
     while True:
-        looks = {name: str(rng.choice(values)) for name, values in grammar.ATTRIBUTES.items()}
-        if allowed(looks):
-            return looks
+        appearance = {name: str(rng.choice(values)) for name, values in grammar.ATTRIBUTES.items()}
+        if allowed(appearance):
+            return appearance
 
 
 def _draw_motion(rng: np.random.Generator, shape: str, surface: str, choices: tuple[str, ...]) -> str:
-    own = grammar.MANNERS[shape]
-    if own in choices and rng.random() < grammar.COUPLING:
-        return own
+    manner = grammar.MANNERS[shape]
+    if manner in choices and rng.random() < grammar.COUPLING:
+        return manner
     visible = [motion for motion in choices if grammar.is_visible(shape, surface, motion)]
     return str(rng.choice(visible))
 
 
-def draw_thing(rng: np.random.Generator, looks: dict[str, str], motion: str, side: int = 0) -> Thing:
-    """Draw one object's uncaptioned part; ``side`` is 0 for a lone one, -1 or 1 for those of a pair."""
+def draw_thing(rng: np.random.Generator, appearance: dict[str, str], motion: str, side: int = 0) -> Thing:
+    """Draw what no caption names of an object; ``side`` is 0 for a lone object, -1 or 1 in a pair."""
     radius = RADIUS if side == 0 else PAIR_RADIUS
     centre = np.array([CENTRE + 15 * side, CENTRE]) + rng.uniform(-3, 3, size=2)
     return Thing(
-        colour=looks["colour"],
-        surface=looks["surface"],
-        shape=looks["shape"],
+        colour=appearance["colour"],
+        surface=appearance["surface"],
+        shape=appearance["shape"],
         motion=motion,
         motion_seed=int(rng.integers(2**31)),
         centre=(float(centre[0]), float(centre[1])),
@@ -176,28 +180,31 @@ def draw(
         contrast: ``motion-dominant`` or ``appearance-dominant``.
         choices: motions to draw from; camera motions are left out of scenes with two objects.
         objects: 1 or 2.
-        held_out: draw among the combinations of looks that pretraining never shows, or among the others.
+        held_out: draw among the combinations of attributes that pretraining never shows, or among the rest.
     """
     things, background = [], None
     for index in range(objects):
 
-        def allowed(looks: dict[str, str], background: str | None = background) -> bool:
-            return (background in (None, looks["background"])) and grammar.is_held_out(**looks) == held_out
+        def allowed(appearance: dict[str, str], background: str | None = background) -> bool:
+            return (background in (None, appearance["background"])) and grammar.is_held_out(
+                **appearance
+            ) == held_out
 
         kinds = choices if objects == 1 else tuple(m for m in choices if m not in grammar.CAMERA_PHRASES)
-        looks = _draw_looks(rng, allowed)
-        while not any(grammar.is_visible(looks["shape"], looks["surface"], kind) for kind in kinds):
-            looks = _draw_looks(rng, allowed)
-        background = looks["background"]
-        motion = _draw_motion(rng, looks["shape"], looks["surface"], kinds)
-        things.append(draw_thing(rng, looks, motion, side=0 if objects == 1 else (-1, 1)[index]))
+        appearance = _draw_appearance(rng, allowed)
+        while not any(grammar.is_visible(appearance["shape"], appearance["surface"], kind) for kind in kinds):
+            appearance = _draw_appearance(rng, allowed)
+        background = appearance["background"]
+        motion = _draw_motion(rng, appearance["shape"], appearance["surface"], kinds)
+        things.append(draw_thing(rng, appearance, motion, side=0 if objects == 1 else (-1, 1)[index]))
     assert background is not None
     return Scene(tuple(things), background, contrast, draw_nuisances(rng))
 
 
 def pretraining_scene(index: int) -> Scene:
-    """Return a scene of the endless pretraining part: a fifth appearance-dominant, a tenth pairs, a fifth
-    uncaptioned.
+    """Return scene ``index`` of the endless pretraining part.
+
+    A fifth are appearance-dominant, a tenth have two objects, a fifth have an uncaptioned motion.
     """
     rng = seeded("pretraining", index)
     contrast = "appearance-dominant" if rng.random() < 0.2 else "motion-dominant"
@@ -209,7 +216,7 @@ def pretraining_scene(index: int) -> Scene:
 def edited(scene: Scene, changes: dict[str, str]) -> Scene:
     """Return the scene with captioned attributes of its first object or its background replaced."""
     background = changes.get("background", scene.background)
-    looks: dict[str, Any] = {key: value for key, value in changes.items() if key != "background"}
+    appearance: dict[str, Any] = {key: value for key, value in changes.items() if key != "background"}
     return replace(
-        scene, things=(replace(scene.things[0], **looks), *scene.things[1:]), background=background
+        scene, things=(replace(scene.things[0], **appearance), *scene.things[1:]), background=background
     )

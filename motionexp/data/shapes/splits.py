@@ -1,6 +1,6 @@
 """The bundled world's tuning split (12 references) and benchmark (76 references, 304 edits, in TGVE's form).
 
-Both are disjoint from pretraining and from each other by seed; no combination of looks stands in both.
+Both are disjoint from pretraining and from each other by seed. No combination of attributes is in both.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,11 @@ from functools import cache
 import numpy as np
 
 from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.checks import reference_named
 from motionexp.data.shapes import grammar, motions
 from motionexp.data.shapes.render import FPS, FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
-from motionexp.data.shapes.variants import MOST_COMPANIONS, companions, motion_edit
+from motionexp.data.shapes.variants import MOST_EXTRA_REFERENCES, extra_scenes, motion_edit, velocity_cosine
 from motionexp.errors import InputError
 
 EDIT_CHANGES = {
@@ -56,78 +57,69 @@ class Entry:
     edits: Mapping[str, Scene]
 
 
-def _looks(scene: Scene) -> tuple[str, ...]:
+def _appearance(scene: Scene) -> tuple[str, ...]:
     return tuple(scene.attributes[name] for name in grammar.ATTRIBUTES)
 
 
 def _edited(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
     """Replace each attribute that ``kind`` changes by another value, within what pretraining shows."""
     while True:
-        changes = {
-            name: str(
-                rng.choice([value for value in grammar.ATTRIBUTES[name] if value != scene.attributes[name]])
-            )
-            for name in EDIT_CHANGES[kind]
-        }
+        changes = {}
+        for name in EDIT_CHANGES[kind]:
+            values = [value for value in grammar.ATTRIBUTES[name] if value != scene.attributes[name]]
+            changes[name] = str(rng.choice(values))
         result = edited(scene, changes)
-        looks = dict(zip(grammar.ATTRIBUTES, _looks(result), strict=True))
+        appearance = dict(zip(grammar.ATTRIBUTES, _appearance(result), strict=True))
         motion = scene.attributes["motion"]
-        if not grammar.is_held_out(**looks) and grammar.is_visible(looks["shape"], looks["surface"], motion):
+        if not grammar.is_held_out(**appearance) and grammar.is_visible(
+            appearance["shape"], appearance["surface"], motion
+        ):
             return result
 
 
 def _fresh_scene(rng: np.random.Generator, contrast: str, motion: str, used: set[tuple[str, ...]]) -> Scene:
-    """Draw a scene whose looks are not in ``used``."""
+    """Draw a scene whose combination of attributes is not in ``used``."""
     while True:
         scene = draw(rng, contrast=contrast, choices=(motion,))
-        if _looks(scene) not in used:
+        if _appearance(scene) not in used:
             return scene
-
-
-def _entries(split: str, taken: frozenset[tuple[str, ...]]) -> tuple[Entry, ...]:
-    entries: list[Entry] = []
-    used = set(taken)
-    for contrast, stratum, count in SPLITS[split]:
-        kinds = _CHOICES[stratum]
-        for index in range(count):
-            rng = seeded(split, contrast, stratum, index)
-            scene = _fresh_scene(rng, contrast, kinds[index % len(kinds)], used)
-            used.add(_looks(scene))
-            first = scene.things[0]
-            name = f"{len(entries) + 1:02d}-{first.motion.replace('_', '-')}-{first.colour}-{first.shape}"
-            edits = {kind: _edited(scene, kind, rng) for kind in EDIT_CHANGES}
-            entries.append(
-                Entry(f"poster-{name}" if contrast == "appearance-dominant" else name, scene, edits)
-            )
-    return tuple(entries)
 
 
 @cache
 def entries(split: str) -> tuple[Entry, ...]:
     """Return the split's references in their fixed order; motion-dominant ones first."""
-    taken = () if split == "tuning" else (_looks(entry.scene) for entry in entries("tuning"))
-    return _entries(split, frozenset(taken))
+    result: list[Entry] = []
+    used = set() if split == "tuning" else {_appearance(entry.scene) for entry in entries("tuning")}
+    for contrast, stratum, count in SPLITS[split]:
+        kinds = _CHOICES[stratum]
+        for index in range(count):
+            rng = seeded(split, contrast, stratum, index)
+            scene = _fresh_scene(rng, contrast, kinds[index % len(kinds)], used)
+            used.add(_appearance(scene))
+            first = scene.things[0]
+            name = f"{len(result) + 1:02d}-{first.motion.replace('_', '-')}-{first.colour}-{first.shape}"
+            edits = {kind: _edited(scene, kind, rng) for kind in EDIT_CHANGES}
+            name = f"poster-{name}" if contrast == "appearance-dominant" else name
+            result.append(Entry(name, scene, edits))
+    return tuple(result)
 
 
 def nearest_captioned(scene: Scene, frames: int = 16) -> str:
-    """Return the captioned motion of objects whose velocities are most like the scene's, by ground truth.
+    """Return the captioned motion of objects whose velocities have the largest cosine with the scene's.
 
-    Likeness is the cosine between the two sequences of velocities, (F - 1, 2) each; where an object stands
-    still, size and angle are ignored and the cosine is 0.
+    Velocities are ground truth. Changes of size and angle are ignored.
     """
     target = scene.truth(frames).velocity
 
-    def likeness(motion: str) -> float:
+    def similarity(motion: str) -> float:
         paths = [motions.path(motion, frames, seed).offset for seed in range(8)]
-        velocity = np.diff(np.mean(paths, axis=0), axis=0)
-        norm = float(np.linalg.norm(velocity) * np.linalg.norm(target))
-        return float((velocity * target).sum()) / norm if norm > 0 else 0.0
+        return velocity_cosine(np.diff(np.mean(paths, axis=0), axis=0), target)
 
-    return max(grammar.OBJECT_PHRASES, key=likeness)
+    return max(grammar.OBJECT_PHRASES, key=similarity)
 
 
 def caption_of_nearest_motion(reference: Reference, edit: Edit) -> str:
-    """Return the edit's caption with the motion named as well as the bundled world's words can name it."""
+    """Return the edit's caption with the motion called by the nearest captioned motion's phrase."""
     if not isinstance(reference.truth, Scene):
         raise InputError(
             f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by"
@@ -144,17 +136,17 @@ class ShapesReferences:
 
     Args:
         split: ``tuning`` or ``benchmark``.
-        appearances: in how many appearances an adapter sees a reference's motion: the reference itself, and
-            for each further appearance one extra reference. More than one is a stratum of its own.
+        appearances: number of appearances in which an adapter sees a reference's motion: the reference, and
+            one extra reference for each further appearance. More than one is written into the strata.
     """
 
     split: str = "benchmark"
     appearances: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.appearances <= MOST_COMPANIONS + 1:
+        if not 1 <= self.appearances <= MOST_EXTRA_REFERENCES + 1:
             raise InputError(
-                f"data.appearances={self.appearances}: a whole number from 1 to {MOST_COMPANIONS + 1}"
+                f"data.appearances={self.appearances}: a whole number from 1 to {MOST_EXTRA_REFERENCES + 1}"
             )
         if self.split not in SPLITS:
             raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
@@ -169,69 +161,66 @@ class ShapesReferences:
         return [entry.name for entry in entries(self.split)]
 
     def describe(self, name: str) -> Description:
-        """Return one reference's captions; it has 16 frames in whole."""
+        """Return one reference's captions and its 16 frames' ground truth."""
         reference = self.read(name)
         return Description(reference.caption, reference.edits, len(reference.frames), reference.truth)
 
     def long_enough(self, name: str, frames: int) -> bool:
-        """Return True: a scene is rendered as long as it is wanted."""
+        """Return True: a scene can be rendered at any length."""
         return True
 
     def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
-        """Render one reference. 17 frames, for VAEs that want one more, begin with the 16 and score these."""
+        """Render one reference. 17 frames, which some VAEs need, begin with the 16 that are scored."""
         if (height, width) != (SIZE, SIZE):
             raise InputError(
                 f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels;"
                 " give the model a clip of your own (video=, caption=, edits=), or take model=tiny_latte"
             )
-        found = [entry for entry in entries(self.split) if entry.name == name]
-        if not found:
-            raise InputError(f"reference {name!r}: the {self.split} split has {', '.join(self.names())}")
-        entry = found[0]
+        entry = reference_named(name, {one.name: one for one in entries(self.split)}, f"split {self.split}")
         motion = entry.scene.attributes["motion"]
         stratum = grammar.motion_stratum(motion)
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
         if self.appearances > 1:
             strata["appearances"] = str(self.appearances)
-        own_length = FRAMES if frames == FRAMES + 1 else None
+        period = FRAMES if frames == FRAMES + 1 else None
         reference = Reference(
             name=name,
             suite=self.suite,
-            frames=render(entry.scene, frames, period=own_length),
+            frames=render(entry.scene, frames, period=period),
             fps=FPS,
             caption=entry.scene.caption,
             edits=tuple(Edit(kind, scene.caption, scene.attributes) for kind, scene in entry.edits.items()),
             strata=strata,
             truth=entry.scene,
-            scored_frames=own_length,
+            scored_frames=period,
             motion_edits=(motion_edit(entry.scene, self.split, name),),
         )
-        others = [
+        extra_references = tuple(
             replace(
                 reference,
-                frames=render(scene, frames, period=own_length),
+                frames=render(scene, frames, period=period),
                 caption=scene.caption,
                 edits=(),
                 truth=scene,
                 motion_edits=(),
             )
-            for scene in companions(entry.scene, self.appearances - 1, self.split, name)
-        ]
-        return replace(reference, companions=tuple(others))
+            for scene in extra_scenes(entry.scene, self.appearances - 1, self.split, name)
+        )
+        return replace(reference, extra_references=extra_references)
 
 
 class CaptionedReferences(ShapesReferences):
-    """`ShapesReferences` whose edits name the captioned motion nearest to the reference's, by ground truth.
+    """`ShapesReferences` whose edits' captions name the captioned motion nearest to the reference's.
 
-    Sampled without tuning they are the row "caption-only baseline". A reference whose own captions name its
-    motion stays as it is; the others are of the stratum `captions: captioned`.
+    Samples of the base model with these captions are the row "caption-only baseline". A reference with a
+    captioned motion stays as it is. The rest are of the stratum `captions: captioned`.
 
     Args:
         split: ``tuning`` or ``benchmark``.
     """
 
     def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
-        """Render one reference, its edits' captions renamed."""
+        """Render one reference with the captions of its edits replaced."""
         reference = super().read(name, frames, height, width)
         edits = tuple(
             replace(edit, caption=caption_of_nearest_motion(reference, edit)) for edit in reference.edits

@@ -1,4 +1,4 @@
-"""Videos of a reference's motion in other looks: what one adapter can be tuned on beside the reference."""
+"""Variants of a reference: its motion in another appearance, and its appearance in another motion."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,62 +9,65 @@ from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene, draw_nuisances, draw_thing, edited, seeded
 
-MOST_COMPANIONS = min(map(len, grammar.ATTRIBUTES.values())) - 1
-"""As many as the attribute with the fewest values has others: no look is shown twice."""
+MOST_EXTRA_REFERENCES = min(map(len, grammar.ATTRIBUTES.values())) - 1
+"""With more, the attribute with the fewest values would show a value twice."""
+LARGEST_COSINE = 0.3
+"""A motion whose velocities have a smaller cosine with the reference's is a clear change."""
 
 
-def companions(scene: Scene, count: int, *seed: str) -> list[Scene]:
-    """Scenes in which another object on another ground moves along the same path.
+def extra_scenes(scene: Scene, count: int, *seed: str) -> list[Scene]:
+    """Scenes in which another object moves along the same path on another background.
 
-    Motion and its seed are the reference's. Colour, surface, shape and ground differ from the reference's and
-    from each other's; what no caption names (place, size, shade, tilt, phase, distractors, light) is drawn
-    anew. A companion's first ones are the same whatever `count`.
+    The motion and its seed are the reference's. Colour, surface, shape and background differ between all
+    scenes and from the reference. What no caption names (place, size, shade, tilt, background texture,
+    distractors, light) is drawn anew. A larger `count` appends scenes and changes none.
 
     Args:
         scene: of one object.
-        count: from 0 to `MOST_COMPANIONS`.
+        count: from 0 to `MOST_EXTRA_REFERENCES`.
         seed: what the draws depend on.
     """
+    motion = scene.attributes["motion"]
     shown = {name: [value] for name, value in scene.attributes.items() if name in grammar.ATTRIBUTES}
-    found = []
+    scenes = []
     for index in range(count):
         rng = seeded("companion", *seed, index)
+        # Draw until the motion is visible and pretraining may show the combination.
         while True:
-            looks = {
+            appearance = {
                 name: str(rng.choice([value for value in values if value not in shown[name]]))
                 for name, values in grammar.ATTRIBUTES.items()
             }
-            motion = scene.attributes["motion"]
-            visible = grammar.is_visible(looks["shape"], looks["surface"], motion)
-            if visible and not grammar.is_held_out(**looks):
+            visible = grammar.is_visible(appearance["shape"], appearance["surface"], motion)
+            if visible and not grammar.is_held_out(**appearance):
                 break
-        thing = draw_thing(rng, looks, motion)
+        thing = draw_thing(rng, appearance, motion)
         thing = replace(thing, motion_seed=scene.things[0].motion_seed)
         moved = replace(scene, things=(thing,), nuisances=draw_nuisances(rng))
-        found.append(edited(moved, {"background": looks["background"]}))
-        for name, value in looks.items():
+        scenes.append(edited(moved, {"background": appearance["background"]}))
+        for name, value in appearance.items():
             shown[name].append(value)
-    return found
+    return scenes
 
 
-MOST_ALIKE = 0.3
-"""Cosine of the velocities below which another motion is a clear change."""
+def velocity_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the cosine between two sequences of velocities, (F - 1, 2) each; 0 where one is all zero."""
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float((first * second).sum()) / norm if norm > 0 else 0.0
 
 
 def other_motions(scene: Scene, frames: int = 16) -> Iterator[str]:
     """Yield the captioned motions of objects that clearly differ from the scene's and are visible on it."""
-    first, own = scene.things[0], scene.truth(frames).velocity
+    first, velocity = scene.things[0], scene.truth(frames).velocity
     for motion in grammar.OBJECT_PHRASES:
-        velocity = edited(scene, {"motion": motion}).truth(frames).velocity
-        norm = float(np.linalg.norm(velocity) * np.linalg.norm(own))
-        alike = float((velocity * own).sum()) / norm if norm > 0 else 0.0
+        cosine = velocity_cosine(edited(scene, {"motion": motion}).truth(frames).velocity, velocity)
         visible = grammar.is_visible(first.shape, first.surface, motion)
-        if motion != first.motion and alike < MOST_ALIKE and visible:
+        if motion != first.motion and cosine < LARGEST_COSINE and visible:
             yield motion
 
 
 def motion_edit(scene: Scene, *seed: str) -> Edit:
-    """Name another motion and keep every look; which one depends on `seed` alone."""
+    """The edit that names another motion and keeps the appearance; the motion depends on `seed` alone."""
     motion = str(seeded("motion edit", *seed).choice(list(other_motions(scene))))
     target = edited(scene, {"motion": motion})
     return Edit("motion", target.caption, target.attributes)

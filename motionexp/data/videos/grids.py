@@ -1,4 +1,7 @@
-"""Many frames or videos in one picture, for the eye."""
+"""Frames and videos for the eye: enlarged, as a contact sheet, or side by side with labels.
+
+Nothing here is scored: scores come from the exact frames.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,25 +13,56 @@ from PIL import Image, ImageDraw, ImageFont
 
 from motionexp.data.videos.writing import checked
 
+SHORTER_SIDE = 256
+"""Pixels that the shorter side of a video or picture to look at has at least."""
+TILE_SIDE = 192
+"""The same for one of many tiles in a picture."""
+
+
+def enlarged(frames: np.ndarray, shorter_side: int = SHORTER_SIDE) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8, smoothly enlarged by the least whole factor k to `shorter_side` or more.
+
+    Lanczos interpolation. Returns (F, kH, kW, 3) uint8, and large frames (k = 1) as they are.
+    """
+    _, height, width, _ = checked(frames).shape
+    factor = math.ceil(shorter_side / min(height, width))
+    if factor == 1:
+        return frames
+    size = (width * factor, height * factor)
+    return np.stack(
+        [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames]
+    )
+
 
 def contact_sheet(frames: np.ndarray, columns: int = 8) -> np.ndarray:
-    """All of `frames` (F, H, W, 3) uint8, row by row, two white pixels apart; returns (H', W', 3) uint8."""
-    count, height, width, _ = checked(frames).shape
+    """All of `frames` (F, H, W, 3) uint8, row by row, two white pixels apart; returns (H', W', 3) uint8.
+
+    A tile is the frame enlarged to at least `TILE_SIDE` pixels.
+    """
+    tiles = enlarged(frames, TILE_SIDE)
+    count, height, width, _ = tiles.shape
     columns, gap = min(columns, count), 2
     rows = math.ceil(count / columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for index, frame in enumerate(frames):
+    for index, tile in enumerate(tiles):
         y, x = index // columns * (height + gap), index % columns * (width + gap)
-        sheet[y : y + height, x : x + width] = frame
+        sheet[y : y + height, x : x + width] = tile
     return sheet
 
 
-def side_by_side(rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequence[str]) -> np.ndarray:
-    """One video of a grid of videos that play together, for the eye.
+def side_by_side(
+    rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequence[str], tile_side: int = TILE_SIDE
+) -> np.ndarray:
+    """One video of a grid of videos that play together.
 
-    `rows` are a label, usually the caption, written above the row ("" for none), and one video (F, H, W, 3)
-    uint8 for each of `columns`, whose labels stand on top. All videos have one shape. Those narrower than 192
-    pixels are enlarged by a whole factor without smoothing. Returns (F, H', W', 3) uint8.
+    Args:
+        rows: a label, usually the caption, which is written above the row ("" for none), and one video
+            (F, H, W, 3) uint8 for each of `columns`. All videos have one shape.
+        columns: labels at the top of the grid.
+        tile_side: pixels that the shorter side of an enlarged video has at least.
+
+    Returns:
+        (F, H', W', 3) uint8. Labels are drawn after the enlargement, so that they are sharp.
     """
     shapes = {checked(video).shape for _, videos in rows for video in videos}
     if len(shapes) != 1 or any(len(videos) != len(columns) for _, videos in rows):
@@ -36,24 +70,25 @@ def side_by_side(rows: Sequence[tuple[str, Sequence[np.ndarray]]], columns: Sequ
             f"{len(columns)} videos of one shape are needed in each row; the shapes are {shapes}"
         )
     count, height, width, _ = shapes.pop()
-    scale, gap = math.ceil(192 / width), 8
+    scale, gap = math.ceil(tile_side / min(height, width)), 8
     height, width = height * scale, width * scale
     total = gap + len(columns) * (width + gap)
     lefts = [gap + index * (width + gap) for index in range(len(columns))]
+    # 1. Every label as a picture: the columns' in the width of a tile, the rows' in that of the grid.
     heads = [_label(name, width) for name in columns]
     strips = [(_label(text, total - 2 * gap), videos) for text, videos in rows]
+    # 2. A white canvas with the columns' labels, repeated for every frame: (F, H', W', 3).
     top = gap + max(head.height for head in heads) + gap // 2
     canvas = Image.new("RGB", (total, top + sum(label.height + height + gap for label, _ in strips)), "white")
     for left, head in zip(lefts, heads, strict=True):
         canvas.paste(head, (left, gap))
     grid = np.repeat(np.asarray(canvas)[None], count, axis=0)
+    # 3. The rows from top to bottom: the label, then the enlarged videos.
     for label, videos in strips:
         grid[:, top : top + label.height, gap : gap + label.width] = np.asarray(label)
         top += label.height
         for left, video in zip(lefts, videos, strict=True):
-            grid[:, top : top + height, left : left + width] = video.repeat(scale, axis=1).repeat(
-                scale, axis=2
-            )
+            grid[:, top : top + height, left : left + width] = enlarged(video, tile_side)
         top += height + gap
     return grid
 

@@ -1,4 +1,4 @@
-"""Frames out of a video file or a folder of images; what is wrong with these is an `InputError`."""
+"""Reads frames of a video file or a folder of images. A damaged or wrong file raises `InputError`."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from motionexp.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-# So far may a frame rate that is asked for lie above the clip's own: at more, motion visibly stutters.
+# Largest ratio of fps= to the clip's rate. Above it frames repeat and motion visibly stutters.
 RATE_SLACK = Fraction(21, 20)
 
 
@@ -30,30 +30,43 @@ def read_frames(
     size: tuple[int, int] | None = None,
     fit: str = "crop",
 ) -> np.ndarray:
-    """The chosen frames of a video file (mp4, gif, webm, what FFmpeg decodes) or of a folder of images.
+    """The chosen frames of a video file (mp4, gif, webm and all that FFmpeg decodes) or a folder of images.
 
-    `start` is in seconds from the first frame. `stride=n` takes every n-th frame, `fps=` the frames nearest
-    in time to start, start + 1/fps, ..., which is right for variable frame rates too; neither takes all. A
-    folder has no times: its images, in the order of the numbers in their names, are taken to be `fps` a
-    second. `size` is (H, W), `None` keeps the file's; with `fit` = "crop" the middle fills it, with "fit" all
-    of the picture is inside it and the rest is black. Transparent parts become white. Only chosen frames are
-    converted, one at a time: memory holds the result and the decoder's few frames, whatever the file's size.
+    Only chosen frames are converted, one at a time, so that memory holds the result and a few frames of the
+    decoder. Transparent parts become white.
 
-    Returns (frames, H, W, 3) uint8 RGB. Raises InputError where the file is missing, no video, damaged or cut
-    short, or has fewer frames than asked.
+    Args:
+        path: of the file. The images of a folder are ordered by the numbers in their names.
+        frames: F, how many are read.
+        start: seconds from the first frame.
+        fps: take the frames nearest in time to start, start + 1/fps, ..., also of a variable frame rate. The
+            images of a folder have no times and count as `fps` per second.
+        stride: take every `stride`-th frame. Without `fps` and `stride`, every frame is taken.
+        size: (H, W); None keeps the file's size.
+        fit: "crop" fills the size with the middle of the picture; "fit" shows all of it on black.
+
+    Returns:
+        (F, H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the file is missing, no video, damaged or cut short, or has fewer than F frames to take.
     """
     path = Path(path).expanduser()
     _check_request(path, frames, start, fps, stride, fit)
     if path.is_dir():
         files = _image_files(path)
-        kept = files[round(start * (fps or 0)) :: stride or 1][:frames]
-        pictures = ((file.name, _load_image(file)) for file in kept)
+        chosen = files[round(start * (fps or 0)) :: stride or 1][:frames]
+        pictures = ((file.name, _load_image(file)) for file in chosen)
         result = list(_resized(path, pictures, size, fit))
         held = f"{len(files)} images"
     else:
         with _opened(path) as clip:
-            taken = _nearest(clip, frames, start, fps) if fps else _strided(clip, frames, start, stride or 1)
-            pictures = ((f"frame {index} of those taken", _rgb(shown)) for index, shown in enumerate(taken))
+            shown_frames = (
+                _nearest(clip, frames, start, fps) if fps else _strided(clip, frames, start, stride or 1)
+            )
+            pictures = (
+                (f"frame {index} of those taken", _rgb(shown)) for index, shown in enumerate(shown_frames)
+            )
             result = list(_resized(path, pictures, size, fit))
             held = clip.described()
     if len(result) < frames:
@@ -69,10 +82,10 @@ def read_frames(
 
 
 def frame_rate(path: str | Path) -> float | None:
-    """Frames a second of a video file, on average over its frames' times; None for a folder of images.
+    """Mean frames per second of a video file, from its frames' times; None for a folder of images.
 
-    A header's rate is often only what the camera aimed at. Raises InputError for what is no video or has one
-    frame.
+    A header often has only the camera's nominal rate. Raises InputError for a file that is no video or has
+    one frame.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -102,14 +115,14 @@ def taken_count(
     if path.is_dir():
         return len(_image_files(path)[round(start * (fps or 0)) :: stride or 1])
     with _opened(path) as clip:
-        packets = [each for each in clip.container.demux(clip.stream) if each.pts is not None]
+        packets = [packet for packet in clip.container.demux(clip.stream) if packet.pts is not None]
         if not packets:
             return 0
-        packets.sort(key=lambda each: each.pts)
+        packets.sort(key=lambda packet: packet.pts)
         tick = Fraction(clip.stream.time_base)
         earliest = Fraction(start) - tick / 2
         if fps is None:
-            after_start = sum((each.pts - packets[0].pts) * tick >= earliest for each in packets)
+            after_start = sum((packet.pts - packets[0].pts) * tick >= earliest for packet in packets)
             return math.ceil(after_start / (stride or 1))
         end = (packets[-1].pts - packets[0].pts + (packets[-1].duration or 1)) * tick
         return max(0, math.ceil((end - tick / 2 - Fraction(start)) * Fraction(fps)))
@@ -232,14 +245,14 @@ def _check_whole(clip: _Clip, file: io.BufferedReader) -> None:
 
 
 def _strided(clip: _Clip, count: int, start: float, stride: int) -> Iterator[_Shown]:
-    after_start = taken = 0
+    after_start = yielded = 0
     for shown in clip:
         if shown.begin < Fraction(start) - shown.slack:
             continue
         if after_start % stride == 0:
             yield shown
-            taken += 1
-            if taken == count:
+            yielded += 1
+            if yielded == count:
                 return
         after_start += 1
 
@@ -251,18 +264,18 @@ def _nearest(clip: _Clip, count: int, start: float, fps: float) -> Iterator[_Sho
     """
     previous: _Shown | None = None
     k, shortest, repeated = 0, Fraction(10**9), False
-    wanted = [Fraction(start) + Fraction(each) / Fraction(fps) for each in range(count)]
+    times = [Fraction(start) + Fraction(index) / Fraction(fps) for index in range(count)]
     for shown in clip:
         if previous is not None:
             before, middle = k, (previous.begin + shown.begin) / 2
-            while k < count and wanted[k] <= middle:
+            while k < count and times[k] <= middle:
                 yield previous
                 k += 1
             shortest, repeated = min(shortest, shown.begin - previous.begin), repeated or k > before + 1
         previous = shown
         if k == count:
             break
-    while previous is not None and k < count and wanted[k] < previous.end - previous.slack:
+    while previous is not None and k < count and times[k] < previous.end - previous.slack:
         yield previous
         k += 1
     if repeated and Fraction(fps) * shortest > RATE_SLACK:
@@ -302,7 +315,7 @@ def _load_image(file: Path) -> Image.Image:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: no image that can be read, or one cut short ({error})") from error
     if upright.mode.startswith("I;16"):
-        # Pillow's own conversion cuts all above 255 off.
+        # Pillow's conversion clips values above 255.
         return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
     if upright.mode in ("I", "F"):
         raise InputError(f"{file}: has 32 bits a pixel in one channel; store it with 8 or 16")

@@ -1,6 +1,6 @@
 """Assemble a bundled model in its pipeline's layout: ``pretrain.bundle tiny_latte``.
 
-Takes the averaged parameters of the latest checkpoint, so that it can run while training goes on.
+Uses the averaged parameters of the latest checkpoint, so that it can run during training.
 """
 
 import argparse
@@ -38,10 +38,10 @@ def averaged(training: Path, module: nn.Module) -> int:
 
 
 def scheduler() -> DDIMScheduler:
-    """Return the scheduler as LattePipeline wants it.
+    """Return a scheduler with which LattePipeline keeps all channels of the network's output.
 
-    The pipeline drops half of the network's channels as a learned variance unless the scheduler's config says
-    that it learns one itself. Ours has none to drop.
+    The pipeline takes half of the channels for a learned variance and drops them, unless the scheduler's
+    config has ``learned_range``. Our network predicts no variance.
     """
     config = DDIMScheduler(**latte.SCHEDULER).config
     return DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
@@ -96,13 +96,13 @@ MODELS: dict[str, Callable[[Path], tuple[DiffusionPipeline, int]]] = {
 
 
 def save(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Save in half precision; a card that lies in the folder stays."""
+    """Save in half precision; keep the folder's card."""
     card = folder / "README.md"
-    kept = card.read_text() if card.exists() else ""
+    text = card.read_text() if card.exists() else ""
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
-    if kept:
-        card.write_text(kept)
+    if text:
+        card.write_text(text)
 
 
 def main() -> None:

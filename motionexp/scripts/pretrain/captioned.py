@@ -1,4 +1,4 @@
-"""Single frames with the captions that are right for them, and with those that are nearly right."""
+"""Single frames with their captions, and with captions that are wrong in one attribute."""
 
 from collections.abc import Iterator
 
@@ -25,22 +25,24 @@ def neighbours(scene: Scene) -> Iterator[tuple[str, Scene]]:
 
 
 def may_be_shown(scene: Scene) -> bool:
-    """Tell whether pretraining may show this scene's first object."""
-    looks = scene.attributes
-    return not is_held_out(looks["colour"], looks["surface"], looks["shape"], looks["background"])
+    """Return whether pretraining may show this scene's first object."""
+    appearance = scene.attributes
+    return not is_held_out(
+        appearance["colour"], appearance["surface"], appearance["shape"], appearance["background"]
+    )
 
 
 def shown_neighbour(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     """Draw a scene that differs in ``attribute`` alone, among those that pretraining may show.
 
-    Even a wrong caption must not name a combination held out of pretraining: it would be learnt as always
-    wrong. Where all of one attribute are held out, the scene differs in another.
+    A wrong caption must not name a held-out combination either: the model would learn that it is always
+    wrong. Where all values of the attribute are held out, the scene differs in another attribute.
     """
     for name in (attribute, *ATTRIBUTES):
         for value in rng.permutation(ATTRIBUTES[name]):
-            other = edited(scene, {name: str(value)})
-            if value != scene.attributes[name] and may_be_shown(other):
-                return other
+            neighbour = edited(scene, {name: str(value)})
+            if value != scene.attributes[name] and may_be_shown(neighbour):
+                return neighbour
     raise AssertionError("every neighbour of a scene is held out")
 
 
@@ -54,16 +56,16 @@ class CaptionedFrames:
     def __init__(self, videos: PretrainingVideos) -> None:
         self.videos = videos
         self.scenes = [videos.scene(index) for index in range(len(videos))]
-        looks = [scene.still_caption for scene in self.scenes]
-        self._looks = np.unique(looks, return_inverse=True)[1]
+        captions = [scene.still_caption for scene in self.scenes]
+        self._appearance = np.unique(captions, return_inverse=True)[1]
 
     def rows(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """Draw ``size`` videos (size,) no two of which look alike: each caption is right for one alone."""
+        """Draw ``size`` videos (size,) with different still captions, so that each is right for one video."""
         drawn = rng.integers(len(self.scenes), size=2 * size)
-        return drawn[np.sort(np.unique(self._looks[drawn], return_index=True)[1])][:size]
+        return drawn[np.sort(np.unique(self._appearance[drawn], return_index=True)[1])][:size]
 
     def captions(self, scenes: list[Scene], rng: np.random.Generator) -> list[str]:
-        """Return a caption each, with the motion for about half of them."""
+        """Return a caption for each scene, with the motion for about half of them."""
         return [scene.caption if rng.random() < 0.5 else scene.still_caption for scene in scenes]
 
 
@@ -86,7 +88,7 @@ def unseen_scenes(part: str, count: int) -> list[Scene]:
 
 
 def caption_accuracy(model: ImageTextModel, scenes: list[Scene], *, motion: bool = False) -> dict[str, float]:
-    """Measure how often a model finds a frame's own caption nearer than those that differ in one attribute.
+    """Measure how often a frame's caption scores higher than the captions that differ in one attribute.
 
     Args:
         model: maps frames and captions to unit vectors.
@@ -105,8 +107,8 @@ def caption_accuracy(model: ImageTextModel, scenes: list[Scene], *, motion: bool
     for scene, features in zip(scenes, frames, strict=True):
         names, near = zip(*neighbours(scene), strict=True)
         captions = [one.caption if motion else one.still_caption for one in (scene, *near)]
-        own, *others = (model.embed_captions(captions) @ features).tolist()
-        beaten = np.array([own > other for other in others])
+        right_score, *wrong_scores = (model.embed_captions(captions) @ features).tolist()
+        beaten = np.array([right_score > score for score in wrong_scores])
         for name in ATTRIBUTES:
             right[name].append(bool(beaten[np.array(names) == name].all()))
         right["all"].append(bool(beaten.all()))

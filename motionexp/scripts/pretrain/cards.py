@@ -1,4 +1,4 @@
-"""Model cards of the bundled checkpoints, written from what was measured."""
+"""Model cards of the bundled checkpoints, written from measurements and from the training's log."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from motionexp.scripts.pretrain.videos import FOLDER
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says of a model.
+    """The facts of a card that its training's log and weights do not hold.
 
     Attributes:
-        title: of the card. library: which loads the folder. purpose: what it is and is for, in sentences.
-        command: which trains it. data: what it has seen. samples: how many, in words. seeds: in words.
-        steps: how many were taken. training: folder of the run, as ``loop.train`` leaves it.
-        parameters: how many. quality: figures by row and column, on data not trained on.
-        measured: how, in sentences. origin: what training began with.
+        title: of the card. library: that loads the folder. purpose: of the model, in sentences.
+        command: that trains it. data: of the training, in words. samples: their number in words, or the
+            number in one step. seeds: in words. training: folder of the run, written by ``loop.train``.
+        quality: numbers by row and column, measured on data not trained on. measured: how, in sentences.
+        origin: what training began with.
     """
 
     title: str
@@ -33,32 +33,24 @@ class Facts:
     purpose: str
     command: str
     data: str
-    samples: str
+    samples: str | int
     seeds: str
-    steps: int
     training: Path
-    parameters: int
     quality: Mapping[str, Mapping[str, float]]
     measured: str
     origin: str = "nothing"
 
 
-def seen(steps: int, batch: int) -> str:
-    """Say how many samples a training with one batch size has seen."""
-    return f"{steps * batch:,} ({batch} a step)"
+def read_log(folder: Path) -> tuple[int, float, float]:
+    """Return a run's steps, seconds and last loss; pauses between its calls do not count.
 
-
-def steps_taken(folder: Path) -> int:
-    """Return how many steps a run has taken, by its ``checkpoint.pt``."""
-    return int(torch.load(folder / "checkpoint.pt", weights_only=True, mmap=True)["step"])
-
-
-def read_log(folder: Path) -> tuple[float, float]:
-    """Return a run's seconds and last loss from its ``log.jsonl``; pauses between its calls do not count."""
+    The steps are those of ``checkpoint.pt``, the rest is from ``log.jsonl``.
+    """
+    steps = torch.load(folder / "checkpoint.pt", weights_only=True, mmap=True)["step"]
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     gaps = np.diff([record["time"] for record in records])
     seconds = float(gaps[gaps < 10 * np.median(gaps)].sum()) if len(gaps) else 0.0
-    return seconds, float(records[-1]["loss"])
+    return int(steps), seconds, float(records[-1]["loss"])
 
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
@@ -72,13 +64,14 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 def write_card(folder: Path, facts: Facts) -> None:
     """Write ``README.md`` into a model's folder."""
-    seconds, loss = read_log(facts.training)
+    steps, seconds, loss = read_log(facts.training)
+    batch = facts.samples
     machine = f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     rows = {
         "data": facts.data,
-        "parameters": f"{facts.parameters:,}",
-        "steps": f"{facts.steps:,}",
-        "samples seen": facts.samples,
+        "parameters": f"{parameters(folder):,}",
+        "steps": f"{steps:,}",
+        "samples seen": f"{steps * batch:,} ({batch} a step)" if isinstance(batch, int) else batch,
         "seeds": facts.seeds,
         "time": f"{seconds / 60:.0f} minutes",
         "machine": f"{machine}, torch {torch.__version__}",
@@ -95,7 +88,7 @@ library_name: {facts.library}
 {facts.purpose}
 
 Licence: Apache-2.0. Origin: trained from {facts.origin} by `{facts.command}`, on pictures that motionexp
-renders; no data or weights of others.
+renders; no other data or weights were used.
 
 ## Training
 
@@ -107,13 +100,12 @@ renders; no data or weights of others.
 
 {_table(facts.quality)}
 
-It knows this world's words and pictures alone, and says nothing about photographs.
+It knows the words and pictures of this world only. Its quality says nothing about photographs.
 """
     )
 
 
 TRAINING = {"tiny_latte": "latte", "tiny_unet3d": "unet3d", "tiny_cogvideox": "cogvideox"}
-
 
 PURPOSE = {
     "tiny_latte": "A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of"
@@ -127,13 +119,8 @@ PURPOSE = {
     " SNR.",
 }
 
-
 DATA = "videos of the bundled world's pretraining part, and single frames of them"
-
-
-OF_LATTE = "; in the first 4,400 steps surfaces were finer and fainter"
-
-
+LATTE_DATA = "; in the first 4,400 steps surfaces were finer and fainter"
 SAMPLES = {
     "tiny_latte": "single frames, 192 a step, at first and in three steps of four; else videos, 32 a step",
     "tiny_unet3d": "single frames, 96 a step, at first and in a step of four; else videos of 8 to 32 frames,"
@@ -141,15 +128,13 @@ SAMPLES = {
     "tiny_cogvideox": "single frames, 128 a step, at first and in a step of eight; else videos, 32 a step",
 }
 
-
 GUIDANCE = {
     "tiny_latte": "The guidance was chosen (of 2, 2.5 and 3) on 64 of these captions.",
     "tiny_cogvideox": "The guidance was chosen (of 2 and 3) on 64 of these captions.",
 }
 
-
 AIMS = {"colour": 0.9, "surface": 0.9, "shape": 0.9, "background": 0.9, "motion": 0.85}
-"""What share of motion-dominant samples should be right."""
+"""Share of motion-dominant samples that should be right."""
 
 
 def parameters(folder: Path) -> int:
@@ -158,15 +143,10 @@ def parameters(folder: Path) -> int:
     return sum(tensor.numel() for file in files for tensor in file.values())
 
 
-def last_step(training: Path) -> int:
-    """Return the last step in a training's log."""
-    return int(json.loads((training / "log.jsonl").read_text().splitlines()[-1])["step"])
-
-
 def short_of_aims(rates: Mapping[str, float]) -> str:
-    """Say of motion-dominant samples which attributes are right in fewer of them than was aimed at."""
+    """Return a sentence about the attributes of motion-dominant samples that miss their aims, or ""."""
     short = [f"{name} ({rates[name]:.3f}, aim {aim:g})" for name, aim in AIMS.items() if rates[name] < aim]
-    return f"Short of what was aimed at in motion-dominant samples: {', '.join(short)}." if short else ""
+    return f"Below the aim in motion-dominant samples: {', '.join(short)}." if short else ""
 
 
 def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], sampler: SamplerSettings) -> None:
@@ -174,8 +154,8 @@ def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], samp
     training = FOLDER / TRAINING[name] / "training"
     if not (training / "log.jsonl").exists():
         return
-    told = (
-        f"Share of samples that the classifier reads as their caption says, at {sampler.steps} steps and"
+    measured = (
+        f"Share of samples that the classifier reads as their caption describes, at {sampler.steps} steps and"
         f" guidance {sampler.guidance_scale:g}, on captions and seeds not used in training; an abstention"
         " counts as wrong.",
         GUIDANCE.get(name, ""),
@@ -187,14 +167,12 @@ def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], samp
         library="diffusers",
         purpose=PURPOSE[name],
         command="make pretrain",
-        data=DATA + (OF_LATTE if name == "tiny_latte" else ""),
+        data=DATA + (LATTE_DATA if name == "tiny_latte" else ""),
         samples=SAMPLES[name],
         seeds="weights from 0; scenes, noise and timesteps from each step's index",
-        steps=last_step(training),
         training=training,
-        parameters=parameters(BUNDLED / name),
         quality=results,
-        measured=" ".join(filter(None, told)),
+        measured=" ".join(filter(None, measured)),
     )
     write_card(BUNDLED / name, facts)
 
@@ -207,17 +185,15 @@ def write_classifier_card(results: Mapping[str, Mapping[str, float]]) -> None:
     facts = Facts(
         title="Attribute classifier",
         library="motionexp",
-        purpose="Reads colour, surface, shape, background and motion of a video of the bundled world, or "
-        "abstains.",
+        purpose="Classifies colour, surface, shape, background and motion of a video of the bundled world, "
+        "or abstains.",
         command="python -m motionexp.scripts.pretrain.classifier",
-        data="videos of the bundled world's pretraining part, a third of them ruined",
-        samples=seen(last_step(training), 36),
+        data="videos of the bundled world's pretraining part, a third of them corrupted",
+        samples=36,
         seeds="weights from 0; videos and their degradation from each step's index",
-        steps=last_step(training),
         training=training,
-        parameters=parameters(BUNDLED / "classifier"),
         quality=results,
-        measured="Share of videos read right, and share rejected of those that have to be, on seeds not used "
-        "in training; an abstention counts as wrong.",
+        measured="Share of videos classified correctly, and share rejected of those that must be rejected, "
+        "on seeds not used in training; an abstention counts as wrong.",
     )
     write_card(BUNDLED / "classifier", facts)

@@ -1,11 +1,8 @@
 """Train the attribute classifier that judges samples: ``python -m motionexp.scripts.pretrain.classifier``.
 
-It may abstain: mush (blends, heavy blur, noise) is rejected for every attribute; a frozen or a shuffled
-video, and a motion without a name, for motion alone.
+It learns to abstain: on every attribute of a blend of videos or a video with heavy blur or noise, and on the
+motion of a frozen or shuffled video and an uncaptioned motion.
 """
-
-import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,19 +11,16 @@ from torch import Tensor, nn
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene
 from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.loop import in_bf16, options, train_with
+from motionexp.scripts.pretrain.videos import PretrainingVideos
 
 ATTRIBUTES = grammar.ATTRIBUTES | {"motion": grammar.CAPTIONED}
 
 
 def labels(scene: Scene) -> np.ndarray:
     """Return each attribute's class in the order of ``ATTRIBUTES``; uncaptioned motion: the reject class."""
-    row = []
-    for name, values in ATTRIBUTES.items():
-        value = scene.attributes[name]
-        row.append(values.index(value) if value in values else len(values))
-    return np.array(row)
+    pairs = [(values, scene.attributes[name]) for name, values in ATTRIBUTES.items()]
+    return np.array([values.index(value) if value in values else len(values) for values, value in pairs])
 
 
 def rejected(row: np.ndarray, *names: str) -> np.ndarray:
@@ -59,7 +53,7 @@ def noised(video: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndar
 
 
 def degraded(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Degrade a video mildly, so that its attributes can still be told."""
+    """Degrade a video mildly, so that its attributes can still be recognised."""
     kind = rng.integers(4)
     if kind == 0:
         return blurred(video, rng.uniform(0.4, 1.0))
@@ -70,17 +64,17 @@ def degraded(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return video
 
 
-def ruined(
-    video: np.ndarray, other: np.ndarray, row: np.ndarray, rng: np.random.Generator
+def corrupted(
+    video: np.ndarray, second: np.ndarray, row: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ruin a video and return it with the labels that remain true of it."""
+    """Corrupt a video; return it with labels in which the attributes that it lost are rejected."""
     kind = rng.integers(6)
     if kind == 0:
         return np.repeat(video[rng.integers(16)][None], 16, 0), rejected(row, "motion")
     if kind == 1:
         return video[rng.permutation(16)], rejected(row, "motion")
     if kind == 2:
-        return ((video.astype(int) + other) // 2).astype(np.uint8), rejected(row, *ATTRIBUTES)
+        return ((video.astype(int) + second) // 2).astype(np.uint8), rejected(row, *ATTRIBUTES)
     if kind == 3:
         return blurred(video, rng.uniform(6, 10)), rejected(row, *ATTRIBUTES)
     if kind == 4:
@@ -89,7 +83,7 @@ def ruined(
 
 
 def batch(videos: PretrainingVideos, rows: np.ndarray, table: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-    """Return videos (B, 16, 64, 64, 3) uint8 and labels (B, attributes); the last third is ruined."""
+    """Return videos (B, 16, 64, 64, 3) uint8 and labels (B, attributes); the last third is corrupted."""
     rng = np.random.default_rng([3, step])
     whole = len(rows) * 2 // 3
     items, targets = [], []
@@ -98,7 +92,7 @@ def batch(videos: PretrainingVideos, rows: np.ndarray, table: np.ndarray, step: 
         if place < whole:
             items.append(degraded(video, rng))
         else:
-            video, target = ruined(video, videos.video(int(rows[0])), target, rng)
+            video, target = corrupted(video, videos.video(int(rows[0])), target, rng)
             items.append(video)
         targets.append(target)
     return torch.from_numpy(np.stack(items)), torch.from_numpy(np.stack(targets))
@@ -106,21 +100,13 @@ def batch(videos: PretrainingVideos, rows: np.ndarray, table: np.ndarray, step: 
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    parser.add_argument("--output", type=Path, default=FOLDER / "classifier")
-    args = parser.parse_args()
+    args = options(__doc__, "classifier", steps=3000, batch=48).parse_args()
     videos = PretrainingVideos(args.videos)
     scenes = [videos.scene(index) for index in range(len(videos))]
     single = np.array([index for index, scene in enumerate(scenes) if len(scene.things) == 1])
     table = np.stack([labels(scene) for scene in scenes])
     torch.manual_seed(0)
     model = AttributeClassifier(ClassifierConfig(ATTRIBUTES))
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
 
     def loss(step: int) -> Tensor:
         rows = np.random.default_rng([4, step]).choice(single, args.batch)
@@ -133,10 +119,7 @@ def main() -> None:
         return torch.stack(parts).sum()
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.02)
-    schedule = LearningRateSchedule(args.steps, decay=0.5)
-    train(
-        model, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds
-    ).copy_to(model)
+    train_with(args, model, [optimiser], loss, ema=0.998, decay=0.5)
     model.save(args.output)
 
 

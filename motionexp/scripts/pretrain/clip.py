@@ -32,8 +32,8 @@ from motionexp.scripts.pretrain.captioned import (
     shown_neighbour,
     unseen_scenes,
 )
-from motionexp.scripts.pretrain.cards import Facts, seen, steps_taken, write_card
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
+from motionexp.scripts.pretrain.cards import Facts, write_card
+from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train_with
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 CONTEXT = 24
@@ -86,15 +86,11 @@ def normalised(frames: np.ndarray) -> Tensor:
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the transformer layers' matrices, AdamW for the rest."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, value in model.named_parameters():
-        inside = "resblocks." in name or "layers." in name
-        (matrices if value.ndim == 2 and inside else rest).append(value)
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+
+    def is_matrix(name: str) -> bool:
+        return "resblocks." in name or "layers." in name
+
+    return muon_and_adamw(model, rate, is_matrix, betas=(0.9, 0.98))
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -122,17 +118,12 @@ def save(clip: CLIP, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def arguments(description: str | None, name: str, steps: int, batch: int) -> argparse.Namespace:
-    """Read the options that the trainings of the CLIP and of the scorer have in common."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=batch, help="scenes a step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
+def arguments(description: str | None, name: str, batch: int) -> argparse.Namespace:
+    """Read the options that the trainings of the CLIP and of the preference model share."""
+    parser = options(description, name, steps=1_200, batch=batch)
     parser.add_argument("--start", type=Path, help="begin with the weights in this folder")
     parser.add_argument("--training", type=Path, default=FOLDER / name, help="folder for checkpoints")
-    parser.add_argument("--output", type=Path, default=BUNDLED / name)
+    parser.set_defaults(output=BUNDLED / name)
     return parser.parse_args()
 
 
@@ -157,8 +148,8 @@ def step_loss(
     return loss
 
 
-def facts(args: argparse.Namespace, parameters: int) -> Facts:
-    """Measure the saved model on scenes not used in training and say what there is to say of it."""
+def facts(args: argparse.Namespace) -> Facts:
+    """Return the card's facts; the quality is measured on scenes not used in training."""
     model = OpenClip.load(args.output)
     quality = {part: caption_accuracy(model, unseen_scenes(part, 512)) for part in PARTS}
     quality["motion-dominant, with motion"] = caption_accuracy(
@@ -175,22 +166,20 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
         data=f"single frames of {args.videos:,} rendered videos (a fifth appearance-dominant, a tenth"
         " with two objects), "
         "half of the captions without the motion; with each frame four captions wrong in one attribute",
-        samples=seen(steps_taken(args.training), args.batch),
+        samples=args.batch,
         seeds="weights 0; batches (3, step)",
-        steps=steps_taken(args.training),
         training=args.training,
-        parameters=parameters,
         quality=quality,
         measured="Share of 512 rendered frames, of scenes not used in training, whose own caption scores "
         "above all that differ from it in one visible attribute: in that one, and in any of them (20 wrong "
-        "captions). Held out are combinations of looks that no training frame shows; of a pair, the first "
-        "object differs.",
+        "captions). `held out`: combinations of attributes that no training frame shows. `pairs`: two "
+        "objects, of which the first differs.",
     )
 
 
 def main() -> None:
     """Train, save, measure and write the card."""
-    args = arguments(__doc__, "clip", steps=1_200, batch=128)
+    args = arguments(__doc__, "clip", batch=128)
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
     clip = CLIP(**settings(len(tokenizer)))
@@ -198,13 +187,11 @@ def main() -> None:
         clip.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     loss = step_loss(Embedder(clip), frames, tokenizer, args.batch)
-    schedule = LearningRateSchedule(args.steps, warmup=100, decay=0.5)
-    averaged = train(
-        clip, optimisers(clip, args.rate), loss, schedule, args.training, ema=0.99, seconds=args.seconds
+    train_with(
+        args, clip, optimisers(clip, args.rate), loss, ema=0.99, warmup=100, decay=0.5, folder=args.training
     )
-    averaged.copy_to(clip)
     save(clip, tokenizer, args.output)
-    write_card(args.output, facts(args, sum(value.numel() for value in clip.parameters())))
+    write_card(args.output, facts(args))
     print((args.output / "README.md").read_text())
 
 

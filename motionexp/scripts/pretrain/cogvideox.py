@@ -10,8 +10,9 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from motionexp.scripts.pretrain.denoising import parser, train_denoiser, velocity_loss
+from motionexp.scripts.pretrain.denoising import velocity_loss
 from motionexp.scripts.pretrain.latents import Latents
+from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train_with
 from motionexp.scripts.pretrain.vae3d import FRAMES, video_latents
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -72,15 +73,7 @@ class Denoiser(nn.Module):
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for the rest and for the modulation."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, value in model.named_parameters():
-        inner = value.ndim == 2 and "transformer_blocks" in name and ".norm" not in name
-        (matrices if inner else rest).append(value)
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0.0),
-    ]
+    return muon_and_adamw(model, rate, lambda name: "transformer_blocks" in name and ".norm" not in name)
 
 
 @torch.no_grad()
@@ -128,18 +121,15 @@ class Batches:
 
 def main() -> None:
     """Train and save the network."""
-    options = parser("cogvideox", __doc__)
-    options.set_defaults(steps=12_450)
-    options.add_argument("--image-steps", type=int, default=900)
-    options.add_argument(
-        "--batch", type=int, default=32, help="videos a step; four times as many single frames"
-    )
-    args = options.parse_args()
+    # A step has `--batch` videos, or four times as many single frames.
+    parser = options(__doc__, "cogvideox", steps=12_450, videos=10_000)
+    parser.add_argument("--image-steps", type=int, default=900, help="steps on single frames alone")
+    args = parser.parse_args()
     torch.manual_seed(0)
     batches = Batches(PretrainingVideos(args.videos, FRAMES), args.image_steps, args.batch)
     model = Denoiser(build(batches.empty.shape[-1]))
     loss = velocity_loss(model, batches, CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod)
-    train_denoiser(model, optimisers(model, args.rate), loss, args)
+    train_with(args, model, optimisers(model, args.rate), loss, ema=0.999)
     model.network.save_pretrained(args.output / "transformer")
 
 

@@ -1,14 +1,11 @@
-"""What the small denoisers' trainings share: noise, the loss of v, and their command line."""
+"""What the small denoisers' trainings share: noise and the loss of v."""
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
-from motionexp.scripts.pretrain.videos import FOLDER
+from motionexp.scripts.pretrain.loop import in_bf16
 
 
 def noised(clean: Tensor, t: Tensor, alphas: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -16,8 +13,8 @@ def noised(clean: Tensor, t: Tensor, alphas: Tensor, generator: torch.Generator)
 
     Args:
         clean: latents.
-        t: one timestep for each.
-        alphas: cumulated, of every timestep.
+        t: a timestep for each video.
+        alphas: cumulative, of every timestep.
         generator: of the noise.
     """
     noise = torch.randn(clean.shape, generator=generator)
@@ -37,8 +34,8 @@ def velocity_loss(
     Args:
         model: from noisy latents, timesteps and captions to v.
         batches: clean latents and captions of a step.
-        alphas: cumulated, of every timestep.
-        video_power: of the share of the schedule at which videos are noised; below 1 they are noised more.
+        alphas: cumulative, of every timestep.
+        video_power: exponent on a video's share of the schedule; below 1, videos get more noise.
     """
 
     def loss(step: int) -> Tensor:
@@ -51,26 +48,3 @@ def velocity_loss(
         return (in_bf16(model, noisy, t, captions).float() - velocity).square().mean()
 
     return loss
-
-
-def parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Return the options that the trainings of `outputs/pretrain/NAME` have in common."""
-    options = argparse.ArgumentParser(description=description)
-    options.add_argument("--steps", type=int, default=9_000, help="of both stages")
-    options.add_argument("--rate", type=float, default=2e-3)
-    options.add_argument("--videos", type=int, default=10_000)
-    options.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    options.add_argument("--output", type=Path, default=FOLDER / name)
-    return options
-
-
-def train_denoiser(
-    model: nn.Module,
-    optimisers: list[torch.optim.Optimizer],
-    loss: Callable[[int], Tensor],
-    args: argparse.Namespace,
-) -> None:
-    """Train until the last step, or what time there is; the model then has the averaged parameters."""
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    schedule, folder = LearningRateSchedule(args.steps), args.output / "training"
-    train(model, optimisers, loss, schedule, folder, ema=0.999, seconds=args.seconds).copy_to(model)

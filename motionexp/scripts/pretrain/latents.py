@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motionexp.scripts.pretrain.videos import CHUNK, PretrainingVideos
+from motionexp.scripts.pretrain.videos import CHUNK, PretrainingVideos, save_array
 
 
 class Latents:
@@ -16,7 +16,7 @@ class Latents:
     Args:
         videos: rendered.
         encode: a video (F, 64, 64, 3) uint8 to its latents (C, f, 16, 16).
-        folder: where they are kept, below one folder for each length of videos.
+        folder: of the stored latents, with a folder for each length of videos.
     """
 
     def __init__(
@@ -31,10 +31,7 @@ class Latents:
                 print(f"encoding to {path}", flush=True)
                 with torch.no_grad():
                     encoded = [encode(videos.video(first + row)).half().numpy() for row in range(CHUNK)]
-                partial = path.with_suffix(".tmp")
-                with partial.open("wb") as file:
-                    np.save(file, np.stack(encoded))
-                partial.replace(path)
+                save_array(path, np.stack(encoded))
             self._chunks.append(np.load(path, mmap_mode="r"))
 
     def batch(self, rows: np.ndarray) -> Tensor:

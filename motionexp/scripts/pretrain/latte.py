@@ -1,7 +1,7 @@
 """Train the small Latte; ``pretrain.bundle`` will then assemble ``bundled/tiny_latte``.
 
-First single frames alone, which teach looks at a sixteenth of the cost; then videos, with some frames. The
-network predicts v (Salimans and Ho, 2022), which stays well scaled at both ends of the schedule.
+First come single frames alone, which teach appearance at a sixteenth of the cost. Then come videos and some
+single frames. The network predicts v (Salimans and Ho, 2022), well scaled at both ends of the schedule.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from motionexp.scripts.pretrain.denoising import noised
 from motionexp.scripts.pretrain.latents import Latents
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train_with
 from motionexp.scripts.pretrain.vae import frame_latents
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -114,30 +114,17 @@ class Denoiser(nn.Module):
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for the rest."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, value in model.named_parameters():
-        (matrices if value.ndim == 2 and "blocks" in name and "table" not in name else rest).append(value)
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0.0),
-    ]
+    return muon_and_adamw(model, rate, lambda name: "blocks" in name and "table" not in name)
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image-steps", type=int, default=4_000)
-    parser.add_argument("--steps", type=int, default=14_000, help="of both stages")
-    parser.add_argument("--batch", type=int, default=32, help="videos a step")
-    parser.add_argument("--image-batch", type=int, default=192, help="frames a step in the first stage")
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
+    parser = options(__doc__, "latte", steps=14_000)
+    parser.add_argument("--image-steps", type=int, default=4_000, help="steps on single frames alone")
+    parser.add_argument("--image-batch", type=int, default=192, help="single frames in a step without videos")
     parser.add_argument(
-        "--start", type=Path, help="go on from this pipeline, such as motionexp/bundled/tiny_latte"
+        "--start", type=Path, help="continue from this pipeline, such as motionexp/bundled/tiny_latte"
     )
-    parser.add_argument("--output", type=Path, default=FOLDER / "latte")
     return parser.parse_args()
 
 
@@ -159,7 +146,6 @@ def main() -> None:
     if args.start:
         network = LatteTransformer3DModel.from_pretrained(args.start / "transformer", dtype=torch.float32)
     model = Denoiser(network)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
 
     def loss(step: int) -> Tensor:
         rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
@@ -171,8 +157,8 @@ def main() -> None:
             clean = clean[:, :, None]
         empty = torch.rand(len(rows), generator=generator) < EMPTY_SHARE
         embeds, lengths = (still if images else moving).batch(rows, empty)
-        # One t in each of B equal slices of the schedule: the loss varies less from step to step. What a
-        # frame has to teach once videos are trained on, surfaces above all, is set at low t.
+        # One t in each of B equal slices of the schedule: the loss varies less between steps. Once videos are
+        # trained on, single frames mainly teach surfaces, which are set at low t.
         top = 800 if images and step >= args.image_steps else 1000
         t = ((torch.arange(len(rows)) + torch.rand(len(rows), generator=generator)) * top / len(rows)).long()
         noisy, velocity = noised(clean, t, alphas, generator)
@@ -180,16 +166,7 @@ def main() -> None:
             output = in_bf16(model, noisy, t, embeds.bfloat16(), lengths)
         return (output.float() - velocity).square().mean()
 
-    averaged = train(
-        model,
-        optimisers(model, args.rate),
-        loss,
-        LearningRateSchedule(args.steps),
-        args.output / "training",
-        ema=0.9995,
-        seconds=args.seconds,
-    )
-    averaged.copy_to(model)
+    train_with(args, model, optimisers(model, args.rate), loss, ema=0.9995)
     model.network.save_pretrained(args.output / "transformer")
 
 

@@ -1,5 +1,6 @@
-"""One resumable training loop for every bundled model."""
+"""What every bundled model's training shares: the command line, the optimisers and one resumable loop."""
 
+import argparse
 import json
 import math
 import os
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from motionexp.scripts.pretrain.videos import FOLDER
 
 REPORT_EVERY = 50
 SAVE_SECONDS = 60.0
@@ -54,6 +57,60 @@ class Averaged:
         with torch.no_grad():
             for name, value in module.named_parameters():
                 value.copy_(self.values[name])
+
+
+def options(
+    description: str | None,
+    name: str,
+    *,
+    steps: int,
+    rate: float = 2e-3,
+    batch: int = 32,
+    videos: int = 20_000,
+) -> argparse.ArgumentParser:
+    """Return the options that all trainings have, with a training's defaults.
+
+    Args:
+        description: the module's docstring.
+        name: of the folder in ``outputs/pretrain``.
+        steps: of the whole training. rate: peak learning rate. batch: samples in a step.
+        videos: how many pretraining videos are used.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch, help="samples in a step")
+    parser.add_argument("--rate", type=float, default=rate, help="peak learning rate")
+    parser.add_argument("--videos", type=int, default=videos, help="how many pretraining videos are used")
+    parser.add_argument("--seconds", type=float, help="stop after this time; the next call continues")
+    parser.add_argument("--output", type=Path, default=FOLDER / name)
+    return parser
+
+
+def muon_and_adamw(
+    model: nn.Module,
+    rate: float,
+    is_matrix: Callable[[str], bool],
+    *,
+    adamw_rate: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices whose names ``is_matrix`` accepts, and AdamW for all else.
+
+    Args:
+        model: whose parameters are trained.
+        rate: peak learning rate of Muon. adamw_rate: of AdamW; default ``rate``.
+        is_matrix: takes a parameter's name; only parameters of two dimensions are asked for.
+        betas, weight_decay: of AdamW.
+    """
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, value in model.named_parameters():
+        (matrices if value.ndim == 2 and is_matrix(name) else rest).append(value)
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=adamw_rate or rate, betas=betas, weight_decay=weight_decay),
+    ]
 
 
 def in_bf16(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -165,6 +222,30 @@ def train(
             print(f"stopped at step {step + 1} of {schedule.steps} after {seconds:.0f} s", flush=True)
             break
     return run.averaged
+
+
+def train_with(
+    args: argparse.Namespace,
+    model: nn.Module,
+    optimisers: Iterable[torch.optim.Optimizer],
+    loss: Callable[[int], Tensor],
+    *,
+    ema: float,
+    warmup: int = 200,
+    decay: float = 0.3,
+    folder: Path | None = None,
+) -> None:
+    """Train as the command line says; the model then has the averaged parameters.
+
+    Args:
+        args: of `options`.
+        model, optimisers, loss, ema: as in `train`. warmup, decay: as in `LearningRateSchedule`.
+        folder: of the checkpoint and the log; default ``training`` in the output folder.
+    """
+    print(f"{sum(value.numel() for value in model.parameters()):,} parameters", flush=True)
+    schedule = LearningRateSchedule(args.steps, warmup, decay)
+    folder = folder or args.output / "training"
+    train(model, optimisers, loss, schedule, folder, ema=ema, seconds=args.seconds).copy_to(model)
 
 
 def _report(folder: Path, step: int, loss: float, pace: float, left: float) -> None:

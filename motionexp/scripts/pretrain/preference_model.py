@@ -1,13 +1,12 @@
 """Train the small preference scorer of PickScore's form.
 
 A CLIP (transformers' ``CLIPModel``) learns which of two frames fits a caption better, by the softmax of their
-two scores (Kirstain et al., 2023, section 4). The preferred frame is of the caption's scene; the other is of
-a scene that differs in one attribute, or it is the same frame spoilt. A contrastive loss over the batch
-stands in for the pretrained CLIP that PickScore starts from.
+two scores (Kirstain et al., 2023, section 4). The preferred frame shows the caption's scene. The negative
+shows a scene that differs in one attribute, or the same frame after a corruption. A contrastive loss
+over the batch replaces the pretrained CLIP that PickScore starts from.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,12 +26,12 @@ from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
 from motionexp.metrics.encoders import ImageTextModel, PreferenceModel
 from motionexp.scripts.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
-from motionexp.scripts.pretrain.cards import Facts, seen, steps_taken, write_card
+from motionexp.scripts.pretrain.cards import Facts, write_card
 from motionexp.scripts.pretrain.classifier import blurred, noised
 from motionexp.scripts.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
 from motionexp.scripts.pretrain.clip_text import build_tokenizer
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
-from motionexp.scripts.pretrain.videos import CHUNK, FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.loop import in_bf16, train_with
+from motionexp.scripts.pretrain.videos import CHUNK, FOLDER, PretrainingVideos, save_array
 
 
 def build(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -73,43 +72,41 @@ class Embedder(nn.Module):
         return normalize(image, dim=-1), normalize(text, dim=-1), self.scorer.logit_scale.exp()
 
 
-def rival(scene: Scene, index: int) -> tuple[Scene, int]:
-    """Return the rival of pretraining scene ``index``, different in one attribute, and a frame's index."""
+def negative(scene: Scene, index: int) -> tuple[Scene, int]:
+    """Return a negative of pretraining scene ``index``, different in one attribute, and a frame's index."""
     rng = seeded("rival", index)
     attribute = str(rng.choice(list(ATTRIBUTES)))
     return shown_neighbour(scene, attribute, rng), int(rng.integers(FRAMES))
 
 
-def _rival_frames(first: int) -> np.ndarray:
-    rivals = [rival(pretraining_scene(index), index) for index in range(first, first + CHUNK)]
-    return np.stack([render(scene, select=[frame])[0] for scene, frame in rivals])
+def _negative_frames(first: int) -> np.ndarray:
+    negatives = [negative(pretraining_scene(index), index) for index in range(first, first + CHUNK)]
+    return np.stack([render(scene, select=[frame])[0] for scene, frame in negatives])
 
 
-def rival_frames(count: int, path: Path) -> np.ndarray:
-    """Return a frame of each scene's rival, uint8 (count, 64, 64, 3), rendered once to ``path``."""
+def negative_frames(count: int, path: Path) -> np.ndarray:
+    """Return a frame of each scene's negative, uint8 (count, 64, 64, 3), rendered once to ``path``."""
     if not path.exists():
         firsts = range(0, count, CHUNK)
         with ProcessPoolExecutor() as pool:
-            chunks = list(track(pool.map(_rival_frames, firsts), f"rendering {path}", len(firsts)))
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as file:
-            np.save(file, np.concatenate(chunks))
-        partial.replace(path)
+            chunks = list(track(pool.map(_negative_frames, firsts), f"rendering {path}", len(firsts)))
+        save_array(path, np.concatenate(chunks))
     return np.load(path, mmap_mode="r")
 
 
 def preference_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Return the loss of N scenes, their N rivals and the N scenes' frames spoilt.
+    """Return the loss of N scenes, their N negatives and the N scenes' corrupted frames.
 
     Args:
-        image: (3N, D) unit features in that order. text: (2N, D), captions of the scenes and of their rivals.
+        image: (3N, D) unit features in that order.
+        text: (2N, D), captions of the scenes and of their negatives.
         scale: what products of features are multiplied by.
     """
-    own, other, bad = image.chunk(3)
+    positive, negative, bad = image.chunk(3)
     contrastive: Tensor = ClipLoss()(image[: len(text)], text, scale)
-    better = torch.cat([own, other, own])
-    worse = torch.cat([other, own, bad])
-    judging = torch.cat([text, text[: len(own)]])
+    better = torch.cat([positive, negative, positive])
+    worse = torch.cat([negative, positive, bad])
+    judging = torch.cat([text, text[: len(positive)]])
     scores = scale * torch.stack([(better * judging).sum(-1), (worse * judging).sum(-1)], 1)
     return contrastive + cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
 
@@ -122,25 +119,25 @@ def preference_accuracy(scorer: ImageTextModel, scenes: list[Scene]) -> dict[str
         scenes: of one frame of each, at a random time.
 
     Returns:
-        shares in 0..1: for each attribute, over the same frame with it changed; for each kind of spoiling,
-        over the same frame spoilt; ``all``: over all of these pairs.
+        shares in 0..1: for each attribute, against the frame with this attribute changed; for each
+        corruption, against the corrupted frame; ``all``: the mean of these shares.
     """
-    right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, *KINDS)}
+    right: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, *CORRUPTIONS)}
     rng = np.random.default_rng(0)
     for scene in scenes:
         frame = int(rng.integers(FRAMES))
         clean = render(scene, select=[frame])[0]
-        rivals = [render(shown_neighbour(scene, name, rng), select=[frame])[0] for name in ATTRIBUTES]
-        frames = np.stack([clean, *rivals, *(spoilt(clean, kind, rng) for kind in KINDS)])
-        own, *others = scorer.embed_frames(frames) @ scorer.embed_captions([scene.still_caption])[0]
-        for name, score in zip(right, others, strict=True):
-            right[name].append(bool(own > score))
+        negatives = [render(shown_neighbour(scene, name, rng), select=[frame])[0] for name in ATTRIBUTES]
+        frames = np.stack([clean, *negatives, *(corrupted(clean, kind, rng) for kind in CORRUPTIONS)])
+        clean_score, *scores = scorer.embed_frames(frames) @ scorer.embed_captions([scene.still_caption])[0]
+        for name, score in zip(right, scores, strict=True):
+            right[name].append(bool(clean_score > score))
     rates = {name: float(np.mean(values)) for name, values in right.items()}
     return rates | {"all": float(np.mean(list(rates.values())))}
 
 
 def step_loss(
-    embedder: Embedder, frames: CaptionedFrames, rivals: np.ndarray, tokenizer: CLIPTokenizer, size: int
+    embedder: Embedder, frames: CaptionedFrames, negatives: np.ndarray, tokenizer: CLIPTokenizer, size: int
 ) -> Callable[[int], Tensor]:
     """Return the loss of ``size`` scenes, with three frames of each, as a function of the step."""
 
@@ -148,12 +145,14 @@ def step_loss(
         rng = np.random.default_rng([5, step])
         rows = frames.rows(rng, size)
         scenes = [frames.scenes[row] for row in rows]
-        pairs = [rival(scene, int(row)) for scene, row in zip(scenes, rows, strict=True)]
+        pairs = [negative(scene, int(row)) for scene, row in zip(scenes, rows, strict=True)]
         clean = frames.videos.single_frames(rows, np.array([frame for _, frame in pairs]))
-        bad = np.stack([spoilt(frame, KINDS[rng.integers(len(KINDS))], rng) for frame in clean])
-        captions = frames.captions([*scenes, *(other for other, _ in pairs)], rng)
+        bad = np.stack(
+            [corrupted(frame, CORRUPTIONS[rng.integers(len(CORRUPTIONS))], rng) for frame in clean]
+        )
+        captions = frames.captions([*scenes, *(scene for scene, _ in pairs)], rng)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
-        values = normalised(np.concatenate([clean, rivals[rows], bad])).bfloat16()
+        values = normalised(np.concatenate([clean, negatives[rows], bad])).bfloat16()
         with sdpa_kernel(SDPBackend.MATH):
             image, text, scale = in_bf16(embedder, values, tokens.input_ids, tokens.attention_mask)
         return preference_loss(image.float(), text.float(), scale.float())
@@ -161,8 +160,8 @@ def step_loss(
     return loss
 
 
-def facts(args: argparse.Namespace, parameters: int) -> Facts:
-    """Measure the saved scorer on scenes not used in training and say what there is to say of it."""
+def facts(args: argparse.Namespace) -> Facts:
+    """Return the card's facts; the quality is measured on scenes not used in training."""
     model = PreferenceModel.load(args.output)
     return Facts(
         title="Small preference scorer of the shapes world",
@@ -175,36 +174,39 @@ def facts(args: argparse.Namespace, parameters: int) -> Facts:
         data=f"pairs of frames of {args.videos:,} rendered videos: a frame of the caption's scene is "
         "preferred to one of a scene that differs in one attribute, and to itself blurred, noisy, smeared or "
         "off-colour",
-        samples=seen(steps_taken(args.training), 3 * args.batch),
+        samples=3 * args.batch,
         seeds="weights 1; batches (5, step)",
-        steps=steps_taken(args.training),
         training=args.training,
-        parameters=parameters,
         quality={part: preference_accuracy(model, unseen_scenes(part, 256)) for part in PARTS},
         measured="Held-out accuracy: share of pairs in which the right frame scores higher, of 256 scenes "
-        "not used in training; over a frame with that attribute changed, and over the same frame spoilt. "
-        "Held out are combinations of looks that no training frame shows; of a pair of objects, the first "
-        "differs.",
+        "not used in training; over a frame with that attribute changed, and over the same frame corrupted. "
+        "`held out`: combinations of attributes that no training frame shows. `pairs`: two objects, of which "
+        "the first differs.",
     )
 
 
 def main() -> None:
     """Train, save, measure and write the card."""
-    args = arguments(__doc__, "scorer", steps=1_200, batch=48)
+    args = arguments(__doc__, "scorer", batch=48)
     tokenizer = build_tokenizer(CONTEXT)
     torch.manual_seed(1)
     scorer = CLIPModel.from_pretrained(args.start, dtype=torch.float32) if args.start else build(tokenizer)
     frames = CaptionedFrames(PretrainingVideos(args.videos))
-    rivals = rival_frames(len(frames.scenes), FOLDER / f"rivals-{len(frames.scenes)}.npy")
-    loss = step_loss(Embedder(scorer), frames, rivals, tokenizer, args.batch)
-    schedule = LearningRateSchedule(args.steps, warmup=100, decay=0.5)
-    averaged = train(
-        scorer, optimisers(scorer, args.rate), loss, schedule, args.training, ema=0.99, seconds=args.seconds
+    negatives = negative_frames(len(frames.scenes), FOLDER / f"negatives-{len(frames.scenes)}.npy")
+    loss = step_loss(Embedder(scorer), frames, negatives, tokenizer, args.batch)
+    train_with(
+        args,
+        scorer,
+        optimisers(scorer, args.rate),
+        loss,
+        ema=0.99,
+        warmup=100,
+        decay=0.5,
+        folder=args.training,
     )
-    averaged.copy_to(scorer)
     scorer.half().save_pretrained(args.output)
     build_processor(tokenizer).save_pretrained(args.output)
-    write_card(args.output, facts(args, scorer.num_parameters()))
+    write_card(args.output, facts(args))
     print((args.output / "README.md").read_text())
 
 
@@ -212,7 +214,7 @@ if __name__ == "__main__":
     main()
 
 
-KINDS = ("blurred", "noisy", "smeared", "off-colour")
+CORRUPTIONS = ("blurred", "noisy", "smeared", "off-colour")
 
 
 def smeared(frame: np.ndarray, length: float, angle: float) -> np.ndarray:
@@ -232,8 +234,8 @@ def off_colour(frame: np.ndarray, degrees: float, saturation: float) -> np.ndarr
     return np.clip(np.round(luminance + saturation * (frame - luminance) @ turn.T), 0, 255).astype(np.uint8)
 
 
-def spoilt(frame: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Spoil a uint8 frame (H, W, 3) in one of ``KINDS``, visibly, by a random amount."""
+def corrupted(frame: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Corrupt a uint8 frame (H, W, 3) visibly, by one of ``CORRUPTIONS`` and a random amount."""
     if kind == "blurred":
         return blurred(frame[None], rng.uniform(0.8, 4))[0]
     if kind == "noisy":

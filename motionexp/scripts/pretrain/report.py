@@ -1,7 +1,7 @@
 """Measure the bundled models against ground truth: ``make model-report``.
 
-Captions and seeds are not used in training. The classifier that judges samples is judged first: on renders,
-on reconstructions, on blurred and noisy frames, and on videos that it has to reject.
+Captions and seeds are not used in training. First the classifier that judges samples is measured: on renders,
+on reconstructions, on blurred and noisy frames, and on videos that it must reject.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
-from motionexp.data.videos import contact_sheet, psnr, write_mp4, write_png
+from motionexp.data.videos import contact_sheet, enlarged, psnr, write_mp4, write_png
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.metrics.attribute_classifier import AttributeClassifier
@@ -71,10 +71,10 @@ def rates(
     right = {name: 0 for name in ATTRIBUTES}
     abstained = 0
     for video, scene in zip(videos, truth, strict=True):
-        found = classifier.predict(video).labels
+        labels = classifier.predict(video).labels
         for name in ATTRIBUTES:
-            right[name] += found[name] == scene.attributes[name]
-            abstained += found[name] is None
+            right[name] += labels[name] == scene.attributes[name]
+            abstained += labels[name] is None
     shares = {name: count / len(videos) for name, count in right.items()}
     return shares | {"abstained": abstained / len(videos) / len(ATTRIBUTES), "n": float(len(videos))}
 
@@ -97,18 +97,19 @@ def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count:
         "noisy, sigma 10": [noised(video, 10.0, rng) for video in videos],
     }
     results = {name: rates(classifier, some, truth) for name, some in changed.items()}
-    ruins: dict[str, Callable[[int], np.ndarray]] = {
+    corruptions: dict[str, Callable[[int], np.ndarray]] = {
         "frozen": lambda i: np.repeat(videos[i][:1], 16, 0),
         "shuffled": lambda i: videos[i][rng.permutation(16)],
         "mush (blend of two)": lambda i: ((videos[i].astype(int) + videos[i - 1]) // 2).astype(np.uint8),
         "mush (blur, sigma 8)": lambda i: blurred(videos[i], 8.0),
         "mush (noise, sigma 100)": lambda i: noised(videos[i], 100.0, rng),
     }
-    for name, ruin in ruins.items():
-        found = [classifier.predict(ruin(index)).labels for index in range(len(videos))]
+    for name, corrupt in corruptions.items():
+        predicted = [classifier.predict(corrupt(index)).labels for index in range(len(videos))]
         names = ("motion",) if name in ("frozen", "shuffled") else tuple(ATTRIBUTES)
         results[f"rejected: {name}"] = {
-            attribute: float(np.mean([labels[attribute] is None for labels in found])) for attribute in names
+            attribute: float(np.mean([labels[attribute] is None for labels in predicted]))
+            for attribute in names
         } | {"n": float(len(videos))}
     return results
 
@@ -147,22 +148,20 @@ def judge_samples(
     results: Results = {}
     for part, count in counts.items():
         truth = scenes(part, count)
-        wanted = [(Edit("caption", scene.caption), index) for index, scene in enumerate(truth)]
-        made = [
-            each.frames[:FRAMES]
-            for each in track(sample(backbone, None, wanted, settings), f"sampling {part}", count)
-        ]
+        requests = [(Edit("caption", scene.caption), index) for index, scene in enumerate(truth)]
+        samples = track(sample(backbone, None, requests, settings), f"sampling {part}", count)
+        videos = [one.frames[:FRAMES] for one in samples]
         if part == "pairs":
-            cut = [half for video in made for half in halves(video)]
+            cut = [half for video in videos for half in halves(video)]
             singles = [replace(scene, things=(thing,)) for scene in truth for thing in scene.things]
             results["samples, pairs (each object)"] = rates(classifier, cut, singles)
         else:
-            results[f"samples, {part}"] = rates(classifier, made, truth)
+            results[f"samples, {part}"] = rates(classifier, videos, truth)
         write_png(
             folder / f"samples-{part}.png",
-            np.concatenate([contact_sheet(video[::2], columns=8) for video in made[:16]]),
+            np.concatenate([contact_sheet(video[::2], columns=8) for video in videos[:16]]),
         )
-        write_mp4(folder / f"samples-{part}.mp4", made[0], 8)
+        write_mp4(folder / f"samples-{part}.mp4", enlarged(videos[0]), 8)
     return results
 
 
@@ -175,10 +174,10 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
 
     return [
         {
-            "contrast": each.contrast, "factor": each.factor, "energy": each.energy, "log_snr": each.log_snr,
-            "t": float((log_snr > each.log_snr).sum()),
+            "contrast": row.contrast, "factor": row.factor, "energy": row.energy, "log_snr": row.log_snr,
+            "t": float((log_snr > row.log_snr).sum()),
         }
-        for each in energies(encode, frames=backbone.frames)
+        for row in energies(encode, frames=backbone.frames)
     ]  # fmt: skip
 
 

@@ -3,17 +3,13 @@
 A T5 encoder learns to name every word of a caption, a third of them hidden behind the unknown-word token.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from motionexp.data.shapes.grammar import vocabulary
 from motionexp.data.shapes.scenes import pretraining_scene
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, train
-from motionexp.scripts.pretrain.videos import FOLDER
+from motionexp.scripts.pretrain.loop import options, train_with
 
 HIDDEN_SHARE = 1 / 3
 
@@ -59,13 +55,9 @@ class Namer(nn.Module):
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--captions", type=int, default=10_000)
-    parser.add_argument("--output", type=Path, default=FOLDER / "text_encoder")
-    args = parser.parse_args()
+    args = options(__doc__, "text_encoder", steps=1500, rate=1e-3, batch=128, videos=10_000).parse_args()
     tokenizer = build_tokenizer()
-    scenes = [pretraining_scene(index) for index in range(args.captions)]
+    scenes = [pretraining_scene(index) for index in range(args.videos)]
     captions = [caption for scene in scenes for caption in (scene.caption, scene.still_caption)] + [""] * 200
     tokens = tokenizer(captions, padding=True, return_tensors="pt")
     torch.manual_seed(0)
@@ -73,14 +65,14 @@ def main() -> None:
 
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(len(captions), (128,), generator=generator)
+        rows = torch.randint(len(captions), (args.batch,), generator=generator)
         ids, mask = tokens.input_ids[rows], tokens.attention_mask[rows]
         hidden = (torch.rand(ids.shape, generator=generator) < HIDDEN_SHARE) & (ids > tokenizer.unk_token_id)
         logits = model(ids.masked_fill(hidden, tokenizer.unk_token_id), mask)
         return nn.functional.cross_entropy(logits[mask.bool()], ids[mask.bool()])
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
-    train(model, [optimiser], loss, LearningRateSchedule(args.steps), args.output / "training").copy_to(model)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.01)
+    train_with(args, model, [optimiser], loss, ema=0.999)
     model.encoder.save_pretrained(args.output / "text_encoder")
     tokenizer.save_pretrained(args.output / "tokenizer")
 

@@ -1,8 +1,8 @@
 """Train the small 3D U-Net: ``python -m motionexp.scripts.pretrain.unet3d``.
 
-Its text encoder learns with it, and its latents are those of the small Latte's VAE. First single frames
-alone, then videos of 8 to 32 frames and some frames. The network predicts v, and not epsilon as ModelScope's
-does: its epsilon kept an error of 4%, behind which motion, a hundredth of the noise, stays hidden.
+Its text encoder is trained with it, on latents of the small Latte's VAE. First come single frames alone, then
+videos of 8 to 32 frames and some single frames. The network predicts v. Predicting epsilon, as ModelScope's
+does, left an error of 4%, which hides motion: its energy is a hundredth of the noise.
 """
 
 import numpy as np
@@ -13,17 +13,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from motionexp.scripts.pretrain import clip_text
-from motionexp.scripts.pretrain.denoising import parser, train_denoiser, velocity_loss
+from motionexp.scripts.pretrain.denoising import velocity_loss
 from motionexp.scripts.pretrain.latents import Latents
+from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train_with
 from motionexp.scripts.pretrain.vae import frame_latents
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 LENGTHS = {8: 0.3, 12: 0.05, 16: 0.45, 20: 0.05, 24: 0.05, 28: 0.05, 32: 0.05}
-"""Frames of a batch's videos, and how often."""
+"""Frames of a batch's videos, and the share of such batches."""
 FEWER_VIDEOS = 1_000
 """Videos of each length other than 16."""
 EMPTY_SHARE = 0.1
-# ModelScope's own betas end at a log-SNR of -5.4, where this world's motion can still be seen.
+# ModelScope's betas end at a log-SNR of -5.4, at which this world's motion is still visible.
 SCHEDULER = {
     "beta_start": 8.5e-4,
     "beta_end": 2.5e-2,
@@ -76,15 +77,11 @@ class Denoiser(nn.Module):
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the network's linear layers, AdamW for the rest at half the rate."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, value in model.named_parameters():
-        linear = value.ndim == 2 and name.startswith("network.") and "time_emb" not in name
-        (matrices if linear else rest).append(value)
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=rate / 2, betas=(0.9, 0.99), weight_decay=0.01),
-    ]
+
+    def is_matrix(name: str) -> bool:
+        return name.startswith("network.") and "time_emb" not in name
+
+    return muon_and_adamw(model, rate, is_matrix, adamw_rate=rate / 2, weight_decay=0.01)
 
 
 def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -130,21 +127,19 @@ class Batches:
 
 def main() -> None:
     """Train and save the network and its text encoder."""
-    options = parser("unet3d", __doc__)
-    options.add_argument("--image-steps", type=int, default=2_500)
-    options.add_argument(
-        "--frames", type=int, default=96, help="single frames a step; twice as many in videos"
-    )
-    args = options.parse_args()
+    # A step has `--batch` single frames, or twice as many frames in videos.
+    parser = options(__doc__, "unet3d", steps=9_000, batch=96, videos=10_000)
+    parser.add_argument("--image-steps", type=int, default=2_500, help="steps on single frames alone")
+    args = parser.parse_args()
     tokenizer = clip_text.build_tokenizer()
     tokenizer.save_pretrained(args.output / "tokenizer")
     torch.manual_seed(0)
     text_encoder = clip_text.build(tokenizer)
     model = Denoiser(text_encoder, build(text_encoder.config.hidden_size))
-    batches = Batches(tokenizer, args.videos, args.image_steps, args.frames)
-    # Single frames teach the looks, which are set at small t; a video has to teach motion, at large t.
+    batches = Batches(tokenizer, args.videos, args.image_steps, args.batch)
+    # Single frames teach the appearance, which is set at small t; videos teach motion, at large t.
     loss = velocity_loss(model, batches, DDIMScheduler(**SCHEDULER).alphas_cumprod, video_power=0.5)
-    train_denoiser(model, optimisers(model, args.rate), loss, args)
+    train_with(args, model, optimisers(model, args.rate), loss, ema=0.999)
     model.network.save_pretrained(args.output / "unet")
     model.text_encoder.save_pretrained(args.output / "text_encoder")
 

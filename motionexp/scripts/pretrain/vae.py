@@ -1,12 +1,11 @@
 """Train the small VAE: ``python -m motionexp.scripts.pretrain.vae``. Saved as diffusers' ``AutoencoderKL``.
 
-The world's energies are chosen in pixels, and a VAE left to itself whitens them: faint ground patterns come
-out as loud as objects. So each patch of its latents is asked to keep the pixels' distances between frames.
+The world's energies are chosen in pixels. An ordinary VAE whitens them: in its latents faint background
+textures have as much energy as objects. So a term of the loss makes each patch of the latents
+preserve the distances between frames that pixels have.
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.data.videos import psnr
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.loop import in_bf16, options, train_with
+from motionexp.scripts.pretrain.videos import PretrainingVideos
 
 KL_WEIGHT = 1e-5
 ISOMETRY_WEIGHT = 2e-3
@@ -55,7 +54,7 @@ def isometry(first: Tensor, second: Tensor, floor: float = 0.3) -> Tensor:
     Args:
         first: pixels (N, 3, H, W); each is compared with its neighbour in the batch.
         second: latents (N, C, H/4, W/4).
-        floor: energy, in squared units of [-1, 1], below which a difference is not looked at closely.
+        floor: energy, in squared units of [-1, 1], below which differences hardly count.
     """
     pixel = patch_energy(first - first.roll(1, 0), PATCH)
     latent = patch_energy(second - second.roll(1, 0), PATCH * second.shape[-1] // first.shape[-1])
@@ -100,14 +99,7 @@ def frame_latents(vae: AutoencoderKL) -> Callable[[np.ndarray], Tensor]:
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6_000)
-    parser.add_argument("--batch", type=int, default=32, help="frames a step")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
-    parser.add_argument("--videos", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, help="stop after this time; the next call goes on")
-    parser.add_argument("--output", type=Path, default=FOLDER / "vae")
-    args = parser.parse_args()
+    args = options(__doc__, "vae", steps=6_000, rate=1.5e-3).parse_args()
     videos = PretrainingVideos(args.videos)
     torch.manual_seed(0)
     vae = build()
@@ -125,11 +117,7 @@ def main() -> None:
         return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * isometry(values, mean.float())
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule = LearningRateSchedule(args.steps, decay=0.5)
-    averaged = train(
-        vae, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds
-    )
-    averaged.copy_to(vae)
+    train_with(args, vae, [optimiser], loss, ema=0.998, decay=0.5)
     held_out = np.arange(len(videos) - 256, len(videos))
     frames = videos.single_frames(held_out, held_out % 16)
     with torch.no_grad():

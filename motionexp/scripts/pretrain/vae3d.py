@@ -1,12 +1,11 @@
 """Train the small 3D VAE, diffusers' ``AutoencoderKLCogVideoX``.
 
-Four frames become one, after a first that stays alone. It learns on clips cut out of the videos, and keeps
-the pixels' distances as the VAE of single frames does.
+The first frame becomes one latent frame, then every four frames become one. It is trained on clips cut out of
+the videos, and preserves the distances between frames as the VAE of single frames does.
 """
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.data.videos import psnr
-from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import in_bf16, options, train_with
 from motionexp.scripts.pretrain.vae import (
     ISOMETRY_WEIGHT,
     KL_WEIGHT,
@@ -23,7 +22,7 @@ from motionexp.scripts.pretrain.vae import (
     isometry,
     pixels,
 )
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.videos import PretrainingVideos
 
 FRAMES = 17
 CLIP = 32
@@ -136,16 +135,15 @@ def train_vae(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespac
         generator = torch.Generator().manual_seed(step)
         output, mean, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
         fidelity = (output.float() - values).square().mean()
-        kept = isometry(grouped(values), latent_groups(mean.float()))
-        return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * kept
+        distances = isometry(grouped(values), latent_groups(mean.float()))
+        return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * distances
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule, folder = LearningRateSchedule(args.steps, decay=0.5), args.output / "training"
-    train(vae, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(vae)
+    train_with(args, vae, [optimiser], loss, ema=0.998, decay=0.5)
 
 
 def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespace) -> None:
-    """Second stage: the decoder alone, on the latents that others are trained on meanwhile."""
+    """Second stage: the decoder alone, on latents of the frozen encoder in bf16, as denoisers see them."""
     model = Decoder(vae)
     unrounded = {name: tensor.clone() for name, tensor in vae.encoder.state_dict().items()}
     vae.encoder.to(torch.bfloat16)
@@ -156,21 +154,15 @@ def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Name
         return (output.float() - values).square().mean()
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule, folder = LearningRateSchedule(args.decoder_steps, decay=0.5), args.output / "training-decoder"
-    train(model, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(model)
+    stage = argparse.Namespace(steps=args.decoder_steps, seconds=args.seconds)
+    train_with(stage, model, [optimiser], loss, ema=0.998, decay=0.5, folder=args.output / "training-decoder")
     vae.encoder.to(torch.float32).load_state_dict(unrounded)
 
 
 def main() -> None:
     """Train and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3_000)
+    parser = options(__doc__, "vae3d", steps=3_000, batch=16, videos=10_000)
     parser.add_argument("--decoder-steps", type=int, default=3_000, help="of the decoder alone, afterwards")
-    parser.add_argument("--batch", type=int, default=16, help="clips a step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--videos", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, help="stop a stage after this time; the next call goes on")
-    parser.add_argument("--output", type=Path, default=FOLDER / "vae3d")
     args = parser.parse_args()
     videos = PretrainingVideos(args.videos, FRAMES)
     torch.manual_seed(0)

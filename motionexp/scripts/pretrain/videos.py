@@ -1,7 +1,7 @@
 """The pretraining videos, rendered once to disk: ``python -m motionexp.scripts.pretrain.videos``."""
 
 import argparse
-import os
+import io
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -10,19 +10,24 @@ from rich.progress import track
 
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene
+from motionexp.files import write_whole
 
 CHUNK = 500
 FOLDER = Path("outputs/pretrain")
 
 
 def _render_chunk(path: Path, first: int, frames: int) -> None:
-    # An odd frame more is for 3D VAEs, which want 4k + 1: the motion is that of the even number.
+    # 3D VAEs need 4k + 1 frames. The motion then runs once in the first 4k.
     scenes = map(pretraining_scene, range(first, first + CHUNK))
     videos = np.stack([render(scene, frames, period=frames - frames % 2) for scene in scenes])
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        np.save(file, videos)
-    partial.replace(path)
+    save_array(path, videos)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a ``.npy`` file whole or not at all."""
+    memory = io.BytesIO()
+    np.save(memory, array)
+    write_whole(path, memory.getvalue())
 
 
 class PretrainingVideos:
@@ -30,8 +35,8 @@ class PretrainingVideos:
 
     Args:
         count: how many videos, rounded up to whole chunks; missing chunks are rendered first.
-        frames: of each video; a motion runs its course once, in an odd number of frames in all but the last.
-        folder: where the chunks lie, about 100 MB each at 16 frames.
+        frames: of each video. Of an odd number, the motion runs once in all frames but the last.
+        folder: of the chunks, which have about 100 MB each at 16 frames.
     """
 
     def __init__(

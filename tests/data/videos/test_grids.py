@@ -3,44 +3,56 @@
 import numpy as np
 import pytest
 
-from motionexp.data.videos import contact_sheet, side_by_side
+from motionexp.data.videos import contact_sheet, enlarged, side_by_side
 from motionexp.data.videos.grids import _font
-from tests.support.made_videos import moving
+from tests.support.made_videos import moving, psnr
+
+
+def test_small_frames_are_enlarged_smoothly_by_a_whole_factor():
+    frames = moving(2, 48, 64)
+    before = frames.copy()
+    large = enlarged(frames)
+    assert large.shape == (2, 48 * 6, 64 * 6, 3)
+    assert np.array_equal(frames, before)
+    # Averaged back to the size that they had, the frames are there; and no pixel is a block of its own.
+    blocks = large.reshape(2, 48, 6, 64, 6, 3)
+    assert psnr(blocks.mean((2, 4)), frames) > 35
+    assert blocks.std((2, 4)).mean() > 1
+    assert enlarged(large) is large
 
 
 def test_contact_sheet_has_each_frame_in_its_place_with_white_between():
     frames = moving(5, 20, 30)
     sheet = contact_sheet(frames, columns=3)
-    assert sheet.shape == (20 + 2 + 20, 30 * 3 + 2 * 2, 3)
+    tiles = enlarged(frames, 192)
+    height, width = tiles.shape[1:3]
+    assert (height, width) == (200, 300)
+    assert sheet.shape == (height + 2 + height, width * 3 + 2 * 2, 3)
     left = np.ones(sheet.shape[:2], bool)
-    for index, frame in enumerate(frames):
-        y, x = 22 * (index // 3), 32 * (index % 3)
-        assert np.array_equal(sheet[y : y + 20, x : x + 30], frame)
-        left[y : y + 20, x : x + 30] = False
+    for index, tile in enumerate(tiles):
+        y, x = (height + 2) * (index // 3), (width + 2) * (index % 3)
+        assert np.array_equal(sheet[y : y + height, x : x + width], tile)
+        left[y : y + height, x : x + width] = False
     assert (sheet[left] == 255).all()
-    assert np.array_equal(contact_sheet(frames[:1]), frames[0])
+    assert np.array_equal(contact_sheet(tiles[:1]), tiles[0])
 
 
-def test_side_by_side_enlarges_tiny_videos_without_smoothing_and_labels_them():
-    one, other = moving(6), moving(6)[::-1]
-    grid = side_by_side([("a red ball", [one, other]), ("", [other, one])], ["reference", "τ = 0"])
-    assert grid.shape[0] == 6
-    found = []
-    for video in (one, other):
-        enlarged = np.kron(video, np.ones((1, 3, 3, 1), np.uint8))
-        places = [(y, x) for y in range(grid.shape[1] - 191) for x in (8, 208)]
-        likely = [(y, x) for y, x in places if np.array_equal(grid[0, y, x : x + 192], enlarged[0, 0])]
-        found.append(
-            [(y, x) for y, x in likely if np.array_equal(grid[:, y : y + 192, x : x + 192], enlarged)]
-        )
-    (y1, _), (y2, _) = found[0]
-    assert found == [[(y1, 8), (y2, 208)], [(y1, 208), (y2, 8)]]
-    assert y2 == y1 + 192 + 8
-    assert grid.shape[1:3] == (y2 + 192 + 8, 408)
-    labels = grid[:, :y1]
+@pytest.mark.parametrize(("tile_side", "side"), [(192, 192), (200, 256)])
+def test_side_by_side_enlarges_tiny_videos_and_labels_them(tile_side, side):
+    first, second = moving(3), moving(3)[::-1]
+    rows = [("a red ball", [first, second]), ("", [second, first])]
+    grid = side_by_side(rows, ["reference", "τ = 0"], tile_side)
+    assert grid.shape[0] == 3
+    left, right, bottom = 8, side + 16, grid.shape[1] - side - 8
+    top = bottom - side - 8
+    for y, videos in ((top, (first, second)), (bottom, (second, first))):
+        for x, video in zip((left, right), videos, strict=True):
+            assert np.array_equal(grid[:, y : y + side, x : x + side], enlarged(video, tile_side))
+    assert grid.shape[2] == 2 * side + 3 * 8
+    labels = grid[:, :top]
     assert (labels == labels[:1]).all()
-    assert (labels[0, :, :200] < 128).any()
-    assert (labels[0, :, 208:] < 128).any()
+    assert (labels[0, :, : right - 8] < 128).any()
+    assert (labels[0, :, right:] < 128).any()
 
 
 def test_a_long_caption_takes_more_lines_and_stays_in_the_grid():

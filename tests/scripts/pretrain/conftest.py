@@ -18,7 +18,7 @@ class NoiseVideos:
     def single_frames(self, videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
         seeds = [[int(video), int(frame)] for video, frame in zip(videos, frames, strict=True)]
         return np.stack(
-            [np.random.default_rng(each).integers(256, size=(64, 64, 3), dtype=np.uint8) for each in seeds]
+            [np.random.default_rng(seed).integers(256, size=(64, 64, 3), dtype=np.uint8) for seed in seeds]
         )
 
 

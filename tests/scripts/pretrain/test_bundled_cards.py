@@ -27,7 +27,8 @@ def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for folder in (training, model):
             folder.mkdir(parents=True)
         log = [{"step": 50 * n, "time": 60.0 * n, "loss": 0.5} for n in range(1, 4)]
-        (training / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in log))
+        (training / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+        torch.save({"step": 151}, training / "checkpoint.pt")
         save_file({"weight": torch.zeros(3, 4)}, model / "model.safetensors")
         cards.write_model_card(name, {"samples, motion-dominant": rates}, SamplerSettings(25, 3.0))
         return (model / "README.md").read_text()
@@ -40,7 +41,7 @@ def test_a_card_says_what_is_short_of_its_aim(card) -> None:
     assert "in motion-dominant samples: surface (0.891, aim 0.9), motion (0.840, aim 0.85)." in text
     assert "at 25 steps and guidance 3" in text
     assert "| parameters | 12 |" in text
-    assert "| steps | 150 |" in text
+    assert "| steps | 151 |" in text
     assert "| time | 2 minutes |" in text
 
 

@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 from motionexp.scripts.pretrain import loop
+from tests.scripts.pretrain.test_loop import run
 
 loop.SAVE_SECONDS = 0.0
 run(Path(os.environ["FOLDER"]), kill_at=5)

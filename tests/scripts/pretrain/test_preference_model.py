@@ -13,15 +13,15 @@ from motionexp.scripts.pretrain.captioned import CaptionedFrames, unseen_scenes
 from motionexp.scripts.pretrain.clip import CONTEXT, normalised
 from motionexp.scripts.pretrain.clip_text import build_tokenizer
 from motionexp.scripts.pretrain.preference_model import (
-    KINDS,
+    CORRUPTIONS,
     Embedder,
     build,
+    corrupted,
+    negative,
     off_colour,
     preference_accuracy,
     preference_loss,
-    rival,
     smeared,
-    spoilt,
     step_loss,
 )
 
@@ -43,7 +43,7 @@ def test_transformers_alone_prefers_the_right_frame(bundled: tuple[CLIPModel, CL
     right = []
     for index, scene in enumerate(unseen_scenes("motion-dominant", 24)):
         clean = render(scene, select=[5])[0]
-        frames = [clean, spoilt(clean, KINDS[index % len(KINDS)], rng)]
+        frames = [clean, corrupted(clean, CORRUPTIONS[index % len(CORRUPTIONS)], rng)]
         inputs = processor(text=[scene.still_caption], images=frames, return_tensors="pt")
         with torch.no_grad():
             scores = model(**inputs).logits_per_image[:, 0]
@@ -51,9 +51,9 @@ def test_transformers_alone_prefers_the_right_frame(bundled: tuple[CLIPModel, CL
     assert np.mean(right) >= 0.9
 
 
-def test_it_is_right_about_attributes_and_spoilt_frames():
+def test_it_is_right_about_attributes_and_corrupted_frames():
     rates = preference_accuracy(PreferenceModel.load(), unseen_scenes("motion-dominant", 32))
-    assert set(rates) == {*ATTRIBUTES, *KINDS, "all"}
+    assert set(rates) == {*ATTRIBUTES, *CORRUPTIONS, "all"}
     assert rates["all"] >= 0.93
     assert min(rates.values()) >= 0.8
 
@@ -67,8 +67,8 @@ def test_the_processor_is_what_training_saw(bundled: tuple[CLIPModel, CLIPProces
 def test_each_word_is_one_token_and_any_text_can_be_spelt(bundled: tuple[CLIPModel, CLIPProcessor]):
     tokenizer = bundled[1].tokenizer
     ids = [tokenizer(word).input_ids for word in vocabulary()]
-    assert {len(each) for each in ids} == {3}
-    assert len({each[1] for each in ids}) == len(vocabulary())
+    assert {len(tokens) for tokens in ids} == {3}
+    assert len({tokens[1] for tokens in ids}) == len(vocabulary())
     assert tokenizer.get_vocab() == build_tokenizer(CONTEXT).get_vocab()
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     strange = tokenizer("zebra é 😀 7!").input_ids
@@ -89,13 +89,13 @@ def test_the_loss_is_the_one_written_out():
     generator = torch.Generator().manual_seed(0)
     image = normalize(torch.randn(6, 5, generator=generator), dim=-1)
     text = normalize(torch.randn(4, 5, generator=generator), dim=-1)
-    own, other, bad = image[:2], image[2:4], image[4:]
+    positive, wrong, bad = image[:2], image[2:4], image[4:]
     expected = torch.tensor(0.0)
     for row in range(2):
         for caption, better, worse in (
-            (text[row], own[row], other[row]),
-            (text[2 + row], other[row], own[row]),
-            (text[row], own[row], bad[row]),
+            (text[row], positive[row], wrong[row]),
+            (text[2 + row], wrong[row], positive[row]),
+            (text[row], positive[row], bad[row]),
         ):
             high, low = (7.0 * better @ caption).exp(), (7.0 * worse @ caption).exp()
             expected -= torch.log(high / (high + low)) / 6
@@ -109,16 +109,16 @@ def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
     tokenizer = build_tokenizer(CONTEXT)
     torch.manual_seed(0)
     frames = CaptionedFrames(noise_videos)
-    rivals = noise_videos.single_frames(np.arange(len(noise_videos)), np.zeros(len(noise_videos)))
-    loss = step_loss(Embedder(build(tokenizer)), frames, rivals, tokenizer, 3)
+    negatives = noise_videos.single_frames(np.arange(len(noise_videos)), np.zeros(len(noise_videos)))
+    loss = step_loss(Embedder(build(tokenizer)), frames, negatives, tokenizer, 3)
     assert loss(7).item() == loss(7).item() != loss(8).item()
 
 
-def test_a_rival_is_always_the_same_and_differs_in_one_attribute():
+def test_a_negative_is_always_the_same_and_differs_in_one_attribute():
     for index in range(50):
         scene = pretraining_scene(index)
-        other, frame = rival(scene, index)
-        assert (other, frame) == rival(scene, index)
+        other, frame = negative(scene, index)
+        assert (other, frame) == negative(scene, index)
         assert sum(scene.attributes[name] != other.attributes[name] for name in ATTRIBUTES) == 1
         assert 0 <= frame < 16
 
@@ -140,12 +140,12 @@ def test_hues_are_turned_about_grey():
     assert np.ptp(off_colour(frame, 77, 0).astype(int), axis=-1).max() == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_spoilt_frame_is_visibly_so(kind: str):
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_corruption_is_visible(kind: str):
     rng = np.random.default_rng(0)
     for index in range(20):
         frame = render(pretraining_scene(index), select=[4])[0]
-        other = spoilt(frame, kind, rng)
+        other = corrupted(frame, kind, rng)
         assert other.shape == frame.shape
         assert other.dtype == np.uint8
         assert np.abs(other.astype(float) - frame).max() >= 10
