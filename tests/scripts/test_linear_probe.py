@@ -18,7 +18,7 @@ from motionexp.jobs.job import Job
 from motionexp.probes.analysis import linear_figures, linear_tables
 from motionexp.probes.analysis import linear_rows as linear_readings
 from motionexp.probes.analysis import rows as probe_rows
-from motionexp.probes.analysis.linear_rows import ACCURACY, BLOCKS, LOOKS, METRICS, read
+from motionexp.probes.analysis.linear_rows import ACCURACY, APPEARANCE, BLOCKS, METRICS, read
 from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
 from motionexp.results.figures.style import SETTINGS, WIDTH
 from motionexp.results.formats import to_markdown
@@ -180,7 +180,7 @@ class TestReadings:
         wanted = mean_interval(values, range(GROUPS))
         assert (found.mean, found.clusters) == (pytest.approx(wanted.mean), GROUPS)
         assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.01)
-        looks = np.mean([reading.draws(X_T, look)[:, at] for look in LOOKS], axis=0)
+        looks = np.mean([reading.draws(X_T, look)[:, at] for look in APPEARANCE], axis=0)
         assert reading.looks(X_T)[:, at] == pytest.approx(looks)
 
     def test_rows_of_two_runs_are_refused(self):
@@ -215,7 +215,7 @@ class TestTables:
         centre = {
             target: np.mean([share(X_T_CLEAN, target, 600, g) for g in range(GROUPS)]) for target in TARGETS
         }
-        looks = np.mean([centre[look] for look in LOOKS])
+        looks = np.mean([centre[look] for look in APPEARANCE])
         assert means == pytest.approx(
             centre | {"mean of the looks": looks, "motion less looks": centre["motion"] - looks}
         )

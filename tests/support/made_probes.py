@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from motionexp.probes.analysis.rows import LOOKS, Probe
-from motionexp.probes.analysis.tau_sweep import CHANCE, LEAKED, MOTION
+from motionexp.probes.analysis.rows import APPEARANCE, ProbeValues
+from motionexp.probes.analysis.tau_sweep import CHANCE, LEAKAGE, MOTION
 from motionexp.probes.timesteps import EDGES, PAIRS
 from motionexp.results.rows import Row
 
@@ -14,7 +14,7 @@ KINDS = {
     "style": ("colour", "surface"),
     "object": ("shape",),
     "background": ("background",),
-    "multiple": LOOKS,
+    "multiple": APPEARANCE,
 }
 PEAK = 640.0
 """Where `sweep_rows` has its best tau."""
@@ -57,24 +57,24 @@ def cumulative(
 
 def made_probes(
     world: World, references: int, rng: np.random.Generator, samples: int = 2
-) -> dict[str, Probe]:
+) -> dict[str, ProbeValues]:
     """{method: probe} of both tampering probes and of partial guidance."""
     names = tuple(f"{number:02d}" for number in range(references))
     count = np.full(references, samples)
 
-    def probe(changed: tuple[str, ...]) -> Probe:
+    def probe(changed: tuple[str, ...]) -> ProbeValues:
         values = {name: cumulative(world, name, references, samples, rng) for name in world.set_at}
         disturbed = values["motion"] * (1.0 if changed == ("motion",) else 0.5)
         read = {f"new_{name}": values[name] for name in changed}
         read |= {f"old_{name}": 1 - each * (name in changed) for name, each in values.items()}
         read["text_alignment"] = 30 + 6 * np.mean([values[name] for name in changed], axis=0)
         read["flow_similarity"] = 0.95 - 0.8 * disturbed
-        return Probe(names, read, dict.fromkeys(read, count))
+        return ProbeValues(names, read, dict.fromkeys(read, count))
 
     return {
-        "tampering": probe(LOOKS),
+        "tampering": probe(APPEARANCE),
         "motion_tampering": probe(("motion",)),
-        "partial_guidance": probe(LOOKS),
+        "partial_guidance": probe(APPEARANCE),
     }
 
 
@@ -143,7 +143,7 @@ def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] =
     rng = np.random.default_rng(0)
     values = {
         MOTION: lambda tau: 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02),
-        LEAKED: lambda tau: 0.35,
+        LEAKAGE: lambda tau: 0.35,
         CHANCE: lambda tau: 0.25,
     }
     return [

@@ -12,13 +12,13 @@ from motionexp.probes.analysis.onsets import (
     from_above,
     from_below,
     half_point,
+    is_detectable,
     onset,
     onsets,
     shares,
     tampering_probes,
-    tells,
 )
-from motionexp.probes.analysis.rows import draw
+from motionexp.probes.analysis.rows import bootstrap_weights
 from motionexp.probes.timesteps import EDGES
 from tests.support.made_probes import SET_AT, World, made_probes
 
@@ -34,7 +34,7 @@ def step_world(t: float) -> np.ndarray:
 
 @pytest.mark.parametrize("t", [30, 250, 699, 950])
 def test_both_curves_rise_between_the_edges_around_the_timestep_at_which_all_is_set(t):
-    share = shares(changes(step_world(t), draw(3)))
+    share = shares(changes(step_world(t), bootstrap_weights(3)))
     for rising in (from_below(share), from_above(share)):
         np.testing.assert_array_equal(rising[0], np.array(EDGES) > t)
         assert half_point(rising)[0] == 100 * (t // 100) + 50
@@ -54,13 +54,13 @@ def test_of_several_crossings_it_is_the_middle_of_the_first_and_the_last():
 def test_a_share_is_a_quotient_of_means_and_not_a_mean_of_quotients():
     values = step_world(450) * np.array([1.0, 0.5, 0.0])[:, None, None]
     values[2, 8:, 0] = 0.3
-    changed = changes(values + 0.2, draw(3))
+    changed = changes(values + 0.2, bootstrap_weights(3))
     assert shares(changed)[0, 5, 0] == pytest.approx((1 + 0.5) / (1 + 0.5 + 0.3))
 
 
 def test_draws_are_what_computing_everything_anew_from_the_drawn_references_gives():
     probe = made_probes(World(), 5, np.random.default_rng(1))["tampering"]
-    weights = draw(5)
+    weights = bootstrap_weights(5)
     changed = changes(probe.values["new_colour"], weights)
     below, above = (half_point(each(shares(changed))) for each in (from_below, from_above))
     for number in (1, 7, 30):
@@ -109,8 +109,8 @@ def test_what_needs_no_classifier_tells_the_same():
     at = {each.factor.name: each.t[0] for each in found}
     assert set(at) == {each.name for each in CONTINUOUS if not each.metric.startswith("velocity")}
     assert at["flow lost, new motion"] == pytest.approx(SET_AT["motion"], abs=60)
-    assert at["flow lost, new looks"] == pytest.approx(SET_AT["motion"], abs=60)
-    assert min(SET_AT.values()) < at["CLIP, new looks"] < SET_AT["shape"]
+    assert at["flow lost, new appearance"] == pytest.approx(SET_AT["motion"], abs=60)
+    assert min(SET_AT.values()) < at["CLIP, new appearance"] < SET_AT["shape"]
 
 
 def test_of_a_motion_that_never_changes_nothing_is_told():
@@ -119,7 +119,7 @@ def test_of_a_motion_that_never_changes_nothing_is_told():
     found = onset(still, MOTION)
     assert np.isnan(found.t).all()
     assert found.effect[0] == 0
-    assert not tells(changes(still.values["new_motion"], draw(8)))
+    assert not is_detectable(changes(still.values["new_motion"], bootstrap_weights(8)))
 
 
 def test_both_probes_are_compared_on_the_references_that_they_share():

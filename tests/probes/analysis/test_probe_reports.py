@@ -13,8 +13,8 @@ from matplotlib.text import Text
 from motionexp.probes.analysis import figures as all_figures
 from motionexp.probes.analysis import rows as analysis_rows
 from motionexp.probes.analysis.boundary import NONE
-from motionexp.probes.analysis.findings import Findings
-from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, findings, read_findings
+from motionexp.probes.analysis.probe_analysis import Analysis
+from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, read_analysis
 from motionexp.probes.analysis.tables import tables
 from motionexp.results.figures.style import SETTINGS, WIDTH
 from motionexp.results.formats import to_csv, to_markdown
@@ -22,7 +22,7 @@ from motionexp.results.intervals import resampled_weights
 from motionexp.results.published import to_published
 from motionexp.results.rows import read_rows
 from motionexp.scripts import probe_figures, probe_tables
-from motionexp.scripts.probe_tables import why_unknown
+from motionexp.scripts.probe_tables import why_missing
 from tests.support.made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
 
 ROOT = Path(__file__).parents[3]
@@ -84,7 +84,7 @@ def compared():
     by_method = {method: {k: own[method] for k, own in zip(keys, probes, strict=True)} for method in methods}
     straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
     predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in World().set_at.items()}
-    return Findings(by_method, {model: straight for model in "abc"}, predicted)
+    return Analysis(by_method, {model: straight for model in "abc"}, predicted)
 
 
 def test_the_command_writes_every_table_in_three_formats(root, capsys):
@@ -98,17 +98,17 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
     assert {Path(each).name for each in written} == names | {"verdicts.jsonl"}
     assert all((root / each).is_file() for each in written)
     rows = read_rows(root / "results" / "shapes" / "verdicts.jsonl")
-    (boundary,) = (row for row in rows if row.metric == "The boundary between motion and looks: boundary, t")
+    (boundary,) = (
+        row for row in rows if row.metric == "The boundary between motion and appearance: boundary, t"
+    )
     assert (boundary.model, boundary.stratum("contrast"), boundary.method) == (
         "tiny_latte",
         "motion-dominant",
         "verdict",
     )
     assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
-    assert [why_unknown({"verdict": each}) for each in (NONE, "cannot tell: few")] == [
-        "there is none",
-        "cannot be told",
-    ]
+    reasons = [why_missing({"verdict": verdict}) for verdict in (NONE, "undetermined: few")]
+    assert reasons == ["no boundary", "undetermined"]
     text = (root / "results" / "shapes" / "boundary.md").read_text()
     assert "| tiny_latte | motion-dominant | " in text
     assert "| motion | " in (root / "results" / "shapes" / "probe_analysis.md").read_text()
@@ -120,19 +120,19 @@ def test_the_command_writes_the_same_figures_each_time(root):
         folder = root / "results" / "shapes" / "figures"
         return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in folder.iterdir()}
 
-    first, names = digests(), ("motion-tampering-pairs", "motion-tampering-trade-off", "atlas")
+    first, names = digests(), ("motion-tampering-pairs", "motion-tampering-trade-off", "onsets")
     drawn = {f"tiny_latte-{name}{suffix}" for name in names for suffix in (".svg", ".png")}
     assert set(first) == {"README.md", *drawn}
     assert digests() == first
 
 
 def test_rows_and_schedules_are_read_together(root, rows):
-    folder, found = read_findings([])
+    folder, found = read_analysis([])
     assert folder == root / "results" / "shapes"
     assert set(found.probes) == {"tampering", "motion_tampering", "partial_guidance"}
     assert found.log_snr["tiny_latte"][888] == pytest.approx(log_snr_of(888))
     assert found.log_snr["tiny_latte"][1000] == -np.inf
-    assert found.predicted == pytest.approx(findings(rows).predicted, rel=1e-5)
+    assert found.predicted == pytest.approx(Analysis.of_rows(rows).predicted, rel=1e-5)
 
 
 def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
@@ -189,7 +189,7 @@ def test_tables_say_what_was_found(compared):
     assert len({len(table.texts(line)) - len(table.header) for own in made.values() for table in own
                 for block in table.blocks for line in block.lines}) == 1  # fmt: skip
     text = to_markdown(order)
-    assert "the earliest look" in text
+    assert "the earliest appearance attribute" in text
     assert "best: " in to_csv(made["pairs"])
 
 
@@ -213,7 +213,7 @@ def test_a_pair_that_cannot_be_told_says_why(compared):
     values = {**still.values, "new_motion": np.zeros((6, 11, 11))}
     compared.probes["motion_tampering"]["a", "motion-dominant"] = replace(still, values=values)
     text = to_markdown(tables(compared)["pairs"][0])
-    assert "| cannot tell: no sure change of the motion | – |" in text
+    assert "| undetermined: no detectable change of the motion | – |" in text
 
 
 def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
@@ -225,7 +225,7 @@ def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
     with matplotlib.rc_context(SETTINGS):
         made = {name: (figure, caption) for name, figure, caption in all_figures.figures(two)}
     kinds = ("tampering", "motion-tampering", "partial-guidance")
-    of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["atlas"]
+    of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["onsets"]
     assert set(made) == {
         *(f"{model}-{name}" for model in "ac" for name in of_model),
         "shares",
@@ -249,10 +249,10 @@ def test_too_few_references_are_drawn_and_the_captions_say_so(references):
     made = made_probes(World(), references, np.random.default_rng(0))
     probes = {method: {("a", "motion-dominant"): probe} for method, probe in made.items()}
     straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
-    found = Findings(probes, {"a": straight}, {("a", "motion-dominant", "motion"): -6.0})
+    found = Analysis(probes, {"a": straight}, {("a", "motion-dominant", "motion"): -6.0})
     with matplotlib.rc_context(SETTINGS):
         captions = {name: caption for name, _, caption in all_figures.figures(found)}
-    assert {"a-tampering-trade-off", "a-atlas", "shares", "gaps", "prediction"} <= set(captions)
+    assert {"a-tampering-trade-off", "a-onsets", "shares", "gaps", "prediction"} <= set(captions)
     for name, caption in captions.items():
         assert name.endswith("pairs") or "Of fewer than 3 references such an interval says nothing" in caption
         assert f"{references} reference{'s' * (references > 1)}." in caption or "motion-dominant, " in caption
@@ -269,7 +269,7 @@ def test_without_a_classifier_clip_and_flow_are_drawn(compared):
         method: {("a", ""): plain(each["a", "motion-dominant"])} for method, each in compared.probes.items()
     }
     with matplotlib.rc_context(SETTINGS):
-        made = {name for name, *_ in all_figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
+        made = {name for name, *_ in all_figures.figures(Analysis(probes, {"a": compared.log_snr["a"]}, {}))}
     assert made == {
         "a-tampering-pairs", "a-tampering-trade-off", "a-motion-tampering-pairs", "a-partial-guidance-pairs",
         "a-partial-guidance-trade-off", "shares", "gaps",
@@ -279,7 +279,7 @@ def test_without_a_classifier_clip_and_flow_are_drawn(compared):
 def test_the_published_tables_are_those_of_the_published_rows(monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(ROOT)
-    folder, found = read_findings([])
+    folder, found = read_analysis([])
     for name, made in tables(found).items():
         assert (folder / f"{name}.md").read_text(encoding="utf-8") == "\n".join(map(to_markdown, made))
         assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(made)

@@ -9,13 +9,13 @@ from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
 from motionexp.probes.analysis.rows import (
-    draw,
-    each_look,
+    bootstrap_weights,
     interval,
-    kept_looks,
     means,
-    new_looks,
+    new_appearance,
+    new_attributes,
     new_motion,
+    old_appearance,
     predicted_log_snr,
     read_probes,
 )
@@ -84,13 +84,13 @@ def test_samples_are_counted_by_metric(probes):
 
 def test_looks_weigh_each_attribute_the_same_and_fall_back_on_clip(probes):
     values = probes["tampering"].values
-    looks = [values[f"new_{name}"] for name in ("colour", "shape", "surface", "background")]
-    np.testing.assert_allclose(new_looks(probes["tampering"]), np.mean(looks, axis=0))
+    appearance = [values[f"new_{name}"] for name in ("colour", "shape", "surface", "background")]
+    np.testing.assert_allclose(new_appearance(probes["tampering"]), np.mean(appearance, axis=0))
     without = {name: each for name, each in values.items() if name[:4] not in ("new_", "old_")}
     plain = replace(probes["tampering"], values=without)
-    np.testing.assert_array_equal(new_looks(plain), without["text_alignment"])
-    assert list(each_look(plain)) == ["looks"]
-    assert kept_looks(plain) is None
+    np.testing.assert_array_equal(new_appearance(plain), without["text_alignment"])
+    assert list(new_attributes(plain)) == ["appearance"]
+    assert old_appearance(plain) is None
     np.testing.assert_array_equal(new_motion(plain), -without["flow_similarity"])
 
 
@@ -103,17 +103,18 @@ def test_motion_is_read_where_it_was_to_change(probes):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"tau_start": "100", "tau_end": "200"}, "not on the grid"),
         ({"tau_start": "250"}, "not on the grid"),
         ({"tau_start": "700", "tau_end": "300"}, "two values"),
     ],
 )
-def test_rows_off_the_grid_or_twice_are_named(rows, wrong, said):
+def test_rows_off_the_grid_or_twice_are_named(rows, wrong, message):
     first = next(row for row in rows if row.tau_start == "1000")
     with pytest.raises(
-        InputError, match=f"{first.metric}, tampering on tiny_latte, 00.*{said}|two values of {first.metric}"
+        InputError,
+        match=f"{first.metric}, tampering on tiny_latte, 00.*{message}|two values of {first.metric}",
     ):
         read_probes([*rows, replace(first, **wrong)])
 
@@ -145,7 +146,7 @@ def test_means_leave_out_what_is_not_there():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 3, 2))
     values[1, 0] = values[:, 2, 1] = math.nan
-    weights = draw(4)[:5]
+    weights = bootstrap_weights(4)[:5]
     for drawn, got in zip(weights, means(values, weights), strict=True):
         for place in np.ndindex(3, 2):
             there = [
@@ -159,7 +160,7 @@ def test_means_leave_out_what_is_not_there():
 def test_the_interval_of_a_mean_is_the_house_s(monkeypatch):
     monkeypatch.undo()
     values = np.random.default_rng(0).normal(size=7)
-    ours, house = interval(means(values, draw(7)), 7, 7), mean_interval(list(values), "abcdefg")
+    ours, house = interval(means(values, bootstrap_weights(7)), 7, 7), mean_interval(list(values), "abcdefg")
     assert (ours.mean, ours.low, ours.high) == pytest.approx((house.mean, house.low, house.high))
     assert math.isnan(interval(np.ones(5), 3, 1).low)
 

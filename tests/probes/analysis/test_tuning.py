@@ -6,7 +6,7 @@ import pytest
 from motionexp.errors import InputError
 from motionexp.probes.analysis.boundary import boundary_of
 from motionexp.probes.analysis.rows import interval
-from motionexp.probes.analysis.tau_sweep import Sweep, best_tau, compare, lost_at, read_sweeps, score_at
+from motionexp.probes.analysis.tau_sweep import TauSweep, best_tau, compare, lost_at, read_sweeps, score_at
 from motionexp.probes.timesteps import EDGES
 from motionexp.results.rows import Row
 from tests.support.made_probes import PEAK, World, made_probes, sweep_rows
@@ -59,7 +59,7 @@ def test_no_tau_is_best_by_chance_alone():
     rng = np.random.default_rng(2)
     lost = []
     for _ in range(40):
-        sweep = Sweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10)
+        sweep = TauSweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10)
         lost.append(lost_at(sweep, found.tau)[0])
     assert abs(np.mean(lost)) < 0.15
 
