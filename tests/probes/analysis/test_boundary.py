@@ -23,7 +23,7 @@ APPEARANCE_AT, MOTION_AT = 450, 750
 
 
 def simulated(motion: float, appearance: float, rng: np.random.Generator):
-    """The boundary in a world where all appearance are set at one timestep and motion at another, on average."""
+    """The boundary in a world where the appearance is set at one timestep and the motion at another."""
     world = World({"motion": motion, "appearance": appearance})
     weights = bootstrap_weights(REFERENCES)
     appearance, moved = (
