@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from motionexp.config.scoring import OF_SETS
+from motionexp.config.metrics import SET_VALUES
 from motionexp.errors import InputError
 from motionexp.results.formats import NONE, Block, Cell, Line
 from motionexp.results.intervals import Interval, mean_interval
@@ -85,8 +85,8 @@ class Measured:
             cells.append(Cell(key, mean_of(values), column.digits))
         metrics = {self.layout.columns[key].metric for key in table.columns}
         rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
-        sets = all(row.metric in OF_SETS for row in rows)
-        subjects = {row.subject for row in rows if sets or row.metric not in OF_SETS}
+        sets = all(row.metric in SET_VALUES for row in rows)
+        subjects = {row.subject for row in rows if sets or row.metric not in SET_VALUES}
         n = count_of(subjects) if subjects else NONE
         steps = sorted({row.adapter_steps for row in rows})
         return Line(setting.labels, list(cells), n, " / ".join(str(each) for each in steps))
@@ -194,5 +194,5 @@ class Measured:
 
 def _metrics(columns: Sequence[Column]) -> set[tuple[str, bool]]:
     """The metrics that columns show or subtract, and whether a setting may be without."""
-    metrics = {(each.metric, each.optional or each.metric in OF_SETS) for each in columns}
+    metrics = {(each.metric, each.optional or each.metric in SET_VALUES) for each in columns}
     return metrics | {(each.minus, each.optional) for each in columns if each.minus not in ("", "base")}

@@ -21,7 +21,7 @@ from torch import Tensor
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
-from motionexp.data.videos import write_png
+from motionexp.data.videos import psnr, write_png
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
@@ -45,15 +45,6 @@ REFERENCES = (
 METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 
 Progress = Callable[[int, int], None]
-
-
-def psnr(video: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 videos (F, H, W, 3), mean of the frames', in dB.
-
-    Equal frames give 58.9 dB: rounding to whole levels is an error of 1/12 squared level.
-    """
-    error = np.square(video.astype(float) - reference).mean((1, 2, 3))
-    return float((10 * np.log10(255**2 / np.maximum(error, 1 / 12))).mean())
 
 
 def reconstruct(
@@ -92,7 +83,7 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
     for prompt, conditioning in (("empty", empty), ("caption", caption)):
         for steps in STEPS:
             inverted, frames = reconstruct(backbone, latents, conditioning, steps, progress)
-            values = (psnr(frames, reference.frames), psnr(frames, vae_frames))
+            values = [float(psnr(frames, target).mean()) for target in (reference.frames, vae_frames)]
             rows += _rows(job, reference, prompt, steps, values)
             # The largest number of steps is nearest to every t of the strip, and the empty prompt adds no
             # appearance.
@@ -107,7 +98,7 @@ def folder(job: Job) -> Path:
     return job.output / "inversion"
 
 
-def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: tuple[float, float]) -> list[Row]:
+def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: Sequence[float]) -> list[Row]:
     cfg = replace(job.cfg, steps=steps, guidance_scale=1.0, tau=1000.0)
     return [
         Row(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from motionexp.probes.analysis.published import Captioned, write_captioned, write_published
 from motionexp.results.figures.style import BLUE, GREY, ORANGE, axis_legend, contrast_title, new_figure
 from motionexp.results.intervals import mean_interval
-from motionexp.results.rows import Row
+from motionexp.results.rows import Row, contrast_order
 from motionexp.scripts.inversion import METRICS
 
 EXPERIMENT = Path("experiments/inversion.yaml")
@@ -27,7 +27,7 @@ Run = tuple[str, str]
 
 def figure(rows: Sequence[Row]) -> Figure:
     """PSNR of every model, prompt and number of steps: a column of panels a contrast, a row a metric."""
-    contrasts = sorted({row.stratum("contrast") for row in rows})
+    contrasts = sorted({row.stratum("contrast") for row in rows}, key=contrast_order)
     models, runs = sorted({row.model for row in rows}), _runs(rows)
     drawn, axes = new_figure(len(METRICS), len(contrasts), 4.4, sharex=True, sharey="row")
     for i, (metric, label) in enumerate(METRICS.items()):
@@ -79,7 +79,8 @@ def figures(rows: Sequence[Row]) -> Iterator[Captioned]:
     references: dict[str, set[str]] = {}
     for row in rows:
         references.setdefault(row.stratum("contrast"), set()).add(row.reference)
-    counts = "; ".join(f"{contrast_title(name)}, {len(references[name])}" for name in sorted(references))
+    contrasts = sorted(references, key=contrast_order)
+    counts = "; ".join(f"{contrast_title(name)}, {len(references[name])}" for name in contrasts)
     yield (
         "psnr",
         figure(rows),

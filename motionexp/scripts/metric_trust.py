@@ -26,7 +26,7 @@ from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.results.tables import write_formats
-from motionexp.scripts.perturbations import PERTURBATIONS, dosed
+from motionexp.scripts.perturbations import PERTURBATIONS, count_videos, dosed
 
 EXPERIMENT = Path("experiments/metric-trust.yaml")
 DOSE = "dose"
@@ -59,8 +59,7 @@ def dose_rows(references: Sequence[Reference], scorer: Scorer) -> list[Row]:
     """Rows of every metric on every dose of `CHANGES`, on renders of edits of the whole appearance."""
     rows: list[Row] = []
     commit, dirty = provenance.commit()
-    videos = len(references) * sum(len(PERTURBATIONS[name].doses) for name in CHANGES)
-    bar = tqdm(total=videos, desc="dose response", unit="video", leave=False)
+    bar = tqdm(total=count_videos(references, CHANGES), desc="dose response", unit="video", leave=False)
     metric_of = {value: name for name, metric in scorer.metrics.items() for value in metric.values}
 
     def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:
@@ -194,7 +193,7 @@ def run(layout: Layout, output: Path) -> None:
     path = output / "shapes" / "render" / DOSE / ROWS_NAME
     reader = ShapesReferences("tuning")
     references = [reader.read(name) for name in reader.names()[:REFERENCES]]
-    scorer = Scorer(others=references)
+    scorer = Scorer(chance_references=references)
     current = {
         (value, metric.version, scorer.model_of(name))
         for name, metric in scorer.metrics.items()

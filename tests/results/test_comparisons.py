@@ -94,7 +94,7 @@ def shown(layout, own: list[Row]) -> str:
 def test_every_row_is_shown_less_the_default_too(layout):
     (table,) = build(layout, layout.tables[0], rows())
     measured, less = table.blocks
-    assert less.title == "motion-dominant: each less 4, paired"
+    assert less.title == "motion-dominant: difference to 4, paired"
     assert [line.labels for line in less.lines] == [["base"], ["1"], ["16"]]
     motion = [next(cell for cell in line.cells if cell.column == "motion").interval for line in less.lines]
     assert [each.mean for each in motion] == pytest.approx([0.0, -0.1, 0.0])
@@ -146,7 +146,7 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         row("text_alignment", 0, settings={**own[0].settings, "frames": 32}),
         row("text_alignment", 0, settings={**own[0].settings, "adapter": "an.safetensors"}),
         row("text_alignment", 0, settings={**own[0].settings, "text_precision": "4bit"}),
-        row("text_alignment", 0, strata={"contrast": "motion-dominant", "looks": "2"}),
+        row("text_alignment", 0, strata={"contrast": "motion-dominant", "appearances": "2"}),
         row("text_alignment", 0, 1000.0, settings={**own[0].settings, "steps": 50}),
         row("text_alignment", 0, 1000.0, strata={"contrast": "motion-dominant", "captions": "captioned"}),
     ]
@@ -159,7 +159,7 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
         if each.tau == 1000
     ]
     assert shown(layout, [*plain, *base]) == shown(layout, own)
-    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "direct", "value": 9.0}
+    alike = {"settings": {**own[0].settings, "learning_rate": 0.001}, "method": "full_rank", "value": 9.0}
     with pytest.raises(InputError, match="two rows of text_alignment"):
         shown(layout, [*own, row("text_alignment", 0, **alike)])
     layout.settings["four"].select["method"] = "lora"
@@ -168,9 +168,9 @@ def test_a_line_takes_rows_whose_other_settings_are_the_defaults(layout):
 
 def test_what_a_layout_selects_by_need_not_be_the_default(layout):
     own = [replace(each, settings={**each.settings, "steps": 50}, steps=50) for each in rows()]
-    assert "motion-dominant: each" not in shown(layout, own)
+    assert "motion-dominant: difference" not in shown(layout, own)
     layout.select["steps"] = "50"
-    assert "motion-dominant: each less 4" in shown(layout, own)
+    assert "motion-dominant: difference to 4" in shown(layout, own)
 
 
 def test_lines_of_other_references_are_refused(layout):

@@ -103,7 +103,7 @@ def test_curves_and_points_are_where_the_table_says(path, draw):
     assert motion.get_xscale() == "log"
     assert [text.get_text() for text in motion.get_xticklabels()] == ["1", "16"], "the points' own values"
     assert not motion.get_xticks(minor=True).size
-    assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "leakage: ground ↓")
+    assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "background leakage ↓")
     assert ground.get_xlabel() == "rank = alpha"
     assert drawn["rank"].get_suptitle() == "Rank, motion-dominant, 6 references"
     plane = drawn["plane"].axes[0]

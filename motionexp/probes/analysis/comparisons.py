@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from motionexp.probes.analysis.boundary import Boundary, gap_at, largest
 from motionexp.probes.analysis.onsets import Onset, shares
@@ -204,6 +203,8 @@ def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
     NaN where a row has NaN or is constant. `scipy.stats.spearmanr` would correlate all N rows with one
     another.
     """
+    from scipy.stats import rankdata  # takes a second to import
+
     ranks, other_ranks = rankdata(values, axis=1), rankdata(other)[None]
     ranks, other_ranks = (r - r.mean(1, keepdims=True) for r in (ranks, other_ranks))
     scale = np.sqrt((ranks**2).sum(1) * (other_ranks**2).sum(1))

@@ -65,7 +65,7 @@ def panel_title(measured: Measured, wanted: FigureLayout, group: Group, across: 
     number = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
     # A number stays beside its sign, and what is in brackets together.
     kept = re.sub(r" = |\([^)]*\)", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), group.title)
-    lines = textwrap.wrap(kept, int((WIDTH / across - 0.3) / LETTER))
+    lines = textwrap.wrap(kept, int((WIDTH / across - 0.3) / LETTER), break_on_hyphens=False)
     return "\n".join([*lines, f"{number} reference" + ("" if number == "1" else "s")])
 
 
