@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from motionexp.errors import InputError
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_rows import schedule_rows
-from motionexp.jobs.run import clear_disk_errors, duration
+from motionexp.jobs.run import clear_disk_errors
 from motionexp.probes import linear_probe
 from motionexp.probes.analysis import linear_figures, linear_tables
 from motionexp.probes.analysis.linear_rows import (
@@ -45,7 +44,7 @@ from motionexp.probes.analysis.linear_rows import (
     TWO_ALTERNATIVE,
     metric_of,
 )
-from motionexp.probes.block_features import VIDEOS_PER_CALL, motion_blocks
+from motionexp.probes.block_features import motion_blocks
 from motionexp.probes.linear_probe import LinearProbe
 from motionexp.results.formats import to_markdown
 from motionexp.results.rows import ROWS_NAME, Row
@@ -141,7 +140,7 @@ class Task:
 
     @property
     def videos(self) -> int:
-        """How many videos are encoded, and go through the network."""
+        """Number of videos that are encoded, plus those that go through the network."""
         if not self.timesteps:
             return 0
         return self.options.encoded() + self.options.evaluations() * len(self.timesteps)
@@ -238,30 +237,6 @@ def tasks_of(job: Job, contrasts: Sequence[str], options: Options) -> list[Task]
     ]
 
 
-@torch.no_grad()
-def estimate(tasks: Sequence[Task]) -> float:
-    """Estimated seconds of all tasks, from the encoding of one video and one batch of each model."""
-    seconds: dict[Job, tuple[float, float]] = {}
-    for job in {task.job for task in tasks if task.timesteps}:
-        backbone, caption = job.backbone, empty_caption(job)
-        shape = backbone.latent_shape(job.cfg.frames, backbone.height, backbone.width)
-        x_t, captions = torch.zeros(VIDEOS_PER_CALL, *shape), caption.repeat(VIDEOS_PER_CALL)
-        frames = torch.from_numpy(job.references[0].frames.copy())[None]
-        backbone.predict(x_t[:1], 0, caption)
-        # `.cpu()` waits until a GPU has finished.
-        start = perf_counter()
-        backbone.encode(frames).cpu()
-        middle = perf_counter()
-        backbone.predict(x_t, 0, captions).cpu()
-        seconds[job] = middle - start, (perf_counter() - middle) / VIDEOS_PER_CALL
-    total = 0.0
-    for task in (task for task in tasks if task.timesteps):
-        encoding, reading = seconds[task.job]
-        total += encoding * task.options.encoded()
-        total += reading * task.options.evaluations() * len(task.timesteps)
-    return total
-
-
 def run(tasks: Sequence[Task]) -> None:
     """Read everything that is missing."""
     with progress_bar(sum(task.videos for task in tasks), "linear probe", "video") as bar:
@@ -318,7 +293,8 @@ def main(arguments: Sequence[str]) -> int:
         if not jobs:
             return 0
         if jobs[0].cfg.dry_run:
-            print(f"about {duration(estimate(tasks))}; dry_run=true, nothing is run")
+            videos = sum(task.videos for task in tasks)
+            print(f"{videos:,} videos to encode or to read; dry_run=true, nothing is run")
             return 0
         with clear_disk_errors(jobs[0].cfg):
             run(tasks)

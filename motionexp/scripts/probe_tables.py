@@ -25,9 +25,14 @@ METRIC_VERSION = 1
 def write(folder: Path, analysis: Analysis) -> Iterator[Path]:
     """Write `probe_analysis`, `boundary` and `pairs` in three formats each, and their numbers as rows."""
     files = tables(analysis)
-    for name, made in files.items():
-        yield from write_formats(folder / name, made)
-    verdicts = [row for made in files.values() for table in made for row in verdict_rows(folder.name, table)]
+    for name, file_tables in files.items():
+        yield from write_formats(folder / name, file_tables)
+    verdicts = [
+        row
+        for file_tables in files.values()
+        for table in file_tables
+        for row in verdict_rows(folder.name, table)
+    ]
     write_whole(folder / VERDICTS, "".join(dump_line(as_json(row)) for row in verdicts).encode())
     yield folder / VERDICTS
 

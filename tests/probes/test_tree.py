@@ -211,7 +211,7 @@ def test_the_cost_is_that_of_the_different_beginnings(probe: str, steps: int) ->
     assert cost([trajectories[pair] for pair in some], even(steps)) == counted(probe, steps, some)
     one_by_one = [counted(probe, steps, [pair]) for pair in PAIRS]
     assert cost_one_by_one([trajectories[pair] for pair in PAIRS], even(steps)) == Cost(
-        sum(each.steps for each in one_by_one), sum(each.evaluations for each in one_by_one)
+        sum(single.steps for single in one_by_one), sum(single.evaluations for single in one_by_one)
     )
 
 

@@ -37,8 +37,8 @@ class World:
 
 def set_times(world: World, name: str, references: int, samples: int, rng: np.random.Generator) -> np.ndarray:
     """(references, samples) timesteps at which one attribute is set."""
-    own = rng.normal(world.set_at[name], world.between, (references, 1))
-    return np.clip(rng.normal(own, world.within, (references, samples)), 1, 999)
+    means = rng.normal(world.set_at[name], world.between, (references, 1))
+    return np.clip(rng.normal(means, world.within, (references, samples)), 1, 999)
 
 
 def cumulative(
@@ -66,7 +66,7 @@ def made_probes(
         values = {name: cumulative(world, name, references, samples, rng) for name in world.set_at}
         disturbed = values["motion"] * (1.0 if changed == ("motion",) else 0.5)
         read = {f"new_{name}": values[name] for name in changed}
-        read |= {f"old_{name}": 1 - each * (name in changed) for name, each in values.items()}
+        read |= {f"old_{name}": 1 - share * (name in changed) for name, share in values.items()}
         read["text_alignment"] = 30 + 6 * np.mean([values[name] for name in changed], axis=0)
         read["flow_similarity"] = 0.95 - 0.8 * disturbed
         return ProbeValues(names, read, dict.fromkeys(read, count))
@@ -91,13 +91,13 @@ def probe_rows(
     rows: list[Row] = []
     for number in range(references):
         for sample, (kind, changed) in enumerate([*KINDS.items(), ("motion", ("motion",))]):
-            own = {name: float(each[number, sample]) for name, each in times.items()}
-            of = {
+            set_at = {name: float(timesteps[number, sample]) for name, timesteps in times.items()}
+            fields = {
                 **common, "reference": f"{number:02d}", "edit_kind": kind, "edit_caption": kind, "seed": 0,
                 "strata": {"contrast": contrast},
             }  # fmt: skip
             for method in ("motion_tampering",) if kind == "motion" else ("tampering", "partial_guidance"):
-                rows += _edit_rows({**of, "method": method}, own, changed, world, rng)
+                rows += _edit_rows({**fields, "method": method}, set_at, changed, world, rng)
     for name, at in world.set_at.items():
         energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
         rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
@@ -121,14 +121,14 @@ def _edit_rows(
 ) -> Iterator[Row]:
     control = [] if of["method"] == "partial_guidance" else [("none", "none")]
     for start, end in [*PAIRS, *control, ("reference", "reference")]:
-        own = start == "reference"
+        is_reference = start == "reference"
         low, high = (end, start) if isinstance(start, int) else (0, 0)
         hit = {name: low <= at < high for name, at in times.items()}
-        wrong = dict(zip(times, (rng.random(len(times)) < world.mistakes) & (not own), strict=True))
+        wrong = dict(zip(times, (rng.random(len(times)) < world.mistakes) & (not is_reference), strict=True))
         disturbed = hit["motion"] * (1.0 if changed == ("motion",) else 0.5)
         values = {
             "text_alignment": 30 + 6 * sum(hit[name] for name in changed) / len(changed),
-            "flow_similarity": 1 - 0.8 * disturbed - (0.0 if own else 0.05),
+            "flow_similarity": 1 - 0.8 * disturbed - (0.0 if is_reference else 0.05),
         }
         for name in times:
             new = bool(hit[name] ^ wrong[name])

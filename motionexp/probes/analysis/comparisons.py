@@ -226,7 +226,7 @@ class TransferLoss:
 
     @property
     def difference(self) -> Draws:
-        """Positive if the transfer in log-SNR loses less."""
+        """Positive if the transfer in log-SNR is better."""
         return self.t - self.log_snr
 
 

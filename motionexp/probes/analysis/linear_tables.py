@@ -151,8 +151,8 @@ def write(file: Path, rows: Sequence[Row]) -> list[Path]:
     """Write all tables beside the rows, in three formats each."""
     return [
         path
-        for suffix, made in tables(rows).items()
-        for path in write_formats(file.with_name(f"{file.name}{suffix}"), made)
+        for suffix, file_tables in tables(rows).items()
+        for path in write_formats(file.with_name(f"{file.name}{suffix}"), file_tables)
     ]
 
 

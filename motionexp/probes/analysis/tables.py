@@ -72,8 +72,8 @@ def tables(analysis: Analysis) -> dict[str, list[Table]]:
         ],
         "pairs": [pair_table(analysis)],
     }
-    filled = {name: [table for table in made if table.blocks] for name, made in files.items()}
-    return {name: made for name, made in filled.items() if made}
+    filled = {name: [table for table in file_tables if table.blocks] for name, file_tables in files.items()}
+    return {name: file_tables for name, file_tables in filled.items() if file_tables}
 
 
 def title_of(key: Key) -> str:

@@ -16,7 +16,6 @@ from motionexp.probes.analysis.comparisons import (
     tuning_transfer_loss,
 )
 from motionexp.probes.analysis.onsets import changes, onsets, shares
-from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.rows import bootstrap_weights, interval
 from motionexp.probes.analysis.tau_sweep import read_sweeps
 from motionexp.probes.timesteps import EDGES, PAIRS
@@ -53,7 +52,7 @@ def verdicts(appearance, motion):
     return best, enough, whole, difference, gap, more_appearance
 
 
-def test_where_looks_are_set_from_600_to_400_that_range_is_enough():
+def test_where_appearance_are_set_from_600_to_400_that_range_is_enough():
     appearance, motion = changed(motion=800, appearance=500)
     best, enough, whole, difference, gap, more_appearance = verdicts(appearance, motion)
     assert enough.appearance.mean == pytest.approx(1, abs=0.1)
@@ -67,13 +66,13 @@ def test_where_looks_are_set_from_600_to_400_that_range_is_enough():
     assert more_appearance.appearance.low < 0
 
 
-def test_where_looks_are_set_later_it_is_not():
+def test_where_appearance_are_set_later_it_is_not():
     *_, difference, _, _ = verdicts(*changed(motion=800, appearance=250))
     assert difference.appearance.high < -0.7
     assert difference.gap.high < -0.7
 
 
-def test_clip_may_gain_from_ending_above_zero_where_the_looks_do_not():
+def test_clip_may_gain_from_ending_above_zero_where_the_appearance_do_not():
     appearance, motion = changed(motion=800, appearance=500)
     clip = appearance.copy()
     clip[:, EDGES.index(1000), EDGES.index(200)] *= 1.5
@@ -110,35 +109,35 @@ def test_the_best_pair_is_the_one_that_trying_all_finds():
 
 def test_ranks_correlate_as_scipy_says():
     rng = np.random.default_rng(0)
-    values, other = rng.integers(0, 6, (20, 9)).astype(float), rng.integers(0, 6, 9).astype(float)
-    for got, row in zip(rank_correlation(values, other), values, strict=True):
-        assert got == pytest.approx(spearmanr(row, other).statistic)
+    values, reference = rng.integers(0, 6, (20, 9)).astype(float), rng.integers(0, 6, 9).astype(float)
+    for got, row in zip(rank_correlation(values, reference), values, strict=True):
+        assert got == pytest.approx(spearmanr(row, reference).statistic)
     assert np.isnan(rank_correlation(np.ones((1, 4)), np.arange(4.0))[0])
 
 
 def test_the_fit_tells_order_error_and_bias_apart():
     measured = [np.array([1.0, 1.5]), np.array([2.0, 2.5]), np.array([4.0, 1.0])]
-    found = onset_agreement(measured, [0.0, 1.0, 5.0])
-    np.testing.assert_allclose(found.correlation, [1, -0.5])
-    np.testing.assert_allclose(found.error, [1, (1.5 + 1.5 + 4) / 3])
-    np.testing.assert_allclose(found.bias, [1 / 3, (1.5 + 1.5 - 4) / 3])
+    agreement = onset_agreement(measured, [0.0, 1.0, 5.0])
+    np.testing.assert_allclose(agreement.correlation, [1, -0.5])
+    np.testing.assert_allclose(agreement.error, [1, (1.5 + 1.5 + 4) / 3])
+    np.testing.assert_allclose(agreement.bias, [1 / 3, (1.5 + 1.5 - 4) / 3])
     assert onset_agreement(measured[:2], [0.0, 1.0]) is None
 
 
-def test_motion_before_looks_is_positive_in_t_and_negative_in_log_snr():
-    found = onset_differences(onsets(made_probes(World(), R, np.random.default_rng(1))), LOG_SNR)
-    assert [each.attribute for each in found] == ["colour", "shape", "surface", "background", EARLIEST]
-    for each in found[:-1]:
-        assert each.t[0] == pytest.approx(SET_AT["motion"] - SET_AT[each.attribute], abs=110)
-        np.testing.assert_allclose(each.log_snr, -0.02 * each.t)
-    np.testing.assert_allclose(found[-1].t, np.min([each.t for each in found[:-1]], axis=0))
+def test_motion_before_appearance_is_positive_in_t_and_negative_in_log_snr():
+    rows = onset_differences(onsets(made_probes(World(), R, np.random.default_rng(1))), LOG_SNR)
+    assert [row.attribute for row in rows] == ["colour", "shape", "surface", "background", EARLIEST]
+    for row in rows[:-1]:
+        assert row.t[0] == pytest.approx(SET_AT["motion"] - SET_AT[row.attribute], abs=110)
+        np.testing.assert_allclose(row.log_snr, -0.02 * row.t)
+    np.testing.assert_allclose(rows[-1].t, np.min([row.t for row in rows[:-1]], axis=0))
 
 
-def test_motion_is_not_before_looks_of_which_one_is_set_first():
+def test_motion_is_not_before_appearance_of_which_one_is_set_first():
     world = World({**SET_AT, "background": 950.0, "motion": 700.0}, between=15, within=25)
-    found = onset_differences(onsets(made_probes(world, R, np.random.default_rng(6))), LOG_SNR)
-    assert np.mean([each.t[0] for each in found[:-1]]) > 0
-    assert interval(found[-1].t, R, R).high < 0
+    rows = onset_differences(onsets(made_probes(world, R, np.random.default_rng(6))), LOG_SNR)
+    assert np.mean([row.t[0] for row in rows[:-1]]) > 0
+    assert interval(rows[-1].t, R, R).high < 0
 
 
 def test_one_contrast_s_order_less_another_s_is_not_paired():
@@ -148,11 +147,11 @@ def test_one_contrast_s_order_less_another_s_is_not_paired():
         )
         for motion in (850.0, 650.0)
     )
-    found = contrast_difference(first[-1], second[-1])
-    assert found.t[0] == pytest.approx(200, abs=60)
-    assert found.references == 2 * R
+    difference = contrast_difference(first[-1], second[-1])
+    assert difference.t[0] == pytest.approx(200, abs=60)
+    assert difference.references == 2 * R
     alone = np.std(first[-1].t[1:]) ** 2 + np.std(second[-1].t[1:]) ** 2
-    assert np.std(found.t[1:]) ** 2 == pytest.approx(alone, rel=0.25)
+    assert np.std(difference.t[1:]) ** 2 == pytest.approx(alone, rel=0.25)
 
 
 def test_the_excess_over_the_control_is_the_gap_that_the_control_has_not():
@@ -170,7 +169,7 @@ def test_without_the_motion_s_onset_there_is_no_order():
     assert onset_differences(onsets(appearance_alone), LOG_SNR) == []
 
 
-def test_between_schedules_that_are_shifted_a_boundary_carries_over_in_log_snr():
+def test_between_schedules_that_are_shifted_a_boundary_transfers_in_log_snr():
     shift = 200
     ours = bounded(motion=800, appearance=600, seed=1, within=80)
     theirs = bounded(motion=800 - shift, appearance=600 - shift, seed=2, within=80)
@@ -186,38 +185,18 @@ def test_between_schedules_that_are_shifted_a_boundary_carries_over_in_log_snr()
     assert mean_loss([loss, at_home]).t[0] == pytest.approx((loss.t[0] + at_home.t[0]) / 2)
 
 
-def test_tuning_loses_by_a_boundary_that_is_carried_over_in_t():
-    own, other = bounded(motion=700, appearance=500, seed=1), bounded(motion=900, appearance=700, seed=2)
+def test_tuning_loses_by_a_boundary_that_is_transferred_in_t():
+    target, source = bounded(motion=700, appearance=500, seed=1), bounded(motion=900, appearance=700, seed=2)
     shifted = 10 - 0.02 * (T + 200)
-    sweep = read_sweeps(sweep_rows(own.tau[0]))["tiny_latte", "motion-dominant"]
-    loss = tuning_transfer_loss(sweep, own, shifted, other, LOG_SNR)
+    sweep = read_sweeps(sweep_rows(target.tau[0]))["tiny_latte", "motion-dominant"]
+    loss = tuning_transfer_loss(sweep, target, shifted, source, LOG_SNR)
     assert loss.t[0] == pytest.approx((200 / 500) ** 2, abs=0.06)
     assert abs(loss.log_snr[0]) < 0.03
-    assert tuning_transfer_loss(sweep, own, shifted, bounded(motion=500, appearance=800), LOG_SNR) is None
+    assert tuning_transfer_loss(sweep, target, shifted, bounded(motion=500, appearance=800), LOG_SNR) is None
 
 
-def test_without_a_boundary_nothing_is_carried_over():
+def test_without_a_boundary_nothing_is_transferred():
     none = bounded(motion=500, appearance=800)
     some = bounded(motion=800, appearance=500)
     assert transfer_loss(none, LOG_SNR, some, LOG_SNR) is None
     assert transfer_loss(some, LOG_SNR, none, LOG_SNR) is None
-
-
-def test_findings_compare_models_that_have_a_boundary():
-    keys = {("a", "motion-dominant"): 800.0, ("b", "motion-dominant"): 700.0, ("c", "motion-dominant"): 300.0}
-    probes = {
-        key: made_probes(World({**SET_AT, "motion": motion}, 5, 10, 0), R, np.random.default_rng(3))
-        for key, motion in keys.items()
-    }
-    by_method = {
-        method: {key: own[method] for key, own in probes.items()}
-        for method in ("tampering", "motion_tampering")
-    }
-    predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in SET_AT.items()}
-    found = Analysis(by_method, {name: LOG_SNR for name in "abc"}, predicted)
-    carried = list(found.transfer_losses("motion-dominant"))
-    assert [(source, target) for source, target, *_ in carried] == [("a", "b"), ("b", "a")]
-    assert all(tuned is None for *_, tuned in carried)
-    assert found.agreement([("a", "motion-dominant")]).error[0] < 1.5
-    assert found.agreement([("a", "motion-dominant")]).correlation[0] > 0.8
-    assert len(found.measured(("a", "motion-dominant"))) == 5
