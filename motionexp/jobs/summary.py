@@ -15,7 +15,7 @@ from motionexp.config.scoring import OF_SETS, PAIRS
 from motionexp.data.base import Reference
 from motionexp.data.videos import side_by_side, write_mp4
 from motionexp.jobs.scoring import Samples, Wanted
-from motionexp.results.rows import ANCHORS, Row
+from motionexp.results.rows import SANITY_BASELINES, Row
 
 # Values that the summary shows, each with a heading of short words and what is subtracted from it; those of
 # tracks in a table of their own, each with its level of chance beside it.
@@ -55,7 +55,7 @@ def print_summary(
 
     `pairs` says which of the two frame consistencies is shown.
     """
-    rows = [row for row in every if not row.anchor]
+    rows = [row for row in every if not row.sanity_baseline]
     hidden = {f"frame_consistency_{each}" for each in PAIRS if each != pairs}
     there = {row.metric for row in rows} - hidden
     alone = len({row.reference for row in rows}) == 1
@@ -65,8 +65,8 @@ def print_summary(
         for label, (caption, _) in edits.items():
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
     lines = {label: own for label, (_, own) in edits.items()}
-    for anchor in dict.fromkeys(row.anchor for row in every if row.anchor):
-        lines[ANCHORS[anchor]] = [row for row in every if row.anchor == anchor]
+    for anchor in dict.fromkeys(row.sanity_baseline for row in every if row.sanity_baseline):
+        lines[SANITY_BASELINES[anchor]] = [row for row in every if row.sanity_baseline == anchor]
     for shown in (SHOWN, OF_TRACKS):
         if headings := {name: heading for name, heading in shown.items() if name in there}:
             console.print(_table(lines, headings))

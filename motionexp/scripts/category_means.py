@@ -19,7 +19,7 @@ from rich.table import Table
 
 from motionexp.errors import InputError
 from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows
-from motionexp.results.selection import SAMPLED, STRATA, TRAINED, WHERE_IT_MATTERS, default_of
+from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
 
 NAMED = ("train_steps", "adapter_scale")  # in every setting's name
 Settings = tuple[tuple[str, str], ...]
@@ -67,7 +67,7 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
         if row.tau_start or not row.edit_caption:
             continue
         tuned = f"τ = {row.tau:g}, {row.train_steps} steps, scale {row.adapter_scale:g}"
-        words = f"anchor: {row.anchor}" if row.anchor else f"{row.method}, {tuned}"
+        words = f"anchor: {row.sanity_baseline}" if row.sanity_baseline else f"{row.method}, {tuned}"
         found[f"{row.suite}, {row.model}, {words}"][_further(row)].append(row)
     named = {}
     for name, of_name in found.items():
@@ -80,8 +80,8 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def _further(row: Row) -> Settings:
     """What determines a video beside what its setting's name says; of anchors and other systems its size."""
-    made_here = row.steps > 0 and not row.anchor
-    names = [*(*SAMPLED, *WHERE_IT_MATTERS)] if made_here else ["frames"]
+    made_here = row.steps > 0 and not row.sanity_baseline
+    names = [*(*SAMPLED, *OCCASIONAL)] if made_here else ["frames"]
     if made_here and row.method != "base":
         names += [name for name in TRAINED if name not in NAMED]
     values: dict[str, Any] = {name: row.settings.get(name, default_of(name, row)) for name in names}

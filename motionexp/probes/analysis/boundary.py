@@ -47,7 +47,7 @@ from motionexp.probes.analysis.rows import (
     within_a_step,
 )
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws, Interval
+from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 
 FOUND, NONE = "found", "none"
@@ -67,10 +67,10 @@ class Boundary:
     """
 
     verdict: str
-    tau: Draws
+    tau: Replicates
     gap: Interval
-    looks: Mapping[str, Draws]
-    motion: Draws
+    looks: Mapping[str, Replicates]
+    motion: Replicates
 
     @property
     def found(self) -> bool:
@@ -78,7 +78,7 @@ class Boundary:
         return self.verdict == FOUND
 
     @property
-    def gaps(self) -> Draws:
+    def gaps(self) -> Replicates:
         """The least L - C of any look, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends."""
         return _gaps(self.looks, self.motion).min(0)
 
@@ -101,7 +101,7 @@ def motion_of(probes: Mapping[str, Probe]) -> np.ndarray:
     return new_motion(probes.get(MOTION_TAMPERING, probes[TAMPERING]))
 
 
-def boundary(looks: Mapping[str, Draws], motion: Draws, samples: int, references: int) -> Boundary:
+def boundary(looks: Mapping[str, Replicates], motion: Replicates, samples: int, references: int) -> Boundary:
     """The boundary of changed looks and changed motion.
 
     Args:
@@ -119,7 +119,7 @@ def boundary(looks: Mapping[str, Draws], motion: Draws, samples: int, references
     return Boundary(verdict, tau, gap, below, moved)
 
 
-def _gaps(looks: Mapping[str, Draws], motion: Draws) -> np.ndarray:
+def _gaps(looks: Mapping[str, Replicates], motion: Replicates) -> np.ndarray:
     """(K, 1 + N, 11) of K looks."""
     return np.stack([each - motion for each in looks.values()])
 
@@ -131,7 +131,7 @@ def _largest_least(gaps: np.ndarray, samples: int, references: int) -> Interval:
     return Interval(value, low, high, samples, references)
 
 
-def cannot_tell(looks: Mapping[str, Draws], motion: Draws, references: int) -> str:
+def cannot_tell(looks: Mapping[str, Replicates], motion: Replicates, references: int) -> str:
     """Why shares of looks or motion, of `changes` each, cannot be taken; empty where they can."""
     if references < FEWEST_REFERENCES:
         return f"cannot tell: {references} of the {FEWEST_REFERENCES} references that an interval needs"
@@ -160,7 +160,7 @@ def _shown(of: Interval, digits: int) -> str:
     return f"{of.mean:.{digits}f} [{of.low:.{digits}f}, {of.high:.{digits}f}]"
 
 
-def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval]:
+def largest(values: Replicates, samples: int, references: int) -> tuple[int, Interval]:
     """Which of (1 + N, K) is largest, and its interval that allows for having picked it; NaN where any is."""
     if np.isnan(values[0]).any():
         return 0, Interval(math.nan, math.nan, math.nan, samples, references)
@@ -169,7 +169,7 @@ def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval
     return place, Interval(value, value - half, value + half, samples, references)
 
 
-def half_width(values: Draws, references: int) -> float:
+def half_width(values: Replicates, references: int) -> float:
     """Half-width of a 95% band around values (1 + N, K) that holds at all K at once.
 
     The 95th percentile of the draws' largest deviation from the first entry.

@@ -10,7 +10,7 @@ from motionexp.probes.analysis.onsets import Onset, shares
 from motionexp.probes.analysis.rows import interval, unpaired
 from motionexp.probes.analysis.tau_sweep import Sweep, score_at
 from motionexp.probes.timesteps import EDGES, PAIRS, Pair
-from motionexp.results.intervals import Draws, Interval
+from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at, timestep_at
 
 ENOUGH: Pair = (600, 400)
@@ -35,7 +35,7 @@ class PairVerdict:
 
 
 def pair_verdicts(
-    looks: Draws, clip: Draws, motion: Draws, samples: int, references: int
+    looks: Replicates, clip: Replicates, motion: Replicates, samples: int, references: int
 ) -> list[PairVerdict]:
     """Which pair changes the looks and keeps the motion, and whether ending above 0 helps.
 
@@ -79,12 +79,12 @@ def _words(pair: Pair) -> str:
     return f"{pair[0]} to {pair[1]}"
 
 
-def _by_pair(share: Draws) -> Draws:
+def _by_pair(share: Replicates) -> Replicates:
     """(1 + N, 55) in the order of `PAIRS`."""
     return np.stack([share[:, EDGES.index(start), EDGES.index(end)] for start, end in PAIRS], axis=1)
 
 
-def _picked(gaps: Draws) -> tuple[Draws, Draws]:
+def _picked(gaps: Replicates) -> tuple[Replicates, Replicates]:
     """tau_start and tau_end of the best pair, (1 + N,) each; NaN in draws without shares."""
     known = np.isfinite(gaps).all(1)
     pairs = np.array(PAIRS, float)[np.where(known[:, None], gaps, 0.0).argmax(1)]
@@ -92,7 +92,9 @@ def _picked(gaps: Draws) -> tuple[Draws, Draws]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _ending_above_zero(shown: Mapping[str, Draws], samples: int, references: int) -> Iterator[PairVerdict]:
+def _ending_above_zero(
+    shown: Mapping[str, Replicates], samples: int, references: int
+) -> Iterator[PairVerdict]:
     """The most that any of the 45 pairs with an end above 0 adds to that of the same start and end 0."""
     above = [number for number, (_, end) in enumerate(PAIRS) if end > 0]
     same_start = [PAIRS.index((PAIRS[number][0], 0)) for number in above]
@@ -109,8 +111,8 @@ class Order:
     """Where motion is set less where some looks are, in t (above 0: motion is earlier) and in log-SNR."""
 
     looks: str
-    t: Draws
-    log_snr: Draws
+    t: Replicates
+    log_snr: Replicates
     samples: int
     references: int
 
@@ -134,7 +136,7 @@ def orders(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Order]:
     if motion is None or not looks:
         return []
 
-    def order(name: str, t: Draws, samples: int) -> Order:
+    def order(name: str, t: Replicates, samples: int) -> Order:
         difference = log_snr_at(motion.t, log_snr) - log_snr_at(t, log_snr)
         return Order(name, motion.t - t, difference, samples, motion.references)
 
@@ -150,7 +152,7 @@ def less(ours: Order, others: Order) -> Order:
     return Order(ours.looks, t, nats, *counts)
 
 
-def above_control(ours: Boundary, control: Boundary) -> Draws:
+def above_control(ours: Boundary, control: Boundary) -> Replicates:
     """The largest gap less the control's, (1 + RESAMPLES,); their references are others."""
     return ours.gaps.max(1) - unpaired(control.gaps.max(1))
 
@@ -166,12 +168,12 @@ class Fit:
     """
 
     factors: int
-    correlation: Draws
-    error: Draws
-    bias: Draws
+    correlation: Replicates
+    error: Replicates
+    bias: Replicates
 
 
-def fit(measured: Sequence[Draws], predicted: Sequence[float]) -> Fit | None:
+def fit(measured: Sequence[Replicates], predicted: Sequence[float]) -> Fit | None:
     """Compare measured with predicted log-SNR; None below three factors, where ranks say nothing.
 
     Args:
@@ -205,11 +207,11 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 class Carried:
     """What is lost where another model's boundary is taken for a model's own, (1 + RESAMPLES,) each."""
 
-    t: Draws
-    log_snr: Draws
+    t: Replicates
+    log_snr: Replicates
 
     @property
-    def t_less_log_snr(self) -> Draws:
+    def t_less_log_snr(self) -> Replicates:
         """Positive where carrying it over in log-SNR loses less."""
         return self.t - self.log_snr
 

@@ -12,7 +12,7 @@ from motionexp.probes.analysis.comparisons import Carried, Fit, carried_into_tun
 from motionexp.probes.analysis.onsets import CONTINUOUS, Onset, changes, onsets, tampering_probes
 from motionexp.probes.analysis.rows import TAMPERING, Key, Probe, draw, new_looks, new_motion
 from motionexp.probes.analysis.tau_sweep import Compared, Sweep, compare
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import key_order
 
@@ -24,9 +24,9 @@ class PairChanges:
     `unknown` says why shares of them cannot be taken, and is empty where they can.
     """
 
-    looks: Draws
-    clip: Draws
-    motion: Draws
+    looks: Replicates
+    clip: Replicates
+    motion: Replicates
     samples: int
     references: int
     unknown: str

@@ -26,7 +26,7 @@ from motionexp.results.figures.style import (
     new_figure,
     timestep_axis,
 )
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
 # They point to where the caption was changed: the clean end is on the right.
@@ -49,7 +49,7 @@ class Measure:
 
     title: str
     unit: str
-    values: Draws
+    values: Replicates
     limits: tuple[float, float] | None = None
 
     @property
@@ -119,7 +119,7 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Measure, Measure]]]) -> Figure:
     return figure
 
 
-def _pairs(axis: Axes, change: Draws, kept: Draws) -> None:
+def _pairs(axis: Axes, change: Replicates, kept: Replicates) -> None:
     rest = tuple(np.array([(i, j) for i in range(11) for j in range(1, i)]).T)
     axis.plot(change[0][rest], kept[0][rest], ".", color=GREY, markersize=5, label="until t > 0")
     x, y = change[:, 1:, 0], kept[:, 1:, 0]

@@ -19,10 +19,10 @@ from motionexp.probes.analysis.reports import write_captioned, write_published
 from motionexp.probes.analysis.rows import Key
 from motionexp.probes.linear_probe import OBSERVER, TARGETS, X_T, X_T_CLEAN
 from motionexp.results.figures.style import (
+    APPEARANCE_STYLE,
     BLACK,
     BLUE,
     GREY,
-    LOOKS_STYLE,
     MOTION_STYLE,
     ORANGE,
     VERMILION,
@@ -31,7 +31,7 @@ from motionexp.results.figures.style import (
     new_figure,
     timestep_axis,
 )
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.rows import Row
 
@@ -109,7 +109,7 @@ def _motion_and_looks(axis: Axes, reading: Reading) -> None:
             continue
         for name, style, draws in (
             ("motion", MOTION_STYLE, reading.draws(features, "motion")),
-            ("looks", LOOKS_STYLE, reading.looks(features)),
+            ("looks", APPEARANCE_STYLE, reading.looks(features)),
         ):
             _curve(axis, reading, draws, {**style, **fill, "label": f"{name}, from {features}"})
 
@@ -146,7 +146,7 @@ def _dress(axis: Axes) -> None:
     timestep_axis(axis)
 
 
-def _curve(axis: Axes, reading: Reading, draws: Draws, style: dict[str, Any]) -> None:
+def _curve(axis: Axes, reading: Reading, draws: Replicates, style: dict[str, Any]) -> None:
     """Means with their intervals as a band."""
     below, above = bars(draws)
     band = draws[0] - below, draws[0] + above

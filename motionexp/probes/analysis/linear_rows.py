@@ -9,7 +9,7 @@ from motionexp.data.shapes import grammar
 from motionexp.errors import InputError
 from motionexp.probes.analysis.rows import Key, draw, means
 from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.rows import Row, key_order
 
 TWO_ALTERNATIVE, ACCURACY = "two_alternative_accuracy", "accuracy"
@@ -60,12 +60,12 @@ class Reading:
         there = {features for features, _ in self.values}
         return [each for each in FEATURES if each in there]
 
-    def draws(self, features: str, target: str) -> Draws:
+    def draws(self, features: str, target: str) -> Replicates:
         """(1 + RESAMPLES, T) means over the groups, and over draws of them."""
         values = self.values[features, target]
         return means(values, draw(len(values)))
 
-    def looks(self, features: str) -> Draws:
+    def looks(self, features: str) -> Replicates:
         """The mean over all attributes of the looks; draws take the same groups for each."""
         return np.mean([self.draws(features, target) for target in LOOKS], axis=0)
 

@@ -11,7 +11,7 @@ from motionexp.probes.analysis.reports import write_published
 from motionexp.probes.analysis.rows import Key, interval
 from motionexp.probes.linear_probe import OBSERVER, TARGETS
 from motionexp.results.formats import Block, Cell, Line, Table
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row
 from motionexp.results.tables import write_formats
@@ -85,7 +85,7 @@ def onset_table(found: Mapping[Key, Reading], log_snr: Mapping[str, np.ndarray] 
     for key, reading in found.items():
         lines = []
         for features in reading.features:
-            shown: dict[str, Draws] = {}
+            shown: dict[str, Replicates] = {}
             for target in TARGETS:
                 t = onset(reading.draws(features, target), reading.timesteps)
                 shown[target] = t if log_snr is None else log_snr_at(t, log_snr[key[0]])
@@ -117,7 +117,7 @@ def every_table(title: str, found: Mapping[Key, Reading]) -> Table:
 
 
 def _line(
-    reading: Reading, features: str, label: str, shown: Iterable[tuple[str, Draws]], digits: int
+    reading: Reading, features: str, label: str, shown: Iterable[tuple[str, Replicates]], digits: int
 ) -> Line:
     count, groups = reading.counts[features], reading.groups(features)
     cells: list[Cell | None] = [

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from motionexp.probes.analysis.boundary import NONE, Boundary
 from motionexp.probes.timesteps import EDGES
 from motionexp.results.figures.style import (
+    APPEARANCE_STYLE,
     BLACK,
     GREY,
-    LOOKS_STYLE,
     MOTION_STYLE,
     bars,
     contrast_title,
@@ -24,7 +24,7 @@ from motionexp.results.figures.style import (
     new_figure,
     timestep_axis,
 )
-from motionexp.results.intervals import Draws, percentile_interval
+from motionexp.results.intervals import Replicates, percentile_interval
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import contrast_order
 
@@ -58,7 +58,7 @@ def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str,
             if row < len(contrasts) - 1:
                 axis.set_xlabel("")
         axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\nshare changed below t")
-    names = {"looks": LOOKS_STYLE, "motion": MOTION_STYLE}
+    names = {"looks": APPEARANCE_STYLE, "motion": MOTION_STYLE}
     handles = [Line2D([], [], label=name, **style) for name, style in names.items()]
     handles.append(Line2D([], [], color=BLACK, linewidth=1.0, label="boundary"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
@@ -73,9 +73,9 @@ def _both(keys: Mapping[tuple[str, str], object]) -> tuple[list[str], list[str]]
 
 def _shares(axis: Axes, found: Boundary) -> None:
     for look in found.looks.values():
-        axis.plot(EDGES, look[0], color=LOOKS_STYLE["color"], linewidth=0.6)
+        axis.plot(EDGES, look[0], color=APPEARANCE_STYLE["color"], linewidth=0.6)
     looks = np.mean(list(found.looks.values()), axis=0)
-    for style, draws in ((LOOKS_STYLE, looks), (MOTION_STYLE, found.motion)):
+    for style, draws in ((APPEARANCE_STYLE, looks), (MOTION_STYLE, found.motion)):
         if np.isnan(draws[0]).all():
             continue
         low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
@@ -139,7 +139,7 @@ class Point:
     model: str
     contrast: str
     factor: str
-    measured: Draws
+    measured: Replicates
     predicted: float
 
 

@@ -23,7 +23,7 @@ from motionexp.probes.analysis.rows import (
     within_a_step,
 )
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 
 TAMPERINGS = (TAMPERING, MOTION_TAMPERING)
 
@@ -65,19 +65,19 @@ class Onset:
     """
 
     factor: Factor
-    below: Draws
-    above: Draws
-    effect: Draws
+    below: Replicates
+    above: Replicates
+    effect: Replicates
     samples: int
     references: int
 
     @property
-    def t(self) -> Draws:
+    def t(self) -> Replicates:
         """The mean of both."""
         return (self.below + self.above) / 2
 
 
-def changes(values: np.ndarray, weights: np.ndarray) -> Draws:
+def changes(values: np.ndarray, weights: np.ndarray) -> Replicates:
     """What each range of timesteps changes, less the control; [:, 10, 0] is the whole range.
 
     Args:
@@ -91,7 +91,7 @@ def changes(values: np.ndarray, weights: np.ndarray) -> Draws:
     return mean - mean[:, :1, :1]
 
 
-def tells(changed: Draws) -> bool:
+def tells(changed: Replicates) -> bool:
     """Whether the whole range changes anything: the 95% interval of its effect is above 0.
 
     Where it is not, shares of the effect are quotients by a number that may be 0, and nothing can be said.
@@ -100,7 +100,7 @@ def tells(changed: Draws) -> bool:
     return bool(np.isfinite(whole[0]) and np.nanpercentile(whole[1:], 2.5) > 0)
 
 
-def shares(changed: Draws) -> Draws:
+def shares(changed: Replicates) -> Replicates:
     """Share of the whole range's effect that each range has: 0 at the control, 1 at [0, 1000].
 
     `changed` is of `changes`, (1 + N, 11, 11), as is the result. NaN where `tells` says no, and in draws

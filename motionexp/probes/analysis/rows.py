@@ -15,7 +15,7 @@ import numpy as np
 
 from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws, Interval, percentile_interval, resampled_weights
+from motionexp.results.intervals import Interval, Replicates, percentile_interval, resampled_weights
 from motionexp.results.rows import Row, key_order
 
 LOOKS = ("colour", "shape", "surface", "background")
@@ -171,12 +171,12 @@ def new_motion(probe: Probe) -> np.ndarray:
     return read if read is not None and np.isfinite(read).any() else -probe.values["flow_similarity"]
 
 
-def draw(references: int) -> Draws:
+def draw(references: int) -> Replicates:
     """(1 + RESAMPLES, R) weights: of all references evenly, then of each draw with replacement."""
     return np.vstack([np.full((1, references), 1 / references), resampled_weights(references)])
 
 
-def unpaired(draws: Draws) -> Draws:
+def unpaired(draws: Replicates) -> Replicates:
     """The same draws in another order, to go with draws of other references.
 
     Draws of as many references are the same draws, and of another number of references similar ones, which
@@ -185,7 +185,7 @@ def unpaired(draws: Draws) -> Draws:
     return np.concatenate([draws[:1], draws[:0:-1]])
 
 
-def within_a_step(t: Draws, purpose: str) -> Draws:
+def within_a_step(t: Replicates, purpose: str) -> Replicates:
     """Timesteps (1 + RESAMPLES,) read off curves over `EDGES`, with what these cannot tell in the draws.
 
     A curve may rise anywhere between two edges, so that a place that is read off by a line or a parabola may
@@ -206,7 +206,7 @@ def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return result.reshape(len(weights), *values.shape[1:])
 
 
-def interval(draws: Draws, samples: int, references: int) -> Interval:
+def interval(draws: Replicates, samples: int, references: int) -> Interval:
     """A statistic (1 + RESAMPLES,) with the 95% interval of its draws, NaN below two references."""
     known = references > 1 and not math.isnan(draws[0])
     low, high = percentile_interval(draws[1:]) if known else (math.nan, math.nan)

@@ -17,7 +17,7 @@ from motionexp.probes.analysis.findings import Findings, PairChanges
 from motionexp.probes.analysis.onsets import Onset
 from motionexp.probes.analysis.rows import PARTIAL_GUIDANCE, TAMPERING, Key, interval
 from motionexp.results.formats import Block, Cell, Line, Table
-from motionexp.results.intervals import Draws, Interval
+from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import contrast_order
 
@@ -78,7 +78,7 @@ def onset_table(findings: Findings) -> Table:
 
 
 def _onset_line(onset: Onset, findings: Findings, key: Key) -> Line:
-    def cell(column: str, draws: Draws, digits: int) -> Cell:
+    def cell(column: str, draws: Replicates, digits: int) -> Cell:
         return Cell(column, interval(draws, onset.samples, onset.references), digits)
 
     predicted = findings.predicted.get((*key, onset.factor.name), math.nan)

@@ -10,7 +10,7 @@ from motionexp.errors import InputError
 from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_at
 from motionexp.probes.analysis.rows import Key, draw, means, unpaired, within_a_step
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.rows import Row, key_order
 
 MOTION, LEAKED, CHANCE = "velocity_similarity", "nuisance_similarity", "nuisance_chance"
@@ -36,7 +36,7 @@ class Sweep:
         return len(self.motion)
 
     @property
-    def scores(self) -> Draws:
+    def scores(self) -> Replicates:
         """(1 + RESAMPLES, 11) motion less leakage, as a boundary's gap is looks less motion.
 
         Both are correlations, 1 where the reference's own video would be returned.
@@ -113,14 +113,14 @@ class Compared:
         samples, references: of the sweep.
     """
 
-    best: Draws
-    boundary: Draws
-    lost: Draws
+    best: Replicates
+    boundary: Replicates
+    lost: Replicates
     samples: int
     references: int
 
     @property
-    def difference(self) -> Draws:
+    def difference(self) -> Replicates:
         """Boundary less best tau; the references of both are others, so that draws are not paired."""
         return unpaired(self.boundary) - self.best
 
@@ -138,7 +138,7 @@ def compare(sweep: Sweep, boundary: Boundary) -> Compared | None:
     )
 
 
-def lost_at(sweep: Sweep, tau: Draws) -> Draws:
+def lost_at(sweep: Sweep, tau: Replicates) -> Replicates:
     """What the score at tau lacks of the score at the best tau, (1 + RESAMPLES,); NaN where tau is.
 
     For each reference the best tau is that of all others: that of its own would be best by chance too, and
@@ -153,17 +153,17 @@ def lost_at(sweep: Sweep, tau: Draws) -> Draws:
     return _mean_of_each(at_best - _each_at(own, tau), draw(sweep.references))
 
 
-def score_at(sweep: Sweep, tau: Draws) -> Draws:
+def score_at(sweep: Sweep, tau: Replicates) -> Replicates:
     """Motion less leakage of tuning in [tau, 1000], (1 + RESAMPLES,), linear between the sweep's values."""
     return _mean_of_each(_each_at(sweep.motion - sweep.leaked, tau), draw(sweep.references))
 
 
-def _each_at(scores: np.ndarray, tau: Draws) -> np.ndarray:
+def _each_at(scores: np.ndarray, tau: Replicates) -> np.ndarray:
     """(N, R) of scores (R, 11) at N timesteps."""
     return np.stack([gap_at(np.broadcast_to(each, (len(tau), len(each))), tau) for each in scores], axis=1)
 
 
-def _mean_of_each(values: np.ndarray, weights: np.ndarray) -> Draws:
+def _mean_of_each(values: np.ndarray, weights: np.ndarray) -> Replicates:
     """(N,) weighted means over references of (N, R), without those that have no value."""
     weights = np.where(np.isfinite(values), weights, 0.0)
     total = weights.sum(1)
