@@ -22,6 +22,7 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import _to_fetch, check_sweep, experiment_jobs, experiment_text
+from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
@@ -173,8 +174,9 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
 
 def _print_tables(layout: Layout, output: Path) -> None:
     rows = selected_rows(layout, output)
-    for wanted in layout.tables:
-        for table in build(layout, wanted, rows):
+    comparison = Comparison(layout, rows)
+    for table_layout in layout.tables:
+        for table in build(comparison, table_layout):
             print(to_markdown(table))
     print(f"Rows, videos and contact sheets: {output.resolve()}")
 

@@ -35,9 +35,9 @@ def decision_table(comparison: Comparison, table: TableLayout, decision: Decisio
     scales = ", ".join(f"{scale:g}" for scale in sorted(decision.scales))
     note = (
         f"The most motion on the curve of adapter scales (0, {scales}) whose leakage is at most the level."
-        " Both are taken as linear between scales. They are means over references, which are resampled together."
-        " Samples that lack a value at one scale of one setting are left out of all settings; n counts the"
-        " rest."
+        " Both are taken as linear between scales. They are means over references, which are resampled"
+        " together. Samples that lack a value at one scale of one setting are left out of all settings;"
+        " n counts the rest."
     )
     title = f"{table.title}: motion at equal leakage"
     blocks = [block for block in blocks if block.lines]

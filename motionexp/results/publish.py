@@ -11,6 +11,7 @@ from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
+from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import Layout, named_references, selected_rows
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import root_of, to_published
@@ -32,8 +33,9 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
     check_whole(layout_path, layout, rows)
+    comparison = Comparison(layout, rows)
     for table in layout.tables:
-        build(layout, table, rows)
+        build(comparison, table)
     path = root_of(layout_path) / layout.rows
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_published(rows).encode())

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from motionexp.results.rows import (
     SAMPLE_FIELDS,
     Row,
     as_json,
+    checked_fields,
     dump_line,
-    from_json,
     read_lines,
     score_id_of,
 )
@@ -73,21 +72,22 @@ def read_published(path: Path) -> list[Row]:
     """
     if not path.exists():
         raise InputError(f"{path}: no rows are published there; `python -m motionexp.results.publish` does")
+    # A field is checked once for all rows that share it: there are a hundred thousand rows in some files.
     shared: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SHARED}
     rows: list[Row] = []
     for number, line in read_lines(path):
         try:
             match line:
                 case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
-                    common = shared["run"][run] | shared["edit"][edit] | sample
+                    common = shared["run"][run] | shared["edit"][edit] | checked_fields(sample)
                     rows += [
                         _row(common | shared["metric"][int(key)], value) for key, value in values.items()
                     ]
                 case {"metric": dict(part)} | {"run": dict(part)} | {"edit": dict(part)}:
-                    shared[next(iter(line))].append(part)
+                    shared[next(iter(line))].append(checked_fields(part))
                 case _:
                     raise InputError("neither a metric, nor a run, an edit or a sample")
-        except (InputError, IndexError, ValueError, KeyError) as error:
+        except (InputError, IndexError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
             ) from error
@@ -96,12 +96,14 @@ def read_published(path: Path) -> list[Row]:
     return rows
 
 
-def _row(plain: dict[str, Any], value: Any) -> Row:
+def _row(fields: dict[str, Any], value: Any) -> Row:
+    """The row of checked `fields` and of a published value; a missing field is a TypeError."""
     value, reason = value if isinstance(value, list) else (value, "")
-    row = from_json({**plain, "value": value, "reason": reason})
-    if not row.sample_id:
-        return row
-    return replace(row, score_id=score_id_of(row.sample_id, row.metric, row.metric_version, row.metric_model))
+    fields |= checked_fields({"value": value, "reason": reason})
+    if sample := fields.get("sample_id"):
+        version, model = fields["metric_version"], fields.get("metric_model", "")
+        fields["score_id"] = score_id_of(sample, fields["metric"], version, model)
+    return Row(**fields)
 
 
 def root_of(path: Path) -> Path:

@@ -7,7 +7,7 @@ half a line.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,9 @@ def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
 
 
 FIELDS = {entry.name: entry for entry in fields(Row)}
+REQUIRED = {
+    name for name, entry in FIELDS.items() if entry.default is MISSING and entry.default_factory is MISSING
+}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
 EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
@@ -160,22 +163,27 @@ def from_json(plain: object) -> Row:
     """
     if not isinstance(plain, dict):
         raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
-    unknown = sorted(set(plain) - set(FIELDS))
-    missing = [name for name, entry in FIELDS.items() if _required(entry) and name not in plain]
-    if unknown or missing:
-        raise InputError(f"unknown fields {unknown}, missing fields {missing}")
+    if missing := sorted(REQUIRED - plain.keys()):
+        raise InputError(f"missing fields {missing}")
+    return Row(**checked_fields(plain))
+
+
+def checked_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Some fields of a row from their JSON values, under today's names.
+
+    Raises:
+        InputError: a field is unknown, or its value has the wrong type.
+    """
+    if unknown := sorted(plain.keys() - FIELDS.keys()):
+        raise InputError(f"unknown fields {unknown}")
     values = renamed_row(plain)
-    if values["value"] is None:
+    if "value" in values and values["value"] is None:
         values["value"] = math.nan
     for name, value in values.items():
         allowed = TYPES[FIELDS[name].type]
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             raise InputError(f"field {name} is {value!r}; it should be {FIELDS[name].type}")
-    return Row(**values)
-
-
-def _required(entry: Any) -> bool:
-    return entry.default is MISSING and entry.default_factory is MISSING
+    return values
 
 
 def dump_line(plain: object) -> str:

@@ -25,13 +25,13 @@ from motionexp.results.rows import Row
 SUFFIXES = (".md", ".tex", ".csv")
 
 
-def build(layout: Layout, table: TableLayout, rows: Sequence[Row]) -> list[Table]:
-    """The finished table, and where the layout asks for it a second one with motion at equal leakage.
+def build(comparison: Comparison, table: TableLayout) -> list[Table]:
+    """The finished table, and where its layout has a decision a second one with motion at equal leakage.
 
     Raises:
-        InputError: rows that do not belong in one table, or a layout that selects two settings as one.
+        InputError: settings without the same samples, or a layout that selects two settings as one.
     """
-    comparison = Comparison(layout, rows)
+    layout = comparison.layout
     table = replace(table, columns=[key for key in table.columns if comparison.has(layout.columns[key])])
     blocks = []
     for group in table.groups:
@@ -72,9 +72,9 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
 
     The files of a table without measured rows are removed: its rows are no longer published.
     """
-    paths = []
+    comparison, paths = Comparison(layout, rows), []
     for table in layout.tables:
-        file, tables = root / table.file, build(layout, table, rows)
+        file, tables = root / table.file, build(comparison, table)
         if tables[0].is_measured:
             paths += write_formats(file, tables)
         else:

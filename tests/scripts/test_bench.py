@@ -5,6 +5,7 @@ import pytest
 
 from motionexp.config.compose import load
 from motionexp.metrics.scorer import METRICS, Scorer
+from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout_file import read_layout
 from motionexp.results.tables import build
@@ -62,7 +63,7 @@ def test_the_layout_shows_all_that_is_measured_of_the_metrics(monkeypatch, tmp_p
         line.split(" | ")
         for wanted in layout.tables
         if "/metrics" in wanted.file
-        for line in to_markdown(build(layout, wanted, rows)[0]).splitlines()
+        for line in to_markdown(build(Comparison(layout, rows), wanted)[0]).splitlines()
     ]
     for row in rows:
         faster = row.metric == "metrics_frames_per_second"

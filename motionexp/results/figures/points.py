@@ -53,6 +53,7 @@ def draw_points(data: FigureData, panels: Sequence[Group]) -> Figure:
     _draw_key(figure, data, labels, key_columns)
     # 3. The numbers, once the layout has settled where on the page the points are.
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for axis, of_panel in points.items():
         _draw_numbers(axis, of_panel)
     return figure
@@ -111,11 +112,11 @@ def _draw_key(figure: Figure, data: FigureData, labels: Sequence[str], columns: 
 
 
 def _draw_numbers(axis: Axes, points: Points) -> None:
-    """Each number beside its point, with a line to it. The numbers do not take part in the layout."""
+    """Each number beside its point, with a line to it."""
     axis.autoscale(False)
     texts = [
         axis.text(
-            x, y, str(number), ha="center", va="center", fontsize=7, zorder=5, in_layout=False,
+            x, y, str(number), ha="center", va="center", fontsize=7, zorder=5,
             path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )
         for number, (x, y) in points.items()
