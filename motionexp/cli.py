@@ -1,10 +1,11 @@
 """The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
 
+import ast
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import help
-from motionexp.config.compose import CONF, explain, prepared, read
+from motionexp.config.compose import CONF, check_source_of_plugins, explain, prepared, read
 from motionexp.config.score import load_score
+from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import _to_fetch, check_sweep, experiment_jobs, experiment_text
@@ -27,7 +29,7 @@ from motionexp.results.formats import to_markdown
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 
-# What the user's input or machine is to blame for: said in a line. Anything else is a mistake of ours.
+# Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
 EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
     *(OSError, FloatingPointError, KeyboardInterrupt),
@@ -35,8 +37,8 @@ EXPECTED = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
-    # Hydra would show the user's mistakes as shortened tracebacks; this hands them over as they are.
+    """Run the command line; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
+    # Without this, Hydra prints the user's mistakes as shortened tracebacks.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not sys.stderr.isatty():
         # In a log file a progress bar is a line, and one every half minute is enough.
@@ -45,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except EXPECTED as error:
         return _failed(error)
-    except SystemExit as left:
-        return int(left.code or 0)
+    except SystemExit as stop:
+        return int(stop.code or 0)
     return 0
 
 
 def _failed(error: BaseException) -> int:
-    """Say what went wrong; returns the exit code."""
+    """Print an error's message; returns the exit code."""
     message, code = str(error), 1
     if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; the same command goes on where it stopped"
+        message = "interrupted; the same command continues where it stopped"
     elif isinstance(error, InputError):
         code = 2
     elif isinstance(error, HydraException | OmegaConfBaseException):
@@ -72,8 +74,8 @@ def _dispatch(arguments: list[str]) -> None:
         _score(arguments[1:])
     elif arguments[:1] == ["submission"]:
         _write_submission(arguments[1:])
-    elif experiments := [each for each in arguments if each.startswith("experiment=")]:
-        rest = [each for each in arguments if each not in (*experiments, "-m", "--multirun")]
+    elif experiments := [word for word in arguments if word.startswith("experiment=")]:
+        rest = [word for word in arguments if word not in (*experiments, "-m", "--multirun")]
         _run_experiment(experiments[-1].removeprefix("experiment="), rest)
     else:
         _run_hydra(arguments)
@@ -87,16 +89,14 @@ def _score(overrides: list[str]) -> None:
 
 
 def _write_submission(arguments: list[str]) -> None:
-    """`folder=` and `samples=` are paths; what else is given chooses samples by what their rows say."""
-    given = {key: value for key, sign, value in (each.partition("=") for each in arguments) if sign}
-    if len(given) != len(arguments) or not {"folder", "samples"} <= set(given):
-        raise InputError(
-            "submission folder=NEW samples=outputs/tgve/MODEL, and tau=, seed= or what else chooses"
-        )
-    folder, samples = Path(given.pop("folder")).expanduser(), Path(given.pop("samples")).expanduser()
+    """`folder=` and `samples=` are paths; other arguments select samples by the fields of their rows."""
+    select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
+    if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):
+        raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
+    folder, samples = Path(select.pop("folder")).expanduser(), Path(select.pop("samples")).expanduser()
     from motionexp.jobs.submission import write_submission
 
-    count, whole = write_submission(samples, folder, given)
+    count, whole = write_submission(samples, folder, select)
     print(f"{count} of the benchmark's {whole} videos written to {folder}")
 
 
@@ -125,7 +125,7 @@ def _job(composed: DictConfig) -> None:
 
 
 def _run_job(composed: DictConfig) -> None:
-    cfg = read(composed, HydraConfig.get().runtime.choices)
+    cfg = read(composed, cast(DictConfig, HydraConfig.get()))
     check_source(cfg)
     from motionexp.jobs.dry_run import plan
     from motionexp.jobs.probe_job import probe
@@ -134,13 +134,15 @@ def _run_job(composed: DictConfig) -> None:
     (plan if cfg.dry_run else probe if cfg.probe else run)(cfg)
 
 
-class EveryJob(Callback):
-    """Checks every job of a multirun before the first starts, and names each that fails."""
+class SweepCallback(Callback):
+    """Hydra's callback: checks all jobs of a sweep before the first starts, and names the jobs that fail."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-        overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        task = list(config.hydra.overrides.task)
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *task]
         try:
+            check_source_of_plugins(params.get("plugins"), ())
             check_sweep(overrides)
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
@@ -169,6 +171,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
         _print_tables(layout, Path(output))
         if layout.report:
+            check_allowed(layout.report, setting="report", kind=ast.FunctionDef)
             get_method(layout.report)(layout, Path(output))
 
 

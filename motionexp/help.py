@@ -1,4 +1,4 @@
-"""What there is to choose from: settings, options, references and words. Imports no torch."""
+"""What `--help` and `list` print: settings, options, references and words. Imports no torch."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -6,65 +6,79 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import MISSING as REQUIRED
+
 from motionexp.config.checks import vocabulary
 from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options
-from motionexp.config.schema import JobConfig, ModelConfig
-from motionexp.config.score import ScoreConfig
+from motionexp.config.metrics import chosen_metrics
+from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
+from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.results.layout_file import read_layout
 
 USAGE = """\
-Carry the motion of one video over to new captions.
+Transfer the motion of one video to new captions.
 
   python run.py                                one reference, its edits, the default window
-  python run.py -m tau=0,650,1000              a sweep: one job for each value; several keys: all combinations
+  python run.py -m tau=0,650,1000              a sweep: one job for each value, or for each combination
   python run.py experiment=NAME                the sweep of experiments/NAME.yaml, then its tables
-  python run.py adapter=FOLDER edits='["..."]' new captions with an adapter that is there already
+  python run.py adapter=FOLDER edits='["..."]' new captions with a saved adapter
   python run.py video=FILE caption="..." edits='["..."]' model=latte
-                                               a clip of your own
-  python run.py score folder=FOLDER data=tgve  videos that another system made, into the same rows
+                                               your own clip
+  python run.py plugins=[PACKAGE] method._target_=PACKAGE.MODULE.CLASS
+                                               a tuning method of your own package
+  python run.py score folder=FOLDER data=tgve  score the videos of another system
   python run.py submission folder=NEW samples=outputs/tgve/MODEL tau=700
                                                finished samples in TGVE's submission layout
   python run.py list references                the references of data=, with their captions and edits
-  python run.py list words                     the words that model= knows
-  python run.py --cfg job                      the resolved settings, and run nothing
-  python run.py dry_run=true                   what would run, where it goes and what it costs
+  python run.py list words                     the words that the tokenizer of model= has
+  python run.py --cfg job                      print the resolved settings; run nothing
+  python run.py dry_run=true                   print what would run, its output paths and its cost
 """
 
 
 HYDRA_FLAGS = [
     ("-m, --multirun", "a sweep: every job is checked before the first starts"),
     ("--cfg job", "print the resolved settings"),
-    ("--hydra-help", "launchers, sweepers and all else that Hydra has"),
+    ("--hydra-help", "launchers, sweepers and everything else of Hydra"),
 ]
 
 
 def help_text() -> str:
     """Every choice with a line of explanation."""
-    settings = {each.name: each for each in fields(JobConfig)}
+    groups = {group: settings_in(JobConfig)[group].help for group in GROUPS}
     parts = [USAGE]
-    for group in GROUPS:
-        lines = [
-            (f"{group}={option}", first_comment(CONF / group / f"{option}.yaml")) for option in options(group)
-        ]
-        parts.append(_section(settings.pop(group).metadata["help"], lines))
+    for group, meaning in groups.items():
+        files = [CONF / group / f"{option}.yaml" for option in options(group)]
+        parts.append(_section(meaning, [(f"{group}={file.stem}", first_comment(file)) for file in files]))
     files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
     experiments = [(f"experiment={path.stem}", first_comment(path)) for path in files]
-    parts.append(_section("sweeps with their tables", experiments))
-    lines = [(f"{name}={_default(each)}", each.metadata["help"]) for name, each in settings.items()]
-    parts.append(_section("settings, with their defaults", lines))
-    lines = [(f"model.{each.name}", each.metadata["help"]) for each in fields(ModelConfig)]
-    parts.append(_section("what a model's file says", lines))
-    lines = [
-        (f"scoring.{each.name}={_default(each)}", each.metadata["help"]) for each in fields(ScoringConfig)
+    parts += [
+        _section("sweeps with their tables", experiments),
+        _section("settings, with their defaults", _lines(JobConfig)),
+        _section(
+            "what a model's file contains", [(f"model.{left}", right) for left, right in _lines(ModelConfig)]
+        ),
+        _section(
+            "models behind scores", [(f"scoring.{left}", right) for left, right in _lines(ScoringConfig)]
+        ),
+        _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
+        _section("settings of `score`", _lines(ScoreConfig)),
+        _section("flags", HYDRA_FLAGS),
     ]
-    parts.append(_section("what scores look through", lines))
-    lines = [(f"{each.name}={_default(each)}", each.metadata["help"]) for each in fields(ScoreConfig)
-             if each.name not in GROUPS]  # fmt: skip
-    parts += [_section("settings of `score`", lines), _section("flags", HYDRA_FLAGS)]
     return "\n".join(parts)
+
+
+def _lines(schema: Any) -> list[tuple[str, str]]:
+    """The settings of a schema with their defaults and meanings; a group is explained by its options."""
+    about = settings_in(schema)
+    return [
+        (f"{line.name}{_default(line)}", about[line.name].help)
+        for line in fields(schema)
+        if line.name not in GROUPS
+    ]
 
 
 def first_comment(path: Path) -> str:
@@ -73,13 +87,15 @@ def first_comment(path: Path) -> str:
     return next(line for line in comments if not line.startswith("@package"))
 
 
-def _default(each: "Field[Any]") -> str:
-    value = each.default_factory() if each.default_factory is not MISSING else each.default
+def _default(line: "Field[Any]") -> str:
+    value = line.default_factory() if line.default_factory is not MISSING else line.default
+    if value == REQUIRED:
+        return ""
     if isinstance(value, str) and "${" in value:
-        return "(the model's)"
+        return "=(the model's)"
     if isinstance(value, list):
-        return f"[{','.join(value)}]"
-    return "null" if value is None else str(value).lower()
+        return f"=[{','.join(value)}]"
+    return "=null" if value is None else f"={str(value).lower()}"
 
 
 def _section(title: str, lines: Iterable[tuple[str, str]]) -> str:

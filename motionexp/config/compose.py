@@ -2,8 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -12,25 +11,27 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from motionexp.config import renames, targets
 from motionexp.config.checks import check
-from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
+from motionexp.config.settings import settings_in, value_problems
 from motionexp.errors import InputError
 from motionexp.files import ROOT
 
 CONF = ROOT / "conf"
 EXPERIMENTS = ROOT / "experiments"
 GROUPS = ("model", "method", "data", "scoring")
-# Of groups whose options share one schema; any other option's file is its own.
+# Of groups whose options share one schema; the options of the other groups name a class under `_target_`.
 SCHEMAS: Mapping[str, type] = {"model": ModelConfig, "scoring": ScoringConfig}
-FREE_TEXT = ("caption", "negative_prompt", "video", "adapter", "output",
-             "data.path", "data.captions", "data.prompts", "folder", "system")  # fmt: skip
+GIVEN_BY_PROGRAM: Mapping[str, tuple[str, ...]] = {"method": ("backbone", "window"), "data": ()}
+RENAMED = {**renames.SETTINGS, **renames.OPTIONS}
 EXPECTED = {
     "converted to Integer": "a whole number",
     "converted to Float": "a number",
     "is not a ListConfig": 'a list: [one,two], and of captions \'["one","two"]\'',
     "is not a valid bool": "true or false",
-    "is not Optional": "null is no value here",
+    "is not Optional": "null is not allowed",
 }
 
 ConfigStore.instance().store(name="schema", node=JobConfig)
@@ -58,35 +59,109 @@ def read_job(overrides: Sequence[str]) -> JobConfig:
         composed = compose("config", list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
-    own = [str(key) for key in composed if key != "hydra"]
-    return read(OmegaConf.masked_copy(composed, own), composed.hydra.runtime.choices)
+    settings = [str(key) for key in composed if key != "hydra"]
+    return read(OmegaConf.masked_copy(composed, settings), composed.hydra)
 
 
-def read(composed: DictConfig, choices: Mapping[str, str]) -> JobConfig:
-    """The checked settings in what Hydra composed for a job; `choices` says which option each group has.
+def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
+    """The checked settings of a job, from what Hydra composed and from its node `hydra`.
 
     Raises:
-        InputError: lists every problem: unknown keys (`+key` gets past Hydra), and all that `check` finds.
+        InputError: lists every problem: unknown settings (`+key` gets past Hydra), values of a type that
+            their class does not take, and all that `check` finds.
     """
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
-    unknown = list(_unknown_keys(plain, choices))
+    command_line = {override_key(override) for override in hydra.overrides.task}
+    check_source_of_plugins(plain.get("plugins"), command_line)
+    # 1. Settings that do not exist are set aside, so that all other problems are found too.
+    problems = [_no_such_setting(key) for key in [*plain] if key not in JobConfig.__dataclass_fields__]
+    plain = {key: value for key, value in plain.items() if key in JobConfig.__dataclass_fields__}
+    problems += [*_schema_problems(plain), *targets.check_plugins(plain["plugins"])]
+    # 2. The classes that `_target_` names, and the types of what they take.
+    for group in GIVEN_BY_PROGRAM:
+        option = hydra.runtime.choices[group]
+        problems += settle_target(group, option, plain, command_line)
+    problems += _backbone_problems(plain)
+    # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
-    # Ids and rows tell 4 from 4.0, and alpha=${rank} gives the former.
-    if "alpha" in plain["method"]:
-        plain["method"]["alpha"] = _floats(plain["method"]["alpha"])
     plain["soft_window"] = _floats(plain["soft_window"])
-    for path in unknown:
-        *parents, key = path.split(".")
-        del (plain[parents[0]] if parents else plain)[key]
+    # 4. Everything else, by the schema's types and bounds and by `check`.
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), plain))
     assert isinstance(cfg, JobConfig)
-    problems = [*map(_no_such_setting, unknown), *check(cfg)]
+    problems += check(cfg)
     if problems:
         raise InputError("\n".join(problems))
     return cfg
+
+
+def check_source_of_plugins(plugins: object, command_line: Collection[str]) -> None:
+    """Refuses `plugins=` from a file: to run somebody's settings would be to run somebody's code.
+
+    Raises:
+        InputError: `plugins` is not empty, and `command_line`, the names of settings there, lacks it.
+    """
+    if plugins and "plugins" not in command_line:
+        raise InputError(f"plugins={plugins}: only the command line can name plugins, not a file of settings")
+
+
+def override_key(override: str) -> str:
+    """The name of the setting in an override such as `+method.strength=2`."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def _schema_problems(plain: dict[str, Any]) -> list[str]:
+    """Unknown settings of the groups that have a schema, which are taken out."""
+    unknown = [(group, key) for group in SCHEMAS for key in plain[group] if key not in keys_of(group)]
+    for group, key in unknown:
+        del plain[group][key]
+    return [_no_such_setting(f"{group}.{key}") for group, key in unknown]
+
+
+def settle_target(group: str, option: str, plain: dict[str, Any], command_line: Collection[str]) -> list[str]:
+    """What is wrong with the `_target_` node of a group; its whole numbers become floats where those are due.
+
+    A value of the option's file that another class than the file's does not take is left out.
+    """
+    node: dict[str, Any] = plain[group]
+    try:
+        constructor = targets.signature(
+            node.get("_target_", ""), plain.get("plugins", ()), f"{group}._target_"
+        )
+    except InputError as error:
+        return [str(error)]
+    parameters = constructor.parameters
+    unknown = [key for key in node if key not in (*parameters, "_target_") and not constructor.is_open]
+    if node["_target_"] != _option_file(group, option).get("_target_"):
+        node = {key: node[key] for key in node if key not in unknown or f"{group}.{key}" in command_line}
+        unknown, plain[group] = [key for key in unknown if key in node], node
+    for key in parameters.keys() & node.keys():
+        if targets.has_type(parameters[key], "float"):
+            node[key] = _floats(node[key])
+    # A value that is a setting's, as of rank: ${rank}, is checked with the setting.
+    checked = {key for key, value in node.items() if key in plain and plain[key] == value}
+    names = {f"{group}.{name}" for name in parameters if name not in GIVEN_BY_PROGRAM[group]}
+    problems = [_no_such_setting(f"{group}.{key}", names) for key in unknown]
+    problems += targets.node_problems(group, node, constructor, GIVEN_BY_PROGRAM[group], checked)
+    if not problems and node["_target_"].startswith(f"{targets.PACKAGE}."):
+        bounds = settings_in(JobConfig)  # a plugin may mean something else by a name
+        for key in sorted(bounds.keys() & node.keys() - checked):
+            problems += value_problems(f"{group}.{key}", node[key], bounds[key])
+    return problems
+
+
+def _backbone_problems(plain: Mapping[str, Any]) -> Iterator[str]:
+    target = str(plain["model"].get("_target_"))
+    path, _, loader = target.rpartition(".")
+    if loader != "from_pretrained":
+        yield f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained"
+        return
+    try:
+        targets.check_allowed(path, plain["plugins"], "model._target_")
+    except InputError as error:
+        yield str(error)
 
 
 def _settle_tau(plain: dict[str, Any]) -> None:
@@ -97,7 +172,7 @@ def _settle_tau(plain: dict[str, Any]) -> None:
     """
     if plain["tau_from"] != "given":
         raise InputError(
-            f"tau_from={plain['tau_from']}: no setting of yours; tau=auto takes the model's stored boundary"
+            f"tau_from={plain['tau_from']}: not for you to set; tau=auto takes the model's stored boundary"
         )
     if plain["tau"] == "auto":
         model = plain["model"]
@@ -114,48 +189,66 @@ def _settle_tau(plain: dict[str, Any]) -> None:
 def _floats(value: Any) -> Any:
     """Whole numbers as floats, in lists too; all else as it is."""
     if isinstance(value, list):
-        return [_floats(each) for each in value]
+        return [_floats(item) for item in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _unknown_keys(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[str]:
-    yield from (key for key in plain if key not in JobConfig.__dataclass_fields__)
-    for group in GROUPS:
-        known = group_keys(group, choices[group])
-        yield from (f"{group}.{key}" for key in plain[group] if key not in known)
-
-
-def group_keys(group: str, option: str) -> set[str]:
-    """The settings of a group's option: those of the group's schema, or else what its file says."""
+def keys_of(group: str) -> set[str]:
+    """The names of a group's settings: those of its schema, or all that the classes of its options take."""
     if group in SCHEMAS:
-        return {each.name for each in fields(SCHEMAS[group])}
-    file = cast(DictConfig, OmegaConf.load(CONF / group / f"{option}.yaml"))
-    return {str(key) for key in file.get(group, file)}
+        return set(settings_in(SCHEMAS[group]))
+    names = {key for option in options(group) for key in _parameters(group, option)}
+    return names - set(GIVEN_BY_PROGRAM[group])
+
+
+def _parameters(group: str, option: str) -> Mapping[str, targets.Parameter]:
+    return targets.signature(_option_file(group, option)["_target_"]).parameters
+
+
+def _option_file(group: str, option: str) -> dict[str, Any]:
+    path = CONF / group / f"{option}.yaml"
+    file = cast(DictConfig, OmegaConf.load(path)) if path.is_file() else OmegaConf.create()
+    return cast(dict[str, Any], OmegaConf.to_container(file.get(group, file)))
 
 
 def prepared(overrides: Sequence[str]) -> list[str]:
-    """Overrides of a single run as Hydra wants them: free text in quotes, `data=clip` where there is a video.
+    """Overrides of a single run in Hydra's form: free text in quotes, and `data=clip` with a video.
 
-    Hydra's own signs (commas, quotes, brackets) mean nothing in a caption or a path, so that people need not
-    know how to escape them. Text that is in quotes already, and `null`, stay as they are.
+    Hydra's signs (commas, quotes, brackets) are ordinary characters in a caption or a path, so that
+    nobody has to escape them. Text that is in quotes already, and `null`, stay as they are.
     """
     for group in GROUPS:
-        if f"{group}=null" in overrides or any(each.startswith(f"~{group}") for each in overrides):
+        if f"{group}=null" in overrides or any(
+            override.partition("=")[0] == f"~{group}" for override in overrides
+        ):
             raise InputError(f"{group}: one of {', '.join(options(group))}")
-    ready = [_quoted(each) for each in overrides]
-    has_video = any(each.startswith("video=") and each != "video=null" for each in ready)
-    if has_video and not any(each.startswith("data=") for each in ready):
+    ready = [_quoted(override) for override in overrides]
+    has_video = any(override.startswith("video=") and override != "video=null" for override in ready)
+    if has_video and not any(override.startswith("data=") for override in ready):
         ready.append("data=clip")
     return ready
 
 
 def _quoted(override: str) -> str:
     key, _, value = override.partition("=")
-    if key not in FREE_TEXT or value == "null" or re.fullmatch(r"""(['"]).*\1""", value, re.DOTALL):
+    if not _is_free_text(key) or value == "null" or re.fullmatch(r"""(['"]).*\1""", value, re.DOTALL):
         return override
     # Hydra reads a backslash as itself, except in front of a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
+
+
+def _is_free_text(key: str) -> bool:
+    """Whether a setting is text that needs no quotes: its line says so, or its class takes a path."""
+    group, _, name = key.rpartition(".")
+    if group in GIVEN_BY_PROGRAM:
+        classes = [_parameters(group, option) for option in options(group)]
+        return any(
+            name in parameters and targets.has_type(parameters[name], "Path") for parameters in classes
+        )
+    return any(
+        key in (about := settings_in(schema)) and about[key].text for schema in (JobConfig, ScoreConfig)
+    )
 
 
 def explain(error: Exception) -> str:
@@ -163,8 +256,11 @@ def explain(error: Exception) -> str:
     text = str(error)
     if missing := re.match(r"Could not override '([^']+)'", text):
         return _no_such_setting(missing[1])
-    if isinstance(error, MissingConfigException) and (found := re.search(r"find '(\w+)/([^']*)'", text)):
-        return f"{found[1]}={found[2]}: one of {', '.join(options(found[1]))}"
+    if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w+)/([^']*)'", text)):
+        choice = f"{option[1]}={option[2]}"
+        if choice in RENAMED:
+            return f"{choice}: renamed to {RENAMED[choice]}"
+        return f"{choice}: one of {', '.join(options(option[1]))}"
     if isinstance(error, OverrideParseException):
         return (
             f"cannot read {error.override!r}: it should be key=value, and text with commas, quotes or other"
@@ -181,11 +277,15 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def _no_such_setting(path: str) -> str:
-    known = set(JobConfig.__dataclass_fields__)
+def _no_such_setting(path: str, names: Collection[str] = ()) -> str:
+    """The error about an unknown setting; `names` are those that it could be, by default all of its group."""
+    if path in RENAMED:
+        return f"{path}: renamed to {RENAMED[path]}"
     group = path.rpartition(".")[0]
-    if group in GROUPS:
-        known = {f"{group}.{key}" for option in options(group) for key in group_keys(group, option)}
-    close = difflib.get_close_matches(path, known, n=1)
+    if not names:
+        names = [f"{group}.{key}" for key in keys_of(group)] if group in GROUPS else [*settings_in(JobConfig)]
+    close = difflib.get_close_matches(path, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
+    if group in GIVEN_BY_PROGRAM:
+        hint += f"; a setting of a plugin's class takes a plus: +{path}="
     return f"{path}: there is no such setting{hint} (`python run.py --help` lists all)"

@@ -1,4 +1,4 @@
-"""The ids of what comes out of a job, by which it is found again. Imports no torch."""
+"""The ids of a job's results, by which later runs find them. Imports no torch."""
 
 import hashlib
 import json
@@ -13,13 +13,15 @@ from motionexp.config.schema import (
     method_name,
     tiles,
 )
+from motionexp.config.settings import Stage, settings_in
+from motionexp.config.targets import PACKAGE
 
-# Raised when the same settings would give other results: a finished cell of an older version is run again.
+# Raise a version when equal settings give other results: finished cells of older versions then run again.
 FIT_VERSION = 1
 SAMPLE_VERSION = 1
 PROBE_VERSION = 1
-# What stands for a method in ids: its own name, but of the two methods of the first release the import paths
-# that were hashed then, so that their finished cells are found again.
+# A method's name in ids, or a plugin's import path. For the two methods of the first release it is the import
+# path that was hashed then, so that their finished cells are found again.
 HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
 
 
@@ -29,20 +31,14 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
     `weights_hash` is the backbone's, `reference_hash` a Reference's `content_hash`, `precision` the one that
     `auto` came out as. At tau = 1000 nothing is trained, so that no training setting is part of the id.
     """
-    parts: dict[str, Any] = {
-        "weights": weights_hash,
-        "precision": precision,
-        "reference": reference_hash,
-        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
-        **_memory(cfg),
-    }
+    parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
         parts["adapter"] = hashlib.sha256(adapter_file(cfg.adapter).read_bytes()).hexdigest()
     elif cfg.tau != 1000:
-        names = ("tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed")
-        parts |= {name: getattr(cfg, name) for name in names}
-        parts |= _unless_default(cfg, "tau_high", "soft_window")
-        settings = {**cfg.method, "_target_": HASHED_NAMES.get(method_name(cfg), method_name(cfg))}
+        parts |= _settings(cfg, "training")
+        target = cfg.method["_target_"]
+        name = method_name(cfg) if target.startswith(f"{PACKAGE}.") else target
+        settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
         }
@@ -52,34 +48,37 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
 def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
     """Id of one video: what `adapter` (an `adapter_id`) makes of a caption with the index-th initial noise.
 
-    The strength and reach of an adapter are no part of the base model's ids (tau = 1000).
+    The ids of the base model (tau = 1000) leave out the settings of the stage "applying".
     """
-    names = ["sampler", "steps", "eta", "guidance_scale", "negative_prompt", "seed"]
-    if cfg.tau != 1000:
-        names += ["tau", "adapter_scale", "adapter_in_unconditional"]
-    parts = {name: getattr(cfg, name) for name in names}
-    if cfg.tau != 1000:
-        parts |= _unless_default(cfg, "tau_high", "sampling_tau", "sampling_tau_high")
+    parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
     return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})
 
 
-def _unless_default(cfg: JobConfig, *names: str) -> dict[str, Any]:
-    """Settings that came later: cells that were finished before them keep their ids."""
+def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
+    """The settings of a stage; of those that were added later only what is not the default.
+
+    Results from before a setting was added keep their ids.
+    """
     defaults = JobConfig.__dataclass_fields__
-    return {name: getattr(cfg, name) for name in names if getattr(cfg, name) != defaults[name].default}
+    return {
+        name: getattr(cfg, name)
+        for name, about in settings_in(JobConfig).items()
+        if stage in about.stages and not (about.added_later and getattr(cfg, name) == defaults[name].default)
+    }
+
+
+def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
+    """What the ids of adapters and of probes share."""
+    parts = _settings(cfg, "cell") | ({"tiles": True} if tiles(cfg) else {})
+    frames = [cfg.frames, cfg.model.height, cfg.model.width]
+    return parts | {"weights": weights_hash, "precision": precision, "frames": frames}
 
 
 def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str) -> str:
     """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits."""
-    names = ("probe", "probe_steps", "inversion_guidance_scale", "guidance_scale", "negative_prompt")
-    parts = {name: getattr(cfg, name) for name in names} | {
-        "caption": caption,
-        "weights": weights_hash,
-        "precision": precision,
-        "reference": reference_hash,
-        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
-        **_memory(cfg),
-    }
+    parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
+    parts |= {"caption": caption, "reference": reference_hash}
+    parts.pop("inversion_prompt", None)  # it may be the default in words
     if (prompt := inversion_prompt(cfg)) != INVERSION_PROMPTS[str(cfg.probe)]:
         parts["inversion_prompt"] = prompt
     return _digest("probe", PROBE_VERSION, parts)
@@ -103,11 +102,6 @@ def energies_id(cfg: JobConfig, version: int, *, weights_hash: str, precision: s
 def score_id(sample: str, *, metric: str, version: int) -> str:
     """Id of one metric's value on one sample (a `sample_id`)."""
     return _digest("score", version, {"sample": sample, "metric": metric})
-
-
-def _memory(cfg: JobConfig) -> dict[str, Any]:
-    """What ways to need less memory add to an id: nothing, unless they change results."""
-    return _unless_default(cfg, "text_precision") | ({"tiles": True} if tiles(cfg) else {})
 
 
 def _digest(stage: str, version: int, parts: Mapping[str, Any]) -> str:

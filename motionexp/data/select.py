@@ -1,27 +1,26 @@
-"""Which references a job takes, and the reader that has them. Imports no torch."""
+"""Which references a job takes, and the reader of their suite. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.config.schema import JobConfig, wanted_references
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import JobConfig, ScoreConfig, wanted_references
 from motionexp.data.base import References
 from motionexp.errors import InputError
 
 
-def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
-    """The names that `references=` stands for: the first so many of the suite's, or those that it names.
+def select_references(references: Any, names: Sequence[str]) -> list[str]:
+    """The names that `references=` selects: the first N of `names`, or the ones that it lists.
 
     Raises:
-        InputError: more than there are, or a name that is not there.
+        InputError: N is larger than the number of names, or a listed name is not among them.
     """
-    if isinstance(wanted, int):
-        if wanted > len(names):
-            raise InputError(f"references={wanted}: there are {len(names)}")
-        return list(names[:wanted])
-    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+    if isinstance(references, int):
+        if references > len(names):
+            raise InputError(f"references={references}: there are {len(names)}")
+        return list(names[:references])
+    chosen = [references] if isinstance(references, str) else list(references)
     unknown = [name for name in chosen if name not in names]
     if unknown:
         raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
@@ -29,7 +28,7 @@ def select_references(wanted: Any, names: Sequence[str]) -> list[str]:
 
 
 def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
-    """The names of a job's references, and how many edits each has; as many of all as of the first."""
+    """The names of a job's references, and the number of edits of the first, which counts for all."""
     reader = make_reader(cfg)
     names = reader.names()
     names = select_references(wanted_references(cfg, len(names)), names)
@@ -40,10 +39,10 @@ def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
 
 
 def check_source(cfg: JobConfig) -> None:
-    """See that the references exist, and that a clip of the user's own can be read.
+    """Check that the references exist, and that the clip of `video=` can be read.
 
     Raises:
-        InputError: says what is wrong.
+        InputError: names the reference, or what is wrong with the clip.
     """
     reader = make_reader(cfg)
     names = reader.names()

@@ -1,7 +1,7 @@
-"""What every pre-trained text-to-video model looks like to the rest of the package."""
+"""The interface of a pre-trained text-to-video model: captions, latents, predictions and named layers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -18,13 +18,13 @@ ProjectionKind = Literal["motion", "spatial", "cross"]
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """Embedded captions, one a row; `len()` is their number.
+    """Embedded captions, one per row; `len()` is the number of rows.
 
     Attributes:
         embeds: (B, L, D) on the backbone's device.
-        mask: (B, L), True where the network attends; None: everywhere. It stays on the CPU, so that its
-            content can be asked for without waiting for the device.
-        pooled: (B, P) one vector a caption, of networks that take one beside; on the backbone's device.
+        mask: (B, L), True where the network attends; None: everywhere. The mask is on the CPU: reading it
+            then does not wait for the device.
+        pooled: (B, P) one vector per caption, for networks that take one; on the backbone's device.
     """
 
     embeds: Float[Tensor, "b l d"]
@@ -35,25 +35,24 @@ class Conditioning:
         return len(self.embeds)
 
     def __getitem__(self, rows: int | slice | Sequence[int]) -> "Conditioning":
-        """Some of the rows; a single index gives a batch of one."""
-        kept = rows if isinstance(rows, slice) else [rows] if isinstance(rows, int) else list(rows)
-        mask, pooled = (None if each is None else each[kept] for each in (self.mask, self.pooled))
-        return Conditioning(self.embeds[kept], mask, pooled)
+        """The chosen rows; a single index gives a batch of one."""
+        index = rows if isinstance(rows, slice) else [rows] if isinstance(rows, int) else list(rows)
+        return self._by_tensor(lambda tensor: tensor[index])
 
     def attended(self) -> Bool[Tensor, "b l"]:
-        """The mask, also where there is none: True everywhere."""
+        """The mask (B, L); True everywhere if `mask` is None."""
         return torch.ones(self.embeds.shape[:2], dtype=torch.bool) if self.mask is None else self.mask
 
     def repeat(self, times: int) -> "Conditioning":
-        """Each row `times` times, copies next to each other: (a, b) gives (a, a, b, b)."""
-        mask, pooled = (
-            None if each is None else each.repeat_interleave(times, dim=0)
-            for each in (self.mask, self.pooled)
-        )
-        return Conditioning(self.embeds.repeat_interleave(times, dim=0), mask, pooled)
+        """Every row `times` times, copies next to each other: (a, b) gives (a, a, b, b)."""
+        return self._by_tensor(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
+    def _by_tensor(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        mask, pooled = (None if tensor is None else change(tensor) for tensor in (self.mask, self.pooled))
+        return Conditioning(change(self.embeds), mask, pooled)
 
     def trimmed(self) -> "Conditioning":
-        """Without the columns at the end that no row attends to; no mask where nothing else is masked."""
+        """Drop the last columns that no row attends to, and the mask if it masks nothing else."""
         if self.mask is None:
             return self
         length = int(self.mask.any(dim=0).nonzero().max()) + 1
@@ -62,10 +61,10 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """All rows of all parts, padded with masked columns to the longest."""
+        """All rows of all parts, padded with masked columns to the longest part."""
         length = max(part.embeds.shape[1] for part in parts)
         vectors = [part.pooled for part in parts if part.pooled is not None]
-        pooled = torch.cat(vectors) if vectors else None
+        pooled = torch.cat(vectors) if vectors else None  # (B, P)
         if all(part.mask is None and part.embeds.shape[1] == length for part in parts):
             return Conditioning(torch.cat([part.embeds for part in parts]), pooled=pooled)
         embeds, masks = [], []
@@ -77,27 +76,27 @@ class Conditioning:
 
 
 class Backbone(ABC):
-    """A frozen text-to-video model: prediction type, scaling factors and text layout are its own affair.
+    """A frozen text-to-video model. Its class handles prediction type, latent scaling and text layout.
 
-    Frames are uint8 RGB (B, F, H, W, 3), latents (B, C, F, h, w). Whatever goes in is moved to `device`.
+    Frames are uint8 RGB (B, F, H, W, 3), latents are (B, C, F, h, w). Inputs are moved to `device`.
 
     Attributes:
-        parts: folders of a checkpoint whose content determines `weights_hash`.
+        parts: folders of a checkpoint whose contents determine `weights_hash`.
         name: in rows, tables and paths.
-        source: what it was loaded from: `bundled:NAME`, a folder, a hub id.
+        source: where the checkpoint is: `bundled:NAME`, a folder, or a hub id.
         revision: the hub repository's commit; None for a folder.
         weights_hash: sha256 of the checkpoint's weights and configuration.
-        network: the denoising network, in eval mode, no parameter of it requires a gradient.
-        schedule: its noise schedule, discrete or of flow matching.
-        device: where it computes.
+        network: the denoising network, in eval mode; no parameter requires a gradient.
+        schedule: the noise schedule, discrete or of flow matching.
+        device: of the network.
         dtype: of the network's weights.
-        frames, height, width: of the videos that it was trained for (frames, pixels).
-        fps: frames a second of those videos.
-        max_caption_tokens: longest caption, end token included.
-        component: what the network is called in its pipeline's folder.
-        key_prefix: what precedes the network's names in an adapter file.
-        attentions: the kinds that `projections` knows.
-        any_size: videos may be of any size that `latent_shape` takes; `height` and `width` may then be set.
+        frames, height, width: of the training videos (frames, pixels).
+        fps: frames per second of the training videos.
+        max_caption_tokens: longest caption, including the end token.
+        component: the network's name in its pipeline's folder.
+        key_prefix: precedes the network's names in an adapter file.
+        attentions: the kinds that `projections` accepts.
+        any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
     """
 
     component: ClassVar[str] = "transformer"
@@ -124,16 +123,19 @@ class Backbone(ABC):
     def caption_problems(
         cls, path: str | Path, captions: Sequence[str], *, revision: str | None = None
     ) -> list[str]:
-        """As `check_captions`, before any weight is loaded: from the tokenizer of `path` alone.
+        """As `check_captions`, before any weight is loaded: reads only the tokenizer of `path`.
 
-        Raises InputError where there is no such model, or its tokenizer cannot be read.
+        Raises:
+            InputError: there is no such model, or its tokenizer cannot be read.
         """
 
     @abstractmethod
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
         """Latents of frames: the mode of the VAE's posterior, scaled to about unit variance, fp32.
 
-        Raises InputError for a size that `latent_shape` refuses, RuntimeError after `release_vae_encoder`.
+        Raises:
+            InputError: `latent_shape` refuses the size.
+            RuntimeError: after `release_vae_encoder`.
         """
 
     @abstractmethod
@@ -142,16 +144,18 @@ class Backbone(ABC):
 
     @abstractmethod
     def embed(self, captions: Sequence[str]) -> Conditioning:
-        """Embedded captions; an empty one is legal.
+        """Embedded captions, one row per caption; an empty caption is legal.
 
-        Raises InputError for what `check_captions` refuses, RuntimeError after `release_text_encoder`.
+        Raises:
+            InputError: `check_captions` finds a problem.
+            RuntimeError: after `release_text_encoder`.
         """
 
     @abstractmethod
     def guidance_pair(
         self, conditioning: Conditioning, negative: Conditioning
     ) -> tuple[Conditioning, Conditioning]:
-        """(negative, conditioning) of B rows each, laid out as the stock pipeline does for guidance.
+        """(negative, conditioning) of B rows both, in the layout of the stock pipeline for guidance.
 
         Args:
             conditioning: B captions from `embed`.
@@ -166,11 +170,11 @@ class Backbone(ABC):
 
         Args:
             x_t: noisy latents; one frame is a legal video.
-            t: timestep, one for all or (B,).
+            t: one timestep for the batch, or (B,).
             conditioning: B captions.
 
         Returns:
-            x_t's shape and dtype, whatever the network's. Gradients pass through.
+            The output in x_t's shape and dtype, whatever the network's dtype. Gradients pass through.
         """
 
     @abstractmethod
@@ -181,31 +185,32 @@ class Backbone(ABC):
         """
 
     def motion_projections(self, window: Window) -> dict[str, list[str]]:
-        """The `motion` projections of what acts in a window; all, unless networks share the timesteps."""
+        """The `motion` projections of the networks that act in a window, where networks share timesteps."""
         return self.projections("motion")
 
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, h, w) of the latents of a video (frames, pixels).
 
-        Raises InputError where the network cannot take that many frames or that size.
+        Raises:
+            InputError: the network cannot take this number of frames or this size.
         """
 
     @abstractmethod
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
-        """Estimate of the memory that `predict` of one video (C, F, h, w) takes beside the weights."""
+        """Estimated bytes that `predict` of one video (C, F, h, w) takes in addition to the weights."""
 
     @abstractmethod
     def check_captions(self, captions: Sequence[str]) -> list[str]:
-        """What is wrong with the captions, one sentence a problem; empty: nothing.
+        """Problems of the captions, one sentence per problem; empty if there is none.
 
-        A caption may be too long, or have words that a model of a closed vocabulary would take for noise.
+        A caption may be too long, or hold words outside a closed vocabulary.
         """
 
     @abstractmethod
     def release_text_encoder(self) -> None:
-        """Give the text encoder's memory back; `embed` cannot be called any more."""
+        """Free the text encoder's memory; `embed` raises afterwards."""
 
     @abstractmethod
     def release_vae_encoder(self) -> None:
-        """Give the VAE encoder's memory back; `encode` cannot be called any more."""
+        """Free the VAE encoder's memory; `encode` raises afterwards."""

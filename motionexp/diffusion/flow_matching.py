@@ -30,9 +30,11 @@ REFUSED = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "st
 
 @dataclass(frozen=True)
 class DynamicShift:
-    """A shift whose logarithm grows in a straight line with the number of a video's tokens.
+    """A shift whose logarithm is linear in the number of a video's tokens.
 
-    Attributes: two numbers of tokens, and the logarithm of the shift at each.
+    Attributes:
+        base_image_seq_len, max_image_seq_len: two numbers of tokens.
+        base_shift, max_shift: the logarithm of the shift at these numbers.
     """
 
     base_image_seq_len: int = 256
@@ -41,24 +43,24 @@ class DynamicShift:
     max_shift: float = 1.15
 
     def at(self, tokens: int) -> float:
-        """The shift for so many tokens."""
+        """The shift for a number of tokens."""
         slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
         return math.exp(self.base_shift + slope * (tokens - self.base_image_seq_len))
 
 
 @dataclass(frozen=True, eq=False)
 class FlowSchedule:
-    """Straight paths from noise to data, and the sigmas at which the paths are walked; see the module.
+    """Straight paths from noise to data, and the sigmas of the sampling steps; see the module.
 
-    The methods are those of `NoiseSchedule`, so that sampling, inversion, training and probes take either.
+    The methods are those of `NoiseSchedule`: sampling, inversion, training and probes accept both classes.
 
     Attributes:
         shift: the sampling steps' sigmas become shift sigma / (1 + (shift - 1) sigma) (Esser et al., eq. 23).
-        spacing: sigmas of N steps before the shift: `even`: 1, ... 2/N, 1/N; `euler` and `unipc`: as these
-            two schedulers of diffusers space them unless told otherwise; `linear_quadratic`: Mochi's.
-        terminal: after the shift, sigmas are stretched so that the last step starts here; None: not.
-        whole_labels: the network is told whole timesteps, as UniPC rounds them, down.
-        dynamic_shift: gives the shift for a video's size; see `for_tokens`.
+        spacing: sigmas of N steps before the shift: `even`: 1, ... 2/N, 1/N; `euler` and `unipc`: the
+            defaults of these two schedulers of diffusers; `linear_quadratic`: Mochi's.
+        terminal: after the shift, sigmas are stretched so that the last step starts here; None: no stretch.
+        whole_labels: the network gets integer timesteps, rounded down as UniPC does.
+        dynamic_shift: gives the shift for a video's size; see `for_tokens`. None: the shift is fixed.
     """
 
     shift: float = 1.0
@@ -78,11 +80,13 @@ class FlowSchedule:
     def from_config(cls, config: Mapping[str, Any], spacing: str | None = None) -> "FlowSchedule":
         """The schedule that a diffusers scheduler's config describes (`scheduler_config.json`).
 
-        `spacing`, where given, is what a pipeline hands to its scheduler, in place of the scheduler's own.
-        Of UniPC's it is the sigmas and the network's timesteps; the steps between them are Euler's. Where the
-        shift depends on the video's size (`use_dynamic_shifting`), it is 1 until `for_tokens` sets it.
-        Inverted sigmas (`invert_sigmas`, Mochi's) are the same ones, named from the other end. Raises
-        InputError for what this class does not compute.
+        `spacing` replaces the scheduler's spacing, for pipelines that pass their own sigmas. Of UniPC this
+        class takes the sigmas and the network's timesteps, but the steps are Euler's. A shift that depends on
+        the video's size (`use_dynamic_shifting`) is 1 until `for_tokens` sets it. `invert_sigmas` (Mochi)
+        changes nothing here: it only reverses the direction in which sigmas are counted.
+
+        Raises:
+            InputError: this class does not compute the schedule of the config.
         """
         if (count := config.get("num_train_timesteps", TIMESTEPS)) != TIMESTEPS:
             raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
@@ -96,7 +100,7 @@ class FlowSchedule:
         if dynamic and config.get("time_shift_type", "exponential") != "exponential":
             raise InputError("scheduler's time_shift_type must be exponential")
         shift = config.get("flow_shift" if unipc else "shift", 1.0)
-        numbers = {each.name: config.get(each.name, each.default) for each in fields(DynamicShift)}
+        numbers = {field.name: config.get(field.name, field.default) for field in fields(DynamicShift)}
         return cls(
             shift=1.0 if dynamic else shift,
             spacing=spacing or ("unipc" if unipc else "euler"),
@@ -106,7 +110,7 @@ class FlowSchedule:
         )
 
     def for_tokens(self, tokens: int) -> "FlowSchedule":
-        """The schedule for videos of so many tokens: its own unless the shift is dynamic."""
+        """The schedule for videos of a number of tokens; `self` if the shift is fixed."""
         return self if self.dynamic_shift is None else replace(self, shift=self.dynamic_shift.at(tokens))
 
     def sigma(self, t: float | Tensor) -> Tensor:
@@ -122,8 +126,8 @@ class FlowSchedule:
         return (2 * (torch.log1p(-sigma) - torch.log(sigma))).float()
 
     def label(self, t: float | Tensor) -> Tensor:
-        """The timestep that the network is told at t."""
-        # In double: a number that is whole but for its last bits must be rounded as the scheduler does it.
+        """The timestep that the network gets at t, fp32."""
+        # In double: a t that is an integer up to its last bits must round to that integer.
         t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         return (t.floor() if self.whole_labels else t).float()
 
@@ -136,9 +140,9 @@ class FlowSchedule:
             raise InputError(f"steps={steps}: a whole number from 1 to {TIMESTEPS}")
         sigmas = self._shifted(self._spaced(steps))
         if self.terminal is not None:
-            left = 1 - sigmas[-1]
-            # A single step starts at pure noise, where there is nothing to stretch.
-            sigmas = 1 - (1 - sigmas) * (1 - self.terminal) / left if left > 0 else sigmas
+            span = 1 - sigmas[-1]
+            # A single step starts at pure noise: its span is 0, and there is nothing to stretch.
+            sigmas = 1 - (1 - sigmas) * (1 - self.terminal) / span if span > 0 else sigmas
         if self.spacing == "unipc":
             sigmas[0] = min(sigmas[0], 1 - UNIPC_START)
         return [float(t) for t in sigmas * TIMESTEPS]
@@ -151,23 +155,25 @@ class FlowSchedule:
             return np.linspace(1, 1 / TIMESTEPS, steps + 1)[:-1]
         if self.spacing == "linear_quadratic":
             return 1 - _linear_quadratic(steps)
-        # That scheduler shifts its smallest sigma, spaces evenly down to it, and shifts all of them again.
+        # `euler`: that scheduler shifts its smallest sigma, spaces evenly down to it, and shifts all again.
         return np.linspace(1, self._shifted(np.array([1 / TIMESTEPS]))[0], steps)
 
     def _shifted(self, sigmas: np.ndarray) -> np.ndarray:
         return self.shift * sigmas / (1 + (self.shift - 1) * sigmas)
 
     def step_pairs(self, steps: int) -> list[tuple[float, float]]:
-        """(t, t_prev) of every sampling step; t_prev is the next one's t, and 0 for the last."""
+        """(t, t_prev) of every sampling step; t_prev is the t of the next step, and 0 for the last step."""
         timesteps = self.timesteps(steps)
         return list(zip(timesteps, [*timesteps[1:], 0.0], strict=True))
 
     def training_timesteps(self, window: Window, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
         """n timesteps, uniform in the window, fp32 on the generator's device.
 
-        Uniform in t whatever the shift, as for discrete schedules, so that settings stay comparable. Of a
-        soft window they are drawn by its weight, which counts as even within each of a thousand parts. Raises
-        InputError where the window is empty.
+        Uniform in t whatever the shift, as for discrete schedules, which keeps settings comparable. For a
+        soft window the density is proportional to its weight, in 1000 parts of constant weight.
+
+        Raises:
+            InputError: the window is empty.
         """
         if window.is_empty:
             raise InputError(f"window [{window.low}, {window.high}]: no timestep in it to train at")
@@ -184,15 +190,15 @@ class FlowSchedule:
         return (1 - sigma) * x0 + sigma * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
-        """What the network should output at x_t: the velocity noise - x0, at any t."""
+        """The output that the network is trained for: the velocity noise - x0, at any t."""
         return noise - x0
 
     def to_x0(self, x_t: Tensor, output: Tensor, t: float | Tensor) -> Tensor:
-        """The clean x_0 that an output at x_t stands for."""
+        """The clean x_0 that an output at x_t implies."""
         return x_t - self._scale(t, x_t) * output
 
     def to_epsilon(self, x_t: Tensor, output: Tensor, t: float | Tensor) -> Tensor:
-        """The noise that an output at x_t stands for."""
+        """The noise that an output at x_t implies."""
         return x_t + (1 - self._scale(t, x_t)) * output
 
     def step(
@@ -206,15 +212,17 @@ class FlowSchedule:
     ) -> Tensor:
         """One Euler step from x_t at t to t_prev along the output, in either direction.
 
-        It is DDIM's step too: x_0 and the noise that the output stands for, mixed anew (DDIM eq. 12).
-        Raises ValueError for eta > 0, which has no counterpart here.
+        It equals DDIM's step: x_0 and the noise that the output implies, mixed at t_prev (DDIM eq. 12).
+
+        Raises:
+            ValueError: eta > 0, which flow matching does not have.
         """
         if eta > 0:
-            raise ValueError(f"eta={eta}: flow matching is sampled without noise in its steps")
+            raise ValueError(f"eta={eta}: must be 0 with flow matching")
         return x_t + (t_prev - t) / TIMESTEPS * output
 
     def _scale(self, t: float | Tensor, like: Tensor) -> Tensor:
-        """sigma, fp32, ready to multiply (B, ...)."""
+        """sigma, fp32, in a shape that multiplies (B, ...)."""
         sigma = self.sigma(t).to(like.device)
         return sigma.reshape(-1, *(1,) * (like.ndim - 1)) if sigma.ndim else sigma
 
@@ -223,7 +231,7 @@ Schedule = NoiseSchedule | FlowSchedule
 
 
 def read_schedule(config: Mapping[str, Any]) -> Schedule:
-    """The schedule of a diffusers scheduler's config, of either kind. Raises InputError as `from_config`."""
+    """The schedule of a diffusers scheduler's config. Raises InputError as `from_config` does."""
     return FlowSchedule.from_config(config) if is_flow(config) else NoiseSchedule.from_config(config)
 
 
@@ -233,9 +241,9 @@ def is_flow(config: Mapping[str, Any]) -> bool:
 
 
 def _linear_quadratic(steps: int) -> np.ndarray:
-    """(steps,) 1 - sigma: half of the steps even up to the threshold, the others on a parabola to 1.
+    """(steps,) 1 - sigma: the first half linear up to the threshold, the rest on a parabola to 1.
 
-    The parabola goes on with the slope of the line that it meets.
+    The parabola starts with the slope of the line.
     """
     straight = steps // 2
     if straight == 0:

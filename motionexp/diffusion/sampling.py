@@ -1,4 +1,4 @@
-"""The sampling loop: classifier-free guidance, and an adapter that is on in its window alone."""
+"""The sampling loop: classifier-free guidance, and an adapter that is on only in its window."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 
 Gate = Callable[[float | None], bool]
-"""Switches an adapter for timestep t as its window says, or off for None; True if it is on afterwards."""
+"""Turns an adapter on if its window holds timestep t, else or with None off; returns whether it is on."""
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How to sample. Raises InputError for values outside what is said here.
+    """Settings of the sampling loop. Raises InputError for values outside these ranges.
 
     Attributes:
         steps: network evaluations along the trajectory, 1 to 1000.
         guidance_scale: from 1 (no guidance, one branch); output = unconditional + scale x difference
             (Ho and Salimans 2022, arXiv 2207.12598; the scale counts as in LattePipeline).
-        eta: 0 (deterministic) to 1 (as random as DDPM); flow matching has no other than 0.
-        sampler: `ddim` is the only one; with flow matching its steps are Euler's.
+        eta: 0 (deterministic) to 1 (as random as DDPM); flow matching allows only 0.
+        sampler: only `ddim`; with flow matching its steps are Euler's.
     """
 
     steps: int = 50
@@ -41,7 +41,7 @@ class SamplerSettings:
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta={self.eta}: a number from 0 (deterministic) to 1")
         if self.sampler != "ddim":
-            raise InputError(f"sampler={self.sampler}: ddim is the only one")
+            raise InputError(f"sampler={self.sampler}: must be ddim")
 
     @property
     def guided(self) -> bool:
@@ -50,24 +50,24 @@ class SamplerSettings:
 
 
 def initial_noise(seed: int, index: int, shape: Sequence[int]) -> Tensor:
-    """Unit noise that a sample starts from, fp32 on the CPU.
+    """Unit noise of a shape from which sampling starts, fp32 on the CPU.
 
-    The index-th sample of a cell's seed starts from the same noise whatever the edit and the method.
+    It depends only on the seed and the sample's index: edits and methods share their initial noise.
     """
     return torch.randn(tuple(shape), generator=generator("initial noise", seed, index))
 
 
 def step_generator(seed: int, index: int) -> torch.Generator:
-    """Where the noise that eta > 0 adds to the index-th sample comes from; see `sample_latents`."""
+    """Generator of the noise that eta > 0 adds to the sample of an index; see `sample_latents`."""
     return generator("sampling noise", seed, index)
 
 
 def videos_per_batch(
     backbone: Backbone, shape: tuple[int, int, int, int], settings: SamplerSettings, memory: float
 ) -> int:
-    """How many videos of latent shape (C, F, h, w) one batch may hold in `memory` bytes; at least 1.
+    """Number of videos of latent shape (C, F, h, w) whose batch fits into `memory` bytes; at least 1.
 
-    From the backbone's estimate of what a prediction needs beyond the weights.
+    Uses the backbone's estimate of a prediction's memory, `Backbone.predict_bytes`.
     """
     branches = 2 if settings.guided else 1
     return max(1, int(memory // (branches * backbone.predict_bytes(shape))))
@@ -86,20 +86,20 @@ def sample_latents(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "b c f h w"]:
-    """Denoise a batch of videos, each with its own caption.
+    """Denoise a batch of videos, one caption per video.
 
-    Without a gate and on the same noise this is the backbone's stock pipeline. Both branches of guidance are
-    one batch of 2B wherever the adapter is on, or off, in both. Afterwards the adapter is off.
+    Without a gate, the result equals the backbone's stock pipeline on equal noise. Both branches of guidance
+    are one batch of 2B rows if the adapter is on in both, or off in both. Afterwards the adapter is off.
 
     Args:
         backbone: predicts.
         conditioning: B captions.
         negative: captions of the unconditional branch, B or 1; unused without guidance.
-        noise: where the videos start, unit variance.
+        noise: initial latents of unit variance.
         settings: steps, guidance and eta.
         gate: called with t before each step, and with None to switch the adapter off.
         adapter_in_unconditional: False keeps it out of the unconditional branch, at two calls a step.
-        generator: for eta > 0: one for each video, so that a video does not depend on its batch, or one.
+        generator: for eta > 0: one per video, which makes a video independent of its batch, or one for all.
         progress: called with (steps done, all steps) after each step.
 
     Returns:
@@ -107,7 +107,8 @@ def sample_latents(
 
     Raises:
         InputError: eta above 0 with flow matching.
-        ValueError: what the settings need is missing, or B differs.
+        ValueError: no negative caption or no generator where one is needed, or the numbers of videos,
+            captions and generators differ.
     """
     _check_eta(backbone, len(noise), settings, generator)
     guide = Guide.of(
@@ -119,7 +120,7 @@ def sample_latents(
         gate=gate,
         adapter_in_unconditional=adapter_in_unconditional,
     )
-    latents = noise.to(backbone.device, torch.float32)
+    latents = noise.to(backbone.device, torch.float32)  # (B, C, F, h, w)
     pairs = backbone.schedule.step_pairs(settings.steps)
     try:
         for done, (t, t_prev) in enumerate(pairs, start=1):
@@ -136,7 +137,14 @@ def sample_latents(
 
 @dataclass(frozen=True)
 class Guide:
-    """The backbone's output with guidance; `unconditional` is None where there is none."""
+    """The backbone's output with classifier-free guidance.
+
+    Attributes:
+        conditional: B captions.
+        unconditional: B negative captions; None without guidance.
+        scale: the guidance scale.
+        gate, adapter_in_unconditional: as in `sample_latents`.
+    """
 
     backbone: Backbone
     conditional: Conditioning
@@ -157,47 +165,46 @@ class Guide:
         gate: Gate | None = None,
         adapter_in_unconditional: bool = True,
     ) -> "Guide":
-        """Guidance as the settings say, for a batch of so many videos; arguments as of `sample_latents`.
+        """Guidance for a batch of `videos`, with the arguments of `sample_latents`.
 
         Raises:
-            ValueError: the negative caption is missing, or there are not as many captions as videos.
+            ValueError: the negative caption is missing, or the numbers of captions and videos differ.
         """
         if len(conditioning) != videos:
-            raise ValueError(f"{videos} videos and {len(conditioning)} captions: as many of each are needed")
+            raise ValueError(f"{videos} videos and {len(conditioning)} captions: the numbers must be equal")
         unconditional: Conditioning | None = None
         if settings.guided:
             if negative is None:
                 raise ValueError(f"guidance_scale={settings.guidance_scale} needs a negative caption")
             if len(negative) not in (1, videos):
-                raise ValueError(
-                    f"{len(negative)} negative captions for {videos} videos: one, or one for each"
-                )
+                raise ValueError(f"{len(negative)} negative captions for {videos} videos: give 1 or {videos}")
             unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
         scale = settings.guidance_scale
         return cls(backbone, conditioning, unconditional, scale, gate, adapter_in_unconditional)
 
     def predict(self, latents: Float[Tensor, "b c f h w"], t: float) -> Float[Tensor, "b c f h w"]:
-        """The guided output at timestep t, in the schedule's prediction type; switches the adapter for t."""
+        """The guided output at timestep t, in the schedule's prediction type; the gate is called with t."""
         active = self.gate is not None and self.gate(t)
         if self.unconditional is None:
             return self.backbone.predict(latents, t, self.conditional)
         if self.gate is not None and active and not self.adapter_in_unconditional:
+            # Two calls of B rows: the adapter is on in the first and off in the second.
             conditional = self.backbone.predict(latents, t, self.conditional)
             self.gate(None)
             unconditional = self.backbone.predict(latents, t, self.unconditional)
         else:
-            captions = Conditioning.cat([self.unconditional, self.conditional])
+            captions = Conditioning.cat([self.unconditional, self.conditional])  # 2B rows
             both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
             unconditional, conditional = both.chunk(2)
         return unconditional + self.scale * (conditional - unconditional)
 
 
 def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
-    """Noise of like's shape: row i from the i-th generator, drawn where that generator lives."""
+    """Noise of like's shape: row i from the i-th generator, drawn on that generator's device."""
     if generator is None or isinstance(generator, torch.Generator):
         device = "cpu" if generator is None else generator.device
         return torch.randn(like.shape, generator=generator, device=device).to(like.device)
-    rows = [torch.randn(like.shape[1:], generator=one, device=one.device) for one in generator]
+    rows = [torch.randn(like.shape[1:], generator=stream, device=stream.device) for stream in generator]
     return torch.stack(rows).to(like.device)
 
 
@@ -208,8 +215,8 @@ def _check_eta(
     generator: torch.Generator | Sequence[torch.Generator] | None,
 ) -> None:
     if settings.eta > 0 and isinstance(backbone.schedule, FlowSchedule):
-        raise InputError(f"eta={settings.eta}: {backbone.name} is sampled by flow matching, without noise: 0")
+        raise InputError(f"eta={settings.eta}: must be 0 for {backbone.name}, a flow matching model")
     if settings.eta > 0 and generator is None:
         raise ValueError(f"eta={settings.eta} adds noise and needs a generator")
     if isinstance(generator, Sequence) and len(generator) != videos:
-        raise ValueError(f"{len(generator)} generators for {videos} videos: one for each")
+        raise ValueError(f"{len(generator)} generators for {videos} videos: give {videos}")

@@ -24,7 +24,7 @@ TIMESTEPS = 1000
 FINAL = -1
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
-# These alone heed `snr_shift_scale`; others carry the key along unread.
+# Only these schedulers use `snr_shift_scale`; the configs of others may hold the key without effect.
 SHIFTED_SCHEDULERS = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 SHIFTED_DEFAULTS = {
     "beta_schedule": "scaled_linear",
@@ -35,10 +35,10 @@ SHIFTED_DEFAULTS = {
 
 
 def generator(purpose: str, *keys: int | str) -> torch.Generator:
-    """Random numbers for one named purpose: a generator on the CPU, seeded from `purpose` and `keys` alone.
+    """Return a generator on the CPU, seeded only from `purpose` and `keys`.
 
-    The numbers depend neither on the device nor on what else was drawn, so that two runs that differ in one
-    setting share all other noise.
+    Its numbers depend neither on the device nor on earlier draws: two runs that differ in one setting share
+    all other noise.
     """
     digest = hashlib.sha256(json.dumps([purpose, *keys]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
@@ -46,12 +46,18 @@ def generator(purpose: str, *keys: int | str) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Window:
-    """The timesteps in which a method acts: low <= t <= high; `Window(1000)` is empty, t = 1000 included.
+    """The timesteps at which a method acts: low <= t <= high. `Window(1000)` is empty, even at t = 1000.
 
-    `low` is the papers' tau. Both ends are from 0 to 1000, in the scheduler's own t (integers for discrete
-    schedules, 1000 sigma for flow matching). `knots` make it soft: (t, weight) in ascending t, the first at
-    `low`, weights from 0 to 1, linear between and the last one's beyond. Training then draws t in proportion
-    to the weight, and sampling scales the method by it. Raises InputError for other values.
+    Attributes:
+        low: the papers' tau, 0 to 1000, in the scheduler's t (an integer for discrete schedules, 1000 sigma
+            for flow matching).
+        high: from `low` to 1000.
+        knots: (t, weight) of a soft window in ascending t, the first at `low`, weights from 0 to 1. The
+            weight is linear between knots and constant after the last. Training draws t in proportion to the
+            weight; sampling scales the method by the weight. Empty: the weight is 1 in the whole window.
+
+    Raises:
+        InputError: values outside these ranges.
     """
 
     low: float
@@ -87,7 +93,7 @@ class Window:
         return self.weight(t) > 0
 
     def weight(self, t: float) -> float:
-        """How strongly the method acts at timestep t: 0 outside; inside 1, or what the knots say."""
+        """Strength of the method at timestep t: 0 outside; inside 1, or the knots' interpolation."""
         if self.is_empty or not self.low <= t <= self.high:
             return 0.0
         if not self.knots:
@@ -96,17 +102,17 @@ class Window:
         return float(np.interp(t, times, weights))
 
     def count(self, timesteps: Iterable[float]) -> int:
-        """How many of these timesteps are inside, for instance of `NoiseSchedule.timesteps(50)`."""
+        """Number of these timesteps inside, for instance of `NoiseSchedule.timesteps(50)`."""
         return sum(self.contains(t) for t in timesteps)
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """A discrete noise schedule and what the network predicts under it.
+    """A discrete noise schedule and the network's prediction type.
 
     Attributes:
         alphas_cumprod: (1000,) fp32 on the CPU, alpha_bar of t = 0 to 999.
-        final_alpha_cumprod: alpha_bar that the last sampling step goes to, 1 or alphas_cumprod[0].
+        final_alpha_cumprod: alpha_bar at the end of sampling, 1 or alphas_cumprod[0].
         prediction_type: `epsilon`, `v_prediction` or `sample` (x_0).
         timestep_spacing: `leading`, `trailing` or `linspace` (Lin et al. 2024, arXiv 2305.08891, table 2).
         steps_offset: added to the timesteps of `leading`.
@@ -129,23 +135,25 @@ class NoiseSchedule:
                 raise InputError(f"scheduler's {name}={value!r}: one of {', '.join(options)}")
         if self.prediction_type == "epsilon" and self.alphas_cumprod[-1] == 0:
             raise InputError(
-                "scheduler: at zero terminal SNR the noise does not tell x_0: prediction_type must be"
-                " v_prediction or sample, not epsilon"
+                "scheduler's prediction_type=epsilon: at zero terminal SNR the noise does not determine x_0:"
+                " use v_prediction or sample"
             )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
         """The schedule that a diffusers scheduler's config describes (`scheduler_config.json`).
 
-        Missing keys have DDIMScheduler's defaults. CogVideoX's schedulers have defaults of their own, divide
-        the SNR by `snr_shift_scale` and never clip x_0, whatever `clip_sample` says. Raises InputError for
-        what this class does not compute: flow matching, thresholding, training timesteps other than 1000, an
-        unknown beta schedule.
+        Missing keys have DDIMScheduler's defaults. CogVideoX's schedulers have other defaults, divide the SNR
+        by `snr_shift_scale` and never clip x_0, whatever `clip_sample` is.
+
+        Raises:
+            InputError: flow matching, thresholding, a number of training timesteps other than 1000, or an
+                unknown beta schedule.
         """
         if (count := config.get("num_train_timesteps", TIMESTEPS)) != TIMESTEPS:
             raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
         if config.get("thresholding"):
-            raise InputError("scheduler's thresholding=true: not for latents; set it to false")
+            raise InputError("scheduler's thresholding=true: does not apply to latents; set it to false")
         shifted = config.get("_class_name") in SHIFTED_SCHEDULERS
         alphas_cumprod = (_shifted_alphas_cumprod if shifted else _alphas_cumprod)(config)
         clipped = config.get("clip_sample", True) and not shifted
@@ -161,8 +169,11 @@ class NoiseSchedule:
     def alpha_bar(self, t: float | Tensor) -> Tensor:
         """Share of the signal's variance at t, fp32, with t's shape and device (a number gives shape ()).
 
-        t = 1000 is pure noise (0) and `FINAL` (-1) the end of sampling; between integers, linear.
-        Raises InputError outside -1..1000.
+        It is 0 at t = 1000, pure noise, and `final_alpha_cumprod` at t = `FINAL` (-1), the end of sampling;
+        between integers it is linear.
+
+        Raises:
+            InputError: t is outside -1..1000.
         """
         t = torch.as_tensor(t)
         index = t.double() + 1
@@ -180,7 +191,8 @@ class NoiseSchedule:
     def timesteps(self, steps: int) -> list[int]:
         """The timesteps of `steps` sampling steps, descending, as DDIMScheduler.set_timesteps gives them.
 
-        Raises InputError unless 1 <= steps <= 1000, and where `steps_offset` leads outside 0..999.
+        Raises:
+            InputError: steps is outside 1..1000, or `steps_offset` moves a timestep outside 0..999.
         """
         if not 1 <= steps <= TIMESTEPS:
             raise InputError(f"steps={steps}: a whole number from 1 to {TIMESTEPS}")
@@ -200,8 +212,8 @@ class NoiseSchedule:
     def step_pairs(self, steps: int) -> list[tuple[int, int]]:
         """(t, t_prev) of every sampling step, t_prev = FINAL (-1) for the last.
 
-        t_prev is t - 1000 // steps, as in diffusers: with `trailing` and `linspace` and steps that do not
-        divide 1000, this is near the next t, not equal to it.
+        t_prev is t - 1000 // steps, as in diffusers. With `trailing` or `linspace`, and a number of steps
+        that does not divide 1000, t_prev is near the next t but not equal to it.
         """
         stride = TIMESTEPS // steps if steps > 0 else 0
         return [(t, max(t - stride, FINAL)) for t in self.timesteps(steps)]
@@ -212,7 +224,7 @@ class NoiseSchedule:
         return signal * x0 + sigma * noise
 
     def target(self, x0: Tensor, noise: Tensor, t: float | Tensor) -> Tensor:
-        """What the network should output at x_t: noise, v = sqrt(ab) noise - sqrt(1 - ab) x0, or x0."""
+        """The output that the network is trained for: noise, x0, or v = sqrt(ab) noise - sqrt(1 - ab) x0."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -221,7 +233,7 @@ class NoiseSchedule:
         return signal * noise - sigma * x0
 
     def to_x0(self, x_t: Tensor, output: Tensor, t: float | Tensor) -> Tensor:
-        """The clean x_0 that an output at x_t stands for (not clipped)."""
+        """The clean x_0 that an output at x_t implies, not clipped."""
         if self.prediction_type == "sample":
             return output
         signal, sigma = self._scales(t, x_t)
@@ -230,7 +242,7 @@ class NoiseSchedule:
         return signal * x_t - sigma * output
 
     def to_epsilon(self, x_t: Tensor, output: Tensor, t: float | Tensor) -> Tensor:
-        """The noise that an output at x_t stands for."""
+        """The noise that an output at x_t implies."""
         if self.prediction_type == "epsilon":
             return output
         signal, sigma = self._scales(t, x_t)
@@ -247,15 +259,15 @@ class NoiseSchedule:
         eta: float = 0.0,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """One DDIM step from x_t at t to t_prev, DDIM eqs. 12 and 16; `FINAL` as t_prev ends the sampling.
+        """One DDIM step from x_t at t to t_prev, DDIM eqs. 12 and 16; t_prev = `FINAL` ends the sampling.
 
-        With t_prev > t and eta = 0 the same formula is DDIM inversion.
+        With t_prev > t and eta = 0 the formula is that of DDIM inversion.
 
         Args:
             x_t: (B, ...).
             output: the network's output at x_t, same shape.
-            t: timestep of x_t, of all the batch.
-            t_prev: timestep to go to.
+            t: timestep of x_t, one for the batch.
+            t_prev: timestep of the result.
             eta: 0 is deterministic, 1 as random as DDPM.
             noise: unit noise of x_t's shape; needed where eta > 0.
 
@@ -265,10 +277,10 @@ class NoiseSchedule:
         x0 = self.to_x0(x_t, output, t)
         if self.clip_sample_range is not None:
             x0 = x0.clamp(-self.clip_sample_range, self.clip_sample_range)
-        here, there = self.alpha_bar(t), self.alpha_bar(t_prev)
-        variance = eta**2 * (1 - there) / (1 - here) * (1 - here / there) if eta > 0 else torch.zeros(())
-        direction = (1 - there - variance).sqrt() * self.to_epsilon(x_t, output, t)
-        x_prev = there.sqrt() * x0 + direction
+        now, prev = self.alpha_bar(t), self.alpha_bar(t_prev)
+        variance = eta**2 * (1 - prev) / (1 - now) * (1 - now / prev) if eta > 0 else torch.zeros(())
+        direction = (1 - prev - variance).sqrt() * self.to_epsilon(x_t, output, t)
+        x_prev = prev.sqrt() * x0 + direction
         if eta > 0:
             if noise is None:
                 raise ValueError("a step with eta > 0 needs noise")
@@ -278,8 +290,10 @@ class NoiseSchedule:
     def training_timesteps(self, window: Window, n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
         """n timesteps, uniform on the integers of the window (0 to 999), on the generator's device.
 
-        Of a soft window they are drawn in proportion to its weight. Raises InputError where the window holds
-        no integer below 1000, or none of any weight.
+        For a soft window the probability is proportional to the weight.
+
+        Raises:
+            InputError: the window holds no integer below 1000, or only integers of weight 0.
         """
         low, high = math.ceil(window.low), min(math.floor(window.high), TIMESTEPS - 1)
         if window.is_empty or low > high:
@@ -291,7 +305,7 @@ class NoiseSchedule:
         return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
 
     def _scales(self, t: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), fp32, ready to multiply (B, ...)."""
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar), fp32, in a shape that multiplies (B, ...)."""
         alpha_bar = self.alpha_bar(t).to(like.device)
         if alpha_bar.ndim:
             alpha_bar = alpha_bar.reshape(-1, *(1,) * (like.ndim - 1))
@@ -301,9 +315,10 @@ class NoiseSchedule:
 def weighted_draw(
     window: Window, timesteps: Iterable[float], n: int, generator: torch.Generator
 ) -> Int64[Tensor, " n"]:
-    """Indices of n of the timesteps, drawn in proportion to the window's weight at each.
+    """Indices of n of the timesteps, drawn with probabilities proportional to the window's weights.
 
-    Raises InputError where all weights are 0.
+    Raises:
+        InputError: all weights are 0.
     """
     weights = torch.tensor([window.weight(t) for t in timesteps], dtype=torch.float64)
     if not bool((weights > 0).any()):
@@ -319,7 +334,7 @@ def _alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
     alphas_cumprod = torch.cumprod(1.0 - _betas(config, torch.float32), dim=0)
     if config.get("rescale_betas_zero_snr"):
         rescaled = _zero_terminal_snr(alphas_cumprod)
-        # That scheduler goes back to betas, which costs the last bits.
+        # DDIMScheduler converts back to betas, which changes the last bits.
         betas = 1 - torch.cat([rescaled[:1], rescaled[1:] / rescaled[:-1]])
         alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
     return alphas_cumprod
@@ -349,7 +364,7 @@ def _betas(config: Mapping[str, Any], dtype: torch.dtype) -> Float[Tensor, "1000
     if kind == "squaredcos_cap_v2":
         return _cosine_betas()
     raise InputError(
-        f"scheduler's beta_schedule={kind!r}: needs linear, scaled_linear or squaredcos_cap_v2 (flow"
+        f"scheduler's beta_schedule={kind!r}: must be linear, scaled_linear or squaredcos_cap_v2 (flow"
         " matching has none: see FlowSchedule)"
     )
 

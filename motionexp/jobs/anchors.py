@@ -43,7 +43,7 @@ def anchor_rows(cell: Cell, reference: Reference, scorer: Scorer, common: Mappin
     """
     known = {row.score_id: row for row in cell.rows()}
     rows: list[Row] = []
-    for anchor, frames in anchor_videos(reference, scorer.others_of(reference)).items():
+    for anchor, frames in anchor_videos(reference, scorer.chance_references_of(reference)).items():
         for edit in reference.edits:
             fields = {
                 **common,

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from motionexp.config.compose import (
     CONF,
     EXPERIMENTS,
+    RENAMED,
     explain,
     read_job,
 )
@@ -135,7 +136,9 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     """
     path = EXPERIMENTS / f"{name}.yaml"
     if not path.is_file():
-        names = sorted(each.stem for each in EXPERIMENTS.glob("*.yaml"))
+        if new := RENAMED.get(f"experiment={name}"):
+            raise InputError(f"experiment={name}: renamed to {new}")
+        names = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
         raise InputError(f"experiment={name}: one of {', '.join(names)}")
     layout = read_layout(path)
     if not layout.sweep:

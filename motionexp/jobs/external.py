@@ -15,7 +15,8 @@ from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
-from motionexp.config.score import ScoreConfig
+from motionexp.config.metrics import check_metrics
+from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
@@ -26,7 +27,7 @@ from motionexp.jobs.cell import Cell
 from motionexp.jobs.inputs import Size, chance_references, scoring_models
 from motionexp.jobs.scoring import Wanted, rows_of, score_ids
 from motionexp.jobs.summary import EXTERNAL, print_summary
-from motionexp.metrics.scorer import Scorer, check_metrics
+from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row
 
 KEPT_SIZES = 2
@@ -88,7 +89,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
                     bar.update()
                 rows += system.anchors(reference, own)
             cells.append(cell)
-    print_summary(console, rows, [cell.folder for cell in cells], [], cfg.scoring.pairs)
+    print_summary(console, rows, [cell.folder for cell in cells], [], cfg.scoring.pairs, cfg.metrics)
     return rows
 
 
@@ -107,7 +108,7 @@ class System:
     def reference(self, name: str, frames: np.ndarray) -> Reference:
         """A reference as long and large as a video; the scorer has others of that size from now on."""
         size = frames.shape[:3]
-        self.scorer.others = tuple(self.references.others(size))
+        self.scorer.chance_references = tuple(self.references.others(size))
         return self.references.read(name, size)
 
     def score(self, cell: Cell, video: Generated, frames: np.ndarray, reference: Reference) -> list[Row]:

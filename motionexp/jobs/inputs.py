@@ -1,6 +1,6 @@
 """What a job's settings stand for: references, and each stage's settings as its own module takes them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from motionexp.config.schema import JobConfig, tiles, wanted_references
-from motionexp.config.score import ScoreConfig
+from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
+from motionexp.config.schema import JobConfig, ScoreConfig, tiles, wanted_references
 from motionexp.config.scoring import ScoringConfig
+from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.select import select_references
 from motionexp.diffusion.sampling import SamplerSettings
@@ -21,16 +22,9 @@ from motionexp.jobs.cell import FIT_FILE, read_json
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.training import TrainingSettings
-from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels, compares_with_others
+from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
 
-# Settings that say where and how a job runs, or what it runs on, and nothing about how a result came about.
-NOT_IN_ROWS = {
-    *("references", "edits", "edit_kinds", "seeds", "video", "caption", "adapter", "metrics", "data"),
-    *("device", "output", "dry_run", "memory_limit", "checkpoint_every", "preview_every", "logger"),
-    *("mode", "checkpointing", "offload", "keep_steps"),
-}
 Size = tuple[int, int, int]  # of a video: frames, height, width
-CHANCE_REFERENCES = 9
 SHARE_OF_FREE_MEMORY = 0.5
 PROBED_KINDS = ("multiple", "motion")  # all looks at once, and the motion: what a boundary takes
 
@@ -117,11 +111,12 @@ def chance_references(
 
     Those of `known`, which have that size, are not read again.
     """
-    if not compares_with_others(cfg.metrics) and not cfg.scoring.sanity_baselines:
+    if not needs_chance_references(cfg.metrics) and not cfg.scoring.sanity_baselines:
         return []
     there = {each.name: each for each in known}
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))
-    return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES)]
+    # One more: a reference among them is not its own chance.
+    return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES + 1)]
 
 
 def training_window(cfg: JobConfig, tau: float) -> Window:
@@ -170,9 +165,9 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
     if scoring.scorer is not None:
         models = replace(
             models,
-            scorer=scoring.scorer,
-            scorer_processor=scoring.scorer_processor,
-            scorer_revision=scoring.scorer_revision,
+            preference=scoring.scorer,
+            preference_processor=scoring.scorer_processor,
+            preference_revision=scoring.scorer_revision,
         )
     if scoring.resize is not None:
         models = replace(models, resize=scoring.resize)
@@ -181,9 +176,9 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
-    plain: Mapping[str, Any] = asdict(cfg)
-    told = {name for name, matters in (("mode", tiles(cfg)), ("adapter", cfg.adapter)) if matters}
-    return {name: value for name, value in plain.items() if name not in NOT_IN_ROWS - told}
+    matters = {"mode": tiles(cfg), "adapter": cfg.adapter is not None}
+    names = names_in(JobConfig, lambda about: about.rows == "always")
+    return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}
 
 
 def sampling_memory(cfg: JobConfig, device: torch.device) -> float:

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.config.ids import adapter_id, sample_id
+from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -33,7 +34,7 @@ from motionexp.jobs.summary import write_grid
 from motionexp.methods.adapters import Recipe, check_adapter, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import PROBE_METRICS, Scorer, ScoringModels, check_metrics
+from motionexp.metrics.scorer import Scorer, ScoringModels
 from motionexp.results.rows import Row
 
 
@@ -57,7 +58,7 @@ class Job:
         self.references = inputs.read_references(cfg, self.reader)
         check_metrics(cfg.metrics, [each.name for each in self.references if each.truth is None])
         if cfg.adapter is not None:
-            check_adapter(Path(cfg.adapter).expanduser(), has_window=cfg.tau is not None)
+            check_adapter(Path(cfg.adapter).expanduser(), cfg.tau is not None, cfg.plugins)
         self.device = resolve_device(cfg.device)
         checks.check_offload(cfg, self.device)
         self.precision = resolve_precision(self.device, cfg.precision)
@@ -115,7 +116,9 @@ class Job:
             return inputs.training_window(cfg, cfg.tau)
         given = None if cfg.tau is None else Window(cfg.tau)
         # Attached to a backbone without weights: the job's own is to load after the text encoder is gone.
-        method = load_adapter(Path(cfg.adapter).expanduser(), self.make_backbone(torch.device("meta")), given)
+        method = load_adapter(
+            Path(cfg.adapter).expanduser(), self.make_backbone(torch.device("meta")), given, cfg.plugins
+        )
         method.remove()
         own = method.window
         if cfg.tau is None and cfg.tau_high >= own.high:
@@ -127,7 +130,7 @@ class Job:
     def scorer(self) -> Scorer:
         """The metrics and their models, which wait in main memory; see `at_work`."""
         models, folder = self._scoring_models, self.output / ".cache" / "features"
-        return Scorer(self.cfg.metrics, models, others=self.others, folder=folder)
+        return Scorer(self.cfg.metrics, models, chance_references=self.others, folder=folder)
 
     @cached_property
     def others(self) -> list[Reference]:
@@ -138,7 +141,7 @@ class Job:
     @cached_property
     def probe_scorer(self) -> Scorer:
         """What probes measure, whatever `metrics=` says; without ground truth what needs none."""
-        return Scorer(None, self._scoring_models, kinds=PROBE_METRICS)
+        return Scorer(None, self._scoring_models, use="probes")
 
     def check_scoring(self) -> None:
         """Load what scores, and give it every caption: what is wrong there is said before the network loads.
@@ -257,13 +260,13 @@ class Job:
         """The method to sample with, attached: given, kept, or trained now; None for the base model."""
         cfg = self.cfg
         if cfg.adapter is not None:
-            method = load_adapter(Path(cfg.adapter).expanduser(), self.backbone, self.window)
+            method = load_adapter(Path(cfg.adapter).expanduser(), self.backbone, self.window, cfg.plugins)
             method.window = self.sampling_window
             return method
         if not self.trains:
             return None
         if cell.has_adapter:
-            method = load_adapter(cell.adapter, self.backbone)
+            method = load_adapter(cell.adapter, self.backbone, plugins=cfg.plugins)
             method.window = self.sampling_window
             return method
         settings = dict(cfg.method)

@@ -106,14 +106,14 @@ class Rehearsal:
         optimizer = inputs.training_settings(self.cfg).optimizer
         with LiveMemory(self.job.device) as live:
             method = kind(self.backbone, self.job.window, **settings)
-            (stage,) = method.stages(optimizer, self.cfg.train_steps)
-            tuned = optimizer.build(stage.parameters)
+            parameters = list(method.parameters.values())
+            tuned = optimizer.build(parameters)
             method.switch(True)
-            for parameter in stage.parameters:
+            for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             tuned.step()  # which makes the optimizer's own tensors
             tuned.zero_grad()
-            torch.autograd.backward(stage.loss(self._step(caption)))
+            torch.autograd.backward(method.loss(self._step(caption)))
             method.remove()
         return live.peak
 

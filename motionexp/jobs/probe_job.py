@@ -15,6 +15,7 @@ from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.ids import pair_id, probe_id
+from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig, inversion_prompt
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import side_by_side, write_mp4, write_png
@@ -29,7 +30,7 @@ from motionexp.jobs.probe_figures import show_figures, strip
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
 from motionexp.jobs.run import clear_disk_errors, duration
 from motionexp.jobs.scoring import rows_of
-from motionexp.jobs.summary import SHOWN, print_paths
+from motionexp.jobs.summary import headings, print_paths
 from motionexp.metrics.scorer import Scorer
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
@@ -299,8 +300,9 @@ def summary(method: str, rows: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
     names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
     table.add_column("from t")
+    shown = headings(chosen_metrics(None, "probes"))
     for name in names:
-        heading = SHOWN[name][0] if name in SHOWN else name.replace("_", " ")
+        heading = shown[name][0] if name in shown else name.replace("_", " ")
         table.add_column(heading, justify="right")
     for start in (*(f"{edge}" for edge in reversed(EDGES)), "none", REFERENCE):
         own = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]

@@ -52,7 +52,7 @@ def run(cfg: JobConfig) -> list[Row]:
             rows += job.anchors(reference)
             grids += job.write_grid(reference)
     folders = [job.cell(each).folder for each in job.references]
-    print_summary(console, rows, folders, grids, cfg.scoring.pairs)
+    print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics)
     return rows
 
 

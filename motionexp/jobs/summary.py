@@ -11,33 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from motionexp.config.scoring import OF_SETS, PAIRS
+from motionexp.config.metrics import SET_VALUES, MetricSpec, chosen_metrics
+from motionexp.config.scoring import PAIRS
 from motionexp.data.base import Reference
 from motionexp.data.videos import side_by_side, write_mp4
 from motionexp.jobs.scoring import Samples, Wanted
 from motionexp.results.rows import SANITY_BASELINES, Row
 
-# Values that the summary shows, each with a heading of short words and what is subtracted from it; those of
-# tracks in a table of their own, each with its level of chance beside it.
-SHOWN = {
-    "text_alignment": ("text", ""),
-    "frame_consistency_consecutive": ("frames alike", ""),
-    "frame_consistency_pairs": ("frames alike", ""),
-    "pick_score": ("pick", ""),
-    "velocity_similarity": ("motion", ""),
-    "flow_similarity": ("flow", ""),
-    "motion_diversity": ("diverse", ""),
-    "attribute_accuracy": ("looks right", ""),
-    "replaced_attributes": ("old looks", ""),
-    "nuisance_similarity": ("old ground", "nuisance_chance"),
-    "appearance_leakage": ("CLIP leak", ""),
-}
-OF_TRACKS = {
-    "motion_fidelity": ("fidelity", ""),
-    "motion_fidelity_chance": ("by chance", ""),
-    "mf_ditflow": ("DiTFlow", ""),
-    "mf_ditflow_chance": ("by chance", ""),
-}
 WIDEST_NUMBER = 6  # -17.88, as bundled scorers give
 MOST_PATHS = 8
 EXTERNAL = "external"
@@ -50,10 +30,17 @@ def print_summary(
     folders: Sequence[Path],
     grids: Sequence[Path],
     pairs: str = "consecutive",
+    metrics: Sequence[str] | None = None,
 ) -> None:
     """Print means over references and seeds, one line an edit and one an anchor, and where everything lies.
 
-    `pairs` says which of the two frame consistencies is shown.
+    Args:
+        console: prints.
+        every: the rows.
+        folders: of rows and media.
+        grids: videos of samples side by side.
+        pairs: which of the two frame consistencies is shown.
+        metrics: those that the job named; plugins' metrics among them have their headings too.
     """
     rows = [row for row in every if not row.sanity_baseline]
     hidden = {f"frame_consistency_{each}" for each in PAIRS if each != pairs}
@@ -67,11 +54,21 @@ def print_summary(
     lines = {label: own for label, (_, own) in edits.items()}
     for anchor in dict.fromkeys(row.sanity_baseline for row in every if row.sanity_baseline):
         lines[SANITY_BASELINES[anchor]] = [row for row in every if row.sanity_baseline == anchor]
-    for shown in (SHOWN, OF_TRACKS):
-        if headings := {name: heading for name, heading in shown.items() if name in there}:
-            console.print(_table(lines, headings))
+    specs = {spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()
+    # Metrics of tracks have a table of their own: beside each stands its level of chance.
+    of_tracks = [spec for spec in specs if "tracks" in spec.needs and not spec.of_sets]
+    for shown in ([spec for spec in specs if spec not in of_tracks], of_tracks):
+        if columns := {name: column for name, column in headings(shown).items() if name in there}:
+            console.print(_table(lines, columns))
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
+
+
+def headings(specs: Sequence[MetricSpec]) -> dict[str, tuple[str, str]]:
+    """{value: (its heading, what is subtracted from it)}."""
+    return {
+        value: (heading, spec.subtracted(value)) for spec in specs for value, heading in spec.summary.items()
+    }
 
 
 def print_paths(console: Console, label: str, paths: Sequence[Path]) -> None:
@@ -102,7 +99,7 @@ def _table(lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, st
     table.add_column("n", justify="right")
     for label, own in lines.items():
         means = (_mean(own, name, minus) for name, (_, minus) in shown.items())
-        videos = {row.sample_id for row in own if row.metric not in OF_SETS}
+        videos = {row.sample_id for row in own if row.metric not in SET_VALUES}
         table.add_row(escape(label), *means, str(len(videos)))
     return table
 

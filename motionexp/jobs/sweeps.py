@@ -7,13 +7,12 @@ from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.settings import names_in
 from motionexp.errors import InputError
 from motionexp.results.layout import Layout
 
 MODEL = "model="
-SHOWN = ("model", "method", "data", "tau", "rank", "alpha", "projections", "train_steps", "learning_rate",
-         "steps", "guidance_scale", "references", "seeds", "precision")  # fmt: skip
-"""Settings of all jobs that a plan names, also where they are the same in all."""
+NOT_IN_LINES = ("plugins", "hydra")  # either would let a file of settings run other code
 CLIP = ("start", "fps", "stride", "fit")
 """Settings that say which frames of a video are taken, and which part of them."""
 
@@ -49,6 +48,10 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep
     sweeps, known, taken = list[Sweep](), list[str](), list[str]()
     for key, number, line in lines:
         words = shlex.split(line)
+        if refused := [word for word in words if word.startswith("-") or _key(word).startswith(NOT_IN_LINES)]:
+            raise InputError(
+                f"experiment={name}: line {number} of `{key}`: {refused[0]} is only for the command line"
+            )
         own = next((each.removeprefix(MODEL).split(",") for each in words if each.startswith(MODEL)), None)
         if own is None and (key == "paper" or not asked):
             raise InputError(
@@ -124,10 +127,11 @@ def _scored_by(cfg: JobConfig) -> Any:
 
 
 def settings_of(jobs: Sequence[JobConfig]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """What all jobs share of `SHOWN`, and of each job all settings in which jobs differ, as text."""
+    """The listed settings that all jobs share, and of each job the settings in which they differ, as text."""
     plain = [as_text(cfg) for cfg in jobs]
     differ = [name for name in plain[0] if len({each[name] for each in plain}) > 1]
-    same = {name: plain[0][name] for name in SHOWN if name not in differ and name in plain[0]}
+    listed = names_in(JobConfig, lambda about: about.listed)
+    same = {name: plain[0][name] for name in listed if name not in differ and name in plain[0]}
     return same, [{name: each[name] for name in differ} for each in plain]
 
 

@@ -2,44 +2,45 @@
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from inspect import getmembers, isabstract, isclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from motionexp.config.renames import METHODS
+from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.external_lora import attach
-from motionexp.methods.lora import LoRA
 
 FILE_NAME = "adapter.safetensors"
 METADATA_KEY = "motionexp"
 DIGEST_KEY = "motionexp_sha256"  # safetensors has no checksum: a flipped bit would load
 _NO_WINDOW = (
-    "adapter={path}: not saved by motionexp, so that it does not say in which window it acts: give tau=,"
-    " 0 for all timesteps"
+    "adapter={path}: not saved by motionexp and without a window: give tau=, the lowest timestep at which it"
+    " acts (0 for all timesteps)"
 )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the tensors came about; it goes into the file and is not needed to apply them.
+    """How the tensors were trained. The file stores the recipe; applying the tensors does not need it.
 
     Attributes:
-        captions: of the references that were tuned on.
+        captions: training captions of the references.
         seed, steps, batch_size, learning_rate, weight_decay, optimizer: of the training.
-        packages: versions by name, motionexp's among them.
+        packages: versions by name, including motionexp's.
     """
 
     captions: list[str]
@@ -55,14 +56,14 @@ class Recipe:
 def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe: Recipe) -> Path:
     """Write `adapter.safetensors`, whole or not at all, and return its path.
 
-    The keys are those that diffusers' `load_lora_weights` expects (`transformer.MODULE.lora_A.weight`, ...,
-    with `unet.` before those of a U-Net), and for full-rank tuning those of the network's own
-    `load_state_dict` (`MODULE.weight`, ...). Neither applies the window, which stands in the metadata under
-    `motionexp`, as JSON, with the rest of the recipe.
+    The keys of a LoRA are those of diffusers' `load_lora_weights` (`transformer.MODULE.lora_A.weight`, with
+    `unet.` for a U-Net). The keys of full-rank tuning are those of the network's own `load_state_dict`
+    (`MODULE.weight`). diffusers does not apply the window: it is in the metadata under `motionexp`, as JSON,
+    with the recipe.
 
     Raises:
         ValueError: the method's window is empty: there is no adapter then.
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     if method.window.is_empty:
         raise ValueError("tau = 1000 is the base model: it has no adapter to save")
@@ -74,32 +75,34 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
         "source": backbone.source,
         "revision": backbone.revision,
         "weights_hash": backbone.weights_hash,
-        "method": method.name,
+        "method": _stored_name(method),
         "settings": method.settings,
         "window": asdict(method.window),
         "recipe": asdict(recipe),
     }
     text = json.dumps(about)
     metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
-    if isinstance(method, LoRA):
-        metadata["lora_adapter_metadata"] = json.dumps(_peft_settings(method))
+    metadata |= method.file_metadata()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
     write_whole(path, save(tensors, metadata))
     return path
 
 
-def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -> TuningMethod:
-    """Attach a kept adapter, switched off, with its own window; or a LoRA that another trainer made.
+def load_adapter(
+    path: Path, backbone: Backbone, window: Window | None = None, plugins: Collection[str] = ()
+) -> TuningMethod:
+    """Attach a stored adapter with its window, switched off; or an external LoRA with the given window.
 
     Args:
         path: the file, or the folder that holds `adapter.safetensors`.
-        backbone: of the same weights as it was tuned on; another trainer's file does not tell which.
-        window: of another trainer's, which carries none; unused with ours.
+        backbone: with the weights that the adapter was tuned on; an external file does not name its weights.
+        window: of an external LoRA, whose file has none; ignored for an adapter of motionexp.
+        plugins: packages outside motionexp whose methods may be run.
 
     Raises:
-        InputError: there is no such file; it is damaged or no adapter; it belongs to other weights, or to
-            another network; or its window is nowhere said. No method is left attached then.
+        InputError: the file is missing, damaged or no adapter; it belongs to other weights or to another
+            network; or there is no window. No method is left attached then.
     """
     path = _file(path)
     tensors, about, metadata = _read(path)
@@ -111,17 +114,16 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     try:
-        method_class = find_method(METHODS.get(about["method"], about["method"]))
+        method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
-    kept = about["window"]
-    knots = tuple((t, weight) for t, weight in kept.get("knots", ()))
-    window = Window(kept["low"], kept["high"], knots)
-    method = method_class(backbone, window, **about["settings"])
+    stored = about["window"]
+    knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
+    method = method_class(backbone, Window(stored["low"], stored["high"], knots), **about["settings"])
     try:
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
         if about["weights_hash"] != backbone.weights_hash:
-            raise InputError("the shapes agree, but the weights are others")
+            raise InputError("the shapes agree, but the weights are different")
     except InputError as error:
         method.remove()
         raise InputError(
@@ -131,35 +133,44 @@ def load_adapter(path: Path, backbone: Backbone, window: Window | None = None) -
     return method
 
 
-def find_method(name: str) -> Callable[..., TuningMethod]:
-    """The tuning method in the file of that name in this folder.
+def _stored_name(method: TuningMethod) -> str:
+    kind = type(method)
+    return method.name if kind.__module__.startswith("motionexp.") else f"{kind.__module__}.{kind.__name__}"
+
+
+def find_method(name: str, plugins: Collection[str] = ()) -> type[TuningMethod]:
+    """Return the tuning method in the module of that name in this folder; a plugin's by its import path.
 
     Raises:
-        InputError: there is no such file, or it holds no method.
+        InputError: there is no such module, or it holds no method; or `plugins` lacks the path's package.
     """
-    folder = Path(__file__).parent
-    found = []
-    if (folder / f"{name}.py").is_file():
+    if "." in name:
+        check_allowed(name, plugins, "method")
+        kind: type[TuningMethod] = get_class(name)
+        if not issubclass(kind, TuningMethod):
+            raise InputError(f"method {name}: not a subclass of motionexp.methods.base.TuningMethod")
+        return kind
+    if (Path(__file__).parent / f"{name}.py").is_file():
         module = import_module(f"{__package__}.{name}")
-        found = [value for value in vars(module).values() if _is_method(value, module.__name__)]
-    if not found:
-        raise InputError(f"method {name}: motionexp/methods/ has no such method")
-    return found[0]
+        for _, value in getmembers(module, isclass):
+            # Not the classes that the module imports, and not the interface itself.
+            is_here = value.__module__ == module.__name__ and not isabstract(value)
+            if is_here and issubclass(value, TuningMethod):
+                return value
+    raise InputError(f"method {name}: motionexp/methods/ has no such method")
 
 
-def _is_method(value: object, module: str) -> bool:
-    return isinstance(value, type) and issubclass(value, TuningMethod) and value.__module__ == module
+def check_adapter(path: Path, has_window: bool = False, plugins: Collection[str] = ()) -> None:
+    """Raise InputError if a file, or the adapter file in a folder, is damaged; needs no backbone.
 
-
-def check_adapter(path: Path, has_window: bool = False) -> None:
-    """Raises InputError where a file, or the one in a folder, is no whole adapter; needs no backbone.
-
-    `has_window` says whether there is a window for another trainer's.
+    `has_window`: the job gives a window, so that an external LoRA is accepted.
     """
     path = _file(path)
     _, about, _ = _read(path)
     if about is None and not has_window:
         raise InputError(_NO_WINDOW.format(path=path))
+    if about is not None and "." in about["method"]:
+        check_allowed(about["method"], plugins, f"adapter={path}: method")
 
 
 def _file(path: Path) -> Path:
@@ -167,7 +178,7 @@ def _file(path: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[str, str]]:
-    """Tensors, what we wrote about them (None: another trainer's file), and all metadata."""
+    """Tensors, our description of them (None: the file of another trainer), and all metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -179,23 +190,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[st
     if METADATA_KEY not in metadata:
         return tensors, None, metadata
     if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
-        raise InputError(f"adapter={path}: damaged: its contents are not those that were saved")
+        raise InputError(f"adapter={path}: damaged: its contents differ from what was saved")
     return tensors, json.loads(metadata[METADATA_KEY]), metadata
-
-
-def _peft_settings(method: LoRA) -> dict[str, Any]:
-    """What diffusers makes its LoraConfig of, for each component; without it, it takes alpha for the rank."""
-    names = sorted({(method.key_prefix + name).rsplit(".", 2)[0] for name in method.parameters})
-    modules: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        component, _, module = name.partition(".")
-        modules[component].append(module)
-    rank, alpha = method.settings["rank"], method.settings["alpha"]
-    return {
-        f"{component}.{key}": value
-        for component, own in modules.items()
-        for key, value in (("r", rank), ("lora_alpha", alpha), ("target_modules", own))
-    }
 
 
 def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:

@@ -1,7 +1,7 @@
-"""What a tuning method is: tensors beside a frozen backbone, trained and applied within one window."""
+"""The interface of a tuning method: tensors beside a frozen network, trained and applied in one window."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 from weakref import WeakSet
@@ -24,15 +24,15 @@ OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
 EVERYWHERE = Window(0)
 TunedAttention = ProjectionKind | Literal["all"]
 
-_tuned: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
+_tuned_networks: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
     """How parameters are updated; the defaults are those of "Motion in Early Timesteps", appendix.
 
-    The paper says "Adam" with a weight decay: `adamw` keeps the decay out of the gradient, `adam` adds it to
-    the gradient.
+    The paper says "Adam" with a weight decay: `adamw` applies the decay to the weights directly, `adam` adds
+    it to the gradient. Raises InputError for another name.
     """
 
     name: str = "adamw"
@@ -63,10 +63,10 @@ class Step:
     Attributes:
         latents: clean, (B, C, F, h, w).
         noise: standard normal, as `latents`.
-        t: timesteps (B,), all inside the stage's window; whole ones unless it is flow matching.
+        t: timesteps (B,), all inside the method's window; integers unless the schedule is flow matching.
         noisy: the latents at t, as `latents`.
-        target: what the backbone's output should be, in its own parameterisation, as `latents`.
-        conditioning: the training captions, B of them.
+        target: what the backbone should predict, in its prediction type, as `latents`.
+        conditioning: the training captions, B rows.
     """
 
     latents: Tensor
@@ -80,96 +80,109 @@ class Step:
     def noised(
         cls, schedule: Schedule, latents: Tensor, noise: Tensor, t: Tensor, conditioning: Conditioning
     ) -> Self:
-        """The step that learns from clean `latents` with `noise` at `t`, under the backbone's schedule."""
+        """Return the step that mixes clean `latents` with `noise` at `t`, under the backbone's schedule."""
         noisy, target = schedule.add_noise(latents, noise, t), schedule.target(latents, noise, t)
         return cls(latents, noise, t, noisy, target, conditioning)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One part of a method's training.
+class TuningMethod(ABC):
+    """Trainable tensors beside a frozen network, active exactly at the timesteps of `window`.
+
+    A method is a module of this folder with one subclass, and a file of the same name in `conf/method/`. The
+    module's name is the method's name. `tests/methods/test_contract.py` tests every method of the folder.
+
+    An instance is attached to its backbone's network from its construction until `remove`, and is switched
+    off at first. While it is off, the network's outputs are bit for bit those of the base model. The network
+    is shared and never copied; only one method at a time can be attached to it. `window` may be replaced at
+    any time. Where several networks share the timesteps, the networks that the first window reached stay the
+    tuned ones.
 
     Attributes:
-        parameters: what is trained.
-        loss: a scalar from one step's tensors; whatever else it needs it brings along.
-        window: the timesteps that are drawn from.
-        optimizer: made anew for the stage.
-        steps: of the optimizer.
+        key_prefix: precedes the names of `parameters` in an adapter file.
+        layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
+        settings: the constructor's arguments besides backbone and window, as plain values.
     """
 
-    parameters: Sequence[nn.Parameter]
-    loss: Callable[[Step], Tensor]
-    window: Window
-    optimizer: OptimizerSettings
-    steps: int
+    key_prefix = ""
 
-
-class TuningMethod(ABC):
-    """Trainable tensors beside a frozen network, on exactly for the timesteps of `window`.
-
-    An instance is attached to its backbone's network from its making, switched off, until `remove`. While it
-    is off, the network's outputs are bit for bit those of the base model. The network is shared and never
-    copied; one method at a time can be attached to it. `window` may be replaced at any time; where networks
-    share the timesteps, those that the first one reached stay the ones that are tuned.
-    """
-
-    key_prefix: str
-    """What precedes the names of `parameters` in an adapter file."""
-
-    def __init__(self, backbone: Backbone, window: Window) -> None:
-        _refuse_second(backbone)
-        _tuned.add(backbone.network)
+    def __init__(
+        self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]
+    ) -> None:
+        """Put `layers` in the place of the network's own layers of these names."""
+        refuse_second_method(backbone)
+        _tuned_networks.add(backbone.network)
         self.backbone = backbone
         self.window = window
+        self.layers = layers
+        self.settings = settings
+        self._scale = 1.0
+        for name, layer in layers.items():
+            backbone.network.set_submodule(name, layer)
 
     @property
     def name(self) -> str:
-        """The method's name in rows, ids and adapter files: that of its module."""
+        """The method's name in rows, ids and adapter files: the name of its module."""
         return type(self).__module__.rpartition(".")[-1]
 
     @classmethod
-    @abstractmethod
     def trainable_parameters(
-        cls, backbone: Backbone, window: Window = EVERYWHERE, *args: Any, **settings: Any
+        cls,
+        backbone: Backbone,
+        window: Window = EVERYWHERE,
+        *,
+        projections: Sequence[str] = ("v", "o"),
+        attention: TunedAttention = "motion",
+        **settings: Any,
     ) -> int:
-        """Return how many numbers it would train; `settings` are the constructor's keywords.
+        """Return how many numbers the method would train with these arguments of its constructor.
 
-        It attaches nothing and reads only shapes, so that a network on the meta device will do.
+        Attaches nothing and reads only shapes: the network may be on the meta device.
         """
+        layers = projection_layers(backbone, projections, window, attention).values()
+        return sum(cls.layer_parameters(layer, **settings) for layer in layers)
 
-    @property
+    @classmethod
     @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments beside backbone and window, as plain values."""
+    def layer_parameters(cls, layer: nn.Linear, **settings: Any) -> int:
+        """Return how many numbers the method trains for one linear layer of the network."""
 
     @property
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable tensors, in fp32 whatever the network's precision."""
 
-    @abstractmethod
-    def stages(self, optimizer: OptimizerSettings, steps: int) -> list[Stage]:
-        """Return how it is trained, in order, `steps` in all."""
+    def loss(self, step: Step) -> Tensor:
+        """Return the scalar that training minimizes: by default the diffusion loss, `prediction_loss`."""
+        return prediction_loss(self.backbone, step)
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Go back to the untrained state: switched on, it gives the base model's outputs."""
-
-    @property
-    @abstractmethod
-    def scale(self) -> float:
-        """Strength of the changes to the weights: 1 as trained, 0 none."""
-
-    @scale.setter
-    @abstractmethod
-    def scale(self, value: float) -> None: ...
+        """Return to the untrained state: switched on, the method then gives the base model's outputs."""
 
     @abstractmethod
     def switch(self, on: bool) -> None:
-        """Turn it on or off, whatever the window."""
+        """Turn the method on or off, whatever the window."""
+
+    @property
+    def scale(self) -> float:
+        """Strength s of the changes to the weights: W + s (W_tuned - W), 1 as trained, 0 none."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._scale = value
+        self._set_scale(value)
+
+    @abstractmethod
+    def _set_scale(self, value: float) -> None:
+        """Give the strength to every layer."""
 
     def set_active(self, t: float | None) -> bool:
-        """Turn it on if the window holds the timestep t (0..1000); else, or if t is None, off. Return it."""
+        """Turn the method on if the window holds timestep t (0..1000), else off; t=None turns it off.
+
+        Returns:
+            Whether the method is on.
+        """
         on = t is not None and self.window.contains(t)
         self.switch(on)
         return on
@@ -179,29 +192,30 @@ class TuningMethod(ABC):
         return {name: parameter.detach() for name, parameter in self.parameters.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the values of tuned tensors.
+        """Copy the values of tuned tensors into `parameters`.
 
         Raises:
             InputError: a tensor is missing, unknown or of another shape. Nothing is changed then.
         """
-        own = self.state()
-        _check_shapes(own, state)
-        for name, tensor in own.items():
+        tensors = self.state()
+        _check_shapes(tensors, state)
+        for name, tensor in tensors.items():
             tensor.copy_(state[name])
 
-    def remove(self) -> None:
-        """Leave the network as it was found, with its own modules and tensors."""
-        self._detach()
-        _tuned.remove(self.backbone.network)
+    def file_metadata(self) -> dict[str, str]:
+        """Return metadata that other programs need to load the adapter file; by default none."""
+        return {}
 
-    @abstractmethod
-    def _detach(self) -> None:
-        """Put the network's own modules back in place."""
+    def remove(self) -> None:
+        """Put the network's own layers back in their places."""
+        for name, layer in self.layers.items():
+            self.backbone.network.set_submodule(name, layer.get_submodule("base_layer"))
+        _tuned_networks.remove(self.backbone.network)
 
 
 def prediction_loss(backbone: Backbone, step: Step) -> Tensor:
-    """Mean squared error of the backbone's output against its target, in fp32: the vanilla diffusion loss."""
-    output = backbone.predict(step.noisy, step.t, step.conditioning)
+    """Mean squared error of the backbone's output against its target, in fp32: the plain diffusion loss."""
+    output = backbone.predict(step.noisy, step.t, step.conditioning)  # (B, C, F, h, w)
     return F.mse_loss(output.float(), step.target)
 
 
@@ -216,44 +230,48 @@ def projection_layers(
     Args:
         backbone: its network may be on the meta device.
         projections: a non-empty subset of q, k, v, o.
-        window: chooses among networks that share the timesteps.
-        attention: which one, as in `Backbone.projections`, or all that the network has.
+        window: selects the networks that act in it, where several networks share the timesteps.
+        attention: a kind of `Backbone.projections`, or all kinds that the network has.
 
     Raises:
         InputError: the projections are not such a subset, or the network has no such attention.
-        RuntimeError: a method is attached to the backbone, and its layers stand in their place.
+        RuntimeError: a method is attached to the backbone and has replaced layers.
     """
-    _refuse_second(backbone)
+    refuse_second_method(backbone)
     chosen = set(projections)
     if not chosen or len(chosen) < len(projections) or not chosen <= set(PROJECTIONS):
         raise InputError(f"projections=[{','.join(projections)}]: one or more of q, k, v, o, each once")
+    # 1. The names of the layers by kind of attention, and by projection within each kind.
     kinds = backbone.attentions if attention == "all" else (attention,)
-    named = [
+    names_by_kind = [
         backbone.motion_projections(window) if kind == "motion" else backbone.projections(kind)
         for kind in kinds
     ]
+    # 2. The layers, always in the order q, k, v, o: the optimizer's order must not follow the option's.
+    ordered = [projection for projection in PROJECTIONS if projection in chosen]
+    names = [name for projection in ordered for kind in names_by_kind for name in kind[projection]]
     layers = {}
-    for projection in (each for each in PROJECTIONS if each in chosen):
-        for name in (name for names in named for name in names[projection]):
-            layer = backbone.network.get_submodule(name)
-            if not isinstance(layer, nn.Linear):
-                raise TypeError(f"{name} is a {type(layer).__name__}: only linear layers can be tuned")
-            layers[name] = layer
+    for name in names:
+        layer = backbone.network.get_submodule(name)
+        if not isinstance(layer, nn.Linear):
+            raise TypeError(f"{name} is a {type(layer).__name__}: only linear layers can be tuned")
+        layers[name] = layer
     return layers
 
 
-def _refuse_second(backbone: Backbone) -> None:
-    if backbone.network in _tuned:
+def refuse_second_method(backbone: Backbone) -> None:
+    """Raise RuntimeError if a method is attached to the backbone's network."""
+    if backbone.network in _tuned_networks:
         raise RuntimeError("another method is attached to this backbone: remove() it first")
 
 
-def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+def _check_shapes(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(tensors.keys() - state.keys()), sorted(state.keys() - tensors.keys())
     if missing or unknown:
-        parts = [f"{len(missing)} of {len(own)} tensors are missing ({missing[0]})"] if missing else []
+        parts = [f"{len(missing)} of {len(tensors)} tensors are missing ({missing[0]})"] if missing else []
         parts += [f"{len(unknown)} are unknown to this network ({unknown[0]})"] if unknown else []
         raise InputError(" and ".join(parts))
-    for name, tensor in own.items():
+    for name, tensor in tensors.items():
         if state[name].shape != tensor.shape:
             raise InputError(
                 f"{name} has shape {tuple(state[name].shape)} where this network has {tuple(tensor.shape)}"

@@ -1,7 +1,6 @@
-"""Full-rank tuning of projections of the motion attention, or of another."""
+"""Full-rank tuning: the weights and biases of projections of the motion attention, or of another."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,33 +9,25 @@ from torch.nn import functional as F
 
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
-from motionexp.methods.base import (
-    EVERYWHERE,
-    OptimizerSettings,
-    Stage,
-    TunedAttention,
-    TuningMethod,
-    prediction_loss,
-    projection_layers,
-)
+from motionexp.methods.base import TunedAttention, TuningMethod, projection_layers
 
 
-class Direct(TuningMethod):
+class FullRank(TuningMethod):
     """Weights and biases of chosen projections, tuned in full ("Motion in Early Timesteps", section 4.3).
 
-    The tuned tensors stand beside the originals, which stay as they are; switching chooses between them.
+    The tuned tensors are copies beside the originals, which stay unchanged; switching chooses between them.
 
     Args:
-        backbone: with its motion attention.
-        window: timesteps at which it is trained and applied.
+        backbone: the model to tune.
+        window: timesteps at which the method is trained and applied.
         projections: non-empty subset of q, k, v, o.
-        attention: which one is tuned, or all; the papers tune the motion attention.
+        attention: the kind of attention to tune, or all; the papers tune the motion attention.
 
     Raises:
         InputError: the projections are not such a subset.
     """
 
-    key_prefix = ""
+    layers: dict[str, "TunedLinear"]
 
     def __init__(
         self,
@@ -46,73 +37,45 @@ class Direct(TuningMethod):
         projections: Sequence[str] = ("v", "o"),
         attention: TunedAttention = "motion",
     ) -> None:
-        modules = projection_layers(backbone, projections, window, attention)
-        super().__init__(backbone, window)
-        self._settings = {"projections": list(projections), "attention": attention}
-        self._layers = {name: _TwoWeights(module) for name, module in modules.items()}
-        for name, layer in self._layers.items():
-            backbone.network.set_submodule(name, layer)
+        base_layers = projection_layers(backbone, projections, window, attention)
+        layers = {name: TunedLinear(layer) for name, layer in base_layers.items()}
+        settings = {"projections": list(projections), "attention": attention}
+        super().__init__(backbone, window, layers, settings)
 
     @classmethod
-    def trainable_parameters(
-        cls,
-        backbone: Backbone,
-        window: Window = EVERYWHERE,
-        *,
-        projections: Sequence[str] = ("v", "o"),
-        attention: TunedAttention = "motion",
-    ) -> int:
-        """Return the size of all weights and biases; see the base class."""
-        layers = projection_layers(backbone, projections, window, attention).values()
-        return sum(parameter.numel() for layer in layers for parameter in layer.parameters())
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self._settings
+    def layer_parameters(cls, layer: nn.Linear, **settings: Any) -> int:
+        return sum(parameter.numel() for parameter in layer.parameters())
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         return {
             f"{name}.{part}": parameter
-            for name, layer in self._layers.items()
+            for name, layer in self.layers.items()
             for part, parameter in layer.tuned.items()
         }
 
-    def stages(self, optimizer: OptimizerSettings, steps: int) -> list[Stage]:
-        loss = partial(prediction_loss, self.backbone)
-        return [Stage(list(self.parameters.values()), loss, self.window, optimizer, steps)]
-
     def reset(self, seed: int) -> None:
         """Copy the base model's tensors; nothing is random here."""
-        for layer in self._layers.values():
+        for layer in self.layers.values():
             for part, parameter in layer.tuned.items():
                 parameter.detach().copy_(getattr(layer.base_layer, part))
 
-    @property
-    def scale(self) -> float:
-        """Strength s of the changes: weights are original + s (tuned - original)."""
-        return next(iter(self._layers.values())).scale
-
-    @scale.setter
-    def scale(self, value: float) -> None:
-        for layer in self._layers.values():
+    def _set_scale(self, value: float) -> None:
+        for layer in self.layers.values():
             layer.scale = value
 
     def switch(self, on: bool) -> None:
-        for layer in self._layers.values():
+        for layer in self.layers.values():
             layer.is_on = on
 
-    def _detach(self) -> None:
-        for name, layer in self._layers.items():
-            self.backbone.network.set_submodule(name, layer.base_layer)
 
-
-class _TwoWeights(nn.Module):
-    """A linear layer with its own weights or with tuned ones beside them."""
+class TunedLinear(nn.Module):
+    """A linear layer that computes with its original tensors, or with the tuned ones beside them."""
 
     def __init__(self, base_layer: nn.Linear) -> None:
         super().__init__()
         self.base_layer = base_layer
+        # fp32 copies, whatever the network's precision: bf16 would lose small updates.
         self.tuned = nn.ParameterDict(
             {
                 name: nn.Parameter(value.detach().float().clone())

@@ -1,9 +1,10 @@
-"""Low-rank adapters on projections of the motion attention, or of another."""
+"""Low-rank adapters (LoRA) on projections of the motion attention, or of another."""
 
+import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,37 +15,34 @@ from torch import nn
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
-from motionexp.methods.base import (
-    EVERYWHERE,
-    OptimizerSettings,
-    Stage,
-    TunedAttention,
-    TuningMethod,
-    prediction_loss,
-    projection_layers,
-)
+from motionexp.methods.base import TunedAttention, TuningMethod, projection_layers, refuse_second_method
 
 ADAPTER = "motionexp"
+# diffusers reads its LoraConfig from here; without it, diffusers takes the rank for alpha.
+DIFFUSERS_KEY = "lora_adapter_metadata"
 
 
 class LoRA(TuningMethod):
     """Low-rank updates W + scale * alpha / rank * B A of chosen projections (Hu et al. 2021, section 4.1).
 
-    peft puts the layers into the network, whether or not diffusers gives its class adapter methods. They are
-    gated by switching the layers, never fused: fusing and unfusing changes the base weights' last bits.
+    A is (rank, in) and B is (out, rank). peft puts the layers into the network, whether or not diffusers
+    gives the network's class adapter methods. The layers are switched, never fused into the weights: fusing
+    and unfusing changes the last bits of the base weights.
 
     Args:
-        backbone: with its motion attention.
-        window: timesteps at which it is trained and applied.
+        backbone: the model to tune.
+        window: timesteps at which the method is trained and applied.
         rank: of the update, from 1.
         alpha: the update is scaled by alpha / rank; above 0.
         projections: non-empty subset of q, k, v, o. v and o suffice for motion ("Timestep-Constrained
             One-Shot Video Motion Customization", table 4).
-        attention: which one is tuned, or all; the papers tune the motion attention.
+        attention: the kind of attention to tune, or all; the papers tune the motion attention.
 
     Raises:
         InputError: rank, alpha or projections are out of range.
     """
+
+    layers: dict[str, LoraLayer]
 
     def __init__(
         self,
@@ -60,13 +58,13 @@ class LoRA(TuningMethod):
             raise InputError(f"rank={rank}: a whole number from 1")
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha={alpha:g}: a number above 0")
-        modules = projection_layers(backbone, projections, window, attention)
+        names = projection_layers(backbone, projections, window, attention)
         settings = {"rank": rank, "alpha": alpha, "projections": list(projections), "attention": attention}
-        self._attach(backbone, window, dict.fromkeys(modules, (rank, alpha)), settings)
+        self._attach(backbone, window, dict.fromkeys(names, (rank, alpha)), settings)
 
     @classmethod
     def on_layers(cls, backbone: Backbone, window: Window, sizes: Mapping[str, tuple[int, float]]) -> "LoRA":
-        """A LoRA on any layers of the network: (rank, alpha) by name; for adapters of other trainers."""
+        """Attach a LoRA to any layers of the network: (rank, alpha) by name; for external LoRAs."""
         method = cls.__new__(cls)
         method._attach(backbone, window, sizes, {"layers": len(sizes)})
         return method
@@ -75,93 +73,74 @@ class LoRA(TuningMethod):
         self,
         backbone: Backbone,
         window: Window,
-        modules: Mapping[str, tuple[int, float]],
+        sizes: Mapping[str, tuple[int, float]],
         settings: dict[str, Any],
     ) -> None:
-        super().__init__(backbone, window)
-        self.key_prefix = backbone.key_prefix
-        self._settings = settings
-        self._scale = 1.0
+        refuse_second_method(backbone)
+        # 1. peft replaces the layers of the network.
         config = LoraConfig(
-            # One pattern for the whole names: in a list, a name also stands for all that end in it.
-            target_modules="|".join(re.escape(name) for name in modules),
-            rank_pattern={f"^{re.escape(name)}": rank for name, (rank, _) in modules.items()},
-            alpha_pattern={f"^{re.escape(name)}": alpha for name, (_, alpha) in modules.items()},
+            # One pattern for the whole names: a name in a list also matches every name that ends in it.
+            target_modules="|".join(re.escape(name) for name in sizes),
+            rank_pattern={f"^{re.escape(name)}": rank for name, (rank, _) in sizes.items()},
+            alpha_pattern={f"^{re.escape(name)}": alpha for name, (_, alpha) in sizes.items()},
         )
         inject_adapter_in_model(config, backbone.network, adapter_name=ADAPTER)
-        self._layers = {name: _lora_layer(backbone.network, name) for name in modules}
-        for layer in self._layers.values():
-            # peft makes them in the network's own precision, in which small updates are lost.
+        super().__init__(
+            backbone, window, {name: backbone.network.get_submodule(name) for name in sizes}, settings
+        )
+        self.key_prefix = backbone.key_prefix
+        # 2. peft creates A and B in the network's precision, in which small updates are lost.
+        for layer in self.layers.values():
             layer.lora_A[ADAPTER].float()
             layer.lora_B[ADAPTER].float()
         self.reset(seed=0)
         self.switch(False)
 
     @classmethod
-    def trainable_parameters(
-        cls,
-        backbone: Backbone,
-        window: Window = EVERYWHERE,
-        *,
-        rank: int = 4,
-        alpha: float = 4.0,
-        projections: Sequence[str] = ("v", "o"),
-        attention: TunedAttention = "motion",
-    ) -> int:
-        """Return the size of all A and B; see the base class. `alpha` does not matter."""
-        layers = projection_layers(backbone, projections, window, attention).values()
-        return sum(rank * (layer.in_features + layer.out_features) for layer in layers)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self._settings
+    def layer_parameters(cls, layer: nn.Linear, *, rank: int = 4, **settings: Any) -> int:
+        return rank * (layer.in_features + layer.out_features)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         return {
             f"{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight
-            for name, layer in self._layers.items()
+            for name, layer in self.layers.items()
             for part in ("lora_A", "lora_B")
         }
 
-    def stages(self, optimizer: OptimizerSettings, steps: int) -> list[Stage]:
-        loss = partial(prediction_loss, self.backbone)
-        return [Stage(list(self.parameters.values()), loss, self.window, optimizer, steps)]
-
     def reset(self, seed: int) -> None:
-        """Draw A as a linear layer's weights are (from the seed and the module's name), and set B to zero."""
-        for name, layer in self._layers.items():
+        """Draw A as a linear layer's weights are drawn, from the seed and the layer's name; set B to zero."""
+        for name, layer in self.layers.items():
             down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            draw = torch.empty(down.shape)
+            draw = torch.empty(down.shape)  # drawn on the CPU: the device must not change the numbers
             nn.init.kaiming_uniform_(draw, a=math.sqrt(5), generator=generator("lora", seed, name))
             with torch.no_grad():
                 down.copy_(draw)
                 up.zero_()
 
-    @property
-    def scale(self) -> float:
-        return self._scale
-
-    @scale.setter
-    def scale(self, value: float) -> None:
-        self._scale = value
-        for layer in self._layers.values():
+    def _set_scale(self, value: float) -> None:
+        for layer in self.layers.values():
             layer.set_scale(ADAPTER, value)
 
     def switch(self, on: bool) -> None:
-        for layer in self._layers.values():
+        for layer in self.layers.values():
             if layer.disable_adapters == on:
                 layer.enable_adapters(on)
 
-    def _detach(self) -> None:
-        network = self.backbone.network
-        for name, layer in self._layers.items():
-            network.set_submodule(name, layer.get_base_layer())
-        del network.peft_config
+    def file_metadata(self) -> dict[str, str]:
+        """Return the LoraConfig that diffusers builds for each component of its pipeline, as JSON."""
+        modules: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.key_prefix + name for name in self.layers):
+            component, _, module = name.partition(".")
+            modules[component].append(module)
+        rank, alpha = self.settings["rank"], self.settings["alpha"]
+        config = {
+            f"{component}.{key}": value
+            for component, names in modules.items()
+            for key, value in (("r", rank), ("lora_alpha", alpha), ("target_modules", names))
+        }
+        return {DIFFUSERS_KEY: json.dumps(config)}
 
-
-def _lora_layer(network: nn.Module, name: str) -> LoraLayer:
-    layer = network.get_submodule(name)
-    if not isinstance(layer, LoraLayer):
-        raise TypeError(f"peft left {name} as a {type(layer).__name__}")
-    return layer
+    def remove(self) -> None:
+        super().remove()
+        del self.backbone.network.peft_config

@@ -1,4 +1,4 @@
-"""One-shot fine-tuning: a backbone, a method and a few encoded references go in, tuned tensors come out."""
+"""One-shot tuning: trains a method's tensors on a few encoded references, beside a frozen backbone."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate, repeat
+from itertools import repeat
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,19 +19,20 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.config.renames import METHODS as FORMER_METHODS
 from motionexp.diffusion.backbone import Backbone, Conditioning
-from motionexp.diffusion.schedule import Window, generator
+from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
 
 
 @dataclass(frozen=True)
 class Example:
-    """One reference as training sees it, encoded once.
+    """One encoded reference.
 
     Attributes:
-        latents: (1, C, F, h, w), scaled as the backbone's network takes them.
-        conditioning: of the training caption, one entry.
+        latents: (1, C, F, h, w), as `Backbone.encode` gives them.
+        conditioning: the training caption, one row.
     """
 
     latents: Tensor
@@ -40,17 +41,17 @@ class Example:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What determines a training, beside backbone, method and examples, and how it is watched.
+    """Settings of a training. Raises InputError for a number of steps or a batch size below 1.
 
     Attributes:
         steps: optimizer steps, from 1.
-        batch_size: noise draws in a step, from 1; several examples take turns.
+        batch_size: noise draws in a step, from 1; the examples follow each other in turn.
         seed: of the initial state, the noise and the timesteps.
-        optimizer: and its learning rate.
-        keep_steps: numbers of steps after which `on_keep` is called.
-        checkpoint_every: steps between checkpoints; 0: one at the end, or when interrupted.
+        optimizer: with its learning rate.
+        keep_steps: step counts at which `on_keep` is called.
+        checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.
         preview_every: steps between calls of `on_preview`; 0: none.
-        log_every: steps between logged losses.
+        log_every: steps between logged losses, from 1.
     """
 
     steps: int = 200
@@ -70,14 +71,14 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training did.
+    """The result of a training.
 
     Attributes:
-        losses: of every step, those of the interrupted runs that it continued included.
-        trained: parameters, in numbers.
-        resumed_from: steps that were done before; 0 for a new run.
-        seconds: of this run, previews included.
-        checkpoint: the finished state, not needed once the adapter is saved; None: nothing was trained.
+        losses: of every step, including the steps of interrupted runs that this run continued.
+        trained: number of trained parameters.
+        resumed_from: steps done by earlier runs; 0 for a new run.
+        seconds: duration of this run, including previews.
+        checkpoint: the final state, not needed once the adapter is saved; None: nothing was trained.
     """
 
     losses: list[float]
@@ -88,7 +89,7 @@ class FitResult:
 
 
 class Tuning(LightningModule):
-    """The training of a method on a frozen backbone, which is no part of this module or its checkpoints."""
+    """The training of a method. The frozen backbone is no submodule: checkpoints do not hold its weights."""
 
     def __init__(
         self,
@@ -101,73 +102,75 @@ class Tuning(LightningModule):
         self.automatic_optimization = False
         self.method = method
         self.settings = settings
-        self.stages = method.stages(settings.optimizer, settings.steps)
-        self.trained = nn.ParameterList(value for stage in self.stages for value in stage.parameters)
+        self.window = method.window
+        self.trained = nn.ParameterList(method.parameters.values())
         self.losses: list[float] = []
-        self.is_whole = True  # False while a step changes the state, which is then no state to go on from
+        self.is_consistent = True  # False during an update: a half updated state must not be saved
         self._backbone = backbone
         self._latents = torch.cat([example.latents for example in examples]).to(
             backbone.device, torch.float32
         )
         self._conditioning = Conditioning.cat([example.conditioning for example in examples]).trimmed()
-        self._ends = list(accumulate(stage.steps for stage in self.stages))
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return one optimizer a stage."""
-        return [stage.optimizer.build(stage.parameters) for stage in self.stages]
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer of the method's parameters."""
+        return self.settings.optimizer.build(self.trained)
 
-    def draw(self, step: int, window: Window) -> Step:
-        """Return a step's tensors; all that is random in them comes from the seed and the step's number."""
+    def draw(self, step: int) -> Step:
+        """Return the tensors of a step; all randomness comes from the seed and the number of the step."""
         size, seed = self.settings.batch_size, self.settings.seed
-        turns = [index % len(self._latents) for index in range(step * size, (step + 1) * size)]
-        latents = self._latents[turns]
+        # 1. The examples in turn: with 2 examples and 3 draws, step 0 takes 0 1 0 and step 1 takes 1 0 1.
+        rows = [index % len(self._latents) for index in range(step * size, (step + 1) * size)]
+        latents = self._latents[rows]  # (B, C, F, h, w)
+        # 2. Noise and timesteps from generators on the CPU: the device must not change the numbers.
         noise = torch.randn(latents.shape, generator=generator("training noise", seed, step))
         noise = noise.to(latents.device)
         schedule = self._backbone.schedule
-        t = schedule.training_timesteps(window, size, generator("training timesteps", seed, step))
-        t = t.to(latents.device)
-        return Step.noised(schedule, latents, noise, t, self._conditioning[turns])
+        t = schedule.training_timesteps(self.window, size, generator("training timesteps", seed, step))
+        t = t.to(latents.device)  # (B,)
+        return Step.noised(schedule, latents, noise, t, self._conditioning[rows])
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """Do the step of number `global_step`, the same whether or not the run was interrupted before it."""
+        """Do step number `global_step`; its numbers do not depend on an interruption before it."""
         step = self.global_step
-        index, stage = next((i, s) for i, s in enumerate(self.stages) if step < self._ends[i])
-        optimizers = self.optimizers(use_pl_optimizer=True)
-        optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
+        optimizer = self.optimizers(use_pl_optimizer=True)
+        assert not isinstance(optimizer, list)
+        # 1. The loss, with the method on: a preview may have switched it.
         self.method.switch(True)
-        tensors = self.draw(step, stage.window)
-        loss = stage.loss(tensors)
+        tensors = self.draw(step)
+        loss = self.method.loss(tensors)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss is {value} in training step {step + 1} of {self.settings.steps}"
                 f" (seed={self.settings.seed}, t={tensors.t.tolist()}): lower learning_rate or take fp32"
             )
+        # 2. The update; an interrupt within it must not save the state.
         self.manual_backward(loss)
-        self.is_whole = False
+        self.is_consistent = False
         optimizer.step()
-        self.zero_grad()  # of all stages: a later one must not start with gradients from this one
+        self.zero_grad()
         self.losses.append(value)
-        self.is_whole = True
+        self.is_consistent = True
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Return the method's tensors alone, by their names in an adapter file."""
+        """Return only the method's tensors, by their names in an adapter file."""
         return self.method.state()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        """Give the method's tensors back."""
+        """Load the method's tensors."""
         self.method.load(state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run needs to know beside tensors and optimizer."""
+        """Add the losses, and the identity that a resumed run must have."""
         checkpoint["fit"] = {"identity": self.identity(), "losses": self.losses}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the losses so far."""
+        """Load the losses of the steps done."""
         self.losses = list(checkpoint["fit"]["losses"])
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for a checkpoint to be continued, in plain values."""
+        """Return the values that must be equal for a checkpoint to be continued."""
         settings = asdict(self.settings)
         for name in ("keep_steps", "checkpoint_every", "preview_every", "log_every"):
             del settings[name]
@@ -194,34 +197,35 @@ def fit(
     on_keep: Callable[[FitResult], None] | None = None,
     progress: bool = True,
 ) -> FitResult:
-    """Train a method on encoded references, or go on where an interrupted run in the same folder stopped.
+    """Train a method on encoded references, or resume an interrupted run of the same folder.
 
-    With an empty window (tau = 1000) nothing is trained and nothing written. The method is left switched off,
-    with a scale of 1.
+    With an empty window (tau = 1000) nothing is trained and nothing is written. Afterwards the method is
+    switched off, with a scale of 1.
 
     Args:
-        backbone: frozen; only read.
+        backbone: frozen; training only reads it.
         method: attached to the backbone; its tensors are reset first, and tuned in place.
-        examples: at least one, all of the same shape.
+        examples: at least one, all of one shape.
         settings: of the training.
-        folder: made if needed; gets `checkpoint.ckpt`.
-        logger: gets `loss` at every `log_every` steps; see `loggers.make_logger`.
-        on_preview: called with the number of steps done, every `preview_every` steps, without gradients. It
+        folder: created if needed; holds `checkpoint.ckpt`.
+        logger: gets `loss` every `log_every` steps; see `loggers.make_logger`.
+        on_preview: called every `preview_every` steps with the number of steps done, without gradients. It
             may switch the method and change its scale.
-        on_keep: called at every one of `keep_steps` with what a training of so many steps would return, while
-            the method's tensors are as that would leave them; it changes nothing.
-        progress: show a bar with the loss and the time left.
+        on_keep: called at each of `keep_steps` with the result that a training of that many steps returns,
+            while the method's tensors are in that training's final state. It must change nothing.
+        progress: show a bar with the loss and the remaining time.
 
     Raises:
-        InputError: the folder holds a checkpoint that cannot be read, or of a training with other settings.
-        FloatingPointError: the loss is not finite; names step and seed. The last checkpoint stays.
-        KeyboardInterrupt: as it came; a checkpoint of the steps done is saved first.
+        InputError: the folder holds a damaged checkpoint, or one of a training with other settings.
+        FloatingPointError: the loss is not finite; the error names step and seed. The last checkpoint stays.
+        KeyboardInterrupt: on an interrupt, after a checkpoint of the steps done is saved.
     """
     method.scale = 1.0
     method.reset(settings.seed)
     if method.window.is_empty:
         method.switch(False)
         return FitResult([], 0, 0, 0.0, None)
+    # 1. A new run, or the rest of an interrupted one.
     module = Tuning(backbone, method, examples, settings)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
@@ -230,12 +234,13 @@ def fit(
     bar = tqdm(total=settings.steps, initial=resumed_from, desc="fit", unit="step", disable=not progress)
     trained = sum(parameter.numel() for parameter in module.trained)
 
+    # 2. The training, whatever ends it.
     def keep() -> None:
         if on_keep is not None:
             seconds = time.perf_counter() - start
             on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
 
-    callbacks = [_Watch(settings, checkpoint, on_preview, keep), _Progress(bar)]
+    callbacks = [_BetweenSteps(settings, checkpoint, on_preview, keep), _Progress(bar)]
     try:
         with bar, _quiet_lightning():
             trainer = _trainer(backbone.device, settings, callbacks, logger, folder)
@@ -247,8 +252,8 @@ def fit(
     return FitResult(module.losses, trained, resumed_from, time.perf_counter() - start, checkpoint)
 
 
-class _Watch(Callback):
-    """Checkpoints, previews and logged losses, between steps."""
+class _BetweenSteps(Callback):
+    """Logs losses, saves checkpoints and calls `on_preview` and `on_keep` after a step."""
 
     def __init__(
         self,
@@ -267,7 +272,7 @@ class _Watch(Callback):
         settings, done = self.settings, trainer.global_step
         if trainer.logger is not None and done % settings.log_every == 0:
             trainer.logger.log_metrics({"loss": pl_module.losses[-1]}, done)
-        if done in settings.keep_steps:  # before the checkpoint, from which nobody would come back to it
+        if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
             self.on_keep()
         if settings.checkpoint_every and done % settings.checkpoint_every == 0 and done < settings.steps:
             self._save(trainer)
@@ -281,8 +286,8 @@ class _Watch(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, Tuning)
-        asked = isinstance(exception, KeyboardInterrupt | SIGTERMException)
-        if asked and pl_module.is_whole and pl_module.losses:
+        is_interrupt = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        if is_interrupt and pl_module.is_consistent and pl_module.losses:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
@@ -292,7 +297,7 @@ class _Watch(Callback):
 
 
 class _Progress(Callback):
-    """Moves a bar that shows the loss and the time left."""
+    """Moves a progress bar that shows the loss and the remaining time."""
 
     def __init__(self, bar: "tqdm[Any]") -> None:
         self.bar = bar
@@ -325,9 +330,9 @@ def _trainer(
 
 
 def _run(trainer: Trainer, module: Tuning, checkpoint: Path | None) -> None:
-    """Fit, and let an interrupt out as what it was: Lightning makes it an exit."""
+    """Run the trainer, and raise an interrupt as KeyboardInterrupt: Lightning raises SystemExit."""
     try:
-        # The steps' tensors depend on their number alone: there is nothing to load.
+        # A step's tensors depend only on its number: the data loader has nothing to load.
         trainer.fit(module, repeat(0), ckpt_path=checkpoint, weights_only=True)
     except SystemExit as exit:
         if isinstance(exit.__context__, KeyboardInterrupt):
@@ -336,18 +341,19 @@ def _run(trainer: Trainer, module: Tuning, checkpoint: Path | None) -> None:
 
 
 def _steps_done(path: Path, module: Tuning) -> int:
-    """Read how far a checkpoint is, and see that it belongs to this training."""
+    """Return the steps of a checkpoint. Raise InputError if it is damaged or of another training."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        found = checkpoint["fit"]["identity"]
+        stored = checkpoint["fit"]["identity"]
+        stored["method"] = FORMER_METHODS.get(stored["method"], stored["method"])
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-        # torch's own message would tell the user to load it as code.
+        # torch's own message advises to load the file as code.
         raise InputError(f"{path}: damaged: delete it to train from the start") from error
-    own = module.identity()
-    for name in sorted(own.keys() | found.keys()):
-        if own.get(name) != found.get(name):
+    current = module.identity()
+    for name in sorted(current.keys() | stored.keys()):
+        if current.get(name) != stored.get(name):
             raise InputError(
-                f"{path} is of a training with {name}={found.get(name)}, this one has {own.get(name)}:"
+                f"{path} is of a training with {name}={stored.get(name)}, this one has {current.get(name)}:"
                 " use another folder, or delete it to train from the start"
             )
     return int(checkpoint["global_step"])
@@ -355,7 +361,7 @@ def _steps_done(path: Path, module: Tuning) -> int:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep back Lightning's advertisements and its remarks on choices that are made on purpose here."""
+    """Silence Lightning's advertisements, and its remarks on deliberate choices of this module."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""Scores of samples: one file a metric, each a pure function under a thin `torchmetrics.Metric`."""
+"""Scores of samples: one file a metric, a pure function under a thin class that says what it needs."""

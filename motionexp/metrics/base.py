@@ -1,21 +1,21 @@
-"""What a metric is given (a subject) and what it gives back (measurements)."""
+"""What a metric takes (`MetricInput`), what it returns (measurements), and the two kinds of metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from motionexp.data.base import Edit, Reference
+from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.scenes import Scene, edited
 from motionexp.errors import InputError
 
 ABSTAINED = float("nan")
-Need = Literal["clip", "scorer", "classifier", "tracks", "truth"]
+Need = Literal["clip", "preference", "classifier", "tracks", "reference_truth", "edit_truth"]
+"""A model (CLIP, the preference model, the attribute classifier, the tracker), or ground truth."""
 
 
 @dataclass(frozen=True)
@@ -36,29 +36,32 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """Of one video's F frames, each row of unit length.
+    """Features of one video's F frames; every row has unit length.
 
     Attributes:
-        clip: (F, D) or None. scorer: (F, E) or None.
+        clip: (F, D), CLIP's; None: not computed.
+        preference: (F, E), the preference model's; None: not computed.
     """
 
     clip: Tensor | None = None
-    scorer: Tensor | None = None
+    preference: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class CaptionFeatures:
-    """Of one caption, of unit length, with the temperature that each model learned.
+    """Features of one caption, of unit length, with the temperature that each model learned.
 
     Attributes:
-        clip: (D,) or None. scorer: (E,) or None.
-        clip_scale: exp(logit scale), by which cosines with `clip` are multiplied. scorer_scale: likewise.
+        clip: (D,), CLIP's; None: not computed.
+        preference: (E,), the preference model's; None: not computed.
+        clip_scale: exp(logit scale), by which cosines with `clip` are multiplied.
+        preference_scale: exp(logit scale), by which cosines with `preference` are multiplied.
     """
 
     clip: Tensor | None = None
-    scorer: Tensor | None = None
+    preference: Tensor | None = None
     clip_scale: float = 1.0
-    scorer_scale: float = 1.0
+    preference_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ NO_FRAME_FEATURES, NO_CAPTION_FEATURES = FrameFeatures(), CaptionFeatures()
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One sample with all that scores of it may need; what was not computed is left at its default.
+class MetricInput:
+    """One sample with all that metrics may need; parts that no metric needs stay at their defaults.
 
     Attributes:
         frames: the sample, (F, H, W, 3) uint8 RGB.
@@ -114,10 +117,10 @@ class Subject:
         caption: features of `edit.caption`.
         reference_caption: features of `reference.caption`.
         predictions: the attribute classifier's, of `frames`.
-        others: scenes of other references, against which chance is measured.
+        chance_scenes: scenes of other references, against which chance is measured.
         tracks: points followed through `frames`.
-        reference_tracks: through the reference.
-        other_tracks: through other references, against which chance is measured.
+        reference_tracks: points followed through the reference.
+        chance_tracks: points followed through other references, against which chance is measured.
     """
 
     frames: np.ndarray
@@ -127,10 +130,10 @@ class Subject:
     caption: CaptionFeatures = NO_CAPTION_FEATURES
     reference_caption: CaptionFeatures = NO_CAPTION_FEATURES
     predictions: Predictions | None = None
-    others: tuple[Scene, ...] = ()
+    chance_scenes: tuple[Scene, ...] = ()
     tracks: Tracks | None = None
     reference_tracks: Tracks | None = None
-    other_tracks: tuple[Tracks, ...] = ()
+    chance_tracks: tuple[Tracks, ...] = ()
 
     @property
     def scene(self) -> Scene:
@@ -154,9 +157,9 @@ class Subject:
 
     @property
     def target_scene(self) -> Scene:
-        """The reference's scene with the edit's looks: what a sample that keeps everything else shows."""
-        looks = ("colour", "surface", "shape", "background")
-        return edited(self.scene, {name: self.target[name] for name in looks if name in self.target})
+        """The reference's scene with the edit's appearance: what a sample that keeps all else shows."""
+        appearance = {name: self.target[name] for name in ATTRIBUTES if name in self.target}
+        return edited(self.scene, appearance)
 
 
 Part = TypeVar("Part")
@@ -171,44 +174,35 @@ def needed(part: Part | None, metric: str, need: Need) -> Part:
     return part
 
 
-class VideoMetric(Metric, ABC):
-    """Mean of named values over subjects; subjects on which a value abstains are counted apart.
+class MetricClass(ABC):
+    """What both kinds of metrics say of themselves.
 
-    A subclass states its `values`, what it `needs`, its `version` (raised when its results change) and
-    `measure`. `compute` gives {name: mean over the subjects that were measured, NaN where none was}.
+    The attributes are literals: `motionexp.config.metrics` reads them from the file without importing it. It
+    says what each means (`MetricSpec`), and what the optional ones are where a class leaves them out. The
+    class takes no argument and keeps no state that a result depends on.
     """
 
-    is_differentiable = False
-    full_state_update = False
     version: ClassVar[int]
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    """Models and knowledge without which it cannot measure."""
+    """Raised when the metric's results change: part of the score's id."""
     values: ClassVar[Mapping[str, bool | None]]
-    """{name of a value: whether more is better, or None where neither is}, the main value first."""
+    needs: ClassVar[tuple[Need, ...]] = ()
+    used_by: ClassVar[tuple[str, ...]]
+    order: ClassVar[int]
+    summary: ClassVar[Mapping[str, str]]
+    columns: ClassVar[Mapping[str, Mapping[str, Any]]]
 
-    total: Tensor
-    count: Tensor
-    abstained: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        zeros = torch.zeros(len(self.values), dtype=torch.float64)
-        for state in ("total", "count", "abstained"):
-            self.add_state(state, zeros.clone(), dist_reduce_fx="sum")
+class VideoMetric(MetricClass):
+    """A metric of one sample."""
 
     @abstractmethod
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        """Measure one subject: exactly the names in `values`."""
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        """Measure one sample: exactly the names in `values`."""
 
-    def update(self, subject: Subject) -> None:
-        """Add one subject."""
-        measured = self.measure(subject)
-        numbers = torch.tensor([measured[name].value for name in self.values], dtype=torch.float64)
-        numbers = numbers.to(self.total.device)
-        self.total += torch.nan_to_num(numbers, nan=0.0)
-        self.count += ~torch.isnan(numbers)
-        self.abstained += torch.isnan(numbers)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return the means."""
-        return dict(zip(self.values, self.total / self.count, strict=True))
+class SetMetric(MetricClass):
+    """A metric of all samples of an edit together; it needs their tracks."""
+
+    @abstractmethod
+    def measure(self, samples: Sequence[Tracks]) -> dict[str, Measurement]:
+        """Measure the samples of one edit: exactly the names in `values`."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
-from motionexp.metrics.flow_similarity import FlowSettings
+from motionexp.metrics.lucas_kanade import FlowSettings
 
 GRID = 55
 """Points each way, as DiTFlow's and its predecessors' scores take them."""

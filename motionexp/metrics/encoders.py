@@ -1,4 +1,4 @@
-"""The models that metrics look through: an open_clip CLIP, and a scorer of PickScore's form.
+"""The models behind metrics: an open_clip CLIP, and a preference model of PickScore's form.
 
 Both models map images and texts to one space, and both keep the logarithm of a learned temperature; every
 score reads that from the model, never from its config (whose value is only where training began).
@@ -113,8 +113,8 @@ class OpenClip:
         self.device = device
 
 
-class PreferenceScorer:
-    """A scorer of PickScore's form: a transformers `CLIPModel` tuned on people's choices.
+class PreferenceModel:
+    """A preference model of PickScore's form: a transformers `CLIPModel` tuned on people's choices.
 
     From transformers 5 on a `CLIPModel` wraps its projected features in an output, as `pooler_output`.
 
@@ -138,8 +138,8 @@ class PreferenceScorer:
         revision: str | None = None,
         device: str = "cpu",
         resize: int = 0,
-    ) -> "PreferenceScorer":
-        """Load a scorer in float32.
+    ) -> "PreferenceModel":
+        """Load a preference model in float32.
 
         Args:
             name: a folder or a hub's id in the layout of transformers' `CLIPModel`, as
@@ -169,7 +169,7 @@ class PreferenceScorer:
             # As transformers 4 did, and so TGVE; from 5 on torchvision resizes, up to five grey levels apart.
             loaded = CLIPProcessor.from_pretrained(processor or name, backend="pil")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            fetch = "".join(_to_fetch(str(each)) for each in (name, processor) if each is not None)
+            fetch = "".join(_to_fetch(str(source)) for source in (name, processor) if source is not None)
             raise InputError(f"scorer={name}: transformers cannot load it: {error}{fetch}") from error
         wrong = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
         if wrong:

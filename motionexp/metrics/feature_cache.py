@@ -1,4 +1,4 @@
-"""The shared pass: what models see in a video, computed once for its content and used by every metric."""
+"""The shared pass: features of a video, computed once for its content and used by every metric."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
@@ -15,9 +15,9 @@ from motionexp.metrics.base import CaptionFeatures, FrameFeatures, Need, Tracks,
 from motionexp.metrics.encoders import ImageTextModel
 from motionexp.metrics.tracks import Tracker, as_arrays, from_arrays
 
-KEPT = 64
+VIDEOS_IN_MEMORY = 64
 """Videos whose features stay in memory."""
-VISION: frozenset[Need] = frozenset({"clip", "scorer"})
+VISION: frozenset[Need] = frozenset({"clip", "preference"})
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -25,35 +25,40 @@ class FeaturePass:
     """Runs each model once over a video and once over a caption, however many metrics ask, and when.
 
     Args:
-        clip: what `text_alignment`, `frame_consistency` and `appearance_leakage` look through, or None.
-        scorer: what `pick_score` looks through, or None.
-        tracker: what `motion_fidelity` follows points by, or None.
-        folder: where features are kept from one run to the next, by the content of the frames; None: nowhere.
+        clip: of metrics that need "clip"; None: none does.
+        preference: of metrics that need "preference"; None: none does.
+        tracker: of metrics that need "tracks"; None: none does.
+        folder: where features are stored from one run to the next, by the content of the frames; None:
+            nowhere.
     """
 
     def __init__(
         self,
         clip: ImageTextModel | None,
-        scorer: ImageTextModel | None,
+        preference: ImageTextModel | None,
         tracker: Tracker | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.clip, self.scorer, self.tracker, self.folder = clip, scorer, tracker, folder
+        self.clip, self.preference, self.tracker, self.folder = clip, preference, tracker, folder
         self._captions: dict[str, CaptionFeatures] = {}
-        self._kept: dict[str, Arrays] = {}
+        self._computed: dict[str, Arrays] = {}
 
     def frames(self, frames: np.ndarray, needs: Collection[Need] = VISION) -> FrameFeatures:
         """Return the features of (F, H, W, 3) uint8 frames that are needed and have a model."""
 
-        def through(model: ImageTextModel | None, need: Need) -> torch.Tensor | None:
-            if model is None or need not in needs:
+        def of_model(model: ImageTextModel | None, label: str) -> torch.Tensor | None:
+            if model is None:
                 return None
             arrays = self._of(
-                f"{need} {model.identity}", frames, lambda: {"features": model.embed_frames(frames).numpy()}
+                f"{label} {model.identity}", frames, lambda: {"features": model.embed_frames(frames).numpy()}
             )
             return torch.from_numpy(arrays["features"])
 
-        return FrameFeatures(clip=through(self.clip, "clip"), scorer=through(self.scorer, "scorer"))
+        return FrameFeatures(
+            clip=of_model(self.clip, "clip") if "clip" in needs else None,
+            # The label is part of the stored files' names: it stays as it is.
+            preference=of_model(self.preference, "scorer") if "preference" in needs else None,
+        )
 
     def tracks(self, frames: np.ndarray) -> Tracks:
         """Return the tracks of (F, H, W, 3) uint8 frames; raises `InputError` where there is no tracker."""
@@ -61,27 +66,27 @@ class FeaturePass:
         return from_arrays(self._of(tracker.identity, frames, lambda: as_arrays(tracker(frames))))
 
     def caption(self, caption: str) -> CaptionFeatures:
-        """Return the features of a caption; those of one seen before are kept."""
+        """Return the features of a caption, computed once."""
         if caption not in self._captions:
             self._captions[caption] = CaptionFeatures(
                 clip=self.clip.embed_captions([caption])[0] if self.clip else None,
-                scorer=self.scorer.embed_captions([caption])[0] if self.scorer else None,
+                preference=self.preference.embed_captions([caption])[0] if self.preference else None,
                 clip_scale=self.clip.logit_scale if self.clip else 1.0,
-                scorer_scale=self.scorer.logit_scale if self.scorer else 1.0,
+                preference_scale=self.preference.logit_scale if self.preference else 1.0,
             )
         return self._captions[caption]
 
     def _of(self, identity: str, frames: np.ndarray, compute: Callable[[], Arrays]) -> Arrays:
-        """What one model gave for these frames: from memory, from the folder, or computed and kept."""
+        """One model's arrays for these frames: from memory, from the folder, or computed and stored."""
         digest = hashlib.sha256(f"{identity} {frames.shape} ".encode())
         digest.update(np.ascontiguousarray(frames).data)
         key = digest.hexdigest()
-        arrays = self._kept.pop(key, None)
+        arrays = self._computed.pop(key, None)
         if arrays is None:
             arrays = self._from_folder(key, compute)
-        self._kept[key] = arrays
-        while len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._computed[key] = arrays
+        while len(self._computed) > VIDEOS_IN_MEMORY:
+            del self._computed[next(iter(self._computed))]
         return arrays
 
     def _from_folder(self, key: str, compute: Callable[[], Arrays]) -> Arrays:

@@ -6,61 +6,14 @@ videos; only points that move in either; direction alone, not speed; no mask, so
 alike.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import ClassVar
 
-import cv2
 import numpy as np
 
 from motionexp.errors import InputError
-from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
-
-
-@dataclass(frozen=True)
-class FlowSettings:
-    """Lengths in pixels of the videos as they are given.
-
-    Attributes:
-        window: side of Lucas-Kanade's window, odd. Half of it is kept free of points around the border.
-        step: distance of neighbouring points of the grid.
-        levels: how often the image is halved; motion up to about window x 2 ** levels / 2 can be followed.
-        still: a point that moves less than this between two frames stands still.
-        round_trip: a point followed forwards and back must return closer than this to where it began.
-        min_eigenvalue: texture (smallest eigenvalue of the window's gradients, in OpenCV's units) below
-            which a point is not followed. OpenCV's own 1e-4 follows the noise of a flat area; 1e-3 does
-            not.
-        floor: share of points that must be usable, of the grid and of those that move, or the score abstains.
-    """
-
-    window: int = 9
-    step: int = 3
-    levels: int = 2
-    still: float = 0.25
-    round_trip: float = 1.0
-    min_eigenvalue: float = 1e-3
-    floor: float = 0.1
-
-    @classmethod
-    def for_size(cls, height: int, width: int) -> "FlowSettings":
-        """Return the settings for frames of this size: windows of 21 pixels from 128 pixels on, 9 below."""
-        side = min(height, width)
-        return cls() if side < 128 else cls(window=21, step=side // 32, levels=3, still=0.5)
-
-
-@dataclass(frozen=True)
-class Flow:
-    """Motion of the grid's P points between neighbouring frames.
-
-    Attributes:
-        vectors: (F - 1, P, 2) pixels, x and y.
-        valid: (F - 1, P), whether each could be followed.
-    """
-
-    vectors: np.ndarray
-    valid: np.ndarray
+from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric
+from motionexp.metrics.lucas_kanade import Flow, FlowSettings, flow
 
 
 @dataclass(frozen=True)
@@ -83,60 +36,6 @@ class FlowComparison:
     moving: float
     one_still: float
     series: np.ndarray
-
-
-def grid(height: int, width: int, settings: FlowSettings) -> np.ndarray:
-    """Return (P, 2) points x, y whose windows lie inside the frame."""
-    half = settings.window // 2
-    xs, ys = (np.arange(half, side - half, settings.step) for side in (width, height))
-    return np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2).astype(np.float32)
-
-
-def flow(frames: np.ndarray, settings: FlowSettings) -> Flow:
-    """Follow the grid's points from each frame to the next, by the pyramidal Lucas-Kanade method of OpenCV.
-
-    Args:
-        frames: (F, H, W, 3) uint8 RGB, F >= 2.
-        settings: see `FlowSettings`.
-    """
-    height, width = frames.shape[1:3]
-    start = grid(height, width, settings)[:, None]
-    vectors, valid = [], []
-    for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
-        end, followed, _ = follow(before, after, start, settings)
-        vectors.append((end - start)[:, 0])
-        valid.append(followed)
-    return Flow(np.stack(vectors).astype(np.float64), np.stack(valid))
-
-
-def follow(
-    before: np.ndarray, after: np.ndarray, points: np.ndarray, settings: FlowSettings
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Follow points from one frame to the next and back.
-
-    Args:
-        before: (H, W) uint8. after: the same.
-        points: (P, 1, 2) float32 x and y, pixels.
-        settings: see there.
-
-    Returns:
-        Where the points are in `after` (P, 1, 2); (P,) whether that can be relied on: found both ways, inside
-        the frame, and back near the start; and (P,) whether they were found at all.
-    """
-    search = partial(
-        cv2.calcOpticalFlowPyrLK,
-        winSize=(settings.window, settings.window),
-        maxLevel=settings.levels,
-        minEigThreshold=settings.min_eigenvalue,
-    )
-    end, there, _ = search(before, after, points, None)
-    back, here, _ = search(after, before, end, None)
-    height, width = before.shape
-    # OpenCV leaves the status of a point at 1 when it has left the frame.
-    inside = ((end >= 0) & (end <= (width - 1, height - 1))).all(-1)
-    returned = np.linalg.norm(back - points, axis=-1) < settings.round_trip
-    found = there == 1
-    return end, (found & (here == 1) & inside & returned)[:, 0], found[:, 0]
 
 
 def compare_flows(sample: Flow, reference: Flow, settings: FlowSettings) -> FlowComparison:
@@ -199,22 +98,26 @@ class FlowSimilarity(VideoMetric):
     """
 
     version = 1
-    values: ClassVar[Mapping[str, bool | None]] = {
+    values: ClassVar = {
         "flow_similarity": True,
         "flow_similarity_frozen": None,
         "flow_coverage": None,
         "flow_moving": None,
         "flow_one_still": None,
     }
+    used_by = ("jobs", "probes")
+    order = 50
+    summary: ClassVar = {"flow_similarity": "flow"}
+    columns: ClassVar = {"flow": {"label": "flow ↑", "metric": "flow_similarity"}}
 
     def __init__(self, settings: FlowSettings | None = None) -> None:
         super().__init__()
         self.settings = settings
         self._last: tuple[np.ndarray, Flow] | None = None
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample against its reference."""
-        sample, reference = subject.frames, subject.reference.frames
+        sample, reference = inputs.frames, inputs.reference.frames
         settings = self.settings or FlowSettings.for_size(*sample.shape[1:3])
         _check(sample, reference, settings)
         wanted, still = self._flow_of(reference, settings), flow(sample[[0, 0]], settings)

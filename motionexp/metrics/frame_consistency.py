@@ -3,13 +3,12 @@
 A frozen video scores 100, so a score of motion has to stand beside it.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric, needed
+from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric, needed
 
 
 def frame_consistency_pairs(frames: Tensor) -> np.ndarray:
@@ -53,15 +52,21 @@ class FrameConsistency(VideoMetric):
     """Mean of `frame_consistency_pairs` and of `frame_consistency_consecutive`, each under its name."""
 
     version = 1
-    needs = frozenset({"clip"})
-    values: ClassVar[Mapping[str, bool | None]] = {
+    needs = ("clip",)
+    values: ClassVar = {
         "frame_consistency_pairs": True,
         "frame_consistency_consecutive": True,
     }
+    order = 20
+    summary: ClassVar = {
+        "frame_consistency_consecutive": "frames alike",
+        "frame_consistency_pairs": "frames alike",
+    }
+    columns: ClassVar = {"consistency": {"label": "consistency ↑", "metric": "frame_consistency_consecutive"}}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample; abstains on a single frame."""
-        frames = needed(subject.features.clip, "frame_consistency", "clip")
+        frames = needed(inputs.features.clip, "frame_consistency", "clip")
         if len(frames) < 2:
             return dict.fromkeys(self.values, Measurement(ABSTAINED, "a single frame has no pairs"))
         pairs, consecutive = frame_consistency_pairs(frames), frame_consistency_consecutive(frames)

@@ -4,14 +4,14 @@ The second paper (section 4.4) asks people. Beside it stands a score of motion, 
 still are alike too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar
 
 import numpy as np
 
-from motionexp.metrics.base import ABSTAINED, Measurement, Need, Tracks
-from motionexp.metrics.motion_fidelity import motion_fidelity
+from motionexp.metrics.base import ABSTAINED, Measurement, SetMetric, Tracks
+from motionexp.metrics.track_similarity import motion_fidelity
 
 
 def motion_diversity(samples: Sequence[Tracks]) -> Measurement:
@@ -33,12 +33,14 @@ def motion_diversity(samples: Sequence[Tracks]) -> Measurement:
     return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, pairs[0].reason)
 
 
-class MotionDiversity:
-    """`motion_diversity` of the samples of one edit: a score of a set, not of one video."""
+class MotionDiversity(SetMetric):
+    """`motion_diversity` of the samples of one edit."""
 
-    version: ClassVar[int] = 1
-    needs: ClassVar[frozenset[Need]] = frozenset({"tracks"})
-    values: ClassVar[Mapping[str, bool | None]] = {"motion_diversity": True}
+    version = 1
+    needs = ("tracks",)
+    values: ClassVar = {"motion_diversity": True}
+    order = 60
+    summary: ClassVar = {"motion_diversity": "diverse"}
 
     def measure(self, samples: Sequence[Tracks]) -> dict[str, Measurement]:
         """Measure the samples of one edit."""

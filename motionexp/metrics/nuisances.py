@@ -6,7 +6,7 @@ sample may have kept the reference's looks as well, so each render comes with th
 reference's, and the nearer one counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -16,7 +16,7 @@ import numpy as np
 
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene
-from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
+from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric
 from motionexp.metrics.foreground import foreground
 
 VALUES = {
@@ -139,17 +139,33 @@ class Nuisances(VideoMetric):
     """
 
     version = 2
-    needs = frozenset({"truth"})
-    values: ClassVar[Mapping[str, bool | None]] = {name: False for name, _ in VALUES.values()} | {
-        chance: None for _, chance in VALUES.values()
+    needs = ("reference_truth", "edit_truth")
+    values: ClassVar = {
+        "nuisance_similarity": False,
+        "nuisance_light": False,
+        "nuisance_size": False,
+        "nuisance_shade": False,
+        "nuisance_chance": None,
+        "nuisance_light_chance": None,
+        "nuisance_size_chance": None,
+        "nuisance_shade_chance": None,
+    }
+    order = 90
+    summary: ClassVar = {"nuisance_similarity": "texture leakage"}
+    columns: ClassVar = {
+        "nuisances": {
+            "label": "background leakage ↓",
+            "metric": "nuisance_similarity",
+            "minus": "nuisance_chance",
+        }
     }
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        """Measure one sample against its reference's scene and `subject.others`."""
-        owners = (subject.scene, *subject.others)
-        looks = (subject.target_scene, subject.scene)
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        """Measure one sample against its reference's scene and `inputs.chance_scenes`."""
+        owners = (inputs.scene, *inputs.chance_scenes)
+        looks = (inputs.target_scene, inputs.scene)
         scenes = [with_nuisances_of(look, owner) for look in looks for owner in owners]
-        similarities = nuisance_similarities(subject.frames, scenes)
+        similarities = nuisance_similarities(inputs.frames, scenes)
         half = len(owners)
         nearest = [
             {name: max(value, kept[name]) for name, value in edited.items() if name in kept}

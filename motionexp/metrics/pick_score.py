@@ -1,12 +1,11 @@
 """Would people prefer this for the caption? PickScore's score of each frame, before any softmax."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from motionexp.metrics.base import Measurement, Subject, VideoMetric, needed
+from motionexp.metrics.base import Measurement, MetricInput, VideoMetric, needed
 
 
 def pick_score(frames: Tensor, caption: Tensor, scale: float) -> np.ndarray:
@@ -30,12 +29,15 @@ class PickScore(VideoMetric):
     """Mean over frames of `pick_score` with the edit's caption."""
 
     version = 1
-    needs = frozenset({"scorer"})
-    values: ClassVar[Mapping[str, bool | None]] = {"pick_score": True}
+    needs = ("preference",)
+    values: ClassVar = {"pick_score": True}
+    order = 30
+    summary: ClassVar = {"pick_score": "pick"}
+    columns: ClassVar = {"pick": {"label": "pick score ↑", "metric": "pick_score"}}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample against its edit's caption."""
-        frames = needed(subject.features.scorer, "pick_score", "scorer")
-        caption = needed(subject.caption.scorer, "pick_score", "scorer")
-        series = pick_score(frames, caption, subject.caption.scorer_scale)
+        frames = needed(inputs.features.preference, "pick_score", "preference")
+        caption = needed(inputs.caption.preference, "pick_score", "preference")
+        series = pick_score(frames, caption, inputs.caption.preference_scale)
         return {"pick_score": Measurement(float(series.mean()), series=series)}

@@ -1,12 +1,11 @@
 """Do the frames show what the caption says? CLIP's logit, as the TGVE benchmark reports it."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from motionexp.metrics.base import Measurement, Subject, VideoMetric, needed
+from motionexp.metrics.base import Measurement, MetricInput, VideoMetric, needed
 
 
 def text_alignment(frames: Tensor, caption: Tensor, scale: float) -> np.ndarray:
@@ -31,12 +30,16 @@ class TextAlignment(VideoMetric):
     """Mean over frames of `text_alignment` with the edit's caption."""
 
     version = 1
-    needs = frozenset({"clip"})
-    values: ClassVar[Mapping[str, bool | None]] = {"text_alignment": True}
+    needs = ("clip",)
+    values: ClassVar = {"text_alignment": True}
+    used_by = ("jobs", "probes")
+    order = 10
+    summary: ClassVar = {"text_alignment": "text"}
+    columns: ClassVar = {"text": {"label": "text alignment ↑", "metric": "text_alignment"}}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample against its edit's caption."""
-        frames = needed(subject.features.clip, "text_alignment", "clip")
-        caption = needed(subject.caption.clip, "text_alignment", "clip")
-        series = text_alignment(frames, caption, subject.caption.clip_scale)
+        frames = needed(inputs.features.clip, "text_alignment", "clip")
+        caption = needed(inputs.caption.clip, "text_alignment", "clip")
+        series = text_alignment(frames, caption, inputs.caption.clip_scale)
         return {"text_alignment": Measurement(float(series.mean()), series=series)}

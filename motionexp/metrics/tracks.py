@@ -10,7 +10,7 @@ import torch
 
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
-from motionexp.metrics.flow_similarity import FlowSettings, follow, grid
+from motionexp.metrics.lucas_kanade import FlowSettings, follow, grid
 
 
 class Tracker(Protocol):

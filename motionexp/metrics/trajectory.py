@@ -5,7 +5,6 @@ reference's path is known exactly. Velocity does not depend on where the object 
 rightly in another place scores like one in the same place; absolute position stands beside it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from motionexp.data.shapes.scenes import Truth
-from motionexp.metrics.base import ABSTAINED, Measurement, Subject, VideoMetric
+from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric
 from motionexp.metrics.foreground import coverage, foreground
 
 TRACKED = 0.75
@@ -169,17 +168,21 @@ class Trajectory(VideoMetric):
     """
 
     version = 1
-    needs = frozenset({"truth"})
-    values: ClassVar[Mapping[str, bool | None]] = {
+    needs = ("reference_truth",)
+    values: ClassVar = {
         "velocity_similarity": True,
         "velocity_similarity_counted": True,
         "path_error": False,
         "position_error": False,
     }
+    used_by = ("jobs", "probes")
+    order = 40
+    summary: ClassVar = {"velocity_similarity": "motion"}
+    columns: ClassVar = {"motion": {"label": "motion ↑", "metric": "velocity_similarity"}}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Track the sample's object and compare it with the truth of the reference's."""
-        scene, frames = subject.scene, subject.frames
+        scene, frames = inputs.scene, inputs.frames
         truth = scene.truth(len(frames))
         half = slice(0, frames.shape[2] // 2) if len(scene.things) > 1 else slice(None)
         found = track(frames, half)

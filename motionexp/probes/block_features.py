@@ -18,7 +18,7 @@ VIDEOS_PER_CALL = 16
 
 
 @contextmanager
-def taps(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def activation_hooks(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Keep what the named modules put out, in the order in which they ran; of a pair, the first.
 
     Names are those of `network.named_modules()`. Each forward pass replaces what the one before left. The
@@ -53,7 +53,7 @@ def motion_blocks(backbone: Backbone, caption: Conditioning) -> list[str]:
     """
     holders = dict.fromkeys(name.rsplit(".", 2)[0] for name in backbone.projections("motion")["q"])
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    with taps(backbone.network, holders) as kept:
+    with activation_hooks(backbone.network, holders) as kept:
         backbone.predict(torch.zeros(1, *shape), 0, caption)
     ran = list(kept)
     return list(dict.fromkeys([ran[0], ran[len(ran) // 2], ran[-1]]))
@@ -83,7 +83,7 @@ def block_features(
         fp32 on the CPU; D is frames x channels x places.
     """
     parts = []
-    with taps(backbone.network, blocks) as kept:
+    with activation_hooks(backbone.network, blocks) as kept:
         for videos in x_t.split(VIDEOS_PER_CALL):
             backbone.predict(videos, t, caption.repeat(len(videos)))
             parts.append({name: pooled(kept[name], videos.shape) for name in blocks})

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from motionexp.config.scoring import OF_SETS
+from motionexp.config.metrics import SET_VALUES
 from motionexp.errors import InputError
 from motionexp.results.formats import NONE, Block, Cell, Line
 from motionexp.results.intervals import Interval, mean_interval
@@ -96,8 +96,8 @@ class Comparison:
         metrics = {column.metric for column in self._columns(table).values()}
         rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
         # A score of a set of samples is no further sample, unless the table has nothing else.
-        only_sets = all(row.metric in OF_SETS for row in rows)
-        subjects = {row.subject for row in rows if only_sets or row.metric not in OF_SETS}
+        only_sets = all(row.metric in SET_VALUES for row in rows)
+        subjects = {row.subject for row in rows if only_sets or row.metric not in SET_VALUES}
         steps = " / ".join(str(count) for count in sorted({row.adapter_steps for row in rows}))
         return Line(setting.labels, self._means(values), count_of(subjects) if subjects else NONE, steps)
 
@@ -215,7 +215,7 @@ def _metrics(columns: Iterable[Column]) -> set[tuple[str, bool]]:
     """(metric, whether a setting may lack it) of all that columns show or subtract."""
     shown, subtracted = set(), set()
     for column in columns:
-        shown.add((column.metric, column.optional or column.metric in OF_SETS))
+        shown.add((column.metric, column.optional or column.metric in SET_VALUES))
         if column.minus not in ("", "base"):
             subtracted.add((column.minus, column.optional))
     return shown | subtracted

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from motionexp.config.metrics import METRICS
 from motionexp.results.rows import Row, of_newest_version, read_rows
 from motionexp.results.selection import check_names, has_defaults, matches
 
@@ -25,23 +26,8 @@ class Column:
 
 
 def standard_columns() -> dict[str, Column]:
-    """The three published scores, and beside them always motion and both parts of leakage.
-
-    Where they were measured, the fidelities of tracks too, each with its level of chance.
-    """
-    return {
-        "text": Column("text alignment ↑", "text_alignment"),
-        "consistency": Column("consistency ↑", "frame_consistency_consecutive"),
-        "pick": Column("pick score ↑", "pick_score"),
-        "motion": Column("motion ↑", "velocity_similarity"),
-        "flow": Column("flow ↑", "flow_similarity"),
-        "replaced": Column("edited-attribute leakage ↓", "replaced_attributes", "base"),
-        "nuisances": Column("background leakage ↓", "nuisance_similarity", "nuisance_chance"),
-        "fidelity": Column("motion fidelity ↑", "motion_fidelity", optional=True),
-        "fidelity_chance": Column("the same by chance", "motion_fidelity_chance", optional=True),
-        "ditflow": Column("DiTFlow's fidelity ↑", "mf_ditflow", optional=True),
-        "ditflow_chance": Column("DiTFlow's by chance", "mf_ditflow_chance", optional=True),
-    }
+    """The columns that metrics define for tables, by key, in the metrics' order; see `MetricSpec.columns`."""
+    return {key: Column(**column) for spec in METRICS.values() for key, column in spec.columns.items()}
 
 
 @dataclass

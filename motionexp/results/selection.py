@@ -5,14 +5,18 @@ from dataclasses import MISSING
 from typing import Any
 
 from motionexp.config.schema import JobConfig
+from motionexp.config.settings import Stage, names_in
 from motionexp.errors import InputError
 from motionexp.results.rows import FIELDS, Row
 
-TRAINED = ("rank", "alpha", "projections", "attention", "train_steps", "learning_rate", "weight_decay",
-           "batch_size", "tau_high", "soft_window", "sampling_tau", "sampling_tau_high", "adapter_scale",
-           "adapter_in_unconditional")  # fmt: skip
-SAMPLED = ("frames", "sampler", "steps", "guidance_scale", "eta", "negative_prompt", "text_precision")
-OCCASIONAL = ("mode", "adapter")
+
+def _in_tables(*stages: Stage) -> tuple[str, ...]:
+    return names_in(JobConfig, lambda about: about.default_in_tables and {*about.stages} & {*stages})
+
+
+TRAINED = _in_tables("training", "applying", "method")
+SAMPLED = tuple(name for name in _in_tables("sampling", "cell") if name not in TRAINED)
+OCCASIONAL = names_in(JobConfig, lambda about: about.rows == "where it matters")
 """Settings that rows hold only where samples were made in tiles, or with an adapter from a file."""
 STRATA = ("appearances", "captions")
 """Strata of references with several appearances, or with captions that name the motion."""

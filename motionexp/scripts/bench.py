@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from motionexp.config.compose import load
+from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
@@ -29,10 +30,9 @@ from motionexp.jobs import inputs, provenance
 from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.loggers import make_logger
-from motionexp.methods.base import prediction_loss
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, Tuning, fit
-from motionexp.metrics.scorer import METRICS, Scorer
+from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 
 REPEATS = 5
@@ -83,13 +83,12 @@ def training_times(backbone: Backbone, reference: Reference, batch_size: int) ->
 
 def make_bare_step(tuning: Tuning) -> Callable[[], None]:
     """What does forward and backward pass and optimizer step on tensors that are there already."""
-    stage = tuning.stages[0]
-    optimizer = stage.optimizer.build(stage.parameters)
-    tensors = tuning.draw(0, stage.window)
+    optimizer = tuning.configure_optimizers()
+    tensors = tuning.draw(0)
 
     def step() -> None:
         with torch.enable_grad():
-            prediction_loss(tuning.method.backbone, tensors).backward()
+            tuning.method.loss(tensors).backward()
         optimizer.step()
         optimizer.zero_grad()
         wait(tuning.method.backbone.device)
@@ -226,7 +225,7 @@ def main(arguments: Sequence[str]) -> int:
     """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
     try:
         cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
-        rows = measure(cfg, REPEATS, cfg.metrics or list(METRICS))
+        rows = measure(cfg, REPEATS, cfg.metrics or [spec.name for spec in chosen_metrics(None)])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -37,7 +37,7 @@ from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
-from motionexp.methods.base import OptimizerSettings, Stage, Step
+from motionexp.methods.base import OptimizerSettings, Step
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
@@ -122,8 +122,8 @@ class Loop:
             checkpointing=not measures.kept,
         )
         randomize(self.backbone.network)
-        self.stage = trained_stage(self.backbone)
-        self.optimizer = self.stage.optimizer.build(self.stage.parameters)
+        self.method = attached_lora(self.backbone)
+        self.optimizer = OptimizerSettings().build(self.method.parameters.values())
         if measures.compiled:
             network = self.backbone.network
             for block in (*network.transformer_blocks, *network.temporal_transformer_blocks):
@@ -137,7 +137,7 @@ class Loop:
         with ExitStack() as conditions:
             for each in self._conditions():
                 conditions.enter_context(each)
-            loss = self.stage.loss(tensors)
+            loss = self.method.loss(tensors)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -160,12 +160,11 @@ class Loop:
                 yield (time.perf_counter() - start) / steps
 
 
-def trained_stage(backbone: LatteBackbone) -> Stage:
-    """Attach a LoRA of rank 4 on v and o, switched on; return how it is trained."""
+def attached_lora(backbone: LatteBackbone) -> LoRA:
+    """Attach a LoRA of rank 4 on v and o, switched on."""
     method = LoRA(backbone, Window(0))
     method.switch(True)
-    (stage,) = method.stages(OptimizerSettings(), STEPS)
-    return stage
+    return method
 
 
 def draw(backbone: LatteBackbone, example: Example) -> Step:
@@ -179,12 +178,12 @@ def draw(backbone: LatteBackbone, example: Example) -> Step:
 def step_flops(folder: Path, example: Example) -> int:
     """Arithmetic of a step's forward and backward pass, as torch counts it: nothing is computed again."""
     backbone = LatteBackbone.from_pretrained(folder, device="meta", dtype=torch.bfloat16)
-    stage = trained_stage(backbone)
+    method = attached_lora(backbone)
     latents, conditioning = example.latents.to("meta"), example.conditioning.trimmed()
     conditioning = replace(conditioning, embeds=conditioning.embeds.to("meta"))
     tensors = Step(latents, latents, torch.zeros(1, device="meta"), latents, latents, conditioning)
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(stage.loss(tensors))
+        torch.autograd.backward(method.loss(tensors))
     return counter.get_total_flops()
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
-from motionexp.data.videos import write_png
+from motionexp.data.videos import psnr, write_png
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
@@ -45,15 +45,6 @@ REFERENCES = (
 METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 
 Progress = Callable[[int, int], None]
-
-
-def psnr(video: np.ndarray, wanted: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 videos (F, H, W, 3), mean of the frames', in dB.
-
-    Of equal frames it is 58.9 dB: rounding to whole levels is an error of 1/12 squared level by itself.
-    """
-    error = np.square(video.astype(float) - wanted).mean((1, 2, 3))
-    return float((10 * np.log10(255**2 / np.maximum(error, 1 / 12))).mean())
 
 
 def reconstruct(
@@ -89,7 +80,7 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
     for prompt, conditioning in (("empty", empty), ("caption", caption)):
         for steps in STEPS:
             inverted, frames = reconstruct(backbone, latents, conditioning, steps, progress)
-            values = (psnr(frames, reference.frames), psnr(frames, to_vae))
+            values = (float(psnr(frames, reference.frames).mean()), float(psnr(frames, to_vae).mean()))
             rows += _rows(job, reference, prompt, steps, values)
             # The most steps come nearest to every t that is drawn; an empty prompt tells nothing of looks.
             if (prompt, steps) == ("empty", STEPS[-1]):

@@ -15,7 +15,7 @@ from motionexp.probes.analysis.figures import Captioned
 from motionexp.probes.analysis.reports import write_captioned, write_published
 from motionexp.results.figures.style import BLUE, GREY, ORANGE, contrast_title, new_figure
 from motionexp.results.intervals import Interval, mean_interval
-from motionexp.results.rows import Row
+from motionexp.results.rows import Row, contrast_order
 from motionexp.scripts.inversion import METRICS
 
 EXPERIMENT = Path("experiments/inversion.yaml")
@@ -28,7 +28,7 @@ Run = tuple[str, str]
 
 def figure(rows: Sequence[Row]) -> Figure:
     """PSNR of every model, prompt and number of steps: a column of panels a contrast, a row a metric."""
-    contrasts = sorted({row.stratum("contrast") for row in rows})
+    contrasts = sorted({row.stratum("contrast") for row in rows}, key=contrast_order)
     models, runs = sorted({row.model for row in rows}), _runs(rows)
     drawn, axes = new_figure(len(METRICS), len(contrasts), 4.4, sharex=True, sharey="row")
     for i, (metric, label) in enumerate(METRICS.items()):
@@ -80,7 +80,10 @@ def _bars(means: Sequence[Interval]) -> np.ndarray:
 
 def figures(rows: Sequence[Row]) -> Iterator[Captioned]:
     """The one there is."""
-    references = {contrast: set[str]() for contrast in sorted({row.stratum("contrast") for row in rows})}
+    references = {
+        contrast: set[str]()
+        for contrast in sorted({row.stratum("contrast") for row in rows}, key=contrast_order)
+    }
     for row in rows:
         references[row.stratum("contrast")].add(row.reference)
     counts = "; ".join(f"{contrast_title(name)}, {len(each)}" for name, each in references.items())

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
@@ -21,6 +20,7 @@ from motionexp.jobs import provenance
 from motionexp.jobs.scoring import rows_of
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
+from motionexp.probes.analysis.comparisons import rank_correlation
 from motionexp.results.formats import Block, Cell, Line, Table, to_markdown
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Layout, selected_rows
@@ -28,7 +28,7 @@ from motionexp.results.layout_file import read_layout
 from motionexp.results.published import is_published, read_published
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.results.tables import write_formats
-from motionexp.scripts.perturbations import PERTURBATIONS, dosed
+from motionexp.scripts.perturbations import PERTURBATIONS, count_videos, dosed
 
 EXPERIMENT = Path("experiments/metric-trust.yaml")
 DOSE = "dose"
@@ -60,8 +60,7 @@ def dose_rows(references: Sequence[Reference], scorer: Scorer) -> list[Row]:
     """Rows of every metric on every dose of `CHANGES`, on renders of the references' edits of all looks."""
     rows: list[Row] = []
     commit, dirty = provenance.commit()
-    videos = len(references) * sum(len(PERTURBATIONS[name].doses) for name in CHANGES)
-    bar = tqdm(total=videos, desc="dose response", unit="video", leave=False)
+    bar = tqdm(total=count_videos(references, CHANGES), desc="dose response", unit="video", leave=False)
     metric_of = {value: name for name, each in scorer.metrics.items() for value in each.values}
 
     def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:
@@ -122,10 +121,11 @@ def answers(rows: Iterable[Row]) -> dict[str, dict[str, Interval]]:
 
 def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Rank correlation of the pairs without NaN, ties in the middle; NaN for too few or constant ones."""
-    pairs = pd.DataFrame({"ours": ours, "theirs": theirs}).dropna().rank()
-    if len(pairs) < LEAST_SAMPLES or (pairs.nunique() < 2).any():
+    pairs = np.array([ours, theirs], float)
+    pairs = pairs[:, ~np.isnan(pairs).any(0)]
+    if pairs.shape[1] < LEAST_SAMPLES:
         return float("nan")
-    return float(pairs["ours"].corr(pairs["theirs"]))
+    return float(rank_correlation(pairs[:1], pairs[1])[0])
 
 
 def correlations(rows: Iterable[Row], truth: str) -> dict[str, Interval]:
@@ -190,7 +190,7 @@ def run(layout: Layout, output: Path) -> None:
     path = output / "shapes" / "render" / DOSE / ROWS_NAME
     reader = ShapesReferences("tuning")
     everything = [reader.read(name) for name in reader.names()[:REFERENCES]]
-    scorer = Scorer(others=everything)
+    scorer = Scorer(chance_references=everything)
     wanted = {
         (value, metric.version, scorer.model_of(name))
         for name, metric in scorer.metrics.items()

@@ -22,7 +22,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.files import write_whole
 from motionexp.methods.base import EVERYWHERE
-from motionexp.methods.full_rank import Direct
+from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
 from motionexp.scripts.model_jobs import jobs_of
 
@@ -113,8 +113,8 @@ def _counts(network: nn.Module, names: dict[str, list[str]]) -> Counts:
         network=sum(parameter.numel() for parameter in network.parameters()),
         attentions=len(names["v"]),
         lora=LoRA.trainable_parameters(backbone, rank=4),
-        full_vo=Direct.trainable_parameters(backbone),
-        full_qkvo=Direct.trainable_parameters(backbone, projections=("q", "k", "v", "o")),
+        full_vo=FullRank.trainable_parameters(backbone),
+        full_qkvo=FullRank.trainable_parameters(backbone, projections=("q", "k", "v", "o")),
     )
 
 

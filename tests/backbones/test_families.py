@@ -21,6 +21,7 @@ from torch import Tensor
 from motionexp.backbones import hunyuan, image_vae, load_backbone
 from motionexp.backbones.animatediff import AnimateDiffBackbone
 from motionexp.backbones.hunyuan import HunyuanBackbone
+from motionexp.config import metrics
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
@@ -33,8 +34,7 @@ from motionexp.jobs.run import run
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, fit
-from motionexp.metrics import scorer
-from tests.support.squares import Brightness
+from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_animatediff import stock_pipeline
 from tests.support.tiny_families import Family
 from tests.support.tiny_jobs import job_settings
@@ -228,7 +228,7 @@ def test_from_tuning_to_scores_and_back_to_noise(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(scorer.METRICS, "brightness", Brightness)
+    monkeypatch.setattr(metrics, "METRICS", metrics.METRICS | SQUARE_METRICS)
     target = f"{family.kind.__module__}.{family.kind.__qualname__}"
     frame_range = [1, family.video[0]] if family.kind.any_size else None
     cfg = job_settings(target, folder, family.video, output=str(tmp_path), model={"frame_range": frame_range})

@@ -1,46 +1,39 @@
 """The ids of what comes out: which settings and inputs each of them is of."""
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 from motionexp.config import ids as stages
 from motionexp.config.compose import load
 from motionexp.config.ids import adapter_id, pair_id, probe_id, sample_id, score_id
 from motionexp.config.schema import JobConfig
+from motionexp.config.settings import Stage, names_in, settings_in
 from motionexp.jobs.inputs import row_settings
 
-# Which id a setting is part of. A new setting has to be put here, and so to be thought about.
-STAGES = {
-    "adapter": [
-        "method.rank", "tau", "train_steps", "learning_rate", "weight_decay", "batch_size", "seed", "frames",
-        "tau_high", "soft_window", "text_precision",
-    ],
-    "through tau": ["tau_from"],
-    "sample": [
-        "adapter_scale", "adapter_in_unconditional", "sampler", "steps", "eta", "guidance_scale",
-        "negative_prompt", "sampling_tau", "sampling_tau_high",
-    ],
-    # The content of references and captions, the weights and the resolved precision enter as arguments.
-    "by content": [
-        "model", "data", "references", "edits", "seeds", "video", "caption", "start", "fps", "stride", "fit",
-        "adapter", "precision", "metrics", "scoring", "edit_kinds",
-    ],
-    "probe": ["probe", "probe_steps", "inversion_guidance_scale", "inversion_prompt"],
-    "through method": ["rank", "alpha", "projections", "attention"],
-    "none": [
-        "checkpoint_every", "keep_steps", "logger", "preview_every", "device", "memory_limit", "output",
-        "dry_run", "mode", "checkpointing", "offload",
-    ],
-}  # fmt: skip
-CHANGED = {
-    "tau": 300.0, "train_steps": 7, "learning_rate": 0.5, "weight_decay": 0.5, "batch_size": 3, "seed": 9,
-    "frames": 8, "adapter_scale": 0.5, "adapter_in_unconditional": False, "sampler": "other", "steps": 7,
-    "eta": 0.5, "guidance_scale": 4.5, "negative_prompt": "a", "checkpoint_every": 3, "logger": "wandb",
-    "tau_high": 900.0, "soft_window": [[700.0, 0.5]], "sampling_tau": 0.0, "sampling_tau_high": 900.0,
-    "keep_steps": [5], "preview_every": 3, "device": "cuda",
-    "memory_limit": 1.0, "output": "elsewhere", "dry_run": True,
-    "mode": "low_memory", "checkpointing": True, "offload": True, "text_precision": "8bit",
-}  # fmt: skip
+OTHER = {"tau": 300.0, "soft_window": [[700.0, 0.5]], "text_precision": "8bit"}
+"""Values of settings whose other values do not follow from the type or the choices."""
+
+
+def names_of(stage: Stage) -> tuple[str, ...]:
+    return names_in(JobConfig, lambda about: stage in about.stages)
+
+
+def other_value(cfg: JobConfig, name: str) -> Any:
+    """A value of a setting that is not the one in `cfg`."""
+    value, choices = getattr(cfg, name), settings_in(JobConfig)[name].choices
+    if name in OTHER or choices:
+        return OTHER.get(name) or next((choice for choice in reversed(choices) if choice != value), "other")
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value}a"
+        case list():
+            return [*value, 5]
+    return True if "bool" in str(JobConfig.__dataclass_fields__[name].type) else 0.0
 
 
 def ids(cfg: JobConfig) -> tuple[str, str]:
@@ -49,16 +42,13 @@ def ids(cfg: JobConfig) -> tuple[str, str]:
 
 
 def changed(cfg: JobConfig, name: str) -> JobConfig:
-    if name == "method.rank":
+    if name == "method":
         return replace(cfg, method={**cfg.method, "rank": 9})
-    return replace(cfg, **{name: CHANGED[name]})
+    return replace(cfg, **{name: other_value(cfg, name)})
 
 
-def test_each_setting_has_its_place():
-    placed = [name.split(".")[0] for names in STAGES.values() for name in names]
-    assert sorted(placed) == sorted(each.name for each in fields(JobConfig)), (
-        "a setting without a stage, or with two"
-    )
+def test_each_setting_has_a_stage():
+    assert all(about.stages for about in settings_in(JobConfig).values())
 
 
 def test_videos_that_were_made_in_tiles_are_other_videos(base):
@@ -72,13 +62,13 @@ def test_an_id_is_of_what_determines_the_result(base):
     cfg = load(base)
     adapter, sample = ids(cfg)
     assert re.fullmatch("[0-9a-f]{12}", adapter)
-    for name in STAGES["adapter"]:
+    for name in (*names_of("cell"), *names_of("training")):
         assert ids(changed(cfg, name))[0] != adapter, name
         assert ids(changed(cfg, name))[1] != sample, name
-    for name in STAGES["sample"]:
+    for name in {*names_of("sampling"), *names_of("applying")} - {*names_of("training")}:
         assert ids(changed(cfg, name))[0] == adapter, name
         assert ids(changed(cfg, name))[1] != sample, name
-    for name in STAGES["none"]:
+    for name in names_of("none"):
         assert ids(changed(cfg, name)) == (adapter, sample), name
 
 
@@ -90,13 +80,13 @@ def test_what_comes_from_elsewhere_is_in_the_ids(base):
     samples += [sample_id(cfg, "a", caption="d", index=0), sample_id(cfg, "a", caption="c", index=1)]
     scores = [score_id("s", metric="m", version=1), score_id("t", metric="m", version=1)]
     scores += [score_id("s", metric="n", version=1), score_id("s", metric="m", version=2)]
-    for each in (adapters, samples, scores):
-        assert len(set(each)) == len(each)
+    for results in (adapters, samples, scores):
+        assert len(set(results)) == len(results)
 
 
 def test_the_base_model_is_one_cell_whatever_the_training(base):
     cfg = load([*base, "tau=1000"])
-    for name in ("method.rank", "train_steps", "learning_rate", "adapter_scale", "adapter_in_unconditional"):
+    for name in ("method", "train_steps", "learning_rate", "adapter_scale", "adapter_in_unconditional"):
         assert ids(changed(cfg, name)) == ids(cfg), name
     assert ids(changed(cfg, "frames"))[0] != ids(cfg)[0]
     assert ids(changed(cfg, "seed"))[1] != ids(cfg)[1]
@@ -131,15 +121,12 @@ def test_auto_gives_the_ids_of_the_number_that_it_stands_for(base):
 def test_a_probes_id_is_of_what_determines_its_videos(base):
     cfg = load([*base, "probe=tampering"])
     given = {"caption": "c", "weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
-    others = {"probe": "partial_guidance", "probe_steps": 10, "inversion_guidance_scale": 2.0}
-    others["inversion_prompt"] = "empty"
-    assert set(others) == set(STAGES["probe"])
-    others |= {"guidance_scale": 4.5, "negative_prompt": "a", "frames": 8}
-    probes = [probe_id(replace(cfg, **{name: value}), **given) for name, value in others.items()]
+    names = (*names_of("probe"), *names_of("cell"))
+    probes = [probe_id(changed(cfg, name), **given) for name in names]
     probes += [probe_id(cfg, **{**given, name: "other"}) for name in given]
     probe = probe_id(cfg, **given)
     assert len({probe, *probes}) == 1 + len(probes)
-    for name in ("tau", "train_steps", "learning_rate", "adapter_scale", "steps", *STAGES["none"]):
+    for name in ("tau", "train_steps", "learning_rate", "adapter_scale", "steps", *names_of("none")):
         assert probe_id(changed(cfg, name), **given) == probe, name
     assert probe_id(replace(cfg, inversion_prompt="caption"), **given) == probe
     pairs = [pair_id(probe, "1000 0"), pair_id(probe, "900 0"), pair_id(probes[0], "1000 0")]

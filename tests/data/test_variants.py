@@ -40,10 +40,14 @@ def test_more_looks_keep_the_first_ones_and_the_reference_itself(read):
     assert {each.content_hash for each in (one, two, four)} == {one.content_hash}
     assert len({each.trained_hash for each in (one, two, four)}) == 3
     assert two.companions[0].content_hash == four.companions[0].content_hash
-    assert ("looks" in one.strata, two.strata["looks"], four.strata["looks"]) == (False, "2", "4")
+    assert ("appearances" in one.strata, two.strata["appearances"], four.strata["appearances"]) == (
+        False,
+        "2",
+        "4",
+    )
     assert two.edits == one.edits
 
 
 def test_there_are_as_many_looks_as_the_world_has():
-    with pytest.raises(InputError, match=r"data.looks=5: a whole number from 1 to 4"):
+    with pytest.raises(InputError, match=r"data.appearances=5: a whole number from 1 to 4"):
         ShapesReferences("tuning", 5)

@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -148,22 +147,22 @@ def test_step_equals_diffusers(prediction: str, eta: float, settings: dict[str, 
     x_t, output, noise = tensors(3)
     pairs = schedule.step_pairs(30)
     for t, t_prev in (pairs[0], pairs[11], pairs[-1]):
-        wanted = stock.step(output, t, x_t, eta=eta, variance_noise=noise if eta else None).prev_sample
+        expected = stock.step(output, t, x_t, eta=eta, variance_noise=noise if eta else None).prev_sample
         got = schedule.step(x_t, output, t, t_prev, eta, noise if eta else None)
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_step_from_zero_snr_is_finite() -> None:
     stock, schedule = pair(timestep_spacing="trailing", **SCHEDULES["zero_snr"])
     stock.set_timesteps(10)
     x_t, output, noise = tensors(3)
-    wanted = stock.step(output, 999, x_t).prev_sample
-    torch.testing.assert_close(schedule.step(x_t, output, 999, 899), wanted, rtol=1e-5, atol=1e-5)
+    expected = stock.step(output, 999, x_t).prev_sample
+    torch.testing.assert_close(schedule.step(x_t, output, 999, 899), expected, rtol=1e-5, atol=1e-5)
     # With eta the stock step rounds a zero below zero and takes its root. Pure noise tells nothing of x_899
     # but v = -x_0, so that all of the rest is fresh noise.
-    there = schedule.alpha_bar(899)
+    prev = schedule.alpha_bar(899)
     got = schedule.step(x_t, output, 999, 899, 1.0, noise)
-    torch.testing.assert_close(got, -there.sqrt() * output + (1 - there).sqrt() * noise, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got, -prev.sqrt() * output + (1 - prev).sqrt() * noise, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 30, 50])
@@ -175,10 +174,10 @@ def test_step_equals_cogvideox_from_pure_noise_to_the_end(steps: int, to_one: bo
     pairs = schedule.step_pairs(steps)
     assert pairs[0][0] == 999
     for t, t_prev in pairs:
-        wanted = stock.step(output, t, x_t).prev_sample
+        expected = stock.step(output, t, x_t).prev_sample
         got = schedule.step(x_t, output, t, t_prev)
         assert got.isfinite().all()
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_step_with_eta_needs_noise() -> None:
@@ -192,19 +191,12 @@ def test_noise_and_velocity_equal_diffusers() -> None:
     x0, noise = tensors(2)
     t = torch.tensor([0, 321, 999])
     torch.testing.assert_close(schedule.add_noise(x0, noise, t), stock.add_noise(x0, noise, t))
+    torch.testing.assert_close(schedule.add_noise(x0, noise, 321)[1], stock.add_noise(x0, noise, t)[1])
     torch.testing.assert_close(schedule.target(x0, noise, t), stock.get_velocity(x0, noise, t))
     stock, shifted = cogvideox()
     torch.testing.assert_close(shifted.add_noise(x0, noise, t), stock.add_noise(x0, noise, t))
     torch.testing.assert_close(shifted.target(x0, noise, t), stock.get_velocity(x0, noise, t))
     assert torch.equal(shifted.add_noise(x0, noise, 999), noise)
-
-
-def test_one_timestep_is_that_of_all() -> None:
-    stock, schedule = pair(prediction_type="v_prediction")
-    x0, noise = tensors(2)
-    t = torch.tensor([0, 321, 999])
-    one = schedule.add_noise(x0, noise, 321)
-    torch.testing.assert_close(one[1], stock.add_noise(x0, noise, t)[1])
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -227,30 +219,6 @@ def exact_epsilon(schedule: NoiseSchedule, x_t: Tensor, t: int) -> Tensor:
     return (1 - signal**2).sqrt() * (x_t - signal * MEAN) / variance
 
 
-def standardised(schedule: NoiseSchedule, x_t: Tensor, t: int) -> Tensor:
-    """What the probability flow of that normal distribution keeps constant along t."""
-    signal = schedule.alpha_bar(t).sqrt()
-    return (x_t - signal * MEAN) / (signal**2 * SPREAD**2 + 1 - signal**2).sqrt()
-
-
-def ddim_error(schedule: NoiseSchedule, steps: int) -> float:
-    """How far DDIM in equal steps from t = 999 to 39 is from the exact flow."""
-    start = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    x_t, grid = start, [999 - 960 * i // steps for i in range(steps + 1)]
-    for t, t_prev in pairwise(grid):
-        x_t = schedule.step(x_t, exact_epsilon(schedule, x_t, t), t, t_prev)
-    before, after = standardised(schedule, start, 999), standardised(schedule, x_t, 39)
-    return (after - before).abs().max().item()
-
-
-def test_ddim_on_a_gaussian_converges_at_first_order() -> None:
-    schedule = pair()[1]
-    errors = [ddim_error(schedule, steps) for steps in (60, 120, 240)]
-    assert errors[0] < 0.2
-    for coarse, fine in pairwise(errors):
-        assert coarse / fine == pytest.approx(2, rel=0.1)
-
-
 def test_full_eta_reaches_the_gaussians_variance() -> None:
     schedule, stream = pair()[1], torch.Generator().manual_seed(0)
     x_t = torch.randn(20_000, generator=stream)
@@ -265,10 +233,10 @@ def test_a_step_backwards_is_ddim_inversion() -> None:
     """Equation 2 of Baherwani et al., "Timestep-Constrained One-Shot Video Motion Customization"."""
     schedule = pair()[1]
     x_t, epsilon = tensors(2)
-    here, there = schedule.alpha_bar(480), schedule.alpha_bar(500)
-    step = (there / here).sqrt()
-    wanted = step * x_t + ((1 - there).sqrt() - step * (1 - here).sqrt()) * epsilon
-    torch.testing.assert_close(schedule.step(x_t, epsilon, 480, 500), wanted)
+    low, high = schedule.alpha_bar(480), schedule.alpha_bar(500)
+    step = (high / low).sqrt()
+    expected = step * x_t + ((1 - high).sqrt() - step * (1 - low).sqrt()) * epsilon
+    torch.testing.assert_close(schedule.step(x_t, epsilon, 480, 500), expected)
 
 
 @pytest.mark.parametrize(
@@ -282,11 +250,6 @@ def test_window_holds_its_ends_unless_it_is_empty(
     assert all(window.contains(t) for t in inside)
     assert not any(window.contains(t) for t in outside)
     assert window.is_empty == (low == 1000)
-
-
-def test_window_with_an_upper_end() -> None:
-    window = Window(200.5, 700)
-    assert [window.contains(t) for t in (200, 201, 700, 700.5)] == [False, True, True, False]
 
 
 def test_window_counts_sampling_steps() -> None:
@@ -376,13 +339,13 @@ GOLDEN_SEED = 3165834468662050353
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (FlowMatchEulerDiscreteScheduler().config, "flow matching"),
+        (FlowMatchEulerDiscreteScheduler().config, "beta_schedule=None"),
         ({"beta_schedule": "sigmoid"}, "sigmoid"),
         ({"beta_schedule": "linear", "num_train_timesteps": 500}, "1000, not 500"),
         ({"beta_schedule": "linear", "thresholding": True}, "thresholding"),
         ({"beta_schedule": "linear", "prediction_type": "flow"}, "prediction_type='flow'"),
         ({"beta_schedule": "linear", "timestep_spacing": "log"}, "timestep_spacing='log'"),
-        ({"beta_schedule": "linear", "rescale_betas_zero_snr": True}, "zero terminal SNR"),
+        ({"beta_schedule": "linear", "rescale_betas_zero_snr": True}, "prediction_type=epsilon"),
     ],
 )
 def test_schedules_that_are_not_computed_are_refused(config: dict[str, Any], message: str) -> None:

@@ -6,18 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from motionexp.config import metrics
 from motionexp.data.videos import reading
 from motionexp.jobs.cell import Cell
-from motionexp.metrics import scorer
-from tests.support.squares import Brightness, Colourfulness
+from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
 
 @pytest.fixture(autouse=True)
-def metrics(monkeypatch):
-    monkeypatch.setitem(scorer.METRICS, "brightness", Brightness)
-    monkeypatch.setitem(scorer.METRICS, "colourfulness", Colourfulness)
+def square_metrics(monkeypatch):
+    monkeypatch.setattr(metrics, "METRICS", metrics.METRICS | SQUARE_METRICS)
 
 
 @pytest.fixture(scope="session")

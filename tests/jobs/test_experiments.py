@@ -186,7 +186,7 @@ def _tuned(layout: Layout) -> Row:
 def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
     changes, said, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
     monkeypatch.setattr("motionexp.jobs.job.get_object", None)  # which loads a model
     path = tmp_path / "mine.yaml"
     whole = {key: value for key, value in {**WHOLE, **changes}.items() if value is not None}
@@ -197,7 +197,7 @@ def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
 
 
 def test_a_model_may_be_named_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
     text = "".join(f"{key}: {value}\n" for key, value in {**WHOLE, "sweep": "[tau=0]"}.items())
     (tmp_path / "mine.yaml").write_text(text)
     _, _, (cfg,) = experiment_jobs("mine", ["model=tiny_unet3d", f"output={tmp_path}"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from motionexp.cli import main
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.paper_table import cost_of
 from motionexp.results.comparisons import Comparison
@@ -66,7 +66,7 @@ def rows_of(cfg: JobConfig, number: int) -> list[Row]:
             edit_kind=kind,
             seed=seed,
             model=cfg.model.name,
-            method="base" if base else cfg.method["_target_"].rpartition(".")[2].lower(),
+            method="base" if base else method_name(cfg),
             tau=cfg.tau,
             steps=cfg.steps,
             train_steps=0 if base else cfg.train_steps,
@@ -103,11 +103,11 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
     [
         ("tau", "latte", [f"tau={tau}" for tau in (1000, 750, 700, 650, 0)], "750, window"),
         (
-            "direct",
+            "full_rank",
             "modelscope",
             [
                 f"tau={tau} train_steps={steps} method={method}"
-                for method, steps in (("LoRA", 200), ("Direct", 150))
+                for method, steps in (("lora", 200), ("full_rank", 150))
                 for tau in (600, 0)
             ],
             None,
@@ -117,10 +117,10 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
             "latte",
             [
                 *(
-                    f"rank={rank} alpha={rank} attention=motion learning_rate=0.0003 method=LoRA"
+                    f"rank={rank} alpha={rank} attention=motion learning_rate=0.0003 method=lora"
                     for rank in (4, 8, 16)
                 ),
-                "rank=4 alpha=4 attention=all learning_rate=1e-05 method=Direct",
+                "rank=4 alpha=4 attention=all learning_rate=1e-05 method=full_rank",
             ],
             "q, k, v, o, 8",
         ),

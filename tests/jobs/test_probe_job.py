@@ -9,14 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from motionexp.config import metrics
 from motionexp.config.checks import check
+from motionexp.config.metrics import MetricSpec
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs import inputs, job, probe_figures, probe_job
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
-from motionexp.metrics.base import Measurement, Subject, VideoMetric
+from motionexp.metrics.base import Measurement, MetricInput, VideoMetric
 from motionexp.probes.analysis import rows
 from motionexp.probes.timesteps import PAIRS
 from motionexp.results.intervals import resampled_weights
@@ -34,8 +36,8 @@ class Text(VideoMetric):
     version = 1
     values: ClassVar = {"text_alignment": True}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        return {"text_alignment": Measurement(float(subject.frames.mean()))}
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        return {"text_alignment": Measurement(float(inputs.frames.mean()))}
 
 
 class Flow(VideoMetric):
@@ -44,15 +46,20 @@ class Flow(VideoMetric):
     version = 2
     values: ClassVar = {"flow_similarity": True, "flow_confidence": None}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        near = 1 - float(abs(subject.frames.astype(float) - subject.reference.frames).mean()) / 255
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        near = 1 - float(abs(inputs.frames.astype(float) - inputs.reference.frames).mean()) / 255
         return {"flow_similarity": Measurement(near), "flow_confidence": Measurement(1.0)}
 
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(job, "PROBE_METRICS", {"text_alignment": Text, "flow_similarity": Flow})
+    cheap = {
+        name: MetricSpec(name, __name__, kind.__name__, False, "", kind.values, used_by=("probes",))
+        for name, kind in {"text_alignment": Text, "flow_similarity": Flow}.items()
+    }
+    of_jobs = {name: spec for name, spec in metrics.METRICS.items() if "probes" not in spec.used_by}
+    monkeypatch.setattr(metrics, "METRICS", of_jobs | cheap)
     monkeypatch.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:50])
 
 

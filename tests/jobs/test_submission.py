@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from motionexp.config.score import ScoreConfig
+from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Edit
 from motionexp.data.videos import read_frames
 from motionexp.errors import InputError

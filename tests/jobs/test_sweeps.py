@@ -8,7 +8,7 @@ import pytest
 
 from motionexp.cli import main
 from motionexp.config.compose import EXPERIMENTS
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs, experiment_text
 from motionexp.jobs.sweeps import settings_of, sweeps_of
@@ -19,7 +19,7 @@ from tests.support.made_suites import make_tgve
 
 HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"
 ABLATIONS = (
-    *("comparison", "contrast", "direct", "edit-kinds", "length", "models", "projections", "rank"),
+    *("comparison", "contrast", "edit-kinds", "full_rank", "length", "models", "projections", "rank"),
     *("references", "soft-window", "steps", "tau", "window"),
 )
 PUBLISHED = ("text", "consistency", "pick")
@@ -29,7 +29,7 @@ ALWAYS = ("motion", "replaced", "nuisances")
 @pytest.fixture
 def written(tmp_path, monkeypatch):
     """Writes experiments/mine.yaml with these lines and what else is given."""
-    monkeypatch.setattr("motionexp.cli.EXPERIMENTS", tmp_path)
+    monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
 
     def write(*sweep: str, paper: tuple[str, ...] = (), more: str = ""):
         path = tmp_path / "mine.yaml"
@@ -151,7 +151,7 @@ def test_on_real_models_tau_is_the_second_papers_table_1(tgve, tmp_path):
 def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve, tmp_path):
     _, jobs = paper_jobs("rank", "latte", tgve, tmp_path)
     found = [(cfg.method["_target_"].rpartition(".")[2], cfg.method.get("rank")) for cfg in jobs]
-    assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("Direct", None)]
+    assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("FullRank", None)]
     assert [cfg.method["alpha"] for cfg in jobs[:3]] == [4.0, 8.0, 16.0]
     assert [cfg.attention for cfg in jobs] == ["motion"] * 3 + ["all"]
     assert {tuple(cfg.projections) for cfg in jobs} == {("q", "k", "v", "o")}
@@ -161,9 +161,9 @@ def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve
 
 
 def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp_path):
-    _, jobs = paper_jobs("direct", "modelscope", tgve, tmp_path)
+    _, jobs = paper_jobs("full_rank", "modelscope", tgve, tmp_path)
     found = [(cfg.method["_target_"].rpartition(".")[2], cfg.train_steps, cfg.tau) for cfg in jobs]
-    assert found == [("LoRA", 200, 600), ("LoRA", 200, 0), ("Direct", 150, 600), ("Direct", 150, 0)]
+    assert found == [("LoRA", 200, 600), ("LoRA", 200, 0), ("FullRank", 150, 600), ("FullRank", 150, 0)]
     assert {(cfg.learning_rate, cfg.seeds, cfg.steps, cfg.guidance_scale) for cfg in jobs} == {
         (3e-4, 2, 50, 9)
     }
@@ -174,9 +174,9 @@ def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp
 def row_of(cfg: JobConfig) -> Row:
     """One of the rows that a job leaves."""
     strata = {"split": "benchmark", "contrast": "motion-dominant", "motion": "uncaptioned"}
-    if cfg.data.get("looks", 1) > 1:
-        strata["looks"] = str(cfg.data["looks"])
-    if "Nameable" in cfg.data["_target_"]:
+    if cfg.data.get("appearances", 1) > 1:
+        strata["appearances"] = str(cfg.data["appearances"])
+    if "Captioned" in cfg.data["_target_"]:
         strata["captions"] = "captioned"
     trains = cfg.tau != 1000
     return Row(
@@ -190,7 +190,7 @@ def row_of(cfg: JobConfig) -> Row:
         edit_kind="style",
         seed=0,
         model=cfg.model.name,
-        method=cfg.method["_target_"].rpartition(".")[2].lower() if trains else "base",
+        method=method_name(cfg) if trains else "base",
         tau=cfg.tau,
         steps=cfg.steps,
         train_steps=cfg.train_steps if trains else 0,

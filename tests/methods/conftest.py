@@ -1,3 +1,5 @@
+"""A tiny backbone and two encoded references."""
+
 from copy import deepcopy
 
 import pytest
@@ -23,14 +25,21 @@ def backbone(loaded):
     return deepcopy(loaded)
 
 
-@pytest.fixture
-def bf16_backbone(tiny_folder):
-    return LatteBackbone.from_pretrained(tiny_folder, name="tiny", dtype=torch.bfloat16)
-
-
-@pytest.fixture
-def inputs(loaded):
-    """Latents of noise and an embedded caption."""
+@pytest.fixture(scope="session")
+def examples(loaded):
+    """Two references with different captions."""
     shape = loaded.latent_shape(loaded.frames, loaded.height, loaded.width)
-    latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
-    return Example(latents, loaded.embed(["a cat runs"]))
+    latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    captions = ["a cat runs", "a dog is running to the left"]
+    return [Example(latents[i : i + 1], loaded.embed([captions[i]])) for i in range(2)]
+
+
+@pytest.fixture
+def predict(backbone, examples):
+    """The network's output for the first reference at a timestep, bit for bit."""
+
+    @torch.no_grad()
+    def output(t=800):
+        return backbone.predict(examples[0].latents, t, examples[0].conditioning)
+
+    return output

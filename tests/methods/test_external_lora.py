@@ -92,17 +92,17 @@ def test_it_adds_its_matrices_within_the_given_window(
         for name, rank, alpha in zip((MOTION, FF), (2, 4), alphas, strict=True)
     }
     path = file_of(kind, layers, tmp_path / "lora.safetensors")
-    wanted = with_weights_changed(
+    expected = with_weights_changed(
         unet, {name: up @ down * alpha / len(down) for name, (down, up, alpha) in layers.items()}
     )
     base = predict(unet)
-    assert (wanted - base).abs().max() > 0.01
+    assert (expected - base).abs().max() > 0.01
     method = load_adapter(path, unet, WINDOW)
     assert method.window == WINDOW
     assert torch.equal(predict(unet), base)
     for t, inside in ((599, False), (600, True)):
         assert method.set_active(t) is inside
-        torch.testing.assert_close(predict(unet), wanted if inside else base, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(predict(unet), expected if inside else base, rtol=1e-4, atol=1e-5)
     method.remove()
     assert torch.equal(predict(unet), base)
 
@@ -130,31 +130,31 @@ def test_what_diffusers_trained_acts_as_diffusers_loads_it(tmp_path: Path) -> No
 
 def test_it_needs_a_window(unet: Backbone, tmp_path: Path) -> None:
     path = file_of("peft", {MOTION: (*halves(unet, MOTION, 2), 2.0)}, tmp_path / "lora.safetensors")
-    for ask in (lambda: load_adapter(path, unet), lambda: check_adapter(path)):
-        with pytest.raises(InputError, match=r"not saved by motionexp.*give tau=, 0 for all timesteps"):
-            ask()
+    for read in (lambda: load_adapter(path, unet), lambda: check_adapter(path)):
+        with pytest.raises(InputError, match=r"adapter=.*tau="):
+            read()
     check_adapter(path, has_window=True)
 
 
 @pytest.mark.parametrize(
-    ("key", "shape", "says"),
+    ("key", "shape", "named"),
     [
-        ("lora_unet_blocks_7_attn1_to_q.lora_down.weight", (2, 8), "belongs to no layer of this network"),
-        ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", (2, 8), "belongs to no layer"),
-        (f"unet.{MOTION}.lora_A.weight", (2, 9), r"shape \(2, 9\) where this network has \(2, 32\)"),
-        (f"unet.{MOTION}.lora_magnitude_vector", (8,), "is no part of a LoRA"),
-        (f"{kohya(MOTION)}.hada_w1_a", (8, 2), "is no part of a LoRA"),
+        ("lora_unet_blocks_7_attn1_to_q.lora_down.weight", (2, 8), "lora_unet_blocks_7_attn1_to_q"),
+        ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", (2, 8), "to_q.lora_A"),
+        (f"unet.{MOTION}.lora_A.weight", (2, 9), rf"{MOTION}.*\(2, 9\).*\(2, 32\)"),
+        (f"unet.{MOTION}.lora_magnitude_vector", (8,), "no part of a LoRA"),
+        (f"{kohya(MOTION)}.hada_w1_a", (8, 2), "no part of a LoRA"),
         (
             "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
             (2, 8),
-            "tunes the text encoder too",
+            "text encoder",
         ),
-        ("text_encoder.layers.0.lora_A.weight", (2, 8), "tunes the text encoder too"),
-        (f"unet.{FF}.lora_A.weight", (2, 32), "has no lora_B.weight"),
+        ("text_encoder.layers.0.lora_A.weight", (2, 8), "text encoder"),
+        (f"unet.{FF}.lora_A.weight", (2, 32), "no lora_B.weight"),
     ],
 )
 def test_what_does_not_fit_is_named(
-    unet: Backbone, key: str, shape: tuple[int, ...], says: str, tmp_path: Path
+    unet: Backbone, key: str, shape: tuple[int, ...], named: str, tmp_path: Path
 ) -> None:
     down, up = halves(unet, MOTION, 2)
     tensors = {
@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_named(
         key: torch.zeros(shape),
     }
     save_file(tensors, tmp_path / "lora.safetensors")
-    with pytest.raises(InputError, match=f"lora.safetensors: unusable with tiny: .*{says}"):
+    with pytest.raises(InputError, match=f"lora.safetensors: .*{named}"):
         load_adapter(tmp_path / "lora.safetensors", unet, WINDOW)
     load_adapter(
         file_of("peft", {MOTION: (down, up, 2.0)}, tmp_path / "fits.safetensors"), unet, WINDOW

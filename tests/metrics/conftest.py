@@ -19,10 +19,10 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
-from motionexp.metrics.base import Subject
+from motionexp.metrics.base import MetricInput, Tracks
 
 if TYPE_CHECKING:
-    from motionexp.metrics.encoders import OpenClip, PreferenceScorer
+    from motionexp.metrics.encoders import OpenClip, PreferenceModel
 
 CONTEXT = 12
 
@@ -89,10 +89,10 @@ def clip(clip_folder: Path) -> OpenClip:
 
 
 @pytest.fixture(scope="session")
-def scorer(scorer_folder: Path) -> PreferenceScorer:
-    from motionexp.metrics.encoders import PreferenceScorer
+def scorer(scorer_folder: Path) -> PreferenceModel:
+    from motionexp.metrics.encoders import PreferenceModel
 
-    return PreferenceScorer.load(scorer_folder)
+    return PreferenceModel.load(scorer_folder)
 
 
 def noise_texture(seed: int, side: int = 160) -> np.ndarray:
@@ -122,18 +122,42 @@ def make_scene(motion: str, index: int = 0, contrast: str = "motion-dominant") -
             return scene
 
 
+TRACK_FRAMES, TRACK_POINTS = 9, 14
+
+
+def walk(
+    seed: int, points: int = TRACK_POINTS, frames: int = TRACK_FRAMES, hidden: float = 0.0, still: float = 0.1
+) -> Tracks:
+    """Tracks of random walks; a share of the points hidden now and then."""
+    rng = np.random.default_rng(seed)
+    position = np.cumsum(rng.normal(size=(frames, points, 2)), axis=0)
+    return Tracks(position, rng.random((frames, points)) >= hidden, still)
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random vectors of unit length."""
+    return torch.nn.functional.normalize(
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+
+
+def noise_video(count: int = 4) -> np.ndarray:
+    """(F, 32, 32, 3) random frames."""
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
 CHANGES = {"colour": "blue", "surface": "checked", "shape": "cross", "background": "sand"}
 
 
 @pytest.fixture
-def subject() -> Callable[..., Subject]:
-    """Build a subject of the bundled world: a sample of `make_scene("wander")` with other looks."""
+def inputs() -> Callable[..., MetricInput]:
+    """Build a metric's input in the bundled world: a sample of `make_scene("wander")` with `CHANGES`."""
 
-    def build(frames: np.ndarray | None = None, scene: Scene | None = None, **parts: object) -> Subject:
+    def build(frames: np.ndarray | None = None, scene: Scene | None = None, **parts: object) -> MetricInput:
         scene = scene or make_scene("wander")
         edit = Edit("multiple", "a blue cross", scene.attributes | CHANGES)
         reference = Reference("r", "shapes", render(scene), 8.0, "an object", (edit,), {}, scene)
         shown = render(edited(scene, CHANGES)) if frames is None else frames
-        return Subject(shown, reference, edit, **parts)  # type: ignore[arg-type]
+        return MetricInput(shown, reference, edit, **parts)  # type: ignore[arg-type]
 
     return build

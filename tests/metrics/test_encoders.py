@@ -8,7 +8,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
-from motionexp.metrics.encoders import OpenClip, PreferenceScorer, _open_clip_source
+from motionexp.metrics.encoders import OpenClip, PreferenceModel, _open_clip_source
 from motionexp.metrics.feature_cache import FeaturePass
 
 
@@ -68,12 +68,12 @@ class Counting:
 def test_a_caption_is_read_once_and_a_model_that_is_not_there_gives_none():
     clip = Counting()
     features = FeaturePass(clip, None)
-    assert features.frames(frames()).scorer is None
+    assert features.frames(frames()).preference is None
     for _ in range(3):
         caption = features.caption("a cat")
     assert clip.calls == ["frames", "a cat"]
     assert caption.clip_scale == 2.0
-    assert caption.scorer is None
+    assert caption.preference is None
 
 
 def test_weights_hash_tells_weights_apart(clip, clip_folder):
@@ -125,12 +125,12 @@ def test_a_scorer_that_lacks_weights_is_refused(scorer_folder, tmp_path):
     del weights["text_projection.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="text_projection"):
-        PreferenceScorer.load(tmp_path)
+        PreferenceModel.load(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        PreferenceScorer.load("./nowhere")
+        PreferenceModel.load("./nowhere")
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="transformers cannot load it"):
-        PreferenceScorer.load(tmp_path)
+        PreferenceModel.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_clip_that_cannot_be_had_comes_with_the_command_that_fetches_it(clip, 
 def test_a_scorer_that_cannot_be_had_comes_with_the_commands_that_fetch_it(monkeypatch):
     monkeypatch.setattr(CLIPModel, "from_pretrained", _unreachable)
     with pytest.raises(InputError, match=r"`hf download owner/scorer`.*`hf download other/processor`"):
-        PreferenceScorer.load("owner/scorer", "other/processor")
+        PreferenceModel.load("owner/scorer", "other/processor")
 
 
 def _unreachable(*args: object, **kwargs: object) -> None:
@@ -193,7 +193,7 @@ def test_features_are_kept_by_content_in_memory_and_from_run_to_run(tmp_path, mo
 
 def test_memory_holds_the_newest_videos_only(monkeypatch):
     clip = Counting()
-    monkeypatch.setattr("motionexp.metrics.feature_cache.KEPT", 2)
+    monkeypatch.setattr("motionexp.metrics.feature_cache.VIDEOS_IN_MEMORY", 2)
     features = FeaturePass(clip, None)
     videos = [frames() ^ number for number in range(3)]
     for video in (*videos, videos[2], videos[1], videos[0]):

@@ -5,15 +5,8 @@ import pytest
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
 from motionexp.errors import InputError
-from motionexp.metrics.flow_similarity import (
-    Flow,
-    FlowSettings,
-    FlowSimilarity,
-    compare_flows,
-    flow,
-    flow_similarity,
-    grid,
-)
+from motionexp.metrics.flow_similarity import FlowSimilarity, compare_flows, flow_similarity
+from motionexp.metrics.lucas_kanade import Flow, FlowSettings, flow, grid
 from tests.metrics.conftest import CHANGES, make_scene, moving_texture
 
 SETTINGS = FlowSettings()
@@ -144,14 +137,14 @@ def test_the_weakest_texture_is_what_noise_cannot_imitate():
 
 
 @pytest.mark.parametrize("motion", ["pan_left", "zoom_in", "wander", "hop", "circle_clockwise"])
-def test_an_edit_that_keeps_the_motion_scores_high_in_the_bundled_world(motion, subject):
+def test_an_edit_that_keeps_the_motion_scores_high_in_the_bundled_world(motion, inputs):
     scene = make_scene(motion, 2)
-    kept = FlowSimilarity().measure(subject(scene=scene))
+    kept = FlowSimilarity().measure(inputs(scene=scene))
     assert kept["flow_similarity"].value > 0.6
     assert kept["flow_similarity_frozen"].value == 0
     assert kept["flow_coverage"].value > 0.15
     assert len(kept["flow_similarity"].series) == 15
-    frozen = FlowSimilarity().measure(subject(np.repeat(render(scene)[:1], 16, axis=0), scene))
+    frozen = FlowSimilarity().measure(inputs(np.repeat(render(scene)[:1], 16, axis=0), scene))
     assert frozen["flow_similarity"].value == frozen["flow_similarity_frozen"].value == 0
 
 
@@ -166,12 +159,12 @@ def test_unrelated_and_reversed_motion_in_the_bundled_world():
     assert abs(np.mean(unrelated)) < 0.1
 
 
-def test_one_metric_scores_samples_of_many_references(subject):
+def test_one_metric_scores_samples_of_many_references(inputs):
     metric = FlowSimilarity()
     for motion in ("pan_left", "pan_right", "pan_left"):
         scene = make_scene(motion)
-        expected = flow_similarity(subject(scene=scene).frames, render(scene)).value
-        assert metric.measure(subject(scene=scene))["flow_similarity"].value == expected
+        expected = flow_similarity(inputs(scene=scene).frames, render(scene)).value
+        assert metric.measure(inputs(scene=scene))["flow_similarity"].value == expected
 
 
 def test_videos_must_match_and_be_large_enough():

@@ -1,34 +1,15 @@
 """Scores of whole tracks against slow loops over their definitions, and against closed forms."""
 
-from types import ModuleType
-
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
-from motionexp.metrics.cotracker import CoTracker
-from motionexp.metrics.motion_diversity import motion_diversity
-from motionexp.metrics.motion_fidelity import (
-    DitflowFidelity,
-    MotionFidelity,
-    mf_ditflow,
-    motion_fidelity,
-    track_similarity,
-)
-from motionexp.metrics.tracks import LucasKanadeTracker, as_arrays, from_arrays
-from tests.metrics.conftest import moving_texture
-
-FRAMES, POINTS = 9, 14
-
-
-def walk(seed, points=POINTS, frames=FRAMES, hidden=0.0, still=0.1):
-    """Tracks of random walks; a share of the points hidden now and then."""
-    rng = np.random.default_rng(seed)
-    position = np.cumsum(rng.normal(size=(frames, points, 2)), axis=0)
-    return Tracks(position, rng.random((frames, points)) >= hidden, still)
+from motionexp.metrics.mf_ditflow import DitflowFidelity, mf_ditflow
+from motionexp.metrics.motion_fidelity import MotionFidelity
+from motionexp.metrics.track_similarity import motion_fidelity, track_similarity
+from motionexp.metrics.tracks import LucasKanadeTracker
+from tests.metrics.conftest import TRACK_FRAMES, TRACK_POINTS, moving_texture, walk
 
 
 def moved(tracks, function):
@@ -83,7 +64,7 @@ def test_motion_fidelity_is_its_definition():
 def test_same_motion_anywhere_scores_one_and_another_speed_its_closed_form():
     a = walk(0)
     rng = np.random.default_rng(1)
-    elsewhere = moved(a, lambda position: position[:, rng.permutation(POINTS)] + 40)
+    elsewhere = moved(a, lambda position: position[:, rng.permutation(TRACK_POINTS)] + 40)
     assert motion_fidelity(a, elsewhere).value == pytest.approx(1)
     one = walk(0, points=1)
     for k in (0.5, 2, 3):
@@ -96,7 +77,7 @@ def test_static_points_neither_help_nor_hurt():
     a, other = walk(0), walk(1)
 
     def with_still(tracks, count=200):
-        still = np.zeros((FRAMES, count, 2)) + 7
+        still = np.zeros((TRACK_FRAMES, count, 2)) + 7
         position = np.concatenate([tracks.position, still], 1)
         return Tracks(position, np.ones(position.shape[:2], bool), tracks.still)
 
@@ -114,8 +95,8 @@ def test_static_points_neither_help_nor_hurt():
 def test_a_hidden_stretch_does_not_count():
     a = walk(0)
     jumping = moved(a, np.copy)
-    jumping.position[-2:] += np.random.default_rng(5).normal(0, 30, (2, POINTS, 2))
-    visible = np.ones((FRAMES, POINTS), bool)
+    jumping.position[-2:] += np.random.default_rng(5).normal(0, 30, (2, TRACK_POINTS, 2))
+    visible = np.ones((TRACK_FRAMES, TRACK_POINTS), bool)
     visible[-2:] = False
     assert motion_fidelity(a, jumping).value < 0.6
     hidden = Tracks(jumping.position, visible, a.still)
@@ -137,76 +118,19 @@ def test_track_similarity_of_two_that_stand_still_is_one_and_of_too_few_shared_s
     assert track_similarity(steps, seen, steps, late) == 0
 
 
-def slow_ditflow(edited, source):
-    """The peers' score, entry by entry."""
-    steps = min(len(edited.position), len(source.position)) - 1
-    count = edited.position.shape[1]
-    rows = []
-    for n in range(count):
-        row = []
-        for m in range(count):
-            cosines = []
-            for t in range(steps):
-                u = edited.position[t + 1, n] - edited.position[t, n]
-                v = source.position[t + 1, m] - source.position[t, m]
-                cosines.append(u @ v / (np.hypot(*u) * np.hypot(*v)))
-            row.append(np.mean(cosines) - (n == m))
-        rows.append(max(row))
-    return np.mean(rows)
-
-
-def test_mf_ditflow_is_the_peers_score_with_its_faults():
-    a, b = walk(0), walk(1, frames=FRAMES + 3, hidden=0.5)
-    assert mf_ditflow(a, b).value == pytest.approx(slow_ditflow(a, b))
-    assert mf_ditflow(b, a).value != pytest.approx(mf_ditflow(a, b).value)
-    # A video against itself is far from 1, for equal places in the grid are kept from matching.
-    assert mf_ditflow(a, a).value == pytest.approx(slow_ditflow(a, a))
-    assert mf_ditflow(a, a).value < 0.8
-    a.position[4, 3] = a.position[3, 3]
-    assert "NaN" in mf_ditflow(a, b).reason
-    with pytest.raises(InputError, match="as many tracks"):
-        mf_ditflow(walk(0, 5), walk(0, 6))
-
-
-def test_chance_is_the_mean_over_other_references_and_stands_beside(subject):
+def test_chance_is_the_mean_over_other_references_and_stands_beside(inputs):
     a, b, others = walk(0), walk(1), (walk(2), walk(3))
-    shown = subject(tracks=a, reference_tracks=b, other_tracks=others)
+    shown = inputs(tracks=a, reference_tracks=b, chance_tracks=others)
     for metric, score in ((MotionFidelity(), motion_fidelity), (DitflowFidelity(), mf_ditflow)):
         name = next(iter(metric.values))
         measured = metric.measure(shown)
         assert measured[name].value == score(a, b).value
         expected = np.mean([score(a, other).value for other in others])
         assert measured[f"{name}_chance"].value == pytest.approx(expected)
-        alone = metric.measure(subject(tracks=a, reference_tracks=b))
+        alone = metric.measure(inputs(tracks=a, reference_tracks=b))
         assert alone[f"{name}_chance"].reason == f"no other reference of {len(a.position)} frames"
         with pytest.raises(InputError, match="needs the tracks"):
-            metric.measure(subject())
-
-
-def test_diversity_of_a_method_without_chance_is_zero():
-    a = walk(0)
-    assert motion_diversity([a, a, a]).value == pytest.approx(0, abs=1e-12)
-    assert motion_diversity([a, walk(1)]).value == pytest.approx(1 - motion_fidelity(a, walk(1)).value)
-    three = [a, walk(1), walk(2)]
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    assert motion_diversity(three).value == pytest.approx(
-        np.mean([1 - motion_fidelity(three[i], three[j]).value for i, j in pairs])
-    )
-    assert "two samples" in motion_diversity([a]).reason
-
-
-@pytest.mark.parametrize("velocity", [(1, 0), (-2, 1)])
-def test_lucas_kanade_follows_a_moving_texture_until_it_leaves(velocity):
-    tracks = LucasKanadeTracker()(moving_texture(0, velocity))
-    whole = tracks.visible.all(0)
-    assert 0.2 < whole.mean() < 1
-    travelled = (tracks.position[-1] - tracks.position[0])[whole]
-    np.testing.assert_allclose(np.median(travelled, axis=0), 7 * np.array(velocity), atol=0.1)
-    assert not (np.diff(tracks.visible.astype(int), axis=0) > 0).any()  # what is lost stays lost
-    kept = from_arrays(as_arrays(tracks))
-    np.testing.assert_array_equal(kept.position, tracks.position)
-    np.testing.assert_array_equal(kept.visible, tracks.visible)
-    assert kept.still == tracks.still
+            metric.measure(inputs())
 
 
 def test_videos_that_move_alike_and_videos_that_do_not():
@@ -220,39 +144,3 @@ def test_videos_that_move_alike_and_videos_that_do_not():
         track(np.zeros((4, 16, 16, 3), np.uint8))
     with pytest.raises(InputError, match="of one length"):
         motion_fidelity(right, track(moving_texture(0, (2, 0), frames=5)))
-
-
-class Predictor(torch.nn.Module):
-    """Stands for CoTracker's: every point goes to the right by what its only weight says."""
-
-    def __init__(self, checkpoint, window_len, v2):
-        super().__init__()
-        assert (checkpoint, window_len, v2) == (None, 60, False)
-        self.model = torch.nn.Linear(1, 1, bias=False)
-
-    def forward(self, video, grid_size):
-        assert video.dtype == torch.float32
-        assert video.max() > 1
-        start = torch.rand(1, 1, grid_size**2, 2)
-        time = torch.arange(video.shape[1]).view(1, -1, 1, 1)
-        position = start + time * self.model.weight * torch.tensor([1.0, 0.0])
-        return position, torch.ones(position.shape[:3], dtype=torch.bool)
-
-
-def test_cotracker_is_used_where_it_is_installed_and_named_where_it_is_not(monkeypatch, tmp_path):
-    weights = tmp_path / "cotracker3.safetensors"
-    save_file({"weight": torch.full((1, 1), 3.0)}, weights)
-    with pytest.raises(InputError, match="facebookresearch/co-tracker"):
-        CoTracker.load(weights)
-    module = ModuleType("cotracker.predictor")
-    module.CoTrackerPredictor = Predictor
-    monkeypatch.setitem(__import__("sys").modules, "cotracker.predictor", module)
-    monkeypatch.setitem(__import__("sys").modules, "cotracker", ModuleType("cotracker"))
-    tracker = CoTracker.load(weights)
-    tracks = tracker(moving_texture(0, (3, 0)))
-    assert tracks.position.shape == (8, 55 * 55, 2)
-    np.testing.assert_allclose(tracks.steps, np.broadcast_to([3.0, 0.0], (3025, 7, 2)), atol=1e-5)
-    assert tracker.identity.startswith("cotracker3 55 ")
-    weights.write_bytes(b"not weights")
-    with pytest.raises(InputError, match="tracker_weights"):
-        CoTracker.load(weights)

@@ -168,7 +168,7 @@ def test_scores_are_the_benchmarks_own(models):
 def test_the_benchmarks_resizing_is_part_of_it_and_of_what_identifies_a_score(models):
     ours = models[2]
     (reference, _), names = references(), ["text_alignment", "pick_score"]
-    plain = ScoringModels(ours.clip, ours.scorer, ours.scorer_processor)
+    plain = ScoringModels(ours.clip, ours.preference, ours.preference_processor)
     with_it, without = Scorer(names, ours), Scorer(names, plain)
     for name in names:
         both = [

@@ -166,28 +166,28 @@ def test_a_pixel_s_centre_is_at_a_half():
     assert position_error(track(render(circle)), circle.truth(16), align=False).value < 0.2
 
 
-def test_an_abstention_is_counted_as_nothing_beside_its_reason(subject):
+def test_an_abstention_is_counted_as_nothing_beside_its_reason(inputs):
     scene = make_scene("wander")
-    found = Trajectory().measure(subject(np.repeat(render(scene)[:1], 16, axis=0), scene))
+    found = Trajectory().measure(inputs(np.repeat(render(scene)[:1], 16, axis=0), scene))
     assert np.isnan(found["velocity_similarity"].value)
     assert found["velocity_similarity_counted"].value == 0
     assert found["velocity_similarity_counted"].reason == "the sample is frozen"
     assert np.isnan(found["path_error"].value)
 
 
-def test_an_edit_in_the_reference_s_place_is_right_in_all(subject):
-    found = Trajectory().measure(subject(scene=make_scene("hop")))
+def test_an_edit_in_the_reference_s_place_is_right_in_all(inputs):
+    found = Trajectory().measure(inputs(scene=make_scene("hop")))
     assert found["velocity_similarity"].value > 0.99
     assert found["velocity_similarity_counted"] == found["velocity_similarity"]
     assert found["position_error"].value < 1
     assert len(found["velocity_similarity"].series) == 15
 
 
-def test_of_two_objects_the_left_one_is_followed(subject):
+def test_of_two_objects_the_left_one_is_followed(inputs):
     scene = draw(
         seeded("pair", 3), contrast="motion-dominant", choices=("left", "up", "circle_clockwise"), objects=2
     )
-    found = Trajectory().measure(subject(render(scene), scene))
+    found = Trajectory().measure(inputs(render(scene), scene))
     assert found["velocity_similarity"].value > 0.97
     assert found["position_error"].value < 1.5
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from motionexp.data.shapes import grammar
 from motionexp.diffusion.schedule import NoiseSchedule, generator
 from motionexp.probes import linear_probe
-from motionexp.probes.block_features import block_features, motion_blocks, pooled, taps
+from motionexp.probes.block_features import activation_hooks, block_features, motion_blocks, pooled
 from motionexp.probes.linear_probe import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
 from tests.support.tiny_cogvideox import tiny_cogvideox
 from tests.support.tiny_models import tiny_unet3d
@@ -143,7 +143,7 @@ class TestTaps:
     def test_they_leave_the_network_as_it_was(self, backbone):
         x_t, caption = random(1, 4, 4, 4, 4), backbone.embed([""])
         before = backbone.predict(x_t, 500, caption)
-        with taps(backbone.network, ["transformer_blocks.1", "transformer_blocks.0"]) as kept:
+        with activation_hooks(backbone.network, ["transformer_blocks.1", "transformer_blocks.0"]) as kept:
             during = backbone.predict(x_t, 500, caption)
         assert list(kept) == ["transformer_blocks.0", "transformer_blocks.1"]
         torch.testing.assert_close(during, before, atol=0, rtol=0)
@@ -153,7 +153,7 @@ class TestTaps:
         assert not any(module._forward_hooks for module in backbone.network.modules())
 
     def test_they_are_gone_after_a_mistake_too(self, backbone):
-        with pytest.raises(ZeroDivisionError), taps(backbone.network, ["transformer_blocks.0"]):
+        with pytest.raises(ZeroDivisionError), activation_hooks(backbone.network, ["transformer_blocks.0"]):
             1 / 0  # noqa: B018
         assert not any(module._forward_hooks for module in backbone.network.modules())
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from motionexp.config.compose import load
-from motionexp.metrics.scorer import METRICS, Scorer
+from motionexp.config.metrics import chosen_metrics
+from motionexp.metrics.scorer import Scorer
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout_file import read_layout
@@ -57,7 +58,9 @@ def test_sampling_and_metrics_are_timed_a_step_and_a_video(backbone, reference):
 def test_the_layout_shows_all_that_is_measured_of_the_metrics(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "training_times", lambda *_: [])
     monkeypatch.setattr(bench, "sampling_times", lambda *_: [])
-    rows = bench.measure(load(["precision=fp32", f"output={tmp_path}"]), 1, list(METRICS))
+    rows = bench.measure(
+        load(["precision=fp32", f"output={tmp_path}"]), 1, [spec.name for spec in chosen_metrics(None)]
+    )
     layout = read_layout(Path(__file__).parents[2] / "experiments" / "bench.yaml")
     shown = [
         line.split(" | ")

@@ -99,12 +99,12 @@ def test_arithmetic_of_a_step_is_that_of_its_matrix_products(
         counted["layers"] += product * (1 + inputs[0].requires_grad + weight.requires_grad)
 
     backbone = LatteBackbone.from_pretrained(folder)
-    stage = bench.trained_stage(backbone)
+    method = bench.attached_lora(backbone)
     for module in backbone.network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.register_forward_hook(layer)
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
-    stage.loss(bench.draw(backbone, example))
+    method.loss(bench.draw(backbone, example))
     monkeypatch.undo()
     assert bench.step_flops(folder, example) == counted.total()
 
@@ -129,10 +129,12 @@ def test_loops_differ_by_what_they_say(folder: Path, example: Example) -> None:
 
         loop = Loop(folder, measures, encoded, CPU)
         assert loop.backbone.network.dtype == (torch.bfloat16 if measures.half else torch.float32)
-        trained = {name: value.clone() for name, value in enumerate(loop.stage.parameters)}
+        trained = {name: value.clone() for name, value in enumerate(loop.method.parameters.values())}
         flops[part] = step_flops(loop)
         assert len(calls) == 1
-        assert any(not torch.equal(value, trained[i]) for i, value in enumerate(loop.stage.parameters))
+        assert any(
+            not torch.equal(value, trained[i]) for i, value in enumerate(loop.method.parameters.values())
+        )
     least = flops["all measures"]
     more = {part for part, count in flops.items() if count > least}
     assert more == {bench.PLAIN, "checkpointing", "gradient to the first layer"}

@@ -90,7 +90,7 @@ def tuned(value=1.0, method="lora", **changes) -> Row:
         ({"soft_window": [[400, 0]]}, ("soft_window=null", "soft_window=[[400, 0]]")),
         ({"precision": "bf16"}, ("precision=fp32", "precision=bf16")),
         ({"weights_hash": "v" * 64}, ("weights=wwwwwwwwwwww", "weights=vvvvvvvvvvvv")),
-        ({"strata": {"looks": "2"}}, ("looks=null", "looks=2")),
+        ({"strata": {"appearances": "2"}}, ("appearances=null", "appearances=2")),
         ({"height": 64}, ("height=null", "height=64")),
     ],
 )

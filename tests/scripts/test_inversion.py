@@ -128,16 +128,6 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
             top = found + 192
 
 
-def test_psnr_is_the_mean_of_the_frames() -> None:
-    frames = np.full((2, 4, 4, 3), 100, np.uint8)
-    other = frames.copy()
-    other[0] += 5
-    other[1] -= 10
-    wanted = (20 * np.log10(255 / 5) + 20 * np.log10(255 / 10)) / 2
-    assert inversion.psnr(other, frames) == pytest.approx(wanted)
-    assert inversion.psnr(frames, frames) == pytest.approx(58.92, abs=0.01)
-
-
 def test_references_are_of_the_benchmark_unless_the_overrides_say_otherwise() -> None:
     cfg = inversion.settings_of([])
     assert cfg.data["split"] == "benchmark"

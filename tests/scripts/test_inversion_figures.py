@@ -31,7 +31,7 @@ def made_rows(models=MODELS) -> list[Row]:
             precision="fp32", weights_hash=model,
             settings={"guidance_scale": 1.0, "model": {"guidance_scale": 2.0}},  # none
             strata={"split": "benchmark", "prompt": prompt,
-                    "contrast": "poster" if name.startswith("poster") else "motion-dominant"},
+                    "contrast": "appearance-dominant" if name.startswith("poster") else "motion-dominant"},
         )
         for model in models
         for prompt in ("empty", "caption")

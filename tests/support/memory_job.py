@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.backbones.memory import give_memory_back
+from motionexp.config import metrics
 from motionexp.config.schema import JobConfig
 from motionexp.jobs.run import run
-from motionexp.metrics import scorer
-from tests.support.squares import METRICS, Brightness
+from tests.support.squares import METRICS, SQUARE_METRICS
 from tests.support.tiny_jobs import job_settings
 
 LATTE = "motionexp.backbones.latte.LatteBackbone"
@@ -36,7 +36,7 @@ def resident(what: str) -> int:
 
 def main(wanted: list[list[Any]]) -> None:
     """See the module."""
-    scorer.METRICS["brightness"] = Brightness
+    metrics.METRICS.update(SQUARE_METRICS)
     for each in wanted:
         give_memory_back()
         (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from motionexp.config.metrics import MetricSpec
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.metrics.base import Measurement, Subject, Tracks, VideoMetric
+from motionexp.metrics.base import Measurement, MetricInput, Tracks, VideoMetric
 
 METRICS = ["brightness"]
 
@@ -17,8 +18,8 @@ class Brightness(VideoMetric):
     version = 1
     values: ClassVar = {"brightness": None, "darkness": None}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        series = subject.frames.mean((1, 2, 3))
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        series = inputs.frames.mean((1, 2, 3))
         value = float(series.mean())
         return {"brightness": Measurement(value, series=series), "darkness": Measurement(255 - value)}
 
@@ -29,8 +30,14 @@ class Colourfulness(VideoMetric):
     version = 1
     values: ClassVar = {"colourfulness": True}
 
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        return {"colourfulness": Measurement(float(subject.frames.std(-1).mean()))}
+    def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
+        return {"colourfulness": Measurement(float(inputs.frames.std(-1).mean()))}
+
+
+SQUARE_METRICS = {
+    kind.__name__.lower(): MetricSpec(kind.__name__.lower(), __name__, kind.__name__, False, "", kind.values)
+    for kind in (Brightness, Colourfulness)
+}
 
 
 class Drifting:

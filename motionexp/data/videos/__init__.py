@@ -1,6 +1,7 @@
 """Reading and writing video files, contact sheets and labelled grids. Frames are uint8 RGB (F, H, W, 3)."""
 
 from motionexp.data.videos.grids import contact_sheet, side_by_side
+from motionexp.data.videos.psnr import psnr
 from motionexp.data.videos.reading import frame_count, frame_rate, read_frames, taken_count
 from motionexp.data.videos.writing import write_gif, write_mp4, write_png
 
@@ -8,6 +9,7 @@ __all__ = [
     "contact_sheet",
     "frame_count",
     "frame_rate",
+    "psnr",
     "read_frames",
     "side_by_side",
     "taken_count",

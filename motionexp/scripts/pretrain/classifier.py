@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene
-from motionexp.metrics.attributes import AttributeClassifier, ClassifierConfig
+from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
 from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 

@@ -25,7 +25,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
-from motionexp.metrics.encoders import ImageTextModel, PreferenceScorer
+from motionexp.metrics.encoders import ImageTextModel, PreferenceModel
 from motionexp.scripts.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
 from motionexp.scripts.pretrain.cards import Facts, seen, steps_taken, write_card
 from motionexp.scripts.pretrain.classifier import blurred, noised
@@ -163,7 +163,7 @@ def step_loss(
 
 def facts(args: argparse.Namespace, parameters: int) -> Facts:
     """Measure the saved scorer on scenes not used in training and say what there is to say of it."""
-    model = PreferenceScorer.load(args.output)
+    model = PreferenceModel.load(args.output)
     return Facts(
         title="Small preference scorer of the shapes world",
         library="transformers",

@@ -25,11 +25,11 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, seeded
-from motionexp.data.videos import contact_sheet, write_mp4, write_png
+from motionexp.data.videos import contact_sheet, psnr, write_mp4, write_png
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
-from motionexp.metrics.attributes import AttributeClassifier
-from motionexp.metrics.encoders import OpenClip, PreferenceScorer
+from motionexp.metrics.attribute_classifier import AttributeClassifier
+from motionexp.metrics.encoders import OpenClip, PreferenceModel
 from motionexp.scripts.pretrain.bundle import MODELS
 from motionexp.scripts.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
 from motionexp.scripts.pretrain.cards import write_classifier_card, write_model_card
@@ -117,12 +117,8 @@ def judge_vae(backbone: Backbone, count: int) -> Results:
     """Return the mean PSNR in dB of reconstructions, by contrast."""
     results = {}
     for part in ("motion-dominant", "appearance-dominant"):
-        values = []
-        for scene in scenes(part, count):
-            video = render(scene)
-            error = np.square((reconstructed(backbone, scene).astype(float) - video) / 255).mean((1, 2, 3))
-            values.extend(-10 * np.log10(error))
-        results[f"VAE, {part}"] = {"psnr": float(np.mean(values)), "n": float(len(values))}
+        values = [psnr(reconstructed(backbone, scene), render(scene)) for scene in scenes(part, count)]
+        results[f"VAE, {part}"] = {"psnr": float(np.mean(values)), "n": float(np.size(values))}
     return results
 
 
@@ -131,7 +127,7 @@ def judge_scoring_models(count: int) -> Results:
 
     The columns of single attributes are the shares among the captions, or frames, that differ in it.
     """
-    clip, scorer = OpenClip.load(), PreferenceScorer.load()
+    clip, scorer = OpenClip.load(), PreferenceModel.load()
     results = {}
     for part in PARTS:
         truth = unseen_scenes(part, count)

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
+from motionexp.data.videos import psnr
 from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -74,12 +75,16 @@ class Autoencoder(nn.Module):
         return output, posterior.mean, posterior.kl().float().mean() / posterior.mean[0].numel()
 
 
-def psnr(vae: AutoencoderKL, frames: np.ndarray) -> float:
+def grey_levels(values: Tensor) -> np.ndarray:
+    """Turn float (N, 3, H, W), clamped to [-1, 1], into grey levels (N, H, W, 3), not rounded."""
+    return (127.5 * (values.clamp(-1, 1) + 1)).permute(0, 2, 3, 1).numpy()
+
+
+def reconstruction_psnr(vae: AutoencoderKL, frames: np.ndarray) -> float:
     """Return the reconstruction's mean PSNR in dB over uint8 frames (N, H, W, 3), by the posterior's mode."""
     with torch.no_grad():
-        values = pixels(frames)
-        error = vae.decode(vae.encode(values).latent_dist.mode()).sample.clamp(-1, 1) - values
-        return float((10 * torch.log10(4 / error.square().mean((1, 2, 3)))).mean())
+        output = vae.decode(vae.encode(pixels(frames)).latent_dist.mode()).sample
+    return float(psnr(grey_levels(output), frames).mean())
 
 
 def frame_latents(vae: AutoencoderKL) -> Callable[[np.ndarray], Tensor]:
@@ -130,7 +135,9 @@ def main() -> None:
     with torch.no_grad():
         scale = 1 / vae.encode(pixels(frames)).latent_dist.mode().std().item()
     vae.register_to_config(scaling_factor=scale)
-    print(f"PSNR {psnr(vae, frames):.2f} dB on 256 held-out frames, scaling factor {scale:.4f}")
+    print(
+        f"PSNR {reconstruction_psnr(vae, frames):.2f} dB on 256 held-out frames, scaling factor {scale:.4f}"
+    )
     vae.save_pretrained(args.output)
 
 

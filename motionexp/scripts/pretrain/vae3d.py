@@ -13,8 +13,16 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
+from motionexp.data.videos import psnr
 from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
-from motionexp.scripts.pretrain.vae import ISOMETRY_WEIGHT, KL_WEIGHT, Autoencoder, isometry, pixels
+from motionexp.scripts.pretrain.vae import (
+    ISOMETRY_WEIGHT,
+    KL_WEIGHT,
+    Autoencoder,
+    grey_levels,
+    isometry,
+    pixels,
+)
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 FRAMES = 17
@@ -82,15 +90,14 @@ class Clips:
         return as_video(np.stack(clips))
 
 
-def psnr(vae: AutoencoderKLCogVideoX, videos: np.ndarray) -> float:
+def reconstruction_psnr(vae: AutoencoderKLCogVideoX, videos: np.ndarray) -> float:
     """Return the mean PSNR in dB over the frames of uint8 videos (B, F, H, W, 3), by the posterior's mode."""
-    errors = []
+    values = []
     for video in videos:
         with torch.no_grad():
-            values = as_video(video[None])
-            output = vae.decode(vae.encode(values).latent_dist.mode()).sample.clamp(-1, 1)
-            errors.append((output - values).square().mean((0, 1, 3, 4)))
-    return float((10 * torch.log10(4 / torch.cat(errors))).mean())
+            output = vae.decode(vae.encode(as_video(video[None])).latent_dist.mode()).sample
+        values.append(psnr(grey_levels(output[0].transpose(0, 1)), video))
+    return float(np.mean(values))
 
 
 def video_latents(vae: AutoencoderKLCogVideoX) -> Callable[[np.ndarray], Tensor]:
@@ -177,7 +184,9 @@ def main() -> None:
     if args.decoder_steps:
         train_decoder(vae, clips, args)
         vae.save_pretrained(args.output)
-    print(f"PSNR {psnr(vae, held_out):.2f} dB on 64 held-out videos, scaling factor {scale:.4f}")
+    print(
+        f"PSNR {reconstruction_psnr(vae, held_out):.2f} dB on 64 held-out videos, scaling factor {scale:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_wandb_writes_offline_and_leaves_no_run_behind(backbone, examples, tmp_p
 
 
 def test_an_unknown_logger_is_refused(tmp_path):
-    with pytest.raises(InputError, match="logger=neptune: one of csv, tensorboard, wandb"):
+    with pytest.raises(InputError, match="logger=neptune"):
         make_logger("neptune", tmp_path / "log", {})
     assert not (tmp_path / "log").exists()
 

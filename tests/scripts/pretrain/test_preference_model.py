@@ -8,7 +8,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.data.shapes.grammar import ATTRIBUTES, vocabulary
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import pretraining_scene
-from motionexp.metrics.encoders import PreferenceScorer
+from motionexp.metrics.encoders import PreferenceModel
 from motionexp.scripts.pretrain.captioned import CaptionedFrames, unseen_scenes
 from motionexp.scripts.pretrain.clip import CONTEXT, normalised
 from motionexp.scripts.pretrain.clip_text import build_tokenizer
@@ -52,7 +52,7 @@ def test_transformers_alone_prefers_the_right_frame(bundled: tuple[CLIPModel, CL
 
 
 def test_it_is_right_about_attributes_and_spoilt_frames():
-    rates = preference_accuracy(PreferenceScorer.load(), unseen_scenes("motion-dominant", 32))
+    rates = preference_accuracy(PreferenceModel.load(), unseen_scenes("motion-dominant", 32))
     assert set(rates) == {*ATTRIBUTES, *KINDS, "all"}
     assert rates["all"] >= 0.93
     assert min(rates.values()) >= 0.8
@@ -78,7 +78,7 @@ def test_each_word_is_one_token_and_any_text_can_be_spelt(bundled: tuple[CLIPMod
 
 
 def test_a_caption_s_padding_does_not_matter():
-    scorer = PreferenceScorer.load()
+    scorer = PreferenceModel.load()
     captions = [scene.caption for scene in (*unseen_scenes("motion-dominant", 3), *unseen_scenes("pairs", 3))]
     together = scorer.embed_captions(captions)
     apart = torch.cat([scorer.embed_captions([caption]) for caption in captions])

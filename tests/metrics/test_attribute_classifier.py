@@ -6,13 +6,7 @@ import torch
 
 from motionexp.data.shapes import grammar
 from motionexp.errors import InputError
-from motionexp.metrics.attributes import (
-    AttributeAccuracy,
-    AttributeClassifier,
-    ClassifierConfig,
-    attributes_found,
-)
-from motionexp.metrics.base import Predictions
+from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
 
 VALUES = {**grammar.ATTRIBUTES, "motion": grammar.CAPTIONED}
 
@@ -99,17 +93,3 @@ def test_a_damaged_folder_is_refused(classifier, tmp_path):
 def test_frames_that_it_cannot_read(classifier, shape):
     with pytest.raises(InputError, match="64 x 64 x 3"):
         classifier.predict(np.zeros(shape, np.uint8))
-
-
-def test_accuracy_counts_an_abstention_as_not_found_and_says_so(subject):
-    right = subject().target
-    labels = dict(right) | {"shape": None, "surface": "plain" if right["surface"] != "plain" else "striped"}
-    shown = subject(predictions=Predictions(labels, dict.fromkeys(labels, 1.0)))
-    found = AttributeAccuracy().measure(shown)
-    assert found["attribute_accuracy"].value == 0.5
-    assert found["attribute_accuracy_colour"].value == 1
-    assert found["attribute_accuracy_shape"].value == 0
-    assert found["attribute_accuracy_shape"].reason == "the classifier abstained"
-    assert set(found) == set(AttributeAccuracy.values)
-    everything = attributes_found(Predictions(right, {}), right)
-    assert all(each.value == 1 for each in everything.values())

@@ -1,4 +1,4 @@
-"""What is left of the reference's looks: replaced attributes and nuisances, against renders."""
+"""Background leakage against renders."""
 
 from dataclasses import replace
 
@@ -7,10 +7,6 @@ import pytest
 
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
-from motionexp.errors import InputError
-from motionexp.metrics.appearance_leakage import ReplacedAttributes, replaced_attributes
-from motionexp.metrics.base import Predictions
-from motionexp.metrics.foreground import coverage, foreground
 from motionexp.metrics.nuisances import (
     Nuisances,
     bare_ground,
@@ -19,55 +15,6 @@ from motionexp.metrics.nuisances import (
     with_nuisances_of,
 )
 from tests.metrics.conftest import CHANGES, make_scene
-
-REFERENCE = {"colour": "red", "surface": "plain", "shape": "circle", "background": "grass"}
-
-
-def seen(**labels):
-    return Predictions(labels, dict.fromkeys(labels, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("labels", "shown", "abstained"),
-    [
-        ({"colour": "red", "surface": "plain", "shape": "star", "background": "grass"}, 1.0, 0.0),
-        ({"colour": "red", "surface": "checked", "shape": "star", "background": "grass"}, 0.5, 0.0),
-        ({"colour": "blue", "surface": None, "shape": "circle", "background": "grass"}, 0.0, 0.5),
-        ({"colour": None, "surface": "plain", "shape": None, "background": None}, 0.5, 0.5),
-    ],
-)
-def test_only_what_the_edit_replaces_can_leak_and_an_abstention_is_not_shown(labels, shown, abstained):
-    target = REFERENCE | {"colour": "blue", "surface": "checked"}
-    found = replaced_attributes(seen(**labels), REFERENCE, target)
-    assert found["replaced_attributes"].value == shown
-    assert found["replaced_attributes_abstained"].value == abstained
-
-
-def test_an_edit_that_replaces_nothing_abstains():
-    for measured in replaced_attributes(seen(**REFERENCE), REFERENCE, {"colour": "red"}).values():
-        assert np.isnan(measured.value)
-        assert "replaces no attribute" in measured.reason
-
-
-def test_the_metric_takes_the_reference_s_looks_from_its_scene(subject):
-    scene = make_scene("wander")
-    leaked = seen(**{name: value for name, value in scene.attributes.items()})
-    assert ReplacedAttributes().measure(subject(predictions=leaked))["replaced_attributes"].value == 1
-    right = seen(**CHANGES)
-    assert ReplacedAttributes().measure(subject(predictions=right))["replaced_attributes"].value == 0
-    with pytest.raises(InputError, match="needs the classifier"):
-        ReplacedAttributes().measure(subject())
-
-
-def test_the_object_s_pixels_are_the_truth_s():
-    scene = make_scene("left", 3)
-    found, truth = foreground(render(scene)), scene.truth(16)
-    assert foreground(bare_ground(scene, 16)).pieces == [None]
-    painted = np.abs(render(scene).astype(int) - bare_ground(scene, 16)).max(-1) > 60
-    for index, piece in enumerate(found.pieces):
-        assert (piece & painted[index]).sum() / (piece | painted[index]).sum() > 0.9
-        xs = np.average(np.arange(64) + 0.5, weights=coverage(found.distance[index], piece).sum(0))
-        assert abs(xs - truth.position[index, 0]) < 4
 
 
 def test_ground_similarity_is_numpy_s_correlation():
@@ -101,7 +48,7 @@ def test_an_object_s_nuisances_follow_the_truth():
     assert larger.size - before.size == pytest.approx(np.log(1.1), abs=0.02)
 
 
-def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
+def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(inputs):
     scenes = [make_scene("wander", index) for index in range(12)]
     leaks: dict[str, list[float]] = {"leaked": [], "fresh": []}
     for index, scene in enumerate(scenes):
@@ -109,7 +56,7 @@ def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
         target = edited(scene, CHANGES)
         fresh = with_nuisances_of(target, make_scene("wander", 100 + index))
         for name, shown in (("leaked", target), ("fresh", fresh)):
-            found = Nuisances().measure(subject(render(shown), scene, others=others))
+            found = Nuisances().measure(inputs(render(shown), scene, chance_scenes=others))
             leaks[name].append(
                 [
                     found[value].value
@@ -124,13 +71,13 @@ def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(subject):
     assert (leaked.mean(0) > fresh.mean(0) + 0.02).all()
 
 
-def test_without_other_references_there_is_no_chance_level_and_mush_has_no_object(subject):
-    found = Nuisances().measure(subject())
+def test_without_other_references_there_is_no_chance_level_and_mush_has_no_object(inputs):
+    found = Nuisances().measure(inputs())
     assert found["nuisance_similarity"].value > 0.9
     assert np.isnan(found["nuisance_chance"].value)
     assert "no other references" in found["nuisance_chance"].reason
     grey = np.full((16, 64, 64, 3), 90, np.uint8)
-    found = Nuisances().measure(subject(grey, others=(make_scene("left"),)))
+    found = Nuisances().measure(inputs(grey, chance_scenes=(make_scene("left"),)))
     assert found["nuisance_similarity"].value == 0
     assert "no object stands out" in found["nuisance_light"].reason
     assert "no object stands out" in found["nuisance_light_chance"].reason

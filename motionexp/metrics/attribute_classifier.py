@@ -1,10 +1,9 @@
-"""Attributes of a video read by a small classifier that may abstain, and how many of an edit's it finds."""
+"""The small classifier that reads a video's attributes, and may abstain."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,13 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionexp.data.shapes.grammar import OUT_OF_DISTRIBUTION, UNCAPTIONED
 from motionexp.errors import InputError
-from motionexp.metrics.base import ABSTAINED, Measurement, Predictions, Subject, VideoMetric, needed
+from motionexp.metrics.base import Measurement, Predictions
 
 SIZE = 64
-LOOKS = ("colour", "surface", "shape", "background")
-WITHOUT_WORDS = (*UNCAPTIONED, *OUT_OF_DISTRIBUTION)
 
 
 @dataclass(frozen=True)
@@ -142,70 +138,6 @@ class AttributeClassifier(nn.Module):
         return model.to(device).eval()
 
 
-def attributes_found(predictions: Predictions, target: Mapping[str, str]) -> dict[str, Measurement]:
-    """Tell of each attribute of the target whether the classifier finds it.
-
-    Args:
-        predictions: of the sample.
-        target: {attribute: the value that the edit asks for}.
-
-    Returns:
-        {attribute: 1 or 0}; an abstention counts as 0 and is named in the reason.
-    """
-    found = {}
-    for name, value in target.items():
-        label = predictions.labels[name]
-        found[name] = Measurement(float(label == value), "the classifier abstained" if label is None else "")
-    return found
-
-
-class AttributeAccuracy(VideoMetric):
-    """Which of the edit's looks the classifier finds in a sample, each apart and their mean."""
-
-    version = 1
-    needs = frozenset({"classifier", "truth"})
-    values: ClassVar[Mapping[str, bool | None]] = {"attribute_accuracy": True} | {
-        f"attribute_accuracy_{name}": True for name in LOOKS
-    }
-
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        """See `attributes_found`."""
-        predictions = needed(subject.predictions, "attribute_accuracy", "classifier")
-        found = attributes_found(predictions, {name: subject.target[name] for name in LOOKS})
-        mean = Measurement(float(np.mean([each.value for each in found.values()])))
-        return {"attribute_accuracy": mean} | {
-            f"attribute_accuracy_{name}": each for name, each in found.items()
-        }
-
-
-class AttributeReadings(VideoMetric):
-    """Whether the classifier reads the edit's and the reference's value of each attribute, motion included.
-
-    `new_NAME` is 1 or 0, and abstains where the edit leaves the attribute as it is; `old_NAME` is 1 or 0.
-    Either abstains where the value has no name (a wandering path). The classifier's own abstention counts
-    as 0.
-    """
-
-    version = 1
-    needs = frozenset({"classifier", "truth"})
-    values: ClassVar[Mapping[str, bool | None]] = {
-        f"{which}_{name}": None for name in (*LOOKS, "motion") for which in ("new", "old")
-    }
-
-    def measure(self, subject: Subject) -> dict[str, Measurement]:
-        """See the class."""
-        predictions = needed(subject.predictions, "attribute_readings", "classifier")
-        measured = {}
-        for name in (*LOOKS, "motion"):
-            label, old, new = predictions.labels[name], subject.scene.attributes[name], subject.target[name]
-            measured[f"old_{name}"] = _reading(label, old)
-            measured[f"new_{name}"] = (
-                Measurement(ABSTAINED, "the edit leaves it as it is") if new == old else _reading(label, new)
-            )
-        return measured
-
-
-def _reading(label: str | None, value: str) -> Measurement:
-    if value in WITHOUT_WORDS:
-        return Measurement(ABSTAINED, f"{value} has no name that the classifier knows")
+def agreement(label: str | None, value: str) -> Measurement:
+    """Return 1 where the classifier reads `value` and else 0; an abstention (None) is a 0 with a reason."""
     return Measurement(float(label == value), "the classifier abstained" if label is None else "")

@@ -1,0 +1,186 @@
+"""The metrics that there are, read from the files of `motionexp/metrics/` without importing them (no torch).
+
+A module is a metric if it defines a subclass of `VideoMetric` or `SetMetric` of `motionexp/metrics/base.py`.
+The metric's name is the module's name. What other rooms need to know of it is in the class, as literals.
+"""
+
+import ast
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from motionexp.errors import InputError
+
+Use = Literal["jobs", "probes"]
+FOLDER = Path(__file__).parents[1] / "metrics"
+BASES = ("VideoMetric", "SetMetric")
+CHANCE_REFERENCES = 8
+"""References against which chance is measured; one more is read, for a reference is never its own chance."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What a metric's file says of it; the fields with defaults are literals of the metric's class.
+
+    Attributes:
+        name: the module's name; of a plugin's metric its import path.
+        module: where the class is.
+        class_name: of the metric.
+        of_sets: whether it measures all samples of an edit together (a `SetMetric`); its rows have no seed.
+        question: first line of the file's docstring, shown by `--help`.
+        values: {name of a value: whether more is better, or None where neither is}, the main value first.
+        needs: models and ground truth without which it cannot measure; see `Need` of the base classes.
+        used_by: who measures it when no metrics are named.
+        order: its place among the metrics, in summaries and in tables.
+        summary: {name of a value: its heading in a job's summary}, in short words.
+        columns: {key: fields of a `Column`}, its standard columns in tables. An optional column is left out
+            of tables without its rows. A summary subtracts what the column of the same value subtracts, but
+            not the base model.
+    """
+
+    name: str
+    module: str
+    class_name: str
+    of_sets: bool
+    question: str
+    values: Mapping[str, bool | None] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    used_by: tuple[Use, ...] = ("jobs",)
+    order: int = 1000
+    summary: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def subtracted(self, value: str) -> str:
+        """The value that a summary subtracts from `value`; empty where it subtracts none."""
+        minus = (column.get("minus", "") for column in self.columns.values() if column["metric"] == value)
+        return next((name for name in minus if name in self.values), "")
+
+
+LITERALS = {entry.name for entry in fields(MetricSpec)[5:]}
+
+
+def read_metric(file: Path, module: str, name: str, class_name: str = "") -> MetricSpec | None:
+    """Read what a file says of its metric; None where it defines none (or none called `class_name`).
+
+    Raises:
+        InputError: a class attribute that others read is not a literal.
+    """
+    tree = ast.parse(file.read_text(), str(file))
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef) or class_name not in ("", node.name):
+            continue
+        bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+        if base := next((base for base in bases if base in BASES), None):
+            question = (ast.get_docstring(tree) or "").partition("\n")[0]
+            literals = _literals(file, node)
+            return MetricSpec(name, module, node.name, base == "SetMetric", question, **literals)
+    return None
+
+
+def _literals(file: Path, node: ast.ClassDef) -> dict[str, Any]:
+    literals = {}
+    for statement in node.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in LITERALS:
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if name in LITERALS:
+                pass
+            case _:
+                continue
+        try:
+            literals[name] = ast.literal_eval(value)
+        except ValueError as error:
+            raise InputError(
+                f"{file}: {node.name}.{name} must be a literal, since settings are checked without importing"
+                " metrics: write it out"
+            ) from error
+    return literals
+
+
+def _read_folder() -> dict[str, MetricSpec]:
+    package = __name__.split(".")[0]
+    specs = (read_metric(file, f"{package}.metrics.{file.stem}", file.stem) for file in FOLDER.glob("*.py"))
+    return {spec.name: spec for spec in sorted(filter(None, specs), key=lambda spec: (spec.order, spec.name))}
+
+
+METRICS = _read_folder()
+"""All metrics of the folder by name, those of probes included."""
+
+
+@cache
+def _plugin(path: str) -> MetricSpec | None:
+    module, _, class_name = path.rpartition(".")
+    try:
+        source = find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    if source is None or source.origin is None:
+        return None
+    return read_metric(Path(source.origin), module, path, class_name)
+
+
+def find_metric(name: str) -> MetricSpec | None:
+    """A metric by its name, or by the import path of its class; None where there is no such metric."""
+    return _plugin(name) if "." in name else METRICS.get(name)
+
+
+def chosen_metrics(names: Collection[str] | None, use: Use = "jobs") -> list[MetricSpec]:
+    """The metrics of these names; None: all that `use` measures.
+
+    Raises:
+        InputError: a name that is no metric.
+    """
+    if names is None:
+        return [spec for spec in METRICS.values() if use in spec.used_by]
+    if problems := list(metric_problems(names, use)):
+        raise InputError("\n".join(problems))
+    return [spec for spec in map(find_metric, names) if spec is not None]
+
+
+def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterator[str]:
+    """What is wrong with `metrics=`: names that `use` does not measure."""
+    specs = {name: find_metric(name) for name in names or ()}
+    unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
+    if unknown:
+        choices = ", ".join(spec.name for spec in chosen_metrics(None, use))
+        yield (
+            f"metrics=[{','.join(unknown)}]: some of {choices}, a plugin's class by its import path,"
+            " or null for all of these"
+        )
+
+
+def set_metrics(names: Collection[str] | None) -> list[str]:
+    """Those of the named metrics that measure all samples of an edit together."""
+    specs = ((name, find_metric(name)) for name in names or ())
+    return [name for name, spec in specs if spec is not None and spec.of_sets]
+
+
+SET_VALUES = frozenset(value for spec in METRICS.values() if spec.of_sets for value in spec.values)
+"""Values of all samples of an edit together."""
+
+
+def check_metrics(metrics: Collection[str] | None, blind: Sequence[str] = ()) -> None:
+    """Check metrics that are asked for by name.
+
+    Args:
+        metrics: names; None: all that the data allow.
+        blind: names of references without ground truth.
+
+    Raises:
+        InputError: a name that is no metric, or a metric from ground truth where a reference has none.
+    """
+    specs = chosen_metrics(metrics)
+    unfit = [spec.name for spec in specs if "reference_truth" in spec.needs]
+    if metrics is not None and blind and unfit:
+        raise InputError(
+            f"metrics=[{', '.join(unfit)}]: measured from ground truth, and {blind[0]} has none;"
+            " leave them out, or metrics=null for all that the data allow"
+        )
+
+
+def needs_chance_references(metrics: Collection[str] | None) -> bool:
+    """Whether any of the metrics (None: all) has a level of chance, for which other references are read."""
+    return any({"reference_truth", "tracks"} & set(spec.needs) for spec in chosen_metrics(metrics))
