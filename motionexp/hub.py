@@ -126,12 +126,16 @@ def _together(model: Path, adapter: Path) -> Path:
         raise InputError(f"{index}: a {parts.get('_class_name')}; a StableDiffusionPipeline is wanted")
     folder = Path(mkdtemp(prefix="motionexp-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    kept = {part: parts.get(part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
-    for part in kept:
+    shared = {part: parts.get(part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+    for part in shared:
         (folder / part).symlink_to((model / part).resolve())
     (folder / "motion_adapter").symlink_to(adapter.resolve())
-    made = {"_class_name": "AnimateDiffPipeline", **kept, "motion_adapter": ["diffusers", "MotionAdapter"]}
-    (folder / "model_index.json").write_text(json.dumps(made))
+    combined = {
+        "_class_name": "AnimateDiffPipeline",
+        **shared,
+        "motion_adapter": ["diffusers", "MotionAdapter"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(combined))
     return folder
 
 
@@ -180,13 +184,13 @@ def _why(name: str, revision: str | None, error: Exception) -> str:
             f" (no network, or HF_HUB_OFFLINE=1); fetch it where it can, `{command}`, or give a local"
             f" folder{_namesakes(name)}"
         )
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"model {name}: it could not be fetched ({said}); try again: `{command}`, or give a local folder"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"model {name}: it could not be fetched ({reason}); try again: `{command}`, or give a local folder"
 
 
 def _namesakes(name: str) -> str:
     """Models of the same name under other owners in the cache: a repository may have moved."""
     owner, _, model = name.partition("/")
-    found = [folder.name.split("--") for folder in Path(constants.HF_HUB_CACHE).glob(f"models--*--{model}")]
-    others = [f"{each[1]}/{model}" for each in found if each[1] != owner]
-    return f" (the cache has {', '.join(sorted(others))}: another owner's, or moved)" if others else ""
+    cached = [folder.name.split("--") for folder in Path(constants.HF_HUB_CACHE).glob(f"models--*--{model}")]
+    namesakes = sorted(f"{parts[1]}/{model}" for parts in cached if parts[1] != owner)
+    return f" (the cache has {', '.join(namesakes)}: another owner's, or moved)" if namesakes else ""

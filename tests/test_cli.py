@@ -125,9 +125,9 @@ def test_a_probes_steps_are_checked_in_every_job_of_a_sweep(base, jobs, capsys):
 
 
 def test_a_boundary_of_other_weights_stops_a_sweep_before_its_first_job(tmp_path, capsys, monkeypatch):
-    from motionexp.jobs import job
+    from motionexp.jobs import inputs
 
-    monkeypatch.setattr(job, "get_object", None)
+    monkeypatch.setattr(inputs, "get_object", None)
     stored = ["model.boundary=640", "model.boundary_weights=0123456789ab"]
     assert run(["-m", f"output={tmp_path / 'out'}", *stored, "tau=0,auto"]) == 2
     shown = capsys.readouterr()
@@ -147,9 +147,9 @@ def test_a_boundary_of_other_weights_stops_a_sweep_before_its_first_job(tmp_path
     ],
 )
 def test_wrong_input_is_an_error_before_weights_are_loaded(flags, wrong, said, tmp_path, capsys, monkeypatch):
-    from motionexp.jobs import job
+    from motionexp.jobs import inputs
 
-    monkeypatch.setattr(job, "get_object", None)
+    monkeypatch.setattr(inputs, "get_object", None)
     assert run([*flags, f"output={tmp_path / 'out'}", *wrong]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))

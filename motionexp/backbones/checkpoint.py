@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,23 +29,46 @@ VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
 FORMER_PREFIX = "text_model."
 
 
+@dataclass(frozen=True)
+class Unsupported:
+    """A setting in a checkpoint's JSON file with which the model cannot be used.
+
+    Attributes:
+        file: below the checkpoint's folder.
+        key: of the setting.
+        supported: the values that can be used; None stands for a missing key too.
+        advice: which model has other values, and what to take instead.
+    """
+
+    file: str
+    key: str
+    supported: tuple[object, ...]
+    advice: str
+
+    def check(self, folder: Path) -> None:
+        """Raise InputError where the folder's file has another value."""
+        value = read_json(folder / self.file).get(self.key)
+        if value not in self.supported:
+            raise InputError(f"{folder / self.file}: {self.key}={value} cannot be used: {self.advice}")
+
+
 def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str]) -> None:
     """Whether a folder holds a pipeline of these classes, whole, from headers alone.
 
     Args:
         folder: has `model_index.json`.
-        classes: wanted class of each part in the index; of the pipeline itself under `_class_name`.
+        classes: expected class of each part in the index; of the pipeline itself under `_class_name`.
         weighted: the parts that have weights, in safetensors.
 
     Raises:
         InputError: names the first file that is missing or broken.
     """
     index = read_json(folder / "model_index.json")
-    for part, wanted in classes.items():
-        found = index.get(part)
-        found = found[-1] if isinstance(found, list) else found
-        if found != wanted:
-            raise InputError(f"{folder / 'model_index.json'}: {part} is {found}; this reader needs {wanted}")
+    for part, expected in classes.items():
+        entry = index.get(part)
+        name = entry[-1] if isinstance(entry, list) else entry
+        if name != expected:
+            raise InputError(f"{folder / 'model_index.json'}: {part} is {name}; this reader needs {expected}")
     for part in weighted:
         config = folder / part / "config.json"
         made_for = read_json(config).get("_class_name", classes[part])
@@ -90,19 +114,19 @@ def check_shapes(model: nn.Module, folder: Path, *, all_named: bool) -> None:
 
     Raises InputError naming the folder and the first weight that is not as it should be.
     """
-    found: dict[str, list[int]] = {}
+    shapes: dict[str, list[int]] = {}
     for file in _weight_files(folder):
         with safe_open(file, framework="pt") as content:
             names = {name.removeprefix(FORMER_PREFIX): name for name in content.keys()}  # noqa: SIM118
-            found |= {ours: content.get_slice(theirs).get_shape() for ours, theirs in names.items()}
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    missing = sorted(wanted.keys() - found.keys())
+            shapes |= {ours: content.get_slice(theirs).get_shape() for ours, theirs in names.items()}
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = sorted(expected.keys() - shapes.keys())
     if missing and all_named:
         raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
-    for name, shape in wanted.items():
-        if found.get(name, shape) != shape:
+    for name, shape in expected.items():
+        if shapes.get(name, shape) != shape:
             raise InputError(
-                f"{folder} does not load ({name} has shape {found[name]}, by its configuration {shape});"
+                f"{folder} does not load ({name} has shape {shapes[name]}, by its configuration {shape});"
                 " fetch it again"
             )
 
@@ -168,7 +192,7 @@ def weights_hash(folder: Path, parts: Iterable[str]) -> str:
     """sha256 (64 hex digits) of the weights and configuration of these parts, wherever the folder lies."""
     total = hashlib.sha256()
     for part in sorted(parts):
-        for file in sorted(each for each in _files(folder / part) if each.name.endswith(IDENTITY)):
+        for file in sorted(path for path in _files(folder / part) if path.name.endswith(IDENTITY)):
             total.update(f"{part}/{file.name} {_file_hash(file)}\n".encode())
     return total.hexdigest()
 

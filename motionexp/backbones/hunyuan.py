@@ -1,9 +1,9 @@
 """HunyuanVideo (Kong et al. 2024, arXiv 2412.03603) in diffusers' layout: flow matching, one 3D attention.
 
 The text is laid out as `diffusers.HunyuanVideoPipeline` does it: Llama reads the caption in a template, whose
-columns are cut off again, and the third last of its hidden states goes to the network, with a mask; CLIP's
-pooled vector beside. The network is distilled: it is told a strength of guidance, and needs no unconditional
-branch.
+columns are cut off again, and the third last of its hidden states goes to the network, with a mask. So does
+CLIP's pooled vector. The network is distilled: it takes the strength of guidance as an input, and needs no
+unconditional branch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, LlamaModel, PreTrainedTokenizerBase
 
-from motionexp.backbones.checkpoint import read_json
-from motionexp.backbones.flow import FlowBackbone, projections_of
+from motionexp.backbones import video_vae
+from motionexp.backbones.checkpoint import Unsupported
+from motionexp.backbones.flow import block_bytes, projections_of
+from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
 from motionexp.backbones.text import load_tokenizer
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
-from motionexp.errors import InputError
 
 # `HunyuanVideoPipeline.__call__`'s own `guidance_scale`, times 1000 as it does.
-TOLD_GUIDANCE = 6.0 * 1000
+GUIDANCE = 6.0 * 1000
 CLIP_TOKENS = 77
 HIDDEN_STATE = -3
 
 
-def attention_projections(network: HunyuanVideoTransformer3DModel) -> dict[str, list[str]]:
+def attention_projections(
+    network: HunyuanVideoTransformer3DModel, kind: ProjectionKind = "motion"
+) -> dict[str, list[str]]:
     """See `Backbone.projections`; for HunyuanVideo 60 names of q, k and v, 20 of o. It may be on `meta`.
 
     In blocks of two streams those of the video's tokens alone: the caption's have projections of their own.
@@ -40,7 +43,7 @@ def attention_projections(network: HunyuanVideoTransformer3DModel) -> dict[str, 
     two, one = network.config.num_layers, network.config.num_single_layers
     names = projections_of([f"transformer_blocks.{block}" for block in range(two)], "attn")
     single = projections_of([f"single_transformer_blocks.{block}" for block in range(one)], "attn")
-    return {letter: own + ([] if letter == "o" else single[letter]) for letter, own in names.items()}
+    return {letter: double + ([] if letter == "o" else single[letter]) for letter, double in names.items()}
 
 
 class HunyuanText(nn.Module):
@@ -53,15 +56,16 @@ class HunyuanText(nn.Module):
         self.llama, self.clip, self.clip_tokenizer = llama, clip, clip_tokenizer
 
 
-class HunyuanBackbone(FlowBackbone):
+class HunyuanBackbone(PipelineBackbone):
     """HunyuanVideo: `motion` attention is the one full 3D attention of every block.
 
     Its VAE puts a first frame alone and then every four frames into one latent frame. `guidance_scale` in our
     settings is that of an unconditional branch, the stock pipeline's `true_cfg_scale`: 1 is what the model is
-    made for. The guidance that the network is told stays at 6, the stock pipeline's default. Of a caption
-    CLIP hears 77 tokens, the rest is cut off for it.
+    made for. The guidance that the network takes as an input is always 6, the stock pipeline's default. CLIP
+    reads the first 77 tokens of a caption.
     """
 
+    any_size = True
     attentions = ("motion",)
     pipeline = "HunyuanVideoPipeline"
     classes: ClassVar = {
@@ -71,28 +75,24 @@ class HunyuanBackbone(FlowBackbone):
         "text_encoder_2": CLIPTextModel,
     }
     parts = (*classes, "tokenizer", "tokenizer_2", "scheduler")
-    video = (129, 720, 1280)
+    unsupported: ClassVar = (
+        Unsupported(
+            "transformer/config.json",
+            "image_condition_type",
+            (None,),
+            "it is a model of images to video; take one of text to video",
+        ),
+        Unsupported("transformer/config.json", "patch_size_t", (None, 1), "it must be 1"),
+    )
+    codec: ClassVar = video_vae
+    find_projections = staticmethod(attention_projections)
     caption_tokens = 256
-    activations = caption_activations = (8, 9)
+    spacing = "even"
+    schedule: FlowSchedule
     template: ClassVar[dict[str, Any]] = DEFAULT_PROMPT_TEMPLATE
 
-    @classmethod
-    def _check(cls, folder: Path) -> None:
-        super()._check(folder)
-        config = folder / cls.component / "config.json"
-        about = read_json(config)
-        if about.get("image_condition_type") is not None:
-            raise InputError(
-                f"{config}: image_condition_type is set: a model of images to video; take one of text"
-            )
-        if about.get("patch_size_t", 1) != 1:
-            raise InputError(f"{config}: patch_size_t must be 1")
-
-    @classmethod
-    def schedule_of(cls, folder: Path) -> FlowSchedule:
-        """See `PipelineBackbone.schedule_of`."""
-        config = read_json(folder / "scheduler" / "scheduler_config.json")
-        return FlowSchedule.from_config(config, spacing="even")
+    def _trained_video(self) -> tuple[int, int, int]:
+        return 129, 720, 1280
 
     @classmethod
     def _assemble_text(cls, folder: Path, parts: Mapping[str, Any]) -> HunyuanText:
@@ -130,8 +130,8 @@ class HunyuanBackbone(FlowBackbone):
         conditioning = conditioning.trimmed()
         if conditioning.pooled is None:
             raise ValueError("this network needs a pooled vector beside each caption's columns")
-        told = torch.full((len(x_t),), TOLD_GUIDANCE, dtype=self.dtype, device=self.device)
-        tokens = self._longest_sequence(self._tokens(x_t.shape[1:]), conditioning.embeds.shape[1])
+        guidance = torch.full((len(x_t),), GUIDANCE, dtype=self.dtype, device=self.device)
+        tokens = self.video_tokens(x_t.shape[1:]) + conditioning.embeds.shape[1]
         with attention_kernels(self.device, self.dtype, tokens):
             output = self.network(
                 hidden_states=x_t.to(self.device, self.dtype),
@@ -139,14 +139,12 @@ class HunyuanBackbone(FlowBackbone):
                 encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
                 encoder_attention_mask=conditioning.attended().to(self.device, self.dtype),
                 pooled_projections=conditioning.pooled.to(self.device, self.dtype),
-                guidance=told if self._config.guidance_embeds else None,
+                guidance=guidance if self.config.guidance_embeds else None,
                 return_dict=False,
             )[0]
         return output.to(x_t.dtype)
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`; the refiner of captions writes its mask out, column by column."""
-        return super().predict_bytes(shape) + 10 * self.max_caption_tokens**2
-
-    def _projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        return attention_projections(self.network) if kind == "motion" else {}
+        held = block_bytes(self, shape, video=(8, 9), caption=(8, 9), joint=True)
+        return held + 10 * self.max_caption_tokens**2

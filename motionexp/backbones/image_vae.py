@@ -8,16 +8,16 @@ from torch import Tensor
 PIXELS_PER_CALL = 2**20
 
 
-def downsampling(vae: AutoencoderKL) -> int:
-    """Pixels of a side that become one latent."""
-    return int(2 ** (len(vae.config.block_out_channels) - 1))
+def compression(vae: AutoencoderKL) -> tuple[int, int]:
+    """Frames for one latent frame, always 1, and pixels of a side for one latent."""
+    return 1, int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
 @torch.no_grad()
 def encode(
     vae: AutoencoderKL, frames: UInt8[Tensor, "b f h w 3"], device: torch.device
 ) -> Float[Tensor, "b c f y x"]:
-    """See `Backbone.encode`; sides have to be multiples of `downsampling`."""
+    """See `Backbone.encode`; sides have to be multiples of what `compression` says."""
     if vae.encoder is None:
         raise RuntimeError("release_vae_encoder() was called: encode before it, or load the backbone again")
     pictures = frames.flatten(0, 1).movedim(-1, 1)
@@ -35,7 +35,7 @@ def decode(
 ) -> UInt8[Tensor, "b f h w 3"]:
     """See `Backbone.decode`."""
     videos, _, count, height, width = latents.shape
-    factor = downsampling(vae)
+    _, factor = compression(vae)
     pictures = latents.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
     frames = []
     for part in pictures.split(_at_once(height * factor, width * factor)):
@@ -45,4 +45,5 @@ def decode(
 
 
 def _at_once(height: int, width: int) -> int:
+    """How many pictures of this size go through the VAE in one call."""
     return max(1, PIXELS_PER_CALL // (height * width))

@@ -6,23 +6,20 @@ a list of prompts, that pipeline keeps all 120, with zeros for padding, so that 
 are made at once; that is not followed here.)
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from diffusers import AutoencoderKL, LatteTransformer3DModel
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
-from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import T5EncoderModel
 
-from motionexp.backbones import image_vae
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
+from motionexp.backbones.text import stripped_lower_case
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
 
-MAX_CAPTION_TOKENS = 120
 ATTENTIONS: dict[ProjectionKind, tuple[str, str]] = {
     "motion": ("temporal_transformer_blocks", "attn1"),
     "spatial": ("transformer_blocks", "attn1"),
@@ -55,36 +52,14 @@ class LatteBackbone(PipelineBackbone):
         "vae": AutoencoderKL,
         "text_encoder": T5EncoderModel,
     }
+    find_projections = staticmethod(attention_projections)
+    caption_form = staticmethod(stripped_lower_case)
+    caption_tokens = 120
+    encoder_masks_padding = network_masks_padding = True
 
-    def _set_sizes(self) -> None:
-        self.frames = self._config.video_length
-        self.height = self.width = self._config.sample_size * self._vae_factor
-        self.max_caption_tokens = MAX_CAPTION_TOKENS
-
-    @classmethod
-    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
-        return MAX_CAPTION_TOKENS
-
-    @classmethod
-    def as_tokenized(cls, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-        """See `PipelineBackbone.as_tokenized`; blanks around a caption go too."""
-        return [caption.lower().strip() for caption in captions]
-
-    def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
-        """See `Backbone.encode`."""
-        self.latent_shape(*frames.shape[1:4])
-        return image_vae.encode(self.vae, frames, self.device)
-
-    def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
-        """See `Backbone.decode`."""
-        return image_vae.decode(self.vae, latents, self.device)
-
-    def _embed(self, tokens: BatchEncoding) -> Conditioning:
-        """All 120 columns are kept; the mask tells the caption's own."""
-        embeds = self.text_encoder(
-            tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device)
-        ).last_hidden_state
-        return Conditioning(embeds, tokens.attention_mask.bool())
+    def _trained_video(self) -> tuple[int, int, int]:
+        side = self.config.sample_size * self.pixels_per_latent
+        return self.config.video_length, side, side
 
     def guidance_pair(
         self, conditioning: Conditioning, negative: Conditioning
@@ -110,7 +85,7 @@ class LatteBackbone(PipelineBackbone):
         """See `Backbone.predict`."""
         conditioning = conditioning.trimmed()
         videos, channels, frames, height, width = x_t.shape
-        tokens = height * width // self._config.patch_size**2
+        tokens = height * width // self.config.patch_size**2
         with attention_kernels(self.device, self.dtype, tokens):
             output = self.network(
                 hidden_states=x_t.to(self.device, self.dtype),
@@ -130,25 +105,20 @@ class LatteBackbone(PipelineBackbone):
         bias = bias.masked_fill(~conditioning.mask, torch.finfo(self.dtype).min)
         return bias.to(self.device)[:, None].repeat_interleave(frames, dim=0)
 
-    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        """See `Backbone.projections` and `attention_projections`."""
-        return attention_projections(self.network, kind)
-
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """See `Backbone.latent_shape`: the trained number of frames or 1, sides in whole patches."""
+    def _latent_frames(self, frames: int) -> int:
+        """The trained number of frames, or 1."""
         if frames not in (1, self.frames):
             raise InputError(f"frames={frames}: {self.name} makes videos of {self.frames} frames, or of 1")
-        sides = self._latent_sides(height, width, self._config.patch_size)
-        return self._config.in_channels, frames, *sides
+        return frames
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`: an upper estimate, for captions of the greatest length."""
-        config = self._config
+        config = self.config
         heads, text = config.num_attention_heads, self.max_caption_tokens
         width = heads * config.attention_head_dim
         frames, tokens = shape[1], shape[2] * shape[3] // config.patch_size**2
         # The factors are measured peaks of one block, in activations of the network's width.
-        held = frames * width * (14 * tokens + 3 * text) * self.dtype.itemsize
+        held: int = frames * width * (14 * tokens + 3 * text) * self.dtype.itemsize
         if not plain_attention(self.device, self.dtype, tokens):
             return held
         return held + 4 * frames * (4 * width * (tokens + text) + 2 * heads * tokens * max(tokens, text))

@@ -39,15 +39,15 @@ def recompute(network: nn.Module, modules: tuple[type[nn.Module], ...]) -> None:
         modules: the classes whose calls are computed again; none: as diffusers does it for the network.
     """
     if not modules:
-        for each in network.modules():
-            if isinstance(each, ModelMixin):
-                each.enable_gradient_checkpointing(_recomputed)
+        for module in network.modules():
+            if isinstance(module, ModelMixin):
+                module.enable_gradient_checkpointing(_recomputed)
         return
-    for each in network.children():
-        if isinstance(each, modules):
-            each.forward = partial(_recomputed, each.forward)
+    for child in network.children():
+        if isinstance(child, modules):
+            child.forward = partial(_recomputed, child.forward)
         else:
-            recompute(each, modules)
+            recompute(child, modules)
 
 
 def _recomputed(forward: Any, *args: Any, **settings: Any) -> Any:

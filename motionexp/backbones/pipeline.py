@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from accelerate import cpu_offload_with_hook
 from accelerate.hooks import UserCpuOffloadHook
 from diffusers import ModelMixin
-from torch import nn
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from motionexp.backbones import image_vae
 from motionexp.backbones.checkpoint import (
     TextPrecision,
+    Unsupported,
     check_folder,
     check_shapes,
     load_part,
@@ -25,14 +28,31 @@ from motionexp.backbones.checkpoint import (
     weights_hash,
 )
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
-from motionexp.backbones.text import caption_problems, load_tokenizer
+from motionexp.backbones.text import caption_problems, load_tokenizer, unchanged
 from motionexp.config.checks import text_precision_problems
-from motionexp.diffusion.backbone import Backbone, Conditioning
-from motionexp.diffusion.flow_matching import Schedule, read_schedule
+from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
+from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import InputError
 from motionexp.hub import find_folder, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
+
+
+class VideoCodec(Protocol):
+    """How frames become latents: one of the modules `image_vae`, `video_vae` and `pixels`."""
+
+    def compression(self, vae: Any, /) -> tuple[int, int]:
+        """Frames for one latent frame after the first, and pixels of a side for one latent."""
+
+    def encode(
+        self, vae: Any, frames: UInt8[Tensor, "b f h w 3"], device: torch.device
+    ) -> Float[Tensor, "b c l y x"]:
+        """See `Backbone.encode`."""
+
+    def decode(
+        self, vae: Any, latents: Float[Tensor, "b c l y x"], device: torch.device
+    ) -> UInt8[Tensor, "b f h w 3"]:
+        """See `Backbone.decode`."""
 
 
 class PipelineBackbone(Backbone):
@@ -43,19 +63,40 @@ class PipelineBackbone(Backbone):
     runs once a video, and rounding shows in its pictures. On the device `meta` all works as far as shapes go,
     without weights.
 
+    A family sets the attributes below and implements `predict`, `predict_bytes` and `_trained_video`. What
+    only few families need is a method with a default, which they override.
+
     Attributes:
         pipeline: the pipeline's class name.
-        classes: of the parts that have weights, the network's first.
-        hub_names: of those whose class the hub's files call otherwise.
+        classes: the class of each part with weights, the network's first.
+        hub_names: the class names in the hub's files, where they differ from those of `classes`.
         recomputed: modules that `checkpointing` computes again, where diffusers' class does not do so itself.
+        unsupported: settings in the checkpoint's files with which the family cannot be used.
+        codec: how frames become latents.
+        caption_tokens: the longest caption, end token included; None: the tokenizer's `model_max_length`.
+        encoder_masks_padding: whether the text encoder attends to a caption's own tokens alone.
+        network_masks_padding: whether the network does.
+        scheduler: settings that replace those of the folder's scheduler.
+        spacing: spacing of the timesteps that the pipeline hands to its scheduler; None: the scheduler's own.
+        config: the network's configuration.
+        pixels_per_latent: pixels of a side for one latent.
+        frames_per_latent: frames for one latent frame, after the first.
     """
 
     pipeline: ClassVar[str]
     classes: ClassVar[dict[str, type[ModelMixin] | type[PreTrainedModel]]]
     hub_names: ClassVar[dict[str, str]] = {}
     recomputed: ClassVar[tuple[type[nn.Module], ...]] = ()
-    _config: Any
-    _vae_factor: int
+    unsupported: ClassVar[tuple[Unsupported, ...]] = ()
+    codec: ClassVar[VideoCodec] = image_vae
+    caption_tokens: ClassVar[int | None] = None
+    encoder_masks_padding: ClassVar[bool] = False
+    network_masks_padding: ClassVar[bool] = False
+    scheduler: ClassVar[Mapping[str, Any]] = {}
+    spacing: ClassVar[str | None] = None
+    config: Any
+    pixels_per_latent: int
+    frames_per_latent: int
 
     def __init_subclass__(cls) -> None:
         if "classes" not in vars(cls):
@@ -93,9 +134,10 @@ class PipelineBackbone(Backbone):
         for part, shape in self._shapes.items():
             check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
         with torch.device("meta"):
-            self._config = self._assemble(folder, self._shapes).config
-        self._vae_factor = self._pixels_per_latent()
-        self._set_sizes()
+            self.config = self._assemble(folder, self._shapes).config
+        self.frames_per_latent, self.pixels_per_latent = self.codec.compression(self._shapes.get("vae"))
+        self.max_caption_tokens = self._longest_caption(folder, self.tokenizer)
+        self.frames, self.height, self.width = self._trained_video()
 
     @classmethod
     def _parts_of_network(cls) -> list[str]:
@@ -151,20 +193,24 @@ class PipelineBackbone(Backbone):
         if not self.offload:
             return frozen(module.to(self.device))
         module, hook = cpu_offload_with_hook(frozen(module), self.device)
-        for other in self._offloaded:
-            hook.hook.prev_module_hook, other.hook.prev_module_hook = other, hook
+        for partner in self._offloaded:
+            hook.hook.prev_module_hook, partner.hook.prev_module_hook = partner, hook
         self._offloaded.append(hook)
         return module
 
-    def _pixels_per_latent(self) -> int:
-        """Pixels of a side that become one latent."""
-        if "vae" not in self.classes:
-            return 1
-        return int(2 ** (len(self._shapes["vae"].config.block_out_channels) - 1))
+    @staticmethod
+    @abstractmethod
+    def find_projections(network: Any, kind: ProjectionKind, /) -> dict[str, list[str]]:
+        """`projections` of a network, which may be on `meta`."""
+
+    @staticmethod
+    def caption_form(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], /) -> list[str]:
+        """Captions as they are handed to the tokenizer."""
+        return unchanged(tokenizer, captions)
 
     @abstractmethod
-    def _set_sizes(self) -> None:
-        """Set `frames`, `height`, `width` and `max_caption_tokens` from the parts."""
+    def _trained_video(self) -> tuple[int, int, int]:
+        """Frames, height and width (pixels) of the videos that the network was trained for."""
 
     @classmethod
     def from_pretrained(
@@ -226,6 +272,8 @@ class PipelineBackbone(Backbone):
         """Raise InputError for a folder that cannot be used, before any weight of it is read."""
         expected = {part: cls.hub_names.get(part, kind.__name__) for part, kind in cls.classes.items()}
         check_folder(folder, {"_class_name": cls.pipeline, **expected}, weighted=tuple(cls.classes))
+        for setting in cls.unsupported:
+            setting.check(folder)
 
     @classmethod
     def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> Any:
@@ -241,7 +289,8 @@ class PipelineBackbone(Backbone):
     @classmethod
     def schedule_of(cls, folder: Path) -> Schedule:
         """The noise schedule of the pipeline in a folder, with the steps that the pipeline takes."""
-        return read_schedule(read_json(folder / "scheduler" / "scheduler_config.json"))
+        config = {**read_json(folder / "scheduler" / "scheduler_config.json"), **cls.scheduler}
+        return FlowSchedule.from_config(config, cls.spacing) if cls.spacing else read_schedule(config)
 
     @classmethod
     def caption_problems(
@@ -257,29 +306,24 @@ class PipelineBackbone(Backbone):
         with naming_the_model(path, revision):
             tokenizer = load_tokenizer(folder)
             longest = cls._longest_caption(folder, tokenizer)
-        return caption_problems(tokenizer, cls.as_tokenized(tokenizer, captions), longest)
+        return caption_problems(tokenizer, cls.caption_form(tokenizer, captions), longest)
 
     @classmethod
-    @abstractmethod
     def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
         """`max_caption_tokens` of the pipeline in a folder."""
-
-    @classmethod
-    def as_tokenized(cls, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-        """Captions as they are handed to the tokenizer: in small letters."""
-        return [caption.lower() for caption in captions]
+        return cls.caption_tokens or tokenizer.model_max_length
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""
-        written = self.as_tokenized(self.tokenizer, captions)
-        return caption_problems(self.tokenizer, written, self.max_caption_tokens)
+        formed = self.caption_form(self.tokenizer, captions)
+        return caption_problems(self.tokenizer, formed, self.max_caption_tokens)
 
     @torch.no_grad()
     def embed(self, captions: Sequence[str]) -> Conditioning:
         """See `Backbone.embed`."""
         self._ready_to_embed(captions)
         tokens = self.tokenizer(
-            self.as_tokenized(self.tokenizer, captions),
+            self.caption_form(self.tokenizer, captions),
             padding="max_length",
             max_length=self.max_caption_tokens,
             return_tensors="pt",
@@ -297,8 +341,13 @@ class PipelineBackbone(Backbone):
             raise InputError("; ".join(problems))
 
     def _embed(self, tokens: BatchEncoding) -> Conditioning:
-        """The text encoder's last hidden state; the padding is heard as any token, there is no mask."""
-        return Conditioning(self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state)
+        """The text encoder's last hidden state (B, L, D), and the mask where the network takes one."""
+        mask = tokens.attention_mask
+        hidden = self.text_encoder(
+            tokens.input_ids.to(self.device),
+            attention_mask=mask.to(self.device) if self.encoder_masks_padding else None,
+        ).last_hidden_state
+        return Conditioning(hidden, mask.bool() if self.network_masks_padding else None)
 
     def guidance_pair(
         self, conditioning: Conditioning, negative: Conditioning
@@ -306,16 +355,57 @@ class PipelineBackbone(Backbone):
         """See `Backbone.guidance_pair`: all captions are of one length, and nothing is laid out anew."""
         return (negative.repeat(len(conditioning)) if len(negative) == 1 else negative), conditioning
 
+    def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c l y x"]:
+        """See `Backbone.encode`."""
+        self.latent_shape(*frames.shape[1:4])
+        return self.codec.encode(self.vae, frames, self.device)
+
+    def decode(self, latents: Float[Tensor, "b c l y x"]) -> UInt8[Tensor, "b f h w 3"]:
+        """See `Backbone.decode`."""
+        return self.codec.decode(self.vae, latents, self.device)
+
+    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
+        """See `Backbone.projections`.
+
+        Raises InputError where the network has no attention of this kind apart from its motion attention:
+        tuning that one instead would be the same run under another name.
+        """
+        if kind not in self.attentions:
+            raise InputError(f"{self.name} has no {kind} attention apart from its motion attention")
+        return self.find_projections(self.network, kind)
+
     def _refuse_mask(self, conditioning: Conditioning) -> None:
         if conditioning.mask is not None:
             raise ValueError("this network hears every column of a caption: a mask would do nothing")
 
-    def _latent_sides(self, height: int, width: int, patch: int = 1) -> tuple[int, int]:
-        """Sides of the latents of `height` x `width` pixels. Raises InputError unless in whole patches."""
-        multiple = self._vae_factor * patch
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """See `Backbone.latent_shape`: whole latent frames after the first, sides in whole patches."""
+        count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        return height // self._vae_factor, width // self._vae_factor
+        return (
+            self.config.in_channels,
+            count,
+            height // self.pixels_per_latent,
+            width // self.pixels_per_latent,
+        )
+
+    def _latent_frames(self, frames: int) -> int:
+        """Latent frames of a video. Raises InputError for a number that the network cannot take."""
+        ratio = self.frames_per_latent
+        if frames < 1 or (frames - 1) % ratio:
+            raise InputError(f"frames={frames}: {self.name} needs 1 frame and a multiple of {ratio}")
+        return (frames - 1) // ratio + 1
+
+    def _patch(self) -> int:
+        """Latents of a side that become one token; 1 where the network has no patches."""
+        patch: int | Sequence[int] = self.config.get("patch_size", 1)
+        return patch if isinstance(patch, int) else patch[-1]
+
+    def video_tokens(self, shape: Sequence[int]) -> int:
+        """How many tokens a video's latents (C, F, h, w) become."""
+        _, frames, height, width = shape
+        return frames * height * width // self._patch() ** 2
 
     def release_text_encoder(self) -> None:
         """See `Backbone.release_text_encoder`."""

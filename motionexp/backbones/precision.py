@@ -26,8 +26,8 @@ def resolve_device(device: str = "auto") -> torch.device:
     kind, _, index = device.partition(":")
     count = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}.get(kind, 0)
     if not (index or "0").isdecimal() or int(index or 0) >= count:
-        there = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *["mps"] * mps]
-        raise InputError(f"device={device}: this machine has {', '.join(there)}")
+        devices = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *["mps"] * mps]
+        raise InputError(f"device={device}: this machine has {', '.join(devices)}")
     return torch.device(device)
 
 

@@ -5,27 +5,23 @@ sampler. The text is laid out as there with `clean_caption=False`: lower case, p
 encoder masks the padding, and the network hears it.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
-from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import T5EncoderModel
 
-from motionexp.backbones.checkpoint import read_json
+from motionexp.backbones import pixels
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.show1_network import ShowOneUNet, attention_layers
+from motionexp.backbones.text import stripped_lower_case
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
-from motionexp.diffusion.schedule import NoiseSchedule
-from motionexp.errors import InputError
 
-MAX_CAPTION_TOKENS = 77  # that IF's text encoder was used with, whatever it can take
 # The hub's scheduler clips x_0 frame by frame at a quantile of it (dynamic thresholding), in DPM-Solver++'s
 # steps. Here x_0 is clipped to the pictures' range.
 SCHEDULER = {
@@ -54,7 +50,7 @@ class Show1Backbone(PipelineBackbone):
     in 22, without the convolutions along time. Within a frame one attention hears space and caption together:
     `spatial` and `cross` share its q and o, and have keys and values of their own.
 
-    There is no VAE, so that `release_vae_encoder` has nothing to give back.
+    There is no VAE: `release_vae_encoder` has nothing to give back.
     """
 
     any_size = True
@@ -62,42 +58,15 @@ class Show1Backbone(PipelineBackbone):
     classes: ClassVar = {"unet": ShowOneUNet, "text_encoder": T5EncoderModel}
     hub_names: ClassVar = {"unet": "UNet3DConditionModel"}
     recomputed: ClassVar = (ResnetBlock2D, TemporalConvLayer, Attention, TransformerTemporalModel)
+    codec: ClassVar = pixels
+    find_projections = staticmethod(attention_projections)
+    caption_form = staticmethod(stripped_lower_case)
+    caption_tokens = 77  # that IF's text encoder was used with, whatever it can take
+    encoder_masks_padding = True
+    scheduler = SCHEDULER
 
-    def _set_sizes(self) -> None:
-        self.frames = 8
-        self.height, self.width = 5 * self._config.sample_size // 8, self._config.sample_size
-        self.max_caption_tokens = MAX_CAPTION_TOKENS
-
-    @classmethod
-    def schedule_of(cls, folder: Path) -> NoiseSchedule:
-        """The hub's betas, in DDIM's steps; see `SCHEDULER`."""
-        config = read_json(folder / "scheduler" / "scheduler_config.json")
-        return NoiseSchedule.from_config({**config, **SCHEDULER})
-
-    @classmethod
-    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
-        return MAX_CAPTION_TOKENS
-
-    @classmethod
-    def as_tokenized(cls, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-        """See `PipelineBackbone.as_tokenized`; blanks around a caption go too."""
-        return [caption.lower().strip() for caption in captions]
-
-    def _embed(self, tokens: BatchEncoding) -> Conditioning:
-        embeds = self.text_encoder(
-            tokens.input_ids.to(self.device), attention_mask=tokens.attention_mask.to(self.device)
-        ).last_hidden_state
-        return Conditioning(embeds)
-
-    def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
-        """See `Backbone.encode`: the frames themselves."""
-        self.latent_shape(*frames.shape[1:4])
-        return frames.movedim(-1, 1).to(self.device, torch.float32) / 127.5 - 1
-
-    def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
-        """See `Backbone.decode`: nearest levels of what lies in [-1, 1]."""
-        frames = ((latents.float() / 2 + 0.5).clamp(0, 1) * 255).round()
-        return frames.to("cpu", torch.uint8).movedim(1, -1)
+    def _trained_video(self) -> tuple[int, int, int]:
+        return 8, 5 * self.config.sample_size // 8, self.config.sample_size
 
     def predict(
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
@@ -117,27 +86,17 @@ class Show1Backbone(PipelineBackbone):
         """The most that an attention within a frame hears: the second level's positions, and the caption."""
         return height * width // 4 + self.max_caption_tokens
 
-    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        """See `Backbone.projections` and `attention_projections`."""
-        return attention_projections(self.network, kind)
-
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """See `Backbone.latent_shape`: any number of frames from 1, sides that every level can halve."""
-        if frames < 1:
-            raise InputError(f"frames={frames}: {self.name} makes videos of 1 frame or more")
-        sides = self._latent_sides(height, width, 2 ** (len(self._config.block_out_channels) - 1))
-        return self._config.in_channels, frames, *sides
+    def _patch(self) -> int:
+        """Every level of the network halves the sides once more."""
+        return int(2 ** (len(self.config.block_out_channels) - 1))
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`: an upper estimate."""
-        config, (_, frames, height, width) = self._config, shape
+        config, (_, frames, height, width) = self.config, shape
         # The factors are measured peaks, of the last block on the way up and of one attention.
-        held = 13 * frames * height * width * config.block_out_channels[0] * self.dtype.itemsize
+        held: int = 13 * frames * height * width * config.block_out_channels[0] * self.dtype.itemsize
         tokens = self._attended(height, width)
         if not plain_attention(self.device, self.dtype, max(tokens, frames)):
             return held
-        heads = config.block_out_channels[1] // config.attention_head_dim
+        heads: int = config.block_out_channels[1] // config.attention_head_dim
         return held + 14 * frames * heads * (height * width // 4) * tokens
-
-    def release_vae_encoder(self) -> None:
-        """See `Backbone.release_vae_encoder`: there is none."""

@@ -11,8 +11,15 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+from diffusers.models.unets.unet_2d_blocks import (
+    SimpleCrossAttnDownBlock2D,
+    SimpleCrossAttnUpBlock2D,
+    UNetMidBlock2DSimpleCrossAttn,
+)
 from jaxtyping import Float
 from torch import Tensor, nn
+
+WITH_ATTENTION = (SimpleCrossAttnDownBlock2D, SimpleCrossAttnUpBlock2D, UNetMidBlock2DSimpleCrossAttn)
 
 
 class ShowOneUNet(UNet2DConditionModel):
@@ -35,10 +42,12 @@ class ShowOneUNet(UNet2DConditionModel):
         Raises:
             ValueError: it asks for `transformer_in`, which the base model does not have.
         """
-        known = dict(config)
-        if known.pop("transfromer_in_opt", False):  # the authors' spelling
+        settings = dict(config)
+        if settings.pop("transfromer_in_opt", False):  # the authors' spelling
             raise ValueError("transfromer_in_opt=true: only Show-1's base model can be used, which has none")
-        network: ShowOneUNet = super().from_config({key: _of_images(known[key]) for key in known}, **more)
+        network: ShowOneUNet = super().from_config(
+            {key: _of_images(value) for key, value in settings.items()}, **more
+        )
         return network
 
     def _add_time(self, block: Any) -> None:
@@ -49,7 +58,7 @@ class ShowOneUNet(UNet2DConditionModel):
             TemporalConvLayer(width, width, dropout=0.1, norm_num_groups=groups) for width in widths
         )
         pairs = list(zip(block.resnets, block.temp_convs, strict=True))
-        if hasattr(block, "attentions"):
+        if isinstance(block, WITH_ATTENTION):
             block.temp_attentions = nn.ModuleList(
                 TransformerTemporalModel(
                     heads,
@@ -76,7 +85,7 @@ class ShowOneUNet(UNet2DConditionModel):
     ) -> Float[Tensor, "b c2 f h w"]:
         """Noise, and a variance in as many channels again, at the timesteps t (B,)."""
         self._frames = video.shape[2]
-        rows = [each.repeat_interleave(self._frames, dim=0) for each in (t, captions)]
+        rows = [tensor.repeat_interleave(self._frames, dim=0) for tensor in (t, captions)]
         pictures = video.transpose(1, 2).flatten(0, 1)
         output: Tensor = super().forward(pictures, *rows, return_dict=False)[0]
         return output.unflatten(0, (-1, self._frames)).transpose(1, 2)
@@ -86,7 +95,7 @@ def _of_images(value: Any) -> Any:
     """The name of IF's block for one of Show-1's; anything else as it is."""
     if isinstance(value, str):
         return value.replace("3D", "2D")
-    return [_of_images(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_of_images(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def attention_layers(network: nn.Module, kind: str) -> list[str]:
@@ -102,6 +111,6 @@ def attention_layers(network: nn.Module, kind: str) -> list[str]:
     return [
         f"{outer}.attentions.{index}"
         for outer, module in network.named_modules()
-        if hasattr(module, "temp_attentions")
+        if isinstance(module, WITH_ATTENTION)
         for index in range(len(module.attentions))
     ]

@@ -30,11 +30,11 @@ def caption_problems(
         max_tokens: longest caption, special tokens included.
     """
     problems = []
-    known = closed_vocabulary(tokenizer)
+    vocabulary = closed_vocabulary(tokenizer)
     for caption in captions:
         shown = caption if len(caption) <= 60 else caption[:57] + "..."
         words = dict.fromkeys(caption.split())
-        unknown = [] if known is None else [word for word in words if word not in known]
+        unknown = [] if vocabulary is None else [word for word in words if word not in vocabulary]
         length = len(tokenizer(caption, verbose=False).input_ids)
         if unknown:
             problems.append(
@@ -46,6 +46,26 @@ def caption_problems(
     return problems
 
 
+def unchanged(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+    """Captions for the tokenizer, as they are."""
+    return list(captions)
+
+
+def lower_case(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+    """Captions for the tokenizer, in small letters."""
+    return [caption.lower() for caption in captions]
+
+
+def stripped_lower_case(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+    """Captions for the tokenizer, in small letters and without blanks around them."""
+    return [caption.lower().strip() for caption in captions]
+
+
+def lower_case_if_closed(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+    """Captions in small letters for a closed vocabulary, which has no others; else as they are."""
+    return (unchanged if closed_vocabulary(tokenizer) is None else lower_case)(tokenizer, captions)
+
+
 def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
     """The words of a model that knows no others; None where it can spell any word.
 
@@ -53,9 +73,9 @@ def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | No
     letters and parts of words in any case, so that its `tokenizer_config.json` has to name the words, as
     `closed_vocabulary`.
     """
-    named: list[str] | None = tokenizer.init_kwargs.get(CLOSED_VOCABULARY)
-    if named is not None:
-        return frozenset(named)
+    words: list[str] | None = tokenizer.init_kwargs.get(CLOSED_VOCABULARY)
+    if words is not None:
+        return frozenset(words)
     tokens = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
     if not all(token.startswith("▁") for token in tokens):
         return None

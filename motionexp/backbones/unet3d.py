@@ -6,7 +6,7 @@ text encoder's last hidden state, no mask, and an empty caption for the uncondit
 """
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,19 +14,18 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
-from transformers import CLIPTextModel, PreTrainedTokenizerBase
+from transformers import CLIPTextModel
 
-from motionexp.backbones import image_vae
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
+from motionexp.backbones.text import lower_case
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
-from motionexp.errors import InputError
 
-Attentions = dict[ProjectionKind, tuple[type[torch.nn.Module], tuple[str, ...]]]
-"""Of each kind: the class of the transformers, and the names of their attentions."""
-ATTENTIONS: Attentions = {
+Attentions = tuple[type[torch.nn.Module], tuple[str, ...]]
+"""Of one kind: the class of the transformers, and the names of their attentions."""
+ATTENTIONS: dict[ProjectionKind, Attentions] = {
     "motion": (TransformerTemporalModel, ("attn1", "attn2")),
     "spatial": (Transformer2DModel, ("attn1",)),
     "cross": (Transformer2DModel, ("attn2",)),
@@ -34,17 +33,20 @@ ATTENTIONS: Attentions = {
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 
-def attention_projections(
-    network: torch.nn.Module, kind: ProjectionKind, of: Attentions = ATTENTIONS
-) -> dict[str, list[str]]:
+def attention_projections(network: torch.nn.Module, kind: ProjectionKind) -> dict[str, list[str]]:
     """See `Backbone.projections` and `UNet3DBackbone`. The network may be on `meta`."""
-    model, attentions = of[kind]
+    return find_attentions(network, ATTENTIONS[kind])
+
+
+def find_attentions(network: torch.nn.Module, attentions: Attentions) -> dict[str, list[str]]:
+    """Names of the projections of these attentions, in the order of the network's modules."""
+    transformer, names = attentions
     modules = [
         f"{name}.transformer_blocks.{block}.{attention}"
         for name, module in network.named_modules()
-        if isinstance(module, model)
+        if isinstance(module, transformer)
         for block, _ in module.get_submodule("transformer_blocks").named_children()
-        for attention in attentions
+        for attention in names
     ]
     return {letter: [f"{module}.{layer}" for module in modules] for letter, layer in LAYERS.items()}
 
@@ -73,82 +75,76 @@ class UNet3DBackbone(PipelineBackbone):
         Transformer2DModel,
         TransformerTemporalModel,
     )
+    find_projections = staticmethod(attention_projections)
+    caption_form = staticmethod(lower_case)
 
-    def _set_sizes(self) -> None:
-        self.frames = 16
-        self.height = self.width = self._config.sample_size * self._vae_factor
-        self.max_caption_tokens = self.tokenizer.model_max_length
-
-    @classmethod
-    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
-        return tokenizer.model_max_length
-
-    def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c f y x"]:
-        """See `Backbone.encode`."""
-        self.latent_shape(*frames.shape[1:4])
-        return image_vae.encode(self.vae, frames, self.device)
-
-    def decode(self, latents: Float[Tensor, "b c f y x"]) -> UInt8[Tensor, "b f h w 3"]:
-        """See `Backbone.decode`."""
-        return image_vae.decode(self.vae, latents, self.device)
+    def _trained_video(self) -> tuple[int, int, int]:
+        side = self.config.sample_size * self.pixels_per_latent
+        return 16, side, side
 
     def predict(
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
         self._refuse_mask(conditioning)
-        with attention_kernels(self.device, self.dtype, self._longest_sequence(*x_t.shape[2:])):
-            output = self.network(
-                x_t.to(self.device, self.dtype),
-                torch.as_tensor(t, device=self.device).expand(len(x_t)),
-                self._captions(conditioning, x_t.shape[2]).to(self.device, self.dtype),
-                return_dict=False,
-            )[0]
-        return output.to(x_t.dtype)
-
-    def _captions(self, conditioning: Conditioning, frames: int) -> Tensor:
-        """Embedded captions as the network takes them."""
-        return conditioning.embeds
-
-    def _longest_sequence(self, frames: int, height: int, width: int) -> int:
-        """The most tokens of one attention: all frames of a position, or all positions of a frame."""
-        return max(frames, self._first_attention(height, width)[1])
-
-    def _first_attention(self, height: int, width: int) -> tuple[int, int]:
-        """How often latents are halved before attention within a frame, and its positions then."""
-        level = [kind.startswith("CrossAttn") for kind in self._config.down_block_types].index(True)
-        return level, math.ceil(height / 2**level) * math.ceil(width / 2**level)
-
-    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        """See `Backbone.projections` and `attention_projections`."""
-        return attention_projections(self.network, kind)
-
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """See `Backbone.latent_shape`: any number of frames from 1, sides in whole latents."""
-        if frames < 1:
-            raise InputError(f"frames={frames}: {self.name} makes videos of 1 frame or more")
-        return self._config.in_channels, frames, *self._latent_sides(height, width)
+        return denoise(self, x_t, t, conditioning.embeds)
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """See `Backbone.predict_bytes`: an upper estimate."""
-        _, frames, height, width = shape
-        positions = frames * height * width
-        held = positions * self._held_widths() * self.dtype.itemsize
-        if not plain_attention(self.device, self.dtype, self._longest_sequence(frames, height, width)):
-            return held
-        level, tokens = self._first_attention(height, width)
-        heads = self._heads(level)
-        spatial = frames * tokens * heads * max(tokens, self.max_caption_tokens)
-        return held + 8 * max(spatial, positions * 8 * frames)
+        widths, head = self.config.block_out_channels, self.config.attention_head_dim
+        # The factors are measured peaks: of `transformer_in`, or of the last block on the way up.
+        return unet_bytes(
+            self, shape, held=max(23 * 8 * head, 28 * widths[0]), heads=[width // head for width in widths]
+        )
 
-    def _held_widths(self) -> int:
-        """Numbers held for each position at the peak: of `transformer_in`, or of the last block of all.
 
-        The factors are measured.
-        """
-        return max(23 * 8 * self._config.attention_head_dim, 28 * self._config.block_out_channels[0])
+def denoise(
+    backbone: PipelineBackbone,
+    x_t: Float[Tensor, "b c f y x"],
+    t: float | Tensor,
+    captions: Float[Tensor, "rows l d"],
+) -> Float[Tensor, "b c f y x"]:
+    """The output of a U-Net whose attention runs along time or within a frame; see `Backbone.predict`."""
+    with attention_kernels(backbone.device, backbone.dtype, _longest_sequence(backbone, *x_t.shape[2:])):
+        output: Tensor = backbone.network(
+            x_t.to(backbone.device, backbone.dtype),
+            torch.as_tensor(t, device=backbone.device).expand(len(x_t)),
+            captions.to(backbone.device, backbone.dtype),
+            return_dict=False,
+        )[0]
+    return output.to(x_t.dtype)
 
-    def _heads(self, level: int) -> int:
-        """Of an attention within a frame."""
-        heads: int = self._config.block_out_channels[level] // self._config.attention_head_dim
-        return heads
+
+def unet_bytes(
+    backbone: PipelineBackbone, shape: tuple[int, int, int, int], held: int, heads: Sequence[int]
+) -> int:
+    """Upper estimate of the bytes that such a U-Net's forward pass of one video (C, F, h, w) takes.
+
+    Args:
+        backbone: the model.
+        shape: the video's latents.
+        held: numbers held for each position at the peak, measured.
+        heads: heads of the attention within a frame, on each level.
+    """
+    _, frames, height, width = shape
+    positions = frames * height * width
+    total = positions * held * backbone.dtype.itemsize
+    if not plain_attention(
+        backbone.device, backbone.dtype, _longest_sequence(backbone, frames, height, width)
+    ):
+        return total
+    # Without the fused kernel, the matrix of scores is written out.
+    level, tokens = _first_attention(backbone, height, width)
+    spatial = frames * tokens * heads[level] * max(tokens, backbone.max_caption_tokens)
+    return total + 8 * max(spatial, positions * 8 * frames)
+
+
+def _longest_sequence(backbone: PipelineBackbone, frames: int, height: int, width: int) -> int:
+    """The most tokens of one attention: all frames of a position, or all positions of a frame."""
+    return max(frames, _first_attention(backbone, height, width)[1])
+
+
+def _first_attention(backbone: PipelineBackbone, height: int, width: int) -> tuple[int, int]:
+    """How often latents are halved before attention within a frame, and its positions then."""
+    level = [kind.startswith("CrossAttn") for kind in backbone.config.down_block_types].index(True)
+    return level, math.ceil(height / 2**level) * math.ceil(width / 2**level)

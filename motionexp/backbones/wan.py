@@ -1,7 +1,7 @@
 """Wan 2.1 and 2.2 (Wan team 2025, arXiv 2503.20314) in diffusers' layout: flow matching, one 3D attention.
 
 The text is laid out as `diffusers.WanPipeline` does it: padded to 512 tokens for UMT5, whose outputs beyond
-the caption's own tokens are set to zero; the network hears all 512 columns, without a mask.
+the caption's own tokens are set to zero; the network attends to all 512 columns, without a mask.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,95 +15,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from motionexp.backbones.checkpoint import read_json
-from motionexp.backbones.flow import FlowBackbone, projections_of
+from motionexp.backbones import video_vae
+from motionexp.backbones.checkpoint import Unsupported, read_json
+from motionexp.backbones.flow import block_bytes, projections_of
+from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
 from motionexp.errors import InputError
 
 ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}
-
-
-def attention_projections(network: WanTransformer3DModel, kind: ProjectionKind) -> dict[str, list[str]]:
-    """See `Backbone.projections`; for Wan 2.1 1.3B each list has 30 names. The network may be on `meta`."""
-    if kind not in ATTENTIONS:
-        return {}
-    return projections_of([f"blocks.{block}" for block in range(network.config.num_layers)], ATTENTIONS[kind])
-
-
-class WanBackbone(FlowBackbone):
-    """Wan with one network: `motion` attention is the self-attention over all frames of every block.
-
-    Its VAE puts a first frame alone and then every four frames into one latent frame: 4 k + 1 frames.
-    """
-
-    attentions = ("motion", "cross")
-    pipeline = "WanPipeline"
-    classes: ClassVar = {
-        "transformer": WanTransformer3DModel,
-        "vae": AutoencoderKLWan,
-        "text_encoder": UMT5EncoderModel,
-    }
-    video = (81, 480, 832)
-    caption_tokens = 512
-    activations = (6, 4)
-    caption_activations = (5.5, 0)
-
-    def _frames_per_latent(self) -> int:
-        return int(self._shapes["vae"].config.scale_factor_temporal)
-
-    def _activations(self) -> tuple[float, float]:
-        full, own = self.activations
-        width = self._config.num_attention_heads * self._config.attention_head_dim
-        return full, max(own, 2 * self._config.ffn_dim / width)
-
-    def _patch(self) -> int:
-        return int(self._config.patch_size[1])
-
-    @classmethod
-    def _check(cls, folder: Path) -> None:
-        super()._check(folder)
-        index = folder / "model_index.json"
-        about = read_json(index)
-        if about.get("expand_timesteps"):
-            raise InputError(
-                f"{index}: expand_timesteps is set, as in Wan 2.2's TI2V-5B, which cannot be used; take a"
-                " Wan 2.1, or Wan 2.2's T2V-A14B"
-            )
-        if (about.get("boundary_ratio") is None) == issubclass(cls, WanExpertsBackbone):
-            raise InputError(
-                f"{index}: boundary_ratio is {about.get('boundary_ratio')}: Wan 2.2's two experts have one"
-                " and are read by WanExpertsBackbone, Wan 2.1 has none and is read by WanBackbone"
-            )
-
-    @classmethod
-    def as_tokenized(cls, tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
-        """See `PipelineBackbone.as_tokenized`; captions as they are, but for odd characters and blanks."""
-        return [prompt_clean(caption) for caption in captions]
-
-    def _embed(self, tokens: BatchEncoding) -> Conditioning:
-        """The caption's own columns, and zeros beyond; no mask."""
-        mask = tokens.attention_mask.to(self.device)
-        embeds = self.text_encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
-        return Conditioning(embeds * mask[..., None].to(embeds.dtype))
-
-    def predict(
-        self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
-    ) -> Float[Tensor, "b c f y x"]:
-        """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
-        with attention_kernels(self.device, self.dtype, self._tokens(x_t.shape[1:])):
-            output = self.network(
-                hidden_states=x_t.to(self.device, self.dtype),
-                timestep=self.schedule.label(t).to(self.device).expand(len(x_t)),
-                encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
-                return_dict=False,
-            )[0]
-        return output.to(x_t.dtype)
-
-    def _projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        return attention_projections(self.network, kind)
+EXPERTS = ("transformer", "transformer_2")
 
 
 class WanExperts(nn.Module):
@@ -111,7 +34,7 @@ class WanExperts(nn.Module):
 
     Attributes:
         transformer: for t >= boundary, where noise prevails.
-        transformer_2: below.
+        transformer_2: for t < boundary.
         boundary: a timestep, 0 to 1000.
     """
 
@@ -155,6 +78,86 @@ class WanExperts(nn.Module):
         return (joined,)
 
 
+def attention_projections(
+    network: WanTransformer3DModel | WanExperts, kind: ProjectionKind
+) -> dict[str, list[str]]:
+    """See `Backbone.projections`; for Wan 2.1 1.3B each list has 30 names. The network may be on `meta`."""
+    experts = [f"{expert}." for expert in EXPERTS] if isinstance(network, WanExperts) else [""]
+    blocks = range(network.config.num_layers)
+    return projections_of(
+        [f"{expert}blocks.{block}" for expert in experts for block in blocks], ATTENTIONS[kind]
+    )
+
+
+def clean(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+    """Captions for the tokenizer, as they are, but for odd characters and blanks."""
+    return [prompt_clean(caption) for caption in captions]
+
+
+class WanBackbone(PipelineBackbone):
+    """Wan with one network: `motion` attention is the self-attention over all frames of every block.
+
+    Its VAE puts a first frame alone and then every four frames into one latent frame: 4 k + 1 frames.
+    """
+
+    any_size = True
+    attentions = ("motion", "cross")
+    pipeline = "WanPipeline"
+    classes: ClassVar = {
+        "transformer": WanTransformer3DModel,
+        "vae": AutoencoderKLWan,
+        "text_encoder": UMT5EncoderModel,
+    }
+    unsupported: ClassVar[tuple[Unsupported, ...]] = (
+        Unsupported(
+            "model_index.json",
+            "expand_timesteps",
+            (None, False),
+            "Wan 2.2's TI2V-5B has it; take a Wan 2.1, or Wan 2.2's T2V-A14B",
+        ),
+        Unsupported(
+            "model_index.json",
+            "boundary_ratio",
+            (None,),
+            "Wan 2.2's two experts have it; they are read by WanExpertsBackbone",
+        ),
+    )
+    codec: ClassVar = video_vae
+    find_projections = staticmethod(attention_projections)
+    caption_form = staticmethod(clean)
+    caption_tokens = 512
+    schedule: FlowSchedule
+
+    def _trained_video(self) -> tuple[int, int, int]:
+        return 81, 480, 832
+
+    def _embed(self, tokens: BatchEncoding) -> Conditioning:
+        """The caption's own columns, and zeros beyond; no mask."""
+        mask = tokens.attention_mask.to(self.device)
+        embeds = self.text_encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
+        return Conditioning(embeds * mask[..., None].to(embeds.dtype))
+
+    def predict(
+        self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
+    ) -> Float[Tensor, "b c f y x"]:
+        """See `Backbone.predict`."""
+        self._refuse_mask(conditioning)
+        with attention_kernels(self.device, self.dtype, self.video_tokens(x_t.shape[1:])):
+            output = self.network(
+                hidden_states=x_t.to(self.device, self.dtype),
+                timestep=self.schedule.label(t).to(self.device).expand(len(x_t)),
+                encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
+                return_dict=False,
+            )[0]
+        return output.to(x_t.dtype)
+
+    def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:
+        """See `Backbone.predict_bytes`."""
+        width = self.config.num_attention_heads * self.config.attention_head_dim
+        # In the feed-forward layers a token holds two activations of their width.
+        return block_bytes(self, shape, video=(6, max(4, 2 * self.config.ffn_dim / width)), caption=(5.5, 0))
+
+
 class WanExpertsBackbone(WanBackbone):
     """Wan 2.2 A14B: two networks, split where the folder's `boundary_ratio` says, at sigma 0.875.
 
@@ -162,17 +165,22 @@ class WanExpertsBackbone(WanBackbone):
     lie in one or reach into both; what is tuned in it are layers of those that it reaches.
     """
 
-    classes: ClassVar = {"transformer": WanTransformer3DModel, "transformer_2": WanTransformer3DModel,
-                         "vae": AutoencoderKLWan, "text_encoder": UMT5EncoderModel}  # fmt: skip
+    classes: ClassVar = {
+        "transformer": WanTransformer3DModel,
+        "transformer_2": WanTransformer3DModel,
+        "vae": AutoencoderKLWan,
+        "text_encoder": UMT5EncoderModel,
+    }
+    unsupported: ClassVar = WanBackbone.unsupported[:1]
     key_prefix = ""
 
     @classmethod
     def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> WanExperts:
-        ratio: float = read_json(folder / "model_index.json")["boundary_ratio"]
+        index = folder / "model_index.json"
+        ratio: float | None = read_json(index).get("boundary_ratio")
+        if ratio is None:
+            raise InputError(f"{index}: boundary_ratio is missing: the timestep where the experts take turns")
         return WanExperts(parts["transformer"], parts["transformer_2"], ratio * TIMESTEPS)
-
-    def _projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        return self._of(kind, ["transformer", "transformer_2"])
 
     def motion_projections(self, window: Window) -> dict[str, list[str]]:
         """See `Backbone.motion_projections`: those of the experts whose timesteps the window reaches."""
@@ -180,11 +188,7 @@ class WanExpertsBackbone(WanBackbone):
             "transformer": window.high >= self.network.boundary,
             "transformer_2": window.low < self.network.boundary,
         }
-        return self._of("motion", [expert for expert, reaches in reached.items() if reaches])
-
-    def _of(self, kind: ProjectionKind, experts: Sequence[str]) -> dict[str, list[str]]:
-        names = attention_projections(self.network.transformer, kind)
         return {
-            letter: [f"{expert}.{name}" for expert in experts for name in of_one]
-            for letter, of_one in names.items()
+            letter: [name for name in names if reached[name.split(".")[0]]]
+            for letter, names in self.projections("motion").items()
         }

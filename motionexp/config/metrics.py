@@ -141,7 +141,10 @@ def chosen_metrics(names: Collection[str] | None, use: Use = "jobs") -> list[Met
 
 
 def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterator[str]:
-    """What is wrong with `metrics=`: names that `use` does not measure."""
+    """What is wrong with `metrics=`: names that `use` does not measure.
+
+    Names with dots are import paths, and looking them up imports their package: `check_allowed` comes first.
+    """
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ class Reference:
                 f"reference {self.name}: frames are {shape} {dtype}; they must be (F, H, W, 3) uint8"
             )
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """sha256 (64 hex digits) of the frames, their shape and the caption."""
         digest = hashlib.sha256(repr(self.frames.shape).encode())

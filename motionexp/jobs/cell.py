@@ -1,11 +1,11 @@
-"""One cell's folder: settings, status, adapter, samples and rows, each file whole or absent."""
+"""One cell's folder: settings, status, adapter, samples and rows. A file is whole or absent."""
 
 import io
 import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.data.base import Edit
-from motionexp.data.videos import contact_sheet, write_mp4, write_png
+from motionexp.data.base import Edit, Reference
+from motionexp.data.videos import contact_sheet, side_by_side, write_mp4, write_png
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.jobs.evaluation import Sample
@@ -26,9 +26,27 @@ FIT_FILE = "fit.json"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A sample in a cell's folder: the video for the eye, and what was measured while it was made."""
+class SampleRequest:
+    """One sample that a job makes and scores: an edit with the index of its initial noise, and its id."""
 
+    edit: Edit
+    index: int
+    sample_id: str
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """A sample in a cell's folder.
+
+    Attributes:
+        frames: (F, H, W, 3) uint8 RGB, exact.
+        file: its mp4, for people to look at.
+        adapter_steps: sampling steps with the method on.
+        seconds: wall time of sampling it.
+        peak_memory: bytes, as in `Sample`.
+    """
+
+    frames: np.ndarray
     file: Path
     adapter_steps: int
     seconds: float
@@ -37,7 +55,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Cell:
-    """`outputs/SUITE/MODEL/ID/`: what one adapter, or the base model, gave for one reference."""
+    """`outputs/SUITE/MODEL/ID/`: the results of one adapter, or of the base model, on one reference."""
 
     folder: Path
 
@@ -55,11 +73,11 @@ class Cell:
 
     @contextmanager
     def running(self, about: Mapping[str, Any], on_wait: Callable[[], None]) -> Iterator[None]:
-        """Holds the cell for this process and keeps `status.json`: running, then done, interrupted or failed.
+        """Lock the cell for this process. `status.json` says running, then done, interrupted or failed.
 
         Args:
-            about: what the cell is, for the reader of its status.
-            on_wait: called if another process has it, before waiting for that.
+            about: further entries of the status, which describe the cell.
+            on_wait: called before waiting for another process that has the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".lock", on_wait):
@@ -84,55 +102,51 @@ class Cell:
         try:
             self._write_status(status)
         except OSError:
-            # A full disk is what most often brings us here; the error on its way says more than the status.
+            # Most often the disk is full. The error that is being raised is more useful than the status.
             return
 
     def status(self) -> dict[str, Any]:
-        """The content of `status.json`; `{"state": "new"}` where there is none."""
+        """The content of `status.json`, or `{"state": "new"}` if there is none."""
         return read_json(self.folder / "status.json") or {"state": "new"}
 
     def write_config(self, text: str) -> None:
-        """Keeps the resolved settings of the last run."""
+        """Store the resolved settings of the last run."""
         write_whole(self.folder / "config.yaml", text.encode())
 
-    def fit_record(self) -> dict[str, Any]:
-        """What is known of the training: seconds, steps, trained; empty where nothing was trained here."""
-        return read_json(self.adapter / FIT_FILE) or {}
+    def sample_path(self, request: SampleRequest, suffix: str) -> Path:
+        """The path of a sample's file; the sample's id ends the name and alone identifies the sample."""
+        kind = re.sub(r"[^A-Za-z0-9_]+", "_", request.edit.kind)
+        return self.media / f"{kind}-{request.index}-{request.sample_id}{suffix}"
 
-    def sample_path(self, edit: Edit, index: int, sample_id: str, suffix: str) -> Path:
-        """Where a file of a sample lies; its id ends the name and alone identifies it."""
-        kind = re.sub(r"[^A-Za-z0-9_]+", "_", edit.kind)
-        return self.media / f"{kind}-{index}-{sample_id}{suffix}"
+    def has_sample(self, request: SampleRequest) -> bool:
+        """Whether the sample's exact frames are stored."""
+        return self.sample_path(request, ".npz").exists()
 
-    def has_sample(self, edit: Edit, index: int, sample_id: str) -> bool:
-        return self.sample_path(edit, index, sample_id, ".npz").exists()
-
-    def keep_sample(self, sample: Sample, sample_id: str, fps: float) -> None:
-        """Writes a sample as mp4 and contact sheet, and last its exact frames, by which it is there."""
-        path = self.sample_path(sample.edit, sample.index, sample_id, "")
-        write_mp4(path.with_name(path.name + ".mp4"), sample.frames, fps)
-        write_png(path.with_name(path.name + ".png"), contact_sheet(sample.frames))
+    def save_sample(self, request: SampleRequest, sample: Sample, fps: float) -> None:
+        """Write a sample as mp4 and contact sheet. Its exact frames come last: they mark it as complete."""
+        write_mp4(self.sample_path(request, ".mp4"), sample.frames, fps)
+        write_png(self.sample_path(request, ".png"), contact_sheet(sample.frames))
         about = {
-            "caption": sample.edit.caption,
+            "caption": request.edit.caption,
             "adapter_steps": sample.adapter_steps,
             "seconds": sample.seconds,
             "peak_memory": sample.peak_memory,
         }
         memory = io.BytesIO()
         np.savez_compressed(memory, frames=sample.frames, about=np.array(json.dumps(about)))
-        write_whole(path.with_name(path.name + ".npz"), memory.getvalue())
+        write_whole(self.sample_path(request, ".npz"), memory.getvalue())
 
-    def keep_preview(self, sample: Sample, step: int, fps: float) -> None:
-        """Writes what the adapter gave after so many training steps."""
+    def save_preview(self, sample: Sample, step: int, fps: float) -> None:
+        """Write a sample of the adapter as it is after `step` training steps."""
         write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", sample.frames, fps)
 
-    def read_sample(self, edit: Edit, index: int, sample_id: str) -> tuple[np.ndarray, Kept]:
-        """A kept sample's exact frames (F, H, W, 3) uint8, and what is known of it.
+    def read_sample(self, request: SampleRequest) -> StoredSample:
+        """Read a stored sample.
 
         Raises:
             InputError: the file is damaged.
         """
-        path = self.sample_path(edit, index, sample_id, ".npz")
+        path = self.sample_path(request, ".npz")
         try:
             with np.load(path, allow_pickle=False) as file:
                 frames, about = file["frames"], json.loads(str(file["about"]))
@@ -140,35 +154,85 @@ class Cell:
             raise InputError(
                 f"{path}: damaged ({error}); delete it, and the same command samples it again"
             ) from error
-        video = self.sample_path(edit, index, sample_id, ".mp4")
-        return frames, Kept(video, about["adapter_steps"], about["seconds"], about["peak_memory"])
+        video = self.sample_path(request, ".mp4")
+        return StoredSample(frames, video, about["adapter_steps"], about["seconds"], about["peak_memory"])
 
-    def keep_series(self, edit: Edit, index: int, sample_id: str, series: Mapping[str, np.ndarray]) -> None:
-        """Adds per-frame values to the sample's `.series.json`; NaN becomes null."""
-        path = self.sample_path(edit, index, sample_id, ".series.json")
-        known = read_json(path) or {}
+    def add_series(self, request: SampleRequest, series: Mapping[str, np.ndarray]) -> None:
+        """Add per-frame values, {metric: values}, to the sample's `.series.json`; NaN becomes null."""
+        path = self.sample_path(request, ".series.json")
+        path.parent.mkdir(exist_ok=True)
         new = {
             name: [round(float(value), 6) if np.isfinite(value) else None for value in values]
             for name, values in series.items()
         }
-        write_json(path, known | new)
+        write_json(path, (read_json(path) or {}) | new)
 
     def rows(self) -> list[Row]:
-        """The cell's rows; raises InputError where the file is damaged."""
+        """The cell's rows. Raises InputError if the file is damaged."""
         path = self.folder / ROWS_NAME
         return read_rows(path) if path.exists() else []
 
     def add_rows(self, rows: list[Row]) -> None:
+        """Append rows to the cell's file, which is written whole."""
         append_rows(self.folder / ROWS_NAME, rows)
 
 
+class Samples:
+    """A cell's samples. Each is decoded when it is first read, and once until it is dropped."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self._decoded: dict[str, StoredSample] = {}
+
+    def read(self, request: SampleRequest) -> StoredSample:
+        """See `Cell.read_sample`."""
+        if request.sample_id not in self._decoded:
+            self._decoded[request.sample_id] = self.cell.read_sample(request)
+        return self._decoded[request.sample_id]
+
+    def drop(self, requests: Sequence[SampleRequest]) -> None:
+        """Forget the frames of these samples."""
+        for request in requests:
+            self._decoded.pop(request.sample_id, None)
+
+
+def write_grid(
+    path: Path, reference: Reference, columns: Sequence[tuple[str, Samples, Sequence[SampleRequest]]]
+) -> bool:
+    """Write a video of the reference and the columns' samples side by side, with a row for each edit.
+
+    Args:
+        path: of the mp4.
+        reference: fills the first column.
+        columns: label, samples of a cell, and one request for each edit of the reference, in order. A column
+            that lacks a sample is left out.
+
+    Returns:
+        Whether the video was written: at least one column must have all its samples.
+    """
+    whole = [
+        (label, [samples.read(request).frames for request in requests])
+        for label, samples, requests in columns
+        if all(samples.cell.has_sample(request) for request in requests)
+    ]
+    if not whole:
+        return False
+    rows = [
+        (edit.caption, [reference.frames, *(videos[number] for _, videos in whole)])
+        for number, edit in enumerate(reference.edits)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mp4(path, side_by_side(rows, ["reference", *(label for label, _ in whole)]), reference.fps)
+    return True
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object for people to read, whole or not at all."""
+    """Write a JSON object, indented, whole or not at all."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, or None where there is no file. Raises InputError where it is damaged."""
+    """The JSON object in a file, or None if there is no file. Raises InputError if it is damaged."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -178,3 +242,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
     return content
+
+
+def read_fit_record(adapter: Path) -> dict[str, Any]:
+    """The record that a training left beside its adapter (folder or file); empty if there is none."""
+    return read_json((adapter.parent if adapter.is_file() else adapter) / FIT_FILE) or {}

@@ -1,4 +1,4 @@
-"""What can be wrong with a job that only the backbone's class or files can tell; no weights are loaded."""
+"""Checks of a job that need the backbone's class or files. They load no weights."""
 
 import torch
 from hydra.utils import get_object
@@ -16,52 +16,55 @@ from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.probes.tree import step_blocks
 
 
-def check_offload(cfg: JobConfig, device: torch.device) -> None:
-    """Raises InputError where `offload=true` cannot do anything on what `device=auto` has become."""
+def check_before_weights(cfg: JobConfig, references: list[Reference], device: torch.device) -> None:
+    """Check a job against its model's class and files, on the device that `device=auto` stands for.
+
+    Raises:
+        InputError: the first problem.
+    """
     problems = list(offload_problems(cfg, device.type))
     if problems:
         raise InputError("; ".join(problems))
+    _check_probed(references, cfg)
+    _check_captions(references, cfg)
+    check_boundary(cfg)
+    _check_attention(cfg)
+    if cfg.probe is not None:
+        check_grid(cfg)
 
 
-def check_size(backbone: Backbone, cfg: JobConfig) -> None:
-    """Raises InputError where the model's file and its weights disagree on the size of videos."""
-    said = f"{cfg.frames} x {cfg.model.height} x {cfg.model.width}"
-    made = f"{backbone.frames} x {backbone.height} x {backbone.width}"
-    if said != made:
-        raise InputError(
-            f"model={cfg.model.name}: its settings say {said} (frames, height, width), its weights {made}:"
-            " set model.frames, model.height and model.width"
-        )
+def _backbone_class(cfg: JobConfig) -> type[Backbone]:
+    backbone_class: type[Backbone] = get_object(cfg.model._target_.rpartition(".")[0])
+    return backbone_class
 
 
 def check_boundary(cfg: JobConfig, *, local_files_only: bool = False) -> None:
-    """Raises InputError where `tau=auto` took a boundary that was found on other weights; loads none.
+    """Raises InputError if `tau=auto` took a boundary that was found on other weights; loads none.
 
-    `local_files_only`: fetch nothing, and say nothing of a hub's model that is not here yet.
+    With `local_files_only` nothing is fetched, and a hub's model that is not on this machine is not checked.
     """
     if cfg.tau_from != "boundary":
         return
     model = cfg.model
-    kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
     try:
         folder = find_folder(model.path, model.revision, local_files_only)
     except InputError:
         if local_files_only:
             return
         raise
-    found = weights_hash(folder, kind.parts)
-    if model.boundary_weights is None or not found.startswith(model.boundary_weights):
+    weights = weights_hash(folder, _backbone_class(cfg).parts)
+    if model.boundary_weights is None or not weights.startswith(model.boundary_weights):
         raise InputError(
             f"tau=auto: the boundary {model.boundary:g} of model={model.name} was found on weights"
-            f" {model.boundary_weights}, and those of {model.path} are {found[:12]}: run the probes again, or"
-            " give tau= a number"
+            f" {model.boundary_weights}, and those of {model.path} are {weights[:12]}: run the probes again,"
+            " or give tau= a number"
         )
 
 
-def check_probed(references: list[Reference], cfg: JobConfig) -> None:
-    """Partial guidance has no control that motion's edits could be compared with."""
+def _check_probed(references: list[Reference], cfg: JobConfig) -> None:
+    """Raises InputError for motion edits in partial guidance, which has no control for them."""
     if cfg.probe == "partial_guidance" and any(
-        edit.kind == "motion" for each in references for edit in each.edits
+        edit.kind == "motion" for reference in references for edit in reference.edits
     ):
         raise InputError(
             "probe=partial_guidance: edits of the motion alone are for probe=tampering; leave them out with"
@@ -69,25 +72,24 @@ def check_probed(references: list[Reference], cfg: JobConfig) -> None:
         )
 
 
-def check_captions(references: list[Reference], cfg: JobConfig) -> None:
-    """Raises InputError with all that is wrong with any caption of the job; loads no weights."""
-    model = cfg.model
-    kind: type[Backbone] = get_object(model._target_.rpartition(".")[0])
+def _check_captions(references: list[Reference], cfg: JobConfig) -> None:
+    """Raises InputError with all problems of all captions of the job."""
     captions = [cfg.negative_prompt]
     for reference in references:
         captions += [reference.caption, *(edit.caption for edit in reference.edits)]
-    problems = kind.caption_problems(model.path, list(dict.fromkeys(captions)), revision=model.revision)
+    path, revision = cfg.model.path, cfg.model.revision
+    problems = _backbone_class(cfg).caption_problems(path, list(dict.fromkeys(captions)), revision=revision)
     if problems:
         raise InputError("\n".join(problems))
 
 
-def check_attention(cfg: JobConfig) -> None:
-    """Raises InputError where the model's family lacks the attention to be tuned; loads no weights."""
-    kind: type[Backbone] = get_object(cfg.model._target_.rpartition(".")[0])
-    if cfg.attention not in (*kind.attentions, "all"):
+def _check_attention(cfg: JobConfig) -> None:
+    """Raises InputError if the model's family lacks the attention that is to be tuned."""
+    choices = (*_backbone_class(cfg).attentions, "all")
+    if cfg.attention not in choices:
         raise InputError(
             f"attention={cfg.attention}: {cfg.model.name} has no such attention apart from its motion"
-            f" attention; one of {', '.join((*kind.attentions, 'all'))}"
+            f" attention; one of {', '.join(choices)}"
         )
 
 
@@ -95,26 +97,23 @@ MOST_NAMED = 6
 
 
 def check_grid(cfg: JobConfig) -> None:
-    """See that the model's schedule has as many of a probe's steps in each block; loads no weights.
+    """Check that the model's schedule has the same number of a probe's steps in each block of timesteps.
 
-    Nothing is said of a hub's model that is not here yet: its job fetches it, and then asks again. Nor of a
-    backbone that is no pipeline, nor of flow matching, whose timesteps may depend on the size of videos:
-    `step_blocks` asks when it is loaded.
+    Only `step_blocks` checks, once a model is loaded: a hub's model that is not on this machine, a backbone
+    that is no pipeline, and flow matching, whose timesteps may depend on the size of videos.
 
     Raises:
-        InputError: it has not; names the numbers of steps next to it that would do.
+        InputError: it has not; names the nearest numbers of steps that would do.
     """
-    kind = get_object(cfg.model._target_.rpartition(".")[0])
-    if not issubclass(kind, PipelineBackbone):
+    backbone_class = _backbone_class(cfg)
+    if not issubclass(backbone_class, PipelineBackbone):
         return
     try:
         folder = find_folder(cfg.model.path, cfg.model.revision, local_files_only=True)
     except InputError:
         return
-    schedule = kind.schedule_of(folder)
-    if not isinstance(schedule, NoiseSchedule):
-        return
-    if _fits(schedule, cfg.probe_steps):
+    schedule = backbone_class.schedule_of(folder)
+    if not isinstance(schedule, NoiseSchedule) or _fits(schedule, cfg.probe_steps):
         return
     blocks = len(EDGES) - 1
     fitting = [steps for steps in range(blocks, TIMESTEPS + 1, blocks) if _fits(schedule, steps)]

@@ -1,4 +1,4 @@
-"""Latents and embedded captions, computed once and kept on disk by the content that they come from."""
+"""Latents and embedded captions, computed once and stored under a hash of what they are computed from."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 
-CACHE_VERSION = 1  # raised when the same content would be encoded otherwise
+CACHE_VERSION = 1  # raise it when the same content is encoded in another way
 
 
 class EncodingCache:
-    """Encodes what it does not have yet.
+    """Latents and conditionings, read from a folder or encoded by the backbone.
 
     Args:
-        folder: where the files go; made when the first one is written.
+        folder: of the files; made when the first file is written.
         backbone: encodes.
-        precision: of the backbone: captions embedded in another one are others.
+        precision: of the backbone. Another precision gives other files.
     """
 
     def __init__(self, folder: Path, backbone: Backbone, precision: str) -> None:
@@ -45,16 +45,15 @@ class EncodingCache:
             path = self._path("caption", caption)
             if not path.exists():
                 embedded = self.backbone.embed([caption])
-                parts = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
-                self._write(path, {name: part for name, part in parts.items() if part is not None})
-            kept = self._read(path)
-            self._captions[caption] = Conditioning(
-                kept["embeds"], kept["mask"].cpu() if "mask" in kept else None, kept.get("pooled")
-            )
+                tensors = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
+                self._write(path, {name: part for name, part in tensors.items() if part is not None})
+            parts = self._read(path)
+            mask = parts["mask"].cpu() if "mask" in parts else None
+            self._captions[caption] = Conditioning(parts["embeds"], mask, parts.get("pooled"))
         return self._captions[caption]
 
     def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:
-        """Encodes all that is named and not there; each encoder is gone before the next part is loaded."""
+        """Encode what has no file yet. Each encoder is freed before the next part of the model is loaded."""
         for caption in captions:
             self.conditioning(caption)
         self.backbone.release_text_encoder()
@@ -76,4 +75,6 @@ class EncodingCache:
         try:
             return load_file(path, device=str(self.backbone.device))
         except SafetensorError as error:
-            raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
+            raise InputError(
+                f"{path}: damaged ({error}); delete it, and the same command makes it again"
+            ) from error

@@ -1,12 +1,16 @@
-"""Sampling a reference's edits, with a method or without, and scoring what came out."""
+"""Sampling a reference's edits, with a method or without, and scoring the samples."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import (
@@ -22,8 +26,11 @@ from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 
 MOST_AT_ONCE = 16
+SHARE_OF_FREE_MEMORY = 0.5
 
 Embed = Callable[[str], Conditioning]
+Progress = Callable[[int, int], None]
+"""Called with the sampling steps that are done and all steps."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +76,36 @@ class Sample:
 def sample(
     backbone: Backbone,
     method: TuningMethod | None,
-    wanted: Sequence[tuple[Edit, int]],
+    edits: Sequence[tuple[Edit, int]],
     settings: SampleSettings,
     *,
     memory: float = 2.0**30,
     embed: Embed | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Generate one video for each edit and index, as many at once as fit; gives them as batches are done.
+    """Generate one video for each edit and index, in batches as large as `memory` allows.
 
     Args:
         backbone: generates.
-        method: attached to it, on within its window alone; None samples the base model.
-        wanted: edits, each with the index of its initial noise: samples of one index start alike, whatever
-            the edit and the method.
-        settings: see there.
+        method: attached to the backbone, on only within its window; None samples the base model.
+        edits: each with the index of its initial noise. Samples of one index start from the same noise,
+            whatever the edit and the method.
+        settings: of sampler and adapter.
         memory: bytes that a batch may fill beside the weights.
-        embed: captions to conditionings, where they are kept; `backbone.embed` unless given.
-        progress: called with (sampling steps done, all) over all batches.
+        embed: maps a caption to its conditioning; None: `backbone.embed`.
+        progress: called with the sampling steps that are done and all steps, over all batches.
 
     Yields:
-        Samples in the order of `wanted`.
+        Samples in the order of `edits`, as soon as their batch is done.
+
+    Raises:
+        FloatingPointError: a sample is not finite; names its caption.
     """
     embed = embed or (lambda caption: backbone.embed([caption]))
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    # Beyond so many nothing gets faster, and an interrupt would lose more.
+    # A larger batch is not faster, and an interrupt would lose more.
     at_once = min(MOST_AT_ONCE, videos_per_batch(backbone, shape, settings.sampler, memory))
-    batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+    batches = [edits[start : start + at_once] for start in range(0, len(edits), at_once)]
     gate = None
     if method is not None:
         method.scale = settings.adapter_scale
@@ -110,7 +120,7 @@ def sample(
                 f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
                 " precision=fp32, or a lower guidance_scale or adapter_scale"
             )
-        frames = [backbone.decode(each[None])[0].numpy() for each in latents]
+        frames = [backbone.decode(video[None])[0].numpy() for video in latents]
         seconds = (time.perf_counter() - start) / len(batch)
         steps = count_adapter_steps(backbone, method, settings)
         for (edit, index), video in zip(batch, frames, strict=True):
@@ -124,8 +134,9 @@ def _sample_batch(
     shape: tuple[int, int, int, int],
     settings: SampleSettings,
     embed: Embed,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> torch.Tensor:
+    """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
     return sample_latents(
         backbone,
@@ -143,7 +154,7 @@ def _sample_batch(
 
 
 def _gate(method: TuningMethod, scale: float) -> Gate:
-    """Switches the method as its window says; a soft one also weighs its strength, `scale` at weight 1."""
+    """Switch the method by its window. A soft window also weighs its strength, `scale` at weight 1."""
 
     def gate(t: float | None) -> bool:
         on = method.set_active(t)
@@ -154,9 +165,8 @@ def _gate(method: TuningMethod, scale: float) -> Gate:
     return gate
 
 
-def _offset(
-    progress: Callable[[int, int], None] | None, number: int, batches: int
-) -> Callable[[int, int], None] | None:
+def _offset(progress: Progress | None, number: int, batches: int) -> Progress | None:
+    """Progress of the batch `number` of `batches` as progress of all of them."""
     if progress is None:
         return None
     return lambda done, steps: progress(number * steps + done, batches * steps)
@@ -170,7 +180,7 @@ def count_adapter_steps(backbone: Backbone, method: TuningMethod | None, setting
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use since the process began, on the GPU where there is one, else of the process."""
+    """Most bytes in use since the process began: of the GPU, or else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource
@@ -178,9 +188,37 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
+    """Bytes that a sampling batch may fill: `memory_limit`, or half of the free memory; 0: one video."""
+    if cfg.memory_limit is not None:
+        return cfg.memory_limit * 2**30
+    if cfg.mode == "low_memory":
+        return 0
+    return SHARE_OF_FREE_MEMORY * free_memory(device)
+
+
+def free_memory(device: torch.device) -> float:
+    """Free bytes of the GPU, or of main memory if the device is not a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
 def score(
     samples: Sequence[Sample], reference: Reference, scorer: Scorer | None = None
 ) -> list[dict[str, dict[str, Measurement]]]:
-    """Scores of each sample, in their order; see `Scorer.score`. No scorer: all metrics on bundled models."""
+    """The scores of each sample, in their order; see `Scorer.score`. None: all metrics on bundled models."""
     scorer = scorer or Scorer()
-    return [scorer.score(each.frames, reference, each.edit) for each in samples]
+    return [scorer.score(video.frames, reference, video.edit) for video in samples]
+
+
+@contextmanager
+def progress_bar(stage: str) -> Iterator[Progress]:
+    """A bar on the terminal that counts the steps of a stage."""
+    with tqdm(total=0, desc=stage, unit="step", leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

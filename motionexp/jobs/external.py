@@ -1,4 +1,4 @@
-"""Scoring videos that any system made: no backbone, the same metrics, rows and tables."""
+"""Scores of videos that any system made: no backbone, and the metrics, rows and tables of a job."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,47 +21,30 @@ from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.jobs import provenance
-from motionexp.jobs.anchors import anchor_rows
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import Size, chance_references, scoring_models
-from motionexp.jobs.scoring import Wanted, rows_of, score_ids
+from motionexp.jobs.inputs import scoring_models
+from motionexp.jobs.references import Size, chance_references
+from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
+from motionexp.jobs.scoring import CellScores
 from motionexp.jobs.summary import EXTERNAL, print_summary
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row
 
-KEPT_SIZES = 2
-"""Lengths and sizes at which references are kept: TGVE's videos have two lengths."""
-
-
-class SizedReferences:
-    """A suite's references as long and as large as videos are, each decoded once for one length and size.
-
-    Kept are those against which chance is measured, at the last `KEPT_SIZES` lengths and sizes, and as many
-    others, the last that were asked for.
-    """
-
-    def __init__(self, cfg: ScoreConfig, reader: References) -> None:
-        self.others = lru_cache(KEPT_SIZES)(partial(chance_references, cfg, reader))
-        self._read = lru_cache(KEPT_SIZES)(reader.read)
-
-    def read(self, name: str, size: Size) -> Reference:
-        """One reference. Raises InputError."""
-        kept = [each for each in self.others(size) if each.name == name]
-        return kept[0] if kept else self._read(name, *size)
+CACHED_SIZES = 2
+"""Lengths and sizes at which references stay decoded: TGVE's videos have two lengths."""
 
 
 def score_external(cfg: ScoreConfig) -> list[Row]:
-    """Score the videos that `folder=` holds; what is scored already is kept. Prints the means.
+    """Score the videos in `folder=` that have no rows yet, and print the mean scores.
 
-    Each reference is read with as many frames as its videos have and at their size. Rows go to
-    `OUTPUT/SUITE/SYSTEM/REFERENCE/`, with the system as their model; those of anchors, where they are asked
-    for, beside these.
+    A reference is read with as many frames as its videos have, and at their size. Rows are stored in
+    `OUTPUT/SUITE/SYSTEM/REFERENCE/`, with the system as their model, and those of sanity baselines beside it.
 
     Args:
         cfg: checked settings.
 
     Returns:
-        The rows of all videos and anchors, those of earlier runs included.
+        The rows of all videos and sanity baselines, stored ones included.
 
     Raises:
         InputError: a video is missing, cannot be read, or is of another length than its reference.
@@ -70,83 +52,77 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     console, reader = Console(), make_reader(cfg)
     names = reader.names()
     names = names if cfg.references is None else select_references(cfg.references, names)
-    folder = Path(cfg.folder or "").expanduser()
-    videos = find_videos(folder, reader, names, cfg.edit_kinds)
+    videos = find_videos(Path(cfg.folder or "").expanduser(), reader, names, cfg.edit_kinds)
     check_lengths(videos, reader, cfg.frames)
     first = videos[0].reference
     check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
     system = System(cfg, reader)
     rows: list[Row] = []
-    cells: list[Cell] = []
+    folders: list[Path] = []
     with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:
-        for name, group in groupby(videos, key=lambda each: each.reference):
-            own, cell = list(group), Cell(system.folder / name)
+        for name, group in groupby(videos, key=lambda video: video.reference):
+            of_reference, cell = list(group), Cell(system.folder / name)
             with cell.running({"reference": name, "system": cfg.name}, lambda: None):
-                for each in own:
-                    frames = read_frames(each.path, frames=frame_count(each.path))
+                for video in of_reference:
+                    frames = read_frames(video.path, frames=frame_count(video.path))
                     reference = system.reference(name, frames)
-                    rows += system.score(cell, each, frames, reference)
+                    rows += system.score(cell, video, frames, reference)
                     bar.update()
-                rows += system.anchors(reference, own)
-            cells.append(cell)
-    print_summary(console, rows, [cell.folder for cell in cells], [], cfg.scoring.pairs, cfg.metrics)
+                rows += system.sanity_baselines(reference, of_reference)
+            folders.append(cell.folder)
+    print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
     return rows
 
 
 class System:
-    """How one system's videos are scored, and what their rows share."""
+    """The scorer of one system's videos, and the references at the size of these videos.
+
+    Each reference is decoded once for one length and size. Those that chance is measured against stay decoded
+    for the last `CACHED_SIZES` lengths and sizes, and so do as many other references.
+    """
 
     def __init__(self, cfg: ScoreConfig, reader: References) -> None:
         self.cfg = cfg
-        self.folder = Path(cfg.output).expanduser() / reader.suite / cfg.name
+        output = Path(cfg.output).expanduser()
+        self.folder = output / reader.suite / cfg.name
         self.device = resolve_device(cfg.device)
-        self.references = SizedReferences(cfg, reader)
+        self.others = lru_cache(CACHED_SIZES)(partial(chance_references, cfg, reader))
+        self._read = lru_cache(CACHED_SIZES)(reader.read)
         models = scoring_models(cfg.scoring, reader.suite == "shapes")
-        features = Path(cfg.output).expanduser() / ".cache" / "features"
-        self.scorer = Scorer(cfg.metrics, models, str(self.device), folder=features)
+        folder = output / ".cache" / "features"
+        self.scorer = Scorer(cfg.metrics, models, str(self.device), folder=folder)
 
     def reference(self, name: str, frames: np.ndarray) -> Reference:
-        """A reference as long and large as a video; the scorer has others of that size from now on."""
-        size = frames.shape[:3]
-        self.scorer.chance_references = tuple(self.references.others(size))
-        return self.references.read(name, size)
+        """A reference of the length and size of a video; the scorer then compares with others of this size.
+
+        Raises:
+            InputError: the reference cannot be read at this length.
+        """
+        size: Size = frames.shape[:3]
+        others = self.others(size)
+        self.scorer.chance_references = tuple(others)
+        decoded = next((reference for reference in others if reference.name == name), None)
+        return decoded or self._read(name, *size)
 
     def score(self, cell: Cell, video: Generated, frames: np.ndarray, reference: Reference) -> list[Row]:
-        """The rows of one video, measured where they are not there yet."""
-        start = perf_counter()
+        """The rows of one video; the missing ones are measured."""
         key = [self.cfg.name, reference.content_hash, video.edit.caption, video.seed, frames.shape]
-        digest = hashlib.sha256(json.dumps(key).encode() + frames.tobytes())
-        wanted = Wanted(video.edit, video.seed, digest.hexdigest()[:12])
-        known = {row.score_id: row for row in cell.rows()}
-        ids = score_ids(self.scorer, reference, wanted)
-        missing = {metric for metric, score in ids if score not in known}
-        if missing:
-            scores = self.scorer.score(frames, reference, video.edit, missing)
-            fields = self._common(reference) | self._of_video(video, wanted.sample_id)
-            fields["seconds"] = {"score": round(perf_counter() - start, 3)}
-            new = [row for name, each in scores.items() for row in rows_of(self.scorer, name, each, fields)]
-            series = {
-                value: measured.series
-                for values in scores.values()
-                for value, measured in values.items()
-                if measured.series is not None
-            }
-            cell.media.mkdir(exist_ok=True)
-            cell.keep_series(video.edit, video.seed, wanted.sample_id, series)
-            cell.add_rows(new)
-            known |= {row.score_id: row for row in new}
-        return [known[score] for _, score in ids]
+        sample_id = hashlib.sha256(json.dumps(key).encode() + frames.tobytes()).hexdigest()[:12]
+        scores = CellScores(cell, reference, self.scorer)
+        scored = frames, self._fields(reference) | self._video_fields(video)
+        return scores.of_video(video.edit, sample_id, lambda: scored, index=video.seed)
 
-    def anchors(self, reference: Reference, videos: Sequence[Generated]) -> list[Row]:
-        """The rows of a reference's anchors, where they are asked for, for the edits that its videos show."""
+    def sanity_baselines(self, reference: Reference, videos: Sequence[Generated]) -> list[Row]:
+        """The rows of a reference's sanity baselines for the edits of its videos, if they are asked for."""
         if not self.cfg.scoring.sanity_baselines:
             return []
-        cell = Cell(self.folder / f"anchors-{reference.content_hash[:12]}")
-        edits = {(each.edit.kind, each.edit.caption): each.edit for each in videos}
-        own = replace(reference, edits=tuple(edits.values()))
-        return anchor_rows(cell, own, self.scorer, self._common(reference))
+        edits = {(video.edit.kind, video.edit.caption): video.edit for video in videos}
+        edited = replace(reference, edits=tuple(edits.values()))
+        return baseline_rows(
+            baseline_cell(self.folder, reference), edited, self.scorer, self._fields(reference)
+        )
 
-    def _common(self, reference: Reference) -> dict[str, Any]:
+    def _fields(self, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a reference share."""
         frames, height, width = reference.frames.shape[:3]
         return {
@@ -159,17 +135,13 @@ class System:
             **provenance.origin(self.device),
         }
 
-    def _of_video(self, video: Generated, sample_id: str) -> dict[str, Any]:
+    def _video_fields(self, video: Generated) -> dict[str, Any]:
         folder = Path(self.cfg.folder or "").expanduser()
         root = folder.parent if folder.is_file() else folder
         return {
-            "edit_kind": video.edit.kind,
-            "edit_caption": video.edit.caption,
             "seed": video.seed,
-            "sample_id": sample_id,
             "sample_file": video.path.relative_to(root).as_posix(),
             "method": EXTERNAL,
-            # No window of ours had a part in it.
-            "tau": 1000.0,
+            "tau": 1000.0,  # no window of this package was involved
             "steps": 0,
         }

@@ -1,132 +1,282 @@
-"""What a job's settings stand for: references, and each stage's settings as its own module takes them."""
+"""A job's settings, resolved once: references, backbone, windows, settings of stages, and cells."""
 
-from collections.abc import Collection
-from dataclasses import asdict, replace
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import torch
+from hydra.utils import get_object
 
-from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
-from motionexp.config.schema import JobConfig, ScoreConfig, tiles, wanted_references
+from motionexp.backbones.memory import give_memory_back
+from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
+from motionexp.config.ids import adapter_id, sample_id
+from motionexp.config.metrics import check_metrics
+from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
-from motionexp.data.base import Edit, Reference, References
-from motionexp.data.select import select_references
+from motionexp.data.base import Reference, References
+from motionexp.data.select import make_reader
+from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.jobs.cell import FIT_FILE, read_json
+from motionexp.jobs.cell import Cell, SampleRequest
+from motionexp.jobs.checks import check_before_weights
 from motionexp.jobs.evaluation import SampleSettings
+from motionexp.jobs.references import read_references
+from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.training import TrainingSettings
 from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
 
-Size = tuple[int, int, int]  # of a video: frames, height, width
-SHARE_OF_FREE_MEMORY = 0.5
-PROBED_KINDS = ("multiple", "motion")  # all looks at once, and the motion: what a boundary takes
+GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
+"""A column of a grid of videos: its label, and a cell with one sample of each edit."""
 
 
-def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
-    """The job's references, with the captions of `edits=` where there are some.
+@dataclass(frozen=True)
+class CellPlan:
+    """What a job makes of one reference.
 
-    With a kept adapter and no reference named, it is the one that the adapter was tuned on.
-
-    Raises:
-        InputError: a reference that does not exist or cannot be read, or is not the adapter's while nobody
-            named another.
+    Attributes:
+        reference: with the edits of the job.
+        trained_on: the videos of the training: the reference, and its extra references.
+        cell: the folder of its results.
+        requests: the samples; those of one edit follow each other.
+        adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
+        columns: the cells that the grid compares, if they have samples.
     """
-    names = reader.names()
-    unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
-    own = tuned_on(cfg, reader) if unnamed else None
-    wanted = select_references(wanted_references(cfg, len(names)), names)
-    references = [_read(cfg, reader, name) for name in wanted] if own is None else [own]
-    if cfg.edits is None:
-        return [replace(each, edits=_chosen_edits(each, cfg)) for each in references]
-    edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
-    return [replace(reference, edits=edits) for reference in references]
+
+    reference: Reference
+    trained_on: tuple[Reference, ...]
+    cell: Cell
+    requests: tuple[SampleRequest, ...]
+    adapters: Mapping[int, Cell]
+    columns: tuple[GridColumn, ...]
+
+    @property
+    def missing(self) -> list[SampleRequest]:
+        """The samples that are not stored yet."""
+        return [request for request in self.requests if not self.cell.has_sample(request)]
+
+    @property
+    def steps_left(self) -> int:
+        """Training steps of an adapter that is not stored yet; those of a checkpoint are counted again."""
+        return max(self.adapters) if self.adapters and not self.cell.has_adapter else 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the adapter and all samples are stored."""
+        return not self.steps_left and not self.missing
 
 
-def _chosen_edits(reference: Reference, cfg: JobConfig) -> tuple[Edit, ...]:
-    """Those that `edit_kinds=` names; unless it does all, and of a probe those of PROBED_KINDS."""
-    edits = reference.edits
-    kinds: Collection[str] | None = cfg.edit_kinds
-    if cfg.probe == "tampering":
-        edits = (*edits, *reference.motion_edits)
-    known = [edit.kind for edit in edits]
-    if kinds is None and cfg.probe is not None and set(PROBED_KINDS) & set(known):
-        kinds = PROBED_KINDS
-    elif unknown := [kind for kind in kinds or () if kind not in known]:
-        raise InputError(
-            f"edit_kinds=[{','.join(unknown)}]: reference {reference.name} has edits of {', '.join(known)}"
+@dataclass(frozen=True, eq=False)
+class JobPlan:
+    """The resolved settings of a job. Its backbone loads weights when they are first used.
+
+    Attributes:
+        cfg: the settings.
+        reader: of the suite.
+        references: of the job, with its edits.
+        device: that `device=auto` stands for.
+        precision: that `precision=auto` stands for.
+        backbone: shared by all cells.
+        window: the timesteps that the method is trained at.
+        sampling_window: the timesteps that the method acts at while sampling.
+        sampling: settings of `sample`.
+        training: settings of `fit`.
+        row_settings: the settings that rows hold.
+        output: the folder of all results.
+        adapter: a stored adapter that is sampled with in place of a trained one, or None.
+        trains: whether the job trains an adapter in each cell.
+        method: the method's name in rows.
+        text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
+        encoded_in: the precisions that latents and conditionings depend on, in words.
+    """
+
+    cfg: JobConfig
+    reader: References
+    references: list[Reference]
+    device: torch.device
+    precision: str
+    backbone: Backbone
+    window: Window
+    sampling_window: Window
+    sampling: SampleSettings
+    training: TrainingSettings
+    row_settings: Mapping[str, Any]
+    output: Path
+    adapter: Path | None
+    trains: bool
+    method: str
+    text_precision: str
+    encoded_in: str
+
+    def folder(self, suite: str) -> Path:
+        """The folder of the model's results on a suite."""
+        return self.output / suite / self.cfg.model.name
+
+    @cached_property
+    def cells(self) -> list[CellPlan]:
+        """One for each reference. Reads the weights' files for their hash, and loads none."""
+        return [self._cell_plan(reference) for reference in self.references]
+
+    def _cell_plan(self, reference: Reference) -> CellPlan:
+        cfg = self.cfg
+        cell = self._cell(reference, cfg)
+        steps = (*cfg.keep_steps, cfg.train_steps) if self.trains else ()
+        adapters = {count: self._cell(reference, replace(cfg, train_steps=count)) for count in steps}
+        return CellPlan(
+            reference,
+            reference.trained_on,
+            cell,
+            self._requests(reference, cell, cfg, cfg.seeds),
+            adapters,
+            self._columns(reference),
         )
-    return tuple(edit for edit in edits if kinds is None or edit.kind in kinds)
+
+    def _cell(self, reference: Reference, cfg: JobConfig) -> Cell:
+        key = adapter_id(
+            cfg,
+            weights_hash=self.backbone.weights_hash,
+            precision=self.precision,
+            reference_hash=reference.trained_hash,
+        )
+        return Cell(self.folder(reference.suite) / key)
+
+    def _requests(
+        self, reference: Reference, cell: Cell, cfg: JobConfig, seeds: int
+    ) -> tuple[SampleRequest, ...]:
+        adapter = cell.folder.name
+        return tuple(
+            SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index))
+            for edit in reference.edits
+            for index in range(seeds)
+        )
+
+    def _columns(self, reference: Reference) -> tuple[GridColumn, ...]:
+        """The base model, tau = 0, the model's default tau and this job, in this order."""
+        cfg = self.cfg
+        taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
+        jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
+        if cfg.adapter is not None or cfg.tau not in taus:
+            jobs.append((self.window.low, cfg))
+        columns = []
+        for tau, job in jobs:
+            cell = self._cell(reference, job)
+            label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
+            columns.append((label, cell, self._requests(reference, cell, job, 1)))
+        return tuple(columns)
 
 
-def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
-    return reader.read(name, cfg.frames, cfg.model.height, cfg.model.width)
+def plan_job(cfg: JobConfig) -> JobPlan:
+    """Read a job's references, and resolve its settings, before weights are loaded.
 
-
-def tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
-    """The reference that a kept adapter was tuned on; None for an adapter from elsewhere.
+    Args:
+        cfg: checked settings.
 
     Raises:
-        InputError: the suite does not have it, or another of that name.
+        InputError: references, captions, metrics, a stored adapter or the model do not suit each other.
     """
-    record = fit_record(Path(cfg.adapter or "").expanduser())
-    if not record:
-        return None
-    name = str(record["reference"])
-    if record["suite"] == reader.suite and name in reader.names():
-        found = _read(cfg, reader, name)
-        if record.get("reference_hash") in (None, found.content_hash):
-            return found
-    own = "video= and caption=" if record["suite"] == "clip" else "data= and data.split="
-    raise InputError(
-        f"adapter={cfg.adapter}: it was tuned on {name} ({record['suite']}), and its samples would be"
-        f" compared with another video: give that one again ({own}), or name one (references=NAME)"
+    # 1. What needs no model.
+    reader = make_reader(cfg)
+    references = read_references(cfg, reader)
+    check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
+    adapter = None if cfg.adapter is None else Path(cfg.adapter).expanduser()
+    if adapter is not None:
+        check_adapter(adapter, cfg.tau is not None, cfg.plugins)
+    # 2. What needs the model's class or its files.
+    device = resolve_device(cfg.device)
+    precision = resolve_precision(device, cfg.precision)
+    check_before_weights(cfg, references, device)
+    # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
+    give_memory_back()
+    backbone = make_backbone(cfg, device, precision)
+    window = training_window(cfg, cfg.tau) if adapter is None else _stored_window(cfg, adapter, precision)
+    text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
+    return JobPlan(
+        cfg=cfg,
+        reader=reader,
+        references=references,
+        device=device,
+        precision=precision,
+        backbone=backbone,
+        window=window,
+        sampling_window=sampling_window(cfg, window),
+        sampling=sample_settings(cfg),
+        training=training_settings(cfg),
+        row_settings=row_settings(cfg),
+        output=Path(cfg.output).expanduser(),
+        adapter=adapter,
+        trains=adapter is None and cfg.tau != 1000,
+        method="base" if window.low == 1000 else method_name(cfg),
+        text_precision=text_precision,
+        encoded_in="-".join(dict.fromkeys([precision, text_precision, *["tiles"] * tiles(cfg)])),
     )
 
 
-def taken_of(cfg: JobConfig, clip: Reference) -> str:
-    """Which part of a clip a job takes, in words."""
-    end = cfg.start + len(clip.frames) / clip.fps
-    return (
-        f"{cfg.video}: {len(clip.frames)} frames, {clip.fps:g} a second, from {cfg.start:g} s to {end:g} s"
-        " (start=, fps= and stride= choose others)"
-    )
+def make_backbone(cfg: JobConfig, device: torch.device, precision: str) -> Backbone:
+    """The backbone of the settings on a device. Its weights are loaded when they are first used.
 
-
-def fit_record(adapter: Path) -> dict[str, Any]:
-    """What a training left beside its adapter; empty for an adapter from elsewhere."""
-    return read_json((adapter.parent if adapter.is_file() else adapter) / FIT_FILE) or {}
-
-
-def chance_references(
-    cfg: JobConfig | ScoreConfig, reader: References, size: Size, known: Collection[Reference] = ()
-) -> list[Reference]:
-    """References against which chance is measured, if anything is: the suite's first that are long enough.
-
-    Those of `known`, which have that size, are not read again.
+    Raises:
+        InputError: the model's file and its weights disagree on the size of videos.
     """
-    if not needs_chance_references(cfg.metrics) and not cfg.scoring.sanity_baselines:
-        return []
-    there = {each.name: each for each in known}
-    names = (name for name in reader.names() if reader.long_enough(name, size[0]))
-    # One more: a reference among them is not its own chance.
-    return [there.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES + 1)]
+    model = cfg.model
+    backbone: Backbone = get_object(model._target_)(
+        model.path,
+        revision=model.revision,
+        device=device,
+        dtype=DTYPES[precision],
+        name=model.name,
+        fps=model.fps,
+        checkpointing=checkpoints(cfg),
+        offload=device.type != "meta" and offloads(cfg, device.type),
+        tiling=tiles(cfg),
+        text_precision=cfg.text_precision,
+    )
+    if model.frame_range is not None:
+        backbone.frames = cfg.frames  # the weights fix no number of frames
+    if backbone.any_size:
+        backbone.height, backbone.width = model.height, model.width
+        backbone.latent_shape(cfg.frames, model.height, model.width)
+    _check_size(backbone, cfg)
+    return backbone
+
+
+def _check_size(backbone: Backbone, cfg: JobConfig) -> None:
+    """Raises InputError if the model's file and its weights disagree on the size of videos."""
+    settings = f"{cfg.frames} x {cfg.model.height} x {cfg.model.width}"
+    weights = f"{backbone.frames} x {backbone.height} x {backbone.width}"
+    if settings != weights:
+        raise InputError(
+            f"model={cfg.model.name}: its settings say {settings} (frames, height, width), its weights"
+            f" {weights}: set model.frames, model.height and model.width"
+        )
+
+
+def _stored_window(cfg: JobConfig, adapter: Path, precision: str) -> Window:
+    """The window of a stored adapter, narrowed by that of the settings."""
+    given = None if cfg.tau is None else Window(cfg.tau)
+    # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
+    backbone = make_backbone(cfg, torch.device("meta"), precision)
+    method = load_adapter(adapter, backbone, given, cfg.plugins)
+    method.remove()
+    stored = method.window
+    if cfg.tau is None and cfg.tau_high >= stored.high:
+        return stored
+    low = stored.low if cfg.tau is None else cfg.tau
+    return Window(low, max(low, min(stored.high, cfg.tau_high)))
 
 
 def training_window(cfg: JobConfig, tau: float) -> Window:
-    """The timesteps that are trained at, and with no other setting applied at."""
+    """The timesteps that the method is trained at; it also acts at them while sampling, by default."""
     knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
     return Window(tau, max(cfg.tau_high, tau), knots)
 
 
 def sampling_window(cfg: JobConfig, trained: Window) -> Window:
-    """The timesteps that the method acts at while sampling: a hard window where it is not the trained one."""
+    """The timesteps that the method acts at while sampling: a hard window if it is not the trained one."""
     if cfg.sampling_tau is None and cfg.sampling_tau_high is None:
         return trained
     low = trained.low if cfg.sampling_tau is None else cfg.sampling_tau
@@ -134,7 +284,7 @@ def sampling_window(cfg: JobConfig, trained: Window) -> Window:
 
 
 def sample_settings(cfg: JobConfig) -> SampleSettings:
-    """The part of the settings that `sample` takes."""
+    """The settings of `sample`."""
     sampler = SamplerSettings(cfg.steps, cfg.guidance_scale, cfg.eta, cfg.sampler)
     return SampleSettings(
         sampler, cfg.seed, cfg.negative_prompt, cfg.adapter_scale, cfg.adapter_in_unconditional
@@ -142,7 +292,7 @@ def sample_settings(cfg: JobConfig) -> SampleSettings:
 
 
 def training_settings(cfg: JobConfig) -> TrainingSettings:
-    """The part of the settings that `fit` takes."""
+    """The settings of `fit`."""
     return TrainingSettings(
         steps=cfg.train_steps,
         batch_size=cfg.batch_size,
@@ -155,9 +305,9 @@ def training_settings(cfg: JobConfig) -> TrainingSettings:
 
 
 def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringModels:
-    """Those of `scoring=`; where it names none the bundled ones for the bundled world, and else TGVE's.
+    """The models of `scoring=`. By default: bundled ones for a closed vocabulary, and else TGVE's.
 
-    The bundled ones know the bundled world's words alone, as the small backbones do.
+    The bundled models know only the words of the bundled world, as the small backbones do.
     """
     models = ScoringModels() if closed_vocabulary else TGVE_MODELS
     if scoring.clip is not None:
@@ -179,19 +329,3 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     matters = {"mode": tiles(cfg), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
     return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}
-
-
-def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
-    """Bytes that sampling may fill: `memory_limit`, or half of what is free now; one video's: 0."""
-    if cfg.memory_limit is not None:
-        return cfg.memory_limit * 2**30
-    if cfg.mode == "low_memory":
-        return 0
-    return SHARE_OF_FREE_MEMORY * free_memory(device)
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that nobody uses now: of a GPU its own, else of main memory."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available

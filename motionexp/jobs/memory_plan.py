@@ -1,4 +1,4 @@
-"""The memory that a job takes, told before any weight is loaded: what is there when, and the peak."""
+"""The memory of a job phase by phase, computed before any weight is loaded."""
 
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,9 +17,8 @@ from torch.utils._pytree import tree_leaves
 from motionexp.backbones.precision import plain_attention
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.sampling import videos_per_batch
-from motionexp.jobs import inputs
-from motionexp.jobs.evaluation import MOST_AT_ONCE
-from motionexp.jobs.job import Job
+from motionexp.jobs.evaluation import MOST_AT_ONCE, sampling_memory
+from motionexp.jobs.inputs import JobPlan, make_backbone
 from motionexp.methods.base import Step, TuningMethod
 
 BITS = {"8bit": 8, "4bit": 4}
@@ -27,13 +26,13 @@ BITS = {"8bit": 8, "4bit": 4}
 
 @dataclass(frozen=True)
 class Phase:
-    """What is in memory while a job does one thing.
+    """The memory of one phase of a job.
 
     Attributes:
-        name: what it does.
-        weights: bytes of each part that is loaded, by its name and precision.
-        computing: the most bytes beside them.
-        then: what is given back afterwards.
+        name: of the phase.
+        weights: {name and precision of a loaded part: bytes}.
+        computing: peak bytes beside the weights.
+        then: the part that is freed afterwards.
     """
 
     name: str
@@ -43,79 +42,82 @@ class Phase:
 
     @property
     def total(self) -> int:
-        """All of it, in bytes."""
+        """Peak bytes of the phase."""
         return sum(self.weights.values()) + self.computing
 
 
-def memory_plan(job: Job) -> list[Phase]:
-    """What a job will have in memory, one phase after the other, without what the imports take.
+def memory_plan(job: JobPlan) -> list[Phase]:
+    """The memory of a job's phases, in their order, without that of the imports.
 
-    Weights are counted; the rest is rehearsed on the meta device, on the job's own code. Scores are left out,
-    and so are the libraries' workspaces.
+    Weights are counted. The tensors of computations are tracked while the job's code runs on the meta device.
+    Scores and the workspaces of libraries are left out.
     """
-    return list(Rehearsal(job).phases())
+    return list(MetaRun(job).phases())
 
 
-class Rehearsal:
-    """A job's backbone without weights, and what each of its phases takes."""
+class MetaRun:
+    """A job's phases on the meta device: a backbone without weights, and tensors without values."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: JobPlan) -> None:
         self.job, self.cfg = job, job.cfg
-        self.backbone: Any = job.make_backbone(torch.device("meta"))
+        self.backbone: Any = make_backbone(job.cfg, torch.device("meta"), job.precision)
         video = (job.cfg.frames, job.cfg.model.height, job.cfg.model.width)
         self.latents = torch.empty(1, *self.backbone.latent_shape(*video), device="meta")
         self.frames = torch.empty(1, *video, 3, dtype=torch.uint8, device="meta")
 
     def phases(self) -> Iterator[Phase]:
-        """In the order in which the job goes through them."""
+        """The phases in the order of the job."""
         job, backbone = self.job, self.backbone
         text = _text_bytes(backbone.text_encoder, job.text_precision)
-        with LiveMemory(job.device) as live:
+        with MemoryTracker(job.device) as memory:
             caption = self._longest_caption()
-        yield Phase("captions", {f"text encoder ({job.text_precision})": text}, live.peak, "the text encoder")
+        yield Phase(
+            "captions", {f"text encoder ({job.text_precision})": text}, memory.peak, "the text encoder"
+        )
         backbone.release_text_encoder()
         has_vae = backbone.vae is not None
         if (job.trains or self.cfg.probe) and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
-            yield Phase("video", vae, self._rehearse(lambda: backbone.encode(self.frames)), "its encoder")
+            yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
-        waits = job.backbone.offload  # type: ignore[attr-defined]
+        offloads = job.backbone.offload  # type: ignore[attr-defined]
         if job.trains and not self.cfg.probe:
-            yield Phase("training", network | ({} if waits else decoder), self._training(caption))
+            yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
         rows, videos = self._batch()
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)
-        sampling = self._rehearse(lambda: backbone.predict(noisy, 500, one))
-        yield Phase(f"sampling, {videos} at once", network | ({} if waits else decoder), sampling)
+        sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
+        yield Phase(f"sampling, {videos} at once", network | ({} if offloads else decoder), sampling)
         if has_vae:
-            decoding = self._rehearse(lambda: backbone.decode(self.latents))
-            yield Phase("decoding", decoder if waits else network | decoder, decoding)
+            decoding = self._peak_of(lambda: backbone.decode(self.latents))
+            yield Phase("decoding", decoder if offloads else network | decoder, decoding)
 
     def _longest_caption(self) -> Conditioning:
-        """Of all captions of the job the one to which the network hears the most columns."""
-        texts = [edit.caption for each in self.job.references for edit in each.edits]
-        texts += [each.caption for each in self.job.references]
+        """The caption of the job with the most attended tokens."""
+        references = self.job.references
+        texts = [edit.caption for reference in references for edit in reference.edits]
+        texts += [reference.caption for reference in references]
         embedded = [self.backbone.embed([text]) for text in dict.fromkeys(texts)]
-        return max(embedded, key=lambda each: int(each.attended().sum()))
+        return max(embedded, key=lambda conditioning: int(conditioning.attended().sum()))
 
     def _training(self, caption: Conditioning) -> int:
         settings = dict(self.cfg.method)
         kind: Callable[..., TuningMethod] = get_object(settings.pop("_target_"))
-        optimizer = inputs.training_settings(self.cfg).optimizer
-        with LiveMemory(self.job.device) as live:
+        optimizer = self.job.training.optimizer
+        with MemoryTracker(self.job.device) as memory:
             method = kind(self.backbone, self.job.window, **settings)
             parameters = list(method.parameters.values())
             tuned = optimizer.build(parameters)
             method.switch(True)
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
-            tuned.step()  # which makes the optimizer's own tensors
+            tuned.step()  # creates the optimizer's state
             tuned.zero_grad()
             torch.autograd.backward(method.loss(self._step(caption)))
             method.remove()
-        return live.peak
+        return memory.peak
 
     def _step(self, caption: Conditioning) -> Step:
         size = self.cfg.batch_size
@@ -125,67 +127,63 @@ class Rehearsal:
         return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions)
 
     def _batch(self) -> tuple[int, int]:
-        """Rows of the network's batch while it samples, and videos."""
-        job, settings = self.job, inputs.sample_settings(self.cfg)
-        memory = inputs.sampling_memory(self.cfg, job.device)
-        wanted = max((len(job.wanted(each, self.cfg.seeds)) for each in job.references), default=1)
+        """The network's batch size while sampling, both branches of guidance included, and its videos."""
+        sampler = self.job.sampling.sampler
+        memory = sampling_memory(self.cfg, self.job.device)
+        samples = max(len(reference.edits) * self.cfg.seeds for reference in self.job.references)
         _, channels, frames, height, width = self.latents.shape
         shape = channels, frames, height, width
-        videos = min(MOST_AT_ONCE, wanted, videos_per_batch(self.backbone, shape, settings.sampler, memory))
-        return videos * (2 if settings.sampler.guided else 1), videos
+        videos = min(MOST_AT_ONCE, samples, videos_per_batch(self.backbone, shape, sampler, memory))
+        return videos * (2 if sampler.guided else 1), videos
 
     @torch.no_grad()
-    def _rehearse(self, work: Callable[[], Tensor]) -> int:
-        with LiveMemory(self.job.device) as live:
+    def _peak_of(self, work: Callable[[], Tensor]) -> int:
+        with MemoryTracker(self.job.device) as memory:
             work()
-        return live.peak
+        return memory.peak
 
 
 def _text_bytes(encoder: torch.nn.Module, precision: str) -> int:
-    """Of a text encoder whose linear layers may have 8 or 4 bits a weight."""
+    """Bytes of a text encoder, whose linear layers may have 8 or 4 bits per weight."""
     total = weight_bytes(encoder)
     if precision not in BITS:
         return total
-    layers = [each for each in encoder.modules() if isinstance(each, torch.nn.Linear)]
+    layers = [module for module in encoder.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.nbytes for layer in layers)
     numbers = sum(layer.weight.numel() for layer in layers)
     return total - weights + numbers * BITS[precision] // 8
 
 
 COPY = torch.ops.aten._to_copy.default
-
-
 VALUE = torch.ops.aten._local_scalar_dense.default
-
-
 WHERE = torch.ops.aten.nonzero.default
 
 
 def weight_bytes(module: nn.Module | None) -> int:
-    """Memory of a module's parameters and buffers; they may be on the meta device."""
+    """Bytes of a module's parameters and buffers, which may be on the meta device."""
     if module is None:
         return 0
-    tensors = {id(each): each for each in (*module.parameters(), *module.buffers())}
-    return sum(each.nbytes for each in tensors.values())
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _is_meta(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_meta
 
 
-class LiveMemory(TorchDispatchMode):
-    """Counts what lives at the same time of the tensors that are made on the meta device within it.
+class MemoryTracker(TorchDispatchMode):
+    """Counts the bytes of live tensors that are made on the meta device within it.
 
-    What operations use inside themselves is not seen: workspaces of convolutions and of matrix products.
-    Attention is counted as the fused kernels do it, unless the device at hand would take the plain one; what
-    goes to main memory stays, and is counted, where the rehearsal is.
+    Temporary memory inside an operation is not seen, such as workspaces of convolutions and matrix products.
+    Attention is counted as a fused kernel, unless the device would use the plain one. A tensor that moves to
+    main memory stays on the meta device, and is counted.
 
     Args:
-        device: that the rehearsal stands for.
+        device: whose memory the meta device stands for.
 
     Attributes:
-        now: bytes alive.
-        peak: the most that there were.
+        now: bytes of live tensors.
+        peak: the most bytes that were alive at once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -193,9 +191,9 @@ class LiveMemory(TorchDispatchMode):
         self.now = self.peak = 0
         self._device, self._plain, self._autocast = device, F.scaled_dot_product_attention, torch.autocast
 
-    def __enter__(self) -> "LiveMemory":
+    def __enter__(self) -> "MemoryTracker":
         self._replaced = ExitStack()
-        # On the meta device attention is computed in the plain way, with the whole matrix of scores.
+        # On the meta device torch computes plain attention, with the whole matrix of scores.
         self._replaced.enter_context(patch.object(F, "scaled_dot_product_attention", self._attention))
         self._replaced.enter_context(patch.object(torch, "autocast", self._no_autocast))
         super().__enter__()
@@ -216,7 +214,7 @@ class LiveMemory(TorchDispatchMode):
         return fused
 
     def _no_autocast(self, device_type: str, *args: Any, **settings: Any) -> AbstractContextManager[Any]:
-        """Which torch does not have for the meta device."""
+        """torch.autocast, which does not exist for the meta device."""
         return nullcontext() if device_type == "meta" else self._autocast(device_type, *args, **settings)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -224,16 +222,16 @@ class LiveMemory(TorchDispatchMode):
         if func is COPY and args[0].is_meta and kwargs.get("device") is not None:
             kwargs = {**kwargs, "device": torch.device("meta")}
         if func is VALUE and args[0].is_meta:
-            return False  # a number is asked for where there is none: whether a mask masks nothing
-        # What goes in was there before, and what comes out may be a view of it.
-        before = {id(each.untyped_storage()) for each in tree_leaves((args, kwargs)) if _is_meta(each)}
-        if func is WHERE and args[0].is_meta:  # the most that it can be: captions that fill their length
+            return False  # a meta tensor has no value; the question is whether a mask masks nothing
+        # An output may be a view of an input, whose memory is counted already.
+        before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if _is_meta(leaf)}
+        if func is WHERE and args[0].is_meta:  # the largest possible result: captions that fill their length
             output = torch.empty(args[0].numel(), args[0].dim(), dtype=torch.long, device="meta")
         else:
             output = func(*args, **kwargs)
-        for each in tree_leaves(output):
-            if _is_meta(each) and id(each.untyped_storage()) not in before:
-                self._count(each.untyped_storage())
+        for leaf in tree_leaves(output):
+            if _is_meta(leaf) and id(leaf.untyped_storage()) not in before:
+                self._count(leaf.untyped_storage())
         return output
 
     def _count(self, storage: UntypedStorage) -> None:
@@ -247,7 +245,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 class _Fused(torch.autograd.Function):
-    """What a fused attention kernel makes and keeps: the output and a number for each query."""
+    """The memory of a fused attention kernel: the output, and one number for each query."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -258,4 +256,4 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(torch.empty_like(each) for each in ctx.saved_tensors[:3]), None)
+        return (*(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3]), None)

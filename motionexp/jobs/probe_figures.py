@@ -1,4 +1,4 @@
-"""The pictures of a probe's job: figures of its rows, and a strip of what inverted latents show."""
+"""The pictures of a probe's job: figures of its rows, and a strip of decoded inverted latents."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,24 +18,26 @@ from motionexp.results.rows import Row
 
 
 def show_figures(job: Job, methods: Sequence[str], rows: Sequence[Row]) -> None:
-    """Draw what a job's rows say, as `make figures` does of published ones; print the boundary.
+    """Draw the figures of a job's rows, as `make figures` does for published rows, and print the boundary.
 
     Writes to `OUTPUT/SUITE/MODEL/figures/METHODS/`.
 
     Args:
-        job: says where things go.
-        methods: the probes', as their rows have it.
-        rows: of these probes, of all its pairs, of the schedule, and of energies where there are any.
+        job: its output folder gets the figures.
+        methods: the probes' names in rows.
+        rows: of all pairs of these probes, of the schedule, and of energies if there are any.
     """
     model, log_snr = job.cfg.model.name, log_snr_tables(rows)
-    found = Findings(read_probes(rows), log_snr, predicted_log_snr(rows))
-    for (_, contrast), boundary in found.boundaries.items():
-        of = f"boundary, {contrast}" if contrast else "boundary"
-        _print(job, f"{of}: {in_words(boundary, log_snr[model])}")
-    if not found.boundaries:
+    findings = Findings(read_probes(rows), log_snr, predicted_log_snr(rows))
+    for (_, contrast), boundary in findings.boundaries.items():
+        name = f"boundary, {contrast}" if contrast else "boundary"
+        _print(job, f"{name}: {in_words(boundary, log_snr[model])}")
+    if not findings.boundaries:
         _print(job, "boundary: not told from this; it takes probe=tampering with edits of looks and motion")
     folder = job.output / job.references[0].suite / model / "figures" / "_".join(methods)
-    drawn = write_figures(folder, found, f"A job of probe={job.cfg.probe} drew them from its own rows alone.")
+    drawn = write_figures(
+        folder, findings, f"A job of probe={job.cfg.probe} drew them from its own rows alone."
+    )
     _print(job, f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
 
 
@@ -52,9 +54,9 @@ def strip(
 
     Args:
         backbone: decodes and predicts.
-        inverted: one video's latents by timestep; those nearest to the wanted timesteps are shown.
-        conditioning: that they were inverted with; x_0 is predicted with it alone, without guidance.
-        prompt: the same in words.
+        inverted: {timestep: latents (1, C, F, h, w)} of one video; the nearest timesteps are shown.
+        conditioning: of the inversion; x_0 is predicted with it, without guidance.
+        prompt: the conditioning in words.
 
     Returns:
         (H, W, 3) uint8: two rows for each of two frames, a quarter from the start and from the end.
@@ -62,8 +64,8 @@ def strip(
     schedule, labels = backbone.schedule, []
     latents: list[np.ndarray] = []
     predictions: list[np.ndarray] = []
-    for wanted in EDGES[:-1]:
-        t = min(inverted, key=lambda each: abs(each - wanted))
+    for edge in EDGES[:-1]:
+        t = min(inverted, key=lambda timestep: abs(timestep - edge))
         x0 = schedule.to_x0(inverted[t], backbone.predict(inverted[t], t, conditioning), t)
         labels.append(f"t = {t:.0f}, log-SNR {schedule.log_snr(t):.1f}")
         latents.append(backbone.decode(inverted[t])[0].numpy())

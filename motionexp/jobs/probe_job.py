@@ -1,14 +1,13 @@
-"""A probe's job: invert each reference, change the condition along denoising, score what came out."""
+"""A probe's job: invert each reference, change the condition along denoising, and score the videos."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -22,79 +21,85 @@ from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings
-from motionexp.jobs import inputs
-from motionexp.jobs.cell import Cell
-from motionexp.jobs.evaluation import Sample, peak_memory
+from motionexp.jobs.cell import Cell, SampleRequest
+from motionexp.jobs.encoding_cache import EncodingCache
+from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar, sampling_memory
+from motionexp.jobs.inputs import JobPlan
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_figures import show_figures, strip
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
-from motionexp.jobs.run import clear_disk_errors, duration
-from motionexp.jobs.scoring import rows_of
+from motionexp.jobs.run import clear_disk_errors, numbered
+from motionexp.jobs.scoring import CellScores
 from motionexp.jobs.summary import headings, print_paths
-from motionexp.metrics.scorer import Scorer
+from motionexp.metrics.attribute_readings import AttributeReadings
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
-from motionexp.results.rows import Row, score_id_of
+from motionexp.results.rows import Row
 
-KEPT = {"text_alignment", "flow_similarity", "velocity_similarity"}
-"""Values that are kept of metrics that have more; of the attributes' readings all are."""
+SCORED = {"text_alignment", "flow_similarity", "velocity_similarity", *AttributeReadings.values}
+"""The values that have rows: of the probes' metrics the main ones, and all readings of attributes."""
 REFERENCE = "reference"
 ALL_PAIRS = "pairs.mp4"
 
 
 def probe(cfg: JobConfig) -> list[Row]:
-    """Run a probe on each of the job's references and edits, and draw its figures; what is there is kept.
+    """Run a probe on each of the job's references and edits, and draw its figures.
 
     Args:
         cfg: checked settings with `probe`.
 
     Returns:
-        The rows of all pairs, those of earlier runs included.
+        The rows of all pairs, stored ones included.
 
     Raises:
-        InputError: the input is wrong, or the output folder cannot be written; what is done is kept.
+        InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
     """
     console = Console()
     rows: list[Row] = []
     with clear_disk_errors(cfg):
+        # 1. Plan, and measure what belongs to the model and not to a reference.
         job = Job(cfg, console)
-        units = units_of(job)
+        runs = probe_runs(job.plan)
         counts = step_counts(job.backbone.schedule, cfg.probe_steps)
-        console.print(cost_in_words(units[0].trajectories, counts), highlight=False, soft_wrap=True)
-        beside = schedule_rows(job, cfg.probe_steps)
+        console.print(cost_in_words(runs[0].trajectories, counts), highlight=False, soft_wrap=True)
+        model_rows = schedule_rows(job, cfg.probe_steps)
         if job.references[0].suite == "shapes":
-            beside += energy_rows(job)
+            model_rows += energy_rows(job)
+        # 2. Encode. Each encoder is freed before the network is loaded.
         job.check_scoring()
-        missing = [unit for unit in units if not unit.finished]
-        captions = [caption for unit in missing for caption in (unit.edit.caption, unit.reference.caption)]
-        job.cache.fill([unit.reference for unit in missing], [*captions, cfg.negative_prompt])
-        start = perf_counter()
-        for done, unit in enumerate(missing):
-            left = (perf_counter() - start) / done * (len(missing) - done) if done else None
-            hint = "" if left is None else f", about {duration(left)} left"
-            console.print(f"{unit.name} ({done + 1} of {len(missing)}{hint})", markup=False, highlight=False)
-            unit.generate()
-        with job.at_work(job.probe_scorer):
-            for unit in tqdm(units, desc="score", unit="probe", leave=False):
-                rows += unit.score()
-        methods = list(dict.fromkeys(unit.method for unit in units))
+        missing = [run for run in runs if not run.is_finished]
+        captions = [caption for run in missing for caption in (run.edit.caption, run.reference.caption)]
+        job.cache.fill([run.reference for run in missing], [*captions, cfg.negative_prompt])
+        # 3. Sample.
+        for counted, run in numbered(missing):
+            console.print(f"{run.name} ({counted})", markup=False, highlight=False)
+            about = {"reference": run.reference.name, "probe": run.method, "edit": run.edit.caption}
+            with job.holding(run.cell, about):
+                run.generate(job.cache)
+        # 4. Score.
+        with job.at_work(job.probe_scorer) as scorer:
+            for run in tqdm(runs, desc="score", unit="probe", leave=False):
+                scores = CellScores(run.cell, run.reference, scorer)
+                rows += run.score(scores, job.row_fields(run.cell, run.reference))
+        # 5. Show.
+        methods = list(dict.fromkeys(run.method for run in runs))
         for method in methods:
             console.print(summary(method, [row for row in rows if row.method == method]))
-        show_figures(job, methods, [*rows, *beside])
-    print_paths(console, "all pairs side by side", [unit.cell.folder / ALL_PAIRS for unit in units])
+        show_figures(job, methods, [*rows, *model_rows])
+    print_paths(console, "all pairs side by side", [run.cell.folder / ALL_PAIRS for run in runs])
     return rows
 
 
-def units_of(job: Job) -> list["Unit"]:
+def probe_runs(plan: JobPlan) -> list["ProbeRun"]:
     """One for each of the job's references and edits."""
-    return [Unit(job, reference, edit) for reference in job.references for edit in reference.edits]
+    return [ProbeRun(plan, reference, edit) for reference in plan.references for edit in reference.edits]
 
 
 def cost_in_words(trajectories: Mapping[Pair, Trajectory], counts: Sequence[int]) -> str:
-    """What a probe costs as a tree and one pair after the other, in steps and network evaluations.
+    """The sampling steps and network evaluations of a probe, as a tree and pair by pair.
 
-    `counts` are the steps of each block, as `step_counts` gives them.
+    `counts` are the steps of each block, as `step_counts` returns them.
     """
     pairs = [trajectory for pair, trajectory in trajectories.items() if pair != CONTROL]
     tree, alone = cost(trajectories.values(), counts), cost_one_by_one(pairs, counts)
@@ -104,198 +109,156 @@ def cost_in_words(trajectories: Mapping[Pair, Trajectory], counts: Sequence[int]
     )
 
 
-class Unit:
-    """The probe of one reference with one edit, in a cell of its own."""
+class ProbeRun:
+    """The probe of one reference with one edit, and its cell.
 
-    def __init__(self, job: Job, reference: Reference, edit: Edit) -> None:
-        self.job, self.reference, self.edit = job, reference, edit
-        cfg = job.cfg
+    Attributes:
+        name: for messages.
+        cell: holds the videos and rows.
+        requests: {(start, end) of the timesteps whose condition changes: its video}.
+    """
+
+    def __init__(self, plan: JobPlan, reference: Reference, edit: Edit) -> None:
+        self.plan, self.cfg, self.reference, self.edit = plan, plan.cfg, reference, edit
         self.name = f"{reference.name}, {edit.kind}"
         self.id = probe_id(
-            cfg,
+            plan.cfg,
             caption=edit.caption,
-            weights_hash=job.backbone.weights_hash,
-            precision=job.precision,
+            weights_hash=plan.backbone.weights_hash,
+            precision=plan.precision,
             reference_hash=reference.content_hash,
         )
-        self.cell = Cell(job.output / reference.suite / cfg.model.name / self.id)
+        self.cell = Cell(plan.folder(reference.suite) / self.id)
+        self.requests = {
+            pair: SampleRequest(edit, 0, pair_id(self.id, f"{pair[0]} {pair[1]}"))
+            for pair in self.trajectories
+        }
 
     @cached_property
     def trajectories(self) -> dict[Pair, Trajectory]:
-        """Of every pair, and of the control where the probe has one."""
-        scale = self.job.cfg.guidance_scale
-        if self.job.cfg.probe == "tampering":
+        """The trajectory of every pair, and of the control if the probe has one."""
+        scale = self.cfg.guidance_scale
+        if self.cfg.probe == "tampering":
             return tampering(self.reference.caption, self.edit.caption, scale)
         return partial_guidance(self.edit.caption, scale)
 
     @property
     def method(self) -> str:
-        """Tampering with the motion's words alone has a name of its own."""
-        assert self.job.cfg.probe is not None
-        return f"motion_{self.job.cfg.probe}" if self.edit.kind == "motion" else self.job.cfg.probe
-
-    def sample_id(self, pair: Pair) -> str:
-        return pair_id(self.id, f"{pair[0]} {pair[1]}")
+        """The probe's name in rows: tampering with the words of the motion has its own."""
+        assert self.cfg.probe is not None
+        return f"motion_{self.cfg.probe}" if self.edit.kind == "motion" else self.cfg.probe
 
     @property
     def missing(self) -> list[Pair]:
-        """The pairs whose videos are not there yet."""
-        return [
-            pair for pair in self.trajectories if not self.cell.has_sample(self.edit, 0, self.sample_id(pair))
-        ]
+        """The pairs whose videos are not stored yet."""
+        return [pair for pair, request in self.requests.items() if not self.cell.has_sample(request)]
 
     @property
-    def finished(self) -> bool:
-        """Whether every pair's video is there."""
+    def is_finished(self) -> bool:
+        """Whether the videos of all pairs are stored."""
         return not self.missing
 
-    def generate(self) -> None:
-        """Invert, run the tree, decode; keep every pair's video, one that shows them all, and the strip."""
-        about = {"reference": self.reference.name, "probe": self.method, "edit": self.edit.caption}
-        waiting = f"another process works on {self.cell.folder}: waiting for it"
-        with self.cell.running(about, lambda: self.job.console.print(waiting, markup=False)):
-            self.cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.job.cfg)))
-            start = perf_counter()
-            backbone = self.job.backbone
-            inverted = self._invert()
-            latents = self._run(inverted)
-            frames = [backbone.decode(each[None])[0].numpy() for each in latents]
-            seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)
-            videos = dict(zip(self.trajectories, frames, strict=True))
-            write_mp4(self.cell.folder / ALL_PAIRS, self._grid(videos), backbone.fps)
-            write_png(self.cell.folder / "inverted.png", self._strip(inverted))
-            for pair, video in videos.items():
-                sample = Sample(self.edit, 0, video, 0, seconds, memory)
-                self.cell.keep_sample(sample, self.sample_id(pair), backbone.fps)
-
-    def _invert(self) -> dict[float, torch.Tensor]:
-        job, cfg = self.job, self.job.cfg
-        with tqdm(total=0, desc="invert", unit="step", leave=False) as bar:
-            return invert(
-                job.backbone,
-                job.cache.latents(self.reference),
-                self._inverted_with(),
-                job.cache.conditioning(cfg.negative_prompt),
-                SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
-                progress=_moving(bar),
+    def generate(self, cache: EncodingCache) -> None:
+        """Invert, run the tree and decode. Stores every pair's video, one grid of them, and the strip."""
+        start = perf_counter()
+        backbone = self.plan.backbone
+        inverted_with = self._inverted_with(cache)
+        with progress_bar("invert") as progress:
+            inverted = invert(
+                backbone,
+                cache.latents(self.reference),
+                inverted_with,
+                cache.conditioning(self.cfg.negative_prompt),
+                SamplerSettings(self.cfg.probe_steps, self.cfg.inversion_guidance_scale),
+                progress=progress,
             )
+        latents = self._run_tree(inverted, cache)
+        frames = [backbone.decode(video[None])[0].numpy() for video in latents]
+        seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)
+        videos = dict(zip(self.trajectories, frames, strict=True))
+        write_mp4(self.cell.folder / ALL_PAIRS, self._grid(videos), backbone.fps)
+        with_caption = inversion_prompt(self.cfg) == "caption"
+        caption = self.reference.caption if with_caption else self.cfg.negative_prompt
+        prompt = f'"{caption}"' if caption else "the empty prompt"
+        write_png(self.cell.folder / "inverted.png", strip(backbone, inverted, inverted_with, prompt))
+        for pair, video in videos.items():
+            sample = Sample(self.edit, 0, video, 0, seconds, memory)
+            self.cell.save_sample(self.requests[pair], sample, backbone.fps)
 
-    def _run(self, inverted: Mapping[float, torch.Tensor]) -> list[torch.Tensor]:
-        job, cfg = self.job, self.job.cfg
-        blocks = step_blocks(job.backbone.schedule, cfg.probe_steps)
+    def _run_tree(self, inverted: Mapping[float, torch.Tensor], cache: EncodingCache) -> list[torch.Tensor]:
+        """(1, C, F, h, w) latents of every trajectory; `inverted` holds such latents by timestep."""
+        backbone, cfg = self.plan.backbone, self.cfg
+        blocks = step_blocks(backbone.schedule, cfg.probe_steps)
         starts = {edge: inverted[block[0][0]] for edge, block in zip(EDGES[1:], blocks, strict=True)}
-        with tqdm(total=0, desc="probe", unit="step", leave=False) as bar:
+        with progress_bar("probe") as progress:
             latents = run_tree(
-                job.backbone,
+                backbone,
                 list(self.trajectories.values()),
                 starts,
                 cfg.probe_steps,
-                embed=job.cache.conditioning,
-                negative=job.cache.conditioning(cfg.negative_prompt),
-                memory=inputs.sampling_memory(cfg, job.device),
-                progress=_moving(bar),
+                embed=cache.conditioning,
+                negative=cache.conditioning(cfg.negative_prompt),
+                memory=sampling_memory(cfg, self.plan.device),
+                progress=progress,
             )
-        if not all(torch.isfinite(each).all() for each in latents):
+        if not all(torch.isfinite(video).all() for video in latents):
             raise FloatingPointError(
                 f"the probe of {self.name} gave numbers that are not finite: try precision=fp32, or a lower"
                 " guidance_scale"
             )
         return latents
 
-    def _inverted_with(self) -> Conditioning:
-        """The reference's caption, or the negative one as it is laid out beside the edit's."""
-        cache = self.job.cache
-        if inversion_prompt(self.job.cfg) == "caption":
+    def _inverted_with(self, cache: EncodingCache) -> Conditioning:
+        """The reference's caption, or the negative one in the layout that it has beside the edit's."""
+        if inversion_prompt(self.cfg) == "caption":
             return cache.conditioning(self.reference.caption)
-        negative = cache.conditioning(self.job.cfg.negative_prompt)
-        return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
-
-    def _strip(self, inverted: Mapping[float, torch.Tensor]) -> np.ndarray:
-        with_caption = inversion_prompt(self.job.cfg) == "caption"
-        caption = self.reference.caption if with_caption else self.job.cfg.negative_prompt
-        prompt = f'"{caption}"' if caption else "the empty prompt"
-        return strip(self.job.backbone, inverted, self._inverted_with(), prompt)
+        negative = cache.conditioning(self.cfg.negative_prompt)
+        return self.plan.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
 
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
-        """The reference and the control; below every pair's video, a row for each start."""
-        ends, nothing = EDGES[:-1], np.full_like(self._reference_frames, 255)
-        own = [self._reference_frames, *(videos[pair] for pair in videos if pair == CONTROL)]
+        """The reference and the control; below them every pair's video, with a row for each start."""
+        ends, blank = EDGES[:-1], np.full_like(self.reference.frames, 255)
+        top = [self.reference.frames, *(videos[pair] for pair in videos if pair == CONTROL)]
         label = "the reference, and beside it the control, with nothing changed"
         rows = [
-            (label if CONTROL in videos else "the reference", own + [nothing] * (len(ends) - len(own))),
+            (label if CONTROL in videos else "the reference", top + [blank] * (len(ends) - len(top))),
             *(
-                (f"from t = {start}", [videos.get((start, end), nothing) for end in ends])
+                (f"from t = {start}", [videos.get((start, end), blank) for end in ends])
                 for start in reversed(EDGES[1:])
             ),
         ]
         return side_by_side(rows, [f"until {end}" for end in ends])
 
-    @property
-    def _reference_frames(self) -> np.ndarray:
-        return self.reference.frames
+    def score(self, scores: CellScores, fields: Mapping[str, Any]) -> list[Row]:
+        """The rows of every pair, of the control, and of the reference itself; the missing ones are measured.
 
-    def score(self) -> list[Row]:
-        """Rows of every pair, of the control and of the reference itself; what is scored is read back."""
-        known = {row.score_id: row for row in self.cell.rows()}
+        `fields` are shared by all rows of the cell.
+        """
+        run_fields = {
+            **fields,
+            "method": self.method,
+            "tau": 1000.0,
+            "steps": self.cfg.probe_steps,
+            "train_steps": 0,
+            "seed": 0,
+        }
+
+        def rows_of(sample_id: str, start: str, end: str, request: SampleRequest | None) -> list[Row]:
+            def read() -> tuple[np.ndarray, dict[str, Any]]:
+                frames = self.cell.read_sample(request).frames if request else self.reference.frames
+                return frames, {**run_fields, "tau_start": start, "tau_end": end}
+
+            return scores.of_video(self.edit, sample_id, read, values=SCORED)
+
         rows: list[Row] = []
-        for sample, (start, end) in self._scored().items():
-            ids = self._score_ids(sample)
-            if not set(ids.values()) <= known.keys():
-                own = start == REFERENCE
-                frames = self._reference_frames if own else self.cell.read_sample(self.edit, 0, sample)[0]
-                fields = {**self._common, "sample_id": sample, "tau_start": start, "tau_end": end}
-                scores = self.scorer.score(frames, self.reference, self.edit)
-                new = [
-                    row
-                    for name, values in scores.items()
-                    for row in rows_of(self.scorer, name, {k: values[k] for k in values if k in ids}, fields)
-                ]
-                self.cell.add_rows(new)
-                known |= {row.score_id: row for row in new}
-            rows += [known[each] for each in ids.values()]
-        return rows
-
-    def _scored(self) -> dict[str, tuple[str, str]]:
-        """{sample id: start and end as rows have them} of all that is scored."""
-        named = {
-            self.sample_id(pair): ("none", "none") if pair == CONTROL else (f"{pair[0]}", f"{pair[1]}")
-            for pair in self.trajectories
-        }
-        return named | {pair_id(self.id, REFERENCE): (REFERENCE, REFERENCE)}
-
-    @property
-    def scorer(self) -> Scorer:
-        return self.job.probe_scorer
-
-    def _score_ids(self, sample: str) -> dict[str, str]:
-        """{value: score id} of every row that a video should have."""
-        return {
-            value: score_id_of(sample, value, metric.version, self.scorer.model_of(name))
-            for name in self.scorer.applicable(self.reference, self.edit)
-            for metric in [self.scorer.metrics[name]]
-            for value in metric.values
-            if value in KEPT or name == "attribute_readings"
-        }
-
-    @cached_property
-    def _common(self) -> dict[str, Any]:
-        """The fields that all rows of the unit share."""
-        fields = self.job.common(self.cell, self.reference)
-        own = {"method": self.method, "tau": 1000.0, "steps": self.job.cfg.probe_steps, "train_steps": 0}
-        edit = {"edit_kind": self.edit.kind, "edit_caption": self.edit.caption, "seed": 0}
-        return {**fields, **own, **edit}
-
-
-def _moving(bar: "tqdm[Any]") -> Callable[[int, int], None]:
-    def move(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return move
+        for pair, request in self.requests.items():
+            start, end = ("none", "none") if pair == CONTROL else (f"{pair[0]}", f"{pair[1]}")
+            rows += rows_of(request.sample_id, start, end, request)
+        return rows + rows_of(pair_id(self.id, REFERENCE), REFERENCE, REFERENCE, None)
 
 
 def summary(method: str, rows: Sequence[Row]) -> Table:
-    """Means over references and edits of what changing the condition below each timestep does."""
+    """A table of the means over references and edits, by the timestep from which the condition changes."""
     title = f"{method.replace('_', ' ')} from t to 0, means over references"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
     names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
@@ -305,9 +268,9 @@ def summary(method: str, rows: Sequence[Row]) -> Table:
         heading = shown[name][0] if name in shown else name.replace("_", " ")
         table.add_column(heading, justify="right")
     for start in (*(f"{edge}" for edge in reversed(EDGES)), "none", REFERENCE):
-        own = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]
-        if own:
-            table.add_row(start, *(_mean(own, name) for name in names))
+        to_zero = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]
+        if to_zero:
+            table.add_row(start, *(_mean(to_zero, name) for name in names))
     return table
 
 

@@ -1,7 +1,9 @@
-"""What a row says of the code and the machine that made it."""
+"""The code and the machine that made a row."""
 
 import platform
 import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,13 +50,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
 @cache
 def packages() -> dict[str, str]:
     """Versions of the packages that results may depend on, and Python's."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def device_name(device: torch.device) -> str:
@@ -74,7 +74,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def origin(device: torch.device) -> dict[str, Any]:
-    """The fields of a row that say what code made it, and on what."""
-    made_by, dirty = commit()
-    return {"commit": made_by, "dirty": dirty, "packages": packages(), "device": device_name(device)}
+@cache
+def origin(device: torch.device) -> Mapping[str, Any]:
+    """The fields of a row that describe the code and the device that made it."""
+    head, dirty = commit()
+    return {"commit": head, "dirty": dirty, "packages": packages(), "device": device_name(device)}

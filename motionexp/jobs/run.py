@@ -1,18 +1,19 @@
-"""Running a job: what is there is kept, what is missing is made, from the training down to the rows."""
+"""Running a job. Stored results are kept, missing ones are made: adapters, samples and rows."""
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
+from motionexp.jobs.references import clip_in_words
 from motionexp.jobs.summary import print_summary
 from motionexp.results.rows import Row
 
@@ -20,17 +21,17 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 
 def run(cfg: JobConfig) -> list[Row]:
-    """Run a job: for each of its references fit, sample and score what is not there yet; print the scores.
+    """Run a job: train, sample and score what is missing of each reference, and print the mean scores.
 
     Args:
         cfg: checked settings.
 
     Returns:
-        The rows of all that was asked for, those of earlier runs included.
+        The rows of all samples and sanity baselines, stored ones included.
 
     Raises:
-        InputError: the input is wrong, or the output folder cannot be written; what is done is kept.
-        KeyboardInterrupt: as it came; the same command goes on.
+        InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
+        KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
     rows: list[Row] = []
@@ -38,27 +39,36 @@ def run(cfg: JobConfig) -> list[Row]:
     with clear_disk_errors(cfg):
         job = Job(cfg, console)
         if cfg.video is not None:
-            console.print(inputs.taken_of(cfg, job.references[0]), markup=False, soft_wrap=True)
+            console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
         job.check_scoring()
         job.encode()
-        start = perf_counter()
-        for done, reference in enumerate(job.references):
-            left = (perf_counter() - start) / done * (len(job.references) - done) if done else None
-            hint = "" if left is None else f", about {duration(left)} left"
-            kept = "" if job.unfinished(reference) else ", nothing left to train or sample"
-            counted = f"{done + 1} of {len(job.references)}{hint}{kept}"
-            console.print(f"{reference.name} ({counted})", markup=False, highlight=False, soft_wrap=True)
-            rows += job.run_cell(reference)
-            rows += job.anchors(reference)
-            grids += job.write_grid(reference)
-    folders = [job.cell(each).folder for each in job.references]
+        for counted, plan in numbered(job.plan.cells):
+            note = ", nothing left to train or sample" if plan.is_finished else ""
+            line = f"{plan.reference.name} ({counted}{note})"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            rows += job.run_cell(plan)
+            rows += job.sanity_baselines(plan)
+            grids += job.write_grid(plan)
+    folders = [plan.cell.folder for plan in job.plan.cells]
     print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics)
     return rows
 
 
+Item = TypeVar("Item")
+
+
+def numbered(items: Sequence[Item]) -> Iterator[tuple[str, Item]]:
+    """Each item with its number and the time left, in words, estimated from the items before it."""
+    start = perf_counter()
+    for done, item in enumerate(items):
+        seconds = (perf_counter() - start) / done * (len(items) - done) if done else None
+        hint = "" if seconds is None else f", about {duration(seconds)} left"
+        yield f"{done + 1} of {len(items)}{hint}", item
+
+
 @contextmanager
 def clear_disk_errors(cfg: JobConfig) -> Iterator[None]:
-    """Turn a full or unwritable disk into one clear line; nothing is lost, for files are written whole."""
+    """Turn a full or unwritable disk into one clear error. Nothing is lost: files are written whole."""
     try:
         yield
     except OSError as error:
@@ -66,12 +76,12 @@ def clear_disk_errors(cfg: JobConfig) -> Iterator[None]:
             raise
         raise InputError(
             f"{error.filename or cfg.output}: cannot be written ({os.strerror(error.errno)}); free space or"
-            " choose another output=. What is finished is kept, and the same command goes on from it"
+            " choose another output=. Finished results are kept, and the same command continues from them"
         ) from error
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds in words, with a unit that fits."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,8 +1,8 @@
-"""Rows of a cell's samples: what is scored already is read back, the rest is measured."""
+"""Scores of videos as rows of a cell: stored rows are read back, and only missing ones are measured."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from time import perf_counter
 from typing import Any
@@ -11,188 +11,217 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
-from motionexp.jobs.cell import Cell, Kept
+from motionexp.jobs.cell import Cell, SampleRequest, Samples, StoredSample
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row, score_id_of
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """One sample of a cell that should have rows."""
-
-    edit: Edit
-    index: int
-    sample_id: str
+Scores = Mapping[str, Mapping[str, Measurement]]
+"""{metric: {name of a value: measurement}}, as a Scorer returns them."""
 
 
-class Samples:
-    """A cell's samples, each decoded when it is first asked for, and once while it is kept."""
+class CellScores:
+    """The scores of one reference's videos, stored as rows of a cell.
 
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self._read: dict[str, tuple[np.ndarray, Kept]] = {}
+    Args:
+        cell: its folder holds the rows.
+        reference: the videos are compared with it.
+        scorer: measures the values that have no row yet.
+    """
 
-    def read(self, wanted: Wanted) -> tuple[np.ndarray, Kept]:
-        """See `Cell.read_sample`."""
-        if wanted.sample_id not in self._read:
-            kept = self.cell.read_sample(wanted.edit, wanted.index, wanted.sample_id)
-            self._read[wanted.sample_id] = kept
-        return self._read[wanted.sample_id]
+    def __init__(self, cell: Cell, reference: Reference, scorer: Scorer) -> None:
+        self.cell, self.reference, self.scorer = cell, reference, scorer
+        self._stored = {row.score_id: row for row in cell.rows()}
 
-    def drop(self, wanted: Sequence[Wanted]) -> None:
-        """Keep these no longer."""
-        for each in wanted:
-            self._read.pop(each.sample_id, None)
+    def of_video(
+        self,
+        edit: Edit,
+        sample_id: str,
+        read: Callable[[], tuple[np.ndarray, Mapping[str, Any]]],
+        *,
+        index: int | None = None,
+        values: Collection[str] | None = None,
+    ) -> list[Row]:
+        """The rows of one video, one for each value of every metric that the data allow.
+
+        Args:
+            edit: its caption is what the video should show.
+            sample_id: identifies the video.
+            read: returns the (F, H, W, 3) frames and the other fields of the rows; called only if a row is
+                missing.
+            index: of the sample; values per frame are stored under it. None: they are not stored.
+            values: the values that have rows; None: all.
+
+        Raises:
+            InputError: the cell's rows or the video are damaged, or a metric lacks its ground truth.
+        """
+        scorer = self.scorer
+        metric_of = {
+            value: name
+            for name in scorer.applicable(self.reference, edit)
+            for value in scorer.metrics[name].values
+            if values is None or value in values
+        }
+
+        def measure(missing: Collection[str]) -> list[Row]:
+            start = perf_counter()
+            frames, fields = read()
+            scores = scorer.score(frames, self.reference, edit, {metric_of[value] for value in missing})
+            seconds = {**fields.get("seconds", {}), "score": perf_counter() - start}
+            fields = {
+                **fields,
+                "edit_kind": edit.kind,
+                "edit_caption": edit.caption,
+                "sample_id": sample_id,
+                "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            }
+            if index is not None:
+                self._add_series(SampleRequest(edit, index, sample_id), scores)
+            rows = [row for name in scores for row in rows_of(scorer, name, scores[name], fields)]
+            return [row for row in rows if row.metric in metric_of]
+
+        return self._rows(sample_id, self._score_ids(sample_id, metric_of), measure)
+
+    def of_set(
+        self,
+        requests: Sequence[SampleRequest],
+        read: Callable[[SampleRequest], StoredSample],
+        fields: Mapping[str, Any],
+    ) -> list[Row]:
+        """The rows of the metrics of all samples of one edit as a set; a single sample has none.
+
+        Their score ids are those of the first sample: the rows of a smaller or larger set are replaced.
+        """
+        if not self.scorer.of_sets or len(requests) < 2:
+            return []
+        first = requests[0]
+        joined = " ".join(sorted(request.sample_id for request in requests))
+        set_id = hashlib.sha256(joined.encode()).hexdigest()[:12]
+        metric_of = {value: name for name, metric in self.scorer.of_sets.items() for value in metric.values}
+        score_ids = self._score_ids(first.sample_id, metric_of)
+
+        def measure(missing: Collection[str]) -> list[Row]:
+            samples = [read(request) for request in requests]
+            scores = self.scorer.score_set([sample.frames for sample in samples], self.reference)
+            set_fields = {
+                **fields,
+                "edit_kind": first.edit.kind,
+                "edit_caption": first.edit.caption,
+                "sample_id": set_id,
+                "adapter_steps": samples[0].adapter_steps,
+            }
+            rows = [row for name in scores for row in rows_of(self.scorer, name, scores[name], set_fields)]
+            return [replace(row, score_id=score_ids[row.metric]) for row in rows]
+
+        return self._rows(set_id, score_ids, measure)
+
+    def _score_ids(self, sample_id: str, metric_of: Mapping[str, str]) -> dict[str, str]:
+        """{value: score id}."""
+        return {
+            value: score_id_of(sample_id, value, self.scorer.metric(name).version, self.scorer.model_of(name))
+            for value, name in metric_of.items()
+        }
+
+    def _rows(
+        self, sample_id: str, score_ids: Mapping[str, str], measure: Callable[[Collection[str]], list[Row]]
+    ) -> list[Row]:
+        """The rows with these score ids. The values without a row of this sample are measured and stored."""
+        missing = {
+            value
+            for value, score_id in score_ids.items()
+            if score_id not in self._stored or self._stored[score_id].sample_id != sample_id
+        }
+        if missing:
+            new = measure(missing)
+            self.cell.add_rows(new)
+            self._stored |= {row.score_id: row for row in new}
+        return [self._stored[score_id] for score_id in score_ids.values()]
+
+    def _add_series(self, request: SampleRequest, scores: Scores) -> None:
+        series = {
+            value: measurement.series
+            for values in scores.values()
+            for value, measurement in values.items()
+            if measurement.series is not None
+        }
+        self.cell.add_series(request, series)
 
 
 def score_cell(
     samples: Samples,
     reference: Reference,
-    wanted: Sequence[Wanted],
+    requests: Sequence[SampleRequest],
     scorer: Scorer,
-    common: Mapping[str, Any],
+    fields: Mapping[str, Any],
 ) -> list[Row]:
-    """Score samples that lie in a cell, and append what is new to its rows, sample by sample.
+    """Score samples of a cell, and append the new rows to the cell's file sample by sample.
 
-    Each sample is decoded once at most, however many metrics, of one sample or of a set, it enters. The first
-    of each edit stays decoded, for grids show it.
+    A sample is decoded once at most, however many metrics of one sample or of a set it enters. The first
+    sample of each edit stays decoded, for grids show it.
 
     Args:
-        samples: of a cell that has all `wanted`.
-        reference: of the cell.
-        wanted: samples to score, those of one edit together.
+        samples: of a cell that has all `requests`.
+        reference: the cell's.
+        requests: the samples to score; those of one edit follow each other.
         scorer: the metrics.
-        common: fields that all rows of the cell share.
+        fields: all rows of the cell share them.
 
     Returns:
-        The rows of the wanted samples, those that were there before included. Where tau came from is no part
-        of what is scored: rows that say otherwise than `common` are kept again, and say it from then on.
+        The rows of all requests, stored ones included. A score does not depend on where tau came from: if
+        stored rows name another source of tau than `fields`, they are stored again with the new one.
     """
-    cell = samples.cell
-    known = {row.score_id: row for row in cell.rows()}
+    scores = CellScores(samples.cell, reference, scorer)
     rows = []
-    with tqdm(total=len(wanted), desc="score", unit="video", leave=False) as bar:
-        for _, group in groupby(wanted, key=lambda each: each.edit):
+    with tqdm(total=len(requests), desc="score", unit="video", leave=False) as bar:
+        for edit, group in groupby(requests, key=lambda request: request.edit):
             of_edit = list(group)
-            for each in of_edit:
-                ids = score_ids(scorer, reference, each)
-                missing = {metric for metric, score in ids if score not in known}
-                if missing:
-                    new = _measure(samples, reference, each, scorer, missing, common)
-                    cell.add_rows(new)
-                    known |= {row.score_id: row for row in new}
-                rows += [known[score] for _, score in ids]
+            for request in of_edit:
+
+                def read(request: SampleRequest = request) -> tuple[np.ndarray, dict[str, Any]]:
+                    sample = samples.read(request)
+                    return sample.frames, _sample_fields(samples.cell, request, sample, fields)
+
+                rows += scores.of_video(edit, request.sample_id, read, index=request.index)
                 bar.update()
-            rows += _score_set(samples, of_edit, reference, scorer, common, known)
+            rows += scores.of_set(of_edit, samples.read, fields)
             samples.drop(of_edit[1:])
-    labelled = [_labelled(row, common["settings"]) for row in rows]
+    labelled = [_labelled(row, fields["settings"]) for row in rows]
     if changed := [new for new, row in zip(labelled, rows, strict=True) if new is not row]:
-        cell.add_rows(changed)
+        samples.cell.add_rows(changed)
     return labelled
 
 
+def _sample_fields(
+    cell: Cell, request: SampleRequest, sample: StoredSample, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        **fields,
+        "seed": request.index,
+        "sample_file": sample.file.relative_to(cell.folder.parents[2]).as_posix(),
+        "adapter_steps": sample.adapter_steps,
+        "seconds": {**fields["seconds"], "sample": sample.seconds},
+        "peak_memory": sample.peak_memory,
+    }
+
+
 def _labelled(row: Row, settings: Mapping[str, Any]) -> Row:
-    """The row, saying of tau what the job's settings say; the id of its score is the same."""
+    """The row with the source of tau that the job's settings name; its score id does not change."""
     if row.settings.get("tau_from", "given") == settings["tau_from"]:
         return row
-    own = {name: settings[name] for name in ("tau_from", "model")}
-    return replace(row, settings={**row.settings, **own})
-
-
-def _set_id(wanted: Sequence[Wanted]) -> str:
-    joined = " ".join(sorted(each.sample_id for each in wanted))
-    return hashlib.sha256(joined.encode()).hexdigest()[:12]
-
-
-def _score_set(
-    samples: Samples,
-    wanted: Sequence[Wanted],
-    reference: Reference,
-    scorer: Scorer,
-    common: Mapping[str, Any],
-    known: Mapping[str, Row],
-) -> list[Row]:
-    """Rows of the metrics of all samples of an edit; those of a smaller or larger set are replaced."""
-    if not scorer.of_sets or len(wanted) < 2:
-        return []
-    first, set_id = wanted[0], _set_id(wanted)
-    ids = {
-        value: score_id_of(first.sample_id, value, metric.version, scorer.model_of(name))
-        for name, metric in scorer.of_sets.items()
-        for value in metric.values
-    }
-    there = [known[score] for score in ids.values() if score in known]
-    if len(there) == len(ids) and all(row.sample_id == set_id for row in there):
-        return there
-    scores = scorer.score_set([samples.read(each)[0] for each in wanted], reference)
-    fields = {
-        **common,
-        "edit_kind": first.edit.kind,
-        "edit_caption": first.edit.caption,
-        "sample_id": set_id,
-        "adapter_steps": samples.read(first)[1].adapter_steps,
-    }
-    found = [row for name, values in scores.items() for row in rows_of(scorer, name, values, fields)]
-    # Known by the first sample, so that the row of another number of samples takes this one's place.
-    new = [replace(row, score_id=ids[row.metric]) for row in found]
-    samples.cell.add_rows(new)
-    return new
-
-
-def score_ids(scorer: Scorer, reference: Reference, wanted: Wanted) -> list[tuple[str, str]]:
-    """(metric, score id) of every row that a sample should have."""
-    return [
-        (name, score_id_of(wanted.sample_id, value, metric.version, scorer.model_of(name)))
-        for name in scorer.applicable(reference, wanted.edit)
-        for metric in [scorer.metrics[name]]
-        for value in metric.values
-    ]
-
-
-def _measure(
-    samples: Samples,
-    reference: Reference,
-    wanted: Wanted,
-    scorer: Scorer,
-    metrics: set[str],
-    common: Mapping[str, Any],
-) -> list[Row]:
-    cell, (frames, kept) = samples.cell, samples.read(wanted)
-    start = perf_counter()
-    scores = scorer.score(frames, reference, wanted.edit, metrics)
-    seconds = {**common["seconds"], "sample": kept.seconds, "score": perf_counter() - start}
-    fields = {
-        **common,
-        "edit_kind": wanted.edit.kind,
-        "edit_caption": wanted.edit.caption,
-        "seed": wanted.index,
-        "sample_id": wanted.sample_id,
-        "sample_file": kept.file.relative_to(cell.folder.parents[2]).as_posix(),
-        "adapter_steps": kept.adapter_steps,
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "peak_memory": kept.peak_memory,
-    }
-    series = {
-        value: measured.series
-        for values in scores.values()
-        for value, measured in values.items()
-        if measured.series is not None
-    }
-    cell.keep_series(wanted.edit, wanted.index, wanted.sample_id, series)
-    return [row for name, values in scores.items() for row in rows_of(scorer, name, values, fields)]
+    source = {name: settings[name] for name in ("tau_from", "model")}
+    return replace(row, settings={**row.settings, **source})
 
 
 def rows_of(
     scorer: Scorer, name: str, values: Mapping[str, Measurement], fields: Mapping[str, Any]
 ) -> list[Row]:
-    """The rows of one metric's values on one sample, or on a set of them.
+    """The rows of one metric's values on one video, or on a set of them.
 
     Args:
-        scorer: measured them.
+        scorer: measured the values.
         name: of the metric.
         values: {name of a value: measurement}.
-        fields: all else that the rows say, the sample's id included.
+        fields: all other fields of the rows, `sample_id` included.
     """
     metric, model = scorer.metric(name), scorer.model_of(name)
     return [
@@ -201,10 +230,10 @@ def rows_of(
             metric_version=metric.version,
             metric_model=model,
             higher_is_better=metric.values[value],
-            value=measured.value,
-            reason=measured.reason,
+            value=measurement.value,
+            reason=measurement.reason,
             score_id=score_id_of(fields["sample_id"], value, metric.version, model),
             **fields,
         )
-        for value, measured in values.items()
+        for value, measurement in values.items()
     ]

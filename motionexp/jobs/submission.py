@@ -8,11 +8,11 @@ from PIL import Image
 from motionexp.data.base import Edit
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
 from motionexp.errors import InputError
-from motionexp.jobs.cell import Cell
+from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.summary import EXTERNAL
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
 
-TOLD_APART = ("model", "method", "tau", "seed", "steps", "train_steps", "adapter_scale", "precision")
+DISTINGUISHING = ("model", "method", "tau", "seed", "steps", "train_steps", "adapter_scale", "precision")
 
 
 def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> tuple[int, int]:
@@ -21,45 +21,47 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
     Args:
         samples: folder with finished cells of `data=tgve`, for instance `outputs/tgve/latte`.
         folder: written to; must be new or empty.
-        select: what the samples' rows should say: {field, stratum or setting: its value as text}.
+        select: {field, stratum or setting of rows: its value as text}, of the samples that are chosen.
 
     Returns:
-        How many videos were written, and how many the benchmark has: its scorer wants all of them.
+        The number of videos written, and of all videos of the benchmark, which its scorer expects.
 
     Raises:
-        InputError: no such samples, more than one for a video and edit, or a folder with something in it.
+        InputError: no sample is chosen, or two for one video and edit, or the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"folder={folder}: there is something already; name a new folder")
+        raise InputError(f"folder={folder}: it is not empty; name a new folder")
     if not samples.is_dir():
         raise InputError(f"samples={samples}: there is no such folder")
     chosen: dict[tuple[str, str, str], tuple[Cell, Row]] = {}
     for cell, row in _samples(samples):
-        if not all(_says(row, name) == value for name, value in select.items()):
+        if any(_text_of(row, name) != value for name, value in select.items()):
             continue
         key = row.strata.get("source", ""), row.reference, row.edit_kind
         if key in chosen:
             raise InputError(_two(chosen[key][1], row))
         chosen[key] = cell, row
     if not chosen:
-        said = " ".join(f"{name}={value}" for name, value in select.items())
-        raise InputError(f"samples={samples}: no samples of data=tgve there{f' with {said}' if said else ''}")
+        chosen_by = "".join(f" {name}={value}" for name, value in select.items())
+        raise InputError(
+            f"samples={samples}: it holds no samples of data=tgve{' with' * bool(select)}{chosen_by}"
+        )
     for (source, reference, kind), (cell, row) in chosen.items():
         _write(folder / source / reference / kind, cell, row)
     return len(chosen), sum(SOURCES.values()) * len(EDIT_COLUMNS)
 
 
 def _samples(folder: Path) -> Iterator[tuple[Cell, Row]]:
-    """Each sample of TGVE's own edits once, with one of its rows; not those of probes or other systems."""
+    """The samples of TGVE's own edits with one row each, without those of probes and other systems."""
     for file in sorted(folder.rglob(ROWS_NAME)):
         rows = {row.sample_id: row for row in read_rows(file)}
         for row in rows.values():
-            ours = row.method != EXTERNAL and not row.tau_start
-            if ours and row.suite == "tgve" and row.sample_id and row.edit_kind in EDIT_COLUMNS:
+            sampled = row.method != EXTERNAL and not row.tau_start
+            if sampled and row.suite == "tgve" and row.sample_id and row.edit_kind in EDIT_COLUMNS:
                 yield Cell(file.parent), row
 
 
-def _says(row: Row, name: str) -> str:
+def _text_of(row: Row, name: str) -> str:
     if name in row.settings and name not in FIELDS:
         value = row.settings[name]
         return f"{value:g}" if isinstance(value, float) else str(value)
@@ -68,24 +70,28 @@ def _says(row: Row, name: str) -> str:
     return row.stratum(name)
 
 
-def _two(one: Row, other: Row) -> str:
-    settings = sorted({*one.settings, *other.settings} - set(TOLD_APART) - {"model", "method"})
-    names = [name for name in (*TOLD_APART, *settings) if _differ(one, other, name)]
-    differ = ", ".join(f"{name} ({_shown(one, name)}, {_shown(other, name)})" for name in names)
-    which = f"they differ in {differ}: choose one of each with {names[0]}=" if names else "they are the same"
-    return f"two samples of {one.reference}, {one.edit_kind}: {which}"
-
-
-def _differ(one: Row, other: Row, name: str) -> bool:
-    return _shown(one, name) != _shown(other, name)
-
-
-def _shown(row: Row, name: str) -> str:
-    return row.stratum(name) if name in FIELDS else str(row.settings.get(name))
+def _two(first: Row, second: Row) -> str:
+    """An error's text for two samples of one video and edit: the settings that tell them apart."""
+    settings = sorted({*first.settings, *second.settings} - set(DISTINGUISHING) - {"model", "method"})
+    values = {
+        name: [
+            row.stratum(name) if name in FIELDS else str(row.settings.get(name)) for row in (first, second)
+        ]
+        for name in (*DISTINGUISHING, *settings)
+    }
+    differ = {name: ", ".join(pair) for name, pair in values.items() if pair[0] != pair[1]}
+    shown = ", ".join(f"{name} ({pair})" for name, pair in differ.items())
+    which = (
+        f"they differ in {shown}: choose one of each with {next(iter(differ))}="
+        if differ
+        else "they are equal"
+    )
+    return f"two samples of {first.reference}, {first.edit_kind}: {which}"
 
 
 def _write(folder: Path, cell: Cell, row: Row) -> None:
-    frames, _ = cell.read_sample(Edit(row.edit_kind, row.edit_caption), row.seed or 0, row.sample_id)
+    edit = Edit(row.edit_kind, row.edit_caption)
+    frames = cell.read_sample(SampleRequest(edit, row.seed or 0, row.sample_id)).frames
     folder.mkdir(parents=True)
     for index, frame in enumerate(frames[: scored_frames(len(frames))]):
         Image.fromarray(frame).save(folder / f"{index:05d}.jpg", quality=95, subsampling=0)

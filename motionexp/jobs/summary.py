@@ -1,4 +1,4 @@
-"""What a job shows when it is done: a table of means, paths, and a grid of videos side by side."""
+"""The end of a job: a table of means, paths, and a grid of videos side by side."""
 
 import math
 from collections import Counter, defaultdict
@@ -13,66 +13,65 @@ from rich.table import Table
 
 from motionexp.config.metrics import SET_VALUES, MetricSpec, chosen_metrics
 from motionexp.config.scoring import PAIRS
-from motionexp.data.base import Reference
-from motionexp.data.videos import side_by_side, write_mp4
-from motionexp.jobs.scoring import Samples, Wanted
 from motionexp.results.rows import SANITY_BASELINES, Row
 
 WIDEST_NUMBER = 6  # -17.88, as bundled scorers give
 MOST_PATHS = 8
 EXTERNAL = "external"
-"""Method of rows whose videos another system made."""
+"""The method in rows of videos that another system made."""
 
 
 def print_summary(
     console: Console,
-    every: Sequence[Row],
+    rows: Sequence[Row],
     folders: Sequence[Path],
     grids: Sequence[Path],
     pairs: str = "consecutive",
     metrics: Sequence[str] | None = None,
 ) -> None:
-    """Print means over references and seeds, one line an edit and one an anchor, and where everything lies.
+    """Print means over references and seeds, a line for each edit and sanity baseline, and the paths.
 
     Args:
         console: prints.
-        every: the rows.
-        folders: of rows and media.
-        grids: videos of samples side by side.
-        pairs: which of the two frame consistencies is shown.
-        metrics: those that the job named; plugins' metrics among them have their headings too.
+        rows: of a job's samples and sanity baselines.
+        folders: of the cells.
+        grids: paths of videos side by side.
+        pairs: of frames, of the frame consistency that is shown.
+        metrics: named by the job; metrics of plugins among them have headings too.
     """
-    rows = [row for row in every if not row.sanity_baseline]
-    hidden = {f"frame_consistency_{each}" for each in PAIRS if each != pairs}
-    there = {row.metric for row in rows} - hidden
-    alone = len({row.reference for row in rows}) == 1
-    console.print(_title(rows), markup=False, highlight=False, soft_wrap=True)
-    edits = _by_edit(rows, alone)
+    samples: list[Row] = []
+    baselines: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        (baselines[row.sanity_baseline] if row.sanity_baseline else samples).append(row)
+    hidden = {f"frame_consistency_{name}" for name in PAIRS if name != pairs}
+    values = {row.metric for row in samples} - hidden
+    alone = len({row.reference for row in samples}) == 1
+    console.print(_title(samples), markup=False, highlight=False, soft_wrap=True)
+    edits = _by_edit(samples, alone)
     if alone:
         for label, (caption, _) in edits.items():
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
-    lines = {label: own for label, (_, own) in edits.items()}
-    for anchor in dict.fromkeys(row.sanity_baseline for row in every if row.sanity_baseline):
-        lines[SANITY_BASELINES[anchor]] = [row for row in every if row.sanity_baseline == anchor]
+    lines = {label: of_edit for label, (_, of_edit) in edits.items()}
+    lines |= {SANITY_BASELINES[name]: of_baseline for name, of_baseline in baselines.items()}
     specs = {spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()
-    # Metrics of tracks have a table of their own: beside each stands its level of chance.
+    # Metrics of tracks have a table of their own, where each has its level of chance beside it.
     of_tracks = [spec for spec in specs if "tracks" in spec.needs and not spec.of_sets]
     for shown in ([spec for spec in specs if spec not in of_tracks], of_tracks):
-        if columns := {name: column for name, column in headings(shown).items() if name in there}:
+        if columns := {name: column for name, column in headings(shown).items() if name in values}:
             console.print(_table(lines, columns))
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
 
 
 def headings(specs: Sequence[MetricSpec]) -> dict[str, tuple[str, str]]:
-    """{value: (its heading, what is subtracted from it)}."""
+    """{value: (its heading, the value that is subtracted)}."""
     return {
         value: (heading, spec.subtracted(value)) for spec in specs for value, heading in spec.summary.items()
     }
 
 
 def print_paths(console: Console, label: str, paths: Sequence[Path]) -> None:
-    """Print a line for each of the first few paths, and how many more there are."""
+    """Print the first few paths, a line each, and the number of the others."""
     for path in paths[:MOST_PATHS]:
         console.print(f"{label}: {path}", markup=False, highlight=False, soft_wrap=True)
     if len(paths) > MOST_PATHS:
@@ -91,65 +90,35 @@ def _title(rows: Sequence[Row]) -> str:
 
 
 def _table(lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]) -> Table:
-    """Means of each line's rows, by what is shown: {metric: (heading, what is subtracted)}."""
+    """A table of the means of each line's rows. `shown` is {metric: (heading, metric that is subtracted)}."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("edit")
     for heading, _ in shown.values():
         table.add_column(heading, justify="right", max_width=max(WIDEST_NUMBER, *map(len, heading.split())))
     table.add_column("n", justify="right")
-    for label, own in lines.items():
-        means = (_mean(own, name, minus) for name, (_, minus) in shown.items())
-        videos = {row.sample_id for row in own if row.metric not in SET_VALUES}
+    for label, rows in lines.items():
+        means = (_mean(rows, name, minus) for name, (_, minus) in shown.items())
+        videos = {row.sample_id for row in rows if row.metric not in SET_VALUES}
         table.add_row(escape(label), *means, str(len(videos)))
     return table
 
 
 def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:
-    """{label: (caption, rows)}: each edit of one reference by itself, of several together by kind."""
+    """{label: (caption, rows)} of the edits of one reference, or of the kinds of edits of several."""
     grouped: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         grouped[row.edit_kind, row.edit_caption if alone else ""].append(row)
     kinds = Counter(kind for kind, _ in grouped)
     seen: Counter[str] = Counter()
     labelled = {}
-    for (kind, caption), own in grouped.items():
+    for (kind, caption), of_edit in grouped.items():
         seen[kind] += 1
-        labelled[f"{kind} {seen[kind]}" if kinds[kind] > 1 else kind] = (caption, own)
+        labelled[f"{kind} {seen[kind]}" if kinds[kind] > 1 else kind] = (caption, of_edit)
     return labelled
 
 
 def _mean(rows: Sequence[Row], metric: str, minus: str) -> str:
-    less = {row.sample_id: row.value for row in rows if row.metric == minus}
-    values = [row.value - less.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
+    subtracted = {row.sample_id: row.value for row in rows if row.metric == minus}
+    values = [row.value - subtracted.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
     values = [value for value in values if not math.isnan(value)]
     return f"{np.mean(values) + 0.0:.2f}" if values else "–"
-
-
-def write_grid(
-    path: Path, reference: Reference, columns: Sequence[tuple[str, Samples, Sequence[Wanted]]]
-) -> bool:
-    """Write a video of the reference and the columns' samples side by side, a row for each edit.
-
-    Args:
-        path: of the mp4.
-        reference: fills the first column.
-        columns: label, samples of a cell, and which of them: one of each edit of the reference, in order. A
-            column that lacks one is left out.
-
-    Returns:
-        Whether anything was written: some column must be whole.
-    """
-    whole = [
-        (label, [samples.read(each)[0] for each in wanted])
-        for label, samples, wanted in columns
-        if all(samples.cell.has_sample(each.edit, each.index, each.sample_id) for each in wanted)
-    ]
-    if not whole:
-        return False
-    rows = [
-        (edit.caption, [reference.frames, *(videos[number] for _, videos in whole)])
-        for number, edit in enumerate(reference.edits)
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_mp4(path, side_by_side(rows, ["reference", *(label for label, _ in whole)]), reference.fps)
-    return True

@@ -120,9 +120,11 @@ class FlowSimilarity(VideoMetric):
         sample, reference = inputs.frames, inputs.reference.frames
         settings = self.settings or FlowSettings.for_size(*sample.shape[1:3])
         _check(sample, reference, settings)
-        wanted, still = self._flow_of(reference, settings), flow(sample[[0, 0]], settings)
+        reference_flow, still = self._flow_of(reference, settings), flow(sample[[0, 0]], settings)
+        # A frozen sample: the flow of its first frame onto itself, for all pairs of frames.
         held = Flow(*(np.repeat(part, len(sample) - 1, axis=0) for part in (still.vectors, still.valid)))
-        score, frozen = (compare_flows(each, wanted, settings) for each in (flow(sample, settings), held))
+        score = compare_flows(flow(sample, settings), reference_flow, settings)
+        frozen = compare_flows(held, reference_flow, settings)
         return {
             "flow_similarity": Measurement(score.value, score.reason, score.series),
             "flow_similarity_frozen": Measurement(frozen.value, frozen.reason),

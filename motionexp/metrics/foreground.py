@@ -39,7 +39,7 @@ def foreground(frames: np.ndarray) -> Foreground:
     pixels = frames.astype(np.float32)
     distance = np.linalg.norm(pixels - np.median(pixels.reshape(-1, 3), axis=0), axis=-1)
     threshold = _otsu(distance)
-    return Foreground(distance, [_largest_piece(each > threshold) for each in distance])
+    return Foreground(distance, [_largest_piece(frame > threshold) for frame in distance])
 
 
 def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:

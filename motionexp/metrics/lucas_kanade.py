@@ -96,11 +96,11 @@ def follow(
         maxLevel=settings.levels,
         minEigThreshold=settings.min_eigenvalue,
     )
-    end, there, _ = search(before, after, points, None)
-    back, here, _ = search(after, before, end, None)
+    end, forwards, _ = search(before, after, points, None)
+    back, backwards, _ = search(after, before, end, None)
     height, width = before.shape
     # OpenCV leaves the status of a point at 1 when it has left the frame.
     inside = ((end >= 0) & (end <= (width - 1, height - 1))).all(-1)
     returned = np.linalg.norm(back - points, axis=-1) < settings.round_trip
-    found = there == 1
-    return end, (found & (here == 1) & inside & returned)[:, 0], found[:, 0]
+    followed = forwards == 1
+    return end, (followed & (backwards == 1) & inside & returned)[:, 0], followed[:, 0]

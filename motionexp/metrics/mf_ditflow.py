@@ -25,18 +25,20 @@ def mf_ditflow(sample: Tracks, reference: Tracks) -> Measurement:
     Raises:
         InputError: different numbers of tracks.
     """
-    count, others = sample.position.shape[1], reference.position.shape[1]
-    if count != others:
+    count, reference_count = sample.position.shape[1], reference.position.shape[1]
+    if count != reference_count:
         raise InputError(
             f"mf_ditflow subtracts the identity, so it needs as many tracks of both videos, not {count} and"
-            f" {others}: bring the videos to one size first"
+            f" {reference_count}: bring the videos to one size first"
         )
     shortest = min(len(sample.position), len(reference.position)) - 1
-    steps, wanted = sample.steps[:, :shortest], reference.steps[:, :shortest]
-    if not (steps.any(-1).all() and wanted.any(-1).all()):
+    # 1. Steps of length 1: (N, T, 2).
+    ours, theirs = sample.steps[:, :shortest], reference.steps[:, :shortest]
+    if not (ours.any(-1).all() and theirs.any(-1).all()):
         return Measurement(ABSTAINED, "a track stands exactly still in one step: the peers' code gives NaN")
-    steps, wanted = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (steps, wanted))
-    similarity = steps.reshape(count, -1) @ wanted.reshape(count, -1).T / shortest - np.eye(count)
+    ours, theirs = (steps / np.linalg.norm(steps, axis=-1, keepdims=True) for steps in (ours, theirs))
+    # 2. Mean cosine of every pair of tracks, (N, N), without tracks of one place; the best of every row.
+    similarity = ours.reshape(count, -1) @ theirs.reshape(count, -1).T / shortest - np.eye(count)
     return Measurement(float(similarity.max(1).mean()))
 
 

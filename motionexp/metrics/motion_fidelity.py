@@ -35,7 +35,7 @@ class MotionFidelity(VideoMetric):
         """Measure one sample against its reference, and against others."""
         sample = needed(inputs.tracks, "motion_fidelity", "tracks")
         reference = needed(inputs.reference_tracks, "motion_fidelity", "tracks")
-        shares = [float((each.seen_steps.mean(1) >= SHARED).mean()) for each in (sample, reference)]
+        shares = [float((tracks.seen_steps.mean(1) >= SHARED).mean()) for tracks in (sample, reference)]
         return {
             "motion_fidelity": motion_fidelity(sample, reference),
             "motion_fidelity_chance": chance(motion_fidelity, sample, inputs.chance_tracks),

@@ -2,8 +2,8 @@
 
 A sample is compared with renders of the scene that the edit describes: once with the reference's own
 nuisances, as if all of them had leaked, and with those of other references, which is the level of chance. A
-sample may have kept the reference's looks as well, so each render comes with the edit's looks and with the
-reference's, and the nearer one counts.
+sample may show the reference's appearance too, so every render is made with the edit's appearance and with
+the reference's, and the nearer one counts.
 """
 
 from collections.abc import Sequence
@@ -119,20 +119,20 @@ def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[d
         frames: (F, 64, 64, 3) uint8 RGB.
         scenes: what to compare with.
     """
-    found, uncovered, luminance = object_nuisances(frames), _uncovered(frames), _luminance(frames)
+    shown, uncovered, luminance = object_nuisances(frames), _uncovered(frames), _luminance(frames)
     similarities = []
     for scene in scenes:
         ground, expected = _expected(scene, len(frames))
         similarities.append({"ground": ground_similarity(luminance, uncovered, ground)})
-        if found is not None and expected is not None:
-            similarities[-1] |= object_similarities(found, expected)
+        if shown is not None and expected is not None:
+            similarities[-1] |= object_similarities(shown, expected)
     return similarities
 
 
 class Nuisances(VideoMetric):
     """Similarity of the sample's nuisances to the reference's, and beside each that to other references'.
 
-    The latter is the level of chance; what leaked is the one less the other, which tables take.
+    The latter is the level of chance. Tables show the difference: what leaked.
     `nuisance_similarity` is the ground's (phase, orientation and distractors, by pixels), a correlation;
     `nuisance_light` and `nuisance_shade` are minus distances in luminance ([-1, 1]), `nuisance_size` in
     logarithms.
@@ -162,22 +162,25 @@ class Nuisances(VideoMetric):
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample against its reference's scene and `inputs.chance_scenes`."""
+        # 1. Scenes with the reference's and with others' nuisances, in the edit's appearance and in the old.
         owners = (inputs.scene, *inputs.chance_scenes)
-        looks = (inputs.target_scene, inputs.scene)
-        scenes = [with_nuisances_of(look, owner) for look in looks for owner in owners]
+        appearances = (inputs.target_scene, inputs.scene)
+        scenes = [with_nuisances_of(scene, owner) for scene in appearances for owner in owners]
+        # 2. Of both appearances the nearer one.
         similarities = nuisance_similarities(inputs.frames, scenes)
         half = len(owners)
         nearest = [
-            {name: max(value, kept[name]) for name, value in edited.items() if name in kept}
-            for edited, kept in zip(similarities[:half], similarities[half:], strict=True)
+            {name: max(value, old[name]) for name, value in new.items() if name in old}
+            for new, old in zip(similarities[:half], similarities[half:], strict=True)
         ]
-        own, *others = nearest
+        # 3. The reference's, and the mean of the others': chance.
+        of_reference, *of_chance = nearest
         measured = {}
         for nuisance, (name, chance) in VALUES.items():
-            level = [other[nuisance] for other in others if nuisance in other]
+            level = [similarity[nuisance] for similarity in of_chance if nuisance in similarity]
             measured[name] = measured[chance] = Measurement(ABSTAINED, "no object stands out from the ground")
-            if nuisance in own:
-                measured[name] = Measurement(own[nuisance])
+            if nuisance in of_reference:
+                measured[name] = Measurement(of_reference[nuisance])
                 measured[chance] = Measurement(ABSTAINED, "no other references were given")
             if level:
                 measured[chance] = Measurement(float(np.mean(level)))

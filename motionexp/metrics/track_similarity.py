@@ -35,38 +35,41 @@ def motion_fidelity(sample: Tracks, reference: Tracks) -> Measurement:
         Value in [-1, 1]; abstains where too few points can be followed.
     """
     _check_length(sample, reference)
-    usable = [each.seen_steps.mean(1) >= SHARED for each in (sample, reference)]
-    if min(each.mean() for each in usable) < FLOOR:
+    # 1. Tracks that are seen for long enough: N of the sample, M of the reference.
+    usable = [tracks.seen_steps.mean(1) >= SHARED for tracks in (sample, reference)]
+    if min(mask.mean() for mask in usable) < FLOOR:
         return Measurement(ABSTAINED, f"under {FLOOR:.0%} of the points can be followed for half of a video")
-    (steps, seen), (others, others_seen) = (
-        (each.steps[keep], each.seen_steps[keep])
-        for each, keep in zip((sample, reference), usable, strict=True)
+    (steps, seen), (other_steps, other_seen) = (
+        (tracks.steps[mask], tracks.seen_steps[mask])
+        for tracks, mask in zip((sample, reference), usable, strict=True)
     )
-    moves = _moves(steps, seen, sample.still), _moves(others, others_seen, reference.still)
+    # 2. Those of them that move.
+    moves = _moves(steps, seen, sample.still), _moves(other_steps, other_seen, reference.still)
     if not (moves[0].any() or moves[1].any()):
         return Measurement(1.0, STATIC)
-    similarity = track_similarity(steps, seen, others, others_seen)
+    # 3. The best match of every moving track, (N, M) from the sample and (M, N) from the reference.
+    similarity = track_similarity(steps, seen, other_steps, other_seen)
     directions = [
-        float(matrix[own].max(1).mean()) if own.any() else 0.0
-        for matrix, own in ((similarity, moves[0]), (similarity.T, moves[1]))
+        float(matrix[moving].max(1).mean()) if moving.any() else 0.0
+        for matrix, moving in ((similarity, moves[0]), (similarity.T, moves[1]))
     ]
     return Measurement(float(np.mean(directions)))
 
 
 def track_similarity(
-    steps: np.ndarray, seen: np.ndarray, others: np.ndarray, others_seen: np.ndarray
+    steps: np.ndarray, seen: np.ndarray, other_steps: np.ndarray, other_seen: np.ndarray
 ) -> np.ndarray:
     """Return the similarity of each of N tracks with each of M; see `motion_fidelity`.
 
     Args:
         steps: (N, T, 2) pixels. seen: (N, T) bool.
-        others: (M, T, 2) pixels. others_seen: (M, T) bool.
+        other_steps: (M, T, 2) pixels. other_seen: (M, T) bool.
 
     Returns:
         (N, M) in [-1, 1]: 0 for pairs that share too few steps, 1 for pairs that both stand still.
     """
-    u, v = steps * seen[..., None], others * others_seen[..., None]
-    w, z = seen.astype(float), others_seen.astype(float)
+    u, v = steps * seen[..., None], other_steps * other_seen[..., None]
+    w, z = seen.astype(float), other_seen.astype(float)
     dot = u.reshape(len(u), -1) @ v.reshape(len(v), -1).T
     energy = (u**2).sum(-1) @ z.T + w @ (v**2).sum(-1).T
     similarity = np.divide(2 * dot, energy, out=np.ones_like(dot), where=energy > 0)
@@ -74,20 +77,20 @@ def track_similarity(
 
 
 def chance(
-    score: Callable[[Tracks, Tracks], Measurement], sample: Tracks, others: Sequence[Tracks]
+    score: Callable[[Tracks, Tracks], Measurement], sample: Tracks, chance_tracks: Sequence[Tracks]
 ) -> Measurement:
     """Return the mean score of a sample against other references than its own: references shuffled.
 
     Args:
         score: of two videos' tracks.
         sample: of the generated video.
-        others: of other references, as long as the sample.
+        chance_tracks: of other references, as long as the sample.
     """
-    if not others:
+    if not chance_tracks:
         return Measurement(ABSTAINED, f"no other reference of {len(sample.position)} frames")
-    found = [score(sample, each) for each in others]
-    values = [each.value for each in found if not np.isnan(each.value)]
-    return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, found[0].reason)
+    scores = [score(sample, tracks) for tracks in chance_tracks]
+    values = [measured.value for measured in scores if not np.isnan(measured.value)]
+    return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, scores[0].reason)
 
 
 def _moves(steps: np.ndarray, seen: np.ndarray, still: float) -> np.ndarray:

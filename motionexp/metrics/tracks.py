@@ -50,8 +50,8 @@ class LucasKanadeTracker:
         alive = np.ones(len(points), bool)
         position, visible = [points[:, 0]], [alive]
         for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
-            end, valid, found = follow(before, after, points, settings)
-            points = np.where(found[:, None, None], end, points)
+            end, valid, followed = follow(before, after, points, settings)
+            points = np.where(followed[:, None, None], end, points)
             alive = alive & valid
             position.append(points[:, 0])
             visible.append(alive)

@@ -58,9 +58,9 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
     if np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).max() < FROZEN:
         return _rejected(count, "the sample is frozen")
     seen = foreground(frames[:, :, region])
-    found = np.mean([piece is not None for piece in seen.pieces])
-    if found < TRACKED:
-        return _rejected(count, f"one compact object is found in {found:.0%} of the frames only")
+    share = np.mean([piece is not None for piece in seen.pieces])
+    if share < TRACKED:
+        return _rejected(count, f"one compact object is found in {share:.0%} of the frames only")
     position, size = np.full((count, 2), np.nan), np.full(count, np.nan)
     for index, piece in enumerate(seen.pieces):
         if piece is not None:
@@ -133,11 +133,11 @@ def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
     if sample.reason:
         return Measurement(ABSTAINED, sample.reason)
     unit = float(truth.size.mean())
-    wanted = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
+    expected = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
     relevant = [True, True, bool(np.ptp(np.log(truth.size)) > 0.1), bool(np.ptp(truth.angle) > 0.3)]
     shown = object_motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
-    wanted = wanted[:, relevant]
-    dot, energy = 2 * (shown * wanted).sum(1), (shown**2).sum(1) + (wanted**2).sum(1)
+    expected = expected[:, relevant]
+    dot, energy = 2 * (shown * expected).sum(1), (shown**2).sum(1) + (expected**2).sum(1)
     series = np.divide(dot, energy, out=np.full(len(dot), np.nan), where=energy > 0)
     return Measurement(float(np.nansum(dot) / np.nansum(energy)), series=series)
 
@@ -185,12 +185,12 @@ class Trajectory(VideoMetric):
         scene, frames = inputs.scene, inputs.frames
         truth = scene.truth(len(frames))
         half = slice(0, frames.shape[2] // 2) if len(scene.things) > 1 else slice(None)
-        found = track(frames, half)
-        similarity = velocity_similarity(found, truth)
+        tracked = track(frames, half)
+        similarity = velocity_similarity(tracked, truth)
         counted = Measurement(0.0, similarity.reason) if similarity.reason else similarity
         return {
             "velocity_similarity": similarity,
             "velocity_similarity_counted": counted,
-            "path_error": position_error(found, truth, align=True),
-            "position_error": position_error(found, truth, align=False),
+            "path_error": position_error(tracked, truth, align=True),
+            "position_error": position_error(tracked, truth, align=False),
         }

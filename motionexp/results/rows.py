@@ -10,13 +10,16 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from motionexp.config.ids import score_id
 from motionexp.config.renames import renamed_row
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.intervals import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 ROWS_NAME = "rows.jsonl"
 # Videos that are scored in place of a sample: they show what a score means.
@@ -234,6 +237,13 @@ def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
                     raise InputError(f"{file}, line {number}: not a row ({error})") from error
                 rows[row.score_id or (file, number)] = row
     return list(rows.values())
+
+
+def to_frame(rows: Iterable[Row]) -> "DataFrame":
+    """A pandas frame with one line for each row; strata and settings are columns, as `strata.contrast`."""
+    import pandas as pd  # only here: the import takes half a second, and every command reads rows
+
+    return pd.json_normalize([as_json(row) for row in rows])
 
 
 def of_newest_version(rows: Iterable[Row]) -> list[Row]:

@@ -31,9 +31,9 @@ from motionexp.config.schema import JobConfig
 from motionexp.data.videos import write_mp4
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.jobs import inputs
 from motionexp.jobs.dry_run import print_memory
 from motionexp.jobs.evaluation import peak_memory
+from motionexp.jobs.inputs import make_backbone, plan_job
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
@@ -42,7 +42,7 @@ from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 from motionexp.scripts.bench import Times, as_row, print_rows, wait
-from motionexp.scripts.random_weights import STAND_INS, randomize, write_stand_in
+from motionexp.scripts.random_weights import CHECKPOINTS, randomize, write_checkpoint
 
 SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")
@@ -231,7 +231,7 @@ def loop_times(
 def mode_times(job: Job, scale: Scale) -> Times:
     """Of a whole training as the job's own, and of its phases the memory as planned and as taken."""
     backbone, reference, part = job.backbone, job.references[0], f"mode={job.cfg.mode}"
-    planned = {phase.name: phase.total for phase in memory_plan(job)}
+    planned = {phase.name: phase.total for phase in memory_plan(job.plan)}
     taken: dict[str, int] = {}
 
     def took(phase: str) -> None:
@@ -248,7 +248,7 @@ def mode_times(job: Job, scale: Scale) -> Times:
     backbone.release_vae_encoder()
     took("video")
     randomize(backbone.network)
-    settings, method = inputs.training_settings(job.cfg), LoRA(backbone, job.window)
+    settings, method = job.plan.training, LoRA(backbone, job.window)
     with TemporaryDirectory() as name:
         example = Example(latents, conditioning)
         done = fit(backbone, method, [example], settings, Path(name), progress=False)
@@ -313,7 +313,12 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
     rows = []
     for repeat, times in enumerate(rounds):
         for each in times:
-            about = {"higher_is_better": each[0] in HIGHER, "method": "lora", "tau": job.tau, "steps": 0}
+            about = {
+                "higher_is_better": each[0] in HIGHER,
+                "method": "lora",
+                "tau": job.window.low,
+                "steps": 0,
+            }
             row = as_row(job, repeat, each, **about)
             reason = WHY_NONE.get(row.metric, "out of memory") if math.isnan(row.value) else ""
             rows.append(replace(row, suite=SUITE, reason=reason, train_steps=job.cfg.train_steps))
@@ -321,10 +326,10 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
 
 
 def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
-    """A job's settings on a stand-in, which is written into the folder unless it is there."""
+    """A job's settings on a random-weight checkpoint, which is written into the folder if it is missing."""
     model, clip = folder / name, folder / "clip.mp4"
     if not model.exists():
-        write_stand_in(STAND_INS[name], model)
+        write_checkpoint(CHECKPOINTS[name], model)
     if not clip.exists():
         write_mp4(clip, np.random.default_rng(0).integers(0, 256, CLIP, dtype=np.uint8), fps=8)
     return load(
@@ -338,11 +343,10 @@ def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
 
 def plan(cfg: JobConfig) -> int:
     """Print what a job would have in memory on a GPU, also where there is none; return the peak in bytes."""
-    job = Job(cfg, Console())
-    job.console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
-    job.device = torch.device("cuda")
-    job.backbone = job.make_backbone(job.device)
-    return max(phase.total for phase in print_memory(job))
+    console, job, gpu = Console(), plan_job(cfg), torch.device("cuda")
+    console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
+    on_gpu = replace(job, device=gpu, backbone=make_backbone(cfg, gpu, job.precision))
+    return max(phase.total for phase in print_memory(console, on_gpu))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
 from motionexp.errors import InputError
-from motionexp.jobs import inputs
+from motionexp.jobs.evaluation import sampling_memory
 from motionexp.jobs.job import Job
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
@@ -106,7 +106,7 @@ def measure(cfg: JobConfig, rounds: int) -> list[Row]:
     """Time both probes `rounds` times, in turns."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
-    memory = inputs.sampling_memory(cfg, job.device)
+    memory = sampling_memory(cfg, job.device)
     new_caption = reference.edits[0].caption
     probes = {
         "tampering": (tampering(reference.caption, new_caption, cfg.guidance_scale), reference.caption),

@@ -1,7 +1,8 @@
-"""Real models' folders without their weights: the hub's layout and sizes, in files that are holes.
+"""Random-weight checkpoints: real models' folders in the hub's layout and sizes, in files that are holes.
 
-They load as the real ones do, and every weight is then zero, or random by `randomize`: for what depends on
-sizes alone, memory and speed. Captions are those of the bundled world, whose tokenizer stands in too.
+They load as the real checkpoints do. Every weight is then zero; `randomize` makes it random. They serve to
+measure memory and speed, which depend on sizes alone. The tokenizer is the bundled one, so that captions have
+to be in the words of the bundled world.
 """
 
 import hashlib
@@ -18,15 +19,17 @@ from diffusers import (
     AutoencoderKLCogVideoX,
     AutoencoderKLWan,
     CogVideoXDDIMScheduler,
+    CogVideoXTransformer3DModel,
     DDIMScheduler,
+    LatteTransformer3DModel,
     ModelMixin,
     SchedulerMixin,
     UniPCMultistepScheduler,
+    WanTransformer3DModel,
 )
 from torch import nn
 from transformers import PreTrainedModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from motionexp.backbones.catalog import MODELS
 from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.pipeline import PipelineBackbone
@@ -53,11 +56,43 @@ STABLE_DIFFUSION_VAE: Mapping[str, object] = {
     "latent_channels": 4,
     "sample_size": 256,
 }
+# Configurations of the networks: docs/models.md has their sources.
+LATTE_1: Mapping[str, object] = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 72,
+    "caption_channels": 4096,
+    "cross_attention_dim": 1152,
+    "in_channels": 4,
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "norm_type": "ada_norm_single",
+    "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 28,
+    "out_channels": 8,
+    "patch_size": 2,
+    "sample_size": 64,
+}
+WAN_1_3B: Mapping[str, object] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+COGVIDEOX_5B: Mapping[str, object] = {
+    "num_attention_heads": 48,
+    "attention_head_dim": 64,
+    "num_layers": 42,
+    "use_rotary_positional_embeddings": True,
+    "time_embed_dim": 512,
+    "text_embed_dim": 4096,
+    "max_text_seq_length": 226,
+    "sample_height": 60,
+    "sample_width": 90,
+    "sample_frames": 49,
+    "patch_size": 2,
+}
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """What a real model's folder is made of.
+class RandomCheckpoint:
+    """The parts of a random-weight checkpoint.
 
     Attributes:
         kind: the backbone that reads it.
@@ -78,20 +113,23 @@ def _umt5() -> UMT5EncoderModel:
     return UMT5EncoderModel(UMT5Config(vocab_size=UMT5_WORDS, **XXL))
 
 
-_networks = {model.name: model.build for model in MODELS}
-STAND_INS = {
-    "latte": StandIn(
+CHECKPOINTS = {
+    "latte": RandomCheckpoint(
         LatteBackbone,
         {
-            "transformer": _networks["latte"],
+            "transformer": partial(LatteTransformer3DModel, **LATTE_1),
             "vae": partial(AutoencoderKL, **STABLE_DIFFUSION_VAE),
             "text_encoder": _t5,
         },
         DDIMScheduler,
     ),
-    "wan_1_3b": StandIn(
+    "wan_1_3b": RandomCheckpoint(
         WanBackbone,
-        {"transformer": _networks["wan_1_3b"], "vae": AutoencoderKLWan, "text_encoder": _umt5},
+        {
+            "transformer": partial(WanTransformer3DModel, **WAN_1_3B),
+            "vae": AutoencoderKLWan,
+            "text_encoder": _umt5,
+        },
         partial(
             UniPCMultistepScheduler,
             prediction_type="flow_prediction",
@@ -99,10 +137,10 @@ STAND_INS = {
             flow_shift=3.0,
         ),
     ),
-    "cogvideox_5b": StandIn(
+    "cogvideox_5b": RandomCheckpoint(
         CogVideoXBackbone,
         {
-            "transformer": _networks["cogvideox_5b"],
+            "transformer": partial(CogVideoXTransformer3DModel, **COGVIDEOX_5B),
             "vae": partial(AutoencoderKLCogVideoX, scaling_factor=0.7),
             "text_encoder": _t5,
         },
@@ -111,7 +149,7 @@ STAND_INS = {
 }
 
 
-def write_stand_in(model: StandIn, folder: Path) -> Path:
+def write_checkpoint(model: RandomCheckpoint, folder: Path) -> Path:
     """Write a model's folder, a few kilobytes on a disk that keeps holes as such; return the folder."""
     index: dict[str, object] = {"_class_name": model.kind.pipeline}
     for part, make in model.parts.items():

@@ -233,7 +233,7 @@ def test_patches_in_time_are_refused_before_weights_are_read(folder: Path, tmp_p
         (tmp_path / "transformer" / file.name).symlink_to(file)
     config = json.loads((folder / "transformer" / "config.json").read_text())
     (tmp_path / "transformer" / "config.json").write_text(json.dumps(config | {"patch_size_t": 2}))
-    with pytest.raises(InputError, match=r"patch_size_t is set, as in CogVideoX 1\.5"):
+    with pytest.raises(InputError, match="patch_size_t=2"):
         CogVideoXBackbone.from_pretrained(tmp_path)
 
 

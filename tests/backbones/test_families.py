@@ -47,7 +47,7 @@ def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny Llama's tokenizer would not make of Hunyuan's template as many tokens as are cut off."""
     monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
     # A number that bf16 has: it rounds 6000, which random weights do not forgive.
-    monkeypatch.setattr(hunyuan, "TOLD_GUIDANCE", 6144.0)
+    monkeypatch.setattr(hunyuan, "GUIDANCE", 6144.0)
 
 
 @pytest.fixture(scope="module")

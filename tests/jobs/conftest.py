@@ -34,9 +34,9 @@ def decoded(monkeypatch) -> Counter[str]:
         seen[str(file)] += 1
         return load(file)
 
-    def counting(self, edit, index, sample_id):
-        seen[sample_id] += 1
-        return read(self, edit, index, sample_id)
+    def counting(self, request):
+        seen[request.sample_id] += 1
+        return read(self, request)
 
     monkeypatch.setattr(reading, "_load_image", loading)
     monkeypatch.setattr(Cell, "read_sample", counting)

@@ -14,6 +14,7 @@ from motionexp.errors import InputError
 from motionexp.jobs import dry_run, memory_plan
 from motionexp.jobs import job as job_module
 from motionexp.jobs.dry_run import plan
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.job import Job
 from motionexp.jobs.run import run
 from motionexp.metrics.encoders import OpenClip
@@ -74,8 +75,8 @@ def test_what_scores_waits_in_main_memory_while_a_cell_is_made(make, monkeypatch
     job = Job(cfg, Console())
     job.check_scoring()
     job.encode()
-    for reference in job.references:
-        job.run_cell(reference)
+    for cell in job.plan.cells:
+        job.run_cell(cell)
     assert moved == ["fit", "cpu", "cpu", "fit", "cpu", "cpu"]
 
 
@@ -118,7 +119,7 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
 
 def test_a_plan_has_the_memory_of_the_window_that_is_trained(make, monkeypatch):
     asked: list[Window] = []
-    job = Job(make(tau=200.0, tau_high=800.0), Console())
+    job = plan_job(make(tau=200.0, tau_high=800.0))
     kind = memory_plan.get_object(job.cfg.method["_target_"])
 
     def method(backbone, window, **settings):  # type: ignore[no-untyped-def]

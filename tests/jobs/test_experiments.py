@@ -187,7 +187,7 @@ def test_what_is_wrong_with_an_experiment_is_said_before_anything_is_loaded(
     changes, said, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("motionexp.jobs.experiment.EXPERIMENTS", tmp_path)
-    monkeypatch.setattr("motionexp.jobs.job.get_object", None)  # which loads a model
+    monkeypatch.setattr("motionexp.jobs.inputs.get_object", None)  # which loads a model
     path = tmp_path / "mine.yaml"
     whole = {key: value for key, value in {**WHOLE, **changes}.items() if value is not None}
     path.write_text("".join(f"{key}: {value}\n" for key, value in whole.items()))

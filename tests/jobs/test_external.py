@@ -12,7 +12,7 @@ from motionexp.config.schema import BUNDLED, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.videos import write_png
 from motionexp.errors import InputError
-from motionexp.jobs import external, inputs
+from motionexp.jobs import external, references
 from motionexp.jobs.evaluation import Scorer
 from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
@@ -140,7 +140,7 @@ def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkey
     in_job = run(make(metrics=metrics, tau=1000.0, scoring={"sanity_baselines": True}))
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1)})
     capsys.readouterr()
-    cfg = scored(metrics=metrics, scoring=ScoringConfig(anchors=True), system="theirs")
+    cfg = scored(metrics=metrics, scoring=ScoringConfig(sanity_baselines=True), system="theirs")
     rows = score_external(cfg)
     ours, anchors = ({row.score_id: row for row in each if row.sanity_baseline} for each in (in_job, rows))
     assert {score: row.value for score, row in anchors.items()} == {s: row.value for s, row in ours.items()}
@@ -162,10 +162,10 @@ def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkey
 
 def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch):
     monkeypatch.setattr(scorer, "LucasKanadeTracker", Drifting)
-    monkeypatch.setattr(inputs, "CHANCE_REFERENCES", 1)
+    monkeypatch.setattr(references, "CHANCE_REFERENCES", 1)
     # As TGVE: the shorter ones, the longer ones, and shorter ones again.
     lengths = {"a": 3, "b": 3, "c": 4, "d": 4, "e": 3}
-    cfg = of_lengths(lengths, metrics=["motion_fidelity"], scoring=ScoringConfig(anchors=True))
+    cfg = of_lengths(lengths, metrics=["motion_fidelity"], scoring=ScoringConfig(sanity_baselines=True))
     for name, count in lengths.items():
         write_theirs(tmp_path, {"style-1": noise(2, count, 64)}, name)
     rows = score_external(cfg)

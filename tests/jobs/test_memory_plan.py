@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from diffusers import LattePipeline, LatteTransformer3DModel
-from rich.console import Console
 from transformers import T5Config, T5EncoderModel
 
-from motionexp.jobs.job import Job
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from tests.support.memory_job import settings
 from tests.support.tiny_models import CHANNELS, save_tiny_pipeline, tiny_pipeline
@@ -51,7 +50,7 @@ def save_larger_pipeline(folder: Path, scale: int) -> Path:
 
 
 def plan(job: list[Any]) -> list[Phase]:
-    return memory_plan(Job(settings(*job), Console()))
+    return memory_plan(plan_job(settings(*job)))
 
 
 @pytest.mark.slow

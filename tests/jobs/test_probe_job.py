@@ -15,7 +15,7 @@ from motionexp.config.metrics import MetricSpec
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
-from motionexp.jobs import inputs, job, probe_figures, probe_job
+from motionexp.jobs import inputs, probe_figures, probe_job, references, scoring
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
 from motionexp.metrics.base import Measurement, MetricInput, VideoMetric
@@ -115,8 +115,8 @@ def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
 
 def test_a_finished_probe_is_not_run_again(probed, monkeypatch, capsys):
     cfg, rows, _ = probed
-    for name in ("invert", "run_tree", "rows_of"):
-        monkeypatch.setattr(probe_job, name, None)
+    for module, name in ((probe_job, "invert"), (probe_job, "run_tree"), (scoring, "rows_of")):
+        monkeypatch.setattr(module, name, None)
     assert plain(probe(cfg)) == plain(rows)
     capsys.readouterr()
     plan(cfg)
@@ -184,15 +184,15 @@ MOVED = {"_target_": f"{__name__}.MovedSquares"}
     ],
 )
 def test_a_probe_takes_all_looks_at_once_and_the_motion_unless_told_otherwise(make, changes, kinds):
-    (reference,) = inputs.read_references(make(**changes, references=1), MovedSquares())
+    (reference,) = references.read_references(make(**changes, references=1), MovedSquares())
     assert [edit.kind for edit in reference.edits] == kinds
 
 
 def test_a_suite_without_such_edits_gives_all_that_it_has(make):
-    (reference,) = inputs.read_references(make(probe="tampering", references=1), Squares())
+    (reference,) = references.read_references(make(probe="tampering", references=1), Squares())
     assert [edit.kind for edit in reference.edits] == ["style", "object"]
     with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: reference one has edits of style, object"):
-        inputs.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
+        references.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
 
 
 def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, monkeypatch, capsys):
@@ -210,7 +210,7 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, mo
 def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make):
     def read(**changes):
         cfg = make(**changes)
-        return [each.name for each in inputs.read_references(cfg, ManySquares())]
+        return [each.name for each in references.read_references(cfg, ManySquares())]
 
     assert make().references is None
     assert read(**{**PROBE, "references": None}) == [f"{number}" for number in range(6)]
@@ -218,7 +218,7 @@ def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make)
     assert read(**{**PROBE, "references": 2}) == ["0", "1"]
     # A suite of fewer, as a clip of one's own is, gives all that it has.
     cfg = make(**{**PROBE, "references": None})
-    assert [each.name for each in inputs.read_references(cfg, Squares())] == ["one", "two", "three"]
+    assert [each.name for each in references.read_references(cfg, Squares())] == ["one", "two", "three"]
     check_source(cfg)
 
 
@@ -229,7 +229,7 @@ class ManySquares(Squares):
 
 @pytest.mark.parametrize("probing", [probe, plan])
 def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(make, probing, monkeypatch):
-    monkeypatch.setattr(job, "get_object", None)
+    monkeypatch.setattr(inputs, "get_object", None)
     with pytest.raises(InputError, match=r"probe_steps=30: .* 10, 20, 40, 50, 100, 200 would do"):
         probing(make(**{**PROBE, "probe_steps": 30}))
 
@@ -241,10 +241,10 @@ def test_a_probe_with_an_adapter_is_refused(make):
 
 def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are_loaded(make, monkeypatch):
     kinds = tuple(Edit("motion", edit.caption) for edit in Squares().read("one", FRAMES, SIZE, SIZE).edits)
-    read = inputs.read_references
+    read = references.read_references
     monkeypatch.setattr(
         inputs, "read_references", lambda *of: [replace(each, edits=kinds) for each in read(*of)]
     )
-    monkeypatch.setattr(job, "get_object", None)
+    monkeypatch.setattr(inputs, "get_object", None)
     with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
         plan(make(probe="partial_guidance"))

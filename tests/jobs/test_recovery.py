@@ -38,7 +38,7 @@ def _interrupt(patch, stage: str) -> None:
     """Ctrl-C in the second of the stage's steps."""
     owner, name = {
         "fit": (Tuning, "training_step"),
-        "sample": (Cell, "keep_sample"),
+        "sample": (Cell, "save_sample"),
         "score": (Scorer, "score"),
     }[stage]
     original, calls = getattr(owner, name), []

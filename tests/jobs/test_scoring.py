@@ -9,7 +9,7 @@ import pytest
 
 from motionexp.data.videos import write_png
 from motionexp.jobs import run
-from motionexp.jobs.anchors import anchor_videos
+from motionexp.jobs.sanity_baselines import baseline_videos
 from motionexp.metrics import scorer
 from motionexp.results.rows import SANITY_BASELINES, read_rows
 from tests.support.squares import Drifting, Squares
@@ -101,9 +101,9 @@ def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
 def test_anchors_are_the_reference_changed():
     suite = Squares()
     one, two, three = (suite.read(name, 4, 16, 16) for name in suite.names())
-    videos = anchor_videos(one, [two, three])
+    videos = baseline_videos(one, [two, three])
     assert list(videos) == list(SANITY_BASELINES)
     np.testing.assert_array_equal(videos["reversed"][0], one.frames[-1])
     assert (videos["frozen"] == one.frames[0]).all()
     assert any(np.array_equal(videos["shuffled"], each.frames) for each in (two, three))
-    assert "shuffled" not in anchor_videos(one, [])
+    assert "shuffled" not in baseline_videos(one, [])

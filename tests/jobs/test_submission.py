@@ -10,7 +10,7 @@ from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Edit
 from motionexp.data.videos import read_frames
 from motionexp.errors import InputError
-from motionexp.jobs.cell import Cell
+from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import Sample
 from motionexp.jobs.external import score_external
 from motionexp.jobs.submission import write_submission
@@ -29,7 +29,8 @@ def finished(
     for number, kind in enumerate(kinds):
         edit, sample_id = Edit(kind, f"{name} by {kind}"), f"{name}{number}{seed}{tau:g}"
         frames[kind] = np.roll(moving(count), 5 * number, axis=1)
-        cell.keep_sample(Sample(edit, seed, frames[kind], 3, 1.0, 1), sample_id, 8)
+        sample = Sample(edit, seed, frames[kind], 3, 1.0, 1)
+        cell.save_sample(SampleRequest(edit, seed, sample_id), sample, 8)
         row = Row(
             metric="brightness", metric_version=1, value=float(frames[kind].mean()), score_id=sample_id,
             suite="tgve", reference=name, strata={"source": SOURCE}, edit_kind=kind,
@@ -80,13 +81,13 @@ def test_two_samples_of_one_edit_are_an_error_that_says_what_to_choose_by(tmp_pa
 def test_what_cannot_be_written_is_said(tmp_path):
     finished(tmp_path / "outputs", "dav-0", ["style"])
     wrong = {
-        "no samples of data=tgve there with tau=1": {"tau": "1"},
+        "no samples of data=tgve with tau=1": {"tau": "1"},
         "sead=: rows have no such field": {"sead": "1"},
     }
     for said, select in wrong.items():
         with pytest.raises(InputError, match=said):
             write_submission(tmp_path / "outputs", tmp_path / "new", select)
-    with pytest.raises(InputError, match="there is something already"):
+    with pytest.raises(InputError, match="outputs: it is not empty"):
         write_submission(tmp_path / "outputs", tmp_path / "outputs", {})
     with pytest.raises(InputError, match="there is no such folder"):
         write_submission(tmp_path / "nothing", tmp_path / "new", {})

@@ -10,6 +10,7 @@ import pytest
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
@@ -112,14 +113,15 @@ def test_what_a_network_does_not_have_is_said_before_weights_are_loaded(make, mo
 def test_a_spatial_adapter_is_another_cell(make):
     lora = {"_target_": "motionexp.methods.lora.LoRA", "rank": 2, "alpha": 2.0, "projections": ["v", "o"]}
     cfg = make()
-    job = job_module.Job(cfg, None)
-    reference = job.references[0]
-    named = replace(cfg, method={**lora, "attention": "motion"})
-    assert job.cell(reference, named) == job.cell(reference), "cells of before there was a choice"
-    assert job.cell(reference, replace(cfg, method={**lora, "attention": "spatial"})) != job.cell(reference)
+
+    def cell_of(cfg):
+        return plan_job(cfg).cells[0].cell
+
+    assert cell_of(make(method={**lora, "attention": "motion"})) == cell_of(cfg), "an older cell"
+    assert cell_of(make(method={**lora, "attention": "spatial"})) != cell_of(cfg)
     run(make(method={**lora, "attention": "spatial"}, attention="spatial"))
     (cell,) = cells(cfg)
-    kept = load_adapter(cell / "adapter", job.backbone)
+    kept = load_adapter(cell / "adapter", plan_job(cfg).backbone)
     assert kept.settings["attention"] == "spatial"
     assert kept.window == Window(500)
     kept.remove()

@@ -101,7 +101,7 @@ def test_diffusers_loads_the_file_and_gives_our_output(cogvideox, tmp_path):
 
 
 def refused(path, backbone, names):
-    with pytest.raises(InputError, match=rf"adapter={path}: .*{names}"):
+    with pytest.raises(InputError, match=rf"adapter={path}.*: .*{names}"):
         load_adapter(path, backbone)
     LoRA(backbone, Window(0)).remove()  # nothing is left attached
 

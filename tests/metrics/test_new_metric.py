@@ -37,6 +37,7 @@ def test_it_is_listed_and_checked(copy: Path) -> None:
     assert "brightness" in refused.stderr + refused.stdout
 
 
+@pytest.mark.slow
 def test_a_job_scores_it_and_its_summary_has_its_heading(copy: Path) -> None:
     scored = motionexp(copy, *JOB)
     assert scored.returncode == 0, scored.stderr

@@ -19,6 +19,7 @@ from motionexp.results.rows import (
     of_newest_version,
     paired_difference,
     read_rows,
+    to_frame,
 )
 
 
@@ -91,6 +92,12 @@ def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, said):
         read_rows(path)
     assert str(path) in str(caught.value)
     assert "line 2" in str(caught.value) or said == "cannot be read"
+
+
+def test_a_frame_has_the_strata_and_settings_of_rows_as_columns():
+    frame = to_frame([row(strata={"contrast": "motion-dominant"}, settings={"rank": 4}), row(value=math.nan)])
+    assert list(frame["value"].fillna(0)) == [27.5, 0]
+    assert frame.loc[0, ["tau", "strata.contrast", "settings.rank"]].tolist() == [700, "motion-dominant", 4]
 
 
 def test_a_missing_folder_is_an_error(tmp_path):

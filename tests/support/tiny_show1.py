@@ -1,14 +1,33 @@
 """A Show-1 of a few thousand random weights, saved as its hub holds it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from motionexp.backbones.catalog import SHOW_1
 from motionexp.backbones.show1_network import ShowOneUNet
 from tests.support.tiny_models import tiny_pipeline
 
+# The configuration of the hub's network, showlab/show-1-base, unet/config.json.
+SHOW_1: Mapping[str, object] = {
+    "sample_size": 64,
+    "in_channels": 3,
+    "out_channels": 6,
+    "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 3),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"),
+    "block_out_channels": (320, 640, 960, 1280),
+    "layers_per_block": 3,
+    "act_fn": "gelu",
+    "cross_attention_dim": 1280,
+    "encoder_hid_dim": 4096,
+    "encoder_hid_dim_type": "text_proj",
+    "attention_head_dim": 64,
+    "addition_embed_type": "text",
+    "resnet_time_scale_shift": "scale_shift",
+    "cross_attention_norm": "group_norm",
+}
 WIDTH = 32  # of all levels, and of the text in the attention: its norms have 32 groups
 SCHEDULER = {
     "_class_name": "DPMSolverMultistepScheduler",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from motionexp.backbones.flow import FlowBackbone
+from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.adapters import Recipe, save_adapter
@@ -16,7 +16,7 @@ from motionexp.methods.training import Example, TrainingSettings, fit
 
 
 def tuned_everywhere(
-    backbone: FlowBackbone,
+    backbone: PipelineBackbone,
     start: Tensor,
     settings: SamplerSettings,
     ours: Callable[..., Tensor],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene
 from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 ATTRIBUTES = grammar.ATTRIBUTES | {"motion": grammar.CAPTIONED}
@@ -133,7 +133,7 @@ def main() -> None:
         return torch.stack(parts).sum()
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.02)
-    schedule = Schedule(args.steps, decay=0.5)
+    schedule = LearningRateSchedule(args.steps, decay=0.5)
     train(
         model, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds
     ).copy_to(model)

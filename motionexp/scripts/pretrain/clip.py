@@ -33,7 +33,7 @@ from motionexp.scripts.pretrain.captioned import (
     unseen_scenes,
 )
 from motionexp.scripts.pretrain.cards import Facts, seen, steps_taken, write_card
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 CONTEXT = 24
@@ -198,7 +198,7 @@ def main() -> None:
         clip.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     loss = step_loss(Embedder(clip), frames, tokenizer, args.batch)
-    schedule = Schedule(args.steps, warmup=100, decay=0.5)
+    schedule = LearningRateSchedule(args.steps, warmup=100, decay=0.5)
     averaged = train(
         clip, optimisers(clip, args.rate), loss, schedule, args.training, ema=0.99, seconds=args.seconds
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER
 
 
@@ -72,5 +72,5 @@ def train_denoiser(
 ) -> None:
     """Train until the last step, or what time there is; the model then has the averaged parameters."""
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    schedule, folder = Schedule(args.steps), args.output / "training"
+    schedule, folder = LearningRateSchedule(args.steps), args.output / "training"
     train(model, optimisers, loss, schedule, folder, ema=0.999, seconds=args.seconds).copy_to(model)

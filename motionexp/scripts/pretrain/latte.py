@@ -17,7 +17,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from motionexp.scripts.pretrain.denoising import noised
 from motionexp.scripts.pretrain.latents import Latents
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.vae import frame_latents
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
@@ -184,7 +184,7 @@ def main() -> None:
         model,
         optimisers(model, args.rate),
         loss,
-        Schedule(args.steps),
+        LearningRateSchedule(args.steps),
         args.output / "training",
         ema=0.9995,
         seconds=args.seconds,

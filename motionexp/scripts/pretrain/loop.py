@@ -18,7 +18,7 @@ SAVE_SECONDS = 60.0
 
 
 @dataclass
-class Schedule:
+class LearningRateSchedule:
     """Learning rate over a run: linear warm-up, constant, linear decay to zero over the last part.
 
     Attributes:
@@ -122,7 +122,7 @@ def train(
     module: nn.Module,
     optimisers: Iterable[torch.optim.Optimizer],
     loss: Callable[[int], Tensor],
-    schedule: Schedule,
+    schedule: LearningRateSchedule,
     folder: Path,
     *,
     ema: float = 0.999,

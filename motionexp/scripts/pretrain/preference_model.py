@@ -31,7 +31,7 @@ from motionexp.scripts.pretrain.cards import Facts, seen, steps_taken, write_car
 from motionexp.scripts.pretrain.classifier import blurred, noised
 from motionexp.scripts.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
 from motionexp.scripts.pretrain.clip_text import build_tokenizer
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import CHUNK, FOLDER, PretrainingVideos
 
 
@@ -197,7 +197,7 @@ def main() -> None:
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     rivals = rival_frames(len(frames.scenes), FOLDER / f"rivals-{len(frames.scenes)}.npy")
     loss = step_loss(Embedder(scorer), frames, rivals, tokenizer, args.batch)
-    schedule = Schedule(args.steps, warmup=100, decay=0.5)
+    schedule = LearningRateSchedule(args.steps, warmup=100, decay=0.5)
     averaged = train(
         scorer, optimisers(scorer, args.rate), loss, schedule, args.training, ema=0.99, seconds=args.seconds
     )

@@ -12,7 +12,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from motionexp.data.shapes.grammar import vocabulary
 from motionexp.data.shapes.scenes import pretraining_scene
-from motionexp.scripts.pretrain.loop import Schedule, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, train
 from motionexp.scripts.pretrain.videos import FOLDER
 
 HIDDEN_SHARE = 1 / 3
@@ -80,7 +80,7 @@ def main() -> None:
         return nn.functional.cross_entropy(logits[mask.bool()], ids[mask.bool()])
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
-    train(model, [optimiser], loss, Schedule(args.steps), args.output / "training").copy_to(model)
+    train(model, [optimiser], loss, LearningRateSchedule(args.steps), args.output / "training").copy_to(model)
     model.encoder.save_pretrained(args.output / "text_encoder")
     tokenizer.save_pretrained(args.output / "tokenizer")
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.data.videos import psnr
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 KL_WEIGHT = 1e-5
@@ -125,7 +125,7 @@ def main() -> None:
         return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * isometry(values, mean.float())
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule = Schedule(args.steps, decay=0.5)
+    schedule = LearningRateSchedule(args.steps, decay=0.5)
     averaged = train(
         vae, [optimiser], loss, schedule, args.output / "training", ema=0.998, seconds=args.seconds
     )

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.data.videos import psnr
-from motionexp.scripts.pretrain.loop import Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import LearningRateSchedule, in_bf16, train
 from motionexp.scripts.pretrain.vae import (
     ISOMETRY_WEIGHT,
     KL_WEIGHT,
@@ -140,7 +140,7 @@ def train_vae(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespac
         return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * kept
 
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule, folder = Schedule(args.steps, decay=0.5), args.output / "training"
+    schedule, folder = LearningRateSchedule(args.steps, decay=0.5), args.output / "training"
     train(vae, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(vae)
 
 
@@ -156,7 +156,7 @@ def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Name
         return (output.float() - values).square().mean()
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    schedule, folder = Schedule(args.decoder_steps, decay=0.5), args.output / "training-decoder"
+    schedule, folder = LearningRateSchedule(args.decoder_steps, decay=0.5), args.output / "training-decoder"
     train(model, [optimiser], loss, schedule, folder, ema=0.998, seconds=args.seconds).copy_to(model)
     vae.encoder.to(torch.float32).load_state_dict(unrounded)
 

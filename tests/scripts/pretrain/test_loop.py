@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from motionexp.scripts.pretrain import loop
-from motionexp.scripts.pretrain.loop import Averaged, Schedule, in_bf16, train
+from motionexp.scripts.pretrain.loop import Averaged, LearningRateSchedule, in_bf16, train
 
 STEPS = 12
 KILLED = """
@@ -48,7 +48,7 @@ def run(folder: Path, *, seconds: float | None = None, kill_at: int | None = Non
         torch.optim.SGD(network[0].parameters(), lr=0.03, momentum=0.9),
         torch.optim.AdamW(network[2].parameters(), lr=0.02),
     ]
-    schedule = Schedule(STEPS, warmup=3, decay=0.5)
+    schedule = LearningRateSchedule(STEPS, warmup=3, decay=0.5)
     averaged = train(
         network, optimisers, losses(network, kill_at), schedule, folder, ema=0.9, seconds=seconds
     )
@@ -112,13 +112,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path,
     optimisers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (network[0], network[2])]
     (tmp_path / "other").mkdir()
     with pytest.raises(FloatingPointError, match="step 4"):
-        train(network, optimisers, loss, Schedule(STEPS), tmp_path / "other")
+        train(network, optimisers, loss, LearningRateSchedule(STEPS), tmp_path / "other")
     assert all(value.isfinite().all() for value in network.parameters())
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_the_rate_warms_up_stays_and_falls_to_nothing():
-    schedule = Schedule(100, warmup=10, decay=0.5)
+    schedule = LearningRateSchedule(100, warmup=10, decay=0.5)
     assert [schedule.factor(step) for step in (0, 4, 9, 30, 50)] == [0.1, 0.5, 1.0, 1.0, 1.0]
     assert [schedule.factor(step) for step in (75, 99, 100)] == [0.5, 0.02, 0.0]
 
@@ -128,7 +128,7 @@ def test_a_resumed_run_keeps_to_the_schedule(tmp_path: Path, whole):
         run(tmp_path, seconds=0.0)
     _, _, optimisers = run(tmp_path)
     rates = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
-    last = Schedule(STEPS, warmup=3, decay=0.5).factor(STEPS - 1)
+    last = LearningRateSchedule(STEPS, warmup=3, decay=0.5).factor(STEPS - 1)
     assert rates == pytest.approx([0.03 * last, 0.02 * last])
 
 

@@ -1,0 +1,101 @@
+"""The references of a job, and those that chance is measured against."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
+from motionexp.config.schema import JobConfig, ScoreConfig, wanted_references
+from motionexp.data.base import Edit, Reference, References
+from motionexp.data.select import select_references
+from motionexp.errors import InputError
+from motionexp.jobs.cell import read_fit_record
+
+Size = tuple[int, int, int]  # of a video: frames, height, width
+PROBED_KINDS = ("multiple", "motion")  # the whole appearance, and the motion: what a boundary takes
+
+
+def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
+    """The job's references, with the captions of `edits=` if there are any.
+
+    With a stored adapter and no named reference, it is the reference that the adapter was tuned on.
+
+    Raises:
+        InputError: a reference does not exist, cannot be read, or is not the one of the adapter.
+    """
+    unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
+    tuned_on = _tuned_on(cfg, reader) if unnamed else None
+    names = reader.names()
+    chosen = select_references(wanted_references(cfg, len(names)), names)
+    references = [_read(cfg, reader, name) for name in chosen] if tuned_on is None else [tuned_on]
+    if cfg.edits is None:
+        return [replace(reference, edits=_chosen_edits(reference, cfg)) for reference in references]
+    edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
+    return [replace(reference, edits=edits) for reference in references]
+
+
+def _chosen_edits(reference: Reference, cfg: JobConfig) -> tuple[Edit, ...]:
+    """The edits of `edit_kinds=`. Its default is all edits, or those of PROBED_KINDS in a probe."""
+    edits = reference.edits
+    kinds: Collection[str] | None = cfg.edit_kinds
+    if cfg.probe == "tampering":
+        edits = (*edits, *reference.motion_edits)
+    available = [edit.kind for edit in edits]
+    if kinds is None and cfg.probe is not None and set(PROBED_KINDS) & set(available):
+        kinds = PROBED_KINDS
+    elif unknown := [kind for kind in kinds or () if kind not in available]:
+        raise InputError(
+            f"edit_kinds=[{','.join(unknown)}]: reference {reference.name} has edits of"
+            f" {', '.join(available)}"
+        )
+    return tuple(edit for edit in edits if kinds is None or edit.kind in kinds)
+
+
+def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
+    return reader.read(name, cfg.frames, cfg.model.height, cfg.model.width)
+
+
+def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
+    """The reference that a stored adapter was tuned on; None for an adapter of another trainer.
+
+    Raises:
+        InputError: the suite lacks that reference, or has another video of that name.
+    """
+    record = read_fit_record(Path(cfg.adapter or "").expanduser())
+    if not record:
+        return None
+    name = str(record["reference"])
+    if record["suite"] == reader.suite and name in reader.names():
+        reference = _read(cfg, reader, name)
+        if record.get("reference_hash") in (None, reference.content_hash):
+            return reference
+    settings = "video= and caption=" if record["suite"] == "clip" else "data= and data.split="
+    raise InputError(
+        f"adapter={cfg.adapter}: it was tuned on {name} ({record['suite']}), and its samples would be"
+        f" compared with another video: give that video again ({settings}), or name one (references=NAME)"
+    )
+
+
+def clip_in_words(cfg: JobConfig, clip: Reference) -> str:
+    """Which part of a clip a job takes, in words."""
+    end = cfg.start + len(clip.frames) / clip.fps
+    return (
+        f"{cfg.video}: {len(clip.frames)} frames, {clip.fps:g} a second, from {cfg.start:g} s to {end:g} s"
+        " (start=, fps= and stride= choose others)"
+    )
+
+
+def chance_references(
+    cfg: JobConfig | ScoreConfig, reader: References, size: Size, loaded: Collection[Reference] = ()
+) -> list[Reference]:
+    """The references that chance is measured against: the suite's first ones that are long enough.
+
+    There are none if no metric has a level of chance. `loaded` ones, of this size, are not read again.
+    """
+    if not needs_chance_references(cfg.metrics) and not cfg.scoring.sanity_baselines:
+        return []
+    by_name = {reference.name: reference for reference in loaded}
+    names = (name for name in reader.names() if reader.long_enough(name, size[0]))
+    # One more than are needed: a reference is not compared with itself.
+    return [by_name.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES + 1)]
