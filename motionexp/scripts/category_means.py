@@ -19,7 +19,7 @@ from rich.table import Table
 
 from motionexp.errors import InputError
 from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows
-from motionexp.results.selection import SAMPLED, STRATA, TRAINED, WHERE_IT_MATTERS, default_of
+from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
 
 NAMED = ("train_steps", "adapter_scale")  # already part of the name of every setting
 Settings = tuple[tuple[str, str], ...]
@@ -67,7 +67,7 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
         if row.tau_start or not row.edit_caption:
             continue
         tuned = f"τ = {row.tau:g}, {row.train_steps} steps, scale {row.adapter_scale:g}"
-        words = f"anchor: {row.anchor}" if row.anchor else f"{row.method}, {tuned}"
+        words = f"anchor: {row.sanity_baseline}" if row.sanity_baseline else f"{row.method}, {tuned}"
         by_name[f"{row.suite}, {row.model}, {words}"][_further(row)].append(row)
     named = {}
     for name, by_setting in by_name.items():
@@ -80,8 +80,8 @@ def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def _further(row: Row) -> Settings:
     """The settings of a video that its name lacks; of sanity baselines and external systems only its size."""
-    sampled = row.steps > 0 and not row.anchor
-    names = [*(*SAMPLED, *WHERE_IT_MATTERS)] if sampled else ["frames"]
+    sampled = row.steps > 0 and not row.sanity_baseline
+    names = [*(*SAMPLED, *OCCASIONAL)] if sampled else ["frames"]
     if sampled and row.method != "base":
         names += [name for name in TRAINED if name not in NAMED]
     values: dict[str, Any] = {name: row.settings.get(name, default_of(name, row)) for name in names}

@@ -185,7 +185,7 @@ def _blind_to(changes: Mapping[str, Interval]) -> str:
 
 def _of_samples(rows: Iterable[Row]) -> list[Row]:
     """Rows of single real samples."""
-    return [row for row in rows if row.method != DOSE and not row.anchor and row.seed is not None]
+    return [row for row in rows if row.method != DOSE and not row.sanity_baseline and row.seed is not None]
 
 
 def run(layout: Layout, output: Path) -> None:

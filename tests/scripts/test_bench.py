@@ -6,6 +6,7 @@ import pytest
 from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
 from motionexp.metrics.scorer import Scorer
+from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout_file import read_layout
 from motionexp.results.tables import build
@@ -65,7 +66,7 @@ def test_the_layout_shows_all_that_is_measured_of_the_metrics(monkeypatch, tmp_p
         line.split(" | ")
         for table in layout.tables
         if "/metrics" in table.file
-        for line in to_markdown(build(layout, table, rows)[0]).splitlines()
+        for line in to_markdown(build(Comparison(layout, rows), table)[0]).splitlines()
     ]
     for row in rows:
         faster = row.metric == "metrics_frames_per_second"

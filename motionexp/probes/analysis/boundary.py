@@ -46,7 +46,7 @@ from motionexp.probes.analysis.rows import (
     new_motion,
 )
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws, Interval
+from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 
 FOUND, NONE = "found", "none"
@@ -66,10 +66,10 @@ class Boundary:
     """
 
     verdict: str
-    tau: Draws
+    tau: Replicates
     gap: Interval
-    appearance: Mapping[str, Draws]
-    motion: Draws
+    appearance: Mapping[str, Replicates]
+    motion: Replicates
 
     @property
     def found(self) -> bool:
@@ -77,7 +77,7 @@ class Boundary:
         return self.verdict == FOUND
 
     @property
-    def gaps(self) -> Draws:
+    def gaps(self) -> Replicates:
         """The smallest L - C of all attributes, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends."""
         return _gaps(self.appearance, self.motion).min(0)
 
@@ -102,7 +102,9 @@ def motion_of(probes: Mapping[str, ProbeValues]) -> np.ndarray:
     return new_motion(probes.get(MOTION_TAMPERING, probes[TAMPERING]))
 
 
-def boundary(appearance: Mapping[str, Draws], motion: Draws, samples: int, references: int) -> Boundary:
+def boundary(
+    appearance: Mapping[str, Replicates], motion: Replicates, samples: int, references: int
+) -> Boundary:
     """The boundary of changed appearance and changed motion.
 
     Args:
@@ -121,7 +123,7 @@ def boundary(appearance: Mapping[str, Draws], motion: Draws, samples: int, refer
     return Boundary(verdict, tau, gap, below, moved)
 
 
-def _gaps(appearance: Mapping[str, Draws], motion: Draws) -> np.ndarray:
+def _gaps(appearance: Mapping[str, Replicates], motion: Replicates) -> np.ndarray:
     """(K, 1 + N, 11) of K attributes."""
     return np.stack([curve - motion for curve in appearance.values()])
 
@@ -133,7 +135,7 @@ def _largest_least(gaps: np.ndarray, samples: int, references: int) -> Interval:
     return Interval(value, low, high, samples, references)
 
 
-def undetermined_reason(appearance: Mapping[str, Draws], motion: Draws, references: int) -> str:
+def undetermined_reason(appearance: Mapping[str, Replicates], motion: Replicates, references: int) -> str:
     """Why no shares of appearance or motion, both from `changes`, can be taken; empty if they can."""
     if references < FEWEST_REFERENCES:
         return f"undetermined: {references} of the {FEWEST_REFERENCES} references that an interval needs"
@@ -162,7 +164,7 @@ def _shown(value: Interval, digits: int) -> str:
     return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
-def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval]:
+def largest(values: Replicates, samples: int, references: int) -> tuple[int, Interval]:
     """Index of the largest of (1 + N, K), and its interval corrected for the selection; NaN if any is."""
     if np.isnan(values[0]).any():
         return 0, Interval(math.nan, math.nan, math.nan, samples, references)
@@ -171,7 +173,7 @@ def largest(values: Draws, samples: int, references: int) -> tuple[int, Interval
     return place, Interval(value, value - half, value + half, samples, references)
 
 
-def half_width(values: Draws, references: int) -> float:
+def half_width(values: Replicates, references: int) -> float:
     """Half-width of a simultaneous 95% band around values (1 + N, K).
 
     It is the 95th percentile, over replicates, of the largest deviation from the first entry.

@@ -10,7 +10,7 @@ from motionexp.probes.analysis.onsets import Onset, shares
 from motionexp.probes.analysis.rows import interval, unpaired
 from motionexp.probes.analysis.tau_sweep import TauSweep, score_at
 from motionexp.probes.timesteps import EDGES, PAIRS, Pair
-from motionexp.results.intervals import Draws, Interval
+from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at, timestep_at
 
 SUFFICIENT: Pair = (600, 400)
@@ -35,7 +35,7 @@ class PairVerdict:
 
 
 def pair_verdicts(
-    appearance: Draws, clip: Draws, motion: Draws, samples: int, references: int
+    appearance: Replicates, clip: Replicates, motion: Replicates, samples: int, references: int
 ) -> list[PairVerdict]:
     """Which pair changes the appearance and preserves the motion, and whether an end above 0 helps.
 
@@ -81,12 +81,12 @@ def _words(pair: Pair) -> str:
     return f"{pair[0]} to {pair[1]}"
 
 
-def _by_pair(share: Draws) -> Draws:
+def _by_pair(share: Replicates) -> Replicates:
     """(1 + N, 55) in the order of `PAIRS`."""
     return np.stack([share[:, EDGES.index(start), EDGES.index(end)] for start, end in PAIRS], axis=1)
 
 
-def _best_edges(gaps: Draws) -> tuple[Draws, Draws]:
+def _best_edges(gaps: Replicates) -> tuple[Replicates, Replicates]:
     """tau_start and tau_end of the best pair, (1 + N,) each; NaN in replicates without shares."""
     finite = np.isfinite(gaps).all(1)
     pairs = np.array(PAIRS, float)[np.where(finite[:, None], gaps, 0.0).argmax(1)]
@@ -94,7 +94,9 @@ def _best_edges(gaps: Draws) -> tuple[Draws, Draws]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _end_above_zero(columns: Mapping[str, Draws], samples: int, references: int) -> Iterator[PairVerdict]:
+def _end_above_zero(
+    columns: Mapping[str, Replicates], samples: int, references: int
+) -> Iterator[PairVerdict]:
     """The largest increase from a pair with end 0 to a pair with its start and another end (45 pairs)."""
     above = [number for number, (_, end) in enumerate(PAIRS) if end > 0]
     same_start = [PAIRS.index((PAIRS[number][0], 0)) for number in above]
@@ -114,8 +116,8 @@ class OnsetDifference:
     """
 
     attribute: str
-    t: Draws
-    log_snr: Draws
+    t: Replicates
+    log_snr: Replicates
     samples: int
     references: int
 
@@ -140,7 +142,7 @@ def onset_differences(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Onse
     if motion is None or not appearance:
         return []
 
-    def difference(name: str, t: Draws, samples: int) -> OnsetDifference:
+    def difference(name: str, t: Replicates, samples: int) -> OnsetDifference:
         nats = log_snr_at(motion.t, log_snr) - log_snr_at(t, log_snr)
         return OnsetDifference(name, motion.t - t, nats, samples, motion.references)
 
@@ -160,7 +162,7 @@ def contrast_difference(first: OnsetDifference, second: OnsetDifference) -> Onse
     )
 
 
-def excess_over_control(boundary: Boundary, control: Boundary) -> Draws:
+def excess_over_control(boundary: Boundary, control: Boundary) -> Replicates:
     """The largest gap minus that of the control, (1 + RESAMPLES,); their references are independent."""
     return boundary.gaps.max(1) - unpaired(control.gaps.max(1))
 
@@ -177,12 +179,12 @@ class OnsetAgreement:
     """
 
     factors: int
-    correlation: Draws
-    error: Draws
-    bias: Draws
+    correlation: Replicates
+    error: Replicates
+    bias: Replicates
 
 
-def onset_agreement(measured: Sequence[Draws], predicted: Sequence[float]) -> OnsetAgreement | None:
+def onset_agreement(measured: Sequence[Replicates], predicted: Sequence[float]) -> OnsetAgreement | None:
     """Compare measured with predicted log-SNR; None below three factors, where ranks say nothing.
 
     Args:
@@ -221,11 +223,11 @@ class TransferLoss:
         log_snr: with the boundary taken at the same log-SNR.
     """
 
-    t: Draws
-    log_snr: Draws
+    t: Replicates
+    log_snr: Replicates
 
     @property
-    def difference(self) -> Draws:
+    def difference(self) -> Replicates:
         """Positive if the transfer in log-SNR is better."""
         return self.t - self.log_snr
 

@@ -27,7 +27,7 @@ from motionexp.results.figures.style import (
     style_legend,
     timestep_axis,
 )
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
 # Triangles point to the changed part of the trajectory: the clean end is on the right.
@@ -50,7 +50,7 @@ class Quantity:
 
     title: str
     unit: str
-    values: Draws
+    values: Replicates
     limits: tuple[float, float] | None = None
 
     @property
@@ -119,7 +119,7 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure
     return figure
 
 
-def _pairs(axis: Axes, change: Draws, preserved: Draws) -> None:
+def _pairs(axis: Axes, change: Replicates, preserved: Replicates) -> None:
     rest = tuple(np.array([(i, j) for i in range(11) for j in range(1, i)]).T)
     axis.plot(change[0][rest], preserved[0][rest], ".", color=GREY, markersize=5, label="until t > 0")
     x, y = change[:, 1:, 0], preserved[:, 1:, 0]

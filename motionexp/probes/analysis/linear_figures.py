@@ -39,7 +39,7 @@ from motionexp.results.figures.style import (
     new_figure,
     timestep_axis,
 )
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.rows import Row
 
@@ -156,7 +156,7 @@ def _dress(axis: Axes) -> None:
     timestep_axis(axis)
 
 
-def _curve(axis: Axes, accuracy: ProbeAccuracy, draws: Draws, style: dict[str, Any]) -> None:
+def _curve(axis: Axes, accuracy: ProbeAccuracy, draws: Replicates, style: dict[str, Any]) -> None:
     """Means with their intervals as a band."""
     below, above = bars(draws)
     band = draws[0] - below, draws[0] + above

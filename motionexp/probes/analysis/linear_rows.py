@@ -8,7 +8,7 @@ import numpy as np
 from motionexp.data.shapes import grammar
 from motionexp.errors import InputError
 from motionexp.probes.analysis.rows import Key, bootstrap_weights, means
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.rows import Row, key_order
 
 TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.CAPTIONED, **grammar.ATTRIBUTES}
@@ -65,12 +65,12 @@ class ProbeAccuracy:
         available = {features for features, _ in self.values}
         return [features for features in FEATURES if features in available]
 
-    def draws(self, features: str, target: str) -> Draws:
+    def draws(self, features: str, target: str) -> Replicates:
         """(1 + RESAMPLES, T) means over the groups."""
         values = self.values[features, target]
         return means(values, bootstrap_weights(len(values)))
 
-    def appearance(self, features: str) -> Draws:
+    def appearance(self, features: str) -> Replicates:
         """(1 + RESAMPLES, T) mean over the appearance attributes, with the same replicates of groups."""
         return np.mean([self.draws(features, target) for target in APPEARANCE], axis=0)
 

@@ -18,7 +18,7 @@ from motionexp.probes.analysis.published import write_published
 from motionexp.probes.analysis.rows import Key
 from motionexp.probes.analysis.tables import LOG_SNR, line, table
 from motionexp.results.formats import Block, Line, Table
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row
 from motionexp.results.tables import write_formats
@@ -130,7 +130,7 @@ def full_table(title: str, accuracies: Mapping[Key, ProbeAccuracy]) -> Table:
 
 
 def _line(
-    accuracy: ProbeAccuracy, features: str, label: str, values: Mapping[str, Draws], digits: int
+    accuracy: ProbeAccuracy, features: str, label: str, values: Mapping[str, Replicates], digits: int
 ) -> Line:
     columns = dict.fromkeys(values, digits)
     return line([label], columns, [*values.values()], accuracy.counts[features], accuracy.groups(features))

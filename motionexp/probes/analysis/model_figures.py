@@ -24,7 +24,7 @@ from motionexp.results.figures.style import (
     style_legend,
     timestep_axis,
 )
-from motionexp.results.intervals import Draws, percentile_interval
+from motionexp.results.intervals import Replicates, percentile_interval
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import contrast_order
 
@@ -129,7 +129,7 @@ class Point:
     model: str
     contrast: str
     factor: str
-    measured: Draws
+    measured: Replicates
     predicted: float
 
 

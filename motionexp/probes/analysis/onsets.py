@@ -23,7 +23,7 @@ from motionexp.probes.analysis.rows import (
     means,
 )
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 
 TAMPERINGS = (TAMPERING, MOTION_TAMPERING)
 
@@ -67,19 +67,19 @@ class Onset:
     """
 
     factor: Factor
-    below: Draws
-    above: Draws
-    effect: Draws
+    below: Replicates
+    above: Replicates
+    effect: Replicates
     samples: int
     references: int
 
     @property
-    def t(self) -> Draws:
+    def t(self) -> Replicates:
         """The mean of `below` and `above`."""
         return (self.below + self.above) / 2
 
 
-def changes(values: np.ndarray, weights: np.ndarray) -> Draws:
+def changes(values: np.ndarray, weights: np.ndarray) -> Replicates:
     """What a changed caption in each range of timesteps changes, minus the control.
 
     Args:
@@ -93,7 +93,7 @@ def changes(values: np.ndarray, weights: np.ndarray) -> Draws:
     return mean - mean[:, :1, :1]
 
 
-def is_detectable(changed: Draws) -> bool:
+def is_detectable(changed: Replicates) -> bool:
     """Whether the 95% interval of the effect of the whole range is above 0.
 
     If it is not, a share of that effect is a quotient by a number that may be 0.
@@ -102,7 +102,7 @@ def is_detectable(changed: Draws) -> bool:
     return bool(np.isfinite(whole[0]) and np.nanpercentile(whole[1:], 2.5) > 0)
 
 
-def shares(changed: Draws) -> Draws:
+def shares(changed: Replicates) -> Replicates:
     """Share of the effect of the whole range that each range has: 0 at the control, 1 at [0, 1000].
 
     Args:

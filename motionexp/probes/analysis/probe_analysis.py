@@ -27,7 +27,7 @@ from motionexp.probes.analysis.rows import (
     read_probes,
 )
 from motionexp.probes.analysis.tau_sweep import TauComparison, TauSweep, compare, read_sweeps
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row, key_order
 
@@ -39,9 +39,9 @@ class PairEffects:
     `undetermined` says why no shares of them can be taken; it is empty if they can.
     """
 
-    appearance: Draws
-    clip: Draws
-    motion: Draws
+    appearance: Replicates
+    clip: Replicates
+    motion: Replicates
     samples: int
     references: int
     undetermined: str

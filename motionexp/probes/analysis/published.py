@@ -13,7 +13,7 @@ from motionexp.files import write_whole
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.results.figures.style import SETTINGS, save
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import is_published, read_published
+from motionexp.results.published import is_published, read_published, root_of
 from motionexp.results.rows import Row, check_comparable
 
 EXPERIMENTS = "experiments/probe-*.yaml"
@@ -42,7 +42,7 @@ def read_analysis(arguments: Sequence[str]) -> tuple[Path, Analysis] | None:
             return None
         if SWEEP.exists() and is_published(SWEEP, sweep := read_layout(SWEEP)):
             layouts[SWEEP] = sweep
-    files = [path.resolve().parent.parent / layout.rows for path, layout in layouts.items()]
+    files = [root_of(path) / layout.rows for path, layout in layouts.items()]
     folders = {file.parent for file in files}
     if len(folders) != 1:
         raise InputError(
@@ -84,7 +84,7 @@ def write_published(
         for path in [Path(name) for name in arguments] or [experiment]:
             layout = read_layout(path)
             if arguments or is_published(path, layout):
-                file = path.resolve().parent.parent / layout.rows
+                file = root_of(path) / layout.rows
                 rows = read_published(file)
                 check_comparable(rows, layout.allow_mixed)
                 yield from write(file.with_suffix(""), rows)

@@ -15,7 +15,7 @@ import numpy as np
 
 from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws, Interval, percentile_interval, resampled_weights
+from motionexp.results.intervals import Interval, Replicates, percentile_interval, resampled_weights
 from motionexp.results.rows import Row, key_order
 
 APPEARANCE = ("colour", "shape", "surface", "background")
@@ -177,12 +177,12 @@ def new_motion(probe: ProbeValues) -> np.ndarray:
     return shares if shares is not None and np.isfinite(shares).any() else -probe.values["flow_similarity"]
 
 
-def bootstrap_weights(references: int) -> Draws:
+def bootstrap_weights(references: int) -> Replicates:
     """(1 + RESAMPLES, R) weights: equal ones first, then those of each bootstrap replicate."""
     return np.vstack([np.full((1, references), 1 / references), resampled_weights(references)])
 
 
-def unpaired(draws: Draws) -> Draws:
+def unpaired(draws: Replicates) -> Replicates:
     """Reverse the replicates, so that they can be combined with those of independent references.
 
     Replicates of R references are always the same. Without this, two independent sets of R references would
@@ -191,7 +191,7 @@ def unpaired(draws: Draws) -> Draws:
     return np.concatenate([draws[:1], draws[:0:-1]])
 
 
-def grid_jitter(t: Draws, purpose: str) -> Draws:
+def grid_jitter(t: Replicates, purpose: str) -> Replicates:
     """Add the uncertainty of the grid to the replicates of timesteps (1 + RESAMPLES,) read off over `EDGES`.
 
     A curve may rise anywhere between two edges, so an interpolated place may be wrong by half a step. Each
@@ -212,7 +212,7 @@ def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return result.reshape(len(weights), *values.shape[1:])
 
 
-def interval(draws: Draws, samples: int, references: int) -> Interval:
+def interval(draws: Replicates, samples: int, references: int) -> Interval:
     """The 95% interval of a statistic (1 + RESAMPLES,); its bounds are NaN below two references."""
     defined = references > 1 and not math.isnan(draws[0])
     low, high = percentile_interval(draws[1:]) if defined else (math.nan, math.nan)

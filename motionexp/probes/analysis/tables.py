@@ -19,13 +19,13 @@ from motionexp.probes.analysis.onsets import Onset
 from motionexp.probes.analysis.probe_analysis import Analysis, PairEffects
 from motionexp.probes.analysis.rows import PARTIAL_GUIDANCE, TAMPERING, Key, interval
 from motionexp.results.formats import Block, Cell, Line, Table
-from motionexp.results.intervals import Draws, Interval
+from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import contrast_order
 
 Columns = Mapping[str, int]
 """{heading: digits after the decimal point}"""
-Value = Draws | Interval | None
+Value = Replicates | Interval | None
 UNIT = "references"
 LOG_SNR = "log-SNR"
 STEPS = (

@@ -10,7 +10,7 @@ from motionexp.errors import InputError
 from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_at
 from motionexp.probes.analysis.rows import Key, bootstrap_weights, grid_jitter, means, unpaired
 from motionexp.probes.timesteps import BLOCK, EDGES
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.rows import Row, key_order
 
 MOTION, LEAKAGE, CHANCE = "velocity_similarity", "nuisance_similarity", "nuisance_chance"
@@ -36,7 +36,7 @@ class TauSweep:
         return len(self.motion)
 
     @property
-    def scores(self) -> Draws:
+    def scores(self) -> Replicates:
         """(1 + RESAMPLES, 11) motion minus leakage; both are correlations, 1 for the reference's video."""
         weights = bootstrap_weights(self.references)
         return means(self.motion, weights) - means(self.leakage, weights)
@@ -108,14 +108,14 @@ class TauComparison:
         references: of the sweep.
     """
 
-    best: Draws
-    boundary: Draws
-    lost: Draws
+    best: Replicates
+    boundary: Replicates
+    lost: Replicates
     samples: int
     references: int
 
     @property
-    def difference(self) -> Draws:
+    def difference(self) -> Replicates:
         """Boundary minus best tau; their references are independent, so it is not paired."""
         return unpaired(self.boundary) - self.best
 
@@ -132,7 +132,7 @@ def compare(sweep: TauSweep, boundary: Boundary) -> TauComparison | None:
     return TauComparison(best, boundary.tau, lost, sweep.samples, sweep.references)
 
 
-def lost_at(sweep: TauSweep, tau: Draws) -> Draws:
+def lost_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     """The score at the best tau minus the score at `tau`, (1 + RESAMPLES,); NaN where tau is.
 
     For each reference the best tau is that of all other references. Its own best tau would be best partly by
@@ -147,17 +147,17 @@ def lost_at(sweep: TauSweep, tau: Draws) -> Draws:
     return _weighted_mean(at_best - _scores_at(scores, tau), bootstrap_weights(sweep.references))
 
 
-def score_at(sweep: TauSweep, tau: Draws) -> Draws:
+def score_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     """Motion minus leakage of tuning in [tau, 1000], (1 + RESAMPLES,), linear between the sweep's values."""
     return _weighted_mean(_scores_at(sweep.motion - sweep.leakage, tau), bootstrap_weights(sweep.references))
 
 
-def _scores_at(scores: np.ndarray, tau: Draws) -> np.ndarray:
+def _scores_at(scores: np.ndarray, tau: Replicates) -> np.ndarray:
     """(N, R) of scores (R, 11) at N timesteps."""
     return np.stack([gap_at(np.broadcast_to(row, (len(tau), len(row))), tau) for row in scores], axis=1)
 
 
-def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Draws:
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Replicates:
     """(N,) means of (N, R) over references with weights (N, R), without NaN; NaN where all are."""
     weights = np.where(np.isfinite(values), weights, 0.0)
     total = weights.sum(1)
