@@ -196,7 +196,7 @@ def test_a_suite_without_such_edits_gives_all_that_it_has(make):
 
 
 def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, monkeypatch, capsys):
-    monkeypatch.setattr("motionexp.probes.analysis.figures.save", lambda figure, file: [file])
+    monkeypatch.setattr("motionexp.probes.analysis.published.save", lambda figure, file: [file])
     own = {**PROBE, "probe": "partial_guidance", "edit_kinds": None, "edits": ["one red", "one green"]}
     cfg = make(**own)
     rows = probe(cfg)
@@ -236,7 +236,7 @@ def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(ma
 
 def test_a_probe_with_an_adapter_is_refused(make):
     (problem,) = check(make(**PROBE, adapter="some/adapter", metrics=None))
-    assert problem.startswith("adapter=some/adapter: a probe measures the backbone as it is")
+    assert problem.startswith("adapter=some/adapter: a probe measures")
 
 
 def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are_loaded(make, monkeypatch):
