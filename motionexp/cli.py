@@ -24,6 +24,7 @@ from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import _to_fetch, check_sweep, experiment_jobs, experiment_text
+from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
@@ -176,8 +177,9 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
 
 def _print_tables(layout: Layout, output: Path) -> None:
     rows = selected_rows(layout, output)
+    comparison = Comparison(layout, rows)
     for table_layout in layout.tables:
-        for table in build(layout, table_layout, rows):
+        for table in build(comparison, table_layout):
             print(to_markdown(table))
     print(f"Rows, videos and contact sheets: {output.resolve()}")
 

@@ -25,7 +25,7 @@ from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.jobs.paper_table import check_real_data, layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, settings_of, sweeps_of
-from motionexp.results.layout import Layout, is_picked
+from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row
 from motionexp.results.selection import matches
@@ -185,7 +185,7 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
         unknown = {"metric"} | ({"precision"} if cfg.precision == "auto" else set())
         select = {key: value for key, value in layout.select.items() if key not in unknown}
         row = _row_of(cfg)
-        if not (matches(row, select) and is_picked(row, layout)):
+        if not (matches(row, select) and has_setting(row, layout)):
             given = f" with {' '.join(overrides)}" if overrides else ""
             raise InputError(
                 f"experiment={name}{given}: its tables have no line for the job model={cfg.model.name}"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from motionexp.config.metrics import SET_VALUES, MetricSpec, chosen_metrics
 from motionexp.config.scoring import PAIRS
-from motionexp.results.rows import ANCHORS, Row
+from motionexp.results.rows import SANITY_BASELINES, Row
 
 WIDEST_NUMBER = 6  # -17.88, as bundled scorers give
 MOST_PATHS = 8
@@ -42,7 +42,7 @@ def print_summary(
     samples: list[Row] = []
     baselines: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        (baselines[row.anchor] if row.anchor else samples).append(row)
+        (baselines[row.sanity_baseline] if row.sanity_baseline else samples).append(row)
     hidden = {f"frame_consistency_{name}" for name in PAIRS if name != pairs}
     values = {row.metric for row in samples} - hidden
     alone = len({row.reference for row in samples}) == 1
@@ -52,7 +52,7 @@ def print_summary(
         for label, (caption, _) in edits.items():
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
     lines = {label: of_edit for label, (_, of_edit) in edits.items()}
-    lines |= {ANCHORS[name]: of_baseline for name, of_baseline in baselines.items()}
+    lines |= {SANITY_BASELINES[name]: of_baseline for name, of_baseline in baselines.items()}
     specs = {spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()
     # Metrics of tracks have a table of their own, where each has its level of chance beside it.
     of_tracks = [spec for spec in specs if "tracks" in spec.needs and not spec.of_sets]

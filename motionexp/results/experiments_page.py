@@ -104,10 +104,10 @@ def linked(layout: Layout) -> list[str]:
 
 def last_run(path: Path) -> str:
     """When an experiment was last run, as the comments at the head of its file say."""
-    said = re.search(r"^# last run: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    if not said:
+    match = re.search(r"^# last run: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    if not match:
         raise InputError(f"{path}: its head does not say when it was last run; add `# last run: 2026-11-22`")
-    return said[1]
+    return match[1]
 
 
 def _place(name: str) -> int:
@@ -120,8 +120,10 @@ def _labelled(label: str, text: str) -> str:
 
 def _filled(text: str) -> str:
     """The text in lines of the page's width; no line breaks within brackets."""
-    kept = re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", NO_BREAK), text)
-    return textwrap.fill(kept, WIDTH, break_on_hyphens=False, break_long_words=False).replace(NO_BREAK, " ")
+    unbroken = re.sub(r"\[[^]]*\]", lambda match: match[0].replace(" ", NO_BREAK), text)
+    return textwrap.fill(unbroken, WIDTH, break_on_hyphens=False, break_long_words=False).replace(
+        NO_BREAK, " "
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,32 +1,70 @@
-"""A finished table and how it is written: Markdown, LaTeX and CSV, with the same content in each."""
+"""A finished table and its written forms: Markdown, LaTeX, CSV and the terminal."""
 
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from rich import table as rich_table
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 
 from motionexp.results.intervals import Interval
 
 Write = Callable[[str], str]
 
 MISSING_NOTE = (
-    "(k missing): so many samples have no value there, mostly for want of an object or of motion to follow;"
-    " they are left out of the mean."
+    "(k missing): k samples have no value there, mostly because no object or no motion could be followed; the"
+    " mean leaves them out."
 )
 NONE = "none"
 """In place of n where a setting has no rows."""
-NONE_NOTE = "n none: the setting was not run there, or the model has no such thing."
+NONE_NOTE = "n none: the setting was not run there, or the model has no such part."
 FEWEST = 5
-"""References of which a difference is bold."""
+"""The least number of references at which a difference may be bold."""
 FEW_NOTE = (
-    "The interval of five references or fewer is their range. Of five it holds the true mean in 94% of cases,"
-    " of four in 88%, of three in 75%: of fewer than five nothing is bold."
+    "The interval of five or fewer references is their range. It contains the true mean in 94% of cases with"
+    " five references, in 88% with four and in 75% with three. Of fewer than five nothing is bold."
 )
 UNDEFINED_NOTE = (
-    "(k% undefined): in so many draws of references there is no such motion, for even the base model leaks"
-    " more than the level; the interval leaves these draws out, and of more than 5% there is no interval."
+    "(k% undefined): in k% of the bootstrap replicates there is no such motion, because even the base model"
+    " leaks more than the level. The interval leaves these replicates out; above 5% there is no interval."
 )
+CSV_COLUMNS = (
+    *("table", "block", "setting", "column", "source"),
+    *("mean", "low", "high", "n", "references", "missing", "undefined"),
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Lines of text under a header, for Markdown and for the terminal.
+
+    `sides` aligns the columns, one letter (`l` or `r`) each; its last letter is that of all further columns.
+    """
+
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    sides: str = "lr"
+
+    def markdown(self) -> str:
+        """A pipe table, without a line break at its end."""
+        sides = ["---:" if side == "r" else "---" for side in self._all_sides()]
+        lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
+        return "\n".join([lines[0], f"|{'|'.join(sides)}|", *lines[1:]])
+
+    def terminal(self, title: str = "") -> rich_table.Table:
+        """A table for a rich console; cells hold plain text, no markup."""
+        table = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
+        for heading, side in zip(self.header, self._all_sides(), strict=True):
+            table.add_column(escape(heading), justify="right" if side == "r" else "left")
+        for cells in self.lines:
+            table.add_row(*map(escape, cells))
+        return table
+
+    def _all_sides(self) -> str:
+        return self.sides.ljust(len(self.header), self.sides[-1])[: len(self.header)]
 
 
 @dataclass(frozen=True)
@@ -55,10 +93,10 @@ class Line:
     is_difference: bool = False
 
     def is_bold(self, cell: Cell | None) -> bool:
-        """Whether the cell is a difference of known sign."""
+        """Whether the cell is a difference whose sign is certain."""
         if cell is None or not (self.is_difference or cell.is_difference) or cell.interval.clusters < FEWEST:
             return False
-        low, high = (_rounded(each, cell.digits) for each in (cell.interval.low, cell.interval.high))
+        low, high = (_rounded(end, cell.digits) for end in (cell.interval.low, cell.interval.high))
         return low > 0 or high < 0
 
 
@@ -82,26 +120,26 @@ class Table:
     unit: str
 
     @property
+    def lines(self) -> Iterator[Line]:
+        """The lines of all blocks."""
+        return (line for block in self.blocks for line in block.lines)
+
+    @property
     def is_measured(self) -> bool:
-        """Whether anything in it is not a paper's."""
-        return any(line.source != "reported" for block in self.blocks for line in block.lines)
+        """Whether any line holds measured numbers, not those that a paper reports."""
+        return any(line.source != "reported" for line in self.lines)
 
     @property
     def header(self) -> list[str]:
-        """The heads of all columns; how many steps had the adapter on is left out where none had."""
+        """The headings of all columns; that of the adapter's steps only where a line had an adapter."""
         return [*self.labels, *self.columns, f"n ({self.unit})"] + ["adapter steps"] * self._has_adapter
 
     @property
     def _has_adapter(self) -> bool:
-        return any(line.adapter_steps not in ("", "0") for block in self.blocks for line in block.lines)
-
-    @property
-    def _intervals(self) -> list[Interval]:
-        cells = [cell for block in self.blocks for line in block.lines for cell in line.cells]
-        return [cell.interval for cell in cells if cell is not None]
+        return any(line.adapter_steps not in ("", "0") for line in self.lines)
 
     def texts(self, line: Line, write: Write = str, bold: Write = str) -> list[str]:
-        """What stands under `header` in a line, `write` makes of text what the format wants."""
+        """A line's text under each heading; `write` escapes text for the format."""
         numbers = [
             bold(write(_shown(cell))) if line.is_bold(cell) else write(_shown(cell)) for cell in line.cells
         ]
@@ -109,20 +147,20 @@ class Table:
         return [*map(write, line.labels), *numbers, *map(write, rest)]
 
     def all_notes(self) -> list[str]:
-        """What the numbers are, then the layout's own notes."""
-        drawn = f"Mean [95% bootstrap interval over {self.unit}]; n samples (of so many {self.unit})."
-        lines = [line for block in self.blocks for line in block.lines]
-        cells = [cell for line in lines for cell in line.cells if cell is not None]
-        if any(line.is_difference for line in lines) or any(cell.is_difference for cell in cells):
-            drawn += " Differences are paired; bold: the interval excludes zero."
-        few = any(1 < each.clusters < FEWEST for each in self._intervals)
-        said = {
+        """What the numbers mean, then the layout's notes."""
+        about = f"Mean [95% bootstrap interval over {self.unit}]; n: samples (of how many {self.unit})."
+        cells = [cell for line in self.lines for cell in line.cells if cell is not None]
+        intervals = [cell.interval for cell in cells]
+        if any(line.is_difference for line in self.lines) or any(cell.is_difference for cell in cells):
+            about += " Differences are paired; bold: the interval excludes zero."
+        few = any(1 < interval.clusters < FEWEST for interval in intervals)
+        notes = {
             FEW_NOTE: few and self.unit == "references",
-            NONE_NOTE: any(line.n == NONE for line in lines),
-            MISSING_NOTE: any(each.missing for each in self._intervals),
-            UNDEFINED_NOTE: any(each.undefined for each in self._intervals),
+            NONE_NOTE: any(line.n == NONE for line in self.lines),
+            MISSING_NOTE: any(interval.missing for interval in intervals),
+            UNDEFINED_NOTE: any(interval.undefined for interval in intervals),
         }
-        return [drawn, *(note for note, holds in said.items() if holds), *self.notes]
+        return [about, *(note for note, applies in notes.items() if applies), *self.notes]
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -146,14 +184,12 @@ def _shown(cell: Cell | None) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A heading, one pipe table a block, and the notes."""
-    header = table.header
+    """A heading, one pipe table for each block, and the notes."""
+    header, sides = list(map(_markdown, table.header)), "l" * len(table.labels) + "r"
     parts = [f"## {table.title}"]
     for block in table.blocks:
-        texts = [table.texts(line, _markdown, "**{}**".format) for line in block.lines]
-        lines = [[_markdown(cell) for cell in header], ["---"] * len(header), *texts]
-        rows = ["| " + " | ".join(line) + " |" for line in lines]
-        parts.append(f"### {block.title}\n\n" + "\n".join(rows))
+        lines = [table.texts(line, _markdown, "**{}**".format) for line in block.lines]
+        parts.append(f"### {block.title}\n\n{Grid(header, lines, sides).markdown()}")
     parts.append("\n".join(f"- {note}" for note in table.all_notes()))
     return "\n\n".join(parts) + "\n"
 
@@ -193,36 +229,21 @@ def to_latex(table: Table) -> str:
     for block in table.blocks:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
         texts = [table.texts(line, _tex, r"\textbf{{{}}}".format) for line in block.lines]
-        lines += [" & ".join(each) + r" \\" for each in texts]
+        lines += [" & ".join(cells) + r" \\" for cells in texts]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """One line a number, unrounded to eight digits: what a reader's own program takes."""
+    """One line for each number, to eight digits, for a reader's own program."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = (
-        "table",
-        "block",
-        "setting",
-        "column",
-        "source",
-        "mean",
-        "low",
-        "high",
-        "n",
-        "references",
-        "missing",
-        "undefined",
-    )
-    writer.writerow(names)
+    writer.writerow(CSV_COLUMNS)
     for table in tables:
         for block in table.blocks:
             for line in block.lines:
-                for cell in line.cells:
-                    if cell is not None:
-                        place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
-                        writer.writerow([*place, *_csv_numbers(cell.interval)])
+                for cell in filter(None, line.cells):
+                    place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
+                    writer.writerow([*place, *_csv_numbers(cell.interval)])
     return file.getvalue()
 
 

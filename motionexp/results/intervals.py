@@ -9,24 +9,20 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-Draws = np.ndarray
-"""(1 + RESAMPLES, ...)."""
-
-
+Replicates = np.ndarray
+"""(1 + RESAMPLES, ...): a value of all references, then its bootstrap replicates."""
 RESAMPLES = 10_000
-
-
 MOST_UNDEFINED = 0.05
-"""Share of draws without a number from which on the others say nothing of an interval."""
+"""Above this share of replicates without a number there is no interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean over references with its 95% bootstrap interval (NaN below two references).
 
-    `n` values of `clusters` references entered; `missing` were NaN and did not. `undefined` is the share of
-    bootstrap draws in which there is no such number: the interval leaves them out, and above
-    `MOST_UNDEFINED` there is none.
+    `n` values of `clusters` references entered; `missing` values were NaN and did not. `undefined` is the
+    share of bootstrap replicates without a number: the interval leaves them out, and above `MOST_UNDEFINED`
+    there is no interval.
     """
 
     mean: float
@@ -39,13 +35,13 @@ class Interval:
 
 
 def draw_size(clusters: int) -> int:
-    """How many of n clusters are drawn with replacement, so that the interval of a mean is Student's.
+    """The number m of n clusters that are resampled, so that a mean's coverage matches Student's t interval.
 
-    Draws of all n give an interval that is too narrow where n is small (for normal values it holds the mean
-    in 80% of cases at n = 4, in 88% at 8): their variance is that of the mean times (n - 1) / n, and the
-    normal quantile stands where Student's belongs. Draws of m < n vary more, by n / m (the m out of n
-    bootstrap): m = (n - 1) (z / t)^2 makes both good, from n = 5 up. Of five or fewer two are drawn, often
-    the same one twice, so that the interval is their range (94% at n = 5, 88% at 4, 75% at 3).
+    Resampling all n gives an interval that is too narrow for small n (of normal values it contains the mean
+    in 80% of cases at n = 4, in 88% at 8). Its variance is that of the mean times (n - 1) / n, and its
+    quantile is the normal one in place of Student's. With m < n the replicates vary more, by n / m (the m out
+    of n bootstrap); m = (n - 1) (z / t)^2 corrects both from n = 5 up. Of five or fewer clusters two are
+    drawn, often the same one twice, so that the interval is their range (94% at n = 5, 88% at 4, 75% at 3).
     """
     if clusters < 5:
         return 2
@@ -54,11 +50,11 @@ def draw_size(clusters: int) -> int:
 
 @cache
 def resampled_weights(clusters: int) -> np.ndarray:
-    """(RESAMPLES, clusters) share of each cluster in each draw of `draw_size`; the same everywhere."""
+    """(RESAMPLES, clusters) share of each cluster in each resample of `draw_size`; equal on every machine."""
     size = draw_size(clusters)
     # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
-    drawn = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, size))
-    places = drawn + clusters * np.arange(RESAMPLES)[:, None]
+    resamples = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, size))
+    places = resamples + clusters * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(places.ravel(), minlength=RESAMPLES * clusters)
     return counts.reshape(RESAMPLES, clusters) / size
 
@@ -102,15 +98,15 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
 def motion_at_leakage(motion: np.ndarray, leakage: np.ndarray, level: float) -> np.ndarray:
     """The most motion on a curve of adapter scales where leakage is at most a level.
 
-    Between two neighbouring scales both are taken as linear.
+    Motion and leakage are taken as linear between two neighbouring scales.
 
     Args:
         motion: (S, N), N curves over S scales in ascending order, the first one the base model (scale 0).
         leakage: (S, N), in the same order.
-        level: the leakage that is allowed.
+        level: the allowed leakage.
 
     Returns:
-        (N,) motion, NaN where the whole curve leaks more.
+        (N,) motion, NaN where the whole curve has more leakage.
     """
     best = np.where(leakage <= level, motion, -np.inf).max(axis=0)
     before, after = leakage[:-1], leakage[1:]
@@ -129,22 +125,22 @@ class Curve:
     leakage: np.ndarray
 
     def at(self, level: float, weights: np.ndarray) -> np.ndarray:
-        """(N,) motion at a level, of the mean curves that N weightings (N, R) of the references give."""
+        """(N,) motion at a leakage of `level`, of the mean curves under N weightings (N, R) of references."""
         return motion_at_leakage(self.motion @ weights.T, self.leakage @ weights.T, level)
 
 
 def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = None) -> Interval:
     """Motion of the mean curve at a level of leakage, or the difference of two curves, over R references.
 
-    The same draw of references enters both curves, so the difference is paired by reference.
+    Each resample of the references enters both curves, so the difference is paired by reference.
     """
     clusters = ours.motion.shape[1]
     evenly = np.full((1, clusters), 1 / clusters)
-    value, draws = ours.at(level, evenly), ours.at(level, resampled_weights(clusters))
+    value, replicates = ours.at(level, evenly), ours.at(level, resampled_weights(clusters))
     if theirs is not None:
         value = value - theirs.at(level, evenly)
-        draws = draws - theirs.at(level, resampled_weights(clusters))
-    undefined = float(np.isnan(draws).mean())
-    known = clusters > 1 and undefined <= MOST_UNDEFINED
-    low, high = percentile_interval(draws) if known else (math.nan, math.nan)
+        replicates = replicates - theirs.at(level, resampled_weights(clusters))
+    undefined = float(np.isnan(replicates).mean())
+    has_interval = clusters > 1 and undefined <= MOST_UNDEFINED
+    low, high = percentile_interval(replicates) if has_interval else (math.nan, math.nan)
     return Interval(float(value[0]), low, high, clusters, clusters, undefined=undefined)

@@ -1,4 +1,4 @@
-"""Layouts: what an experiments/*.yaml file says of its sweep, its rows and its tables."""
+"""Layouts: the sweep, the rows, the tables and the figures that an experiments/*.yaml file describes."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,14 +7,15 @@ from typing import Any
 
 from motionexp.config.metrics import METRICS
 from motionexp.results.rows import Row, of_newest_version, read_rows
-from motionexp.results.selection import check_names, is_plain, matches
+from motionexp.results.selection import check_names, has_defaults, matches
 
 
 @dataclass
 class Column:
-    """One metric's column, less `minus`: `base` (the setting marked so, same subject) or another metric.
+    """One metric's column.
 
-    An `optional` one is left out of tables where no row has its metric.
+    `minus` is subtracted from each subject's value: `base` (the setting with that mark) or another metric. An
+    `optional` column is left out of tables where no row has its metric.
     """
 
     label: str
@@ -31,10 +32,10 @@ def standard_columns() -> dict[str, Column]:
 
 @dataclass
 class Setting:
-    """One line of a table: the rows that `select`, or else `or_select`, picks by their fields or strata.
+    """One line of a table: the rows that `select` or `or_select` matches by fields, strata and settings.
 
-    What neither they nor the layout's own `select` names is at its default in these rows. `labels` fill the
-    table's first columns; the setting with `base` is what `minus: base` subtracts.
+    A setting of a job that neither of them names, nor the layout's `select`, has its default value in these
+    rows. `labels` fill the table's first columns. `minus: base` subtracts the setting with `base`.
     """
 
     labels: list[str]
@@ -42,26 +43,40 @@ class Setting:
     or_select: dict[str, str] = field(default_factory=dict)
     base: bool = False
 
-    def picks(self, row: Row, named: Collection[str] = ()) -> bool:
-        """Whether the row is one of this setting; `named` are settings that the layout selects by itself."""
-        selects = [each for each in (self.select, self.or_select) if each or each is self.select]
-        return any(matches(row, each) and is_plain(row, {*each, *named}) for each in selects)
+    @property
+    def alternatives(self) -> list[dict[str, str]]:
+        """The selections of which a row has to match one."""
+        return [self.select, *([self.or_select] if self.or_select else [])]
 
-    def may_be_in(self, group: "Group") -> bool:
-        """Whether a row can be both of this setting and of the group, by what both select."""
+    def selects(self, row: Row, names: Collection[str] = ()) -> bool:
+        """Whether the row is one of this setting; `names` are what the layout's `select` names."""
+        return any(
+            matches(row, select) and has_defaults(row, {*select, *names}) for select in self.alternatives
+        )
+
+    def can_match(self, group: "Group") -> bool:
+        """Whether a row can be both of this setting and of the group."""
         return any(
             all(
-                set(each[name].split("|")) & set(group.select[name].split("|"))
-                for name in each.keys() & group.select
+                set(select[name].split("|")) & set(group.select[name].split("|"))
+                for name in select.keys() & group.select
             )
-            for each in (self.select, self.or_select)
-            if each or each is self.select
+            for select in self.alternatives
         )
+
+    def at_scale(self, scale: str) -> "Setting":
+        """This setting at an adapter scale as rows write it; at any scale for an empty text."""
+
+        def at(select: Mapping[str, str]) -> dict[str, str]:
+            others = {name: value for name, value in select.items() if name != "adapter_scale"}
+            return {**others, "adapter_scale": scale} if scale else others
+
+        return replace(self, select=at(self.select), or_select=self.or_select and at(self.or_select))
 
 
 @dataclass
 class Group:
-    """One block of a table: only rows that `select` picks, for instance one contrast or one edit kind."""
+    """One block of a table: only the rows that `select` matches, for instance one contrast or edit kind."""
 
     title: str
     select: dict[str, str] = field(default_factory=dict)
@@ -69,7 +84,7 @@ class Group:
 
 @dataclass
 class Difference:
-    """Setting `ours` less setting `theirs`, by their keys, paired by reference, edit and seed."""
+    """Setting `ours` minus setting `theirs`, by their keys, paired by reference, edit and seed."""
 
     labels: list[str]
     ours: str
@@ -78,7 +93,7 @@ class Difference:
 
 @dataclass
 class Reported:
-    """What a paper prints: `values` by column key. Shown apart and marked; never mixed with measured rows."""
+    """What a paper reports: `values` by column key, in a block apart from measured rows."""
 
     source: str
     labels: list[str]
@@ -87,7 +102,7 @@ class Reported:
 
 @dataclass
 class Decision:
-    """Motion at equal leakage of the settings `curves`, at adapter `scales`, and less each of `against`."""
+    """Motion at equal leakage of the settings `curves` at adapter `scales`, and differences to `against`."""
 
     motion: str
     leakage: list[str]
@@ -99,9 +114,10 @@ class Decision:
 
 @dataclass
 class TableLayout:
-    """One table: `file` without suffix, relative to the repository's root; `unit` is what is redrawn.
+    """One table: `file` without suffix, relative to the repository's root.
 
-    With a `default` setting, every other one is shown less that too, paired.
+    The bootstrap resamples `unit`. With a `default` setting, a second block shows the paired difference of
+    every other setting to it.
     """
 
     file: str
@@ -141,20 +157,20 @@ class FigureLayout:
 
 @dataclass
 class Layout:
-    """One experiment: what is run, which rows are published (none if `rows` is empty), and their tables.
+    """One experiment: the sweep, the rows that are published (none if `rows` is empty), and their tables.
 
-    `sweep` is run on the bundled models. `paper` holds what the paper ran: lines that name real models, each
-    taken where `model=` on the command line names one of its models.
+    The bundled models run `sweep`. `paper` holds the runs of the papers: lines that name real models; such a
+    line is run where `model=` on the command line names one of its models.
 
-    `verdict` is what came out, in paragraphs; its intervals are those of the tables, or of `pages`, which
-    other commands write. `decides` says which number decides, and what was fixed before the run; `choice`
-    what was chosen beforehand, and how; `cut` which references were dropped to save time.
+    `verdict` is the outcome, in paragraphs; its intervals are those of the tables, or of `pages`, which
+    other commands write. `decides` names the number that decides, and what was fixed before the run;
+    `choice` what was chosen beforehand, and how; `cut` the references that were dropped to save time.
 
-    `references` names a subset, or of each model its own (others then take all): a line of `sweep` names it
-    as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`. Without `columns` there
-    are those of `standard_columns`. `report` names a function of
-    layout and output folder that prints what no table of samples can say. `pictures` are PNG files below the
-    outputs that are published too, into the folder called as the rows' file, without its suffix.
+    `references` names a subset of the references, or one for each model (other models then take all): a line
+    of `sweep` names it as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`.
+    Without `columns` a layout has those of `standard_columns`. `report` names a function of layout and output
+    folder that prints what no table of samples shows. `pictures` are PNG files below the outputs; they are
+    published into a folder with the name of the rows' file, without its suffix.
     """
 
     question: str
@@ -178,7 +194,7 @@ class Layout:
     pictures: list[str] = field(default_factory=list)
 
     def selects(self) -> Iterator[dict[str, str]]:
-        """All that rows are selected by: in whole, of each setting and of each group."""
+        """The selections of the layout, of its settings and of its groups."""
         yield self.select
         for setting in self.settings.values():
             yield from (setting.select, setting.or_select)
@@ -188,9 +204,9 @@ class Layout:
 def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     """The rows below `outputs` that a layout selects, each metric's newest version of them.
 
-    Where it names its references, rows of others are left out; rows of none (energies) stay. Of tables of
-    tuning, which have a base, only rows that one of the settings picks stay, at any scale where a table
-    compares at equal leakage.
+    Where the layout names its references, rows of other references are left out; rows of no reference
+    (energies) stay. Where a setting is the base, a row has to belong to a setting, or to be a sanity
+    baseline.
 
     Raises:
         InputError: no such folder, or a rows file is corrupted.
@@ -199,29 +215,21 @@ def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     check_names(layout.selects(), everything)
     rows = (row for row in everything if matches(row, layout.select))
     if any(setting.base for setting in layout.settings.values()):
-        rows = (row for row in rows if row.anchor or is_picked(row, layout))
-    return of_newest_version(row for row in rows if not row.reference_hash or _is_named(row, layout))
+        rows = (row for row in rows if row.sanity_baseline or has_setting(row, layout))
+    return of_newest_version(
+        row
+        for row in rows
+        if not row.reference_hash or row.reference in (named_references(layout, row.model) or {row.reference})
+    )
 
 
-def is_picked(row: Row, layout: Layout) -> bool:
-    """Whether a setting takes the row, at any adapter scale where a table compares at equal leakage."""
-    settings, named = list(layout.settings.values()), set(layout.select)
+def has_setting(row: Row, layout: Layout) -> bool:
+    """Whether a setting selects the row, at any adapter scale where a table compares at equal leakage."""
+    settings, names = list(layout.settings.values()), set(layout.select)
     if any(table.decision for table in layout.tables):
-        named.add("adapter_scale")
-        settings = [
-            replace(each, select=_at_any_scale(each.select), or_select=_at_any_scale(each.or_select))
-            for each in settings
-        ]
-    return any(setting.picks(row, named) for setting in settings)
-
-
-def _at_any_scale(select: Mapping[str, str]) -> dict[str, str]:
-    return {name: wanted for name, wanted in select.items() if name != "adapter_scale"}
-
-
-def _is_named(row: Row, layout: Layout) -> bool:
-    named = named_references(layout, row.model)
-    return not named or row.reference in named
+        names.add("adapter_scale")
+        settings = [setting.at_scale("") for setting in settings]
+    return any(setting.selects(row, names) for setting in settings)
 
 
 def named_references(layout: Layout, model: str) -> set[str]:

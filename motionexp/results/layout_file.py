@@ -1,4 +1,4 @@
-"""How an experiments/*.yaml file is read, and what is wrong with one as text."""
+"""Reading and checking experiments/*.yaml files."""
 
 import shlex
 from collections import Counter
@@ -48,38 +48,44 @@ def _loaded(path: Path) -> Layout:
 
 
 def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
-    """Keys that are missing or do not exist, in what should be a `kind` and in all that is in it."""
+    """Keys that are missing or do not exist, in what should be a `kind` and in everything inside it.
+
+    OmegaConf stops at the first wrong key, and names neither its place in a list nor the keys that exist.
+    """
+    # What is inside: (its place in words, its content, what it should be).
     inner: list[tuple[str, object, Any]] = []
     if get_origin(kind) is UnionType:
-        inner = [(where, plain, each) for each in get_args(kind)]
+        inner = [(where, plain, alternative) for alternative in get_args(kind)]
     elif is_dataclass(kind) and isinstance(plain, dict):
-        known, hints = {each.name: each for each in fields(kind)}, get_type_hints(kind)
-        for key in sorted(str(key) for key in plain if key not in known):
-            yield f"{where}{key}: there is no such key; there are {', '.join(known)}"
-        for name, own in known.items():
-            if own.default is MISSING and own.default_factory is MISSING and name not in plain:
+        entries, hints = {entry.name: entry for entry in fields(kind)}, get_type_hints(kind)
+        for key in sorted(str(key) for key in plain if key not in entries):
+            yield f"{where}{key}: there is no such key; there are {', '.join(entries)}"
+        for name, entry in entries.items():
+            if entry.default is MISSING and entry.default_factory is MISSING and name not in plain:
                 yield f"{where}{name}: the key is missing; experiments/tau.yaml shows all"
-        inner = [(f"{where}{key} ", each, hints[key]) for key, each in plain.items() if key in known]
+        inner = [(f"{where}{key} ", value, hints[key]) for key, value in plain.items() if key in entries]
     elif get_origin(kind) is list and isinstance(plain, list):
-        inner = [(f"{where}{_named(number, each)}: ", each, get_args(kind)[0])
-                 for number, each in enumerate(plain, start=1)]  # fmt: skip
+        inner = [
+            (f"{where}{_named(number, value)}: ", value, get_args(kind)[0])
+            for number, value in enumerate(plain, start=1)
+        ]
     elif kind is str and isinstance(plain, dict | list):
         yield f"{where.removesuffix(' ').removesuffix(':')}: is {plain!r} and no text; put it in quotes"
     elif get_origin(kind) is dict and isinstance(plain, dict):
-        inner = [(f"{where}{key}: ", each, get_args(kind)[1]) for key, each in plain.items()]
-    for at, each, of in inner:
-        yield from _key_problems(each, of, at)
+        inner = [(f"{where}{key}: ", value, get_args(kind)[1]) for key, value in plain.items()]
+    for place, value, inner_kind in inner:
+        yield from _key_problems(value, inner_kind, place)
 
 
 def _named(number: int, plain: object) -> str:
-    """One of a list by its number, and by its file or title where it says one."""
+    """An entry of a list by its number, and by its file or title where it has one."""
     name = (plain.get("file") or plain.get("title")) if isinstance(plain, dict) else None
     return f"{number} ({name})" if name else str(number)
 
 
 def _line_problems(plain: object) -> Iterator[str]:
-    """What is wrong with the lines of `sweep` and `paper` as text; settings are looked at in a run."""
-    right = "write a sweep's settings there, as model=tiny_latte tau=0,700"
+    """Lines of `sweep` and `paper` that cannot be read; a run checks the settings in them."""
+    example = "write a sweep's settings there, as model=tiny_latte tau=0,700"
     for key in ("sweep", "paper"):
         lines = plain.get(key, []) if isinstance(plain, dict) else []
         if not isinstance(lines, list):
@@ -87,12 +93,12 @@ def _line_problems(plain: object) -> Iterator[str]:
             continue
         for number, line in enumerate(lines, start=1):
             if problem := _line_problem(line):
-                yield f"line {number} of `{key}` {problem}; {right}"
+                yield f"line {number} of `{key}` {problem}; {example}"
 
 
 def _line_problem(line: object) -> str:
     if isinstance(line, dict | list):
-        return ""  # said already, as of any key
+        return ""  # `_key_problems` reports it
     if not isinstance(line, str | None):
         return f"is no text but {line!r}"
     try:
@@ -104,7 +110,7 @@ def _line_problem(line: object) -> str:
 
 
 def layout_problems(layout: Layout) -> Iterator[str]:
-    """One sentence a problem; none of a layout whose tables and figures can be made."""
+    """One sentence for each problem; none where the tables and figures of the layout can be made."""
     for table in layout.tables:
         for kind, names, defined in _references(table, layout):
             yield from _undefined(f"table {table.file} names {kind}", names, defined)
@@ -123,16 +129,16 @@ def layout_problems(layout: Layout) -> Iterator[str]:
 
 
 def _label_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
-    """Labels that would stand under another heading than their own."""
-    named = {name: layout.settings[name].labels for name in _settings(table) if name in layout.settings}
-    labels = [(f"setting {name}", each) for name, each in named.items()]
-    labels += [(f"difference {each.ours} less {each.theirs}", each.labels) for each in table.differences]
-    labels += [(f"what {each.source} reports", each.labels) for each in table.reported]
-    for what, own in labels:
-        if len(own) != len(table.labels):
+    """Lines with more or fewer labels than the table has headings."""
+    names = [name for name in _settings(table) if name in layout.settings]
+    labels = [(f"setting {name}", layout.settings[name].labels) for name in names]
+    labels += [(f"difference {entry.ours} minus {entry.theirs}", entry.labels) for entry in table.differences]
+    labels += [(f"what {entry.source} reports", entry.labels) for entry in table.reported]
+    for line, texts in labels:
+        if len(texts) != len(table.labels):
             yield (
-                f"table {table.file}: {what} has the labels {own}, and the table the headings {table.labels};"
-                " there is one label a heading"
+                f"table {table.file}: {line} has the labels {texts}, and the table the headings"
+                f" {table.labels}; there is one label a heading"
             )
 
 
@@ -146,22 +152,23 @@ def _decision_problems(file: str, decision: Decision) -> Iterator[str]:
 
 
 def _number_problems(layout: Layout) -> Iterator[str]:
-    """Numbers that are equal to a row's and are never its text."""
-    values = {value for each in layout.selects() for text in each.values() for value in text.split("|")}
+    """Numbers in another notation than that of rows: they would select nothing."""
+    texts = [text for select in layout.selects() for text in select.values()]
+    values = {value for text in texts for value in text.split("|")}
     for value in sorted(values):
         if _is_number(value) and f"{float(value):g}" != value:
             yield f"select: {value} is written {float(value):g} in rows"
 
 
 def _reference_problems(layout: Layout) -> Iterator[str]:
-    named = layout.references
-    if isinstance(named, Mapping):
-        swept = {model for line in layout.sweep for model in _models(line)}
-        yield from _undefined("references are named of model", map(str, named), swept)
-    texts = named.values() if isinstance(named, Mapping) else [named]
-    for each in texts:
-        if not isinstance(each, str):
-            yield f"references: {each!r} is no text of names, as 01-wander-cyan-square, 25-zigzag-orange-moon"
+    texts = [layout.references]
+    if isinstance(layout.references, Mapping):
+        models = {model for line in layout.sweep for model in _models(line)}
+        yield from _undefined("references are named of model", map(str, layout.references), models)
+        texts = list(layout.references.values())
+    for text in texts:
+        if not isinstance(text, str):
+            yield f"references: {text!r} is no text of names, as 01-wander-cyan-square, 25-zigzag-orange-moon"
 
 
 def _models(line: str) -> list[str]:
@@ -176,21 +183,20 @@ def _twice(what: str, names: Iterable[str]) -> Iterator[str]:
 def _figure_problems(layout: Layout) -> Iterator[str]:
     tables = {Path(table.file).name: table for table in layout.tables}
     for figure in layout.figures:
-        named = [name for names in figure.lines.values() for name in names]
+        names = [name for line in figure.lines.values() for name in line]
         if figure.panels not in tables:
             yield f"figure {figure.file} has panels={figure.panels}; tables are {', '.join(tables)}"
         else:
             titles = [group.title for group in tables[figure.panels].groups]
             yield from _undefined(f"figure {figure.file} names group", figure.groups, titles)
-        yield from _undefined(f"figure {figure.file} names setting", named, layout.settings)
+        yield from _undefined(f"figure {figure.file} names setting", names, layout.settings)
         yield from _undefined(f"figure {figure.file} names column", figure.columns, layout.columns)
-        if not (figure.columns and named):
+        if not (figure.columns and names):
             yield f"figure {figure.file} has no columns, or no setting in its lines"
         elif figure.x not in layout.columns:
-            lacking = [each for each in named if each in layout.settings]
-            lacking = [each for each in lacking if not _is_number(layout.settings[each].select.get(figure.x))]
-            if lacking:
-                yield f"figure {figure.file}: setting {lacking[0]} does not select a number by x={figure.x}"
+            for name in names:
+                if name in layout.settings and not _is_number(layout.settings[name].select.get(figure.x)):
+                    yield f"figure {figure.file}: setting {name} does not select a number by x={figure.x}"
         elif len(figure.columns) != 1:
             yield f"figure {figure.file}: with a column as x= there is one column for the other axis"
 
@@ -205,13 +211,13 @@ def _is_number(text: str | None) -> bool:
 
 def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str], Collection[str]]]:
     settings = [*_settings(table), *([table.default] if table.default else [])]
-    settings += [name for each in table.differences for name in (each.ours, each.theirs)]
-    columns = [*table.columns, *(name for each in table.reported for name in each.values)]
+    settings += [name for entry in table.differences for name in (entry.ours, entry.theirs)]
+    columns = [*table.columns, *(name for entry in table.reported for name in entry.values)]
     if table.decision:
         columns += [table.decision.motion, *table.decision.leakage]
     return [("setting", settings, layout.settings), ("column", columns, layout.columns)]
 
 
 def _settings(table: TableLayout) -> list[str]:
-    """Those that have a line of their own."""
+    """The settings that have a line in one of the tables."""
     return [*table.settings, *(table.decision.curves if table.decision else [])]

@@ -14,41 +14,42 @@ LAST_TIMESTEP = 1000
 
 
 def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
-    """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from rows of schedules, linear between them.
+    """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from rows of schedules, linear between their timesteps.
 
-    Such a row has the method `schedule`, a log-SNR as its value and the stratum `t`; beyond the first and the
-    last the log-SNR is infinite.
+    A row of a schedule has the method `schedule`, a log-SNR as its value and the stratum `t`. Before the
+    first and after the last timestep the log-SNR is infinite.
 
     Raises:
-        InputError: a probed model has none.
+        InputError: a probed model has no rows of its schedule.
     """
-    known: dict[str, dict[int, float]] = defaultdict(dict)
+    schedules: dict[str, dict[int, float]] = defaultdict(dict)
     probed = set()
     for row in rows:
         if row.method == SCHEDULE:
-            known[row.model][int(row.stratum("t"))] = row.value
+            schedules[row.model][int(row.stratum("t"))] = row.value
         elif row.tau_start:
             probed.add(row.model)
-    if lacking := sorted(probed - set(known)):
+    if lacking := sorted(probed - set(schedules)):
         raise InputError(
-            f"rows of probes on {', '.join(lacking)} without rows of its schedule; run the probe again (what"
-            " is finished is kept) and publish both"
+            f"rows of probes on {', '.join(lacking)} without rows of the schedule; run the probe again"
+            " (finished rows are reused) and publish both"
         )
-    everywhere, tables = np.arange(LAST_TIMESTEP + 1), {}
-    for model, values in sorted(known.items()):
+    timesteps, tables = np.arange(LAST_TIMESTEP + 1), {}
+    for model, values in sorted(schedules.items()):
         t = sorted(values)
-        tables[model] = np.interp(everywhere, t, [values[each] for each in t], left=np.inf, right=-np.inf)
+        log_snr = [values[timestep] for timestep in t]
+        tables[model] = np.interp(timesteps, t, log_snr, left=np.inf, right=-np.inf)
     return tables
 
 
 def log_snr_at(t: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
-    """The log-SNR at timesteps t, by a table (1001,) of it at 0, 1, ... 1000 whose ends may be infinite."""
+    """The log-SNR at timesteps t, by a table (1001,) at t = 0, 1, ... 1000 whose ends may be infinite."""
     finite = np.isfinite(log_snr)
     left, right = np.inf if not finite[0] else None, -np.inf if not finite[-1] else None
     return np.interp(t, np.flatnonzero(finite), log_snr[finite], left=left, right=right)
 
 
 def timestep_at(value: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
-    """The timestep that has a log-SNR, the nearest where none has; the inverse of `log_snr_at`."""
+    """The timestep of a log-SNR, the nearest one where no timestep has it; the inverse of `log_snr_at`."""
     finite = np.isfinite(log_snr)
     return np.interp(-np.asarray(value), -log_snr[finite], np.flatnonzero(finite))

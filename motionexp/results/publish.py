@@ -1,8 +1,8 @@
-"""From outputs/ into the repository: the rows of which every table is built again, and pictures.
+"""From outputs/ into the repository: the rows from which every table is built again, and pictures.
 
 `python -m motionexp.results.publish experiments/NAME.yaml [outputs/]` takes the rows that the layout selects
 from the runs' folders and writes them where the layout says, below `results/`; pictures that it names, beside
-them. Nothing else takes anything from there into `results/`.
+them. No other command copies from there into `results/`.
 """
 
 import sys
@@ -11,9 +11,10 @@ from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
+from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import Layout, named_references, selected_rows
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import to_published
+from motionexp.results.published import root_of, to_published
 from motionexp.results.rows import Row
 from motionexp.results.tables import build
 
@@ -22,8 +23,8 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     """Writes the rows of `outputs` that a layout selects to the file it names; returns both file and count.
 
     Raises:
-        InputError: nothing to publish, references that the layout names and nobody ran, or rows of which its
-            tables cannot be built; what was published before is then as it was.
+        InputError: nothing to publish, references that the layout names and no run has, or rows from which
+            its tables cannot be built. What was published before then remains.
     """
     layout = read_layout(layout_path)
     if not layout.rows:
@@ -32,9 +33,10 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
     check_whole(layout_path, layout, rows)
+    comparison = Comparison(layout, rows)
     for table in layout.tables:
-        build(layout, table, rows)
-    path = layout_path.resolve().parent.parent / layout.rows
+        build(comparison, table)
+    path = root_of(layout_path) / layout.rows
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_published(rows).encode())
     return path, len(rows)
@@ -46,8 +48,8 @@ def check_whole(layout_path: Path, layout: Layout, rows: Iterable[Row]) -> None:
     for row in rows:
         if row.reference_hash:
             ran.setdefault(row.model, set()).add(row.reference)
-    for model, own in ran.items():
-        if missing := sorted(named_references(layout, model) - own):
+    for model, references in ran.items():
+        if missing := sorted(named_references(layout, model) - references):
             raise InputError(
                 f"{layout_path}: no rows of {model} for {len(missing)} of the references that it names"
                 f" ({', '.join(missing)}); run the sweep to its end, or name those that ran"
@@ -57,7 +59,7 @@ def check_whole(layout_path: Path, layout: Layout, rows: Iterable[Row]) -> None:
 def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
     """Copies the pictures that a layout names, and says on stderr which are not there; returns the copies."""
     layout = read_layout(layout_path)
-    folder = (layout_path.resolve().parent.parent / layout.rows).with_suffix("")
+    folder = (root_of(layout_path) / layout.rows).with_suffix("")
     copies = []
     for picture in (outputs / name for name in layout.pictures):
         if not picture.is_file():

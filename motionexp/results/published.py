@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from motionexp.errors import InputError
 from motionexp.results.layout import Layout
+from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import (
     EDIT_FIELDS,
     METRIC_FIELDS,
@@ -16,13 +16,13 @@ from motionexp.results.rows import (
     SAMPLE_FIELDS,
     Row,
     as_json,
+    checked_fields,
     dump_line,
-    from_json,
     read_lines,
     score_id_of,
 )
 
-# What many rows share stands once, numbered; a sample's line names the numbers.
+# Fields that many rows share are written once and numbered; the line of a sample refers to the numbers.
 SHARED = {"metric": METRIC_FIELDS, "run": RUN_FIELDS, "edit": EDIT_FIELDS}
 DIGITS = 6
 
@@ -30,16 +30,18 @@ DIGITS = 6
 def to_published(rows: Iterable[Row]) -> str:
     """JSON lines: each metric, run and edit once, then each sample with its values by the metric's number.
 
-    Values have six significant digits; one that is NaN is `[null, reason]`. Score ids are left out: they
-    follow from what is there. The order is fixed: publishing the same rows twice gives the same bytes.
+    Values have six significant digits; NaN is written `[null, reason]`. Score ids are left out, because they
+    follow from the other fields. The order is fixed: the same rows give the same bytes.
     """
-    plain = [as_json(row) for row in rows]
-    parts = [{kind: _part(each, names) for kind, names in SHARED.items()} for each in plain]
-    numbers = {kind: _numbered(each[kind] for each in parts) for kind in SHARED}
+    # 1. The parts that rows share, as text, and their numbers.
+    plain_rows = [as_json(row) for row in rows]
+    parts = [{kind: _part(plain, names) for kind, names in SHARED.items()} for plain in plain_rows]
+    numbers = {kind: _numbered(part[kind] for part in parts) for kind in SHARED}
+    # 2. The values of each sample by metric.
     values: dict[tuple[int, int, str], dict[int, Any]] = {}
-    for each, part in zip(plain, parts, strict=True):
+    for plain, part in zip(plain_rows, parts, strict=True):
         metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
-        values.setdefault((run, edit, _part(each, SAMPLE_FIELDS)), {})[metric] = _published_value(each)
+        values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})[metric] = _published_value(plain)
     lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
     for (run, edit, sample), scores in sorted(values.items()):
         ordered = {str(metric): scores[metric] for metric in sorted(scores)}
@@ -66,26 +68,26 @@ def read_published(path: Path) -> list[Row]:
     """The rows that `to_published` wrote, their score ids computed again.
 
     Raises:
-        InputError: no such file, no rows in it, or a line that is not what it should be; it names the file
-            and the line.
+        InputError: no such file, no rows in it, or a corrupted line; the error names the file and the line.
     """
     if not path.exists():
         raise InputError(f"{path}: no rows are published there; `python -m motionexp.results.publish` does")
+    # A field is checked once for all rows that share it: there are a hundred thousand rows in some files.
     shared: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SHARED}
     rows: list[Row] = []
     for number, line in read_lines(path):
         try:
             match line:
                 case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
-                    common = shared["run"][run] | shared["edit"][edit] | sample
+                    common = shared["run"][run] | shared["edit"][edit] | checked_fields(sample)
                     rows += [
                         _row(common | shared["metric"][int(key)], value) for key, value in values.items()
                     ]
                 case {"metric": dict(part)} | {"run": dict(part)} | {"edit": dict(part)}:
-                    shared[next(iter(line))].append(part)
+                    shared[next(iter(line))].append(checked_fields(part))
                 case _:
                     raise InputError("neither a metric, nor a run, an edit or a sample")
-        except (InputError, IndexError, ValueError, KeyError) as error:
+        except (InputError, IndexError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
             ) from error
@@ -94,20 +96,35 @@ def read_published(path: Path) -> list[Row]:
     return rows
 
 
-def _row(plain: dict[str, Any], value: Any) -> Row:
+def _row(fields: dict[str, Any], value: Any) -> Row:
+    """The row of checked `fields` and of a published value; a missing field is a TypeError."""
     value, reason = value if isinstance(value, list) else (value, "")
-    row = from_json({**plain, "value": value, "reason": reason})
-    if not row.sample_id:
-        return row
-    return replace(row, score_id=score_id_of(row.sample_id, row.metric, row.metric_version, row.metric_model))
+    fields |= checked_fields({"value": value, "reason": reason})
+    if sample := fields.get("sample_id"):
+        version, model = fields["metric_version"], fields.get("metric_model", "")
+        fields["score_id"] = score_id_of(sample, fields["metric"], version, model)
+    return Row(**fields)
+
+
+def root_of(path: Path) -> Path:
+    """ROOT of a layout's `path`, which is ROOT/experiments/NAME.yaml."""
+    return path.resolve().parent.parent
 
 
 def is_published(path: Path, layout: Layout) -> bool:
-    """Whether the rows of the experiment in `path` are there; says on stderr where they are not.
+    """Whether the rows of the layout in `path` are published; if not, prints that on stderr.
 
-    For commands over all experiments, which then leave it out; one that is named has to have its rows.
+    For commands over all experiments, which then leave the layout out. A layout that is named needs its rows.
     """
-    there = (path.resolve().parent.parent / layout.rows).exists()
-    if not there:
+    exists = (root_of(path) / layout.rows).exists()
+    if not exists:
         print(f"{path}: no rows published yet ({layout.rows}); skipped", file=sys.stderr)
-    return there
+    return exists
+
+
+def published_layouts(names: Sequence[str]) -> Iterator[tuple[Path, Layout]]:
+    """(path, layout) of the named layouts, or of all in experiments/ whose rows are published."""
+    for path in map(Path, names or sorted(map(str, Path("experiments").glob("*.yaml")))):
+        layout = read_layout(path)
+        if layout.rows and (names or is_published(path, layout)):
+            yield path, layout

@@ -1,4 +1,4 @@
-"""Rows: one value of one metric on one subject, kept as JSON lines.
+"""Rows: one value of one metric on one subject, stored as JSON lines.
 
 A rows file is replaced as a whole under a lock, so that a reader, a second writer or a full disk never finds
 half a line.
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from motionexp.config.ids import score_id
 from motionexp.config.renames import renamed_row
@@ -18,26 +18,32 @@ from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.intervals import Interval, mean_interval
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 ROWS_NAME = "rows.jsonl"
-# Videos that are scored in place of a sample, to read scores by.
-ANCHORS = {
+# Videos that are scored in place of a sample: they show what a score means.
+SANITY_BASELINES = {
     "reference": "the reference itself",
     "frozen": "its first frame, held",
     "reversed": "the reference reversed",
     "shuffled": "another reference",
 }
+Subject = tuple[str, str, int | None]
+"""A reference, an edit kind, a seed: see `Row.subject`."""
+Values = dict[Subject, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One value of one metric on one subject, with all that identifies it.
 
-    `value` is NaN where the metric abstained, and `reason` then says why; `metric_model` is a short hash of
-    the models that the metric looks through. `tau` is a timestep in 0..1000; `adapter_steps` is how many of
-    the `steps` sampling steps had the adapter on. `strata` are the groups under which scores are reported
-    apart. `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control,
-    `reference` for the reference's own video. `seconds` holds wall time by stage (fit, sample, score) and
-    `peak_memory` bytes. `reference_hash` is the reference's content hash.
+    `value` is NaN where the metric abstained, for the given `reason`; `metric_model` is a short hash of the
+    models that compute the metric. `tau` is a timestep in 0..1000; `adapter_steps` is the number of the
+    `steps` sampling steps with the adapter on. `strata` are the groups that tables report separately.
+    `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control, `reference` for
+    the video of the reference. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory`
+    bytes. `reference_hash` is the reference's content hash.
     """
 
     metric: str
@@ -79,17 +85,17 @@ class Row:
     weights_hash: str = ""
 
     @property
-    def anchor(self) -> str:
-        """Which of `ANCHORS` was scored in place of a sample; empty for all other rows."""
+    def sanity_baseline(self) -> str:
+        """Which of `SANITY_BASELINES` was scored in place of a sample; empty for all other rows."""
         return self.strata.get("sanity_baseline", "")
 
     @property
-    def subject(self) -> tuple[str, str, int | None]:
-        """(reference, edit kind, seed): what two settings share when they are compared."""
+    def subject(self) -> Subject:
+        """(reference, edit kind, seed): by this two settings are paired."""
         return self.reference, self.edit_kind, self.seed
 
     def stratum(self, name: str) -> str:
-        """A field's value, or else a stratum's or a setting's, as text: what layouts filter and group by."""
+        """The value of a field, or else of a stratum or a setting, as text, for the selections of layouts."""
         value = getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
         return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -107,7 +113,10 @@ def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
     return key[0], contrast_order(key[1])
 
 
-FIELDS = {each.name: each for each in fields(Row)}
+FIELDS = {entry.name: entry for entry in fields(Row)}
+REQUIRED = {
+    name for name, entry in FIELDS.items() if entry.default is MISSING and entry.default_factory is MISSING
+}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
 EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
@@ -137,12 +146,12 @@ TYPES: dict[Any, tuple[type, ...]] = {
 
 
 def score_id_of(sample: str, metric: str, version: int, model: str) -> str:
-    """Score id of a metric that looks through a model: other weights give another score."""
+    """Score id of a metric; other weights of its `model` give another id."""
     return score_id(sample, metric=f"{metric} {model}".strip(), version=version)
 
 
 def as_json(row: Row) -> dict[str, Any]:
-    """The row as what JSON holds; NaN becomes null, since JSON has no NaN."""
+    """The row as JSON values; NaN becomes null, since JSON has no NaN."""
     plain = {name: getattr(row, name) for name in FIELDS}
     if not math.isfinite(row.value):
         plain["value"] = None
@@ -157,26 +166,31 @@ def from_json(plain: object) -> Row:
     """
     if not isinstance(plain, dict):
         raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
-    unknown = sorted(set(plain) - set(FIELDS))
-    missing = [name for name, each in FIELDS.items() if _required(each) and name not in plain]
-    if unknown or missing:
-        raise InputError(f"unknown fields {unknown}, missing fields {missing}")
+    if missing := sorted(REQUIRED - plain.keys()):
+        raise InputError(f"missing fields {missing}")
+    return Row(**checked_fields(plain))
+
+
+def checked_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Some fields of a row from their JSON values, under today's names.
+
+    Raises:
+        InputError: a field is unknown, or its value has the wrong type.
+    """
+    if unknown := sorted(plain.keys() - FIELDS.keys()):
+        raise InputError(f"unknown fields {unknown}")
     values = renamed_row(plain)
-    if values["value"] is None:
+    if "value" in values and values["value"] is None:
         values["value"] = math.nan
     for name, value in values.items():
         allowed = TYPES[FIELDS[name].type]
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
             raise InputError(f"field {name} is {value!r}; it should be {FIELDS[name].type}")
-    return Row(**values)
-
-
-def _required(each: Any) -> bool:
-    return each.default is MISSING and each.default_factory is MISSING
+    return values
 
 
 def dump_line(plain: object) -> str:
-    """One line of JSON, the same bytes for the same content."""
+    """One line of JSON; equal content gives equal bytes."""
     return json.dumps(plain, allow_nan=False, separators=(",", ":")) + "\n"
 
 
@@ -189,7 +203,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, what the line holds) of a JSON-lines file.
+    """(line number from 1, the line's content) of a JSON-lines file.
 
     Raises:
         InputError: the file cannot be read, or a line is not JSON; it names the file and the line.
@@ -211,9 +225,9 @@ def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
     """The rows of files, and of every `rows.jsonl` in folders. Of rows of one score id the last counts.
 
     Raises:
-        InputError: a path does not exist, or a file is corrupted (its name and line are said).
+        InputError: a path does not exist, or a file is corrupted; the error names the file and the line.
     """
-    found: dict[Hashable, Row] = {}
+    rows: dict[Hashable, Row] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
         for file in _row_files(path):
             for number, plain in read_lines(file):
@@ -221,19 +235,26 @@ def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
                     row = from_json(plain)
                 except InputError as error:
                     raise InputError(f"{file}, line {number}: not a row ({error})") from error
-                found[row.score_id or (file, number)] = row
-    return list(found.values())
+                rows[row.score_id or (file, number)] = row
+    return list(rows.values())
+
+
+def to_frame(rows: Iterable[Row]) -> "DataFrame":
+    """A pandas frame with one line for each row; strata and settings are columns, as `strata.contrast`."""
+    import pandas as pd  # only here: the import takes half a second, and every command reads rows
+
+    return pd.json_normalize([as_json(row) for row in rows])
 
 
 def of_newest_version(rows: Iterable[Row]) -> list[Row]:
-    """The rows without those of samples that a newer version of the same metric has scored again."""
+    """The rows without scores that a newer version of the same metric has replaced."""
     rows, newest = list(rows), dict[tuple[str, str, str], int]()
     for row in rows:
-        newest[_measured(row)] = max(row.metric_version, newest.get(_measured(row), 0))
-    return [row for row in rows if not row.sample_id or row.metric_version == newest[_measured(row)]]
+        newest[_versions(row)] = max(row.metric_version, newest.get(_versions(row), 0))
+    return [row for row in rows if not row.sample_id or row.metric_version == newest[_versions(row)]]
 
 
-def _measured(row: Row) -> tuple[str, str, str]:
+def _versions(row: Row) -> tuple[str, str, str]:
     return row.sample_id, row.metric, row.metric_model
 
 
@@ -245,13 +266,13 @@ def _row_files(path: Path) -> list[Path]:
     raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
 
 
-def by_subject(rows: Iterable[Row]) -> dict[tuple[str, str, int | None], float]:
+def by_subject(rows: Iterable[Row]) -> Values:
     """Value of each subject. Rows must be of one metric and one setting.
 
     Raises:
         InputError: two different rows of one subject: the selection is not one setting.
     """
-    values: dict[tuple[str, str, int | None], float] = {}
+    values: Values = {}
     for row in rows:
         if row.subject in values:
             raise InputError(
@@ -262,10 +283,8 @@ def by_subject(rows: Iterable[Row]) -> dict[tuple[str, str, int | None], float]:
     return values
 
 
-def paired_difference(
-    ours: Mapping[tuple[str, str, int | None], float], theirs: Mapping[tuple[str, str, int | None], float]
-) -> Interval:
-    """Mean of ours - theirs over the subjects that both have, with its bootstrap interval over references."""
+def paired_difference(ours: Values, theirs: Values) -> Interval:
+    """Mean of ours - theirs over the subjects in both, with its bootstrap interval over references."""
     shared = sorted(set(ours) & set(theirs), key=str)
     return mean_interval([ours[key] - theirs[key] for key in shared], [key[0] for key in shared])
 
@@ -275,7 +294,7 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
 
     Args:
         rows: all rows of one table.
-        allow: what may differ all the same: `precision`, `weights_hash`, `metric_version`, `metric_model`,
+        allow: what may differ nevertheless: `precision`, `weights_hash`, `metric_version`, `metric_model`,
             `reference_hash`.
 
     Raises:
@@ -291,7 +310,7 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
 
 
 def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
-    """What `check_comparable` refuses, in words: the kind, of what, and the values that there are."""
+    """What `check_comparable` refuses, in words: the kind, its subject, and the values."""
     kinds: dict[str, Callable[[Row], str]] = {
         "precision": lambda row: "",
         "weights_hash": lambda row: row.model,
@@ -299,21 +318,21 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
         "metric_model": lambda row: row.metric,
         "reference_hash": _video_of,
     }
-    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    values_of: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
-        for kind, of in kinds.items():
-            # Another system's videos come without a precision or weights, and may stand beside any.
-            seen[kind, of(row)] |= {str(getattr(row, kind))} - {""}
+        for kind, subject_of in kinds.items():
+            # Another system's videos come without a precision or weights, and compare with any.
+            values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
     return [
-        f"{kind}{f' of {of}' if of else ''}: {', '.join(sorted(values))}"
-        for (kind, of), values in sorted(seen.items())
+        f"{kind}{f' of {subject}' if subject else ''}: {', '.join(sorted(values))}"
+        for (kind, subject), values in sorted(values_of.items())
         if len(values) > 1 and kind not in allow
     ]
 
 
 def _video_of(row: Row) -> str:
-    """What tells a reference's video: its suite, split (names recur in another), name, length and size."""
+    """What identifies a reference's video: suite, split (names recur in other splits), name, length, size."""
     model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
     size = (row.settings.get("frames"), model.get("height"), model.get("width"))
-    known = (row.suite, row.strata.get("split"), row.reference, *size)
-    return " ".join(str(each) for each in known if each is not None)
+    parts = (row.suite, row.strata.get("split"), row.reference, *size)
+    return " ".join(str(part) for part in parts if part is not None)

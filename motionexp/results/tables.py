@@ -1,8 +1,8 @@
 """Tables: a pure function of rows and of the numbers that a paper reports.
 
 `python -m motionexp.results.tables [experiments/NAME.yaml ...]` (`make tables`) writes every table that the
-layouts name, as Markdown, LaTeX and CSV, from the published rows; it needs neither torch nor a network.
-Without names it takes all experiments whose rows are published.
+layouts name, as Markdown, LaTeX (which git ignores) and CSV, from the published rows. It needs neither torch
+nor a network. Without names it takes all experiments whose rows are published.
 """
 
 import math
@@ -14,68 +14,67 @@ from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
-from motionexp.results.comparisons import Measured
+from motionexp.results.comparisons import Comparison
 from motionexp.results.equal_leakage import decision_table
 from motionexp.results.formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 from motionexp.results.intervals import Interval
 from motionexp.results.layout import Layout, TableLayout
-from motionexp.results.layout_file import read_layout
-from motionexp.results.published import is_published, read_published
+from motionexp.results.published import published_layouts, read_published, root_of
 from motionexp.results.rows import Row
 
 SUFFIXES = (".md", ".tex", ".csv")
 
 
-def build(layout: Layout, wanted: TableLayout, rows: Sequence[Row]) -> list[Table]:
-    """The finished table, and where the layout asks for it a second one with motion at equal leakage.
+def build(comparison: Comparison, table: TableLayout) -> list[Table]:
+    """The finished table, and where its layout has a decision a second one with motion at equal leakage.
 
     Raises:
-        InputError: rows that do not belong in one table, or a layout that selects two settings as one.
+        InputError: settings without the same samples, or a layout that selects two settings as one.
     """
-    measured = Measured(layout, rows)
-    wanted = replace(wanted, columns=[key for key in wanted.columns if measured.has(layout.columns[key])])
+    layout = comparison.layout
+    table = replace(table, columns=[key for key in table.columns if comparison.has(layout.columns[key])])
     blocks = []
-    for group in wanted.groups:
-        measured.check_subjects(wanted, group)
-        names = [name for name in wanted.settings if layout.settings[name].may_be_in(group)]
-        lines = [measured.line(wanted, name, group.select) for name in names]
-        anchors = measured.anchors(wanted, group.select)
-        if not anchors and all(line.n == NONE for line in lines):
+    for group in table.groups:
+        comparison.check_subjects(table, group)
+        names = [name for name in table.settings if layout.settings[name].can_match(group)]
+        lines = [comparison.line(table, name, group.select) for name in names]
+        baselines = comparison.sanity_baselines(table, group.select)
+        if not baselines and all(line.n == NONE for line in lines):
             continue
-        differences = [measured.difference(wanted, each, group.select) for each in wanted.differences]
+        differences = [comparison.difference(table, entry, group.select) for entry in table.differences]
         lines += [line for line in differences if line.n != NONE]
-        blocks.append(Block(group.title, [*lines, *anchors]))
-        blocks += measured.less_default(wanted, group)
-    blocks += _reported_blocks(layout, wanted)
-    columns = [layout.columns[key].label for key in wanted.columns]
-    kept = [each for each in blocks if each.lines]
-    tables = [Table(wanted.title, wanted.labels, columns, kept, wanted.notes, wanted.unit)]
-    if wanted.decision:
-        tables.append(decision_table(measured, wanted, wanted.decision))
+        blocks.append(Block(group.title, [*lines, *baselines]))
+        blocks += comparison.differences_to_default(table, group)
+    blocks += _reported_blocks(layout, table)
+    columns = [layout.columns[key].label for key in table.columns]
+    blocks = [block for block in blocks if block.lines]
+    tables = [Table(table.title, table.labels, columns, blocks, table.notes, table.unit)]
+    if table.decision:
+        tables.append(decision_table(comparison, table, table.decision))
     return tables
 
 
-def _reported_blocks(layout: Layout, wanted: TableLayout) -> list[Block]:
+def _reported_blocks(layout: Layout, table: TableLayout) -> list[Block]:
     by_source: dict[str, list[Line]] = defaultdict(list)
-    for each in wanted.reported:
+    for entry in table.reported:
         cells: list[Cell | None] = [
-            Cell(key, Interval(each.values[key], math.nan, math.nan, 0, 0), layout.columns[key].digits)
-            if key in each.values
+            Cell(key, Interval(entry.values[key], math.nan, math.nan, 0, 0), layout.columns[key].digits)
+            if key in entry.values
             else None
-            for key in wanted.columns
+            for key in table.columns
         ]
-        by_source[each.source].append(Line(each.labels, cells, "", "", "reported"))
+        by_source[entry.source].append(Line(entry.labels, cells, "", "", "reported"))
     return [Block(f"Reported: {source}", lines) for source, lines in by_source.items()]
 
 
 def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
-    """Writes the tables of a layout that have measured rows, as .md, .tex and .csv; returns the files.
+    """Writes the tables of a layout that have measured rows; returns the files.
 
-    Of those that have none, what was written before is removed: its rows are no longer there.
+    The files of a table without measured rows are removed: its rows are no longer published.
     """
-    built = [(root / wanted.file, build(layout, wanted, rows)) for wanted in layout.tables]
-    paths = []
-    for file, tables in built:
+    comparison, paths = Comparison(layout, rows), []
+    for table in layout.tables:
+        file, tables = root / table.file, build(comparison, table)
         if tables[0].is_measured:
             paths += write_formats(file, tables)
         else:
@@ -85,7 +84,7 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
 
 
 def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
-    """Writes tables into one `file` of each format, whose suffixes are added; returns the files."""
+    """Writes tables into one file of each format, `file` with the format's suffix; returns the files."""
     texts = ("\n".join(map(to_markdown, tables)), "\n".join(map(to_latex, tables)), to_csv(tables))
     file.parent.mkdir(parents=True, exist_ok=True)
     paths = [file.with_name(file.name + suffix) for suffix in SUFFIXES]
@@ -97,9 +96,9 @@ def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
 def main(arguments: Sequence[str]) -> int:
     """Builds the tables of the named layouts, or of all in experiments/ with rows; returns the exit code."""
     try:
-        for path in map(Path, arguments or sorted(map(str, Path("experiments").glob("*.yaml")))):
-            root, layout = path.resolve().parent.parent, read_layout(path)
-            if not (layout.rows and layout.tables) or not (arguments or is_published(path, layout)):
+        for path, layout in published_layouts(arguments):
+            root = root_of(path)
+            if not layout.tables:
                 continue
             paths = write_tables(root, layout, read_published(root / layout.rows))
             if not paths:

@@ -17,7 +17,7 @@ from motionexp.jobs.evaluation import Scorer
 from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
-from motionexp.results.rows import ANCHORS, check_comparable, read_rows
+from motionexp.results.rows import SANITY_BASELINES, check_comparable, read_rows
 from tests.metrics.conftest import moving_texture
 from tests.support.kept_results import cells, plain, scores
 from tests.support.squares import METRICS, Drifting
@@ -142,20 +142,22 @@ def test_anchors_are_scored_on_demand_as_in_a_job(make, scored, tmp_path, monkey
     capsys.readouterr()
     cfg = scored(metrics=metrics, scoring=ScoringConfig(sanity_baselines=True), system="theirs")
     rows = score_external(cfg)
-    ours, anchors = ({row.score_id: row for row in each if row.anchor} for each in (in_job, rows))
+    ours, anchors = ({row.score_id: row for row in each if row.sanity_baseline} for each in (in_job, rows))
     assert {score: row.value for score, row in anchors.items()} == {s: row.value for s, row in ours.items()}
-    assert {row.anchor for row in anchors.values()} == set(ANCHORS)
+    assert {row.sanity_baseline for row in anchors.values()} == set(SANITY_BASELINES)
     assert {(row.model, row.method) for row in anchors.values()} == {("theirs", "sanity_baseline")}
     assert len(rows) == len(anchors) + 2 * 5
     shown = capsys.readouterr().out
-    assert all(words in shown for words in ANCHORS.values())
+    assert all(words in shown for words in SANITY_BASELINES.values())
     with monkeypatch.context() as context:
         context.setattr(Scorer, "score", None)
         assert plain(score_external(cfg)) == plain(rows)
     # Of the edits that its videos show, which may be others than the suite's.
     (tmp_path / "theirs" / "videos.csv").write_text("video,reference,caption\none/style,one,a new one\n")
-    new = [row for row in score_external(cfg) if row.anchor]
-    assert {(row.anchor, row.edit_caption) for row in new} == {(anchor, "a new one") for anchor in ANCHORS}
+    new = [row for row in score_external(cfg) if row.sanity_baseline]
+    assert {(row.sanity_baseline, row.edit_caption) for row in new} == {
+        (anchor, "a new one") for anchor in SANITY_BASELINES
+    }
 
 
 def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch):
@@ -167,7 +169,7 @@ def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch)
     for name, count in lengths.items():
         write_theirs(tmp_path, {"style-1": noise(2, count, 64)}, name)
     rows = score_external(cfg)
-    assert len({row.sample_id for row in rows if not row.anchor}) == 2 * len(lengths)
+    assert len({row.sample_id for row in rows if not row.sanity_baseline}) == 2 * len(lengths)
     assert len(decoded) == 3 * sum(lengths.values())  # of a reference and of its two samples
     assert set(decoded.values()) == {1}
 

@@ -11,6 +11,7 @@ from motionexp.cli import main
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.paper_table import cost_of
+from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.rows import Row, append_rows
 from motionexp.results.tables import Table, build
@@ -93,7 +94,7 @@ def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
     rows = [row for number, cfg in enumerate(jobs) for row in rows_of(cfg, number)]
     append_rows(output / "rows.jsonl", [*rows, *others_than(rows[-1])])
     (wanted,) = layout.tables
-    (table,) = build(layout, wanted, selected_rows(layout, output))
+    (table,) = build(Comparison(layout, selected_rows(layout, output)), wanted)
     return table
 
 

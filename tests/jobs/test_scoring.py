@@ -11,7 +11,7 @@ from motionexp.data.videos import write_png
 from motionexp.jobs import run
 from motionexp.jobs.sanity_baselines import baseline_videos
 from motionexp.metrics import scorer
-from motionexp.results.rows import ANCHORS, read_rows
+from motionexp.results.rows import SANITY_BASELINES, read_rows
 from tests.support.squares import Drifting, Squares
 from tests.support.tiny_models import FRAMES
 
@@ -41,7 +41,7 @@ def test_references_and_samples_are_decoded_once_in_a_job(make, decoded, tmp_pat
     }
     cfg = make(data=data, references=["b", "c"], **wanted)
     rows = run.run(cfg)
-    samples = {row.sample_id for row in rows if row.seed is not None and not row.anchor}
+    samples = {row.sample_id for row in rows if row.seed is not None and not row.sanity_baseline}
     assert len(samples) == 8
     assert set(decoded) == samples | {str(file) for file in (tmp_path / "suite").rglob("*.png")}
     assert set(decoded.values()) == {1}
@@ -77,10 +77,12 @@ def test_one_sample_is_no_set(make):
 
 def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
     cfg = make(metrics=["brightness", "motion_fidelity"], tau=1000.0, scoring={"sanity_baselines": True})
-    rows = [row for row in run.run(cfg) if row.anchor]
-    values = {(row.anchor, row.metric, row.edit_kind): row for row in rows}
+    rows = [row for row in run.run(cfg) if row.sanity_baseline]
+    values = {(row.sanity_baseline, row.metric, row.edit_kind): row for row in rows}
     metrics = ("brightness", "darkness", "motion_fidelity", "motion_fidelity_chance", "track_coverage")
-    assert set(values) == {(a, m, kind) for a in ANCHORS for m in metrics for kind in ("style", "object")}
+    assert set(values) == {
+        (a, m, kind) for a in SANITY_BASELINES for m in metrics for kind in ("style", "object")
+    }
     reference = Squares().read("one", cfg.frames, cfg.model.height, cfg.model.width).frames
     for anchor, frames in (("reference", reference), ("frozen", reference[:1]), ("reversed", reference)):
         assert values[anchor, "brightness", "style"].value == pytest.approx(frames.mean())
@@ -88,19 +90,19 @@ def test_anchors_are_scored_on_demand_for_every_metric_and_once(make, capsys):
     assert values["reference", "motion_fidelity", "style"].value == pytest.approx(1)
     assert values["reference", "motion_fidelity", "style"].method == "sanity_baseline"
     shown = capsys.readouterr().out
-    assert all(words in shown for words in ANCHORS.values())
-    again = [row for row in run.run(cfg) if row.anchor]
+    assert all(words in shown for words in SANITY_BASELINES.values())
+    again = [row for row in run.run(cfg) if row.sanity_baseline]
     assert {row.score_id: row.value for row in again} == {row.score_id: row.value for row in rows}
     kept = read_rows(Path(cfg.output))
-    assert len([row for row in kept if row.anchor]) == len(rows)
-    assert not [row for row in run.run(make(metrics=cfg.metrics, tau=1000.0)) if row.anchor]
+    assert len([row for row in kept if row.sanity_baseline]) == len(rows)
+    assert not [row for row in run.run(make(metrics=cfg.metrics, tau=1000.0)) if row.sanity_baseline]
 
 
 def test_anchors_are_the_reference_changed():
     suite = Squares()
     one, two, three = (suite.read(name, 4, 16, 16) for name in suite.names())
     videos = baseline_videos(one, [two, three])
-    assert list(videos) == list(ANCHORS)
+    assert list(videos) == list(SANITY_BASELINES)
     np.testing.assert_array_equal(videos["reversed"][0], one.frames[-1])
     assert (videos["frozen"] == one.frames[0]).all()
     assert any(np.array_equal(videos["shuffled"], each.frames) for each in (two, three))

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
 from motionexp.errors import InputError
+from motionexp.files import ROOT
 from motionexp.results.experiments_page import PAGE, last_run, linked, main, page
 from motionexp.results.layout_file import read_layout
 
-ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 MINUS = "\N{MINUS SIGN}"
 NUMBER = f"{MINUS}?\\d+(?:\\.\\d+)?"

@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 
 from motionexp.errors import InputError
+from motionexp.files import ROOT
 from motionexp.results.layout_file import read_layout
 from motionexp.results.publish import publish
 from motionexp.results.published import read_published, to_published
 from motionexp.results.rows import Row, append_rows
 from motionexp.results.tables import main, write_tables
-from tests.results.test_tables import LAYOUT, toy_rows
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "toy.yaml").write_text(LAYOUT, encoding="utf-8")
-    return tmp_path
+from tests.support.made_rows import TOY_LAYOUT, toy_rows
 
 
 def test_published_rows_give_back_every_field(tmp_path):
@@ -31,7 +23,7 @@ def test_published_rows_give_back_every_field(tmp_path):
     assert to_published(rows[::-1]) == text
     path = tmp_path / "rows.jsonl"
     path.write_text(text)
-    back = {each.score_id: each for each in read_published(path)}
+    back = {row.score_id: row for row in read_published(path)}
     assert len(back) == len(rows)
     for row in rows:
         assert back[row.score_id].value == pytest.approx(row.value, rel=1e-6)
@@ -47,14 +39,15 @@ def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
     assert count == len(toy_rows())
     assert path == root / "results" / "shapes" / "toy.jsonl"
     assert main([str(layout_path)]) == 0
-    first = {each.name: each.read_bytes() for each in (root / "results" / "shapes").iterdir()}
+    folder = root / "results" / "shapes"
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert set(first) == {"toy.jsonl", "toy.md", "toy.tex", "toy.csv"}
     program = (
         f"import sys, motionexp.results.tables as t; assert t.main([{str(layout_path)!r}]) == 0;"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
-    assert {each.name: each.read_bytes() for each in (root / "results" / "shapes").iterdir()} == first
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
 
 
 def test_publishing_and_building_say_what_is_missing(root, capsys):
@@ -62,7 +55,7 @@ def test_publishing_and_building_say_what_is_missing(root, capsys):
     assert main([str(layout_path)]) == 2
     assert "no rows are published" in capsys.readouterr().err
     append_rows(root / "outputs" / "rows.jsonl", [Row(**{**vars(toy_rows()[0]), "suite": "tgve"})])
-    with pytest.raises(InputError, match="run the layout's sweep"):
+    with pytest.raises(InputError, match=r"no rows in .*outputs"):
         publish(layout_path, root / "outputs")
     published = root / "results" / "shapes" / "toy.jsonl"
     published.parent.mkdir(parents=True)
@@ -81,12 +74,14 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     append_rows(outputs / "rows.jsonl", [row for row in rows if (row.tau, row.reference) != (0, "r1")])
     with pytest.raises(InputError, match="setting every lacks 4 of the 12 samples"):
         publish(layout_path, outputs)
-    text = LAYOUT.replace("sweep: [", 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",')
+    text = TOY_LAYOUT.replace(
+        "sweep: [", 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",'
+    )
     layout_path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"no rows of tiny_latte for 1 of the references .* \(r9\)"):
         publish(layout_path, outputs)
-    layout_path.write_text(LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: ''"), encoding="utf-8")
-    with pytest.raises(InputError, match="`rows` names no file"):
+    layout_path.write_text(TOY_LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: ''"), encoding="utf-8")
+    with pytest.raises(InputError, match="`rows`"):
         publish(layout_path, outputs)
     assert path.read_bytes() == before
 
@@ -102,7 +97,7 @@ def test_a_table_whose_rows_are_gone_is_removed(root):
 
 def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, capsys, monkeypatch):
     monkeypatch.chdir(root)
-    later = LAYOUT.replace("results/shapes/toy", "results/shapes/later")
+    later = TOY_LAYOUT.replace("results/shapes/toy", "results/shapes/later")
     Path("experiments/later.yaml").write_text(later, encoding="utf-8")
     skipped = "experiments/{0}.yaml: no rows published yet (results/shapes/{0}.jsonl); skipped\n"
     assert main([]) == 0
@@ -111,18 +106,18 @@ def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, caps
     published.parent.mkdir(parents=True)
     published.write_text(to_published(toy_rows()))
     assert main([]) == 0
-    said = capsys.readouterr()
-    assert said.out.split() == [f"results/shapes/toy{suffix}" for suffix in (".md", ".tex", ".csv")]
-    assert said.err == skipped.format("later")
+    printed = capsys.readouterr()
+    assert printed.out.split() == [f"results/shapes/toy{suffix}" for suffix in (".md", ".tex", ".csv")]
+    assert printed.err == skipped.format("later")
     assert main(["experiments/later.yaml"]) == 2
     assert "no rows are published there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "named"),
     [
         (to_published(toy_rows())[:-20], "line 98: not a row"),
-        ("", "it has no rows; publish them again"),
+        ("", "results/shapes/toy.jsonl: it has no rows"),
         (to_published([*toy_rows(), replace(toy_rows()[0], precision="bf16")]), "precision: bf16, fp32"),
         (
             to_published([replace(row, tau=123.0) for row in toy_rows()]),
@@ -131,10 +126,10 @@ def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, caps
     ],
     ids=["cut short", "empty", "mixed", "of no setting"],
 )
-def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text, said, capsys, monkeypatch):
+def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text, named, capsys, monkeypatch):
     monkeypatch.chdir(root)
     published = Path("results/shapes/toy.jsonl")
     published.parent.mkdir(parents=True)
     published.write_text(text)
     assert main([]) == 2
-    assert said in capsys.readouterr().err
+    assert named in capsys.readouterr().err

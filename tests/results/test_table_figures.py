@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from motionexp.config.schema import BUNDLED
-from motionexp.results.comparisons import Measured
+from motionexp.results.comparisons import Comparison
 from motionexp.results.figures import table_figures
 from motionexp.results.figures.curves import log_snr_of
-from motionexp.results.figures.panels import in_rows, interval_of
+from motionexp.results.figures.panels import FigureData, in_rows
 from motionexp.results.figures.style import DPI, WIDTH
 from motionexp.results.figures.table_figures import CAPTIONS, main, write_figures
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import to_published
-from tests.results.test_comparisons import LAYOUT, rows
+from tests.support.made_rows import RANK_LAYOUT, rank_rows
 
 FIGURES = """
 figures:
@@ -35,37 +35,37 @@ NEVER_RUN = '  never: {labels: ["32"], select: {tau: "700", rank: "32"}}\ntables
 def path(tmp_path):
     path = tmp_path / "experiments" / "mine.yaml"
     path.parent.mkdir()
-    path.write_text(LAYOUT.replace("tables:", NEVER_RUN) + FIGURES, encoding="utf-8")
+    path.write_text(RANK_LAYOUT.replace("tables:", NEVER_RUN) + FIGURES, encoding="utf-8")
     published = tmp_path / "results" / "shapes" / "mine.jsonl"
     published.parent.mkdir(parents=True)
-    published.write_text(to_published(rows()))
+    published.write_text(to_published(rank_rows()))
     return path
 
 
 def test_rows_alone_give_the_same_files_again(path, tmp_path):
     assert main([str(path)]) == 0
     folder = tmp_path / "results" / "shapes" / "figures"
-    names = {each.name for each in folder.iterdir()}
+    names = {file.name for file in folder.iterdir()}
     assert names == {"rank.svg", "rank.png", "plane.svg", "plane.png"}
-    kept = {name: (folder / name).read_bytes() for name in names}
+    first = {name: (folder / name).read_bytes() for name in names}
     for name in ("rank.png", "plane.png"):
         pixels = np.asarray(Image.open(folder / name))
         assert pixels.shape[1] == round(WIDTH * DPI)
         assert 0.01 < (pixels[..., :3] < 200).mean() < 0.3, "neither empty nor full"
     assert main([str(path)]) == 0
-    assert {name: (folder / name).read_bytes() for name in names} == kept
+    assert {name: (folder / name).read_bytes() for name in names} == first
 
 
 @pytest.fixture
 def draw(monkeypatch):
     """{file: Figure} of a layout's figures and rows, before they are saved."""
 
-    def drawn(path, made):
+    def drawn(path, rows):
         figures, layout = {}, read_layout(path)
         monkeypatch.setattr(
             table_figures, "save", lambda figure, file: figures.setdefault(file.name, figure) and []
         )
-        list(write_figures(path.parents[1], layout, Measured(layout, made)))
+        list(write_figures(path.parents[1], layout, Comparison(layout, rows)))
         return figures
 
     return drawn
@@ -92,29 +92,28 @@ def points_of(axis):
 
 def test_curves_and_points_are_where_the_table_says(path, draw):
     layout = read_layout(path)
-    measured, drawn = Measured(layout, rows()), draw(path, rows())
+    drawn = draw(path, rank_rows())
+    data = FigureData(Comparison(layout, rank_rows()), layout.figures[0])
     group = layout.tables[0].groups[0]
-    motion, ground = drawn["rank"].axes[:2]
+    motion, background = drawn["rank"].axes[:2]
     expected = [
-        [rank, interval_of(measured, "motion", name, group).mean]
-        for rank, name in ((1, "one"), (16, "sixteen"))
+        [rank, data.interval("motion", name, group).mean] for rank, name in ((1, "one"), (16, "sixteen"))
     ]
     assert motion.lines[0].get_xydata() == pytest.approx(np.array(expected))
     assert motion.get_xscale() == "log"
     assert [text.get_text() for text in motion.get_xticklabels()] == ["1", "16"], "the points' own values"
     assert not motion.get_xticks(minor=True).size
-    assert (motion.get_ylabel(), ground.get_ylabel()) == ("motion ↑", "background leakage ↓")
-    assert ground.get_xlabel() == "rank = alpha"
+    labels = tuple(layout.columns[key].label for key in ("motion", "nuisances"))
+    assert (motion.get_ylabel(), background.get_ylabel()) == labels
+    assert background.get_xlabel() == "rank = alpha"
     assert drawn["rank"].get_suptitle() == "Rank, motion-dominant, 6 references"
     plane = drawn["plane"].axes[0]
     assert plane.get_title() == "motion-dominant\n6 references"
     assert [tuple(point) for point in points_of(plane)] == [
-        pytest.approx([interval_of(measured, key, name, group).mean for key in ("nuisances", "motion")])
+        pytest.approx([data.interval(key, name, group).mean for key in ("nuisances", "motion")])
         for name in ("base", "one", "four", "sixteen")
     ]
-    assert [(text.get_text(), text.xy) for text in plane.texts] == [
-        (str(number), tuple(point)) for number, point in enumerate(points_of(plane), start=1)
-    ]
+    assert {text.get_text() for text in plane.texts} - {""} == set("1234")
     key = [text.get_text() for text in drawn["plane"].legends[0].get_texts()]
     assert key == ["1  base model", "2  rank 1", "3  rank 4", "4  rank 16"]
 
@@ -127,7 +126,7 @@ def test_points_of_one_line_have_its_marker_and_those_of_another_another(path, d
      lines: {small: [one, four], large: [sixteen]}}
 """,
     )
-    figure = draw(path, rows())["plane"]
+    figure = draw(path, rank_rows())["plane"]
     markers = [line.get_marker() for line in figure.axes[0].lines if len(line.get_xydata()) == 1]
     assert markers[0] == markers[1] != markers[2]
     assert [handle.get_marker() for handle in figure.legends[0].legend_handles] == markers
@@ -145,10 +144,10 @@ def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_ne
 """,
         f"groups: [{groups}]",
     )
-    drawn = draw(path, rows())
+    drawn = draw(path, rank_rows())
     planes = shown(drawn["plane"])
-    found = [axis.get_title().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ") for axis in planes]
-    assert found == [f"{title} 6 references" for title in titles]
+    shown_titles = [axis.get_title().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ") for axis in planes]
+    assert shown_titles == [f"{title} 6 references" for title in titles]
     drawn["plane"].draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in planes]
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
@@ -174,18 +173,18 @@ def test_log_snr_is_that_of_the_one_model_whose_rows_a_panel_has(path, draw):
 """,
     )
 
-    def second_axes(made):
-        return [child for child in draw(path, made)["tau"].axes[0].child_axes]
+    def second_axes(rows):
+        return list(draw(path, rows)["tau"].axes[0].child_axes)
 
-    (above,) = second_axes(rows())
+    (above,) = second_axes(rank_rows())
     assert above.get_xlabel() == "log-SNR (nats)"
-    other = [replace(each, model="tiny_unet3d") if each.tau == 1000 else each for each in rows()]
-    assert not second_axes(other)
+    rows = [replace(row, model="tiny_unet3d") if row.tau == 1000 else row for row in rank_rows()]
+    assert not second_axes(rows)
 
 
 def test_a_panel_says_where_its_settings_have_other_numbers_of_references(path, draw):
-    less = [each for each in rows() if not (each.tau == 1000 and each.reference == "r0")]
-    assert draw(path, less)["plane"].axes[0].get_title() == "motion-dominant\n5 to 6 references"
+    rows = [row for row in rank_rows() if not (row.tau == 1000 and row.reference == "r0")]
+    assert draw(path, rows)["plane"].axes[0].get_title() == "motion-dominant\n5 to 6 references"
 
 
 def test_captions_stand_beside_their_pictures(path, tmp_path, monkeypatch):

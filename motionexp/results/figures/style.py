@@ -1,10 +1,10 @@
-"""How all figures look: their final size for print, 8 pt letters, colours that any eye tells apart.
+"""The style of all figures: their final size for print, 8 pt letters, colours for colour-blind readers.
 
-Colours are Okabe and Ito's. Those of one panel differ in grey too, and markers and dashes say the same again.
+The colours are Okabe and Ito's. Lines of one panel also differ in grey value, in marker and in dashes.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from motionexp.files import write_whole
-from motionexp.results.intervals import Draws
+from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
 WIDTH = 6.75
@@ -28,17 +29,17 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLACK, "marker": "^", "linestyle": "-."},
     {"color": VERMILION, "marker": "D", "linestyle": ":"},
 )
-LOOKS_STYLE: dict[str, Any] = {"color": ORANGE, "marker": "s", "linestyle": "--"}
+APPEARANCE_STYLE: dict[str, Any] = {"color": ORANGE, "marker": "s", "linestyle": "--"}
 MOTION_STYLE: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
 LOG_SNRS = (0, -4, -8, 4, -2, -6, 8, -10, -12)
-"""Ticks, those that matter most first."""
+"""Ticks, the most important first."""
 SETTINGS = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 8, "xtick.labelsize": 8,
     "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.2,
     "lines.markersize": 4, "legend.frameon": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "figure.constrained_layout.use": True, "svg.hashsalt": "motionexp",
 }  # fmt: skip
-"""matplotlib's settings under which every figure is made and saved."""
+"""The settings of matplotlib for every figure."""
 
 
 def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -61,37 +62,49 @@ def save(figure: Figure, file: Path) -> list[Path]:
     return paths
 
 
-def bars(draws: Draws) -> np.ndarray:
+def bars(replicates: Replicates) -> np.ndarray:
     """(2, K) distances from the first of (1 + N, K) to the ends of its 95% interval, for `errorbar`."""
-    low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
-    return np.clip([draws[0] - low, high - draws[0]], 0, None)
+    low, high = np.nanpercentile(replicates[1:], [2.5, 97.5], axis=0)
+    return np.clip([replicates[0] - low, high - replicates[0]], 0, None)
 
 
 def timestep_axis(axis: Axes) -> None:
-    """From noise on the left to the clean video on the right, as denoising goes."""
+    """An x axis from noise at the left to the clean video at the right, the direction of denoising."""
     axis.set_xlim(1000, 0)
     axis.set_xticks(range(0, 1001, 200))
     axis.set_xlabel("timestep t (1000: noise)")
 
 
 def log_snr_axis(axis: Axes, log_snr: np.ndarray, apart: float = 40) -> None:
-    """A second axis above one in t: the log-SNR by its table (1001,), ticks so far `apart` or more."""
+    """A second x axis above one in t: the log-SNR by its table (1001,); ticks are at least `apart` in t."""
     finite = log_snr[np.isfinite(log_snr)]
     ticks: dict[int, float] = {}
     for value in LOG_SNRS:
         t = float(timestep_at(value, log_snr))
-        if finite.min() <= value <= finite.max() and all(abs(t - other) >= apart for other in ticks.values()):
+        if finite.min() <= value <= finite.max() and all(abs(t - tick) >= apart for tick in ticks.values()):
             ticks[value] = t
     above = axis.secondary_xaxis("top")
     above.set_xticks(list(ticks.values()), [f"{value}".replace("-", "\N{MINUS SIGN}") for value in ticks])
     above.set_xlabel("log-SNR (nats)")
 
 
+def axis_legend(figure: Figure, axis: Axes, columns: int = 0) -> None:
+    """A legend below the figure with the entries of one axis; without `columns` in one row."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns or len(handles))
+
+
+def style_legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], columns: int = 0) -> None:
+    """A legend below the figure with {label: style of its line}; without `columns` in one row."""
+    handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
+
+
 def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{model: how its lines are drawn}, the same for the same models in every figure."""
+    """{model: the style of its lines}; equal models have equal styles in every figure."""
     return dict(zip(models, cycle(_STYLES), strict=False))
 
 
 def contrast_title(contrast: str) -> str:
-    """What stands over a panel of one contrast; suites without contrasts have one of all."""
+    """The title of a contrast's panel; a suite without contrasts has one panel of all references."""
     return contrast or "all references"

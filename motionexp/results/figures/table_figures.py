@@ -1,7 +1,7 @@
 """The figures of tables of tuning (`make figures`).
 
-Drawn from the published rows alone, as .svg and .png, where an experiment's file says; settings.md beside
-them holds their captions.
+Drawn from the published rows alone, as .svg and .png, where an experiment's file names them; settings.md
+beside them holds their captions.
 """
 
 import os
@@ -12,62 +12,62 @@ from pathlib import Path
 import matplotlib
 
 from motionexp.errors import InputError
-from motionexp.results.comparisons import Measured
+from motionexp.results.comparisons import Comparison
 from motionexp.results.figures.curves import draw_curves, x_label
-from motionexp.results.figures.panels import panels_of, table_of
+from motionexp.results.figures.panels import FigureData, table_of
 from motionexp.results.figures.points import draw_points
 from motionexp.results.figures.style import SETTINGS, save
 from motionexp.results.layout import FigureLayout, Layout
-from motionexp.results.layout_file import read_layout
-from motionexp.results.published import is_published, read_published
+from motionexp.results.published import published_layouts, read_published, root_of
 
 CAPTIONS = "settings.md"
 
 
 def write_figures(
-    root: Path, layout: Layout, measured: Measured
+    root: Path, layout: Layout, comparison: Comparison
 ) -> Iterator[tuple[FigureLayout, list[Path]]]:
-    """Write a layout's figures under `root`; gives each with its files; one without rows is removed."""
+    """Writes a layout's figures under `root`; yields each with its files. Removes a figure without rows."""
     with matplotlib.rc_context(SETTINGS):
-        for wanted in layout.figures:
-            panels, file = panels_of(measured, wanted), root / wanted.file
-            if not panels:
+        for figure in layout.figures:
+            data, file = FigureData(comparison, figure), root / figure.file
+            if not (panels := data.panels()):
                 for suffix in (".svg", ".png"):
                     file.with_name(file.name + suffix).unlink(missing_ok=True)
             else:
-                draw = draw_points if wanted.x in layout.columns else draw_curves
+                draw = draw_points if figure.x in layout.columns else draw_curves
                 file.parent.mkdir(parents=True, exist_ok=True)
-                yield wanted, save(draw(measured, wanted, panels), file)
+                yield figure, save(draw(data, panels), file)
 
 
-def caption(wanted: FigureLayout, layout: Layout) -> str:
-    """The figure and what stands beside it, as Markdown."""
-    name, columns = Path(wanted.file).name, layout.columns
-    table = os.path.relpath(table_of(layout, wanted).file, Path(wanted.file).parent)
-    shown = ", ".join(columns[key].label for key in wanted.columns)
-    of_points = wanted.x in columns
-    over = columns[wanted.x].label if of_points else x_label(wanted)
-    each = " Each point is a setting; its number is explained below the panels." if of_points else ""
+def caption(figure: FigureLayout, layout: Layout) -> str:
+    """The figure and its caption, as Markdown."""
+    name, columns = Path(figure.file).name, layout.columns
+    table = os.path.relpath(table_of(layout, figure).file, Path(figure.file).parent)
+    y = ", ".join(columns[key].label for key in figure.columns)
+    x, points = x_label(figure), ""
+    if figure.x in columns:
+        x = columns[figure.x].label
+        points = " Each point is a setting; the key below the panels explains its number."
     return (
         f"![{name}]({name}.png)\n\n"
-        f"**{name}**: {wanted.title}. {shown} against {over}.{each} Bars: 95% bootstrap intervals"
-        f" over references, whose number stands above (of five or fewer their"
-        f" range). Table: [{wanted.panels}.md]({table}.md)"
+        f"**{name}**: {figure.title}. {y} against {x}.{points} Bars: 95% bootstrap intervals over references,"
+        " whose number is in the title (the range of five references or fewer)."
+        f" Table: [{figure.panels}.md]({table}.md)"
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw the figures of the named experiments, or of all with published rows; returns the exit code."""
+    """Draws the figures of the named experiments, or of all with published rows; returns the exit code."""
     captions: dict[Path, list[str]] = {}
     try:
-        for path in map(Path, arguments or sorted(map(str, Path("experiments").glob("*.yaml")))):
-            root, layout = path.resolve().parent.parent, read_layout(path)
-            if not layout.figures or not (arguments or is_published(path, layout)):
+        for path, layout in published_layouts(arguments):
+            if not layout.figures:
                 continue
-            measured = Measured(layout, read_published(root / layout.rows))
-            for wanted, written in write_figures(root, layout, measured):
-                print(*map(os.path.relpath, written), sep="\n")
-                captions.setdefault(written[0].parent, []).append(caption(wanted, layout))
+            root = root_of(path)
+            comparison = Comparison(layout, read_published(root / layout.rows))
+            for figure, files in write_figures(root, layout, comparison):
+                print(*map(os.path.relpath, files), sep="\n")
+                captions.setdefault(files[0].parent, []).append(caption(figure, layout))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,0 +1,86 @@
+"""Layouts that are refused: each error names what is wrong in the file."""
+
+from pathlib import Path
+
+import pytest
+
+from motionexp.errors import InputError
+from motionexp.results.layout_file import read_layout
+from tests.support.made_rows import RANK_LAYOUT
+
+DECIDED = "decision: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
+FIGURE = "{file: f, title: t, x: rank, panels: mine, columns: [motion], lines: {a: [one]}}"
+
+
+def check_refused(text: str, folder: Path, named: str) -> None:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=named):
+        read_layout(path)
+
+
+@pytest.mark.parametrize(
+    ("figure", "named"),
+    [
+        ("x: rank, panels: mine, columns: [motion], lines: {a: [two]}", "names setting two"),
+        ("x: rank, panels: yours, columns: [motion], lines: {}", "panels=yours; tables are mine"),
+        ("x: rank, panels: mine, columns: [speed], lines: {}", "names column speed"),
+        (
+            "x: rank, panels: mine, columns: [motion], lines: {a: [four]}",
+            "does not select a number by x=rank",
+        ),
+        ("x: text, panels: mine, columns: [motion, flow], lines: {a: [one]}", "there is one column"),
+        ("x: tau, panels: mine, groups: [other], columns: [motion], lines: {}", "names group other"),
+        ("x: rank, panels: mine, columns: [], lines: {a: [one]}", "has no columns, or no setting"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused(figure, named, tmp_path):
+    check_refused(f"{RANK_LAYOUT}figures: [{{file: f, title: t, {figure}}}]\n", tmp_path, named)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("question:", "qestion:", "qestion"),
+        ("settings: [base, four, one, sixteen]", "settings: [bose]", "setting bose"),
+        ("default: four", "columns: [txt]", "column txt"),
+        ("labels: [rank]", "labels: rank", "labels"),
+        ("tables:", "tables: [", "mine.yaml: not a table layout"),
+        ('labels: ["1"]', 'labels: ["1", "v"]', r"setting one has the labels \['1', 'v'\], and the table"),
+        ("default: four", "default: for", "names setting for, which is not defined"),
+        ("default: four", "reported: [{source: B, labels: [], values: {}}]", "what B reports has the labels"),
+        ('rank: "16"', 'rank: "16.0"', "16.0 is written 16 in rows"),
+        ('rank: "16"}', 'rank: "16"}, base: true', "settings base, sixteen are all marked `base`"),
+        (
+            "{title: motion-dominant,",
+            "{title: motion-dominant}, {title: motion-dominant,",
+            "two groups of the title motion-dominant",
+        ),
+        (
+            "select: {suite: shapes}",
+            "select: {suite: shapes}\nreferences: [r0, r1]",
+            "'r0', 'r1'.* is no text",
+        ),
+        (
+            "select: {suite: shapes}",
+            "select: {suite: shapes}\nreferences: {tiny_lattte: r0}",
+            "references are named of model tiny_lattte, which is not defined",
+        ),
+        ("default: four", "notes: [a: b]", "notes 1: is {'a': 'b'} and no text"),
+        ("default: four", f"{DECIDED} curves: [], against: []}}", "decision has an empty `curves`"),
+        (
+            "default: four",
+            f"{DECIDED} curves: [four], against: [one]}}",
+            "compares against setting one, which is not defined",
+        ),
+        ("tables:", f"figures: [{FIGURE}, {FIGURE}]\ntables:", "two figures have the file f"),
+        (
+            "tables:",
+            "tables:\n  - {file: mine, title: a, labels: [], settings: [], groups: []}",
+            "two tables",
+        ),
+    ],
+)
+def test_what_would_give_a_wrong_table_is_refused(before, after, named, tmp_path):
+    assert RANK_LAYOUT.count(before) == 1
+    check_refused(RANK_LAYOUT.replace(before, after), tmp_path, named)
