@@ -10,10 +10,8 @@ from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.jobs.job import Job
 from motionexp.probes.analysis.boundary import in_words
 from motionexp.probes.analysis.figures import write_figures
-from motionexp.probes.analysis.findings import Findings
-from motionexp.probes.analysis.rows import predicted_log_snr, read_probes
+from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.timesteps import EDGES
-from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.rows import Row
 
 
@@ -27,16 +25,15 @@ def show_figures(job: Job, methods: Sequence[str], rows: Sequence[Row]) -> None:
         methods: the probes' names in rows.
         rows: of all pairs of these probes, of the schedule, and of energies if there are any.
     """
-    model, log_snr = job.cfg.model.name, log_snr_tables(rows)
-    findings = Findings(read_probes(rows), log_snr, predicted_log_snr(rows))
-    for (_, contrast), boundary in findings.boundaries.items():
+    model, analysis = job.cfg.model.name, Analysis.of_rows(rows)
+    for (_, contrast), boundary in analysis.boundaries.items():
         name = f"boundary, {contrast}" if contrast else "boundary"
-        _print(job, f"{name}: {in_words(boundary, log_snr[model])}")
-    if not findings.boundaries:
-        _print(job, "boundary: not told from this; it takes probe=tampering with edits of looks and motion")
+        _print(job, f"{name}: {in_words(boundary, analysis.log_snr[model])}")
+    if not analysis.boundaries:
+        _print(job, "boundary: undetermined; it takes probe=tampering with edits of appearance and motion")
     folder = job.output / job.references[0].suite / model / "figures" / "_".join(methods)
     drawn = write_figures(
-        folder, findings, f"A job of probe={job.cfg.probe} drew them from its own rows alone."
+        folder, analysis, f"A job of probe={job.cfg.probe} drew them from its own rows alone."
     )
     _print(job, f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
 

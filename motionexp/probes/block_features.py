@@ -1,4 +1,4 @@
-"""What a backbone's blocks hold at a timestep: their outputs, read by forward hooks."""
+"""Outputs of a backbone's blocks at a timestep, read by forward hooks."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,28 +13,31 @@ from torch.utils.hooks import RemovableHandle
 from motionexp.diffusion.backbone import Backbone, Conditioning
 
 PLACES = 4
-"""Sides of the grid of places that a block's output is averaged to; fewer where it has fewer tokens."""
+"""Sides of the grid to which the output of a block is averaged; fewer where it has fewer tokens."""
 VIDEOS_PER_CALL = 16
 
 
 @contextmanager
 def activation_hooks(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Keep what the named modules put out, in the order in which they ran; of a pair, the first.
+    """Yield {name: output} of the named modules, in the order in which they ran; of a tuple, the first entry.
 
-    Names are those of `network.named_modules()`. Each forward pass replaces what the one before left. The
-    hooks are gone afterwards.
+    Each forward pass replaces the outputs of the pass before. The hooks are removed at the end.
+
+    Args:
+        network: is run by the caller.
+        names: of `network.named_modules()`.
     """
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> RemovableHandle:
-        def keep(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            kept[name] = output[0] if isinstance(output, tuple) else output
+    def register(name: str) -> RemovableHandle:
+        def store(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            outputs[name] = output[0] if isinstance(output, tuple) else output
 
-        return network.get_submodule(name).register_forward_hook(keep)
+        return network.get_submodule(name).register_forward_hook(store)
 
-    handles = [keeper(name) for name in names]
+    handles = [register(name) for name in names]
     try:
-        yield kept
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
@@ -48,14 +51,14 @@ def motion_blocks(backbone: Backbone, caption: Conditioning) -> list[str]:
     those of a U-Net's temporal transformers, CogVideoX's 3D blocks.
 
     Args:
-        backbone: runs once, on zeros, for a U-Net's modules are not listed in the order in which they run.
+        backbone: runs once, on zeros: the modules of a U-Net are not listed in the order in which they run.
         caption: any one caption.
     """
     holders = dict.fromkeys(name.rsplit(".", 2)[0] for name in backbone.projections("motion")["q"])
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    with activation_hooks(backbone.network, holders) as kept:
+    with activation_hooks(backbone.network, holders) as outputs:
         backbone.predict(torch.zeros(1, *shape), 0, caption)
-    ran = list(kept)
+    ran = list(outputs)
     return list(dict.fromkeys([ran[0], ran[len(ran) // 2], ran[-1]]))
 
 
@@ -69,24 +72,24 @@ def block_features(
 ) -> dict[str, Float[Tensor, "b d"]]:
     """Outputs of blocks at x_t, averaged over a grid of `PLACES` x `PLACES` places in each frame.
 
-    Where things are is kept: averaged over the whole frame, the blocks of `tiny_latte` hardly tell motions
-    apart at t = 600 (56% right of two, with the places 95%).
+    The grid preserves positions. With averages over the whole frame, the blocks of `tiny_latte` hardly
+    distinguish motions at t = 600 (two-alternative accuracy 56%, with the grid 95%).
 
     Args:
         backbone: predicts.
-        x_t: noisy latents.
+        x_t: (B, C, F, h, w) noisy latents.
         t: their timestep.
-        caption: one row, the same for all videos.
+        caption: one row, for all videos.
         blocks: names from `motion_blocks`.
 
     Returns:
         fp32 on the CPU; D is frames x channels x places.
     """
     parts = []
-    with activation_hooks(backbone.network, blocks) as kept:
+    with activation_hooks(backbone.network, blocks) as outputs:
         for videos in x_t.split(VIDEOS_PER_CALL):
             backbone.predict(videos, t, caption.repeat(len(videos)))
-            parts.append({name: pooled(kept[name], videos.shape) for name in blocks})
+            parts.append({name: pooled(outputs[name], videos.shape) for name in blocks})
     return {name: torch.cat([part[name] for part in parts]) for name in blocks}
 
 

@@ -1,12 +1,13 @@
 """Many denoising trajectories of one video, run as a tree of their shared beginnings.
 
-A probe denoises inverted latents again and again, under captions that change along the way. Trajectories of
-the same start are one branch for as long as their conditions are the same, and part where these part. All
-branches alive at a timestep are evaluated together, as many at once as memory allows.
+A probe denoises inverted latents many times, under captions that change along the trajectory. Trajectories
+with an equal start are one branch as long as their conditions are equal, and separate where the conditions
+differ. All branches at a timestep are evaluated together, in batches that fit into memory.
 
-The grid's blocks are 100 timesteps wide; block k holds the sampling timesteps with 100k <= t < 100(k + 1), as
-many in each. Of flow matching, where t goes from 1000 down to above 0, it holds those with
-100k < t <= 100(k + 1); their number differs from block to block, for its steps are not evenly spaced in t.
+The blocks of the grid are 100 timesteps wide. Block k holds the sampling timesteps with
+100k <= t < 100(k + 1), an equal number in each block. With flow matching, where t goes from 1000 down to
+above 0, it holds those with 100k < t <= 100(k + 1). Their number differs between blocks, because the steps
+are not evenly spaced in t.
 """
 
 import math
@@ -25,19 +26,19 @@ from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
 
 BLOCKS = len(EDGES) - 1
-# Beyond so many a CPU gets no faster: what lies between two layers no longer fits its caches.
+# A larger batch is no faster on a CPU: the activations no longer fit into its caches.
 MOST_ROWS_ON_CPU = 16
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the network is told at a step. Raises InputError for a guidance scale that is not 0 or from 1.
+    """The condition of a step. Raises InputError for a guidance scale that is neither 0 nor at least 1.
 
     Attributes:
-        caption: an empty one is legal.
-        guidance_scale: 1: the caption alone, one network evaluation; more: guided away from the negative
-            caption, two (as `SamplerSettings.guidance_scale`). 0: the negative caption alone, one evaluation,
-            laid out as guidance by this caption has it: some networks know no other layout of it.
+        caption: may be empty.
+        guidance_scale: 1: the caption alone, one network evaluation. Above 1: guided away from the negative
+            caption, two evaluations (as `SamplerSettings.guidance_scale`). 0: the negative caption alone, one
+            evaluation, in the layout of guidance by this caption: some networks know no other layout.
     """
 
     caption: str
@@ -49,13 +50,13 @@ class Condition:
 
     @property
     def guided(self) -> bool:
-        """Whether there is an unconditional branch."""
+        """Whether the condition needs an unconditional evaluation."""
         return self.guidance_scale > 1
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """From an edge of the grid down to clean latents. Raises InputError where the two do not fit.
+    """From an edge of the grid down to clean latents. Raises InputError for a wrong start or number.
 
     Attributes:
         start: the edge, 100 to 1000.
@@ -77,22 +78,22 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Cost:
-    """Denoising steps, and the network evaluations that they take: two for a guided step, else one."""
+    """Denoising steps, and their network evaluations: two for a guided step, else one."""
 
     steps: int
     evaluations: int
 
 
 Branch = tuple[int, tuple[Condition, ...]]
-"""(start, conditions so far): what trajectories share until they part."""
+"""(start, conditions so far): what trajectories share until they separate."""
 
 
 def cost(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
-    """What `run_tree` takes.
+    """The cost of `run_tree`.
 
     Args:
-        trajectories: as it gets them.
-        counts: the sampling steps in each block, as `step_counts` gives them.
+        trajectories: of `run_tree`.
+        counts: the sampling steps in each block, from `step_counts`.
     """
     trajectories = list(trajectories)
     steps = evaluations = 0
@@ -104,15 +105,15 @@ def cost(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
 
 
 def cost_one_by_one(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
-    """As `cost`, of every trajectory on its own."""
-    alone = [cost([each], counts) for each in trajectories]
-    return Cost(sum(each.steps for each in alone), sum(each.evaluations for each in alone))
+    """The cost of running every trajectory alone."""
+    costs = [cost([trajectory], counts) for trajectory in trajectories]
+    return Cost(sum(cost.steps for cost in costs), sum(cost.evaluations for cost in costs))
 
 
 def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]:
     """The (t, t_prev) of `schedule.step_pairs`, descending, by block: the lowest first.
 
-    Raises InputError where a discrete schedule's blocks do not have equally many steps, or a block of flow
+    Raises InputError if the blocks of a discrete schedule have different numbers of steps, or a block of flow
     matching has none.
     """
     blocks = _by_block(schedule, steps)
@@ -129,7 +130,7 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
 
 
 def step_counts(schedule: Schedule, steps: int) -> list[int]:
-    """How many steps each block has, the lowest first. Raises InputError as `step_blocks`."""
+    """The number of steps of each block, the lowest first. Raises InputError as `step_blocks`."""
     return [len(block) for block in step_blocks(schedule, steps)]
 
 
@@ -142,7 +143,7 @@ def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]
 
 
 def _empty_blocks(schedule: FlowSchedule, steps: int, counts: Sequence[int]) -> str:
-    """What is wrong with a number of steps, and which would do."""
+    """Which blocks have no step, and the smallest number of steps without such a block."""
     empty = [
         f"{low} to {high}" for (low, high), count in zip(pairwise(EDGES), counts, strict=True) if not count
     ]
@@ -167,32 +168,32 @@ def run_tree(
     memory: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Float[Tensor, "c f h w"]]:
-    """Denoise along every trajectory, with eta 0: the results of separate runs, at a tree's cost.
+    """Denoise along every trajectory, with eta 0: the results of separate runs at the cost of a tree.
 
     Args:
         backbone: predicts.
-        trajectories: in any order; two may be equal.
-        starts: by edge, the latents at the first sampling timestep of the block below it.
+        trajectories: in any order; duplicates are legal.
+        starts: {edge: latents at the first sampling timestep of the block below it}.
         steps: sampling steps from 1000 to 0; see `step_blocks`.
-        embed: one caption to its conditioning.
-        negative: the caption that guidance leads away from, as `backbone.embed` gives it.
-        memory: bytes that a batch may fill beside the weights; one evaluation at least is made at a time.
+        embed: returns the conditioning of a caption.
+        negative: the caption that guidance leads away from, from `backbone.embed`.
+        memory: bytes that a batch may fill beside the weights; a batch has at least one evaluation.
         progress: called with (steps done, `cost(...).steps`) after each timestep.
 
     Returns:
         Clean latents in fp32, one for each trajectory, in their order.
 
     Raises:
-        InputError: as `step_blocks`, or a start has no latents.
+        InputError: as `step_blocks`, or a start without latents.
     """
     blocks = step_blocks(backbone.schedule, steps)
-    if missing := sorted({each.start for each in trajectories} - starts.keys()):
+    if missing := sorted({trajectory.start for trajectory in trajectories} - starts.keys()):
         raise InputError(
             f"no latents at t = {', '.join(map(str, missing))}, where trajectories start;"
             f" there are latents at t = {', '.join(map(str, sorted(starts)))}"
         )
-    used = dict.fromkeys(condition for each in trajectories for condition in each.conditions)
-    predictor = _Predictor(backbone, used, embed, negative, memory)
+    conditions = dict.fromkeys(condition for run in trajectories for condition in run.conditions)
+    predictor = _Predictor(backbone, conditions, embed, negative, memory)
     total, done = cost(trajectories, [len(block) for block in blocks]).steps, 0
     latents: dict[Branch, Tensor] = {}
     for block in reversed(range(BLOCKS)):
@@ -200,25 +201,25 @@ def run_tree(
         if not branches:
             continue
         beginnings = [_beginning(branch, latents, starts) for branch in branches]
-        here = torch.stack([each.to(backbone.device, torch.float32) for each in beginnings])
-        conditions = [past[-1] for _, past in branches]
+        here = torch.stack([start.to(backbone.device, torch.float32) for start in beginnings])
+        current = [past[-1] for _, past in branches]
         for t, t_prev in blocks[block]:
-            here = backbone.schedule.step(here, predictor.predict(here, t, conditions), t, t_prev)
+            here = backbone.schedule.step(here, predictor.predict(here, t, current), t, t_prev)
             done += len(branches)
             if progress is not None:
                 progress(done, total)
         latents = dict(zip(branches, here, strict=True))
-    return [latents[each.start, each.conditions] for each in trajectories]
+    return [latents[trajectory.start, trajectory.conditions] for trajectory in trajectories]
 
 
 def _branches(trajectories: Iterable[Trajectory], block: int) -> list[Branch]:
-    """The different branches in a block, each with its conditions down to and in it."""
-    alive = [each for each in trajectories if each.start > EDGES[block]]
-    return list(dict.fromkeys((each.start, each.conditions[: each.start // BLOCK - block]) for each in alive))
+    """The different branches in a block, with their conditions down to and in it."""
+    alive = [trajectory for trajectory in trajectories if trajectory.start > EDGES[block]]
+    return list(dict.fromkeys((run.start, run.conditions[: run.start // BLOCK - block]) for run in alive))
 
 
 def _beginning(branch: Branch, above: Mapping[Branch, Tensor], starts: Mapping[int, Tensor]) -> Tensor:
-    """(C, F, h, w): where a branch stood at the end of the block above, or where it starts."""
+    """(C, F, h, w) latents of a branch at the end of the block above, or at its start."""
     start, past = branch
     return above[start, past[:-1]] if len(past) > 1 else starts[start][0]
 
@@ -253,7 +254,7 @@ class _Predictor:
     def predict(
         self, latents: Float[Tensor, "b c f h w"], t: float, conditions: Sequence[Condition]
     ) -> Float[Tensor, "b c f h w"]:
-        """Outputs with guidance, each video's under its own condition."""
+        """Outputs with guidance, of every video under its condition."""
         guided = [video for video, condition in enumerate(conditions) if condition.guided]
         videos = [*range(len(conditions)), *guided]
         captions = [self.conditional[condition] for condition in conditions]

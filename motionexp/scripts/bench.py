@@ -1,7 +1,7 @@
 """How fast the steps of a job are here: `python -m motionexp.scripts.bench [OVERRIDES]` (`make bench`).
 
-Training is timed against the bare forward pass, backward pass and optimizer step of the same model, in turns
-in one run, so that what else the machine does meets both. Writes rows to `outputs/bench/`.
+Training is timed against the bare forward pass, backward pass and optimizer step of the model. Both alternate
+in one run, so that other load on the machine affects both. Writes rows to `outputs/bench/`.
 """
 
 import os
@@ -43,7 +43,7 @@ SAMPLING_BATCHES = (1, 4, 16)
 HIGHER = ("metrics_frames_per_second",)
 
 Times = list[tuple[str, str, float]]
-"""(metric, what it was measured on, value)."""
+"""(metric, what was measured, value)"""
 
 
 def training_times(backbone: Backbone, reference: Reference, batch_size: int) -> Times:
@@ -82,7 +82,7 @@ def training_times(backbone: Backbone, reference: Reference, batch_size: int) ->
 
 
 def make_bare_step(tuning: Tuning) -> Callable[[], None]:
-    """What does forward and backward pass and optimizer step on tensors that are there already."""
+    """Return a function that does a forward pass, a backward pass and an optimizer step on fixed tensors."""
     optimizer = tuning.configure_optimizers()
     tensors = tuning.draw(0)
 
@@ -109,12 +109,12 @@ def sampling_times(backbone: Backbone, reference: Reference, batch_size: int) ->
 
 
 def metric_times(scorer: Scorer, reference: Reference, videos: Iterator[np.ndarray]) -> Times:
-    """Seconds of each metric alone on a video with the models' passes that it needs, and of all together.
+    """Seconds of each metric alone on a video, with the passes of the models it needs, and of all together.
 
     Args:
         scorer: the metrics.
-        reference: what all videos are compared with.
-        videos: never the same content twice, for what a model saw of a video is kept.
+        reference: of all videos.
+        videos: all different, because the features of a video are cached.
     """
     edit = reference.edits[0]
     names = scorer.applicable(reference, edit)
@@ -126,7 +126,7 @@ def metric_times(scorer: Scorer, reference: Reference, videos: Iterator[np.ndarr
     alone = {name: seconds({name}) for name in names}
     together, count = seconds(names), len(reference.frames)
     return [
-        *(("metric_seconds", name, each) for name, each in alone.items()),
+        *(("metric_seconds", name, value) for name, value in alone.items()),
         ("metric_seconds", "all, one by one", sum(alone.values())),
         ("metric_seconds", "all together", together),
         ("metrics_frames_per_second", "all, one by one", count / sum(alone.values())),
@@ -135,7 +135,7 @@ def metric_times(scorer: Scorer, reference: Reference, videos: Iterator[np.ndarr
 
 
 def different_videos(frames: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield videos like this one, no two of them the same: each has another pixel inverted."""
+    """Yield different videos: a copy of `frames` for every number in it, with that number inverted."""
     for place in range(frames.size):
         video = frames.copy()
         video.reshape(-1)[place] ^= 255
@@ -149,13 +149,13 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done all that it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine on which times are measured."""
     return {
         "device": provenance.device_name(device),
         "cores": os.cpu_count(),
@@ -166,7 +166,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) -> list[Row]:
-    """Time everything `repeats` times, after one round that does not count."""
+    """Time everything `repeats` times, after one round of warm-up."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
     models = inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
@@ -181,15 +181,15 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
         times += metric_times(scorer, reference, videos)
         fields = {"method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
         rows += [
-            as_row(job, repeat, each, higher_is_better=each[0] in HIGHER, **fields)
-            for each in times
+            as_row(job, repeat, entry, higher_is_better=entry[0] in HIGHER, **fields)
+            for entry in times
             if repeat >= 0
         ]
     return rows
 
 
 def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: Any) -> Row:
-    """One of a round's `Times`, with what it was taken on; `fields` are the row's others."""
+    """A row of one entry of `Times`, with the machine; `fields` are further fields of the row."""
     metric, on, value = measured
     return Row(
         metric=metric,
@@ -204,8 +204,8 @@ def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: An
     )
 
 
-def keep(rows: Sequence[Row], path: Path) -> None:
-    """Write and print the rows of a benchmark; those of an earlier moment do not belong beside them."""
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Write and print the rows of a benchmark; they replace those of an earlier run."""
     path.unlink(missing_ok=True)
     append_rows(path, rows)
     print_rows(rows)
@@ -214,10 +214,10 @@ def keep(rows: Sequence[Row], path: Path) -> None:
 
 def print_rows(rows: Sequence[Row]) -> None:
     """Print the median of each measurement."""
-    table = Table("measured", "on", "median", "least", "most", title=rows[0].device, title_justify="left")
+    table = Table("metric", "on", "median", "minimum", "maximum", title=rows[0].device, title_justify="left")
     for metric, on in dict.fromkeys((row.metric, row.strata["part"]) for row in rows):
         values = [row.value for row in rows if (row.metric, row.strata["part"]) == (metric, on)]
-        table.add_row(metric, on, *(f"{each(values):.4g}" for each in (np.median, np.min, np.max)))
+        table.add_row(metric, on, *(f"{statistic(values):.4g}" for statistic in (np.median, np.min, np.max)))
     Console().print(table)
 
 
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    keep(rows, Path(cfg.output) / ROWS_NAME)
+    write(rows, Path(cfg.output) / ROWS_NAME)
     return 0
 
 

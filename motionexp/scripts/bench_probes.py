@@ -1,11 +1,10 @@
-"""What a probe's tree saves here: `python -m motionexp.scripts.bench_probes [OVERRIDES]` (`make bench`).
+"""What the tree of a probe saves here: `python -m motionexp.scripts.bench_probes [OVERRIDES]` (`make bench`).
 
-All pairs of a probe run as a tree, as 55 runs batched as well as they can be, and as 55 runs one after the
-other and one network evaluation at a time; in turns in one run, so that what else the machine does meets all.
-One by one is timed twice: from latents that are inverted already, and as 55 calls of a program, of which each
-inverts the reference for itself (the tree then has its one inversion too). The tree has the control without
-tampering too, the 55 runs do not. Ten sampling steps stand for fifty: costs are in proportion to the steps.
-Writes rows to `outputs/bench/probes/`.
+All pairs of a probe run as a tree, as 55 batched runs, and as 55 runs one by one with one network evaluation
+at a time. The three alternate in one run, so that other load on the machine affects all. One by one is timed
+twice: from inverted latents, and with an inversion for each of the 55 runs (the tree then includes its single
+inversion). The tree also runs the control without tampering; the 55 runs do not. Ten sampling steps replace
+fifty: costs are proportional to the steps. Writes rows to `outputs/bench/probes/`.
 """
 
 import sys
@@ -28,7 +27,7 @@ from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_counts
 from motionexp.results.rows import ROWS_NAME, Row
-from motionexp.scripts.bench import Times, as_row, keep
+from motionexp.scripts.bench import Times, as_row, write
 
 ROUNDS = 3
 STEPS = 10
@@ -37,16 +36,16 @@ NUMBERED = "|"
 
 
 def apart(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
-    """The same trajectories, a number before each one's captions: none shares a beginning with another."""
+    """The trajectories with a number before their captions, so that no two share a beginning."""
     return [
         replace(
-            each,
+            trajectory,
             conditions=tuple(
                 replace(condition, caption=f"{number}{NUMBERED}{condition.caption}")
-                for condition in each.conditions
+                for condition in trajectory.conditions
             ),
         )
-        for number, each in enumerate(trajectories)
+        for number, trajectory in enumerate(trajectories)
     ]
 
 
@@ -55,13 +54,14 @@ def tree_times(
 ) -> Times:
     """How many times slower than the tree the 55 runs are, in wall time and in network evaluations.
 
-    `caption` is what the reference is inverted with.
+    Args:
+        caption: of the inversion.
     """
-    pairs = [each for pair, each in trajectories.items() if pair != CONTROL]
-    captions = {condition.caption for each in trajectories.values() for condition in each.conditions}
+    pairs = [trajectory for pair, trajectory in trajectories.items() if pair != CONTROL]
+    captions = {condition.caption for run in trajectories.values() for condition in run.conditions}
     embedded = {caption: backbone.embed([caption]) for caption in captions}
     negative = backbone.embed([""])
-    # The time does not depend on what the latents show.
+    # The time does not depend on the content of the latents.
     noise = initial_noise(0, 0, backbone.latent_shape(backbone.frames, backbone.height, backbone.width))[None]
     starts = dict.fromkeys(EDGES[1:], noise)
 
@@ -89,7 +89,7 @@ def tree_times(
 
     # The tree comes last: the first calls of all are slow.
     inverted_each, inverted_once = inversions(len(pairs)), inversions(1)
-    one_by_one = seconds([[each] for each in pairs], 0)
+    one_by_one = seconds([[run] for run in pairs], 0)
     batched = seconds([apart(pairs)], memory)
     tree = seconds([list(trajectories.values())], memory)
     counts = step_counts(backbone.schedule, STEPS)
@@ -103,7 +103,7 @@ def tree_times(
 
 
 def measure(cfg: JobConfig, rounds: int) -> list[Row]:
-    """Time both probes `rounds` times, in turns."""
+    """Time both probes `rounds` times, alternating."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
     memory = sampling_memory(cfg, job.device)
@@ -117,7 +117,7 @@ def measure(cfg: JobConfig, rounds: int) -> list[Row]:
         for name, (trajectories, caption) in probes.items():
             fields = {"higher_is_better": True, "method": name, "tau": 1000.0, "steps": STEPS}
             times = tree_times(backbone, name, trajectories, caption, memory)
-            rows += [as_row(job, round_, each, **fields) for each in times]
+            rows += [as_row(job, round_, entry, **fields) for entry in times]
     return rows
 
 
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    keep(rows, Path(cfg.output) / "probes" / ROWS_NAME)
+    write(rows, Path(cfg.output) / "probes" / ROWS_NAME)
     return 0
 
 

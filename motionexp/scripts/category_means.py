@@ -1,8 +1,8 @@
 """Scores averaged as the TGVE benchmark does: `python -m motionexp.scripts.category_means [OUTPUTS]`.
 
-The benchmark's order: over frames, then one value a video and edit, then one flat mean over all of these, in
-which every video and edit weighs the same. The means of each kind of edit stand beside; they are ours.
-Only rows of one setting are averaged, over seeds first: what else differs makes a table of its own.
+The benchmark averages over frames, then over one value for each video and edit with equal weights (the flat
+mean). The means of each kind of edit are an addition of this project. Rows of one setting are averaged, over
+seeds first; every other setting gets another table.
 """
 
 import math
@@ -21,18 +21,18 @@ from motionexp.errors import InputError
 from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows
 from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
 
-NAMED = ("train_steps", "adapter_scale")  # in every setting's name
+NAMED = ("train_steps", "adapter_scale")  # already part of the name of every setting
 Settings = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Means:
-    """Of one metric under one setting.
+    """Means of one metric under one setting.
 
     Attributes:
         flat: over all pairs of a reference and an edit.
-        kinds: {kind of edit: over its pairs}.
-        pairs: how many have a value; those on which the metric abstained do not.
+        kinds: {kind of edit: mean over its pairs}.
+        pairs: number of pairs with a value, that is, on which the metric did not abstain.
     """
 
     flat: float
@@ -48,44 +48,44 @@ def flat_means(rows: Iterable[Row]) -> dict[str, Means]:
             values[row.metric][row.reference, row.edit_kind, row.edit_caption].append(row.value)
     means = {}
     for metric, pairs in values.items():
-        each = {key: float(np.mean(seeds)) for key, seeds in pairs.items()}
+        by_pair = {key: float(np.mean(seeds)) for key, seeds in pairs.items()}
         kinds: dict[str, list[float]] = defaultdict(list)
-        for (_, kind, _), value in each.items():
+        for (_, kind, _), value in by_pair.items():
             kinds[kind].append(value)
-        by_kind = {kind: float(np.mean(found)) for kind, found in kinds.items()}
-        means[metric] = Means(float(np.mean(list(each.values()))), by_kind, len(each))
+        by_kind = {kind: float(np.mean(values)) for kind, values in kinds.items()}
+        means[metric] = Means(float(np.mean(list(by_pair.values()))), by_kind, len(by_pair))
     return means
 
 
 def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """{what a reader calls a setting: its rows}, with further settings named where rows differ in them.
+    """Return {name of a setting: its rows}; the name includes all settings in which the rows differ.
 
     Anchors are a setting each; probes, and rows that are of no edit, are left out.
     """
-    found: dict[str, dict[Settings, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    by_name: dict[str, dict[Settings, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.tau_start or not row.edit_caption:
             continue
         tuned = f"τ = {row.tau:g}, {row.train_steps} steps, scale {row.adapter_scale:g}"
         words = f"anchor: {row.sanity_baseline}" if row.sanity_baseline else f"{row.method}, {tuned}"
-        found[f"{row.suite}, {row.model}, {words}"][_further(row)].append(row)
+        by_name[f"{row.suite}, {row.model}, {words}"][_further(row)].append(row)
     named = {}
-    for name, of_name in found.items():
-        shared = set.intersection(*(set(further) for further in of_name))
-        for further, own in of_name.items():
-            said = [f"{key}={value}" for key, value in further if (key, value) not in shared]
-            named[", ".join([name, *said])] = own
+    for name, by_setting in by_name.items():
+        shared = set.intersection(*map(set, by_setting))
+        for setting, members in by_setting.items():
+            differing = [f"{key}={value}" for key, value in setting if (key, value) not in shared]
+            named[", ".join([name, *differing])] = members
     return named
 
 
 def _further(row: Row) -> Settings:
-    """What determines a video beside what its setting's name says; of anchors and other systems its size."""
-    made_here = row.steps > 0 and not row.sanity_baseline
-    names = [*(*SAMPLED, *OCCASIONAL)] if made_here else ["frames"]
-    if made_here and row.method != "base":
+    """The settings of a video that its name lacks; of sanity baselines and external systems only its size."""
+    sampled = row.steps > 0 and not row.sanity_baseline
+    names = [*(*SAMPLED, *OCCASIONAL)] if sampled else ["frames"]
+    if sampled and row.method != "base":
         names += [name for name in TRAINED if name not in NAMED]
     values: dict[str, Any] = {name: row.settings.get(name, default_of(name, row)) for name in names}
-    if made_here:
+    if sampled:
         values |= {"steps": row.steps, "precision": row.precision, "weights": row.weights_hash[:12]}
     size = row.settings.get("model", row.settings)
     values |= {name: size.get(name) for name in ("height", "width")}
@@ -104,7 +104,9 @@ def check_one_setting(name: str, rows: Sequence[Row]) -> None:
         InputError: a metric of two versions or through two models, two videos of one reference, or two rows
             for one sample.
     """
-    if mixed := mixed_kinds(rows, allow=("precision", "weights_hash")):  # anchors have those of any job
+    if mixed := mixed_kinds(
+        rows, allow=("precision", "weights_hash")
+    ):  # sanity baselines have those of any job
         raise InputError(
             f"{name}: rows of which there is no mean: {'; '.join(mixed)}. Name a folder with rows of one kind"
         )
@@ -125,18 +127,18 @@ def main(arguments: Sequence[str]) -> int:
     try:
         rows = of_newest_version(read_rows(Path(*arguments[:1]) if arguments else Path("outputs")))
         settings = settings_of(rows)
-        for name, own in settings.items():
-            check_one_setting(name, own)
+        for name, members in settings.items():
+            check_one_setting(name, members)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name, own in settings.items():
-        means = flat_means(own)
-        kinds = list(dict.fromkeys(kind for each in means.values() for kind in each.kinds))
+    for name, members in settings.items():
+        means = flat_means(members)
+        kinds = list(dict.fromkeys(kind for mean in means.values() for kind in mean.kinds))
         table = Table("metric", "flat mean", *kinds, "videos and edits", title=name, title_justify="left")
-        for metric, each in means.items():
-            cells = [f"{each.kinds[kind]:.3f}" if kind in each.kinds else "–" for kind in kinds]
-            table.add_row(metric, f"{each.flat:.3f}", *cells, str(each.pairs))
+        for metric, mean in means.items():
+            cells = [f"{mean.kinds[kind]:.3f}" if kind in mean.kinds else "–" for kind in kinds]
+            table.add_row(metric, f"{mean.flat:.3f}", *cells, str(mean.pairs))
         Console().print(table)
     return 0
 

@@ -1,9 +1,9 @@
 """DDIM inversion of references: `python -m motionexp.scripts.inversion [OVERRIDES]` (`make inversion`).
 
-Measures how well sampling gives a reference back from its inverted latents, and draws what those latents show
-along the way (Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps"). All without guidance.
+Measures how well sampling reconstructs a reference from its inverted latents, and draws what these latents
+show (Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps"). All without guidance.
 Takes the models that the overrides choose (`model=NAME,NAME`), or every bundled one in turn.
-Writes rows and pictures to `outputs/inversion/`; a reference whose rows are there is not run again.
+Writes rows and pictures to `outputs/inversion/`; a reference with rows is not measured again.
 `experiments/inversion.yaml` says how they are published.
 """
 
@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
@@ -31,8 +30,9 @@ from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_figures import strip
 from motionexp.jobs.run import clear_disk_errors
-from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
+from motionexp.results.rows import ROWS_NAME, Row
 from motionexp.scripts.model_jobs import jobs_of
+from motionexp.scripts.resume import RowFile, progress_bar
 
 STEPS = (50, 200)
 METRIC_VERSION = 1
@@ -41,7 +41,7 @@ REFERENCES = (
     *("60-bounce-pink-star", "poster-61-wander-green-circle", "poster-67-zigzag-red-circle"),
     "poster-73-left-violet-star",
 )
-"""Of the benchmark, among those that the probes take: five motion-dominant, three appearance-dominant."""
+"""References of the benchmark that the probes take too: five motion-dominant, three appearance-dominant."""
 METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 
 Progress = Callable[[int, int], None]
@@ -50,29 +50,32 @@ Progress = Callable[[int, int], None]
 def reconstruct(
     backbone: Backbone, latents: Tensor, caption: Conditioning, steps: int, progress: Progress
 ) -> tuple[dict[float, Tensor], np.ndarray]:
-    """Invert one video's latents (1, C, F, h, w) and sample from the noisiest; `progress` gets every step.
+    """Invert the latents (1, C, F, h, w) of one video and sample from the noisiest ones.
+
+    Args:
+        progress: called after every step of both.
 
     Returns:
         The inverted latents by timestep, and the sampled frames (F, H, W, 3) uint8.
 
     Raises:
-        FloatingPointError: what was sampled is not finite.
+        FloatingPointError: the sampled latents are not finite.
     """
     settings = SamplerSettings(steps, guidance_scale=1.0)
     inverted = invert(backbone, latents, caption, None, settings, progress=progress)
     start = inverted[max(inverted)]
-    back = sample_latents(backbone, caption, None, start, settings, progress=progress)
-    if not torch.isfinite(back).all():
+    sampled = sample_latents(backbone, caption, None, start, settings, progress=progress)
+    if not torch.isfinite(sampled).all():
         raise FloatingPointError("inversion gave numbers that are not finite: try precision=fp32")
-    return inverted, backbone.decode(back)[0].numpy()
+    return inverted, backbone.decode(sampled)[0].numpy()
 
 
 def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
-    """Reconstruct a reference with every prompt and number of steps; write its strip; make its rows."""
+    """Reconstruct a reference with every prompt and number of steps; write its strip; return its rows."""
     backbone, latents = job.backbone, job.cache.latents(reference)
-    to_vae = backbone.decode(latents)[0].numpy()
-    # The empty prompt is laid out as guidance's unconditional branch: on an empty caption by itself a network
-    # may never have been trained, and its answers are then worth nothing.
+    vae_frames = backbone.decode(latents)[0].numpy()
+    # The empty prompt has the layout of guidance's unconditional branch: some networks were never trained on
+    # an empty caption alone.
     empty, caption = backbone.guidance_pair(
         job.cache.conditioning(reference.caption), job.cache.conditioning("")
     )
@@ -80,9 +83,10 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
     for prompt, conditioning in (("empty", empty), ("caption", caption)):
         for steps in STEPS:
             inverted, frames = reconstruct(backbone, latents, conditioning, steps, progress)
-            values = (float(psnr(frames, reference.frames).mean()), float(psnr(frames, to_vae).mean()))
+            values = [float(psnr(frames, target).mean()) for target in (reference.frames, vae_frames)]
             rows += _rows(job, reference, prompt, steps, values)
-            # The most steps come nearest to every t that is drawn; an empty prompt tells nothing of looks.
+            # The largest number of steps is nearest to every t of the strip, and the empty prompt adds no
+            # appearance.
             if (prompt, steps) == ("empty", STEPS[-1]):
                 path = folder(job) / f"{job.cfg.model.name}-{reference.name}-strip.png"
                 write_png(path, strip(backbone, inverted, empty, "the empty prompt"))
@@ -90,11 +94,11 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
 
 
 def folder(job: Job) -> Path:
-    """Where rows and pictures of all models go."""
+    """The folder of rows and pictures of all models."""
     return job.output / "inversion"
 
 
-def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: tuple[float, float]) -> list[Row]:
+def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: Sequence[float]) -> list[Row]:
     cfg = replace(job.cfg, steps=steps, guidance_scale=1.0, tau=1000.0)
     return [
         Row(
@@ -117,48 +121,37 @@ def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: tuple
 
 
 def run(cfg: JobConfig) -> list[Row]:
-    """Measure the job's references that have no rows yet; returns the rows of all of them."""
+    """Measure the references of a job that have no rows yet; return the rows of all its references."""
     job = Job(cfg, Console(quiet=True))
-    left = [each for each in job.references if not finished(job, each)]
-    job.cache.fill(left, [caption for each in left for caption in (each.caption, "")])
-    # Two prompts, there and back. In a log file the bar is a line, and one every half minute is enough.
-    total, often = 2 * 2 * sum(STEPS) * len(left), 0.1 if sys.stderr.isatty() else 30
-    with tqdm(total=total, desc="invert and sample", unit="step", leave=False, mininterval=often) as bar:
-        for reference in left:
-            append_rows(folder(job) / ROWS_NAME, measure(job, reference, lambda done, steps: bar.update()))
-    return [row for each in job.references for row in finished(job, each)]
-
-
-def finished(job: Job, reference: Reference) -> list[Row]:
-    """A reference's rows, of these weights in this precision: all that there should be, or none."""
-    path = folder(job) / ROWS_NAME
-    wanted = (reference.content_hash, job.backbone.weights_hash, job.precision, METRIC_VERSION)
-    return [
-        row
-        for row in (read_rows(path) if path.exists() else [])
-        if (row.reference_hash, row.weights_hash, row.precision, row.metric_version) == wanted
-    ]
+    file = RowFile(folder(job) / ROWS_NAME, job, METRIC_VERSION)
+    references = {reference.content_hash: reference for reference in job.references}
+    missing = [references[key] for key in file.missing(references, lambda row: row.reference_hash)]
+    job.cache.fill(missing, [caption for reference in missing for caption in (reference.caption, "")])
+    # Two prompts, inversion and sampling.
+    with progress_bar(2 * 2 * sum(STEPS) * len(missing), "invert and sample", "step") as bar:
+        for reference in missing:
+            file.add(measure(job, reference, lambda done, steps: bar.update()))
+    return [row for row in file.rows() if row.reference_hash in references]
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print means over references, with the least and the most, by contrast, prompt and steps."""
+    """Print means over references, with minimum and maximum, by contrast, prompt and steps."""
     table = Table("contrast", "prompt", "steps", *METRICS.values(), "n", title_justify="left")
     table.title = f"{rows[0].model}: reconstruction after inversion, PSNR (higher is better)"
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in rows:
-        key = (row.stratum("contrast"), row.stratum("prompt"), row.stratum("steps"))
-        groups.setdefault(key, []).append(row)
-    for key, own in groups.items():
-        values = [[row.value for row in own if row.metric == metric] for metric in METRICS]
-        shown = [f"{np.mean(each):.1f} ({min(each):.1f} to {max(each):.1f})" for each in values]
-        table.add_row(*key, *shown, str(len(values[0])))
+        key = tuple(row.stratum(name) for name in ("contrast", "prompt", "steps"))
+        groups.setdefault(key, {}).setdefault(row.metric, []).append(row.value)
+    for key, by_metric in groups.items():
+        texts = [f"{np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in map(by_metric.get, METRICS) if v]
+        table.add_row(*key, *texts, str(len(next(iter(by_metric.values())))))
     Console().print(table)
 
 
 def settings_of(arguments: Sequence[str]) -> JobConfig:
-    """The settings of the overrides, in fp32 on `REFERENCES` unless they say otherwise."""
+    """The settings of the overrides; the default is fp32 on `REFERENCES`."""
     overrides = ["precision=fp32"]
-    if not any(each.startswith(("data=", "data.", "video=")) for each in arguments):
+    if not any(argument.startswith(("data=", "data.", "video=")) for argument in arguments):
         overrides += ["data.split=benchmark", f"references=[{','.join(REFERENCES)}]"]
     return load([*overrides, *arguments])
 

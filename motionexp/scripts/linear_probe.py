@@ -1,18 +1,17 @@
 """The linear probe of backbones: `python -m motionexp.scripts.linear_probe [OVERRIDES] [--train N] ...`.
 
-Motion and looks of videos of the bundled world, read from x_t alone and from the backbone's blocks at
-t = 0, 100, ..., 999, against the ideal observer; see `probes/linear_probe.py`. Takes the models that the
+Reads motion and appearance of videos of the bundled world from x_t and from the backbone's blocks at t = 0,
+100, ..., 999, and compares with an ideal observer; see `probes/linear_probe.py`. Takes the models that the
 overrides choose (`model=NAME,NAME`), or every bundled one in turn. Writes rows, tables and figures to
-`outputs/linear/`; a timestep whose rows are there is not read again. `experiments/linear-probe.yaml` says how
-the rows are published.
+`outputs/linear/`; a timestep with rows is not read again. `experiments/linear-probe.yaml` says how the rows
+are published.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -33,28 +32,37 @@ from motionexp.errors import InputError
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_rows import schedule_rows
-from motionexp.jobs.run import clear_disk_errors, duration
+from motionexp.jobs.run import clear_disk_errors
 from motionexp.probes import linear_probe
 from motionexp.probes.analysis import linear_figures, linear_tables
-from motionexp.probes.analysis.linear_rows import ACCURACY, BLOCKS, TWO_ALTERNATIVE, metric_of
-from motionexp.probes.block_features import VIDEOS_PER_CALL, motion_blocks
-from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, Probe
+from motionexp.probes.analysis.linear_rows import (
+    ACCURACY,
+    BLOCKS,
+    OBSERVER,
+    TARGETS,
+    TIMESTEPS,
+    TWO_ALTERNATIVE,
+    metric_of,
+)
+from motionexp.probes.block_features import motion_blocks
+from motionexp.probes.linear_probe import LinearProbe
 from motionexp.results.formats import to_markdown
-from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
+from motionexp.results.rows import ROWS_NAME, Row
 from motionexp.scripts.model_jobs import jobs_of
+from motionexp.scripts.resume import RowFile, progress_bar
 
 METRIC_VERSION = 1
 GROUPS = 20
-"""Test videos, and pairs, are averaged in so many groups: the references over which intervals are drawn."""
+"""Number of groups of test videos, and of pairs: the intervals resample groups in place of references."""
 LEAST_TRAIN = 4 * len(grammar.CAPTIONED)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How many videos of each contrast are taken, pairs of each attribute, and noises of a training video.
+    """Numbers of videos of each contrast, of pairs of each attribute, and of noises of a training video.
 
-    For the same number of evaluations more videos teach more than more noises of each: the noise averages out
-    alike, and so does what the videos differ in besides.
+    At an equal number of evaluations, more videos are better than more noises of each video: both average the
+    noise out, and only more videos average out their other differences.
     """
 
     train: int
@@ -63,223 +71,181 @@ class Options:
     draws: int
 
     def strata(self) -> dict[str, str]:
-        """As rows have them: those of other numbers are of another run."""
+        """The strata of the rows; rows with other numbers belong to another run."""
         return {name: str(number) for name, number in vars(self).items()}
 
     def encoded(self) -> int:
-        """How many videos of a contrast are encoded."""
+        """Number of videos of a contrast that are encoded."""
         return self.train + self.test + 2 * self.pairs * len(TARGETS)
 
     def evaluations(self) -> int:
-        """How many videos go through the network for one timestep."""
+        """Number of videos that go through the network for one timestep."""
         return self.draws * self.train + self.test
 
 
 class Videos:
-    """Latents of scenes, encoded once and kept on disk; `bar` moves on by one for each scene."""
+    """Latents of scenes, encoded once and stored on disk; `bar` advances by one for each scene."""
 
     def __init__(self, job: Job, bar: "tqdm[Any]") -> None:
         self.cache = EncodingCache(folder(job.cfg) / "cache", job.backbone, job.precision)
         self.frames, self.bar = job.cfg.frames, bar
 
-    def latents(self, scene: Scene) -> Tensor:
-        """(C, F, h, w) on the CPU."""
+    def latents(self, scenes: Iterable[Scene]) -> Tensor:
+        """(N, C, F, h, w) on the CPU."""
+        return torch.stack([self._latents(scene) for scene in scenes])
+
+    def _latents(self, scene: Scene) -> Tensor:
         self.bar.update()
         period = FRAMES if self.frames == FRAMES + 1 else None
         frames = render(scene, self.frames, period=period)
         return self.cache.latents(Reference("", "shapes", frames, FPS, caption="", edits=()))[0].cpu()
 
-    def distances(self, contrast: str, target: str, count: int) -> Tensor:
-        """(P,) Euclidean distances of pairs of videos that differ in one attribute alone."""
-        found = [
-            torch.dist(self.latents(first), self.latents(second))
-            for first, second in pairs(contrast, target, count)
-        ]
-        return torch.stack(found)
-
 
 def folder(cfg: JobConfig) -> Path:
-    """Where rows, tables, figures and latents of all models go."""
+    """The folder of rows, tables, figures and latents of all models."""
     return Path(cfg.output).expanduser() / "linear"
 
 
+def row_file(job: Job, options: Options) -> RowFile:
+    """The rows of a model with these numbers of videos."""
+    return RowFile(folder(job.cfg) / ROWS_NAME, job, METRIC_VERSION, options.strata())
+
+
 def empty_caption(job: Job) -> Conditioning:
-    """The empty caption, as long as a caption is: alone, some networks have never seen it."""
-    like, empty = (job.cache.conditioning(each) for each in (job.references[0].caption, ""))
-    return job.backbone.guidance_pair(like, empty)[0]
+    """The empty caption in the layout of guidance: some networks were never trained on it alone."""
+    caption, empty = (job.cache.conditioning(text) for text in (job.references[0].caption, ""))
+    return job.backbone.guidance_pair(caption, empty)[0]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One model's videos of one contrast, and the timesteps at which they are still to be read.
+class Task:
+    """One model's videos of one contrast, and the timesteps without rows.
 
     Attributes:
         job: of the model.
         contrast: `motion-dominant` or `appearance-dominant`.
-        options: how many videos.
-        left: timesteps.
-        seconds: estimates: of encoding all videos, and of one timestep.
+        options: numbers of videos.
+        timesteps: the missing ones.
     """
 
     job: Job
     contrast: str
     options: Options
-    left: Sequence[int]
-    seconds: tuple[float, float]
+    timesteps: Sequence[int]
 
     @property
-    def total(self) -> float:
-        """Estimated seconds of all that is left."""
-        encoding, reading = self.seconds
-        return encoding + reading * len(self.left) if self.left else 0.0
+    def name(self) -> str:
+        """For the progress bar."""
+        return f"{self.job.cfg.model.name}, {self.contrast}"
 
-    def prepare(self) -> tuple[Probe, dict[str, Tensor]]:
-        """Encode the videos; returns the probe, and {target: distances of pairs} for the ideal observer."""
-        backbone, options = self.job.backbone, self.options
+    @property
+    def videos(self) -> int:
+        """Number of videos that are encoded, plus those that go through the network."""
+        if not self.timesteps:
+            return 0
+        return self.options.encoded() + self.options.evaluations() * len(self.timesteps)
+
+    def run(self, bar: "tqdm[Any]") -> None:
+        """Read every missing timestep; its rows are written at once."""
+        if not self.timesteps:
+            return
+        bar.set_description(f"{self.name}: encode")
+        probe, distances = self.prepare(bar)
+        for t in self.timesteps:
+            bar.set_description(f"{self.name}: t = {t}")
+            row_file(self.job, self.options).add(self.read(probe, distances, t, bar))
+
+    def prepare(self, bar: "tqdm[Any]") -> tuple[LinearProbe, dict[str, Tensor]]:
+        """Encode the videos.
+
+        Returns:
+            The probe, and {target: (P,) distances of pairs of videos that differ in it alone}, for the ideal
+            observer.
+        """
+        backbone, options, videos = self.job.backbone, self.options, Videos(self.job, bar)
         train, test = (
             linear_probe.scenes(part, self.contrast, count)
             for part, count in (("train", options.train), ("test", options.test))
         )
-        with progress_bar(options.encoded(), f"encode, {self.contrast}") as bar:
-            known = Videos(self.job, bar)
-            distances = {target: known.distances(self.contrast, target, options.pairs) for target in TARGETS}
-            caption = empty_caption(self.job)
-            probe = Probe(
-                *(backbone, caption, motion_blocks(backbone, caption)),
-                train=torch.stack([known.latents(scene) for scene in train]),
-                test=torch.stack([known.latents(scene) for scene in test]),
-                known=linear_probe.labels(train),
-                truth=linear_probe.labels(test),
-                draws=options.draws,
+        distances = {
+            target: torch.stack(
+                [torch.dist(*videos.latents(pair)) for pair in pairs(self.contrast, target, options.pairs)]
             )
+            for target in TARGETS
+        }
+        caption = empty_caption(self.job)
+        probe = LinearProbe(
+            *(backbone, caption, motion_blocks(backbone, caption)),
+            train=videos.latents(train),
+            test=videos.latents(test),
+            train_labels=linear_probe.labels(train),
+            test_labels=linear_probe.labels(test),
+            draws=options.draws,
+        )
         return probe, distances
 
-    def read(self, probe: Probe, distances: dict[str, Tensor], t: int) -> list[Row]:
+    def read(self, probe: LinearProbe, distances: dict[str, Tensor], t: int, bar: "tqdm[Any]") -> list[Row]:
         """The rows of one timestep."""
-        rows = RowMaker(self, probe, t)
-        made: list[Row] = []
-        for target, each in distances.items():
-            values = linear_probe.ideal_observer(self.job.backbone.schedule, each, t)
-            made += rows.make(OBSERVER, target, TWO_ALTERNATIVE, values)
-        with progress_bar(probe.evaluations(), f"read, {self.contrast}, t = {t}") as bar:
-            for features, found in probe.read(t, bar.update).items():
-                for target, scores in found.items():
-                    truth = probe.truth[target]
-                    right = linear_probe.two_alternative(scores, truth)
-                    made += rows.make(features, target, TWO_ALTERNATIVE, right)
-                    made += rows.make(features, target, ACCURACY, linear_probe.correct(scores, truth))
-        return made
+        rows: list[Row] = []
+        for target, distance in distances.items():
+            values = linear_probe.ideal_observer(self.job.backbone.schedule, distance, t)
+            rows += self.rows(probe, t, metric_of(TWO_ALTERNATIVE, OBSERVER, target), values)
+        # The blocks' names in rows are their places: early, middle and late; a small network has only two.
+        places = dict(zip(probe.blocks, BLOCKS[-len(probe.blocks) :], strict=True))
+        for features, by_target in probe.read(t, bar.update).items():
+            place = places.get(features.removeprefix("block "), features)
+            for target, scores in by_target.items():
+                truth = probe.test_labels[target]
+                for kind, accuracy in (
+                    (TWO_ALTERNATIVE, linear_probe.two_alternative),
+                    (ACCURACY, linear_probe.correct),
+                ):
+                    rows += self.rows(probe, t, metric_of(kind, place, target), accuracy(scores, truth))
+        return rows
 
-
-def progress_bar(total: int, what: str) -> "tqdm[Any]":
-    """Of videos. In a log file the bar is a line, and one every half minute is enough."""
-    often = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(total=total, desc=what, unit="video", leave=False, mininterval=often)
-
-
-class RowMaker:
-    """Rows of one backbone, contrast and timestep."""
-
-    def __init__(self, part: Part, probe: Probe, t: int) -> None:
-        job, cfg = part.job, part.job.cfg
-        blocks = dict(zip(BLOCKS[-len(probe.blocks) :], probe.blocks, strict=True))
-        self.places = {f"block {name}": place for place, name in blocks.items()}
-        self.strata = {
-            "contrast": part.contrast,
-            "t": str(t),
-            **part.options.strata(),
-        }
-        self.same: dict[str, Any] = {
-            "metric_version": METRIC_VERSION,
-            "higher_is_better": True,
-            "suite": "shapes",
-            "method": "linear_probe",
-            "tau": 1000.0,
-            "steps": 0,
-            "settings": {
-                "model": {"path": cfg.model.path, "revision": cfg.model.revision},
-                "blocks": blocks,
-            },
-            **job.origin(),
-        }
-
-    def make(self, features: str, target: str, kind: str, values: Tensor) -> Iterator[Row]:
+    def rows(self, probe: LinearProbe, t: int, metric: str, values: Tensor) -> Iterator[Row]:
         """One row for each group of test videos, or of pairs of videos: its mean."""
-        metric = metric_of(kind, self.places.get(features, features), target)
-        videos = "pairs" if features == OBSERVER else "test"
-        for numbers in np.array_split(np.arange(len(values)), GROUPS):
-            name = f"{videos} {numbers[0] + 1:03d}-{numbers[-1] + 1:03d}"
-            mean = float(values[torch.from_numpy(numbers)].mean())
-            yield Row(metric=metric, value=mean, reference=name, strata=self.strata, **self.same)
+        model = self.job.cfg.model
+        videos = "pairs" if OBSERVER in metric else "test"
+        for group in np.array_split(np.arange(len(values)), GROUPS):
+            yield Row(
+                metric=metric,
+                metric_version=METRIC_VERSION,
+                value=float(values[torch.from_numpy(group)].mean()),
+                higher_is_better=True,
+                suite="shapes",
+                reference=f"{videos} {group[0] + 1:03d}-{group[-1] + 1:03d}",
+                strata={"contrast": self.contrast, "t": str(t), **self.options.strata()},
+                method="linear_probe",
+                tau=1000.0,
+                steps=0,
+                settings={
+                    "model": {"path": model.path, "revision": model.revision},
+                    "blocks": dict(zip(BLOCKS[-len(probe.blocks) :], probe.blocks, strict=True)),
+                },
+                **self.job.origin(),
+            )
 
 
-def rows_of(job: Job, options: Options) -> list[Row]:
-    """What there is of these weights, this precision and as many videos."""
-    path, strata = folder(job.cfg) / ROWS_NAME, options.strata().items()
-    wanted = (job.cfg.model.name, job.backbone.weights_hash, job.precision, METRIC_VERSION)
+def tasks_of(job: Job, contrasts: Sequence[str], options: Options) -> list[Task]:
+    """What has to be read of a model."""
+    units = [(contrast, t) for contrast in contrasts for t in TIMESTEPS]
+    file = row_file(job, options)
+    missing = file.missing(units, lambda row: (row.strata["contrast"], int(row.strata["t"])))
     return [
-        row
-        for row in (read_rows(path) if path.exists() else [])
-        if (row.model, row.weights_hash, row.precision, row.metric_version) == wanted
-        and strata <= row.strata.items()
+        Task(job, contrast, options, [t for name, t in missing if name == contrast]) for contrast in contrasts
     ]
 
 
-def parts_of(job: Job, contrasts: Sequence[str], options: Options) -> list[Part]:
-    """What is to be read of a model, with what it may take."""
-    done = {(row.strata["contrast"], int(row.strata["t"])) for row in rows_of(job, options)}
-    left = {name: [t for t in TIMESTEPS if (name, t) not in done] for name in contrasts}
-    seconds = estimate(job, options) if any(left.values()) else (0.0, 0.0)
-    return [Part(job, name, options, own, seconds) for name, own in left.items()]
-
-
-@torch.no_grad()
-def estimate(job: Job, options: Options) -> tuple[float, float]:
-    """Seconds of encoding a contrast's videos, and of reading a timestep, from one video and one batch."""
-    backbone, caption = job.backbone, empty_caption(job)
-    shape = backbone.latent_shape(job.cfg.frames, backbone.height, backbone.width)
-    x_t, captions = torch.zeros(VIDEOS_PER_CALL, *shape), caption.repeat(VIDEOS_PER_CALL)
-    frames = torch.from_numpy(job.references[0].frames.copy())[None]
-    backbone.predict(x_t[:1], 0, caption)
-    start = perf_counter()
-    # A GPU's work is done only when its result is here.
-    backbone.encode(frames).cpu()
-    between = perf_counter()
-    backbone.predict(x_t, 0, captions).cpu()
-    encoding, reading = between - start, (perf_counter() - between) / VIDEOS_PER_CALL
-    return encoding * options.encoded(), reading * options.evaluations()
-
-
-class Countdown:
-    """Says before each part of the work what it is, and how long all may still take."""
-
-    def __init__(self, total: float) -> None:
-        self.total, self.done, self.start = total, 0.0, perf_counter()
-
-    def say(self, what: str) -> None:
-        """Print what comes now, and the time left: as estimated, times how wrong that was so far."""
-        left, passed = self.total - self.done, perf_counter() - self.start
-        ratio = passed / self.done if self.done else 1.0
-        print(f"{what}; about {duration(left * ratio)} left", flush=True)
-
-
-def run(parts: Sequence[Part]) -> None:
-    """Read all that is left; every timestep's rows are kept at once."""
-    countdown = Countdown(sum(part.total for part in parts))
-    for part in (each for each in parts if each.left):
-        name = f"{part.job.cfg.model.name}, {part.contrast}"
-        encoding, reading = part.seconds
-        countdown.say(f"{name}: {part.options.encoded()} videos to encode")
-        probe, distances = part.prepare()
-        countdown.done += encoding
-        for t in part.left:
-            countdown.say(f"{name}: t = {t}")
-            append_rows(folder(part.job.cfg) / ROWS_NAME, part.read(probe, distances, t))
-            countdown.done += reading
+def run(tasks: Sequence[Task]) -> None:
+    """Read everything that is missing."""
+    with progress_bar(sum(task.videos for task in tasks), "linear probe", "video") as bar:
+        for task in tasks:
+            task.run(bar)
 
 
 def show(output: Path, rows: Sequence[Row]) -> None:
-    """Print what was read at the paper's timestep; write all tables and figures."""
+    """Print the accuracies at the paper's timestep; write all tables and figures."""
     print(to_markdown(linear_tables.tables(rows)[""][0]))
     linear_tables.write(output / "linear-probe", rows)
     linear_figures.write(output / "figures", rows)
@@ -287,12 +253,12 @@ def show(output: Path, rows: Sequence[Row]) -> None:
 
 
 def settings_of(overrides: Sequence[str]) -> JobConfig:
-    """A job's settings, in fp32 unless they say otherwise."""
+    """The settings of a job; the default precision is fp32."""
     return load(["precision=fp32", *overrides])
 
 
 def options_of(arguments: Sequence[str]) -> tuple[list[str], list[str], Options]:
-    """The overrides of jobs, the contrasts, and how many videos.
+    """The overrides of jobs, the contrasts, and the numbers of videos.
 
     Raises:
         InputError: too few videos.
@@ -323,16 +289,20 @@ def main(arguments: Sequence[str]) -> int:
     try:
         overrides, contrasts, options = options_of(arguments)
         jobs = [Job(cfg, Console(quiet=True)) for cfg in jobs_of(overrides, settings_of)]
-        parts = [part for job in jobs for part in parts_of(job, contrasts, options)]
+        tasks = [task for job in jobs for task in tasks_of(job, contrasts, options)]
         if not jobs:
             return 0
         if jobs[0].cfg.dry_run:
-            print(f"about {duration(sum(part.total for part in parts))}; dry_run=true, nothing is run")
+            videos = sum(task.videos for task in tasks)
+            print(f"{videos:,} videos to encode or to read; dry_run=true, nothing is run")
             return 0
         with clear_disk_errors(jobs[0].cfg):
-            run(parts)
+            run(tasks)
             rows = [
-                row for job in jobs for row in rows_of(job, options) if row.strata["contrast"] in contrasts
+                row
+                for job in jobs
+                for row in row_file(job, options).rows()
+                if row.strata["contrast"] in contrasts
             ]
             show(folder(jobs[0].cfg), [*rows, *(row for job in jobs for row in schedule_rows(job, steps=0))])
     except InputError as error:

@@ -1,10 +1,9 @@
 """Can a metric be trusted? `python run.py -m experiment=metric-trust`, or this module on its published rows.
 
-One line a metric: how it answers to changes of a right sample whose size is known (`dose_response`), how it
-ranks real samples beside their true error of motion and their true leakage, and what it is blind to.
+One line for a metric: its answers to known changes of a correct sample (`perturbations`), its ranks of real
+samples against their true error of motion and their true leakage, and the changes that it is blind to.
 """
 
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +20,10 @@ from motionexp.jobs.scoring import rows_of
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 from motionexp.probes.analysis.comparisons import rank_correlation
+from motionexp.probes.analysis.published import write_published
 from motionexp.results.formats import Block, Cell, Line, Table, to_markdown
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Layout, selected_rows
-from motionexp.results.layout_file import read_layout
-from motionexp.results.published import is_published, read_published
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.results.tables import write_formats
 from motionexp.scripts.perturbations import PERTURBATIONS, count_videos, dosed
@@ -33,35 +31,36 @@ from motionexp.scripts.perturbations import PERTURBATIONS, count_videos, dosed
 EXPERIMENT = Path("experiments/metric-trust.yaml")
 DOSE = "dose"
 CHANGES = ("path bent", "frames shuffled", "frozen", "hue turned", "identity swapped", "blurred")
-# What the world knows of a sample: (value, its sign, what is subtracted).
+# Ground truth of a sample: (value, its sign, the value that is subtracted).
 TRUTHS = {
     "ρ with the true motion error": ("velocity_similarity_counted", -1, ""),
     "ρ with the true leakage": ("nuisance_similarity", 1, "nuisance_chance"),
 }
 REFERENCES = 12
-"""Of the tuning split: those of them that show one object are changed, the others serve for chance."""
+"""Of the tuning split: references with one object are changed, all of them give the chance level."""
 BLIND = 0.05
-"""Share of a metric's largest answer to any change below which it is blind to a change."""
+"""A metric is blind to a change if the answer is below this share of its largest answer."""
 LEAST_SAMPLES = 4
-"""Samples of a reference below which they are not ranked."""
+"""Fewest samples of a reference that are ranked."""
 NOTES = [
-    "Changes: the value at the largest dose less the value at none, as a share of the metric's largest such"
-    " difference; a right sample, rendered with the edit's looks, is what is changed.",
+    "Changes: the value at the largest dose minus the value without a change, as a share of the metric's"
+    " largest such difference. The changed sample is correct: it is rendered with the appearance of the"
+    " edit.",
     "ρ: Spearman's rank correlation over the samples of one reference (methods, τ, edits), mean over"
-    " references. True motion error: 1 less the similarity of the object's velocities to the reference's true"
-    " ones, 1 where no object can be followed. True leakage: the similarity of the ground's nuisances, less"
-    " chance.",
+    " references. True motion error: 1 minus the similarity of the object's velocities to the reference's"
+    " true velocities; 1 if no object can be followed. True leakage: the similarity of the background texture"
+    " minus chance.",
     f"Blind to: under {BLIND:.0%} of the largest answer. An en dash: the metric abstains there."
-    " motion_diversity is of several samples at once, and has no line.",
+    " motion_diversity is a value of several samples, and has no line.",
 ]
 
 
 def dose_rows(references: Sequence[Reference], scorer: Scorer) -> list[Row]:
-    """Rows of every metric on every dose of `CHANGES`, on renders of the references' edits of all looks."""
+    """Rows of every metric on every dose of `CHANGES`, on renders of edits of the whole appearance."""
     rows: list[Row] = []
     commit, dirty = provenance.commit()
     bar = tqdm(total=count_videos(references, CHANGES), desc="dose response", unit="video", leave=False)
-    metric_of = {value: name for name, each in scorer.metrics.items() for value in each.values}
+    metric_of = {value: name for name, metric in scorer.metrics.items() for value in metric.values}
 
     def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:
         bar.update()
@@ -86,42 +85,44 @@ def dose_rows(references: Sequence[Reference], scorer: Scorer) -> list[Row]:
                 "dirty": dirty,
                 "packages": provenance.packages(),
             }
-            for value, each in measured.items():
-                rows += rows_of(scorer, metric_of[value], {value: each}, fields)
+            for value, measurement in measured.items():
+                rows += rows_of(scorer, metric_of[value], {value: measurement}, fields)
     return rows
 
 
 def answers(rows: Iterable[Row]) -> dict[str, dict[str, Interval]]:
-    """{metric: {change: its answer to the largest dose, as a share of its largest to any}}, from doses."""
+    """Return {metric: {change: answer to its largest dose}}, as shares of the metric's largest answer."""
     values = {
         (row.metric, row.strata["change"], row.strata["dose"], row.reference): row.value
         for row in rows
         if row.method == DOSE
     }
-    metrics = list(dict.fromkeys(metric for metric, *_ in values))
-    references = sorted({key[3] for key in values})
-    found: dict[str, dict[str, Interval]] = {}
-    for metric in metrics:
+    references = sorted({reference for *_, reference in values})
+    shares: dict[str, dict[str, Interval]] = {}
+    for metric in dict.fromkeys(metric for metric, *_ in values):
         differences = {}
         for change in CHANGES:
             none, *_, most = (f"{dose:g}" for dose in PERTURBATIONS[change].doses)
             differences[change] = [
-                values.get((metric, change, most, each), np.nan)
-                - values.get((metric, change, none, each), np.nan)
-                for each in references
+                values.get((metric, change, most, reference), np.nan)
+                - values.get((metric, change, none, reference), np.nan)
+                for reference in references
             ]
-        means = [abs(float(np.nanmean(each))) for each in differences.values() if not np.isnan(each).all()]
+        means = [abs(float(np.nanmean(row))) for row in differences.values() if not np.isnan(row).all()]
         largest = max(means, default=0.0) or 1.0
-        found[metric] = {
-            change: mean_interval([value / largest for value in each], references)
-            for change, each in differences.items()
+        shares[metric] = {
+            change: mean_interval([value / largest for value in row], references)
+            for change, row in differences.items()
         }
-    return found
+    return shares
 
 
-def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Rank correlation of the pairs without NaN, ties in the middle; NaN for too few or constant ones."""
-    pairs = np.array([ours, theirs], float)
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Rank correlation of pairs without NaN; equal values share their mean rank.
+
+    NaN for fewer than `LEAST_SAMPLES` pairs, or a constant side.
+    """
+    pairs = np.array([first, second], float)
     pairs = pairs[:, ~np.isnan(pairs).any(0)]
     if pairs.shape[1] < LEAST_SAMPLES:
         return float("nan")
@@ -129,23 +130,24 @@ def spearman(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def correlations(rows: Iterable[Row], truth: str) -> dict[str, Interval]:
-    """{metric: its rank correlation with one of `TRUTHS`}, over real samples within each reference."""
+    """Return {metric: rank correlation with one of `TRUTHS`}, over real samples within each reference."""
     samples: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in _of_samples(rows):
         samples[row.reference][row.sample_id][row.metric] = row.value
     name, sign, minus = TRUTHS[truth]
-    metrics = {metric for own in samples.values() for each in own.values() for metric in each}
-    found = {}
+    metrics = {metric for by_id in samples.values() for scores in by_id.values() for metric in scores}
+    intervals = {}
     for metric in metrics - {name}:
         ranked = {}
-        for reference, own in samples.items():
-            known = [
-                sign * (each.get(name, np.nan) - (each.get(minus, np.nan) if minus else 0))
-                for each in own.values()
+        for reference, by_id in samples.items():
+            scores = by_id.values()
+            truths = [
+                sign * (score.get(name, np.nan) - (score.get(minus, np.nan) if minus else 0))
+                for score in scores
             ]
-            ranked[reference] = spearman([each.get(metric, np.nan) for each in own.values()], known)
-        found[metric] = mean_interval(list(ranked.values()), list(ranked))
-    return found
+            ranked[reference] = spearman([score.get(metric, np.nan) for score in scores], truths)
+        intervals[metric] = mean_interval(list(ranked.values()), list(ranked))
+    return intervals
 
 
 def trust_table(rows: Sequence[Row]) -> Table:
@@ -154,8 +156,8 @@ def trust_table(rows: Sequence[Row]) -> Table:
     Raises:
         InputError: no rows of doses.
     """
-    answered = answers(rows)
-    if not answered:
+    by_metric = answers(rows)
+    if not by_metric:
         raise InputError(
             "metric-trust: no rows of doses; run `python run.py -m experiment=metric-trust` first"
         )
@@ -164,10 +166,10 @@ def trust_table(rows: Sequence[Row]) -> Table:
     for row in _of_samples(rows):
         samples[row.metric].add(row.sample_id)
     lines = []
-    for metric, changes in answered.items():
-        cells: list[Cell | None] = [Cell(change, each, 2) for change, each in changes.items()]
-        cells += [Cell(truth, each[metric], 2) if metric in each else None for truth, each in ranked.items()]
-        n = max((each[metric].n for each in ranked.values() if metric in each), default=0)
+    for metric, changes in by_metric.items():
+        cells: list[Cell | None] = [Cell(change, answer, 2) for change, answer in changes.items()]
+        cells += [Cell(truth, row[metric], 2) if metric in row else None for truth, row in ranked.items()]
+        n = max((row[metric].n for row in ranked.values() if metric in row), default=0)
         lines.append(Line([metric, _blind_to(changes)], cells, f"{len(samples[metric])} ({n})", ""))
     columns = [*CHANGES, *TRUTHS]
     block = Block("bundled world", lines)
@@ -175,31 +177,36 @@ def trust_table(rows: Sequence[Row]) -> Table:
 
 
 def _blind_to(changes: Mapping[str, Interval]) -> str:
-    if all(np.isnan(each.mean) for each in changes.values()):
+    if all(np.isnan(answer.mean) for answer in changes.values()):
         return "all: it abstains"
-    return ", ".join(change for change, each in changes.items() if abs(each.mean) < BLIND) or "none of these"
+    blind = [change for change, answer in changes.items() if abs(answer.mean) < BLIND]
+    return ", ".join(blind) or "none of these"
 
 
 def _of_samples(rows: Iterable[Row]) -> list[Row]:
-    """Those of real samples, one by one."""
+    """Rows of single real samples."""
     return [row for row in rows if row.method != DOSE and not row.sanity_baseline and row.seed is not None]
 
 
 def run(layout: Layout, output: Path) -> None:
-    """Score the doses where that is not done; print the table of the rows in `output`, and write it there."""
+    """Score the doses unless they have rows; print the table of the rows in `output`, and write it there."""
     path = output / "shapes" / "render" / DOSE / ROWS_NAME
     reader = ShapesReferences("tuning")
-    everything = [reader.read(name) for name in reader.names()[:REFERENCES]]
-    scorer = Scorer(chance_references=everything)
-    wanted = {
+    references = [reader.read(name) for name in reader.names()[:REFERENCES]]
+    scorer = Scorer(chance_references=references)
+    current = {
         (value, metric.version, scorer.model_of(name))
         for name, metric in scorer.metrics.items()
         for value in metric.values
     }
-    known = read_rows(path) if path.exists() else []
-    if not wanted <= {(row.metric, row.metric_version, row.metric_model) for row in known}:
+    rows = read_rows(path) if path.exists() else []
+    if not current <= {(row.metric, row.metric_version, row.metric_model) for row in rows}:
         path.unlink(missing_ok=True)
-        single = [each for each in everything if each.truth is not None and len(each.truth.things) == 1]
+        single = [
+            reference
+            for reference in references
+            if reference.truth is not None and len(reference.truth.things) == 1
+        ]
         append_rows(path, dose_rows(single, scorer))
     table = trust_table(selected_rows(layout, output))
     write_formats(output / "metric-trust", [table])
@@ -208,19 +215,7 @@ def run(layout: Layout, output: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the table beside the published rows of the experiment; returns the exit code."""
-    try:
-        path = Path(*arguments[:1]) if arguments else EXPERIMENT
-        layout = read_layout(path)
-        if not (arguments or is_published(path, layout)):
-            return 0
-        root = path.resolve().parent.parent
-        table = trust_table(read_published(root / layout.rows))
-        for written in write_formats((root / layout.rows).with_suffix(""), [table]):
-            print(os.path.relpath(written))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return write_published(arguments, EXPERIMENT, lambda file, rows: write_formats(file, [trust_table(rows)]))
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_a_probe_leaves_videos_a_strip_and_figures_and_says_where(make, capsys):
     drawn = {each.stem for each in folder.glob("*.svg")}
     assert {"tiny-tampering-pairs", "tiny-tampering-trade-off"} <= drawn
     assert {f"{name}.png" for name in drawn} | {"README.md"} <= {each.name for each in folder.iterdir()}
-    assert "boundary, motion-dominant: cannot tell: 1 of the 3 references that an interval needs" in shown
+    assert "boundary, motion-dominant: undetermined: 1 of the 3 references that an interval needs" in shown
     assert f"figures: {folder}" in shown
     assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
 
@@ -204,7 +204,7 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, mo
     assert len(rows) == 2 * 2 * 56
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
     assert "motion-dominant, 2 samples of 1 reference." in (folder / "README.md").read_text()
-    assert "boundary: not told from this" in capsys.readouterr().out
+    assert "boundary: undetermined" in capsys.readouterr().out
 
 
 def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make):

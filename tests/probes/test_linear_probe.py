@@ -1,4 +1,4 @@
-"""The linear probe against slow and obvious versions, and on latents of which it is known what they hold."""
+"""The linear probe against slow versions, and on latents with known content."""
 
 from dataclasses import replace
 
@@ -10,8 +10,9 @@ from torch import Tensor
 from motionexp.data.shapes import grammar
 from motionexp.diffusion.schedule import NoiseSchedule, generator
 from motionexp.probes import linear_probe
+from motionexp.probes.analysis.linear_rows import TARGETS, X_T, X_T_CLEAN
 from motionexp.probes.block_features import activation_hooks, block_features, motion_blocks, pooled
-from motionexp.probes.linear_probe import TARGETS, X_T, X_T_CLEAN, Probe, Ridge
+from motionexp.probes.linear_probe import LinearProbe, Ridge
 from tests.support.tiny_cogvideox import tiny_cogvideox
 from tests.support.tiny_models import tiny_unet3d
 
@@ -29,26 +30,27 @@ def planted(count: int, seed: int, signal: float, width: int = 60) -> tuple[Tens
     return signal * directions[truth] + random(count, width, seed=seed), truth
 
 
-def right_of_two(signal: float, known: Tensor | None = None) -> float:
-    """Share right for planted features, learnt with the true motions or with `known`."""
-    train, truth = planted(340, 1, signal)
-    test, asked = planted(340, 2, signal)
-    learnt = {"motion": truth if known is None else known}
-    scores = linear_probe.read_classes(train, train[-85:], test, learnt)["motion"]
-    return float(linear_probe.two_alternative(scores, asked).mean())
+def accuracy(signal: float, shuffled: bool = False) -> float:
+    """Two-alternative accuracy for planted features, learnt with the true motions or with shuffled ones."""
+    train, train_labels = planted(340, 1, signal)
+    test, test_labels = planted(340, 2, signal)
+    if shuffled:
+        train_labels = train_labels[torch.randperm(340, generator=torch.Generator().manual_seed(5))]
+    scores = linear_probe.read_classes(train, train[-85:], test, {"motion": train_labels})["motion"]
+    return float(linear_probe.two_alternative(scores, test_labels).mean())
 
 
 class TestRidge:
     @pytest.mark.parametrize(("videos", "width"), [(12, 30), (30, 7)])
     def test_it_is_penalised_least_squares_with_a_free_offset(self, videos, width):
-        features, wanted, others = random(videos, width), random(videos, 3, seed=1), random(5, width, seed=2)
+        features, targets, test = random(videos, width), random(videos, 3, seed=1), random(5, width, seed=2)
         ridge, penalty = Ridge(features), 0.03
-        ours = ridge.scores(ridge.products(others), wanted.double(), penalty) + wanted.mean(0)
+        ours = ridge.scores(ridge.products(test), targets.double(), penalty) + targets.mean(0)
         energy = (features - features.mean(0)).square().sum()
         padded = torch.cat([features, torch.ones(videos, 1)], 1).double()
         penalties = torch.diag(torch.tensor([penalty * energy] * width + [0.0])).double()
-        weights = torch.linalg.solve(padded.T @ padded + penalties, padded.T @ wanted.double())
-        slow = torch.cat([others, torch.ones(5, 1)], 1).double() @ weights
+        weights = torch.linalg.solve(padded.T @ padded + penalties, padded.T @ targets.double())
+        slow = torch.cat([test, torch.ones(5, 1)], 1).double() @ weights
         torch.testing.assert_close(ours, slow, atol=1e-5, rtol=1e-5)
 
     def test_features_without_any_signal_give_equal_scores(self):
@@ -57,18 +59,13 @@ class TestRidge:
         torch.testing.assert_close(scores, torch.zeros(2, 3).double())
 
 
-class TestReadings:
-    def test_a_class_that_is_coded_linearly_is_read_where_the_signal_is_strong(self):
-        assert right_of_two(20.0) > 0.99
-        assert right_of_two(3.0) < right_of_two(20.0)
-
-    def test_without_signal_it_is_chance(self):
-        assert right_of_two(0.0) == pytest.approx(0.5, abs=0.05)
-
-    def test_with_shuffled_classes_it_is_chance_so_that_no_class_leaks(self):
-        truth = torch.arange(340) % MOTIONS
-        shuffled = truth[torch.randperm(340, generator=torch.Generator().manual_seed(5))]
-        assert right_of_two(20.0, shuffled) == pytest.approx(0.5, abs=0.05)
+class TestScores:
+    def test_a_linear_class_is_read_with_a_strong_signal_and_chance_is_left_without_one(self):
+        assert accuracy(20.0) > 0.99
+        assert accuracy(3.0) < accuracy(20.0)
+        assert accuracy(0.0) == pytest.approx(0.5, abs=0.05)
+        # No class leaks into the scores.
+        assert accuracy(20.0, shuffled=True) == pytest.approx(0.5, abs=0.05)
 
     def test_a_video_s_scores_do_not_depend_on_the_other_test_videos(self):
         (train, truth), (test, _) = planted(68, 1, 5.0), planted(20, 2, 5.0)
@@ -76,25 +73,25 @@ class TestReadings:
         alone = linear_probe.read_classes(train, train[-17:], test[:1], {"motion": truth})["motion"]
         torch.testing.assert_close(together[:1], alone)
 
-    def test_the_penalty_is_the_one_of_the_least_error_on_the_held_out_videos(self, monkeypatch):
+    def test_the_penalty_is_the_one_of_the_least_error_on_the_held_out_videos(self):
         train, truth = planted(68, 1, 2.0)
         held_out, test = random(17, 60, seed=7), random(9, 60, seed=8)
-        found = linear_probe.read_classes(train, held_out, test, {"motion": truth})["motion"]
-        wanted = torch.nn.functional.one_hot(truth, MOTIONS).double()
+        scores = linear_probe.read_classes(train, held_out, test, {"motion": truth})["motion"]
+        classes = torch.nn.functional.one_hot(truth, MOTIONS).double()
         part, whole = Ridge(train[:51]), Ridge(train)
         errors = {}
         for penalty in linear_probe.PENALTIES:
-            scores = part.scores(part.products(held_out), wanted[:51], penalty)
-            errors[penalty] = float((scores + wanted[:51].mean(0) - wanted[51:]).square().sum())
-        best = min(errors, key=lambda each: errors[each])
-        torch.testing.assert_close(found, whole.scores(whole.products(test), wanted, best))
+            predicted = part.scores(part.products(held_out), classes[:51], penalty) + classes[:51].mean(0)
+            errors[penalty] = float((predicted - classes[51:]).square().sum())
+        best = min(errors, key=errors.__getitem__)
+        torch.testing.assert_close(scores, whole.scores(whole.products(test), classes, best))
 
     def test_right_of_two_classes_is_the_mean_over_all_other_classes(self):
         scores, truth = random(20, 5).round(decimals=0).double(), torch.arange(20) % 5
         slow = []
-        for row, own in zip(scores.tolist(), truth.tolist(), strict=True):
-            others = [score for number, score in enumerate(row) if number != own]
-            slow.append(np.mean([1.0 if row[own] > s else 0.5 if row[own] == s else 0.0 for s in others]))
+        for row, label in zip(scores.tolist(), truth.tolist(), strict=True):
+            true_score = row.pop(label)
+            slow.append(np.mean([(true_score > score) + 0.5 * (true_score == score) for score in row]))
         assert linear_probe.two_alternative(scores, truth).tolist() == pytest.approx(slow)
 
     def test_correct_is_the_highest_score(self):
@@ -110,9 +107,9 @@ class TestIdealObserver:
         x_t = schedule.add_noise(first.expand(20_000, 50), noise, t)
         signal = schedule.alpha_bar(t).sqrt()
         nearer = (x_t - signal * first).norm(dim=1) < (x_t - signal * second).norm(dim=1)
-        said = linear_probe.ideal_observer(schedule, torch.dist(first, second)[None], t)
-        assert 0.6 < float(said) < 0.95
-        assert float(said) == pytest.approx(float(nearer.double().mean()), abs=0.01)
+        probability = float(linear_probe.ideal_observer(schedule, torch.dist(first, second)[None], t))
+        assert 0.6 < probability < 0.95
+        assert probability == pytest.approx(float(nearer.double().mean()), abs=0.01)
 
     def test_at_pure_noise_it_guesses(self):
         schedule = NoiseSchedule.from_config({"beta_schedule": "linear", "rescale_betas_zero_snr": True,
@@ -127,29 +124,29 @@ class TestScenes:
         assert not {repr(scene) for scene in train} & {repr(scene) for scene in test}
 
     def test_a_shape_does_not_tell_the_motion(self):
-        found = linear_probe.scenes("train", "motion-dominant", 680)
-        own = [grammar.MANNERS[scene.attributes["shape"]] == scene.attributes["motion"] for scene in found]
-        assert np.mean(own) == pytest.approx(1 / MOTIONS, abs=0.03)
+        attributes = [scene.attributes for scene in linear_probe.scenes("train", "motion-dominant", 680)]
+        typical = [grammar.MANNERS[scene["shape"]] == scene["motion"] for scene in attributes]
+        assert np.mean(typical) == pytest.approx(1 / MOTIONS, abs=0.03)
 
     def test_labels_are_numbers_of_classes(self):
-        found = linear_probe.scenes("test", "appearance-dominant", 5)
-        numbers = linear_probe.labels(found)
+        scenes = linear_probe.scenes("test", "appearance-dominant", 5)
+        numbers = linear_probe.labels(scenes)
         for target, classes in TARGETS.items():
             named = [classes[number] for number in numbers[target].tolist()]
-            assert named == [scene.attributes[target] for scene in found]
+            assert named == [scene.attributes[target] for scene in scenes]
 
 
-class TestTaps:
+class TestActivationHooks:
     def test_they_leave_the_network_as_it_was(self, backbone):
         x_t, caption = random(1, 4, 4, 4, 4), backbone.embed([""])
         before = backbone.predict(x_t, 500, caption)
-        with activation_hooks(backbone.network, ["transformer_blocks.1", "transformer_blocks.0"]) as kept:
+        with activation_hooks(backbone.network, ["transformer_blocks.1", "transformer_blocks.0"]) as outputs:
             during = backbone.predict(x_t, 500, caption)
-        assert list(kept) == ["transformer_blocks.0", "transformer_blocks.1"]
+        assert list(outputs) == ["transformer_blocks.0", "transformer_blocks.1"]
         torch.testing.assert_close(during, before, atol=0, rtol=0)
-        kept.clear()
+        outputs.clear()
         backbone.predict(x_t, 500, caption)
-        assert not kept
+        assert not outputs
         assert not any(module._forward_hooks for module in backbone.network.modules())
 
     def test_they_are_gone_after_a_mistake_too(self, backbone):
@@ -173,16 +170,15 @@ class TestFeatures:
         assert late.startswith("up_blocks")
 
     def test_all_backbones_give_a_row_for_each_video(self, backbone, tmp_path):
-        others = tiny_unet3d(tmp_path / "unet3d"), tiny_cogvideox(tmp_path / "cogvideox")
-        for each in (backbone, *others):
-            shape = each.latent_shape(each.frames, each.height, each.width)
-            x_t, caption = random(3, *shape), each.embed([""])
-            blocks = motion_blocks(each, caption)
-            found = block_features(each, x_t, 500, caption, blocks)
-            alone = block_features(each, x_t[1:2], 500, caption, blocks)
+        for model in (backbone, tiny_unet3d(tmp_path / "unet3d"), tiny_cogvideox(tmp_path / "cogvideox")):
+            shape = model.latent_shape(model.frames, model.height, model.width)
+            x_t, caption = random(3, *shape), model.embed([""])
+            blocks = motion_blocks(model, caption)
+            together = block_features(model, x_t, 500, caption, blocks)
+            alone = block_features(model, x_t[1:2], 500, caption, blocks)
             for name in blocks:
-                torch.testing.assert_close(found[name][1:2], alone[name], atol=1e-4, rtol=1e-4)
-                assert not torch.allclose(found[name][0], found[name][1], atol=1e-3)
+                torch.testing.assert_close(together[name][1:2], alone[name], atol=1e-4, rtol=1e-4)
+                assert not torch.allclose(together[name][0], together[name][1], atol=1e-3)
 
     @pytest.mark.parametrize("layout", ["along time", "over all"])
     @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 8), (2, 3)])
@@ -193,40 +189,39 @@ class TestFeatures:
             output = tokens.permute(0, 2, 3, 1, 4).reshape(videos * height * width, frames, channels)
         else:
             output = tokens.reshape(videos, frames * height * width, channels)
-        found = pooled(output, (videos, 4, frames, 2 * height, 2 * width))
+        features = pooled(output, (videos, 4, frames, 2 * height, 2 * width))
         rows, columns = min(height, 4), min(width, 4)
         cells = tokens.reshape(videos, frames, rows, height // rows, columns, width // columns, channels)
         slow = cells.mean((3, 5)).permute(0, 1, 4, 2, 3).reshape(videos, -1)
-        torch.testing.assert_close(found, slow)
+        torch.testing.assert_close(features, slow)
 
 
 class TestProbe:
     @pytest.fixture
     def probe(self, backbone):
-        """Latents that hold a pattern for each motion, and nothing of the looks."""
+        """Latents with a pattern for each motion, and nothing of the appearance."""
         shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
         patterns = random(MOTIONS, *shape)
 
         def video(count: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
             numbers = torch.Generator().manual_seed(seed)
-            found = {
+            labels = {
                 target: torch.randint(len(classes), (count,), generator=numbers)
                 for target, classes in TARGETS.items()
             }
-            return patterns[found["motion"]] + 0.3 * random(count, *shape, seed=seed), found
+            return patterns[labels["motion"]] + 0.3 * random(count, *shape, seed=seed), labels
 
-        (train, known), (test, truth) = video(136, 3), video(80, 4)
-        caption = backbone.embed([""])
-        return Probe(
-            *(backbone, caption, ["temporal_transformer_blocks.0"]),
-            train=train, test=test, known=known, truth=truth, draws=1,
-        )  # fmt: skip
+        (train, train_labels), (test, test_labels) = video(136, 3), video(80, 4)
+        caption, blocks = backbone.embed([""]), ["temporal_transformer_blocks.0"]
+        return LinearProbe(backbone, caption, blocks, train, test, train_labels, test_labels, draws=1)
 
     def test_what_the_latents_hold_is_read_until_noise_covers_it(self, probe):
         def shares(t: int, target: str) -> dict[str, float]:
-            found = probe.read(t).items()
-            right = linear_probe.two_alternative
-            return {name: float(right(each[target], probe.truth[target]).mean()) for name, each in found}
+            truth = probe.test_labels[target]
+            return {
+                features: float(linear_probe.two_alternative(scores[target], truth).mean())
+                for features, scores in probe.read(t).items()
+            }
 
         clean = shares(0, "motion")
         assert list(clean) == [X_T_CLEAN, X_T, "block temporal_transformer_blocks.0"]
@@ -236,8 +231,8 @@ class TestProbe:
 
     def test_more_noises_of_a_training_video_come_near_to_what_is_learnt_from_x_0(self, probe):
         def distance(draws: int) -> float:
-            found = replace(probe, draws=draws).read(600)
-            pair = torch.stack([found[X_T]["motion"].flatten(), found[X_T_CLEAN]["motion"].flatten()])
+            scores = replace(probe, draws=draws).read(600)
+            pair = torch.stack([scores[X_T]["motion"].flatten(), scores[X_T_CLEAN]["motion"].flatten()])
             return 1 - float(torch.corrcoef(pair)[0, 1])
 
         assert distance(16) < 0.3 * distance(1)
@@ -253,14 +248,11 @@ class TestProbe:
         mean = sum(noisy("train", probe.train, index) for index in range(3)) / 3
         clean = probe.backbone.schedule.alpha_bar(600).sqrt() * probe.train.flatten(1)
         held_out, test = noisy("train", probe.train, 0)[102:], noisy("test", probe.test, 0)
-        found = replace(probe, draws=3).read(600)
-        for name, train in ((X_T, mean), (X_T_CLEAN, clean)):
-            slow = linear_probe.read_classes(train, held_out, test, probe.known)
-            for target in TARGETS:
-                torch.testing.assert_close(found[name][target], slow[target], atol=1e-5, rtol=1e-3)
-
-    def test_progress_counts_every_video_that_goes_through_the_network(self, probe):
         seen: list[int] = []
-        twice = replace(probe, draws=2)
-        twice.read(500, seen.append)
-        assert sum(seen) == twice.evaluations() == 2 * 136 + 80
+        scores = replace(probe, draws=3).read(600, seen.append)
+        for name, train in ((X_T, mean), (X_T_CLEAN, clean)):
+            slow = linear_probe.read_classes(train, held_out, test, probe.train_labels)
+            for target in TARGETS:
+                torch.testing.assert_close(scores[name][target], slow[target], atol=1e-5, rtol=1e-3)
+        # Progress counts every video that goes through the network.
+        assert sum(seen) == replace(probe, draws=3).evaluations() == 3 * 136 + 80

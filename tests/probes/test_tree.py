@@ -29,7 +29,7 @@ SCALE = 3.0
 PLENTY = 2.0**30
 
 Starts = dict[int, Tensor]
-Told = Callable[[Pair, int], tuple[str, float]]
+ConditionOf = Callable[[Pair, int], tuple[str, float]]
 """The caption and the guidance scale that a pair's trajectory has at a timestep."""
 
 
@@ -37,18 +37,18 @@ def even(steps: int) -> list[int]:
     return [steps // 10] * 10
 
 
-def told_in_tampering(pair: Pair, t: int) -> tuple[str, float]:
+def in_tampering(pair: Pair, t: int) -> tuple[str, float]:
     start, end = pair
     return (NEW if end <= t < start else OWN), SCALE
 
 
-def told_in_partial_guidance(pair: Pair, t: int) -> tuple[str, float]:
+def in_partial_guidance(pair: Pair, t: int) -> tuple[str, float]:
     return NEW, SCALE if t >= pair[1] else 0.0
 
 
-PROBES: dict[str, tuple[dict[Pair, Trajectory], Told]] = {
-    "tampering": (tampering(OWN, NEW, SCALE), told_in_tampering),
-    "partial_guidance": (partial_guidance(NEW, SCALE), told_in_partial_guidance),
+PROBES: dict[str, tuple[dict[Pair, Trajectory], ConditionOf]] = {
+    "tampering": (tampering(OWN, NEW, SCALE), in_tampering),
+    "partial_guidance": (partial_guidance(NEW, SCALE), in_partial_guidance),
 }
 
 
@@ -74,14 +74,16 @@ def tree_of(
 
 
 @torch.no_grad()
-def alone(backbone: LatteBackbone, told: Told, pair: Pair, start: int, latents: Tensor, steps: int) -> Tensor:
+def alone(
+    backbone: LatteBackbone, condition_of: ConditionOf, pair: Pair, start: int, latents: Tensor, steps: int
+) -> Tensor:
     """One pair's trajectory, one video and one evaluation at a time."""
     negative, x_t = backbone.embed([NEGATIVE]), latents
     captions = {caption: backbone.embed([caption]) for caption in (OWN, NEW)}
     for t, t_prev in backbone.schedule.step_pairs(steps):
         if t >= start:
             continue
-        caption, scale = told(pair, t)
+        caption, scale = condition_of(pair, t)
         if scale == 1:
             output = backbone.predict(x_t, t, captions[caption])
         else:
@@ -107,23 +109,19 @@ def batches(backbone: LatteBackbone) -> Iterator[list[int]]:
 def test_every_trajectory_is_as_if_it_ran_alone(
     backbone: LatteBackbone, starts: Starts, batches: list[int], probe: str
 ) -> None:
-    trajectories, told = PROBES[probe]
+    trajectories, condition_of = PROBES[probe]
     steps = 10
     progress: list[tuple[int, int]] = []
-    together = tree_of(
-        backbone,
-        list(trajectories.values()),
-        starts,
-        steps,
-        progress=lambda *each: progress.append(each),
-    )
-    wanted = cost(trajectories.values(), even(steps))
-    assert sum(batches) == wanted.evaluations
+    branches = list(trajectories.values())
+    together = tree_of(backbone, branches, starts, steps, progress=lambda *counts: progress.append(counts))
+    total = cost(branches, even(steps))
+    assert sum(batches) == total.evaluations
     assert len(progress) == steps
-    assert progress[-1] == (wanted.steps, wanted.steps)
-    for (pair, trajectory), got in zip(trajectories.items(), together, strict=True):
-        start = trajectory.start
-        expected = alone(backbone, told, pair, start, starts[start], steps)
+    assert progress[-1] == (total.steps, total.steps)
+    # Every third pair, which still has every start and every end.
+    for pair, got in list(zip(trajectories, together, strict=True))[::3]:
+        start = trajectories[pair].start
+        expected = alone(backbone, condition_of, pair, start, starts[start], steps)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     # All differ, or the comparison would show little.
     videos = torch.stack(together).flatten(1)
@@ -164,12 +162,12 @@ def test_other_spacings_part_at_the_same_edges(
     tmp_path: Path, starts: Starts, scheduler: dict[str, object]
 ) -> None:
     backbone = tiny_backbone(tmp_path, **scheduler)
-    for trajectories, told in PROBES.values():
+    for trajectories, condition_of in PROBES.values():
         pairs = [(700, 300), (300, 0), (1000, 900)]
-        together = tree_of(backbone, [trajectories[pair] for pair in pairs], starts, 20)
+        together = tree_of(backbone, [trajectories[pair] for pair in pairs], starts, 10)
         for pair, got in zip(pairs, together, strict=True):
             start = trajectories[pair].start
-            expected = alone(backbone, told, pair, start, starts[start], 20)
+            expected = alone(backbone, condition_of, pair, start, starts[start], 10)
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -182,25 +180,25 @@ def test_scales_and_starts_are_each_trajectory_s_own(backbone: LatteBackbone, st
     for trajectory, latents in zip(trajectories, got, strict=True):
         condition = trajectory.conditions[0]
 
-        def told(pair: Pair, t: int, condition: Condition = condition) -> tuple[str, float]:
+        def condition_of(pair: Pair, t: int, condition: Condition = condition) -> tuple[str, float]:
             return condition.caption, condition.guidance_scale
 
         start = trajectory.start
-        expected = alone(backbone, told, CONTROL, start, starts[start], 20)
+        expected = alone(backbone, condition_of, CONTROL, start, starts[start], 20)
         torch.testing.assert_close(latents, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(got[0], got[3])
 
 
 def counted(probe: str, steps: int, pairs: list[Pair]) -> Cost:
-    """Different prefixes of (timestep, what is told there), step by step."""
-    trajectories, told = PROBES[probe]
+    """Different prefixes of (timestep, condition), step by step."""
+    trajectories, condition_of = PROBES[probe]
     seen: dict[tuple[object, ...], int] = {}
     for pair in pairs:
         past: tuple[object, ...] = (trajectories[pair].start,)
         for t in range(1000 - 1000 // steps, -1, -1000 // steps):
             if t < trajectories[pair].start:
-                past = (*past, told(pair, t))
-                seen[past] = 2 if told(pair, t)[1] > 1 else 1
+                past = (*past, condition_of(pair, t))
+                seen[past] = 2 if condition_of(pair, t)[1] > 1 else 1
     return Cost(len(seen), sum(seen.values()))
 
 
@@ -213,7 +211,7 @@ def test_the_cost_is_that_of_the_different_beginnings(probe: str, steps: int) ->
     assert cost([trajectories[pair] for pair in some], even(steps)) == counted(probe, steps, some)
     one_by_one = [counted(probe, steps, [pair]) for pair in PAIRS]
     assert cost_one_by_one([trajectories[pair] for pair in PAIRS], even(steps)) == Cost(
-        sum(each.steps for each in one_by_one), sum(each.evaluations for each in one_by_one)
+        sum(single.steps for single in one_by_one), sum(single.evaluations for single in one_by_one)
     )
 
 

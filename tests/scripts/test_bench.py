@@ -46,10 +46,10 @@ def test_sampling_and_metrics_are_timed_a_step_and_a_video(backbone, reference):
     videos = bench.different_videos(larger.frames)
     times = bench.metric_times(scorer, larger, videos)
     together = ("all, one by one", "all together")
-    assert [each[:2] for each in times] == [
+    assert [entry[:2] for entry in times] == [
         ("metric_seconds", "flow_similarity"),
-        *(("metric_seconds", each) for each in together),
-        *(("metrics_frames_per_second", each) for each in together),
+        *(("metric_seconds", entry) for entry in together),
+        *(("metrics_frames_per_second", entry) for entry in together),
     ]
     assert times[4][2] == pytest.approx(FRAMES / times[2][2])
     assert len({video.tobytes() for _, video in zip(range(20), videos, strict=False)}) == 20
@@ -64,9 +64,9 @@ def test_the_layout_shows_all_that_is_measured_of_the_metrics(monkeypatch, tmp_p
     layout = read_layout(Path(__file__).parents[2] / "experiments" / "bench.yaml")
     shown = [
         line.split(" | ")
-        for wanted in layout.tables
-        if "/metrics" in wanted.file
-        for line in to_markdown(build(Comparison(layout, rows), wanted)[0]).splitlines()
+        for table in layout.tables
+        if "/metrics" in table.file
+        for line in to_markdown(build(Comparison(layout, rows), table)[0]).splitlines()
     ]
     for row in rows:
         faster = row.metric == "metrics_frames_per_second"

@@ -12,18 +12,18 @@ COMMON = {"metric_version": 1, "suite": "tgve", "model": "m", "method": "base", 
 
 def rows():
     """Two videos; one lacks an edit, and one edit has more seeds than the others."""
-    rng, found = np.random.default_rng(0), []
+    rng, made_rows = np.random.default_rng(0), []
     for reference, kind, seeds in (("a", "style", 1), ("a", "object", 3), ("b", "style", 1)):
         for seed in range(seeds):
             for metric in ("text", "pick"):
-                found.append(
+                made_rows.append(
                     Row(
                         metric=metric, value=rng.random(), reference=reference, edit_kind=kind, seed=seed,
                         edit_caption=f"{kind} of {reference}", sample_id=f"{reference}{kind}{seed}",
                         score_id=f"{reference}{kind}{seed}{metric}", **COMMON,
                     )
                 )  # fmt: skip
-    return found
+    return made_rows
 
 
 def test_every_video_and_edit_weighs_the_same():
@@ -72,8 +72,10 @@ TUNED = {
 
 def tuned(value=1.0, method="lora", **changes) -> Row:
     """One tuned sample's row; `changes` of fields, or else of settings."""
-    own = {key: changes.pop(key) for key in list(changes) if key in FIELDS}
-    fields = COMMON | {"method": method, "precision": "fp32", "weights_hash": "w" * 64, "tau": 700.0} | own
+    row_fields = {key: changes.pop(key) for key in list(changes) if key in FIELDS}
+    fields = (
+        COMMON | {"method": method, "precision": "fp32", "weights_hash": "w" * 64, "tau": 700.0} | row_fields
+    )
     fields = {"metric": "text", "reference": "a", "edit_kind": "style", "edit_caption": "c"} | fields
     return Row(value=value, settings=TUNED | changes, **fields)
 
@@ -95,16 +97,16 @@ def tuned(value=1.0, method="lora", **changes) -> Row:
     ],
 )
 def test_samples_of_other_settings_are_no_seeds(other, said):
-    found = settings_of([tuned(1.0), tuned(2.0, **other), tuned(3.0, seed=1)])
+    by_name = settings_of([tuned(1.0), tuned(2.0, **other), tuned(3.0, seed=1)])
     name = "tgve, m, lora, τ = 700, 0 steps, scale 1"
-    assert {each: [row.value for row in own] for each, own in found.items()} == {
+    assert {setting: [row.value for row in members] for setting, members in by_name.items()} == {
         f"{name}, {said[0]}": [1.0, 3.0],
         f"{name}, {said[1]}": [2.0],
     }
 
 
 def test_what_has_no_part_in_a_video_does_not_part_its_rows():
-    # A base model was not tuned; a row that knows less is older than the setting.
+    # A base model was not tuned; a row without a setting is older than the setting.
     assert len(settings_of([tuned(method="base", rank=4), tuned(method="base", rank=16)])) == 1
     older = tuned()
     del older.settings["attention"]
@@ -112,9 +114,9 @@ def test_what_has_no_part_in_a_video_does_not_part_its_rows():
     frozen = {"strata": {"sanity_baseline": "frozen"}, "method": "sanity_baseline"}
     (anchors,) = settings_of([tuned(**frozen), tuned(**frozen, rank=16, precision="bf16")]).values()
     assert len(anchors) == 2
-    other = {"metric": "text", "model": "theirs", "method": "external", "steps": 0, "tau": 1000.0}
-    sizes = [tuned(**other, height=height) for height in (64, 64, 128)]
-    assert [len(own) for own in settings_of(sizes).values()] == [2, 1]
+    external = {"metric": "text", "model": "theirs", "method": "external", "steps": 0, "tau": 1000.0}
+    sizes = [tuned(**external, height=height) for height in (64, 64, 128)]
+    assert [len(members) for members in settings_of(sizes).values()] == [2, 1]
 
 
 @pytest.mark.parametrize(

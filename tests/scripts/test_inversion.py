@@ -1,4 +1,4 @@
-"""The report on inversion, on a tiny random model and a clip."""
+"""The inversion script, on a tiny random model and a clip."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
 from motionexp.jobs.probe_figures import strip
-from motionexp.results.rows import Row, read_rows
+from motionexp.results.rows import read_rows
 from motionexp.scripts import inversion, model_jobs
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
@@ -45,7 +45,7 @@ def overrides(weights: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def by_hand(weights: Path, prompt: str, steps: int) -> tuple[float, float]:
-    """PSNR to the video and to the VAE's, without the report's own code."""
+    """PSNR to the video and to the VAE's, computed without the script."""
     backbone, frames = LatteBackbone.from_pretrained(weights), torch.from_numpy(VIDEO)[None]
     latents, caption = backbone.encode(frames), backbone.embed([CAPTION])
     if prompt == "empty":
@@ -54,47 +54,39 @@ def by_hand(weights: Path, prompt: str, steps: int) -> tuple[float, float]:
     start = invert(backbone, latents, caption, None, settings)[1000 - 1000 // steps]
     back = backbone.decode(sample_latents(backbone, caption, None, start, settings))
     errors = [
-        (back - wanted.float()).square().mean((0, 2, 3, 4)) for wanted in (frames, backbone.decode(latents))
+        (back - target.float()).square().mean((0, 2, 3, 4)) for target in (frames, backbone.decode(latents))
     ]
     return tuple((20 * torch.log10(255 / error.sqrt())).mean().item() for error in errors)
 
 
-def test_rows_hold_the_psnr_of_both_prompts_and_all_steps(
-    overrides: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_rows_hold_the_psnr_of_both_prompts_and_all_steps_and_are_not_measured_again(
+    overrides: list[str],
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert inversion.main(overrides) == 0
     folder = tmp_path / "out" / "inversion"
     rows = read_rows(folder / "rows.jsonl")
-    found = {(row.metric, row.strata["prompt"], row.steps): row.value for row in rows}
-    assert len(found) == len(rows) == 8
+    values = {(row.metric, row.strata["prompt"], row.steps): row.value for row in rows}
+    assert len(values) == len(rows) == 8
     for prompt in ("empty", "caption"):
         for steps in (2, 10):
-            wanted = by_hand(weights, prompt, steps)
-            names = ("reconstruction_psnr", "reconstruction_psnr_to_vae")
-            assert [found[name, prompt, steps] for name in names] == pytest.approx(wanted, abs=0.05)
+            measured = [values[name, prompt, steps] for name in inversion.METRICS]
+            assert measured == pytest.approx(by_hand(weights, prompt, steps), abs=0.05)
     row = rows[0]
     assert (row.suite, row.method, row.tau, row.precision) == ("clip", "inversion", 1000, "fp32")
     assert (row.settings["steps"], row.settings["guidance_scale"]) == (row.steps, 1)
     assert (folder / f"tiny_latte-{row.reference}-strip.png").stat().st_size > 1000
     assert "caption" in capsys.readouterr().out
-
-
-def test_what_has_rows_is_not_run_again(
-    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = inversion.run(inversion.settings_of(overrides))
-    run: list[str] = []
-
-    def counted(job: object, reference: object, progress: object) -> list[Row]:
-        run.append("again")
-        return []
-
-    monkeypatch.setattr(inversion, "measure", counted)
+    calls: list[str] = []
+    monkeypatch.setattr(inversion, "measure", lambda job, reference, progress: calls.append("again") or [])
     assert inversion.run(inversion.settings_of(overrides)) == rows
-    assert run == []
+    assert calls == []
     other = save_tiny_pipeline(tmp_path / "other", seed=1)
     assert inversion.run(inversion.settings_of([*overrides, f"model.path={other}"])) == []
-    assert run == ["again"]
+    assert calls == ["again"]
 
 
 def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path) -> None:
@@ -104,28 +96,26 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
     latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inverted = invert(backbone, latents, empty, None, SamplerSettings(10, guidance_scale=1.0))
     picture = strip(backbone, inverted, empty, "the empty prompt")
-    scale = 192 // SIZE
-    top = 0
+    scale, top = 192 // SIZE, 0
     for frame in (FRAMES // 4, 3 * FRAMES // 4):
         for predicted in (False, True):
-            row = []
+            tiles = []
             for t in range(0, 1000, 100):
                 alpha_bar = backbone.schedule.alphas_cumprod[t]
                 v = backbone.predict(inverted[t], t, empty)
                 x0 = alpha_bar.sqrt() * inverted[t] - (1 - alpha_bar).sqrt() * v
                 video = backbone.decode(x0 if predicted else inverted[t])[0].numpy()
-                row.append(np.kron(video[frame], np.ones((scale, scale, 1), np.uint8)))
+                tiles.append(np.kron(video[frame], np.ones((scale, scale, 1), np.uint8)))
             tops = (
                 y
                 for y in range(top, len(picture) - 191)
                 if all(
-                    np.abs(picture[y : y + 192, x : x + 192].astype(int) - wanted).max() <= 1
-                    for x, wanted in zip(range(8, 2008, 200), row, strict=True)
+                    np.abs(picture[y : y + 192, x : x + 192].astype(int) - tile).max() <= 1
+                    for x, tile in zip(range(8, 2008, 200), tiles, strict=True)
                 )
             )
-            found = next(tops, None)
-            assert found is not None, f"frame {frame}, predicted {predicted}: not below y = {top}"
-            top = found + 192
+            top = next(tops, -1) + 192
+            assert top >= 192, f"frame {frame}, predicted {predicted}: not in the picture"
 
 
 def test_references_are_of_the_benchmark_unless_the_overrides_say_otherwise() -> None:
@@ -150,8 +140,8 @@ def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
     monkeypatch.setattr(inversion, "print_rows", lambda rows: None)
     assert inversion.main([]) == 0
     assert measured == ["tiny_latte"]
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in said] == ["model=tiny_cogvideox", "model=tiny_unet3d"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["model=tiny_cogvideox", "model=tiny_unet3d"]
 
 
 def test_models_that_are_named_are_taken_in_turn_and_all_looked_at_first() -> None:

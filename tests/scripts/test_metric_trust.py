@@ -75,10 +75,10 @@ def samples(references=2, count=9):
 def test_rank_correlation_is_its_closed_form():
     rng = np.random.default_rng(0)
     for _ in range(5):
-        ours, theirs = rng.random(12), rng.random(12)
-        ranks = [sorted(each).index for each in (list(ours), list(theirs))]
-        distance = sum((ranks[0](a) - ranks[1](b)) ** 2 for a, b in zip(ours, theirs, strict=True))
-        assert spearman(ours, theirs) == pytest.approx(1 - 6 * distance / (12 * (144 - 1)))
+        first, second = rng.random(12), rng.random(12)
+        ranks = [sorted(values).index for values in (list(first), list(second))]
+        distance = sum((ranks[0](a) - ranks[1](b)) ** 2 for a, b in zip(first, second, strict=True))
+        assert spearman(first, second) == pytest.approx(1 - 6 * distance / (12 * (144 - 1)))
     assert spearman([1, 2, np.nan, 3, 4], [1, 4, 0, 9, 16]) == pytest.approx(1)
     assert np.isnan(spearman([1, 2, 3], [1, 2, 3]))
     assert np.isnan(spearman([1, 1, 1, 1], [1, 2, 3, 4]))
@@ -103,10 +103,10 @@ def test_answers_are_shares_of_the_largest_and_small_ones_are_blindness():
             "silent": dict.fromkeys(CHANGES, np.nan),
         }
     )
-    found = answers(rows)
-    assert found["motion"]["frozen"].mean == pytest.approx(-1)
-    assert found["motion"]["path bent"].mean == pytest.approx(-0.25)
-    assert found["leak"]["hue turned"].mean == pytest.approx(1)
+    shares = answers(rows)
+    assert shares["motion"]["frozen"].mean == pytest.approx(-1)
+    assert shares["motion"]["path bent"].mean == pytest.approx(-0.25)
+    assert shares["leak"]["hue turned"].mean == pytest.approx(1)
     table = trust_table(rows + samples())
     blind = {line.labels[0]: line.labels[1] for line in table.blocks[0].lines}
     assert blind["motion"] == "frames shuffled, hue turned, identity swapped, blurred"
@@ -125,11 +125,11 @@ def test_doses_are_rows_of_every_value_on_real_renders(monkeypatch):
     rows = dose_rows([reader.read(reader.names()[index]) for index in (0, 4)], scorer)
     values = [value for metric in scorer.metrics.values() for value in metric.values]
     assert len(rows) == 2 * (2 + 5) * len(values)
-    assert len({each.score_id for each in rows}) == len(rows)
-    found = answers(rows)
-    assert found["velocity_similarity_counted"]["frozen"].mean == pytest.approx(-1)
-    assert -1 < found["flow_similarity"]["path bent"].mean < 0
-    assert np.isnan(found["velocity_similarity"]["frozen"].mean)
+    assert len({row.score_id for row in rows}) == len(rows)
+    shares = answers(rows)
+    assert shares["velocity_similarity_counted"]["frozen"].mean == pytest.approx(-1)
+    assert -1 < shares["flow_similarity"]["path bent"].mean < 0
+    assert np.isnan(shares["velocity_similarity"]["frozen"].mean)
 
 
 def test_the_table_is_made_of_published_rows(tmp_path, capsys):

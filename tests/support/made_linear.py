@@ -1,14 +1,23 @@
-"""Rows of a linear probe of which it is known where each attribute is read."""
+"""Rows of a linear probe with known accuracies."""
 
 import numpy as np
 
-from motionexp.probes.analysis.linear_rows import ACCURACY, BLOCKS, TWO_ALTERNATIVE, metric_of
-from motionexp.probes.linear_probe import OBSERVER, TARGETS, TIMESTEPS, X_T, X_T_CLEAN
+from motionexp.probes.analysis.linear_rows import (
+    ACCURACY,
+    BLOCKS,
+    OBSERVER,
+    TARGETS,
+    TIMESTEPS,
+    TWO_ALTERNATIVE,
+    X_T,
+    X_T_CLEAN,
+    metric_of,
+)
 from motionexp.results.rows import Row
 
 GROUPS = 6
 ENDS = {"motion": 900.0, "colour": 500.0, "surface": 400.0, "shape": 650.0, "background": 700.0}
-"""Where each falls to chance; it is read surely from half of that on."""
+"""The t at which each accuracy falls to chance; below half of it the accuracy is 1."""
 BLOCK_NAMES = dict(zip(BLOCKS, ("blocks.0", "blocks.4", "blocks.7"), strict=True))
 COUNTS = {"train": "480", "test": "60", "pairs": "60", "draws": "1"}
 LATER = {OBSERVER: 80.0, X_T_CLEAN: 0.0, X_T: -150.0, **dict.fromkeys(BLOCKS, -50.0)}

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from motionexp.probes.analysis.rows import LOOKS, Probe
-from motionexp.probes.analysis.tau_sweep import CHANCE, LEAKED, MOTION
+from motionexp.probes.analysis.rows import APPEARANCE, ProbeValues
+from motionexp.probes.analysis.tau_sweep import CHANCE, LEAKAGE, MOTION
 from motionexp.probes.timesteps import EDGES, PAIRS
 from motionexp.results.rows import Row
 
@@ -14,7 +14,7 @@ KINDS = {
     "style": ("colour", "surface"),
     "object": ("shape",),
     "background": ("background",),
-    "multiple": LOOKS,
+    "multiple": APPEARANCE,
 }
 PEAK = 640.0
 """Where `sweep_rows` has its best tau."""
@@ -37,8 +37,8 @@ class World:
 
 def set_times(world: World, name: str, references: int, samples: int, rng: np.random.Generator) -> np.ndarray:
     """(references, samples) timesteps at which one attribute is set."""
-    own = rng.normal(world.set_at[name], world.between, (references, 1))
-    return np.clip(rng.normal(own, world.within, (references, samples)), 1, 999)
+    means = rng.normal(world.set_at[name], world.between, (references, 1))
+    return np.clip(rng.normal(means, world.within, (references, samples)), 1, 999)
 
 
 def cumulative(
@@ -57,24 +57,24 @@ def cumulative(
 
 def made_probes(
     world: World, references: int, rng: np.random.Generator, samples: int = 2
-) -> dict[str, Probe]:
+) -> dict[str, ProbeValues]:
     """{method: probe} of both tampering probes and of partial guidance."""
     names = tuple(f"{number:02d}" for number in range(references))
     count = np.full(references, samples)
 
-    def probe(changed: tuple[str, ...]) -> Probe:
+    def probe(changed: tuple[str, ...]) -> ProbeValues:
         values = {name: cumulative(world, name, references, samples, rng) for name in world.set_at}
         disturbed = values["motion"] * (1.0 if changed == ("motion",) else 0.5)
         read = {f"new_{name}": values[name] for name in changed}
-        read |= {f"old_{name}": 1 - each * (name in changed) for name, each in values.items()}
+        read |= {f"old_{name}": 1 - share * (name in changed) for name, share in values.items()}
         read["text_alignment"] = 30 + 6 * np.mean([values[name] for name in changed], axis=0)
         read["flow_similarity"] = 0.95 - 0.8 * disturbed
-        return Probe(names, read, dict.fromkeys(read, count))
+        return ProbeValues(names, read, dict.fromkeys(read, count))
 
     return {
-        "tampering": probe(LOOKS),
+        "tampering": probe(APPEARANCE),
         "motion_tampering": probe(("motion",)),
-        "partial_guidance": probe(LOOKS),
+        "partial_guidance": probe(APPEARANCE),
     }
 
 
@@ -91,13 +91,13 @@ def probe_rows(
     rows: list[Row] = []
     for number in range(references):
         for sample, (kind, changed) in enumerate([*KINDS.items(), ("motion", ("motion",))]):
-            own = {name: float(each[number, sample]) for name, each in times.items()}
-            of = {
+            set_at = {name: float(timesteps[number, sample]) for name, timesteps in times.items()}
+            fields = {
                 **common, "reference": f"{number:02d}", "edit_kind": kind, "edit_caption": kind, "seed": 0,
                 "strata": {"contrast": contrast},
             }  # fmt: skip
             for method in ("motion_tampering",) if kind == "motion" else ("tampering", "partial_guidance"):
-                rows += _edit_rows({**of, "method": method}, own, changed, world, rng)
+                rows += _edit_rows({**fields, "method": method}, set_at, changed, world, rng)
     for name, at in world.set_at.items():
         energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
         rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
@@ -121,14 +121,14 @@ def _edit_rows(
 ) -> Iterator[Row]:
     control = [] if of["method"] == "partial_guidance" else [("none", "none")]
     for start, end in [*PAIRS, *control, ("reference", "reference")]:
-        own = start == "reference"
+        is_reference = start == "reference"
         low, high = (end, start) if isinstance(start, int) else (0, 0)
         hit = {name: low <= at < high for name, at in times.items()}
-        wrong = dict(zip(times, (rng.random(len(times)) < world.mistakes) & (not own), strict=True))
+        wrong = dict(zip(times, (rng.random(len(times)) < world.mistakes) & (not is_reference), strict=True))
         disturbed = hit["motion"] * (1.0 if changed == ("motion",) else 0.5)
         values = {
             "text_alignment": 30 + 6 * sum(hit[name] for name in changed) / len(changed),
-            "flow_similarity": 1 - 0.8 * disturbed - (0.0 if own else 0.05),
+            "flow_similarity": 1 - 0.8 * disturbed - (0.0 if is_reference else 0.05),
         }
         for name in times:
             new = bool(hit[name] ^ wrong[name])
@@ -143,7 +143,7 @@ def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] =
     rng = np.random.default_rng(0)
     values = {
         MOTION: lambda tau: 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02),
-        LEAKED: lambda tau: 0.35,
+        LEAKAGE: lambda tau: 0.35,
         CHANCE: lambda tau: 0.25,
     }
     return [

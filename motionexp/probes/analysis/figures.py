@@ -1,78 +1,73 @@
-"""All figures of what was found, with their captions: of one model, and of several compared."""
+"""All figures of an analysis with their captions: of one model, and comparisons of models."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from motionexp.files import write_whole
-from motionexp.probes.analysis import model_figures
+from motionexp.probes.analysis import heat_maps, model_figures
 from motionexp.probes.analysis.boundary import FEWEST_REFERENCES
-from motionexp.probes.analysis.findings import Findings
-from motionexp.probes.analysis.heat_maps import Measure, atlas, heat_maps, trade_off
+from motionexp.probes.analysis.heat_maps import Quantity
 from motionexp.probes.analysis.model_figures import Point
 from motionexp.probes.analysis.onsets import Onset, changes, shares
+from motionexp.probes.analysis.probe_analysis import Analysis
+from motionexp.probes.analysis.published import Captioned, write_captioned
 from motionexp.probes.analysis.rows import (
     MOTION_TAMPERING,
     PARTIAL_GUIDANCE,
     TAMPERING,
-    Probe,
-    draw,
-    kept_looks,
+    ProbeValues,
+    bootstrap_weights,
     means,
     new_motion,
+    old_appearance,
 )
-from motionexp.results.figures.style import SETTINGS, contrast_title, save
+from motionexp.probes.analysis.tables import counts
+from motionexp.results.figures.style import contrast_title
 
 NAMES = {
-    TAMPERING: "Prompt tampering, the looks' words changed",
-    MOTION_TAMPERING: "Prompt tampering, the motion's words changed",
+    TAMPERING: "Prompt tampering, the words about appearance changed",
+    MOTION_TAMPERING: "Prompt tampering, the words about motion changed",
     PARTIAL_GUIDANCE: "Partial guidance",
 }
 SHARE = (0.0, 1.0)
 INTERVALS = "Bars and bands: 95% bootstrap intervals over references."
 GAIN = (
-    " CLIP's gain is over the control without another caption (over the reference's own video in partial"
-    " guidance)."
+    " The gain of CLIP is over the control without another caption (in partial guidance, over the reference's"
+    " video)."
 )
 
 BELOW = (
-    " Below: as shares of what 1000 to 0 changes; the motion kept is of edits of the motion's own words,"
-    " where there are any."
+    " Below: shares of what 1000 to 0 changes. The preserved motion is that of edits of the motion's words,"
+    " if there are any."
 )
 
-Captioned = tuple[str, Figure, str]
-"""A file's name without suffix, its figure, and its caption."""
 
-
-def figures(findings: Findings) -> Iterator[Captioned]:
-    """All that there are rows for."""
-    for model in findings.log_snr:
+def figures(analysis: Analysis) -> Iterator[Captioned]:
+    """All figures for which the analysis has values."""
+    for model in analysis.log_snr:
         for method in NAMES:
-            probes = _probes(findings, model, method)
-            if probes:
+            if probes := _probes(analysis, model, method):
                 yield _heat_maps(model, method, probes)
-                yield from _trade_off(findings, model, method, probes)
-        onsets = {contrast: found for (of, contrast), found in findings.onsets.items() if of == model}
+                yield from _trade_off(analysis, model, method, probes)
+        onsets = {contrast: rows for (name, contrast), rows in analysis.onsets.items() if name == model}
         if onsets:
-            yield _atlas(findings, model, onsets)
-    yield from _boundaries(findings)
-    yield from _prediction(findings)
+            yield _onsets(analysis, model, onsets)
+    yield from _boundaries(analysis)
+    yield from _prediction(analysis)
 
 
-def _probes(findings: Findings, model: str, method: str) -> dict[str, Probe]:
-    """{contrast: probe}; of tampering on the references that both of its kinds have."""
+def _probes(analysis: Analysis, model: str, method: str) -> dict[str, ProbeValues]:
+    """{contrast: values}; of tampering on the references of both its kinds."""
     if method == PARTIAL_GUIDANCE:
-        found = findings.probes.get(method, {})
+        probes = analysis.probes.get(method, {})
     else:
-        found = {key: own[method] for key, own in findings.tampering.items() if method in own}
-    return {contrast: probe for (of, contrast), probe in found.items() if of == model}
+        probes = {key: values[method] for key, values in analysis.tampering.items() if method in values}
+    return {contrast: probe for (name, contrast), probe in probes.items() if name == model}
 
 
 def _counts(counted: Iterable[tuple[str, int, int]]) -> str:
-    """How many samples and references there are, of (contrast, samples, references) of each model."""
+    """The numbers in (contrast, samples, references) in words."""
     words = [
         f"{contrast_title(contrast)}, {_number(samples, 'sample')} of {_number(references, 'reference')}"
         for contrast, samples, references in counted
@@ -85,100 +80,98 @@ def _number(count: int, word: str) -> str:
 
 
 def _intervals(references: Iterable[int]) -> str:
-    """What bars and bands are, where a panel each has so many references."""
+    """What bars and bands are, given the number of references of each panel."""
     if min(references) >= FEWEST_REFERENCES:
         return INTERVALS
     return f"{INTERVALS} Of fewer than {FEWEST_REFERENCES} references such an interval says nothing."
 
 
-def _sizes(probes: Mapping[str, Probe]) -> str:
-    return _counts((contrast, each.samples(), len(each.references)) for contrast, each in probes.items())
+def _sizes(probes: Mapping[str, ProbeValues]) -> str:
+    return _counts((contrast, probe.samples(), len(probe.references)) for contrast, probe in probes.items())
 
 
-def _heat_maps(model: str, method: str, probes: Mapping[str, Probe]) -> Captioned:
+def _heat_maps(model: str, method: str, probes: Mapping[str, ProbeValues]) -> Captioned:
     return (
         f"{model}-{method.replace('_', '-')}-pairs",
-        heat_maps({contrast: _measured(probe, method) for contrast, probe in probes.items()}),
+        heat_maps.heat_maps({contrast: _quantities(probe, method) for contrast, probe in probes.items()}),
         f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair."
         f"{GAIN if method != MOTION_TAMPERING else ''} Means over references: {_sizes(probes)}.",
     )
 
 
-def _measured(probe: Probe, method: str) -> list[Measure]:
-    """What pairs change and keep, as the second paper (section 3.3) measures it, or with roles swapped."""
-    weights = draw(len(probe.references))
+def _quantities(probe: ProbeValues, method: str) -> list[Quantity]:
+    """What pairs change and preserve, as in the second paper (section 3.3), or with exchanged roles."""
+    weights = bootstrap_weights(len(probe.references))
     if method != MOTION_TAMPERING:
+        gain = changes(probe.values["text_alignment"], weights)
+        flow = means(probe.values["flow_similarity"], weights)
         return [
-            Measure(
-                "looks changed",
-                "CLIP logit, gain",
-                changes(probe.values["text_alignment"], weights),
-            ),
-            Measure("motion kept", "flow similarity", means(probe.values["flow_similarity"], weights)),
+            Quantity("appearance changed", "CLIP logit, gain", gain),
+            Quantity("motion preserved", "flow similarity", flow),
         ]
-    kept, moved = kept_looks(probe), changes(new_motion(probe), weights)
-    if kept is None:
-        return [Measure("motion changed", "flow similarity, loss", moved)]
+    preserved, moved = old_appearance(probe), changes(new_motion(probe), weights)
+    if preserved is None:
+        return [Quantity("motion changed", "flow similarity, loss", moved)]
     return [
-        Measure("motion changed", "share of samples", moved, SHARE),
-        Measure("looks kept", "share of attributes", means(kept, weights), SHARE),
+        Quantity("motion changed", "share of samples", moved, SHARE),
+        Quantity("appearance preserved", "share of attributes", means(preserved, weights), SHARE),
     ]
 
 
 def _trade_off(
-    findings: Findings, model: str, method: str, probes: Mapping[str, Probe]
+    analysis: Analysis, model: str, method: str, probes: Mapping[str, ProbeValues]
 ) -> Iterator[Captioned]:
-    measured = {contrast: _measured(probe, method) for contrast, probe in probes.items()}
-    rows = [{contrast: (own[0], own[1]) for contrast, own in measured.items() if len(own) == 2}]
+    quantities = {contrast: _quantities(probe, method) for contrast, probe in probes.items()}
+    rows = [{contrast: (pair[0], pair[1]) for contrast, pair in quantities.items() if len(pair) == 2}]
     if method != MOTION_TAMPERING:
-        rows.append(_shares(findings, model, method))
-    if kept := [row for row in rows if row]:
-        below = BELOW if len(kept) > 1 else ""
+        rows.append(_shares(analysis, model, method))
+    if filled := [row for row in rows if row]:
+        below = BELOW if len(filled) > 1 else ""
         yield (
             f"{model}-{method.replace('_', '-')}-trade-off",
-            trade_off(kept),
-            f"{model}. {NAMES[method]} between two timesteps: what that changes against what it keeps. The"
-            f" line joins pairs that end at 0, labelled by where they begin; grey: all others.{below}"
-            f" {_intervals(len(each.references) for each in probes.values())} Means over references:"
+            heat_maps.trade_off(filled),
+            f"{model}. {NAMES[method]} between two timesteps: what it changes against what it preserves. The"
+            f" line connects pairs that end at 0, labelled by their start; grey: all other pairs.{below}"
+            f" {_intervals(len(probe.references) for probe in probes.values())} Means over references:"
             f" {_sizes(probes)}.",
         )
 
 
-def _shares(findings: Findings, model: str, method: str) -> dict[str, tuple[Measure, Measure]]:
-    """{contrast: shares of changed looks and of kept motion}, without those that cannot be told."""
+def _shares(analysis: Analysis, model: str, method: str) -> dict[str, tuple[Quantity, Quantity]]:
+    """{contrast: shares of changed appearance and of preserved motion}, without undetermined ones."""
     return {
         contrast: (
-            Measure("looks changed", "share", shares(changed.looks), SHARE),
-            Measure("motion kept", "share", 1 - shares(changed.motion), SHARE),
+            Quantity("appearance changed", "share", shares(effects.appearance), SHARE),
+            Quantity("motion preserved", "share", 1 - shares(effects.motion), SHARE),
         )
-        for (of, contrast), changed in findings.pair_changes(method)
-        if of == model and not changed.unknown
+        for (name, contrast), effects in analysis.pair_effects(method)
+        if name == model and not effects.undetermined
     }
 
 
-def _atlas(findings: Findings, model: str, onsets: Mapping[str, Sequence[Onset]]) -> Captioned:
+def _onsets(analysis: Analysis, model: str, onsets: Mapping[str, Sequence[Onset]]) -> Captioned:
     predicted = {
         (contrast, factor): value
-        for (of, contrast, factor), value in findings.predicted.items()
-        if of == model
+        for (name, contrast, factor), value in analysis.predicted.items()
+        if name == model
     }
     return (
-        f"{model}-atlas",
-        atlas(onsets, predicted, findings.log_snr[model]),
-        f"{model}. When each attribute is set. Triangles: where changing the caption from t to 0, or from"
-        " 1000 to t, has half the effect of changing it everywhere. Points: their mean. Open diamonds: where"
-        f" an ideal observer tells the attribute apart. {_onset_references(onsets.items())}",
+        f"{model}-onsets",
+        heat_maps.onset_panels(onsets, predicted, analysis.log_snr[model]),
+        f"{model}. When each attribute is set. Triangles: the t at which a changed caption from t to 0, or"
+        " from 1000 to t, has half of the effect of a changed caption everywhere. Points: their mean. Open"
+        f" diamonds: where an ideal observer detects the attribute. {_onset_references(onsets.items())}",
     )
 
 
-def _prediction(findings: Findings) -> Iterator[Captioned]:
+def _prediction(analysis: Analysis) -> Iterator[Captioned]:
     points = [
         Point(*key, onset.factor.name, measured, predicted)
-        for key in findings.onsets
-        for onset, measured, predicted in findings.measured(key)
+        for key in analysis.onsets
+        for onset, measured, predicted in analysis.measured(key)
     ]
     if points:
-        n = _onset_references((contrast, found) for (_, contrast), found in findings.onsets.items())
+        n = _onset_references((contrast, onsets) for (_, contrast), onsets in analysis.onsets.items())
         yield (
             "prediction",
             model_figures.prediction(points),
@@ -188,58 +181,49 @@ def _prediction(findings: Findings) -> Iterator[Captioned]:
 
 
 def _onset_references(onsets: Iterable[tuple[str, Sequence[Onset]]]) -> str:
-    """What bars are, and how many references there are, of (contrast, onsets) of each model."""
-    counted = [(contrast_title(contrast), found[0].references) for contrast, found in onsets]
+    """What bars are, and the number of references, of (contrast, onsets) of each model."""
+    counted = [(contrast_title(contrast), rows[0].references) for contrast, rows in onsets]
     words = dict.fromkeys(f"{contrast}, {references}" for contrast, references in counted)
     return f"{_intervals(references for _, references in counted)} References: {'; '.join(words)}."
 
 
-def _boundaries(findings: Findings) -> Iterator[Captioned]:
-    found = findings.boundaries
-    n = _counts((key[1], each.gap.n, each.gap.clusters) for key, each in found.items())
+def _boundaries(analysis: Analysis) -> Iterator[Captioned]:
+    boundaries = analysis.boundaries
+    if not boundaries:
+        return
+    n = _counts((key[1], *counts(boundary)) for key, boundary in boundaries.items())
+    end = f"{_intervals(counts(boundary)[1] for boundary in boundaries.values())} Appearance: {n}."
     if any(
-        np.isfinite([each.motion[0], *(look[0] for look in each.looks.values())]).any()
-        for each in found.values()
+        np.isfinite([boundary.motion[0], *(curve[0] for curve in boundary.appearance.values())]).any()
+        for boundary in boundaries.values()
     ):
         yield (
             "shares",
-            model_figures.shares(found, findings.log_snr),
-            "Shares of the looks and of the motion that changing the caption below t changes, of what"
-            " changing it everywhere changes. Thin lines: each look alone, the thick one is their mean. Black"
-            " line and grey band: the boundary with its interval; it goes by the lowest thin line, not by the"
-            " mean. No band: all references agree."
-            f" {_intervals(each.gap.clusters for each in found.values())} Looks: {n}.",
+            model_figures.shares(boundaries, analysis.log_snr),
+            "Shares of the appearance and of the motion that a changed caption below t changes, of what a"
+            " changed caption everywhere changes. Thin lines: each appearance attribute; the thick line is"
+            " their mean. Black line and grey band: the boundary with its interval. The lowest thin line"
+            f" decides it, not the mean. No band: all references agree. {end}",
         )
-    if any(np.isfinite(each.gaps[0]).any() for each in found.values()):
+    if any(np.isfinite(boundary.gaps[0]).any() for boundary in boundaries.values()):
         yield (
             "gaps",
-            model_figures.gaps(found, findings.log_snr),
-            "The gap between a look's share and the motion's, of the look with the smallest: in a model's t"
-            " (left) and in log-SNR (right). The points with bars above the curves are the boundaries, of"
-            " models that have one."
-            f" {_intervals(each.gap.clusters for each in found.values())} Looks: {n}.",
+            model_figures.gaps(boundaries, analysis.log_snr),
+            "The gap between the shares of an appearance attribute and of the motion, for the attribute with"
+            " the smallest gap: in the model's t (left) and in log-SNR (right). The points with bars above"
+            f" the curves are the boundaries, of models that have one. {end}",
         )
 
 
-def write_figures(folder: Path, findings: Findings, origin: str) -> list[Path]:
+def write_figures(folder: Path, analysis: Analysis, origin: str) -> list[Path]:
     """Write every figure into a folder, and a README.md with their captions.
 
     Args:
         folder: made if there is anything to write.
-        findings: of one model or more.
-        origin: whence the figures come, a sentence for the README.md.
+        analysis: of one model or more.
+        origin: a sentence for the README.md about where the figures come from.
 
     Returns:
-        The files; none where nothing can be drawn.
+        The files; none if nothing can be drawn.
     """
-    paths: list[Path] = []
-    text = ["# Figures of the probes", origin]
-    with matplotlib.rc_context(SETTINGS):
-        for name, figure, caption in figures(findings):
-            folder.mkdir(parents=True, exist_ok=True)
-            paths += save(figure, folder / name)
-            text.append(f"![{name}]({name}.png)\n\n**{name}.** {caption}")
-    if not paths:
-        return []
-    write_whole(folder / "README.md", ("\n\n".join(text) + "\n").encode())
-    return [*paths, folder / "README.md"]
+    return write_captioned(folder, f"# Figures of the probes\n\n{origin}", figures(analysis))

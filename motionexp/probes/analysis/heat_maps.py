@@ -1,4 +1,4 @@
-"""Figures of one model's probes: heat maps, trade-off curves, and the atlas of what is set when."""
+"""Figures of one model's probes: heat maps, trade-off curves, and the onset of each attribute."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from motionexp.probes.analysis.comparisons import ENOUGH
+from motionexp.probes.analysis.comparisons import SUFFICIENT
 from motionexp.probes.analysis.onsets import Onset
 from motionexp.probes.timesteps import EDGES
 from motionexp.results.figures.style import (
@@ -20,16 +19,18 @@ from motionexp.results.figures.style import (
     MOTION_STYLE,
     ORANGE,
     VERMILION,
+    axis_legend,
     bars,
     contrast_title,
     log_snr_axis,
     new_figure,
+    style_legend,
     timestep_axis,
 )
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
-# They point to where the caption was changed: the clean end is on the right.
+# Triangles point to the changed part of the trajectory: the clean end is on the right.
 BELOW: dict[str, Any] = {"color": ORANGE, "marker": ">", "linestyle": "none"}
 ABOVE: dict[str, Any] = {"color": BLUE, "marker": "<", "linestyle": "none"}
 SET_AT: dict[str, Any] = {"color": BLACK, "marker": "o", "linestyle": "-", "linewidth": 1.2, "markersize": 4}
@@ -39,12 +40,12 @@ PREDICTED: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Measure:
+class Quantity:
     """What one panel shows of every pair, with the words for its axis.
 
     Attributes:
-        values: (1 + N, 11, 11), of the pairs as `Probe.values`.
-        limits: of its axis or colours; None: those of the values.
+        values: (1 + N, 11, 11) of the pairs, as `ProbeValues.values`.
+        limits: of the axis or of the colours; None: those of the values.
     """
 
     title: str
@@ -54,44 +55,44 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """What stands beside an axis."""
+        """The label of an axis."""
         return f"{self.title} ({self.unit})"
 
 
-def heat_maps(rows: Mapping[str, Sequence[Measure]]) -> Figure:
-    """Each pair of timesteps as a cell: where it begins down, where it ends across.
+def heat_maps(rows: Mapping[str, Sequence[Quantity]]) -> Figure:
+    """Each pair of timesteps as a cell: its start on the vertical axis, its end on the horizontal one.
 
     Args:
-        rows: {contrast: measures}, a row of panels each. A column's panels have one scale of colours.
+        rows: {contrast: quantities}, a row of panels each. The panels of a column share one colour scale.
     """
     columns = len(next(iter(rows.values())))
     figure, axes = new_figure(len(rows), columns, 2.7 * len(rows))
     for column in range(columns):
-        measures = {contrast: own[column] for contrast, own in rows.items()}
-        shown = {contrast: _cells(each.values[0]) for contrast, each in measures.items()}
-        every = np.stack(list(shown.values()))
-        for axis, (contrast, measure) in zip(axes[:, column], measures.items(), strict=True):
-            low, high = measure.limits or (np.nanmin(every), np.nanmax(every))
-            image = axis.imshow(shown[contrast], cmap="cividis", vmin=low, vmax=high)
-            axis.set_title(f"{contrast_title(contrast)}: {measure.title}")
+        quantities = {contrast: row[column] for contrast, row in rows.items()}
+        cells = {contrast: _cells(quantity.values[0]) for contrast, quantity in quantities.items()}
+        column_cells = np.stack(list(cells.values()))
+        for axis, (contrast, quantity) in zip(axes[:, column], quantities.items(), strict=True):
+            low, high = quantity.limits or (np.nanmin(column_cells), np.nanmax(column_cells))
+            image = axis.imshow(cells[contrast], cmap="cividis", vmin=low, vmax=high)
+            axis.set_title(f"{contrast_title(contrast)}: {quantity.title}")
             axis.set_xticks(range(0, 10, 2), EDGES[:-1:2])
             axis.set_yticks(range(1, 10, 2), EDGES[2::2])
             axis.set(xlabel="until t", ylabel="from t")
             axis.spines[:].set_visible(False)
-            figure.colorbar(image, ax=axis, label=measure.unit, shrink=0.85)
+            figure.colorbar(image, ax=axis, label=quantity.unit, shrink=0.85)
     return figure
 
 
 def _cells(values: np.ndarray) -> np.ndarray:
-    """(10, 10) of (11, 11): without the control, NaN where no pair is."""
+    """(10, 10) of (11, 11): without the control, NaN where there is no pair."""
     return np.where(np.tri(len(EDGES), k=-1, dtype=bool), values, np.nan)[1:, :-1]
 
 
-def trade_off(rows: Sequence[Mapping[str, tuple[Measure, Measure]]]) -> Figure:
-    """What changes against what is kept, for all pairs, and the curve of those that end at 0.
+def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure:
+    """What changes against what is preserved, for all pairs, and the curve of pairs that end at 0.
 
     Args:
-        rows: {contrast: (change, kept)}, a panel each; each row in units of its own.
+        rows: {contrast: (change, preserved)}, a panel each; every row has its units.
     """
     contrasts = list(dict.fromkeys(contrast for row in rows for contrast in row))
     figure, axes = new_figure(len(rows), len(contrasts), 2.9 * len(rows), sharex="row", sharey="row")
@@ -100,89 +101,89 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Measure, Measure]]]) -> Figure:
         for number, row in enumerate(rows)
         for column, contrast in enumerate(contrasts)
     ]
-    for axis, contrast, measures in panels:
-        if measures is None:
+    for axis, contrast, quantities in panels:
+        if quantities is None:
             axis.set_visible(False)
             continue
-        change, kept = measures
-        _pairs(axis, change.values, kept.values)
-        axis.set(title=contrast_title(contrast), xlabel=change.label, ylabel=kept.label)
-        for measure, set_limits in ((change, axis.set_xlim), (kept, axis.set_ylim)):
-            if measure.limits:
-                set_limits(measure.limits[0] - 0.12, measure.limits[1] + 0.12)
-    # Panels of a row share their limits, so labels can only be placed when all are drawn.
-    for axis, _, measures in panels:
-        if measures is not None:
-            _label_starts(axis, *(each.values[0, 1:, 0] for each in measures))
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+        change, preserved = quantities
+        _pairs(axis, change.values, preserved.values)
+        axis.set(title=contrast_title(contrast), xlabel=change.label, ylabel=preserved.label)
+        for quantity, set_limits in ((change, axis.set_xlim), (preserved, axis.set_ylim)):
+            if quantity.limits:
+                set_limits(quantity.limits[0] - 0.12, quantity.limits[1] + 0.12)
+    # Panels of a row share their limits, so labels can only be placed when all panels are drawn.
+    for axis, _, quantities in panels:
+        if quantities is not None:
+            _label_starts(axis, *(quantity.values[0, 1:, 0] for quantity in quantities))
+    axis_legend(figure, axes[0, 0])
     return figure
 
 
-def _pairs(axis: Axes, change: Replicates, kept: Replicates) -> None:
+def _pairs(axis: Axes, change: Replicates, preserved: Replicates) -> None:
     rest = tuple(np.array([(i, j) for i in range(11) for j in range(1, i)]).T)
-    axis.plot(change[0][rest], kept[0][rest], ".", color=GREY, markersize=5, label="until t > 0")
-    x, y = change[:, 1:, 0], kept[:, 1:, 0]
+    axis.plot(change[0][rest], preserved[0][rest], ".", color=GREY, markersize=5, label="until t > 0")
+    x, y = change[:, 1:, 0], preserved[:, 1:, 0]
     axis.errorbar(x[0], y[0], xerr=bars(x), yerr=bars(y), elinewidth=0.6, label="until t = 0", **MOTION_STYLE)
-    place = (0, EDGES.index(ENOUGH[0]), EDGES.index(ENOUGH[1]))
-    axis.plot(change[place], kept[place], "D", color=VERMILION, markersize=6, label="600 to 400")
+    place = (0, EDGES.index(SUFFICIENT[0]), EDGES.index(SUFFICIENT[1]))
+    axis.plot(change[place], preserved[place], "D", color=VERMILION, markersize=6, label="600 to 400")
     axis.margins(0.12)
 
 
 def _label_starts(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Write beside points (10,) where their pairs begin; of points close to each other only the first."""
+    """Label points (10,) with the start of their pair; of points close to one another only the first."""
     axis.autoscale_view()
     labelled: list[np.ndarray] = []
     for number in reversed(range(len(x))):
         place = axis.transLimits.transform((x[number], y[number]))
-        if all(np.abs((place - other) / (0.16, 0.06)).max() >= 1 for other in labelled):
+        if all(np.abs((place - label) / (0.16, 0.06)).max() >= 1 for label in labelled):
             labelled.append(place)
-            label = axis.annotate(
+            text = axis.annotate(
                 str(EDGES[1:][number]), (x[number], y[number]), (5, 4), textcoords="offset points"
             )
-            label.set_path_effects([withStroke(linewidth=2, foreground="white")])
+            text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
-def atlas(
+def onset_panels(
     onsets: Mapping[str, Sequence[Onset]], predicted: Mapping[tuple[str, str], float], log_snr: np.ndarray
 ) -> Figure:
-    """When each attribute is set, a line each, a panel for each contrast.
+    """When each attribute is set, one line for an attribute and one panel for a contrast.
 
     Args:
-        onsets: {contrast: of each attribute}.
+        onsets: {contrast: onsets of the attributes}.
         predicted: {(contrast, factor): log-SNR}.
         log_snr: (1001,) of the model's schedule.
     """
-    lines = [len(each) for each in onsets.values()]
+    lines = [len(rows) for rows in onsets.values()]
     height = 1.0 + 0.26 * sum(lines) + 0.2 * len(lines)
     figure, axes = new_figure(len(lines), 1, height, sharex=True, height_ratios=lines)
-    for axis, (contrast, found) in zip(axes[:, 0], onsets.items(), strict=True):
-        for place, each in enumerate(found):
-            _onset(axis, place, each)
-            at = timestep_at(predicted.get((contrast, each.factor.name), np.nan), log_snr)
+    for axis, (contrast, rows) in zip(axes[:, 0], onsets.items(), strict=True):
+        for place, onset in enumerate(rows):
+            _onset(axis, place, onset)
+            at = timestep_at(predicted.get((contrast, onset.factor.name), np.nan), log_snr)
             axis.plot(at, place, **PREDICTED)
-        axis.set_yticks(range(len(found)), [each.factor.name for each in found])
-        axis.set(ylim=(len(found) - 0.5, -0.5), ylabel=contrast_title(contrast))
+        axis.set_yticks(range(len(rows)), [onset.factor.name for onset in rows])
+        axis.set(ylim=(len(rows) - 0.5, -0.5), ylabel=contrast_title(contrast))
         axis.grid(axis="x", color="0.9", linewidth=0.6)
         axis.set_axisbelow(True)
     timestep_axis(axes[-1, 0])
     for axis in axes[:-1, 0]:
         axis.set_xlabel("")
     log_snr_axis(axes[0, 0], log_snr)
-    names = {
-        "changed from t to 0": BELOW,
-        "changed from 1000 to t": ABOVE,
-        "set at": SET_AT,
-        "predicted": PREDICTED,
-    }
-    handles = [Line2D([], [], label=name, **style) for name, style in names.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    style_legend(
+        figure,
+        {
+            "changed from t to 0": BELOW,
+            "changed from 1000 to t": ABOVE,
+            "set at": SET_AT,
+            "predicted": PREDICTED,
+        },
+    )
     return figure
 
 
 def _onset(axis: Axes, place: int, onset: Onset) -> None:
     if np.isnan(onset.t[0]):
-        axis.annotate("no sure change", (0.02, place), xycoords=("axes fraction", "data"), va="center")
+        axis.annotate("no detectable change", (0.02, place), xycoords=("axes fraction", "data"), va="center")
         return
     t = onset.t[:, None]
     axis.errorbar(t[0], [place], xerr=bars(t), zorder=3, **SET_AT)

@@ -1,4 +1,4 @@
-"""Figures that compare models: shares of looks and motion, their gap, and predicted onsets."""
+"""Figures that compare models: shares of appearance and motion, their gap, and predicted onsets."""
 
 import math
 import textwrap
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from motionexp.probes.analysis.boundary import NONE, Boundary
 from motionexp.probes.timesteps import EDGES
@@ -22,6 +21,7 @@ from motionexp.results.figures.style import (
     log_snr_axis,
     model_styles,
     new_figure,
+    style_legend,
     timestep_axis,
 )
 from motionexp.results.intervals import Replicates, percentile_interval
@@ -32,25 +32,24 @@ FACTOR_MARKERS = {"motion": "o", "shape": "^", "background": "s", "surface": "D"
 
 
 def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, np.ndarray]) -> Figure:
-    """Shares of looks and motion that changing the caption below t changes, with the boundary between them.
+    """Shares of appearance and motion that a changed caption below t changes, and the boundary between them.
 
-    Each look has a thin line, and their mean a thick one.
+    Each appearance attribute has a thin line, and their mean a thick one.
 
     Args:
         boundaries: {(model, contrast): boundary}, a panel each: models across, contrasts down.
         log_snr: {model: (1001,)} for the axis above.
     """
-    models, contrasts = _both(boundaries)
-    figure, axes = new_figure(
-        len(contrasts), len(models), 0.8 + 1.9 * len(contrasts), sharex=True, sharey=True
-    )
+    models, contrasts = _models_and_contrasts(boundaries)
+    height = 0.8 + 1.9 * len(contrasts)
+    figure, axes = new_figure(len(contrasts), len(models), height, sharex=True, sharey=True)
     for row, contrast in enumerate(contrasts):
         for column, model in enumerate(models):
             axis = axes[row, column]
-            if (found := boundaries.get((model, contrast))) is None:
+            if (boundary := boundaries.get((model, contrast))) is None:
                 axis.set_visible(False)
                 continue
-            _shares(axis, found)
+            _shares(axis, boundary)
             timestep_axis(axis)
             if row == 0:
                 log_snr_axis(axis, log_snr[model], apart=120)
@@ -58,77 +57,68 @@ def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str,
             if row < len(contrasts) - 1:
                 axis.set_xlabel("")
         axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\nshare changed below t")
-    names = {"looks": APPEARANCE_STYLE, "motion": MOTION_STYLE}
-    handles = [Line2D([], [], label=name, **style) for name, style in names.items()]
-    handles.append(Line2D([], [], color=BLACK, linewidth=1.0, label="boundary"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    boundary_style = {"color": BLACK, "linewidth": 1.0}
+    style_legend(figure, {"appearance": APPEARANCE_STYLE, "motion": MOTION_STYLE, "boundary": boundary_style})
     return figure
 
 
-def _both(keys: Mapping[tuple[str, str], object]) -> tuple[list[str], list[str]]:
-    return sorted({model for model, _ in keys}), sorted(
-        {contrast for _, contrast in keys}, key=contrast_order
-    )
+def _models_and_contrasts(keys: Mapping[tuple[str, str], object]) -> tuple[list[str], list[str]]:
+    contrasts = sorted({contrast for _, contrast in keys}, key=contrast_order)
+    return sorted({model for model, _ in keys}), contrasts
 
 
-def _shares(axis: Axes, found: Boundary) -> None:
-    for look in found.looks.values():
-        axis.plot(EDGES, look[0], color=APPEARANCE_STYLE["color"], linewidth=0.6)
-    looks = np.mean(list(found.looks.values()), axis=0)
-    for style, draws in ((APPEARANCE_STYLE, looks), (MOTION_STYLE, found.motion)):
+def _shares(axis: Axes, boundary: Boundary) -> None:
+    for attribute in boundary.appearance.values():
+        axis.plot(EDGES, attribute[0], color=APPEARANCE_STYLE["color"], linewidth=0.6)
+    appearance = np.mean(list(boundary.appearance.values()), axis=0)
+    for style, draws in ((APPEARANCE_STYLE, appearance), (MOTION_STYLE, boundary.motion)):
         if np.isnan(draws[0]).all():
             continue
         low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
         axis.fill_between(EDGES, low, high, color=style["color"], alpha=0.25, linewidth=0)
         axis.plot(EDGES, draws[0], **style)
-    if found.found:
-        low, high = np.nanpercentile(found.tau[1:], [2.5, 97.5])
+    if boundary.found:
+        low, high = np.nanpercentile(boundary.tau[1:], [2.5, 97.5])
         axis.axvspan(low, high, color="0.85", linewidth=0, zorder=0)
-        axis.axvline(found.tau[0], color=BLACK, linewidth=1.0, zorder=1)
+        axis.axvline(boundary.tau[0], color=BLACK, linewidth=1.0, zorder=1)
     else:
-        axis.annotate(
-            _wrapped(found.verdict), (0.5, 0.02), xycoords="axes fraction", va="bottom", ha="center"
-        )
-    axis.set_ylim(-0.45, 1.3)  # room below the curves for what is said in place of a boundary
+        text = "no boundary" if boundary.verdict == NONE else textwrap.fill(boundary.verdict, 28)
+        axis.annotate(text, (0.5, 0.02), xycoords="axes fraction", va="bottom", ha="center")
+    axis.set_ylim(-0.45, 1.3)  # room below the curves for the reason why there is no boundary
     axis.set_yticks((0, 0.5, 1))
 
 
-def _wrapped(verdict: str) -> str:
-    return "no boundary" if verdict == NONE else textwrap.fill(verdict, 28)
-
-
 def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, np.ndarray]) -> Figure:
-    """The gap between looks and motion, and above it the boundaries, of all models: in t and in log-SNR.
+    """The gap between appearance and motion, and above it the boundaries, of all models: in t and in log-SNR.
 
     Args:
         boundaries: {(model, contrast): boundary}; a row of panels for each contrast.
         log_snr: {model: (1001,)}.
     """
-    models, contrasts = _both(boundaries)
+    models, contrasts = _models_and_contrasts(boundaries)
     styles = model_styles(models)
     figure, axes = new_figure(len(contrasts), 2, 0.5 + 2.2 * len(contrasts), sharey="row")
     for row, contrast in enumerate(contrasts):
         for number, (model, style) in enumerate(styles.items()):
-            found = boundaries.get((model, contrast))
-            if found is None or np.isnan(found.gaps[0]).any():
+            boundary = boundaries.get((model, contrast))
+            if boundary is None or np.isnan(boundary.gaps[0]).any():
                 continue
             at = log_snr_at(np.array(EDGES), log_snr[model])
             for axis, places, tau in (
-                (axes[row, 0], np.array(EDGES), found.tau),
-                (axes[row, 1], at, log_snr_at(found.tau, log_snr[model])),
+                (axes[row, 0], np.array(EDGES), boundary.tau),
+                (axes[row, 1], at, log_snr_at(boundary.tau, log_snr[model])),
             ):
-                axis.plot(places, found.gaps[0], **style)
-                if found.found:
+                axis.plot(places, boundary.gaps[0], **style)
+                if boundary.found:
                     height, value = 1.15 + 0.12 * number, tau[:, None]
                     axis.errorbar(value[0], [height], xerr=bars(value), **{**style, "linestyle": "-"})
-        axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\ngap: least look less motion")
+        axes[row, 0].set_ylabel(f"{contrast_title(contrast)}\nsmallest gap")
         for axis in axes[row]:
             axis.axhline(0, color=GREY, linewidth=0.6, zorder=0)
             axis.set_yticks((-0.5, 0, 0.5, 1))
         timestep_axis(axes[row, 0])
         axes[row, 1].set_xlabel("log-SNR (nats)")
-    handles = [Line2D([], [], label=model, **style) for model, style in styles.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    style_legend(figure, styles)
     return figure
 
 
@@ -145,32 +135,28 @@ class Point:
 
 def prediction(points: Sequence[Point]) -> Figure:
     """Measured against predicted log-SNR, a panel for each contrast, and the line of equality."""
-    contrasts = sorted({each.contrast for each in points}, key=contrast_order)
-    styles = model_styles(sorted({each.model for each in points}))
+    contrasts = sorted({point.contrast for point in points}, key=contrast_order)
+    styles = model_styles(sorted({point.model for point in points}))
     figure, axes = new_figure(1, len(contrasts), 3.4, sharex=True, sharey=True)
-    ends = [value for each in points for value in (each.predicted, *percentile_interval(each.measured))]
+    ends = [value for point in points for value in (point.predicted, *percentile_interval(point.measured))]
     span = (np.nanmin(ends) - 0.5, np.nanmax(ends) + 0.5)
     for axis, contrast in zip(axes[0], contrasts, strict=True):
         axis.plot(span, span, color=GREY, linewidth=0.8, zorder=0)
-        for each in (each for each in points if each.contrast == contrast):
-            value = each.measured[:, None]
+        for point in (point for point in points if point.contrast == contrast):
+            value = point.measured[:, None]
             axis.errorbar(
-                [each.predicted], value[0], yerr=bars(value), elinewidth=0.6, linestyle="none", markersize=5,
-                color=styles[each.model]["color"], marker=FACTOR_MARKERS.get(each.factor, "x"),
+                [point.predicted], value[0], yerr=bars(value), elinewidth=0.6, linestyle="none", markersize=5,
+                color=styles[point.model]["color"], marker=FACTOR_MARKERS.get(point.factor, "x"),
             )  # fmt: skip
         axis.set_xticks(axis.get_yticks())
         axis.set(title=contrast_title(contrast), xlabel="predicted log-SNR (nats)", xlim=span, ylim=span)
         axis.set_aspect("equal")
     axes[0, 0].set_ylabel("measured log-SNR (nats)")
-    colours = [
-        Line2D([], [], label=model, color=style["color"], linewidth=3) for model, style in styles.items()
-    ]
-    names = {each.factor: FACTOR_MARKERS.get(each.factor, "x") for each in points}
-    factors = [
-        Line2D([], [], label=name, color=BLACK, marker=marker, linestyle="none")
-        for name, marker in names.items()
-    ]
-    handles = [*colours, *factors]
-    ncols = len(handles) if len(handles) <= 5 else math.ceil(len(handles) / 2)
-    figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
+    colours = {model: {"color": style["color"], "linewidth": 3} for model, style in styles.items()}
+    markers = {
+        point.factor: {"color": BLACK, "marker": FACTOR_MARKERS.get(point.factor, "x"), "linestyle": "none"}
+        for point in points
+    }
+    entries = {**colours, **markers}
+    style_legend(figure, entries, len(entries) if len(entries) <= 5 else math.ceil(len(entries) / 2))
     return figure

@@ -1,8 +1,8 @@
-"""A probe's rows as arrays: one value for each reference and each range of timesteps in which it intervened.
+"""A probe's rows as arrays: one value for each reference and each range of timesteps with an intervention.
 
-Statistics here are arrays (1 + RESAMPLES, ...): from all references first, then from each bootstrap draw of
-them. What is computed from such arrays, element by element, has its draws at once, and differences are
-paired by reference.
+Statistics in this package are arrays (1 + RESAMPLES, ...). The first entry is computed from all references,
+and every further entry from one bootstrap replicate of the references. Arithmetic on such arrays therefore
+keeps the replicates, and a difference of two of them is paired by reference.
 """
 
 import math
@@ -18,92 +18,97 @@ from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.results.intervals import Interval, Replicates, percentile_interval, resampled_weights
 from motionexp.results.rows import Row, key_order
 
-LOOKS = ("colour", "shape", "surface", "background")
+APPEARANCE = ("colour", "shape", "surface", "background")
 TAMPERING, MOTION_TAMPERING, PARTIAL_GUIDANCE = "tampering", "motion_tampering", "partial_guidance"
 ENERGIES = "energies"
 
 Key = tuple[str, str]
-"""(model, contrast); suites without contrasts have an empty one."""
+"""(model, contrast); the contrast is empty in suites without contrasts."""
 Subject = tuple[str, str, int | None, str]
-"""A row's `subject` and its edit's caption: a user's own edits are all of one kind."""
+"""A row's `subject` and the caption of its edit: the edits of a user all have the same kind."""
 
 _PLACES = {
     **{(str(a), str(b)): (i, j) for i, a in enumerate(EDGES) for j, b in enumerate(EDGES) if j < i},
     ("none", "none"): (0, 0),
     ("reference", "reference"): (11, 11),
 }
-"""Where the value of (tau_start, tau_end) is kept: by their indices in `EDGES`, or of no intervention."""
+"""Array indices of (tau_start, tau_end): their positions in `EDGES`, or the place of the control."""
 
 
 @dataclass(frozen=True)
-class Probe:
-    """One probe on one model in one contrast.
+class ProbeValues:
+    """The values of one probe on one model in one contrast.
 
     Attributes:
         references: R names, sorted.
-        values: {metric: (R, 11, 11)} means of each reference's edits, at the indices of tau_start and
-            tau_end in `EDGES`. The diagonal holds the control (partial guidance has none: the reference's
-            own video); beyond it, and where no edit of a reference has a value, NaN.
-        counts: {metric: (R,)} how many of each reference's edits have a value.
+        values: {metric: (R, 11, 11)} means over the edits of a reference, at the indices of tau_start and
+            tau_end in `EDGES`. The diagonal holds the control; partial guidance has no control, and its
+            diagonal holds the value of the reference's video. Above the diagonal, and where no edit of a
+            reference has a value, it is NaN.
+        counts: {metric: (R,)} number of edits of each reference that have a value.
     """
 
     references: tuple[str, ...]
     values: Mapping[str, np.ndarray]
     counts: Mapping[str, np.ndarray]
 
-    def of(self, references: Sequence[str]) -> "Probe":
-        """The same of some of its references."""
-        kept = [self.references.index(each) for each in references]
+    def of(self, references: Sequence[str]) -> "ProbeValues":
+        """Select some of the references."""
+        rows = [self.references.index(name) for name in references]
         values, counts = (
-            {name: each[kept] for name, each in of.items()} for of in (self.values, self.counts)
+            {metric: array[rows] for metric, array in arrays.items()} for arrays in (self.values, self.counts)
         )
-        return Probe(tuple(references), values, counts)
+        return ProbeValues(tuple(references), values, counts)
 
     def samples(self, metric: str = "") -> int:
-        """How many samples have a value of a metric, or of the metric that most have one of."""
+        """Count the samples that have a value of `metric`; without one, of the most frequent metric."""
         return max(int(self.counts[name].sum()) for name in ([metric] if metric else self.counts))
 
 
-def read_probes(rows: Iterable[Row]) -> dict[str, dict[Key, Probe]]:
-    """{method: {(model, contrast): probe}} of all rows that have a pair of timesteps.
+def read_probes(rows: Iterable[Row]) -> dict[str, dict[Key, ProbeValues]]:
+    """Return {method: {(model, contrast): values}} of all rows that have a pair of timesteps.
 
     Raises:
-        InputError: a timestep that is not on the grid, two values of one pair, or a pair that is missing.
+        InputError: a timestep that is not on the grid, two values of one pair, or a missing pair.
     """
     grouped: dict[tuple[str, Key], list[Row]] = defaultdict(list)
     for row in rows:
         if row.tau_start:
             grouped[row.method, (row.model, row.stratum("contrast"))].append(row)
-    probes: dict[str, dict[Key, Probe]] = defaultdict(dict)
-    for (method, key), own in sorted(grouped.items(), key=lambda item: (item[0][0], key_order(item[0][1]))):
-        probes[method][key] = _probe(own)
+    probes: dict[str, dict[Key, ProbeValues]] = defaultdict(dict)
+    for method, key in sorted(grouped, key=lambda place: (place[0], key_order(place[1]))):
+        probes[method][key] = _probe_values(grouped[method, key])
     return dict(probes)
 
 
-def _probe(rows: Sequence[Row]) -> Probe:
+def _probe_values(rows: Sequence[Row]) -> ProbeValues:
+    # 1. Put every value into a grid: subject x 12 x 12, where the twelfth place is that of the reference.
     subjects = sorted({_subject(row) for row in rows}, key=str)
     index = {subject: number for number, subject in enumerate(subjects)}
     cells: dict[str, np.ndarray] = defaultdict(lambda: np.full((len(subjects), 12, 12), np.nan))
-    seen: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(subjects), 12, 12), bool))
+    filled: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(subjects), 12, 12), bool))
     for row in rows:
         if (pair := _PLACES.get((row.tau_start, row.tau_end))) is None:
             raise InputError(f"{_words(row)}: not on the grid of {EDGES[0]}, {EDGES[1]}, ... {EDGES[-1]}")
         place = index[_subject(row)], *pair
-        if seen[row.metric][place]:
+        if filled[row.metric][place]:
             raise InputError(f"two values of {_words(row)}: they differ in a setting; publish rows of one")
-        seen[row.metric][place] = True
+        filled[row.metric][place] = True
         cells[row.metric][place] = row.value
-    _check_complete(rows[0], subjects, seen)
+    _check_complete(rows[0], subjects, filled)
+    # 2. Average over the edits of each reference; the control goes onto the diagonal.
     references = tuple(sorted({subject[0] for subject in subjects}))
     values, counts = {}, {}
-    for metric, each in cells.items():
-        control = np.where(seen[metric][:, 0, 0], each[:, 0, 0], each[:, 11, 11])
-        grid = each[:, :11, :11]
+    for metric, cell in cells.items():
+        control = np.where(filled[metric][:, 0, 0], cell[:, 0, 0], cell[:, 11, 11])
+        grid = cell[:, :11, :11]
         grid[:, range(11), range(11)] = control[:, None]
-        own = [grid[[index[subject] for subject in subjects if subject[0] == name]] for name in references]
-        values[metric] = np.stack([_mean(edits) for edits in own])
-        counts[metric] = np.array([np.isfinite(edits).any((1, 2)).sum() for edits in own])
-    return Probe(references, values, counts)
+        by_reference = [
+            grid[[index[subject] for subject in subjects if subject[0] == name]] for name in references
+        ]
+        values[metric] = np.stack([_mean(edits) for edits in by_reference])
+        counts[metric] = np.array([np.isfinite(edits).any((1, 2)).sum() for edits in by_reference])
+    return ProbeValues(references, values, counts)
 
 
 def _subject(row: Row) -> Subject:
@@ -117,11 +122,11 @@ def _words(row: Row) -> str:
     )
 
 
-def _check_complete(row: Row, subjects: Sequence[Subject], seen: Mapping[str, np.ndarray]) -> None:
+def _check_complete(row: Row, subjects: Sequence[Subject], filled: Mapping[str, np.ndarray]) -> None:
     pairs = np.tri(len(EDGES), k=-1, dtype=bool)
-    for metric, each in seen.items():
-        has_pairs = (each[:, :11, :11] | ~pairs).all((1, 2))
-        complete = has_pairs & (each[:, 0, 0] | each[:, 11, 11])
+    for metric, cells in filled.items():
+        has_pairs = (cells[:, :11, :11] | ~pairs).all((1, 2))
+        complete = has_pairs & (cells[:, 0, 0] | cells[:, 11, 11])
         if not complete.all():
             reference, kind, *_ = subjects[int(complete.argmin())]
             raise InputError(
@@ -131,93 +136,95 @@ def _check_complete(row: Row, subjects: Sequence[Subject], seen: Mapping[str, np
 
 
 def _mean(arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Mean of those that are not NaN, place by place."""
-    there = np.isfinite(arrays)
-    total, count = np.where(there, arrays, 0.0).sum(0), there.sum(0)
+    """Mean over the first axis without NaN; NaN where all are."""
+    finite = np.isfinite(arrays)
+    total, count = np.where(finite, arrays, 0.0).sum(0), finite.sum(0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def each_look(probe: Probe) -> dict[str, np.ndarray]:
-    """{look: (R, 11, 11) share of samples in which a classifier reads the edit's value}.
+def new_attributes(probe: ProbeValues) -> dict[str, np.ndarray]:
+    """Return {attribute: (R, 11, 11) share of samples in which a classifier reads the edit's value}.
 
-    Of each of `LOOKS` that some edit replaces. Without a classifier one look, `text_alignment`.
+    It has each attribute of `APPEARANCE` that some edit replaces. Without a classifier it has one entry,
+    `appearance`, which is `text_alignment`.
     """
-    return _readings(probe, "new") or {"looks": probe.values["text_alignment"]}
+    return _attributes(probe, "new") or {"appearance": probe.values["text_alignment"]}
 
 
-def new_looks(probe: Probe) -> np.ndarray:
-    """(R, 11, 11) how much of the looks is the edit's: the mean of `each_look`."""
-    return _mean(list(each_look(probe).values()))
+def new_appearance(probe: ProbeValues) -> np.ndarray:
+    """(R, 11, 11) mean of `new_attributes`: how much of the appearance is that of the edit."""
+    return _mean(list(new_attributes(probe).values()))
 
 
-def kept_looks(probe: Probe) -> np.ndarray | None:
-    """(R, 11, 11) share of the reference's looks that a classifier still reads; None without one."""
-    read = _readings(probe, "old")
-    return _mean(list(read.values())) if read else None
+def old_appearance(probe: ProbeValues) -> np.ndarray | None:
+    """(R, 11, 11) share of the reference's appearance that a classifier still reads; None without one."""
+    shares = _attributes(probe, "old")
+    return _mean(list(shares.values())) if shares else None
 
 
-def _readings(probe: Probe, which: str) -> dict[str, np.ndarray]:
-    found = {look: probe.values.get(f"{which}_{look}") for look in LOOKS}
-    return {look: each for look, each in found.items() if each is not None and np.isfinite(each).any()}
+def _attributes(probe: ProbeValues, prefix: str) -> dict[str, np.ndarray]:
+    values = {name: probe.values.get(f"{prefix}_{name}") for name in APPEARANCE}
+    return {name: array for name, array in values.items() if array is not None and np.isfinite(array).any()}
 
 
-def new_motion(probe: Probe) -> np.ndarray:
-    """(R, 11, 11) how much of the motion is no longer the reference's, rising with what changes.
+def new_motion(probe: ProbeValues) -> np.ndarray:
+    """(R, 11, 11) how far the motion is from the reference's; it rises with the change.
 
-    The share of samples in which a classifier reads the edit's motion, where edits replace it; or else the
-    negative of flow similarity.
+    The share of samples in which a classifier reads the edit's motion, if edits replace the motion. Otherwise
+    the negative of flow similarity.
     """
-    read = probe.values.get("new_motion")
-    return read if read is not None and np.isfinite(read).any() else -probe.values["flow_similarity"]
+    shares = probe.values.get("new_motion")
+    return shares if shares is not None and np.isfinite(shares).any() else -probe.values["flow_similarity"]
 
 
-def draw(references: int) -> Replicates:
-    """(1 + RESAMPLES, R) weights: of all references evenly, then of each draw with replacement."""
+def bootstrap_weights(references: int) -> Replicates:
+    """(1 + RESAMPLES, R) weights: equal ones first, then those of each bootstrap replicate."""
     return np.vstack([np.full((1, references), 1 / references), resampled_weights(references)])
 
 
 def unpaired(draws: Replicates) -> Replicates:
-    """The same draws in another order, to go with draws of other references.
+    """Reverse the replicates, so that they can be combined with those of independent references.
 
-    Draws of as many references are the same draws, and of another number of references similar ones, which
-    would pair what is independent.
+    Replicates of R references are always the same. Without this, two independent sets of R references would
+    be treated as paired.
     """
     return np.concatenate([draws[:1], draws[:0:-1]])
 
 
-def within_a_step(t: Replicates, purpose: str) -> Replicates:
-    """Timesteps (1 + RESAMPLES,) read off curves over `EDGES`, with what these cannot tell in the draws.
+def grid_jitter(t: Replicates, purpose: str) -> Replicates:
+    """Add the uncertainty of the grid to the replicates of timesteps (1 + RESAMPLES,) read off over `EDGES`.
 
-    A curve may rise anywhere between two edges, so that a place that is read off by a line or a parabola may
-    be wrong by half a step: each draw is moved evenly by up to so much. `purpose` seeds that.
+    A curve may rise anywhere between two edges, so an interpolated place may be wrong by half a step. Each
+    replicate is moved by a uniform number within half a step; `purpose` seeds these numbers.
     """
     rng = np.random.RandomState(zlib.crc32(purpose.encode()))
     return np.concatenate([t[:1], np.clip(t[1:] + rng.uniform(-BLOCK / 2, BLOCK / 2, len(t) - 1), 0, 1000)])
 
 
 def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, ...) means of (R, ...) over the first axis with weights (N, R), NaN left out; NaN where all are."""
+    """(N, ...) means of (R, ...) over the first axis with weights (N, R), without NaN; NaN where all are."""
     flat = values.reshape(len(values), -1)
-    there = np.isfinite(flat)
-    result = weights @ np.where(there, flat, 0.0)
-    partly = ~there.all(0)
-    weight = weights @ there[:, partly].astype(float)
+    finite = np.isfinite(flat)
+    result = weights @ np.where(finite, flat, 0.0)
+    partly = ~finite.all(0)
+    weight = weights @ finite[:, partly].astype(float)
     result[:, partly] = np.where(weight > 0, result[:, partly] / np.where(weight > 0, weight, 1.0), np.nan)
     return result.reshape(len(weights), *values.shape[1:])
 
 
 def interval(draws: Replicates, samples: int, references: int) -> Interval:
-    """A statistic (1 + RESAMPLES,) with the 95% interval of its draws, NaN below two references."""
-    known = references > 1 and not math.isnan(draws[0])
-    low, high = percentile_interval(draws[1:]) if known else (math.nan, math.nan)
+    """The 95% interval of a statistic (1 + RESAMPLES,); its bounds are NaN below two references."""
+    defined = references > 1 and not math.isnan(draws[0])
+    low, high = percentile_interval(draws[1:]) if defined else (math.nan, math.nan)
     return Interval(float(draws[0]), low, high, samples, references)
 
 
 def predicted_log_snr(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
-    """{(model, contrast, factor): log-SNR at which an ideal observer tells it apart}, from rows of energies.
+    """Return {(model, contrast, factor): log-SNR at which an ideal observer detects the factor}.
 
-    Such a row has the method `energies` and the metric `energy`, an energy in the model's latents as its
-    value (`motionexp.data.shapes.energies`), and the strata `contrast` and `factor`.
+    Args:
+        rows: those with the method `energies` are taken. Their value is an energy in the model's latents
+            (`motionexp.data.shapes.energies`), and their strata are `contrast` and `factor`.
     """
     return {
         (row.model, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)

@@ -4,7 +4,7 @@ The colours are Okabe and Ito's. Lines of one panel also differ in grey value, i
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from motionexp.files import write_whole
 from motionexp.results.intervals import Replicates
@@ -85,6 +86,18 @@ def log_snr_axis(axis: Axes, log_snr: np.ndarray, apart: float = 40) -> None:
     above = axis.secondary_xaxis("top")
     above.set_xticks(list(ticks.values()), [f"{value}".replace("-", "\N{MINUS SIGN}") for value in ticks])
     above.set_xlabel("log-SNR (nats)")
+
+
+def axis_legend(figure: Figure, axis: Axes, columns: int = 0) -> None:
+    """A legend below the figure with the entries of one axis; without `columns` in one row."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns or len(handles))
+
+
+def style_legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], columns: int = 0) -> None:
+    """A legend below the figure with {label: style of its line}; without `columns` in one row."""
+    handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
 
 
 def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:

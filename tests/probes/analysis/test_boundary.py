@@ -14,39 +14,39 @@ from motionexp.probes.analysis.boundary import (
     largest_gap,
 )
 from motionexp.probes.analysis.onsets import changes
-from motionexp.probes.analysis.rows import LOOKS, draw
+from motionexp.probes.analysis.rows import APPEARANCE, bootstrap_weights
 from motionexp.probes.timesteps import EDGES
 from tests.support.made_probes import World, cumulative, made_probes
 
 REFERENCES = 8
-LOOKS_AT, MOTION_AT = 450, 750
+APPEARANCE_AT, MOTION_AT = 450, 750
 
 
-def simulated(motion: float, looks: float, rng: np.random.Generator):
-    """The boundary in a world where all looks are set at one timestep and motion at another, on average."""
-    world = World({"motion": motion, "looks": looks})
-    weights = draw(REFERENCES)
-    looks, moved = (
-        changes(cumulative(world, name, REFERENCES, 2, rng), weights) for name in ("looks", "motion")
+def simulated(motion: float, appearance: float, rng: np.random.Generator):
+    """The boundary in a world where the appearance is set at one timestep and the motion at another."""
+    world = World({"motion": motion, "appearance": appearance})
+    weights = bootstrap_weights(REFERENCES)
+    appearance, moved = (
+        changes(cumulative(world, name, REFERENCES, 2, rng), weights) for name in ("appearance", "motion")
     )
-    return boundary({"looks": looks}, moved, 2 * REFERENCES, REFERENCES)
+    return boundary({"appearance": appearance}, moved, 2 * REFERENCES, REFERENCES)
 
 
 def test_a_planted_boundary_is_found_and_its_interval_holds_it():
-    rng, held, found = np.random.default_rng(0), 0, []
+    rng, held, places = np.random.default_rng(0), 0, []
     for _ in range(50):
-        each = simulated(MOTION_AT, LOOKS_AT, rng)
-        assert each.verdict == FOUND
-        low, high = np.nanpercentile(each.tau[1:], [2.5, 97.5])
-        held += low <= (LOOKS_AT + MOTION_AT) / 2 <= high
-        found.append(each.tau[0])
-        assert each.gap.low > 0
-        assert each.gap.mean == pytest.approx(each.gaps[0].max())
+        result = simulated(MOTION_AT, APPEARANCE_AT, rng)
+        assert result.verdict == FOUND
+        low, high = np.nanpercentile(result.tau[1:], [2.5, 97.5])
+        held += low <= (APPEARANCE_AT + MOTION_AT) / 2 <= high
+        places.append(result.tau[0])
+        assert result.gap.low > 0
+        assert result.gap.mean == pytest.approx(result.gaps[0].max())
     assert held >= 45
-    assert np.mean(found) == pytest.approx((LOOKS_AT + MOTION_AT) / 2, abs=12)
+    assert np.mean(places) == pytest.approx((APPEARANCE_AT + MOTION_AT) / 2, abs=12)
 
 
-def test_where_looks_and_motion_are_set_together_there_is_none_at_the_nominal_rate():
+def test_where_appearance_and_motion_are_set_together_there_is_none_at_the_nominal_rate():
     rng = np.random.default_rng(1)
     verdicts = [simulated(600, 600, rng).verdict for _ in range(200)]
     # 2.5% of 200 are 5 false boundaries; more than 12 would have a probability below one in 1,000.
@@ -54,75 +54,80 @@ def test_where_looks_and_motion_are_set_together_there_is_none_at_the_nominal_ra
     assert verdicts.count(NONE) >= 180
 
 
-def test_where_looks_are_set_first_there_is_none():
+def test_where_appearance_are_set_first_there_is_none():
     rng = np.random.default_rng(2)
     assert {simulated(450, 750, rng).verdict for _ in range(20)} == {NONE}
 
 
 @pytest.mark.parametrize(("between", "within"), [(5, 15), (40, 80)])
-@pytest.mark.parametrize(("motion", "looks"), [(720, 610), (830, 640)])
-def test_the_interval_holds_a_place_between_the_grid_s_steps(motion, looks, between, within):
-    rng, weights, held, runs = np.random.default_rng(8), draw(12), 0, 0
-    world = World({"motion": motion, "looks": looks}, between, within)
+@pytest.mark.parametrize(("motion", "appearance"), [(720, 610), (830, 640)])
+def test_the_interval_holds_a_place_between_the_grid_s_steps(motion, appearance, between, within):
+    rng, weights, held, runs = np.random.default_rng(8), bootstrap_weights(12), 0, 0
+    world = World({"motion": motion, "appearance": appearance}, between, within)
     for _ in range(40):
-        of = {name: changes(cumulative(world, name, 12, 2, rng), weights) for name in ("looks", "motion")}
-        found = boundary({"looks": of["looks"]}, of["motion"], 24, 12)
-        low, high = np.nanpercentile(found.tau[1:], [2.5, 97.5]) if found.found else (np.nan, np.nan)
-        runs += found.found
-        held += low <= (motion + looks) / 2 <= high
+        changed = {
+            name: changes(cumulative(world, name, 12, 2, rng), weights) for name in ("appearance", "motion")
+        }
+        result = boundary({"appearance": changed["appearance"]}, changed["motion"], 24, 12)
+        low, high = np.nanpercentile(result.tau[1:], [2.5, 97.5]) if result.found else (np.nan, np.nan)
+        runs += result.found
+        held += low <= (motion + appearance) / 2 <= high
     assert runs >= 20
     assert held >= 0.85 * runs
 
 
-POSTER = {"background": 980.0, "motion": 877.0, "shape": 816.0, "colour": 811.0, "surface": 673.0}
+APPEARANCE_FIRST = {"background": 980.0, "motion": 877.0, "shape": 816.0, "colour": 811.0, "surface": 673.0}
 UNEVEN = {"motion": 700.0, "colour": 900.0, "shape": 900.0, "surface": 500.0, "background": 500.0}
 
 
-@pytest.mark.parametrize("set_at", [POSTER, UNEVEN])
+@pytest.mark.parametrize("set_at", [APPEARANCE_FIRST, UNEVEN])
 @pytest.mark.parametrize("spread", [{"between": 15.0, "within": 25.0}, {}])
-def test_where_some_looks_are_set_before_the_motion_and_others_after_it_there_is_none(set_at, spread):
+def test_where_some_appearance_are_set_before_the_motion_and_others_after_it_there_is_none(set_at, spread):
     rng = np.random.default_rng(9)
     verdicts = [boundary_of(made_probes(World(set_at, **spread), 12, rng, 1)).verdict for _ in range(20)]
     assert verdicts.count(FOUND) == 0
 
 
-@pytest.mark.parametrize("set_at", [POSTER, UNEVEN])
-def test_of_such_worlds_the_mean_of_the_looks_would_tell_otherwise(set_at):
+@pytest.mark.parametrize("set_at", [APPEARANCE_FIRST, UNEVEN])
+def test_of_such_worlds_the_mean_of_the_appearance_would_tell_otherwise(set_at):
     rng, spread = np.random.default_rng(10), {"between": 15.0, "within": 25.0}
     probes = made_probes(World(set_at, **spread), 12, rng, 4)
-    looks = np.mean([probes["tampering"].values[f"new_{look}"] for look in LOOKS], axis=0)
-    moved = changes(probes["motion_tampering"].values["new_motion"], draw(12))
-    assert boundary({"looks": changes(looks, draw(12))}, moved, 48, 12).found
+    appearance = np.mean([probes["tampering"].values[f"new_{name}"] for name in APPEARANCE], axis=0)
+    moved = changes(probes["motion_tampering"].values["new_motion"], bootstrap_weights(12))
+    assert boundary({"appearance": changes(appearance, bootstrap_weights(12))}, moved, 48, 12).found
 
 
-@pytest.mark.parametrize("unchanged", ["motion", "looks"])
-def test_where_something_never_changes_it_cannot_be_told(unchanged):
-    rng, weights = np.random.default_rng(3), draw(REFERENCES)
+@pytest.mark.parametrize("unchanged", ["motion", "appearance"])
+def test_where_something_never_changes_it_is_undetermined(unchanged):
+    rng, weights = np.random.default_rng(3), bootstrap_weights(REFERENCES)
     probe = made_probes(World(), REFERENCES, rng)["tampering"].values
-    values = {"looks": probe["new_colour"], "motion": -probe["flow_similarity"]}
+    values = {"appearance": probe["new_colour"], "motion": -probe["flow_similarity"]}
     values[unchanged] = np.zeros_like(values[unchanged])
-    looks, moved = (changes(values[name], weights) for name in ("looks", "motion"))
-    found = boundary({"looks": looks}, moved, 16, REFERENCES)
-    assert found.verdict == f"cannot tell: no sure change of the {unchanged}"
-    assert math.isnan(found.gap.mean)
-    assert np.isnan(found.tau).all()
+    appearance, moved = (changes(values[name], weights) for name in ("appearance", "motion"))
+    result = boundary({"appearance": appearance}, moved, 16, REFERENCES)
+    assert result.verdict == f"undetermined: no detectable change of the {unchanged}"
+    assert math.isnan(result.gap.mean)
+    assert np.isnan(result.tau).all()
 
 
 @pytest.mark.parametrize("references", [1, 2])
 def test_fewer_than_three_references_tell_nothing(references):
     probes = made_probes(World(), references, np.random.default_rng(4))
-    said = f"cannot tell: {references} of the 3 references that an interval needs"
-    assert boundary_of(probes).verdict == said
-    assert in_words(boundary_of(probes), np.zeros(1001)) == said
+    reason = f"undetermined: {references} of the 3 references that an interval needs"
+    assert boundary_of(probes).verdict == reason
+    assert in_words(boundary_of(probes), np.zeros(1001)) == reason
     assert "references" not in boundary_of(made_probes(World(), 3, np.random.default_rng(4))).verdict
 
 
 def test_a_boundary_is_said_in_t_and_in_log_snr_with_its_intervals():
-    each, straight = simulated(MOTION_AT, LOOKS_AT, np.random.default_rng(0)), 10 - 0.02 * np.arange(1001)
-    low, high = np.percentile(each.tau[1:], [2.5, 97.5])
-    gap = f"gap {each.gap.mean:.2f} [{each.gap.low:.2f}, {each.gap.high:.2f}]"
-    assert in_words(each, straight) == (
-        f"t = {each.tau[0]:.0f} [{low:.0f}, {high:.0f}], log-SNR {10 - 0.02 * each.tau[0]:.1f}"
+    result, straight = (
+        simulated(MOTION_AT, APPEARANCE_AT, np.random.default_rng(0)),
+        10 - 0.02 * np.arange(1001),
+    )
+    low, high = np.percentile(result.tau[1:], [2.5, 97.5])
+    gap = f"gap {result.gap.mean:.2f} [{result.gap.low:.2f}, {result.gap.high:.2f}]"
+    assert in_words(result, straight) == (
+        f"t = {result.tau[0]:.0f} [{low:.0f}, {high:.0f}], log-SNR {10 - 0.02 * result.tau[0]:.1f}"
         f" [{10 - 0.02 * high:.1f}, {10 - 0.02 * low:.1f}], {gap}"
     )
     none = simulated(600, 600, np.random.default_rng(1))
@@ -160,7 +165,7 @@ def test_a_gap_is_linear_between_edges():
 
 def test_the_band_holds_all_means_at_once_as_often_as_it_says():
     rng, held = np.random.default_rng(7), 0
-    weights = draw(20)
+    weights = bootstrap_weights(20)
     for _ in range(200):
         values = rng.normal(size=(20, 9))
         held += np.abs(values.mean(0)).max() <= half_width(weights @ values, 20)

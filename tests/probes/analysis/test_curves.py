@@ -12,13 +12,13 @@ from motionexp.probes.analysis.onsets import (
     from_above,
     from_below,
     half_point,
+    is_detectable,
     onset,
     onsets,
     shares,
     tampering_probes,
-    tells,
 )
-from motionexp.probes.analysis.rows import draw
+from motionexp.probes.analysis.rows import bootstrap_weights
 from motionexp.probes.timesteps import EDGES
 from tests.support.made_probes import SET_AT, World, made_probes
 
@@ -34,7 +34,7 @@ def step_world(t: float) -> np.ndarray:
 
 @pytest.mark.parametrize("t", [30, 250, 699, 950])
 def test_both_curves_rise_between_the_edges_around_the_timestep_at_which_all_is_set(t):
-    share = shares(changes(step_world(t), draw(3)))
+    share = shares(changes(step_world(t), bootstrap_weights(3)))
     for rising in (from_below(share), from_above(share)):
         np.testing.assert_array_equal(rising[0], np.array(EDGES) > t)
         assert half_point(rising)[0] == 100 * (t // 100) + 50
@@ -54,15 +54,15 @@ def test_of_several_crossings_it_is_the_middle_of_the_first_and_the_last():
 def test_a_share_is_a_quotient_of_means_and_not_a_mean_of_quotients():
     values = step_world(450) * np.array([1.0, 0.5, 0.0])[:, None, None]
     values[2, 8:, 0] = 0.3
-    changed = changes(values + 0.2, draw(3))
+    changed = changes(values + 0.2, bootstrap_weights(3))
     assert shares(changed)[0, 5, 0] == pytest.approx((1 + 0.5) / (1 + 0.5 + 0.3))
 
 
 def test_draws_are_what_computing_everything_anew_from_the_drawn_references_gives():
     probe = made_probes(World(), 5, np.random.default_rng(1))["tampering"]
-    weights = draw(5)
+    weights = bootstrap_weights(5)
     changed = changes(probe.values["new_colour"], weights)
-    below, above = (half_point(each(shares(changed))) for each in (from_below, from_above))
+    below, above = (half_point(curve(shares(changed))) for curve in (from_below, from_above))
     for number in (1, 7, 30):
         drawn = [r for r, count in enumerate(np.rint(weights[number] * 5).astype(int)) for _ in range(count)]
         mean = probe.values["new_colour"][drawn].mean(0)
@@ -75,13 +75,13 @@ def test_draws_are_what_computing_everything_anew_from_the_drawn_references_give
 
 
 def test_draws_are_moved_by_up_to_half_a_step_and_the_estimate_is_not():
-    found = onset(
+    result = onset(
         made_probes(World(between=0, within=0, mistakes=0), 5, np.random.default_rng(1))["tampering"], COLOUR
     )
-    moved = found.below[1:] - found.below[0]
+    moved = result.below[1:] - result.below[0]
     assert np.abs(moved).max() <= 50
     assert np.std(moved) == pytest.approx(100 / np.sqrt(12), rel=0.1)
-    assert np.abs(np.corrcoef(found.below[1:], found.above[1:])[0, 1]) < 0.2
+    assert np.abs(np.corrcoef(result.below[1:], result.above[1:])[0, 1]) < 0.2
 
 
 def by_walking(curve: list[float]) -> float:
@@ -96,38 +96,38 @@ def test_onsets_are_where_the_world_sets_things():
     held = dict.fromkeys(SET_AT, 0)
     for _ in range(20):
         probes = made_probes(world, 12, rng)
-        for each in onsets(probes):
-            low, high = np.nanpercentile(each.t[1:], [2.5, 97.5])
-            held[each.factor.name] += low <= SET_AT[each.factor.name] <= high
-            assert each.t[0] == pytest.approx(SET_AT[each.factor.name], abs=90)
-            assert (each.samples, each.references) == (24, 12)
+        for result in onsets(probes):
+            low, high = np.nanpercentile(result.t[1:], [2.5, 97.5])
+            held[result.factor.name] += low <= SET_AT[result.factor.name] <= high
+            assert result.t[0] == pytest.approx(SET_AT[result.factor.name], abs=90)
+            assert (result.samples, result.references) == (24, 12)
     assert min(held.values()) >= 15
 
 
 def test_what_needs_no_classifier_tells_the_same():
-    found = onsets(made_probes(World(), 12, np.random.default_rng(3)), CONTINUOUS)
-    at = {each.factor.name: each.t[0] for each in found}
-    assert set(at) == {each.name for each in CONTINUOUS if not each.metric.startswith("velocity")}
+    results = onsets(made_probes(World(), 12, np.random.default_rng(3)), CONTINUOUS)
+    at = {result.factor.name: result.t[0] for result in results}
+    assert set(at) == {result.name for result in CONTINUOUS if not result.metric.startswith("velocity")}
     assert at["flow lost, new motion"] == pytest.approx(SET_AT["motion"], abs=60)
-    assert at["flow lost, new looks"] == pytest.approx(SET_AT["motion"], abs=60)
-    assert min(SET_AT.values()) < at["CLIP, new looks"] < SET_AT["shape"]
+    assert at["flow lost, new appearance"] == pytest.approx(SET_AT["motion"], abs=60)
+    assert min(SET_AT.values()) < at["CLIP, new appearance"] < SET_AT["shape"]
 
 
-def test_of_a_motion_that_never_changes_nothing_is_told():
+def test_of_a_motion_that_never_changes_nothing_is_determined():
     probe = made_probes(World(), 8, np.random.default_rng(4))["motion_tampering"]
     still = replace(probe, values={**probe.values, "new_motion": 0 * probe.values["new_motion"]})
-    found = onset(still, MOTION)
-    assert np.isnan(found.t).all()
-    assert found.effect[0] == 0
-    assert not tells(changes(still.values["new_motion"], draw(8)))
+    result = onset(still, MOTION)
+    assert np.isnan(result.t).all()
+    assert result.effect[0] == 0
+    assert not is_detectable(changes(still.values["new_motion"], bootstrap_weights(8)))
 
 
 def test_both_probes_are_compared_on_the_references_that_they_share():
     probes = made_probes(World(), 4, np.random.default_rng(5))
     keyed = {method: {("m", "motion-dominant"): probe} for method, probe in probes.items()}
     keyed["motion_tampering"] = {("m", "motion-dominant"): probes["motion_tampering"].of(["01", "03"])}
-    own = tampering_probes(keyed, ("m", "motion-dominant"))
-    assert [own[method].references for method in own] == [("01", "03")] * 2
+    shared = tampering_probes(keyed, ("m", "motion-dominant"))
+    assert [shared[method].references for method in shared] == [("01", "03")] * 2
     keyed["tampering"] = {("m", "motion-dominant"): probes["tampering"].of(["00", "02"])}
     with pytest.raises(InputError, match="share no reference"):
         tampering_probes(keyed, ("m", "motion-dominant"))

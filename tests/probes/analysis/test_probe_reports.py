@@ -1,6 +1,5 @@
 """From published rows to tables and figures, by the commands."""
 
-import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from matplotlib.text import Text
 from motionexp.probes.analysis import figures as all_figures
 from motionexp.probes.analysis import rows as analysis_rows
 from motionexp.probes.analysis.boundary import NONE
-from motionexp.probes.analysis.findings import Findings
-from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, findings, read_findings
+from motionexp.probes.analysis.probe_analysis import Analysis
+from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, read_analysis
 from motionexp.probes.analysis.tables import tables
 from motionexp.results.figures.style import SETTINGS, WIDTH
 from motionexp.results.formats import to_csv, to_markdown
@@ -22,7 +21,7 @@ from motionexp.results.intervals import resampled_weights
 from motionexp.results.published import to_published
 from motionexp.results.rows import read_rows
 from motionexp.scripts import probe_figures, probe_tables
-from motionexp.scripts.probe_tables import why_unknown
+from motionexp.scripts.probe_tables import why_missing
 from tests.support.made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
 
 ROOT = Path(__file__).parents[3]
@@ -72,80 +71,77 @@ def root(published, tmp_path, monkeypatch):
 @pytest.fixture
 def compared():
     """Three models, of which the last has no boundary, in two contrasts."""
-    rng, keys = (
-        np.random.default_rng(0),
-        [(model, name) for model in "abc" for name in ("motion-dominant", "appearance-dominant")],
-    )
+    rng, contrasts = np.random.default_rng(0), ("motion-dominant", "appearance-dominant")
+    keys = [(model, contrast) for model in "abc" for contrast in contrasts]
     worlds = [
         World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}, 5, 10, 0) for model, _ in keys
     ]
     probes = [made_probes(world, 6, rng) for world in worlds]
     methods = ("tampering", "motion_tampering", "partial_guidance")
-    by_method = {method: {k: own[method] for k, own in zip(keys, probes, strict=True)} for method in methods}
+    by_method = {
+        method: {k: values[method] for k, values in zip(keys, probes, strict=True)} for method in methods
+    }
     straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
     predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in World().set_at.items()}
-    return Findings(by_method, {model: straight for model in "abc"}, predicted)
+    return Analysis(by_method, {model: straight for model in "abc"}, predicted)
 
 
 def test_the_command_writes_every_table_in_three_formats(root, capsys):
     assert probe_tables.main([]) == 0
     written = capsys.readouterr().out.split()
-    names = {
-        f"{name}{suffix}"
-        for name in ("probe_analysis", "boundary", "pairs")
-        for suffix in (".md", ".tex", ".csv")
-    }
-    assert {Path(each).name for each in written} == names | {"verdicts.jsonl"}
-    assert all((root / each).is_file() for each in written)
+    files = ("probe_analysis", "boundary", "pairs")
+    names = {f"{file}{suffix}" for file in files for suffix in (".md", ".tex", ".csv")}
+    assert {Path(path).name for path in written} == names | {"verdicts.jsonl"}
+    assert all((root / path).is_file() for path in written)
     rows = read_rows(root / "results" / "shapes" / "verdicts.jsonl")
-    (boundary,) = (row for row in rows if row.metric == "The boundary between motion and looks: boundary, t")
-    assert (boundary.model, boundary.stratum("contrast"), boundary.method) == (
-        "tiny_latte",
-        "motion-dominant",
-        "verdict",
+    (boundary,) = (
+        row for row in rows if row.metric == "The boundary between motion and appearance: boundary, t"
     )
+    place = boundary.model, boundary.stratum("contrast"), boundary.method
+    assert place == ("tiny_latte", "motion-dominant", "verdict")
     assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
-    assert [why_unknown({"verdict": each}) for each in (NONE, "cannot tell: few")] == [
-        "there is none",
-        "cannot be told",
-    ]
+    reasons = [why_missing({"verdict": verdict}) for verdict in (NONE, "undetermined: few")]
+    assert reasons == ["no boundary", "undetermined"]
     text = (root / "results" / "shapes" / "boundary.md").read_text()
     assert "| tiny_latte | motion-dominant | " in text
     assert "| motion | " in (root / "results" / "shapes" / "probe_analysis.md").read_text()
 
 
 def test_the_command_writes_the_same_figures_each_time(root):
-    def digests():
+    runs = []
+    for _ in range(2):
         assert probe_figures.main(["experiments/probe-motion.yaml"]) == 0
         folder = root / "results" / "shapes" / "figures"
-        return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in folder.iterdir()}
-
-    first, names = digests(), ("motion-tampering-pairs", "motion-tampering-trade-off", "atlas")
+        runs.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    names = ("motion-tampering-pairs", "motion-tampering-trade-off", "onsets")
     drawn = {f"tiny_latte-{name}{suffix}" for name in names for suffix in (".svg", ".png")}
-    assert set(first) == {"README.md", *drawn}
-    assert digests() == first
+    assert set(runs[0]) == {"README.md", *drawn}
+    assert runs[0] == runs[1]
 
 
 def test_rows_and_schedules_are_read_together(root, rows):
-    folder, found = read_findings([])
+    folder, analysis = read_analysis([])
     assert folder == root / "results" / "shapes"
-    assert set(found.probes) == {"tampering", "motion_tampering", "partial_guidance"}
-    assert found.log_snr["tiny_latte"][888] == pytest.approx(log_snr_of(888))
-    assert found.log_snr["tiny_latte"][1000] == -np.inf
-    assert found.predicted == pytest.approx(findings(rows).predicted, rel=1e-5)
+    assert set(analysis.probes) == {"tampering", "motion_tampering", "partial_guidance"}
+    assert analysis.log_snr["tiny_latte"][888] == pytest.approx(log_snr_of(888))
+    assert analysis.log_snr["tiny_latte"][1000] == -np.inf
+    assert analysis.predicted == pytest.approx(Analysis.of_rows(rows).predicted, rel=1e-5)
 
 
 def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
     skipped = "experiments/{0}.yaml: no rows published yet (results/shapes/{0}.jsonl); skipped\n"
     (root / "results" / "shapes" / "probe-rest.jsonl").unlink()
     assert probe_tables.main([]) == 0
-    said = capsys.readouterr()
-    assert said.err == skipped.format("probe-rest")
-    assert "results/shapes/probe_analysis.md" in said.out.split()
+    printed = capsys.readouterr()
+    assert printed.err == skipped.format("probe-rest")
+    assert "results/shapes/probe_analysis.md" in printed.out.split()
     (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
     assert probe_tables.main([]) == probe_figures.main([]) == 0
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", 2 * (skipped.format("probe-motion") + skipped.format("probe-rest")))
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (
+        "",
+        2 * (skipped.format("probe-motion") + skipped.format("probe-rest")),
+    )
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys, root):
@@ -160,37 +156,38 @@ def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys, root):
 
 
 def test_rows_of_other_weights_are_refused(root, rows, capsys):
-    other = [replace(row, weights_hash="other") for row in rows if row.method == "motion_tampering"]
-    (root / "results" / "shapes" / "probe-motion.jsonl").write_text(to_published(other))
+    changed = [replace(row, weights_hash="other") for row in rows if row.method == "motion_tampering"]
+    (root / "results" / "shapes" / "probe-motion.jsonl").write_text(to_published(changed))
     assert probe_tables.main([]) == 2
     assert "weights_hash of tiny_latte: other, tiny_latte" in capsys.readouterr().err
 
 
 def test_tables_say_what_was_found(compared):
-    made = tables(compared)
-    onsets, order, fitted = made["probe_analysis"]
-    boundaries, control, carried = made["boundary"]
+    files = tables(compared)
+    onsets, order, agreement = files["probe_analysis"]
+    boundaries, control, transfer = files["boundary"]
     verdicts = {tuple(line.labels[:2]): line.labels[2] for line in boundaries.blocks[0].lines}
     assert {verdicts[key] for key in verdicts if key[0] in "ab"} == {"found"}
     assert {verdicts[key] for key in verdicts if key[0] == "c"} == {"none"}
     assert ["c", "none"] in [line.labels for line in control.blocks[0].lines]
-    assert [line.labels for line in carried.blocks[0].lines] == [["a", "b"], ["b", "a"], ["mean", ""]]
-    assert [line.labels[0] for line in fitted.blocks[0].lines] == [
-        "a",
-        "b",
-        "c",
-        "all",
-        "all, motion-dominant",
-        "all, appearance-dominant",
+    assert [line.labels for line in transfer.blocks[0].lines] == [["a", "b"], ["b", "a"], ["mean", ""]]
+    labels = [*"abc", "all", "all, motion-dominant", "all, appearance-dominant"]
+    assert [line.labels for line in agreement.blocks[0].lines] == [
+        [label, factors] for label, factors in zip(labels, ("10", "10", "10", "30", "15", "15"), strict=True)
     ]
-    assert fitted.blocks[0].lines[3].labels[1] == "30"
+    result = compared.agreement([("a", "motion-dominant")])
+    assert result.error[0] < 1.5
+    assert result.correlation[0] > 0.8
+    assert all(tuning is None for *_, tuning in compared.transfer_losses("motion-dominant"))
     first = onsets.blocks[0].lines[0]
     assert (first.labels, first.n) == (["motion"], "12 (6)")
-    assert len({len(table.texts(line)) - len(table.header) for own in made.values() for table in own
-                for block in table.blocks for line in block.lines}) == 1  # fmt: skip
+    for table in (table for tables_of_file in files.values() for table in tables_of_file):
+        assert {len(table.texts(line)) for block in table.blocks for line in block.lines} == {
+            len(table.header)
+        }
     text = to_markdown(order)
-    assert "the earliest look" in text
-    assert "best: " in to_csv(made["pairs"])
+    assert "the earliest appearance attribute" in text
+    assert "best: " in to_csv(files["pairs"])
 
 
 def test_a_sweep_of_tau_is_compared_with_the_boundary(root, capsys):
@@ -213,46 +210,42 @@ def test_a_pair_that_cannot_be_told_says_why(compared):
     values = {**still.values, "new_motion": np.zeros((6, 11, 11))}
     compared.probes["motion_tampering"]["a", "motion-dominant"] = replace(still, values=values)
     text = to_markdown(tables(compared)["pairs"][0])
-    assert "| cannot tell: no sure change of the motion | – |" in text
+    assert "| undetermined: no detectable change of the motion | – |" in text
 
 
 def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
     probes = {
-        method: {key: p for key, p in own.items() if key[0] in "ac"}
-        for method, own in compared.probes.items()
+        method: {key: p for key, p in values.items() if key[0] in "ac"}
+        for method, values in compared.probes.items()
     }
     two = replace(compared, probes=probes, log_snr={model: compared.log_snr[model] for model in "ac"})
     with matplotlib.rc_context(SETTINGS):
-        made = {name: (figure, caption) for name, figure, caption in all_figures.figures(two)}
+        drawn = {name: (figure, caption) for name, figure, caption in all_figures.figures(two)}
     kinds = ("tampering", "motion-tampering", "partial-guidance")
-    of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["atlas"]
-    assert set(made) == {
-        *(f"{model}-{name}" for model in "ac" for name in of_model),
-        "shares",
-        "gaps",
-        "prediction",
-    }
-    for name, (figure, caption) in made.items():
+    of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["onsets"]
+    names = {f"{model}-{name}" for model in "ac" for name in of_model}
+    assert set(drawn) == names | {"shares", "gaps", "prediction"}
+    for name, (figure, caption) in drawn.items():
         texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
         assert min(text.get_fontsize() for text in texts) >= 8, name
         assert figure.get_figwidth() == WIDTH <= 7
         assert re.search(r"\b6\b", caption), name
-        for axis in (each for each in figure.axes if each.get_visible() and each.get_xlabel()):
+        for axis in (axis for axis in figure.axes if axis.get_visible() and axis.get_xlabel()):
             assert "$" not in axis.get_xlabel()
-    shown = " ".join(text.get_text() for text in made["shares"][0].findobj(Text))
+    shown = " ".join(text.get_text() for text in drawn["shares"][0].findobj(Text))
     assert "no boundary" in shown
 
 
 @pytest.mark.parametrize("references", [1, 2])
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_too_few_references_are_drawn_and_the_captions_say_so(references):
-    made = made_probes(World(), references, np.random.default_rng(0))
-    probes = {method: {("a", "motion-dominant"): probe} for method, probe in made.items()}
+    values = made_probes(World(), references, np.random.default_rng(0))
+    probes = {method: {("a", "motion-dominant"): probe} for method, probe in values.items()}
     straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
-    found = Findings(probes, {"a": straight}, {("a", "motion-dominant", "motion"): -6.0})
+    analysis = Analysis(probes, {"a": straight}, {("a", "motion-dominant", "motion"): -6.0})
     with matplotlib.rc_context(SETTINGS):
-        captions = {name: caption for name, _, caption in all_figures.figures(found)}
-    assert {"a-tampering-trade-off", "a-atlas", "shares", "gaps", "prediction"} <= set(captions)
+        captions = {name: caption for name, _, caption in all_figures.figures(analysis)}
+    assert {"a-tampering-trade-off", "a-onsets", "shares", "gaps", "prediction"} <= set(captions)
     for name, caption in captions.items():
         assert name.endswith("pairs") or "Of fewer than 3 references such an interval says nothing" in caption
         assert f"{references} reference{'s' * (references > 1)}." in caption or "motion-dominant, " in caption
@@ -260,17 +253,18 @@ def test_too_few_references_are_drawn_and_the_captions_say_so(references):
 
 def test_without_a_classifier_clip_and_flow_are_drawn(compared):
     def plain(probe):
-        kept = ("text_alignment", "flow_similarity")
+        metrics = ("text_alignment", "flow_similarity")
         return replace(
-            probe, values={k: probe.values[k] for k in kept}, counts={k: probe.counts[k] for k in kept}
+            probe, values={k: probe.values[k] for k in metrics}, counts={k: probe.counts[k] for k in metrics}
         )
 
     probes = {
-        method: {("a", ""): plain(each["a", "motion-dominant"])} for method, each in compared.probes.items()
+        method: {("a", ""): plain(values["a", "motion-dominant"])}
+        for method, values in compared.probes.items()
     }
     with matplotlib.rc_context(SETTINGS):
-        made = {name for name, *_ in all_figures.figures(Findings(probes, {"a": compared.log_snr["a"]}, {}))}
-    assert made == {
+        names = {name for name, *_ in all_figures.figures(Analysis(probes, {"a": compared.log_snr["a"]}, {}))}
+    assert names == {
         "a-tampering-pairs", "a-tampering-trade-off", "a-motion-tampering-pairs", "a-partial-guidance-pairs",
         "a-partial-guidance-trade-off", "shares", "gaps",
     }  # fmt: skip
@@ -279,7 +273,9 @@ def test_without_a_classifier_clip_and_flow_are_drawn(compared):
 def test_the_published_tables_are_those_of_the_published_rows(monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(ROOT)
-    folder, found = read_findings([])
-    for name, made in tables(found).items():
-        assert (folder / f"{name}.md").read_text(encoding="utf-8") == "\n".join(map(to_markdown, made))
-        assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(made)
+    folder, analysis = read_analysis([])
+    for name, tables_of_file in tables(analysis).items():
+        assert (folder / f"{name}.md").read_text(encoding="utf-8") == "\n".join(
+            map(to_markdown, tables_of_file)
+        )
+        assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(tables_of_file)

@@ -9,13 +9,13 @@ from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
 from motionexp.probes.analysis.rows import (
-    draw,
-    each_look,
+    bootstrap_weights,
     interval,
-    kept_looks,
     means,
-    new_looks,
+    new_appearance,
+    new_attributes,
     new_motion,
+    old_appearance,
     predicted_log_snr,
     read_probes,
 )
@@ -34,7 +34,7 @@ def rows():
 
 @pytest.fixture
 def probes(rows):
-    return {method: each[KEY] for method, each in read_probes(rows).items()}
+    return {method: values[KEY] for method, values in read_probes(rows).items()}
 
 
 def by_hand(rows, method, metric, reference, start, end):
@@ -70,9 +70,9 @@ def test_a_pair_holds_the_mean_of_a_reference_s_edits_and_the_diagonal_the_contr
 
 
 def test_partial_guidance_begins_from_the_reference_s_own_video(rows, probes):
-    own = by_hand(rows, "partial_guidance", "flow_similarity", "01", "reference", "reference")
-    assert own == 1
-    assert probes["partial_guidance"].values["flow_similarity"][1, 4, 4] == own
+    expected = by_hand(rows, "partial_guidance", "flow_similarity", "01", "reference", "reference")
+    assert expected == 1
+    assert probes["partial_guidance"].values["flow_similarity"][1, 4, 4] == expected
 
 
 def test_samples_are_counted_by_metric(probes):
@@ -82,15 +82,15 @@ def test_samples_are_counted_by_metric(probes):
     assert probes["tampering"].of(["01"]).values["new_shape"].shape == (1, 11, 11)
 
 
-def test_looks_weigh_each_attribute_the_same_and_fall_back_on_clip(probes):
+def test_appearance_weigh_each_attribute_the_same_and_fall_back_on_clip(probes):
     values = probes["tampering"].values
-    looks = [values[f"new_{name}"] for name in ("colour", "shape", "surface", "background")]
-    np.testing.assert_allclose(new_looks(probes["tampering"]), np.mean(looks, axis=0))
-    without = {name: each for name, each in values.items() if name[:4] not in ("new_", "old_")}
+    appearance = [values[f"new_{name}"] for name in ("colour", "shape", "surface", "background")]
+    np.testing.assert_allclose(new_appearance(probes["tampering"]), np.mean(appearance, axis=0))
+    without = {name: array for name, array in values.items() if name[:4] not in ("new_", "old_")}
     plain = replace(probes["tampering"], values=without)
-    np.testing.assert_array_equal(new_looks(plain), without["text_alignment"])
-    assert list(each_look(plain)) == ["looks"]
-    assert kept_looks(plain) is None
+    np.testing.assert_array_equal(new_appearance(plain), without["text_alignment"])
+    assert list(new_attributes(plain)) == ["appearance"]
+    assert old_appearance(plain) is None
     np.testing.assert_array_equal(new_motion(plain), -without["flow_similarity"])
 
 
@@ -103,17 +103,18 @@ def test_motion_is_read_where_it_was_to_change(probes):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"tau_start": "100", "tau_end": "200"}, "not on the grid"),
         ({"tau_start": "250"}, "not on the grid"),
         ({"tau_start": "700", "tau_end": "300"}, "two values"),
     ],
 )
-def test_rows_off_the_grid_or_twice_are_named(rows, wrong, said):
+def test_rows_off_the_grid_or_twice_are_named(rows, wrong, message):
     first = next(row for row in rows if row.tau_start == "1000")
     with pytest.raises(
-        InputError, match=f"{first.metric}, tampering on tiny_latte, 00.*{said}|two values of {first.metric}"
+        InputError,
+        match=f"{first.metric}, tampering on tiny_latte, 00.*{message}|two values of {first.metric}",
     ):
         read_probes([*rows, replace(first, **wrong)])
 
@@ -122,11 +123,11 @@ def test_edits_of_one_kind_are_told_apart_by_their_captions(rows):
     first = [
         row for row in rows if (row.method, row.reference, row.edit_kind) == ("tampering", "00", "style")
     ]
-    other = [replace(row, edit_caption="another", value=row.value + 1) for row in first]
-    found = read_probes([*first, *other])["tampering"][KEY]
+    second = [replace(row, edit_caption="another", value=row.value + 1) for row in first]
+    both = read_probes([*first, *second])["tampering"][KEY]
     alone = read_probes(first)["tampering"][KEY]
-    np.testing.assert_allclose(found.values["text_alignment"], alone.values["text_alignment"] + 0.5)
-    assert found.samples() == 2 * alone.samples() == 2
+    np.testing.assert_allclose(both.values["text_alignment"], alone.values["text_alignment"] + 0.5)
+    assert both.samples() == 2 * alone.samples() == 2
 
 
 @pytest.mark.parametrize("lost", [("600", "400"), ("none", "none")])
@@ -145,21 +146,21 @@ def test_means_leave_out_what_is_not_there():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 3, 2))
     values[1, 0] = values[:, 2, 1] = math.nan
-    weights = draw(4)[:5]
+    weights = bootstrap_weights(4)[:5]
     for drawn, got in zip(weights, means(values, weights), strict=True):
         for place in np.ndindex(3, 2):
-            there = [
+            finite = [
                 (w, v[place]) for w, v in zip(drawn, values, strict=True) if not math.isnan(v[place]) and w
             ]
-            total = sum(w for w, _ in there)
-            expected = sum(w * v for w, v in there) / total if total else math.nan
+            total = sum(w for w, _ in finite)
+            expected = sum(w * v for w, v in finite) / total if total else math.nan
             assert got[place] == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_interval_of_a_mean_is_the_house_s(monkeypatch):
     monkeypatch.undo()
     values = np.random.default_rng(0).normal(size=7)
-    ours, house = interval(means(values, draw(7)), 7, 7), mean_interval(list(values), "abcdefg")
+    ours, house = interval(means(values, bootstrap_weights(7)), 7, 7), mean_interval(list(values), "abcdefg")
     assert (ours.mean, ours.low, ours.high) == pytest.approx((house.mean, house.low, house.high))
     assert math.isnan(interval(np.ones(5), 3, 1).low)
 

@@ -6,7 +6,7 @@ import pytest
 from motionexp.errors import InputError
 from motionexp.probes.analysis.boundary import boundary_of
 from motionexp.probes.analysis.rows import interval
-from motionexp.probes.analysis.tau_sweep import Sweep, best_tau, compare, lost_at, read_sweeps, score_at
+from motionexp.probes.analysis.tau_sweep import TauSweep, best_tau, compare, lost_at, read_sweeps, score_at
 from motionexp.probes.timesteps import EDGES
 from motionexp.results.rows import Row
 from tests.support.made_probes import PEAK, World, made_probes, sweep_rows
@@ -19,9 +19,9 @@ def test_the_best_tau_is_found_between_the_grids_steps():
     assert (sweep.references, sweep.samples) == (10, 20)
     expected = 0.8 - ((np.array(EDGES) - PEAK) / 500) ** 2 - 0.1
     np.testing.assert_allclose(sweep.scores[0], expected, atol=0.02)
-    found = interval(best_tau(sweep.scores), sweep.samples, sweep.references)
-    assert found.low - 10 <= PEAK <= found.high + 10
-    assert found.high - found.low < 60
+    tau = interval(best_tau(sweep.scores), sweep.samples, sweep.references)
+    assert tau.low - 10 <= PEAK <= tau.high + 10
+    assert tau.high - tau.low < 60
 
 
 def test_the_best_tau_may_be_at_an_end():
@@ -46,8 +46,8 @@ def test_a_value_that_is_missing_is_left_out_and_a_tau_that_is_missing_is_named(
 
 @pytest.mark.parametrize(("shift", "agrees"), [(0.0, True), (-250.0, False)])
 def test_a_boundary_is_compared_with_the_best_tau(shift: float, agrees: bool):
-    found = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
-    compared = compare(read_sweeps(sweep_rows(found.tau[0] + shift))[KEY], found)
+    boundary = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
+    compared = compare(read_sweeps(sweep_rows(boundary.tau[0] + shift))[KEY], boundary)
     difference = interval(compared.difference, compared.samples, compared.references)
     assert (difference.low < 0 < difference.high) == agrees
     assert difference.mean == pytest.approx(-shift, abs=25)
@@ -55,18 +55,18 @@ def test_a_boundary_is_compared_with_the_best_tau(shift: float, agrees: bool):
 
 
 def test_no_tau_is_best_by_chance_alone():
-    found = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
+    boundary = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
     rng = np.random.default_rng(2)
     lost = []
     for _ in range(40):
-        sweep = Sweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10)
-        lost.append(lost_at(sweep, found.tau)[0])
+        sweep = TauSweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10)
+        lost.append(lost_at(sweep, boundary.tau)[0])
     assert abs(np.mean(lost)) < 0.15
 
 
 def test_a_sweep_over_two_references_is_not_compared():
-    found = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
-    assert compare(read_sweeps(sweep_rows(references=2))[KEY], found) is None
+    boundary = boundary_of(made_probes(World(), 12, np.random.default_rng(1)))
+    assert compare(read_sweeps(sweep_rows(references=2))[KEY], boundary) is None
 
 
 def test_a_score_between_two_taus_is_on_the_line_between_theirs():
