@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
@@ -33,6 +32,7 @@ from motionexp.jobs.loggers import make_logger
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, Tuning, fit
 from motionexp.metrics.scorer import Scorer
+from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 
 REPEATS = 5
@@ -214,11 +214,12 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 def print_rows(rows: Sequence[Row]) -> None:
     """Print the median of each measurement."""
-    table = Table("metric", "on", "median", "minimum", "maximum", title=rows[0].device, title_justify="left")
+    lines = []
     for metric, on in dict.fromkeys((row.metric, row.strata["part"]) for row in rows):
         values = [row.value for row in rows if (row.metric, row.strata["part"]) == (metric, on)]
-        table.add_row(metric, on, *(f"{statistic(values):.4g}" for statistic in (np.median, np.min, np.max)))
-    Console().print(table)
+        lines.append([metric, on, *(f"{value(values):.4g}" for value in (np.median, np.min, np.max))])
+    header = ["metric", "on", "median", "minimum", "maximum"]
+    Console().print(Grid(header, lines, "llr").terminal(rows[0].device))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from motionexp.errors import InputError
+from motionexp.results.formats import Grid
 from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows
 from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
 
@@ -135,11 +135,12 @@ def main(arguments: Sequence[str]) -> int:
     for name, members in settings.items():
         means = flat_means(members)
         kinds = list(dict.fromkeys(kind for mean in means.values() for kind in mean.kinds))
-        table = Table("metric", "flat mean", *kinds, "videos and edits", title=name, title_justify="left")
+        lines = []
         for metric, mean in means.items():
             cells = [f"{mean.kinds[kind]:.3f}" if kind in mean.kinds else "–" for kind in kinds]
-            table.add_row(metric, f"{mean.flat:.3f}", *cells, str(mean.pairs))
-        Console().print(table)
+            lines.append([metric, f"{mean.flat:.3f}", *cells, str(mean.pairs)])
+        header = ["metric", "flat mean", *kinds, "videos and edits"]
+        Console().print(Grid(header, lines).terminal(name))
     return 0
 
 

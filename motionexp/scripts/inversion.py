@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from motionexp.config.compose import load
@@ -30,6 +29,7 @@ from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_figures import strip
 from motionexp.jobs.run import clear_disk_errors
+from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row
 from motionexp.scripts.model_jobs import jobs_of
 from motionexp.scripts.resume import RowFile, progress_bar
@@ -136,16 +136,18 @@ def run(cfg: JobConfig) -> list[Row]:
 
 def print_rows(rows: Sequence[Row]) -> None:
     """Print means over references, with minimum and maximum, by contrast, prompt and steps."""
-    table = Table("contrast", "prompt", "steps", *METRICS.values(), "n", title_justify="left")
-    table.title = f"{rows[0].model}: reconstruction after inversion, PSNR (higher is better)"
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in rows:
         key = tuple(row.stratum(name) for name in ("contrast", "prompt", "steps"))
         groups.setdefault(key, {}).setdefault(row.metric, []).append(row.value)
+    lines = []
     for key, by_metric in groups.items():
         texts = [f"{np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in map(by_metric.get, METRICS) if v]
-        table.add_row(*key, *texts, str(len(next(iter(by_metric.values())))))
-    Console().print(table)
+        lines.append([*key, *texts, str(len(next(iter(by_metric.values()))))])
+    title = f"{rows[0].model}: reconstruction after inversion, PSNR (higher is better)"
+    Console().print(
+        Grid(["contrast", "prompt", "steps", *METRICS.values(), "n"], lines, "llr").terminal(title)
+    )
 
 
 def settings_of(arguments: Sequence[str]) -> JobConfig:

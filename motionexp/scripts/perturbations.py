@@ -24,6 +24,7 @@ from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.files import write_whole
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
+from motionexp.results.formats import Grid
 
 Score = Callable[[np.ndarray, Reference, Edit], Mapping[str, Measurement]]
 
@@ -328,12 +329,12 @@ def markdown(responses: Sequence[Response], values: Sequence[str]) -> str:
     """Return a table with one row a dose and one column a value; (n) where some references abstained."""
     most = max(response.count for response in responses)
     cells = {(response.perturbation, response.dose, response.value): response for response in responses}
-    lines = [f"| change | dose | {' | '.join(values)} |", "|---|---:|" + "---:|" * len(values)]
-    for name, perturbation in PERTURBATIONS.items():
-        for dose in perturbation.doses:
-            shown = [_cell(cells[name, dose, value], most) for value in values]
-            lines.append(f"| {name} ({perturbation.unit}) | {dose:g} | {' | '.join(shown)} |")
-    return "\n".join(lines) + "\n"
+    lines = [
+        [f"{name} ({perturbation.unit})", f"{dose:g}", *(_cell(cells[name, dose, v], most) for v in values)]
+        for name, perturbation in PERTURBATIONS.items()
+        for dose in perturbation.doses
+    ]
+    return Grid(["change", "dose", *values], lines).markdown() + "\n"
 
 
 def _cell(response: Response, most: int) -> str:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from motionexp.config.schema import BUNDLED
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.provenance import device_name
+from motionexp.results.formats import Grid
 from motionexp.scripts.pretrain.videos import FOLDER
 
 
@@ -55,11 +56,11 @@ def read_log(folder: Path) -> tuple[int, float, float]:
 
 def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    for name, row in rows.items():
-        cells = (f"{row[column]:.3f}" if column in row else "" for column in columns)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines = [
+        [name, *(f"{row[column]:.3f}" if column in row else "" for column in columns)]
+        for name, row in rows.items()
+    ]
+    return Grid(["", *columns], lines).markdown()
 
 
 def write_card(folder: Path, facts: Facts) -> None:
@@ -77,7 +78,7 @@ def write_card(folder: Path, facts: Facts) -> None:
         "machine": f"{machine}, torch {torch.__version__}",
         "final loss": f"{loss:.4f} (mean of the last steps)",
     }
-    training = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    training = Grid(["", ""], list(rows.items()), "l").markdown()
     (folder / "README.md").write_text(
         f"""---
 license: apache-2.0

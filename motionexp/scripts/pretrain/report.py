@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from motionexp.backbones import Backbone, load_backbone
 from motionexp.config.compose import load
@@ -30,6 +29,7 @@ from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.metrics.attribute_classifier import AttributeClassifier
 from motionexp.metrics.encoders import OpenClip, PreferenceModel
+from motionexp.results.formats import Grid
 from motionexp.scripts.pretrain.bundle import MODELS
 from motionexp.scripts.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
 from motionexp.scripts.pretrain.cards import write_classifier_card, write_model_card
@@ -185,17 +185,17 @@ def show(title: str, results: Results, table: Sequence[Mapping[str, float | str]
     """Print what was measured of one model, and the energies in its latents."""
     console = Console()
     columns = [*ATTRIBUTES, "all", "abstained", "psnr", "n"]
-    printed = Table("measured", *columns, title=title)
-    for name, row in results.items():
-        printed.add_row(name, *(f"{row[column]:.4g}" if column in row else "" for column in columns))
-    console.print(printed)
-    predicted = Table(
-        "contrast", "factor", "energy", "log-SNR", "t", title="predicted: where each factor is set"
-    )
-    for line in table:
-        predicted.add_row(*(value if isinstance(value, str) else f"{value:.4g}" for value in line.values()))
+    measured = [
+        [name, *(f"{row[column]:.4g}" if column in row else "" for column in columns)]
+        for name, row in results.items()
+    ]
+    console.print(Grid(["measured", *columns], measured).terminal(title))
     if table:
-        console.print(predicted)
+        predicted = [
+            [value if isinstance(value, str) else f"{value:.4g}" for value in line.values()] for line in table
+        ]
+        header = ["contrast", "factor", "energy", "log-SNR", "t"]
+        console.print(Grid(header, predicted, "llr").terminal("predicted: where each factor is set"))
 
 
 def report_model(name: str, classifier: AttributeClassifier, args: argparse.Namespace) -> Report:
