@@ -16,7 +16,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "shapes" / "boundary.csv"
-LOOKS = "looks against motion"
+BLOCK = "appearance against motion"
 CAPTION = "a red striped star is moving on sand"
 SETTINGS = SamplerSettings(steps=4, guidance_scale=2.0)
 LATTE = {"video_length": 16, "clean_caption": False}
@@ -69,7 +69,9 @@ def test_a_stored_boundary_is_the_published_one_of_these_weights(name: str) -> N
     assert backbone.weights_hash[:12] == model.boundary_weights
     with PUBLISHED.open(newline="") as file:
         (found,) = (
-            row for row in csv.reader(file) if row[1:4] == [LOOKS, f"{name}, motion-dominant, found", "t"]
+            row
+            for row in csv.reader(file)
+            if row[1:4] == [BLOCK, f"{name}, motion-dominant, found", "boundary, t"]
         )
     assert model.boundary == round(float(found[5]))
 

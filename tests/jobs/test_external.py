@@ -177,9 +177,9 @@ def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch)
 def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_path, monkeypatch):
     monkeypatch.setattr(external, "Scorer", None)
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1, count=3)})
-    with pytest.raises(InputError, match=r"object: has 3 frames, and its reference one 4"):
+    with pytest.raises(InputError, match=r"object: .*3 frames"):
         score_external(scored())
-    with pytest.raises(InputError, match=r"style: has 4 frames, and frames=3"):
+    with pytest.raises(InputError, match=r"style: has 4 frames"):
         score_external(scored(frames=3))
     with pytest.raises(InputError, match="references: no four"):
         score_external(scored(references=["four"]))

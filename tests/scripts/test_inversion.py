@@ -8,7 +8,7 @@ import torch
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config.compose import load
-from motionexp.data.videos import write_png
+from motionexp.data.videos import enlarged, write_png
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
@@ -96,7 +96,7 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
     latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inverted = invert(backbone, latents, empty, None, SamplerSettings(10, guidance_scale=1.0))
     picture = strip(backbone, inverted, empty, "the empty prompt")
-    scale, top = 192 // SIZE, 0
+    top = 0
     for frame in (FRAMES // 4, 3 * FRAMES // 4):
         for predicted in (False, True):
             tiles = []
@@ -105,7 +105,7 @@ def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path)
                 v = backbone.predict(inverted[t], t, empty)
                 x0 = alpha_bar.sqrt() * inverted[t] - (1 - alpha_bar).sqrt() * v
                 video = backbone.decode(x0 if predicted else inverted[t])[0].numpy()
-                tiles.append(np.kron(video[frame], np.ones((scale, scale, 1), np.uint8)))
+                tiles.append(enlarged(video[frame : frame + 1], 192)[0])
             tops = (
                 y
                 for y in range(top, len(picture) - 191)

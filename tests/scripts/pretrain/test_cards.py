@@ -48,7 +48,7 @@ def test_a_card_says_what_was_measured(tmp_path: Path):
         "| samples seen | 3,000 (20 a step) |",
         "| time | 2 minutes |",
         "| final loss | 0.1667 (mean of the last steps) |",
-        "| | colour | all |",
+        "|  | colour | all |",
         "| motion-dominant | 0.988 | 0.900 |",
         "| appearance-dominant |  | 1.000 |",
     ):
