@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import Window
@@ -201,9 +200,3 @@ def test_what_does_not_compute_waits_in_main_memory(latte: Path) -> None:
     backbone.decode(latents)
     assert {each.device.type for each in backbone.network.parameters()} == {"cpu"}
     assert {each.device.type for each in backbone.vae.parameters()} == {"cuda"}
-
-
-@pytest.fixture(autouse=True)
-def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See test_families.py."""
-    monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
