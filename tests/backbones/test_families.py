@@ -25,6 +25,7 @@ from motionexp.jobs.run import run
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, fit
+from tests.support.peaks import measured_peak
 from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_families import NEGATIVE, Family, noise
 from tests.support.tiny_jobs import job_settings
@@ -254,13 +255,8 @@ def test_predict_bytes_bounds_what_a_prediction_takes(
     columns = torch.zeros(8, family.captions[0 if short else 1], 16)
     conditioning = Conditioning(columns, pooled=torch.zeros(8, 16))
     estimate = 8 * backbone.predict_bytes(family.latents)
-    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
-        backbone.predict(x_t, 500, conditioning)
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held, peak = 0, 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+    with torch.no_grad():
+        peak = measured_peak(lambda: backbone.predict(x_t, 500, conditioning))
     assert peak < 1.1 * estimate
     # The estimate is for the longest caption, beside which a small video is little.
     assert peak > estimate * (0.005 if short else 0.4)

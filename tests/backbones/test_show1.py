@@ -90,16 +90,16 @@ def transcribed(network: ShowOneUNet, video: Tensor, t: Tensor, captions: Tensor
 def test_the_network_is_the_transcribed_one(backbone: Show1Backbone) -> None:
     network, video, t = backbone.network, noisy(2), torch.tensor([700, 20])
     captions = backbone.embed(CAPTIONS).embeds
-    wanted = transcribed(network, video, t, captions)
-    assert wanted.shape == (2, 6, FRAMES, 10, 16)
+    reference = transcribed(network, video, t, captions)
+    assert reference.shape == (2, 6, FRAMES, 10, 16)
     with torch.no_grad():
-        torch.testing.assert_close(network(video, t, captions), wanted, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(backbone.predict(video, t, backbone.embed(CAPTIONS)), wanted[:, :3])
+        torch.testing.assert_close(network(video, t, captions), reference, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(backbone.predict(video, t, backbone.embed(CAPTIONS)), reference[:, :3])
         # Frames hear each other, and the caption.
         alone = network(video[:, :, :1], t, captions)
-        other = network(video, t, captions.flip(0))
-    assert (alone - wanted[:, :, :1]).abs().max() > 0.01
-    assert (other - wanted).abs().max() > 0.01
+        recaptioned = network(video, t, captions.flip(0))
+    assert (alone - reference[:, :, :1]).abs().max() > 0.01
+    assert (recaptioned - reference).abs().max() > 0.01
 
 
 def test_the_hubs_configuration_is_read_as_it_is(folder: Path) -> None:
@@ -151,8 +151,8 @@ def test_samples_equal_the_transcribed_pipeline(folder: Path, guidance_scale: fl
     # In double precision: at t = 999 this schedule turns a difference of the noise into 20,000 of it in x_0.
     backbone = Show1Backbone.from_pretrained(folder, dtype=torch.float64)
     settings = SamplerSettings(steps=5, guidance_scale=guidance_scale)
-    wanted = pipeline(backbone, backbone.network, noisy(), settings)
-    torch.testing.assert_close(ours(backbone, noisy(), settings), wanted, rtol=1e-4, atol=1e-4)
+    reference = pipeline(backbone, backbone.network, noisy(), settings)
+    torch.testing.assert_close(ours(backbone, noisy(), settings), reference, rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_fits_the_network_through_peft(
@@ -169,9 +169,9 @@ def test_an_adapter_fits_the_network_through_peft(
     fresh = ShowOneUNet.from_pretrained(folder / "unet")
     inject_adapter_in_model(LoraConfig(r=2, lora_alpha=2, target_modules=names), fresh)
     assert not set_peft_model_state_dict(fresh, state).unexpected_keys
-    wanted = pipeline(backbone, fresh, noisy(), settings)
+    reference = pipeline(backbone, fresh, noisy(), settings)
     assert (tuned - ours(backbone, noisy(), settings)).abs().max() > 0.01
-    torch.testing.assert_close(tuned, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tuned, reference, rtol=1e-4, atol=1e-4)
 
 
 # the rest of the interface

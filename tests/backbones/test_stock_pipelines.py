@@ -42,10 +42,10 @@ def test_samples_equal_the_pipelines(
     settings = SamplerSettings(steps, guidance_scale)
     for latents in family.sampled:
         start = noise((1, *latents))
-        wanted = family.stock(folder, start, settings)
-        assert_close(ours(family, backbone, start, settings), wanted, rtol=1e-4, atol=1e-4)
+        expected = family.stock(folder, start, settings)
+        assert_close(ours(family, backbone, start, settings), expected, rtol=1e-4, atol=1e-4)
     # The caption matters, else the comparison would show little.
-    assert (family.stock(folder, start, settings, caption="dogs 7") - wanted).abs().max() > 1e-3
+    assert (family.stock(folder, start, settings, caption="dogs 7") - expected).abs().max() > 1e-3
 
 
 def test_frames_equal_the_pipelines(family: Family, folder: Path | str, backbone: Backbone) -> None:

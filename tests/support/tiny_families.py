@@ -116,7 +116,7 @@ class Family:
             motion = MotionAdapter.from_pretrained(adapter)
             pipeline = AnimateDiffPipeline.from_pretrained(image, motion_adapter=motion, scheduler=scheduler)
         else:
-            pipeline = self.pipeline.from_pretrained(folder, local_files_only=True)
+            pipeline = self.pipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
