@@ -69,6 +69,7 @@ def load_backbone(
     family = about.get("_class_name")
     if family not in FAMILIES:
         raise InputError(f"{index}: a {family} cannot be used; what can: {', '.join(FAMILIES)}")
+    # Both kinds of Wan have one class name in the index; the boundary tells them apart.
     kind = EXPERTS if about.get("boundary_ratio") is not None else FAMILIES[family]
     load: Callable[..., Backbone] = get_object(f"{kind}.from_pretrained")
     memory = {"checkpointing": checkpointing, "offload": offload, "tiling": tiling}

@@ -65,6 +65,7 @@ def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str])
     """
     index = read_json(folder / "model_index.json")
     for part, expected in classes.items():
+        # The index names a part [library, class], and the pipeline by its class alone.
         entry = index.get(part)
         name = entry[-1] if isinstance(entry, list) else entry
         if name != expected:
@@ -131,41 +132,30 @@ def check_shapes(model: nn.Module, folder: Path, *, all_named: bool) -> None:
             )
 
 
-def load_quantized(
-    kind: type[PreTrainedModel], folder: Path, dtype: torch.dtype, bits: TextPrecision, device: torch.device
-) -> PreTrainedModel:
-    """A text encoder with linear layers of 8 or 4 bits a weight, on the device, by bitsandbytes.
-
-    Args:
-        kind: its class.
-        folder: of its weights.
-        dtype: of its other weights and its activations.
-        bits: `8bit` (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339) or `4bit` (NF4, Dettmers et al.
-            2023, arXiv 2305.14314).
-        device: where it computes, and stays.
-
-    Raises InputError as `load_part` does.
-    """
-    settings = {"load_in_8bit": True} if bits == "8bit" else {
-        "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype,
-    }  # fmt: skip
-    return load_part(kind, folder, dtype, BitsAndBytesConfig(**settings), device)
-
-
 def load_part(
     kind: type[Part],
     folder: Path,
     dtype: torch.dtype,
-    quantization: BitsAndBytesConfig | None = None,
+    bits: TextPrecision = "auto",
     device: torch.device | None = None,
 ) -> Part:
     """One model of the pipeline, on the CPU, or quantized and on the device.
+
+    Args:
+        kind: its class.
+        folder: of its weights.
+        dtype: of its weights and its activations.
+        bits: of the weights of its linear layers: `auto` as `dtype` says, `8bit` (LLM.int8(), Dettmers et al.
+            2022, arXiv 2208.07339) or `4bit` (NF4, Dettmers et al. 2023, arXiv 2305.14314), by bitsandbytes.
+        device: where a quantized model computes, and stays.
 
     Raises InputError where the file does not hold all that the configuration says: the libraries would fill
     what is missing with random numbers.
     """
     settings: dict[str, Any] = {}
-    if quantization is not None:
+    if bits != "auto":
+        four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+        quantization = BitsAndBytesConfig(**{f"load_in_{bits}": True}, **(four if bits == "4bit" else {}))
         settings = {"quantization_config": quantization, "device_map": {"": device}}
     before = torch.get_default_dtype()
     try:
@@ -182,6 +172,7 @@ def load_part(
         torch.set_default_dtype(before)  # which diffusers leaves as it was while loading
         raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
     model, info = loaded
+    # The libraries warn of these, and go on with random numbers.
     missing = sorted(info["missing_keys"])
     if missing:
         raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
@@ -190,6 +181,7 @@ def load_part(
 
 def weights_hash(folder: Path, parts: Iterable[str]) -> str:
     """sha256 (64 hex digits) of the weights and configuration of these parts, wherever the folder lies."""
+    # Names relative to the folder: a copy elsewhere has the same hash.
     total = hashlib.sha256()
     for part in sorted(parts):
         for file in sorted(path for path in _files(folder / part) if path.name.endswith(IDENTITY)):
@@ -216,6 +208,7 @@ def _content_hash(file: Path, size: int, changed: int) -> str:
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of one part: all of its shards where it is sharded."""
     files = sorted(file for file in _files(folder) if file.suffix in WEIGHTS)
+    # A shard that is not there is listed too, so that `_check_weights` names it.
     for index in (file for file in _files(folder) if file.name.endswith(".safetensors.index.json")):
         shards = read_json(index).get("weight_map", {}).values()
         files += [folder / name for name in sorted(set(shards)) if not (folder / name).exists()]

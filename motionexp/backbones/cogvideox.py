@@ -31,8 +31,7 @@ def attention_projections(
     network: CogVideoXTransformer3DModel, kind: ProjectionKind = "motion"
 ) -> dict[str, list[str]]:
     """See `Backbone.projections`; for CogVideoX-2b each list has 30 names. The network may be on `meta`."""
-    blocks = range(network.config.num_layers)
-    return projections_of([f"transformer_blocks.{block}" for block in blocks], "attn1")
+    return projections_of([f"transformer_blocks.{i}.attn1" for i in range(network.config.num_layers)])
 
 
 class CogVideoXBackbone(PipelineBackbone):
@@ -79,6 +78,7 @@ class CogVideoXBackbone(PipelineBackbone):
         self._refuse_mask(conditioning)
         with attention_kernels(self.device, self.dtype, self._attended(x_t.shape[1:])):
             output = self.network(
+                # (B, C, F, h, w) to (B, F, C, h, w), as this network takes videos.
                 hidden_states=x_t.transpose(1, 2).to(self.device, self.dtype),
                 timestep=torch.as_tensor(t, device=self.device).expand(len(x_t)),
                 encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
@@ -96,6 +96,7 @@ class CogVideoXBackbone(PipelineBackbone):
         config = self.config
         if not config.use_rotary_positional_embeddings:
             return None
+        # In patches, the tokens of a frame.
         grid = height // config.patch_size, width // config.patch_size
         trained = config.sample_width // config.patch_size, config.sample_height // config.patch_size
         cosines, sines = get_3d_rotary_pos_embed(

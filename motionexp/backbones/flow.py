@@ -1,4 +1,4 @@
-"""What the video transformers of flow matching share: names of layers, and the memory of a block."""
+"""What video transformers share: names of the attention's layers, and the memory of a block."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ Activations = tuple[float, float]
 """How many activations of the network's width a token holds: in fp32, and in the weights' precision."""
 
 
-def projections_of(blocks: Sequence[str], attention: str) -> dict[str, list[str]]:
-    """Names of the projections of one attention of each block."""
-    return {letter: [f"{block}.{attention}.{layer}" for block in blocks] for letter, layer in LAYERS.items()}
+def projections_of(attentions: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the projections of the attention modules with these names, in their order."""
+    return {letter: [f"{name}.{layer}" for name in attentions] for letter, layer in LAYERS.items()}
 
 
 def block_bytes(
@@ -34,6 +34,7 @@ def block_bytes(
     """
     config, tokens, columns = backbone.config, backbone.video_tokens(shape), backbone.max_caption_tokens
     width = config.num_attention_heads * config.attention_head_dim
+    # Numbers in fp32 (norms, rotary positions), and in the precision of the weights.
     full, half = (video[i] * tokens + caption[i] * columns for i in (0, 1))
     held = int(width * (4 * full + backbone.dtype.itemsize * half))
     if not plain_attention(backbone.device, backbone.dtype, tokens + columns if joint else tokens):

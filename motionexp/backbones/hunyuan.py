@@ -28,7 +28,9 @@ from motionexp.diffusion.flow_matching import FlowSchedule
 
 # `HunyuanVideoPipeline.__call__`'s own `guidance_scale`, times 1000 as it does.
 GUIDANCE = 6.0 * 1000
+# The length of the captions that CLIP was trained with.
 CLIP_TOKENS = 77
+# The pipeline skips the last two layers of Llama (`num_hidden_layers_to_skip=2`).
 HIDDEN_STATE = -3
 
 
@@ -40,10 +42,10 @@ def attention_projections(
     In blocks of two streams those of the video's tokens alone: the caption's have projections of their own.
     Blocks of one stream have no `o` by itself: it is one layer with the block's feed-forward output.
     """
-    two, one = network.config.num_layers, network.config.num_single_layers
-    names = projections_of([f"transformer_blocks.{block}" for block in range(two)], "attn")
-    single = projections_of([f"single_transformer_blocks.{block}" for block in range(one)], "attn")
-    return {letter: double + ([] if letter == "o" else single[letter]) for letter, double in names.items()}
+    two = [f"transformer_blocks.{i}.attn" for i in range(network.config.num_layers)]
+    one = [f"single_transformer_blocks.{i}.attn" for i in range(network.config.num_single_layers)]
+    # In one stream, o is part of a larger layer and cannot be tuned by itself.
+    return projections_of(two + one) | {"o": projections_of(two)["o"]}
 
 
 class HunyuanText(nn.Module):
@@ -104,6 +106,7 @@ class HunyuanBackbone(PipelineBackbone):
         """See `Backbone.embed`."""
         self._ready_to_embed(captions)
         text: HunyuanText = self.text_encoder
+        # 1. Llama reads the template and the caption; the template's columns are cut off below.
         start: int = self.template["crop_start"]
         tokens = self.tokenizer(
             [self.template["template"].format(caption) for caption in captions],
@@ -117,6 +120,7 @@ class HunyuanBackbone(PipelineBackbone):
             attention_mask=tokens.attention_mask.to(self.device),
             output_hidden_states=True,
         ).hidden_states[HIDDEN_STATE]
+        # 2. CLIP gives one vector (B, P) for the whole caption.
         clip = text.clip_tokenizer(
             list(captions), padding="max_length", max_length=CLIP_TOKENS, truncation=True, return_tensors="pt"
         )
@@ -131,6 +135,7 @@ class HunyuanBackbone(PipelineBackbone):
         if conditioning.pooled is None:
             raise ValueError("this network needs a pooled vector beside each caption's columns")
         guidance = torch.full((len(x_t),), GUIDANCE, dtype=self.dtype, device=self.device)
+        # Video and caption are one sequence in the attention.
         tokens = self.video_tokens(x_t.shape[1:]) + conditioning.embeds.shape[1]
         with attention_kernels(self.device, self.dtype, tokens):
             output = self.network(

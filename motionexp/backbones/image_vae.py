@@ -5,6 +5,7 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+# 16 pictures of 256 x 256: the memory of a call does not depend on the video's length.
 PIXELS_PER_CALL = 2**20
 
 
@@ -20,11 +21,13 @@ def encode(
     """See `Backbone.encode`; sides have to be multiples of what `compression` says."""
     if vae.encoder is None:
         raise RuntimeError("release_vae_encoder() was called: encode before it, or load the backbone again")
+    # (B, F, H, W, 3) to (B F, 3, H, W).
     pictures = frames.flatten(0, 1).movedim(-1, 1)
     latents = [
         vae.encode(part.to(device, vae.dtype) / 127.5 - 1).latent_dist.mode()
         for part in pictures.split(_at_once(*frames.shape[2:4]))
     ]
+    # (B F, C, h, w) back to (B, C, F, h, w) below.
     scaled = torch.cat(latents).float() * vae.config.scaling_factor
     return scaled.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
@@ -36,6 +39,7 @@ def decode(
     """See `Backbone.decode`."""
     videos, _, count, height, width = latents.shape
     _, factor = compression(vae)
+    # (B, C, F, h, w) to (B F, C, h, w).
     pictures = latents.transpose(1, 2).flatten(0, 1) / vae.config.scaling_factor
     frames = []
     for part in pictures.split(_at_once(height * factor, width * factor)):

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import T5EncoderModel
 
+from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.text import stripped_lower_case
@@ -25,17 +26,13 @@ ATTENTIONS: dict[ProjectionKind, tuple[str, str]] = {
     "spatial": ("transformer_blocks", "attn1"),
     "cross": ("transformer_blocks", "attn2"),
 }
-LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 
 def attention_projections(network: LatteTransformer3DModel, kind: ProjectionKind) -> dict[str, list[str]]:
     """See `Backbone.projections`; for Latte-1 each list has 28 names. The network may be on `meta`."""
     blocks, attention = ATTENTIONS[kind]
     count = len(network.get_submodule(blocks))
-    return {
-        letter: [f"{blocks}.{block}.{attention}.{layer}" for block in range(count)]
-        for letter, layer in LAYERS.items()
-    }
+    return projections_of([f"{blocks}.{block}.{attention}" for block in range(count)])
 
 
 class LatteBackbone(PipelineBackbone):
@@ -95,14 +92,17 @@ class LatteBackbone(PipelineBackbone):
                 enable_temporal_attentions=frames > 1,
                 return_dict=False,
             )[0]
+        # (B, 2 C, F, h, w) where the network has learnt a variance: the noise is the first half.
         return output[:, :channels].to(x_t.dtype)
 
     def _attention_bias(self, conditioning: Conditioning, frames: int) -> Tensor | None:
         """The mask as what is added to the scores of every frame: diffusers' Latte does not convert it."""
         if conditioning.mask is None:
             return None
+        # The lowest number of the dtype, not minus infinity: a row of these alone would be nan.
         bias = torch.zeros(conditioning.mask.shape, dtype=self.dtype)
         bias = bias.masked_fill(~conditioning.mask, torch.finfo(self.dtype).min)
+        # (B, L) to (B F, 1, L): within frames, attention runs over B F rows.
         return bias.to(self.device)[:, None].repeat_interleave(frames, dim=0)
 
     def _latent_frames(self, frames: int) -> int:

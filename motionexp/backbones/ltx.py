@@ -25,8 +25,8 @@ ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}
 
 def attention_projections(network: LTXVideoTransformer3DModel, kind: ProjectionKind) -> dict[str, list[str]]:
     """See `Backbone.projections`; for LTX-Video 2B each list has 28 names. The network may be on `meta`."""
-    blocks = [f"transformer_blocks.{block}" for block in range(network.config.num_layers)]
-    return projections_of(blocks, ATTENTIONS[kind])
+    blocks = range(network.config.num_layers)
+    return projections_of([f"transformer_blocks.{block}.{ATTENTIONS[kind]}" for block in blocks])
 
 
 class LTXBackbone(PipelineBackbone):
@@ -67,6 +67,7 @@ class LTXBackbone(PipelineBackbone):
     @property
     def schedule(self) -> FlowSchedule:
         """For the backbone's own size of videos."""
+        # Tokens of a video are F h w, as patches are single latents.
         _, *sides = self.latent_shape(self.frames, self.height, self.width)
         return self._schedule.for_tokens(math.prod(sides))
 
@@ -80,9 +81,11 @@ class LTXBackbone(PipelineBackbone):
         """See `Backbone.predict`."""
         conditioning = conditioning.trimmed()
         videos, _, frames, height, width = x_t.shape
+        # Positions count in seconds and pixels: a latent frame lasts frames_per_latent / fps seconds.
         side = float(self.pixels_per_latent)
         with attention_kernels(self.device, self.dtype, self.video_tokens(x_t.shape[1:])):
             output = self.network(
+                # (B, C, F, h, w) to (B, F h w, C): patches are single latents.
                 hidden_states=x_t.flatten(2).transpose(1, 2).to(self.device, self.dtype),
                 encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
                 timestep=self._schedule.label(t).to(self.device).expand(videos),

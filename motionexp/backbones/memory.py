@@ -43,6 +43,7 @@ def recompute(network: nn.Module, modules: tuple[type[nn.Module], ...]) -> None:
             if isinstance(module, ModelMixin):
                 module.enable_gradient_checkpointing(_recomputed)
         return
+    # The outermost module of these classes alone: what is in it is computed again with it.
     for child in network.children():
         if isinstance(child, modules):
             child.forward = partial(_recomputed, child.forward)
@@ -51,6 +52,7 @@ def recompute(network: nn.Module, modules: tuple[type[nn.Module], ...]) -> None:
 
 
 def _recomputed(forward: Any, *args: Any, **settings: Any) -> Any:
+    # Sampling keeps no activations anyway.
     if not torch.is_grad_enabled():
         return forward(*args, **settings)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=_same_kernels, **settings)

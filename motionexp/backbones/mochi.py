@@ -28,7 +28,7 @@ def attention_projections(
 
     Those of the video's tokens alone: the caption's have projections of their own (`add_q_proj`, ...).
     """
-    return projections_of([f"transformer_blocks.{i}" for i in range(network.config.num_layers)], "attn1")
+    return projections_of([f"transformer_blocks.{i}.attn1" for i in range(network.config.num_layers)])
 
 
 class MochiBackbone(PipelineBackbone):
@@ -63,6 +63,7 @@ class MochiBackbone(PipelineBackbone):
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
         conditioning = conditioning.trimmed()
+        # Mochi's time runs from noise (0) to data (1000).
         since_noise = TIMESTEPS - self.schedule.label(t)
         tokens = self.video_tokens(x_t.shape[1:]) + conditioning.embeds.shape[1]
         with attention_kernels(self.device, self.dtype, tokens):
@@ -73,6 +74,7 @@ class MochiBackbone(PipelineBackbone):
                 encoder_attention_mask=conditioning.attended().to(self.device),
                 return_dict=False,
             )[0]
+        # Its output is data minus noise: the negative of our velocity.
         return -output.to(x_t.dtype)
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:

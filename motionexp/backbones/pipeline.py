@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -22,7 +22,6 @@ from motionexp.backbones.checkpoint import (
     check_folder,
     check_shapes,
     load_part,
-    load_quantized,
     read_json,
     shape_of,
     weights_hash,
@@ -112,6 +111,7 @@ class PipelineBackbone(Backbone):
         self.weights_hash = weights_hash(folder, self.parts)
         self._encodes = self._embeds = True
         self._offloaded: list[UserCpuOffloadHook] = []
+        # Shapes alone: a wrong file is refused before any weight is read.
         self._shapes = {part: shape_of(kind, folder / part) for part, kind in self.classes.items()}
         for part, shape in self._shapes.items():
             check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
@@ -129,7 +129,7 @@ class PipelineBackbone(Backbone):
     def network(self) -> Any:  # type: ignore[override]  # mypy takes it for read-only
         """See `Backbone`."""
         parts = {part: self._load(part) for part in self._parts_of_network()}
-        with self._where():
+        with torch.device("meta") if self.device.type == "meta" else nullcontext():
             network = self._assemble(self._folder, parts)
         if self.checkpointing:
             recompute(network, self.recomputed)
@@ -163,18 +163,16 @@ class PipelineBackbone(Backbone):
         if self.device.type == "meta":
             return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
         with naming_the_model(self.source, self.revision):
-            if part.startswith("text_encoder") and self.text_precision != "auto":
-                return load_quantized(kind, folder, dtype, self.text_precision, self.device)
-            return load_part(kind, folder, dtype)
-
-    def _where(self) -> AbstractContextManager[Any]:
-        return torch.device("meta") if self.device.type == "meta" else nullcontext()
+            if not part.startswith("text_encoder"):
+                return load_part(kind, folder, dtype)
+            return load_part(kind, folder, dtype, self.text_precision, self.device)
 
     def _placed(self, module: nn.Module) -> nn.Module:
         """On the device; with `offload` in main memory as long as another part computes."""
         if not self.offload:
             return frozen(module.to(self.device))
         module, hook = cpu_offload_with_hook(frozen(module), self.device)
+        # Each part sends the one that computed before it to main memory.
         for partner in self._offloaded:
             hook.hook.prev_module_hook, partner.hook.prev_module_hook = partner, hook
         self._offloaded.append(hook)

@@ -36,6 +36,7 @@ from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.wan import WanBackbone
 from motionexp.config.schema import BUNDLED
 
+# The usual spread of a transformer's initial weights: outputs stay finite through all blocks.
 STD = 0.02
 BYTES = 2  # of a weight in bf16
 # The encoders of T5 v1.1 XXL (Raffel et al. 2020) and of UMT5 XXL, but for the number of words.
@@ -187,6 +188,7 @@ def _write_hole(network: nn.Module, blobs: Path) -> Path:
     path = blobs.resolve() / hashlib.sha256(text).hexdigest()
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        # The weights are a hole: it reads as zeros and takes no room on the disk.
         file.truncate(8 + len(text) + end)
     return path
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from motionexp.backbones import pixels
+from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.show1_network import ShowOneUNet, attention_layers
@@ -30,17 +31,16 @@ SCHEDULER = {
     "clip_sample": True,
     "clip_sample_range": 1.0,
 }
-LAYERS: dict[str, dict[str, str]] = {
-    "motion": {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"},
-    "spatial": {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"},
-    "cross": {"q": "to_q", "k": "add_k_proj", "v": "add_v_proj", "o": "to_out.0"},
-}
 
 
 def attention_projections(network: torch.nn.Module, kind: ProjectionKind) -> dict[str, list[str]]:
     """See `Backbone.projections` and `Show1Backbone`. The network may be on `meta`."""
     modules = attention_layers(network, kind)
-    return {letter: [f"{module}.{layer}" for module in modules] for letter, layer in LAYERS[kind].items()}
+    if kind != "cross":
+        return projections_of(modules)
+    # One attention takes space and caption; the caption's keys and values have layers of their own.
+    caption = {letter: [f"{name}.add_{letter}_proj" for name in modules] for letter in "kv"}
+    return projections_of(modules) | caption
 
 
 class Show1Backbone(PipelineBackbone):
@@ -66,6 +66,7 @@ class Show1Backbone(PipelineBackbone):
     scheduler = SCHEDULER
 
     def _trained_video(self) -> tuple[int, int, int]:
+        # The authors' keyframes are 8 frames of 40 x 64 pixels.
         return 8, 5 * self.config.sample_size // 8, self.config.sample_size
 
     def predict(
@@ -73,6 +74,7 @@ class Show1Backbone(PipelineBackbone):
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
         self._refuse_mask(conditioning)
+        # Latents are pixels here: (B, 3, F, H, W).
         tokens = self._attended(*x_t.shape[3:])
         with attention_kernels(self.device, self.dtype, max(tokens, x_t.shape[2])):
             output = self.network(
@@ -80,6 +82,7 @@ class Show1Backbone(PipelineBackbone):
                 torch.as_tensor(t, device=self.device).expand(len(x_t)),
                 conditioning.embeds.to(self.device, self.dtype),
             )
+        # The other half of the channels is the learnt variance.
         return output[:, : x_t.shape[1]].to(x_t.dtype)
 
     def _attended(self, height: int, width: int) -> int:

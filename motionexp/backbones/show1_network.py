@@ -71,6 +71,7 @@ class ShowOneUNet(UNet2DConditionModel):
             )
             pairs += zip(block.attentions, block.temp_attentions, strict=True)
         for layer, along_time in pairs:
+            # Hooks leave diffusers' own forward pass of the block as it is.
             self._follow(layer, along_time)
 
     def _follow(self, layer: nn.Module, along_time: nn.Module) -> None:
@@ -85,9 +86,11 @@ class ShowOneUNet(UNet2DConditionModel):
     ) -> Float[Tensor, "b c2 f h w"]:
         """Noise, and a variance in as many channels again, at the timesteps t (B,)."""
         self._frames = video.shape[2]
+        # The image network takes frames as a batch: (B, ...) to (B F, ...).
         rows = [tensor.repeat_interleave(self._frames, dim=0) for tensor in (t, captions)]
         pictures = video.transpose(1, 2).flatten(0, 1)
         output: Tensor = super().forward(pictures, *rows, return_dict=False)[0]
+        # (B F, C, H, W) to (B, C, F, H, W).
         return output.unflatten(0, (-1, self._frames)).transpose(1, 2)
 
 

@@ -76,6 +76,7 @@ def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | No
     words: list[str] | None = tokenizer.init_kwargs.get(CLOSED_VOCABULARY)
     if words is not None:
         return frozenset(words)
+    # In sentencepiece a word's first token starts with ▁: where all tokens do, none can continue a word.
     tokens = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
     if not all(token.startswith("▁") for token in tokens):
         return None

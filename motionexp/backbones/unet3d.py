@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.text import lower_case
@@ -30,7 +31,6 @@ ATTENTIONS: dict[ProjectionKind, Attentions] = {
     "spatial": (Transformer2DModel, ("attn1",)),
     "cross": (Transformer2DModel, ("attn2",)),
 }
-LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 
 def attention_projections(network: torch.nn.Module, kind: ProjectionKind) -> dict[str, list[str]]:
@@ -48,7 +48,7 @@ def find_attentions(network: torch.nn.Module, attentions: Attentions) -> dict[st
         for block, _ in module.get_submodule("transformer_blocks").named_children()
         for attention in names
     ]
-    return {letter: [f"{module}.{layer}" for module in modules] for letter, layer in LAYERS.items()}
+    return projections_of(modules)
 
 
 class UNet3DBackbone(PipelineBackbone):
@@ -105,6 +105,7 @@ def denoise(
     captions: Float[Tensor, "rows l d"],
 ) -> Float[Tensor, "b c f y x"]:
     """The output of a U-Net whose attention runs along time or within a frame; see `Backbone.predict`."""
+    # One kernel for all: it has to suit the longest sequence.
     with attention_kernels(backbone.device, backbone.dtype, _longest_sequence(backbone, *x_t.shape[2:])):
         output: Tensor = backbone.network(
             x_t.to(backbone.device, backbone.dtype),
@@ -135,6 +136,7 @@ def unet_bytes(
         return total
     # Without the fused kernel, the matrix of scores is written out.
     level, tokens = _first_attention(backbone, height, width)
+    # Scores within frames: (F heads, tokens, tokens or caption columns).
     spatial = frames * tokens * heads[level] * max(tokens, backbone.max_caption_tokens)
     return total + 8 * max(spatial, positions * 8 * frames)
 
@@ -146,5 +148,6 @@ def _longest_sequence(backbone: PipelineBackbone, frames: int, height: int, widt
 
 def _first_attention(backbone: PipelineBackbone, height: int, width: int) -> tuple[int, int]:
     """How often latents are halved before attention within a frame, and its positions then."""
+    # The first block with attention sees the most positions of all.
     level = [kind.startswith("CrossAttn") for kind in backbone.config.down_block_types].index(True)
     return level, math.ceil(height / 2**level) * math.ceil(width / 2**level)

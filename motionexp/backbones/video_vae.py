@@ -30,6 +30,7 @@ def encode(vae: Any, frames: UInt8[Tensor, "b f h w 3"], device: torch.device) -
         vae.encode(video.to(device, vae.dtype) / 127.5 - 1).latent_dist.mode()
         for video in frames.movedim(-1, 1).split(1)
     ]
+    # (B, C, l, y, x) before the scale of the network's inputs.
     raw = torch.cat(latents).float()
     mean, std, scale = _statistics(vae, device)
     return raw * scale if mean is None else (raw - mean) / (std / scale)
@@ -43,6 +44,7 @@ def decode(vae: Any, latents: Float[Tensor, "b c l y x"], device: torch.device) 
     raw = latents / scale if mean is None else latents * (std / scale) + mean
     frames = []
     for video in raw.split(1):
+        # One video at a time: a causal VAE of videos needs most of the memory.
         decoded = vae.decode(video.to(vae.dtype)).sample.float()
         frames.append(((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8))
     return torch.cat(frames).movedim(1, -1)

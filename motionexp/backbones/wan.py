@@ -26,6 +26,7 @@ from motionexp.diffusion.schedule import TIMESTEPS, Window
 from motionexp.errors import InputError
 
 ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}
+# Their folders in the pipeline, the one for the noisy timesteps first.
 EXPERTS = ("transformer", "transformer_2")
 
 
@@ -67,6 +68,7 @@ class WanExperts(nn.Module):
                 hidden_states, timestep, encoder_hidden_states, return_dict=False
             )
             return output
+        # (B,): a batch may hold timesteps of both experts.
         first = timestep >= self.boundary
         joined = torch.empty_like(hidden_states)
         for rows, expert in ((first, self.transformer), (~first, self.transformer_2)):
@@ -85,7 +87,7 @@ def attention_projections(
     experts = [f"{expert}." for expert in EXPERTS] if isinstance(network, WanExperts) else [""]
     blocks = range(network.config.num_layers)
     return projections_of(
-        [f"{expert}blocks.{block}" for expert in experts for block in blocks], ATTENTIONS[kind]
+        [f"{expert}blocks.{block}.{ATTENTIONS[kind]}" for expert in experts for block in blocks]
     )
 
 
@@ -135,6 +137,7 @@ class WanBackbone(PipelineBackbone):
         """The caption's own columns, and zeros beyond; no mask."""
         mask = tokens.attention_mask.to(self.device)
         embeds = self.text_encoder(tokens.input_ids.to(self.device), mask).last_hidden_state
+        # (B, 512, D): the network attends to the zeros too.
         return Conditioning(embeds * mask[..., None].to(embeds.dtype))
 
     def predict(

@@ -55,6 +55,7 @@ class Conditioning:
         """Drop the last columns that no row attends to, and the mask if it masks nothing else."""
         if self.mask is None:
             return self
+        # One past the last column that any row attends to.
         length = int(self.mask.any(dim=0).nonzero().max()) + 1
         mask = self.mask[:, :length]
         return Conditioning(self.embeds[:, :length], None if bool(mask.all()) else mask, self.pooled)
@@ -62,6 +63,7 @@ class Conditioning:
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """All rows of all parts, padded with masked columns to the longest part."""
+        # Columns of the longest part; the others are padded and masked.
         length = max(part.embeds.shape[1] for part in parts)
         vectors = [part.pooled for part in parts if part.pooled is not None]
         pooled = torch.cat(vectors) if vectors else None  # (B, P)
@@ -69,6 +71,7 @@ class Conditioning:
             return Conditioning(torch.cat([part.embeds for part in parts]), pooled=pooled)
         embeds, masks = [], []
         for part in parts:
+            # (b, l, d) to (b, length, d).
             missing = length - part.embeds.shape[1]
             embeds.append(nn.functional.pad(part.embeds, (0, 0, 0, missing)))
             masks.append(nn.functional.pad(part.attended(), (0, missing)))

@@ -99,6 +99,7 @@ class FlowSchedule:
         dynamic = config.get("use_dynamic_shifting")
         if dynamic and config.get("time_shift_type", "exponential") != "exponential":
             raise InputError("scheduler's time_shift_type must be exponential")
+        # UniPC and Euler name the shift differently.
         shift = config.get("flow_shift" if unipc else "shift", 1.0)
         numbers = {field.name: config.get(field.name, field.default) for field in fields(DynamicShift)}
         return cls(
@@ -177,8 +178,10 @@ class FlowSchedule:
         """
         if window.is_empty:
             raise InputError(f"window [{window.low}, {window.high}]: no timestep in it to train at")
+        # Drawn before the window's kind is looked at: hard and soft windows share these numbers.
         unit = torch.rand(n, generator=generator, device=generator.device)
         if window.knots:
+            # A part of the window by its weight, then uniform within the part.
             part = (window.high - window.low) / TIMESTEPS
             centres = [window.low + part * (index + 0.5) for index in range(TIMESTEPS)]
             return window.low + part * (weighted_draw(window, centres, n, generator) + unit)

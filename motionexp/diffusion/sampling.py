@@ -204,6 +204,7 @@ def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Genera
     if generator is None or isinstance(generator, torch.Generator):
         device = "cpu" if generator is None else generator.device
         return torch.randn(like.shape, generator=generator, device=device).to(like.device)
+    # Row by row: a video's noise does not depend on its batch.
     rows = [torch.randn(like.shape[1:], generator=stream, device=stream.device) for stream in generator]
     return torch.stack(rows).to(like.device)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from motionexp.errors import InputError
 
+# All checkpoints that are read were trained with 1000 timesteps; FINAL is the end of sampling, clean data.
 TIMESTEPS = 1000
 FINAL = -1
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -40,6 +41,7 @@ def generator(purpose: str, *keys: int | str) -> torch.Generator:
     Its numbers depend neither on the device nor on earlier draws: two runs that differ in one setting share
     all other noise.
     """
+    # Stored results were drawn with these seeds: the string must not change.
     digest = hashlib.sha256(json.dumps([purpose, *keys]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
@@ -177,6 +179,7 @@ class NoiseSchedule:
         """
         t = torch.as_tensor(t)
         index = t.double() + 1
+        # (1002,): index 0 is t = -1, the end of sampling; the last is t = 1000, alpha_bar 0.
         table = nn.functional.pad(self.alphas_cumprod, (1, 1)).to(t.device)
         table[0] = self.final_alpha_cumprod
         below, above = index.floor().long(), index.ceil().long()
@@ -215,6 +218,7 @@ class NoiseSchedule:
         t_prev is t - 1000 // steps, as in diffusers. With `trailing` or `linspace`, and a number of steps
         that does not divide 1000, t_prev is near the next t but not equal to it.
         """
+        # Without the condition, 0 steps would divide by 0 here: `timesteps` names the error.
         stride = TIMESTEPS // steps if steps > 0 else 0
         return [(t, max(t - stride, FINAL)) for t in self.timesteps(steps)]
 
@@ -278,7 +282,9 @@ class NoiseSchedule:
         if self.clip_sample_range is not None:
             x0 = x0.clamp(-self.clip_sample_range, self.clip_sample_range)
         now, prev = self.alpha_bar(t), self.alpha_bar(t_prev)
+        # DDIM eq. 16: sigma^2; eta = 1 is DDPM's posterior variance.
         variance = eta**2 * (1 - prev) / (1 - now) * (1 - now / prev) if eta > 0 else torch.zeros(())
+        # DDIM eq. 12: the direction that points to x_t.
         direction = (1 - prev - variance).sqrt() * self.to_epsilon(x_t, output, t)
         x_prev = prev.sqrt() * x0 + direction
         if eta > 0:
@@ -308,6 +314,7 @@ class NoiseSchedule:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar), fp32, in a shape that multiplies (B, ...)."""
         alpha_bar = self.alpha_bar(t).to(like.device)
         if alpha_bar.ndim:
+            # (B,) to (B, 1, 1, ...).
             alpha_bar = alpha_bar.reshape(-1, *(1,) * (like.ndim - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
@@ -377,5 +384,6 @@ def _cosine_betas() -> Float[Tensor, "1000"]:
 
 def _zero_terminal_snr(alphas_cumprod: Float[Tensor, "1000"]) -> Float[Tensor, "1000"]:
     """alpha_bar rescaled so that it ends at 0: Lin et al. 2024, arXiv 2305.08891, algorithm 1."""
+    # Shift so that the last is 0, then scale so that the first stays.
     root = alphas_cumprod.sqrt()
     return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2

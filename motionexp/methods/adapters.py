@@ -122,6 +122,7 @@ def load_adapter(
     method = method_class(backbone, Window(stored["low"], stored["high"], knots), **about["settings"])
     try:
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
+        # After the shapes, whose error says more about a wrong model.
         if about["weights_hash"] != backbone.weights_hash:
             raise InputError("the shapes agree, but the weights are different")
     except InputError as error:
@@ -196,6 +197,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[st
 
 def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(about.encode())
+    # Sorted: the order of the tensors in a file is not part of its content.
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())

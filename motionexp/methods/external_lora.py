@@ -75,6 +75,7 @@ def _by_layer(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, di
         end, part = next(((end, part) for end, part in ENDS if end.search(key)), (None, ""))
         if end is None:
             raise InputError(f"{key} is no part of a LoRA (lora_A and lora_B, or lora_down and lora_up)")
+        # diffusers' old keys name the attention's processor between the attention and the layer.
         layer = PREFIX.sub("", end.sub("", key)).replace(".", "_").replace("_processor_", "_")
         # Old versions of diffusers omitted the 0 of to_out.0.
         name = names_by_key.get(layer) or names_by_key.get(f"{layer}_0")
@@ -87,6 +88,7 @@ def _by_layer(tensors: Mapping[str, Tensor], backbone: Backbone) -> dict[str, di
 def _alphas(metadata: Mapping[str, str]) -> dict[str, float]:
     """alpha by layer, and under "" for all other layers, from the metadata that diffusers writes."""
     settings: dict[str, Any] = json.loads(metadata.get(DIFFUSERS_KEY, "{}"))
+    # Keys are COMPONENT.SETTING.
     plain = {PREFIX.sub("", name): value for name, value in settings.items()}
     alphas = {name: float(alpha) for name, alpha in (plain.get("alpha_pattern") or {}).items()}
     if "lora_alpha" in plain:

@@ -90,11 +90,13 @@ class TunedLinear(nn.Module):
         """Return (..., out) of x (..., in), in the precision of the original weights."""
         if not self.is_on:
             return self.base_layer(x)
+        # Not cached: training updates the tuned tensors between calls.
         bias = None if self.base_layer.bias is None else self._effective("bias")
         return F.linear(x, self._effective("weight"), bias)
 
     def _effective(self, name: str) -> Tensor:
         original, tuned = getattr(self.base_layer, name), self.tuned[name]
         if self.scale != 1.0:
+            # W + scale (tuned - W), in fp32.
             tuned = torch.lerp(original.float(), tuned, self.scale)
         return tuned.to(original.dtype)

@@ -93,6 +93,7 @@ class LoRA(TuningMethod):
         for layer in self.layers.values():
             layer.lora_A[ADAPTER].float()
             layer.lora_B[ADAPTER].float()
+        # 3. Untrained and off, whatever peft has drawn.
         self.reset(seed=0)
         self.switch(False)
 
@@ -124,11 +125,13 @@ class LoRA(TuningMethod):
 
     def switch(self, on: bool) -> None:
         for layer in self.layers.values():
+            # peft sets every parameter's requires_grad anew: only where something changes.
             if layer.disable_adapters == on:
                 layer.enable_adapters(on)
 
     def file_metadata(self) -> dict[str, str]:
         """Return the LoraConfig that diffusers builds for each component of its pipeline, as JSON."""
+        # By the pipeline's component; Wan with two experts has two.
         modules: dict[str, list[str]] = defaultdict(list)
         for name in sorted(self.key_prefix + name for name in self.layers):
             component, _, module = name.partition(".")

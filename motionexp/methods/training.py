@@ -99,6 +99,7 @@ class Tuning(LightningModule):
         settings: TrainingSettings,
     ) -> None:
         super().__init__()
+        # The update is ours, so that an interrupt within it is noticed.
         self.automatic_optimization = False
         self.method = method
         self.settings = settings
@@ -240,10 +241,10 @@ def fit(
             seconds = time.perf_counter() - start
             on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
 
-    callbacks = [_BetweenSteps(settings, checkpoint, on_preview, keep), _Progress(bar)]
+    between = _BetweenSteps(settings, checkpoint, on_preview, keep, bar)
     try:
         with bar, _quiet_lightning():
-            trainer = _trainer(backbone.device, settings, callbacks, logger, folder)
+            trainer = _trainer(backbone.device, settings, between, logger, folder)
             _run(trainer, module, checkpoint if resumed_from else None)
     finally:
         method.switch(False)
@@ -253,7 +254,7 @@ def fit(
 
 
 class _BetweenSteps(Callback):
-    """Logs losses, saves checkpoints and calls `on_preview` and `on_keep` after a step."""
+    """Logs and shows losses, saves checkpoints and calls `on_preview` and `on_keep` after a step."""
 
     def __init__(
         self,
@@ -261,11 +262,13 @@ class _BetweenSteps(Callback):
         path: Path,
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
+        bar: "tqdm[Any]",
     ) -> None:
         self.settings = settings
         self.path = path
         self.on_preview = on_preview
         self.on_keep = on_keep
+        self.bar = bar
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Tuning)
@@ -280,6 +283,8 @@ class _BetweenSteps(Callback):
             with torch.no_grad():
                 self.on_preview(done)
             pl_module.method.scale = 1.0
+        self.bar.set_postfix(loss=f"{pl_module.losses[-1]:.4f}", refresh=False)
+        self.bar.update()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
@@ -291,36 +296,26 @@ class _BetweenSteps(Callback):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        # A crash while writing leaves the former checkpoint whole.
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial)
         partial.replace(self.path)
 
 
-class _Progress(Callback):
-    """Moves a progress bar that shows the loss and the remaining time."""
-
-    def __init__(self, bar: "tqdm[Any]") -> None:
-        self.bar = bar
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, Tuning)
-        self.bar.set_postfix(loss=f"{pl_module.losses[-1]:.4f}", refresh=False)
-        self.bar.update()
-
-
 def _trainer(
     device: torch.device,
     settings: TrainingSettings,
-    callbacks: list[Callback],
+    callback: Callback,
     logger: Logger | None,
     folder: Path,
 ) -> Trainer:
     return Trainer(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
+        # Only steps count: the data loader has no end.
         max_epochs=-1,
         max_steps=settings.steps,
-        callbacks=callbacks,
+        callbacks=callback,
         logger=logger or False,
         default_root_dir=folder,
         enable_checkpointing=False,
@@ -345,10 +340,12 @@ def _steps_done(path: Path, module: Tuning) -> int:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         stored = checkpoint["fit"]["identity"]
+        # Checkpoints of former versions name methods differently.
         stored["method"] = FORMER_METHODS.get(stored["method"], stored["method"])
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
         # torch's own message advises to load the file as code.
         raise InputError(f"{path}: damaged: delete it to train from the start") from error
+    # Any difference would continue another training under this one's name.
     current = module.identity()
     for name in sorted(current.keys() | stored.keys()):
         if current.get(name) != stored.get(name):

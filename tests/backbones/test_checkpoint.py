@@ -102,25 +102,25 @@ def rename(file: Path, renames: dict[str, str]) -> None:
 
 
 def test_a_vae_with_the_former_names_of_its_attention_loads(folder: Path) -> None:
-    wanted = LatteBackbone.from_pretrained(folder).vae.state_dict()
+    expected = LatteBackbone.from_pretrained(folder).vae.state_dict()
     former = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     rename(folder / "vae" / WEIGHTS, former)
     loaded = LatteBackbone.from_pretrained(folder).vae.state_dict()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in wanted.items())
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_text_encoder_with_the_other_name_of_its_tied_embeddings_loads(folder: Path) -> None:
-    wanted = LatteBackbone.from_pretrained(folder).embed(["a cat"]).embeds
+    expected = LatteBackbone.from_pretrained(folder).embed(["a cat"]).embeds
     rename(folder / "text_encoder" / "model.safetensors", {"shared.": "encoder.embed_tokens."})
-    assert torch.equal(LatteBackbone.from_pretrained(folder).embed(["a cat"]).embeds, wanted)
+    assert torch.equal(LatteBackbone.from_pretrained(folder).embed(["a cat"]).embeds, expected)
 
 
 def test_clips_text_encoder_is_read_with_the_prefix_of_the_hubs_files(tmp_path: Path) -> None:
     folder = save_tiny_unet3d(tmp_path / "unet3d")
-    wanted = UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds
+    expected = UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds
     file = folder / "text_encoder" / "model.safetensors"
     rename(file, {part: f"text_model.{part}" for part in ("embeddings.", "encoder.", "final_layer_norm.")})
-    assert torch.equal(UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds, wanted)
+    assert torch.equal(UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds, expected)
     widen_a_tensor(file)
     with pytest.raises(InputError, match=r"text_encoder does not load .* by its configuration"):
         UNet3DBackbone.from_pretrained(folder)

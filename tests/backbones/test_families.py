@@ -1,29 +1,20 @@
-"""What the families of backbones have in common, against diffusers' parts."""
+"""What the families of backbones have in common."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AnimateDiffPipeline,
-    AutoencoderKL,
-    AutoencoderKLLTXVideo,
-    CogVideoXPipeline,
-    DiffusionPipeline,
-    LattePipeline,
-    ModelMixin,
-    TextToVideoSDPipeline,
-)
-from torch import Tensor
+from diffusers import AutoencoderKL, AutoencoderKLLTXVideo, DiffusionPipeline, ModelMixin
+from torch import Tensor, nn
 
 from motionexp.backbones import hunyuan, image_vae, load_backbone
-from motionexp.backbones.animatediff import AnimateDiffBackbone
-from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.config import metrics
 from motionexp.data.base import Edit, Reference
-from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
@@ -34,25 +25,24 @@ from motionexp.jobs.run import run
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import TrainingSettings, fit
+from tests.support.peaks import measured_peak
 from tests.support.squares import SQUARE_METRICS
-from tests.support.tiny_animatediff import stock_pipeline
-from tests.support.tiny_families import Family
+from tests.support.tiny_families import NEGATIVE, Family, noise
 from tests.support.tiny_jobs import job_settings
 
-CAPTIONS = ["a cat", "A Red Ball"]
+CAPTIONS = ["a cat", "A Red Ball ", ""]
+LAYERS = {"q": "to_q", "k": ("to_k", "add_k_proj"), "v": ("to_v", "add_v_proj"), "o": "to_out.0"}
 
 
 @pytest.fixture(autouse=True)
-def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny Llama's tokenizer would not make of Hunyuan's template as many tokens as are cut off."""
-    monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
-    # A number that bf16 has: it rounds 6000, which random weights do not forgive.
+def _guidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that bf16 has: it rounds 6000, which random weights do not forgive."""
     monkeypatch.setattr(hunyuan, "GUIDANCE", 6144.0)
 
 
 @pytest.fixture(scope="module")
 def backbone(family: Family, folder: Path) -> Backbone:
-    loaded = family.kind.from_pretrained(folder, name="tiny")
+    loaded = family.kind.from_pretrained(folder, name="tiny", fps=6)
     if loaded.any_size:
         loaded.frames, loaded.height, loaded.width = family.video
     return loaded
@@ -62,16 +52,89 @@ def backbone(family: Family, folder: Path) -> Backbone:
 def pipeline(family: Family, folder: Path) -> DiffusionPipeline:
     if family.pipeline is None:
         pytest.skip("diffusers has no pipeline for it, and it has no VAE")
-    if family.kind is AnimateDiffBackbone:
-        return stock_pipeline(str(folder))
-    return family.pipeline.from_pretrained(folder, local_files_only=True)
+    return family.load_pipeline(folder)
 
 
 def test_load_backbone_finds_the_family(family: Family, backbone: Backbone, folder: Path) -> None:
+    assert (backbone.name, backbone.source, backbone.revision) == ("tiny", str(folder), None)
+    assert backbone.max_caption_tokens == family.captions[1]
+    assert not any(module.training for module in backbone.network.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.network.parameters())
     again = load_backbone(folder, device="cpu", precision="bf16", fps=6)
     assert type(again) is family.kind
-    assert (again.name, again.fps, again.dtype) == ("tiny", 6, torch.bfloat16)
+    assert (again.name, again.fps, again.dtype) == ("tiny", backbone.fps, torch.bfloat16)
+    assert (again.frames, again.height, again.width) == family.trained
     assert again.weights_hash == backbone.weights_hash
+
+
+def test_latent_shapes(family: Family, backbone: Backbone) -> None:
+    assert backbone.latent_shape(*family.video) == family.latents
+    frames, height, width = family.video
+    assert backbone.latent_shape(1, height, width)[1] == 1
+    uneven = {frames - 1, frames + 1} if frames != family.latents[1] else set()
+    for wrong in {0, *uneven}:
+        with pytest.raises(InputError, match=f"frames={wrong}: tiny"):
+            backbone.latent_shape(wrong, height, width)
+    for size in ((height + 1, width), (height, 0)):
+        with pytest.raises(InputError, match="multiples of"):
+            backbone.latent_shape(frames, *size)
+    with pytest.raises(InputError, match=f"{height + 1} x {width}"):
+        backbone.encode(torch.zeros(1, frames, height + 1, width, 3, dtype=torch.uint8))
+
+
+def test_a_caption_is_as_long_as_its_tokens(family: Family, backbone: Backbone, folder: Path) -> None:
+    most = family.captions[1]
+    longest = "a" * (most + 1 - len(backbone.tokenizer("a").input_ids))
+    assert backbone.check_captions([longest, "", "b"]) == []
+    assert backbone.embed([longest]).trimmed().embeds.shape[1] == most
+    (problem,) = backbone.check_captions(["fine", longest + "a"])
+    assert f"{most + 1} tokens; at most {most}" in problem
+    with pytest.raises(InputError, match=f"{most + 1} tokens"):
+        backbone.embed([longest + "a"])
+    assert family.kind.caption_problems(folder, [longest + "a"]) == [problem]
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_touch_each_other(family: Family, backbone: Backbone) -> None:
+    x_t, together, times = family.noisy(3), backbone.embed(CAPTIONS), (900.0, 400.0, 20.0)
+    batch = backbone.predict(x_t, torch.tensor(times), together)
+    for row, t in enumerate(times):
+        for caption in (together[row], backbone.embed([CAPTIONS[row]])):
+            alone = backbone.predict(x_t[row : row + 1], t, caption)
+            torch.testing.assert_close(batch[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+    exchanged = backbone.predict(x_t, torch.tensor(times), together[[1, 0, 2]])
+    assert (exchanged - batch)[:2].abs().max() > 1e-3
+    negatives = [
+        backbone.guidance_pair(together, backbone.embed(rows))[0] for rows in ([NEGATIVE], [NEGATIVE] * 3)
+    ]
+    assert len(negatives[0]) == 3
+    assert torch.equal(negatives[0].embeds, negatives[1].embeds)
+    if together.mask is None:
+        masked = Conditioning(together.embeds, torch.ones(together.embeds.shape[:2], dtype=torch.bool))
+        with pytest.raises(ValueError, match="a mask would do nothing"):
+            backbone.predict(x_t, 500, masked)
+
+
+def test_projections_are_along_what_they_are_called_after(family: Family, folder: Path) -> None:
+    backbone, heard = family.kind.from_pretrained(folder), defaultdict(set)
+    for kind in get_args(ProjectionKind):
+        if kind not in family.attentions:
+            with pytest.raises(InputError, match=f"no {kind} attention apart from its motion attention"):
+                backbone.projections(kind)
+            continue
+        names = backbone.projections(kind)
+        assert list(names) == list(LAYERS)
+        assert all(name.endswith(LAYERS[letter]) for letter in LAYERS for name in names[letter])
+        layers = {name: backbone.network.get_submodule(name) for group in names.values() for name in group}
+        assert all(isinstance(layer, nn.Linear) for layer in layers.values())
+        assert len(set(names["k"])) == len(set(names["v"])) == family.attentions[kind][0]
+        for name in names["k"]:
+            layers[name].register_forward_hook(
+                lambda _, args, __, kind=kind: heard[kind].add(args[0].shape[1])
+            )
+    with torch.no_grad():
+        backbone.predict(noise((1, *family.sampled[-1])), 500, backbone.embed(["a"]))
+    assert heard == {kind: lengths for kind, (_, lengths) in family.attentions.items()}
 
 
 def test_another_family_is_refused(tmp_path: Path) -> None:
@@ -94,8 +157,8 @@ def test_encode_takes_the_posteriors_mode(
         with torch.no_grad():
             mode = vae.encode(batch).latent_dist.mean
         mean, std = latents_scale(vae)
-        wanted = (mode[0] - mean) / std if len(mode) == 1 else mode.transpose(0, 1) / std
-        torch.testing.assert_close(latents[video], wanted, rtol=1e-4, atol=1e-5)
+        expected = (mode[0] - mean) / std if len(mode) == 1 else mode.transpose(0, 1) / std
+        torch.testing.assert_close(latents[video], expected, rtol=1e-4, atol=1e-5)
 
 
 def latents_scale(vae: ModelMixin) -> tuple[Tensor | float, Tensor | float]:
@@ -109,29 +172,12 @@ def latents_scale(vae: ModelMixin) -> tuple[Tensor | float, Tensor | float]:
     return mean, std / scale
 
 
-def decoded(family: Family, pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """What a pipeline's own method, or where its call does it, its VAE makes of latents."""
-    if isinstance(pipeline, LattePipeline):
-        return pipeline.decode_latents(latents, video_length=family.video[0])
-    if isinstance(pipeline, CogVideoXPipeline):
-        return pipeline.decode_latents(latents.transpose(1, 2))
-    if isinstance(pipeline, TextToVideoSDPipeline | AnimateDiffPipeline):
-        return pipeline.decode_latents(latents)
-    mean, std = latents_scale(pipeline.vae)
-    return pipeline.vae.decode(latents * std + mean, return_dict=False)[0]
-
-
-def test_decode_equals_the_pipelines(
-    family: Family, backbone: Backbone, pipeline: DiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+def test_decode_does_not_depend_on_the_batch(
+    family: Family, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents = family.noisy(2) * 3
-    with torch.no_grad():
-        video = decoded(family, pipeline, latents)
-        wanted = pipeline.video_processor.postprocess_video(video, output_type="np")
     frames = backbone.decode(latents)
     assert frames.shape == (2, *family.video, 3)
-    # Half a level of rounding, and what a batch of another size adds to it.
-    assert (frames / 255 - torch.from_numpy(wanted)).abs().max() < 0.51 / 255
     assert frames.float().std() > 10
     assert (backbone.decode(latents[1:]).int() - frames[1:].int()).abs().max() <= 1
     monkeypatch.setattr(image_vae, "PIXELS_PER_CALL", 1)
@@ -145,21 +191,21 @@ def test_an_adapter_acts_in_its_window(family: Family, folder: Path, tmp_path: P
     edits = (Edit("object", "a blue star"), Edit("object", "a green star"))
     reference = Reference("ball", "made", family.frames[0].numpy(), 8, "a red star", edits)
     example = encode(backbone, reference)
-    wanted, settings = [(edit, 0) for edit in edits], SampleSettings(SamplerSettings(5, 2.0))
-    base = list(sample(backbone, None, wanted, settings))
+    samples, settings = [(edit, 0) for edit in edits], SampleSettings(SamplerSettings(5, 2.0))
+    base = list(sample(backbone, None, samples, settings))
 
     # Flow matching's steps crowd at the noisy end.
     low = backbone.schedule.timesteps(5)[2]
     method = LoRA(backbone, Window(low), rank=2)
     training = TrainingSettings(steps=3, optimizer=OptimizerSettings(learning_rate=0.1))
     fit(backbone, method, [example], training, tmp_path, progress=False)
-    windowed = list(sample(backbone, method, wanted, settings))
+    windowed = list(sample(backbone, method, samples, settings))
     method.window = Window(0)
-    everywhere = list(sample(backbone, method, wanted, settings))
-    assert [each.adapter_steps for each in windowed] == [3, 3]
-    for one, other in ((base, windowed), (windowed, everywhere)):
-        assert one[0].frames.shape == (*family.video, 3)
-        assert not np.array_equal(one[0].frames, other[0].frames)
+    everywhere = list(sample(backbone, method, samples, settings))
+    assert [video.adapter_steps for video in windowed] == [3, 3]
+    for first, second in ((base, windowed), (windowed, everywhere)):
+        assert first[0].frames.shape == (*family.video, 3)
+        assert not np.array_equal(first[0].frames, second[0].frames)
 
 
 def test_gradients_reach_what_is_trained(family: Family, backbone: Backbone) -> None:
@@ -170,14 +216,14 @@ def test_gradients_reach_what_is_trained(family: Family, backbone: Backbone) -> 
 
 
 def test_half_precision_stays_inside(family: Family, folder: Path, backbone: Backbone) -> None:
-    half = family.kind.from_pretrained(folder, dtype=torch.bfloat16)
+    half = family.kind.from_pretrained(folder, dtype=torch.bfloat16, fps=6)
     assert half.vae is None or half.vae.dtype == torch.float32
     x_t = family.noisy(2)
     with torch.no_grad():
-        output = half.predict(x_t, 500, half.embed(CAPTIONS))
-        wanted = backbone.predict(x_t, 500, backbone.embed(CAPTIONS))
+        output = half.predict(x_t, 500, half.embed(CAPTIONS[:2]))
+        exact = backbone.predict(x_t, 500, backbone.embed(CAPTIONS[:2]))
     assert output.dtype == torch.float32
-    assert (output - wanted).norm() < 0.05 * wanted.norm()
+    assert (output - exact).norm() < 0.05 * exact.norm()
     assert half.encode(torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)).dtype == torch.float32
 
 
@@ -209,13 +255,8 @@ def test_predict_bytes_bounds_what_a_prediction_takes(
     columns = torch.zeros(8, family.captions[0 if short else 1], 16)
     conditioning = Conditioning(columns, pooled=torch.zeros(8, 16))
     estimate = 8 * backbone.predict_bytes(family.latents)
-    with torch.no_grad(), torch.profiler.profile(profile_memory=True) as profile:
-        backbone.predict(x_t, 500, conditioning)
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held, peak = 0, 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+    with torch.no_grad():
+        peak = measured_peak(lambda: backbone.predict(x_t, 500, conditioning))
     assert peak < 1.1 * estimate
     # The estimate is for the longest caption, beside which a small video is little.
     assert peak > estimate * (0.005 if short else 0.4)

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.memory_plan import MemoryTracker
 from motionexp.methods.lora import LoRA
+from tests.support.peaks import measured_peak
 from tests.support.tiny_families import FAMILIES, Family
 from tests.support.tiny_models import save_tiny_pipeline
 
@@ -22,24 +23,6 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def latte(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "latte")
-
-
-def measured_peak(work: Callable[[], Any]) -> int:
-    """The most bytes that `work` holds on the CPU, by torch's own profiler."""
-    with torch.profiler.profile(profile_memory=True) as profile:
-        work()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held, peak = 0, 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
-def rehearsed_peak(work: Callable[[], Any]) -> int:
-    with MemoryTracker(CPU) as live:
-        work()
-    return live.peak
 
 
 def training_pass(family: Family, backbone: Backbone, videos: int) -> Callable[[], None]:
@@ -64,40 +47,45 @@ def test_a_rehearsal_tells_what_a_training_pass_takes(
         for device in ("cpu", "meta")
     ]
     real, shapes = (training_pass(family, backbone, 16) for backbone in backbones)
-    assert rehearsed_peak(shapes) == pytest.approx(measured_peak(real), rel=0.15)
+    with MemoryTracker(CPU) as live:
+        shapes()
+    assert live.peak == pytest.approx(measured_peak(real), rel=0.15)
+
+
+def gradients(family: Family, folder: Path | str, **settings: Any) -> list[Tensor]:
+    """Those of a LoRA after a training pass of two videos."""
+    backbone = family.kind.from_pretrained(folder, **settings)
+    training_pass(family, backbone, 2)()
+    return [value.grad for value in backbone.network.parameters() if value.grad is not None]
+
+
+def assert_equal(plain: list[Tensor], recomputed: list[Tensor]) -> None:
+    assert plain
+    torch.testing.assert_close(recomputed, plain, rtol=0, atol=0)
 
 
 def test_checkpointing_keeps_less_and_changes_no_gradient(family: Family, folder: Path) -> None:
-    gradients, kept = [], []
+    held = []
     for checkpointing in (False, True):
         backbone = family.kind.from_pretrained(folder, device="meta", checkpointing=checkpointing)
         conditioning = Conditioning(torch.ones(1, family.captions[1], 16), pooled=torch.ones(1, 16))
         LoRA(backbone, Window(0)).switch(True)
         with MemoryTracker(CPU) as live:
             output = backbone.predict(family.noisy(1).to("meta"), 900, conditioning)
-            kept.append(live.now)
+            held.append(live.now)
         assert output.requires_grad
-        backbone = family.kind.from_pretrained(folder, checkpointing=checkpointing)
-        training_pass(family, backbone, 2)()
-        gradients.append([value.grad for value in backbone.network.parameters() if value.grad is not None])
-    assert kept[1] < 0.7 * kept[0]
-    assert gradients[0]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(other, one, rtol=0, atol=0)
+    assert held[1] < 0.7 * held[0]
+    assert_equal(*(gradients(family, folder, checkpointing=flag) for flag in (False, True)))
 
 
 @pytest.mark.parametrize("name", ["latte", "unet3d"])  # as diffusers does it, and by our list of modules
 def test_what_is_computed_again_takes_the_same_attention_kernel(name: str, tmp_path: Path) -> None:
     """In bf16 on a CPU that is not torch's own choice, see `plain_attention`."""
-    family, gradients = FAMILIES[name], []
-    folder = family.save(tmp_path / "tiny")
-    for checkpointing in (False, True):
-        backbone = family.kind.from_pretrained(folder, dtype=torch.bfloat16, checkpointing=checkpointing)
-        training_pass(family, backbone, 2)()
-        gradients.append([value.grad for value in backbone.network.parameters() if value.grad is not None])
-    assert gradients[0]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(other, one, rtol=0, atol=0)
+    folder = FAMILIES[name].save(tmp_path / "tiny")
+    settings = {"dtype": torch.bfloat16}
+    assert_equal(
+        *(gradients(FAMILIES[name], folder, checkpointing=flag, **settings) for flag in (False, True))
+    )
 
 
 def test_a_rehearsal_encodes_embeds_and_decodes(family: Family, folder: Path) -> None:
@@ -196,14 +184,8 @@ def test_what_does_not_compute_waits_in_main_memory(latte: Path) -> None:
     latents = backbone.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
     LoRA(backbone, Window(0)).switch(True)
     backbone.predict(latents, 5, conditioning).sum().backward()
-    assert {each.device.type for each in backbone.network.parameters()} == {"cuda"}
-    assert {each.device.type for each in backbone.vae.parameters()} == {"cpu"}
+    assert {weight.device.type for weight in backbone.network.parameters()} == {"cuda"}
+    assert {weight.device.type for weight in backbone.vae.parameters()} == {"cpu"}
     backbone.decode(latents)
-    assert {each.device.type for each in backbone.network.parameters()} == {"cpu"}
-    assert {each.device.type for each in backbone.vae.parameters()} == {"cuda"}
-
-
-@pytest.fixture(autouse=True)
-def _no_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See test_families.py."""
-    monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
+    assert {weight.device.type for weight in backbone.network.parameters()} == {"cpu"}
+    assert {weight.device.type for weight in backbone.vae.parameters()} == {"cuda"}

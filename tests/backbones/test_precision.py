@@ -31,25 +31,25 @@ def _cpu(monkeypatch: pytest.MonkeyPatch, *, bf16: bool, amx: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bf16", "amx", "wanted"),
+    ("bf16", "amx", "expected"),
     [(False, False, "fp32"), (True, False, "bf16"), (True, True, "bf16")],
     ids=["no instructions", "AVX-512", "tiles"],
 )
-def test_precision_of_a_cpu(machine: pytest.MonkeyPatch, bf16: bool, amx: bool, wanted: str) -> None:
+def test_precision_of_a_cpu(machine: pytest.MonkeyPatch, bf16: bool, amx: bool, expected: str) -> None:
     _cpu(machine, bf16=bf16, amx=amx)
-    assert resolve_precision(CPU) == wanted
+    assert resolve_precision(CPU) == expected
 
 
 def test_precision_of_a_gpu(machine: pytest.MonkeyPatch) -> None:
-    for supported, wanted in ((True, "bf16"), (False, "fp32")):
+    for supported, expected in ((True, "bf16"), (False, "fp32")):
         machine.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
-        assert resolve_precision(CUDA) == wanted
+        assert resolve_precision(CUDA) == expected
     assert resolve_precision(MPS) == "fp32"
 
 
-@pytest.mark.parametrize("wanted", DTYPES)
-def test_a_precision_that_is_named_is_taken(machine: pytest.MonkeyPatch, wanted: str) -> None:
-    assert resolve_precision(CPU, wanted) == wanted
+@pytest.mark.parametrize("expected", DTYPES)
+def test_a_precision_that_is_named_is_taken(machine: pytest.MonkeyPatch, expected: str) -> None:
+    assert resolve_precision(CPU, expected) == expected
 
 
 def test_an_unknown_precision(machine: pytest.MonkeyPatch) -> None:

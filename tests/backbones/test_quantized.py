@@ -11,7 +11,6 @@ from transformers import T5EncoderModel
 
 from motionexp.backbones import load_backbone, pipeline
 from motionexp.backbones.checkpoint import TextPrecision, shape_of
-from motionexp.backbones.hunyuan import HunyuanBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config import checks
 from motionexp.config.compose import load
@@ -79,10 +78,9 @@ def test_without_bitsandbytes_it_is_an_error_before_weights_are_loaded(
 
 @pytest.mark.parametrize(("bits", "far"), [("8bit", 0.03), ("4bit", 0.3)])
 def test_every_familys_captions_are_embedded_nearly_the_same(
-    family: Family, folder: Path, monkeypatch: pytest.MonkeyPatch, bits: TextPrecision, far: float
+    family: Family, folder: Path, bits: TextPrecision, far: float
 ) -> None:
     pytest.importorskip("bitsandbytes")
-    monkeypatch.setattr(HunyuanBackbone, "template", {"template": "{} e", "crop_start": 0})
 
     def embedded(precision: TextPrecision) -> tuple[Tensor, set[str]]:
         backbone = family.kind.from_pretrained(folder, text_precision=precision)

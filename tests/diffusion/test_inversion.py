@@ -12,10 +12,10 @@ from torch import Tensor
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.inversion import invert
-from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from tests.support.gaussian import NO_CAPTION, GaussianBackbone, gaussian, rms
+from tests.support.gaussian import NO_CAPTION, GaussianBackbone, errors, gaussian
 from tests.support.tiny_models import tiny_backbone
 
 CAPTION, NEGATIVE = "a red ball", "a cat"
@@ -68,14 +68,6 @@ def test_inversion_equals_diffusers(
 
 def exact_backbone(**settings: Any) -> tuple[GaussianBackbone, Tensor]:
     return gaussian(NoiseSchedule.from_config({"beta_schedule": "linear", "clip_sample": False, **settings}))
-
-
-def errors(backbone: GaussianBackbone, x0: Tensor, steps: int) -> tuple[float, float]:
-    """The error of x0 after inversion and sampling, and the largest of inverted latents to the exact flow."""
-    settings = SamplerSettings(steps, guidance_scale=1.0)
-    inverted = invert(backbone, x0, NO_CAPTION, None, settings)
-    back = sample_latents(backbone, NO_CAPTION, None, inverted[max(inverted)], settings)
-    return rms(back - x0), max(rms(x_t - backbone.flow(x0, t)) for t, x_t in inverted.items())
 
 
 # Order 1 is approached from below, and by x_0-prediction from above: it divides by the noise of t_prev, of

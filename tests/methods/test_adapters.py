@@ -2,19 +2,14 @@ import json
 from dataclasses import replace
 
 import pytest
-import torch
-from diffusers import CogVideoXPipeline
-from peft import get_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file
 
-from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import load_adapter, save_adapter
 from motionexp.methods.lora import LoRA
-from tests.support.tiny_cogvideox import save_tiny_cogvideox
+from tests.support.tiny_cogvideox import tiny_cogvideox
 from tests.support.tiny_models import save_tiny_pipeline
 from tests.support.training_runs import RECIPE, attach, change
 
@@ -54,49 +49,6 @@ def test_there_is_no_adapter_of_the_base_model(backbone, tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
-# the files in other tools
-
-
-@pytest.fixture
-def cogvideox(tmp_path):
-    """A backbone whose network has diffusers' adapter methods."""
-    return CogVideoXBackbone.from_pretrained(save_tiny_cogvideox(tmp_path / "tiny"))
-
-
-@torch.no_grad()
-def cogvideox_output(network):
-    g = torch.Generator().manual_seed(3)
-    x, text = torch.randn(1, 3, 4, 4, 6, generator=g), torch.randn(1, 12, 16, generator=g)
-    return network(x, encoder_hidden_states=text, timestep=torch.tensor([700]), return_dict=False)[0]
-
-
-def test_diffusers_loads_the_file_and_gives_our_output(cogvideox, tmp_path):
-    """With alpha other than the rank, which diffusers has from the file's metadata alone."""
-    network = cogvideox.network
-    base = cogvideox_output(network)
-    method = LoRA(cogvideox, Window(0), rank=2, alpha=6.0)
-    change(method)
-    method.switch(True)
-    ours = cogvideox_output(network)
-    save_adapter(tmp_path / "ours", cogvideox, method, RECIPE)
-    theirs = get_peft_model_state_dict(network, adapter_name="motionexp")
-    method.remove()
-    assert not torch.allclose(ours, base, atol=1e-3)
-
-    pipeline = CogVideoXPipeline(
-        tokenizer=None, text_encoder=None, vae=None, transformer=network, scheduler=None
-    )
-    pipeline.load_lora_weights(str(tmp_path / "ours"))
-    torch.testing.assert_close(cogvideox_output(network), ours)
-    pipeline.unload_lora_weights()
-    network.load_lora_adapter(str(tmp_path / "ours"), weight_name="adapter.safetensors")
-    torch.testing.assert_close(cogvideox_output(network), ours)
-
-    CogVideoXPipeline.save_lora_weights(str(tmp_path / "stock"), transformer_lora_layers=theirs)
-    (stock,) = (tmp_path / "stock").iterdir()
-    assert load_file(stock).keys() == load_file(tmp_path / "ours" / "adapter.safetensors").keys()
-
-
 # files that are no adapter, or not for this model
 
 
@@ -131,17 +83,17 @@ def test_damaged_adapters_are_refused(backbone, tmp_path):
 
 
 def test_an_adapter_of_other_weights_is_refused(backbone, tmp_path):
-    other = LatteBackbone.from_pretrained(save_tiny_pipeline(tmp_path / "other", seed=1), name="other")
-    path = saved(tmp_path / "adapter", other)
+    retrained = LatteBackbone.from_pretrained(save_tiny_pipeline(tmp_path / "other", seed=1), name="other")
+    path = saved(tmp_path / "adapter", retrained)
     refused(path, backbone, "tuned on other .* unusable with tiny .*weights")
 
 
-def test_an_adapter_of_another_size_is_refused_by_the_shape(backbone, cogvideox, tmp_path):
+def test_an_adapter_of_another_size_is_refused_by_the_shape(backbone, tmp_path):
     path = saved(tmp_path / "adapter", backbone, rank=2)
     backbone.network.get_submodule(backbone.projections("motion")["v"][1]).in_features = 8
     refused(path, backbone, r"attn1.to_v.lora_A.weight .*\(2, 16\).*\(2, 8\)")
     refused(
-        saved(tmp_path / "cogvideox", cogvideox),
+        saved(tmp_path / "cogvideox", tiny_cogvideox(tmp_path / "tiny")),
         backbone,
         r"tensors are missing .*unknown.* \(transformer_blocks",
     )

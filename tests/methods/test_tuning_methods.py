@@ -9,6 +9,7 @@ import torch
 from diffusers import LatteTransformer3DModel
 
 from motionexp.backbones.latte import attention_projections
+from motionexp.backbones.random_weights import LATTE_1
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import find_method
@@ -41,21 +42,7 @@ def test_it_tunes_the_chosen_projections_alone(name, projections, attention, bac
 def test_lattes_low_rank_adapter_has_the_papers_size():
     layers = 2  # of Latte-1's 28, all alike
     with torch.device("meta"):
-        network = LatteTransformer3DModel(
-            num_attention_heads=16,
-            attention_head_dim=72,
-            num_layers=layers,
-            attention_bias=True,
-            video_length=16,
-            cross_attention_dim=1152,
-            caption_channels=4096,
-            norm_type="ada_norm_single",
-            num_embeds_ada_norm=1000,
-            sample_size=64,
-            patch_size=2,
-            in_channels=4,
-            out_channels=8,
-        )
+        network = LatteTransformer3DModel(**{**LATTE_1, "num_layers": layers})
     motion = attention_projections(network, "motion")
     latte = SimpleNamespace(network=network, motion_projections=lambda window: motion)
     share = 28 // layers

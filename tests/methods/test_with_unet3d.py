@@ -1,4 +1,4 @@
-"""Tuning of the 3D U-Net: training, the window, the file, and the file in other tools."""
+"""Tuning of the 3D U-Net: dropout stays off, and other tools read the file."""
 
 import json
 
@@ -8,15 +8,14 @@ from diffusers import TextToVideoSDPipeline
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
 
 from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
-from motionexp.methods.adapters import load_adapter, save_adapter
+from motionexp.methods.adapters import save_adapter
 from motionexp.methods.training import Example, fit
 from tests.support.tiny_models import save_tiny_unet3d
-from tests.support.training_runs import METHODS, RECIPE, SETTINGS, attach
+from tests.support.training_runs import RECIPE, SETTINGS, attach
 
 FRAMES = 6
 
@@ -35,43 +34,24 @@ def drawn(seed=1):
     return torch.randn(1, 4, FRAMES, 4, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def sampled(backbone, gate=None, guidance_scale=3.0):
-    settings = SamplerSettings(steps=5, guidance_scale=guidance_scale)  # t = 801, 601, 401, 201, 1
+def sampled(backbone, gate=None):
+    settings = SamplerSettings(steps=5, guidance_scale=3.0)  # t = 801, 601, 401, 201, 1
     captions = backbone.embed(["a dog runs"]), backbone.embed([""])
     return sample_latents(backbone, *captions, drawn(), settings, gate=gate)
 
 
-def fitted(backbone, name, folder, low):
-    method = attach(name, backbone, Window(low))
+def fitted(backbone, name, folder):
+    method = attach(name, backbone, Window(0))
     examples = [Example(drawn(seed=2), backbone.embed(["a cat runs"]))]
     result = fit(backbone, method, examples, SETTINGS, folder, progress=False)
     return method, result
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_tuned_method_acts_in_its_window_and_survives_its_file(name, unet, tmp_path):
-    base = sampled(unet)
-    method, result = fitted(unet, name, tmp_path, low=700)
-    assert len(result.losses) == SETTINGS.steps
-    assert not any(module.training for module in unet.network.modules() if isinstance(module, nn.Dropout))
-    tuned = sampled(unet, method.set_active)
-    assert (tuned - base).abs().max() > 1e-3
-    path = save_adapter(tmp_path / "adapter", unet, method, RECIPE)
-    method.remove()
-    assert torch.equal(sampled(unet), base)
-
-    loaded = load_adapter(path, unet)
-    assert torch.equal(sampled(unet, loaded.set_active), tuned)
-    loaded.window = Window(0)
-    assert not torch.equal(sampled(unet, loaded.set_active), tuned)
-    loaded.remove()
 
 
 def test_every_motion_attention_learns_the_same_each_time(unet, tmp_path):
     """Dropout in training would change the second run."""
     losses = []
     for number in range(2):
-        method, result = fitted(unet, "lora", tmp_path / str(number), low=0)
+        method, result = fitted(unet, "lora", tmp_path / str(number))
         losses.append(result.losses)
         ups = {name: value.clone() for name, value in method.state().items() if ".lora_B." in name}
         method.remove()
@@ -83,7 +63,7 @@ def test_every_motion_attention_learns_the_same_each_time(unet, tmp_path):
 
 @pytest.mark.parametrize("name", ["lora", "full_rank"])
 def test_with_tau_0_the_stock_pipeline_gives_our_samples(name, unet, folder, tmp_path):
-    method, _ = fitted(unet, name, tmp_path, low=0)
+    method, _ = fitted(unet, name, tmp_path)
     ours = sampled(unet, method.set_active)
     path = save_adapter(tmp_path / "adapter", unet, method, RECIPE)
     keys = get_peft_model_state_dict(unet.network, adapter_name="motionexp") if name == "lora" else {}

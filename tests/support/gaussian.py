@@ -7,6 +7,8 @@ from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 
 NO_CAPTION = Conditioning(torch.zeros(1, 1, 1))
 
@@ -51,3 +53,18 @@ def gaussian(schedule: Schedule) -> tuple[GaussianBackbone, Tensor]:
 
 def rms(difference: Tensor) -> float:
     return difference.double().square().mean().sqrt().item()
+
+
+def errors(backbone: GaussianBackbone, x0: Tensor, steps: int) -> tuple[float, float]:
+    """The error of x0 after inversion and sampling, and the largest of inverted latents to the exact flow."""
+    settings = SamplerSettings(steps, guidance_scale=1.0)
+    inverted = invert(backbone, x0, NO_CAPTION, None, settings)
+    assert list(inverted) == backbone.schedule.timesteps(steps)[::-1]
+    back = sample_latents(backbone, NO_CAPTION, None, inverted[max(inverted)], settings)
+    return rms(back - x0), max(rms(x_t - backbone.flow(x0, t)) for t, x_t in inverted.items())
+
+
+def tensors(count: int) -> list[Tensor]:
+    """Random tensors (3, 4, 2, 5, 5)."""
+    stream = torch.Generator().manual_seed(0)
+    return [torch.randn(3, 4, 2, 5, 5, generator=stream) for _ in range(count)]

@@ -3,16 +3,9 @@
 from pathlib import Path
 
 import torch
-from diffusers import (
-    AnimateDiffPipeline,
-    DDIMScheduler,
-    MotionAdapter,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import MotionAdapter, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from tests.support.tiny_models import tiny_unet3d_pipeline
+from tests.support.tiny_models import saved, scattered, tiny_unet3d_pipeline
 
 MOST_FRAMES = 8
 CHANNELS = (8, 16)
@@ -25,46 +18,7 @@ def save_tiny_animatediff(folder: Path, *, seed: int = 0) -> str:
     """
     video = tiny_unet3d_pipeline(seed=seed)
     torch.manual_seed(seed)
-    StableDiffusionPipeline(
-        tokenizer=video.tokenizer,
-        text_encoder=video.text_encoder,
-        vae=video.vae,
-        unet=_unet().eval(),
-        scheduler=PNDMScheduler(
-            beta_start=8.5e-4,
-            beta_end=1.2e-2,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder / "image")
-    _adapter().save_pretrained(folder / "tiny")
-    return f"{folder / 'image'}+{folder / 'tiny'}"
-
-
-def stock_pipeline(path: str) -> AnimateDiffPipeline:
-    """diffusers' pipeline of what `save_tiny_animatediff` saved, with the scheduler of its documentation."""
-    image, adapter = path.split("+")
-    scheduler = DDIMScheduler.from_pretrained(
-        image,
-        subfolder="scheduler",
-        clip_sample=False,
-        timestep_spacing="linspace",
-        beta_schedule="linear",
-        steps_offset=1,
-    )
-    motion = MotionAdapter.from_pretrained(adapter)
-    pipeline = AnimateDiffPipeline.from_pretrained(image, motion_adapter=motion, scheduler=scheduler)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def _unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -74,9 +28,17 @@ def _unet() -> UNet2DConditionModel:
         attention_head_dim=2,
         norm_num_groups=2,
     )
-
-
-def _adapter() -> MotionAdapter:
+    scheduler = PNDMScheduler(
+        beta_start=8.5e-4,
+        beta_end=1.2e-2,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    parts = {"tokenizer": video.tokenizer, "text_encoder": video.text_encoder, "vae": video.vae}
+    absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline = StableDiffusionPipeline(**parts, unet=unet.eval(), scheduler=scheduler, **absent)
     adapter = MotionAdapter(
         block_out_channels=CHANNELS,
         motion_layers_per_block=1,
@@ -86,8 +48,5 @@ def _adapter() -> MotionAdapter:
         use_motion_mid_block=False,
     )
     # As initialised, the motion modules' way out is zero and frames do not see each other.
-    with torch.no_grad():
-        for name, weight in adapter.named_parameters():
-            if "proj_out" in name or "attn" in name:
-                weight.normal_(std=0.3)
-    return adapter
+    scattered(adapter, 0.3, "proj_out", "attn").save_pretrained(folder / "tiny")  # type: ignore[operator]
+    return f"{saved(pipeline, folder / 'image')}+{folder / 'tiny'}"

@@ -9,7 +9,6 @@ from diffusers import (
     AutoencoderKLLTXVideo,
     AutoencoderKLMochi,
     AutoencoderKLWan,
-    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
@@ -31,7 +30,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from tests.support.tiny_models import clip_text_encoder, tiny_pipeline, tiny_unet3d_pipeline
+from tests.support.tiny_models import clip_text_encoder, louder, saved, tiny_pipeline, tiny_unet3d_pipeline
 
 WAN_CHANNELS = 4
 WAN_BOUNDARY = 0.875
@@ -43,9 +42,9 @@ def tiny_wan_pipeline(*, experts: bool = False, euler: bool = False, seed: int =
     The scheduler is UniPC, as in the hub's folders, or Euler's, as they had it at first.
     """
     torch.manual_seed(seed)
-    networks = {"transformer": _wan_network().eval()}
+    networks = {"transformer": _wan_network()}
     if experts:
-        networks["transformer_2"] = _wan_network().eval()
+        networks["transformer_2"] = _wan_network()
     pipeline = WanPipeline(
         tokenizer=tiny_pipeline(seed=seed).tokenizer,
         text_encoder=_umt5().eval(),
@@ -60,8 +59,7 @@ def tiny_wan_pipeline(*, experts: bool = False, euler: bool = False, seed: int =
 
 def save_tiny_wan(folder: Path, **settings: bool) -> Path:
     """Save `tiny_wan_pipeline(**settings)` into a folder, in the layout of a hub; return the folder."""
-    tiny_wan_pipeline(**settings).save_pretrained(folder)  # type: ignore[arg-type]
-    return folder
+    return saved(tiny_wan_pipeline(**settings), folder)
 
 
 def unipc(**settings: object) -> SchedulerMixin:
@@ -76,15 +74,7 @@ def first_order(steps: int) -> SchedulerMixin:
     return unipc(solver_order=1, disable_corrector=list(range(steps)))
 
 
-def louder(network: nn.Module, times: float, *names: str) -> None:
-    """Enlarge weights: as initialised, caption and attention hardly change the output."""
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            if any(each in name for each in names):
-                weight.mul_(times)
-
-
-def _wan_network() -> WanTransformer3DModel:
+def _wan_network() -> nn.Module:
     network = WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
@@ -96,8 +86,7 @@ def _wan_network() -> WanTransformer3DModel:
         num_layers=2,
         rope_max_seq_len=32,
     )
-    louder(network, 2, "attn", "text_embedder")
-    return network
+    return louder(network, 2, "attn", "text_embedder")
 
 
 def _wan_vae() -> AutoencoderKLWan:
@@ -154,7 +143,7 @@ def save_tiny_ltx(folder: Path) -> Path:
         max_shift=2.05,
     )
     pipeline = LTXPipeline(scheduler, vae.eval(), latte.text_encoder, latte.tokenizer, network.eval())
-    return _saved(pipeline, folder)
+    return saved(pipeline, folder)
 
 
 def save_tiny_mochi(folder: Path) -> Path:
@@ -178,7 +167,7 @@ def save_tiny_mochi(folder: Path) -> Path:
     # The scheduler of genmo/mochi-1-preview on the hub.
     scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     pipeline = MochiPipeline(scheduler, vae.eval(), latte.text_encoder, latte.tokenizer, network.eval())
-    return _saved(pipeline, folder)
+    return saved(pipeline, folder)
 
 
 def save_tiny_hunyuan(folder: Path) -> Path:
@@ -206,15 +195,10 @@ def save_tiny_hunyuan(folder: Path) -> Path:
         transformer=network.eval(),
         vae=vae.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        text_encoder_2=clip_text_encoder(tokens=77).eval(),
+        text_encoder_2=clip_text_encoder(tokens=77),
         tokenizer_2=tiny_unet3d_pipeline().tokenizer,
     )
-    return _saved(pipeline, folder)
-
-
-def _saved(pipeline: DiffusionPipeline, folder: Path) -> Path:
-    pipeline.save_pretrained(folder)
-    return folder
+    return saved(pipeline, folder)
 
 
 def _llama() -> LlamaModel:

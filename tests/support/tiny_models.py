@@ -7,11 +7,13 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiffusionPipeline,
     LattePipeline,
     LatteTransformer3DModel,
     TextToVideoSDPipeline,
     UNet3DConditionModel,
 )
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from motionexp.backbones.latte import LatteBackbone
@@ -21,6 +23,31 @@ from motionexp.config.schema import CLOSED_VOCABULARY
 FRAMES = 4
 SIZE = 16  # pixels
 CHANNELS = 4
+CLIP_TOKENS = 20
+
+
+def saved(pipeline: DiffusionPipeline, folder: Path) -> Path:
+    """Save a pipeline into a folder, in the layout of a hub; return the folder."""
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def louder(network: nn.Module, times: float, *names: str) -> nn.Module:
+    """Enlarge weights: as initialised, caption and attention hardly change the output."""
+    for name, weight in network.named_parameters():
+        if any(part in name for part in names):
+            weight.mul_(times)
+    return network.eval()
+
+
+@torch.no_grad()
+def scattered(network: nn.Module, std: float, *names: str) -> nn.Module:
+    """Make weights random that are zero at first."""
+    for name, weight in network.named_parameters():
+        if any(part in name for part in names):
+            weight.normal_(std=std)
+    return network.eval()
 
 
 def tiny_pipeline(
@@ -40,7 +67,7 @@ def tiny_pipeline(
         tokenizer=_tokenizer(),
         text_encoder=_text_encoder().eval(),
         vae=_vae().eval(),
-        transformer=_network(CHANNELS * (2 if learned_sigma else 1)).eval(),
+        transformer=_network(CHANNELS * (2 if learned_sigma else 1)),
         scheduler=DDIMScheduler.from_config(config),
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -49,16 +76,12 @@ def tiny_pipeline(
 
 def save_tiny_pipeline(folder: Path, **settings: object) -> Path:
     """Save `tiny_pipeline(**settings)` into a folder, in the layout of a hub; return the folder."""
-    tiny_pipeline(**settings).save_pretrained(folder)  # type: ignore[arg-type]
-    return folder
+    return saved(tiny_pipeline(**settings), folder)  # type: ignore[arg-type]
 
 
 def tiny_backbone(folder: Path, **settings: object) -> LatteBackbone:
     """The backbone that the package loads from `save_tiny_pipeline(folder, **settings)`."""
     return LatteBackbone.from_pretrained(save_tiny_pipeline(folder, **settings), name="tiny")
-
-
-CLIP_TOKENS = 20
 
 
 def tiny_unet3d_pipeline(
@@ -71,9 +94,9 @@ def tiny_unet3d_pipeline(
     torch.manual_seed(seed)
     pipeline = TextToVideoSDPipeline(
         tokenizer=_clip_tokenizer(words),
-        text_encoder=clip_text_encoder().eval(),
+        text_encoder=clip_text_encoder(),
         vae=_vae().eval(),
-        unet=_unet().eval(),
+        unet=_unet(),
         scheduler=DDIMScheduler(
             beta_start=8.5e-4,
             beta_end=2e-2,
@@ -90,8 +113,7 @@ def tiny_unet3d_pipeline(
 
 def save_tiny_unet3d(folder: Path, **settings: object) -> Path:
     """Save `tiny_unet3d_pipeline(**settings)` into a folder, in the layout of a hub; return the folder."""
-    tiny_unet3d_pipeline(**settings).save_pretrained(folder)  # type: ignore[arg-type]
-    return folder
+    return saved(tiny_unet3d_pipeline(**settings), folder)  # type: ignore[arg-type]
 
 
 def tiny_unet3d(folder: Path, **settings: object) -> UNet3DBackbone:
@@ -99,7 +121,7 @@ def tiny_unet3d(folder: Path, **settings: object) -> UNet3DBackbone:
     return UNet3DBackbone.from_pretrained(save_tiny_unet3d(folder, **settings), name="tiny")
 
 
-def _network(out_channels: int) -> LatteTransformer3DModel:
+def _network(out_channels: int) -> nn.Module:
     network = LatteTransformer3DModel(
         sample_size=SIZE // 4,
         num_layers=2,
@@ -118,12 +140,7 @@ def _network(out_channels: int) -> LatteTransformer3DModel:
         norm_eps=1e-6,
         video_length=FRAMES,
     )
-    # As initialised, the caption hardly changes the output and a test of conditioning could not fail.
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            if "attn" in name or "caption" in name:
-                weight.mul_(2)
-    return network
+    return louder(network, 2, "attn", "caption")
 
 
 def _vae() -> AutoencoderKL:
@@ -151,7 +168,7 @@ def _tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=special + pieces, extra_ids=0)
 
 
-def _unet() -> UNet3DConditionModel:
+def _unet() -> nn.Module:
     network = UNet3DConditionModel(
         sample_size=SIZE // 4,
         down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
@@ -162,17 +179,10 @@ def _unet() -> UNet3DConditionModel:
         attention_head_dim=4,
         norm_num_groups=2,
     )
-    # As initialised, the temporal convolutions change nothing and attention changes the output hardly.
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            if "conv4" in name:
-                weight.normal_(std=0.1)
-            elif "attn" in name:
-                weight.mul_(3)
-    return network
+    return louder(scattered(network, 0.1, "conv4"), 3, "attn")
 
 
-def clip_text_encoder(tokens: int = CLIP_TOKENS) -> CLIPTextModel:
+def clip_text_encoder(tokens: int = CLIP_TOKENS) -> nn.Module:
     """Two blocks, to which captions of so many `tokens` differ."""
     config = CLIPTextConfig(
         vocab_size=160,
@@ -185,11 +195,7 @@ def clip_text_encoder(tokens: int = CLIP_TOKENS) -> CLIPTextModel:
         eos_token_id=1,
         pad_token_id=1,
     )
-    encoder = CLIPTextModel(config)
-    # As initialised, all captions look alike.
-    with torch.no_grad():
-        encoder.get_input_embeddings().weight.mul_(20)
-    return encoder
+    return louder(CLIPTextModel(config), 20, "token_embedding")
 
 
 def _clip_tokenizer(words: list[str] | None) -> CLIPTokenizer:
@@ -201,7 +207,7 @@ def _clip_tokenizer(words: list[str] | None) -> CLIPTokenizer:
         "<|startoftext|>",
         "<|endoftext|>",
         *letters,
-        *(each + "</w>" for each in letters),
+        *(letter + "</w>" for letter in letters),
         *starts,
         *whole,
     ]

@@ -124,8 +124,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_seed(backbone, examples, 
     ) as caught:
         run(backbone, examples, tmp_path, settings=settings)
     step = int(str(caught.value).split("step ")[1][0])
-    kept = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)
-    assert kept["global_step"] == step - 1
+    checkpoint = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == step - 1
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"batch_size": 0}, {"log_every": 0}])
