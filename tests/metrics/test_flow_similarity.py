@@ -76,7 +76,7 @@ def test_a_static_pair_scores_one_by_definition_and_says_so():
 def test_what_cannot_be_followed_abstains():
     video, rng = moving_texture(0, (2, 0)), np.random.default_rng(0)
     flat = np.full_like(video, 128)
-    noisy = np.clip(128 + rng.normal(0, 1, video.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(128 + rng.normal(0, 1, (*video.shape[:3], 1)).repeat(3, -1), 0, 255).astype(np.uint8)
     assert flow(noisy, SETTINGS).valid.mean() < 0.01  # which OpenCV's own threshold follows
     snow = rng.integers(0, 256, video.shape, dtype=np.uint8)
     for mush in (flat, noisy, snow):
