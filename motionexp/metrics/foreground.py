@@ -38,7 +38,11 @@ def foreground(frames: np.ndarray) -> Foreground:
     """
     pixels = frames.astype(np.float32)
     distance = np.linalg.norm(pixels - np.median(pixels.reshape(-1, 3), axis=0), axis=-1)
-    threshold = _otsu(distance)
+    # OpenCV's Otsu reads grey levels of one byte, so distances are brought to them and back.
+    top = max(float(distance.max()), 1e-6)
+    levels = np.clip(distance * (255 / top), 0, 255).astype(np.uint8)
+    level, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    threshold = level * top / 255
     return Foreground(distance, [_largest_piece(frame > threshold) for frame in distance])
 
 
@@ -56,14 +60,6 @@ def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
     full = cv2.dilate(distance, np.ones((5, 5), np.uint8))
     share = np.clip((distance - ground) / np.maximum(full - ground, 1e-6), 0, 1)
     return np.where(rim, share, inside)
-
-
-def _otsu(distance: np.ndarray) -> float:
-    """The threshold that splits all distances into two groups of least variance."""
-    top = max(float(distance.max()), 1e-6)
-    levels = np.clip(distance * (255 / top), 0, 255).astype(np.uint8)
-    threshold, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return threshold * top / 255
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray | None:

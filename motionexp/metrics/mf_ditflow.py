@@ -52,7 +52,11 @@ class DitflowFidelity(VideoMetric):
     summary: ClassVar = {"mf_ditflow": "DiTFlow", "mf_ditflow_chance": "by chance"}
     columns: ClassVar = {
         "ditflow": {"label": "DiTFlow's fidelity ↑", "metric": "mf_ditflow", "optional": True},
-        "ditflow_chance": {"label": "DiTFlow's by chance", "metric": "mf_ditflow_chance", "optional": True},
+        "ditflow_chance": {
+            "label": "chance level of DiTFlow's fidelity",
+            "metric": "mf_ditflow_chance",
+            "optional": True,
+        },
     }
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:

@@ -25,7 +25,7 @@ class MotionFidelity(VideoMetric):
     columns: ClassVar = {
         "fidelity": {"label": "motion fidelity ↑", "metric": "motion_fidelity", "optional": True},
         "fidelity_chance": {
-            "label": "the same by chance",
+            "label": "chance level of motion fidelity",
             "metric": "motion_fidelity_chance",
             "optional": True,
         },

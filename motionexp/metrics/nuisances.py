@@ -106,7 +106,8 @@ def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> d
 def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | None]:
     """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
     some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int)).tolist()
-    return _luminance(bare_ground(scene, frames)), object_nuisances(render(scene, frames, select=some))
+    ground = bare_ground(scene, frames).mean(-1, dtype=np.float32)
+    return ground, object_nuisances(render(scene, frames, select=some))
 
 
 def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[dict[str, float]]:
@@ -119,7 +120,11 @@ def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[d
         frames: (F, 64, 64, 3) uint8 RGB.
         scenes: what to compare with.
     """
-    shown, uncovered, luminance = object_nuisances(frames), _uncovered(frames), _luminance(frames)
+    shown, luminance = object_nuisances(frames), frames.mean(-1, dtype=np.float32)
+    # Left out: objects, and the ring around them where object and ground are mixed. (F, H, W)
+    nothing, square = np.zeros(frames.shape[1:3], bool), np.ones((3, 3), np.uint8)
+    pieces = [nothing if piece is None else piece for piece in foreground(frames).pieces]
+    uncovered = np.stack([cv2.dilate(piece.astype(np.uint8), square) == 0 for piece in pieces])
     similarities = []
     for scene in scenes:
         ground, expected = _expected(scene, len(frames))
@@ -185,14 +190,3 @@ class Nuisances(VideoMetric):
             if level:
                 measured[chance] = Measurement(float(np.mean(level)))
         return measured
-
-
-def _luminance(frames: np.ndarray) -> np.ndarray:
-    return frames.mean(-1, dtype=np.float32)
-
-
-def _uncovered(frames: np.ndarray) -> np.ndarray:
-    """(F, H, W) bool: without objects and the ring around them, where object and ground are mixed."""
-    nothing, square = np.zeros(frames.shape[1:3], np.uint8), np.ones((3, 3), np.uint8)
-    pieces = [nothing if piece is None else piece.astype(np.uint8) for piece in foreground(frames).pieces]
-    return ~np.stack([cv2.dilate(piece, square) for piece in pieces]).astype(bool)

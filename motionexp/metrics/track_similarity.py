@@ -34,7 +34,11 @@ def motion_fidelity(sample: Tracks, reference: Tracks) -> Measurement:
     Returns:
         Value in [-1, 1]; abstains where too few points can be followed.
     """
-    _check_length(sample, reference)
+    if len(sample.position) != len(reference.position):
+        raise InputError(
+            f"motion_fidelity compares videos of one length, not of {len(sample.position)} and"
+            f" {len(reference.position)} frames: bring them to one length first"
+        )
     # 1. Tracks that are seen for long enough: N of the sample, M of the reference.
     usable = [tracks.seen_steps.mean(1) >= SHARED for tracks in (sample, reference)]
     if min(mask.mean() for mask in usable) < FLOOR:
@@ -97,11 +101,3 @@ def _moves(steps: np.ndarray, seen: np.ndarray, still: float) -> np.ndarray:
     """(N,) whether the root mean square of a track's seen steps is at least `still`."""
     energy = ((steps**2).sum(-1) * seen).sum(1)
     return energy >= still**2 * np.maximum(seen.sum(1), 1)
-
-
-def _check_length(sample: Tracks, reference: Tracks) -> None:
-    if len(sample.position) != len(reference.position):
-        raise InputError(
-            f"motion_fidelity compares videos of one length, not of {len(sample.position)} and"
-            f" {len(reference.position)} frames: bring them to one length first"
-        )

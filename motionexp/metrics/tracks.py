@@ -1,6 +1,5 @@
 """Points followed through a whole video, by Lucas-Kanade or by a tracker that the user brings along."""
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Protocol
 
@@ -59,13 +58,3 @@ class LucasKanadeTracker:
 
     def to(self, device: torch.device) -> None:
         """OpenCV follows points on the CPU, whatever the device."""
-
-
-def as_arrays(tracks: Tracks) -> dict[str, np.ndarray]:
-    """Return tracks as named arrays, for a file."""
-    return {"position": tracks.position, "visible": tracks.visible, "still": np.array([tracks.still])}
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Tracks:
-    """Return the tracks that `as_arrays` took apart."""
-    return Tracks(arrays["position"], arrays["visible"].astype(bool), float(arrays["still"][0]))

@@ -57,10 +57,12 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
     count = len(frames)
     if np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).max() < FROZEN:
         return _rejected(count, "the sample is frozen")
+    # 1. One compact piece in most of the frames.
     seen = foreground(frames[:, :, region])
     share = np.mean([piece is not None for piece in seen.pieces])
     if share < TRACKED:
         return _rejected(count, f"one compact object is found in {share:.0%} of the frames only")
+    # 2. Its centre of area and its size, by how much of a pixel it covers.
     position, size = np.full((count, 2), np.nan), np.full(count, np.nan)
     for index, piece in enumerate(seen.pieces):
         if piece is not None:
@@ -71,7 +73,10 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
                 np.average(ys, weights=weight),
             )
             size[index] = np.sqrt(weight.sum() / np.pi)
-    if _jumps(position):
+    # 3. Whether it jumps as in shuffled frames. The jitter of an object in its place is small.
+    velocity = np.diff(position, axis=0)
+    speed, jerk = (np.nanmean((steps**2).sum(1)) for steps in (velocity, np.diff(velocity, axis=0)))
+    if speed > JUMP**2 and jerk > JERK * speed:
         return _rejected(count, "the object jumps to and fro, as in shuffled frames")
     return Track(position, size, _turns(frames, position, size))
 
@@ -79,14 +84,6 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
 def _rejected(count: int, reason: str) -> Track:
     nan = np.full((count, 2), np.nan)
     return Track(nan, nan[:, 0], nan[1:, 0], reason)
-
-
-def _jumps(position: np.ndarray) -> bool:
-    velocity = np.diff(position, axis=0)
-    change = np.diff(velocity, axis=0)
-    speed = np.nanmean((velocity**2).sum(1))
-    # The jitter of an object that stays in its place looks the same, but is small.
-    return bool(speed > JUMP**2 and np.nanmean((change**2).sum(1)) > JERK * speed)
 
 
 def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int = 180) -> np.ndarray:

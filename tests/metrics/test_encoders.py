@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,13 @@ def test_a_clip_without_weights_is_not_drawn_at_random(scoring_models, tmp_path)
 
 
 def test_quickgelu_follows_the_weights():
-    assert _open_clip_source("ViT-L-14/openai") == ("ViT-L-14", "openai", True)
-    assert _open_clip_source("ViT-H-14/laion2b_s32b_b79k") == ("ViT-H-14", "laion2b_s32b_b79k", False)
+    assert _open_clip_source("ViT-L-14/openai") == (
+        "ViT-L-14",
+        "openai",
+        True,
+        "timm/vit_large_patch14_clip_224.openai",
+    )
+    assert not _open_clip_source("ViT-H-14/laion2b_s32b_b79k")[2]
 
 
 def test_a_scorer_that_lacks_weights_is_refused(scoring_models, tmp_path):
@@ -146,7 +152,7 @@ def test_features_are_stored_by_content_in_memory_and_from_run_to_run(tmp_path):
     assert len(clip.calls) == 3
     again = FeaturePass(clip, None, tracker, tmp_path / "features")
     torch.testing.assert_close(again.frames(noise_video()).clip, seen.clip)
-    np.testing.assert_array_equal(again.tracks(noise_video()).position, followed.position)
+    np.testing.assert_equal(asdict(again.tracks(noise_video())), asdict(followed))
     assert (len(clip.calls), tracker.calls) == (3, 1)
     clip.identity = "other weights"
     FeaturePass(clip, None, tracker, tmp_path / "features").frames(noise_video())
