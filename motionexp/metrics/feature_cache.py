@@ -47,7 +47,6 @@ class FeaturePass:
 
     def frames(self, frames: np.ndarray, needs: Collection[Need] = VISION) -> FrameFeatures:
         """Return the features of (F, H, W, 3) uint8 frames that are needed and have a model."""
-
         features = {}
         # The labels are part of the stored files' names: they stay as they are.
         for need, label, model in (("clip", "clip", self.clip), ("preference", "scorer", self.preference)):

@@ -14,8 +14,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import render
-from motionexp.data.shapes.scenes import Scene
+from motionexp.data.shapes.scenes import Scene, edited
 from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric
 from motionexp.metrics.foreground import foreground
 
@@ -169,7 +170,9 @@ class Nuisances(VideoMetric):
         """Measure one sample against its reference's scene and `inputs.chance_scenes`."""
         # 1. Scenes with the reference's and with others' nuisances, in the edit's appearance and in the old.
         owners = (inputs.scene, *inputs.chance_scenes)
-        appearances = (inputs.target_scene, inputs.scene)
+        # A sample without leakage shows the reference's scene with the edit's appearance.
+        target = {name: value for name, value in inputs.target.items() if name in ATTRIBUTES}
+        appearances = (edited(inputs.scene, target), inputs.scene)
         scenes = [with_nuisances_of(scene, owner) for scene in appearances for owner in owners]
         # 2. Of both appearances the nearer one.
         similarities = nuisance_similarities(inputs.frames, scenes)

@@ -20,11 +20,9 @@ class Tracker(Protocol):
 
     def __call__(self, frames: np.ndarray) -> Tracks:
         """Follow points of the first of (F, H, W, 3) uint8 frames, F >= 2."""
-        ...
 
     def to(self, device: torch.device) -> None:
         """Work on a device from now on."""
-        ...
 
 
 class LucasKanadeTracker:

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import open_clip
@@ -10,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from motionexp.errors import InputError
-from motionexp.metrics.base import Tracks
 from motionexp.metrics.encoders import OpenClip, PreferenceModel, _open_clip_source
 from motionexp.metrics.feature_cache import FeaturePass
-from tests.metrics.conftest import noise_video
+from tests.metrics.conftest import noise_video, walk
+
+UNREACHABLE = Mock(side_effect=OSError("the hub cannot be reached"))
 
 
 def test_many_frames_are_split_without_changing_anything(clip, scorer, monkeypatch):
@@ -111,41 +113,23 @@ def test_a_scorer_that_lacks_weights_is_refused(scoring_models, tmp_path):
     ],
 )
 def test_a_clip_that_cannot_be_had_comes_with_the_command_that_fetches_it(clip, command, monkeypatch):
-    monkeypatch.setattr(open_clip, "create_model_and_transforms", _unreachable)
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", UNREACHABLE)
     with pytest.raises(InputError, match=command):
         OpenClip.load(clip)
 
 
 def test_a_scorer_that_cannot_be_had_comes_with_the_commands_that_fetch_it(monkeypatch):
-    monkeypatch.setattr(CLIPModel, "from_pretrained", _unreachable)
+    monkeypatch.setattr(CLIPModel, "from_pretrained", UNREACHABLE)
     with pytest.raises(InputError, match=r"`hf download owner/scorer`.*`hf download other/processor`"):
         PreferenceModel.load("owner/scorer", "other/processor")
 
 
-def _unreachable(*args: object, **kwargs: object) -> None:
-    raise OSError("the hub cannot be reached")
-
-
-class Following:
-    """Stands for a tracker; counts its calls."""
-
-    identity = "following"
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, frames):
-        self.calls += 1
-        position = np.zeros((len(frames), 3, 2)) + frames.mean((1, 2, 3))[:, None, None]
-        return Tracks(position, np.ones((len(frames), 3), bool), 0.5)
-
-
 def test_features_are_stored_by_content_in_memory_and_from_run_to_run(tmp_path):
-    clip, tracker = Counting(), Following()
+    clip, tracker = Counting(), Mock(identity="following", side_effect=lambda frames: walk(0))
     features = FeaturePass(clip, None, tracker, tmp_path / "features")
     for _ in range(2):
         seen, followed = features.frames(noise_video().copy()), features.tracks(noise_video().copy())
-    assert (len(clip.calls), tracker.calls) == (1, 1)
+    assert (len(clip.calls), tracker.call_count) == (1, 1)
     assert len(list((tmp_path / "features").iterdir())) == 2
     features.frames(noise_video() ^ 1)
     features.frames(noise_video().reshape(3, 64, 48, 3))
@@ -153,7 +137,7 @@ def test_features_are_stored_by_content_in_memory_and_from_run_to_run(tmp_path):
     again = FeaturePass(clip, None, tracker, tmp_path / "features")
     torch.testing.assert_close(again.frames(noise_video()).clip, seen.clip)
     np.testing.assert_equal(asdict(again.tracks(noise_video())), asdict(followed))
-    assert (len(clip.calls), tracker.calls) == (3, 1)
+    assert (len(clip.calls), tracker.call_count) == (3, 1)
     clip.identity = "other weights"
     FeaturePass(clip, None, tracker, tmp_path / "features").frames(noise_video())
     assert len(clip.calls) == 4
