@@ -28,6 +28,7 @@ class AttributeAccuracy(VideoMetric):
         """Measure one sample; an abstention of the classifier counts as 0 and its reason says so."""
         predictions = needed(inputs.predictions, "attribute_accuracy", "classifier")
         measured = {name: agreement(predictions.labels[name], inputs.target[name]) for name in ATTRIBUTES}
+        # The mean is of the edit's four attributes; those that the edit leaves as they are count too.
         mean = Measurement(float(np.mean([measurement.value for measurement in measured.values()])))
         return {"attribute_accuracy": mean} | {
             f"attribute_accuracy_{name}": measurement for name, measurement in measured.items()

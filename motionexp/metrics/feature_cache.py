@@ -76,6 +76,7 @@ class FeaturePass:
     def _of(self, identity: str, frames: np.ndarray, compute: Callable[[], Arrays]) -> Arrays:
         """One model's arrays for these frames: from memory, from the folder, or computed and stored."""
         digest = hashlib.sha256(f"{identity} {frames.shape} ".encode())
+        # The shape counts too: two shapes may have the same bytes.
         digest.update(np.ascontiguousarray(frames).data)
         key = digest.hexdigest()
         # Put back at the end: the first key is of the video that was used longest ago.
@@ -91,6 +92,7 @@ class FeaturePass:
         path = self.folder / f"{key[:20]}.safetensors"
         if not path.exists():
             arrays = compute()
+            # Whole or not at all, since several jobs may share the folder.
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
             return arrays

@@ -54,15 +54,18 @@ def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
         piece: (H, W) bool.
     """
     square = np.ones((3, 3), np.uint8)
+    # The rim is one pixel to either side of the edge: rendering blends object and ground there.
     inside = cv2.erode(piece.astype(np.uint8), square).astype(bool)
     rim = cv2.dilate(piece.astype(np.uint8), square).astype(bool) & ~inside
     ground = np.median(distance[~piece])
+    # The distance of a pixel that the object covers wholly: the largest nearby.
     full = cv2.dilate(distance, np.ones((5, 5), np.uint8))
     share = np.clip((distance - ground) / np.maximum(full - ground, 1e-6), 0, 1)
     return np.where(rim, share, inside)
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray | None:
+    # Label 0 is the background, so pieces begin at 1.
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     if not len(areas) or areas.max() < LARGEST * areas.sum():

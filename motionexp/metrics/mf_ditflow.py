@@ -25,6 +25,7 @@ def mf_ditflow(sample: Tracks, reference: Tracks) -> Measurement:
     Raises:
         InputError: different numbers of tracks.
     """
+    # The identity has one row a sample track and one column a reference track.
     count, reference_count = sample.position.shape[1], reference.position.shape[1]
     if count != reference_count:
         raise InputError(

@@ -35,6 +35,7 @@ class MotionFidelity(VideoMetric):
         """Measure one sample against its reference, and against others."""
         sample = needed(inputs.tracks, "motion_fidelity", "tracks")
         reference = needed(inputs.reference_tracks, "motion_fidelity", "tracks")
+        # Of both videos; the smaller share bounds how much of the score can be trusted.
         shares = [float((tracks.seen_steps.mean(1) >= SHARED).mean()) for tracks in (sample, reference)]
         return {
             "motion_fidelity": motion_fidelity(sample, reference),

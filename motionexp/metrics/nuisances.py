@@ -55,6 +55,7 @@ def bare_ground(scene: Scene, frames: int) -> np.ndarray:
     """Render the scene without its objects: (F, 64, 64, 3) uint8, F = 1 for a camera at rest."""
     truth = scene.truth(frames)
     at_rest = not (np.ptp(truth.pan) or np.ptp(truth.zoom))
+    # Far outside the frame; a scene needs one object.
     away = replace(scene.things[0], centre=(-1e4, -1e4))
     return render(replace(scene, things=(away,)), frames, select=[0] if at_rest else None)
 
@@ -72,6 +73,7 @@ def ground_similarity(luminance: np.ndarray, uncovered: np.ndarray, ground: np.n
     """
     first, second = luminance[uncovered], np.broadcast_to(ground, luminance.shape)[uncovered]
     first, second = first - first.mean(), second - second.mean()
+    # Pearson's correlation of centred vectors; the floor keeps a flat video at 0.
     return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
 
 
@@ -85,6 +87,7 @@ def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
             # At the rim the ground shines through, more of it where the object is bright.
             inner = cv2.erode(piece.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
             ys, xs = np.nonzero(inner)
+            # Radii from the centre, and 1 for the plane's height: (N, 3).
             places = np.stack([(xs - xs.mean()) / radius, (ys - ys.mean()) / radius, np.ones(len(xs))], 1)
             planes.append(np.linalg.lstsq(places, frame[inner].mean(-1) / 127.5 - 1, rcond=None)[0])
             sizes.append(np.log(radius))
@@ -106,6 +109,7 @@ def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> d
 @lru_cache(maxsize=512)
 def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | None]:
     """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
+    # Light, size and shade are means over frames: four frames give them as well as all.
     some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int)).tolist()
     ground = bare_ground(scene, frames).mean(-1, dtype=np.float32)
     return ground, object_nuisances(render(scene, frames, select=some))

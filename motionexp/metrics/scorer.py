@@ -118,6 +118,7 @@ class Scorer:
     def model_of(self, metric: str) -> str:
         """Short hash of the models that a metric needs; empty where it needs none."""
         needs = sorted(self.metric(metric).needs)
+        # Sorted, so that the order in a class does not change ids.
         used = [self.identities[need] for need in needs if need in self.identities]
         return hashlib.sha256("".join(used).encode()).hexdigest()[:12] if used else ""
 
@@ -166,6 +167,7 @@ class Scorer:
         """The input of the metrics with these needs; every part is computed once."""
         unrelated = self.chance_references_of(reference)
         scenes = tuple(video.truth for video in unrelated if isinstance(video.truth, Scene))
+        # A model runs only if a metric needs it.
         inputs = MetricInput(frames, reference, edit, chance_scenes=scenes)
         if VISION & set(needs):
             inputs = replace(

@@ -48,7 +48,9 @@ class LucasKanadeTracker:
         position, visible = [points[:, 0]], [alive]
         for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
             end, valid, followed = follow(before, after, points, settings)
+            # A lost point stays where it was last seen, so that OpenCV gets finite places.
             points = np.where(followed[:, None, None], end, points)
+            # Never alive again: a point that comes back may be another one.
             alive = alive & valid
             position.append(points[:, 0])
             visible.append(alive)

@@ -88,6 +88,7 @@ def _rejected(count: int, reason: str) -> Track:
 
 def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int = 180) -> np.ndarray:
     """Turn between neighbouring frames: the shift that best matches them in polar coordinates."""
+    # The largest turn from frame to frame that is searched, in bins: 0.6 radians.
     reach = round(0.6 * bins / (2 * np.pi))
     polar = []
     for frame, centre, radius in zip(
@@ -96,14 +97,17 @@ def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
         at = (float(centre[0] - 0.5), float(centre[1] - 0.5))
         rings = cv2.warpPolar(grey, (24, bins), at, 1.3 * float(radius), cv2.WARP_FILL_OUTLIERS)
+        # Outer rings hold more pixels; without the mean of each ring only the angular pattern remains.
         weighted = (rings - rings.mean(0)) * np.sqrt(np.arange(24) + 0.5)
         polar.append(np.fft.rfft(weighted, axis=0))
     turns = []
     for before, after in pairwise(polar):
         match = np.fft.irfft((after * before.conj()).sum(1), bins)
+        # Shifts from -reach - 1 to reach + 1; the ends serve only the parabola below.
         near = np.concatenate([match[-reach - 1 :], match[: reach + 2]])
         best = 1 + int(near[1:-1].argmax())
         left, mid, right = near[best - 1 : best + 2]
+        # A parabola through the best match and its neighbours gives fractions of a bin.
         curve = left - 2 * mid + right
         peak = best + (0.5 * (left - right) / curve if curve < 0 else 0.0)
         turns.append((peak - reach - 1) * 2 * np.pi / bins)
@@ -131,6 +135,7 @@ def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
         return Measurement(ABSTAINED, sample.reason)
     unit = float(truth.size.mean())
     expected = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
+    # x, y, growth, turn.
     relevant = [True, True, bool(np.ptp(np.log(truth.size)) > 0.1), bool(np.ptp(truth.angle) > 0.3)]
     shown = object_motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
     expected = expected[:, relevant]
@@ -181,6 +186,7 @@ class Trajectory(VideoMetric):
         """Track the sample's object and compare it with the truth of the reference's."""
         scene, frames = inputs.scene, inputs.frames
         truth = scene.truth(len(frames))
+        # Of two objects the first is in the left half.
         half = slice(0, frames.shape[2] // 2) if len(scene.things) > 1 else slice(None)
         tracked = track(frames, half)
         similarity = velocity_similarity(tracked, truth)
