@@ -43,8 +43,8 @@ class AttributeClassifier(nn.Module):
     """Appearance from single frames, motion from pairs of neighbouring frames; about 400,000 parameters.
 
     Each frame goes through a convolutional network whose features are pooled over space, then over time: the
-    appearance. Each pair of neighbouring frames (both luminances and their difference) goes through another that
-    keeps a 4 x 4 grid of places, and a convolution over time reads its sequence: the motion.
+    appearance. Each pair of neighbouring frames (both luminances and their difference) goes through another
+    that keeps a 4 x 4 grid of places, and a convolution over time reads its sequence: the motion.
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
