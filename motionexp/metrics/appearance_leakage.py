@@ -25,6 +25,7 @@ def appearance_leakage(frames: Tensor, reference_caption: Tensor, edit_caption: 
     Returns:
         (F,) in [-2, 2]; higher is nearer to the reference's appearance.
     """
+    # Double precision: the difference of two cosines is much smaller than either. (F, D) @ (D,)
     return (frames.double() @ (reference_caption.double() - edit_caption.double())).numpy()
 
 

@@ -1,26 +1,12 @@
 """Does the classifier read the attributes that the edit asks for? (bundled world)"""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.metrics.attribute_classifier import agreement
-from motionexp.metrics.base import Measurement, MetricInput, Predictions, VideoMetric, needed
-
-
-def attributes_found(predictions: Predictions, target: Mapping[str, str]) -> dict[str, Measurement]:
-    """Return for every attribute of the target whether the classifier finds it.
-
-    Args:
-        predictions: of the sample.
-        target: {attribute: the value that the edit asks for}.
-
-    Returns:
-        {attribute: 1 or 0}; an abstention counts as 0 and its reason says so.
-    """
-    return {name: agreement(predictions.labels[name], value) for name, value in target.items()}
+from motionexp.metrics.base import Measurement, MetricInput, VideoMetric, needed
 
 
 class AttributeAccuracy(VideoMetric):
@@ -39,10 +25,10 @@ class AttributeAccuracy(VideoMetric):
     summary: ClassVar = {"attribute_accuracy": "edit right"}
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
-        """See `attributes_found`."""
+        """Measure one sample; an abstention of the classifier counts as 0 and its reason says so."""
         predictions = needed(inputs.predictions, "attribute_accuracy", "classifier")
-        target = {name: inputs.target[name] for name in ATTRIBUTES}
-        measured = attributes_found(predictions, target)
+        measured = {name: agreement(predictions.labels[name], inputs.target[name]) for name in ATTRIBUTES}
+        # The mean is of the edit's four attributes; those that the edit leaves as they are count too.
         mean = Measurement(float(np.mean([measurement.value for measurement in measured.values()])))
         return {"attribute_accuracy": mean} | {
             f"attribute_accuracy_{name}": measurement for name, measurement in measured.items()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from motionexp.errors import InputError
 from motionexp.metrics.base import Measurement, Predictions
 
+# Side of the bundled world's frames; the linear layer of `pairs` fixes it.
 SIZE = 64
 
 
@@ -39,17 +40,18 @@ def _convolution(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
 
 
 class AttributeClassifier(nn.Module):
-    """Looks from single frames, motion from pairs of neighbouring frames; about 400,000 parameters.
+    """Appearance from single frames, motion from pairs of neighbouring frames; about 400,000 parameters.
 
     Each frame goes through a convolutional network whose features are pooled over space, then over time: the
-    looks. Each pair of neighbouring frames (both luminances and their difference) goes through another that
-    keeps a 4 x 4 grid of places, and a convolution over time reads its sequence: the motion.
+    appearance. Each pair of neighbouring frames (both luminances and their difference) goes through another
+    that keeps a 4 x 4 grid of places, and a convolution over time reads its sequence: the motion.
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
+        # `looks`, `pairs`, `time` and `heads` name the stored weights.
         self.looks = nn.Sequential(
             _convolution(3, width),
             _convolution(width, 2 * width),
@@ -85,14 +87,18 @@ class AttributeClassifier(nn.Module):
         """Map (B, F, 64, 64, 3) uint8, F >= 2, to {attribute: (B, values + 1) logits}, reject class last."""
         batch, frames = video.shape[:2]
         pixels = (video.permute(0, 1, 4, 2, 3).float() / 127.5 - 1).to(next(self.parameters()).dtype)
+        # 1. Appearance: (B * F, C, places), pooled over places to (B * F, 2C), then over time to (B, 2C).
         looks = self.looks(pixels.flatten(0, 1)).flatten(2)
         pooled = torch.cat([looks.mean(2), looks.amax(2)], 1).unflatten(0, (batch, frames)).mean(1)
+        # 2. Motion: (B, F - 1, 3, 64, 64) pairs; the difference is doubled, being small.
         grey = pixels.mean(2)
         before, after = grey[:, :-1], grey[:, 1:]
         pairs = torch.stack([before, after, 2 * (after - before)], 2)
+        # (B, C, F - 1), as a convolution over time reads it.
         sequence = self.pairs(pairs.flatten(0, 1)).unflatten(0, (batch, frames - 1)).transpose(1, 2)
         moved = self.time(sequence)
         moving = torch.cat([moved.mean(2), moved.amax(2)], 1)
+        # 3. A head an attribute; only motion sees the pairs.
         return {name: head(moving if name == "motion" else pooled) for name, head in self.heads.items()}
 
     @torch.inference_mode()
@@ -109,6 +115,7 @@ class AttributeClassifier(nn.Module):
         confidence: dict[str, float] = {}
         for name, values in self.config.attributes.items():
             probability, index = logits[name][0].softmax(0).max(0)
+            # The last class is the reject class.
             sure = probability >= self.config.threshold and index < len(values)
             labels[name] = values[int(index)] if sure else None
             confidence[name] = float(probability)

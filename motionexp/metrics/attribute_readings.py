@@ -39,6 +39,7 @@ class AttributeReadings(VideoMetric):
         for name in (*ATTRIBUTES, "motion"):
             label, old, new = predictions.labels[name], inputs.scene.attributes[name], inputs.target[name]
             measured[f"old_{name}"] = _reading(label, old)
+            # Where old and new agree, one label would count for both.
             measured[f"new_{name}"] = (
                 Measurement(ABSTAINED, "the edit leaves it as it is") if new == old else _reading(label, new)
             )

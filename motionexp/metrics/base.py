@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from motionexp.data.base import Edit, Reference
-from motionexp.data.shapes.grammar import ATTRIBUTES
-from motionexp.data.shapes.scenes import Scene, edited
+from motionexp.data.shapes.scenes import Scene
 from motionexp.errors import InputError
 
 ABSTAINED = float("nan")
@@ -154,12 +153,6 @@ class MetricInput:
                 "bundled world's own edits: leave them out of `metrics`"
             )
         return dict(self.edit.truth)
-
-    @property
-    def target_scene(self) -> Scene:
-        """The reference's scene with the edit's appearance: what a sample that keeps all else shows."""
-        appearance = {name: self.target[name] for name in ATTRIBUTES if name in self.target}
-        return edited(self.scene, appearance)
 
 
 Part = TypeVar("Part")

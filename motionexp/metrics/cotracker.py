@@ -57,6 +57,7 @@ class CoTracker:
                 f"scoring.tracker=cotracker: {error}; install the package of the repository"
                 " facebookresearch/co-tracker, or use scoring.tracker=lucas_kanade"
             ) from error
+        # checkpoint=None builds the network without weights: the package would unpickle them.
         predictor: nn.Module = package.CoTrackerPredictor(checkpoint=None, window_len=WINDOW, v2=False)
         try:
             predictor.get_submodule("model").load_state_dict(load_file(weights))
@@ -70,7 +71,9 @@ class CoTracker:
     @torch.inference_mode()
     def __call__(self, frames: np.ndarray) -> Tracks:
         """Follow points of the first of (F, H, W, 3) uint8 frames, F >= 2."""
+        # (1, F, 3, H, W) in 0..255, as the package reads it; a copy, since frames may be read-only.
         video = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2)[None].float().to(self.device)
+        # (1, F, P, 2) pixels and (1, F, P).
         tracks, visible = self.predictor(video, grid_size=GRID)
         still = FlowSettings.for_size(*frames.shape[1:3]).still
         return Tracks(tracks[0].double().cpu().numpy(), visible[0].bool().cpu().numpy(), still)

@@ -5,9 +5,10 @@ score reads that from the model, never from its config (whose value is only wher
 """
 
 import hashlib
+import logging
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import open_clip
@@ -25,32 +26,64 @@ from motionexp.hub import fetch_command, is_hub_id, no_loading_bars
 FRAMES_AT_ONCE = 64
 
 
-class ImageTextModel(Protocol):
-    """A model with one space for images and texts; features are of unit length, in float32, on the CPU."""
+class ImageTextModel(ABC):
+    """A model with one space for images and texts; features are of unit length, in float32, on the CPU.
 
-    @property
-    def logit_scale(self) -> float: ...
+    Args:
+        model: the network in eval mode.
+        resize: side of the square that frames become first, in pixels; 0: they stay as they are.
 
-    @property
-    def identity(self) -> str:
-        """What the features depend on beside the frames: the weights' hash, and the resizing."""
-        ...
+    Attributes:
+        logit_scale: exp of the learned temperature's logarithm.
+        identity: what the features depend on beside the frames: the weights' hash, and the resizing.
+    """
 
-    def embed_frames(self, frames: np.ndarray) -> Tensor: ...
+    def __init__(self, model: CLIPModel | open_clip.CLIP, resize: int) -> None:
+        self.model, self.resize = model, resize
+        self.device = next(model.parameters()).device
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        # Two checkpoints of one architecture differ in values alone, so the hash reads every byte.
+        digest = hashlib.sha256()
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        self.identity = digest.hexdigest() + (f" {resize}" if resize else "")
 
-    def embed_captions(self, captions: list[str]) -> Tensor: ...
+    @torch.inference_mode()
+    def embed_frames(self, frames: np.ndarray) -> Tensor:
+        """Map (F, H, W, 3) uint8 RGB to (F, D)."""
+        images = [Image.fromarray(frame) for frame in frames]
+        if self.resize:
+            # As TGVE's scorer does: by PIL's default filter (bicubic), aspect not kept.
+            images = [image.resize((self.resize, self.resize)) for image in images]
+        pixels = self._pixels(images)  # (F, 3, S, S), S is the side that the network reads
+        parts = [self._encode_pixels(part.to(self.device)) for part in pixels.split(FRAMES_AT_ONCE)]
+        return normalize(torch.cat(parts), dim=-1).cpu()
 
-    def to(self, device: torch.device) -> None: ...
+    @abstractmethod
+    def _pixels(self, images: list[Image.Image]) -> Tensor: ...
+
+    @abstractmethod
+    def _encode_pixels(self, pixels: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def embed_captions(self, captions: list[str]) -> Tensor:
+        """Map N captions to (N, D). Raises `InputError` on a caption that the text tower would cut."""
+
+    def to(self, device: torch.device) -> None:
+        """Move the network to a device."""
+        self.model.to(device)
+        self.device = device
 
 
-class OpenClip:
+class OpenClip(ImageTextModel):
     """A CLIP behind open_clip's own classes: the bundled one, one of open_clip's names, or one on a hub.
 
     Args:
         model: open_clip's network in eval mode.
         preprocess: open_clip's transform from a PIL image to (3, S, S).
         tokenizer: open_clip's tokenizer of that model.
-        resize: side of the square that frames become first, in pixels; 0: they stay as they are.
+        resize: see `ImageTextModel`.
     """
 
     def __init__(
@@ -60,10 +93,8 @@ class OpenClip:
         tokenizer: open_clip.SimpleTokenizer,
         resize: int = 0,
     ) -> None:
-        self.model, self.preprocess, self.tokenizer, self.resize = model, preprocess, tokenizer, resize
-        self.device = next(model.parameters()).device
-        self.logit_scale = float(model.logit_scale.detach().exp())
-        self.identity = _hash(model) + (f" {resize}" if resize else "")
+        super().__init__(model, resize)
+        self.preprocess, self.tokenizer = preprocess, tokenizer
 
     @classmethod
     def load(cls, name: str | Path = BUNDLED / "clip", device: str = "cpu", resize: int = 0) -> "OpenClip":
@@ -74,46 +105,44 @@ class OpenClip:
                 `open_clip_model.safetensors`), `hf-hub:OWNER/NAME`, or `ARCHITECTURE/TAG` of
                 `open_clip.list_pretrained()`, as `ViT-L-14/openai`. Only the last two use the network.
             device: a torch device.
-            resize: see the class.
+            resize: see `ImageTextModel`.
 
         Raises:
             InputError: there is no such folder or name, or its weights do not fit its config.
         """
-        source, tag, quick_gelu = _open_clip_source(str(name))
+        source, tag, quick_gelu, hub_id = _open_clip_source(str(name))
+        before = logging.root.manager.disable
+        # open_clip logs every file that it reads.
+        logging.disable(logging.INFO)
         try:
             model, _, preprocess = open_clip.create_model_and_transforms(
                 source, tag, device=device, force_quick_gelu=quick_gelu, require_pretrained=True
             )
             tokenizer = open_clip.get_tokenizer(source)
         except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(
-                f"clip={name}: open_clip cannot load it: {error}{_to_fetch(_hub_id(str(name)))}"
-            ) from error
+            raise InputError(f"clip={name}: open_clip cannot load it: {error}{_to_fetch(hub_id)}") from error
+        finally:
+            logging.disable(before)
         return cls(model.float().eval(), preprocess, tokenizer, resize)
 
-    @torch.inference_mode()
-    def embed_frames(self, frames: np.ndarray) -> Tensor:
-        """Map (F, H, W, 3) uint8 RGB to (F, D)."""
-        images = torch.stack([self.preprocess(image) for image in as_images(frames, self.resize)])
-        parts = [self.model.encode_image(part.to(self.device)) for part in images.split(FRAMES_AT_ONCE)]
-        return normalize(torch.cat(parts), dim=-1).cpu()
+    def _pixels(self, images: list[Image.Image]) -> Tensor:
+        return torch.stack([self.preprocess(image) for image in images])
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        return self.model.encode_image(pixels)
 
     @torch.inference_mode()
     def embed_captions(self, captions: list[str]) -> Tensor:
-        """Map N captions to (N, D). Raises `InputError` on a caption that the text tower would cut."""
+        """See `ImageTextModel`."""
         length = int(self.model.context_length)
-        tokens = self.tokenizer(captions, context_length=length + 1)
+        # open_clip cuts in silence: one place more shows whether anything would be cut.
+        tokens = self.tokenizer(captions, context_length=length + 1)  # (N, length + 1)
         padding = self.tokenizer([""], context_length=length + 1)[0, length]
         _check_uncut(captions, tokens[:, length] != padding, length)
         return normalize(self.model.encode_text(tokens[:, :length].to(self.device)), dim=-1).cpu()
 
-    def to(self, device: torch.device) -> None:
-        """Move the network to a device."""
-        self.model.to(device)
-        self.device = device
 
-
-class PreferenceModel:
+class PreferenceModel(ImageTextModel):
     """A preference model of PickScore's form: a transformers `CLIPModel` tuned on people's choices.
 
     From transformers 5 on a `CLIPModel` wraps its projected features in an output, as `pooler_output`.
@@ -121,14 +150,12 @@ class PreferenceModel:
     Args:
         model: the network in eval mode.
         processor: its image processor and tokenizer.
-        resize: side of the square that frames become first, in pixels; 0: they stay as they are.
+        resize: see `ImageTextModel`.
     """
 
     def __init__(self, model: CLIPModel, processor: CLIPProcessor, resize: int = 0) -> None:
-        self.model, self.processor, self.resize = model, processor, resize
-        self.device = next(model.parameters()).device
-        self.logit_scale = float(model.logit_scale.detach().exp())
-        self.identity = _hash(model) + (f" {resize}" if resize else "")
+        super().__init__(model, resize)
+        self.processor = processor
 
     @classmethod
     def load(
@@ -148,12 +175,13 @@ class PreferenceModel:
                 `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`.
             revision: of `name`, on a hub.
             device: a torch device.
-            resize: see the class.
+            resize: see `ImageTextModel`.
 
         Raises:
             InputError: there is no such folder or id, or its weights do not fit its config.
         """
-        if not Path(name).is_dir() and (isinstance(name, Path) or _looks_local(name)):
+        local = isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") != 1
+        if local and not Path(name).is_dir():
             raise InputError(
                 f"scorer={name}: no such folder; give a folder in CLIPModel's layout or a hub's id"
             )
@@ -176,57 +204,41 @@ class PreferenceModel:
             raise InputError(f"scorer={name}: its weights lack or misfit {', '.join(wrong[:5])}")
         return cls(model.to(device).eval(), loaded, resize)
 
-    @torch.inference_mode()
-    def embed_frames(self, frames: np.ndarray) -> Tensor:
-        """Map (F, H, W, 3) uint8 RGB to (F, D)."""
-        images = as_images(frames, self.resize)
-        pixels = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
-        parts = [
-            self.model.get_image_features(part.to(self.device)).pooler_output
-            for part in pixels.split(FRAMES_AT_ONCE)
-        ]
-        return normalize(torch.cat(parts), dim=-1).cpu()
+    def _pixels(self, images: list[Image.Image]) -> Tensor:
+        return self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        return self.model.get_image_features(pixels).pooler_output
 
     @torch.inference_mode()
     def embed_captions(self, captions: list[str]) -> Tensor:
-        """Map N captions to (N, D). Raises `InputError` on a caption that the text tower would cut."""
+        """See `ImageTextModel`."""
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.processor.tokenizer(captions, padding=True, return_tensors="pt")
         _check_uncut(captions, tokens["attention_mask"].sum(1) > length, length)
         features = self.model.get_text_features(**tokens.to(self.device)).pooler_output
         return normalize(features, dim=-1).cpu()
 
-    def to(self, device: torch.device) -> None:
-        """Move the network to a device."""
-        self.model.to(device)
-        self.device = device
 
+def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
+    """Read a `clip=` setting.
 
-def as_images(frames: np.ndarray, resize: int = 0) -> list[Image.Image]:
-    """(F, H, W, 3) uint8 RGB frames as PIL images, made squares of `resize` pixels unless that is 0.
-
-    TGVE's scorer makes all frames 480 x 480 first, by PIL's default filter (bicubic), aspect not kept.
+    Returns:
+        open_clip's model name, its tag, whether that tag needs QuickGELU, and the weights' id on the hub,
+        empty where they are elsewhere.
     """
-    images = [Image.fromarray(frame) for frame in frames]
-    return [image.resize((resize, resize)) for image in images] if resize else images
-
-
-def _looks_local(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") != 1
-
-
-def _open_clip_source(name: str) -> tuple[str, str | None, bool]:
-    """Split a `clip=` setting into open_clip's model name, its tag, and whether that tag needs QuickGELU."""
     if name.startswith("hf-hub:"):
-        return name, None, False
+        return name, None, False, name.removeprefix("hf-hub:")
     architecture, _, tag = name.partition("/")
     if tag in open_clip.list_pretrained_tags_by_model(architecture):
-        quick = bool((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("quick_gelu", False))
+        pretrained = open_clip.get_pretrained_cfg(architecture, tag) or {}
+        # open_clip builds GELU unless it is told, and weights trained with QuickGELU then score wrongly.
+        quick = bool(pretrained.get("quick_gelu", False))
         if architecture.endswith("-quickgelu") and not quick:
             raise InputError(
                 f"clip={name}: the weights {tag} were not trained with QuickGELU: name the other model"
             )
-        return architecture, tag, quick
+        return architecture, tag, quick, str(pretrained.get("hf_hub", "")).rstrip("/")
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise InputError(
@@ -236,15 +248,7 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool]:
     for file in ("open_clip_config.json", "open_clip_model.safetensors"):
         if not (folder / file).is_file():
             raise InputError(f"clip={name}: the folder has no {file}")
-    return f"local-dir:{folder}", None, False
-
-
-def _hub_id(clip: str) -> str:
-    """Where on the hub the weights of a `clip=` setting are; empty where they are elsewhere."""
-    if clip.startswith("hf-hub:"):
-        return clip.removeprefix("hf-hub:")
-    architecture, _, tag = clip.partition("/")
-    return str((open_clip.get_pretrained_cfg(architecture, tag) or {}).get("hf_hub", "")).rstrip("/")
+    return f"local-dir:{folder}", None, False, ""
 
 
 def _to_fetch(source: str) -> str:
@@ -261,12 +265,3 @@ def _check_uncut(captions: list[str], too_long: Tensor, length: int) -> None:
                 f"caption {caption[:40]!r}... has more than the {length} tokens that the metrics' text tower "
                 "reads: shorten it, or leave the metrics that read captions out of `metrics`"
             )
-
-
-def _hash(model: nn.Module) -> str:
-    """sha256 of the weights, their names and types."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures, Need, Tracks, needed
 from motionexp.metrics.encoders import ImageTextModel
-from motionexp.metrics.tracks import Tracker, as_arrays, from_arrays
+from motionexp.metrics.tracks import Tracker
 
 VIDEOS_IN_MEMORY = 64
 """Videos whose features stay in memory."""
@@ -45,25 +47,20 @@ class FeaturePass:
 
     def frames(self, frames: np.ndarray, needs: Collection[Need] = VISION) -> FrameFeatures:
         """Return the features of (F, H, W, 3) uint8 frames that are needed and have a model."""
-
-        def of_model(model: ImageTextModel | None, label: str) -> torch.Tensor | None:
-            if model is None:
-                return None
-            arrays = self._of(
-                f"{label} {model.identity}", frames, lambda: {"features": model.embed_frames(frames).numpy()}
-            )
-            return torch.from_numpy(arrays["features"])
-
-        return FrameFeatures(
-            clip=of_model(self.clip, "clip") if "clip" in needs else None,
-            # The label is part of the stored files' names: it stays as it is.
-            preference=of_model(self.preference, "scorer") if "preference" in needs else None,
-        )
+        features = {}
+        # The labels are part of the stored files' names: they stay as they are.
+        for need, label, model in (("clip", "clip", self.clip), ("preference", "scorer", self.preference)):
+            if model is not None and need in needs:
+                arrays = self._of(f"{label} {model.identity}", frames, partial(_embedded, model, frames))
+                features[need] = torch.from_numpy(arrays["features"])
+        return FrameFeatures(**features)
 
     def tracks(self, frames: np.ndarray) -> Tracks:
         """Return the tracks of (F, H, W, 3) uint8 frames; raises `InputError` where there is no tracker."""
         tracker = needed(self.tracker, "motion_fidelity", "tracks")
-        return from_arrays(self._of(tracker.identity, frames, lambda: as_arrays(tracker(frames))))
+        arrays = self._of(tracker.identity, frames, lambda: asdict(tracker(frames)))
+        # A file holds arrays alone: the number comes back as one of length 1.
+        return Tracks(arrays["position"], arrays["visible"], float(np.squeeze(arrays["still"])))
 
     def caption(self, caption: str) -> CaptionFeatures:
         """Return the features of a caption, computed once."""
@@ -79,13 +76,13 @@ class FeaturePass:
     def _of(self, identity: str, frames: np.ndarray, compute: Callable[[], Arrays]) -> Arrays:
         """One model's arrays for these frames: from memory, from the folder, or computed and stored."""
         digest = hashlib.sha256(f"{identity} {frames.shape} ".encode())
+        # The shape counts too: two shapes may have the same bytes.
         digest.update(np.ascontiguousarray(frames).data)
         key = digest.hexdigest()
-        arrays = self._computed.pop(key, None)
-        if arrays is None:
-            arrays = self._from_folder(key, compute)
+        # Put back at the end: the first key is of the video that was used longest ago.
+        arrays = self._computed.pop(key, None) or self._from_folder(key, compute)
         self._computed[key] = arrays
-        while len(self._computed) > VIDEOS_IN_MEMORY:
+        if len(self._computed) > VIDEOS_IN_MEMORY:
             del self._computed[next(iter(self._computed))]
         return arrays
 
@@ -95,6 +92,7 @@ class FeaturePass:
         path = self.folder / f"{key[:20]}.safetensors"
         if not path.exists():
             arrays = compute()
+            # Whole or not at all, since several jobs may share the folder.
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
             return arrays
@@ -102,3 +100,7 @@ class FeaturePass:
             return dict(load_file(path))
         except SafetensorError as error:
             raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
+
+
+def _embedded(model: ImageTextModel, frames: np.ndarray) -> Arrays:
+    return {"features": model.embed_frames(frames).numpy()}

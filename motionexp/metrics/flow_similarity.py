@@ -40,26 +40,27 @@ class FlowComparison:
 
 def compare_flows(sample: Flow, reference: Flow, settings: FlowSettings) -> FlowComparison:
     """Compare two flows of one grid; see `FlowComparison`."""
+    # 1. Which points count, (F - 1, P): those that both videos show, and that move in either.
     usable = sample.valid & reference.valid
     speed = np.linalg.norm(sample.vectors, axis=-1), np.linalg.norm(reference.vectors, axis=-1)
     moves = speed[0] >= settings.still, speed[1] >= settings.still
     seen_moving = (moves[0] & sample.valid) | (moves[1] & reference.valid)
     compared = usable & (moves[0] | moves[1])
     both = moves[0] & moves[1]
+    # 2. Mean cosine over those points in each pair of frames; a point that moves in one video alone gives 0.
     dot = (sample.vectors * reference.vectors).sum(-1)
     cosine = np.divide(dot, speed[0] * speed[1], out=np.zeros_like(dot), where=both)
     counts = compared.sum(1)
     series = np.divide((cosine * compared).sum(1), counts, out=np.full(len(counts), np.nan), where=counts > 0)
     coverage, floor = float(usable.mean()), settings.floor
-    reason = ""
+    # 3. Abstain where too little is seen; a pair in which nothing moves is alike by definition.
+    value, reason = ABSTAINED, ""
     if coverage < floor:
         reason = f"only {coverage:.0%} of the points can be followed in both videos (floor {floor:.0%})"
-        value = ABSTAINED
     elif not seen_moving.any():
         reason, value = "nothing moves in either video: 1 by definition", 1.0
     elif compared.sum() < floor * seen_moving.sum():
         reason = f"under {floor:.0%} of the moving points can be followed in both videos"
-        value = ABSTAINED
     else:
         value = float(np.nanmean(series))
     return FlowComparison(
@@ -72,21 +73,17 @@ def compare_flows(sample: Flow, reference: Flow, settings: FlowSettings) -> Flow
     )
 
 
-def flow_similarity(
-    sample: np.ndarray, reference: np.ndarray, settings: FlowSettings | None = None
-) -> FlowComparison:
+def flow_similarity(sample: np.ndarray, reference: np.ndarray) -> FlowComparison:
     """Compare the motion of two videos of the same shape.
 
     Args:
         sample: (F, H, W, 3) uint8 RGB, F >= 2.
         reference: the same.
-        settings: default `FlowSettings.for_size`.
 
     Raises:
         InputError: the videos differ in shape or are too short: resample them first, and say how.
     """
-    settings = settings or FlowSettings.for_size(*sample.shape[1:3])
-    _check(sample, reference, settings)
+    settings = _settings_for(sample, reference)
     return compare_flows(flow(sample, settings), flow(reference, settings), settings)
 
 
@@ -110,16 +107,13 @@ class FlowSimilarity(VideoMetric):
     summary: ClassVar = {"flow_similarity": "flow"}
     columns: ClassVar = {"flow": {"label": "flow ↑", "metric": "flow_similarity"}}
 
-    def __init__(self, settings: FlowSettings | None = None) -> None:
-        super().__init__()
-        self.settings = settings
+    def __init__(self) -> None:
         self._last: tuple[np.ndarray, Flow] | None = None
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample against its reference."""
         sample, reference = inputs.frames, inputs.reference.frames
-        settings = self.settings or FlowSettings.for_size(*sample.shape[1:3])
-        _check(sample, reference, settings)
+        settings = _settings_for(sample, reference)
         reference_flow, still = self._flow_of(reference, settings), flow(sample[[0, 0]], settings)
         # A frozen sample: the flow of its first frame onto itself, for all pairs of frames.
         held = Flow(*(np.repeat(part, len(sample) - 1, axis=0) for part in (still.vectors, still.valid)))
@@ -140,7 +134,9 @@ class FlowSimilarity(VideoMetric):
         return self._last[1]
 
 
-def _check(sample: np.ndarray, reference: np.ndarray, settings: FlowSettings) -> None:
+def _settings_for(sample: np.ndarray, reference: np.ndarray) -> FlowSettings:
+    """The settings for frames of this size. Raises `InputError` on videos that cannot be compared."""
+    settings = FlowSettings.for_size(*sample.shape[1:3])
     if sample.shape != reference.shape or len(sample) < 2:
         raise InputError(
             f"flow_similarity compares two videos of the same two or more frames, not {sample.shape} and "
@@ -151,3 +147,4 @@ def _check(sample: np.ndarray, reference: np.ndarray, settings: FlowSettings) ->
             f"flow_similarity follows windows of {settings.window} pixels; frames of {sample.shape[1]} x "
             f"{sample.shape[2]} are too small: give at least {2 * settings.window} each way"
         )
+    return settings

@@ -38,7 +38,11 @@ def foreground(frames: np.ndarray) -> Foreground:
     """
     pixels = frames.astype(np.float32)
     distance = np.linalg.norm(pixels - np.median(pixels.reshape(-1, 3), axis=0), axis=-1)
-    threshold = _otsu(distance)
+    # OpenCV's Otsu reads grey levels of one byte, so distances are brought to them and back.
+    top = max(float(distance.max()), 1e-6)
+    levels = np.clip(distance * (255 / top), 0, 255).astype(np.uint8)
+    level, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    threshold = level * top / 255
     return Foreground(distance, [_largest_piece(frame > threshold) for frame in distance])
 
 
@@ -50,23 +54,18 @@ def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
         piece: (H, W) bool.
     """
     square = np.ones((3, 3), np.uint8)
+    # The rim is one pixel to either side of the edge: rendering blends object and ground there.
     inside = cv2.erode(piece.astype(np.uint8), square).astype(bool)
     rim = cv2.dilate(piece.astype(np.uint8), square).astype(bool) & ~inside
     ground = np.median(distance[~piece])
+    # The distance of a pixel that the object covers wholly: the largest nearby.
     full = cv2.dilate(distance, np.ones((5, 5), np.uint8))
     share = np.clip((distance - ground) / np.maximum(full - ground, 1e-6), 0, 1)
     return np.where(rim, share, inside)
 
 
-def _otsu(distance: np.ndarray) -> float:
-    """The threshold that splits all distances into two groups of least variance."""
-    top = max(float(distance.max()), 1e-6)
-    levels = np.clip(distance * (255 / top), 0, 255).astype(np.uint8)
-    threshold, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return threshold * top / 255
-
-
 def _largest_piece(mask: np.ndarray) -> np.ndarray | None:
+    # Label 0 is the background, so pieces begin at 1.
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     if not len(areas) or areas.max() < LARGEST * areas.sum():

@@ -23,12 +23,10 @@ def frame_consistency_pairs(frames: Tensor) -> np.ndarray:
     Returns:
         (F,) in [-100, 100].
     """
-    count = len(frames)
-    if count < 2:
-        raise ValueError(f"frame consistency compares frames: {count} is too few")
     vectors = frames.double()
+    # The sum over all frames, less the cosine of a frame with itself: F x F cosines at the cost of F.
     total = vectors @ vectors.sum(0) - (vectors * vectors).sum(1)
-    return (100 * total / (count - 1)).numpy()
+    return (100 * total / (len(frames) - 1)).numpy()
 
 
 def frame_consistency_consecutive(frames: Tensor) -> np.ndarray:
@@ -42,8 +40,6 @@ def frame_consistency_consecutive(frames: Tensor) -> np.ndarray:
     Returns:
         (F - 1,) in [-100, 100].
     """
-    if len(frames) < 2:
-        raise ValueError(f"frame consistency compares frames: {len(frames)} is too few")
     vectors = frames.double()
     return (100 * (vectors[:-1] * vectors[1:]).sum(1)).numpy()
 

@@ -55,6 +55,7 @@ class Flow:
 def grid(height: int, width: int, settings: FlowSettings) -> np.ndarray:
     """Return (P, 2) points x, y whose windows lie inside the frame."""
     half = settings.window // 2
+    # Half a window is left free: nearer to the border, gradients come from padding.
     xs, ys = (np.arange(half, side - half, settings.step) for side in (width, height))
     return np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2).astype(np.float32)
 
@@ -96,6 +97,7 @@ def follow(
         maxLevel=settings.levels,
         minEigThreshold=settings.min_eigenvalue,
     )
+    # Forwards, then backwards from where the point arrived.
     end, forwards, _ = search(before, after, points, None)
     back, backwards, _ = search(after, before, end, None)
     height, width = before.shape

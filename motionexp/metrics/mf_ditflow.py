@@ -25,6 +25,7 @@ def mf_ditflow(sample: Tracks, reference: Tracks) -> Measurement:
     Raises:
         InputError: different numbers of tracks.
     """
+    # The identity has one row a sample track and one column a reference track.
     count, reference_count = sample.position.shape[1], reference.position.shape[1]
     if count != reference_count:
         raise InputError(
@@ -52,7 +53,11 @@ class DitflowFidelity(VideoMetric):
     summary: ClassVar = {"mf_ditflow": "DiTFlow", "mf_ditflow_chance": "by chance"}
     columns: ClassVar = {
         "ditflow": {"label": "DiTFlow's fidelity ↑", "metric": "mf_ditflow", "optional": True},
-        "ditflow_chance": {"label": "DiTFlow's by chance", "metric": "mf_ditflow_chance", "optional": True},
+        "ditflow_chance": {
+            "label": "chance level of DiTFlow's fidelity",
+            "metric": "mf_ditflow_chance",
+            "optional": True,
+        },
     }
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:

@@ -29,6 +29,7 @@ def motion_diversity(samples: Sequence[Tracks]) -> Measurement:
     if len(samples) < 2:
         return Measurement(ABSTAINED, "diversity is of two samples or more")
     pairs = [motion_fidelity(*pair) for pair in combinations(samples, 2)]
+    # A pair in which too little can be followed is left out, not counted as equal or different.
     values = [1 - pair.value for pair in pairs if not np.isnan(pair.value)]
     return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, pairs[0].reason)
 

@@ -25,7 +25,7 @@ class MotionFidelity(VideoMetric):
     columns: ClassVar = {
         "fidelity": {"label": "motion fidelity ↑", "metric": "motion_fidelity", "optional": True},
         "fidelity_chance": {
-            "label": "the same by chance",
+            "label": "chance level of motion fidelity",
             "metric": "motion_fidelity_chance",
             "optional": True,
         },
@@ -35,6 +35,7 @@ class MotionFidelity(VideoMetric):
         """Measure one sample against its reference, and against others."""
         sample = needed(inputs.tracks, "motion_fidelity", "tracks")
         reference = needed(inputs.reference_tracks, "motion_fidelity", "tracks")
+        # Of both videos; the smaller share bounds how much of the score can be trusted.
         shares = [float((tracks.seen_steps.mean(1) >= SHARED).mean()) for tracks in (sample, reference)]
         return {
             "motion_fidelity": motion_fidelity(sample, reference),

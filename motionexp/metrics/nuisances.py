@@ -14,8 +14,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import render
-from motionexp.data.shapes.scenes import Scene
+from motionexp.data.shapes.scenes import Scene, edited
 from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMetric
 from motionexp.metrics.foreground import foreground
 
@@ -54,6 +55,7 @@ def bare_ground(scene: Scene, frames: int) -> np.ndarray:
     """Render the scene without its objects: (F, 64, 64, 3) uint8, F = 1 for a camera at rest."""
     truth = scene.truth(frames)
     at_rest = not (np.ptp(truth.pan) or np.ptp(truth.zoom))
+    # Far outside the frame; a scene needs one object.
     away = replace(scene.things[0], centre=(-1e4, -1e4))
     return render(replace(scene, things=(away,)), frames, select=[0] if at_rest else None)
 
@@ -71,6 +73,7 @@ def ground_similarity(luminance: np.ndarray, uncovered: np.ndarray, ground: np.n
     """
     first, second = luminance[uncovered], np.broadcast_to(ground, luminance.shape)[uncovered]
     first, second = first - first.mean(), second - second.mean()
+    # Pearson's correlation of centred vectors; the floor keeps a flat video at 0.
     return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
 
 
@@ -84,6 +87,7 @@ def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
             # At the rim the ground shines through, more of it where the object is bright.
             inner = cv2.erode(piece.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
             ys, xs = np.nonzero(inner)
+            # Radii from the centre, and 1 for the plane's height: (N, 3).
             places = np.stack([(xs - xs.mean()) / radius, (ys - ys.mean()) / radius, np.ones(len(xs))], 1)
             planes.append(np.linalg.lstsq(places, frame[inner].mean(-1) / 127.5 - 1, rcond=None)[0])
             sizes.append(np.log(radius))
@@ -105,8 +109,10 @@ def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> d
 @lru_cache(maxsize=512)
 def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | None]:
     """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
+    # Light, size and shade are means over frames: four frames give them as well as all.
     some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int)).tolist()
-    return _luminance(bare_ground(scene, frames)), object_nuisances(render(scene, frames, select=some))
+    ground = bare_ground(scene, frames).mean(-1, dtype=np.float32)
+    return ground, object_nuisances(render(scene, frames, select=some))
 
 
 def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[dict[str, float]]:
@@ -119,7 +125,11 @@ def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[d
         frames: (F, 64, 64, 3) uint8 RGB.
         scenes: what to compare with.
     """
-    shown, uncovered, luminance = object_nuisances(frames), _uncovered(frames), _luminance(frames)
+    shown, luminance = object_nuisances(frames), frames.mean(-1, dtype=np.float32)
+    # Left out: objects, and the ring around them where object and ground are mixed. (F, H, W)
+    nothing, square = np.zeros(frames.shape[1:3], bool), np.ones((3, 3), np.uint8)
+    pieces = [nothing if piece is None else piece for piece in foreground(frames).pieces]
+    uncovered = np.stack([cv2.dilate(piece.astype(np.uint8), square) == 0 for piece in pieces])
     similarities = []
     for scene in scenes:
         ground, expected = _expected(scene, len(frames))
@@ -164,7 +174,9 @@ class Nuisances(VideoMetric):
         """Measure one sample against its reference's scene and `inputs.chance_scenes`."""
         # 1. Scenes with the reference's and with others' nuisances, in the edit's appearance and in the old.
         owners = (inputs.scene, *inputs.chance_scenes)
-        appearances = (inputs.target_scene, inputs.scene)
+        # A sample without leakage shows the reference's scene with the edit's appearance.
+        target = {name: value for name, value in inputs.target.items() if name in ATTRIBUTES}
+        appearances = (edited(inputs.scene, target), inputs.scene)
         scenes = [with_nuisances_of(scene, owner) for scene in appearances for owner in owners]
         # 2. Of both appearances the nearer one.
         similarities = nuisance_similarities(inputs.frames, scenes)
@@ -185,14 +197,3 @@ class Nuisances(VideoMetric):
             if level:
                 measured[chance] = Measurement(float(np.mean(level)))
         return measured
-
-
-def _luminance(frames: np.ndarray) -> np.ndarray:
-    return frames.mean(-1, dtype=np.float32)
-
-
-def _uncovered(frames: np.ndarray) -> np.ndarray:
-    """(F, H, W) bool: without objects and the ring around them, where object and ground are mixed."""
-    nothing, square = np.zeros(frames.shape[1:3], np.uint8), np.ones((3, 3), np.uint8)
-    pieces = [nothing if piece is None else piece.astype(np.uint8) for piece in foreground(frames).pieces]
-    return ~np.stack([cv2.dilate(piece, square) for piece in pieces]).astype(bool)

@@ -39,5 +39,6 @@ class PickScore(VideoMetric):
         """Measure one sample against its edit's caption."""
         frames = needed(inputs.features.preference, "pick_score", "preference")
         caption = needed(inputs.caption.preference, "pick_score", "preference")
+        # The scale is the preference model's temperature, not CLIP's.
         series = pick_score(frames, caption, inputs.caption.preference_scale)
         return {"pick_score": Measurement(float(series.mean()), series=series)}

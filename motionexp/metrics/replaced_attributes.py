@@ -32,6 +32,7 @@ def replaced_attributes(
         nothing = Measurement(ABSTAINED, "the edit replaces no attribute")
         return {"replaced_attributes": nothing, "replaced_attributes_abstained": nothing}
     labels = [predictions.labels[name] for name in replaced]
+    # None equals no value, so an abstention counts as not shown.
     shown = np.mean([label == reference[name] for name, label in zip(replaced, labels, strict=True)])
     return {
         "replaced_attributes": Measurement(float(shown)),

@@ -1,9 +1,7 @@
 """All chosen metrics, the models behind them, and the one pass over a video that feeds them."""
 
 import hashlib
-import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +16,7 @@ from motionexp.data.shapes.scenes import Scene
 from motionexp.metrics.attribute_classifier import AttributeClassifier
 from motionexp.metrics.base import Measurement, MetricInput, Need, SetMetric, VideoMetric
 from motionexp.metrics.cotracker import CoTracker
-from motionexp.metrics.encoders import OpenClip, PreferenceModel
+from motionexp.metrics.encoders import ImageTextModel, OpenClip, PreferenceModel
 from motionexp.metrics.feature_cache import VISION, FeaturePass
 from motionexp.metrics.tracks import LucasKanadeTracker, Tracker
 
@@ -43,20 +41,6 @@ class ScoringModels:
     resize: int = 0
     tracker_weights: str | None = None
     classifier: Path = BUNDLED / "classifier"
-
-    def load_clip(self, device: str) -> OpenClip:
-        with _silence():
-            return OpenClip.load(self.clip, device, self.resize)
-
-    def load_preference(self, device: str) -> PreferenceModel:
-        return PreferenceModel.load(
-            self.preference, self.preference_processor, self.preference_revision, device, self.resize
-        )
-
-    def load_tracker(self, device: str) -> Tracker:
-        if self.tracker_weights is None:
-            return LucasKanadeTracker()
-        return CoTracker.load(self.tracker_weights, device)
 
 
 # TGVE's own choices, for models that know any words.
@@ -103,24 +87,23 @@ class Scorer:
         self.chance_references = tuple(chance_references)
         # 2. The models that any of them needs.
         needs = {need for metric in [*self.metrics.values(), *self.of_sets.values()] for need in metric.needs}
-        clip = models.load_clip(device) if "clip" in needs else None
-        preference = models.load_preference(device) if "preference" in needs else None
-        tracker = models.load_tracker(device) if "tracks" in needs else None
+        loaded: dict[Need, ImageTextModel | Tracker] = {}
+        clip = preference = tracker = self.classifier = None
+        if "clip" in needs:
+            loaded["clip"] = clip = OpenClip.load(models.clip, device, models.resize)
+        if "preference" in needs:
+            source = models.preference, models.preference_processor, models.preference_revision
+            loaded["preference"] = preference = PreferenceModel.load(*source, device, models.resize)
+        if "tracks" in needs:
+            weights = models.tracker_weights
+            loaded["tracks"] = tracker = CoTracker.load(weights, device) if weights else LucasKanadeTracker()
         self.features = FeaturePass(clip, preference, tracker, folder)
-        self.classifier = (
-            AttributeClassifier.load(models.classifier, device) if "classifier" in needs else None
-        )
         # 3. What identifies the models in the ids of scores.
-        self.identities: dict[Need, str] = {}
-        if clip is not None:
-            self.identities["clip"] = clip.identity
-        if preference is not None:
-            self.identities["preference"] = preference.identity
-        if tracker is not None:
-            self.identities["tracks"] = tracker.identity
-        if self.classifier is not None:
-            weights = (models.classifier / "model.safetensors").read_bytes()
-            self.identities["classifier"] = hashlib.sha256(weights).hexdigest()
+        self.identities = {need: model.identity for need, model in loaded.items()}
+        if "classifier" in needs:
+            self.classifier = AttributeClassifier.load(models.classifier, device)
+            content = (models.classifier / "model.safetensors").read_bytes()
+            self.identities["classifier"] = hashlib.sha256(content).hexdigest()
 
     def to(self, device: torch.device) -> None:
         """Move all models to a device."""
@@ -135,17 +118,17 @@ class Scorer:
     def model_of(self, metric: str) -> str:
         """Short hash of the models that a metric needs; empty where it needs none."""
         needs = sorted(self.metric(metric).needs)
+        # Sorted, so that the order in a class does not change ids.
         used = [self.identities[need] for need in needs if need in self.identities]
         return hashlib.sha256("".join(used).encode()).hexdigest()[:12] if used else ""
 
     def applicable(self, reference: Reference, edit: Edit) -> list[str]:
         """The metrics that the data allow; asked for by name they stay in, and raise when they measure."""
-        return [name for name in self.metrics if self.explicit or self._has_truth(name, reference, edit)]
-
-    def _has_truth(self, name: str, reference: Reference, edit: Edit) -> bool:
-        needs = self.metrics[name].needs
-        lacks_reference = "reference_truth" in needs and reference.truth is None
-        return not (lacks_reference or ("edit_truth" in needs and edit.truth is None))
+        truths = {"reference_truth": reference.truth, "edit_truth": edit.truth}
+        missing = {need for need, truth in truths.items() if truth is None}
+        return [
+            name for name, metric in self.metrics.items() if self.explicit or not missing & set(metric.needs)
+        ]
 
     def score(
         self, frames: np.ndarray, reference: Reference, edit: Edit, metrics: Collection[str] | None = None
@@ -182,8 +165,9 @@ class Scorer:
         self, frames: np.ndarray, reference: Reference, edit: Edit, needs: Collection[Need]
     ) -> MetricInput:
         """The input of the metrics with these needs; every part is computed once."""
-        others = self.chance_references_of(reference)
-        scenes = tuple(other.truth for other in others if isinstance(other.truth, Scene))
+        unrelated = self.chance_references_of(reference)
+        scenes = tuple(video.truth for video in unrelated if isinstance(video.truth, Scene))
+        # A model runs only if a metric needs it.
         inputs = MetricInput(frames, reference, edit, chance_scenes=scenes)
         if VISION & set(needs):
             inputs = replace(
@@ -193,7 +177,8 @@ class Scorer:
                 reference_caption=self.features.caption(reference.caption),
             )
         if "tracks" in needs:
-            shorter = [other.frames[: reference.scored_frames] for other in others]
+            # Tracks are compared step by step, so all videos have the reference's length.
+            shorter = [video.frames[: reference.scored_frames] for video in unrelated]
             inputs = replace(
                 inputs,
                 tracks=self.features.tracks(frames),
@@ -207,19 +192,8 @@ class Scorer:
     def chance_references_of(self, reference: Reference) -> list[Reference]:
         """The references against which chance is measured: without `reference`, under whatever name."""
         chance_references = [
-            other
-            for other in self.chance_references
-            if other.name != reference.name and (other.truth is None or other.truth != reference.truth)
+            video
+            for video in self.chance_references
+            if video.name != reference.name and (video.truth is None or video.truth != reference.truth)
         ]
         return chance_references[:CHANCE_REFERENCES]
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Silence open_clip's messages about the files that it reads."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)

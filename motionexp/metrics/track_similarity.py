@@ -34,7 +34,11 @@ def motion_fidelity(sample: Tracks, reference: Tracks) -> Measurement:
     Returns:
         Value in [-1, 1]; abstains where too few points can be followed.
     """
-    _check_length(sample, reference)
+    if len(sample.position) != len(reference.position):
+        raise InputError(
+            f"motion_fidelity compares videos of one length, not of {len(sample.position)} and"
+            f" {len(reference.position)} frames: bring them to one length first"
+        )
     # 1. Tracks that are seen for long enough: N of the sample, M of the reference.
     usable = [tracks.seen_steps.mean(1) >= SHARED for tracks in (sample, reference)]
     if min(mask.mean() for mask in usable) < FLOOR:
@@ -68,9 +72,11 @@ def track_similarity(
     Returns:
         (N, M) in [-1, 1]: 0 for pairs that share too few steps, 1 for pairs that both stand still.
     """
+    # Unseen steps become 0, so that products over all steps sum over the shared ones. (N, T, 2), (M, T, 2)
     u, v = steps * seen[..., None], other_steps * other_seen[..., None]
     w, z = seen.astype(float), other_seen.astype(float)
     dot = u.reshape(len(u), -1) @ v.reshape(len(v), -1).T
+    # |u|^2 counts only where v is seen, and |v|^2 only where u is seen: (N, M).
     energy = (u**2).sum(-1) @ z.T + w @ (v**2).sum(-1).T
     similarity = np.divide(2 * dot, energy, out=np.ones_like(dot), where=energy > 0)
     return np.where(w @ z.T >= SHARED * steps.shape[1], np.clip(similarity, -1, 1), 0.0)
@@ -96,12 +102,5 @@ def chance(
 def _moves(steps: np.ndarray, seen: np.ndarray, still: float) -> np.ndarray:
     """(N,) whether the root mean square of a track's seen steps is at least `still`."""
     energy = ((steps**2).sum(-1) * seen).sum(1)
+    # A track that is never seen has energy 0 and is no moving one.
     return energy >= still**2 * np.maximum(seen.sum(1), 1)
-
-
-def _check_length(sample: Tracks, reference: Tracks) -> None:
-    if len(sample.position) != len(reference.position):
-        raise InputError(
-            f"motion_fidelity compares videos of one length, not of {len(sample.position)} and"
-            f" {len(reference.position)} frames: bring them to one length first"
-        )

@@ -1,6 +1,5 @@
 """Points followed through a whole video, by Lucas-Kanade or by a tracker that the user brings along."""
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,11 +20,9 @@ class Tracker(Protocol):
 
     def __call__(self, frames: np.ndarray) -> Tracks:
         """Follow points of the first of (F, H, W, 3) uint8 frames, F >= 2."""
-        ...
 
     def to(self, device: torch.device) -> None:
         """Work on a device from now on."""
-        ...
 
 
 class LucasKanadeTracker:
@@ -51,7 +48,9 @@ class LucasKanadeTracker:
         position, visible = [points[:, 0]], [alive]
         for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
             end, valid, followed = follow(before, after, points, settings)
+            # A lost point stays where it was last seen, so that OpenCV gets finite places.
             points = np.where(followed[:, None, None], end, points)
+            # Never alive again: a point that comes back may be another one.
             alive = alive & valid
             position.append(points[:, 0])
             visible.append(alive)
@@ -59,13 +58,3 @@ class LucasKanadeTracker:
 
     def to(self, device: torch.device) -> None:
         """OpenCV follows points on the CPU, whatever the device."""
-
-
-def as_arrays(tracks: Tracks) -> dict[str, np.ndarray]:
-    """Return tracks as named arrays, for a file."""
-    return {"position": tracks.position, "visible": tracks.visible, "still": np.array([tracks.still])}
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Tracks:
-    """Return the tracks that `as_arrays` took apart."""
-    return Tracks(arrays["position"], arrays["visible"].astype(bool), float(arrays["still"][0]))

@@ -57,10 +57,12 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
     count = len(frames)
     if np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).max() < FROZEN:
         return _rejected(count, "the sample is frozen")
+    # 1. One compact piece in most of the frames.
     seen = foreground(frames[:, :, region])
     share = np.mean([piece is not None for piece in seen.pieces])
     if share < TRACKED:
         return _rejected(count, f"one compact object is found in {share:.0%} of the frames only")
+    # 2. Its centre of area and its size, by how much of a pixel it covers.
     position, size = np.full((count, 2), np.nan), np.full(count, np.nan)
     for index, piece in enumerate(seen.pieces):
         if piece is not None:
@@ -71,7 +73,10 @@ def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
                 np.average(ys, weights=weight),
             )
             size[index] = np.sqrt(weight.sum() / np.pi)
-    if _jumps(position):
+    # 3. Whether it jumps as in shuffled frames. The jitter of an object in its place is small.
+    velocity = np.diff(position, axis=0)
+    speed, jerk = (np.nanmean((steps**2).sum(1)) for steps in (velocity, np.diff(velocity, axis=0)))
+    if speed > JUMP**2 and jerk > JERK * speed:
         return _rejected(count, "the object jumps to and fro, as in shuffled frames")
     return Track(position, size, _turns(frames, position, size))
 
@@ -81,16 +86,9 @@ def _rejected(count: int, reason: str) -> Track:
     return Track(nan, nan[:, 0], nan[1:, 0], reason)
 
 
-def _jumps(position: np.ndarray) -> bool:
-    velocity = np.diff(position, axis=0)
-    change = np.diff(velocity, axis=0)
-    speed = np.nanmean((velocity**2).sum(1))
-    # The jitter of an object that stays in its place looks the same, but is small.
-    return bool(speed > JUMP**2 and np.nanmean((change**2).sum(1)) > JERK * speed)
-
-
 def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int = 180) -> np.ndarray:
     """Turn between neighbouring frames: the shift that best matches them in polar coordinates."""
+    # The largest turn from frame to frame that is searched, in bins: 0.6 radians.
     reach = round(0.6 * bins / (2 * np.pi))
     polar = []
     for frame, centre, radius in zip(
@@ -99,14 +97,17 @@ def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
         at = (float(centre[0] - 0.5), float(centre[1] - 0.5))
         rings = cv2.warpPolar(grey, (24, bins), at, 1.3 * float(radius), cv2.WARP_FILL_OUTLIERS)
+        # Outer rings hold more pixels; without the mean of each ring only the angular pattern remains.
         weighted = (rings - rings.mean(0)) * np.sqrt(np.arange(24) + 0.5)
         polar.append(np.fft.rfft(weighted, axis=0))
     turns = []
     for before, after in pairwise(polar):
         match = np.fft.irfft((after * before.conj()).sum(1), bins)
+        # Shifts from -reach - 1 to reach + 1; the ends serve only the parabola below.
         near = np.concatenate([match[-reach - 1 :], match[: reach + 2]])
         best = 1 + int(near[1:-1].argmax())
         left, mid, right = near[best - 1 : best + 2]
+        # A parabola through the best match and its neighbours gives fractions of a bin.
         curve = left - 2 * mid + right
         peak = best + (0.5 * (left - right) / curve if curve < 0 else 0.0)
         turns.append((peak - reach - 1) * 2 * np.pi / bins)
@@ -134,6 +135,7 @@ def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
         return Measurement(ABSTAINED, sample.reason)
     unit = float(truth.size.mean())
     expected = object_motion(truth.position, truth.size, np.diff(truth.angle), unit)
+    # x, y, growth, turn.
     relevant = [True, True, bool(np.ptp(np.log(truth.size)) > 0.1), bool(np.ptp(truth.angle) > 0.3)]
     shown = object_motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
     expected = expected[:, relevant]
@@ -184,6 +186,7 @@ class Trajectory(VideoMetric):
         """Track the sample's object and compare it with the truth of the reference's."""
         scene, frames = inputs.scene, inputs.frames
         truth = scene.truth(len(frames))
+        # Of two objects the first is in the left half.
         half = slice(0, frames.shape[2] // 2) if len(scene.things) > 1 else slice(None)
         tracked = track(frames, half)
         similarity = velocity_similarity(tracked, truth)

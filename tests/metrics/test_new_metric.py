@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from motionexp import metrics
+from motionexp.config.metrics import METRICS, read_metric
+from motionexp.jobs.summary import headings
+from motionexp.metrics.scorer import Scorer
+
 ROOT = Path(__file__).parents[2]
-JOB = ["tau=1000", "steps=1", "edit_kinds=[style]", "metrics=[brightness]", "output=out"]
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +29,22 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def motionexp(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "motionexp.cli", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("argument", "code", "answer"),
+    [("--help", 0, "How bright is the sample?"), ("metrics=[brihgtness]", 2, "brightness")],
+)
+def test_it_is_listed_and_checked(copy, argument, code, answer):
+    command = [sys.executable, "-m", "motionexp.cli", argument]
+    finished = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    assert finished.returncode == code
+    assert answer in finished.stderr + finished.stdout
 
 
-def test_it_is_listed_and_checked(copy: Path) -> None:
-    assert "How bright is the sample?" in motionexp(copy, "--help").stdout
-    refused = motionexp(copy, "metrics=[brihgtness]")
-    assert refused.returncode == 2
-    assert "brightness" in refused.stderr + refused.stdout
-
-
-@pytest.mark.slow
-def test_a_job_scores_it_and_its_summary_has_its_heading(copy: Path) -> None:
-    scored = motionexp(copy, *JOB)
-    assert scored.returncode == 0, scored.stderr
-    assert "bright" in scored.stdout.replace(str(copy), "").split()
-    (rows,) = (copy / "out").rglob("rows.jsonl")
-    assert '"metric": "brightness"' in rows.read_text() or '"metric":"brightness"' in rows.read_text()
+def test_it_is_scored_and_has_its_heading_in_summaries(copy, monkeypatch, inputs):
+    folder, sample = copy / "motionexp" / "metrics", inputs()
+    spec = read_metric(folder / "brightness.py", "motionexp.metrics.brightness", "brightness")
+    monkeypatch.setitem(METRICS, "brightness", spec)
+    monkeypatch.setattr(metrics, "__path__", [str(folder)])
+    scores = Scorer(["brightness"]).score(sample.frames, sample.reference, sample.edit)
+    assert scores["brightness"]["brightness"].value == pytest.approx(sample.frames.mean())
+    assert headings([spec]) == {"brightness": ("bright", "")}

@@ -8,6 +8,7 @@ import pytest
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import edited
 from motionexp.metrics.nuisances import (
+    VALUES,
     Nuisances,
     bare_ground,
     ground_similarity,
@@ -38,32 +39,27 @@ def test_an_object_s_nuisances_follow_the_truth():
     thing = replace(scene.things[0], surface="plain", shape="circle", shade=0.0)
     scene = replace(scene, things=(thing,), nuisances=replace(scene.nuisances, light=0.0))
     before = object_nuisances(render(scene))
-    assert before.light[0] == pytest.approx(0.095, abs=0.01)  # `Contrast.light` x a circle's 0.95
-    assert before.light[1] == pytest.approx(0.0, abs=0.01)
     turned = object_nuisances(render(replace(scene, nuisances=replace(scene.nuisances, light=np.pi / 2))))
-    assert turned.light[1] == pytest.approx(0.095, abs=0.01)
-    brighter = object_nuisances(render(replace(scene, things=(replace(thing, shade=0.08),))))
-    assert brighter.shade - before.shade == pytest.approx(0.08, abs=0.01)
-    larger = object_nuisances(render(replace(scene, things=(replace(thing, size=1.1 * thing.size),))))
-    assert larger.size - before.size == pytest.approx(np.log(1.1), abs=0.02)
+    # `Contrast.light` x a circle's 0.95, first to the right, then down.
+    np.testing.assert_allclose([before.light, turned.light], [[0.095, 0], [0, 0.095]], atol=0.01)
+    changed = replace(thing, shade=0.08, size=1.1 * thing.size)
+    after = object_nuisances(render(replace(scene, things=(changed,))))
+    assert after.shade - before.shade == pytest.approx(0.08, abs=0.01)
+    assert after.size - before.size == pytest.approx(np.log(1.1), abs=0.02)
 
 
 def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(inputs):
     scenes = [make_scene("wander", index) for index in range(12)]
-    leaks: dict[str, list[float]] = {"leaked": [], "fresh": []}
+    leaks = {"leaked": [], "fresh": []}
     for index, scene in enumerate(scenes):
-        others = tuple(scene for position, scene in enumerate(scenes) if position != index)
         target = edited(scene, CHANGES)
         fresh = with_nuisances_of(target, make_scene("wander", 100 + index))
         for name, shown in (("leaked", target), ("fresh", fresh)):
-            found = Nuisances().measure(inputs(render(shown), scene, chance_scenes=others))
-            leaks[name].append(
-                [
-                    found[value].value
-                    - found[f"{value}_chance" if value != "nuisance_similarity" else "nuisance_chance"].value
-                    for value in ("nuisance_similarity", "nuisance_light", "nuisance_size", "nuisance_shade")
-                ]
-            )
+            chance_scenes = (*scenes[:index], *scenes[index + 1 :])
+            measured = Nuisances().measure(inputs(render(shown), scene, chance_scenes=chance_scenes))
+            values = VALUES.values()
+            leaks[name].append([measured[value].value - measured[chance].value for value, chance in values])
+    # A row a scene, a column a nuisance.
     leaked, fresh = np.array(leaks["leaked"]), np.array(leaks["fresh"])
     assert (leaked[:, 0] > 0.7).all()
     assert abs(fresh[:, 0].mean()) < 0.25
@@ -72,12 +68,12 @@ def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(inputs):
 
 
 def test_without_other_references_there_is_no_chance_level_and_mush_has_no_object(inputs):
-    found = Nuisances().measure(inputs())
-    assert found["nuisance_similarity"].value > 0.9
-    assert np.isnan(found["nuisance_chance"].value)
-    assert "no other references" in found["nuisance_chance"].reason
+    measured = Nuisances().measure(inputs())
+    assert measured["nuisance_similarity"].value > 0.9
+    assert np.isnan(measured["nuisance_chance"].value)
+    assert "no other references" in measured["nuisance_chance"].reason
     grey = np.full((16, 64, 64, 3), 90, np.uint8)
-    found = Nuisances().measure(inputs(grey, chance_scenes=(make_scene("left"),)))
-    assert found["nuisance_similarity"].value == 0
-    assert "no object stands out" in found["nuisance_light"].reason
-    assert "no object stands out" in found["nuisance_light_chance"].reason
+    measured = Nuisances().measure(inputs(grey, chance_scenes=(make_scene("left"),)))
+    assert measured["nuisance_similarity"].value == 0
+    assert "no object stands out" in measured["nuisance_light"].reason
+    assert "no object stands out" in measured["nuisance_light_chance"].reason
