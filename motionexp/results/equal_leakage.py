@@ -1,9 +1,10 @@
 """The table of motion at equal leakage: the most motion on a curve of adapter scales up to a leakage."""
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import groupby, product
+from operator import itemgetter
 
 import numpy as np
 
@@ -27,11 +28,8 @@ def decision_table(comparison: Comparison, table: TableLayout, decision: Decisio
     settings = comparison.layout.settings
     against = [f"difference to {' '.join(settings[name].labels)}, paired" for name in decision.against]
     columns = [label for level in decision.levels for label in (f"motion at leakage {level:g}", *against)]
-    blocks = [
-        _block(comparison, table, decision, group, leakage)
-        for group in table.groups
-        for leakage in decision.leakage
-    ]
+    places = product(table.groups, decision.leakage)
+    blocks = [_block(comparison, table, decision, group, leakage) for group, leakage in places]
     scales = ", ".join(f"{scale:g}" for scale in sorted(decision.scales))
     note = (
         f"The most motion on the curve of adapter scales (0, {scales}) whose leakage is at most the level."
@@ -99,27 +97,22 @@ def _points(
 
 def _complete(curves: Collection[Points]) -> set[Subject]:
     """The subjects that have a number at all points of all curves."""
-    finite = [
-        {subject for subject, value in values.items() if not math.isnan(value)}
-        for points in curves
-        for at_scales in points
-        for values in at_scales
-    ]
+    at_points = (values for points in curves for at_scales in points for values in at_scales)
+    finite = [{subject for subject, value in values.items() if not math.isnan(value)} for values in at_points]
     return set.intersection(*finite) if finite else set()
 
 
 def _curve(points: Points, subjects: Collection[Subject]) -> Curve:
     """The means of R references at S scales, (S, R) for motion and for leakage."""
-    return Curve(
-        *(np.array([_by_reference(values, subjects) for values in at_scales]) for at_scales in points)
+    ordered = sorted(subjects, key=lambda subject: (subject[0], str(subject)))
+    references = [[*group] for _, group in groupby(ordered, key=itemgetter(0))]
+    motion, leakage = (
+        np.array(
+            [[np.mean([values[subject] for subject in group]) for group in references] for values in scales]
+        )
+        for scales in points
     )
-
-
-def _by_reference(values: Values, subjects: Collection[Subject]) -> list[float]:
-    grouped: dict[str, list[float]] = defaultdict(list)
-    for subject in sorted(subjects, key=str):
-        grouped[subject[0]].append(values[subject])
-    return [float(np.mean(grouped[reference])) for reference in sorted(grouped)]
+    return Curve(motion, leakage)
 
 
 def _cells(
@@ -128,14 +121,13 @@ def _cells(
     """At every level the motion, then its difference to each setting in `against`, if it is none of these."""
     digits = comparison.layout.columns[decision.motion].digits
 
-    def difference(level: float, theirs: str) -> Cell | None:
-        if name in decision.against or theirs not in curves:
-            return None
-        interval = motion_at_equal_leakage(curves[name], level, curves[theirs])
-        return Cell(f"{level:g} minus {theirs}", interval, digits, is_difference=True)
-
     cells: list[Cell | None] = []
     for level in decision.levels:
         cells.append(Cell(f"{level:g}", motion_at_equal_leakage(curves[name], level), digits))
-        cells += [difference(level, theirs) for theirs in decision.against]
+        for theirs in decision.against:
+            if name in decision.against or theirs not in curves:
+                cells.append(None)
+            else:
+                interval = motion_at_equal_leakage(curves[name], level, curves[theirs])
+                cells.append(Cell(f"{level:g} minus {theirs}", interval, digits, is_difference=True))
     return cells

@@ -46,7 +46,7 @@ class Setting:
     @property
     def alternatives(self) -> list[dict[str, str]]:
         """The selections of which a row has to match one."""
-        return [self.select, *([self.or_select] if self.or_select else [])]
+        return [self.select, self.or_select] if self.or_select else [self.select]
 
     def selects(self, row: Row, names: Collection[str] = ()) -> bool:
         """Whether the row is one of this setting; `names` are what the layout's `select` names."""
@@ -68,8 +68,8 @@ class Setting:
         """This setting at an adapter scale as rows write it; at any scale for an empty text."""
 
         def at(select: Mapping[str, str]) -> dict[str, str]:
-            others = {name: value for name, value in select.items() if name != "adapter_scale"}
-            return {**others, "adapter_scale": scale} if scale else others
+            rest = {name: value for name, value in select.items() if name != "adapter_scale"}
+            return {**rest, "adapter_scale": scale} if scale else rest
 
         return replace(self, select=at(self.select), or_select=self.or_select and at(self.or_select))
 

@@ -1,6 +1,7 @@
 """Published rows: a few megabytes in the repository from which every table is built again."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,10 @@ def to_published(rows: Iterable[Row]) -> str:
     # 1. The parts that rows share, as text, and their numbers.
     plain_rows = [as_json(row) for row in rows]
     parts = [{kind: _part(plain, names) for kind, names in SHARED.items()} for plain in plain_rows]
-    numbers = {kind: _numbered(part[kind] for part in parts) for kind in SHARED}
+    numbers = {
+        kind: {text: number for number, text in enumerate(sorted({part[kind] for part in parts}))}
+        for kind in SHARED
+    }
     # 2. The values of each sample by metric.
     values: dict[tuple[int, int, str], dict[int, Any]] = {}
     for plain, part in zip(plain_rows, parts, strict=True):
@@ -51,10 +55,6 @@ def to_published(rows: Iterable[Row]) -> str:
 
 def _part(plain: dict[str, Any], names: Sequence[str]) -> str:
     return dump_line({name: plain[name] for name in names if plain[name] not in ("", {}, None)})
-
-
-def _numbered(texts: Iterable[str]) -> dict[str, int]:
-    return {text: number for number, text in enumerate(sorted(set(texts)))}
 
 
 def _published_value(plain: dict[str, Any]) -> Any:
@@ -116,8 +116,7 @@ def is_published(path: Path, layout: Layout) -> bool:
 
     For commands over all experiments, which then leave the layout out. A layout that is named needs its rows.
     """
-    exists = (root_of(path) / layout.rows).exists()
-    if not exists:
+    if not (exists := (root_of(path) / layout.rows).exists()):
         print(f"{path}: no rows published yet ({layout.rows}); skipped", file=sys.stderr)
     return exists
 
@@ -128,3 +127,17 @@ def published_layouts(names: Sequence[str]) -> Iterator[tuple[Path, Layout]]:
         layout = read_layout(path)
         if layout.rows and (names or is_published(path, layout)):
             yield path, layout
+
+
+def print_files(files: Iterable[Path]) -> int:
+    """Runs a command that yields the files that it writes, and prints them; returns the exit code.
+
+    An InputError goes to stderr and gives the exit code 2.
+    """
+    try:
+        for file in files:
+            print(os.path.relpath(file))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

@@ -27,17 +27,16 @@ def has_defaults(row: Row, names: Collection[str]) -> bool:
 
     Rows of the base model hold no settings of training. A setting that a row lacks is newer than the row.
     """
-    settings = (*SAMPLED, *OCCASIONAL) + (() if row.method == "base" else TRAINED)
-    values = {name: row.settings[name] for name in settings if name in row.settings and name not in names}
-    return all(value == default_of(name, row) for name, value in values.items()) and not any(
-        name in row.strata for name in STRATA if name not in names
+    settings = {*SAMPLED, *OCCASIONAL, *(() if row.method == "base" else TRAINED)} - {*names}
+    return not any(name in row.strata for name in {*STRATA} - {*names}) and all(
+        row.settings[name] == default_of(name, row) for name in settings & row.settings.keys()
     )
 
 
 def default_of(name: str, row: Row) -> Any:
     """A setting's default, that of the row's model where the model has one."""
     entry = JobConfig.__dataclass_fields__[name]
-    default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
     key = default.removeprefix("${model.").removesuffix("}")

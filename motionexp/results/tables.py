@@ -8,7 +8,7 @@ nor a network. Without names it takes all experiments whose rows are published.
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from motionexp.results.equal_leakage import decision_table
 from motionexp.results.formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 from motionexp.results.intervals import Interval
 from motionexp.results.layout import Layout, TableLayout
-from motionexp.results.published import published_layouts, read_published, root_of
+from motionexp.results.published import print_files, published_layouts, read_published, root_of
 from motionexp.results.rows import Row
 
 SUFFIXES = (".md", ".tex", ".csv")
@@ -93,22 +93,19 @@ def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
     return paths
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Builds the tables of the named layouts, or of all in experiments/ with rows; returns the exit code."""
-    try:
-        for path, layout in published_layouts(arguments):
-            root = root_of(path)
-            if not layout.tables:
-                continue
-            paths = write_tables(root, layout, read_published(root / layout.rows))
+def all_tables(names: Sequence[str]) -> Iterator[Path]:
+    """Writes the tables of the named layouts, or of all in experiments/ with rows; yields the files."""
+    for path, layout in published_layouts(names):
+        if layout.tables:
+            paths = write_tables(root_of(path), layout, read_published(root_of(path) / layout.rows))
             if not paths:
                 raise InputError(f"{path}: none of its settings is that of a row of {layout.rows}")
-            for written in paths:
-                print(written.relative_to(root))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+            yield from paths
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Builds the tables of the named layouts, or of all in experiments/ with rows; returns the exit code."""
+    return print_files(all_tables(arguments))
 
 
 if __name__ == "__main__":

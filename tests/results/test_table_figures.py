@@ -11,8 +11,7 @@ from PIL import Image
 from motionexp.config.schema import BUNDLED
 from motionexp.results.comparisons import Comparison
 from motionexp.results.figures import table_figures
-from motionexp.results.figures.curves import log_snr_of
-from motionexp.results.figures.panels import FigureData, in_rows
+from motionexp.results.figures.drawing import FigureData, in_rows, log_snr_of
 from motionexp.results.figures.style import DPI, WIDTH
 from motionexp.results.figures.table_figures import CAPTIONS, main, write_figures
 from motionexp.results.layout_file import read_layout

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Grid, to_csv, to_latex, to_markdown
 from motionexp.results.intervals import mean_interval
 from motionexp.results.layout import Column, standard_columns
-from motionexp.results.rows import Row
-from motionexp.results.tables import build, write_tables
+from motionexp.results.tables import build
 from tests.support.made_rows import TOY_METRICS, toy_rows, toy_value
 
 
@@ -23,8 +21,8 @@ def cells(table, block, line):
     return {cell.column: cell.interval for cell in lines[line].cells if cell}
 
 
-def toy_tables(layout, rows, table=None):
-    return build(Comparison(layout, rows), table or layout.tables[0])
+def toy_tables(layout, rows):
+    return build(Comparison(layout, rows), layout.tables[0])
 
 
 def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(toy):
@@ -42,21 +40,13 @@ def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(toy):
     assert (window["motion"].low, window["motion"].high) == pytest.approx((by_hand.low, by_hand.high))
     lines = next(block for block in table.blocks if block.title == "motion-dominant").lines
     assert [line.adapter_steps for line in lines] == ["0", "15", "50", ""]
-
-
-def test_strata_stand_apart_and_a_group_of_one_reference_has_no_interval(toy):
-    table, _ = toy_tables(toy, toy_rows())
-    appearance = cells(table, "appearance-dominant", 0)["text"]
-    assert (appearance.n, appearance.clusters) == (4, 1)
-    assert math.isnan(appearance.low)
-    assert cells(table, "motion-dominant, style edits", 0)["text"].n == 6
-
-
-def test_differences_are_paired(toy):
-    table, _ = toy_tables(toy, toy_rows())
     difference = cells(table, "motion-dominant", 3)
     assert difference["leak"].mean == pytest.approx(-0.2)
-    assert difference["motion"].high - difference["motion"].low < 1e-9
+    assert difference["motion"].high - difference["motion"].low < 1e-9, "it is paired"
+    appearance = cells(table, "appearance-dominant", 0)["text"]
+    assert (appearance.n, appearance.clusters) == (4, 1)
+    assert math.isnan(appearance.low), "one reference has no interval"
+    assert cells(table, "motion-dominant, style edits", 0)["text"].n == 6
 
 
 def test_the_decision_interpolates_on_the_curve_of_scales(toy):
@@ -91,43 +81,21 @@ def test_markdown_latex_and_csv_hold_the_same_numbers(toy):
     assert {line.replace(r"\&", "").count("&") + 1 for line in body} == {len(width)} == {8}
 
 
-def test_a_setting_may_take_what_another_selection_has(toy):
-    base = toy.settings["base"]
-    alone = replace(toy.tables[0], settings=["base"], differences=[], decision=None)
-    base.select["edit_kind"] = "style"
-    base.or_select.update({"tau": "1000", "edit_kind": "background"})
-    (table,) = toy_tables(toy, toy_rows(), alone)
-    assert cells(table, "motion-dominant", 0)["text"].n == 12
-    base.or_select.clear()
-    (table,) = toy_tables(toy, toy_rows(), alone)
-    assert cells(table, "motion-dominant", 0)["text"].n == 6
-
-
 def test_missing_values_are_counted_beside_the_mean(toy):
     rows = toy_rows()
-    first = next(index for index, row in enumerate(rows) if row.metric == "text_alignment")
-    rows[first] = Row(**{**vars(rows[first]), "value": math.nan, "reason": "no frame"})
+    rows[0] = replace(rows[0], value=math.nan, reason="no frame")
     table, _ = toy_tables(toy, rows)
     assert "(1 missing)" in to_markdown(table)
 
 
-def test_precisions_are_not_mixed(toy, root):
-    rows = [*toy_rows(), Row(**{**vars(toy_rows()[0]), "precision": "bf16"})]
-    with pytest.raises(InputError, match="precision: bf16, fp32"):
-        write_tables(root, toy, rows)
-
-
 def baseline_rows(rows):
     """Rows of a sanity baseline: half of each metric's base, without a seed."""
-    base = [row for row in rows if row.tau == 1000 and row.seed == 0]
+    changes = {"seed": None, "method": "sanity_baseline", "sample_id": "baseline"}
     return [
-        replace(
-            row, value=row.value / 2, seed=None, method="sanity_baseline",
-            strata={**row.strata, "sanity_baseline": "frozen"},
-            sample_id=f"baseline {row.sample_id}", score_id=f"baseline {row.score_id}",
-        )
-        for row in base
-    ]  # fmt: skip
+        replace(row, value=row.value / 2, strata={**row.strata, "sanity_baseline": "frozen"}, **changes)
+        for row in rows
+        if row.tau == 1000 and row.seed == 0
+    ]
 
 
 def test_sanity_baselines_are_below_every_block_and_in_no_setting(toy):

@@ -29,8 +29,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLACK, "marker": "^", "linestyle": "-."},
     {"color": VERMILION, "marker": "D", "linestyle": ":"},
 )
-APPEARANCE_STYLE: dict[str, Any] = {"color": ORANGE, "marker": "s", "linestyle": "--"}
-MOTION_STYLE: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
+MOTION_STYLE, APPEARANCE_STYLE = _STYLES[:2]
 LOG_SNRS = (0, -4, -8, 4, -2, -6, 8, -10, -12)
 """Ticks, the most important first."""
 SETTINGS = {
