@@ -27,9 +27,11 @@ def has_defaults(row: Row, names: Collection[str]) -> bool:
 
     Rows of the base model hold no settings of training. A setting that a row lacks is newer than the row.
     """
-    settings = {*SAMPLED, *OCCASIONAL, *(() if row.method == "base" else TRAINED)} - {*names}
-    return not any(name in row.strata for name in {*STRATA} - {*names}) and all(
-        row.settings[name] == default_of(name, row) for name in settings & row.settings.keys()
+    settings = (*SAMPLED, *OCCASIONAL) + (() if row.method == "base" else TRAINED)
+    return not any(name in row.strata and name not in names for name in STRATA) and all(
+        row.settings[name] == default_of(name, row)
+        for name in settings
+        if name in row.settings and name not in names
     )
 
 

@@ -257,7 +257,11 @@ def draw_points(data: FigureData, panels: Sequence[Group]) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel(data.columns[data.figure.columns[0]].label)
     figure.suptitle(data.figure.title)
-    _draw_key(figure, data, labels, key_columns)
+    styles = _markers(data)
+    handles = [Line2D([], [], **styles[label]) for label, names in data.figure.lines.items() for _ in names]
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=key_columns, handlelength=1, handletextpad=0.3
+    )
     # 4. The numbers, once the layout has settled where on the page the points are.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -298,14 +302,6 @@ def _markers(data: FigureData) -> dict[str, dict[str, Any]]:
     """{line: the style of its points}; white edges separate points that touch."""
     edge = {"linestyle": "none", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.4}
     return {label: {**style, **edge} for label, style in model_styles(list(data.figure.lines)).items()}
-
-
-def _draw_key(figure: Figure, data: FigureData, labels: Sequence[str], columns: int) -> None:
-    styles = _markers(data)
-    handles = [Line2D([], [], **styles[label]) for label, names in data.figure.lines.items() for _ in names]
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, handlelength=1, handletextpad=0.3
-    )
 
 
 def _draw_numbers(axis: Axes, points: Points) -> None:
