@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
@@ -50,9 +50,10 @@ class Grid:
 
     def markdown(self) -> str:
         """A pipe table, without a line break at its end."""
-        sides = ["---:" if side == "r" else "---" for side in self._all_sides()]
-        lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
-        return "\n".join([lines[0], f"|{'|'.join(sides)}|", *lines[1:]])
+        sides = {"l": "---", "r": "---:"}
+        rule = "|".join(sides[side] for side in self._all_sides())
+        header, *lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
+        return "\n".join([header, f"|{rule}|", *lines])
 
     def terminal(self, title: str = "") -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
@@ -132,19 +133,14 @@ class Table:
     @property
     def header(self) -> list[str]:
         """The headings of all columns; that of the adapter's steps only where a line had an adapter."""
-        return [*self.labels, *self.columns, f"n ({self.unit})"] + ["adapter steps"] * self._has_adapter
-
-    @property
-    def _has_adapter(self) -> bool:
-        return any(line.adapter_steps not in ("", "0") for line in self.lines)
+        has_adapter = any(line.adapter_steps not in ("", "0") for line in self.lines)
+        return [*self.labels, *self.columns, f"n ({self.unit})", *["adapter steps"] * has_adapter]
 
     def texts(self, line: Line, write: Write = str, bold: Write = str) -> list[str]:
         """A line's text under each heading; `write` escapes text for the format."""
-        numbers = [
-            bold(write(_shown(cell))) if line.is_bold(cell) else write(_shown(cell)) for cell in line.cells
-        ]
-        rest = [line.n] + [line.adapter_steps] * self._has_adapter
-        return [*map(write, line.labels), *numbers, *map(write, rest)]
+        shown = [(bold if line.is_bold(cell) else str)(write(_shown(cell))) for cell in line.cells]
+        texts = [*map(write, line.labels), *shown, write(line.n), write(line.adapter_steps)]
+        return texts[: len(self.header)]
 
     def all_notes(self) -> list[str]:
         """What the numbers mean, then the layout's notes."""
@@ -185,7 +181,7 @@ def _shown(cell: Cell | None) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, one pipe table for each block, and the notes."""
-    header, sides = list(map(_markdown, table.header)), "l" * len(table.labels) + "r"
+    header, sides = [*map(_markdown, table.header)], "l" * len(table.labels) + "r"
     parts = [f"## {table.title}"]
     for block in table.blocks:
         lines = [table.texts(line, _markdown, "**{}**".format) for line in block.lines]
@@ -217,14 +213,13 @@ def _tex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
-    header = table.header
-    width = len(header)
+    width = len(table.header)
     lines = [
         r"\begin{table}",
         rf"\caption{{{_tex(table.title)}. {' '.join(_tex(note) for note in table.all_notes())}}}",
         rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * (width - len(table.labels))}}}",
         r"\toprule",
-        " & ".join(map(_tex, header)) + r" \\",
+        " & ".join(map(_tex, table.header)) + r" \\",
     ]
     for block in table.blocks:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
@@ -238,16 +233,11 @@ def to_csv(tables: Sequence[Table]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for table in tables:
-        for block in table.blocks:
-            for line in block.lines:
-                for cell in filter(None, line.cells):
-                    place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
-                    writer.writerow([*place, *_csv_numbers(cell.interval)])
+    lines = ((table, block, line) for table in tables for block in table.blocks for line in block.lines)
+    for table, block, line in lines:
+        for cell in filter(None, line.cells):
+            place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
+            mean, low, high, *counts, undefined = astuple(cell.interval)
+            numbers = ["" if math.isnan(end) else f"{_rounded(end, 8):.8g}" for end in (mean, low, high)]
+            writer.writerow([*place, *numbers, *counts, f"{undefined:.4g}"])
     return file.getvalue()
-
-
-def _csv_numbers(interval: Interval) -> list[str | int]:
-    numbers = (interval.mean, interval.low, interval.high)
-    texts = ["" if math.isnan(number) else f"{_rounded(number, 8):.8g}" for number in numbers]
-    return [*texts, interval.n, interval.clusters, interval.missing, f"{interval.undefined:.4g}"]

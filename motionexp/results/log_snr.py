@@ -8,10 +8,6 @@ import numpy as np
 from motionexp.errors import InputError
 from motionexp.results.rows import Row
 
-# Rows of a model's schedule have this method; timesteps end here, at noise alone.
-SCHEDULE = "schedule"
-LAST_TIMESTEP = 1000
-
 
 def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     """{model: (1001,) log-SNR at t = 0, 1, ... 1000}, from rows of schedules, linear between their timesteps.
@@ -25,7 +21,7 @@ def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     schedules: dict[str, dict[int, float]] = defaultdict(dict)
     probed = set()
     for row in rows:
-        if row.method == SCHEDULE:
+        if row.method == "schedule":
             schedules[row.model][int(row.stratum("t"))] = row.value
         elif row.tau_start:
             probed.add(row.model)
@@ -34,11 +30,10 @@ def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
             f"rows of probes on {', '.join(lacking)} without rows of the schedule; run the probe again"
             " (finished rows are reused) and publish both"
         )
-    timesteps, tables = np.arange(LAST_TIMESTEP + 1), {}
+    tables = {}
     for model, values in sorted(schedules.items()):
-        t = sorted(values)
-        log_snr = [values[timestep] for timestep in t]
-        tables[model] = np.interp(timesteps, t, log_snr, left=np.inf, right=-np.inf)
+        t, log_snr = zip(*sorted(values.items()), strict=True)
+        tables[model] = np.interp(np.arange(1001), t, log_snr, left=np.inf, right=-np.inf)
     return tables
 
 

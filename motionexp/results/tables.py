@@ -57,12 +57,10 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
 def _reported_blocks(layout: Layout, table: TableLayout) -> list[Block]:
     by_source: dict[str, list[Line]] = defaultdict(list)
     for entry in table.reported:
-        cells: list[Cell | None] = [
-            Cell(key, Interval(entry.values[key], math.nan, math.nan, 0, 0), layout.columns[key].digits)
-            if key in entry.values
-            else None
-            for key in table.columns
-        ]
+        cells: list[Cell | None] = []
+        for key in table.columns:
+            interval = Interval(entry.values.get(key, math.nan), math.nan, math.nan, 0, 0)
+            cells.append(Cell(key, interval, layout.columns[key].digits) if key in entry.values else None)
         by_source[entry.source].append(Line(entry.labels, cells, "", "", "reported"))
     return [Block(f"Reported: {source}", lines) for source, lines in by_source.items()]
 

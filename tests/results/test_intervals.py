@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from motionexp.results.intervals import Curve, mean_interval, motion_at_equal_leakage, motion_at_leakage
+from motionexp.results.intervals import Curve, mean_interval, motion_at_equal_leakage
 
 
 def test_the_interval_is_students_over_references_and_not_over_samples():
@@ -67,24 +67,21 @@ def test_one_reference_has_no_interval_and_none_has_no_mean():
 
 
 def test_motion_at_a_level_interpolates_between_scales():
-    motion = np.array([[0.0], [0.4], [0.8]])
-    leakage = np.array([[0.0], [0.1], [0.5]])
-    assert motion_at_leakage(motion, leakage, 0.3)[0] == pytest.approx(0.6)
-    assert motion_at_leakage(motion, leakage, 0.05)[0] == pytest.approx(0.2)
-    assert motion_at_leakage(motion, leakage, 0.9)[0] == pytest.approx(0.8)
-    assert math.isnan(motion_at_leakage(motion, leakage, -0.1)[0])
+    curve = Curve(np.array([[0.0], [0.4], [0.8]]), np.array([[0.0], [0.1], [0.5]]))
+    motion = [curve.at(level, np.eye(1))[0] for level in (0.3, 0.05, 0.9, -0.1)]
+    assert motion == pytest.approx([0.6, 0.2, 0.8, math.nan], nan_ok=True)
 
 
 def test_motion_at_a_level_agrees_with_a_fine_grid_on_curves_that_turn_back():
     random = np.random.default_rng(4)
     motion, leakage = random.normal(size=(2, 7, 50))
     leakage[0] = 0
-    place = np.linspace(0, 6, 6001)
+    place, exact = np.linspace(0, 6, 6001), Curve(motion, leakage).at(0.2, np.eye(50))
     for index in range(50):
         fine_motion = np.interp(place, range(7), motion[:, index])
         fine_leakage = np.interp(place, range(7), leakage[:, index])
         slow = fine_motion[fine_leakage <= 0.2].max()
-        assert motion_at_leakage(motion, leakage, 0.2)[index] == pytest.approx(slow, abs=0.01)
+        assert exact[index] == pytest.approx(slow, abs=0.01)
 
 
 def test_a_curve_that_carries_more_at_equal_leakage_wins_with_an_interval():
