@@ -50,7 +50,9 @@ def _block(
     names = [name for name in decision.curves if settings[name].can_match(group)]
     points = {name: _points(comparison, table, decision, leakage, name, group) for name in names}
     points = {name: of_setting for name, of_setting in points.items() if of_setting}
-    complete = _complete(points.values())
+    at_points = [values for of_setting in points.values() for at_scales in of_setting for values in at_scales]
+    finite = [{subject for subject in values if not math.isnan(values[subject])} for values in at_points]
+    complete = set.intersection(*finite) if finite else set()
     curves = {name: _curve(of_setting, complete) for name, of_setting in points.items()}
     # 2. One line for each setting, without numbers where it was not run or no sample is complete.
     lines = []
@@ -93,13 +95,6 @@ def _points(
                     " has the same references, edits and seeds at all scales: run the sweep to its end"
                 )
     return points
-
-
-def _complete(curves: Collection[Points]) -> set[Subject]:
-    """The subjects that have a number at all points of all curves."""
-    at_points = (values for points in curves for at_scales in points for values in at_scales)
-    finite = [{subject for subject, value in values.items() if not math.isnan(value)} for values in at_points]
-    return set.intersection(*finite) if finite else set()
 
 
 def _curve(points: Points, subjects: Collection[Subject]) -> Curve:

@@ -45,7 +45,11 @@ def to_published(rows: Iterable[Row]) -> str:
     values: dict[tuple[int, int, str], dict[int, Any]] = {}
     for plain, part in zip(plain_rows, parts, strict=True):
         metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
-        values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})[metric] = _published_value(plain)
+        value, reason = plain["value"], plain["reason"]
+        if value is not None:
+            value = float(f"{value:.{DIGITS}g}")
+        scores = values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})
+        scores[metric] = [value, reason] if reason or value is None else value
     lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
     for (run, edit, sample), scores in sorted(values.items()):
         ordered = {str(metric): scores[metric] for metric in sorted(scores)}
@@ -55,13 +59,6 @@ def to_published(rows: Iterable[Row]) -> str:
 
 def _part(plain: dict[str, Any], names: Sequence[str]) -> str:
     return dump_line({name: plain[name] for name in names if plain[name] not in ("", {}, None)})
-
-
-def _published_value(plain: dict[str, Any]) -> Any:
-    if plain["value"] is None:
-        return [None, plain["reason"]]
-    value = float(f"{plain['value']:.{DIGITS}g}")
-    return [value, plain["reason"]] if plain["reason"] else value
 
 
 def read_published(path: Path) -> list[Row]:

@@ -71,9 +71,7 @@ def test_a_setting_without_rows_has_no_n_and_a_missing_base_is_an_error(ranks):
     "changes",
     [
         {"soft_window": [[700.0, 0.5]]},
-        {"attention": "spatial"},
         {"learning_rate": 0.1},
-        {"frames": 32},
         {"adapter": "an.safetensors"},
         {"text_precision": "4bit"},
         {"tau": 1000.0, "steps": 50},
@@ -135,9 +133,3 @@ def test_a_subtracted_setting_has_the_same_samples_though_it_has_no_line(ranks):
     ranks.tables[0].differences = [Difference(["1 minus 16"], "one", "sixteen")]
     with pytest.raises(InputError, match="setting sixteen lacks 3 of the 6 samples"):
         shown(ranks, rows)
-
-
-def test_selecting_by_a_name_that_no_row_has_is_refused(ranks):
-    ranks.settings["one"].select = {"tau": "700", "rnak": "1"}
-    with pytest.raises(InputError, match=r"no row has rnak; .* \(contrast\)"):
-        shown(ranks, rank_rows())

@@ -284,17 +284,16 @@ def setting_label(data: FigureData, name: str) -> str:
 
 
 def _draw_panel(axis: Axes, data: FigureData, group: Group) -> Points:
-    points, number = {}, 0
-    for label, style in _markers(data).items():
-        for name in data.figure.lines[label]:
-            number += 1
-            if point := data.point(name, group):
-                x, y = point
-                axis.errorbar(
-                    x.mean, y.mean, ends([y]), ends([x]), fmt="none", ecolor=GREY, elinewidth=0.6, zorder=1
-                )
-                axis.plot(x.mean, y.mean, **style, zorder=3)
-                points[number] = x.mean, y.mean
+    points = {}
+    markers = _markers(data)
+    settings = [(label, name) for label, names in data.figure.lines.items() for name in names]
+    for number, (label, name) in enumerate(settings, start=1):
+        if point := data.point(name, group):
+            x, y = point
+            points[number] = x.mean, y.mean
+            bars: dict[str, Any] = {"fmt": "none", "ecolor": GREY, "elinewidth": 0.6, "zorder": 1}
+            axis.errorbar(x.mean, y.mean, ends([y]), ends([x]), **bars)
+            axis.plot(x.mean, y.mean, **markers[label], zorder=3)
     return points
 
 
