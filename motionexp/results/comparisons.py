@@ -48,24 +48,23 @@ class Comparison:
         check_names(layout.selects(), rows)
         check_comparable(rows, layout.allow_mixed)
         self.layout = layout
-        self.by_metric: dict[str, list[Row]] = defaultdict(list)
-        self.by_baseline: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        # By sanity baseline, empty for other rows, and metric.
+        self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in rows:
-            baseline = row.sanity_baseline
-            (self.by_baseline[baseline] if baseline else self.by_metric)[row.metric].append(row)
+            self._rows[row.sanity_baseline, row.metric].append(row)
         self.base = next((setting for setting in layout.settings.values() if setting.base), None)
         self._selected: dict[tuple[str, str, str], list[Row]] = {}
 
     def has(self, column: Column) -> bool:
         """Whether a table shows the column: an optional column without rows is left out."""
-        return bool(self.by_metric.get(column.metric)) or not column.optional
+        return bool(self._rows["", column.metric]) or not column.optional
 
     def rows(self, metric: str, setting: Setting, group: Mapping[str, str]) -> list[Row]:
         """One metric's rows of one setting in one group."""
         # A table asks for the same rows several times; matching a row is slow.
         of_setting = metric, repr(setting), ""
         if of_setting not in self._selected:
-            rows, names = self.by_metric[metric], self.layout.select
+            rows, names = self._rows["", metric], self.layout.select
             self._selected[of_setting] = [row for row in rows if setting.selects(row, names)]
         of_group = *of_setting[:2], repr(sorted(group.items()))
         if of_group not in self._selected:
@@ -120,7 +119,7 @@ class Comparison:
         """As `values`. A sanity baseline has no seed, so the mean of the base over seeds is subtracted."""
 
         def values_of(metric: str) -> Values:
-            return by_subject(row for row in self.by_baseline[baseline][metric] if matches(row, group))
+            return by_subject(row for row in self._rows[baseline, metric] if matches(row, group))
 
         values = values_of(column.metric)
         if column.minus != "base":

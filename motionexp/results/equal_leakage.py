@@ -1,7 +1,7 @@
 """The table of motion at equal leakage: the most motion on a curve of adapter scales up to a leakage."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import groupby, product
 from operator import itemgetter
@@ -53,16 +53,20 @@ def _block(
     at_points = [values for of_setting in points.values() for at_scales in of_setting for values in at_scales]
     finite = [{subject for subject in values if not math.isnan(values[subject])} for values in at_points]
     complete = set.intersection(*finite) if finite else set()
-    curves = {name: _curve(of_setting, complete) for name, of_setting in points.items()}
-    # 2. One line for each setting, without numbers where it was not run or no sample is complete.
+    curves = {name: _curve(of_setting, complete) for name, of_setting in points.items() if complete}
+    # 2. One line for each setting, without numbers where it was not run or no sample is complete: at every
+    # level the motion, then its difference to each setting in `against`, if it is none of these.
     lines = []
+    digits, columns = comparison.layout.columns[decision.motion].digits, ["", *decision.against]
     for name in names if points else []:
-        cells: list[Cell | None] = [None] * (len(decision.levels) * (1 + len(decision.against)))
-        if complete and name in points:
-            cells = [
-                cell and replace(cell, interval=replace(cell.interval, n=len(complete)))
-                for cell in _cells(comparison, decision, name, curves)
-            ]
+        cells: list[Cell | None] = []
+        for level, theirs in product(decision.levels, columns):
+            if name not in curves or (theirs and (name in decision.against or theirs not in curves)):
+                cells.append(None)
+                continue
+            interval = motion_at_equal_leakage(curves[name], level, curves.get(theirs))
+            key = f"{level:g} minus {theirs}" if theirs else f"{level:g}"
+            cells.append(Cell(key, replace(interval, n=len(complete)), digits, is_difference=bool(theirs)))
         n = count_of(complete) if name in points else NONE
         lines.append(Line(settings[name].labels, cells, n, ""))
     return Block(f"{group.title}; {comparison.layout.columns[leakage].label}", lines)
@@ -108,21 +112,3 @@ def _curve(points: Points, subjects: Collection[Subject]) -> Curve:
         for scales in points
     )
     return Curve(motion, leakage)
-
-
-def _cells(
-    comparison: Comparison, decision: Decision, name: str, curves: Mapping[str, Curve]
-) -> list[Cell | None]:
-    """At every level the motion, then its difference to each setting in `against`, if it is none of these."""
-    digits = comparison.layout.columns[decision.motion].digits
-
-    cells: list[Cell | None] = []
-    for level in decision.levels:
-        cells.append(Cell(f"{level:g}", motion_at_equal_leakage(curves[name], level), digits))
-        for theirs in decision.against:
-            if name in decision.against or theirs not in curves:
-                cells.append(None)
-            else:
-                interval = motion_at_equal_leakage(curves[name], level, curves[theirs])
-                cells.append(Cell(f"{level:g} minus {theirs}", interval, digits, is_difference=True))
-    return cells

@@ -18,25 +18,15 @@ from motionexp.results.figures.table_figures import CAPTIONS, main, write_figure
 from motionexp.results.layout import Group
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import to_published
-from tests.support.made_rows import RANK_LAYOUT, rank_rows
-
-FIGURES = """
-figures:
-  - {file: results/shapes/figures/rank, title: Rank, x: rank, x_label: "rank = alpha", log: true,
-     panels: mine, columns: [motion, nuisances], lines: {LoRA: [one, sixteen]}}
-  - {file: results/shapes/figures/plane, title: Plane, x: nuisances, panels: mine, columns: [motion],
-     lines: {"": [base, one, four, sixteen]}}
-  - {file: results/shapes/figures/nothing, title: Nothing, x: tau, panels: mine,
-     columns: [motion], lines: {a: [never]}}
-"""
-NEVER_RUN = '  never: {labels: ["32"], select: {tau: "700", rank: "32"}}\ntables:'
+from tests.support.made_rows import RANK_LAYOUT, SUPPORT, rank_rows
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "experiments" / "mine.yaml"
     path.parent.mkdir()
-    path.write_text(RANK_LAYOUT.replace("tables:", NEVER_RUN) + FIGURES, encoding="utf-8")
+    figures = (SUPPORT / "rank_figures.yaml").read_text(encoding="utf-8")
+    path.write_text(RANK_LAYOUT + figures, encoding="utf-8")
     published = tmp_path / "results" / "shapes" / "mine.jsonl"
     published.parent.mkdir(parents=True)
     published.write_text(to_published(rank_rows()))
