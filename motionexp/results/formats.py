@@ -126,11 +126,6 @@ class Table:
         return (line for block in self.blocks for line in block.lines)
 
     @property
-    def is_measured(self) -> bool:
-        """Whether any line holds measured numbers, not those that a paper reports."""
-        return any(line.source != "reported" for line in self.lines)
-
-    @property
     def header(self) -> list[str]:
         """The headings of all columns; that of the adapter's steps only where a line had an adapter."""
         has_adapter = any(line.adapter_steps not in ("", "0") for line in self.lines)

@@ -73,7 +73,7 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
     comparison, paths = Comparison(layout, rows), []
     for table in layout.tables:
         file, tables = root / table.file, build(comparison, table)
-        if tables[0].is_measured:
+        if any(line.source != "reported" for line in tables[0].lines):
             paths += write_formats(file, tables)
         else:
             for suffix in SUFFIXES:

@@ -10,10 +10,9 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
-from motionexp.results import rows
 from motionexp.results.rows import (
     append_rows,
-    by_subject,
+    as_json,
     check_comparable,
     of_newest_version,
     paired_difference,
@@ -26,16 +25,14 @@ from tests.support.made_rows import made_row as row
 def test_rows_survive_the_file_with_odd_captions_and_reasons(tmp_path):
     path = tmp_path / "cell" / "rows.jsonl"
     odd = 'a "red" ball,\n\u2028 \U0001f600 | & \\'
-    rows = [
-        row(edit_caption=odd, score_id="1", strata={"contrast": "motion-dominant"}),
-        row(value=math.nan, reason="no valid point", score_id="2", seconds={"fit": 1.5}),
-    ]
-    append_rows(path, rows[:1])
-    append_rows(path, rows[1:])
+    first = row(edit_caption=odd, score_id="1", strata={"contrast": "motion-dominant"})
+    second = row(value=math.nan, reason="no valid point", score_id="2", seconds={"fit": 1.5})
+    append_rows(path, [first])
+    append_rows(path, [second])
     back = read_rows(tmp_path)
-    assert back[0] == rows[0]
+    assert back[0] == first
     assert math.isnan(back[1].value)
-    assert dataclasses.replace(back[1], value=0.0) == dataclasses.replace(rows[1], value=0.0)
+    assert dataclasses.replace(back[1], value=0.0) == dataclasses.replace(second, value=0.0)
     assert [path.name for path in path.parent.iterdir() if not path.name.endswith(".lock")] == ["rows.jsonl"]
 
 
@@ -57,9 +54,9 @@ def test_a_newer_version_of_a_metric_supersedes_the_older_on_the_same_sample():
         ('{"metric": "text', "not a row"),
         ("[]", "JSON object"),
         ('{"metric": "text_alignment"}', "missing .*required"),
-        (json.dumps(rows.as_json(row()) | {"extra": 1}), "unknown fields"),
-        (json.dumps(rows.as_json(row()) | {"seed": "zero"}), "field seed"),
-        (json.dumps(rows.as_json(row()) | {"seed": True}), "field seed"),
+        (json.dumps(as_json(row()) | {"extra": 1}), "unknown fields"),
+        (json.dumps(as_json(row()) | {"seed": "zero"}), "field seed"),
+        (json.dumps(as_json(row()) | {"seed": True}), "field seed"),
         ("\udcff", "cannot be read"),
     ],
 )
@@ -72,17 +69,14 @@ def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
         read_rows(path)
     assert str(path) in str(caught.value)
     assert "line 2" in str(caught.value) or named == "cannot be read"
+    with pytest.raises(InputError, match="no such rows"):
+        read_rows(tmp_path / "nowhere")
 
 
 def test_a_frame_has_the_strata_and_settings_of_rows_as_columns():
     frame = to_frame([row(strata={"contrast": "motion-dominant"}, settings={"rank": 4}), row(value=math.nan)])
     assert list(frame["value"].fillna(0)) == [27.5, 0]
     assert frame.loc[0, ["tau", "strata.contrast", "settings.rank"]].tolist() == [700, "motion-dominant", 4]
-
-
-def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="no such rows"):
-        read_rows(tmp_path / "nowhere")
 
 
 def test_two_writers_lose_no_row(tmp_path):
@@ -117,11 +111,6 @@ def test_a_paired_difference_is_tighter_than_its_parts_and_uses_shared_subjects_
     assert difference.mean == pytest.approx(1)
     assert difference.clusters == 23
     assert difference.high - difference.low < 1e-9
-
-
-def test_two_rows_of_one_subject_are_refused():
-    with pytest.raises(InputError, match="does not select"):
-        by_subject([row(adapter_scale=1.0), row(adapter_scale=0.5)])
 
 
 @pytest.mark.parametrize("kind", ["precision", "weights_hash", "metric_version", "reference_hash"])

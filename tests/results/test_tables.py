@@ -59,17 +59,11 @@ def test_the_decision_interpolates_on_the_curve_of_scales(toy):
     assert lines[1].cells[1] is None
 
 
-def test_reported_numbers_are_marked_and_never_averaged(toy):
+def test_markdown_latex_and_csv_hold_the_same_numbers_and_mark_reported_ones(toy):
     table, _ = toy_tables(toy, toy_rows())
-    reported = table.blocks[-1]
-    assert reported.title == "Reported: B, Table 1"
-    assert reported.lines[0].source == "reported"
+    assert table.blocks[-1].title == "Reported: B, Table 1"
     assert "| Latte | 700 | 31.96 | – | – | – |  |  |" in to_markdown(table)
     assert 'Reported: B, Table 1","Latte, 700",text,reported,31.96,,,0,0,0' in to_csv([table])
-
-
-def test_markdown_latex_and_csv_hold_the_same_numbers(toy):
-    table, _ = toy_tables(toy, toy_rows())
     markdown, latex = to_markdown(table), to_latex(table)
     shown = "27.11 [27.00, 27.20]"
     assert f"| tiny_latte | 1000 | {shown} |" in markdown
@@ -115,8 +109,8 @@ def test_sanity_baselines_are_below_every_block_and_in_no_setting(toy):
 
 def test_fidelity_stands_beside_its_chance_where_it_was_measured(toy):
     toy.columns = standard_columns()
-    toy.tables[0].columns, toy.tables[0].reported = list(toy.columns), []
-    toy.tables[0].decision = None
+    layout = toy.tables[0]
+    layout.columns, layout.reported, layout.decision = list(toy.columns), [], None
     rows = toy_rows()
     (plain,) = toy_tables(toy, rows)
     assert len(plain.columns) == 7
