@@ -7,7 +7,6 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "motionexp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), ROOT / "run.py"]
-GUIDE = ROOT / "CONTRIBUTING.md"
 PRONOUNS = {
     *("each", "own", "found", "known", "wanted", "kept", "said", "there"),
     *("given", "made", "asked", "taken", "others", "other"),
@@ -50,26 +49,19 @@ def test_no_module_is_a_drawer_for_everything():
     assert [name(path) for path in MODULES if path.stem in ("utils", "helpers", "common", "misc")] == []
 
 
-def layout_of(guide: str) -> set[str]:
-    """Paths below the package that the page's layout lists: `cli.py`, `data`, `data/shapes`."""
-    paths = set()
-    for line in re.findall(r"^motionexp/(.*)", guide, re.MULTILINE):
-        # A line names modules, or a room and then the folders in it.
-        room, *words = (word.rstrip("/") for word in line.split("  ")[0].split())
-        paths |= {room, *(f"{room}/{word}" if (PACKAGE / room / word).is_dir() else word for word in words)}
-    return paths
-
-
-def layout_on_disk(package: Path) -> set[str]:
-    """Modules at the top of the package, and folders of its two top levels."""
-    patterns = ("[!_.]*.py", "[!_.]*/", "[!_.]*/[!_.]*/")
-    paths = [path for pattern in patterns for path in package.glob(pattern)]
-    return {path.relative_to(package).as_posix() for path in paths if path.parent.name != "bundled"}
-
-
 def test_the_layout_lists_every_room_by_its_path():
-    rooms = layout_on_disk(PACKAGE)
-    assert layout_of(GUIDE.read_text()) == rooms
+    # 1. What the guide lists, as paths below the package: `cli.py`, `data`, `data/shapes`.
+    listed = set()
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    for line in re.findall(r"^motionexp/(.*)", guide, re.MULTILINE):
+        # A line names modules, or a room and then the folders in it, or several rooms.
+        room, *words = (word.rstrip("/") for word in line.split("  ")[0].split())
+        listed |= {room, *(f"{room}/{word}" if (PACKAGE / room / word).is_dir() else word for word in words)}
+    # 2. Modules at the top of the package, and folders of its two top levels.
+    patterns = ("[!_.]*.py", "[!_.]*/", "[!_.]*/[!_.]*/")
+    paths = [path for pattern in patterns for path in PACKAGE.glob(pattern) if path.parent.name != "bundled"]
+    rooms = {path.relative_to(PACKAGE).as_posix() for path in paths}
+    assert listed == rooms
     assert len(rooms - {"bundled"}) <= 20
 
 

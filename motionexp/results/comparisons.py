@@ -100,6 +100,7 @@ class Comparison:
         # A score of a set of samples is no further sample, unless the table has nothing else.
         only_sets = all(row.metric in SET_VALUES for row in rows)
         subjects = {row.subject for row in rows if only_sets or row.metric not in SET_VALUES}
+        # Lines of several models or windows may have several numbers of steps with the adapter on.
         steps = " / ".join(str(count) for count in sorted({row.adapter_steps for row in rows}))
         return Line(setting.labels, cells, count_of(subjects) if subjects else NONE, steps)
 
@@ -111,6 +112,7 @@ class Comparison:
             values = {key: self.baseline_values(column, baseline, group) for key, column in columns.items()}
             if subjects := set[Subject]().union(*values.values()):
                 cells = [Cell(key, mean_of(values[key]), column.digits) for key, column in columns.items()]
+                # A baseline has no setting: only the first column has a label.
                 labels = [label, *[""] * (len(table.labels) - 1)]
                 lines.append(Line(labels, [*cells], count_of(subjects), "", "sanity_baseline"))
         return lines
@@ -124,6 +126,7 @@ class Comparison:
         values = values_of(column.metric)
         if column.minus != "base":
             return _minus(values, values_of(column.minus)) if column.minus else values
+        # {(reference, edit kind): the base model's values, one a seed}
         by_edit: dict[tuple[str, str], list[float]] = defaultdict(list)
         for row in self.rows(column.metric, self.base, group) if self.base else ():
             by_edit[row.reference, row.edit_kind].append(row.value)
@@ -145,15 +148,14 @@ class Comparison:
         """The paired differences of every setting to the default setting, where the group has both."""
         if not table.default:
             return []
-        settings = self.layout.settings
-        differences = [
-            Difference(settings[name].labels, name, table.default)
+        settings, default = self.layout.settings, table.default
+        lines = [
+            self.difference(table, Difference(settings[name].labels, name, default), group.select)
             for name in table.settings
-            if name != table.default
+            if name != default
         ]
-        lines = [self.difference(table, difference, group.select) for difference in differences]
-        default = ", ".join(filter(None, settings[table.default].labels))
-        title = f"{group.title}: difference to {default}, paired"
+        labels = ", ".join(filter(None, settings[default].labels))
+        title = f"{group.title}: difference to {labels}, paired"
         return [Block(title, [line for line in lines if line.n != NONE])]
 
     def check_subjects(self, table: TableLayout, group: Group) -> None:

@@ -87,6 +87,7 @@ def _points(
         [comparison.values(column, at_scale, group.select) for at_scale in scales.values()]
         for column in columns
     ]
+    # The base model, at the first place, has rows although the setting was not run.
     if not any(values for at_scales in points for values in at_scales[1:]):
         return []
     subjects = set[Subject]().union(*(values for at_scales in points for values in at_scales))
@@ -103,8 +104,10 @@ def _points(
 
 def _curve(points: Points, subjects: Collection[Subject]) -> Curve:
     """The means of R references at S scales, (S, R) for motion and for leakage."""
+    # References in a fixed order: the bootstrap weighs them by their place.
     ordered = sorted(subjects, key=lambda subject: (subject[0], str(subject)))
     references = [[*group] for _, group in groupby(ordered, key=itemgetter(0))]
+    # (S, R): the mean over a reference's edits and seeds.
     motion, leakage = (
         np.array(
             [[np.mean([values[subject] for subject in group]) for group in references] for values in scales]

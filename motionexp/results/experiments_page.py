@@ -52,6 +52,7 @@ def section(path: Path, root: Path) -> str:
     links = [
         f"[{link.removeprefix('results/')}](../{link})" for link in linked(layout) if (root / link).exists()
     ]
+    # Texts of YAML files have line breaks of their own.
     labelled = {label: " ".join(getattr(layout, name).split()) for label, name in PARTS.items()}
     closing = [f"[{path.name}]({path.name})", f"Last run: {last_run(path)}"]
     closing += [f"Tables: {', '.join(links)}"] if links else []
@@ -80,6 +81,7 @@ def last_run(path: Path) -> str:
 
 def _filled(text: str) -> str:
     """The text in lines of the page's width; no line breaks within brackets."""
+    # An interval in brackets stays on one line: readers and tests search for it as it is.
     unbroken = re.sub(r"\[[^]]*\]", lambda match: match[0].replace(" ", NO_BREAK), text)
     return textwrap.fill(unbroken, WIDTH, break_on_hyphens=False, break_long_words=False).replace(
         NO_BREAK, " "

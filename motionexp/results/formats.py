@@ -57,6 +57,7 @@ class Grid:
 
     def terminal(self, title: str = "") -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
+        # escape: square brackets of intervals are no markup.
         table = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
         for heading, side in zip(self.header, self._all_sides(), strict=True):
             table.add_column(escape(heading), justify="right" if side == "r" else "left")
@@ -97,6 +98,7 @@ class Line:
         """Whether the cell is a difference whose sign is certain."""
         if cell is None or not (self.is_difference or cell.is_difference) or cell.interval.clusters < FEWEST:
             return False
+        # The printed ends decide, so that a bold interval never shows a zero.
         low, high = (_rounded(end, cell.digits) for end in (cell.interval.low, cell.interval.high))
         return low > 0 or high < 0
 
@@ -144,6 +146,7 @@ class Table:
         intervals = [cell.interval for cell in cells]
         if any(line.is_difference for line in self.lines) or any(cell.is_difference for cell in cells):
             about += " Differences are paired; bold: the interval excludes zero."
+        # The note's coverage was computed for references; other units have other numbers of values.
         few = any(1 < interval.clusters < FEWEST for interval in intervals)
         notes = {
             FEW_NOTE: few and self.unit == "references",
@@ -156,6 +159,7 @@ class Table:
 
 def _rounded(value: float, digits: int) -> float:
     # Twelve digits first: sums differ between machines in the last bit; that must not decide how .5 rounds.
+    # Adding 0.0 turns -0.0 into 0.0.
     return round(round(value, 12), digits) + 0.0
 
 
@@ -189,6 +193,7 @@ def _markdown(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+# Characters that LaTeX reads as commands, and those that its fonts lack.
 TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",

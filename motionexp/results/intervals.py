@@ -54,6 +54,7 @@ def resampled_weights(clusters: int) -> np.ndarray:
     size = draw_size(clusters)
     # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
     resamples = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, size))
+    # Row r counts its clusters at r * clusters and above: one bincount for all rows.
     places = resamples + clusters * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(places.ravel(), minlength=RESAMPLES * clusters)
     return counts.reshape(RESAMPLES, clusters) / size
@@ -132,6 +133,7 @@ def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = No
     Each resample of the references enters both curves, so the difference is paired by reference.
     """
     clusters = ours.motion.shape[1]
+    # (1, R): every reference once, the mean itself.
     evenly = np.full((1, clusters), 1 / clusters)
     # The mean, then the replicates; separate products, since a larger one may round otherwise.
     value, replicates = (

@@ -33,6 +33,7 @@ def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     tables = {}
     for model, values in sorted(schedules.items()):
         t, log_snr = zip(*sorted(values.items()), strict=True)
+        # (1001,) at every timestep, from those of the rows.
         tables[model] = np.interp(np.arange(1001), t, log_snr, left=np.inf, right=-np.inf)
     return tables
 
@@ -40,6 +41,7 @@ def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
 def log_snr_at(t: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
     """The log-SNR at timesteps t, by a table (1001,) at t = 0, 1, ... 1000 whose ends may be infinite."""
     finite = np.isfinite(log_snr)
+    # None: np.interp then continues with the last finite value.
     left, right = np.inf if not finite[0] else None, -np.inf if not finite[-1] else None
     return np.interp(t, np.flatnonzero(finite), log_snr[finite], left=left, right=right)
 
@@ -47,4 +49,5 @@ def log_snr_at(t: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
 def timestep_at(value: np.ndarray | float, log_snr: np.ndarray) -> np.ndarray:
     """The timestep of a log-SNR, the nearest one where no timestep has it; the inverse of `log_snr_at`."""
     finite = np.isfinite(log_snr)
+    # np.interp needs an ascending x, and the log-SNR falls with t.
     return np.interp(-np.asarray(value), -log_snr[finite], np.flatnonzero(finite))

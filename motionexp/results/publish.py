@@ -56,6 +56,7 @@ def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
     copies = []
     for picture in (outputs / name for name in layout.pictures):
         if not picture.is_file():
+            # Pictures illustrate; rows are published without them.
             print(f"{picture}: no such picture; left out", file=sys.stderr)
             continue
         folder.mkdir(parents=True, exist_ok=True)

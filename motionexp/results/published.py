@@ -25,7 +25,6 @@ from motionexp.results.rows import (
 
 # Fields that many rows share are written once and numbered; the line of a sample refers to the numbers.
 SHARED = {"metric": METRIC_FIELDS, "run": RUN_FIELDS, "edit": EDIT_FIELDS}
-DIGITS = 6
 
 
 def to_published(rows: Iterable[Row]) -> str:
@@ -47,7 +46,7 @@ def to_published(rows: Iterable[Row]) -> str:
         metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
         value, reason = plain["value"], plain["reason"]
         if value is not None:
-            value = float(f"{value:.{DIGITS}g}")
+            value = float(f"{value:.6g}")  # shorter than the 17 digits of a float, and enough for every table
         scores = values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})
         scores[metric] = [value, reason] if reason or value is None else value
     lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
@@ -76,6 +75,7 @@ def read_published(path: Path) -> list[Row]:
         try:
             match line:
                 case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
+                    # One line holds all metrics of a sample; its other fields are shared by number.
                     common = shared["run"][run] | shared["edit"][edit] | checked_fields(sample)
                     rows += [
                         _row(common | shared["metric"][int(key)], value) for key, value in values.items()
@@ -98,6 +98,7 @@ def _row(fields: dict[str, Any], value: Any) -> Row:
     value, reason = value if isinstance(value, list) else (value, "")
     fields |= checked_fields({"value": value, "reason": reason})
     if sample := fields.get("sample_id"):
+        # Rows without a sample have no score id.
         version, model = fields["metric_version"], fields.get("metric_model", "")
         fields["score_id"] = score_id_of(sample, fields["metric"], version, model)
     return Row(**fields)

@@ -166,6 +166,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
     """Adds rows to a JSON-lines file, whole or not at all, one process at a time. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent / f".{path.name}.lock"):
+        # All is written again: a file that is appended to could end in half a line.
         before = path.read_bytes() if path.exists() else b""
         write_whole(path, before + "".join(dump_line(as_json(row)) for row in rows).encode())
 
@@ -177,6 +178,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         InputError: the file cannot be read, or a line is not JSON; it names the file and the line.
     """
     try:
+        # No splitlines: captions may hold other line separators.
         lines = path.read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as rows ({error})") from error

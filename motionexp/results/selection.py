@@ -41,6 +41,7 @@ def default_of(name: str, row: Row) -> Any:
     default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
+    # The default is an entry of the model's configuration, which the row holds under `model`.
     key = default.removeprefix("${model.").removesuffix("}")
     if (key, row.method) == ("learning_rate", "full_rank"):
         key = "full_rank_learning_rate"
@@ -61,6 +62,7 @@ def check_names(selects: Iterable[Mapping[str, str]], rows: Iterable[Row]) -> No
     Raises:
         InputError: a name that is no field of a row, no setting of a job, and no stratum of these rows.
     """
+    # Strata may be absent from a few rows; fields and settings exist without rows.
     always = {*FIELDS, *JobConfig.__dataclass_fields__, *STRATA}
     if names := {name for select in selects for name in select} - always:
         strata = {name for row in rows for name in (*row.strata, *row.settings)}

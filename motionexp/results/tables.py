@@ -39,6 +39,7 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
         names = [name for name in table.settings if layout.settings[name].can_match(group)]
         lines = [comparison.line(table, name, group.select) for name in names]
         baselines = comparison.sanity_baselines(table, group.select)
+        # A group that no setting was run in has no block.
         if not baselines and all(line.n == NONE for line in lines):
             continue
         differences = [comparison.difference(table, entry, group.select) for entry in table.differences]
@@ -76,6 +77,7 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
         if any(line.source != "reported" for line in tables[0].lines):
             paths += write_formats(file, tables)
         else:
+            # A table of reported numbers alone would look like a result.
             for suffix in SUFFIXES:
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
     return paths

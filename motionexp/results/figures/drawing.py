@@ -37,7 +37,6 @@ from motionexp.results.figures.style import (
 from motionexp.results.intervals import Interval
 from motionexp.results.layout import Column, FigureLayout, Group, Layout, TableLayout
 
-MOST_ACROSS = 3
 LETTER = 0.06
 """Inches that a letter of 8 points takes, on average and with some to spare."""
 Panel = TypeVar("Panel")
@@ -112,7 +111,7 @@ class FigureData:
 
 def in_rows(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
     """The panels in rows of at most three, all but the last row as long as the first."""
-    rows = math.ceil(len(panels) / MOST_ACROSS)
+    rows = math.ceil(len(panels) / 3)
     across = math.ceil(len(panels) / rows)
     return [panels[start : start + across] for start in range(0, len(panels), across)]
 
@@ -132,6 +131,7 @@ def draw_curves(data: FigureData, panels: Sequence[Group]) -> Figure:
     ]
     if alone:
         rows = in_rows([(panels[0], key) for key in columns])
+    # Inches: title and legend, the panels, and the x axes, one for each block of columns.
     height = 0.7 + 1.7 * len(rows) + 0.5 * math.ceil(len(rows) / len(columns))
     figure, axes = new_figure(len(rows), len(rows[0]), height)
     # 2. The panels; only those at the left and at the bottom have numbers on their axes.
@@ -241,6 +241,7 @@ def draw_points(data: FigureData, panels: Sequence[Group]) -> Figure:
     titles = [data.title(group, len(rows[0])) for group in panels]
     labels = [f"{number}  {setting_label(data, name)}" for number, name in enumerate(data.settings, start=1)]
     key_columns = max(1, int(WIDTH / (LETTER * max(map(len, labels)) + 0.3)))
+    # Inches; more numbers in a panel need more room, and so does each line of a title.
     panel_height = 1.7 if len(panels) > 1 else 2.3
     panel_height += 0.05 * len(labels) + 0.14 * max(title.count("\n") for title in titles)
     height = 0.4 + panel_height * len(rows) + 0.17 * math.ceil(len(labels) / key_columns)

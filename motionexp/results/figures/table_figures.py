@@ -40,6 +40,7 @@ def write_figures(
 def caption(figure: FigureLayout, layout: Layout) -> str:
     """The figure and its caption, as Markdown."""
     name, columns = Path(figure.file).name, layout.columns
+    # Relative to the page, so that the links work in any checkout.
     table = os.path.relpath(table_of(layout, figure).file, Path(figure.file).parent)
     y = ", ".join(columns[key].label for key in figure.columns)
     x, points = x_label(figure), ""
