@@ -48,7 +48,7 @@ def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
 
 def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
-    append_rows(outputs / "tgve" / "rows.jsonl", [replace(toy_rows()[0], suite="tgve")])
+    append_rows(outputs / "tgve" / "rows.jsonl", [replace(toy_rows()[0], suite="tgve", score_id="a")])
     with pytest.raises(InputError, match=r"no rows in .*outputs"):
         publish(layout_path, outputs)
     rows = [replace(row, reference_hash=row.reference) for row in toy_rows()]
