@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -48,24 +48,23 @@ class Comparison:
         check_names(layout.selects(), rows)
         check_comparable(rows, layout.allow_mixed)
         self.layout = layout
-        self.by_metric: dict[str, list[Row]] = defaultdict(list)
-        self.by_baseline: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        # By sanity baseline, empty for other rows, and metric.
+        self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in rows:
-            baseline = row.sanity_baseline
-            (self.by_baseline[baseline] if baseline else self.by_metric)[row.metric].append(row)
+            self._rows[row.sanity_baseline, row.metric].append(row)
         self.base = next((setting for setting in layout.settings.values() if setting.base), None)
         self._selected: dict[tuple[str, str, str], list[Row]] = {}
 
     def has(self, column: Column) -> bool:
         """Whether a table shows the column: an optional column without rows is left out."""
-        return bool(self.by_metric.get(column.metric)) or not column.optional
+        return bool(self._rows["", column.metric]) or not column.optional
 
     def rows(self, metric: str, setting: Setting, group: Mapping[str, str]) -> list[Row]:
         """One metric's rows of one setting in one group."""
         # A table asks for the same rows several times; matching a row is slow.
         of_setting = metric, repr(setting), ""
         if of_setting not in self._selected:
-            rows, names = self.by_metric[metric], self.layout.select
+            rows, names = self._rows["", metric], self.layout.select
             self._selected[of_setting] = [row for row in rows if setting.selects(row, names)]
         of_group = *of_setting[:2], repr(sorted(group.items()))
         if of_group not in self._selected:
@@ -91,39 +90,43 @@ class Comparison:
 
     def line(self, table: TableLayout, name: str, group: Mapping[str, str]) -> Line:
         """The means of one setting in one group."""
-        setting = self.layout.settings[name]
-        values = {key: self.values(column, setting, group) for key, column in self._columns(table).items()}
-        metrics = {column.metric for column in self._columns(table).values()}
+        setting, columns = self.layout.settings[name], self._columns(table)
+        cells: list[Cell | None] = [
+            Cell(key, mean_of(self.values(column, setting, group)), column.digits)
+            for key, column in columns.items()
+        ]
+        metrics = {column.metric for column in columns.values()}
         rows = [row for metric in metrics for row in self.rows(metric, setting, group)]
         # A score of a set of samples is no further sample, unless the table has nothing else.
         only_sets = all(row.metric in SET_VALUES for row in rows)
         subjects = {row.subject for row in rows if only_sets or row.metric not in SET_VALUES}
+        # Lines of several models or windows may have several numbers of steps with the adapter on.
         steps = " / ".join(str(count) for count in sorted({row.adapter_steps for row in rows}))
-        return Line(setting.labels, self._means(values), count_of(subjects) if subjects else NONE, steps)
+        return Line(setting.labels, cells, count_of(subjects) if subjects else NONE, steps)
 
     def sanity_baselines(self, table: TableLayout, group: Mapping[str, str]) -> list[Line]:
         """One line for each sanity baseline that has rows in this group."""
         lines = []
+        columns = self._columns(table)
         for baseline, label in SANITY_BASELINES.items():
-            values = {
-                key: self.baseline_values(column, baseline, group)
-                for key, column in self._columns(table).items()
-            }
-            if subjects := {subject for by_column in values.values() for subject in by_column}:
+            values = {key: self.baseline_values(column, baseline, group) for key, column in columns.items()}
+            if subjects := set[Subject]().union(*values.values()):
+                cells = [Cell(key, mean_of(values[key]), column.digits) for key, column in columns.items()]
+                # A baseline has no setting: only the first column has a label.
                 labels = [label, *[""] * (len(table.labels) - 1)]
-                lines.append(Line(labels, self._means(values), count_of(subjects), "", "sanity_baseline"))
+                lines.append(Line(labels, [*cells], count_of(subjects), "", "sanity_baseline"))
         return lines
 
     def baseline_values(self, column: Column, baseline: str, group: Mapping[str, str]) -> Values:
         """As `values`. A sanity baseline has no seed, so the mean of the base over seeds is subtracted."""
 
         def values_of(metric: str) -> Values:
-            rows = self.by_baseline[baseline][metric] if baseline in self.by_baseline else []
-            return by_subject(row for row in rows if matches(row, group))
+            return by_subject(row for row in self._rows[baseline, metric] if matches(row, group))
 
         values = values_of(column.metric)
         if column.minus != "base":
             return _minus(values, values_of(column.minus)) if column.minus else values
+        # {(reference, edit kind): the base model's values, one a seed}
         by_edit: dict[tuple[str, str], list[float]] = defaultdict(list)
         for row in self.rows(column.metric, self.base, group) if self.base else ():
             by_edit[row.reference, row.edit_kind].append(row.value)
@@ -132,30 +135,27 @@ class Comparison:
 
     def difference(self, table: TableLayout, difference: Difference, group: Mapping[str, str]) -> Line:
         """The paired difference of two settings in one group; n is that of the column with most samples."""
-        ours, theirs = (self.layout.settings[name] for name in (difference.ours, difference.theirs))
-        cells = [
-            Cell(
-                key,
-                paired_difference(self.values(column, ours, group), self.values(column, theirs, group)),
-                column.digits,
-            )
-            for key, column in self._columns(table).items()
-        ]
+        settings = [self.layout.settings[name] for name in (difference.ours, difference.theirs)]
+        cells = []
+        for key, column in self._columns(table).items():
+            ours, theirs = (self.values(column, setting, group) for setting in settings)
+            cells.append(Cell(key, paired_difference(ours, theirs), column.digits))
         most = max((cell.interval for cell in cells), key=lambda interval: interval.n)
         n = f"{most.n} ({most.clusters})" if most.n else NONE
-        return Line(difference.labels, list(cells), n, "", is_difference=True)
+        return Line(difference.labels, [*cells], n, "", is_difference=True)
 
     def differences_to_default(self, table: TableLayout, group: Group) -> list[Block]:
         """The paired differences of every setting to the default setting, where the group has both."""
         if not table.default:
             return []
-        labels = {name: self.layout.settings[name].labels for name in (*table.settings, table.default)}
+        settings, default = self.layout.settings, table.default
         lines = [
-            self.difference(table, Difference(labels[name], name, table.default), group.select)
+            self.difference(table, Difference(settings[name].labels, name, default), group.select)
             for name in table.settings
-            if name != table.default
+            if name != default
         ]
-        title = f"{group.title}: difference to {', '.join(filter(None, labels[table.default]))}, paired"
+        labels = ", ".join(filter(None, settings[default].labels))
+        title = f"{group.title}: difference to {labels}, paired"
         return [Block(title, [line for line in lines if line.n != NONE])]
 
     def check_subjects(self, table: TableLayout, group: Group) -> None:
@@ -164,12 +164,19 @@ class Comparison:
         Raises:
             InputError: names two settings and what one of them lacks.
         """
+        # 1. All settings that a line of the table shows or subtracts, and that were run in this group.
         columns = list(self._columns(table).values())
+        names = [*table.settings, *filter(None, [table.default])]
+        names += [name for difference in table.differences for name in (difference.ours, difference.theirs)]
+        settings = {name: self.layout.settings[name] for name in names}
+        if self.base is not None and any(column.minus == "base" for column in columns):
+            settings["base"] = self.base
         settings = {
             name: setting
-            for name, setting in self._compared(table, columns).items()
+            for name, setting in settings.items()
             if any(self.rows(column.metric, setting, group.select) for column in columns)
         }
+        # 2. Whether all of them have the samples of the setting with most.
         for metric, optional in sorted(_metrics(columns)):
             subjects = {
                 name: {row.subject for row in self.rows(metric, setting, group.select)}
@@ -189,33 +196,13 @@ class Comparison:
     def _columns(self, table: TableLayout) -> dict[str, Column]:
         return {key: self.layout.columns[key] for key in table.columns}
 
-    def _means(self, values: Mapping[str, Values]) -> list[Cell | None]:
-        """One cell for each column, from {column's key: its values}."""
-        return [
-            Cell(key, mean_of(samples), self.layout.columns[key].digits) for key, samples in values.items()
-        ]
-
-    def _compared(self, table: TableLayout, columns: Sequence[Column]) -> dict[str, Setting]:
-        """All settings that a line of the table shows or subtracts."""
-        names = [*table.settings, *filter(None, [table.default])]
-        for difference in table.differences:
-            names += [difference.ours, difference.theirs]
-        settings = {name: self.layout.settings[name] for name in names}
-        if self.base is not None and any(column.minus == "base" for column in columns):
-            settings["base"] = self.base
-        return settings
-
 
 def _minus(values: Values, subtracted: Values) -> Values:
     """NaN where a subject has nothing to subtract."""
     return {subject: value - subtracted.get(subject, math.nan) for subject, value in values.items()}
 
 
-def _metrics(columns: Iterable[Column]) -> set[tuple[str, bool]]:
+def _metrics(columns: Sequence[Column]) -> set[tuple[str, bool]]:
     """(metric, whether a setting may lack it) of all that columns show or subtract."""
-    shown, subtracted = set(), set()
-    for column in columns:
-        shown.add((column.metric, column.optional or column.metric in SET_VALUES))
-        if column.minus not in ("", "base"):
-            subtracted.add((column.minus, column.optional))
-    return shown | subtracted
+    shown = {(column.metric, column.optional or column.metric in SET_VALUES) for column in columns}
+    return shown | {(column.minus, column.optional) for column in columns if column.minus not in ("", "base")}

@@ -1,9 +1,10 @@
 """The table of motion at equal leakage: the most motion on a curve of adapter scales up to a leakage."""
 
 import math
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
+from itertools import groupby, product
+from operator import itemgetter
 
 import numpy as np
 
@@ -27,11 +28,8 @@ def decision_table(comparison: Comparison, table: TableLayout, decision: Decisio
     settings = comparison.layout.settings
     against = [f"difference to {' '.join(settings[name].labels)}, paired" for name in decision.against]
     columns = [label for level in decision.levels for label in (f"motion at leakage {level:g}", *against)]
-    blocks = [
-        _block(comparison, table, decision, group, leakage)
-        for group in table.groups
-        for leakage in decision.leakage
-    ]
+    places = product(table.groups, decision.leakage)
+    blocks = [_block(comparison, table, decision, group, leakage) for group, leakage in places]
     scales = ", ".join(f"{scale:g}" for scale in sorted(decision.scales))
     note = (
         f"The most motion on the curve of adapter scales (0, {scales}) whose leakage is at most the level."
@@ -52,17 +50,23 @@ def _block(
     names = [name for name in decision.curves if settings[name].can_match(group)]
     points = {name: _points(comparison, table, decision, leakage, name, group) for name in names}
     points = {name: of_setting for name, of_setting in points.items() if of_setting}
-    complete = _complete(points.values())
-    curves = {name: _curve(of_setting, complete) for name, of_setting in points.items()}
-    # 2. One line for each setting, without numbers where it was not run or no sample is complete.
+    at_points = [values for of_setting in points.values() for at_scales in of_setting for values in at_scales]
+    finite = [{subject for subject in values if not math.isnan(values[subject])} for values in at_points]
+    complete = set.intersection(*finite) if finite else set()
+    curves = {name: _curve(of_setting, complete) for name, of_setting in points.items() if complete}
+    # 2. One line for each setting, without numbers where it was not run or no sample is complete: at every
+    # level the motion, then its difference to each setting in `against`, if it is none of these.
     lines = []
+    digits, columns = comparison.layout.columns[decision.motion].digits, ["", *decision.against]
     for name in names if points else []:
-        cells: list[Cell | None] = [None] * (len(decision.levels) * (1 + len(decision.against)))
-        if complete and name in points:
-            cells = [
-                cell and replace(cell, interval=replace(cell.interval, n=len(complete)))
-                for cell in _cells(comparison, decision, name, curves)
-            ]
+        cells: list[Cell | None] = []
+        for level, theirs in product(decision.levels, columns):
+            if name not in curves or (theirs and (name in decision.against or theirs not in curves)):
+                cells.append(None)
+                continue
+            interval = motion_at_equal_leakage(curves[name], level, curves.get(theirs))
+            key = f"{level:g} minus {theirs}" if theirs else f"{level:g}"
+            cells.append(Cell(key, replace(interval, n=len(complete)), digits, is_difference=bool(theirs)))
         n = count_of(complete) if name in points else NONE
         lines.append(Line(settings[name].labels, cells, n, ""))
     return Block(f"{group.title}; {comparison.layout.columns[leakage].label}", lines)
@@ -83,6 +87,7 @@ def _points(
         [comparison.values(column, at_scale, group.select) for at_scale in scales.values()]
         for column in columns
     ]
+    # The base model, at the first place, has rows although the setting was not run.
     if not any(values for at_scales in points for values in at_scales[1:]):
         return []
     subjects = set[Subject]().union(*(values for at_scales in points for values in at_scales))
@@ -97,45 +102,16 @@ def _points(
     return points
 
 
-def _complete(curves: Collection[Points]) -> set[Subject]:
-    """The subjects that have a number at all points of all curves."""
-    finite = [
-        {subject for subject, value in values.items() if not math.isnan(value)}
-        for points in curves
-        for at_scales in points
-        for values in at_scales
-    ]
-    return set.intersection(*finite) if finite else set()
-
-
 def _curve(points: Points, subjects: Collection[Subject]) -> Curve:
     """The means of R references at S scales, (S, R) for motion and for leakage."""
-    return Curve(
-        *(np.array([_by_reference(values, subjects) for values in at_scales]) for at_scales in points)
+    # References in a fixed order: the bootstrap weighs them by their place.
+    ordered = sorted(subjects, key=lambda subject: (subject[0], str(subject)))
+    references = [[*group] for _, group in groupby(ordered, key=itemgetter(0))]
+    # (S, R): the mean over a reference's edits and seeds.
+    motion, leakage = (
+        np.array(
+            [[np.mean([values[subject] for subject in group]) for group in references] for values in scales]
+        )
+        for scales in points
     )
-
-
-def _by_reference(values: Values, subjects: Collection[Subject]) -> list[float]:
-    grouped: dict[str, list[float]] = defaultdict(list)
-    for subject in sorted(subjects, key=str):
-        grouped[subject[0]].append(values[subject])
-    return [float(np.mean(grouped[reference])) for reference in sorted(grouped)]
-
-
-def _cells(
-    comparison: Comparison, decision: Decision, name: str, curves: Mapping[str, Curve]
-) -> list[Cell | None]:
-    """At every level the motion, then its difference to each setting in `against`, if it is none of these."""
-    digits = comparison.layout.columns[decision.motion].digits
-
-    def difference(level: float, theirs: str) -> Cell | None:
-        if name in decision.against or theirs not in curves:
-            return None
-        interval = motion_at_equal_leakage(curves[name], level, curves[theirs])
-        return Cell(f"{level:g} minus {theirs}", interval, digits, is_difference=True)
-
-    cells: list[Cell | None] = []
-    for level in decision.levels:
-        cells.append(Cell(f"{level:g}", motion_at_equal_leakage(curves[name], level), digits))
-        cells += [difference(level, theirs) for theirs in decision.against]
-    return cells
+    return Curve(motion, leakage)

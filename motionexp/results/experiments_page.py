@@ -1,19 +1,21 @@
-"""The page of all experiments, experiments/README.md (`make tables` writes it).
+"""The page of all experiments, experiments/README.md (`make tables` writes its sections).
 
-A fixed introduction, then one section for each experiments/*.yaml file: its question, its verdict, how it was
-decided, and links to its tables. The page depends on these files, and on which tables there are.
+The introduction, which is written in the page itself and stays, then one section for each experiments/*.yaml
+file: its question, its verdict, how it was decided, and links to its tables. The sections depend on these
+files, and on which tables there are.
 """
 
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.layout import Layout
 from motionexp.results.layout_file import read_layout
+from motionexp.results.published import print_files
 
 PAGE = Path("experiments/README.md")
 WIDTH = 118
@@ -26,52 +28,22 @@ ORDER = (
     *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
-INTRODUCTION = """
-# Experiments and their verdicts
-
-Each file here asks one question.
-
-    python run.py experiment=NAME                                            # a finished job is not run again
-    python -m motionexp.results.publish experiments/NAME.yaml outputs/       # copies its rows into results/
-    make tables figures                       # tables, figures and this page, from rows and these files
-
-All numbers are measured on the bundled world, unless a table says *reported*. [README](../README.md#words)
-explains the words. Read the numbers with these limits:
-
-- There is one pretraining seed of each model. The training noise, the timesteps and the start of an adapter
-  are the same random draws for every reference. No interval contains the error from either.
-- Brackets are 95% bootstrap intervals over references. From five references up they cover the true mean of
-  normal values in 94 to 95% of cases; of skewed values they cover less. Of five or fewer references the
-  interval is their range. Four references or fewer decide nothing, and no claim is made on them.
-- No interval is corrected for the number of comparisons. About one in twenty null differences appears bold.
-- The learning rate and the steps were chosen with the window on. Tuning at all timesteps, the baseline, was
-  not tuned.
-- "Not detectable" and "undetermined" mean that the interval contains zero. They do not mean equality.
-
-References were dropped to save time; table rows never were. All lines of a block have the same references,
-edits, seeds, precision and weights, or the table is refused. All settings that a line does not select have
-their default value. The paired differences to the default row follow under each block.
-
-With `model=latte data=tgve data.path=DIR`, an experiment runs the jobs and settings of the papers on a real
-model; `dry_run=true` lists these jobs with their cost. A word on the command line replaces that word of the
-file. A job that no line of the tables would show is refused before it starts: copy the file to change it.
-"""
-PARTS = {
-    "Decided by": "decides",
-    "Chosen before": "choice",
-    "References": "cut",
-    "Cost": "cost",
-}
+PARTS = {"Decided by": "decides", "Chosen before": "choice", "References": "cut", "Cost": "cost"}
 
 
 def page(root: Path) -> str:
-    """The page's text, from the experiments below the repository's root.
+    """The page's text: the introduction of the page, then the experiments below the repository's root.
 
     Raises:
         InputError: a file cannot be read, or its head does not say when it was last run.
     """
-    paths = sorted((root / "experiments").glob("*.yaml"), key=lambda path: (_place(path.stem), path.stem))
-    return "\n\n".join([INTRODUCTION.strip(), *(section(path, root) for path in paths)]) + "\n"
+    introduction = (root / PAGE).read_text(encoding="utf-8").partition("\n## ")[0].strip()
+    # ORDER, then what it does not name, by name.
+    places = {name: place for place, name in enumerate(ORDER)}
+    paths = sorted(
+        (root / PAGE).parent.glob("*.yaml"), key=lambda path: (places.get(path.stem, len(ORDER)), path.stem)
+    )
+    return "\n\n".join([introduction, *(section(path, root) for path in paths)]) + "\n"
 
 
 def section(path: Path, root: Path) -> str:
@@ -80,19 +52,16 @@ def section(path: Path, root: Path) -> str:
     links = [
         f"[{link.removeprefix('results/')}](../{link})" for link in linked(layout) if (root / link).exists()
     ]
-    closing = ". ".join(
-        [
-            f"[{path.name}]({path.name})",
-            f"Last run: {last_run(path)}",
-            *([f"Tables: {', '.join(links)}"] if links else []),
-        ]
-    )
+    # Texts of YAML files have line breaks of their own.
+    labelled = {label: " ".join(getattr(layout, name).split()) for label, name in PARTS.items()}
+    closing = [f"[{path.name}]({path.name})", f"Last run: {last_run(path)}"]
+    closing += [f"Tables: {', '.join(links)}"] if links else []
     parts = [
         f"## {path.stem}",
         f"**{' '.join(layout.question.split())}**",
         *layout.verdict.strip().split("\n"),
-        *(_labelled(label, getattr(layout, name)) for label, name in PARTS.items() if getattr(layout, name)),
-        f"{closing}.",
+        *(f"*{label}.* {text.rstrip('.')}." for label, text in labelled.items() if text),
+        f"{'. '.join(closing)}.",
     ]
     return "\n\n".join(map(_filled, parts))
 
@@ -110,16 +79,9 @@ def last_run(path: Path) -> str:
     return match[1]
 
 
-def _place(name: str) -> int:
-    return ORDER.index(name) if name in ORDER else len(ORDER)
-
-
-def _labelled(label: str, text: str) -> str:
-    return f"*{label}.* {' '.join(text.split()).rstrip('.')}."
-
-
 def _filled(text: str) -> str:
     """The text in lines of the page's width; no line breaks within brackets."""
+    # An interval in brackets stays on one line: readers and tests search for it as it is.
     unbroken = re.sub(r"\[[^]]*\]", lambda match: match[0].replace(" ", NO_BREAK), text)
     return textwrap.fill(unbroken, WIDTH, break_on_hyphens=False, break_long_words=False).replace(
         NO_BREAK, " "
@@ -129,13 +91,12 @@ def _filled(text: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Writes the page of the repository in the named folder, or in this one; returns the exit code."""
     root = Path(*arguments[:1])
-    try:
+
+    def written() -> Iterator[Path]:
         write_whole(root / PAGE, page(root).encode())
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(PAGE)
-    return 0
+        yield root / PAGE
+
+    return print_files(written())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
@@ -50,12 +50,14 @@ class Grid:
 
     def markdown(self) -> str:
         """A pipe table, without a line break at its end."""
-        sides = ["---:" if side == "r" else "---" for side in self._all_sides()]
-        lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
-        return "\n".join([lines[0], f"|{'|'.join(sides)}|", *lines[1:]])
+        sides = {"l": "---", "r": "---:"}
+        rule = "|".join(sides[side] for side in self._all_sides())
+        header, *lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
+        return "\n".join([header, f"|{rule}|", *lines])
 
     def terminal(self, title: str = "") -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
+        # escape: square brackets of intervals are no markup.
         table = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
         for heading, side in zip(self.header, self._all_sides(), strict=True):
             table.add_column(escape(heading), justify="right" if side == "r" else "left")
@@ -96,6 +98,7 @@ class Line:
         """Whether the cell is a difference whose sign is certain."""
         if cell is None or not (self.is_difference or cell.is_difference) or cell.interval.clusters < FEWEST:
             return False
+        # The printed ends decide, so that a bold interval never shows a zero.
         low, high = (_rounded(end, cell.digits) for end in (cell.interval.low, cell.interval.high))
         return low > 0 or high < 0
 
@@ -125,26 +128,16 @@ class Table:
         return (line for block in self.blocks for line in block.lines)
 
     @property
-    def is_measured(self) -> bool:
-        """Whether any line holds measured numbers, not those that a paper reports."""
-        return any(line.source != "reported" for line in self.lines)
-
-    @property
     def header(self) -> list[str]:
         """The headings of all columns; that of the adapter's steps only where a line had an adapter."""
-        return [*self.labels, *self.columns, f"n ({self.unit})"] + ["adapter steps"] * self._has_adapter
-
-    @property
-    def _has_adapter(self) -> bool:
-        return any(line.adapter_steps not in ("", "0") for line in self.lines)
+        has_adapter = any(line.adapter_steps not in ("", "0") for line in self.lines)
+        return [*self.labels, *self.columns, f"n ({self.unit})", *["adapter steps"] * has_adapter]
 
     def texts(self, line: Line, write: Write = str, bold: Write = str) -> list[str]:
         """A line's text under each heading; `write` escapes text for the format."""
-        numbers = [
-            bold(write(_shown(cell))) if line.is_bold(cell) else write(_shown(cell)) for cell in line.cells
-        ]
-        rest = [line.n] + [line.adapter_steps] * self._has_adapter
-        return [*map(write, line.labels), *numbers, *map(write, rest)]
+        shown = [(bold if line.is_bold(cell) else str)(write(_shown(cell))) for cell in line.cells]
+        texts = [*map(write, line.labels), *shown, write(line.n), write(line.adapter_steps)]
+        return texts[: len(self.header)]
 
     def all_notes(self) -> list[str]:
         """What the numbers mean, then the layout's notes."""
@@ -153,6 +146,7 @@ class Table:
         intervals = [cell.interval for cell in cells]
         if any(line.is_difference for line in self.lines) or any(cell.is_difference for cell in cells):
             about += " Differences are paired; bold: the interval excludes zero."
+        # The note's coverage was computed for references; other units have other numbers of values.
         few = any(1 < interval.clusters < FEWEST for interval in intervals)
         notes = {
             FEW_NOTE: few and self.unit == "references",
@@ -165,6 +159,7 @@ class Table:
 
 def _rounded(value: float, digits: int) -> float:
     # Twelve digits first: sums differ between machines in the last bit; that must not decide how .5 rounds.
+    # Adding 0.0 turns -0.0 into 0.0.
     return round(round(value, 12), digits) + 0.0
 
 
@@ -185,7 +180,7 @@ def _shown(cell: Cell | None) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, one pipe table for each block, and the notes."""
-    header, sides = list(map(_markdown, table.header)), "l" * len(table.labels) + "r"
+    header, sides = [*map(_markdown, table.header)], "l" * len(table.labels) + "r"
     parts = [f"## {table.title}"]
     for block in table.blocks:
         lines = [table.texts(line, _markdown, "**{}**".format) for line in block.lines]
@@ -198,6 +193,7 @@ def _markdown(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+# Characters that LaTeX reads as commands, and those that its fonts lack.
 TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -217,14 +213,13 @@ def _tex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
-    header = table.header
-    width = len(header)
+    width = len(table.header)
     lines = [
         r"\begin{table}",
         rf"\caption{{{_tex(table.title)}. {' '.join(_tex(note) for note in table.all_notes())}}}",
         rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * (width - len(table.labels))}}}",
         r"\toprule",
-        " & ".join(map(_tex, header)) + r" \\",
+        " & ".join(map(_tex, table.header)) + r" \\",
     ]
     for block in table.blocks:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
@@ -238,16 +233,11 @@ def to_csv(tables: Sequence[Table]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for table in tables:
-        for block in table.blocks:
-            for line in block.lines:
-                for cell in filter(None, line.cells):
-                    place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
-                    writer.writerow([*place, *_csv_numbers(cell.interval)])
+    lines = ((table, block, line) for table in tables for block in table.blocks for line in block.lines)
+    for table, block, line in lines:
+        for cell in filter(None, line.cells):
+            place = (table.title, block.title, ", ".join(line.labels), cell.column, line.source)
+            mean, low, high, *counts, undefined = astuple(cell.interval)
+            numbers = ["" if math.isnan(end) else f"{_rounded(end, 8):.8g}" for end in (mean, low, high)]
+            writer.writerow([*place, *numbers, *counts, f"{undefined:.4g}"])
     return file.getvalue()
-
-
-def _csv_numbers(interval: Interval) -> list[str | int]:
-    numbers = (interval.mean, interval.low, interval.high)
-    texts = ["" if math.isnan(number) else f"{_rounded(number, 8):.8g}" for number in numbers]
-    return [*texts, interval.n, interval.clusters, interval.missing, f"{interval.undefined:.4g}"]

@@ -54,6 +54,7 @@ def resampled_weights(clusters: int) -> np.ndarray:
     size = draw_size(clusters)
     # RandomState's stream is frozen by numpy's policy; Generator's may change between versions.
     resamples = np.random.RandomState(0).randint(0, clusters, size=(RESAMPLES, size))
+    # Row r counts its clusters at r * clusters and above: one bincount for all rows.
     places = resamples + clusters * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(places.ravel(), minlength=RESAMPLES * clusters)
     return counts.reshape(RESAMPLES, clusters) / size
@@ -95,28 +96,6 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     return Interval(float(means.mean()), low, high, n, len(means), missing)
 
 
-def motion_at_leakage(motion: np.ndarray, leakage: np.ndarray, level: float) -> np.ndarray:
-    """The most motion on a curve of adapter scales where leakage is at most a level.
-
-    Motion and leakage are taken as linear between two neighbouring scales.
-
-    Args:
-        motion: (S, N), N curves over S scales in ascending order, the first one the base model (scale 0).
-        leakage: (S, N), in the same order.
-        level: the allowed leakage.
-
-    Returns:
-        (N,) motion, NaN where the whole curve has more leakage.
-    """
-    best = np.where(leakage <= level, motion, -np.inf).max(axis=0)
-    before, after = leakage[:-1], leakage[1:]
-    crosses = (before - level) * (after - level) < 0
-    share = (level - before) / np.where(crosses, after - before, 1.0)
-    crossing = np.where(crosses, motion[:-1] + share * (motion[1:] - motion[:-1]), -np.inf)
-    best = np.maximum(best, crossing.max(axis=0, initial=-np.inf))
-    return np.where(np.isfinite(best), best, np.nan)
-
-
 @dataclass(frozen=True)
 class Curve:
     """Motion and leakage, (S, R) means of R references at S ascending adapter scales, scale 0 first."""
@@ -125,8 +104,27 @@ class Curve:
     leakage: np.ndarray
 
     def at(self, level: float, weights: np.ndarray) -> np.ndarray:
-        """(N,) motion at a leakage of `level`, of the mean curves under N weightings (N, R) of references."""
-        return motion_at_leakage(self.motion @ weights.T, self.leakage @ weights.T, level)
+        """The most motion of the mean curves where leakage is at most a level.
+
+        Motion and leakage are taken as linear between two neighbouring scales.
+
+        Args:
+            level: the allowed leakage.
+            weights: (N, R), N weightings of the references.
+
+        Returns:
+            (N,) motion, NaN where the whole curve has more leakage.
+        """
+        # 1. (S, N) mean curves; the best scale at which leakage is low enough.
+        motion, leakage = self.motion @ weights.T, self.leakage @ weights.T
+        best = np.where(leakage <= level, motion, -np.inf).max(axis=0)
+        # 2. Between two scales (S - 1, N) the curve may cross the level, with more motion.
+        before, after = leakage[:-1], leakage[1:]
+        crosses = (before - level) * (after - level) < 0
+        share = (level - before) / np.where(crosses, after - before, 1.0)
+        crossing = np.where(crosses, motion[:-1] + share * (motion[1:] - motion[:-1]), -np.inf)
+        best = np.maximum(best, crossing.max(axis=0, initial=-np.inf))
+        return np.where(np.isfinite(best), best, np.nan)
 
 
 def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = None) -> Interval:
@@ -135,11 +133,13 @@ def motion_at_equal_leakage(ours: Curve, level: float, theirs: Curve | None = No
     Each resample of the references enters both curves, so the difference is paired by reference.
     """
     clusters = ours.motion.shape[1]
+    # (1, R): every reference once, the mean itself.
     evenly = np.full((1, clusters), 1 / clusters)
-    value, replicates = ours.at(level, evenly), ours.at(level, resampled_weights(clusters))
-    if theirs is not None:
-        value = value - theirs.at(level, evenly)
-        replicates = replicates - theirs.at(level, resampled_weights(clusters))
+    # The mean, then the replicates; separate products, since a larger one may round otherwise.
+    value, replicates = (
+        ours.at(level, weights) - (theirs.at(level, weights) if theirs else 0)
+        for weights in (evenly, resampled_weights(clusters))
+    )
     undefined = float(np.isnan(replicates).mean())
     has_interval = clusters > 1 and undefined <= MOST_UNDEFINED
     low, high = percentile_interval(replicates) if has_interval else (math.nan, math.nan)

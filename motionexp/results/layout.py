@@ -46,7 +46,7 @@ class Setting:
     @property
     def alternatives(self) -> list[dict[str, str]]:
         """The selections of which a row has to match one."""
-        return [self.select, *([self.or_select] if self.or_select else [])]
+        return [self.select, self.or_select] if self.or_select else [self.select]
 
     def selects(self, row: Row, names: Collection[str] = ()) -> bool:
         """Whether the row is one of this setting; `names` are what the layout's `select` names."""
@@ -56,6 +56,7 @@ class Setting:
 
     def can_match(self, group: "Group") -> bool:
         """Whether a row can be both of this setting and of the group."""
+        # Alternatives of one name, as "0|700", have to share one value.
         return any(
             all(
                 set(select[name].split("|")) & set(group.select[name].split("|"))
@@ -68,8 +69,8 @@ class Setting:
         """This setting at an adapter scale as rows write it; at any scale for an empty text."""
 
         def at(select: Mapping[str, str]) -> dict[str, str]:
-            others = {name: value for name, value in select.items() if name != "adapter_scale"}
-            return {**others, "adapter_scale": scale} if scale else others
+            rest = {name: value for name, value in select.items() if name != "adapter_scale"}
+            return {**rest, "adapter_scale": scale} if scale else rest
 
         return replace(self, select=at(self.select), or_select=self.or_select and at(self.or_select))
 
@@ -212,6 +213,7 @@ def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
         InputError: no such folder, or a rows file is corrupted.
     """
     everything = read_rows(outputs)
+    # Before any selection, which would drop the rows that have the names.
     check_names(layout.selects(), everything)
     rows = (row for row in everything if matches(row, layout.select))
     if any(setting.base for setting in layout.settings.values()):
@@ -227,6 +229,7 @@ def has_setting(row: Row, layout: Layout) -> bool:
     """Whether a setting selects the row, at any adapter scale where a table compares at equal leakage."""
     settings, names = list(layout.settings.values()), set(layout.select)
     if any(table.decision for table in layout.tables):
+        # The curve needs rows at every scale, not only those that a line of the table selects.
         names.add("adapter_scale")
         settings = [setting.at_scale("") for setting in settings]
     return any(setting.selects(row, names) for setting in settings)
@@ -236,5 +239,5 @@ def named_references(layout: Layout, model: str) -> set[str]:
     """The references that a layout names of a model; empty where it takes all."""
     names = layout.references
     if isinstance(names, Mapping):
-        names = names.get(model, "")
+        names = names.get(model, "")  # a model that is not named takes all
     return {name.strip() for name in names.split(",")} - {""}

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from motionexp.errors import InputError
-from motionexp.results.layout import Decision, Layout, TableLayout, standard_columns
+from motionexp.results.layout import Layout, TableLayout, standard_columns
 
 
 def read_layout(path: Path) -> Layout:
@@ -23,13 +23,7 @@ def read_layout(path: Path) -> Layout:
         InputError: unreadable, a key that is missing or does not exist, a wrong type, a line of its sweep
             that is empty or cannot be read, or a name that is not defined in it.
     """
-    layout = _loaded(path)
-    if problems := list(layout_problems(layout)):
-        raise InputError(f"{path}: " + "; ".join(problems))
-    return layout
-
-
-def _loaded(path: Path) -> Layout:
+    # 1. Keys and lines, before OmegaConf, which stops at the first fault.
     try:
         loaded = OmegaConf.load(path)
         plain = OmegaConf.to_container(loaded, resolve=True)
@@ -38,13 +32,14 @@ def _loaded(path: Path) -> Layout:
         layout = None if problems else OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a table layout ({' '.join(str(error).split())})") from error
-    if problems:
-        raise InputError(f"{path}: " + "; ".join(problems))
-    assert isinstance(layout, Layout)
-    layout.columns = layout.columns or standard_columns()
-    for table in layout.tables:
-        table.columns = table.columns or list(layout.columns)
-    return layout
+    # 2. Defaults that are not of one class alone, then the names within the layout.
+    if isinstance(layout, Layout):
+        layout.columns = layout.columns or standard_columns()
+        for table in layout.tables:
+            table.columns = table.columns or list(layout.columns)
+        if not (problems := list(layout_problems(layout))):
+            return layout
+    raise InputError(f"{path}: " + "; ".join(problems))
 
 
 def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
@@ -65,10 +60,8 @@ def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
                 yield f"{where}{name}: the key is missing; experiments/tau.yaml shows all"
         inner = [(f"{where}{key} ", value, hints[key]) for key, value in plain.items() if key in entries]
     elif get_origin(kind) is list and isinstance(plain, list):
-        inner = [
-            (f"{where}{_named(number, value)}: ", value, get_args(kind)[0])
-            for number, value in enumerate(plain, start=1)
-        ]
+        entry_kind = get_args(kind)[0]
+        inner = [(f"{where}{n}{_name(value)}: ", value, entry_kind) for n, value in enumerate(plain, start=1)]
     elif kind is str and isinstance(plain, dict | list):
         yield f"{where.removesuffix(' ').removesuffix(':')}: is {plain!r} and no text; put it in quotes"
     elif get_origin(kind) is dict and isinstance(plain, dict):
@@ -77,23 +70,23 @@ def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
         yield from _key_problems(value, inner_kind, place)
 
 
-def _named(number: int, plain: object) -> str:
-    """An entry of a list by its number, and by its file or title where it has one."""
-    name = (plain.get("file") or plain.get("title")) if isinstance(plain, dict) else None
-    return f"{number} ({name})" if name else str(number)
+def _name(entry: object) -> str:
+    """An entry's file or title in brackets, where it has one."""
+    name = (entry.get("file") or entry.get("title")) if isinstance(entry, dict) else None
+    return f" ({name})" if name else ""
 
 
 def _line_problems(plain: object) -> Iterator[str]:
     """Lines of `sweep` and `paper` that cannot be read; a run checks the settings in them."""
-    example = "write a sweep's settings there, as model=tiny_latte tau=0,700"
+    example = "model=tiny_latte tau=0,700"
     for key in ("sweep", "paper"):
         lines = plain.get(key, []) if isinstance(plain, dict) else []
         if not isinstance(lines, list):
-            yield f"{key}: is {lines!r} and no list; each sweep is a line under it: - model=tiny_latte tau=0"
+            yield f"{key}: is {lines!r} and no list; each sweep is a line under it: - {example}"
             continue
         for number, line in enumerate(lines, start=1):
             if problem := _line_problem(line):
-                yield f"line {number} of `{key}` {problem}; {example}"
+                yield f"line {number} of `{key}` {problem}; write its settings there, as {example}"
 
 
 def _line_problem(line: object) -> str:
@@ -112,12 +105,7 @@ def _line_problem(line: object) -> str:
 def layout_problems(layout: Layout) -> Iterator[str]:
     """One sentence for each problem; none where the tables and figures of the layout can be made."""
     for table in layout.tables:
-        for kind, names, defined in _references(table, layout):
-            yield from _undefined(f"table {table.file} names {kind}", names, defined)
-        yield from _label_problems(table, layout)
-        yield from _twice(f"table {table.file} has two groups of the title", (g.title for g in table.groups))
-        if table.decision:
-            yield from _decision_problems(table.file, table.decision)
+        yield from _table_problems(table, layout)
     if len(bases := [name for name, setting in layout.settings.items() if setting.base]) > 1:
         yield f"settings {', '.join(bases)} are all marked `base`; there is one"
     # A figure names its table by the last part alone.
@@ -128,10 +116,18 @@ def layout_problems(layout: Layout) -> Iterator[str]:
     yield from _reference_problems(layout)
 
 
-def _label_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
-    """Lines with more or fewer labels than the table has headings."""
-    names = [name for name in _settings(table) if name in layout.settings]
-    labels = [(f"setting {name}", layout.settings[name].labels) for name in names]
+def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
+    # 1. The names of settings and columns; a decision's curves have lines of their own.
+    decision = table.decision
+    lines = [*table.settings, *(decision.curves if decision else [])]
+    settings = [*lines, *filter(None, [table.default])]
+    settings += [name for entry in table.differences for name in (entry.ours, entry.theirs)]
+    columns = [*table.columns, *(name for entry in table.reported for name in entry.values)]
+    columns += [decision.motion, *decision.leakage] if decision else []
+    yield from _undefined(f"table {table.file} names setting", settings, layout.settings)
+    yield from _undefined(f"table {table.file} names column", columns, layout.columns)
+    # 2. Lines with more or fewer labels than the table has headings.
+    labels = [(f"setting {name}", layout.settings[name].labels) for name in lines if name in layout.settings]
     labels += [(f"difference {entry.ours} minus {entry.theirs}", entry.labels) for entry in table.differences]
     labels += [(f"what {entry.source} reports", entry.labels) for entry in table.reported]
     for line, texts in labels:
@@ -140,22 +136,20 @@ def _label_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
                 f"table {table.file}: {line} has the labels {texts}, and the table the headings"
                 f" {table.labels}; there is one label a heading"
             )
-
-
-def _decision_problems(file: str, decision: Decision) -> Iterator[str]:
-    for key in ("leakage", "levels", "scales", "curves"):
-        if not getattr(decision, key):
-            yield f"table {file}: decision has an empty `{key}`"
-    yield from _undefined(
-        f"table {file}: decision compares against setting", decision.against, decision.curves
-    )
+    # 3. Groups and the decision.
+    yield from _twice(f"table {table.file} has two groups of the title", (g.title for g in table.groups))
+    if decision:
+        for key in ("leakage", "levels", "scales", "curves"):
+            if not getattr(decision, key):
+                yield f"table {table.file}: decision has an empty `{key}`"
+        what = f"table {table.file}: decision compares against setting"
+        yield from _undefined(what, decision.against, decision.curves)
 
 
 def _number_problems(layout: Layout) -> Iterator[str]:
     """Numbers in another notation than that of rows: they would select nothing."""
-    texts = [text for select in layout.selects() for text in select.values()]
-    values = {value for text in texts for value in text.split("|")}
-    for value in sorted(values):
+    texts = (text for select in layout.selects() for text in select.values())
+    for value in sorted({value for text in texts for value in text.split("|")}):
         if _is_number(value) and f"{float(value):g}" != value:
             yield f"select: {value} is written {float(value):g} in rows"
 
@@ -163,17 +157,13 @@ def _number_problems(layout: Layout) -> Iterator[str]:
 def _reference_problems(layout: Layout) -> Iterator[str]:
     texts = [layout.references]
     if isinstance(layout.references, Mapping):
-        models = {model for line in layout.sweep for model in _models(line)}
+        words = (word for line in layout.sweep for word in line.split() if word.startswith("model="))
+        models = {model for word in words for model in word.removeprefix("model=").split(",")}
         yield from _undefined("references are named of model", map(str, layout.references), models)
         texts = list(layout.references.values())
     for text in texts:
         if not isinstance(text, str):
             yield f"references: {text!r} is no text of names, as 01-wander-cyan-square, 25-zigzag-orange-moon"
-
-
-def _models(line: str) -> list[str]:
-    words = [word.removeprefix("model=") for word in line.split() if word.startswith("model=")]
-    return words[0].split(",") if words else []
 
 
 def _twice(what: str, names: Iterable[str]) -> Iterator[str]:
@@ -207,17 +197,3 @@ def _undefined(what: str, names: Iterable[str], defined: Collection[str]) -> Ite
 
 def _is_number(text: str | None) -> bool:
     return text is not None and text.replace(".", "", 1).isdigit()
-
-
-def _references(table: TableLayout, layout: Layout) -> list[tuple[str, list[str], Collection[str]]]:
-    settings = [*_settings(table), *([table.default] if table.default else [])]
-    settings += [name for entry in table.differences for name in (entry.ours, entry.theirs)]
-    columns = [*table.columns, *(name for entry in table.reported for name in entry.values)]
-    if table.decision:
-        columns += [table.decision.motion, *table.decision.leakage]
-    return [("setting", settings, layout.settings), ("column", columns, layout.columns)]
-
-
-def _settings(table: TableLayout) -> list[str]:
-    """The settings that have a line in one of the tables."""
-    return [*table.settings, *(table.decision.curves if table.decision else [])]

@@ -6,16 +6,15 @@ them. No other command copies from there into `results/`.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
-from motionexp.results.layout import Layout, named_references, selected_rows
+from motionexp.results.layout import named_references, selected_rows
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import root_of, to_published
-from motionexp.results.rows import Row
 from motionexp.results.tables import build
 
 
@@ -27,12 +26,20 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
             its tables cannot be built. What was published before then remains.
     """
     layout = read_layout(layout_path)
+    # 1. The rows, with those of every reference that the layout names of a model.
     if not layout.rows:
         raise InputError(f"{layout_path}: its rows are not published: `rows` names no file")
     rows = selected_rows(layout, outputs)
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
-    check_whole(layout_path, layout, rows)
+    for model in sorted({row.model for row in rows if row.reference_hash}):
+        references = {row.reference for row in rows if row.model == model and row.reference_hash}
+        if missing := sorted(named_references(layout, model) - references):
+            raise InputError(
+                f"{layout_path}: no rows of {model} for {len(missing)} of the references that it names"
+                f" ({', '.join(missing)}); run the sweep to its end, or name those that ran"
+            )
+    # 2. Tables that cannot be built raise before the published rows are replaced.
     comparison = Comparison(layout, rows)
     for table in layout.tables:
         build(comparison, table)
@@ -42,20 +49,6 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     return path, len(rows)
 
 
-def check_whole(layout_path: Path, layout: Layout, rows: Iterable[Row]) -> None:
-    """Raises InputError where a model with rows lacks a reference that the layout names of it."""
-    ran: dict[str, set[str]] = {}
-    for row in rows:
-        if row.reference_hash:
-            ran.setdefault(row.model, set()).add(row.reference)
-    for model, references in ran.items():
-        if missing := sorted(named_references(layout, model) - references):
-            raise InputError(
-                f"{layout_path}: no rows of {model} for {len(missing)} of the references that it names"
-                f" ({', '.join(missing)}); run the sweep to its end, or name those that ran"
-            )
-
-
 def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
     """Copies the pictures that a layout names, and says on stderr which are not there; returns the copies."""
     layout = read_layout(layout_path)
@@ -63,6 +56,7 @@ def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
     copies = []
     for picture in (outputs / name for name in layout.pictures):
         if not picture.is_file():
+            # Pictures illustrate; rows are published without them.
             print(f"{picture}: no such picture; left out", file=sys.stderr)
             continue
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,13 +73,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         layout, outputs = Path(arguments[0]), Path(arguments[1] if len(arguments) == 2 else "outputs")
         path, count = publish(layout, outputs)
-        pictures = publish_pictures(layout, outputs)
+        print(f"{count} rows published in {path}")
+        for picture in publish_pictures(layout, outputs):
+            print(f"picture published in {picture}")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{count} rows published in {path}")
-    for picture in pictures:
-        print(f"picture published in {picture}")
     return 0
 
 

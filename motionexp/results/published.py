@@ -1,6 +1,7 @@
 """Published rows: a few megabytes in the repository from which every table is built again."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ from motionexp.results.rows import (
 
 # Fields that many rows share are written once and numbered; the line of a sample refers to the numbers.
 SHARED = {"metric": METRIC_FIELDS, "run": RUN_FIELDS, "edit": EDIT_FIELDS}
-DIGITS = 6
 
 
 def to_published(rows: Iterable[Row]) -> str:
@@ -36,12 +36,19 @@ def to_published(rows: Iterable[Row]) -> str:
     # 1. The parts that rows share, as text, and their numbers.
     plain_rows = [as_json(row) for row in rows]
     parts = [{kind: _part(plain, names) for kind, names in SHARED.items()} for plain in plain_rows]
-    numbers = {kind: _numbered(part[kind] for part in parts) for kind in SHARED}
+    numbers = {
+        kind: {text: number for number, text in enumerate(sorted({part[kind] for part in parts}))}
+        for kind in SHARED
+    }
     # 2. The values of each sample by metric.
     values: dict[tuple[int, int, str], dict[int, Any]] = {}
     for plain, part in zip(plain_rows, parts, strict=True):
         metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
-        values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})[metric] = _published_value(plain)
+        value, reason = plain["value"], plain["reason"]
+        if value is not None:
+            value = float(f"{value:.6g}")  # shorter than the 17 digits of a float, and enough for every table
+        scores = values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})
+        scores[metric] = [value, reason] if reason or value is None else value
     lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
     for (run, edit, sample), scores in sorted(values.items()):
         ordered = {str(metric): scores[metric] for metric in sorted(scores)}
@@ -51,17 +58,6 @@ def to_published(rows: Iterable[Row]) -> str:
 
 def _part(plain: dict[str, Any], names: Sequence[str]) -> str:
     return dump_line({name: plain[name] for name in names if plain[name] not in ("", {}, None)})
-
-
-def _numbered(texts: Iterable[str]) -> dict[str, int]:
-    return {text: number for number, text in enumerate(sorted(set(texts)))}
-
-
-def _published_value(plain: dict[str, Any]) -> Any:
-    if plain["value"] is None:
-        return [None, plain["reason"]]
-    value = float(f"{plain['value']:.{DIGITS}g}")
-    return [value, plain["reason"]] if plain["reason"] else value
 
 
 def read_published(path: Path) -> list[Row]:
@@ -79,6 +75,7 @@ def read_published(path: Path) -> list[Row]:
         try:
             match line:
                 case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
+                    # One line holds all metrics of a sample; its other fields are shared by number.
                     common = shared["run"][run] | shared["edit"][edit] | checked_fields(sample)
                     rows += [
                         _row(common | shared["metric"][int(key)], value) for key, value in values.items()
@@ -101,6 +98,7 @@ def _row(fields: dict[str, Any], value: Any) -> Row:
     value, reason = value if isinstance(value, list) else (value, "")
     fields |= checked_fields({"value": value, "reason": reason})
     if sample := fields.get("sample_id"):
+        # Rows without a sample have no score id.
         version, model = fields["metric_version"], fields.get("metric_model", "")
         fields["score_id"] = score_id_of(sample, fields["metric"], version, model)
     return Row(**fields)
@@ -116,8 +114,7 @@ def is_published(path: Path, layout: Layout) -> bool:
 
     For commands over all experiments, which then leave the layout out. A layout that is named needs its rows.
     """
-    exists = (root_of(path) / layout.rows).exists()
-    if not exists:
+    if not (exists := (root_of(path) / layout.rows).exists()):
         print(f"{path}: no rows published yet ({layout.rows}); skipped", file=sys.stderr)
     return exists
 
@@ -128,3 +125,17 @@ def published_layouts(names: Sequence[str]) -> Iterator[tuple[Path, Layout]]:
         layout = read_layout(path)
         if layout.rows and (names or is_published(path, layout)):
             yield path, layout
+
+
+def print_files(files: Iterable[Path]) -> int:
+    """Runs a command that yields the files that it writes, and prints them; returns the exit code.
+
+    An InputError goes to stderr and gives the exit code 2.
+    """
+    try:
+        for file in files:
+            print(os.path.relpath(file))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

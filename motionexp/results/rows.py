@@ -8,9 +8,9 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from motionexp.config.ids import score_id
 from motionexp.config.renames import renamed_row
@@ -114,34 +114,16 @@ def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
 
 
 FIELDS = {entry.name: entry for entry in fields(Row)}
-REQUIRED = {
-    name for name, entry in FIELDS.items() if entry.default is MISSING and entry.default_factory is MISSING
-}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
 EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
-SAMPLE_FIELDS = (
-    "seed",
-    "tau_start",
-    "tau_end",
-    "sample_file",
-    "adapter_id",
-    "sample_id",
-    "adapter_steps",
-    "seconds",
-    "peak_memory",
-)
+# From a sample's seed to its peak memory, in the order of `Row`, which is that of published rows.
+SAMPLE_FIELDS = tuple(FIELDS)[[*FIELDS].index("seed") : [*FIELDS].index("model")]
 RUN_FIELDS = tuple(name for name in FIELDS if name not in VALUE_FIELDS + EDIT_FIELDS + SAMPLE_FIELDS)
-TYPES: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    float: (int, float),
-    bool: (bool,),
-    int | None: (int, type(None)),
-    bool | None: (bool, type(None)),
-    dict[str, str]: (dict,),
-    dict[str, float]: (dict,),
-    dict[str, Any]: (dict,),
+# What a JSON value has to be: a float may lack its point, and isinstance takes dict, but not dict[str, str].
+TYPES: dict[str, Any] = {
+    name: int | float if entry.type is float else dict if get_origin(entry.type) is dict else entry.type
+    for name, entry in FIELDS.items()
 }
 
 
@@ -153,22 +135,7 @@ def score_id_of(sample: str, metric: str, version: int, model: str) -> str:
 def as_json(row: Row) -> dict[str, Any]:
     """The row as JSON values; NaN becomes null, since JSON has no NaN."""
     plain = {name: getattr(row, name) for name in FIELDS}
-    if not math.isfinite(row.value):
-        plain["value"] = None
-    return plain
-
-
-def from_json(plain: object) -> Row:
-    """The row that `as_json` wrote.
-
-    Raises:
-        InputError: not an object, a field unknown or missing, or a value of the wrong type.
-    """
-    if not isinstance(plain, dict):
-        raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
-    if missing := sorted(REQUIRED - plain.keys()):
-        raise InputError(f"missing fields {missing}")
-    return Row(**checked_fields(plain))
+    return plain if math.isfinite(row.value) else plain | {"value": None}
 
 
 def checked_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,8 +150,9 @@ def checked_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
     if "value" in values and values["value"] is None:
         values["value"] = math.nan
     for name, value in values.items():
-        allowed = TYPES[FIELDS[name].type]
-        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        # For isinstance True is an int; rows hold no truth value in place of a number.
+        mistaken = isinstance(value, bool) and FIELDS[name].type not in (bool, bool | None)
+        if mistaken or not isinstance(value, TYPES[name]):
             raise InputError(f"field {name} is {value!r}; it should be {FIELDS[name].type}")
     return values
 
@@ -198,6 +166,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
     """Adds rows to a JSON-lines file, whole or not at all, one process at a time. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent / f".{path.name}.lock"):
+        # All is written again: a file that is appended to could end in half a line.
         before = path.read_bytes() if path.exists() else b""
         write_whole(path, before + "".join(dump_line(as_json(row)) for row in rows).encode())
 
@@ -209,6 +178,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         InputError: the file cannot be read, or a line is not JSON; it names the file and the line.
     """
     try:
+        # No splitlines: captions may hold other line separators.
         lines = path.read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as rows ({error})") from error
@@ -229,11 +199,15 @@ def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
     """
     rows: dict[Hashable, Row] = {}
     for path in [paths] if isinstance(paths, Path) else paths:
-        for file in _row_files(path):
+        if not path.exists():
+            raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
+        for file in sorted(path.rglob(ROWS_NAME)) if path.is_dir() else [path]:
             for number, plain in read_lines(file):
                 try:
-                    row = from_json(plain)
-                except InputError as error:
+                    if not isinstance(plain, dict):
+                        raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
+                    row = Row(**checked_fields(plain))
+                except (InputError, TypeError) as error:  # a TypeError names the fields that are missing
                     raise InputError(f"{file}, line {number}: not a row ({error})") from error
                 rows[row.score_id or (file, number)] = row
     return list(rows.values())
@@ -248,22 +222,10 @@ def to_frame(rows: Iterable[Row]) -> "DataFrame":
 
 def of_newest_version(rows: Iterable[Row]) -> list[Row]:
     """The rows without scores that a newer version of the same metric has replaced."""
-    rows, newest = list(rows), dict[tuple[str, str, str], int]()
-    for row in rows:
-        newest[_versions(row)] = max(row.metric_version, newest.get(_versions(row), 0))
-    return [row for row in rows if not row.sample_id or row.metric_version == newest[_versions(row)]]
-
-
-def _versions(row: Row) -> tuple[str, str, str]:
-    return row.sample_id, row.metric, row.metric_model
-
-
-def _row_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.rglob(ROWS_NAME))
-    if path.exists():
-        return [path]
-    raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
+    keyed = [((row.sample_id, row.metric, row.metric_model), row) for row in rows]
+    # A key's last entry is its newest version.
+    newest = dict(sorted((key, row.metric_version) for key, row in keyed))
+    return [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
 
 
 def by_subject(rows: Iterable[Row]) -> Values:
@@ -303,9 +265,8 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
     """
     if mixed := mixed_kinds(rows, allow):
         raise InputError(
-            "rows that do not belong in one table: "
-            + "; ".join(mixed)
-            + ". Select rows of one kind, or name the kind under `allow_mixed` in the layout"
+            f"rows that do not belong in one table: {'; '.join(mixed)}. Select rows of one kind, or name the"
+            " kind under `allow_mixed` in the layout"
         )
 
 

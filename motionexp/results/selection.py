@@ -28,18 +28,20 @@ def has_defaults(row: Row, names: Collection[str]) -> bool:
     Rows of the base model hold no settings of training. A setting that a row lacks is newer than the row.
     """
     settings = (*SAMPLED, *OCCASIONAL) + (() if row.method == "base" else TRAINED)
-    values = {name: row.settings[name] for name in settings if name in row.settings and name not in names}
-    return all(value == default_of(name, row) for name, value in values.items()) and not any(
-        name in row.strata for name in STRATA if name not in names
+    return not any(name in row.strata and name not in names for name in STRATA) and all(
+        row.settings[name] == default_of(name, row)
+        for name in settings
+        if name in row.settings and name not in names
     )
 
 
 def default_of(name: str, row: Row) -> Any:
     """A setting's default, that of the row's model where the model has one."""
     entry = JobConfig.__dataclass_fields__[name]
-    default = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
+    # The default is an entry of the model's configuration, which the row holds under `model`.
     key = default.removeprefix("${model.").removesuffix("}")
     if (key, row.method) == ("learning_rate", "full_rank"):
         key = "full_rank_learning_rate"
@@ -60,6 +62,7 @@ def check_names(selects: Iterable[Mapping[str, str]], rows: Iterable[Row]) -> No
     Raises:
         InputError: a name that is no field of a row, no setting of a job, and no stratum of these rows.
     """
+    # Strata may be absent from a few rows; fields and settings exist without rows.
     always = {*FIELDS, *JobConfig.__dataclass_fields__, *STRATA}
     if names := {name for select in selects for name in select} - always:
         strata = {name for row in rows for name in (*row.strata, *row.settings)}

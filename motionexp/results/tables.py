@@ -8,7 +8,7 @@ nor a network. Without names it takes all experiments whose rows are published.
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from motionexp.results.equal_leakage import decision_table
 from motionexp.results.formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
 from motionexp.results.intervals import Interval
 from motionexp.results.layout import Layout, TableLayout
-from motionexp.results.published import published_layouts, read_published, root_of
+from motionexp.results.published import print_files, published_layouts, read_published, root_of
 from motionexp.results.rows import Row
 
 SUFFIXES = (".md", ".tex", ".csv")
@@ -39,6 +39,7 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
         names = [name for name in table.settings if layout.settings[name].can_match(group)]
         lines = [comparison.line(table, name, group.select) for name in names]
         baselines = comparison.sanity_baselines(table, group.select)
+        # A group that no setting was run in has no block.
         if not baselines and all(line.n == NONE for line in lines):
             continue
         differences = [comparison.difference(table, entry, group.select) for entry in table.differences]
@@ -57,12 +58,10 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
 def _reported_blocks(layout: Layout, table: TableLayout) -> list[Block]:
     by_source: dict[str, list[Line]] = defaultdict(list)
     for entry in table.reported:
-        cells: list[Cell | None] = [
-            Cell(key, Interval(entry.values[key], math.nan, math.nan, 0, 0), layout.columns[key].digits)
-            if key in entry.values
-            else None
-            for key in table.columns
-        ]
+        cells: list[Cell | None] = []
+        for key in table.columns:
+            interval = Interval(entry.values.get(key, math.nan), math.nan, math.nan, 0, 0)
+            cells.append(Cell(key, interval, layout.columns[key].digits) if key in entry.values else None)
         by_source[entry.source].append(Line(entry.labels, cells, "", "", "reported"))
     return [Block(f"Reported: {source}", lines) for source, lines in by_source.items()]
 
@@ -75,9 +74,10 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
     comparison, paths = Comparison(layout, rows), []
     for table in layout.tables:
         file, tables = root / table.file, build(comparison, table)
-        if tables[0].is_measured:
+        if any(line.source != "reported" for line in tables[0].lines):
             paths += write_formats(file, tables)
         else:
+            # A table of reported numbers alone would look like a result.
             for suffix in SUFFIXES:
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
     return paths
@@ -93,22 +93,19 @@ def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
     return paths
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Builds the tables of the named layouts, or of all in experiments/ with rows; returns the exit code."""
-    try:
-        for path, layout in published_layouts(arguments):
-            root = root_of(path)
-            if not layout.tables:
-                continue
-            paths = write_tables(root, layout, read_published(root / layout.rows))
+def all_tables(names: Sequence[str]) -> Iterator[Path]:
+    """Writes the tables of the named layouts, or of all in experiments/ with rows; yields the files."""
+    for path, layout in published_layouts(names):
+        if layout.tables:
+            paths = write_tables(root_of(path), layout, read_published(root_of(path) / layout.rows))
             if not paths:
                 raise InputError(f"{path}: none of its settings is that of a row of {layout.rows}")
-            for written in paths:
-                print(written.relative_to(root))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+            yield from paths
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Builds the tables of the named layouts, or of all in experiments/ with rows; returns the exit code."""
+    return print_files(all_tables(arguments))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 
 from motionexp.results.layout import Layout
 from motionexp.results.layout_file import read_layout
-from tests.support.made_rows import RANK_LAYOUT, TOY_LAYOUT
+from tests.support.made_rows import SUPPORT, TOY_LAYOUT
 
 
 @pytest.fixture
@@ -18,15 +18,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def toy(root: Path) -> Layout:
+def toy() -> Layout:
     """The toy experiment: three windows, with a decision at equal leakage."""
-    return read_layout(root / "experiments" / "toy.yaml")
+    return read_layout(SUPPORT / "toy.yaml")
 
 
 @pytest.fixture
-def ranks(tmp_path: Path) -> Layout:
+def ranks() -> Layout:
     """The experiment of ranks: four settings, rank 4 the default row."""
-    path = tmp_path / "experiments" / "ranks.yaml"
-    path.parent.mkdir()
-    path.write_text(RANK_LAYOUT, encoding="utf-8")
-    return read_layout(path)
+    return read_layout(SUPPORT / "ranks.yaml")

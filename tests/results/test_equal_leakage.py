@@ -51,8 +51,7 @@ def test_a_sample_that_one_setting_lacks_is_left_out_of_both(compared):
     for rows, motion, n in ((whole, 0.6, "12 (6)"), (lacking, 0.9, "6 (6)")):
         four, one = decided(compared, rows)
         assert (four.n, one.n) == (n, n)
-        assert four.cells[0].interval.mean == pytest.approx(motion)
-        assert one.cells[0].interval.mean == pytest.approx(motion)
+        assert [line.cells[0].interval.mean for line in (four, one)] == pytest.approx([motion, motion])
         assert four.cells[1].interval.mean == pytest.approx(0.0)
         assert one.cells[1] is None
 

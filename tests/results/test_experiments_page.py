@@ -1,6 +1,7 @@
 """experiments/README.md is the generated page; each interval of a verdict is in a table of its experiment."""
 
 import re
+import shutil
 from collections.abc import Iterable
 
 import pytest
@@ -19,12 +20,12 @@ LINKED_TABLE = re.compile(r"\((results/[\w./-]+\.md)\)")
 
 def missing(text: str, tables: Iterable[str]) -> list[tuple[str, str, str]]:
     """The intervals of a text that no table has, in this direction of subtraction or in the other."""
-    known = "".join((ROOT / table).read_text(encoding="utf-8") for table in tables).replace("**", "")
+    intervals = "".join((ROOT / table).read_text(encoding="utf-8") for table in tables).replace("**", "")
     return [
         (mean, low, high)
         for mean, low, high in INTERVAL.findall(text)
-        if f" {mean} [{low}, {high}]" not in known
-        and f" {negative(mean)} [{negative(high)}, {negative(low)}]" not in known
+        if f" {mean} [{low}, {high}]" not in intervals
+        and f" {negative(mean)} [{negative(high)}, {negative(low)}]" not in intervals
     ]
 
 
@@ -35,11 +36,16 @@ def negative(number: str) -> str:
 
 
 def test_the_committed_page_is_the_generated_one(tmp_path, capsys):
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == page(ROOT)
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert text == page(ROOT)
+    # A page of one experiment keeps its introduction.
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tau.yaml").write_bytes((ROOT / "experiments" / "tau.yaml").read_bytes())
+    (tmp_path / PAGE).write_text("# Mine\n\nRead this.\n\n## old\n\nGone.\n", encoding="utf-8")
+    shutil.copy(ROOT / "experiments" / "tau.yaml", tmp_path / "experiments")
     assert main([str(tmp_path)]) == 0
-    assert "## tau\n" in (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert (
+        (tmp_path / PAGE).read_text(encoding="utf-8").startswith("# Mine\n\nRead this.\n\n## tau\n\n**Does")
+    )
     assert str(PAGE) in capsys.readouterr().out
 
 

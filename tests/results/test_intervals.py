@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from motionexp.results.intervals import Curve, mean_interval, motion_at_equal_leakage, motion_at_leakage
+from motionexp.results.intervals import Curve, mean_interval, motion_at_equal_leakage
 
 
 def test_the_interval_is_students_over_references_and_not_over_samples():
@@ -17,8 +17,7 @@ def test_the_interval_is_students_over_references_and_not_over_samples():
     half = 2.0930 * np.std(means, ddof=1) / math.sqrt(20)
     assert ours.mean == pytest.approx(np.mean(means))
     assert (ours.n, ours.clusters, ours.missing) == (80, 20, 0)
-    assert ours.low == pytest.approx(np.mean(means) - half, abs=0.05 * half)
-    assert ours.high == pytest.approx(np.mean(means) + half, abs=0.05 * half)
+    assert [ours.low - ours.mean, ours.high - ours.mean] == pytest.approx([-half, half], abs=0.05 * half)
     # Against samples taken as independent: four of one reference say little more than one does.
     assert ours.high - ours.low > 1.5 * 2 * 1.96 * np.std(values) / np.sqrt(80)
 
@@ -30,13 +29,8 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty(references):
     intervals = [
         mean_interval(random.normal(size=references).tolist(), range(references)) for _ in range(600)
     ]
-    covered = np.mean([each.low <= 0 <= each.high for each in intervals])
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
     assert 0.92 <= covered <= 0.975
-
-
-def test_the_interval_of_four_references_is_their_range():
-    interval = mean_interval([1.0, 2.0, 5.0, 8.0], ["a", "b", "c", "d"])
-    assert (interval.mean, interval.low, interval.high) == (4.0, 1.0, 8.0)
 
 
 def test_the_interval_depends_neither_on_order_nor_on_missing_values():
@@ -50,42 +44,37 @@ def test_the_interval_depends_neither_on_order_nor_on_missing_values():
 
 def test_draws_without_motion_at_a_level_are_counted():
     leakage = np.array([[0.0, 0.0, 0.0, 0.0, 1.0], [1.0] * 5])
-    found = motion_at_equal_leakage(Curve(np.array([[0.0] * 5, [1.0] * 5]), leakage), 0.3)
+    motion = motion_at_equal_leakage(Curve(np.array([[0.0] * 5, [1.0] * 5]), leakage), 0.3)
     # Of draws of two, those with the last reference leak 0.5 or 1 from the start: 9 of 25.
-    assert found.undefined == pytest.approx(9 / 25, abs=0.02)
-    assert found.mean == pytest.approx((0.3 - 0.2) / 0.8)
-    assert math.isnan(found.low)
+    assert motion.undefined == pytest.approx(9 / 25, abs=0.02)
+    assert motion.mean == pytest.approx((0.3 - 0.2) / 0.8)
+    assert math.isnan(motion.low)
 
 
-def test_one_reference_has_no_interval_and_none_has_no_mean():
-    one = mean_interval([1.0, 3.0], ["a", "a"])
-    assert one.mean == 2.0
-    assert math.isnan(one.low)
-    assert math.isnan(one.high)
-    none = mean_interval([math.nan], ["a"])
-    assert math.isnan(none.mean)
+def test_four_references_have_their_range_one_has_no_interval_and_none_has_no_mean():
+    four = mean_interval([1.0, 2.0, 5.0, 8.0], "abcd")
+    assert (four.mean, four.low, four.high) == (4.0, 1.0, 8.0)
+    one, none = mean_interval([1.0, 3.0], "aa"), mean_interval([math.nan], "a")
+    assert (one.mean, one.low, none.mean) == pytest.approx((2.0, math.nan, math.nan), nan_ok=True)
     assert (none.n, none.missing) == (0, 1)
 
 
 def test_motion_at_a_level_interpolates_between_scales():
-    motion = np.array([[0.0], [0.4], [0.8]])
-    leakage = np.array([[0.0], [0.1], [0.5]])
-    assert motion_at_leakage(motion, leakage, 0.3)[0] == pytest.approx(0.6)
-    assert motion_at_leakage(motion, leakage, 0.05)[0] == pytest.approx(0.2)
-    assert motion_at_leakage(motion, leakage, 0.9)[0] == pytest.approx(0.8)
-    assert math.isnan(motion_at_leakage(motion, leakage, -0.1)[0])
+    curve = Curve(np.array([[0.0], [0.4], [0.8]]), np.array([[0.0], [0.1], [0.5]]))
+    motion = [curve.at(level, np.eye(1))[0] for level in (0.3, 0.05, 0.9, -0.1)]
+    assert motion == pytest.approx([0.6, 0.2, 0.8, math.nan], nan_ok=True)
 
 
 def test_motion_at_a_level_agrees_with_a_fine_grid_on_curves_that_turn_back():
     random = np.random.default_rng(4)
     motion, leakage = random.normal(size=(2, 7, 50))
     leakage[0] = 0
-    place = np.linspace(0, 6, 6001)
+    place, exact = np.linspace(0, 6, 6001), Curve(motion, leakage).at(0.2, np.eye(50))
     for index in range(50):
         fine_motion = np.interp(place, range(7), motion[:, index])
         fine_leakage = np.interp(place, range(7), leakage[:, index])
         slow = fine_motion[fine_leakage <= 0.2].max()
-        assert motion_at_leakage(motion, leakage, 0.2)[index] == pytest.approx(slow, abs=0.01)
+        assert exact[index] == pytest.approx(slow, abs=0.01)
 
 
 def test_a_curve_that_carries_more_at_equal_leakage_wins_with_an_interval():

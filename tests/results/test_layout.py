@@ -3,6 +3,7 @@
 import pytest
 
 from motionexp.errors import InputError
+from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import Decision, selected_rows
 from motionexp.results.rows import append_rows
 from tests.support.made_rows import rank_row, rank_rows
@@ -22,8 +23,9 @@ def test_a_layout_may_name_the_references_of_each_model(ranks, tmp_path):
 def test_selecting_by_a_name_that_no_row_has_is_refused(ranks, tmp_path):
     append_rows(tmp_path / "rows.jsonl", rank_rows())
     ranks.settings["one"].select = {"tau": "700", "rnak": "1"}
-    with pytest.raises(InputError, match="no row has rnak"):
-        selected_rows(ranks, tmp_path)
+    for select in (lambda: selected_rows(ranks, tmp_path), lambda: Comparison(ranks, rank_rows())):
+        with pytest.raises(InputError, match=r"no row has rnak; .* \(contrast\)"):
+            select()
 
 
 def test_rows_of_no_line_are_not_published(ranks, tmp_path):

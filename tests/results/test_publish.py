@@ -9,10 +9,9 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.files import ROOT
-from motionexp.results.layout_file import read_layout
 from motionexp.results.publish import publish
 from motionexp.results.published import read_published, to_published
-from motionexp.results.rows import Row, append_rows
+from motionexp.results.rows import append_rows
 from motionexp.results.tables import main, write_tables
 from tests.support.made_rows import TOY_LAYOUT, toy_rows
 
@@ -32,14 +31,11 @@ def test_published_rows_give_back_every_field(tmp_path):
 
 
 def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
-    layout_path = root / "experiments" / "toy.yaml"
-    other = Row(**{**vars(toy_rows()[0]), "suite": "tgve", "score_id": "other"})
-    append_rows(root / "outputs" / "cell" / "rows.jsonl", [*toy_rows(), other])
-    path, count = publish(layout_path, root / "outputs")
-    assert count == len(toy_rows())
-    assert path == root / "results" / "shapes" / "toy.jsonl"
+    layout_path, folder = root / "experiments" / "toy.yaml", root / "results" / "shapes"
+    of_another_suite = replace(toy_rows()[0], suite="tgve", score_id="another")
+    append_rows(root / "outputs" / "cell" / "rows.jsonl", [*toy_rows(), of_another_suite])
+    assert publish(layout_path, root / "outputs") == (folder / "toy.jsonl", len(toy_rows()))
     assert main([str(layout_path)]) == 0
-    folder = root / "results" / "shapes"
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert set(first) == {"toy.jsonl", "toy.md", "toy.tex", "toy.csv"}
     program = (
@@ -50,22 +46,11 @@ def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
 
 
-def test_publishing_and_building_say_what_is_missing(root, capsys):
-    layout_path = root / "experiments" / "toy.yaml"
-    assert main([str(layout_path)]) == 2
-    assert "no rows are published" in capsys.readouterr().err
-    append_rows(root / "outputs" / "rows.jsonl", [Row(**{**vars(toy_rows()[0]), "suite": "tgve"})])
-    with pytest.raises(InputError, match=r"no rows in .*outputs"):
-        publish(layout_path, root / "outputs")
-    published = root / "results" / "shapes" / "toy.jsonl"
-    published.parent.mkdir(parents=True)
-    published.write_text(to_published(toy_rows()) + '{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n')
-    assert main([str(layout_path)]) == 2
-    assert "not published rows" in capsys.readouterr().err
-
-
 def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
+    append_rows(outputs / "tgve" / "rows.jsonl", [replace(toy_rows()[0], suite="tgve", score_id="a")])
+    with pytest.raises(InputError, match=r"no rows in .*outputs"):
+        publish(layout_path, outputs)
     rows = [replace(row, reference_hash=row.reference) for row in toy_rows()]
     append_rows(outputs / "rows.jsonl", rows)
     path, _ = publish(layout_path, outputs)
@@ -74,10 +59,8 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     append_rows(outputs / "rows.jsonl", [row for row in rows if (row.tau, row.reference) != (0, "r1")])
     with pytest.raises(InputError, match="setting every lacks 4 of the 12 samples"):
         publish(layout_path, outputs)
-    text = TOY_LAYOUT.replace(
-        "sweep: [", 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",'
-    )
-    layout_path.write_text(text, encoding="utf-8")
+    references = 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",'
+    layout_path.write_text(TOY_LAYOUT.replace("sweep: [", references), encoding="utf-8")
     with pytest.raises(InputError, match=r"no rows of tiny_latte for 1 of the references .* \(r9\)"):
         publish(layout_path, outputs)
     layout_path.write_text(TOY_LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: ''"), encoding="utf-8")
@@ -86,12 +69,11 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     assert path.read_bytes() == before
 
 
-def test_a_table_whose_rows_are_gone_is_removed(root):
-    layout = read_layout(root / "experiments" / "toy.yaml")
-    written = write_tables(root, layout, toy_rows())
+def test_a_table_whose_rows_are_gone_is_removed(toy, root):
+    written = write_tables(root, toy, toy_rows())
     assert all(path.exists() for path in written)
-    other = [Row(**{**vars(row), "strata": {"contrast": "other"}}) for row in toy_rows()]
-    assert write_tables(root, layout, other) == []
+    of_no_group = [replace(row, strata={"contrast": "none"}) for row in toy_rows()]
+    assert write_tables(root, toy, of_no_group) == []
     assert not any(path.exists() for path in written)
 
 
@@ -117,14 +99,15 @@ def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, caps
     ("text", "named"),
     [
         (to_published(toy_rows())[:-20], "line 98: not a row"),
+        ('{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n', "line 1: not published rows"),
         ("", "results/shapes/toy.jsonl: it has no rows"),
         (to_published([*toy_rows(), replace(toy_rows()[0], precision="bf16")]), "precision: bf16, fp32"),
         (
-            to_published([replace(row, tau=123.0) for row in toy_rows()]),
+            to_published([replace(row, tau=1.0) for row in toy_rows()]),
             "none of its settings is that of a row",
         ),
     ],
-    ids=["cut short", "empty", "mixed", "of no setting"],
+    ids=["cut short", "unknown run", "empty", "mixed", "of no setting"],
 )
 def test_published_rows_that_are_damaged_or_mixed_are_never_left_out(root, text, named, capsys, monkeypatch):
     monkeypatch.chdir(root)

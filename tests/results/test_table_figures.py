@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,31 +12,21 @@ from PIL import Image
 from motionexp.config.schema import BUNDLED
 from motionexp.results.comparisons import Comparison
 from motionexp.results.figures import table_figures
-from motionexp.results.figures.curves import log_snr_of
-from motionexp.results.figures.panels import FigureData, in_rows
+from motionexp.results.figures.drawing import FigureData, in_rows, log_snr_of
 from motionexp.results.figures.style import DPI, WIDTH
 from motionexp.results.figures.table_figures import CAPTIONS, main, write_figures
+from motionexp.results.layout import Group
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import to_published
-from tests.support.made_rows import RANK_LAYOUT, rank_rows
-
-FIGURES = """
-figures:
-  - {file: results/shapes/figures/rank, title: Rank, x: rank, x_label: "rank = alpha", log: true,
-     panels: mine, columns: [motion, nuisances], lines: {LoRA: [one, sixteen]}}
-  - {file: results/shapes/figures/plane, title: Plane, x: nuisances, panels: mine, columns: [motion],
-     lines: {"": [base, one, four, sixteen]}}
-  - {file: results/shapes/figures/nothing, title: Nothing, x: tau, panels: mine,
-     columns: [motion], lines: {a: [never]}}
-"""
-NEVER_RUN = '  never: {labels: ["32"], select: {tau: "700", rank: "32"}}\ntables:'
+from tests.support.made_rows import RANK_LAYOUT, SUPPORT, rank_rows
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "experiments" / "mine.yaml"
     path.parent.mkdir()
-    path.write_text(RANK_LAYOUT.replace("tables:", NEVER_RUN) + FIGURES, encoding="utf-8")
+    figures = (SUPPORT / "rank_figures.yaml").read_text(encoding="utf-8")
+    path.write_text(RANK_LAYOUT + figures, encoding="utf-8")
     published = tmp_path / "results" / "shapes" / "mine.jsonl"
     published.parent.mkdir(parents=True)
     published.write_text(to_published(rank_rows()))
@@ -57,28 +48,23 @@ def test_rows_alone_give_the_same_files_again(path, tmp_path):
 
 
 @pytest.fixture
-def draw(monkeypatch):
-    """{file: Figure} of a layout's figures and rows, before they are saved."""
+def layout(path):
+    return read_layout(path)
 
-    def drawn(path, rows):
-        figures, layout = {}, read_layout(path)
+
+@pytest.fixture
+def draw(layout, tmp_path, monkeypatch):
+    """Draws the layout's figures from rows; returns {file's name: Figure}, before they are saved."""
+
+    def drawn(rows):
+        figures = {}
         monkeypatch.setattr(
             table_figures, "save", lambda figure, file: figures.setdefault(file.name, figure) and []
         )
-        list(write_figures(path.parents[1], layout, Comparison(layout, rows)))
+        list(write_figures(tmp_path, layout, Comparison(layout, rows)))
         return figures
 
     return drawn
-
-
-def more_figures(path, figures, groups=""):
-    text = path.read_text(encoding="utf-8").split("\nfigures:\n")[0]
-    text = (
-        text.replace("groups: [{title: motion-dominant, select: {contrast: motion-dominant}}]", groups)
-        if groups
-        else text
-    )
-    path.write_text(f"{text}\nfigures:\n{figures}", encoding="utf-8")
 
 
 def shown(figure):
@@ -86,13 +72,8 @@ def shown(figure):
     return [axis for axis in figure.axes if axis.get_visible()]
 
 
-def points_of(axis):
-    return [line.get_xydata()[0] for line in axis.lines if len(line.get_xydata()) == 1]
-
-
-def test_curves_and_points_are_where_the_table_says(path, draw):
-    layout = read_layout(path)
-    drawn = draw(path, rank_rows())
+def test_curves_and_points_are_where_the_table_says(layout, draw):
+    drawn = draw(rank_rows())
     data = FigureData(Comparison(layout, rank_rows()), layout.figures[0])
     group = layout.tables[0].groups[0]
     motion, background = drawn["rank"].axes[:2]
@@ -109,7 +90,8 @@ def test_curves_and_points_are_where_the_table_says(path, draw):
     assert drawn["rank"].get_suptitle() == "Rank, motion-dominant, 6 references"
     plane = drawn["plane"].axes[0]
     assert plane.get_title() == "motion-dominant\n6 references"
-    assert [tuple(point) for point in points_of(plane)] == [
+    points = [line.get_xydata()[0] for line in plane.lines if len(line.get_xydata()) == 1]
+    assert [tuple(point) for point in points] == [
         pytest.approx([data.interval(key, name, group).mean for key in ("nuisances", "motion")])
         for name in ("base", "one", "four", "sixteen")
     ]
@@ -118,39 +100,27 @@ def test_curves_and_points_are_where_the_table_says(path, draw):
     assert key == ["1  base model", "2  rank 1", "3  rank 4", "4  rank 16"]
 
 
-def test_points_of_one_line_have_its_marker_and_those_of_another_another(path, draw):
-    more_figures(
-        path,
-        """
-  - {file: f/plane, title: Plane, x: nuisances, panels: mine, columns: [motion],
-     lines: {small: [one, four], large: [sixteen]}}
-""",
-    )
-    figure = draw(path, rank_rows())["plane"]
+def test_points_of_one_line_have_its_marker_and_those_of_another_another(layout, draw):
+    layout.figures[1].lines = {"small": ["one", "four"], "large": ["sixteen"]}
+    figure = draw(rank_rows())["plane"]
     markers = [line.get_marker() for line in figure.axes[0].lines if len(line.get_xydata()) == 1]
     assert markers[0] == markers[1] != markers[2]
     assert [handle.get_marker() for handle in figure.legends[0].legend_handles] == markers
 
 
-def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_next(path, draw):
+def test_all_panels_are_there_in_the_order_asked_for_and_no_title_touches_the_next(layout, draw):
     titles = [f"tiny_cogvideox, appearance-dominant, τ = {number}" for number in range(7)]
-    groups = ", ".join(f'{{title: "{title}", select: {{contrast: motion-dominant}}}}' for title in titles)
-    more_figures(
-        path,
-        f"""
-  - {{file: f/plane, title: Plane, x: nuisances, panels: mine, columns: [motion], lines: {{"": [base, one]}}}}
-  - {{file: f/rank, title: Rank, x: rank, log: true, panels: mine, columns: [motion, nuisances],
-     groups: ["{titles[3]}", "{titles[0]}", "{titles[1]}", "{titles[2]}"], lines: {{a: [one], b: [sixteen]}}}}
-""",
-        f"groups: [{groups}]",
-    )
-    drawn = draw(path, rank_rows())
+    layout.tables[0].groups = [Group(title, {"contrast": "motion-dominant"}) for title in titles]
+    layout.figures[0].groups = [titles[number] for number in (3, 0, 1, 2)]
+    layout.figures[0].lines = {"a": ["one"], "b": ["sixteen"]}
+    layout.figures[1].lines = {"": ["base", "one"]}
+    drawn = draw(rank_rows())
     planes = shown(drawn["plane"])
     shown_titles = [axis.get_title().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ") for axis in planes]
     assert shown_titles == [f"{title} 6 references" for title in titles]
     drawn["plane"].draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in planes]
-    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
     assert all(box.x0 >= 0 and box.x1 <= drawn["plane"].bbox.width for box in boxes)
     curves = shown(drawn["rank"])
     assert len(curves) == 8
@@ -165,26 +135,17 @@ def test_rows_of_panels_are_of_three_and_even():
     ]  # fmt: skip
 
 
-def test_log_snr_is_that_of_the_one_model_whose_rows_a_panel_has(path, draw):
-    more_figures(
-        path,
-        """
-  - {file: f/tau, title: τ, x: tau, panels: mine, columns: [motion], lines: {"": [base, four]}}
-""",
-    )
-
-    def second_axes(rows):
-        return list(draw(path, rows)["tau"].axes[0].child_axes)
-
-    (above,) = second_axes(rank_rows())
+def test_log_snr_is_that_of_the_one_model_whose_rows_a_panel_has(layout, draw):
+    layout.figures = [replace(layout.figures[2], lines={"": ["base", "four"]})]
+    (above,) = draw(rank_rows())["nothing"].axes[0].child_axes
     assert above.get_xlabel() == "log-SNR (nats)"
     rows = [replace(row, model="tiny_unet3d") if row.tau == 1000 else row for row in rank_rows()]
-    assert not second_axes(rows)
+    assert not draw(rows)["nothing"].axes[0].child_axes
 
 
-def test_a_panel_says_where_its_settings_have_other_numbers_of_references(path, draw):
+def test_a_panel_says_where_its_settings_have_other_numbers_of_references(draw):
     rows = [row for row in rank_rows() if not (row.tau == 1000 and row.reference == "r0")]
-    assert draw(path, rows)["plane"].axes[0].get_title() == "motion-dominant\n5 to 6 references"
+    assert draw(rows)["plane"].axes[0].get_title() == "motion-dominant\n5 to 6 references"
 
 
 def test_captions_stand_beside_their_pictures(path, tmp_path, monkeypatch):

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Grid, to_csv, to_latex, to_markdown
 from motionexp.results.intervals import mean_interval
 from motionexp.results.layout import Column, standard_columns
-from motionexp.results.rows import Row
-from motionexp.results.tables import build, write_tables
-from tests.support.made_rows import TOY_METRICS, toy_rows, toy_value
+from motionexp.results.tables import build
+from tests.support.made_rows import TOY_METRICS, toy_rows
 
 
 def cells(table, block, line):
@@ -23,8 +21,8 @@ def cells(table, block, line):
     return {cell.column: cell.interval for cell in lines[line].cells if cell}
 
 
-def toy_tables(layout, rows, table=None):
-    return build(Comparison(layout, rows), table or layout.tables[0])
+def toy_tables(layout, rows):
+    return build(Comparison(layout, rows), layout.tables[0])
 
 
 def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(toy):
@@ -42,21 +40,13 @@ def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(toy):
     assert (window["motion"].low, window["motion"].high) == pytest.approx((by_hand.low, by_hand.high))
     lines = next(block for block in table.blocks if block.title == "motion-dominant").lines
     assert [line.adapter_steps for line in lines] == ["0", "15", "50", ""]
-
-
-def test_strata_stand_apart_and_a_group_of_one_reference_has_no_interval(toy):
-    table, _ = toy_tables(toy, toy_rows())
-    appearance = cells(table, "appearance-dominant", 0)["text"]
-    assert (appearance.n, appearance.clusters) == (4, 1)
-    assert math.isnan(appearance.low)
-    assert cells(table, "motion-dominant, style edits", 0)["text"].n == 6
-
-
-def test_differences_are_paired(toy):
-    table, _ = toy_tables(toy, toy_rows())
     difference = cells(table, "motion-dominant", 3)
     assert difference["leak"].mean == pytest.approx(-0.2)
-    assert difference["motion"].high - difference["motion"].low < 1e-9
+    assert difference["motion"].high - difference["motion"].low < 1e-9, "it is paired"
+    appearance = cells(table, "appearance-dominant", 0)["text"]
+    assert (appearance.n, appearance.clusters) == (4, 1)
+    assert math.isnan(appearance.low), "one reference has no interval"
+    assert cells(table, "motion-dominant, style edits", 0)["text"].n == 6
 
 
 def test_the_decision_interpolates_on_the_curve_of_scales(toy):
@@ -69,17 +59,11 @@ def test_the_decision_interpolates_on_the_curve_of_scales(toy):
     assert lines[1].cells[1] is None
 
 
-def test_reported_numbers_are_marked_and_never_averaged(toy):
+def test_markdown_latex_and_csv_hold_the_same_numbers_and_mark_reported_ones(toy):
     table, _ = toy_tables(toy, toy_rows())
-    reported = table.blocks[-1]
-    assert reported.title == "Reported: B, Table 1"
-    assert reported.lines[0].source == "reported"
+    assert table.blocks[-1].title == "Reported: B, Table 1"
     assert "| Latte | 700 | 31.96 | – | – | – |  |  |" in to_markdown(table)
     assert 'Reported: B, Table 1","Latte, 700",text,reported,31.96,,,0,0,0' in to_csv([table])
-
-
-def test_markdown_latex_and_csv_hold_the_same_numbers(toy):
-    table, _ = toy_tables(toy, toy_rows())
     markdown, latex = to_markdown(table), to_latex(table)
     shown = "27.11 [27.00, 27.20]"
     assert f"| tiny_latte | 1000 | {shown} |" in markdown
@@ -91,73 +75,42 @@ def test_markdown_latex_and_csv_hold_the_same_numbers(toy):
     assert {line.replace(r"\&", "").count("&") + 1 for line in body} == {len(width)} == {8}
 
 
-def test_a_setting_may_take_what_another_selection_has(toy):
-    base = toy.settings["base"]
-    alone = replace(toy.tables[0], settings=["base"], differences=[], decision=None)
-    base.select["edit_kind"] = "style"
-    base.or_select.update({"tau": "1000", "edit_kind": "background"})
-    (table,) = toy_tables(toy, toy_rows(), alone)
-    assert cells(table, "motion-dominant", 0)["text"].n == 12
-    base.or_select.clear()
-    (table,) = toy_tables(toy, toy_rows(), alone)
-    assert cells(table, "motion-dominant", 0)["text"].n == 6
-
-
 def test_missing_values_are_counted_beside_the_mean(toy):
     rows = toy_rows()
-    first = next(index for index, row in enumerate(rows) if row.metric == "text_alignment")
-    rows[first] = Row(**{**vars(rows[first]), "value": math.nan, "reason": "no frame"})
+    rows[0] = replace(rows[0], value=math.nan, reason="no frame")
     table, _ = toy_tables(toy, rows)
     assert "(1 missing)" in to_markdown(table)
 
 
-def test_precisions_are_not_mixed(toy, root):
-    rows = [*toy_rows(), Row(**{**vars(toy_rows()[0]), "precision": "bf16"})]
-    with pytest.raises(InputError, match="precision: bf16, fp32"):
-        write_tables(root, toy, rows)
-
-
 def baseline_rows(rows):
     """Rows of a sanity baseline: half of each metric's base, without a seed."""
-    base = [row for row in rows if row.tau == 1000 and row.seed == 0]
+    changes = {"seed": None, "method": "sanity_baseline", "sample_id": "baseline"}
     return [
-        replace(
-            row, value=row.value / 2, seed=None, method="sanity_baseline",
-            strata={**row.strata, "sanity_baseline": "frozen"},
-            sample_id=f"baseline {row.sample_id}", score_id=f"baseline {row.score_id}",
-        )
-        for row in base
-    ]  # fmt: skip
+        replace(row, value=row.value / 2, strata={**row.strata, "sanity_baseline": "frozen"}, **changes)
+        for row in rows
+        if row.tau == 1000 and row.seed == 0
+    ]
 
 
 def test_sanity_baselines_are_below_every_block_and_in_no_setting(toy):
     rows = toy_rows()
     plain, _ = toy_tables(toy, rows)
     table, _ = toy_tables(toy, rows + baseline_rows(rows))
-    for before, after in zip(plain.blocks, table.blocks, strict=True):
-        if before.title.startswith("Reported"):
-            continue
+    # The last block is that of reported numbers.
+    for before, after in zip(plain.blocks[:-1], table.blocks[:-1], strict=True):
         assert after.lines[:-1] == before.lines
         assert after.lines[-1].labels[0] == "its first frame, held"
         assert after.lines[-1].source == "sanity_baseline"
     shown = cells(table, "motion-dominant", -1)
-    baseline = [row for row in baseline_rows(rows) if row.stratum("contrast") == "motion-dominant"]
-    for key in shown:
-        column = toy.columns[key]
-        values = {row.subject: row.value for row in baseline if row.metric == column.metric}
-        subtracted = {row.subject: row.value for row in baseline if row.metric == column.minus}
-        if column.minus == "base":  # which has two seeds
-            for subject in values:
-                seeds = [toy_value(column.metric, 1000, 1.0, int(subject[0][1:]), seed) for seed in (0, 1)]
-                subtracted[subject] = np.mean(seeds)
-        expected = np.mean([value - subtracted.get(subject, 0.0) for subject, value in values.items()])
-        assert shown[key].mean == pytest.approx(expected), key
+    # Half of seed 0 of references 0 to 2; from leakage the mean of both seeds of the base is subtracted.
+    means = {"text": (27 + 0.1) / 2, "motion": (0.2 + 0.1) / 2, "leak": 0.125 / 2 - 0.125, "nuisance": 0}
+    assert {key: interval.mean for key, interval in shown.items()} == pytest.approx(means)
 
 
 def test_fidelity_stands_beside_its_chance_where_it_was_measured(toy):
     toy.columns = standard_columns()
-    toy.tables[0].columns, toy.tables[0].reported = list(toy.columns), []
-    toy.tables[0].decision = None
+    layout = toy.tables[0]
+    layout.columns, layout.reported, layout.decision = list(toy.columns), [], None
     rows = toy_rows()
     (plain,) = toy_tables(toy, rows)
     assert len(plain.columns) == 7

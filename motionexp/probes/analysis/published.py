@@ -1,7 +1,5 @@
 """Published rows of probes: they are read here, and tables and figures of them are written."""
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from motionexp.files import write_whole
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.results.figures.style import SETTINGS, save
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import is_published, read_published, root_of
+from motionexp.results.published import is_published, print_files, read_published, root_of
 from motionexp.results.rows import Row, check_comparable
 
 EXPERIMENTS = "experiments/probe-*.yaml"
@@ -66,7 +64,7 @@ def write_analysis(arguments: Sequence[str], write: Callable[[Path, Analysis], I
         if published := read_analysis(arguments):
             yield from write(*published)
 
-    return _print_paths(paths())
+    return print_files(paths())
 
 
 def write_published(
@@ -89,18 +87,7 @@ def write_published(
                 check_comparable(rows, layout.allow_mixed)
                 yield from write(file.with_suffix(""), rows)
 
-    return _print_paths(paths())
-
-
-def _print_paths(paths: Iterable[Path]) -> int:
-    """Print paths as they are written; an InputError goes to stderr and gives the exit code 2."""
-    try:
-        for path in paths:
-            print(os.path.relpath(path))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return print_files(paths())
 
 
 def write_captioned(folder: Path, heading: str, figures: Iterable[Captioned], more: str = "") -> list[Path]:

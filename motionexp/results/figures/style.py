@@ -29,8 +29,7 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"color": BLACK, "marker": "^", "linestyle": "-."},
     {"color": VERMILION, "marker": "D", "linestyle": ":"},
 )
-APPEARANCE_STYLE: dict[str, Any] = {"color": ORANGE, "marker": "s", "linestyle": "--"}
-MOTION_STYLE: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
+MOTION_STYLE, APPEARANCE_STYLE = _STYLES[:2]
 LOG_SNRS = (0, -4, -8, 4, -2, -6, 8, -10, -12)
 """Ticks, the most important first."""
 SETTINGS = {
@@ -54,6 +53,7 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
 def save(figure: Figure, file: Path) -> list[Path]:
     """Write `file` as .svg and .png, the same bytes for the same figure; returns both."""
     paths = []
+    # Dates and versions in the metadata would change the bytes.
     for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
         content = io.BytesIO()
         figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=metadata)
@@ -77,6 +77,7 @@ def timestep_axis(axis: Axes) -> None:
 
 def log_snr_axis(axis: Axes, log_snr: np.ndarray, apart: float = 40) -> None:
     """A second x axis above one in t: the log-SNR by its table (1001,); ticks are at least `apart` in t."""
+    # At t = 0 and 1000 the log-SNR may be infinite. Ticks that are too close to a more important one go.
     finite = log_snr[np.isfinite(log_snr)]
     ticks: dict[int, float] = {}
     for value in LOG_SNRS:

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import matplotlib
 
-from motionexp.errors import InputError
+from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
-from motionexp.results.figures.curves import draw_curves, x_label
-from motionexp.results.figures.panels import FigureData, table_of
-from motionexp.results.figures.points import draw_points
+from motionexp.results.figures.drawing import FigureData, draw_curves, draw_points, table_of, x_label
 from motionexp.results.figures.style import SETTINGS, save
 from motionexp.results.layout import FigureLayout, Layout
-from motionexp.results.published import published_layouts, read_published, root_of
+from motionexp.results.published import print_files, published_layouts, read_published, root_of
 
 CAPTIONS = "settings.md"
 
@@ -42,6 +40,7 @@ def write_figures(
 def caption(figure: FigureLayout, layout: Layout) -> str:
     """The figure and its caption, as Markdown."""
     name, columns = Path(figure.file).name, layout.columns
+    # Relative to the page, so that the links work in any checkout.
     table = os.path.relpath(table_of(layout, figure).file, Path(figure.file).parent)
     y = ", ".join(columns[key].label for key in figure.columns)
     x, points = x_label(figure), ""
@@ -56,24 +55,26 @@ def caption(figure: FigureLayout, layout: Layout) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Draws the figures of the named experiments, or of all with published rows; returns the exit code."""
+def all_figures(names: Sequence[str]) -> Iterator[Path]:
+    """Draws the figures of the named experiments, or of all with published rows; yields the files.
+
+    The captions are written only without names: they are of all figures of their folder.
+    """
     captions: dict[Path, list[str]] = {}
-    try:
-        for path, layout in published_layouts(arguments):
-            if not layout.figures:
-                continue
+    for path, layout in published_layouts(names):
+        if layout.figures:
             root = root_of(path)
             comparison = Comparison(layout, read_published(root / layout.rows))
             for figure, files in write_figures(root, layout, comparison):
-                print(*map(os.path.relpath, files), sep="\n")
-                captions.setdefault(files[0].parent, []).append(caption(figure, layout))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    for folder, lines in captions.items() if not arguments else ():
-        (folder / CAPTIONS).write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-    return 0
+                yield from files
+                captions.setdefault((root / figure.file).parent, []).append(caption(figure, layout))
+    for folder, lines in captions.items() if not names else ():
+        write_whole(folder / CAPTIONS, ("\n\n".join(lines) + "\n").encode())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draws the figures of the named experiments, or of all with published rows; returns the exit code."""
+    return print_files(all_figures(arguments))
 
 
 if __name__ == "__main__":
