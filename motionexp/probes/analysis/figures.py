@@ -22,7 +22,6 @@ from motionexp.probes.analysis.rows import (
     new_motion,
     old_appearance,
 )
-from motionexp.probes.analysis.tables import counts
 from motionexp.results.figures.style import contrast_title
 
 NAMES = {
@@ -59,9 +58,8 @@ def figures(analysis: Analysis) -> Iterator[Captioned]:
 
 def _probes(analysis: Analysis, model: str, method: str) -> dict[str, ProbeValues]:
     """{contrast: values}; of tampering on the references of both its kinds."""
-    if method == PARTIAL_GUIDANCE:
-        probes = analysis.probes.get(method, {})
-    else:
+    probes = analysis.probes.get(method, {})
+    if method != PARTIAL_GUIDANCE:
         probes = {key: values[method] for key, values in analysis.tampering.items() if method in values}
     return {contrast: probe for (name, contrast), probe in probes.items() if name == model}
 
@@ -69,14 +67,11 @@ def _probes(analysis: Analysis, model: str, method: str) -> dict[str, ProbeValue
 def _counts(counted: Iterable[tuple[str, int, int]]) -> str:
     """The numbers in (contrast, samples, references) in words."""
     words = [
-        f"{contrast_title(contrast)}, {_number(samples, 'sample')} of {_number(references, 'reference')}"
+        f"{contrast_title(contrast)}, {samples} sample{'s' * (samples != 1)}"
+        f" of {references} reference{'s' * (references != 1)}"
         for contrast, samples, references in counted
     ]
     return "; ".join(dict.fromkeys(words))
-
-
-def _number(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _intervals(references: Iterable[int]) -> str:
@@ -191,8 +186,8 @@ def _boundaries(analysis: Analysis) -> Iterator[Captioned]:
     boundaries = analysis.boundaries
     if not boundaries:
         return
-    n = _counts((key[1], *counts(boundary)) for key, boundary in boundaries.items())
-    end = f"{_intervals(counts(boundary)[1] for boundary in boundaries.values())} Appearance: {n}."
+    n = _counts((key[1], *boundary.counts) for key, boundary in boundaries.items())
+    end = f"{_intervals(boundary.gap.clusters for boundary in boundaries.values())} Appearance: {n}."
     if any(
         np.isfinite([boundary.motion[0], *(curve[0] for curve in boundary.appearance.values())]).any()
         for boundary in boundaries.values()

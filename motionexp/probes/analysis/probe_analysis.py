@@ -10,10 +10,9 @@ import numpy as np
 from motionexp.probes.analysis.boundary import Boundary, boundary_of, motion_of, undetermined_reason
 from motionexp.probes.analysis.comparisons import (
     OnsetAgreement,
-    TransferLoss,
+    PairEffects,
     onset_agreement,
     transfer_loss,
-    tuning_transfer_loss,
 )
 from motionexp.probes.analysis.onsets import CONTINUOUS, Onset, changes, onsets, tampering_probes
 from motionexp.probes.analysis.rows import (
@@ -22,7 +21,6 @@ from motionexp.probes.analysis.rows import (
     ProbeValues,
     bootstrap_weights,
     new_appearance,
-    new_motion,
     predicted_log_snr,
     read_probes,
 )
@@ -30,21 +28,6 @@ from motionexp.probes.analysis.tau_sweep import TauComparison, TauSweep, compare
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row, key_order
-
-
-@dataclass(frozen=True)
-class PairEffects:
-    """What each pair of timesteps of a probe changes, (1 + RESAMPLES, 11, 11) each, from `onsets.changes`.
-
-    `undetermined` says why no shares of them can be taken; it is empty if they can.
-    """
-
-    appearance: Replicates
-    clip: Replicates
-    motion: Replicates
-    samples: int
-    references: int
-    undetermined: str
 
 
 @dataclass(frozen=True)
@@ -91,17 +74,15 @@ class Analysis:
 
     def pair_effects(self, method: str) -> Iterator[tuple[Key, PairEffects]]:
         """Effects of tampering or of partial guidance, for every model and contrast."""
-        if method == TAMPERING:
-            probes = {
-                key: (values[method], motion_of(values))
-                for key, values in self.tampering.items()
-                if method in values
-            }
-        else:
-            probes = {key: (probe, new_motion(probe)) for key, probe in self.probes.get(method, {}).items()}
-        for key, (probe, moved) in probes.items():
-            weights, references = bootstrap_weights(len(moved)), len(moved)
-            appearance, motion = changes(new_appearance(probe), weights), changes(moved, weights)
+        probes: Mapping[Key, Mapping[str, ProbeValues]] = self.tampering
+        if method != TAMPERING:
+            probes = {key: {TAMPERING: probe} for key, probe in self.probes.get(method, {}).items()}
+        for key, values in probes.items():
+            if (probe := values.get(TAMPERING)) is None:
+                continue
+            references = len(probe.references)
+            weights = bootstrap_weights(references)
+            appearance, motion = (changes(v, weights) for v in (new_appearance(probe), motion_of(values)))
             clip = changes(probe.values["text_alignment"], weights)
             reason = undetermined_reason({"appearance": appearance}, motion, references)
             yield key, PairEffects(appearance, clip, motion, probe.samples(), references, reason)
@@ -119,7 +100,7 @@ class Analysis:
         points = [point for key in keys for point in self.measured(key)]
         return onset_agreement([nats for _, nats, _ in points], [predicted for *_, predicted in points])
 
-    def transfer_losses(self, contrast: str) -> Iterator[tuple[str, str, TransferLoss, TransferLoss | None]]:
+    def transfer_losses(self, contrast: str) -> Iterator[tuple[str, str, Replicates, Replicates | None]]:
         """(source, target, loss of the gap, loss in tuning) of every ordered pair of models with a boundary.
 
         The loss in tuning is None without a sweep of the target.
@@ -131,14 +112,13 @@ class Analysis:
             pair = by_model[target], self.log_snr[target], by_model[source], self.log_snr[source]
             sweep = self.sweeps.get((target, contrast))
             if (loss := transfer_loss(*pair)) is not None:
-                yield source, target, loss, tuning_transfer_loss(sweep, *pair) if sweep else None
+                yield source, target, loss, transfer_loss(*pair, sweep) if sweep else None
 
     @cached_property
     def tau_comparisons(self) -> dict[Key, TauComparison]:
         """The best tau of tuning against the boundary, where a model has both in a contrast."""
-        keys = [key for key in self.boundaries if key in self.sweeps]
         return {
             key: comparison
-            for key in keys
-            if (comparison := compare(self.sweeps[key], self.boundaries[key])) is not None
+            for key, boundary in self.boundaries.items()
+            if key in self.sweeps and (comparison := compare(self.sweeps[key], boundary)) is not None
         }

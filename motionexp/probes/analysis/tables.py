@@ -1,22 +1,19 @@
 """Tables of probes: when each factor is set, in which order, the boundary, and the best timesteps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from motionexp.probes.analysis.boundary import Boundary
 from motionexp.probes.analysis.comparisons import (
     OnsetDifference,
-    TransferLoss,
     contrast_difference,
     excess_over_control,
-    mean_loss,
     onset_differences,
     pair_verdicts,
 )
 from motionexp.probes.analysis.onsets import Onset
-from motionexp.probes.analysis.probe_analysis import Analysis, PairEffects
+from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.rows import PARTIAL_GUIDANCE, TAMPERING, Key, interval
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.intervals import Interval, Replicates
@@ -26,7 +23,6 @@ from motionexp.results.rows import contrast_order
 Columns = Mapping[str, int]
 """{heading: digits after the decimal point}"""
 Value = Replicates | Interval | None
-UNIT = "references"
 LOG_SNR = "log-SNR"
 STEPS = (
     "Intervals in t and log-SNR include the resolution of curves that are known at every 100th timestep. The"
@@ -58,6 +54,8 @@ TRANSFER: Columns = {
 PAIRS: Columns = {
     "from": 0, "to": 0, "appearance changed": 2, "CLIP changed": 2, "motion changed": 2, "gap": 2,
 }  # fmt: skip
+PAIR_VALUES = ("start", "end", "appearance", "clip", "motion", "gap")
+"""The entries of `pair_verdicts` in the order of `PAIRS`."""
 
 
 def tables(analysis: Analysis) -> dict[str, list[Table]]:
@@ -84,7 +82,7 @@ def title_of(key: Key) -> str:
 def line(
     labels: list[str],
     columns: Columns,
-    values: Sequence[Value],
+    values: Iterable[Value],
     samples: int,
     references: int,
 ) -> Line:
@@ -104,7 +102,7 @@ def table(
     columns: Columns,
     blocks: Sequence[Block],
     notes: list[str],
-    unit: str = UNIT,
+    unit: str = "references",
 ) -> Table:
     """A table without empty blocks."""
     return Table(title, labels, list(columns), [block for block in blocks if block.lines], notes, unit)
@@ -112,16 +110,10 @@ def table(
 
 def onset_table(analysis: Analysis) -> Table:
     """When each attribute is set, with the prediction; then the factors that need no classifier."""
-    blocks = [
-        Block(
-            title_of(key),
-            [
-                _onset_line(onset, analysis, key)
-                for onset in [*analysis.onsets.get(key, []), *analysis.continuous[key]]
-            ],
-        )
-        for key in analysis.tampering
-    ]
+    blocks = []
+    for key, continuous in analysis.continuous.items():
+        onsets = [*analysis.onsets.get(key, []), *continuous]
+        blocks.append(Block(title_of(key), [_onset_line(onset, analysis, key) for onset in onsets]))
     notes = [
         "The caption was changed in [0, s], or in [s, 1000]. Each number is the s at which this has half of"
         " the effect of a change in [0, 1000] (a ratio of means over references, linear between steps of"
@@ -207,7 +199,7 @@ def boundary_table(analysis: Analysis) -> Table:
     lines = []
     for key, boundary in analysis.boundaries.items():
         values: list[Value] = [boundary.tau, log_snr_at(boundary.tau, analysis.log_snr[key[0]]), boundary.gap]
-        lines.append(line([*key, boundary.verdict], BOUNDARY, values, *counts(boundary)))
+        lines.append(line([*key, boundary.verdict], BOUNDARY, values, *boundary.counts))
     notes = [
         "The s at which the gap is largest. The gap is the share of an appearance attribute minus the share"
         " of the motion that a changed caption in [0, s] still changes (of what a change in [0, 1000]"
@@ -227,9 +219,9 @@ def control_table(analysis: Analysis) -> Table:
     for (model, contrast), control in analysis.boundaries.items():
         boundary = analysis.boundaries.get((model, "motion-dominant"))
         if contrast == "appearance-dominant" and boundary is not None:
-            samples, references = (a + b for a, b in zip(counts(boundary), counts(control), strict=True))
+            counts = np.add(boundary.counts, control.counts)
             values: list[Value] = [boundary.gap, control.gap, excess_over_control(boundary, control)]
-            lines.append(line([model, control.verdict], CONTROL, values, samples, references))
+            lines.append(line([model, control.verdict], CONTROL, values, *counts))
     notes = [
         "In appearance-dominant videos the background colour has more energy than the motion. An ideal"
         " observer of noisy videos detects it no later than the motion. A probe of when the model sets"
@@ -239,11 +231,6 @@ def control_table(analysis: Analysis) -> Table:
     ]
     labels = ["model", "boundary in appearance-dominant"]
     return table("The control", labels, CONTROL, [Block("largest gaps", lines)], notes)
-
-
-def counts(boundary: Boundary) -> tuple[int, int]:
-    """Samples and references of a boundary."""
-    return boundary.gap.n, boundary.gap.clusters
 
 
 def tuning_table(analysis: Analysis) -> Table:
@@ -270,17 +257,24 @@ def transfer_table(analysis: Analysis) -> Table:
     blocks = []
     for contrast in sorted({contrast for _, contrast in analysis.boundaries}, key=contrast_order):
         rows = list(analysis.transfer_losses(contrast))
-        gaps = [analysis.boundaries[target, contrast].gap for _, target, *_ in rows]
-        lines = [
-            _transfer_line([source, target], gap_loss, tuning_loss, gap)
-            for (source, target, gap_loss, tuning_loss), gap in zip(rows, gaps, strict=True)
-        ]
         if len(rows) > 1:
-            gap_losses = [loss for *_, loss, _ in rows]
-            tuning_losses = [loss for *_, loss in rows if loss]
-            mean_tuning = mean_loss(tuning_losses) if len(tuning_losses) == len(rows) else None
-            most = max(gaps, key=lambda gap: gap.n)
-            lines.append(_transfer_line(["mean", ""], mean_loss(gap_losses), mean_tuning, most))
+            gap_losses, tuning_losses = zip(*(losses for _, _, *losses in rows), strict=True)
+            complete = all(loss is not None for loss in tuning_losses)
+            mean_tuning = np.mean(tuning_losses, axis=0) if complete else None
+            # The counts of the mean are those of the largest target.
+            most = max(
+                (target for _, target, *_ in rows), key=lambda m: analysis.boundaries[m, contrast].gap.n
+            )
+            rows.append(("mean", "", np.mean(gap_losses, axis=0), mean_tuning))
+        lines = [
+            line(
+                [source, target],
+                TRANSFER,
+                [*gap_loss, *([None] * 3 if tuning_loss is None else tuning_loss)],
+                *analysis.boundaries[target or most, contrast].counts,
+            )
+            for source, target, gap_loss, tuning_loss in rows
+        ]
         blocks.append(Block(contrast or "all", lines))
     notes = [
         "Loss of gap: the gap at the boundary of the model in `to` minus its gap at the boundary of the model"
@@ -293,24 +287,18 @@ def transfer_table(analysis: Analysis) -> Table:
     return table("Transfer of a boundary to another model", ["from", "to"], TRANSFER, blocks, notes)
 
 
-def _transfer_line(
-    labels: list[str], gap: TransferLoss, tuning: TransferLoss | None, counted: Interval
-) -> Line:
-    values = [
-        value
-        for loss in (gap, tuning)
-        for value in ((loss.t, loss.log_snr, loss.difference) if loss else (None, None, None))
-    ]
-    return line(labels, TRANSFER, values, counted.n, counted.clusters)
-
-
 def pair_table(analysis: Analysis) -> Table:
     """Which pair of timesteps changes the appearance and preserves the motion."""
-    blocks = [
-        _pair_block(f"{name}, {title_of(key)}", effects)
-        for method, name in ((TAMPERING, "tampering"), (PARTIAL_GUIDANCE, "partial guidance"))
-        for key, effects in analysis.pair_effects(method)
-    ]
+    blocks = []
+    for method in (TAMPERING, PARTIAL_GUIDANCE):
+        for key, effects in analysis.pair_effects(method):
+            reason = effects.undetermined
+            verdicts = {reason: {}} if reason else pair_verdicts(effects)
+            lines = [
+                line([label], PAIRS, map(values.get, PAIR_VALUES), effects.samples, effects.references)
+                for label, values in verdicts.items()
+            ]
+            blocks.append(Block(f"{method.replace('_', ' ')}, {title_of(key)}", lines))
     notes = [
         "A pair (from, to) changes the caption, or has guidance, in that range alone. Numbers are shares of"
         " what 1000 to 0 changes. Gap: appearance minus motion. The intervals of the best of the 55 pairs,"
@@ -323,19 +311,3 @@ def pair_table(analysis: Analysis) -> Table:
         " video.",
     ]
     return table("Which timesteps are sufficient", ["pair"], PAIRS, blocks, notes)
-
-
-def _pair_block(title: str, effects: PairEffects) -> Block:
-    samples, references = effects.samples, effects.references
-    if effects.undetermined:
-        return Block(title, [line([effects.undetermined], PAIRS, [None] * 6, samples, references)])
-    verdicts = pair_verdicts(effects.appearance, effects.clip, effects.motion, samples, references)
-    return Block(
-        title,
-        [
-            line(
-                [v.label], PAIRS, [v.start, v.end, v.appearance, v.clip, v.motion, v.gap], samples, references
-            )
-            for v in verdicts
-        ],
-    )

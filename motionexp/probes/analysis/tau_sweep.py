@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from motionexp.errors import InputError
-from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_at
-from motionexp.probes.analysis.rows import Key, bootstrap_weights, grid_jitter, means, unpaired
-from motionexp.probes.timesteps import BLOCK, EDGES
+from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_at, peak
+from motionexp.probes.analysis.rows import Key, bootstrap_weights, finite_mean, grid_jitter, means, unpaired
+from motionexp.probes.timesteps import EDGES
 from motionexp.results.intervals import Replicates
 from motionexp.results.rows import Row, key_order
 
@@ -71,29 +71,9 @@ def _sweep(key: Key, values: Mapping[tuple[str, str], Mapping[float, Sequence[fl
                 f"the sweep over tau of {' '.join(key)} lacks some of tau=0,100,...,1000; run it to its end"
                 " and publish it"
             )
-        metrics[metric] = np.array([[_mean(cell) for cell in row] for row in samples])
+        metrics[metric] = np.array([[finite_mean(cell) for cell in row] for row in samples])
     count = sum(len(values[MOTION, reference][EDGES[0]]) for reference in references)
     return TauSweep(metrics[MOTION], metrics[LEAKAGE] - metrics[CHANCE], count)
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")
-
-
-def best_tau(scores: np.ndarray) -> np.ndarray:
-    """Where scores (N, 11) over `EDGES` are largest, (N,) in t.
-
-    Between edges the place is the vertex of the parabola through the largest score and its neighbours.
-    """
-    place = scores.argmax(1)
-    inner = np.clip(place, 1, len(EDGES) - 2)
-    rows = np.arange(len(scores))
-    before, here, after = (scores[rows, inner + shift] for shift in (-1, 0, 1))
-    bend = before - 2 * here + after
-    peaked = (place == inner) & (bend < 0)
-    shift = np.where(peaked, (before - after) / (2 * np.where(peaked, bend, 1.0)), 0.0)
-    return BLOCK * (place + shift)
 
 
 @dataclass(frozen=True)
@@ -127,7 +107,7 @@ def compare(sweep: TauSweep, boundary: Boundary) -> TauComparison | None:
     """
     if sweep.references < FEWEST_REFERENCES:
         return None
-    best = grid_jitter(best_tau(sweep.scores), "best tau")
+    best = grid_jitter(peak(sweep.scores, ends=True), "best tau")
     lost = lost_at(sweep, unpaired(boundary.tau))
     return TauComparison(best, boundary.tau, lost, sweep.samples, sweep.references)
 
@@ -143,13 +123,13 @@ def lost_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     finite = np.isfinite(scores)
     total, count = np.where(finite, scores, 0.0).sum(0), finite.sum(0)
     leave_one_out = (total - np.where(finite, scores, 0.0)) / np.maximum(count - finite, 1)
-    at_best = gap_at(scores, best_tau(leave_one_out))
-    return _weighted_mean(at_best - _scores_at(scores, tau), bootstrap_weights(sweep.references))
+    at_best = gap_at(scores, peak(leave_one_out, ends=True))
+    return _weighted_mean(at_best - _scores_at(scores, tau))
 
 
 def score_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     """Motion minus leakage of tuning in [tau, 1000], (1 + RESAMPLES,), linear between the sweep's values."""
-    return _weighted_mean(_scores_at(sweep.motion - sweep.leakage, tau), bootstrap_weights(sweep.references))
+    return _weighted_mean(_scores_at(sweep.motion - sweep.leakage, tau))
 
 
 def _scores_at(scores: np.ndarray, tau: Replicates) -> np.ndarray:
@@ -157,9 +137,9 @@ def _scores_at(scores: np.ndarray, tau: Replicates) -> np.ndarray:
     return np.stack([gap_at(np.broadcast_to(row, (len(tau), len(row))), tau) for row in scores], axis=1)
 
 
-def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Replicates:
-    """(N,) means of (N, R) over references with weights (N, R), without NaN; NaN where all are."""
-    weights = np.where(np.isfinite(values), weights, 0.0)
+def _weighted_mean(values: np.ndarray) -> Replicates:
+    """(N,) means of (N, R) over references, resampled, without NaN; NaN where all are."""
+    weights = np.where(np.isfinite(values), bootstrap_weights(values.shape[1]), 0.0)
     total = weights.sum(1)
     summed = (weights * np.nan_to_num(values)).sum(1)
     return np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan)
