@@ -40,15 +40,10 @@ def test_both_curves_rise_between_the_edges_around_the_timestep_at_which_all_is_
         assert half_point(rising)[0] == 100 * (t // 100) + 50
 
 
-def test_a_half_point_is_linear_between_edges():
-    curve = np.interp(EDGES, [0, 300, 400, 1000], [0, 0.2, 0.7, 1])
-    assert half_point(curve[None])[0] == pytest.approx(np.interp(0.5, curve, EDGES)) == pytest.approx(360)
-
-
-def test_of_several_crossings_it_is_the_middle_of_the_first_and_the_last():
-    curve = np.array([[0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1.0]])
-    assert half_point(curve)[0] == (250 + 650) / 2
-    assert np.isnan(half_point(np.full((1, 11), np.nan))[0])
+def test_a_half_point_is_linear_between_edges_or_the_middle_of_the_first_and_the_last_crossing():
+    linear = np.interp(EDGES, [0, 300, 400, 1000], [0, 0.2, 0.7, 1])
+    curves = np.stack([linear, [0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1.0], np.full(11, np.nan)])
+    np.testing.assert_allclose(half_point(curves), [360, (250 + 650) / 2, np.nan])
 
 
 def test_a_share_is_a_quotient_of_means_and_not_a_mean_of_quotients():
@@ -75,9 +70,8 @@ def test_draws_are_what_computing_everything_anew_from_the_drawn_references_give
 
 
 def test_draws_are_moved_by_up_to_half_a_step_and_the_estimate_is_not():
-    result = onset(
-        made_probes(World(between=0, within=0, mistakes=0), 5, np.random.default_rng(1))["tampering"], COLOUR
-    )
+    world = World(between=0, within=0, mistakes=0)
+    result = onset(made_probes(world, 5, np.random.default_rng(1))["tampering"], COLOUR)
     moved = result.below[1:] - result.below[0]
     assert np.abs(moved).max() <= 50
     assert np.std(moved) == pytest.approx(100 / np.sqrt(12), rel=0.1)
@@ -92,11 +86,9 @@ def by_walking(curve: list[float]) -> float:
 
 def test_onsets_are_where_the_world_sets_things():
     rng, world = np.random.default_rng(2), World()
-    probes = {method: [] for method in ("tampering", "motion_tampering")}
     held = dict.fromkeys(SET_AT, 0)
     for _ in range(20):
-        probes = made_probes(world, 12, rng)
-        for result in onsets(probes):
+        for result in onsets(made_probes(world, 12, rng)):
             low, high = np.nanpercentile(result.t[1:], [2.5, 97.5])
             held[result.factor.name] += low <= SET_AT[result.factor.name] <= high
             assert result.t[0] == pytest.approx(SET_AT[result.factor.name], abs=90)
@@ -124,11 +116,11 @@ def test_of_a_motion_that_never_changes_nothing_is_determined():
 
 def test_both_probes_are_compared_on_the_references_that_they_share():
     probes = made_probes(World(), 4, np.random.default_rng(5))
-    keyed = {method: {("m", "motion-dominant"): probe} for method, probe in probes.items()}
-    keyed["motion_tampering"] = {("m", "motion-dominant"): probes["motion_tampering"].of(["01", "03"])}
-    shared = tampering_probes(keyed, ("m", "motion-dominant"))
-    assert [shared[method].references for method in shared] == [("01", "03")] * 2
-    keyed["tampering"] = {("m", "motion-dominant"): probes["tampering"].of(["00", "02"])}
+    key, motion = ("m", "motion-dominant"), probes["motion_tampering"].of(["01", "03"])
+    both = {"tampering": {key: probes["tampering"]}, "motion_tampering": {key: motion}}
+    shared = tampering_probes(both, key)
+    assert [probe.references for probe in shared.values()] == [("01", "03")] * 2
+    assert tampering_probes(both, ("other", "motion-dominant")) == {}
+    both["tampering"] = {key: probes["tampering"].of(["00", "02"])}
     with pytest.raises(InputError, match="share no reference"):
-        tampering_probes(keyed, ("m", "motion-dominant"))
-    assert tampering_probes(keyed, ("other", "motion-dominant")) == {}
+        tampering_probes(both, key)
