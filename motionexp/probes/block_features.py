@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.utils.hooks import RemovableHandle
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 
@@ -29,18 +29,14 @@ def activation_hooks(network: nn.Module, names: Iterable[str]) -> Iterator[dict[
     """
     outputs: dict[str, Tensor] = {}
 
-    def register(name: str) -> RemovableHandle:
-        def store(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            outputs[name] = output[0] if isinstance(output, tuple) else output
+    def store(name: str, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs[name] = output[0] if isinstance(output, tuple) else output
 
-        return network.get_submodule(name).register_forward_hook(store)
-
-    handles = [register(name) for name in names]
-    try:
+    with ExitStack() as hooks:
+        for name in names:
+            handle = network.get_submodule(name).register_forward_hook(partial(store, name))
+            hooks.callback(handle.remove)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

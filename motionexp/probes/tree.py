@@ -13,7 +13,6 @@ are not evenly spaced in t.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -144,9 +143,7 @@ def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]
 
 def _empty_blocks(schedule: FlowSchedule, steps: int, counts: Sequence[int]) -> str:
     """Which blocks have no step, and the smallest number of steps without such a block."""
-    empty = [
-        f"{low} to {high}" for (low, high), count in zip(pairwise(EDGES), counts, strict=True) if not count
-    ]
+    empty = [f"{EDGES[block]} to {EDGES[block + 1]}" for block, count in enumerate(counts) if not count]
     enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
     least = next(enough, None)
     advice = "no number of steps does" if least is None else f"{least} steps do"
@@ -200,8 +197,11 @@ def run_tree(
         branches = _branches(trajectories, block)
         if not branches:
             continue
-        beginnings = [_beginning(branch, latents, starts) for branch in branches]
-        here = torch.stack([start.to(backbone.device, torch.float32) for start in beginnings])
+        # A branch begins where the block above left its latents, or at its start: (C, F, h, w).
+        beginnings = [
+            latents[start, past[:-1]] if len(past) > 1 else starts[start][0] for start, past in branches
+        ]
+        here = torch.stack([x_t.to(backbone.device, torch.float32) for x_t in beginnings])
         current = [past[-1] for _, past in branches]
         for t, t_prev in blocks[block]:
             here = backbone.schedule.step(here, predictor.predict(here, t, current), t, t_prev)
@@ -216,12 +216,6 @@ def _branches(trajectories: Iterable[Trajectory], block: int) -> list[Branch]:
     """The different branches in a block, with their conditions down to and in it."""
     alive = [trajectory for trajectory in trajectories if trajectory.start > EDGES[block]]
     return list(dict.fromkeys((run.start, run.conditions[: run.start // BLOCK - block]) for run in alive))
-
-
-def _beginning(branch: Branch, above: Mapping[Branch, Tensor], starts: Mapping[int, Tensor]) -> Tensor:
-    """(C, F, h, w) latents of a branch at the end of the block above, or at its start."""
-    start, past = branch
-    return above[start, past[:-1]] if len(past) > 1 else starts[start][0]
 
 
 class _Predictor:
@@ -259,20 +253,16 @@ class _Predictor:
         videos = [*range(len(conditions)), *guided]
         captions = [self.conditional[condition] for condition in conditions]
         captions += [self.unconditional[conditions[video]] for video in guided]
-        size = self._rows_at_once(latents)
+        channels, frames, height, width = latents.shape[1:]
+        size = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
+        if self.backbone.device.type == "cpu":
+            size = min(size, MOST_ROWS_ON_CPU)
+        batches = [slice(first, first + size) for first in range(0, len(videos), size)]
         outputs = torch.cat(
-            [
-                self.backbone.predict(latents[videos[batch]], t, self.captions[captions[batch]])
-                for batch in (slice(first, first + size) for first in range(0, len(videos), size))
-            ]
+            [self.backbone.predict(latents[videos[b]], t, self.captions[captions[b]]) for b in batches]
         )
         output, unconditional = outputs.split([len(conditions), len(guided)])
         scales = [conditions[video].guidance_scale for video in guided]
         scale = torch.tensor(scales, device=outputs.device).reshape(-1, 1, 1, 1, 1)
         output[guided] = unconditional + scale * (output[guided] - unconditional)
         return output
-
-    def _rows_at_once(self, latents: Tensor) -> int:
-        channels, frames, height, width = latents.shape[1:]
-        fitting = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
-        return min(fitting, MOST_ROWS_ON_CPU) if self.backbone.device.type == "cpu" else fitting

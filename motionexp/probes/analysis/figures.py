@@ -47,11 +47,8 @@ def figures(analysis: Analysis) -> Iterator[Captioned]:
     for model in analysis.log_snr:
         for method in NAMES:
             if probes := _probes(analysis, model, method):
-                yield _heat_maps(model, method, probes)
-                yield from _trade_off(analysis, model, method, probes)
-        onsets = {contrast: rows for (name, contrast), rows in analysis.onsets.items() if name == model}
-        if onsets:
-            yield _onsets(analysis, model, onsets)
+                yield from _pairs(analysis, model, method, probes)
+        yield from _onsets(analysis, model)
     yield from _boundaries(analysis)
     yield from _prediction(analysis)
 
@@ -81,17 +78,32 @@ def _intervals(references: Iterable[int]) -> str:
     return f"{INTERVALS} Of fewer than {FEWEST_REFERENCES} references such an interval says nothing."
 
 
-def _sizes(probes: Mapping[str, ProbeValues]) -> str:
-    return _counts((contrast, probe.samples(), len(probe.references)) for contrast, probe in probes.items())
-
-
-def _heat_maps(model: str, method: str, probes: Mapping[str, ProbeValues]) -> Captioned:
-    return (
-        f"{model}-{method.replace('_', '-')}-pairs",
-        heat_maps.heat_maps({contrast: _quantities(probe, method) for contrast, probe in probes.items()}),
+def _pairs(
+    analysis: Analysis, model: str, method: str, probes: Mapping[str, ProbeValues]
+) -> Iterator[Captioned]:
+    """The heat maps of all pairs, and what pairs change against what they preserve."""
+    quantities = {contrast: _quantities(probe, method) for contrast, probe in probes.items()}
+    sizes = _counts((contrast, probe.samples(), len(probe.references)) for contrast, probe in probes.items())
+    sizes = f"Means over references: {sizes}."
+    name = f"{model}-{method.replace('_', '-')}"
+    yield (
+        f"{name}-pairs",
+        heat_maps.heat_maps(quantities),
         f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair."
-        f"{GAIN if method != MOTION_TAMPERING else ''} Means over references: {_sizes(probes)}.",
+        f"{GAIN if method != MOTION_TAMPERING else ''} {sizes}",
     )
+    rows = [{contrast: (pair[0], pair[1]) for contrast, pair in quantities.items() if len(pair) == 2}]
+    if method != MOTION_TAMPERING:
+        rows.append(_shares(analysis, model, method))
+    if filled := [row for row in rows if row]:
+        yield (
+            f"{name}-trade-off",
+            heat_maps.trade_off(filled),
+            f"{model}. {NAMES[method]} between two timesteps: what it changes against what it preserves. The"
+            " line connects pairs that end at 0, labelled by their start; grey: all other pairs."
+            f"{BELOW if len(filled) > 1 else ''}"
+            f" {_intervals(len(probe.references) for probe in probes.values())} {sizes}",
+        )
 
 
 def _quantities(probe: ProbeValues, method: str) -> list[Quantity]:
@@ -113,25 +125,6 @@ def _quantities(probe: ProbeValues, method: str) -> list[Quantity]:
     ]
 
 
-def _trade_off(
-    analysis: Analysis, model: str, method: str, probes: Mapping[str, ProbeValues]
-) -> Iterator[Captioned]:
-    quantities = {contrast: _quantities(probe, method) for contrast, probe in probes.items()}
-    rows = [{contrast: (pair[0], pair[1]) for contrast, pair in quantities.items() if len(pair) == 2}]
-    if method != MOTION_TAMPERING:
-        rows.append(_shares(analysis, model, method))
-    if filled := [row for row in rows if row]:
-        below = BELOW if len(filled) > 1 else ""
-        yield (
-            f"{model}-{method.replace('_', '-')}-trade-off",
-            heat_maps.trade_off(filled),
-            f"{model}. {NAMES[method]} between two timesteps: what it changes against what it preserves. The"
-            f" line connects pairs that end at 0, labelled by their start; grey: all other pairs.{below}"
-            f" {_intervals(len(probe.references) for probe in probes.values())} Means over references:"
-            f" {_sizes(probes)}.",
-        )
-
-
 def _shares(analysis: Analysis, model: str, method: str) -> dict[str, tuple[Quantity, Quantity]]:
     """{contrast: shares of changed appearance and of preserved motion}, without undetermined ones."""
     return {
@@ -144,19 +137,18 @@ def _shares(analysis: Analysis, model: str, method: str) -> dict[str, tuple[Quan
     }
 
 
-def _onsets(analysis: Analysis, model: str, onsets: Mapping[str, Sequence[Onset]]) -> Captioned:
-    predicted = {
-        (contrast, factor): value
-        for (name, contrast, factor), value in analysis.predicted.items()
-        if name == model
-    }
-    return (
-        f"{model}-onsets",
-        heat_maps.onset_panels(onsets, predicted, analysis.log_snr[model]),
-        f"{model}. When each attribute is set. Triangles: the t at which a changed caption from t to 0, or"
-        " from 1000 to t, has half of the effect of a changed caption everywhere. Points: their mean. Open"
-        f" diamonds: where an ideal observer detects the attribute. {_onset_references(onsets.items())}",
-    )
+def _onsets(analysis: Analysis, model: str) -> Iterator[Captioned]:
+    onsets = {contrast: rows for (name, contrast), rows in analysis.onsets.items() if name == model}
+    predicted = {place[1:]: value for place, value in analysis.predicted.items() if place[0] == model}
+    if onsets:
+        yield (
+            f"{model}-onsets",
+            heat_maps.onset_panels(onsets, predicted, analysis.log_snr[model]),
+            f"{model}. When each attribute is set. Triangles: the t at which a changed caption from t to 0,"
+            " or from 1000 to t, has half of the effect of a changed caption everywhere. Points: their mean."
+            " Open diamonds: where an ideal observer detects the attribute."
+            f" {_onset_references(onsets.items())}",
+        )
 
 
 def _prediction(analysis: Analysis) -> Iterator[Captioned]:

@@ -16,8 +16,8 @@ from motionexp.probes.analysis.linear_rows import (
 )
 from motionexp.probes.analysis.published import write_published
 from motionexp.probes.analysis.rows import Key
-from motionexp.probes.analysis.tables import LOG_SNR, Columns, line, table
-from motionexp.results.formats import Block, Line, Table
+from motionexp.probes.analysis.tables import LOG_SNR, Entry, table
+from motionexp.results.formats import Table
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row
@@ -96,7 +96,7 @@ def onset_table(
 
 def _table(
     title: str,
-    columns: Columns,
+    columns: Mapping[str, int],
     accuracies: Mapping[Key, ProbeAccuracy],
     values: Callable[[str, ProbeAccuracy, str], list[Replicates]],
     notes: list[str],
@@ -106,39 +106,33 @@ def _table(
     Args:
         values: a statistic for each column, from the model, its accuracies and the kind of features.
     """
-    blocks = [
-        Block(
-            ", ".join(key),
-            [
-                _line(accuracy, features, features, columns, values(key[0], accuracy, features))
-                for features in accuracy.features
-            ],
-        )
+    blocks = {
+        ", ".join(key): [
+            _entry(accuracy, features, features, values(key[0], accuracy, features))
+            for features in accuracy.features
+        ]
         for key, accuracy in accuracies.items()
-    ]
+    }
     return table(title, ["features"], columns, blocks, notes + _block_notes(accuracies), UNIT)
 
 
 def full_table(title: str, accuracies: Mapping[Key, ProbeAccuracy]) -> Table:
     """Every number, a block for each kind of features."""
-    blocks, columns = [], dict.fromkeys(TARGETS, 2)
+    blocks = {}
     for key, accuracy in accuracies.items():
         for features in accuracy.features:
             curves = [accuracy.draws(features, target) for target in TARGETS]
-            lines = [
-                _line(accuracy, features, str(t), columns, [curve[:, at] for curve in curves])
+            blocks[", ".join([*key, features])] = [
+                _entry(accuracy, features, str(t), [curve[:, at] for curve in curves])
                 for at, t in enumerate(accuracy.timesteps)
             ]
-            blocks.append(Block(", ".join([*key, features]), lines))
     chance = ", ".join(f"{target} {1 / len(classes):.2f}" for target, classes in TARGETS.items())
     notes = [f"Chance of two classes: 0.5; of all: {chance}.", *_block_notes(accuracies)]
-    return table(title, ["t"], columns, blocks, notes, UNIT)
+    return table(title, ["t"], dict.fromkeys(TARGETS, 2), blocks, notes, UNIT)
 
 
-def _line(
-    accuracy: ProbeAccuracy, features: str, label: str, columns: Columns, values: list[Replicates]
-) -> Line:
-    return line([label], columns, values, accuracy.counts[features], accuracy.groups(features))
+def _entry(accuracy: ProbeAccuracy, features: str, label: str, values: list[Replicates]) -> Entry:
+    return [label], values, accuracy.counts[features], accuracy.groups(features)
 
 
 def _block_notes(accuracies: Mapping[Key, ProbeAccuracy]) -> list[str]:
