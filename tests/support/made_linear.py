@@ -14,6 +14,7 @@ from motionexp.probes.analysis.linear_rows import (
     X_T_CLEAN,
 )
 from motionexp.results.rows import Row
+from tests.support.made_probes import COMMON, schedule_rows
 
 GROUPS = 6
 ENDS = {"motion": 900.0, "colour": 500.0, "surface": 400.0, "shape": 650.0, "background": 700.0}
@@ -33,13 +34,8 @@ def share(features: str, target: str, t: int, group: int) -> float:
 def linear_rows(models=("tiny_latte",), contrasts=("motion-dominant",)) -> list[Row]:
     rows = []
     for model in models:
-        common = {
-            "metric_version": 1, "suite": "shapes", "model": model, "tau": 1000.0, "steps": 0,
-            "precision": "fp32", "weights_hash": model,
-        }  # fmt: skip
-        for t in range(0, 1000, 10):
-            schedule = {"metric": "log_snr", "value": (500 - t) / 60, "strata": {"t": str(t)}}
-            rows.append(Row(**common, **schedule, method="schedule", reference="schedule"))
+        common = {**COMMON, "model": model, "weights_hash": model, "tau": 1000.0, "steps": 0}
+        rows += schedule_rows(common)
         path = {"path": f"bundled:{model}", "revision": None}
         common |= {"method": "linear_probe", "settings": {"model": path, "blocks": BLOCK_NAMES}}
         for contrast, metric, t, group in product(contrasts, METRICS, TIMESTEPS, range(GROUPS)):

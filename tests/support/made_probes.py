@@ -97,10 +97,13 @@ def probe_rows(
     for name, at in world.set_at.items():
         energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
         rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
-    for t in range(0, 1000, 10):
-        schedule = {"method": "schedule", "metric": "log_snr", "value": log_snr_of(t)}
-        rows.append(Row(**common, **schedule, reference="schedule", strata={"t": str(t)}))
-    return rows
+    return rows + schedule_rows(common)
+
+
+def schedule_rows(common: Mapping[str, object]) -> list[Row]:
+    """Rows of the schedule of a model, whose fields are `common`."""
+    fields = {**common, "method": "schedule", "metric": "log_snr", "reference": "schedule"}
+    return [Row(**fields, value=log_snr_of(t), strata={"t": str(t)}) for t in range(0, 1000, 10)]
 
 
 def log_snr_of(t: float) -> float:

@@ -173,6 +173,7 @@ def half_width(values: Replicates, references: int) -> float:
 
     It is the 95th percentile, over replicates, of the largest deviation from the first entry.
     """
+    # (N, K): how far each replicate lies from the estimate. One percentile of the maxima covers all K places.
     deviations = np.abs(values[1:] - values[0])
     deviations = deviations[np.isfinite(deviations).all(1)]
     if references < 2 or len(deviations) == 0:
@@ -203,6 +204,7 @@ def peak(curves: np.ndarray, *, ends: bool = False) -> np.ndarray:
 
 def gap_at(gaps: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Gaps (N, 11) at timesteps (N,) within 0..1000, linear between `EDGES`; (N,)."""
+    # Index of the edge at or below t; t = 1000 belongs to the last interval.
     left = np.clip(np.nan_to_num(t) // BLOCK, 0, len(EDGES) - 2).astype(int)
     rows = np.arange(len(gaps))
     return gaps[rows, left] + (t / BLOCK - left) * (gaps[rows, left + 1] - gaps[rows, left])

@@ -57,11 +57,10 @@ def pair_verdicts(effects: PairEffects) -> dict[str, dict[str, Interval]]:
     columns["gap"] = columns["appearance"] - columns["motion"]
 
     def verdict(place: int, minus: int | None = None) -> dict[str, Interval]:
-        differences = {
-            name: values[:, place] - (0 if minus is None else values[:, minus])
+        return {
+            name: interval(values[:, place] - (0 if minus is None else values[:, minus]), *counts)
             for name, values in columns.items()
         }
-        return {name: interval(values, *counts) for name, values in differences.items()}
 
     # 2. The best pair. Replicates without shares have no best pair.
     place, largest_gap = largest(columns["gap"], *counts)
@@ -133,6 +132,7 @@ def onset_differences(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Onse
         return OnsetDifference(name, motion.t - t, nats, samples, motion.references)
 
     rows = [difference(onset.factor.name, onset.t, onset.samples) for onset in appearance]
+    # Denoising goes from t = 1000 to 0, so the earliest onset is the largest t.
     earliest = np.max([onset.t for onset in appearance], axis=0)
     return [*rows, difference(EARLIEST, earliest, max(onset.samples for onset in appearance))]
 
@@ -179,13 +179,13 @@ def onset_agreement(measured: Sequence[Replicates], predicted: Sequence[float]) 
     """
     if len(measured) < 3:
         return None
-    points = np.stack(measured, axis=1)
+    points = np.stack(measured, axis=1)  # (1 + N, K)
     errors = points - np.asarray(predicted)
     correlation = rank_correlation(points, np.asarray(predicted))
     return OnsetAgreement(len(measured), correlation, np.abs(errors).mean(1), errors.mean(1))
 
 
-def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
+def rank_correlation(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(N,) Spearman's rank correlation of rows of (N, K) with (K,); equal values share their mean rank.
 
     NaN where a row has NaN or is constant. `scipy.stats.spearmanr` would correlate all N rows with one
@@ -193,11 +193,12 @@ def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
     """
     from scipy.stats import rankdata  # takes a second to import
 
-    ranks, other_ranks = rankdata(values, axis=1), rankdata(other)[None]
-    ranks, other_ranks = (r - r.mean(1, keepdims=True) for r in (ranks, other_ranks))
-    scale = np.sqrt((ranks**2).sum(1) * (other_ranks**2).sum(1))
+    ranks, reference_ranks = rankdata(values, axis=1), rankdata(reference)[None]
+    # Spearman's correlation is Pearson's correlation of the ranks.
+    ranks, reference_ranks = (r - r.mean(1, keepdims=True) for r in (ranks, reference_ranks))
+    scale = np.sqrt((ranks**2).sum(1) * (reference_ranks**2).sum(1))
     defined = (scale > 0) & np.isfinite(values).all(1)
-    return np.where(defined, (ranks * other_ranks).sum(1) / np.where(scale > 0, scale, 1.0), np.nan)
+    return np.where(defined, (ranks * reference_ranks).sum(1) / np.where(scale > 0, scale, 1.0), np.nan)
 
 
 def transfer_loss(
@@ -230,6 +231,7 @@ def transfer_loss(
         best = target.gaps.max(1)
         at_t, at_log_snr = (gap_at(target.gaps, tau) for tau in (source.tau, same_noise))
     else:
+        # Sweeps have the references of the tuning split, so replicates are not paired.
         best, at_t, at_log_snr = (
             score_at(sweep, unpaired(tau)) for tau in (target.tau, source.tau, same_noise)
         )

@@ -8,7 +8,6 @@ import numpy as np
 from motionexp.probes.analysis import heat_maps, model_figures
 from motionexp.probes.analysis.boundary import FEWEST_REFERENCES
 from motionexp.probes.analysis.heat_maps import Quantity
-from motionexp.probes.analysis.model_figures import Point
 from motionexp.probes.analysis.onsets import Onset, changes, shares
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.published import Captioned, write_captioned
@@ -46,19 +45,12 @@ def figures(analysis: Analysis) -> Iterator[Captioned]:
     """All figures for which the analysis has values."""
     for model in analysis.log_snr:
         for method in NAMES:
-            if probes := _probes(analysis, model, method):
+            by_key = analysis.probes_of(method)
+            if probes := {contrast: probe for (name, contrast), probe in by_key.items() if name == model}:
                 yield from _pairs(analysis, model, method, probes)
         yield from _onsets(analysis, model)
     yield from _boundaries(analysis)
     yield from _prediction(analysis)
-
-
-def _probes(analysis: Analysis, model: str, method: str) -> dict[str, ProbeValues]:
-    """{contrast: values}; of tampering on the references of both its kinds."""
-    probes = analysis.probes.get(method, {})
-    if method != PARTIAL_GUIDANCE:
-        probes = {key: values[method] for key, values in analysis.tampering.items() if method in values}
-    return {contrast: probe for (name, contrast), probe in probes.items() if name == model}
 
 
 def _counts(counted: Iterable[tuple[str, int, int]]) -> str:
@@ -153,7 +145,7 @@ def _onsets(analysis: Analysis, model: str) -> Iterator[Captioned]:
 
 def _prediction(analysis: Analysis) -> Iterator[Captioned]:
     points = [
-        Point(*key, onset.factor.name, measured, predicted)
+        (*key, onset.factor.name, measured, predicted)
         for key in analysis.onsets
         for onset, measured, predicted in analysis.measured(key)
     ]
@@ -180,10 +172,8 @@ def _boundaries(analysis: Analysis) -> Iterator[Captioned]:
         return
     n = _counts((key[1], *boundary.counts) for key, boundary in boundaries.items())
     end = f"{_intervals(boundary.gap.clusters for boundary in boundaries.values())} Appearance: {n}."
-    if any(
-        np.isfinite([boundary.motion[0], *(curve[0] for curve in boundary.appearance.values())]).any()
-        for boundary in boundaries.values()
-    ):
+    curves = [curve for b in boundaries.values() for curve in (b.motion, *b.appearance.values())]
+    if any(np.isfinite(curve[0]).any() for curve in curves):
         yield (
             "shares",
             model_figures.shares(boundaries, analysis.log_snr),

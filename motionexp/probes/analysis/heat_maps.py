@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from motionexp.results.figures import style
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
+BELOW, ABOVE, SET_AT, PREDICTED = "changed from t to 0", "changed from 1000 to t", "set at", "predicted"
 # Triangles point to the changed part of the trajectory: the clean end is on the right.
-BELOW: dict[str, Any] = {"color": style.ORANGE, "marker": ">", "linestyle": "none"}
-ABOVE: dict[str, Any] = {"color": style.BLUE, "marker": "<", "linestyle": "none"}
-SET_AT: dict[str, Any] = {"color": style.BLACK, "marker": "o", "linestyle": "-"}
-PREDICTED: dict[str, Any] = {
-    "color": style.VERMILION, "marker": "D", "linestyle": "none", "fillstyle": "none", "markersize": 6,
-}  # fmt: skip
+ONSET_STYLES: Mapping[str, dict[str, Any]] = {
+    BELOW: {"color": style.ORANGE, "marker": ">", "linestyle": "none"},
+    ABOVE: {"color": style.BLUE, "marker": "<", "linestyle": "none"},
+    SET_AT: {"color": style.BLACK, "marker": "o", "linestyle": "-"},
+    PREDICTED: {"color": style.VERMILION, "marker": "D", "linestyle": "none", "fillstyle": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def heat_maps(rows: Mapping[str, Sequence[Quantity]]) -> Figure:
         # (rows, 10, 10) without the control; NaN where there is no pair.
         pairs = np.tri(len(EDGES), k=-1, dtype=bool)
         cells = np.stack([np.where(pairs, quantity.values[0], np.nan)[1:, :-1] for quantity in quantities])
+        # A quantity without limits has one colour scale in its whole column.
         for axis, contrast, quantity, image_cells in zip(
             axes[:, column], rows, quantities, cells, strict=True
         ):
@@ -79,11 +82,8 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure
     """
     contrasts = list(dict.fromkeys(contrast for row in rows for contrast in row))
     figure, axes = style.new_figure(len(rows), len(contrasts), 2.9 * len(rows), sharex="row", sharey="row")
-    panels = [
-        (axes[number, column], contrast, row.get(contrast))
-        for number, row in enumerate(rows)
-        for column, contrast in enumerate(contrasts)
-    ]
+    places = zip(axes.flat, product(rows, contrasts), strict=True)
+    panels = [(axis, contrast, row.get(contrast)) for axis, (row, contrast) in places]
     for axis, contrast, quantities in panels:
         if quantities is None:
             axis.set_visible(False)
@@ -103,6 +103,7 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure
 
 
 def _pairs(axis: Axes, change: Replicates, preserved: Replicates) -> None:
+    # Pairs that end above 0: the lower triangle without its first column, where the end is 0.
     rest = tuple(np.array([(i, j) for i in range(11) for j in range(1, i)]).T)
     axis.plot(change[0][rest], preserved[0][rest], ".", color=style.GREY, markersize=5, label="until t > 0")
     x, y = change[:, 1:, 0], preserved[:, 1:, 0]
@@ -118,6 +119,7 @@ def _label_starts(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
     axis.autoscale_view()
     labelled: list[np.ndarray] = []
     for number in reversed(range(len(x))):
+        # In fractions of the panel: a label is about 0.16 wide and 0.06 high.
         place = axis.transLimits.transform((x[number], y[number]))
         if all(np.abs((place - label) / (0.16, 0.06)).max() >= 1 for label in labelled):
             labelled.append(place)
@@ -141,9 +143,17 @@ def onset_panels(
     figure, axes = style.new_figure(len(lines), 1, height, sharex=True, height_ratios=lines)
     for axis, (contrast, rows) in zip(axes[:, 0], onsets.items(), strict=True):
         for place, onset in enumerate(rows):
-            _onset(axis, place, onset)
+            if np.isnan(onset.t[0]):
+                end = {"xycoords": ("axes fraction", "data"), "va": "center"}
+                axis.annotate("no detectable change", (0.02, place), **end)
+            else:
+                t = onset.t[:, None]
+                axis.errorbar(t[0], [place], xerr=style.bars(t), zorder=3, **ONSET_STYLES[SET_AT])
+                # Above and below the line's place, so that equal timesteps stay visible.
+                axis.plot(onset.below[0], place - 0.22, **ONSET_STYLES[BELOW])
+                axis.plot(onset.above[0], place + 0.22, **ONSET_STYLES[ABOVE])
             at = timestep_at(predicted.get((contrast, onset.factor.name), np.nan), log_snr)
-            axis.plot(at, place, **PREDICTED)
+            axis.plot(at, place, markersize=6, **ONSET_STYLES[PREDICTED])
         axis.set_yticks(range(len(rows)), [onset.factor.name for onset in rows])
         axis.set(ylim=(len(rows) - 0.5, -0.5), ylabel=style.contrast_title(contrast))
         axis.grid(axis="x", color="0.9", linewidth=0.6)
@@ -152,16 +162,5 @@ def onset_panels(
     for axis in axes[:-1, 0]:
         axis.set_xlabel("")
     style.log_snr_axis(axes[0, 0], log_snr)
-    shown = {"changed from t to 0": BELOW, "changed from 1000 to t": ABOVE, "set at": SET_AT}
-    style.style_legend(figure, {**shown, "predicted": PREDICTED})
+    style.style_legend(figure, ONSET_STYLES)
     return figure
-
-
-def _onset(axis: Axes, place: int, onset: Onset) -> None:
-    if np.isnan(onset.t[0]):
-        axis.annotate("no detectable change", (0.02, place), xycoords=("axes fraction", "data"), va="center")
-        return
-    t = onset.t[:, None]
-    axis.errorbar(t[0], [place], xerr=style.bars(t), zorder=3, **SET_AT)
-    axis.plot(onset.below[0], place - 0.22, **BELOW)
-    axis.plot(onset.above[0], place + 0.22, **ABOVE)

@@ -38,8 +38,6 @@ STYLES: Mapping[str, dict[str, Any]] = {
     BLOCKS[1]: {"color": style.BLUE, "marker": "s", "linestyle": "--"},
     BLOCKS[2]: {"color": style.VERMILION, "marker": "D", "linestyle": "-."},
 }
-SELECTED: Mapping[str, dict[str, Any]] = {X_T_CLEAN: {}, BLOCKS[1]: {"markerfacecolor": "white"}}
-"""Features in the figure of all models, with filled and with open markers."""
 HOW = (
     "Two-alternative accuracy: how often the true class scores above another one, mean over all other"
     f" classes, by ridge regression. {X_T_CLEAN}: the regression is learnt from clean latents. At chance (the"
@@ -60,9 +58,8 @@ def figures(
         f" {HOW} {_counts(accuracies.values())}",
     )
     for (model, contrast), accuracy in accuracies.items():
-        blocks = "; ".join(
-            f"{place}: {accuracy.blocks[place]}" for place in BLOCKS if place in accuracy.blocks
-        )
+        names = accuracy.blocks
+        blocks = "; ".join(f"{place}: {names[place]}" for place in BLOCKS if place in names)
         yield (
             f"{model}-{contrast}",
             attributes(accuracy, log_snr[model]),
@@ -102,14 +99,13 @@ def all_models(accuracies: Mapping[Key, ProbeAccuracy], log_snr: Mapping[str, np
 
 
 def _motion_and_appearance(axis: Axes, accuracy: ProbeAccuracy) -> None:
-    for features, fill in SELECTED.items():
-        if features not in accuracy.features:
-            continue
-        for name, line_style, draws in (
-            ("motion", style.MOTION_STYLE, accuracy.draws(features, "motion")),
-            ("appearance", style.APPEARANCE_STYLE, accuracy.appearance(features)),
-        ):
-            _curve(axis, accuracy, draws, {**line_style, **fill, "label": f"{name}, from {features}"})
+    # Filled markers: what x_t holds. Open ones: what the network reads of it.
+    for features, fill in ((X_T_CLEAN, {}), (BLOCKS[1], {"markerfacecolor": "white"})):
+        if features in accuracy.features:
+            motion = {**style.MOTION_STYLE, **fill, "label": f"motion, from {features}"}
+            appearance = {**style.APPEARANCE_STYLE, **fill, "label": f"appearance, from {features}"}
+            _curve(axis, accuracy, accuracy.draws(features, "motion"), motion)
+            _curve(axis, accuracy, accuracy.appearance(features), appearance)
 
 
 def attributes(accuracy: ProbeAccuracy, log_snr: np.ndarray) -> Figure:

@@ -66,10 +66,12 @@ def paper_table(accuracies: Mapping[Key, ProbeAccuracy]) -> Table:
 
 def onset(curves: np.ndarray, timesteps: np.ndarray, level: float = THRESHOLD) -> np.ndarray:
     """(N,) the noisiest timestep at which curves (N, T) reach a level, linear between them; NaN: none."""
+    # 1. The last timestep at or above the level, and the one after it, which has more noise.
     reached = curves >= level
     last = curves.shape[1] - 1 - reached[:, ::-1].argmax(axis=1)
     following = np.minimum(last + 1, curves.shape[1] - 1)
     rows = np.arange(len(curves))
+    # 2. Linear between both. At the last timestep of all there is nothing to fall to.
     fall = curves[rows, last] - curves[rows, following]
     share = np.where(fall > 0, (curves[rows, last] - level) / np.where(fall > 0, fall, 1), 0)
     t = timesteps[last] + share * (timesteps[following] - timesteps[last])

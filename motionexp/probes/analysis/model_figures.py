@@ -3,7 +3,6 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -60,6 +59,7 @@ def _shares(axis: Axes, boundary: Boundary) -> None:
         axis.plot(EDGES, attribute[0], color=style.APPEARANCE_STYLE["color"], linewidth=0.6)
     appearance = np.mean(list(boundary.appearance.values()), axis=0)
     for line_style, draws in ((style.APPEARANCE_STYLE, appearance), (style.MOTION_STYLE, boundary.motion)):
+        # Without a detectable effect there are no shares, and the panel says why.
         if np.isnan(draws[0]).all():
             continue
         low, high = np.nanpercentile(draws[1:], [2.5, 97.5], axis=0)
@@ -91,6 +91,7 @@ def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, n
             boundary = boundaries.get((model, contrast))
             if boundary is None or np.isnan(boundary.gaps[0]).any():
                 continue
+            # The curve and the boundary, first in t and then in log-SNR. Boundaries lie above the curves.
             at = log_snr_at(np.array(EDGES), log_snr[model])
             for axis, places, tau in (
                 (axes[row, 0], np.array(EDGES), boundary.tau),
@@ -112,48 +113,37 @@ def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, n
     return figure
 
 
-@dataclass(frozen=True)
-class Point:
-    """The log-SNR at which a model's factor is set in one contrast, (1 + N,), and the predicted one."""
-
-    model: str
-    contrast: str
-    factor: str
-    measured: Replicates
-    predicted: float
+Point = tuple[str, str, str, Replicates, float]
+"""(model, contrast, factor, log-SNR (1 + N,) at which the factor is set, the predicted log-SNR)"""
 
 
 def prediction(points: Sequence[Point]) -> Figure:
     """Measured against predicted log-SNR, a panel for each contrast, and the line of equality."""
-    contrasts = sorted({point.contrast for point in points}, key=contrast_order)
-    styles = style.model_styles(sorted({point.model for point in points}))
+    contrasts = sorted({contrast for _, contrast, *_ in points}, key=contrast_order)
+    styles = style.model_styles(sorted({model for model, *_ in points}))
+    markers = {factor: FACTOR_MARKERS.get(factor, "x") for _, _, factor, *_ in points}
     figure, axes = style.new_figure(1, len(contrasts), 3.4, sharex=True, sharey=True)
-    ends = [value for point in points for value in (point.predicted, *percentile_interval(point.measured))]
+    ends = [
+        value for *_, measured, predicted in points for value in (predicted, *percentile_interval(measured))
+    ]
+    # Both axes have one range, so that the line of equality is the diagonal.
     span = (np.nanmin(ends) - 0.5, np.nanmax(ends) + 0.5)
     for axis, contrast in zip(axes[0], contrasts, strict=True):
         axis.plot(span, span, color=style.GREY, linewidth=0.8, zorder=0)
-        for point in (point for point in points if point.contrast == contrast):
-            value = point.measured[:, None]
-            axis.errorbar(
-                [point.predicted], value[0], yerr=style.bars(value), elinewidth=0.6, linestyle="none",
-                markersize=5, color=styles[point.model]["color"],
-                marker=FACTOR_MARKERS.get(point.factor, "x"),
-            )  # fmt: skip
+        for model, _, factor, measured, predicted in (point for point in points if point[1] == contrast):
+            value, marker = (
+                measured[:, None],
+                {"marker": markers[factor], "markersize": 5, "linestyle": "none"},
+            )
+            marker["color"] = styles[model]["color"]
+            axis.errorbar([predicted], value[0], yerr=style.bars(value), elinewidth=0.6, **marker)
         axis.set_xticks(axis.get_yticks())
-        axis.set(
-            title=style.contrast_title(contrast), xlabel="predicted log-SNR (nats)", xlim=span, ylim=span
-        )
+        title = style.contrast_title(contrast)
+        axis.set(title=title, xlabel="predicted log-SNR (nats)", xlim=span, ylim=span)
         axis.set_aspect("equal")
     axes[0, 0].set_ylabel("measured log-SNR (nats)")
     colours = {model: {"color": line_style["color"], "linewidth": 3} for model, line_style in styles.items()}
-    markers = {
-        point.factor: {
-            "color": style.BLACK,
-            "marker": FACTOR_MARKERS.get(point.factor, "x"),
-            "linestyle": "none",
-        }
-        for point in points
-    }
-    entries = {**colours, **markers}
+    shapes = {name: {"color": style.BLACK, "marker": m, "linestyle": "none"} for name, m in markers.items()}
+    entries = {**colours, **shapes}
     style.style_legend(figure, entries, len(entries) if len(entries) <= 5 else math.ceil(len(entries) / 2))
     return figure

@@ -8,14 +8,10 @@ from itertools import permutations
 import numpy as np
 
 from motionexp.probes.analysis.boundary import Boundary, boundary_of, motion_of, undetermined_reason
-from motionexp.probes.analysis.comparisons import (
-    OnsetAgreement,
-    PairEffects,
-    onset_agreement,
-    transfer_loss,
-)
+from motionexp.probes.analysis.comparisons import OnsetAgreement, PairEffects, onset_agreement, transfer_loss
 from motionexp.probes.analysis.onsets import CONTINUOUS, Onset, changes, onsets, tampering_probes
 from motionexp.probes.analysis.rows import (
+    PARTIAL_GUIDANCE,
     TAMPERING,
     Key,
     ProbeValues,
@@ -24,7 +20,7 @@ from motionexp.probes.analysis.rows import (
     predicted_log_snr,
     read_probes,
 )
-from motionexp.probes.analysis.tau_sweep import TauComparison, TauSweep, compare, read_sweeps
+from motionexp.probes.analysis.tau_sweep import TauSweep, read_sweeps
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row, key_order
@@ -72,17 +68,20 @@ class Analysis:
         """The boundary of each model and contrast with a tampering probe of the appearance."""
         return {key: boundary_of(probes) for key, probes in self.tampering.items() if TAMPERING in probes}
 
+    def probes_of(self, method: str) -> Mapping[Key, ProbeValues]:
+        """{(model, contrast): values} of one probe; of tampering on the references of both its kinds."""
+        if method == PARTIAL_GUIDANCE:
+            return self.probes.get(method, {})
+        return {key: probes[method] for key, probes in self.tampering.items() if method in probes}
+
     def pair_effects(self, method: str) -> Iterator[tuple[Key, PairEffects]]:
         """Effects of tampering or of partial guidance, for every model and contrast."""
-        probes: Mapping[Key, Mapping[str, ProbeValues]] = self.tampering
-        if method != TAMPERING:
-            probes = {key: {TAMPERING: probe} for key, probe in self.probes.get(method, {}).items()}
-        for key, values in probes.items():
-            if (probe := values.get(TAMPERING)) is None:
-                continue
+        for key, probe in self.probes_of(method).items():
+            # Partial guidance has no edits of the motion's words, so its motion is that of the probe itself.
+            moved = motion_of(self.tampering[key] if method == TAMPERING else {TAMPERING: probe})
             references = len(probe.references)
             weights = bootstrap_weights(references)
-            appearance, motion = (changes(v, weights) for v in (new_appearance(probe), motion_of(values)))
+            appearance, motion = changes(new_appearance(probe), weights), changes(moved, weights)
             clip = changes(probe.values["text_alignment"], weights)
             reason = undetermined_reason({"appearance": appearance}, motion, references)
             yield key, PairEffects(appearance, clip, motion, probe.samples(), references, reason)
@@ -113,12 +112,3 @@ class Analysis:
             sweep = self.sweeps.get((target, contrast))
             if (loss := transfer_loss(*pair)) is not None:
                 yield source, target, loss, transfer_loss(*pair, sweep) if sweep else None
-
-    @cached_property
-    def tau_comparisons(self) -> dict[Key, TauComparison]:
-        """The best tau of tuning against the boundary, where a model has both in a contrast."""
-        return {
-            key: comparison
-            for key, boundary in self.boundaries.items()
-            if key in self.sweeps and (comparison := compare(self.sweeps[key], boundary)) is not None
-        }

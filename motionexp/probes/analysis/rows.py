@@ -101,6 +101,7 @@ def _probe_values(rows: Sequence[Row]) -> ProbeValues:
     references = tuple(sorted(set(names)))
     values, counts = {}, {}
     for metric, cell in cells.items():
+        # Partial guidance has no control; the reference's video takes its place.
         control = np.where(filled[metric][:, 0, 0], cell[:, 0, 0], cell[:, 11, 11])
         grid = cell[:, :11, :11]
         grid[:, range(11), range(11)] = control[:, None]
@@ -122,6 +123,7 @@ def _words(row: Row) -> str:
 
 
 def _check_complete(row: Row, subjects: Sequence[Subject], filled: Mapping[str, np.ndarray]) -> None:
+    # The 55 pairs, whose start lies above their end.
     pairs = np.tri(len(EDGES), k=-1, dtype=bool)
     for metric, cells in filled.items():
         has_pairs = (cells[:, :11, :11] | ~pairs).all((1, 2))
@@ -196,12 +198,14 @@ def grid_jitter(t: Replicates, purpose: str) -> Replicates:
     A curve may rise anywhere between two edges, so an interpolated place may be wrong by half a step. Each
     replicate is moved by a uniform number within half a step; `purpose` seeds these numbers.
     """
+    # RandomState's numbers never change between versions of numpy.
     rng = np.random.RandomState(zlib.crc32(purpose.encode()))
     return np.concatenate([t[:1], np.clip(t[1:] + rng.uniform(-BLOCK / 2, BLOCK / 2, len(t) - 1), 0, 1000)])
 
 
 def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N, ...) means of (R, ...) over the first axis with weights (N, R), without NaN; NaN where all are."""
+    # One matrix product for all columns; only columns with NaN need sums of weights.
     flat = values.reshape(len(values), -1)
     finite = np.isfinite(flat)
     result = weights @ np.where(finite, flat, 0.0)

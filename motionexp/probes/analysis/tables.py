@@ -14,6 +14,7 @@ from motionexp.probes.analysis.comparisons import (
 )
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.rows import PARTIAL_GUIDANCE, TAMPERING, Key, interval
+from motionexp.probes.analysis.tau_sweep import compare
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
@@ -87,12 +88,12 @@ def table(
 
 def onset_table(analysis: Analysis) -> Table:
     """When each attribute is set, with the prediction; then the factors that need no classifier."""
-    columns = {"in [0, s]": 0, "in [s, 1000]": 0, "set at t": 0, f"set at {LOG_SNR}": 1}
     blocks: dict[str, list[Entry]] = {}
     for key, continuous in analysis.continuous.items():
         lines = blocks[title_of(key)] = []
         for onset in [*analysis.onsets.get(key, []), *continuous]:
             energy = analysis.predicted.get((*key, onset.factor.name))
+            # A prediction has no interval and no samples.
             predicted = None if energy is None else Interval(energy, math.nan, math.nan, 0, 0)
             nats = log_snr_at(onset.t, analysis.log_snr[key[0]])
             values = [onset.below, onset.above, onset.t, nats, predicted, onset.effect]
@@ -109,6 +110,7 @@ def onset_table(analysis: Analysis) -> Table:
         STEPS,
         EARLIER,
     ]
+    columns = {"in [0, s]": 0, "in [s, 1000]": 0, "set at t": 0, f"set at {LOG_SNR}": 1}
     columns |= {f"predicted {LOG_SNR}": 1, "effect": 2}
     return table("When each attribute is set", ["factor"], columns, blocks, notes)
 
@@ -119,6 +121,7 @@ def order_table(analysis: Analysis) -> Table:
     differences = {title_of(key): rows for key, rows in by_key.items()}
     for (model, contrast), rows in by_key.items():
         control = by_key.get((model, "appearance-dominant"), [])
+        # The last row is that of the earliest attribute, which decides.
         if contrast == "motion-dominant" and rows and control:
             title = f"{model}, motion-dominant minus appearance-dominant"
             differences[title] = [contrast_difference(rows[-1], control[-1])]
@@ -147,6 +150,7 @@ def agreement_table(analysis: Analysis) -> Table:
     lines: list[Entry] = []
     for name, group in groups.items():
         if (result := analysis.agreement(group)) is not None:
+            # Factors have different numbers of samples; the largest number of each model and contrast counts.
             samples = sum(max(onset.samples for onset in analysis.onsets[key]) for key in group)
             probes = [probe for key in group for probe in analysis.tampering[key].values()]
             references = len({reference for probe in probes for reference in probe.references})
@@ -207,10 +211,12 @@ def control_table(analysis: Analysis) -> Table:
 
 def tuning_table(analysis: Analysis) -> Table:
     """Is tuning best at the boundary of the probe?"""
-    lines = [
-        ([*key], [row.best, row.boundary, row.difference, row.lost], row.samples, row.references)
-        for key, row in analysis.tau_comparisons.items()
-    ]
+    lines: list[Entry] = []
+    for key, boundary in analysis.boundaries.items():
+        sweep = analysis.sweeps.get(key)
+        if sweep and (row := compare(sweep, boundary)):
+            values = [row.best, row.boundary, row.difference, row.lost]
+            lines.append(([*key], values, sweep.samples, sweep.references))
     notes = [
         "Best: the τ with the largest score in the sweep over windows [τ, 1000] on the tuning split. The"
         " score is motion minus leakage: similarity of velocities minus similarity of the background texture"

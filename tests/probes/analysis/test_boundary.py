@@ -3,16 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from motionexp.probes.analysis.boundary import (
-    FOUND,
-    NONE,
-    boundary,
-    boundary_of,
-    gap_at,
-    half_width,
-    in_words,
-    peak,
-)
+from motionexp.probes.analysis import boundary as boundaries
 from motionexp.probes.analysis.onsets import changes
 from motionexp.probes.analysis.rows import bootstrap_weights, new_appearance
 from motionexp.probes.timesteps import EDGES
@@ -30,7 +21,7 @@ def simulated(motion, appearance, rng, references=REFERENCES, **spread):
     appearance, moved = (
         changes(cumulative(world, name, references, 2, rng), weights) for name in ("appearance", "motion")
     )
-    return boundary({"appearance": appearance}, moved, 2 * references, references)
+    return boundaries.boundary({"appearance": appearance}, moved, 2 * references, references)
 
 
 @pytest.mark.parametrize(("between", "within"), [(5, 15), (40, 80)])
@@ -55,8 +46,8 @@ def test_a_planted_boundary_is_found_and_its_interval_holds_it(motion, appearanc
 def test_where_motion_is_not_set_first_there_is_none_at_the_nominal_rate(motion, appearance, runs, most):
     rng = np.random.default_rng(1)
     verdicts = [simulated(motion, appearance, rng).verdict for _ in range(runs)]
-    assert verdicts.count(FOUND) <= most
-    assert verdicts.count(NONE) >= 0.9 * runs
+    assert verdicts.count(boundaries.FOUND) <= most
+    assert verdicts.count(boundaries.NONE) >= 0.9 * runs
 
 
 APPEARANCE_FIRST = {"background": 980.0, "motion": 877.0, "shape": 816.0, "colour": 811.0, "surface": 673.0}
@@ -67,13 +58,13 @@ UNEVEN = {"motion": 700.0, "colour": 900.0, "shape": 900.0, "surface": 500.0, "b
 @pytest.mark.parametrize("spread", [{"between": 15.0, "within": 25.0}, {}])
 def test_where_some_attributes_are_set_before_the_motion_and_others_after_it_there_is_none(set_at, spread):
     rng, world = np.random.default_rng(9), World(set_at, **spread)
-    verdicts = [boundary_of(made_probes(world, 12, rng, 1)).verdict for _ in range(20)]
-    assert verdicts.count(FOUND) == 0
+    verdicts = [boundaries.boundary_of(made_probes(world, 12, rng, 1)).verdict for _ in range(20)]
+    assert verdicts.count(boundaries.FOUND) == 0
     if spread:  # The mean of the attributes would find a boundary.
         probes, weights = made_probes(world, 12, rng, 4), bootstrap_weights(12)
         appearance = changes(new_appearance(probes["tampering"]), weights)
         moved = changes(probes["motion_tampering"].values["new_motion"], weights)
-        assert boundary({"appearance": appearance}, moved, 48, 12).found
+        assert boundaries.boundary({"appearance": appearance}, moved, 48, 12).found
 
 
 @pytest.mark.parametrize("unchanged", ["motion", "appearance"])
@@ -83,7 +74,7 @@ def test_where_something_never_changes_it_is_undetermined(unchanged):
     values = {"appearance": probe["new_colour"], "motion": -probe["flow_similarity"]}
     values[unchanged] = np.zeros_like(values[unchanged])
     appearance, moved = (changes(values[name], weights) for name in ("appearance", "motion"))
-    result = boundary({"appearance": appearance}, moved, 16, REFERENCES)
+    result = boundaries.boundary({"appearance": appearance}, moved, 16, REFERENCES)
     assert result.verdict == f"undetermined: no detectable change of the {unchanged}"
     assert math.isnan(result.gap.mean)
     assert np.isnan(result.tau).all()
@@ -93,28 +84,29 @@ def test_where_something_never_changes_it_is_undetermined(unchanged):
 def test_fewer_than_three_references_tell_nothing(references):
     probes = made_probes(World(), references, np.random.default_rng(4))
     reason = f"undetermined: {references} of the 3 references that an interval needs"
-    assert boundary_of(probes).verdict == reason
-    assert in_words(boundary_of(probes), np.zeros(1001)) == reason
-    assert "references" not in boundary_of(made_probes(World(), 3, np.random.default_rng(4))).verdict
+    assert boundaries.boundary_of(probes).verdict == reason
+    assert boundaries.in_words(boundaries.boundary_of(probes), np.zeros(1001)) == reason
+    three = made_probes(World(), 3, np.random.default_rng(4))
+    assert "references" not in boundaries.boundary_of(three).verdict
 
 
 def test_a_boundary_is_said_in_t_and_in_log_snr_with_its_intervals():
     result, straight = simulated(750, 450, np.random.default_rng(0)), 10 - 0.02 * np.arange(1001)
     low, high = np.percentile(result.tau[1:], [2.5, 97.5])
     gap = f"gap {result.gap.mean:.2f} [{result.gap.low:.2f}, {result.gap.high:.2f}]"
-    assert in_words(result, straight) == (
+    assert boundaries.in_words(result, straight) == (
         f"t = {result.tau[0]:.0f} [{low:.0f}, {high:.0f}], log-SNR {10 - 0.02 * result.tau[0]:.1f}"
         f" [{10 - 0.02 * high:.1f}, {10 - 0.02 * low:.1f}], {gap}"
     )
     none = simulated(600, 600, np.random.default_rng(1))
-    assert in_words(none, straight).startswith(f"none, gap {none.gap.mean:.2f} [")
+    assert boundaries.in_words(none, straight).startswith(f"none, gap {none.gap.mean:.2f} [")
 
 
 def test_without_motion_tampering_the_lost_flow_stands_for_the_motion():
     probes = made_probes(World(), REFERENCES, np.random.default_rng(5))
-    with_motion = boundary_of(probes)
-    alone = boundary_of({"tampering": probes["tampering"]})
-    assert alone.verdict == with_motion.verdict == FOUND
+    with_motion = boundaries.boundary_of(probes)
+    alone = boundaries.boundary_of({"tampering": probes["tampering"]})
+    assert alone.verdict == with_motion.verdict == boundaries.FOUND
     assert alone.tau[0] == pytest.approx(with_motion.tau[0], abs=60)
     assert not np.array_equal(alone.motion, with_motion.motion)
 
@@ -126,19 +118,17 @@ def test_a_peak_is_the_parabola_s_or_in_the_middle_of_equal_values_and_nan_stays
     curves[1, 3:7], curves[2, 2:4], curves[3] = 1, 1, np.nan
     fitted = np.polyfit([400, 500, 600], curves[0, 4:7], 2)
     expected = [-fitted[1] / (2 * fitted[0]), 450, 250, np.nan]
-    np.testing.assert_allclose(peak(curves, ends=ends), expected)
-    falling = -np.arange(11.0)[None]
-    assert peak(np.vstack([falling, falling[:, ::-1]]), ends=ends).tolist() == (
-        [0, 1000] if ends else [100, 900]
-    )
+    np.testing.assert_allclose(boundaries.peak(curves, ends=ends), expected)
+    edges = [-np.arange(11.0), np.arange(11.0)]
+    assert boundaries.peak(np.stack(edges), ends=ends).tolist() == ([0, 1000] if ends else [100, 900])
 
 
 def test_a_gap_is_linear_between_edges():
     gaps = np.random.default_rng(6).normal(size=(4, 11))
     t = np.array([0.0, 123.0, 999.0, 1000.0])
     expected = [np.interp(at, EDGES, row) for at, row in zip(t, gaps, strict=True)]
-    np.testing.assert_allclose(gap_at(gaps, t), expected)
-    assert np.isnan(gap_at(gaps[:1], np.array([np.nan]))[0])
+    np.testing.assert_allclose(boundaries.gap_at(gaps, t), expected)
+    assert np.isnan(boundaries.gap_at(gaps[:1], np.array([np.nan]))[0])
 
 
 def test_the_band_holds_all_means_at_once_as_often_as_it_says():
@@ -146,5 +136,5 @@ def test_the_band_holds_all_means_at_once_as_often_as_it_says():
     weights = bootstrap_weights(20)
     for _ in range(200):
         values = rng.normal(size=(20, 9))
-        held += np.abs(values.mean(0)).max() <= half_width(weights @ values, 20)
+        held += np.abs(values.mean(0)).max() <= boundaries.half_width(weights @ values, 20)
     assert 178 <= held <= 199

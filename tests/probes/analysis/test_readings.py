@@ -9,17 +9,7 @@ import torch
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.probes.analysis.rows import (
-    bootstrap_weights,
-    interval,
-    means,
-    new_appearance,
-    new_attributes,
-    new_motion,
-    old_appearance,
-    predicted_log_snr,
-    read_probes,
-)
+from motionexp.probes.analysis import rows as readings
 from motionexp.probes.timesteps import EDGES
 from motionexp.results.intervals import mean_interval
 from motionexp.results.log_snr import log_snr_at, timestep_at
@@ -35,7 +25,7 @@ def rows():
 
 @pytest.fixture
 def probes(rows):
-    return {method: values[KEY] for method, values in read_probes(rows).items()}
+    return {method: values[KEY] for method, values in readings.read_probes(rows).items()}
 
 
 @pytest.mark.parametrize(
@@ -73,22 +63,21 @@ def test_samples_are_counted_by_metric(probes):
 def test_attributes_weigh_equally_and_clip_and_flow_stand_in_for_a_classifier(probes):
     probe, moved = probes["tampering"], probes["motion_tampering"]
     appearance = [probe.values[f"new_{name}"] for name in ("colour", "shape", "surface", "background")]
-    np.testing.assert_allclose(new_appearance(probe), np.mean(appearance, axis=0))
-    assert new_motion(moved) is moved.values["new_motion"]
+    np.testing.assert_allclose(readings.new_appearance(probe), np.mean(appearance, axis=0))
+    assert readings.new_motion(moved) is moved.values["new_motion"]
     # No edit of the appearance has a new motion.
-    np.testing.assert_array_equal(new_motion(probe), -probe.values["flow_similarity"])
+    np.testing.assert_array_equal(readings.new_motion(probe), -probe.values["flow_similarity"])
     without = {name: array for name, array in probe.values.items() if name[:4] not in ("new_", "old_")}
     plain = replace(probe, values=without)
-    assert list(new_attributes(plain)) == ["appearance"]
-    np.testing.assert_array_equal(new_appearance(plain), without["text_alignment"])
-    assert old_appearance(plain) is None
-    np.testing.assert_array_equal(new_motion(plain), -without["flow_similarity"])
+    assert list(readings.new_attributes(plain)) == ["appearance"]
+    np.testing.assert_array_equal(readings.new_appearance(plain), without["text_alignment"])
+    assert readings.old_appearance(plain) is None
+    np.testing.assert_array_equal(readings.new_motion(plain), -without["flow_similarity"])
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"tau_start": "100", "tau_end": "200"}, "{}, tampering on tiny_latte, 00.*not on the grid"),
         ({"tau_start": "250"}, "{}, tampering on tiny_latte, 00.*not on the grid"),
         ({"tau_start": "700", "tau_end": "300"}, "two values of {}"),
     ],
@@ -96,7 +85,7 @@ def test_attributes_weigh_equally_and_clip_and_flow_stand_in_for_a_classifier(pr
 def test_rows_off_the_grid_or_twice_are_named(rows, wrong, message):
     first = next(row for row in rows if row.tau_start == "1000")
     with pytest.raises(InputError, match=message.format(first.metric)):
-        read_probes([*rows, replace(first, **wrong)])
+        readings.read_probes([*rows, replace(first, **wrong)])
 
 
 def test_edits_of_one_kind_are_told_apart_by_their_captions(rows):
@@ -104,8 +93,8 @@ def test_edits_of_one_kind_are_told_apart_by_their_captions(rows):
         row for row in rows if (row.method, row.reference, row.edit_kind) == ("tampering", "00", "style")
     ]
     second = [replace(row, edit_caption="another", value=row.value + 1) for row in first]
-    both = read_probes([*first, *second])["tampering"][KEY]
-    alone = read_probes(first)["tampering"][KEY]
+    both = readings.read_probes([*first, *second])["tampering"][KEY]
+    alone = readings.read_probes(first)["tampering"][KEY]
     np.testing.assert_allclose(both.values["text_alignment"], alone.values["text_alignment"] + 0.5)
     assert both.samples() == 2 * alone.samples() == 2
 
@@ -115,15 +104,15 @@ def test_a_probe_that_was_interrupted_is_named(rows, lost):
     rest = [row for row in rows if row.method == "tampering" and row.tau_start != "reference"]
     rest = [row for row in rest if (row.reference, row.tau_start, row.tau_end) != ("01", *lost)]
     with pytest.raises(InputError, match="tampering on tiny_latte, 01, edit 'background': some of the 55"):
-        read_probes(rest)
+        readings.read_probes(rest)
 
 
 def test_means_leave_out_what_is_not_there():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4, 3, 2))
     values[1, 0] = values[:, 2, 1] = math.nan
-    weights = bootstrap_weights(4)[:5]
-    for drawn, got in zip(weights, means(values, weights), strict=True):
+    weights = readings.bootstrap_weights(4)[:5]
+    for drawn, got in zip(weights, readings.means(values, weights), strict=True):
         for place in np.ndindex(3, 2):
             finite = np.isfinite(values[:, *place])
             defined = drawn[finite].sum() > 0
@@ -134,9 +123,10 @@ def test_means_leave_out_what_is_not_there():
 def test_the_interval_of_a_mean_is_the_house_s(monkeypatch):
     monkeypatch.undo()
     values = np.random.default_rng(0).normal(size=7)
-    ours, house = interval(means(values, bootstrap_weights(7)), 7, 7), mean_interval(list(values), "abcdefg")
+    ours = readings.interval(readings.means(values, readings.bootstrap_weights(7)), 7, 7)
+    house = mean_interval(list(values), "abcdefg")
     assert (ours.mean, ours.low, ours.high) == pytest.approx((house.mean, house.low, house.high))
-    assert math.isnan(interval(np.ones(5), 3, 1).low)
+    assert math.isnan(readings.interval(np.ones(5), 3, 1).low)
 
 
 @pytest.mark.parametrize("zero_snr", [False, True])
@@ -163,6 +153,6 @@ def test_log_snr_of_flow_matching_is_infinite_at_both_ends():
 
 
 def test_energies_predict_a_log_snr(rows):
-    predicted = predicted_log_snr(rows)
+    predicted = readings.predicted_log_snr(rows)
     assert predicted["tiny_latte", "motion-dominant", "motion"] == pytest.approx(-5)
     assert len(predicted) == 5

@@ -2,20 +2,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from motionexp.probes.analysis import comparisons
 from motionexp.probes.analysis.boundary import boundary
-from motionexp.probes.analysis.comparisons import (
-    EARLIEST,
-    PairEffects,
-    contrast_difference,
-    excess_over_control,
-    onset_agreement,
-    onset_differences,
-    pair_verdicts,
-    rank_correlation,
-    transfer_loss,
-)
 from motionexp.probes.analysis.onsets import changes, onsets, shares
-from motionexp.probes.analysis.rows import bootstrap_weights, interval
+from motionexp.probes.analysis.rows import APPEARANCE, bootstrap_weights, interval
 from motionexp.probes.analysis.tau_sweep import read_sweeps
 from motionexp.probes.timesteps import EDGES
 from tests.support.made_probes import SET_AT, World, cumulative, made_probes, sweep_rows
@@ -41,8 +31,8 @@ def bounded(motion: float, appearance: float, seed: int = 0, within: float = 25.
 
 def verdicts(appearance, motion, clip=None):
     """The verdicts in their order, and their labels; CLIP agrees with the classifier unless it is passed."""
-    effects = PairEffects(appearance, appearance if clip is None else clip, motion, 4 * R, R)
-    labelled = pair_verdicts(effects)
+    effects = comparisons.PairEffects(appearance, appearance if clip is None else clip, motion, 4 * R, R)
+    labelled = comparisons.pair_verdicts(effects)
     return [*labelled.values()], [*labelled]
 
 
@@ -96,63 +86,63 @@ def test_the_best_pair_is_the_one_that_trying_all_finds():
 def test_ranks_correlate_as_scipy_says():
     rng = np.random.default_rng(0)
     values, reference = rng.integers(0, 6, (20, 9)).astype(float), rng.integers(0, 6, 9).astype(float)
-    for got, row in zip(rank_correlation(values, reference), values, strict=True):
+    for got, row in zip(comparisons.rank_correlation(values, reference), values, strict=True):
         assert got == pytest.approx(spearmanr(row, reference).statistic)
-    assert np.isnan(rank_correlation(np.ones((1, 4)), np.arange(4.0))[0])
+    assert np.isnan(comparisons.rank_correlation(np.ones((1, 4)), np.arange(4.0))[0])
 
 
 def test_the_fit_tells_order_error_and_bias_apart():
     measured = [np.array([1.0, 1.5]), np.array([2.0, 2.5]), np.array([4.0, 1.0])]
-    agreement = onset_agreement(measured, [0.0, 1.0, 5.0])
+    agreement = comparisons.onset_agreement(measured, [0.0, 1.0, 5.0])
     np.testing.assert_allclose(agreement.correlation, [1, -0.5])
     np.testing.assert_allclose(agreement.error, [1, (1.5 + 1.5 + 4) / 3])
     np.testing.assert_allclose(agreement.bias, [1 / 3, (1.5 + 1.5 - 4) / 3])
-    assert onset_agreement(measured[:2], [0.0, 1.0]) is None
+    assert comparisons.onset_agreement(measured[:2], [0.0, 1.0]) is None
+
+
+def differences(set_at, seed=1, **spread):
+    probes = made_probes(World({**SET_AT, **set_at}, **spread), R, np.random.default_rng(seed))
+    return comparisons.onset_differences(onsets(probes), LOG_SNR)
 
 
 def test_motion_before_appearance_is_positive_in_t_and_negative_in_log_snr():
-    rows = onset_differences(onsets(made_probes(World(), R, np.random.default_rng(1))), LOG_SNR)
-    assert [row.attribute for row in rows] == ["colour", "shape", "surface", "background", EARLIEST]
-    for row in rows[:-1]:
+    *rows, earliest = differences({})
+    assert [row.attribute for row in rows] == [*APPEARANCE]
+    for row in rows:
         assert row.t[0] == pytest.approx(SET_AT["motion"] - SET_AT[row.attribute], abs=110)
         np.testing.assert_allclose(row.log_snr, -0.02 * row.t)
-    np.testing.assert_allclose(rows[-1].t, np.min([row.t for row in rows[:-1]], axis=0))
+    assert earliest.attribute == comparisons.EARLIEST
+    np.testing.assert_allclose(earliest.t, np.min([row.t for row in rows], axis=0))
 
 
 def test_motion_is_not_before_appearance_of_which_one_is_set_first():
-    world = World({**SET_AT, "background": 950.0, "motion": 700.0}, between=15, within=25)
-    rows = onset_differences(onsets(made_probes(world, R, np.random.default_rng(6))), LOG_SNR)
-    assert np.mean([row.t[0] for row in rows[:-1]]) > 0
-    assert interval(rows[-1].t, R, R).high < 0
+    *rows, earliest = differences({"background": 950.0, "motion": 700.0}, seed=6, between=15, within=25)
+    assert np.mean([row.t[0] for row in rows]) > 0
+    assert interval(earliest.t, R, R).high < 0
 
 
 def test_one_contrast_s_order_less_another_s_is_not_paired():
-    first, second = (
-        onset_differences(
-            onsets(made_probes(World({**SET_AT, "motion": motion}), R, np.random.default_rng(7))), LOG_SNR
-        )
-        for motion in (850.0, 650.0)
-    )
-    difference = contrast_difference(first[-1], second[-1])
+    first, second = (differences({"motion": motion}, seed=7)[-1] for motion in (850.0, 650.0))
+    difference = comparisons.contrast_difference(first, second)
     assert difference.t[0] == pytest.approx(200, abs=60)
     assert difference.references == 2 * R
-    alone = np.std(first[-1].t[1:]) ** 2 + np.std(second[-1].t[1:]) ** 2
+    alone = np.std(first.t[1:]) ** 2 + np.std(second.t[1:]) ** 2
     assert np.std(difference.t[1:]) ** 2 == pytest.approx(alone, rel=0.25)
 
 
 def test_the_excess_over_the_control_is_the_gap_that_the_control_has_not():
     ours, silent = bounded(motion=800, appearance=300, seed=1), bounded(motion=500, appearance=500, seed=2)
-    excess = excess_over_control(ours, silent)
+    excess = comparisons.excess_over_control(ours, silent)
     assert silent.verdict == "none"
     assert excess[0] == pytest.approx(ours.gap.mean - silent.gap.mean)
     assert interval(excess, R, R).low > 0.5
-    same = interval(excess_over_control(ours, bounded(motion=800, appearance=300, seed=3)), R, R)
+    same = interval(comparisons.excess_over_control(ours, bounded(motion=800, appearance=300, seed=3)), R, R)
     assert same.low < 0 < same.high
 
 
 def test_without_the_motion_s_onset_there_is_no_order():
     appearance_alone = {"tampering": made_probes(World(), R, np.random.default_rng(2))["tampering"]}
-    assert onset_differences(onsets(appearance_alone), LOG_SNR) == []
+    assert comparisons.onset_differences(onsets(appearance_alone), LOG_SNR) == []
 
 
 def test_between_schedules_that_are_shifted_a_boundary_transfers_in_log_snr():
@@ -160,12 +150,12 @@ def test_between_schedules_that_are_shifted_a_boundary_transfers_in_log_snr():
     ours = bounded(motion=800, appearance=600, seed=1, within=80)
     theirs = bounded(motion=800 - shift, appearance=600 - shift, seed=2, within=80)
     shifted = 10 - 0.02 * (T + shift)
-    loss = transfer_loss(theirs, shifted, ours, LOG_SNR)
+    loss = comparisons.transfer_loss(theirs, shifted, ours, LOG_SNR)
     assert loss[1, 0] < 0.1
     assert loss[0, 0] > 0.5
     np.testing.assert_allclose(loss[2], loss[0] - loss[1])
     assert np.percentile(loss[2, 1:], 2.5) > 0
-    at_home = transfer_loss(ours, LOG_SNR, ours, LOG_SNR)
+    at_home = comparisons.transfer_loss(ours, LOG_SNR, ours, LOG_SNR)
     assert at_home[0, 0] < 0.1
     assert (at_home[0] > -1e-9).all()
     np.testing.assert_allclose(at_home[1], at_home[0], atol=1e-9)
@@ -175,12 +165,12 @@ def test_tuning_loses_by_a_boundary_that_is_transferred_in_t():
     target, source = bounded(motion=700, appearance=500, seed=1), bounded(motion=900, appearance=700, seed=2)
     shifted = 10 - 0.02 * (T + 200)
     sweep = read_sweeps(sweep_rows(target.tau[0]))["tiny_latte", "motion-dominant"]
-    loss = transfer_loss(target, shifted, source, LOG_SNR, sweep)
+    loss = comparisons.transfer_loss(target, shifted, source, LOG_SNR, sweep)
     assert loss[0, 0] == pytest.approx((200 / 500) ** 2, abs=0.06)
     assert abs(loss[1, 0]) < 0.03
 
 
 def test_without_a_boundary_nothing_is_transferred():
     none, some = bounded(motion=500, appearance=800), bounded(motion=800, appearance=500)
-    assert transfer_loss(none, LOG_SNR, some, LOG_SNR) is None
-    assert transfer_loss(some, LOG_SNR, none, LOG_SNR) is None
+    assert comparisons.transfer_loss(none, LOG_SNR, some, LOG_SNR) is None
+    assert comparisons.transfer_loss(some, LOG_SNR, none, LOG_SNR) is None
