@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.utils.hooks import RemovableHandle
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 
@@ -29,18 +29,14 @@ def activation_hooks(network: nn.Module, names: Iterable[str]) -> Iterator[dict[
     """
     outputs: dict[str, Tensor] = {}
 
-    def register(name: str) -> RemovableHandle:
-        def store(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            outputs[name] = output[0] if isinstance(output, tuple) else output
+    def store(name: str, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs[name] = output[0] if isinstance(output, tuple) else output
 
-        return network.get_submodule(name).register_forward_hook(store)
-
-    handles = [register(name) for name in names]
-    try:
+    with ExitStack() as hooks:
+        for name in names:
+            handle = network.get_submodule(name).register_forward_hook(partial(store, name))
+            hooks.callback(handle.remove)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -58,6 +54,7 @@ def motion_blocks(backbone: Backbone, caption: Conditioning) -> list[str]:
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
     with activation_hooks(backbone.network, holders) as outputs:
         backbone.predict(torch.zeros(1, *shape), 0, caption)
+    # A short network has fewer than three blocks, so names may be equal.
     ran = list(outputs)
     return list(dict.fromkeys([ran[0], ran[len(ran) // 2], ran[-1]]))
 
@@ -101,11 +98,14 @@ def pooled(output: Tensor, latents: Sequence[int]) -> Float[Tensor, "b d"]:
         latents: (B, C, F, h, w), the shape of the videos' latents.
     """
     videos, _, frames, height, width = latents
+    # 1. (B, F, S, D), from either layout of attention.
     if len(output) == videos:
         tokens = output.unflatten(1, (frames, -1))
     else:
         tokens = output.unflatten(0, (videos, -1)).transpose(1, 2)
+    # 2. (B F, D, rows, columns): a frame's tokens have the aspect ratio of its latents.
     rows = math.isqrt(tokens.shape[2] * height // width)
     grid = tokens.float().unflatten(2, (rows, -1)).flatten(0, 1).movedim(-1, 1)
+    # 3. (B F, D, places down, places across), flattened to one row for each video.
     places = adaptive_avg_pool2d(grid, (min(PLACES, grid.shape[2]), min(PLACES, grid.shape[3])))
     return places.reshape(videos, -1).cpu()

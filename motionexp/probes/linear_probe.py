@@ -89,6 +89,7 @@ class Ridge:
             targets: the training videos' numbers.
             penalty: of the squared weights, in units of the features' total energy.
         """
+        # (N, K) in the basis of eigenvectors, where the penalty is added to each eigenvalue.
         weights = self.vectors.T @ (targets - targets.mean(dim=0))
         return products @ (self.vectors @ (weights / (self.values + penalty * self.unit)[:, None]))
 
@@ -108,12 +109,14 @@ def read_classes(train: Tensor, held_out: Tensor, test: Tensor, train_labels: La
     Returns:
         {target: (M, classes)}
     """
+    # 1. One decomposition without the held-out videos, for the penalty, and one with all, for the scores.
     count = len(train) - len(held_out)
     part, whole = Ridge(train[:count]), Ridge(train)
     held_out_products, test_products = part.products(held_out), whole.products(test)
     scores = {}
     for target, numbers in train_labels.items():
         classes = one_hot(numbers, len(TARGETS[target])).double()
+        # 2. Scores lack the mean of the training classes, so the truth must lack it too.
         truth = classes[count:] - classes[:count].mean(dim=0)
         errors = [
             float((part.scores(held_out_products, classes[:count], penalty) - truth).square().mean())
@@ -202,6 +205,7 @@ class LinearProbe:
         held_out = {name: features[-last:] for name, features in train.items()}
         for index in range(1, self.draws):
             for name, features in self._features("train", self.train, t, index, progress).items():
+                # A running mean: only two sets of features are in memory.
                 train[name] = train[name] + (features - train[name]) / (index + 1)
         # 2. Scores of the test videos, which have one noise.
         test = self._features("test", self.test, t, 0, progress)

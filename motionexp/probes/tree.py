@@ -13,7 +13,6 @@ are not evenly spaced in t.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -120,7 +119,14 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
     counts = [len(block) for block in blocks]
     if isinstance(schedule, FlowSchedule):
         if not all(counts):
-            raise InputError(_empty_blocks(schedule, steps, counts))
+            # Name the empty blocks, and the smallest number of steps without such a block.
+            empty = [f"{EDGES[block]} to {EDGES[block + 1]}" for block in range(BLOCKS) if not blocks[block]]
+            enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
+            least = next(enough, None)
+            raise InputError(
+                f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t ="
+                f" {', '.join(empty)}; {'no number of steps does' if least is None else f'{least} steps do'}"
+            )
     elif len(set(counts)) > 1:
         raise InputError(
             f"steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
@@ -140,20 +146,6 @@ def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]
         flow = isinstance(schedule, FlowSchedule)
         blocks[math.ceil(t / BLOCK) - 1 if flow else int(t // BLOCK)].append((t, t_prev))
     return blocks
-
-
-def _empty_blocks(schedule: FlowSchedule, steps: int, counts: Sequence[int]) -> str:
-    """Which blocks have no step, and the smallest number of steps without such a block."""
-    empty = [
-        f"{low} to {high}" for (low, high), count in zip(pairwise(EDGES), counts, strict=True) if not count
-    ]
-    enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
-    least = next(enough, None)
-    advice = "no number of steps does" if least is None else f"{least} steps do"
-    return (
-        f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t = {', '.join(empty)};"
-        f" {advice}"
-    )
 
 
 @torch.no_grad()
@@ -192,16 +184,21 @@ def run_tree(
             f"no latents at t = {', '.join(map(str, missing))}, where trajectories start;"
             f" there are latents at t = {', '.join(map(str, sorted(starts)))}"
         )
+    # 1. Every condition is embedded once.
     conditions = dict.fromkeys(condition for run in trajectories for condition in run.conditions)
     predictor = _Predictor(backbone, conditions, embed, negative, memory)
     total, done = cost(trajectories, [len(block) for block in blocks]).steps, 0
+    # 2. Block by block from noise on; the latents (C, F, h, w) of all branches at the end of a block.
     latents: dict[Branch, Tensor] = {}
     for block in reversed(range(BLOCKS)):
         branches = _branches(trajectories, block)
         if not branches:
             continue
-        beginnings = [_beginning(branch, latents, starts) for branch in branches]
-        here = torch.stack([start.to(backbone.device, torch.float32) for start in beginnings])
+        # A branch begins where the block above left its latents, or at its start: (C, F, h, w).
+        beginnings = [
+            latents[start, past[:-1]] if len(past) > 1 else starts[start][0] for start, past in branches
+        ]
+        here = torch.stack([x_t.to(backbone.device, torch.float32) for x_t in beginnings])
         current = [past[-1] for _, past in branches]
         for t, t_prev in blocks[block]:
             here = backbone.schedule.step(here, predictor.predict(here, t, current), t, t_prev)
@@ -216,12 +213,6 @@ def _branches(trajectories: Iterable[Trajectory], block: int) -> list[Branch]:
     """The different branches in a block, with their conditions down to and in it."""
     alive = [trajectory for trajectory in trajectories if trajectory.start > EDGES[block]]
     return list(dict.fromkeys((run.start, run.conditions[: run.start // BLOCK - block]) for run in alive))
-
-
-def _beginning(branch: Branch, above: Mapping[Branch, Tensor], starts: Mapping[int, Tensor]) -> Tensor:
-    """(C, F, h, w) latents of a branch at the end of the block above, or at its start."""
-    start, past = branch
-    return above[start, past[:-1]] if len(past) > 1 else starts[start][0]
 
 
 class _Predictor:
@@ -241,6 +232,7 @@ class _Predictor:
         captions: list[Conditioning] = []
         for condition in conditions:
             caption = embed(condition.caption)
+            # Some networks see the caption's length, so the negative caption is laid out as in guidance.
             if condition.guidance_scale == 0:
                 caption = backbone.guidance_pair(caption, negative)[0]
             elif condition.guided:
@@ -255,24 +247,23 @@ class _Predictor:
         self, latents: Float[Tensor, "b c f h w"], t: float, conditions: Sequence[Condition]
     ) -> Float[Tensor, "b c f h w"]:
         """Outputs with guidance, of every video under its condition."""
+        # 1. An evaluation for each video, and a second one without its caption for each guided video.
         guided = [video for video, condition in enumerate(conditions) if condition.guided]
         videos = [*range(len(conditions)), *guided]
         captions = [self.conditional[condition] for condition in conditions]
         captions += [self.unconditional[conditions[video]] for video in guided]
-        size = self._rows_at_once(latents)
+        # 2. Batches that fit into memory.
+        channels, frames, height, width = latents.shape[1:]
+        size = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
+        if self.backbone.device.type == "cpu":
+            size = min(size, MOST_ROWS_ON_CPU)
+        batches = [slice(first, first + size) for first in range(0, len(videos), size)]
         outputs = torch.cat(
-            [
-                self.backbone.predict(latents[videos[batch]], t, self.captions[captions[batch]])
-                for batch in (slice(first, first + size) for first in range(0, len(videos), size))
-            ]
+            [self.backbone.predict(latents[videos[b]], t, self.captions[captions[b]]) for b in batches]
         )
+        # 3. Guidance, for the guided videos alone.
         output, unconditional = outputs.split([len(conditions), len(guided)])
         scales = [conditions[video].guidance_scale for video in guided]
         scale = torch.tensor(scales, device=outputs.device).reshape(-1, 1, 1, 1, 1)
         output[guided] = unconditional + scale * (output[guided] - unconditional)
         return output
-
-    def _rows_at_once(self, latents: Tensor) -> int:
-        channels, frames, height, width = latents.shape[1:]
-        fitting = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
-        return min(fitting, MOST_ROWS_ON_CPU) if self.backbone.device.type == "cpu" else fitting

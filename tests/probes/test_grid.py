@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,16 +20,15 @@ def probe(base):
 
 
 def set_scheduler(cfg, **config):
-    path = f"{cfg.model.path}/scheduler/scheduler_config.json"
-    with open(path, "w") as file:
-        json.dump({"beta_schedule": "linear", **config}, file)
+    path = Path(cfg.model.path, "scheduler", "scheduler_config.json")
+    path.write_text(json.dumps({"beta_schedule": "linear", **config}))
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("offset", [0, 1])
 def test_some_numbers_of_steps_do_on_every_schedule(spacing, offset):
-    config = {"beta_schedule": "linear", "timestep_spacing": spacing, "steps_offset": offset}
-    schedule = NoiseSchedule.from_config(config)
+    spaced = {"timestep_spacing": spacing, "steps_offset": offset}
+    schedule = NoiseSchedule.from_config({"beta_schedule": "linear", **spaced})
     for steps in ANY_SCHEDULES_STEPS:
         assert [len(block) for block in step_blocks(schedule, steps)] == [steps // 10] * 10
 

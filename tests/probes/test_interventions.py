@@ -8,41 +8,26 @@ from motionexp.probes.timesteps import PAIRS
 from motionexp.probes.tree import Condition, Trajectory
 
 OWN, NEW, EMPTY = Condition("own", 4.0), Condition("new", 4.0), Condition("new", 0.0)
-GRID = range(0, 1001, 100)
-
-
-def held(trajectory: Trajectory) -> dict[int, Condition]:
-    """{t: condition} for t in the middle of each block, from where the trajectory starts."""
-    return dict(zip(range(trajectory.start - 50, 0, -100), trajectory.conditions, strict=True))
 
 
 def test_the_grid_has_55_pairs():
-    assert set(PAIRS) == {(start, end) for start in GRID for end in GRID if end < start}
+    grid = range(0, 1001, 100)
+    assert set(PAIRS) == {(start, end) for start in grid for end in grid if end < start}
     assert len(PAIRS) == 55
 
 
 def test_tampering_swaps_the_captions_inside_the_range_alone():
     trajectories = tampering("own", "new", 4.0)
     assert set(trajectories) == {CONTROL, *PAIRS}
-    assert CONTROL not in PAIRS
     assert trajectories[CONTROL] == Trajectory(1000, (OWN,) * 10)
     assert trajectories[700, 400].conditions == (OWN,) * 3 + (NEW,) * 3 + (OWN,) * 4
-    for start, end in PAIRS:
-        assert trajectories[start, end].start == 1000
-        assert held(trajectories[start, end]) == {
-            t: NEW if end <= t < start else OWN for t in range(950, 0, -100)
-        }
+    assert {trajectory.start for trajectory in trajectories.values()} == {1000}
 
 
 def test_partial_guidance_starts_at_the_pair_and_ends_without_guidance():
     trajectories = partial_guidance("new", 4.0)
     assert set(trajectories) == set(PAIRS)
     assert trajectories[600, 400] == Trajectory(600, (NEW,) * 2 + (EMPTY,) * 4)
-    for start, end in PAIRS:
-        assert trajectories[start, end].start == start
-        assert held(trajectories[start, end]) == {
-            t: NEW if t >= end else EMPTY for t in range(start - 50, 0, -100)
-        }
 
 
 @pytest.mark.parametrize("pair", [(400, 400), (400, 600), (450, 0), (1100, 0), (500, -100), CONTROL])

@@ -1,19 +1,20 @@
 """Rows of a linear probe with known accuracies."""
 
+from itertools import product
+
 import numpy as np
 
 from motionexp.probes.analysis.linear_rows import (
     ACCURACY,
     BLOCKS,
+    METRICS,
     OBSERVER,
-    TARGETS,
     TIMESTEPS,
-    TWO_ALTERNATIVE,
     X_T,
     X_T_CLEAN,
-    metric_of,
 )
 from motionexp.results.rows import Row
+from tests.support.made_probes import COMMON, schedule_rows
 
 GROUPS = 6
 ENDS = {"motion": 900.0, "colour": 500.0, "surface": 400.0, "shape": 650.0, "background": 700.0}
@@ -31,30 +32,17 @@ def share(features: str, target: str, t: int, group: int) -> float:
 
 
 def linear_rows(models=("tiny_latte",), contrasts=("motion-dominant",)) -> list[Row]:
-    schedules = [
-        Row(
-            metric="log_snr", metric_version=1, suite="shapes", value=(500 - t) / 60, reference="schedule",
-            strata={"t": str(t)}, model=model, method="schedule", tau=1000.0, steps=0, precision="fp32",
-            weights_hash=model,
-        )
-        for model in models
-        for t in range(0, 1000, 10)
-    ]  # fmt: skip
-    return schedules + [
-        Row(
-            metric=metric_of(kind, features, target), metric_version=1, suite="shapes",
-            value=share(features, target, t, group),
-            reference=f"{'pairs' if features == OBSERVER else 'test'} {group}",
-            strata={"contrast": contrast, "t": str(t), **COUNTS},
-            model=model, method="linear_probe", tau=1000.0, steps=0, precision="fp32", weights_hash=model,
-            settings={"model": {"path": f"bundled:{model}", "revision": None}, "blocks": BLOCK_NAMES},
-        )
-        for model in models
-        for contrast in contrasts
-        for features in LATER
-        for target in TARGETS
-        for t in TIMESTEPS
-        for kind in (TWO_ALTERNATIVE, ACCURACY)
-        for group in range(GROUPS)
-        if (features, kind) != (OBSERVER, ACCURACY)
-    ]  # fmt: skip
+    rows = []
+    for model in models:
+        common = {**COMMON, "model": model, "weights_hash": model, "tau": 1000.0, "steps": 0}
+        rows += schedule_rows(common)
+        path = {"path": f"bundled:{model}", "revision": None}
+        common |= {"method": "linear_probe", "settings": {"model": path, "blocks": BLOCK_NAMES}}
+        for contrast, metric, t, group in product(contrasts, METRICS, TIMESTEPS, range(GROUPS)):
+            kind, features, target = METRICS[metric]
+            if (features, kind) != (OBSERVER, ACCURACY):
+                value = share(features, target, t, group)
+                reference = f"{'pairs' if features == OBSERVER else 'test'} {group}"
+                strata = {"contrast": contrast, "t": str(t), **COUNTS}
+                rows.append(Row(**common, metric=metric, value=value, reference=reference, strata=strata))
+    return rows

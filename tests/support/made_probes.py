@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
@@ -16,6 +17,7 @@ KINDS = {
     "background": ("background",),
     "multiple": APPEARANCE,
 }
+COMMON = {"metric_version": 1, "suite": "shapes", "precision": "fp32", "steps": 50}
 PEAK = 640.0
 """Where `sweep_rows` has its best tau."""
 SET_AT = {"motion": 800.0, "shape": 600.0, "background": 550.0, "surface": 450.0, "colour": 400.0}
@@ -47,10 +49,9 @@ def cumulative(
     """(references, 11, 11) share of samples in which each range of timesteps changes an attribute."""
     times = set_times(world, name, references, samples, rng)
     values = np.full((references, 11, 11), np.nan)
-    for i, start in enumerate(EDGES):
-        for j, end in enumerate(EDGES[: i + 1]):
-            hit = (times >= end) & (times < start)
-            values[:, i, j] = (hit ^ (rng.random(times.shape) < world.mistakes)).mean(1)
+    for i, j in zip(*np.tril_indices(11), strict=True):
+        hit = (times >= EDGES[j]) & (times < EDGES[i])
+        values[:, i, j] = (hit ^ (rng.random(times.shape) < world.mistakes)).mean(1)
     values[:, range(11), range(11)] = values[:, :1, 0]
     return values
 
@@ -71,11 +72,8 @@ def made_probes(
         read["flow_similarity"] = 0.95 - 0.8 * disturbed
         return ProbeValues(names, read, dict.fromkeys(read, count))
 
-    return {
-        "tampering": probe(APPEARANCE),
-        "motion_tampering": probe(("motion",)),
-        "partial_guidance": probe(APPEARANCE),
-    }
+    changed = {"tampering": APPEARANCE, "motion_tampering": ("motion",), "partial_guidance": APPEARANCE}
+    return {method: probe(names) for method, names in changed.items()}
 
 
 def probe_rows(
@@ -83,10 +81,8 @@ def probe_rows(
 ) -> list[Row]:
     """Rows of the three probes, and of energies that predict when each attribute is set."""
     rng = np.random.default_rng(0)
-    common = {
-        "metric_version": 1, "suite": "shapes", "model": model, "tau": 1000.0, "steps": 50,
-        "precision": "fp32", "weights_hash": model, "settings": {"model": {"path": "bundled:tiny_latte"}},
-    }  # fmt: skip
+    settings = {"model": {"path": "bundled:tiny_latte"}}
+    common = {**COMMON, "model": model, "weights_hash": model, "tau": 1000.0, "settings": settings}
     times = {name: set_times(world, name, references, 5, rng) for name in world.set_at}
     rows: list[Row] = []
     for number in range(references):
@@ -101,10 +97,13 @@ def probe_rows(
     for name, at in world.set_at.items():
         energy = {"method": "energies", "metric": "energy", "value": 4 * float(np.exp((at - 500) / 60))}
         rows.append(Row(**common, **energy, reference="pairs", strata={"contrast": contrast, "factor": name}))
-    for t in range(0, 1000, 10):
-        schedule = {"method": "schedule", "metric": "log_snr", "value": log_snr_of(t)}
-        rows.append(Row(**common, **schedule, reference="schedule", strata={"t": str(t)}))
-    return rows
+    return rows + schedule_rows(common)
+
+
+def schedule_rows(common: Mapping[str, object]) -> list[Row]:
+    """Rows of the schedule of a model, whose fields are `common`."""
+    fields = {**common, "method": "schedule", "metric": "log_snr", "reference": "schedule"}
+    return [Row(**fields, value=log_snr_of(t), strata={"t": str(t)}) for t in range(0, 1000, 10)]
 
 
 def log_snr_of(t: float) -> float:
@@ -140,31 +139,14 @@ def _edit_rows(
 
 def sweep_rows(peak: float = PEAK, references: int = 10, taus: tuple[int, ...] = EDGES) -> list[Row]:
     """Motion falls away from the peak on both sides as a parabola; leakage is chance and 0.1 everywhere."""
-    rng = np.random.default_rng(0)
-    values = {
-        MOTION: lambda tau: 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02),
-        LEAKAGE: lambda tau: 0.35,
-        CHANCE: lambda tau: 0.25,
-    }
-    return [
-        Row(
-            metric=metric,
-            metric_version=1,
-            value=value(tau),
-            score_id=f"{metric}{tau}{reference}{kind}",
-            suite="shapes",
-            reference=f"{reference:02d}",
-            edit_kind=kind,
-            strata={"contrast": "motion-dominant"},
-            model="tiny_latte",
-            precision="fp32",
-            weights_hash="tiny_latte",
-            method="base" if tau == 1000 else "lora",
-            tau=float(tau),
-            steps=25,
-        )
-        for metric, value in values.items()
-        for tau in taus
-        for reference in range(references)
-        for kind in ("style", "object")
-    ]
+    rng, rows = np.random.default_rng(0), []
+    common = {**COMMON, "model": "tiny_latte", "weights_hash": "tiny_latte", "steps": 25}
+    for tau, number, kind in product(taus, range(references), ("style", "object")):
+        motion = 0.8 - ((tau - peak) / 500) ** 2 + rng.normal(0, 0.02)
+        fields = {
+            **common, "reference": f"{number:02d}", "edit_kind": kind, "tau": float(tau),
+            "strata": {"contrast": "motion-dominant"}, "method": "base" if tau == 1000 else "lora",
+        }  # fmt: skip
+        for metric, value in ((MOTION, motion), (LEAKAGE, 0.35), (CHANCE, 0.25)):
+            rows.append(Row(**fields, metric=metric, value=value, score_id=f"{metric}{tau}{number}{kind}"))
+    return rows

@@ -61,6 +61,7 @@ class Boundary:
         verdict: `FOUND`, `NONE`, or why it is undetermined.
         tau: (1 + RESAMPLES,) in t; NaN unless found.
         gap: the largest gap, with an interval corrected for its selection.
+        gaps: the smallest L - C of all attributes, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends.
         appearance: {attribute: L (1 + RESAMPLES, 11) over `EDGES`}.
         motion: C, (1 + RESAMPLES, 11).
     """
@@ -68,6 +69,7 @@ class Boundary:
     verdict: str
     tau: Replicates
     gap: Interval
+    gaps: Replicates
     appearance: Mapping[str, Replicates]
     motion: Replicates
 
@@ -77,9 +79,9 @@ class Boundary:
         return self.verdict == FOUND
 
     @property
-    def gaps(self) -> Replicates:
-        """The smallest L - C of all attributes, (1 + RESAMPLES, 11) over `EDGES`; 0 at both ends."""
-        return _gaps(self.appearance, self.motion).min(0)
+    def counts(self) -> tuple[int, int]:
+        """Number of samples and of references."""
+        return self.gap.n, self.gap.clusters
 
 
 def boundary_of(probes: Mapping[str, ProbeValues]) -> Boundary:
@@ -115,24 +117,17 @@ def boundary(
     """
     below = {name: from_below(shares(changed)) for name, changed in appearance.items()}
     moved = from_below(shares(motion))
-    gaps = _gaps(below, moved)
-    gap = _largest_least(gaps, samples, references)
-    verdict = undetermined_reason(appearance, motion, references) or (FOUND if gap.low > 0 else NONE)
-    nowhere = np.full(gaps.shape[1], np.nan)
-    tau = grid_jitter(largest_gap(gaps.min(0)), "boundary") if verdict == FOUND else nowhere
-    return Boundary(verdict, tau, gap, below, moved)
-
-
-def _gaps(appearance: Mapping[str, Replicates], motion: Replicates) -> np.ndarray:
-    """(K, 1 + N, 11) of K attributes."""
-    return np.stack([curve - motion for curve in appearance.values()])
-
-
-def _largest_least(gaps: np.ndarray, samples: int, references: int) -> Interval:
-    """The largest over `EDGES` of the smallest of gaps (K, 1 + N, 11), with the interval from their bands."""
+    # 1. The gaps of all K attributes, (K, 1 + N, 11), and a band around each, (K, 1).
+    gaps = np.stack([curve - moved for curve in below.values()])
     half = np.array([[half_width(gap, references)] for gap in gaps])
+    # 2. The largest over s of the smallest gap: of the estimates, and of the bands' lower and upper ends.
     value, low, high = (float((gaps[:, 0] + shift).min(0).max()) for shift in (0, -half, half))
-    return Interval(value, low, high, samples, references)
+    # 3. The place, if there is one.
+    verdict = undetermined_reason(appearance, motion, references) or (FOUND if low > 0 else NONE)
+    smallest = gaps.min(0)
+    tau = grid_jitter(peak(smallest), "boundary") if verdict == FOUND else np.full(len(smallest), np.nan)
+    gap = Interval(value, low, high, samples, references)
+    return Boundary(verdict, tau, gap, smallest, below, moved)
 
 
 def undetermined_reason(appearance: Mapping[str, Replicates], motion: Replicates, references: int) -> str:
@@ -155,8 +150,8 @@ def in_words(boundary: Boundary, log_snr: np.ndarray) -> str:
     gap = boundary.gap
     if not boundary.found:
         return f"none, gap {_shown(gap, 2)}" if boundary.verdict == NONE else boundary.verdict
-    t = interval(boundary.tau, gap.n, gap.clusters)
-    nats = interval(log_snr_at(boundary.tau, log_snr), gap.n, gap.clusters)
+    t = interval(boundary.tau, *boundary.counts)
+    nats = interval(log_snr_at(boundary.tau, log_snr), *boundary.counts)
     return f"t = {_shown(t, 0)}, log-SNR {_shown(nats, 1)}, gap {_shown(gap, 2)}"
 
 
@@ -178,6 +173,7 @@ def half_width(values: Replicates, references: int) -> float:
 
     It is the 95th percentile, over replicates, of the largest deviation from the first entry.
     """
+    # (N, K): how far each replicate lies from the estimate. One percentile of the maxima covers all K places.
     deviations = np.abs(values[1:] - values[0])
     deviations = deviations[np.isfinite(deviations).all(1)]
     if references < 2 or len(deviations) == 0:
@@ -185,28 +181,30 @@ def half_width(values: Replicates, references: int) -> float:
     return float(np.percentile(deviations.max(1), 95))
 
 
-def largest_gap(gaps: np.ndarray) -> np.ndarray:
-    """Where gaps (N, 11) over `EDGES` are largest, without both ends; (N,) in t. NaN gives NaN.
+def peak(curves: np.ndarray, *, ends: bool = False) -> np.ndarray:
+    """Where curves (N, 11) over `EDGES` are largest, without or with both `ends`; (N,) in t. NaN gives NaN.
 
-    The place is the vertex of the parabola through the largest gap and its neighbours, or the middle of
-    equal largest gaps.
+    The place is the vertex of the parabola through the largest value and its neighbours, or the middle of
+    equal largest values.
     """
-    finite = np.isfinite(gaps).all(1)
-    inner = np.where(finite[:, None], gaps, 0.0)[:, 1:-1]
-    equal = inner >= inner.max(1, keepdims=True) - 1e-9
-    first = 1 + equal.argmax(1)
-    last = len(EDGES) - 2 - equal[:, ::-1].argmax(1)
-    rows = np.arange(len(gaps))
-    before, here, after = (gaps[rows, first + shift] for shift in (-1, 0, 1))
+    # 1. First and last index of the largest value. A gap is 0 at both ends, which is no place for a boundary.
+    finite = np.isfinite(curves).all(1)
+    filled = np.where(finite[:, None], curves, 0.0)
+    searched = filled if ends else np.pad(filled[:, 1:-1], ((0, 0), (1, 1)), constant_values=-np.inf)
+    equal = searched >= searched.max(1, keepdims=True) - 1e-9
+    first, last = equal.argmax(1), len(EDGES) - 1 - equal[:, ::-1].argmax(1)
+    # 2. The vertex lies within half a step of a single largest value that has two neighbours.
+    inner = np.clip(first, 1, len(EDGES) - 2)
+    before, here, after = (filled[np.arange(len(filled)), inner + shift] for shift in (-1, 0, 1))
     bend = before - 2 * here + after
-    shift = np.where(
-        (first == last) & (bend < 0), (before - after) / (2 * np.where(bend < 0, bend, 1.0)), 0.0
-    )
+    peaked = (first == last) & (first == inner) & (bend < 0)
+    shift = np.where(peaked, (before - after) / (2 * np.where(peaked, bend, 1.0)), 0.0)
     return np.where(finite, BLOCK * ((first + last) / 2 + np.clip(shift, -0.5, 0.5)), np.nan)
 
 
 def gap_at(gaps: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Gaps (N, 11) at timesteps (N,) within 0..1000, linear between `EDGES`; (N,)."""
+    # Index of the edge at or below t; t = 1000 belongs to the last interval.
     left = np.clip(np.nan_to_num(t) // BLOCK, 0, len(EDGES) - 2).astype(int)
     rows = np.arange(len(gaps))
     return gaps[rows, left] + (t / BLOCK - left) * (gaps[rows, left + 1] - gaps[rows, left])

@@ -1,7 +1,7 @@
 """Comparisons of curves: which timesteps are sufficient, what is set first, whether it was predicted."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from motionexp.probes.analysis.boundary import Boundary, gap_at, largest
 from motionexp.probes.analysis.onsets import Onset, shares
 from motionexp.probes.analysis.rows import interval, unpaired
 from motionexp.probes.analysis.tau_sweep import TauSweep, score_at
-from motionexp.probes.timesteps import EDGES, PAIRS, Pair
+from motionexp.probes.timesteps import BLOCK, PAIRS, Pair
 from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at, timestep_at
 
@@ -19,93 +19,78 @@ WITHOUT_END: Pair = (600, 0)
 
 
 @dataclass(frozen=True)
-class PairVerdict:
-    """A pair of timesteps, or a difference of two: what it changes as shares of what [0, 1000] changes.
+class PairEffects:
+    """What each pair of timesteps of a probe changes, (1 + RESAMPLES, 11, 11) each, from `onsets.changes`.
 
-    `start` and `end` are those of the best pair in each replicate; None for a fixed pair.
+    `clip` is CLIP's score of the new caption, which the second paper (3.2) uses. `undetermined` says why no
+    shares can be taken; it is empty if they can.
     """
 
-    label: str
-    appearance: Interval | None = None
-    clip: Interval | None = None
-    motion: Interval | None = None
-    gap: Interval | None = None
-    start: Interval | None = None
-    end: Interval | None = None
+    appearance: Replicates
+    clip: Replicates
+    motion: Replicates
+    samples: int
+    references: int
+    undetermined: str = ""
 
 
-def pair_verdicts(
-    appearance: Replicates, clip: Replicates, motion: Replicates, samples: int, references: int
-) -> list[PairVerdict]:
+def pair_verdicts(effects: PairEffects) -> dict[str, dict[str, Interval]]:
     """Which pair changes the appearance and preserves the motion, and whether an end above 0 helps.
 
     The score of a pair is the gap L - C of its shares of changed appearance and changed motion. The interval
     of a selected maximum is corrected for the selection (`boundary.half_width`).
 
     Args:
-        appearance: (1 + N, 11, 11) from `changes`, with a detectable effect.
-        clip: (1 + N, 11, 11) of CLIP's score of the new caption, which the second paper (3.2) uses.
-        motion: (1 + N, 11, 11); all three are of the same references.
-        samples: number of samples.
-        references: number of their references.
+        effects: determined ones.
 
     Returns:
-        The best pair; (600, 400), (600, 0) and their paired difference; the largest increase of the gap, of
-        the appearance's share and of CLIP's score by an end above 0, at an equal start.
+        {label: {`appearance`, `clip`, `motion`, `gap`: share of what [0, 1000] changes}} of the best pair;
+        of (600, 400), (600, 0) and their paired difference; and of the largest increase of the gap, of the
+        appearance's share and of CLIP's score by an end above 0, at an equal start (45 pairs). `start` and
+        `end` are those of the best pair in each replicate.
     """
-    by_appearance, by_clip, by_motion = (_by_pair(shares(changed)) for changed in (appearance, clip, motion))
-    gaps = by_appearance - by_motion
-    columns = (by_appearance, by_clip, by_motion, gaps)
+    counts = effects.samples, effects.references
+    # 1. Shares of all pairs, (1 + N, 55) in the order of `PAIRS`.
+    starts, ends = np.array(PAIRS).T
+    changed = {"appearance": effects.appearance, "clip": effects.clip, "motion": effects.motion}
+    columns = {name: shares(values)[:, starts // BLOCK, ends // BLOCK] for name, values in changed.items()}
+    columns["gap"] = columns["appearance"] - columns["motion"]
 
-    def verdict(label: str, pair: Pair, minus: Pair | None = None) -> PairVerdict:
-        values = [column[:, PAIRS.index(pair)] for column in columns]
-        if minus:
-            values = [
-                value - column[:, PAIRS.index(minus)] for value, column in zip(values, columns, strict=True)
-            ]
-        return PairVerdict(label, *(interval(value, samples, references) for value in values))
+    def verdict(place: int, minus: int | None = None) -> dict[str, Interval]:
+        return {
+            name: interval(values[:, place] - (0 if minus is None else values[:, minus]), *counts)
+            for name, values in columns.items()
+        }
 
-    place, most = largest(gaps, samples, references)
-    start, end = (interval(edge, samples, references) for edge in _best_edges(gaps))
-    best = verdict(f"best: {_words(PAIRS[place])}", PAIRS[place])
-    return [
-        replace(best, gap=most, start=start, end=end),
-        verdict(_words(SUFFICIENT), SUFFICIENT),
-        verdict(_words(WITHOUT_END), WITHOUT_END),
-        verdict(f"{_words(SUFFICIENT)} minus {_words(WITHOUT_END)}", SUFFICIENT, WITHOUT_END),
-        *_end_above_zero({"gap": gaps, "appearance": by_appearance, "clip": by_clip}, samples, references),
-    ]
-
-
-def _words(pair: Pair) -> str:
-    return f"{pair[0]} to {pair[1]}"
-
-
-def _by_pair(share: Replicates) -> Replicates:
-    """(1 + N, 55) in the order of `PAIRS`."""
-    return np.stack([share[:, EDGES.index(start), EDGES.index(end)] for start, end in PAIRS], axis=1)
-
-
-def _best_edges(gaps: Replicates) -> tuple[Replicates, Replicates]:
-    """tau_start and tau_end of the best pair, (1 + N,) each; NaN in replicates without shares."""
-    finite = np.isfinite(gaps).all(1)
-    pairs = np.array(PAIRS, float)[np.where(finite[:, None], gaps, 0.0).argmax(1)]
-    pairs[~finite] = np.nan
-    return pairs[:, 0], pairs[:, 1]
+    # 2. The best pair. Replicates without shares have no best pair.
+    place, largest_gap = largest(columns["gap"], *counts)
+    finite = np.isfinite(columns["gap"]).all(1)
+    best = np.where(finite[:, None], columns["gap"], 0.0).argmax(1)
+    edges = {
+        name: interval(np.where(finite, values[best], np.nan), *counts)
+        for name, values in (("start", starts), ("end", ends))
+    }
+    # 3. The pairs of the paper.
+    sufficient, without_end = PAIRS.index(SUFFICIENT), PAIRS.index(WITHOUT_END)
+    verdicts = {
+        f"best: {_words(place)}": {**verdict(place), **edges, "gap": largest_gap},
+        _words(sufficient): verdict(sufficient),
+        _words(without_end): verdict(without_end),
+        f"{_words(sufficient)} minus {_words(without_end)}": verdict(sufficient, without_end),
+    }
+    # 4. Every pair with an end above 0 against the pair with its start and the end 0.
+    above = np.flatnonzero(ends > 0)
+    whole = np.array([PAIRS.index((start, 0)) for start in starts[above]])
+    for name, shown in (("gap", "gap"), ("appearance", "appearance"), ("clip", "CLIP")):
+        number, increase = largest(columns[name][:, above] - columns[name][:, whole], *counts)
+        words = f"{_words(above[number])} minus {_words(whole[number])}"
+        verdicts[f"largest increase of {shown} by an end above 0: {words}"] = {name: increase}
+    return verdicts
 
 
-def _end_above_zero(
-    columns: Mapping[str, Replicates], samples: int, references: int
-) -> Iterator[PairVerdict]:
-    """The largest increase from a pair with end 0 to a pair with its start and another end (45 pairs)."""
-    above = [number for number, (_, end) in enumerate(PAIRS) if end > 0]
-    same_start = [PAIRS.index((PAIRS[number][0], 0)) for number in above]
-    for name, values in columns.items():
-        place, most = largest(values[:, above] - values[:, same_start], samples, references)
-        pair, whole = PAIRS[above[place]], PAIRS[same_start[place]]
-        shown = "CLIP" if name == "clip" else name
-        label = f"largest increase of {shown} by an end above 0: {_words(pair)} minus {_words(whole)}"
-        yield PairVerdict(label, **{name: most})
+def _words(place: int) -> str:
+    start, end = PAIRS[place]
+    return f"{start} to {end}"
 
 
 @dataclass(frozen=True)
@@ -147,6 +132,7 @@ def onset_differences(onsets: Sequence[Onset], log_snr: np.ndarray) -> list[Onse
         return OnsetDifference(name, motion.t - t, nats, samples, motion.references)
 
     rows = [difference(onset.factor.name, onset.t, onset.samples) for onset in appearance]
+    # Denoising goes from t = 1000 to 0, so the earliest onset is the largest t.
     earliest = np.max([onset.t for onset in appearance], axis=0)
     return [*rows, difference(EARLIEST, earliest, max(onset.samples for onset in appearance))]
 
@@ -193,13 +179,13 @@ def onset_agreement(measured: Sequence[Replicates], predicted: Sequence[float]) 
     """
     if len(measured) < 3:
         return None
-    points = np.stack(measured, axis=1)
+    points = np.stack(measured, axis=1)  # (1 + N, K)
     errors = points - np.asarray(predicted)
     correlation = rank_correlation(points, np.asarray(predicted))
     return OnsetAgreement(len(measured), correlation, np.abs(errors).mean(1), errors.mean(1))
 
 
-def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
+def rank_correlation(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(N,) Spearman's rank correlation of rows of (N, K) with (K,); equal values share their mean rank.
 
     NaN where a row has NaN or is constant. `scipy.stats.spearmanr` would correlate all N rows with one
@@ -207,77 +193,47 @@ def rank_correlation(values: np.ndarray, other: np.ndarray) -> np.ndarray:
     """
     from scipy.stats import rankdata  # takes a second to import
 
-    ranks, other_ranks = rankdata(values, axis=1), rankdata(other)[None]
-    ranks, other_ranks = (r - r.mean(1, keepdims=True) for r in (ranks, other_ranks))
-    scale = np.sqrt((ranks**2).sum(1) * (other_ranks**2).sum(1))
+    ranks, reference_ranks = rankdata(values, axis=1), rankdata(reference)[None]
+    # Spearman's correlation is Pearson's correlation of the ranks.
+    ranks, reference_ranks = (r - r.mean(1, keepdims=True) for r in (ranks, reference_ranks))
+    scale = np.sqrt((ranks**2).sum(1) * (reference_ranks**2).sum(1))
     defined = (scale > 0) & np.isfinite(values).all(1)
-    return np.where(defined, (ranks * other_ranks).sum(1) / np.where(scale > 0, scale, 1.0), np.nan)
-
-
-@dataclass(frozen=True)
-class TransferLoss:
-    """What the boundary of another model loses against a model's own boundary, (1 + RESAMPLES,) each.
-
-    Attributes:
-        t: with the boundary taken at the same t.
-        log_snr: with the boundary taken at the same log-SNR.
-    """
-
-    t: Replicates
-    log_snr: Replicates
-
-    @property
-    def difference(self) -> Replicates:
-        """Positive if the transfer in log-SNR is better."""
-        return self.t - self.log_snr
+    return np.where(defined, (ranks * reference_ranks).sum(1) / np.where(scale > 0, scale, 1.0), np.nan)
 
 
 def transfer_loss(
-    target: Boundary, target_log_snr: np.ndarray, source: Boundary, source_log_snr: np.ndarray
-) -> TransferLoss | None:
-    """The gap at the target's boundary minus its gap at the source's, at equal t and at equal log-SNR.
-
-    Both boundaries are found again in each replicate. If two models have the same references, these are
-    resampled together. The target's boundary has the largest gap of the target by definition, so no loss is
-    negative, and a small loss is noise; the difference of the two losses does not have this bias. None if
-    either model has no boundary.
-
-    Args:
-        target_log_snr: (1001,) of the target's schedule at t = 0, 1, ... 1000.
-        source_log_snr: (1001,) of the source's schedule.
-    """
-    if not target.found or not source.found:
-        return None
-    largest_gap = target.gaps.max(1)
-    same_noise = timestep_at(log_snr_at(source.tau, source_log_snr), target_log_snr)
-    return TransferLoss(
-        largest_gap - gap_at(target.gaps, source.tau), largest_gap - gap_at(target.gaps, same_noise)
-    )
-
-
-def tuning_transfer_loss(
-    sweep: TauSweep,
     target: Boundary,
     target_log_snr: np.ndarray,
     source: Boundary,
     source_log_snr: np.ndarray,
-) -> TransferLoss | None:
-    """The score of tuning at the target's boundary minus that at the source's; see `transfer_loss`.
+    sweep: TauSweep | None = None,
+) -> Replicates | None:
+    """What the boundary of another model, the source, loses against the target's own boundary.
+
+    Both boundaries are found again in each replicate. If two models have the same references, these are
+    resampled together. The target's boundary has the largest gap of the target by definition, so no loss of
+    gap is negative, and a small loss is noise; the difference of two losses does not have this bias.
 
     Args:
+        target_log_snr: (1001,) of the target's schedule at t = 0, 1, ... 1000.
+        source_log_snr: (1001,) of the source's schedule.
         sweep: of the target, on other references than those of the boundaries.
+
+    Returns:
+        (3, 1 + RESAMPLES): with the source's boundary taken at equal t, at equal log-SNR, and the first loss
+        minus the second, which is positive if the transfer in log-SNR is better. A loss is one of the gap, or
+        of the score of tuning in `sweep`. None if either model has no boundary.
     """
     if not target.found or not source.found:
         return None
     same_noise = timestep_at(log_snr_at(source.tau, source_log_snr), target_log_snr)
-    own_score, same_t, same_log_snr = (
-        score_at(sweep, unpaired(tau)) for tau in (target.tau, source.tau, same_noise)
-    )
-    return TransferLoss(own_score - same_t, own_score - same_log_snr)
-
-
-def mean_loss(losses: Sequence[TransferLoss]) -> TransferLoss:
-    """Mean over pairs of models."""
-    return TransferLoss(
-        np.mean([loss.t for loss in losses], axis=0), np.mean([loss.log_snr for loss in losses], axis=0)
-    )
+    if sweep is None:
+        best = target.gaps.max(1)
+        at_t, at_log_snr = (gap_at(target.gaps, tau) for tau in (source.tau, same_noise))
+    else:
+        # Sweeps have the references of the tuning split, so replicates are not paired.
+        best, at_t, at_log_snr = (
+            score_at(sweep, unpaired(tau)) for tau in (target.tau, source.tau, same_noise)
+        )
+    loss_t, loss_log_snr = best - at_t, best - at_log_snr
+    return np.stack([loss_t, loss_log_snr, loss_t - loss_log_snr])

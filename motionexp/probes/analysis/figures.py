@@ -8,7 +8,6 @@ import numpy as np
 from motionexp.probes.analysis import heat_maps, model_figures
 from motionexp.probes.analysis.boundary import FEWEST_REFERENCES
 from motionexp.probes.analysis.heat_maps import Quantity
-from motionexp.probes.analysis.model_figures import Point
 from motionexp.probes.analysis.onsets import Onset, changes, shares
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.published import Captioned, write_captioned
@@ -22,7 +21,6 @@ from motionexp.probes.analysis.rows import (
     new_motion,
     old_appearance,
 )
-from motionexp.probes.analysis.tables import counts
 from motionexp.results.figures.style import contrast_title
 
 NAMES = {
@@ -47,36 +45,22 @@ def figures(analysis: Analysis) -> Iterator[Captioned]:
     """All figures for which the analysis has values."""
     for model in analysis.log_snr:
         for method in NAMES:
-            if probes := _probes(analysis, model, method):
-                yield _heat_maps(model, method, probes)
-                yield from _trade_off(analysis, model, method, probes)
-        onsets = {contrast: rows for (name, contrast), rows in analysis.onsets.items() if name == model}
-        if onsets:
-            yield _onsets(analysis, model, onsets)
+            by_key = analysis.probes_of(method)
+            if probes := {contrast: probe for (name, contrast), probe in by_key.items() if name == model}:
+                yield from _pairs(analysis, model, method, probes)
+        yield from _onsets(analysis, model)
     yield from _boundaries(analysis)
     yield from _prediction(analysis)
-
-
-def _probes(analysis: Analysis, model: str, method: str) -> dict[str, ProbeValues]:
-    """{contrast: values}; of tampering on the references of both its kinds."""
-    if method == PARTIAL_GUIDANCE:
-        probes = analysis.probes.get(method, {})
-    else:
-        probes = {key: values[method] for key, values in analysis.tampering.items() if method in values}
-    return {contrast: probe for (name, contrast), probe in probes.items() if name == model}
 
 
 def _counts(counted: Iterable[tuple[str, int, int]]) -> str:
     """The numbers in (contrast, samples, references) in words."""
     words = [
-        f"{contrast_title(contrast)}, {_number(samples, 'sample')} of {_number(references, 'reference')}"
+        f"{contrast_title(contrast)}, {samples} sample{'s' * (samples != 1)}"
+        f" of {references} reference{'s' * (references != 1)}"
         for contrast, samples, references in counted
     ]
     return "; ".join(dict.fromkeys(words))
-
-
-def _number(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _intervals(references: Iterable[int]) -> str:
@@ -86,17 +70,32 @@ def _intervals(references: Iterable[int]) -> str:
     return f"{INTERVALS} Of fewer than {FEWEST_REFERENCES} references such an interval says nothing."
 
 
-def _sizes(probes: Mapping[str, ProbeValues]) -> str:
-    return _counts((contrast, probe.samples(), len(probe.references)) for contrast, probe in probes.items())
-
-
-def _heat_maps(model: str, method: str, probes: Mapping[str, ProbeValues]) -> Captioned:
-    return (
-        f"{model}-{method.replace('_', '-')}-pairs",
-        heat_maps.heat_maps({contrast: _quantities(probe, method) for contrast, probe in probes.items()}),
+def _pairs(
+    analysis: Analysis, model: str, method: str, probes: Mapping[str, ProbeValues]
+) -> Iterator[Captioned]:
+    """The heat maps of all pairs, and what pairs change against what they preserve."""
+    quantities = {contrast: _quantities(probe, method) for contrast, probe in probes.items()}
+    sizes = _counts((contrast, probe.samples(), len(probe.references)) for contrast, probe in probes.items())
+    sizes = f"Means over references: {sizes}."
+    name = f"{model}-{method.replace('_', '-')}"
+    yield (
+        f"{name}-pairs",
+        heat_maps.heat_maps(quantities),
         f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair."
-        f"{GAIN if method != MOTION_TAMPERING else ''} Means over references: {_sizes(probes)}.",
+        f"{GAIN if method != MOTION_TAMPERING else ''} {sizes}",
     )
+    rows = [{contrast: (pair[0], pair[1]) for contrast, pair in quantities.items() if len(pair) == 2}]
+    if method != MOTION_TAMPERING:
+        rows.append(_shares(analysis, model, method))
+    if filled := [row for row in rows if row]:
+        yield (
+            f"{name}-trade-off",
+            heat_maps.trade_off(filled),
+            f"{model}. {NAMES[method]} between two timesteps: what it changes against what it preserves. The"
+            " line connects pairs that end at 0, labelled by their start; grey: all other pairs."
+            f"{BELOW if len(filled) > 1 else ''}"
+            f" {_intervals(len(probe.references) for probe in probes.values())} {sizes}",
+        )
 
 
 def _quantities(probe: ProbeValues, method: str) -> list[Quantity]:
@@ -118,25 +117,6 @@ def _quantities(probe: ProbeValues, method: str) -> list[Quantity]:
     ]
 
 
-def _trade_off(
-    analysis: Analysis, model: str, method: str, probes: Mapping[str, ProbeValues]
-) -> Iterator[Captioned]:
-    quantities = {contrast: _quantities(probe, method) for contrast, probe in probes.items()}
-    rows = [{contrast: (pair[0], pair[1]) for contrast, pair in quantities.items() if len(pair) == 2}]
-    if method != MOTION_TAMPERING:
-        rows.append(_shares(analysis, model, method))
-    if filled := [row for row in rows if row]:
-        below = BELOW if len(filled) > 1 else ""
-        yield (
-            f"{model}-{method.replace('_', '-')}-trade-off",
-            heat_maps.trade_off(filled),
-            f"{model}. {NAMES[method]} between two timesteps: what it changes against what it preserves. The"
-            f" line connects pairs that end at 0, labelled by their start; grey: all other pairs.{below}"
-            f" {_intervals(len(probe.references) for probe in probes.values())} Means over references:"
-            f" {_sizes(probes)}.",
-        )
-
-
 def _shares(analysis: Analysis, model: str, method: str) -> dict[str, tuple[Quantity, Quantity]]:
     """{contrast: shares of changed appearance and of preserved motion}, without undetermined ones."""
     return {
@@ -149,24 +129,23 @@ def _shares(analysis: Analysis, model: str, method: str) -> dict[str, tuple[Quan
     }
 
 
-def _onsets(analysis: Analysis, model: str, onsets: Mapping[str, Sequence[Onset]]) -> Captioned:
-    predicted = {
-        (contrast, factor): value
-        for (name, contrast, factor), value in analysis.predicted.items()
-        if name == model
-    }
-    return (
-        f"{model}-onsets",
-        heat_maps.onset_panels(onsets, predicted, analysis.log_snr[model]),
-        f"{model}. When each attribute is set. Triangles: the t at which a changed caption from t to 0, or"
-        " from 1000 to t, has half of the effect of a changed caption everywhere. Points: their mean. Open"
-        f" diamonds: where an ideal observer detects the attribute. {_onset_references(onsets.items())}",
-    )
+def _onsets(analysis: Analysis, model: str) -> Iterator[Captioned]:
+    onsets = {contrast: rows for (name, contrast), rows in analysis.onsets.items() if name == model}
+    predicted = {place[1:]: value for place, value in analysis.predicted.items() if place[0] == model}
+    if onsets:
+        yield (
+            f"{model}-onsets",
+            heat_maps.onset_panels(onsets, predicted, analysis.log_snr[model]),
+            f"{model}. When each attribute is set. Triangles: the t at which a changed caption from t to 0,"
+            " or from 1000 to t, has half of the effect of a changed caption everywhere. Points: their mean."
+            " Open diamonds: where an ideal observer detects the attribute."
+            f" {_onset_references(onsets.items())}",
+        )
 
 
 def _prediction(analysis: Analysis) -> Iterator[Captioned]:
     points = [
-        Point(*key, onset.factor.name, measured, predicted)
+        (*key, onset.factor.name, measured, predicted)
         for key in analysis.onsets
         for onset, measured, predicted in analysis.measured(key)
     ]
@@ -191,12 +170,10 @@ def _boundaries(analysis: Analysis) -> Iterator[Captioned]:
     boundaries = analysis.boundaries
     if not boundaries:
         return
-    n = _counts((key[1], *counts(boundary)) for key, boundary in boundaries.items())
-    end = f"{_intervals(counts(boundary)[1] for boundary in boundaries.values())} Appearance: {n}."
-    if any(
-        np.isfinite([boundary.motion[0], *(curve[0] for curve in boundary.appearance.values())]).any()
-        for boundary in boundaries.values()
-    ):
+    n = _counts((key[1], *boundary.counts) for key, boundary in boundaries.items())
+    end = f"{_intervals(boundary.gap.clusters for boundary in boundaries.values())} Appearance: {n}."
+    curves = [curve for b in boundaries.values() for curve in (b.motion, *b.appearance.values())]
+    if any(np.isfinite(curve[0]).any() for curve in curves):
         yield (
             "shares",
             model_figures.shares(boundaries, analysis.log_snr),

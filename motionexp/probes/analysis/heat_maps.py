@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,31 +13,18 @@ from matplotlib.patheffects import withStroke
 from motionexp.probes.analysis.comparisons import SUFFICIENT
 from motionexp.probes.analysis.onsets import Onset
 from motionexp.probes.timesteps import EDGES
-from motionexp.results.figures.style import (
-    BLACK,
-    BLUE,
-    GREY,
-    MOTION_STYLE,
-    ORANGE,
-    VERMILION,
-    axis_legend,
-    bars,
-    contrast_title,
-    log_snr_axis,
-    new_figure,
-    style_legend,
-    timestep_axis,
-)
+from motionexp.results.figures import style
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
+BELOW, ABOVE, SET_AT, PREDICTED = "changed from t to 0", "changed from 1000 to t", "set at", "predicted"
 # Triangles point to the changed part of the trajectory: the clean end is on the right.
-BELOW: dict[str, Any] = {"color": ORANGE, "marker": ">", "linestyle": "none"}
-ABOVE: dict[str, Any] = {"color": BLUE, "marker": "<", "linestyle": "none"}
-SET_AT: dict[str, Any] = {"color": BLACK, "marker": "o", "linestyle": "-", "linewidth": 1.2, "markersize": 4}
-PREDICTED: dict[str, Any] = {
-    "color": VERMILION, "marker": "D", "linestyle": "none", "fillstyle": "none", "markersize": 6,
-}  # fmt: skip
+ONSET_STYLES: Mapping[str, dict[str, Any]] = {
+    BELOW: {"color": style.ORANGE, "marker": ">", "linestyle": "none"},
+    ABOVE: {"color": style.BLUE, "marker": "<", "linestyle": "none"},
+    SET_AT: {"color": style.BLACK, "marker": "o", "linestyle": "-"},
+    PREDICTED: {"color": style.VERMILION, "marker": "D", "linestyle": "none", "fillstyle": "none"},
+}
 
 
 @dataclass(frozen=True)
@@ -65,27 +53,25 @@ def heat_maps(rows: Mapping[str, Sequence[Quantity]]) -> Figure:
     Args:
         rows: {contrast: quantities}, a row of panels each. The panels of a column share one colour scale.
     """
-    columns = len(next(iter(rows.values())))
-    figure, axes = new_figure(len(rows), columns, 2.7 * len(rows))
-    for column in range(columns):
-        quantities = {contrast: row[column] for contrast, row in rows.items()}
-        cells = {contrast: _cells(quantity.values[0]) for contrast, quantity in quantities.items()}
-        column_cells = np.stack(list(cells.values()))
-        for axis, (contrast, quantity) in zip(axes[:, column], quantities.items(), strict=True):
-            low, high = quantity.limits or (np.nanmin(column_cells), np.nanmax(column_cells))
-            image = axis.imshow(cells[contrast], cmap="cividis", vmin=low, vmax=high)
-            axis.set_title(f"{contrast_title(contrast)}: {quantity.title}")
+    columns = list(zip(*rows.values(), strict=True))
+    figure, axes = style.new_figure(len(rows), len(columns), 2.7 * len(rows))
+    for column, quantities in enumerate(columns):
+        # (rows, 10, 10) without the control; NaN where there is no pair.
+        pairs = np.tri(len(EDGES), k=-1, dtype=bool)
+        cells = np.stack([np.where(pairs, quantity.values[0], np.nan)[1:, :-1] for quantity in quantities])
+        # A quantity without limits has one colour scale in its whole column.
+        for axis, contrast, quantity, image_cells in zip(
+            axes[:, column], rows, quantities, cells, strict=True
+        ):
+            low, high = quantity.limits or (np.nanmin(cells), np.nanmax(cells))
+            image = axis.imshow(image_cells, cmap="cividis", vmin=low, vmax=high)
+            axis.set_title(f"{style.contrast_title(contrast)}: {quantity.title}")
             axis.set_xticks(range(0, 10, 2), EDGES[:-1:2])
             axis.set_yticks(range(1, 10, 2), EDGES[2::2])
             axis.set(xlabel="until t", ylabel="from t")
             axis.spines[:].set_visible(False)
             figure.colorbar(image, ax=axis, label=quantity.unit, shrink=0.85)
     return figure
-
-
-def _cells(values: np.ndarray) -> np.ndarray:
-    """(10, 10) of (11, 11): without the control, NaN where there is no pair."""
-    return np.where(np.tri(len(EDGES), k=-1, dtype=bool), values, np.nan)[1:, :-1]
 
 
 def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure:
@@ -95,19 +81,16 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure
         rows: {contrast: (change, preserved)}, a panel each; every row has its units.
     """
     contrasts = list(dict.fromkeys(contrast for row in rows for contrast in row))
-    figure, axes = new_figure(len(rows), len(contrasts), 2.9 * len(rows), sharex="row", sharey="row")
-    panels = [
-        (axes[number, column], contrast, row.get(contrast))
-        for number, row in enumerate(rows)
-        for column, contrast in enumerate(contrasts)
-    ]
+    figure, axes = style.new_figure(len(rows), len(contrasts), 2.9 * len(rows), sharex="row", sharey="row")
+    places = zip(axes.flat, product(rows, contrasts), strict=True)
+    panels = [(axis, contrast, row.get(contrast)) for axis, (row, contrast) in places]
     for axis, contrast, quantities in panels:
         if quantities is None:
             axis.set_visible(False)
             continue
         change, preserved = quantities
         _pairs(axis, change.values, preserved.values)
-        axis.set(title=contrast_title(contrast), xlabel=change.label, ylabel=preserved.label)
+        axis.set(title=style.contrast_title(contrast), xlabel=change.label, ylabel=preserved.label)
         for quantity, set_limits in ((change, axis.set_xlim), (preserved, axis.set_ylim)):
             if quantity.limits:
                 set_limits(quantity.limits[0] - 0.12, quantity.limits[1] + 0.12)
@@ -115,17 +98,19 @@ def trade_off(rows: Sequence[Mapping[str, tuple[Quantity, Quantity]]]) -> Figure
     for axis, _, quantities in panels:
         if quantities is not None:
             _label_starts(axis, *(quantity.values[0, 1:, 0] for quantity in quantities))
-    axis_legend(figure, axes[0, 0])
+    style.axis_legend(figure, axes[0, 0])
     return figure
 
 
 def _pairs(axis: Axes, change: Replicates, preserved: Replicates) -> None:
+    # Pairs that end above 0: the lower triangle without its first column, where the end is 0.
     rest = tuple(np.array([(i, j) for i in range(11) for j in range(1, i)]).T)
-    axis.plot(change[0][rest], preserved[0][rest], ".", color=GREY, markersize=5, label="until t > 0")
+    axis.plot(change[0][rest], preserved[0][rest], ".", color=style.GREY, markersize=5, label="until t > 0")
     x, y = change[:, 1:, 0], preserved[:, 1:, 0]
-    axis.errorbar(x[0], y[0], xerr=bars(x), yerr=bars(y), elinewidth=0.6, label="until t = 0", **MOTION_STYLE)
+    line = {**style.MOTION_STYLE, "elinewidth": 0.6, "label": "until t = 0"}
+    axis.errorbar(x[0], y[0], xerr=style.bars(x), yerr=style.bars(y), **line)
     place = (0, EDGES.index(SUFFICIENT[0]), EDGES.index(SUFFICIENT[1]))
-    axis.plot(change[place], preserved[place], "D", color=VERMILION, markersize=6, label="600 to 400")
+    axis.plot(change[place], preserved[place], "D", color=style.VERMILION, markersize=6, label="600 to 400")
     axis.margins(0.12)
 
 
@@ -134,12 +119,12 @@ def _label_starts(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
     axis.autoscale_view()
     labelled: list[np.ndarray] = []
     for number in reversed(range(len(x))):
+        # In fractions of the panel: a label is about 0.16 wide and 0.06 high.
         place = axis.transLimits.transform((x[number], y[number]))
         if all(np.abs((place - label) / (0.16, 0.06)).max() >= 1 for label in labelled):
             labelled.append(place)
-            text = axis.annotate(
-                str(EDGES[1:][number]), (x[number], y[number]), (5, 4), textcoords="offset points"
-            )
+            start, point = str(EDGES[1:][number]), (x[number], y[number])
+            text = axis.annotate(start, point, (5, 4), textcoords="offset points")
             text.set_path_effects([withStroke(linewidth=2, foreground="white")])
 
 
@@ -155,37 +140,27 @@ def onset_panels(
     """
     lines = [len(rows) for rows in onsets.values()]
     height = 1.0 + 0.26 * sum(lines) + 0.2 * len(lines)
-    figure, axes = new_figure(len(lines), 1, height, sharex=True, height_ratios=lines)
+    figure, axes = style.new_figure(len(lines), 1, height, sharex=True, height_ratios=lines)
     for axis, (contrast, rows) in zip(axes[:, 0], onsets.items(), strict=True):
         for place, onset in enumerate(rows):
-            _onset(axis, place, onset)
+            if np.isnan(onset.t[0]):
+                end = {"xycoords": ("axes fraction", "data"), "va": "center"}
+                axis.annotate("no detectable change", (0.02, place), **end)
+            else:
+                t = onset.t[:, None]
+                axis.errorbar(t[0], [place], xerr=style.bars(t), zorder=3, **ONSET_STYLES[SET_AT])
+                # Above and below the line's place, so that equal timesteps stay visible.
+                axis.plot(onset.below[0], place - 0.22, **ONSET_STYLES[BELOW])
+                axis.plot(onset.above[0], place + 0.22, **ONSET_STYLES[ABOVE])
             at = timestep_at(predicted.get((contrast, onset.factor.name), np.nan), log_snr)
-            axis.plot(at, place, **PREDICTED)
+            axis.plot(at, place, markersize=6, **ONSET_STYLES[PREDICTED])
         axis.set_yticks(range(len(rows)), [onset.factor.name for onset in rows])
-        axis.set(ylim=(len(rows) - 0.5, -0.5), ylabel=contrast_title(contrast))
+        axis.set(ylim=(len(rows) - 0.5, -0.5), ylabel=style.contrast_title(contrast))
         axis.grid(axis="x", color="0.9", linewidth=0.6)
         axis.set_axisbelow(True)
-    timestep_axis(axes[-1, 0])
+    style.timestep_axis(axes[-1, 0])
     for axis in axes[:-1, 0]:
         axis.set_xlabel("")
-    log_snr_axis(axes[0, 0], log_snr)
-    style_legend(
-        figure,
-        {
-            "changed from t to 0": BELOW,
-            "changed from 1000 to t": ABOVE,
-            "set at": SET_AT,
-            "predicted": PREDICTED,
-        },
-    )
+    style.log_snr_axis(axes[0, 0], log_snr)
+    style.style_legend(figure, ONSET_STYLES)
     return figure
-
-
-def _onset(axis: Axes, place: int, onset: Onset) -> None:
-    if np.isnan(onset.t[0]):
-        axis.annotate("no detectable change", (0.02, place), xycoords=("axes fraction", "data"), va="center")
-        return
-    t = onset.t[:, None]
-    axis.errorbar(t[0], [place], xerr=bars(t), zorder=3, **SET_AT)
-    axis.plot(onset.below[0], place - 0.22, **BELOW)
-    axis.plot(onset.above[0], place + 0.22, **ABOVE)

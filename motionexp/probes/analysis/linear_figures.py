@@ -25,34 +25,19 @@ from motionexp.probes.analysis.linear_rows import (
 from motionexp.probes.analysis.linear_tables import EXPERIMENT
 from motionexp.probes.analysis.published import Captioned, write_captioned, write_published
 from motionexp.probes.analysis.rows import Key
-from motionexp.results.figures.style import (
-    APPEARANCE_STYLE,
-    BLACK,
-    BLUE,
-    GREY,
-    MOTION_STYLE,
-    ORANGE,
-    VERMILION,
-    axis_legend,
-    bars,
-    log_snr_axis,
-    new_figure,
-    timestep_axis,
-)
+from motionexp.results.figures import style
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.rows import Row
 
 STYLES: Mapping[str, dict[str, Any]] = {
-    OBSERVER: {"color": GREY, "linestyle": "-", "linewidth": 3.0},
-    X_T_CLEAN: {"color": BLACK, "marker": "o", "linestyle": "-"},
-    X_T: {"color": BLACK, "marker": "o", "linestyle": ":", "markerfacecolor": "white"},
-    BLOCKS[0]: {"color": ORANGE, "marker": "^", "linestyle": "-"},
-    BLOCKS[1]: {"color": BLUE, "marker": "s", "linestyle": "--"},
-    BLOCKS[2]: {"color": VERMILION, "marker": "D", "linestyle": "-."},
+    OBSERVER: {"color": style.GREY, "linestyle": "-", "linewidth": 3.0},
+    X_T_CLEAN: {"color": style.BLACK, "marker": "o", "linestyle": "-"},
+    X_T: {"color": style.BLACK, "marker": "o", "linestyle": ":", "markerfacecolor": "white"},
+    BLOCKS[0]: {"color": style.ORANGE, "marker": "^", "linestyle": "-"},
+    BLOCKS[1]: {"color": style.BLUE, "marker": "s", "linestyle": "--"},
+    BLOCKS[2]: {"color": style.VERMILION, "marker": "D", "linestyle": "-."},
 }
-SELECTED: Mapping[str, dict[str, Any]] = {X_T_CLEAN: {}, BLOCKS[1]: {"markerfacecolor": "white"}}
-"""Features in the figure of all models, with filled and with open markers."""
 HOW = (
     "Two-alternative accuracy: how often the true class scores above another one, mean over all other"
     f" classes, by ridge regression. {X_T_CLEAN}: the regression is learnt from clean latents. At chance (the"
@@ -73,9 +58,8 @@ def figures(
         f" {HOW} {_counts(accuracies.values())}",
     )
     for (model, contrast), accuracy in accuracies.items():
-        blocks = "; ".join(
-            f"{place}: {accuracy.blocks[place]}" for place in BLOCKS if place in accuracy.blocks
-        )
+        names = accuracy.blocks
+        blocks = "; ".join(f"{place}: {names[place]}" for place in BLOCKS if place in names)
         yield (
             f"{model}-{contrast}",
             attributes(accuracy, log_snr[model]),
@@ -97,7 +81,8 @@ def _counts(accuracies: Iterable[ProbeAccuracy]) -> str:
 def all_models(accuracies: Mapping[Key, ProbeAccuracy], log_snr: Mapping[str, np.ndarray]) -> Figure:
     """Motion and appearance: a column of panels for a model, a row for a contrast."""
     models, contrasts = (list(dict.fromkeys(key[place] for key in accuracies)) for place in (0, 1))
-    figure, axes = new_figure(len(contrasts), len(models), 1.2 + 2 * len(contrasts), sharex=True, sharey=True)
+    height = 1.2 + 2 * len(contrasts)
+    figure, axes = style.new_figure(len(contrasts), len(models), height, sharex=True, sharey=True)
     for i, contrast in enumerate(contrasts):
         for j, model in enumerate(models):
             axis = axes[i, j]
@@ -106,22 +91,21 @@ def all_models(accuracies: Mapping[Key, ProbeAccuracy], log_snr: Mapping[str, np
             if (model, contrast) in accuracies:
                 _motion_and_appearance(axis, accuracies[model, contrast])
             if i == 0:
-                log_snr_axis(axis, log_snr[model], apart=110)
+                style.log_snr_axis(axis, log_snr[model], apart=110)
             axis.set_xlabel(axis.get_xlabel() if i == len(contrasts) - 1 else "")
         axes[i, 0].set_ylabel("two-alternative accuracy")
-    axis_legend(figure, axes[0, 0], 2)
+    style.axis_legend(figure, axes[0, 0], 2)
     return figure
 
 
 def _motion_and_appearance(axis: Axes, accuracy: ProbeAccuracy) -> None:
-    for features, fill in SELECTED.items():
-        if features not in accuracy.features:
-            continue
-        for name, style, draws in (
-            ("motion", MOTION_STYLE, accuracy.draws(features, "motion")),
-            ("appearance", APPEARANCE_STYLE, accuracy.appearance(features)),
-        ):
-            _curve(axis, accuracy, draws, {**style, **fill, "label": f"{name}, from {features}"})
+    # Filled markers: what x_t holds. Open ones: what the network reads of it.
+    for features, fill in ((X_T_CLEAN, {}), (BLOCKS[1], {"markerfacecolor": "white"})):
+        if features in accuracy.features:
+            motion = {**style.MOTION_STYLE, **fill, "label": f"motion, from {features}"}
+            appearance = {**style.APPEARANCE_STYLE, **fill, "label": f"appearance, from {features}"}
+            _curve(axis, accuracy, accuracy.draws(features, "motion"), motion)
+            _curve(axis, accuracy, accuracy.appearance(features), appearance)
 
 
 def attributes(accuracy: ProbeAccuracy, log_snr: np.ndarray) -> Figure:
@@ -131,13 +115,13 @@ def attributes(accuracy: ProbeAccuracy, log_snr: np.ndarray) -> Figure:
         accuracy: of one model and contrast.
         log_snr: (1001,) of the model's schedule at t = 0, 1, ... 1000.
     """
-    figure, axes = new_figure(3, 2, 6.4, sharex=True, sharey=True)
+    figure, axes = style.new_figure(3, 2, 6.4, sharex=True, sharey=True)
     for number, (axis, target) in enumerate(zip(axes.flat, TARGETS, strict=False)):
         _dress(axis)
         for features in accuracy.features:
             _curve(axis, accuracy, accuracy.draws(features, target), {**STYLES[features], "label": features})
         if number < 2:
-            log_snr_axis(axis, log_snr, apart=70)
+            style.log_snr_axis(axis, log_snr, apart=70)
         # No panel below the fourth one shows the axis of its column.
         axis.tick_params(labelbottom=number >= 3)
         axis.set_xlabel(axis.get_xlabel() if number >= 3 else "")
@@ -151,17 +135,17 @@ def attributes(accuracy: ProbeAccuracy, log_snr: np.ndarray) -> Figure:
 
 
 def _dress(axis: Axes) -> None:
-    axis.axhline(0.5, color=BLACK, linewidth=0.6, linestyle=(0, (1, 3)))
+    axis.axhline(0.5, color=style.BLACK, linewidth=0.6, linestyle=(0, (1, 3)))
     axis.set_ylim(0.4, 1.02)
-    timestep_axis(axis)
+    style.timestep_axis(axis)
 
 
-def _curve(axis: Axes, accuracy: ProbeAccuracy, draws: Replicates, style: dict[str, Any]) -> None:
+def _curve(axis: Axes, accuracy: ProbeAccuracy, draws: Replicates, line_style: dict[str, Any]) -> None:
     """Means with their intervals as a band."""
-    below, above = bars(draws)
+    below, above = style.bars(draws)
     band = draws[0] - below, draws[0] + above
-    axis.fill_between(accuracy.timesteps, *band, color=style["color"], alpha=0.15, linewidth=0)
-    axis.plot(accuracy.timesteps, draws[0], **style)
+    axis.fill_between(accuracy.timesteps, *band, color=line_style["color"], alpha=0.15, linewidth=0)
+    axis.plot(accuracy.timesteps, draws[0], **line_style)
 
 
 def write(file: Path, rows: Sequence[Row]) -> list[Path]:

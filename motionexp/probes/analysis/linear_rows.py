@@ -93,6 +93,7 @@ def read_accuracies(rows: Iterable[Row], kind: str = TWO_ALTERNATIVE) -> dict[Ke
 
 
 def _accuracy(key: Key, rows: Iterable[Row]) -> ProbeAccuracy:
+    # 1. {(features, target): {(group, t): value}}
     curves: dict[Curve, dict[tuple[str, int], float]] = {}
     counts: dict[str, int] = {}
     blocks: Mapping[str, str] = {}
@@ -107,6 +108,7 @@ def _accuracy(key: Key, rows: Iterable[Row]) -> ProbeAccuracy:
         curve[place] = row.value
         counts[features] = int(row.stratum("pairs" if features == OBSERVER else "test"))
         blocks = row.settings["blocks"]
+    # 2. (G, T) arrays; observers and probes have different groups.
     values = {}
     for (features, target), curve in curves.items():
         groups = sorted({group for group, _ in curve})

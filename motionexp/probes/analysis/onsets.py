@@ -25,8 +25,6 @@ from motionexp.probes.analysis.rows import (
 from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.results.intervals import Replicates
 
-TAMPERINGS = (TAMPERING, MOTION_TAMPERING)
-
 
 @dataclass(frozen=True)
 class Factor:
@@ -90,6 +88,7 @@ def changes(values: np.ndarray, weights: np.ndarray) -> Replicates:
         (1 + N, 11, 11) of means over references; [:, 10, 0] is the whole range.
     """
     mean = means(values, weights)
+    # [0, 0] is the control, like all of the diagonal.
     return mean - mean[:, :1, :1]
 
 
@@ -112,6 +111,7 @@ def shares(changed: Replicates) -> Replicates:
         (1 + N, 11, 11); NaN if the effect is not detectable, and in replicates without an effect.
     """
     whole = changed[:, -1, 0]
+    # A replicate without an effect has no shares; nor has any replicate if the effect is not detectable.
     scale = np.where((whole > 0) & is_detectable(changed), whole, np.nan)
     return changed / scale[:, None, None]
 
@@ -132,11 +132,14 @@ def half_point(rising: np.ndarray) -> np.ndarray:
     A noisy curve may cross 0.5 more than once: the result is the middle of the first crossing upwards and the
     last one. NaN gives NaN.
     """
+    # 1. A straight line stands in for curves with NaN, whose result is set to NaN at the end.
     finite = np.isfinite(rising).all(1)
     curve = np.where(finite[:, None], rising, np.linspace(0, 1, len(EDGES)))
     rows = np.arange(len(curve))
+    # 2. The first edge at or above 0.5, and the last edge below it.
     after = (curve >= 0.5).argmax(1)
     before = len(EDGES) - 1 - (curve < 0.5)[:, ::-1].argmax(1)
+    # 3. Both crossings, each between an edge below 0.5 and the next edge; equal if the curve is monotonic.
     crossings = []
     for left in (after - 1, before):
         low, high = curve[rows, left], curve[rows, left + 1]
@@ -162,7 +165,8 @@ def tampering_probes(probes: Mapping[str, Mapping[Key, ProbeValues]], key: Key) 
     Raises:
         InputError: both probes were run, but on no common reference.
     """
-    values = {method: probes[method][key] for method in TAMPERINGS if key in probes.get(method, {})}
+    methods = (TAMPERING, MOTION_TAMPERING)
+    values = {method: probes[method][key] for method in methods if key in probes.get(method, {})}
     shared = sorted(set.intersection(*(set(probe.references) for probe in values.values()))) if values else []
     if values and not shared:
         raise InputError(

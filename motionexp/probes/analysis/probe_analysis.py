@@ -8,43 +8,22 @@ from itertools import permutations
 import numpy as np
 
 from motionexp.probes.analysis.boundary import Boundary, boundary_of, motion_of, undetermined_reason
-from motionexp.probes.analysis.comparisons import (
-    OnsetAgreement,
-    TransferLoss,
-    onset_agreement,
-    transfer_loss,
-    tuning_transfer_loss,
-)
+from motionexp.probes.analysis.comparisons import OnsetAgreement, PairEffects, onset_agreement, transfer_loss
 from motionexp.probes.analysis.onsets import CONTINUOUS, Onset, changes, onsets, tampering_probes
 from motionexp.probes.analysis.rows import (
+    PARTIAL_GUIDANCE,
     TAMPERING,
     Key,
     ProbeValues,
     bootstrap_weights,
     new_appearance,
-    new_motion,
     predicted_log_snr,
     read_probes,
 )
-from motionexp.probes.analysis.tau_sweep import TauComparison, TauSweep, compare, read_sweeps
+from motionexp.probes.analysis.tau_sweep import TauSweep, read_sweeps
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row, key_order
-
-
-@dataclass(frozen=True)
-class PairEffects:
-    """What each pair of timesteps of a probe changes, (1 + RESAMPLES, 11, 11) each, from `onsets.changes`.
-
-    `undetermined` says why no shares of them can be taken; it is empty if they can.
-    """
-
-    appearance: Replicates
-    clip: Replicates
-    motion: Replicates
-    samples: int
-    references: int
-    undetermined: str
 
 
 @dataclass(frozen=True)
@@ -89,18 +68,19 @@ class Analysis:
         """The boundary of each model and contrast with a tampering probe of the appearance."""
         return {key: boundary_of(probes) for key, probes in self.tampering.items() if TAMPERING in probes}
 
+    def probes_of(self, method: str) -> Mapping[Key, ProbeValues]:
+        """{(model, contrast): values} of one probe; of tampering on the references of both its kinds."""
+        if method == PARTIAL_GUIDANCE:
+            return self.probes.get(method, {})
+        return {key: probes[method] for key, probes in self.tampering.items() if method in probes}
+
     def pair_effects(self, method: str) -> Iterator[tuple[Key, PairEffects]]:
         """Effects of tampering or of partial guidance, for every model and contrast."""
-        if method == TAMPERING:
-            probes = {
-                key: (values[method], motion_of(values))
-                for key, values in self.tampering.items()
-                if method in values
-            }
-        else:
-            probes = {key: (probe, new_motion(probe)) for key, probe in self.probes.get(method, {}).items()}
-        for key, (probe, moved) in probes.items():
-            weights, references = bootstrap_weights(len(moved)), len(moved)
+        for key, probe in self.probes_of(method).items():
+            # Partial guidance has no edits of the motion's words, so its motion is that of the probe itself.
+            moved = motion_of(self.tampering[key] if method == TAMPERING else {TAMPERING: probe})
+            references = len(probe.references)
+            weights = bootstrap_weights(references)
             appearance, motion = changes(new_appearance(probe), weights), changes(moved, weights)
             clip = changes(probe.values["text_alignment"], weights)
             reason = undetermined_reason({"appearance": appearance}, motion, references)
@@ -119,7 +99,7 @@ class Analysis:
         points = [point for key in keys for point in self.measured(key)]
         return onset_agreement([nats for _, nats, _ in points], [predicted for *_, predicted in points])
 
-    def transfer_losses(self, contrast: str) -> Iterator[tuple[str, str, TransferLoss, TransferLoss | None]]:
+    def transfer_losses(self, contrast: str) -> Iterator[tuple[str, str, Replicates, Replicates | None]]:
         """(source, target, loss of the gap, loss in tuning) of every ordered pair of models with a boundary.
 
         The loss in tuning is None without a sweep of the target.
@@ -131,14 +111,4 @@ class Analysis:
             pair = by_model[target], self.log_snr[target], by_model[source], self.log_snr[source]
             sweep = self.sweeps.get((target, contrast))
             if (loss := transfer_loss(*pair)) is not None:
-                yield source, target, loss, tuning_transfer_loss(sweep, *pair) if sweep else None
-
-    @cached_property
-    def tau_comparisons(self) -> dict[Key, TauComparison]:
-        """The best tau of tuning against the boundary, where a model has both in a contrast."""
-        keys = [key for key in self.boundaries if key in self.sweeps]
-        return {
-            key: comparison
-            for key in keys
-            if (comparison := compare(self.sweeps[key], self.boundaries[key])) is not None
-        }
+                yield source, target, loss, transfer_loss(*pair, sweep) if sweep else None

@@ -40,6 +40,7 @@ def read_analysis(arguments: Sequence[str]) -> tuple[Path, Analysis] | None:
             return None
         if SWEEP.exists() and is_published(SWEEP, sweep := read_layout(SWEEP)):
             layouts[SWEEP] = sweep
+    # Tables and figures are written beside the rows, so these must lie in one folder.
     files = [root_of(path) / layout.rows for path, layout in layouts.items()]
     folders = {file.parent for file in files}
     if len(folders) != 1:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
@@ -20,7 +21,6 @@ from motionexp.results.rows import Row, key_order
 
 APPEARANCE = ("colour", "shape", "surface", "background")
 TAMPERING, MOTION_TAMPERING, PARTIAL_GUIDANCE = "tampering", "motion_tampering", "partial_guidance"
-ENERGIES = "energies"
 
 Key = tuple[str, str]
 """(model, contrast); the contrast is empty in suites without contrasts."""
@@ -97,16 +97,16 @@ def _probe_values(rows: Sequence[Row]) -> ProbeValues:
         cells[row.metric][place] = row.value
     _check_complete(rows[0], subjects, filled)
     # 2. Average over the edits of each reference; the control goes onto the diagonal.
-    references = tuple(sorted({subject[0] for subject in subjects}))
+    names = [subject[0] for subject in subjects]
+    references = tuple(sorted(set(names)))
     values, counts = {}, {}
     for metric, cell in cells.items():
+        # Partial guidance has no control; the reference's video takes its place.
         control = np.where(filled[metric][:, 0, 0], cell[:, 0, 0], cell[:, 11, 11])
         grid = cell[:, :11, :11]
         grid[:, range(11), range(11)] = control[:, None]
-        by_reference = [
-            grid[[index[subject] for subject in subjects if subject[0] == name]] for name in references
-        ]
-        values[metric] = np.stack([_mean(edits) for edits in by_reference])
+        by_reference = [grid[[name == reference for name in names]] for reference in references]
+        values[metric] = np.stack([finite_mean(edits) for edits in by_reference])
         counts[metric] = np.array([np.isfinite(edits).any((1, 2)).sum() for edits in by_reference])
     return ProbeValues(references, values, counts)
 
@@ -123,6 +123,7 @@ def _words(row: Row) -> str:
 
 
 def _check_complete(row: Row, subjects: Sequence[Subject], filled: Mapping[str, np.ndarray]) -> None:
+    # The 55 pairs, whose start lies above their end.
     pairs = np.tri(len(EDGES), k=-1, dtype=bool)
     for metric, cells in filled.items():
         has_pairs = (cells[:, :11, :11] | ~pairs).all((1, 2))
@@ -135,7 +136,7 @@ def _check_complete(row: Row, subjects: Sequence[Subject], filled: Mapping[str, 
             )
 
 
-def _mean(arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+def finite_mean(arrays: npt.ArrayLike) -> np.ndarray:
     """Mean over the first axis without NaN; NaN where all are."""
     finite = np.isfinite(arrays)
     total, count = np.where(finite, arrays, 0.0).sum(0), finite.sum(0)
@@ -153,13 +154,13 @@ def new_attributes(probe: ProbeValues) -> dict[str, np.ndarray]:
 
 def new_appearance(probe: ProbeValues) -> np.ndarray:
     """(R, 11, 11) mean of `new_attributes`: how much of the appearance is that of the edit."""
-    return _mean(list(new_attributes(probe).values()))
+    return finite_mean(list(new_attributes(probe).values()))
 
 
 def old_appearance(probe: ProbeValues) -> np.ndarray | None:
     """(R, 11, 11) share of the reference's appearance that a classifier still reads; None without one."""
     shares = _attributes(probe, "old")
-    return _mean(list(shares.values())) if shares else None
+    return finite_mean(list(shares.values())) if shares else None
 
 
 def _attributes(probe: ProbeValues, prefix: str) -> dict[str, np.ndarray]:
@@ -197,12 +198,14 @@ def grid_jitter(t: Replicates, purpose: str) -> Replicates:
     A curve may rise anywhere between two edges, so an interpolated place may be wrong by half a step. Each
     replicate is moved by a uniform number within half a step; `purpose` seeds these numbers.
     """
+    # RandomState's numbers never change between versions of numpy.
     rng = np.random.RandomState(zlib.crc32(purpose.encode()))
     return np.concatenate([t[:1], np.clip(t[1:] + rng.uniform(-BLOCK / 2, BLOCK / 2, len(t) - 1), 0, 1000)])
 
 
 def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N, ...) means of (R, ...) over the first axis with weights (N, R), without NaN; NaN where all are."""
+    # One matrix product for all columns; only columns with NaN need sums of weights.
     flat = values.reshape(len(values), -1)
     finite = np.isfinite(flat)
     result = weights @ np.where(finite, flat, 0.0)
@@ -229,5 +232,5 @@ def predicted_log_snr(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
     return {
         (row.model, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)
         for row in rows
-        if row.method == ENERGIES
+        if row.method == "energies"
     }

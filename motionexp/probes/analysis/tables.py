@@ -1,32 +1,28 @@
 """Tables of probes: when each factor is set, in which order, the boundary, and the best timesteps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import product
 
 import numpy as np
 
-from motionexp.probes.analysis.boundary import Boundary
 from motionexp.probes.analysis.comparisons import (
-    OnsetDifference,
-    TransferLoss,
     contrast_difference,
     excess_over_control,
-    mean_loss,
     onset_differences,
     pair_verdicts,
 )
-from motionexp.probes.analysis.onsets import Onset
-from motionexp.probes.analysis.probe_analysis import Analysis, PairEffects
+from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.rows import PARTIAL_GUIDANCE, TAMPERING, Key, interval
+from motionexp.probes.analysis.tau_sweep import compare
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import contrast_order
 
-Columns = Mapping[str, int]
-"""{heading: digits after the decimal point}"""
 Value = Replicates | Interval | None
-UNIT = "references"
+Entry = tuple[list[str], Iterable[Value], int, int]
+"""A line of a table: labels, a value for each column, number of samples and of references."""
 LOG_SNR = "log-SNR"
 STEPS = (
     "Intervals in t and log-SNR include the resolution of curves that are known at every 100th timestep. The"
@@ -34,30 +30,11 @@ STEPS = (
 )
 EARLIER = "A larger t, or a smaller log-SNR (in nats), is earlier in denoising."
 UNPAIRED = "The two contrasts have different references, so their difference is not paired."
-
-ONSET: Columns = {
-    "in [0, s]": 0,
-    "in [s, 1000]": 0,
-    "set at t": 0,
-    f"set at {LOG_SNR}": 1,
-    f"predicted {LOG_SNR}": 1,
-    "effect": 2,
-}
-ORDER: Columns = {"t": 0, LOG_SNR: 2}
-AGREEMENT: Columns = {"rank correlation": 2, "mean absolute error (nats)": 2, "bias (nats)": 2}
-BOUNDARY: Columns = {"boundary, t": 0, f"boundary, {LOG_SNR}": 1, "gap": 2}
-CONTROL: Columns = {
-    "gap, motion-dominant": 2, "gap, appearance-dominant": 2, "motion-dominant minus appearance-dominant": 2,
+PAIR_COLUMNS = {
+    "from": "start", "to": "end", "appearance changed": "appearance", "CLIP changed": "clip",
+    "motion changed": "motion", "gap": "gap",
 }  # fmt: skip
-TUNING: Columns = {"best τ": 0, "boundary, t": 0, "boundary minus best τ": 0, "loss at the boundary": 2}
-TRANSFER: Columns = {
-    f"{loss}, {scale}": 2
-    for loss in ("loss of gap", "loss in tuning")
-    for scale in ("equal t", f"equal {LOG_SNR}", f"t minus {LOG_SNR}")
-}
-PAIRS: Columns = {
-    "from": 0, "to": 0, "appearance changed": 2, "CLIP changed": 2, "motion changed": 2, "gap": 2,
-}  # fmt: skip
+"""{heading: entry of `pair_verdicts`}"""
 
 
 def tables(analysis: Analysis) -> dict[str, list[Table]]:
@@ -65,10 +42,7 @@ def tables(analysis: Analysis) -> dict[str, list[Table]]:
     files = {
         "probe_analysis": [onset_table(analysis), order_table(analysis), agreement_table(analysis)],
         "boundary": [
-            boundary_table(analysis),
-            control_table(analysis),
-            tuning_table(analysis),
-            transfer_table(analysis),
+            make(analysis) for make in (boundary_table, control_table, tuning_table, transfer_table)
         ],
         "pairs": [pair_table(analysis)],
     }
@@ -81,52 +55,53 @@ def title_of(key: Key) -> str:
     return ", ".join(filter(None, key))
 
 
-def line(
-    labels: list[str],
-    columns: Columns,
-    values: Sequence[Value],
-    samples: int,
-    references: int,
-) -> Line:
-    """A line of a table with the interval of every value, a statistic (1 + RESAMPLES,) or an interval."""
-    cells = [
-        Cell(column, interval(value, samples, references) if isinstance(value, np.ndarray) else value, digits)
-        if value is not None
-        else None
-        for (column, digits), value in zip(columns.items(), values, strict=True)
-    ]
-    return Line(labels, cells, f"{samples} ({references})", "")
-
-
 def table(
     title: str,
     labels: list[str],
-    columns: Columns,
-    blocks: Sequence[Block],
+    columns: Mapping[str, int],
+    blocks: Mapping[str, Iterable[Entry]],
     notes: list[str],
-    unit: str = UNIT,
+    unit: str = "references",
 ) -> Table:
-    """A table without empty blocks."""
-    return Table(title, labels, list(columns), [block for block in blocks if block.lines], notes, unit)
+    """A table with the interval of every value, a statistic (1 + RESAMPLES,) or an interval.
+
+    Args:
+        columns: {heading: digits after the decimal point}.
+        blocks: {title: lines}; empty blocks are left out.
+        unit: what is resampled.
+    """
+
+    def cell(column: str, value: Value, samples: int, references: int) -> Cell | None:
+        if isinstance(value, np.ndarray):
+            value = interval(value, samples, references)
+        return None if value is None else Cell(column, value, columns[column])
+
+    filled = []
+    for name, entries in blocks.items():
+        lines = []
+        for line_labels, values, *counts in entries:
+            cells = [cell(column, value, *counts) for column, value in zip(columns, values, strict=True)]
+            lines.append(Line(line_labels, cells, "{} ({})".format(*counts), ""))
+        filled += [Block(name, lines)] if lines else []
+    return Table(title, labels, list(columns), filled, notes, unit)
 
 
 def onset_table(analysis: Analysis) -> Table:
     """When each attribute is set, with the prediction; then the factors that need no classifier."""
-    blocks = [
-        Block(
-            title_of(key),
-            [
-                _onset_line(onset, analysis, key)
-                for onset in [*analysis.onsets.get(key, []), *analysis.continuous[key]]
-            ],
-        )
-        for key in analysis.tampering
-    ]
+    blocks: dict[str, list[Entry]] = {}
+    for key, continuous in analysis.continuous.items():
+        lines = blocks[title_of(key)] = []
+        for onset in [*analysis.onsets.get(key, []), *continuous]:
+            energy = analysis.predicted.get((*key, onset.factor.name))
+            # A prediction has no interval and no samples.
+            predicted = None if energy is None else Interval(energy, math.nan, math.nan, 0, 0)
+            nats = log_snr_at(onset.t, analysis.log_snr[key[0]])
+            values = [onset.below, onset.above, onset.t, nats, predicted, onset.effect]
+            lines.append(([onset.factor.name], values, onset.samples, onset.references))
     notes = [
         "The caption was changed in [0, s], or in [s, 1000]. Each number is the s at which this has half of"
         " the effect of a change in [0, 1000] (a ratio of means over references, linear between steps of"
-        " 100). Set at: the mean of both, in t and in log-SNR, by the model's schedule at the first sampling"
-        " step below that t, where the network first gets the changed caption.",
+        " 100). Set at: the mean of both.",
         "Predicted: log(4 / energy), from the median energy in the model's latents of pairs of videos that"
         " differ in that factor alone.",
         "Effect: of [0, 1000] minus the control without a changed caption. For an attribute, the share of"
@@ -135,43 +110,33 @@ def onset_table(analysis: Analysis) -> Table:
         STEPS,
         EARLIER,
     ]
-    return table("When each attribute is set", ["factor"], ONSET, blocks, notes)
-
-
-def _onset_line(onset: Onset, analysis: Analysis, key: Key) -> Line:
-    predicted = analysis.predicted.get((*key, onset.factor.name))
-    values = [
-        onset.below,
-        onset.above,
-        onset.t,
-        log_snr_at(onset.t, analysis.log_snr[key[0]]),
-        None if predicted is None else Interval(predicted, math.nan, math.nan, 0, 0),
-        onset.effect,
-    ]
-    return line([onset.factor.name], ONSET, values, onset.samples, onset.references)
+    columns = {"in [0, s]": 0, "in [s, 1000]": 0, "set at t": 0, f"set at {LOG_SNR}": 1}
+    columns |= {f"predicted {LOG_SNR}": 1, "effect": 2}
+    return table("When each attribute is set", ["factor"], columns, blocks, notes)
 
 
 def order_table(analysis: Analysis) -> Table:
     """Is motion set before appearance?"""
     by_key = {key: onset_differences(rows, analysis.log_snr[key[0]]) for key, rows in analysis.onsets.items()}
-    blocks = [Block(title_of(key), [_order_line(row) for row in rows]) for key, rows in by_key.items()]
+    differences = {title_of(key): rows for key, rows in by_key.items()}
     for (model, contrast), rows in by_key.items():
         control = by_key.get((model, "appearance-dominant"), [])
+        # The last row is that of the earliest attribute, which decides.
         if contrast == "motion-dominant" and rows and control:
-            difference = contrast_difference(rows[-1], control[-1])
             title = f"{model}, motion-dominant minus appearance-dominant"
-            blocks.append(Block(title, [_order_line(difference)]))
+            differences[title] = [contrast_difference(rows[-1], control[-1])]
+    blocks = {
+        title: [([row.attribute], [row.t, row.log_snr], row.samples, row.references) for row in rows]
+        for title, rows in differences.items()
+    }
     notes = [
         "Onset of the motion minus onset of the appearance attribute, paired by reference. Motion is set"
         " first if t is above 0 (log-SNR below 0) with its whole interval. The earliest attribute decides; it"
         f" is selected again in each bootstrap replicate. {UNPAIRED}",
         EARLIER,
     ]
-    return table("Is motion set before appearance?", ["motion minus"], ORDER, blocks, notes)
-
-
-def _order_line(row: OnsetDifference) -> Line:
-    return line([row.attribute], ORDER, [row.t, row.log_snr], row.samples, row.references)
+    columns = {"t": 0, LOG_SNR: 2}
+    return table("Is motion set before appearance?", ["motion minus"], columns, blocks, notes)
 
 
 def agreement_table(analysis: Analysis) -> Table:
@@ -182,32 +147,30 @@ def agreement_table(analysis: Analysis) -> Table:
         groups["all"] = keys
         for contrast in sorted({key[1] for key in keys}, key=contrast_order):
             groups[f"all, {contrast}"] = [key for key in keys if key[1] == contrast]
-    lines = [row for name, group in groups.items() if (row := _agreement_line(name, group, analysis))]
+    lines: list[Entry] = []
+    for name, group in groups.items():
+        if (result := analysis.agreement(group)) is not None:
+            # Factors have different numbers of samples; the largest number of each model and contrast counts.
+            samples = sum(max(onset.samples for onset in analysis.onsets[key]) for key in group)
+            probes = [probe for key in group for probe in analysis.tampering[key].values()]
+            references = len({reference for probe in probes for reference in probe.references})
+            values = [result.correlation, result.error, result.bias]
+            lines.append(([name, str(result.factors)], values, samples, references))
     notes = [
         "Over the factors of the models and contrasts in a line. Bias: measured minus predicted; above 0, the"
         " factor is set later than an ideal observer could detect it.",
     ]
-    blocks = [Block("log-SNR at which factors are set", lines)]
-    return table("Measured and predicted onsets", ["models", "factors"], AGREEMENT, blocks, notes)
-
-
-def _agreement_line(name: str, keys: list[Key], analysis: Analysis) -> Line | None:
-    result = analysis.agreement(keys)
-    if result is None:
-        return None
-    samples = sum(max(onset.samples for onset in analysis.onsets[key]) for key in keys)
-    probes = [probe for key in keys for probe in analysis.tampering[key].values()]
-    references = len({reference for probe in probes for reference in probe.references})
-    values = [result.correlation, result.error, result.bias]
-    return line([name, str(result.factors)], AGREEMENT, values, samples, references)
+    columns = dict.fromkeys(["rank correlation", "mean absolute error (nats)", "bias (nats)"], 2)
+    blocks = {"log-SNR at which factors are set": lines}
+    return table("Measured and predicted onsets", ["models", "factors"], columns, blocks, notes)
 
 
 def boundary_table(analysis: Analysis) -> Table:
     """The boundary of each model and contrast."""
-    lines = []
+    lines: list[Entry] = []
     for key, boundary in analysis.boundaries.items():
-        values: list[Value] = [boundary.tau, log_snr_at(boundary.tau, analysis.log_snr[key[0]]), boundary.gap]
-        lines.append(line([*key, boundary.verdict], BOUNDARY, values, *counts(boundary)))
+        nats = log_snr_at(boundary.tau, analysis.log_snr[key[0]])
+        lines.append(([*key, boundary.verdict], [boundary.tau, nats, boundary.gap], *boundary.counts))
     notes = [
         "The s at which the gap is largest. The gap is the share of an appearance attribute minus the share"
         " of the motion that a changed caption in [0, s] still changes (of what a change in [0, 1000]"
@@ -216,20 +179,23 @@ def boundary_table(analysis: Analysis) -> Table:
         " boundary exists.",
         STEPS,
     ]
-    blocks = [Block("appearance against motion", lines)]
-    labels = ["model", "contrast", "verdict"]
-    return table("The boundary between motion and appearance", labels, BOUNDARY, blocks, notes)
+    labels, columns = (
+        ["model", "contrast", "verdict"],
+        {"boundary, t": 0, f"boundary, {LOG_SNR}": 1, "gap": 2},
+    )
+    blocks = {"appearance against motion": lines}
+    return table("The boundary between motion and appearance", labels, columns, blocks, notes)
 
 
 def control_table(analysis: Analysis) -> Table:
     """Does the control, in which appearance is set as early as motion, have no boundary?"""
-    lines = []
+    lines: list[Entry] = []
     for (model, contrast), control in analysis.boundaries.items():
         boundary = analysis.boundaries.get((model, "motion-dominant"))
         if contrast == "appearance-dominant" and boundary is not None:
-            samples, references = (a + b for a, b in zip(counts(boundary), counts(control), strict=True))
-            values: list[Value] = [boundary.gap, control.gap, excess_over_control(boundary, control)]
-            lines.append(line([model, control.verdict], CONTROL, values, samples, references))
+            counts = np.add(boundary.counts, control.counts)
+            values = [boundary.gap, control.gap, excess_over_control(boundary, control)]
+            lines.append(([model, control.verdict], values, *counts))
     notes = [
         "In appearance-dominant videos the background colour has more energy than the motion. An ideal"
         " observer of noisy videos detects it no later than the motion. A probe of when the model sets"
@@ -237,21 +203,20 @@ def control_table(analysis: Analysis) -> Table:
         " videos is no evidence of what the model sets first; the excess over the control is.",
         UNPAIRED,
     ]
+    contrasts = "motion-dominant", "appearance-dominant"
+    columns = dict.fromkeys([*(f"gap, {contrast}" for contrast in contrasts), " minus ".join(contrasts)], 2)
     labels = ["model", "boundary in appearance-dominant"]
-    return table("The control", labels, CONTROL, [Block("largest gaps", lines)], notes)
-
-
-def counts(boundary: Boundary) -> tuple[int, int]:
-    """Samples and references of a boundary."""
-    return boundary.gap.n, boundary.gap.clusters
+    return table("The control", labels, columns, {"largest gaps": lines}, notes)
 
 
 def tuning_table(analysis: Analysis) -> Table:
     """Is tuning best at the boundary of the probe?"""
-    lines = [
-        line([*key], TUNING, [row.best, row.boundary, row.difference, row.lost], row.samples, row.references)
-        for key, row in analysis.tau_comparisons.items()
-    ]
+    lines: list[Entry] = []
+    for key, boundary in analysis.boundaries.items():
+        sweep = analysis.sweeps.get(key)
+        if sweep and (row := compare(sweep, boundary)):
+            values = [row.best, row.boundary, row.difference, row.lost]
+            lines.append(([*key], values, sweep.samples, sweep.references))
     notes = [
         "Best: the τ with the largest score in the sweep over windows [τ, 1000] on the tuning split. The"
         " score is motion minus leakage: similarity of velocities minus similarity of the background texture"
@@ -261,27 +226,29 @@ def tuning_table(analysis: Analysis) -> Table:
         " not best by chance. Below 0 the boundary was better.",
         STEPS,
     ]
-    blocks = [Block("boundary against sweep", lines)]
-    return table("Tuning at the boundary", ["model", "contrast"], TUNING, blocks, notes)
+    columns = {"best τ": 0, "boundary, t": 0, "boundary minus best τ": 0, "loss at the boundary": 2}
+    blocks = {"boundary against sweep": lines}
+    return table("Tuning at the boundary", ["model", "contrast"], columns, blocks, notes)
 
 
 def transfer_table(analysis: Analysis) -> Table:
     """What the boundary of one model loses on another model."""
-    blocks = []
+    blocks: dict[str, list[Entry]] = {}
     for contrast in sorted({contrast for _, contrast in analysis.boundaries}, key=contrast_order):
+        lines = blocks[contrast or "all"] = []
         rows = list(analysis.transfer_losses(contrast))
-        gaps = [analysis.boundaries[target, contrast].gap for _, target, *_ in rows]
-        lines = [
-            _transfer_line([source, target], gap_loss, tuning_loss, gap)
-            for (source, target, gap_loss, tuning_loss), gap in zip(rows, gaps, strict=True)
-        ]
+        for source, target, gap_loss, tuning_loss in rows:
+            values = [*gap_loss, *([None] * 3 if tuning_loss is None else tuning_loss)]
+            lines.append(([source, target], values, *analysis.boundaries[target, contrast].counts))
         if len(rows) > 1:
-            gap_losses = [loss for *_, loss, _ in rows]
-            tuning_losses = [loss for *_, loss in rows if loss]
-            mean_tuning = mean_loss(tuning_losses) if len(tuning_losses) == len(rows) else None
-            most = max(gaps, key=lambda gap: gap.n)
-            lines.append(_transfer_line(["mean", ""], mean_loss(gap_losses), mean_tuning, most))
-        blocks.append(Block(contrast or "all", lines))
+            # A mean needs the losses of all pairs; its counts are those of the target with most samples.
+            columns_of_pairs = zip(*(values for _, values, *_ in lines), strict=True)
+            means: list[Value] = [
+                None if any(loss is None for loss in losses) else np.mean(losses, axis=0)
+                for losses in columns_of_pairs
+            ]
+            counts = max(analysis.boundaries[target, contrast].counts for _, target, *_ in rows)
+            lines.append((["mean", ""], means, *counts))
     notes = [
         "Loss of gap: the gap at the boundary of the model in `to` minus its gap at the boundary of the model"
         " in `from`, taken at equal t or at equal log-SNR. The gap is at most 1, and largest at the model's"
@@ -290,27 +257,22 @@ def transfer_table(analysis: Analysis) -> Table:
         "Loss in tuning: the score of the table above (motion minus leakage, on the tuning split) at the"
         " boundary of `to` minus the score at that of `from`, where the sweep over τ was run.",
     ]
-    return table("Transfer of a boundary to another model", ["from", "to"], TRANSFER, blocks, notes)
-
-
-def _transfer_line(
-    labels: list[str], gap: TransferLoss, tuning: TransferLoss | None, counted: Interval
-) -> Line:
-    values = [
-        value
-        for loss in (gap, tuning)
-        for value in ((loss.t, loss.log_snr, loss.difference) if loss else (None, None, None))
-    ]
-    return line(labels, TRANSFER, values, counted.n, counted.clusters)
+    losses = product(("loss of gap", "loss in tuning"), ("equal t", f"equal {LOG_SNR}", f"t minus {LOG_SNR}"))
+    columns = dict.fromkeys(map(", ".join, losses), 2)
+    return table("Transfer of a boundary to another model", ["from", "to"], columns, blocks, notes)
 
 
 def pair_table(analysis: Analysis) -> Table:
     """Which pair of timesteps changes the appearance and preserves the motion."""
-    blocks = [
-        _pair_block(f"{name}, {title_of(key)}", effects)
-        for method, name in ((TAMPERING, "tampering"), (PARTIAL_GUIDANCE, "partial guidance"))
-        for key, effects in analysis.pair_effects(method)
-    ]
+    blocks: dict[str, list[Entry]] = {}
+    for method in (TAMPERING, PARTIAL_GUIDANCE):
+        for key, effects in analysis.pair_effects(method):
+            reason = effects.undetermined
+            verdicts = {reason: {}} if reason else pair_verdicts(effects)
+            blocks[f"{method.replace('_', ' ')}, {title_of(key)}"] = [
+                ([label], map(values.get, PAIR_COLUMNS.values()), effects.samples, effects.references)
+                for label, values in verdicts.items()
+            ]
     notes = [
         "A pair (from, to) changes the caption, or has guidance, in that range alone. Numbers are shares of"
         " what 1000 to 0 changes. Gap: appearance minus motion. The intervals of the best of the 55 pairs,"
@@ -322,20 +284,5 @@ def pair_table(analysis: Analysis) -> Table:
         " loss of flow similarity. Partial guidance has no control; it is compared with the reference's"
         " video.",
     ]
-    return table("Which timesteps are sufficient", ["pair"], PAIRS, blocks, notes)
-
-
-def _pair_block(title: str, effects: PairEffects) -> Block:
-    samples, references = effects.samples, effects.references
-    if effects.undetermined:
-        return Block(title, [line([effects.undetermined], PAIRS, [None] * 6, samples, references)])
-    verdicts = pair_verdicts(effects.appearance, effects.clip, effects.motion, samples, references)
-    return Block(
-        title,
-        [
-            line(
-                [v.label], PAIRS, [v.start, v.end, v.appearance, v.clip, v.motion, v.gap], samples, references
-            )
-            for v in verdicts
-        ],
-    )
+    columns = {name: 0 if name in ("from", "to") else 2 for name in PAIR_COLUMNS}
+    return table("Which timesteps are sufficient", ["pair"], columns, blocks, notes)

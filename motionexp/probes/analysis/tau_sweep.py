@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from motionexp.errors import InputError
-from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_at
-from motionexp.probes.analysis.rows import Key, bootstrap_weights, grid_jitter, means, unpaired
-from motionexp.probes.timesteps import BLOCK, EDGES
+from motionexp.probes.analysis.boundary import FEWEST_REFERENCES, Boundary, gap_at, peak
+from motionexp.probes.analysis.rows import Key, bootstrap_weights, finite_mean, grid_jitter, means, unpaired
+from motionexp.probes.timesteps import EDGES
 from motionexp.results.intervals import Replicates
 from motionexp.results.rows import Row, key_order
 
 MOTION, LEAKAGE, CHANCE = "velocity_similarity", "nuisance_similarity", "nuisance_chance"
+Cell = tuple[str, str, float]
+"""(metric, reference, tau)"""
 
 
 @dataclass(frozen=True)
@@ -48,52 +50,29 @@ def read_sweeps(rows: Iterable[Row]) -> dict[Key, TauSweep]:
     Raises:
         InputError: a tau of the grid is missing, or a reference has no value at one.
     """
-    grouped: dict[Key, dict[tuple[str, str], dict[float, list[float]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+    grouped: dict[Key, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if (
-            row.metric in (MOTION, LEAKAGE, CHANCE)
-            and row.adapter_scale == 1
-            and row.method in ("lora", "base")
-        ):
-            grouped[row.model, row.stratum("contrast")][row.metric, row.reference][row.tau].append(row.value)
+        # The untuned model is the sweep's end at tau = 1000.
+        tuned = row.method in ("lora", "base") and row.adapter_scale == 1
+        if tuned and row.metric in (MOTION, LEAKAGE, CHANCE):
+            key = row.model, row.stratum("contrast")
+            grouped[key][row.metric, row.reference, row.tau].append(row.value)
     return {key: _sweep(key, grouped[key]) for key in sorted(grouped, key=key_order)}
 
 
-def _sweep(key: Key, values: Mapping[tuple[str, str], Mapping[float, Sequence[float]]]) -> TauSweep:
-    references = sorted({reference for _, reference in values})
+def _sweep(key: Key, values: Mapping[Cell, Sequence[float]]) -> TauSweep:
+    references = sorted({reference for _, reference, _ in values})
     metrics = {}
     for metric in (MOTION, LEAKAGE, CHANCE):
-        samples = [[values[metric, reference].get(tau, []) for tau in EDGES] for reference in references]
+        samples = [[values.get((metric, reference, tau), []) for tau in EDGES] for reference in references]
         if not all(cell for row in samples for cell in row):
             raise InputError(
                 f"the sweep over tau of {' '.join(key)} lacks some of tau=0,100,...,1000; run it to its end"
                 " and publish it"
             )
-        metrics[metric] = np.array([[_mean(cell) for cell in row] for row in samples])
-    count = sum(len(values[MOTION, reference][EDGES[0]]) for reference in references)
+        metrics[metric] = np.array([[finite_mean(cell) for cell in row] for row in samples])
+    count = sum(len(values[MOTION, reference, EDGES[0]]) for reference in references)
     return TauSweep(metrics[MOTION], metrics[LEAKAGE] - metrics[CHANCE], count)
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")
-
-
-def best_tau(scores: np.ndarray) -> np.ndarray:
-    """Where scores (N, 11) over `EDGES` are largest, (N,) in t.
-
-    Between edges the place is the vertex of the parabola through the largest score and its neighbours.
-    """
-    place = scores.argmax(1)
-    inner = np.clip(place, 1, len(EDGES) - 2)
-    rows = np.arange(len(scores))
-    before, here, after = (scores[rows, inner + shift] for shift in (-1, 0, 1))
-    bend = before - 2 * here + after
-    peaked = (place == inner) & (bend < 0)
-    shift = np.where(peaked, (before - after) / (2 * np.where(peaked, bend, 1.0)), 0.0)
-    return BLOCK * (place + shift)
 
 
 @dataclass(frozen=True)
@@ -104,15 +83,11 @@ class TauComparison:
         best: in t.
         boundary: in t; NaN without a boundary.
         lost: score at the best tau minus score at the boundary; see `lost_at`.
-        samples: of the sweep.
-        references: of the sweep.
     """
 
     best: Replicates
     boundary: Replicates
     lost: Replicates
-    samples: int
-    references: int
 
     @property
     def difference(self) -> Replicates:
@@ -127,9 +102,8 @@ def compare(sweep: TauSweep, boundary: Boundary) -> TauComparison | None:
     """
     if sweep.references < FEWEST_REFERENCES:
         return None
-    best = grid_jitter(best_tau(sweep.scores), "best tau")
-    lost = lost_at(sweep, unpaired(boundary.tau))
-    return TauComparison(best, boundary.tau, lost, sweep.samples, sweep.references)
+    best = grid_jitter(peak(sweep.scores, ends=True), "best tau")
+    return TauComparison(best, boundary.tau, lost_at(sweep, unpaired(boundary.tau)))
 
 
 def lost_at(sweep: TauSweep, tau: Replicates) -> Replicates:
@@ -139,17 +113,19 @@ def lost_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     chance, and the loss would never be negative. So a loss below 0 is possible: the boundary is then better
     than a tau from tuning.
     """
+    # 1. The best tau of all other references, (R,), from the sum of scores without the reference's own.
     scores = sweep.motion - sweep.leakage
     finite = np.isfinite(scores)
     total, count = np.where(finite, scores, 0.0).sum(0), finite.sum(0)
     leave_one_out = (total - np.where(finite, scores, 0.0)) / np.maximum(count - finite, 1)
-    at_best = gap_at(scores, best_tau(leave_one_out))
-    return _weighted_mean(at_best - _scores_at(scores, tau), bootstrap_weights(sweep.references))
+    # 2. Each reference's score there, (R,), minus its score at tau in each replicate, (1 + RESAMPLES, R).
+    at_best = gap_at(scores, peak(leave_one_out, ends=True))
+    return _weighted_mean(at_best - _scores_at(scores, tau))
 
 
 def score_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     """Motion minus leakage of tuning in [tau, 1000], (1 + RESAMPLES,), linear between the sweep's values."""
-    return _weighted_mean(_scores_at(sweep.motion - sweep.leakage, tau), bootstrap_weights(sweep.references))
+    return _weighted_mean(_scores_at(sweep.motion - sweep.leakage, tau))
 
 
 def _scores_at(scores: np.ndarray, tau: Replicates) -> np.ndarray:
@@ -157,9 +133,10 @@ def _scores_at(scores: np.ndarray, tau: Replicates) -> np.ndarray:
     return np.stack([gap_at(np.broadcast_to(row, (len(tau), len(row))), tau) for row in scores], axis=1)
 
 
-def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> Replicates:
-    """(N,) means of (N, R) over references with weights (N, R), without NaN; NaN where all are."""
-    weights = np.where(np.isfinite(values), weights, 0.0)
+def _weighted_mean(values: np.ndarray) -> Replicates:
+    """(N,) means of (N, R) over references, resampled, without NaN; NaN where all are."""
+    # The weights of the references that have a value are scaled to a sum of 1.
+    weights = np.where(np.isfinite(values), bootstrap_weights(values.shape[1]), 0.0)
     total = weights.sum(1)
     summed = (weights * np.nan_to_num(values)).sum(1)
     return np.where(total > 0, summed / np.where(total > 0, total, 1.0), np.nan)

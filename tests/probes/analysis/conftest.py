@@ -5,9 +5,7 @@ import pytest
 from motionexp.probes.analysis import rows
 from motionexp.results.intervals import resampled_weights
 
-DRAWS = 400
-
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:DRAWS])
+    monkeypatch.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:400])

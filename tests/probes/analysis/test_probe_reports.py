@@ -1,7 +1,10 @@
 """From published rows to tables and figures, by the commands."""
 
+import json
 import re
+from collections import defaultdict
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -9,39 +12,30 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from motionexp.files import ROOT
 from motionexp.probes.analysis import figures as all_figures
-from motionexp.probes.analysis import rows as analysis_rows
 from motionexp.probes.analysis.boundary import NONE
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, read_analysis
 from motionexp.probes.analysis.tables import tables
 from motionexp.results.figures.style import SETTINGS, WIDTH
 from motionexp.results.formats import to_csv, to_markdown
-from motionexp.results.intervals import resampled_weights
 from motionexp.results.published import to_published
 from motionexp.results.rows import read_rows
 from motionexp.scripts import probe_figures, probe_tables
 from motionexp.scripts.probe_tables import why_missing
-from tests.support.made_probes import PEAK, World, log_snr_of, made_probes, probe_rows, sweep_rows
+from tests.support.made_probes import PEAK, SET_AT, World, log_snr_of, made_probes, probe_rows, sweep_rows
 
-ROOT = Path(__file__).parents[3]
-LAYOUT = """
-question: Where is motion set?
-cost: none
-sweep: []
-rows: results/shapes/{name}.jsonl
-select: {{}}
-settings: {{}}
-columns: {{}}
-tables: []
-"""
+STRAIGHT = np.append(10 - 0.02 * np.arange(1000), -np.inf)
+"""The log-SNR of a schedule at t = 0, 1, ... 1000."""
 
 
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch):
-    monkeypatch.setattr(
-        analysis_rows, "resampled_weights", lambda references: resampled_weights(references)[:200]
-    )
+def publish(root, name, text):
+    """Write an experiment's layout and its published rows."""
+    layout = {"question": "Where is motion set?", "cost": "none", "rows": f"results/shapes/{name}.jsonl"}
+    layout |= {"sweep": [], "tables": [], "select": {}, "settings": {}, "columns": {}}
+    (root / "experiments" / f"{name}.yaml").write_text(json.dumps(layout))
+    (root / layout["rows"]).write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +56,7 @@ def root(published, tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "results" / "shapes").mkdir(parents=True)
     for name, text in published.items():
-        (tmp_path / "experiments" / f"{name}.yaml").write_text(LAYOUT.format(name=name))
-        (tmp_path / "results" / "shapes" / f"{name}.jsonl").write_text(text)
+        publish(tmp_path, name, text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,40 +64,30 @@ def root(published, tmp_path, monkeypatch):
 @pytest.fixture
 def compared():
     """Three models, of which the last has no boundary, in two contrasts."""
-    rng, contrasts = np.random.default_rng(0), ("motion-dominant", "appearance-dominant")
-    keys = [(model, contrast) for model in "abc" for contrast in contrasts]
-    worlds = [
-        World({**World().set_at, "motion": 350.0 if model == "c" else 800.0}, 5, 10, 0) for model, _ in keys
-    ]
-    probes = [made_probes(world, 6, rng) for world in worlds]
-    methods = ("tampering", "motion_tampering", "partial_guidance")
-    by_method = {
-        method: {k: values[method] for k, values in zip(keys, probes, strict=True)} for method in methods
-    }
-    straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
-    predicted = {(*key, name): 10 - 0.02 * at for key in keys for name, at in World().set_at.items()}
-    return Analysis(by_method, {model: straight for model in "abc"}, predicted)
+    rng, by_method, predicted = np.random.default_rng(0), defaultdict(dict), {}
+    for key in product("abc", ("motion-dominant", "appearance-dominant")):
+        world = World({**SET_AT, "motion": 350.0 if key[0] == "c" else 800.0}, 5, 10, 0)
+        for method, values in made_probes(world, 6, rng).items():
+            by_method[method][key] = values
+        predicted |= {(*key, name): 10 - 0.02 * at for name, at in SET_AT.items()}
+    return Analysis(by_method, dict.fromkeys("abc", STRAIGHT), predicted)
 
 
 def test_the_command_writes_every_table_in_three_formats(root, capsys):
     assert probe_tables.main([]) == 0
     written = capsys.readouterr().out.split()
-    files = ("probe_analysis", "boundary", "pairs")
-    names = {f"{file}{suffix}" for file in files for suffix in (".md", ".tex", ".csv")}
-    assert {Path(path).name for path in written} == names | {"verdicts.jsonl"}
+    names = map("".join, product(("probe_analysis", "boundary", "pairs"), (".md", ".tex", ".csv")))
+    assert {Path(path).name for path in written} == {*names, "verdicts.jsonl"}
     assert all((root / path).is_file() for path in written)
+    title = "The boundary between motion and appearance: boundary, t"
     rows = read_rows(root / "results" / "shapes" / "verdicts.jsonl")
-    (boundary,) = (
-        row for row in rows if row.metric == "The boundary between motion and appearance: boundary, t"
-    )
+    (boundary,) = (row for row in rows if row.metric == title)
     place = boundary.model, boundary.stratum("contrast"), boundary.method
     assert place == ("tiny_latte", "motion-dominant", "verdict")
     assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
     reasons = [why_missing({"verdict": verdict}) for verdict in (NONE, "undetermined: few")]
     assert reasons == ["no boundary", "undetermined"]
-    text = (root / "results" / "shapes" / "boundary.md").read_text()
-    assert "| tiny_latte | motion-dominant | " in text
-    assert "| motion | " in (root / "results" / "shapes" / "probe_analysis.md").read_text()
+    assert "| tiny_latte | motion-dominant | " in (root / "results" / "shapes" / "boundary.md").read_text()
 
 
 def test_the_command_writes_the_same_figures_each_time(root):
@@ -138,10 +121,8 @@ def test_what_is_not_published_yet_is_said_and_left_out(root, capsys):
     (root / "results" / "shapes" / "probe-motion.jsonl").unlink()
     assert probe_tables.main([]) == probe_figures.main([]) == 0
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == (
-        "",
-        2 * (skipped.format("probe-motion") + skipped.format("probe-rest")),
-    )
+    assert printed.out == ""
+    assert printed.err == 2 * (skipped.format("probe-motion") + skipped.format("probe-rest"))
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch, capsys, root):
@@ -171,34 +152,25 @@ def test_tables_say_what_was_found(compared):
     assert {verdicts[key] for key in verdicts if key[0] == "c"} == {"none"}
     assert ["c", "none"] in [line.labels for line in control.blocks[0].lines]
     assert [line.labels for line in transfer.blocks[0].lines] == [["a", "b"], ["b", "a"], ["mean", ""]]
-    labels = [*"abc", "all", "all, motion-dominant", "all, appearance-dominant"]
-    assert [line.labels for line in agreement.blocks[0].lines] == [
-        [label, factors] for label, factors in zip(labels, ("10", "10", "10", "30", "15", "15"), strict=True)
-    ]
+    factors = {**dict.fromkeys("abc", "10"), "all": "30"}
+    factors |= {"all, motion-dominant": "15", "all, appearance-dominant": "15"}
+    assert dict(line.labels for line in agreement.blocks[0].lines) == factors
     result = compared.agreement([("a", "motion-dominant")])
     assert result.error[0] < 1.5
     assert result.correlation[0] > 0.8
     assert all(tuning is None for *_, tuning in compared.transfer_losses("motion-dominant"))
     first = onsets.blocks[0].lines[0]
     assert (first.labels, first.n) == (["motion"], "12 (6)")
-    for table in (table for tables_of_file in files.values() for table in tables_of_file):
-        assert {len(table.texts(line)) for block in table.blocks for line in block.lines} == {
-            len(table.header)
-        }
-    text = to_markdown(order)
-    assert "the earliest appearance attribute" in text
+    assert "the earliest appearance attribute" in to_markdown(order)
     assert "best: " in to_csv(files["pairs"])
 
 
 def test_a_sweep_of_tau_is_compared_with_the_boundary(root, capsys):
-    (root / SWEEP).write_text(LAYOUT.format(name="tau_selection"))
-    (root / "results" / "shapes" / "tau_selection.jsonl").write_text(to_published(sweep_rows()))
+    publish(root, SWEEP.stem, to_published(sweep_rows()))
     assert probe_tables.main([]) == 0
     text = (root / "results" / "shapes" / "boundary.md").read_text()
-    (line,) = re.findall(
-        r"## Tuning at the boundary.*?\| tiny_latte \| motion-dominant \| ([^\n]*)", text, re.DOTALL
-    )
-    assert abs(float(line.split()[0]) - PEAK) < 15
+    best = text.split("## Tuning at the boundary")[1].split("| tiny_latte | motion-dominant | ")[1].split()[0]
+    assert float(best) == pytest.approx(PEAK, abs=15)
     (root / "results" / "shapes" / "tau_selection.jsonl").unlink()
     assert probe_tables.main([]) == 0
     assert "experiments/tau_selection.yaml: no rows published yet" in capsys.readouterr().err
@@ -214,24 +186,17 @@ def test_a_pair_that_cannot_be_told_says_why(compared):
 
 
 def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
-    probes = {
-        method: {key: p for key, p in values.items() if key[0] in "ac"}
-        for method, values in compared.probes.items()
-    }
-    two = replace(compared, probes=probes, log_snr={model: compared.log_snr[model] for model in "ac"})
     with matplotlib.rc_context(SETTINGS):
-        drawn = {name: (figure, caption) for name, figure, caption in all_figures.figures(two)}
+        drawn = {name: (figure, caption) for name, figure, caption in all_figures.figures(compared)}
     kinds = ("tampering", "motion-tampering", "partial-guidance")
     of_model = [f"{kind}-{what}" for kind in kinds for what in ("pairs", "trade-off")] + ["onsets"]
-    names = {f"{model}-{name}" for model in "ac" for name in of_model}
+    names = {f"{model}-{name}" for model in "abc" for name in of_model}
     assert set(drawn) == names | {"shares", "gaps", "prediction"}
     for name, (figure, caption) in drawn.items():
         texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
         assert min(text.get_fontsize() for text in texts) >= 8, name
         assert figure.get_figwidth() == WIDTH <= 7
         assert re.search(r"\b6\b", caption), name
-        for axis in (axis for axis in figure.axes if axis.get_visible() and axis.get_xlabel()):
-            assert "$" not in axis.get_xlabel()
     shown = " ".join(text.get_text() for text in drawn["shares"][0].findobj(Text))
     assert "no boundary" in shown
 
@@ -241,8 +206,7 @@ def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
 def test_too_few_references_are_drawn_and_the_captions_say_so(references):
     values = made_probes(World(), references, np.random.default_rng(0))
     probes = {method: {("a", "motion-dominant"): probe} for method, probe in values.items()}
-    straight = np.append(10 - 0.02 * np.arange(1000), -np.inf)
-    analysis = Analysis(probes, {"a": straight}, {("a", "motion-dominant", "motion"): -6.0})
+    analysis = Analysis(probes, {"a": STRAIGHT}, {("a", "motion-dominant", "motion"): -6.0})
     with matplotlib.rc_context(SETTINGS):
         captions = {name: caption for name, _, caption in all_figures.figures(analysis)}
     assert {"a-tampering-trade-off", "a-onsets", "shares", "gaps", "prediction"} <= set(captions)
@@ -252,18 +216,13 @@ def test_too_few_references_are_drawn_and_the_captions_say_so(references):
 
 
 def test_without_a_classifier_clip_and_flow_are_drawn(compared):
-    def plain(probe):
-        metrics = ("text_alignment", "flow_similarity")
-        return replace(
-            probe, values={k: probe.values[k] for k in metrics}, counts={k: probe.counts[k] for k in metrics}
-        )
-
-    probes = {
-        method: {("a", ""): plain(values["a", "motion-dominant"])}
-        for method, values in compared.probes.items()
-    }
+    metrics, probes = ("text_alignment", "flow_similarity"), {}
+    for method, by_key in compared.probes.items():
+        probe = by_key["a", "motion-dominant"]
+        values, counts = ({name: array[name] for name in metrics} for array in (probe.values, probe.counts))
+        probes[method] = {("a", ""): replace(probe, values=values, counts=counts)}
     with matplotlib.rc_context(SETTINGS):
-        names = {name for name, *_ in all_figures.figures(Analysis(probes, {"a": compared.log_snr["a"]}, {}))}
+        names = {name for name, *_ in all_figures.figures(Analysis(probes, {"a": STRAIGHT}, {}))}
     assert names == {
         "a-tampering-pairs", "a-tampering-trade-off", "a-motion-tampering-pairs", "a-partial-guidance-pairs",
         "a-partial-guidance-trade-off", "shares", "gaps",
@@ -275,7 +234,6 @@ def test_the_published_tables_are_those_of_the_published_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
     folder, analysis = read_analysis([])
     for name, tables_of_file in tables(analysis).items():
-        assert (folder / f"{name}.md").read_text(encoding="utf-8") == "\n".join(
-            map(to_markdown, tables_of_file)
-        )
+        markdown = "\n".join(map(to_markdown, tables_of_file))
+        assert (folder / f"{name}.md").read_text(encoding="utf-8") == markdown
         assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(tables_of_file)
