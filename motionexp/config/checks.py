@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -75,10 +75,8 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
 
 def _boundary_problems(model: ModelConfig) -> Iterator[str]:
     if model.boundary is not None and not re.fullmatch("[0-9a-f]{12}", model.boundary_weights or ""):
-        yield (
-            f"model.boundary_weights={model.boundary_weights}: with model.boundary, the first 12 hexadecimal"
-            " digits of weights_hash in the rows of its probes, in quotes"
-        )
+        shown = f"model.boundary_weights={model.boundary_weights}"
+        yield f"{shown}: with model.boundary, 12 digits of weights_hash in its probes' rows, in quotes"
 
 
 def _clip_problems(cfg: JobConfig) -> Iterator[str]:
@@ -104,14 +102,10 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
     elif cfg.adapter is not None and not adapter_file(cfg.adapter).is_file():
-        yield (
-            f"adapter={cfg.adapter}: no adapter.safetensors there; name the adapter/ folder of a cell,"
-            " or the .safetensors file of another trainer"
-        )
-    problem = _unwritable(Path(cfg.output))
+        yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
-    elif problem:
+    elif problem := _unwritable(Path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 
@@ -128,35 +122,26 @@ def _unwritable(folder: Path) -> str | None:
 
 
 def _caption_problems(cfg: JobConfig) -> Iterator[str]:
+    model = cfg.model
     captions = [] if cfg.caption is None else [("caption", cfg.caption)]
     captions += [("edits", caption) for caption in cfg.edits or []]
-    for key, caption in captions:
-        if not caption.strip():
-            yield f"{key}: a caption is empty; say in words what the video shows"
-    captions += [("negative_prompt", cfg.negative_prompt)]
-    model = cfg.model
     closed = model.closed_vocabulary and tokenizer_file(model).is_file()
     words_of_model = vocabulary(model) if closed else None
-    for key, caption in captions:
+    for key, caption in [*captions, ("negative_prompt", cfg.negative_prompt)]:
         # Backbones with a closed vocabulary convert captions to lower case.
         words = caption.lower().split()
+        short = caption if len(caption) <= 60 else caption[:57] + "..."
         unknown = [] if words_of_model is None else sorted({*words} - {*words_of_model})
-        if unknown:
+        if not words and key != "negative_prompt":
+            yield f"{key}: a caption is empty; say in words what the video shows"
+        elif unknown:
             shown = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
-            yield (
-                f"{key}: {model.name} does not know {shown} in {_short(caption)!r};"
-                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
-            )
+            hint = "see `python run.py list words`, or take a model of real videos (model=latte)"
+            yield f"{key}: {model.name} does not know {shown} in {short!r}; {hint}"
         # Every word is a token at least, so this is never wrong; the backbone counts the tokens themselves.
         elif len(words) > model.max_caption_tokens:
-            yield (
-                f"{key}: {_short(caption)!r} has {len(words)} words; {model.name}'s text encoder takes"
-                f" {model.max_caption_tokens} tokens at most"
-            )
-
-
-def _short(caption: str) -> str:
-    return caption if len(caption) <= 60 else caption[:57] + "..."
+            most = f"{model.name}'s text encoder takes {model.max_caption_tokens} tokens at most"
+            yield f"{key}: {short!r} has {len(words)} words; {most}"
 
 
 def vocabulary(model: ModelConfig) -> list[str]:
@@ -219,21 +204,20 @@ def window_problems(cfg: JobConfig) -> Iterator[str]:
         yield from _empty_windows(cfg, cfg.tau)
         if cfg.soft_window is not None and not _is_soft(cfg.soft_window, cfg.tau, cfg.tau_high):
             yield (
-                f"soft_window={cfg.soft_window}: pairs of timestep and weight, as in [[400,0],[1000,1]];"
-                f" timesteps ascend from tau={cfg.tau:g} to tau_high={cfg.tau_high:g} at most, weights are"
-                " from 0 to 1 and not all 0"
+                f"soft_window={cfg.soft_window}: pairs [timestep,weight]: times ascend from tau={cfg.tau:g}"
+                f" to tau_high={cfg.tau_high:g} at most, weights are from 0 to 1 and not all 0"
             )
 
 
 def _empty_windows(cfg: JobConfig, tau: float) -> Iterator[str]:
     if cfg.tau_high < tau < 1000:
         yield f"tau_high={cfg.tau_high:g}: below tau={tau:g}, so that nothing is in the window"
-    changed = [name for name in SAMPLING_WINDOW if getattr(cfg, name) is not None]
     low = tau if cfg.sampling_tau is None else cfg.sampling_tau
     high = cfg.tau_high if cfg.sampling_tau_high is None else cfg.sampling_tau_high
+    changed = [name for name in SAMPLING_WINDOW if getattr(cfg, name) is not None]
     if changed and high < low:
-        value = getattr(cfg, changed[0])
-        yield f"{changed[0]}={value:g}: nothing is in the sampling window [{low:g}, {high:g}]"
+        shown = f"{changed[0]}={getattr(cfg, changed[0]):g}"
+        yield f"{shown}: nothing is in the sampling window [{low:g}, {high:g}]"
 
 
 def _is_soft(knots: Any, low: float, high: float) -> bool:
@@ -242,8 +226,5 @@ def _is_soft(knots: Any, low: float, high: float) -> bool:
         return False
     times, weights = zip(*knots, strict=True)
     ascending = all(before < after for before, after in pairwise(times))
-    return bool(ascending and times[0] == low and times[-1] <= high and _are_weights(weights))
-
-
-def _are_weights(weights: Sequence[float]) -> bool:
-    return min(weights) >= 0 and 0 < max(weights) <= 1
+    in_bounds = times[0] == low and times[-1] <= high and min(weights) >= 0 and 0 < max(weights) <= 1
+    return bool(ascending and in_bounds)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -31,19 +31,15 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("score", prepared(overrides), return_hydra_config=True)
         settings = [str(key) for key in composed if key != "hydra"]
-        plain = cast(
-            dict[str, Any], OmegaConf.to_container(OmegaConf.masked_copy(composed, settings), resolve=True)
-        )
-        problems = settle_target(
-            "data", composed.hydra.runtime.choices["data"], plain, set(map(override_key, overrides))
-        )
-        cfg = cast(
-            ScoreConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), plain))
-        )
+        plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, settings), resolve=True)
+        option, command_line = composed.hydra.runtime.choices["data"], set(map(override_key, overrides))
+        problems = settle_target("data", option, plain, command_line)
+        cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), plain))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explained(error)) from error
     if problems := [*problems, *_check(cfg)]:
         raise InputError("\n".join(problems))
+    assert isinstance(cfg, ScoreConfig)
     return cfg
 
 

@@ -22,7 +22,7 @@ class Setting:
     """The metadata of one setting.
 
     Attributes:
-        help: its line in `--help`.
+        help: its line in `--help`, after its choices.
         stages: the ids that it is part of; see `Stage`.
         low, high, above: bounds of a number; `low` and `high` are allowed values, `above` is not.
         multiple_of: what a whole number is a multiple of.
@@ -80,6 +80,7 @@ def setting(default: Any, help: str, *stages: Stage, **more: Any) -> Any:
     """A dataclass field for a setting; `more` are attributes of `Setting`. Each job gets a copy of a list."""
     if stages == ("none",):
         more = {"rows": "never", **more}
+    help = ": ".join(filter(None, (", ".join(filter(None, more.get("choices", ()))), help)))
     metadata = {"setting": Setting(help=help, stages=stages, **more)}
     if isinstance(default, list | dict):
         return field(default_factory=default.copy, metadata=metadata)
