@@ -72,9 +72,8 @@ class DAVIS:
         """One sequence as `frames` frames of `height` x `width` pixels, by the rule. Raises InputError."""
         sequence, described = self._sequence(name), self.describe(name)
         if not self.long_enough(name, frames):
-            raise InputError(
-                f"reference {name}: frames={frames}, but its range in {self.prompts} has {described.frames}"
-            )
+            length = f"its range in {self.prompts} has {described.frames}"
+            raise InputError(f"reference {name}: frames={frames}, but {length}")
         # Read with the greatest stride that meets both the start and every step, then pick by index.
         start, step = sequence.frames.start, sequence.frames.step
         last = (frame_count(sequence.folder) - 1 - start) // step
@@ -82,16 +81,9 @@ class DAVIS:
         indices = [(start + step * min(index, last)) // stride for index in range(frames)]
         pixels = read_frames(
             sequence.folder, frames=max(indices) + 1, stride=stride, size=(height, width), fit=self.fit
-        )
-        return Reference(
-            name=name,
-            suite=self.suite,
-            frames=pixels[indices],
-            fps=FPS,
-            caption=described.caption,
-            edits=described.edits,
-            scored_frames=scored_frames(frames),
-        )
+        )[indices]
+        caption, edits, scored = described.caption, described.edits, scored_frames(frames)
+        return Reference(name, self.suite, pixels, FPS, caption, edits, scored_frames=scored)
 
     def _sequence(self, name: str) -> Sequence:
         return reference_named(name, self._sequences, str(self.prompts))
@@ -100,12 +92,9 @@ class DAVIS:
     def _sequences(self) -> Mapping[str, Sequence]:
         root, file = Path(self.path).expanduser() / FRAMES, Path(self.prompts).expanduser()
         if not root.is_dir():
-            raise InputError(
-                f"data.path={self.path}: has no {FRAMES}; give the folder that DAVIS's 480p archives unzip to"
-            )
-        entries = read_prompts(file)
+            raise InputError(f"data.path={self.path}: has no {FRAMES}; give the folder of DAVIS's archives")
         sequences, problems = {}, []
-        for name, entry in entries.items():
+        for name, entry in read_prompts(file).items():
             try:
                 sequences[name] = _sequence(entry, root / name)
             except InputError as error:
@@ -120,19 +109,17 @@ def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:
     Raises:
         InputError: the file does not exist or has another form.
     """
+    # Between the assignment and the semicolon, JavaScript's object is valid YAML. So is JSON.
+    script = r"^\s*(export\s+)?(const|let|var)\s+\w+\s*=|;\s*$"
     try:
-        text = file.read_text()
-        # Between the assignment and the semicolon, JavaScript's object is valid YAML. So is JSON.
-        content = yaml.safe_load(re.sub(r"^\s*(export\s+)?(const|let|var)\s+\w+\s*=|;\s*$", "", text))
+        content = yaml.safe_load(re.sub(script, "", file.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"data.prompts={file}: cannot be read ({' '.join(str(error).split())})") from error
     if isinstance(content, list) and all(isinstance(entry, dict) and "video" in entry for entry in content):
         content = {str(entry["video"]): entry for entry in content}
     if not isinstance(content, dict) or not content or not all(isinstance(e, dict) for e in content.values()):
-        raise InputError(
-            f"data.prompts={file}: not DiTFlow's prompts; it is the prompts.js of its project page, or a JSON"
-            ' list of {"video", "caption", "subject", "scene", "frame_range"}'
-        )
+        keys = '{"video", "caption", "subject", "scene", "frame_range"}'
+        raise InputError(f"data.prompts={file}: give DiTFlow's prompts.js, or a JSON list of {keys}")
     return content
 
 
@@ -149,9 +136,7 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
         raise InputError(f"frame_range ends at frame {frames[-1]}, but {folder} has {count} frames")
     height, width = read_frames(folder, frames=1).shape[1:3]
     if height != HEIGHT:
-        raise InputError(
-            f"{folder} has frames of {width} x {height} pixels; they must be {HEIGHT} high (480p)"
-        )
+        raise InputError(f"{folder}: frames of {width} x {height} pixels; they must be {HEIGHT} high (480p)")
     return Sequence({kind: text.strip() for kind, text in prompts.items()}, frames, folder)
 
 
@@ -162,6 +147,4 @@ def _range(value: Any) -> range:
         start, end, step = numbers
         if 0 <= start < end and step > 0:
             return range(start, end, step)
-    raise InputError(
-        f"frame_range is {value!r}; it must be [start, end, step] (an older prompts.js has none)"
-    )
+    raise InputError(f"frame_range is {value!r}; give [start, end, step] (an older prompts.js has none)")

@@ -76,7 +76,7 @@ class VideoFolder:
         strata = {"folder": self._folder.resolve().name}
         return replace(reference, name=name, suite=self.suite, edits=entry.edits, strata=strata)
 
-    @property
+    @cached_property
     def _folder(self) -> Path:
         if self.path is None:
             raise InputError("data=folder needs data.path=FOLDER, with videos and a captions.csv in it")
@@ -91,8 +91,7 @@ class VideoFolder:
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
         file = self._captions_file()
-        entries: dict[str, Entry] = {}
-        problems = []
+        entries, problems = dict[str, Entry](), []
         for number, video in enumerate(read_captions(file), start=1):
             try:
                 name, entry = self._checked(video)
@@ -116,18 +115,18 @@ class VideoFolder:
     def _checked(self, video: Mapping[str, Any]) -> tuple[str, Entry]:
         if unknown := [str(key) for key in video if key not in KEYS]:
             raise InputError(f"unknown {', '.join(unknown)}; the keys are {', '.join(KEYS)}")
-        where = _text(video, "video")
-        path = self._folder / where
+        inside = PurePosixPath(_text(video, "video"))
+        path = self._folder / inside
         if not path.exists():
-            raise InputError(f"there is no {where} in {self._folder}")
+            raise InputError(f"there is no {inside} in {self._folder}")
         edits = _edits(video.get("edits"))
         numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}
         if self.fps is not None and not {"fps", "stride"} & set(numbers):
             numbers["fps"] = self.fps
         captions = [edit.caption for edit in edits]
         clip = Clip(path, _text(video, "caption"), captions, fit=self.fit, **numbers)
-        inside = PurePosixPath(where) if path.is_dir() else PurePosixPath(where).with_suffix("")
-        return path_name(str(inside)) or clip.names()[0], Entry(clip, edits)
+        name = path_name(str(inside if path.is_dir() else inside.with_suffix("")))
+        return name or clip.names()[0], Entry(clip, edits)
 
 
 def read_captions(file: Path) -> list[Mapping[str, Any]]:
@@ -150,8 +149,8 @@ def read_captions(file: Path) -> list[Mapping[str, Any]]:
 
 def _from_csv(cells: Mapping[str, str]) -> Mapping[str, Any]:
     filled = {name: cell for name, cell in cells.items() if cell}
-    edits = {name: cell for name, cell in filled.items() if name not in ("video", "caption", *NUMBERS)}
-    return {**{name: cell for name, cell in filled.items() if name not in edits}, "edits": edits}
+    edits = {name: filled.pop(name) for name in [*filled] if name not in ("video", "caption", *NUMBERS)}
+    return {**filled, "edits": edits}
 
 
 def _edits(value: Any) -> tuple[Edit, ...]:

@@ -81,16 +81,10 @@ class TGVE:
         entry = self._entry(name)
         indices = frame_indices(frames, LENGTHS[entry.source])
         pixels = read_frames(entry.video, frames=max(indices) + 1, size=(height, width), fit=self.fit)
-        scored = scored_frames(frames)
+        scored, strata = scored_frames(frames), {"source": entry.source}
+        fps = RATE * min(1.0, (scored or frames) / SPAN)
         return Reference(
-            name=name,
-            suite=self.suite,
-            frames=pixels[indices],
-            fps=RATE * min(1.0, (scored or frames) / SPAN),
-            caption=entry.caption,
-            edits=entry.edits,
-            strata={"source": entry.source},
-            scored_frames=scored,
+            name, self.suite, pixels[indices], fps, entry.caption, entry.edits, strata, scored_frames=scored
         )
 
     def _entry(self, name: str) -> Entry:
@@ -139,9 +133,7 @@ def read_table(folder: Path) -> list[Entry]:
             source = _source(path, name)
         elif name:
             if source is None:
-                raise InputError(
-                    f"{path}: {name} precedes the first heading of a source, such as 'DAVIS Videos:'"
-                )
+                raise InputError(f"{path}: {name} precedes the first source's heading, as 'DAVIS Videos:'")
             entries.append(_entry_of(path, source, cells))
     return entries
 
@@ -151,8 +143,7 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     indices = {" ".join(cell.split()).casefold(): index for index, cell in reversed(list(enumerate(header)))}
     names = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
     if missing := [name for name in names if name.casefold() not in indices]:
-        first_row = ", ".join(filter(None, header))
-        raise InputError(f"{path}: no column {', '.join(missing)}; its first row is {first_row}")
+        raise InputError(f"{path}: no column {', '.join(missing)}; its first row is {', '.join(header)}")
     return {name: indices[name.casefold()] for name in names}
 
 
@@ -189,16 +180,13 @@ def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         if not entry.video.exists():
             folder = entry.video.parent
-            unlisted = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-            unlisted = [name for name in unlisted if name not in names]
+            unlisted = {path.name for path in folder.iterdir()} - names if folder.is_dir() else ()
             near = difflib.get_close_matches(entry.name, unlisted, n=1)
             both = f"480p_frames/{entry.name} and no 480p_videos/{entry.name}.mp4"
             yield f"{entry.source}: no {both}" + (f"; there is {near[0]}" if near else "")
             continue
         try:
-            count = frame_count(entry.video)
+            if (count := frame_count(entry.video)) != LENGTHS[entry.source]:
+                yield f"{entry.video}: has {count} frames; the benchmark's has {LENGTHS[entry.source]}"
         except InputError as error:
             yield str(error)
-            continue
-        if count != LENGTHS[entry.source]:
-            yield f"{entry.video}: has {count} frames; the benchmark's has {LENGTHS[entry.source]}"

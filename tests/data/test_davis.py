@@ -115,7 +115,7 @@ def test_what_does_not_belong_together_is_named(folder, changes, named):
 
 def test_frames_of_another_resolution_are_refused(tmp_path):
     folder = make_davis(tmp_path / "DAVIS", PROMPTS, size=(108, 64))
-    with pytest.raises(InputError, match=r"bear .*64 x 108"):
+    with pytest.raises(InputError, match="bear: .*64 x 108"):
         reader(folder).names()
 
 

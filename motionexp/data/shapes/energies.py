@@ -32,21 +32,17 @@ class Energy:
         return float(np.log(4 / self.energy))
 
 
-def _with_another(scene: Scene, factor: str, rng: np.random.Generator) -> Scene:
-    """Return the scene with one factor replaced by another value."""
-    if factor == "nuisances":
-        return replace(scene, nuisances=draw_nuisances(rng))
-    values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
-    changed = [value for value in values if value != scene.attributes[factor]]
-    return edited(scene, {factor: str(rng.choice(changed))})
-
-
 def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene]]:
     """Yield ``count`` pairs of scenes of one contrast that differ in ``factor`` alone."""
     for index in range(count):
         rng = seeded("energies", contrast, factor, index)
         scene = draw(rng, contrast=contrast, choices=grammar.CAPTIONED)
-        yield scene, _with_another(scene, factor, rng)
+        if factor == "nuisances":
+            yield scene, replace(scene, nuisances=draw_nuisances(rng))
+            continue
+        values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
+        changed = [value for value in values if value != scene.attributes[factor]]
+        yield scene, edited(scene, {factor: str(rng.choice(changed))})
 
 
 def in_pixels(frames: np.ndarray) -> np.ndarray:

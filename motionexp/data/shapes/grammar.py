@@ -89,27 +89,14 @@ def caption(things: list[dict[str, str]], background: str, contrast: str, *, sti
             if thing["motion"] not in CAMERA_PHRASES:
                 words.append(OBJECT_PHRASES.get(thing["motion"], GENERIC_PHRASE))
         clauses.append(" ".join(words))
-    parts = [
-        "a poster of" if contrast == "appearance-dominant" else "",
-        " and ".join(clauses),
-        f"on {background}",
-        camera,
-    ]
-    return " ".join(part for part in parts if part)
+    poster = "a poster of" if contrast == "appearance-dominant" else ""
+    return " ".join(filter(None, (poster, " and ".join(clauses), f"on {background}", camera)))
 
 
 def vocabulary() -> list[str]:
     """Return every word that a caption of this world can hold, sorted."""
-    phrases = [
-        *OBJECT_PHRASES.values(),
-        *CAMERA_PHRASES.values(),
-        GENERIC_PHRASE,
-        "a poster of",
-        "an",
-        "and on",
-    ]
-    words = {word for phrase in phrases for word in phrase.split()}
-    return sorted(words.union(*ATTRIBUTES.values()))
+    phrases = [*OBJECT_PHRASES.values(), *CAMERA_PHRASES.values(), GENERIC_PHRASE, "a poster of an and on"]
+    return sorted(set(" ".join(phrases).split()).union(*ATTRIBUTES.values()))
 
 
 def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
@@ -118,6 +105,6 @@ def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
     return digest[0] % 10 == 0
 
 
-def is_visible(shape: str, surface: str, motion: str) -> bool:
+def is_visible(shape: str, motion: str) -> bool:
     """Return whether the motion can be seen well; a spinning circle only shows it by its surface."""
     return motion != "spin" or shape != "circle"

@@ -70,19 +70,9 @@ def _edited(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
             changes[name] = str(rng.choice(values))
         result = edited(scene, changes)
         appearance = dict(zip(grammar.ATTRIBUTES, _appearance(result), strict=True))
-        motion = scene.attributes["motion"]
-        if not grammar.is_held_out(**appearance) and grammar.is_visible(
-            appearance["shape"], appearance["surface"], motion
-        ):
+        visible = grammar.is_visible(appearance["shape"], scene.attributes["motion"])
+        if visible and not grammar.is_held_out(**appearance):
             return result
-
-
-def _fresh_scene(rng: np.random.Generator, contrast: str, motion: str, used: set[tuple[str, ...]]) -> Scene:
-    """Draw a scene whose combination of attributes is not in ``used``."""
-    while True:
-        scene = draw(rng, contrast=contrast, choices=(motion,))
-        if _appearance(scene) not in used:
-            return scene
 
 
 @cache
@@ -94,7 +84,9 @@ def entries(split: str) -> tuple[Entry, ...]:
         kinds = _CHOICES[stratum]
         for index in range(count):
             rng = seeded(split, contrast, stratum, index)
-            scene = _fresh_scene(rng, contrast, kinds[index % len(kinds)], used)
+            scene = draw(rng, contrast=contrast, choices=(kinds[index % len(kinds)],))
+            while _appearance(scene) in used:
+                scene = draw(rng, contrast=contrast, choices=(kinds[index % len(kinds)],))
             used.add(_appearance(scene))
             first = scene.things[0]
             name = f"{len(result) + 1:02d}-{first.motion.replace('_', '-')}-{first.colour}-{first.shape}"
@@ -121,9 +113,7 @@ def nearest_captioned(scene: Scene, frames: int = 16) -> str:
 def caption_of_nearest_motion(reference: Reference, edit: Edit) -> str:
     """Return the edit's caption with the motion called by the nearest captioned motion's phrase."""
     if not isinstance(reference.truth, Scene):
-        raise InputError(
-            f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by"
-        )
+        raise InputError(f"reference {reference.name}: {reference.suite} has no ground truth of its motion")
     if reference.truth.attributes["motion"] in grammar.CAPTIONED:
         return edit.caption
     phrase = grammar.OBJECT_PHRASES[nearest_captioned(reference.truth, len(reference.frames))]
@@ -145,9 +135,8 @@ class ShapesReferences:
 
     def __post_init__(self) -> None:
         if not 1 <= self.appearances <= MOST_EXTRA_REFERENCES + 1:
-            raise InputError(
-                f"data.appearances={self.appearances}: a whole number from 1 to {MOST_EXTRA_REFERENCES + 1}"
-            )
+            most = MOST_EXTRA_REFERENCES + 1
+            raise InputError(f"data.appearances={self.appearances}: a whole number from 1 to {most}")
         if self.split not in SPLITS:
             raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
 
@@ -177,8 +166,7 @@ class ShapesReferences:
                 " give the model a clip of your own (video=, caption=, edits=), or take model=tiny_latte"
             )
         entry = reference_named(name, {one.name: one for one in entries(self.split)}, f"split {self.split}")
-        motion = entry.scene.attributes["motion"]
-        stratum = grammar.motion_stratum(motion)
+        stratum = grammar.motion_stratum(entry.scene.attributes["motion"])
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
         if self.appearances > 1:
             strata["appearances"] = str(self.appearances)
@@ -195,15 +183,9 @@ class ShapesReferences:
             scored_frames=period,
             motion_edits=(motion_edit(entry.scene, self.split, name),),
         )
+        bare = replace(reference, edits=(), motion_edits=())
         extra_references = tuple(
-            replace(
-                reference,
-                frames=render(scene, frames, period=period),
-                caption=scene.caption,
-                edits=(),
-                truth=scene,
-                motion_edits=(),
-            )
+            replace(bare, frames=render(scene, frames, period=period), caption=scene.caption, truth=scene)
             for scene in extra_scenes(entry.scene, self.appearances - 1, self.split, name)
         )
         return replace(reference, extra_references=extra_references)
