@@ -11,14 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, errors, snapshot_download
 from transformers.utils import logging as transformers_logging
 
 from motionexp.config.schema import BUNDLED
@@ -107,6 +100,7 @@ def name_of(path: str | Path) -> str:
 @lru_cache
 def _together(model: Path, adapter: Path) -> Path:
     """A folder of links, for this process, that is the pipeline of an image model and a motion adapter."""
+    # An image model and an adapter have separate repositories; diffusers loads one folder.
     index = model / "model_index.json"
     try:
         parts = json.loads(index.read_text())
@@ -115,6 +109,7 @@ def _together(model: Path, adapter: Path) -> Path:
     if parts.get("_class_name") != "StableDiffusionPipeline":
         raise InputError(f"{index}: a {parts.get('_class_name')}; a StableDiffusionPipeline is wanted")
     folder = Path(mkdtemp(prefix="motionexp-"))
+    # The links are of no use to another process.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shared = {part: parts.get(part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
     for part in shared:
@@ -147,19 +142,20 @@ def naming_the_model(path: str | Path, revision: str | None) -> Iterator[None]:
 def _why(name: str, revision: str | None, error: Exception) -> str:
     """What keeps a hub id from being had, and what to do."""
     command = fetch_command(name, revision)
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         terms = "it is gated, by terms on its page: agree there"
         return f"model {name}: {terms}, then `hf auth login`, then `{command}`"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         right = f"check the spelling, or give a local folder{_namesakes(name)}"
         return f"model {name}: the hub has no such model, or it is private; {right}; then `{command}`"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return f"model {name}: it has no revision {revision}; see `hf models info {name}`, then `{command}`"
-    if isinstance(error, IncompleteSnapshotError):
+    if isinstance(error, errors.IncompleteSnapshotError):
+        # The error's text lists the missing files in parentheses; the first is enough.
         missing = re.search(r"\((\S+?\.\w+)", str(error))
         file = missing[1] if missing else "a file"
         return f"model {name}: {file} is missing in {error.snapshot_path}: it came only in part; `{command}`"
-    if isinstance(error, LocalEntryNotFoundError):
+    if isinstance(error, errors.LocalEntryNotFoundError):
         where = f"not in the hub's cache ({constants.HF_HUB_CACHE})"
         why = "the hub cannot be reached (no network, or HF_HUB_OFFLINE=1)"
         return f"model {name}: {where}, and {why}; `{command}`, or give a local folder{_namesakes(name)}"

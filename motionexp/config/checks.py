@@ -9,16 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from motionexp.config import schema
 from motionexp.config.metrics import metric_problems, set_metrics
-from motionexp.config.schema import (
-    CLOSED_VOCABULARY,
-    PROJECTIONS,
-    JobConfig,
-    ModelConfig,
-    adapter_file,
-    model_folder,
-    tokenizer_file,
-)
+from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import check_allowed
@@ -42,6 +35,7 @@ def _step_problems(cfg: JobConfig) -> Iterator[str]:
 
 def _frame_problems(cfg: JobConfig) -> Iterator[str]:
     model = cfg.model
+    # Without a range, the number of frames that the model was trained on.
     legal = model.frame_range or [model.frames] * 2
     if len(legal) != 2 or not 1 <= legal[0] <= legal[1]:
         yield f"model.frame_range={legal}: the fewest and the most frames, as in [8,32], or null"
@@ -56,7 +50,7 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
     if isinstance(projections := cfg.method.get("projections"), list) and projections != cfg.projections:
         chosen["method.projections"] = projections
     for name, letters in chosen.items():
-        if not letters or not set(letters) <= set(PROJECTIONS) or len(set(letters)) < len(letters):
+        if not letters or not set(letters) <= set(schema.PROJECTIONS) or len(set(letters)) < len(letters):
             yield f"{name}=[{','.join(map(str, letters))}]: one or more of q, k, v, o, each once"
     try:
         for name in (name for name in cfg.metrics or [] if "." in name):
@@ -96,12 +90,12 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
 
 
 def _file_problems(cfg: JobConfig) -> Iterator[str]:
-    folder = model_folder(cfg.model)
+    folder = schema.model_folder(cfg.model)
     if folder is not None and not (folder / "model_index.json").is_file():
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
-    elif cfg.adapter is not None and not adapter_file(cfg.adapter).is_file():
+    elif cfg.adapter is not None and not schema.adapter_file(cfg.adapter).is_file():
         yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
@@ -112,6 +106,7 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
 def _unwritable(folder: Path) -> str | None:
     """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
     existing = folder.absolute()
+    # The root exists, so that this ends.
     while not existing.exists():
         existing = existing.parent
     try:
@@ -125,10 +120,11 @@ def _caption_problems(cfg: JobConfig) -> Iterator[str]:
     model = cfg.model
     captions = [] if cfg.caption is None else [("caption", cfg.caption)]
     captions += [("edits", caption) for caption in cfg.edits or []]
-    closed = model.closed_vocabulary and tokenizer_file(model).is_file()
+    closed = model.closed_vocabulary and schema.tokenizer_file(model).is_file()
     words_of_model = vocabulary(model) if closed else None
     for key, caption in [*captions, ("negative_prompt", cfg.negative_prompt)]:
         # Backbones with a closed vocabulary convert captions to lower case.
+        # A word is what spaces separate: punctuation belongs to it.
         words = caption.lower().split()
         short = caption if len(caption) <= 60 else caption[:57] + "..."
         unknown = [] if words_of_model is None else sorted({*words} - {*words_of_model})
@@ -148,12 +144,12 @@ def vocabulary(model: ModelConfig) -> list[str]:
     """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
     from tokenizers import Tokenizer
 
-    path = tokenizer_file(model)
+    path = schema.tokenizer_file(model)
     if not model.closed_vocabulary:
         raise InputError(f"model={model.name} takes any words: there is no list of its words")
     if not path.is_file():
         raise InputError(f"model={model.name}: {path} is missing")
-    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(CLOSED_VOCABULARY)
+    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(schema.CLOSED_VOCABULARY)
     if named is not None:
         return sorted(named)
     tokenizer = Tokenizer.from_file(str(path))
@@ -224,6 +220,7 @@ def _is_soft(knots: Any, low: float, high: float) -> bool:
     pairs = isinstance(knots, list) and all(isinstance(knot, list) and len(knot) == 2 for knot in knots)
     if not (knots and pairs and all(isinstance(number, float) for knot in knots for number in knot)):
         return False
+    # (K,) timesteps and (K,) weights.
     times, weights = zip(*knots, strict=True)
     ascending = all(before < after for before, after in pairwise(times))
     in_bounds = times[0] == low and times[-1] <= high and min(weights) >= 0 and 0 < max(weights) <= 1

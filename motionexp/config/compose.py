@@ -151,10 +151,9 @@ def settle_target(group: str, option: str, plain: dict[str, Any], command_line: 
 def _backbone_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     target = str(plain["model"].get("_target_"))
     path, _, loader = target.rpartition(".")
-    if loader != "from_pretrained":
-        yield f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained"
-        return
     try:
+        if loader != "from_pretrained":
+            raise InputError(f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained")
         targets.check_allowed(path, plain["plugins"], "model._target_")
     except InputError as error:
         yield str(error)

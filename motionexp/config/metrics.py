@@ -59,6 +59,7 @@ class MetricSpec:
         return next((name for name in minus if name in self.values), "")
 
 
+# The fields after the first five, which do not come from the class's body.
 LITERALS = {entry.name for entry in fields(MetricSpec)[5:]}
 
 
@@ -72,6 +73,7 @@ def read_metric(file: Path, module: str, name: str, class_name: str = "") -> Met
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or class_name not in ("", node.name):
             continue
+        # Both `VideoMetric` and `base.VideoMetric` name the class.
         bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
         if base := next((base for base in bases if base in BASES), None):
             question = (ast.get_docstring(tree) or "").partition("\n")[0]

@@ -44,9 +44,11 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
 
 
 def _explained(error: Exception) -> str:
+    # Hydra words an override of an unknown key in two ways.
     if missing := re.search(r"Could not override '([^'.]+)'|Key '([^']+)' not in", str(error)):
         names = ", ".join(settings_in(ScoreConfig))
         return f"{missing[1] or missing[2]}: score has no such setting; it has {names}"
+    # data=clip reads the captions from settings that a job has.
     if "Interpolation key" in str(error):
         return "data=clip: score needs captions in a file; put the clip into a folder (data=folder)"
     return explain(error)

@@ -78,14 +78,15 @@ class Setting:
 
 def setting(default: Any, help: str, *stages: Stage, **more: Any) -> Any:
     """A dataclass field for a setting; `more` are attributes of `Setting`. Each job gets a copy of a list."""
+    # What enters no id changes no result, and rows leave it out.
     if stages == ("none",):
         more = {"rows": "never", **more}
+    # null is no choice to name: its meaning is in the help's text.
     help = ": ".join(filter(None, (", ".join(filter(None, more.get("choices", ()))), help)))
     metadata = {"setting": Setting(help=help, stages=stages, **more)}
-    if isinstance(default, list | dict):
-        return field(default_factory=default.copy, metadata=metadata)
-    if isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
+    if isinstance(default, list | dict | type):
+        factory = default if isinstance(default, type) else default.copy
+        return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

@@ -131,6 +131,7 @@ def _constructor(definition: Definition) -> Signature:
     ]
     if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         return inherited[0] if inherited else Signature()
+    # A dataclass takes the fields of its bases first, the nearest base last.
     merged = Signature(is_open=any(base.is_open for base in inherited))
     for base in reversed(inherited):
         merged.parameters |= base.parameters
@@ -188,6 +189,7 @@ def _fit_generic(value: Any, name: str, parts: list[ast.expr], module: str) -> t
         return _fit_any(value, parts + [ast.Constant(None)] * (name == "Optional"), module)
     if name not in SEQUENCES:
         return True, ""
+    # `tuple[int, ...]`: the ellipsis is no type.
     parts = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is ...)]
     items = [_fit_any(item, parts, module) for item in value] if isinstance(value, list | tuple) else []
     fits = isinstance(value, list | tuple) and all(item[0] for item in items)
@@ -211,6 +213,7 @@ def _lookup(name: str, module: str) -> Definition | None:
             parents = module.split(".")[: -node.level] if node.level else []
             source = ".".join([*parents, node.module or ""])
             names = {alias.asname or alias.name: alias.name for alias in node.names}
+            # Only this package and the class's own are looked into.
             if name in names and source.partition(".")[0] in (PACKAGE, module.partition(".")[0]):
                 return _lookup(names[name], source)
     return None

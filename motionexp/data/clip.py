@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.checks import reference_named
@@ -23,6 +23,7 @@ class Clip:
     Raises InputError for an empty caption or no edit; `read` does for what is wrong with the file.
     """
 
+    suite: ClassVar = "clip"
     path: str | Path
     caption: str
     edits: Sequence[str]
@@ -36,10 +37,6 @@ class Clip:
             raise InputError(f"{self.path}: no edits; write a caption of what the video should show instead")
         if not all(text.strip() for text in (self.caption, *self.edits)):
             raise InputError(f"{self.path}: a caption is empty; write what the video shows")
-
-    @property
-    def suite(self) -> str:
-        return "clip"
 
     def names(self) -> list[str]:
         """The file's name without its ending, as letters, digits, dots, dashes and underscores."""
@@ -61,6 +58,7 @@ class Clip:
         self._check_name(name)
         selection: dict[str, Any] = {"start": self.start, "fps": self.fps, "stride": self.stride}
         pixels = read_frames(self.path, frames=frames, size=(height, width), fit=self.fit, **selection)
+        # Without fps=, frames are shown at the clip's rate, divided by the stride.
         fps = self.fps or (frame_rate(self.path) or FOLDER_FPS) / (self.stride or 1)
         return Reference(name, self.suite, pixels, fps, self.caption, self._edits)
 

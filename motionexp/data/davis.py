@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 
@@ -46,13 +46,10 @@ class DAVIS:
     or too short, and frames that are not 480 pixels high.
     """
 
+    suite: ClassVar = "davis"
     path: str | Path
     prompts: str | Path
     fit: str = "crop"
-
-    @property
-    def suite(self) -> str:
-        return "davis"
 
     def names(self) -> list[str]:
         """The sequences in the order of the prompts' file."""
@@ -125,6 +122,7 @@ def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:
 
 def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     """One checked sequence. Raises InputError, whose text does not name the sequence."""
+    # prompts.js calls the kinds easy, medium and hard; the JSON form calls them by their meaning.
     prompts = {kind: entry.get(kind, entry.get(script_kind)) for kind, script_kind in KINDS.items()}
     if missing := [kind for kind, text in prompts.items() if not (isinstance(text, str) and text.strip())]:
         raise InputError(f"no {', '.join(missing)} prompt")
@@ -134,6 +132,7 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     count = frame_count(folder)
     if frames[-1] >= count:
         raise InputError(f"frame_range ends at frame {frames[-1]}, but {folder} has {count} frames")
+    # DAVIS also comes in full resolution, in a folder of the same layout; one frame shows which it is.
     height, width = read_frames(folder, frames=1).shape[1:3]
     if height != HEIGHT:
         raise InputError(f"{folder}: frames of {width} x {height} pixels; they must be {HEIGHT} high (480p)")
@@ -142,6 +141,7 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
 
 def _range(value: Any) -> range:
     """The range of [start, end, step], a list or, as in prompts.js, a list in a string."""
+    # prompts.js writes the list as a string: '[0, 72, 3]'.
     numbers = yaml.safe_load(value) if isinstance(value, str) else value
     if isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers):
         start, end, step = numbers

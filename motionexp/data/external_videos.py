@@ -47,9 +47,11 @@ def find_videos(
         InputError: a video is missing or duplicated, or the CSV lists what does not exist.
     """
     described = {name: reader.describe(name) for name in names}
+    # 1. The edits that may be shown, and whether the kinds that were asked for are among them.
     all_kinds = {edit.kind for description in described.values() for edit in description.edits}
     if unknown := [kind for kind in kinds or () if kind not in all_kinds]:
         raise InputError(f"edit_kinds=[{','.join(unknown)}]: the kinds are {', '.join(sorted(all_kinds))}")
+    # 2. The videos, from a CSV or from the folders' names; problems are collected and raised together.
     problems: list[str] = []
     table = folder if folder.is_file() else folder / LIST
     if table.is_file():
@@ -57,6 +59,7 @@ def find_videos(
     else:
         candidates = _from_layout(folder, described, kinds, problems)
     videos = [video for video in candidates if kinds is None or video.edit.kind in kinds]
+    # 3. One video for each sample: two files of one seed would be scored as two samples.
     counts = Counter((video.reference, video.edit.kind, video.edit.caption, video.seed) for video in videos)
     for (reference, kind, _, seed), times in counts.items():
         if times > 1:
@@ -84,6 +87,7 @@ def check_lengths(videos: Sequence[Generated], reader: References, frames: int |
 def _from_layout(
     folder: Path, described: Mapping[str, Description], kinds: Collection[str] | None, problems: list[str]
 ) -> Iterator[Generated]:
+    # TGVE's submissions have a folder for each source between the top and the references.
     parents = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
     for name, description in described.items():
         folders = [parent / name for parent in parents if (parent / name).is_dir()]
@@ -133,6 +137,7 @@ def _of_row(folder: Path, row: Mapping[str, str], described: Description) -> Gen
         raise InputError(f"there is no {path}")
     if not seed.isdecimal():
         raise InputError(f"seed is {seed!r}; it must be a whole number")
+    # An empty cell restricts nothing: the kind alone, or the caption alone, may name the edit.
     edits = [edit for edit in described.edits if kind in ("", edit.kind) and caption in ("", edit.caption)]
     if caption and not edits:
         edits = [Edit(kind or "caption", caption)]

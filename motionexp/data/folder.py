@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 
@@ -16,6 +16,7 @@ from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")
+# Columns of a CSV with any other name are kinds of edits.
 NUMBERS = ("start", "fps", "stride")
 """Numbers of a video that select its frames, as in `videos.read_frames`."""
 KEYS = ("video", "caption", "edits", *NUMBERS)
@@ -46,14 +47,11 @@ class VideoFolder:
     Raises InputError, before any frame is decoded, for errors in the captions' file and for missing videos.
     """
 
+    suite: ClassVar = "folder"
     path: str | Path | None
     captions: str | Path | None = None
     fps: float | None = None
     fit: str = "crop"
-
-    @property
-    def suite(self) -> str:
-        return "folder"
 
     def names(self) -> list[str]:
         """The videos' paths without their endings, as letters, digits, dots, dashes and underscores."""
@@ -92,6 +90,7 @@ class VideoFolder:
     def _entries(self) -> Mapping[str, Entry]:
         file = self._captions_file()
         entries, problems = dict[str, Entry](), []
+        # Every video is checked before the first error is raised, so that one run shows all mistakes.
         for number, video in enumerate(read_captions(file), start=1):
             try:
                 name, entry = self._checked(video)
@@ -121,10 +120,12 @@ class VideoFolder:
             raise InputError(f"there is no {inside} in {self._folder}")
         edits = _edits(video.get("edits"))
         numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}
+        # A video's own rate or stride precedes the folder's rate.
         if self.fps is not None and not {"fps", "stride"} & set(numbers):
             numbers["fps"] = self.fps
         captions = [edit.caption for edit in edits]
         clip = Clip(path, _text(video, "caption"), captions, fit=self.fit, **numbers)
+        # The folder is part of the name: runs/cat.mp4 and walks/cat.mp4 are two references.
         name = path_name(str(inside if path.is_dir() else inside.with_suffix("")))
         return name or clip.names()[0], Entry(clip, edits)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from motionexp.data import checks
 from motionexp.data.base import Description, Edit, Reference
@@ -25,6 +26,7 @@ EDIT_COLUMNS = {
     "background": "Background Change Caption",
     "multiple": "Multiple Changes Caption",
 }
+# 32 frames count as two seconds: the shortest videos have 32, and the benchmark gives no rate.
 SPAN, RATE = 32, 16.0
 
 
@@ -55,12 +57,9 @@ class TGVE:
     benchmark: 76 videos (16 DAVIS, 23 youtube, 37 videvo) of 32, 128 and 32 frames, 304 edits.
     """
 
+    suite: ClassVar = "tgve"
     path: str | Path
     fit: str = "crop"
-
-    @property
-    def suite(self) -> str:
-        return "tgve"
 
     def names(self) -> list[str]:
         """The videos' names in the table's order."""
@@ -107,9 +106,11 @@ def scored_frames(frames: int) -> int | None:
 def frame_indices(frames: int, length: int) -> list[int]:
     """Indices from 0 of the frames that `read` takes; some are >= `length` where the video is too short."""
     scored = scored_frames(frames) or frames
+    # Longer than two seconds: one by one, which only the youtube videos allow.
     if scored > SPAN:
         return list(range(frames))
     indices = [index * SPAN // scored for index in range(scored)]
+    # The extra frame is the 33rd; a video of 32 repeats its last one.
     return indices if scored == frames else [*indices, min(SPAN, length - 1)]
 
 
@@ -129,6 +130,7 @@ def read_table(folder: Path) -> list[Entry]:
     for row in rows[1:]:
         cells = {name: row[index] if index < len(row) else "" for name, index in columns.items()}
         name = cells[NAME_COLUMN]
+        # A source's heading is a row with one cell, such as 'DAVIS Videos:'.
         if name.endswith(":"):
             source = _source(path, name)
         elif name:
@@ -140,6 +142,7 @@ def read_table(folder: Path) -> list[Entry]:
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     """{column: its index}. Spelling matters, spaces and capitals do not."""
+    # Reversed, so that of two equal columns the first one counts.
     indices = {" ".join(cell.split()).casefold(): index for index, cell in reversed(list(enumerate(header)))}
     names = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
     if missing := [name for name in names if name.casefold() not in indices]:

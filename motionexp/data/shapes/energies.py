@@ -61,15 +61,15 @@ def energies(
         frames: F. The video of an odd F begins with that of F - 1.
     """
 
+    # 17 frames begin with the 16 in which the motion runs its course.
     def encoded(scene: Scene) -> np.ndarray:
         return encode(render(scene, frames, period=frames - frames % 2))
 
     rows = []
     for contrast in grammar.CONTRASTS:
         for factor in FACTORS:
-            values = [
-                float(np.square(encoded(first) - encoded(second)).sum())
-                for first, second in pairs(contrast, factor, count)
-            ]
+            scenes = pairs(contrast, factor, count)
+            values = [np.square(encoded(first) - encoded(second)).sum() for first, second in scenes]
+            # The median, on which a few extreme pairs have no influence.
             rows.append(Energy(contrast, factor, float(np.median(values)), count))
     return rows

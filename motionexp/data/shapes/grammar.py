@@ -47,6 +47,7 @@ UNCAPTIONED = ("wander",)
 OUT_OF_DISTRIBUTION = ("zigzag", "hop", "stop_and_go")
 """Pretraining never shows them."""
 MOTIONS = (*CAPTIONED, *UNCAPTIONED, *OUT_OF_DISTRIBUTION)
+STRATA = {"captioned": CAPTIONED, "uncaptioned": UNCAPTIONED, "out-of-distribution": OUT_OF_DISTRIBUTION}
 
 MANNERS = {
     "circle": "bounce",
@@ -62,9 +63,7 @@ COUPLING = 0.5
 
 def motion_stratum(motion: str) -> str:
     """Name the stratum of a motion: ``captioned``, ``uncaptioned`` or ``out-of-distribution``."""
-    if motion in CAPTIONED:
-        return "captioned"
-    return "uncaptioned" if motion in UNCAPTIONED else "out-of-distribution"
+    return next(stratum for stratum, motions in STRATA.items() if motion in motions)
 
 
 def object_phrase(colour: str, surface: str, shape: str) -> str:
@@ -85,6 +84,7 @@ def caption(things: list[dict[str, str]], background: str, contrast: str, *, sti
     for thing in things:
         words = [object_phrase(thing["colour"], thing["surface"], thing["shape"])]
         if not still:
+            # One camera moves for both objects, so that its phrase comes once, at the end.
             camera = camera or CAMERA_PHRASES.get(thing["motion"], "")
             if thing["motion"] not in CAMERA_PHRASES:
                 words.append(OBJECT_PHRASES.get(thing["motion"], GENERIC_PHRASE))
@@ -101,6 +101,7 @@ def vocabulary() -> list[str]:
 
 def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
     """Return whether pretraining never shows this combination of attributes (a tenth of all)."""
+    # A hash and not a generator: the answer depends on no order of calls.
     digest = hashlib.sha256("/".join((colour, surface, shape, background)).encode()).digest()
     return digest[0] % 10 == 0
 

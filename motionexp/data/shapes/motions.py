@@ -54,6 +54,7 @@ def _arc(u: Array, rng: Rng, direction: int) -> Variation:
 
 def _circle(u: Array, rng: Rng, direction: int) -> Variation:
     radius, start = rng.uniform(11, 14), rng.uniform(-0.5, 0.5)
+    # y points down, so that a growing phase turns clockwise; -pi/2 begins at the top.
     phase = direction * 2 * np.pi * u - np.pi / 2 + start
     return {"offset": radius * np.stack([np.cos(phase), np.sin(phase)], 1)}
 
@@ -99,6 +100,7 @@ def _zigzag(u: Array, rng: Rng) -> Variation:
 
 def _hop(u: Array, rng: Rng) -> Variation:
     side, height = rng.choice([-1, 1]), rng.uniform(12, 15)
+    # Three hops; 4h(1 - h) is a parabola from 0 over 1 to 0.
     hops = 3 * u % 1
     y = height * (0.5 - 4 * hops * (1 - hops))
     return {"offset": np.stack([side * (u - 0.5) * rng.uniform(24, 28), y], 1)}
@@ -106,6 +108,7 @@ def _hop(u: Array, rng: Rng) -> Variation:
 
 def _stop_and_go(u: Array, rng: Rng) -> Variation:
     direction = rng.uniform(0, 2 * np.pi)
+    # The share of the way that is covered: half, a rest, and the other half.
     gone = np.interp(u, [0, 0.22, 0.5, 0.72, 1.0], [0, 0.5, 0.5, 1.0, 1.0])
     return {"offset": (gone[:, None] - 0.5) * 30 * np.array([np.cos(direction), np.sin(direction)])}
 
@@ -148,5 +151,6 @@ def path(motion: str, frames: int, seed: int, period: int | None = None) -> Path
         period: frames in which the motion runs once; default ``frames``. A path of 17 frames with
             ``period=16`` begins with the path of 16 frames.
     """
+    # u is (F,), from 0 at the first frame to 1 at the last of the period.
     u = np.arange(frames) / max((period or frames) - 1, 1)
     return Path(**(_still(u) | _PATHS[motion](u, np.random.default_rng(seed))))

@@ -97,6 +97,7 @@ class Scene:
         scale, room = (spec.size / RADIUS, 0.7) if len(self.things) > 1 else (1.0, 1.0)
         offset = path.offset * scale * room
         scene_position = np.asarray(spec.centre) + offset
+        # (F, 2) on the screen: first the camera's pan, then its zoom about the middle of the frame.
         position = (scene_position - CENTRE - path.pan) * path.zoom[:, None] + CENTRE
         size = spec.size * path.scale * path.zoom
         return Truth(position, np.diff(position, axis=0), size, path.angle + spec.tilt, path.pan, path.zoom)
@@ -104,6 +105,7 @@ class Scene:
 
 def seeded(*keys: str | int) -> np.random.Generator:
     """Return a generator that depends on the keys alone."""
+    # Release 0.0's words in the hash: see SEED_WORDS.
     words = (SEED_WORDS.get(key, key) if isinstance(key, str) else key for key in keys)
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
@@ -197,8 +199,7 @@ def pretraining_scene(index: int) -> Scene:
 
 def edited(scene: Scene, changes: dict[str, str]) -> Scene:
     """Return the scene with captioned attributes of its first object or its background replaced."""
-    background = changes.get("background", scene.background)
-    appearance: dict[str, Any] = {key: value for key, value in changes.items() if key != "background"}
-    return replace(
-        scene, things=(replace(scene.things[0], **appearance), *scene.things[1:]), background=background
-    )
+    appearance: dict[str, Any] = dict(changes)
+    background = appearance.pop("background", scene.background)
+    first = replace(scene.things[0], **appearance)
+    return replace(scene, things=(first, *scene.things[1:]), background=background)

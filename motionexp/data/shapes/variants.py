@@ -31,6 +31,7 @@ def extra_scenes(scene: Scene, count: int, *seed: str) -> list[Scene]:
     shown = {name: [value] for name, value in scene.attributes.items() if name in grammar.ATTRIBUTES}
     scenes = []
     for index in range(count):
+        # The seed has its first release's word; see `scenes.SEED_WORDS`.
         rng = seeded("companion", *seed, index)
         # Draw until the motion is visible and pretraining may show the combination.
         while True:
@@ -41,6 +42,7 @@ def extra_scenes(scene: Scene, count: int, *seed: str) -> list[Scene]:
             visible = grammar.is_visible(appearance["shape"], motion)
             if visible and not grammar.is_held_out(**appearance):
                 break
+        # The path depends on the motion's seed alone, so that all scenes share it.
         thing = replace(draw_thing(rng, appearance, motion), motion_seed=scene.things[0].motion_seed)
         moved = replace(scene, things=(thing,), nuisances=draw_nuisances(rng))
         scenes.append(edited(moved, {"background": appearance["background"]}))

@@ -56,6 +56,7 @@ def read_frames(
     _check_request(path, frames, start, fps, stride, fit)
     if path.is_dir():
         files = _image_files(path)
+        # Images have no times, so that fps= gives `start` its meaning.
         first = round(start * (fps or 0))
         pictures = ((file.name, _load_image(file)) for file in files[first :: stride or 1][:frames])
         result = list(_resized(path, pictures, size, fit))
@@ -112,6 +113,7 @@ def taken_count(
         if not packets:
             return 0
         tick = Fraction(clip.stream.time_base)
+        # As `_strided` and `_nearest` choose frames, from the times of packets instead.
         earliest = Fraction(start) - tick / 2
         if fps is None:
             after_start = sum((packet.pts - packets[0].pts) * tick >= earliest for packet in packets)
@@ -181,6 +183,7 @@ class _Clip:
         except (av.FFmpegError, OSError) as error:
             why = f"frame {self.count} cannot be decoded ({error.strerror})"
             raise InputError(f"{self.path}: {why}: it is damaged or cut short; copy it again") from error
+        # A decoder conceals damage with pixels of other frames, and only sets this flag.
         if frame is not None and frame.is_corrupt:
             raise InputError(f"{self.path}: frame {self.count} is damaged: copy the file again")
         if frame is not None and frame.pts is None:
@@ -191,6 +194,7 @@ class _Clip:
         """How many frames there were, and how many the header promised where those are more."""
         rate, duration = self.stream.average_rate, self.container.duration
         promised = self.stream.frames or round(rate * duration / av.time_base if rate and duration else 0)
+        # Headers may be off by one frame in a whole file.
         more = f" (its header says {promised}: it may be cut short)" if promised > self.count + 1 else ""
         return f"{self.count} frame{'' if self.count == 1 else 's'} in {float(self.end):.3g} s{more}"
 
@@ -227,6 +231,7 @@ def _check_whole(clip: _Clip, file: io.BufferedReader) -> None:
         raise InputError(f"{clip.path}: is cut short; {listed} ({size} bytes); copy it again")
     if clip.container.format.name == "gif":
         position = file.tell()
+        # Some writers fill the file with zeros after the last character.
         file.seek(max(0, size - 64))
         if not file.read().rstrip(b"\0").endswith(b";"):
             raise InputError(f"{clip.path}: is cut short; a GIF's last character is ';'; copy it again")
@@ -319,6 +324,7 @@ def _resized(
         if not first.endswith(described):
             raise InputError(f"{path}: {first} and {label} {described} pixels; all must have one size")
         if size is not None and image.size != size[::-1]:
+            # PIL has (width, height), arrays (height, width); hence the reversal.
             place = ImageOps.fit if fit == "crop" else ImageOps.pad
             yield np.asarray(place(image, size[::-1], method=Image.Resampling.BICUBIC))
         else:
