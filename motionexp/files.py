@@ -30,12 +30,15 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all: a reader finds the old one or the new one, never a part."""
+    # In the target's folder, because a rename across file systems copies.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
+            # Else a crash after the rename may leave an empty file under the right name.
             os.fsync(file.fileno())
+        # mkstemp makes files that only their owner reads.
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

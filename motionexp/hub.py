@@ -9,15 +9,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, errors, snapshot_download
 from transformers.utils import logging as transformers_logging
 
 from motionexp.config.schema import BUNDLED
@@ -37,16 +31,10 @@ def no_loading_bars() -> Iterator[None]:
 
 
 BUNDLED_PREFIX = "bundled:"
-
-
 # What is read of a repository in the layout of a diffusers pipeline, and what of it is not: weights in other
 # formats and the networks beside the ones that make videos.
 ADAPTER = ("config.json", "diffusion_pytorch_model.safetensors")
-
-
 PIPELINE = ("model_index.json", "*/*.safetensors", "*/*.json", "*/*.model", "*/merges.txt")
-
-
 UNREAD = ("*.fp16*", "*.bf16*", "*.non_ema*", "safety_checker/*", "image_encoder/*", "feature_extractor/*")
 
 
@@ -66,33 +54,28 @@ def find_folder(
         InputError: there is no such thing, or it cannot be had: with the command that fetches a hub id.
     """
     name = str(path)
-    if name.startswith(BUNDLED_PREFIX):
-        folder = BUNDLED / name.removeprefix(BUNDLED_PREFIX)
-    else:
-        folder = Path(path).expanduser()
+    is_bundled = name.startswith(BUNDLED_PREFIX)
+    folder = BUNDLED / name.removeprefix(BUNDLED_PREFIX) if is_bundled else Path(path).expanduser()
     if folder.is_dir():
         return folder
     if "+" in name:
-        pairs = zip(
-            name.split("+", 1), [*(revision or "").split("+", 1), ""][:2], (patterns, ADAPTER), strict=True
+        model, adapter = _pair(name, revision)
+        return _together(
+            find_folder(*model, local_files_only, patterns), find_folder(*adapter, local_files_only, ADAPTER)
         )
-        return _together(*(find_folder(one, at or None, local_files_only, what) for one, at, what in pairs))
     if not is_hub_id(name):
-        raise InputError(
-            f"model {name}: there is no folder {folder}; give a folder, bundled:NAME or a hub id"
-        )
+        raise InputError(f"model {name}: no folder {folder}; give a folder, bundled:NAME or a hub id")
+    files: Any = {"allow_patterns": list(patterns), "ignore_patterns": list(UNREAD)}
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                local_files_only=local_files_only,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(UNREAD),
-            )
-        )
+        return Path(snapshot_download(name, revision=revision, local_files_only=local_files_only, **files))
     except (OSError, ValueError) as error:
         raise InputError(_why(name, revision, error)) from error
+
+
+def _pair(path: str, revision: str | None) -> list[tuple[str, str | None]]:
+    """(path, revision) of an image model and of its motion adapter, which a + joins."""
+    revisions = [*(revision or "").split("+", 1), ""]
+    return [(part, at or None) for part, at in zip(path.split("+", 1), revisions, strict=False)]
 
 
 def is_hub_id(path: str | Path) -> bool:
@@ -117,6 +100,7 @@ def name_of(path: str | Path) -> str:
 @lru_cache
 def _together(model: Path, adapter: Path) -> Path:
     """A folder of links, for this process, that is the pipeline of an image model and a motion adapter."""
+    # An image model and an adapter have separate repositories; diffusers loads one folder.
     index = model / "model_index.json"
     try:
         parts = json.loads(index.read_text())
@@ -125,25 +109,21 @@ def _together(model: Path, adapter: Path) -> Path:
     if parts.get("_class_name") != "StableDiffusionPipeline":
         raise InputError(f"{index}: a {parts.get('_class_name')}; a StableDiffusionPipeline is wanted")
     folder = Path(mkdtemp(prefix="motionexp-"))
+    # The links are of no use to another process.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shared = {part: parts.get(part) for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
     for part in shared:
         (folder / part).symlink_to((model / part).resolve())
     (folder / "motion_adapter").symlink_to(adapter.resolve())
-    combined = {
-        "_class_name": "AnimateDiffPipeline",
-        **shared,
-        "motion_adapter": ["diffusers", "MotionAdapter"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(combined))
+    added = {"_class_name": "AnimateDiffPipeline", "motion_adapter": ["diffusers", "MotionAdapter"]}
+    (folder / "model_index.json").write_text(json.dumps(shared | added))
     return folder
 
 
 def fetch_command(path: str | Path, revision: str | None) -> str:
     """The command that downloads a hub id; two with ` && ` between them for two of them."""
     if "+" in str(path):
-        pairs = zip(str(path).split("+", 1), [*(revision or "").split("+", 1), ""][:2], strict=True)
-        return " && ".join(fetch_command(one, at or None) for one, at in pairs if is_hub_id(one))
+        return " && ".join(fetch_command(*part) for part in _pair(str(path), revision) if is_hub_id(part[0]))
     return f"hf download {path}" + (f" --revision {revision}" if revision else "")
 
 
@@ -162,28 +142,23 @@ def naming_the_model(path: str | Path, revision: str | None) -> Iterator[None]:
 def _why(name: str, revision: str | None, error: Exception) -> str:
     """What keeps a hub id from being had, and what to do."""
     command = fetch_command(name, revision)
-    if isinstance(error, GatedRepoError):
-        return (
-            f"model {name}: it is gated, open to those who have agreed to the terms on its page: agree there,"
-            f" then `hf auth login`, then `{command}`"
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"model {name}: the hub has no such model, or it is private (a typo? another owner?); check the"
-            f" spelling, or give a local folder{_namesakes(name)}. Once it is right: `{command}`"
-        )
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.GatedRepoError):
+        terms = "it is gated, by terms on its page: agree there"
+        return f"model {name}: {terms}, then `hf auth login`, then `{command}`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        right = f"check the spelling, or give a local folder{_namesakes(name)}"
+        return f"model {name}: the hub has no such model, or it is private; {right}; then `{command}`"
+    if isinstance(error, errors.RevisionNotFoundError):
         return f"model {name}: it has no revision {revision}; see `hf models info {name}`, then `{command}`"
-    if isinstance(error, IncompleteSnapshotError):
+    if isinstance(error, errors.IncompleteSnapshotError):
+        # The error's text lists the missing files in parentheses; the first is enough.
         missing = re.search(r"\((\S+?\.\w+)", str(error))
-        file = missing.group(1) if missing else "a file"
+        file = missing[1] if missing else "a file"
         return f"model {name}: {file} is missing in {error.snapshot_path}: it came only in part; `{command}`"
-    if isinstance(error, LocalEntryNotFoundError):
-        return (
-            f"model {name}: not in the hub's cache ({constants.HF_HUB_CACHE}), and the hub cannot be reached"
-            f" (no network, or HF_HUB_OFFLINE=1); fetch it where it can, `{command}`, or give a local"
-            f" folder{_namesakes(name)}"
-        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        where = f"not in the hub's cache ({constants.HF_HUB_CACHE})"
+        why = "the hub cannot be reached (no network, or HF_HUB_OFFLINE=1)"
+        return f"model {name}: {where}, and {why}; `{command}`, or give a local folder{_namesakes(name)}"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"model {name}: it could not be fetched ({reason}); try again: `{command}`, or give a local folder"
 

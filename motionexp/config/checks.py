@@ -2,23 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from motionexp.config import schema
 from motionexp.config.metrics import metric_problems, set_metrics
-from motionexp.config.schema import (
-    CLOSED_VOCABULARY,
-    PROJECTIONS,
-    JobConfig,
-    ModelConfig,
-    adapter_file,
-    model_folder,
-    tokenizer_file,
-)
+from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import check_allowed
@@ -42,6 +35,7 @@ def _step_problems(cfg: JobConfig) -> Iterator[str]:
 
 def _frame_problems(cfg: JobConfig) -> Iterator[str]:
     model = cfg.model
+    # Without a range, the number of frames that the model was trained on.
     legal = model.frame_range or [model.frames] * 2
     if len(legal) != 2 or not 1 <= legal[0] <= legal[1]:
         yield f"model.frame_range={legal}: the fewest and the most frames, as in [8,32], or null"
@@ -56,7 +50,7 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
     if isinstance(projections := cfg.method.get("projections"), list) and projections != cfg.projections:
         chosen["method.projections"] = projections
     for name, letters in chosen.items():
-        if not letters or not set(letters) <= set(PROJECTIONS) or len(set(letters)) < len(letters):
+        if not letters or not set(letters) <= set(schema.PROJECTIONS) or len(set(letters)) < len(letters):
             yield f"{name}=[{','.join(map(str, letters))}]: one or more of q, k, v, o, each once"
     try:
         for name in (name for name in cfg.metrics or [] if "." in name):
@@ -75,10 +69,8 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
 
 def _boundary_problems(model: ModelConfig) -> Iterator[str]:
     if model.boundary is not None and not re.fullmatch("[0-9a-f]{12}", model.boundary_weights or ""):
-        yield (
-            f"model.boundary_weights={model.boundary_weights}: with model.boundary, the first 12 hexadecimal"
-            " digits of weights_hash in the rows of its probes, in quotes"
-        )
+        shown = f"model.boundary_weights={model.boundary_weights}"
+        yield f"{shown}: with model.boundary, 12 digits of weights_hash in its probes' rows, in quotes"
 
 
 def _clip_problems(cfg: JobConfig) -> Iterator[str]:
@@ -98,26 +90,23 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
 
 
 def _file_problems(cfg: JobConfig) -> Iterator[str]:
-    folder = model_folder(cfg.model)
+    folder = schema.model_folder(cfg.model)
     if folder is not None and not (folder / "model_index.json").is_file():
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
-    elif cfg.adapter is not None and not adapter_file(cfg.adapter).is_file():
-        yield (
-            f"adapter={cfg.adapter}: no adapter.safetensors there; name the adapter/ folder of a cell,"
-            " or the .safetensors file of another trainer"
-        )
-    problem = _unwritable(Path(cfg.output))
+    elif cfg.adapter is not None and not schema.adapter_file(cfg.adapter).is_file():
+        yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
-    elif problem:
+    elif problem := _unwritable(Path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 
 def _unwritable(folder: Path) -> str | None:
     """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
     existing = folder.absolute()
+    # The root exists, so that this ends.
     while not existing.exists():
         existing = existing.parent
     try:
@@ -128,47 +117,39 @@ def _unwritable(folder: Path) -> str | None:
 
 
 def _caption_problems(cfg: JobConfig) -> Iterator[str]:
+    model = cfg.model
     captions = [] if cfg.caption is None else [("caption", cfg.caption)]
     captions += [("edits", caption) for caption in cfg.edits or []]
-    for key, caption in captions:
-        if not caption.strip():
-            yield f"{key}: a caption is empty; say in words what the video shows"
-    captions += [("negative_prompt", cfg.negative_prompt)]
-    model = cfg.model
-    closed = model.closed_vocabulary and tokenizer_file(model).is_file()
+    closed = model.closed_vocabulary and schema.tokenizer_file(model).is_file()
     words_of_model = vocabulary(model) if closed else None
-    for key, caption in captions:
+    for key, caption in [*captions, ("negative_prompt", cfg.negative_prompt)]:
         # Backbones with a closed vocabulary convert captions to lower case.
+        # A word is what spaces separate: punctuation belongs to it.
         words = caption.lower().split()
+        short = caption if len(caption) <= 60 else caption[:57] + "..."
         unknown = [] if words_of_model is None else sorted({*words} - {*words_of_model})
-        if unknown:
+        if not words and key != "negative_prompt":
+            yield f"{key}: a caption is empty; say in words what the video shows"
+        elif unknown:
             shown = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
-            yield (
-                f"{key}: {model.name} does not know {shown} in {_short(caption)!r};"
-                " use the words of `python run.py list words`, or a model of real videos (model=latte)"
-            )
+            hint = "see `python run.py list words`, or take a model of real videos (model=latte)"
+            yield f"{key}: {model.name} does not know {shown} in {short!r}; {hint}"
         # Every word is a token at least, so this is never wrong; the backbone counts the tokens themselves.
         elif len(words) > model.max_caption_tokens:
-            yield (
-                f"{key}: {_short(caption)!r} has {len(words)} words; {model.name}'s text encoder takes"
-                f" {model.max_caption_tokens} tokens at most"
-            )
-
-
-def _short(caption: str) -> str:
-    return caption if len(caption) <= 60 else caption[:57] + "..."
+            most = f"{model.name}'s text encoder takes {model.max_caption_tokens} tokens at most"
+            yield f"{key}: {short!r} has {len(words)} words; {most}"
 
 
 def vocabulary(model: ModelConfig) -> list[str]:
     """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
     from tokenizers import Tokenizer
 
-    path = tokenizer_file(model)
+    path = schema.tokenizer_file(model)
     if not model.closed_vocabulary:
         raise InputError(f"model={model.name} takes any words: there is no list of its words")
     if not path.is_file():
         raise InputError(f"model={model.name}: {path} is missing")
-    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(CLOSED_VOCABULARY)
+    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(schema.CLOSED_VOCABULARY)
     if named is not None:
         return sorted(named)
     tokenizer = Tokenizer.from_file(str(path))
@@ -219,31 +200,28 @@ def window_problems(cfg: JobConfig) -> Iterator[str]:
         yield from _empty_windows(cfg, cfg.tau)
         if cfg.soft_window is not None and not _is_soft(cfg.soft_window, cfg.tau, cfg.tau_high):
             yield (
-                f"soft_window={cfg.soft_window}: pairs of timestep and weight, as in [[400,0],[1000,1]];"
-                f" timesteps ascend from tau={cfg.tau:g} to tau_high={cfg.tau_high:g} at most, weights are"
-                " from 0 to 1 and not all 0"
+                f"soft_window={cfg.soft_window}: pairs [timestep,weight]: times ascend from tau={cfg.tau:g}"
+                f" to tau_high={cfg.tau_high:g} at most, weights are from 0 to 1 and not all 0"
             )
 
 
 def _empty_windows(cfg: JobConfig, tau: float) -> Iterator[str]:
     if cfg.tau_high < tau < 1000:
         yield f"tau_high={cfg.tau_high:g}: below tau={tau:g}, so that nothing is in the window"
-    changed = [name for name in SAMPLING_WINDOW if getattr(cfg, name) is not None]
     low = tau if cfg.sampling_tau is None else cfg.sampling_tau
     high = cfg.tau_high if cfg.sampling_tau_high is None else cfg.sampling_tau_high
+    changed = [name for name in SAMPLING_WINDOW if getattr(cfg, name) is not None]
     if changed and high < low:
-        value = getattr(cfg, changed[0])
-        yield f"{changed[0]}={value:g}: nothing is in the sampling window [{low:g}, {high:g}]"
+        shown = f"{changed[0]}={getattr(cfg, changed[0]):g}"
+        yield f"{shown}: nothing is in the sampling window [{low:g}, {high:g}]"
 
 
 def _is_soft(knots: Any, low: float, high: float) -> bool:
     pairs = isinstance(knots, list) and all(isinstance(knot, list) and len(knot) == 2 for knot in knots)
     if not (knots and pairs and all(isinstance(number, float) for knot in knots for number in knot)):
         return False
+    # (K,) timesteps and (K,) weights.
     times, weights = zip(*knots, strict=True)
     ascending = all(before < after for before, after in pairwise(times))
-    return bool(ascending and times[0] == low and times[-1] <= high and _are_weights(weights))
-
-
-def _are_weights(weights: Sequence[float]) -> bool:
-    return min(weights) >= 0 and 0 < max(weights) <= 1
+    in_bounds = times[0] == low and times[-1] <= high and min(weights) >= 0 and 0 < max(weights) <= 1
+    return bool(ascending and in_bounds)

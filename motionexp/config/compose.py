@@ -15,7 +15,7 @@ from motionexp.config import renames, targets
 from motionexp.config.checks import check
 from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
-from motionexp.config.settings import settings_in, value_problems
+from motionexp.config.settings import names_in, settings_in, value_problems
 from motionexp.errors import InputError
 from motionexp.files import ROOT
 
@@ -35,11 +35,9 @@ EXPECTED = {
 }
 
 ConfigStore.instance().store(name="schema", node=JobConfig)
+# An adapter carries its window; only a number given by hand overrides that.
 OmegaConf.register_new_resolver(
-    # An adapter carries its window; only a number given by hand overrides that.
-    "window_of",
-    lambda adapter, default: default if adapter is None else None,
-    replace=True,
+    "window_of", lambda adapter, default: default if adapter is None else None, replace=True
 )
 
 
@@ -82,8 +80,7 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     problems += [*_schema_problems(plain), *targets.check_plugins(plain["plugins"])]
     # 2. The classes that `_target_` names, and the types of what they take.
     for group in GIVEN_BY_PROGRAM:
-        option = hydra.runtime.choices[group]
-        problems += settle_target(group, option, plain, command_line)
+        problems += settle_target(group, hydra.runtime.choices[group], plain, command_line)
     problems += _backbone_problems(plain)
     # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
@@ -126,15 +123,14 @@ def settle_target(group: str, option: str, plain: dict[str, Any], command_line: 
     A value of the option's file that another class than the file's does not take is left out.
     """
     node: dict[str, Any] = plain[group]
+    target, plugins = node.get("_target_", ""), plain.get("plugins", ())
     try:
-        constructor = targets.signature(
-            node.get("_target_", ""), plain.get("plugins", ()), f"{group}._target_"
-        )
+        constructor = targets.signature(target, plugins, f"{group}._target_")
     except InputError as error:
         return [str(error)]
     parameters = constructor.parameters
     unknown = [key for key in node if key not in (*parameters, "_target_") and not constructor.is_open]
-    if node["_target_"] != _option_file(group, option).get("_target_"):
+    if target != _option_file(group, option).get("_target_"):
         node = {key: node[key] for key in node if key not in unknown or f"{group}.{key}" in command_line}
         unknown, plain[group] = [key for key in unknown if key in node], node
     for key in parameters.keys() & node.keys():
@@ -145,7 +141,7 @@ def settle_target(group: str, option: str, plain: dict[str, Any], command_line: 
     names = {f"{group}.{name}" for name in parameters if name not in GIVEN_BY_PROGRAM[group]}
     problems = [_no_such_setting(f"{group}.{key}", names) for key in unknown]
     problems += targets.node_problems(group, node, constructor, GIVEN_BY_PROGRAM[group], checked)
-    if not problems and node["_target_"].startswith(f"{targets.PACKAGE}."):
+    if not problems and target.startswith(f"{targets.PACKAGE}."):
         bounds = settings_in(JobConfig)  # a plugin may mean something else by a name
         for key in sorted(bounds.keys() & node.keys() - checked):
             problems += value_problems(f"{group}.{key}", node[key], bounds[key])
@@ -155,10 +151,9 @@ def settle_target(group: str, option: str, plain: dict[str, Any], command_line: 
 def _backbone_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     target = str(plain["model"].get("_target_"))
     path, _, loader = target.rpartition(".")
-    if loader != "from_pretrained":
-        yield f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained"
-        return
     try:
+        if loader != "from_pretrained":
+            raise InputError(f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained")
         targets.check_allowed(path, plain["plugins"], "model._target_")
     except InputError as error:
         yield str(error)
@@ -171,19 +166,16 @@ def _settle_tau(plain: dict[str, Any]) -> None:
         InputError: the model's file has no boundary, or `tau_from` was given.
     """
     if plain["tau_from"] != "given":
-        raise InputError(
-            f"tau_from={plain['tau_from']}: not for you to set; tau=auto takes the model's stored boundary"
-        )
+        raise InputError(f"tau_from={plain['tau_from']}: not for you to set; tau=auto takes the boundary")
     if plain["tau"] == "auto":
         model = plain["model"]
         if model.get("boundary") is None:
             raise InputError(
-                f"tau=auto: no boundary is stored for model={model['name']}; run its probes"
-                " (probe=tampering) and put what they find into model.boundary, or give a number"
+                f"tau=auto: no boundary is stored for model={model['name']}; give a number, or run its probes"
+                " (probe=tampering) and set model.boundary"
             )
         plain |= {"tau": model["boundary"], "tau_from": "boundary"}
-    if isinstance(plain["tau"], int | float) and not isinstance(plain["tau"], bool):
-        plain["tau"] = float(plain["tau"])
+    plain["tau"] = _floats(plain["tau"])
 
 
 def _floats(value: Any) -> Any:
@@ -197,8 +189,8 @@ def keys_of(group: str) -> set[str]:
     """The names of a group's settings: those of its schema, or all that the classes of its options take."""
     if group in SCHEMAS:
         return set(settings_in(SCHEMAS[group]))
-    names = {key for option in options(group) for key in _parameters(group, option)}
-    return names - set(GIVEN_BY_PROGRAM[group])
+    names = {name for option in options(group) for name in _parameters(group, option)}
+    return names.difference(GIVEN_BY_PROGRAM[group])
 
 
 def _parameters(group: str, option: str) -> Mapping[str, targets.Parameter]:
@@ -218,9 +210,7 @@ def prepared(overrides: Sequence[str]) -> list[str]:
     nobody has to escape them. Text that is in quotes already, and `null`, stay as they are.
     """
     for group in GROUPS:
-        if f"{group}=null" in overrides or any(
-            override.partition("=")[0] == f"~{group}" for override in overrides
-        ):
+        if f"{group}=null" in overrides or f"~{group}" in (override.split("=")[0] for override in overrides):
             raise InputError(f"{group}: one of {', '.join(options(group))}")
     ready = [_quoted(override) for override in overrides]
     has_video = any(override.startswith("video=") and override != "video=null" for override in ready)
@@ -243,12 +233,8 @@ def _is_free_text(key: str) -> bool:
     group, _, name = key.rpartition(".")
     if group in GIVEN_BY_PROGRAM:
         classes = [_parameters(group, option) for option in options(group)]
-        return any(
-            name in parameters and targets.has_type(parameters[name], "Path") for parameters in classes
-        )
-    return any(
-        key in (about := settings_in(schema)) and about[key].text for schema in (JobConfig, ScoreConfig)
-    )
+        return any(name in types and targets.has_type(types[name], "Path") for types in classes)
+    return any(key in names_in(schema, lambda about: about.text) for schema in (JobConfig, ScoreConfig))
 
 
 def explain(error: Exception) -> str:
@@ -257,15 +243,12 @@ def explain(error: Exception) -> str:
     if missing := re.match(r"Could not override '([^']+)'", text):
         return _no_such_setting(missing[1])
     if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w+)/([^']*)'", text)):
-        choice = f"{option[1]}={option[2]}"
-        if choice in RENAMED:
-            return f"{choice}: renamed to {RENAMED[choice]}"
-        return f"{choice}: one of {', '.join(options(option[1]))}"
+        choice, choices = f"{option[1]}={option[2]}", ", ".join(options(option[1]))
+        right = f"renamed to {RENAMED[choice]}" if choice in RENAMED else f"one of {choices}"
+        return f"{choice}: {right}"
     if isinstance(error, OverrideParseException):
-        return (
-            f"cannot read {error.override!r}: it should be key=value, and text with commas, quotes or other"
-            " signs needs quotes of its own, for instance edits='[\"a dog, running\"]'"
-        )
+        example = "edits='[\"a dog, running\"]'"
+        return f"cannot read {error.override!r}: key=value, with signs in text in quotes, as in {example}"
     reason = str(error.__cause__ or error)
     where = re.match(r"Error merging override (.*)", text, re.DOTALL) or re.search(r"full_key: (.+)", reason)
     expected = next((right for sign, right in EXPECTED.items() if sign in reason), reason.splitlines()[0])

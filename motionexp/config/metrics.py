@@ -8,10 +8,10 @@ import ast
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from motionexp.config.targets import PACKAGE, defined_name, module_file
 from motionexp.errors import InputError
 
 Use = Literal["jobs", "probes"]
@@ -59,6 +59,7 @@ class MetricSpec:
         return next((name for name in minus if name in self.values), "")
 
 
+# The fields after the first five, which do not come from the class's body.
 LITERALS = {entry.name for entry in fields(MetricSpec)[5:]}
 
 
@@ -72,6 +73,7 @@ def read_metric(file: Path, module: str, name: str, class_name: str = "") -> Met
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or class_name not in ("", node.name):
             continue
+        # Both `VideoMetric` and `base.VideoMetric` name the class.
         bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
         if base := next((base for base in bases if base in BASES), None):
             question = (ast.get_docstring(tree) or "").partition("\n")[0]
@@ -83,43 +85,28 @@ def read_metric(file: Path, module: str, name: str, class_name: str = "") -> Met
 def _literals(file: Path, node: ast.ClassDef) -> dict[str, Any]:
     literals = {}
     for statement in node.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in LITERALS:
-                pass
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if name in LITERALS:
-                pass
-            case _:
-                continue
+        name, value = defined_name(statement), getattr(statement, "value", None)
+        if name not in LITERALS or value is None:
+            continue
         try:
             literals[name] = ast.literal_eval(value)
         except ValueError as error:
             raise InputError(
-                f"{file}: {node.name}.{name} must be a literal, since settings are checked without importing"
-                " metrics: write it out"
+                f"{file}: {node.name}.{name} must be a literal, because no check of settings imports a metric"
             ) from error
     return literals
 
 
-def _read_folder() -> dict[str, MetricSpec]:
-    package = __name__.split(".")[0]
-    specs = (read_metric(file, f"{package}.metrics.{file.stem}", file.stem) for file in FOLDER.glob("*.py"))
-    return {spec.name: spec for spec in sorted(filter(None, specs), key=lambda spec: (spec.order, spec.name))}
-
-
-METRICS = _read_folder()
+_SPECS = (read_metric(file, f"{PACKAGE}.metrics.{file.stem}", file.stem) for file in FOLDER.glob("*.py"))
+METRICS = {spec.name: spec for spec in sorted(filter(None, _SPECS), key=lambda spec: (spec.order, spec.name))}
 """All metrics of the folder by name, those of probes included."""
 
 
 @cache
 def _plugin(path: str) -> MetricSpec | None:
     module, _, class_name = path.rpartition(".")
-    try:
-        source = find_spec(module)
-    except ModuleNotFoundError:
-        return None
-    if source is None or source.origin is None:
-        return None
-    return read_metric(Path(source.origin), module, path, class_name)
+    file = module_file(module)
+    return None if file is None else read_metric(file, module, path, class_name)
 
 
 def find_metric(name: str) -> MetricSpec | None:
@@ -143,16 +130,13 @@ def chosen_metrics(names: Collection[str] | None, use: Use = "jobs") -> list[Met
 def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterator[str]:
     """What is wrong with `metrics=`: names that `use` does not measure.
 
-    Names with dots are import paths, and looking them up imports their package: `check_allowed` comes first.
+    Names with dots are import paths of plugins' classes, whose files are read and not imported.
     """
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:
         choices = ", ".join(spec.name for spec in chosen_metrics(None, use))
-        yield (
-            f"metrics=[{','.join(unknown)}]: some of {choices}, a plugin's class by its import path,"
-            " or null for all of these"
-        )
+        yield f"metrics=[{','.join(unknown)}]: some of {choices}, a plugin's import path, or null for all"
 
 
 def set_metrics(names: Collection[str] | None) -> list[str]:

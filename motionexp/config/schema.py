@@ -27,8 +27,7 @@ TIMESTEP: dict[str, Any] = {"low": 0, "high": 1000, "timestep": True}
 class ModelConfig:
     """A backbone and the settings that suit it: one file in `conf/model/`."""
 
-    _target_: str = setting(
-        MISSING, "a Backbone's from_pretrained, as motionexp.backbones.FILE.CLASS.from_pretrained")
+    _target_: str = setting(MISSING, "a Backbone's class: motionexp.backbones.FILE.CLASS.from_pretrained")
     name: str = setting(MISSING, "name in rows, tables and output paths")
     path: str = setting(MISSING, "bundled:NAME, a folder in a diffusers pipeline's layout, or a hub id")
     revision: str | None = setting(None, "commit of the hub's repository")
@@ -38,14 +37,11 @@ class ModelConfig:
     height: int = setting(MISSING, "pixels", low=1)
     width: int = setting(MISSING, "pixels", low=1)
     fps: float = setting(MISSING, "frames per second of its training videos", above=0)
-    max_caption_tokens: int = setting(
-        MISSING, "longest caption that its text encoder takes, end token included", low=1)
+    max_caption_tokens: int = setting(MISSING, "most tokens of a caption, end token included", low=1)
     closed_vocabulary: bool = setting(False, "true: words outside its tokenizer's list are an error")
     default_tau: float = setting(MISSING, "the window's lower end unless tau= is given", **TIMESTEP)
-    boundary: float | None = setting(
-        None, "timestep that tau=auto takes: the boundary that probes found", **TIMESTEP)
-    boundary_weights: str | None = setting(
-        None, "first 12 digits of weights_hash of the weights that were probed")
+    boundary: float | None = setting(None, "timestep of tau=auto: the boundary from probes", **TIMESTEP)
+    boundary_weights: str | None = setting(None, "first 12 digits of the probed weights' weights_hash")
     video_vae: bool = setting(False, "true: a video VAE, which mode=low_memory runs in tiles")
     train_steps: int = setting(MISSING, "training steps", low=1)
     learning_rate: float = setting(MISSING, "learning rate of low-rank adapters", above=0)
@@ -59,136 +55,93 @@ class ModelConfig:
 class JobConfig:
     """Every setting of a job; `python run.py --help` prints this list.
 
-    `settings.Setting` says what a line's metadata mean. A default of `${model.…}` comes from the model's own
-    file in `conf/model/`.
+    `settings.Setting` says what a line's metadata mean. A default of `${model.…}` comes from the model's
+    own file in `conf/model/`.
     """
 
     model: ModelConfig = setting(MISSING, "the backbone", "content", listed=True)
-    method: dict[str, Any] = setting(
-        {}, "how the motion is transferred", "training", listed=True, default_in_tables=False)
+    method: dict[str, Any] = setting({}, "motion transfer", "training", listed=True, default_in_tables=False)
     data: dict[str, Any] = setting({}, "where the references come from", "content", rows="never", listed=True)
     scoring: ScoringConfig = setting(ScoringConfig, "models behind scores", "content")
 
     references: Any = setting(
-        None, "number of references, or their names: 4, red-ball or [red-ball,blue-cube]; null: 1, and 6 with"
-        " probe=, because a boundary needs an interval", "content", rows="never", listed=True)
-    edits: list[str] | None = setting(
-        None, "new captions; null: the reference's own edits", "content", rows="never")
+        None, "a number or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
+    edits: list[str] | None = setting(None, "new captions; null: the reference's", "content", rows="never")
     seeds: int = setting(1, "samples for each edit", "content", low=1, rows="never", listed=True)
-    video: str | None = setting(
-        None, "your own clip: mp4, gif, webm or a folder of frames", "content", text=True, rows="never")
+    video: str | None = setting(None, "a clip: file or folder of frames", "content", text=True, rows="never")
     caption: str | None = setting(None, "what the clip of video= shows", "content", text=True, rows="never")
     start: float = setting(0.0, "where the clip starts, in seconds", "content", low=0)
-    fps: float | None = setting(
-        None, "frames per second to take from the clip; null: by stride=", "content", above=0)
-    stride: int | None = setting(
-        None, "take every n-th frame of the clip; null: 1, or by fps=", "content", low=1)
+    fps: float | None = setting(None, "frames a second to take of it; null: by stride=", "content", above=0)
+    stride: int | None = setting(None, "take every n-th frame of it; null: 1, or by fps=", "content", low=1)
     frames: int = setting(II("model.frames"), "number of frames of references and samples", "cell", low=1)
-    fit: str = setting(
-        "crop", "crop: fill the model's size; fit: the whole picture, with bars", "content", choices=("crop",
-        "fit"))
+    fit: str = setting("crop", "fit: show all on black", "content", choices=("crop", "fit"))
 
     tau: Any = setting(
         "${window_of:${adapter},${model.default_tau}}", "train and apply at timesteps t >= tau only; 0: all"
-        " timesteps, 1000: none, the base model; auto: model.boundary", "training", "applying",
-        listed=True, default_in_tables=False, **TIMESTEP)
-    tau_from: str = setting(
-        "given", "not for you to set: boundary, where tau=auto has become a number", "tau")
+        " timesteps, 1000: the base model; auto: model.boundary", "training", "applying", listed=True,
+        default_in_tables=False, **TIMESTEP)
+    tau_from: str = setting("given", "set by the program: boundary, where tau=auto was given", "tau")
     tau_high: float = setting(
         1000.0, "the window's upper end: train and apply at t <= tau_high only", "training", "applying",
         added_later=True, **TIMESTEP)
     soft_window: Any = setting(
-        None, "soft edge of the window: [[t,weight],...], t ascending from tau, weights from 0 to 1, linear"
-        " between them. Training draws timesteps by the weights, and the adapter is scaled by them;"
-        " null: weight 1 in the whole window", "training", added_later=True)
+        None, "weights of timesteps, linear between [[t,weight],...] with t ascending from tau: training"
+        " draws t by them, and the adapter is scaled by them; null: 1", "training", added_later=True)
     sampling_tau: float | None = setting(
-        None, "the window's lower end while sampling; null: tau", "applying", added_later=True, **TIMESTEP)
+        None, "the window's lower end in sampling; null: tau", "applying", added_later=True, **TIMESTEP)
     sampling_tau_high: float | None = setting(
-        None, "the window's upper end while sampling; null: tau_high", "applying", added_later=True,
-        **TIMESTEP)
+        None, "the window's upper end in sampling; null: tau_high", "applying", added_later=True, **TIMESTEP)
     rank: int = setting(4, "rank of the low-rank adapter", "method", low=1, listed=True)
-    alpha: float = setting(
-        4.0, "its alpha: updates are scaled by alpha / rank", "method", above=0, listed=True)
-    projections: list[str] = setting(
-        ["v", "o"], "which of q, k, v, o of the attention are tuned", "method", listed=True)
+    alpha: float = setting(4.0, "updates are scaled by alpha / rank", "method", above=0, listed=True)
+    projections: list[str] = setting(["v", "o"], "some of the attention's q, k, v, o", "method", listed=True)
     attention: str = setting(
-        "motion", "which attention is tuned: motion, spatial or cross alone, or all", "method",
-        choices=("motion", "spatial", "cross", "all"))
+        "motion", "the attention that is tuned", "method", choices=("motion", "spatial", "cross", "all"))
     train_steps: int = setting(II("model.train_steps"), "training steps", "training", low=1, listed=True)
-    keep_steps: list[int] = setting(
-        [], "also save the adapter after these steps, so that runs with fewer train_steps can reuse it",
-        "none")
-    learning_rate: float = setting(
-        II("model.learning_rate"), "AdamW's learning rate", "training", above=0, listed=True)
+    keep_steps: list[int] = setting([], "save the adapter after these training steps too", "none")
+    learning_rate: float = setting(II("model.learning_rate"), "AdamW's", "training", above=0, listed=True)
     weight_decay: float = setting(0.01, "AdamW's weight decay", "training", low=0)
-    batch_size: int = setting(
-        II("model.batch_size"), "noise draws of the one video in a training step", "training", low=1)
-    seed: int = setting(
-        0, "seed of training and sampling", "training", "sampling", low=0, default_in_tables=False)
-    checkpoint_every: int = setting(
-        50, "training steps between checkpoints; 0: one at the end", "none", low=0)
-    logger: str = setting(
-        "csv", "csv, tensorboard, or wandb (offline): where the training's loss goes", "none",
-        choices=("csv", "tensorboard", "wandb"))
+    batch_size: int = setting(II("model.batch_size"), "noise draws in a training step", "training", low=1)
+    seed: int = setting(0, "of training and sampling", "training", "sampling", low=0, default_in_tables=False)
+    checkpoint_every: int = setting(50, "training steps from checkpoint to checkpoint; 0: one", "none", low=0)
+    logger: str = setting("csv", "loss curves", "none", choices=("csv", "tensorboard", "wandb"))
     preview_every: int = setting(0, "training steps between sample previews; 0: none", "none", low=0)
 
-    probe: str | None = setting(
-        None, "tampering or partial_guidance: probe the base model, and train nothing", "probe",
-        choices=(None, "tampering", "partial_guidance"))
+    probe: str | None = setting(None, "train nothing", "probe", choices=(None, *INVERSION_PROMPTS))
     probe_steps: int = setting(
-        50, f"sampling steps of a probe; {', '.join(map(str, ANY_SCHEDULES_STEPS))} suit every model",
-        "probe", low=10, high=1000, multiple_of=10)
-    inversion_guidance_scale: float = setting(
-        1.0, "guidance of a probe while it inverts the reference; 1: none", "probe", low=1)
+        50, f"sampling steps, best one of {ANY_SCHEDULES_STEPS}", "probe", low=10, high=1000, multiple_of=10)
+    inversion_guidance_scale: float = setting(1.0, "guidance while a probe inverts; 1: none", "probe", low=1)
     inversion_prompt: str | None = setting(
-        None, "what a probe inverts with: caption or empty; null: caption for tampering, else empty", "probe",
-        choices=(None, "caption", "empty"), added_later=True)
-    edit_kinds: list[str] | None = setting(
-        None, "only edits of these kinds; null: all; with probe=, multiple and motion", "content",
-        rows="never")
+        None, "in probes; null: as its paper", "probe", choices=(None, "caption", "empty"), added_later=True)
+    edit_kinds: list[str] | None = setting(None, "some kinds of edits; null: all", "content", rows="never")
 
     adapter: str | None = setting(
-        None, "folder or file of a saved adapter: sample with it and do not train", "content", text=True,
+        None, "a saved adapter (folder, file): sample, train nothing", "content", text=True,
         rows="where it matters")
-    adapter_scale: float = setting(
-        1.0, "strength of the adapter while sampling; 1: as trained", "applying", low=0)
-    adapter_in_unconditional: bool = setting(
-        True, "true: the adapter also acts in guidance's unconditional branch", "applying")
-    sampler: str = setting("ddim", "ddim is the only one", "sampling", choices=("ddim",))
+    adapter_scale: float = setting(1.0, "of the adapter while sampling; 1: as trained", "applying", low=0)
+    adapter_in_unconditional: bool = setting(True, "also adapt guidance's unconditional branch", "applying")
+    sampler: str = setting("ddim", "the solver", "sampling", choices=("ddim",))
     steps: int = setting(II("model.steps"), "sampling steps", "sampling", low=1, high=1000, listed=True)
-    eta: float = setting(
-        0.0, "noise added back in each step: 0: none (deterministic), 1: as DDPM", "sampling", low=0, high=1)
+    eta: float = setting(0.0, "noise of each step: 0 none, 1 as DDPM", "sampling", low=0, high=1)
     guidance_scale: float = setting(
-        II("model.guidance_scale"), "classifier-free guidance; 1: none", "sampling", "probe", low=1,
-        listed=True)
+        II("model.guidance_scale"), "classifier-free; 1: none", "sampling", "probe", low=1, listed=True)
     negative_prompt: str = setting("", "caption of the unconditional branch", "sampling", "probe", text=True)
 
-    metrics: list[str] | None = setting(
-        None, "metrics to score; null: all that the data allow", "content", rows="never")
+    metrics: list[str] | None = setting(None, "some metrics; null: all that fit", "content", rows="never")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", "none", pattern=DEVICES)
     precision: str = setting(
-        "auto", "auto: what is fast on this machine; or fp32, bf16, fp16", "content",
-        choices=("auto", "fp32", "bf16", "fp16"), listed=True)
+        "auto", "auto: what is fast here", "content", choices=("auto", "fp32", "bf16", "fp16"), listed=True)
     mode: str = setting(
-        "fast", "fast, or low_memory: slower, with equal results unless model.video_vae is true", "none",
+        "fast", "low_memory is slower, and its results equal unless model.video_vae is true", "none",
         choices=("fast", "low_memory"), rows="where it matters")
-    checkpointing: bool | None = setting(
-        None, "recompute activations in the backward pass instead of storing them; null: by mode=", "none")
-    offload: bool | None = setting(
-        None, "network and VAE wait in main memory while the other computes; null: by mode=, on a GPU",
-        "none")
+    checkpointing: bool | None = setting(None, "recompute activations in training; null: by mode=", "none")
+    offload: bool | None = setting(None, "idle network and VAE wait in main memory; null: by mode=", "none")
     text_precision: str = setting(
-        "auto", "weights of the text encoder: auto (as precision=), 8bit or 4bit", "cell",
-        choices=("auto", "8bit", "4bit"), added_later=True)
+        "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
     memory_limit: float | None = setting(
-        None, "GiB that sampling may fill; null: half of the free memory, and one video with mode=low_memory",
-        "none", above=0)
+        None, "GiB for sampling; null: half of the free memory, or one video (low_memory)", "none", above=0)
     output: str = setting("outputs", "folder for everything that a run writes", "none", text=True)
-    dry_run: bool = setting(
-        False, "true: print memory, cells, parameters, time, disk, paths; train nothing", "none")
-    plugins: list[str] = setting(
-        [], "your own packages, whose classes `_target_` may name; on the command line alone",
-        "none")
+    dry_run: bool = setting(False, "only print what the job would cost and write", "none")
+    plugins: list[str] = setting([], "packages of code that may run; command line only", "none")
 
 
 @dataclass
@@ -196,15 +149,12 @@ class ScoreConfig:
     """Every setting of `python run.py score`; `--help` prints this list."""
 
     data: dict[str, Any] = setting({}, "the suite whose edits the videos show, as for a job")
-    folder: str | None = setting(
-        None, "the videos: SOURCE/REFERENCE/EDIT/00000.jpg, REFERENCE/EDIT.mp4, or a CSV", text=True)
-    system: str | None = setting(
-        None, "name of the system that made the videos, in rows and tables; null: the folder's", text=True)
+    folder: str | None = setting(None, "videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
+    system: str | None = setting(None, "who made the videos; null: the folder's name", text=True)
     frames: int | None = setting(None, "frames of each video; null: as many as its whole reference", low=1)
     references: Any = setting(None, "which references, by number or name; null: all of the suite")
     edit_kinds: list[str] | None = setting(None, "only edits of these kinds; null: all")
-    fit: str = setting(
-        "crop", "how references are brought to the videos' size: crop or fit", choices=("crop", "fit"))
+    fit: str = setting("crop", "fit: show all on black", choices=("crop", "fit"))
     metrics: list[str] | None = setting(None, "metrics to score; null: all that the data allow")
     scoring: ScoringConfig = setting(ScoringConfig, "models behind scores")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", pattern=DEVICES)

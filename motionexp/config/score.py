@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -31,26 +31,24 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("score", prepared(overrides), return_hydra_config=True)
         settings = [str(key) for key in composed if key != "hydra"]
-        plain = cast(
-            dict[str, Any], OmegaConf.to_container(OmegaConf.masked_copy(composed, settings), resolve=True)
-        )
-        problems = settle_target(
-            "data", composed.hydra.runtime.choices["data"], plain, set(map(override_key, overrides))
-        )
-        cfg = cast(
-            ScoreConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), plain))
-        )
+        plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, settings), resolve=True)
+        option, command_line = composed.hydra.runtime.choices["data"], set(map(override_key, overrides))
+        problems = settle_target("data", option, plain, command_line)
+        cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), plain))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explained(error)) from error
     if problems := [*problems, *_check(cfg)]:
         raise InputError("\n".join(problems))
+    assert isinstance(cfg, ScoreConfig)
     return cfg
 
 
 def _explained(error: Exception) -> str:
+    # Hydra words an override of an unknown key in two ways.
     if missing := re.search(r"Could not override '([^'.]+)'|Key '([^']+)' not in", str(error)):
         names = ", ".join(settings_in(ScoreConfig))
         return f"{missing[1] or missing[2]}: score has no such setting; it has {names}"
+    # data=clip reads the captions from settings that a job has.
     if "Interpolation key" in str(error):
         return "data=clip: score needs captions in a file; put the clip into a folder (data=folder)"
     return explain(error)

@@ -15,24 +15,15 @@ TRACKERS = ("lucas_kanade", "cotracker")
 class ScoringConfig:
     """Models behind the metrics, and the sanity baselines: one file in `conf/scoring/`."""
 
-    clip: str | None = setting(
-        None, "open_clip's ARCHITECTURE/TAG, hf-hub:OWNER/NAME or a folder; null: the bundled one for bundled"
-        " models, else ViT-L-14/openai")
-    scorer: str | None = setting(
-        None, "preference model: a hub id or a folder; null: the bundled one, else PickScore's")
+    clip: str | None = setting(None, "ARCHITECTURE/TAG, hf-hub:OWNER/NAME or a folder; null: by model=")
+    scorer: str | None = setting(None, "preference model: hub id or folder; null: by model=")
     scorer_processor: str | None = setting(None, "hub id or folder of its processor; null: the scorer's own")
     scorer_revision: str | None = setting(None, "commit of the preference model's repository")
-    resize: int | None = setting(
-        None, "pixels of the square that frames are resized to first; 0: none; null: 480, or 0 for bundled",
-        low=0)
-    pairs: str = setting(
-        "consecutive", "whose frame consistency is shown: consecutive frames or all pairs", choices=PAIRS)
-    tracker: str = setting(
-        "lucas_kanade", "what follows points for motion_fidelity: lucas_kanade or cotracker",
-        choices=TRACKERS)
+    resize: int | None = setting(None, "frames become such squares first; 0: none; null: by model=", low=0)
+    pairs: str = setting("consecutive", "of frame consistency", choices=PAIRS)
+    tracker: str = setting("lucas_kanade", "of motion_fidelity", choices=TRACKERS)
     tracker_weights: str | None = setting(None, "CoTracker 3's weights, as a safetensors file")
-    sanity_baselines: bool = setting(
-        False, "true: also score the reference itself, frozen, reversed, and another reference in its place")
+    sanity_baselines: bool = setting(False, "also score frozen, reversed and exchanged references")
 # fmt: on
 
 

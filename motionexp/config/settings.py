@@ -22,7 +22,7 @@ class Setting:
     """The metadata of one setting.
 
     Attributes:
-        help: its line in `--help`.
+        help: its line in `--help`, after its choices.
         stages: the ids that it is part of; see `Stage`.
         low, high, above: bounds of a number; `low` and `high` are allowed values, `above` is not.
         multiple_of: what a whole number is a multiple of.
@@ -78,13 +78,15 @@ class Setting:
 
 def setting(default: Any, help: str, *stages: Stage, **more: Any) -> Any:
     """A dataclass field for a setting; `more` are attributes of `Setting`. Each job gets a copy of a list."""
+    # What enters no id changes no result, and rows leave it out.
     if stages == ("none",):
         more = {"rows": "never", **more}
+    # null is no choice to name: its meaning is in the help's text.
+    help = ": ".join(filter(None, (", ".join(filter(None, more.get("choices", ()))), help)))
     metadata = {"setting": Setting(help=help, stages=stages, **more)}
-    if isinstance(default, list | dict):
-        return field(default_factory=default.copy, metadata=metadata)
-    if isinstance(default, type):
-        return field(default_factory=default, metadata=metadata)
+    if isinstance(default, list | dict | type):
+        factory = default if isinstance(default, type) else default.copy
+        return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

@@ -72,15 +72,12 @@ def check_allowed(
     package, (module, _, name) = str(path).partition(".")[0], str(path).rpartition(".")
     if package not in (PACKAGE, *plugins):
         raise InputError(
-            f"{setting}={path}: code of the package {package} is only run with plugins=[{package}] on the"
-            " command line"
+            f"{setting}={path}: code of {package} is only run with plugins=[{package}] on the command line"
         )
-    definition = next(
-        (node for node in _body(module) if isinstance(node, kind) and _name(node) == name), None
-    )
-    if definition is None:
-        raise InputError(f"{setting}={path}: the module {module or package} defines no {name}")
-    return Definition(definition, module)
+    for node in _body(module):
+        if isinstance(node, kind) and defined_name(node) == name:
+            return Definition(node, module)
+    raise InputError(f"{setting}={path}: the module {module or package} defines no {name}")
 
 
 def signature(path: str, plugins: Collection[str] = (), setting: str = "_target_") -> Signature:
@@ -127,13 +124,14 @@ def _constructor(definition: Definition) -> Signature:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _of_function(statement.args, module)
     names = [ast.unparse(base.value if isinstance(base, ast.Subscript) else base) for base in node.bases]
-    bases = [(name, _lookup(name, module)) for name in names if name not in WITHOUT_CONSTRUCTOR]
+    bases = [_lookup(name, module) for name in names if name not in WITHOUT_CONSTRUCTOR]
     inherited = [
         _constructor(base) if base and isinstance(base.node, ast.ClassDef) else Signature(is_open=True)
-        for _, base in bases
+        for base in bases
     ]
     if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         return inherited[0] if inherited else Signature()
+    # A dataclass takes the fields of its bases first, the nearest base last.
     merged = Signature(is_open=any(base.is_open for base in inherited))
     for base in reversed(inherited):
         merged.parameters |= base.parameters
@@ -150,17 +148,14 @@ def _constructor(definition: Definition) -> Signature:
 
 def _of_function(arguments: ast.arguments, module: str) -> Signature:
     by_place = [*arguments.posonlyargs, *arguments.args][1:]  # without self
-    without = len(by_place) - len(arguments.defaults)
-    required = {argument.arg: place < without for place, argument in enumerate(by_place)}
-    required |= {
-        argument.arg: default is None
-        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    }
+    # `defaults` are those of the last parameters by place; `kw_defaults` has None where there is no default.
+    missing = [None] * (len(by_place) - len(arguments.defaults))
+    defaults = [*missing, *arguments.defaults, *arguments.kw_defaults]
     parameters = {
         argument.arg: Parameter(
-            Definition(argument.annotation, module) if argument.annotation else None, required[argument.arg]
+            Definition(argument.annotation, module) if argument.annotation else None, default is None
         )
-        for argument in (*by_place, *arguments.kwonlyargs)
+        for argument, default in zip((*by_place, *arguments.kwonlyargs), defaults, strict=True)
     }
     return Signature(parameters, is_open=arguments.kwarg is not None)
 
@@ -194,6 +189,7 @@ def _fit_generic(value: Any, name: str, parts: list[ast.expr], module: str) -> t
         return _fit_any(value, parts + [ast.Constant(None)] * (name == "Optional"), module)
     if name not in SEQUENCES:
         return True, ""
+    # `tuple[int, ...]`: the ellipsis is no type.
     parts = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is ...)]
     items = [_fit_any(item, parts, module) for item in value] if isinstance(value, list | tuple) else []
     fits = isinstance(value, list | tuple) and all(item[0] for item in items)
@@ -211,34 +207,40 @@ def _lookup(name: str, module: str) -> Definition | None:
     for node in _body(module):
         if isinstance(node, ast.ClassDef) and node.name == name:
             return Definition(node, module)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and _name(node) == name and node.value:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and defined_name(node) == name and node.value:
             return Definition(node.value, module)
         if isinstance(node, ast.ImportFrom):
-            source = ".".join(
-                [*module.split(".")[: -node.level], node.module or ""] if node.level else [node.module or ""]
-            )
+            parents = module.split(".")[: -node.level] if node.level else []
+            source = ".".join([*parents, node.module or ""])
             names = {alias.asname or alias.name: alias.name for alias in node.names}
+            # Only this package and the class's own are looked into.
             if name in names and source.partition(".")[0] in (PACKAGE, module.partition(".")[0]):
                 return _lookup(names[name], source)
     return None
 
 
-def _name(node: ast.AST) -> str:
+def defined_name(node: ast.AST) -> str:
+    """The name that a statement assigns or defines; empty where it does neither."""
     target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)
     return str(getattr(target, "id", getattr(target, "name", "")))
 
 
-def _body(module: str) -> Sequence[ast.stmt]:
-    """The statements of a module's file; none where there is no such file. Only its package is looked up."""
+def module_file(module: str) -> Path | None:
+    """The file of a module; None where there is no such file. Only its package is looked up."""
     package, *parts = module.split(".")
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None:
-        return []
+        return None
     files = [Path(spec.origin)] if spec.origin and not parts else []
     for folder in spec.submodule_search_locations or ():
         files += [Path(folder, *parts, "__init__.py")]
         files += [Path(folder, *parts[:-1], f"{parts[-1]}.py")] if parts else []
-    file = next((file for file in files if file.is_file()), None)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _body(module: str) -> Sequence[ast.stmt]:
+    """The statements of a module's file; none where there is no such file."""
+    file = module_file(module)
     return [] if file is None else _parsed(file, file.stat().st_mtime_ns)
 
 

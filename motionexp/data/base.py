@@ -55,13 +55,12 @@ class Reference:
     def __post_init__(self) -> None:
         shape, dtype = self.frames.shape, self.frames.dtype
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3 or 0 in shape:
-            raise ValueError(
-                f"reference {self.name}: frames are {shape} {dtype}; they must be (F, H, W, 3) uint8"
-            )
+            raise ValueError(f"reference {self.name}: frames are {shape} {dtype}, not (F, H, W, 3) uint8")
 
     @cached_property
     def content_hash(self) -> str:
         """sha256 (64 hex digits) of the frames, their shape and the caption."""
+        # The shape is hashed too: equal bytes may be (2, 4, 6, 3) or (2, 6, 4, 3).
         digest = hashlib.sha256(repr(self.frames.shape).encode())
         digest.update(self.frames.tobytes())
         digest.update(self.caption.encode())
@@ -75,6 +74,7 @@ class Reference:
     @property
     def trained_hash(self) -> str:
         """sha256 of the `content_hash` of all videos in `trained_on`; of one video its `content_hash`."""
+        # Adapters from before there were extra references keep their ids.
         if not self.extra_references:
             return self.content_hash
         joined = " ".join(video.content_hash for video in self.trained_on)

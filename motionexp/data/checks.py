@@ -4,12 +4,14 @@ import csv
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
 from motionexp.errors import InputError
 
-Found = TypeVar("Found")
+Entry = TypeVar("Entry")
+# Of one error; the rest is counted.
 MOST_PROBLEMS = 8
 
 
@@ -21,7 +23,7 @@ def raise_problems(heading: str, problems: Sequence[str]) -> None:
         raise InputError("\n".join([heading, *problems[:MOST_PROBLEMS], *more]))
 
 
-def reference_named(name: str, references: Mapping[str, Found], source: str) -> Found:
+def reference_named(name: str, references: Mapping[str, Entry], source: str) -> Entry:
     """The reference of this name. Raises InputError with the nearest name or the source's first names."""
     if name not in references:
         near = difflib.get_close_matches(name, references, n=1)
@@ -39,6 +41,7 @@ def scored_frames(frames: int, longest: int | None = None) -> int | None:
         frames: that a model generates.
         longest: more than `longest` + 1 frames are all scored; None: no limit.
     """
+    # VAEs that shorten videos to a quarter take 4k + 1 frames: the first one is encoded alone.
     one_more = frames % 4 == 1 and frames > 1
     return frames - 1 if one_more and (longest is None or frames <= longest + 1) else None
 
@@ -50,6 +53,7 @@ def read_rows(path: Path, hint: str = "") -> list[tuple[int, list[str]]]:
         InputError: the file cannot be read; the error ends with `hint`.
     """
     try:
+        # Spreadsheets begin a CSV with a byte order mark, which utf-8-sig drops.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
@@ -76,10 +80,9 @@ def read_table(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple
     table = []
     for number, row in rows[1:]:
         if len(row) > len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(row)} cells, but {len(header)} in the first row;"
-                " put captions with commas in quotes"
-            )
-        cells = dict.fromkeys(header, "") | dict(zip(header, row, strict=False))
-        table.append((number, {name: cell for name, cell in cells.items() if name}))
+            cells = f"{len(row)} cells, but {len(header)} in the first row"
+            raise InputError(f"{path}, line {number}: {cells}; put captions with commas in quotes")
+        # A row that is too short has empty cells.
+        named = zip_longest(header, row, fillvalue="")
+        table.append((number, {name: cell for name, cell in named if name}))
     return [name for name in header if name], table

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.checks import reference_named
@@ -22,6 +23,7 @@ class Clip:
     Raises InputError for an empty caption or no edit; `read` does for what is wrong with the file.
     """
 
+    suite: ClassVar = "clip"
     path: str | Path
     caption: str
     edits: Sequence[str]
@@ -36,15 +38,10 @@ class Clip:
         if not all(text.strip() for text in (self.caption, *self.edits)):
             raise InputError(f"{self.path}: a caption is empty; write what the video shows")
 
-    @property
-    def suite(self) -> str:
-        return "clip"
-
     def names(self) -> list[str]:
         """The file's name without its ending, as letters, digits, dots, dashes and underscores."""
         path = Path(self.path).expanduser().resolve()
-        stem = path.name if path.is_dir() else path.stem
-        return [path_name(stem) or "clip"]
+        return [path_name(path.name if path.is_dir() else path.stem) or "clip"]
 
     def describe(self, name: str) -> Description:
         """Its captions, and how many frames the file has. Raises InputError."""
@@ -59,15 +56,9 @@ class Clip:
     def read(self, name: str, frames: int, height: int, width: int) -> Reference:
         """The clip as `frames` frames of `height` x `width` pixels. Raises InputError."""
         self._check_name(name)
-        pixels = read_frames(
-            self.path,
-            frames=frames,
-            start=self.start,
-            fps=self.fps,
-            stride=self.stride,
-            size=(height, width),
-            fit=self.fit,
-        )
+        selection: dict[str, Any] = {"start": self.start, "fps": self.fps, "stride": self.stride}
+        pixels = read_frames(self.path, frames=frames, size=(height, width), fit=self.fit, **selection)
+        # Without fps=, frames are shown at the clip's rate, divided by the stride.
         fps = self.fps or (frame_rate(self.path) or FOLDER_FPS) / (self.stride or 1)
         return Reference(name, self.suite, pixels, fps, self.caption, self._edits)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 
@@ -46,13 +46,10 @@ class DAVIS:
     or too short, and frames that are not 480 pixels high.
     """
 
+    suite: ClassVar = "davis"
     path: str | Path
     prompts: str | Path
     fit: str = "crop"
-
-    @property
-    def suite(self) -> str:
-        return "davis"
 
     def names(self) -> list[str]:
         """The sequences in the order of the prompts' file."""
@@ -72,9 +69,8 @@ class DAVIS:
         """One sequence as `frames` frames of `height` x `width` pixels, by the rule. Raises InputError."""
         sequence, described = self._sequence(name), self.describe(name)
         if not self.long_enough(name, frames):
-            raise InputError(
-                f"reference {name}: frames={frames}, but its range in {self.prompts} has {described.frames}"
-            )
+            length = f"its range in {self.prompts} has {described.frames}"
+            raise InputError(f"reference {name}: frames={frames}, but {length}")
         # Read with the greatest stride that meets both the start and every step, then pick by index.
         start, step = sequence.frames.start, sequence.frames.step
         last = (frame_count(sequence.folder) - 1 - start) // step
@@ -82,16 +78,9 @@ class DAVIS:
         indices = [(start + step * min(index, last)) // stride for index in range(frames)]
         pixels = read_frames(
             sequence.folder, frames=max(indices) + 1, stride=stride, size=(height, width), fit=self.fit
-        )
-        return Reference(
-            name=name,
-            suite=self.suite,
-            frames=pixels[indices],
-            fps=FPS,
-            caption=described.caption,
-            edits=described.edits,
-            scored_frames=scored_frames(frames),
-        )
+        )[indices]
+        caption, edits, scored = described.caption, described.edits, scored_frames(frames)
+        return Reference(name, self.suite, pixels, FPS, caption, edits, scored_frames=scored)
 
     def _sequence(self, name: str) -> Sequence:
         return reference_named(name, self._sequences, str(self.prompts))
@@ -100,12 +89,9 @@ class DAVIS:
     def _sequences(self) -> Mapping[str, Sequence]:
         root, file = Path(self.path).expanduser() / FRAMES, Path(self.prompts).expanduser()
         if not root.is_dir():
-            raise InputError(
-                f"data.path={self.path}: has no {FRAMES}; give the folder that DAVIS's 480p archives unzip to"
-            )
-        entries = read_prompts(file)
+            raise InputError(f"data.path={self.path}: has no {FRAMES}; give the folder of DAVIS's archives")
         sequences, problems = {}, []
-        for name, entry in entries.items():
+        for name, entry in read_prompts(file).items():
             try:
                 sequences[name] = _sequence(entry, root / name)
             except InputError as error:
@@ -120,24 +106,23 @@ def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:
     Raises:
         InputError: the file does not exist or has another form.
     """
+    # Between the assignment and the semicolon, JavaScript's object is valid YAML. So is JSON.
+    script = r"^\s*(export\s+)?(const|let|var)\s+\w+\s*=|;\s*$"
     try:
-        text = file.read_text()
-        # Between the assignment and the semicolon, JavaScript's object is valid YAML. So is JSON.
-        content = yaml.safe_load(re.sub(r"^\s*(export\s+)?(const|let|var)\s+\w+\s*=|;\s*$", "", text))
+        content = yaml.safe_load(re.sub(script, "", file.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"data.prompts={file}: cannot be read ({' '.join(str(error).split())})") from error
     if isinstance(content, list) and all(isinstance(entry, dict) and "video" in entry for entry in content):
         content = {str(entry["video"]): entry for entry in content}
     if not isinstance(content, dict) or not content or not all(isinstance(e, dict) for e in content.values()):
-        raise InputError(
-            f"data.prompts={file}: not DiTFlow's prompts; it is the prompts.js of its project page, or a JSON"
-            ' list of {"video", "caption", "subject", "scene", "frame_range"}'
-        )
+        keys = '{"video", "caption", "subject", "scene", "frame_range"}'
+        raise InputError(f"data.prompts={file}: give DiTFlow's prompts.js, or a JSON list of {keys}")
     return content
 
 
 def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     """One checked sequence. Raises InputError, whose text does not name the sequence."""
+    # prompts.js calls the kinds easy, medium and hard; the JSON form calls them by their meaning.
     prompts = {kind: entry.get(kind, entry.get(script_kind)) for kind, script_kind in KINDS.items()}
     if missing := [kind for kind, text in prompts.items() if not (isinstance(text, str) and text.strip())]:
         raise InputError(f"no {', '.join(missing)} prompt")
@@ -147,21 +132,19 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     count = frame_count(folder)
     if frames[-1] >= count:
         raise InputError(f"frame_range ends at frame {frames[-1]}, but {folder} has {count} frames")
+    # DAVIS also comes in full resolution, in a folder of the same layout; one frame shows which it is.
     height, width = read_frames(folder, frames=1).shape[1:3]
     if height != HEIGHT:
-        raise InputError(
-            f"{folder} has frames of {width} x {height} pixels; they must be {HEIGHT} high (480p)"
-        )
+        raise InputError(f"{folder}: frames of {width} x {height} pixels; they must be {HEIGHT} high (480p)")
     return Sequence({kind: text.strip() for kind, text in prompts.items()}, frames, folder)
 
 
 def _range(value: Any) -> range:
     """The range of [start, end, step], a list or, as in prompts.js, a list in a string."""
+    # prompts.js writes the list as a string: '[0, 72, 3]'.
     numbers = yaml.safe_load(value) if isinstance(value, str) else value
     if isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers):
         start, end, step = numbers
         if 0 <= start < end and step > 0:
             return range(start, end, step)
-    raise InputError(
-        f"frame_range is {value!r}; it must be [start, end, step] (an older prompts.js has none)"
-    )
+    raise InputError(f"frame_range is {value!r}; give [start, end, step] (an older prompts.js has none)")

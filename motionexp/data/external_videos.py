@@ -47,26 +47,24 @@ def find_videos(
         InputError: a video is missing or duplicated, or the CSV lists what does not exist.
     """
     described = {name: reader.describe(name) for name in names}
+    # 1. The edits that may be shown, and whether the kinds that were asked for are among them.
     all_kinds = {edit.kind for description in described.values() for edit in description.edits}
     if unknown := [kind for kind in kinds or () if kind not in all_kinds]:
         raise InputError(f"edit_kinds=[{','.join(unknown)}]: the kinds are {', '.join(sorted(all_kinds))}")
-    table = folder if folder.is_file() else folder / LIST
+    # 2. The videos, from a CSV or from the folders' names; problems are collected and raised together.
     problems: list[str] = []
-    candidates = (
-        _from_csv(table, described, problems)
-        if table.is_file()
-        else _from_layout(folder, described, kinds, problems)
-    )
+    table = folder if folder.is_file() else folder / LIST
+    if table.is_file():
+        candidates = _from_csv(table, described, problems)
+    else:
+        candidates = _from_layout(folder, described, kinds, problems)
     videos = [video for video in candidates if kinds is None or video.edit.kind in kinds]
-    keys = Counter((video.reference, video.edit.kind, video.edit.caption, video.seed) for video in videos)
-    problems += [
-        f"{reference}, {kind}: two videos of seed {seed}"
-        for (reference, kind, _, seed), times in keys.items()
-        if times > 1
-    ]
-    if not videos and not problems:
-        problems = ["no videos of the selected references and edits"]
-    raise_problems(f"{folder}:", problems)
+    # 3. One video for each sample: two files of one seed would be scored as two samples.
+    counts = Counter((video.reference, video.edit.kind, video.edit.caption, video.seed) for video in videos)
+    for (reference, kind, _, seed), times in counts.items():
+        if times > 1:
+            problems.append(f"{reference}, {kind}: two videos of seed {seed}")
+    raise_problems(f"{folder}:", problems if problems or videos else ["no videos of the selected edits"])
     return sorted(videos, key=lambda video: names.index(video.reference))
 
 
@@ -78,8 +76,7 @@ def check_lengths(videos: Sequence[Generated], reader: References, frames: int |
     problems = []
     lengths = {name: reader.describe(name).frames for name in {video.reference for video in videos}}
     for video in videos:
-        length = lengths[video.reference]
-        count = frame_count(video.path)
+        count, length = frame_count(video.path), lengths[video.reference]
         if count != (frames or length):
             expected = f"frames={frames}" if frames else f"its reference {video.reference} has {length}"
             problems.append(f"{video.path}: has {count} frames, but {expected}")
@@ -88,11 +85,9 @@ def check_lengths(videos: Sequence[Generated], reader: References, frames: int |
 
 
 def _from_layout(
-    folder: Path,
-    described: Mapping[str, Description],
-    kinds: Collection[str] | None,
-    problems: list[str],
+    folder: Path, described: Mapping[str, Description], kinds: Collection[str] | None, problems: list[str]
 ) -> Iterator[Generated]:
+    # TGVE's submissions have a folder for each source between the top and the references.
     parents = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
     for name, description in described.items():
         folders = [parent / name for parent in parents if (parent / name).is_dir()]
@@ -105,11 +100,8 @@ def _from_layout(
             if kinds is not None and edit.kind not in kinds:
                 continue
             if edits_of_kind[edit.kind] > 1:
-                raise InputError(
-                    f"{folder}: {name} has several edits of kind {edit.kind}; list them in {LIST}"
-                )
-            samples = list(_samples(folders[0], edit.kind))
-            if not samples:
+                raise InputError(f"{folder}: {name} has several {edit.kind} edits; list them in {LIST}")
+            if not (samples := list(_samples(folders[0], edit.kind))):
                 problems.append(f"{folders[0] / edit.kind}: missing")
             for seed, path in samples:
                 yield Generated(path, name, edit, seed)
@@ -127,9 +119,7 @@ def _samples(folder: Path, kind: str) -> Iterator[tuple[int, Path]]:
 def _from_csv(table: Path, described: Mapping[str, Description], problems: list[str]) -> Iterator[Generated]:
     header, rows = read_table(table, ("video", "reference"))
     if unknown := [name for name in header if name not in COLUMNS]:
-        raise InputError(
-            f"{table}: unknown columns {', '.join(unknown)}; the columns are {', '.join(COLUMNS)}"
-        )
+        raise InputError(f"{table}: unknown columns {', '.join(unknown)}; they are {', '.join(COLUMNS)}")
     for number, row in rows:
         try:
             if row["reference"] in described:
@@ -147,12 +137,12 @@ def _of_row(folder: Path, row: Mapping[str, str], described: Description) -> Gen
         raise InputError(f"there is no {path}")
     if not seed.isdecimal():
         raise InputError(f"seed is {seed!r}; it must be a whole number")
+    # An empty cell restricts nothing: the kind alone, or the caption alone, may name the edit.
     edits = [edit for edit in described.edits if kind in ("", edit.kind) and caption in ("", edit.caption)]
+    if caption and not edits:
+        edits = [Edit(kind or "caption", caption)]
     if len(edits) == 1:
         return Generated(path, row["reference"], edits[0], int(seed))
-    if caption and not edits:
-        return Generated(path, row["reference"], Edit(kind or "caption", caption), int(seed))
     kinds = ", ".join(edit.kind for edit in described.edits)
-    raise InputError(
-        f"which edit of {row['reference']}? edit is {kind!r} and caption {caption!r}; its kinds are {kinds}"
-    )
+    which = f"which edit of {row['reference']}? edit is {kind!r} and caption {caption!r}"
+    raise InputError(f"{which}; its kinds are {kinds}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 
@@ -16,6 +16,7 @@ from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")
+# Columns of a CSV with any other name are kinds of edits.
 NUMBERS = ("start", "fps", "stride")
 """Numbers of a video that select its frames, as in `videos.read_frames`."""
 KEYS = ("video", "caption", "edits", *NUMBERS)
@@ -46,14 +47,11 @@ class VideoFolder:
     Raises InputError, before any frame is decoded, for errors in the captions' file and for missing videos.
     """
 
+    suite: ClassVar = "folder"
     path: str | Path | None
     captions: str | Path | None = None
     fps: float | None = None
     fit: str = "crop"
-
-    @property
-    def suite(self) -> str:
-        return "folder"
 
     def names(self) -> list[str]:
         """The videos' paths without their endings, as letters, digits, dots, dashes and underscores."""
@@ -76,7 +74,7 @@ class VideoFolder:
         strata = {"folder": self._folder.resolve().name}
         return replace(reference, name=name, suite=self.suite, edits=entry.edits, strata=strata)
 
-    @property
+    @cached_property
     def _folder(self) -> Path:
         if self.path is None:
             raise InputError("data=folder needs data.path=FOLDER, with videos and a captions.csv in it")
@@ -91,8 +89,8 @@ class VideoFolder:
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
         file = self._captions_file()
-        entries: dict[str, Entry] = {}
-        problems = []
+        entries, problems = dict[str, Entry](), []
+        # Every video is checked before the first error is raised, so that one run shows all mistakes.
         for number, video in enumerate(read_captions(file), start=1):
             try:
                 name, entry = self._checked(video)
@@ -116,18 +114,20 @@ class VideoFolder:
     def _checked(self, video: Mapping[str, Any]) -> tuple[str, Entry]:
         if unknown := [str(key) for key in video if key not in KEYS]:
             raise InputError(f"unknown {', '.join(unknown)}; the keys are {', '.join(KEYS)}")
-        where = _text(video, "video")
-        path = self._folder / where
+        inside = PurePosixPath(_text(video, "video"))
+        path = self._folder / inside
         if not path.exists():
-            raise InputError(f"there is no {where} in {self._folder}")
+            raise InputError(f"there is no {inside} in {self._folder}")
         edits = _edits(video.get("edits"))
         numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}
+        # A video's own rate or stride precedes the folder's rate.
         if self.fps is not None and not {"fps", "stride"} & set(numbers):
             numbers["fps"] = self.fps
         captions = [edit.caption for edit in edits]
         clip = Clip(path, _text(video, "caption"), captions, fit=self.fit, **numbers)
-        inside = PurePosixPath(where) if path.is_dir() else PurePosixPath(where).with_suffix("")
-        return path_name(str(inside)) or clip.names()[0], Entry(clip, edits)
+        # The folder is part of the name: runs/cat.mp4 and walks/cat.mp4 are two references.
+        name = path_name(str(inside if path.is_dir() else inside.with_suffix("")))
+        return name or clip.names()[0], Entry(clip, edits)
 
 
 def read_captions(file: Path) -> list[Mapping[str, Any]]:
@@ -150,8 +150,8 @@ def read_captions(file: Path) -> list[Mapping[str, Any]]:
 
 def _from_csv(cells: Mapping[str, str]) -> Mapping[str, Any]:
     filled = {name: cell for name, cell in cells.items() if cell}
-    edits = {name: cell for name, cell in filled.items() if name not in ("video", "caption", *NUMBERS)}
-    return {**{name: cell for name, cell in filled.items() if name not in edits}, "edits": edits}
+    edits = {name: filled.pop(name) for name in [*filled] if name not in ("video", "caption", *NUMBERS)}
+    return {**filled, "edits": edits}
 
 
 def _edits(value: Any) -> tuple[Edit, ...]:

@@ -21,8 +21,7 @@ def select_references(references: Any, names: Sequence[str]) -> list[str]:
             raise InputError(f"references={references}: there are {len(names)}")
         return list(names[:references])
     chosen = [references] if isinstance(references, str) else list(references)
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
+    if unknown := [name for name in chosen if name not in names]:
         raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
     return chosen
 
@@ -30,10 +29,11 @@ def select_references(references: Any, names: Sequence[str]) -> list[str]:
 def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
     """The names of a job's references, and the number of edits of the first; all have the same number."""
     reader, names = _reader_and_names(cfg)
-    kinds = [edit.kind for edit in reader.describe(names[0]).edits]
+    # New captions replace the edits of every reference.
     if cfg.edits is not None:
         return names, len(cfg.edits)
-    return names, len([kind for kind in kinds if cfg.edit_kinds is None or kind in cfg.edit_kinds])
+    kinds = (edit.kind for edit in reader.describe(names[0]).edits)
+    return names, sum(cfg.edit_kinds is None or kind in cfg.edit_kinds for kind in kinds)
 
 
 def check_source(cfg: JobConfig) -> None:

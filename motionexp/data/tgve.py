@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from motionexp.data import checks
 from motionexp.data.base import Description, Edit, Reference
@@ -25,6 +26,7 @@ EDIT_COLUMNS = {
     "background": "Background Change Caption",
     "multiple": "Multiple Changes Caption",
 }
+# 32 frames count as two seconds: the shortest videos have 32, and the benchmark gives no rate.
 SPAN, RATE = 32, 16.0
 
 
@@ -55,12 +57,9 @@ class TGVE:
     benchmark: 76 videos (16 DAVIS, 23 youtube, 37 videvo) of 32, 128 and 32 frames, 304 edits.
     """
 
+    suite: ClassVar = "tgve"
     path: str | Path
     fit: str = "crop"
-
-    @property
-    def suite(self) -> str:
-        return "tgve"
 
     def names(self) -> list[str]:
         """The videos' names in the table's order."""
@@ -81,16 +80,10 @@ class TGVE:
         entry = self._entry(name)
         indices = frame_indices(frames, LENGTHS[entry.source])
         pixels = read_frames(entry.video, frames=max(indices) + 1, size=(height, width), fit=self.fit)
-        scored = scored_frames(frames)
+        scored, strata = scored_frames(frames), {"source": entry.source}
+        fps = RATE * min(1.0, (scored or frames) / SPAN)
         return Reference(
-            name=name,
-            suite=self.suite,
-            frames=pixels[indices],
-            fps=RATE * min(1.0, (scored or frames) / SPAN),
-            caption=entry.caption,
-            edits=entry.edits,
-            strata={"source": entry.source},
-            scored_frames=scored,
+            name, self.suite, pixels[indices], fps, entry.caption, entry.edits, strata, scored_frames=scored
         )
 
     def _entry(self, name: str) -> Entry:
@@ -113,9 +106,11 @@ def scored_frames(frames: int) -> int | None:
 def frame_indices(frames: int, length: int) -> list[int]:
     """Indices from 0 of the frames that `read` takes; some are >= `length` where the video is too short."""
     scored = scored_frames(frames) or frames
+    # Longer than two seconds: one by one, which only the youtube videos allow.
     if scored > SPAN:
         return list(range(frames))
     indices = [index * SPAN // scored for index in range(scored)]
+    # The extra frame is the 33rd; a video of 32 repeats its last one.
     return indices if scored == frames else [*indices, min(SPAN, length - 1)]
 
 
@@ -135,24 +130,23 @@ def read_table(folder: Path) -> list[Entry]:
     for row in rows[1:]:
         cells = {name: row[index] if index < len(row) else "" for name, index in columns.items()}
         name = cells[NAME_COLUMN]
+        # A source's heading is a row with one cell, such as 'DAVIS Videos:'.
         if name.endswith(":"):
             source = _source(path, name)
         elif name:
             if source is None:
-                raise InputError(
-                    f"{path}: {name} precedes the first heading of a source, such as 'DAVIS Videos:'"
-                )
+                raise InputError(f"{path}: {name} precedes the first source's heading, as 'DAVIS Videos:'")
             entries.append(_entry_of(path, source, cells))
     return entries
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     """{column: its index}. Spelling matters, spaces and capitals do not."""
+    # Reversed, so that of two equal columns the first one counts.
     indices = {" ".join(cell.split()).casefold(): index for index, cell in reversed(list(enumerate(header)))}
     names = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
     if missing := [name for name in names if name.casefold() not in indices]:
-        first_row = ", ".join(filter(None, header))
-        raise InputError(f"{path}: no column {', '.join(missing)}; its first row is {first_row}")
+        raise InputError(f"{path}: no column {', '.join(missing)}; its first row is {', '.join(header)}")
     return {name: indices[name.casefold()] for name in names}
 
 
@@ -189,16 +183,13 @@ def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         if not entry.video.exists():
             folder = entry.video.parent
-            unlisted = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-            unlisted = [name for name in unlisted if name not in names]
+            unlisted = {path.name for path in folder.iterdir()} - names if folder.is_dir() else ()
             near = difflib.get_close_matches(entry.name, unlisted, n=1)
             both = f"480p_frames/{entry.name} and no 480p_videos/{entry.name}.mp4"
             yield f"{entry.source}: no {both}" + (f"; there is {near[0]}" if near else "")
             continue
         try:
-            count = frame_count(entry.video)
+            if (count := frame_count(entry.video)) != LENGTHS[entry.source]:
+                yield f"{entry.video}: has {count} frames; the benchmark's has {LENGTHS[entry.source]}"
         except InputError as error:
             yield str(error)
-            continue
-        if count != LENGTHS[entry.source]:
-            yield f"{entry.video}: has {count} frames; the benchmark's has {LENGTHS[entry.source]}"

@@ -11,19 +11,22 @@ from motionexp.config.schema import JobConfig
 from motionexp.config.settings import Stage, names_in, settings_in
 from motionexp.jobs.inputs import row_settings
 
-OTHER = {"tau": 300.0, "soft_window": [[700.0, 0.5]], "text_precision": "8bit"}
+CHANGED = {"tau": 300.0, "soft_window": [[700.0, 0.5]], "text_precision": "8bit"}
 """Values of settings whose other values do not follow from the type or the choices."""
+
+
+CONTENT = {"weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
 
 
 def names_of(stage: Stage) -> tuple[str, ...]:
     return names_in(JobConfig, lambda about: stage in about.stages)
 
 
-def other_value(cfg: JobConfig, name: str) -> Any:
+def changed_value(cfg: JobConfig, name: str) -> Any:
     """A value of a setting that is not the one in `cfg`."""
     value, choices = getattr(cfg, name), settings_in(JobConfig)[name].choices
-    if name in OTHER or choices:
-        return OTHER.get(name) or next((choice for choice in reversed(choices) if choice != value), "other")
+    if name in CHANGED or choices:
+        return CHANGED.get(name) or next((choice for choice in reversed(choices) if choice != value), "other")
     match value:
         case bool():
             return not value
@@ -37,14 +40,14 @@ def other_value(cfg: JobConfig, name: str) -> Any:
 
 
 def ids(cfg: JobConfig) -> tuple[str, str]:
-    adapter = adapter_id(cfg, weights_hash="w", precision="fp32", reference_hash="r")
+    adapter = adapter_id(cfg, **CONTENT)
     return adapter, sample_id(cfg, adapter, caption="c", index=0)
 
 
 def changed(cfg: JobConfig, name: str) -> JobConfig:
     if name == "method":
         return replace(cfg, method={**cfg.method, "rank": 9})
-    return replace(cfg, **{name: other_value(cfg, name)})
+    return replace(cfg, **{name: changed_value(cfg, name)})
 
 
 def test_each_setting_has_a_stage():
@@ -62,11 +65,9 @@ def test_an_id_is_of_what_determines_the_result(base):
     cfg = load(base)
     adapter, sample = ids(cfg)
     assert re.fullmatch("[0-9a-f]{12}", adapter)
-    for name in (*names_of("cell"), *names_of("training")):
-        assert ids(changed(cfg, name))[0] != adapter, name
-        assert ids(changed(cfg, name))[1] != sample, name
-    for name in {*names_of("sampling"), *names_of("applying")} - {*names_of("training")}:
-        assert ids(changed(cfg, name))[0] == adapter, name
+    training = {*names_of("cell"), *names_of("training")}
+    for name in training | {*names_of("sampling"), *names_of("applying")}:
+        assert (ids(changed(cfg, name))[0] != adapter) == (name in training), name
         assert ids(changed(cfg, name))[1] != sample, name
     for name in names_of("none"):
         assert ids(changed(cfg, name)) == (adapter, sample), name
@@ -74,8 +75,7 @@ def test_an_id_is_of_what_determines_the_result(base):
 
 def test_what_comes_from_elsewhere_is_in_the_ids(base):
     cfg = load(base)
-    given = {"weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
-    adapters = [adapter_id(cfg, **given)] + [adapter_id(cfg, **{**given, name: "other"}) for name in given]
+    adapters = [adapter_id(cfg, **{**CONTENT, name: "changed"}) for name in CONTENT] + [ids(cfg)[0]]
     samples = [sample_id(cfg, "a", caption="c", index=0), sample_id(cfg, "b", caption="c", index=0)]
     samples += [sample_id(cfg, "a", caption="d", index=0), sample_id(cfg, "a", caption="c", index=1)]
     scores = [score_id("s", metric="m", version=1), score_id("t", metric="m", version=1)]
@@ -114,29 +114,25 @@ def test_a_stage_with_a_new_version_is_run_again(base, monkeypatch):
 
 
 def test_auto_gives_the_ids_of_the_number_that_it_stands_for(base):
-    cfg = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=0123456789ab"])
-    assert ids(load([*base, "tau=640"])) == ids(cfg)
+    auto = load([*base, "tau=auto", "model.boundary=640", "model.boundary_weights=0123456789ab"])
+    assert ids(load([*base, "tau=640"])) == ids(auto)
 
 
-def test_a_probes_id_is_of_what_determines_its_videos(base):
+def test_a_probes_id_is_of_what_determines_its_videos(base, monkeypatch):
     cfg = load([*base, "probe=tampering"])
-    given = {"caption": "c", "weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
+    content = {"caption": "c", **CONTENT}
     names = (*names_of("probe"), *names_of("cell"))
-    probes = [probe_id(changed(cfg, name), **given) for name in names]
-    probes += [probe_id(cfg, **{**given, name: "other"}) for name in given]
-    probe = probe_id(cfg, **given)
+    probes = [probe_id(changed(cfg, name), **content) for name in names]
+    probes += [probe_id(cfg, **{**content, name: "changed"}) for name in content]
+    probe = probe_id(cfg, **content)
     assert len({probe, *probes}) == 1 + len(probes)
     for name in ("tau", "train_steps", "learning_rate", "adapter_scale", "steps", *names_of("none")):
-        assert probe_id(changed(cfg, name), **given) == probe, name
-    assert probe_id(replace(cfg, inversion_prompt="caption"), **given) == probe
+        assert probe_id(changed(cfg, name), **content) == probe, name
+    assert probe_id(replace(cfg, inversion_prompt="caption"), **content) == probe
     pairs = [pair_id(probe, "1000 0"), pair_id(probe, "900 0"), pair_id(probes[0], "1000 0")]
     assert len(set(pairs)) == 3
 
-
-def test_a_probe_with_a_new_version_is_run_again(base, monkeypatch):
-    cfg = load([*base, "probe=tampering"])
-    given = {"caption": "c", "weights_hash": "w", "precision": "fp32", "reference_hash": "r"}
-    probe, pair = probe_id(cfg, **given), pair_id("p", "1000 0")
+    # A new version is run again.
     monkeypatch.setattr(stages, "PROBE_VERSION", stages.PROBE_VERSION + 1)
-    assert probe_id(cfg, **given) != probe
-    assert pair_id("p", "1000 0") != pair
+    assert probe_id(cfg, **content) != probe
+    assert pair_id(probe, "1000 0") != pairs[0]

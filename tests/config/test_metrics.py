@@ -8,17 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config.metrics import (
-    FOLDER,
-    METRICS,
-    check_metrics,
-    chosen_metrics,
-    find_metric,
-    metric_problems,
-    needs_chance_references,
-    read_metric,
-    set_metrics,
-)
+from motionexp.config import metrics
+from motionexp.config.metrics import METRICS, check_metrics, chosen_metrics, find_metric
 from motionexp.errors import InputError
 from motionexp.results.layout import standard_columns
 
@@ -66,14 +57,14 @@ def test_jobs_and_probes_measure_their_own():
     jobs, probes = ({spec.name for spec in chosen_metrics(None, use)} for use in ("jobs", "probes"))
     assert probes == {"text_alignment", "flow_similarity", "trajectory", "attribute_readings"}
     assert jobs == set(METRICS) - {"attribute_readings"}
-    assert set_metrics(METRICS) == ["motion_diversity"]
-    assert needs_chance_references(None)
-    assert not needs_chance_references(["text_alignment", "flow_similarity"])
+    assert metrics.set_metrics(METRICS) == ["motion_diversity"]
+    assert metrics.needs_chance_references(None)
+    assert not metrics.needs_chance_references(["text_alignment", "flow_similarity"])
 
 
 @pytest.mark.parametrize("name", ["flow", "attribute_readings", "motionexp.metrics.nothing.Nothing", "a.b.C"])
 def test_a_name_that_is_no_metric_of_a_job_is_refused(name):
-    (problem,) = metric_problems([name])
+    (problem,) = metrics.metric_problems([name])
     assert f"metrics=[{name}]: some of text_alignment" in problem
     with pytest.raises(InputError, match="flow_similarity"):
         check_metrics([name])
@@ -101,14 +92,14 @@ def test_what_is_no_literal_is_named(tmp_path):
     file = tmp_path / "glow.py"
     file.write_text(PLUGIN.replace("NEEDS", "tuple(['clip'])"))
     with pytest.raises(InputError, match=r"Glow\.needs"):
-        read_metric(file, "glow", "glow")
+        metrics.read_metric(file, "glow", "glow")
 
 
 def test_no_metric_imports_another():
     for spec in METRICS.values():
-        tree = ast.parse((FOLDER / f"{spec.name}.py").read_text())
+        tree = ast.parse((metrics.FOLDER / f"{spec.name}.py").read_text())
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert not modules & {other.module for other in METRICS.values()}, spec.name
+        assert not modules & {module.module for module in METRICS.values()}, spec.name
 
 
 def test_every_metric_has_its_test_and_its_line_in_the_documents():

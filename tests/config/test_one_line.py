@@ -68,14 +68,9 @@ def answer(tmp_path_factory) -> dict[str, Any]:
     (folder / "model").mkdir()
     (folder / "model" / "model_index.json").write_text("{}")
     base = ["model.path=model", "model.closed_vocabulary=false", f"output={folder / 'out'}"]
-    result = subprocess.run(
-        [sys.executable, "-c", CODE, json.dumps(NEW), *base],
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", CODE, json.dumps(NEW), *base]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return dict(json.loads(result.stdout))
 

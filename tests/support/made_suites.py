@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +27,15 @@ SIZE = (24, 32)
 """Height and width of every made frame."""
 
 
-def numbered_frame(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A frame that is as bright as its number says."""
-    return np.full((*size, 3), 20 + index, np.uint8)
-
-
 def numbers_of(frames: np.ndarray) -> list[int]:
     return [round(float(value)) - 20 for value in frames.mean((1, 2, 3))]
 
 
+@cache
 def jpeg(index: int, size: tuple[int, int] = SIZE) -> bytes:
+    """A frame that is as bright as its number says."""
     memory = io.BytesIO()
-    Image.fromarray(numbered_frame(index, size)).save(memory, "JPEG", quality=95)
+    Image.fromarray(np.full((*size, 3), 20 + index, np.uint8)).save(memory, "JPEG", quality=95)
     return memory.getvalue()
 
 
@@ -92,17 +90,10 @@ def linked(folder: Path, to: Path) -> Path:
 
 def make_davis(folder: Path, prompts: list[dict], size: tuple[int, int] = (480, 64)) -> Path:
     """Each sequence of `prompts` with as many JPEGs as its range needs, numbered as the files are."""
-    for each in prompts:
-        frames = folder / "JPEGImages" / "480p" / each["video"]
+    for entry in prompts:
+        frames = folder / "JPEGImages" / "480p" / entry["video"]
         frames.mkdir(parents=True)
-        for index in range(each["frame_range"][1]):
-            (frames / f"{index:05d}.jpg").write_bytes(_davis_jpeg(index, size))
+        for index in range(entry["frame_range"][1]):
+            (frames / f"{index:05d}.jpg").write_bytes(jpeg(index, size))
     (folder / "prompts.json").write_text(json.dumps(prompts))
     return folder
-
-
-_KEPT: dict[tuple[int, tuple[int, int]], bytes] = {}
-
-
-def _davis_jpeg(index: int, size: tuple[int, int]) -> bytes:
-    return _KEPT.setdefault((index, size), jpeg(index, size))

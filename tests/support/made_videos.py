@@ -7,7 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 CLIPS = Path(__file__).parents[3] / "shared/data/videos"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"real clips are not at {CLIPS}")
@@ -18,15 +18,19 @@ def moving(count: int = 16, height: int = 64, width: int = 64) -> np.ndarray:
     y, x = np.mgrid[:height, :width].astype(float)
     frames = np.empty((count, height, width, 3), np.uint8)
     for t in range(count):
-        wave_ = 110 + 40 * np.sin((x + 2 * y) / 9 + t / 3)
-        image = np.stack([wave_, 230 - wave_, np.full_like(x, 90)], -1)
-        image[(x - 10 - 2 * t) ** 2 + (y - 30) ** 2 < 80] = (210, 60, 50)
-        frames[t] = image
+        wave = 110 + 40 * np.sin((x + 2 * y) / 9 + t / 3)
+        frames[t] = np.stack([wave, 230 - wave, np.full_like(x, 90)], -1)
+        frames[t][(x - 10 - 2 * t) ** 2 + (y - 30) ** 2 < 80] = (210, 60, 50)
     return frames
 
 
-def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    return float(-20 * np.log10(max(np.sqrt(np.mean((one.astype(np.float32) - other) ** 2)), 1e-9) / 255))
+def psnr(one: np.ndarray, another: np.ndarray) -> float:
+    return float(-20 * np.log10(max(np.sqrt(np.mean((one.astype(np.float32) - another) ** 2)), 1e-9) / 255))
+
+
+def noise(count: int = 24) -> np.ndarray:
+    """Frames (count, 64, 64, 3) that no codec can shrink: each has its bytes in the file."""
+    return np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
 
 def encode(path: Path, frames: np.ndarray, *, times=None, codec="libx264", container=None, **options) -> Path:
@@ -45,6 +49,7 @@ def encode(path: Path, frames: np.ndarray, *, times=None, codec="libx264", conta
 
 
 def numbered(count: int) -> np.ndarray:
+    """Frames (count, 32, 48, 3), each as bright as its number says."""
     return np.stack([np.full((32, 48, 3), 20 + 7 * index, np.uint8) for index in range(count)])
 
 
@@ -54,17 +59,11 @@ def numbers(frames: np.ndarray) -> list[int]:
 
 def with_cv2(path: Path) -> np.ndarray:
     capture = cv2.VideoCapture(str(path))
-    frames = []
-    while (got := capture.read())[0]:
-        frames.append(got[1][..., ::-1])
-    return np.stack(frames)
+    return np.stack([frame[..., ::-1] for _, frame in iter(capture.read, (False, None))])
 
 
 def with_pillow(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        frames = []
-        for index in range(image.n_frames):
-            image.seek(index)
-            white = Image.new("RGBA", image.size, "white")
-            frames.append(np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")))
-        return np.stack(frames)
+        white = Image.new("RGBA", image.size, "white")
+        pictures = (frame.convert("RGBA") for frame in ImageSequence.Iterator(image))
+        return np.stack([Image.alpha_composite(white, picture).convert("RGB") for picture in pictures])

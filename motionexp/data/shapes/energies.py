@@ -32,21 +32,17 @@ class Energy:
         return float(np.log(4 / self.energy))
 
 
-def _with_another(scene: Scene, factor: str, rng: np.random.Generator) -> Scene:
-    """Return the scene with one factor replaced by another value."""
-    if factor == "nuisances":
-        return replace(scene, nuisances=draw_nuisances(rng))
-    values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
-    changed = [value for value in values if value != scene.attributes[factor]]
-    return edited(scene, {factor: str(rng.choice(changed))})
-
-
 def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene]]:
     """Yield ``count`` pairs of scenes of one contrast that differ in ``factor`` alone."""
     for index in range(count):
         rng = seeded("energies", contrast, factor, index)
         scene = draw(rng, contrast=contrast, choices=grammar.CAPTIONED)
-        yield scene, _with_another(scene, factor, rng)
+        if factor == "nuisances":
+            yield scene, replace(scene, nuisances=draw_nuisances(rng))
+            continue
+        values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
+        changed = [value for value in values if value != scene.attributes[factor]]
+        yield scene, edited(scene, {factor: str(rng.choice(changed))})
 
 
 def in_pixels(frames: np.ndarray) -> np.ndarray:
@@ -65,15 +61,15 @@ def energies(
         frames: F. The video of an odd F begins with that of F - 1.
     """
 
+    # 17 frames begin with the 16 in which the motion runs its course.
     def encoded(scene: Scene) -> np.ndarray:
         return encode(render(scene, frames, period=frames - frames % 2))
 
     rows = []
     for contrast in grammar.CONTRASTS:
         for factor in FACTORS:
-            values = [
-                float(np.square(encoded(first) - encoded(second)).sum())
-                for first, second in pairs(contrast, factor, count)
-            ]
+            scenes = pairs(contrast, factor, count)
+            values = [np.square(encoded(first) - encoded(second)).sum() for first, second in scenes]
+            # The median, on which a few extreme pairs have no influence.
             rows.append(Energy(contrast, factor, float(np.median(values)), count))
     return rows

@@ -47,6 +47,7 @@ UNCAPTIONED = ("wander",)
 OUT_OF_DISTRIBUTION = ("zigzag", "hop", "stop_and_go")
 """Pretraining never shows them."""
 MOTIONS = (*CAPTIONED, *UNCAPTIONED, *OUT_OF_DISTRIBUTION)
+STRATA = {"captioned": CAPTIONED, "uncaptioned": UNCAPTIONED, "out-of-distribution": OUT_OF_DISTRIBUTION}
 
 MANNERS = {
     "circle": "bounce",
@@ -62,9 +63,7 @@ COUPLING = 0.5
 
 def motion_stratum(motion: str) -> str:
     """Name the stratum of a motion: ``captioned``, ``uncaptioned`` or ``out-of-distribution``."""
-    if motion in CAPTIONED:
-        return "captioned"
-    return "uncaptioned" if motion in UNCAPTIONED else "out-of-distribution"
+    return next(stratum for stratum, motions in STRATA.items() if motion in motions)
 
 
 def object_phrase(colour: str, surface: str, shape: str) -> str:
@@ -85,39 +84,28 @@ def caption(things: list[dict[str, str]], background: str, contrast: str, *, sti
     for thing in things:
         words = [object_phrase(thing["colour"], thing["surface"], thing["shape"])]
         if not still:
+            # One camera moves for both objects, so that its phrase comes once, at the end.
             camera = camera or CAMERA_PHRASES.get(thing["motion"], "")
             if thing["motion"] not in CAMERA_PHRASES:
                 words.append(OBJECT_PHRASES.get(thing["motion"], GENERIC_PHRASE))
         clauses.append(" ".join(words))
-    parts = [
-        "a poster of" if contrast == "appearance-dominant" else "",
-        " and ".join(clauses),
-        f"on {background}",
-        camera,
-    ]
-    return " ".join(part for part in parts if part)
+    poster = "a poster of" if contrast == "appearance-dominant" else ""
+    return " ".join(filter(None, (poster, " and ".join(clauses), f"on {background}", camera)))
 
 
 def vocabulary() -> list[str]:
     """Return every word that a caption of this world can hold, sorted."""
-    phrases = [
-        *OBJECT_PHRASES.values(),
-        *CAMERA_PHRASES.values(),
-        GENERIC_PHRASE,
-        "a poster of",
-        "an",
-        "and on",
-    ]
-    words = {word for phrase in phrases for word in phrase.split()}
-    return sorted(words.union(*ATTRIBUTES.values()))
+    phrases = [*OBJECT_PHRASES.values(), *CAMERA_PHRASES.values(), GENERIC_PHRASE, "a poster of an and on"]
+    return sorted(set(" ".join(phrases).split()).union(*ATTRIBUTES.values()))
 
 
 def is_held_out(colour: str, surface: str, shape: str, background: str) -> bool:
     """Return whether pretraining never shows this combination of attributes (a tenth of all)."""
+    # A hash and not a generator: the answer depends on no order of calls.
     digest = hashlib.sha256("/".join((colour, surface, shape, background)).encode()).digest()
     return digest[0] % 10 == 0
 
 
-def is_visible(shape: str, surface: str, motion: str) -> bool:
+def is_visible(shape: str, motion: str) -> bool:
     """Return whether the motion can be seen well; a spinning circle only shows it by its surface."""
     return motion != "spin" or shape != "circle"

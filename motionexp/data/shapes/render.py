@@ -14,6 +14,7 @@ from motionexp.data.shapes.grammar import BACKGROUNDS, COLOURS
 from motionexp.data.shapes.motions import CENTRE, Array
 from motionexp.data.shapes.scenes import Scene, Thing
 
+# Of every bundled model; a scene's lengths are in these pixels.
 SIZE = 64
 FPS = 8.0
 FRAMES = 16
@@ -84,9 +85,11 @@ def _background(scene: Scene, pan: Array, zoom: Array) -> Array:
     """Return the background (K, 64, 64, 3) at K camera positions (K, 2) and magnifications (K,)."""
     contrast, nuisances = CONTRAST[scene.contrast], scene.nuisances
     pixels = np.arange(SIZE) + 0.5 - CENTRE
+    # x and y are (K, 1, 64) and (K, 64, 1): where the scene's pixels are, seen from the camera.
     x = pixels[None, None, :] / zoom[:, None, None] + pan[:, 0, None, None]
     y = pixels[None, :, None] / zoom[:, None, None] + pan[:, 1, None, None]
     cos, sin = np.cos(nuisances.orientation), np.sin(nuisances.orientation)
+    # (K, 64, 64) coordinates, turned by the texture's orientation.
     u, v = cos * x + sin * y, cos * y - sin * x
     pattern = _PATTERNS[scene.background](u + 3 * nuisances.phase[0], v + 3 * nuisances.phase[1])
     luminance = contrast.background + contrast.pattern * pattern
@@ -107,7 +110,9 @@ def _draw_thing(
     dx = (pixels[None, None, :] - position[:, 0, None, None]) / size[:, None, None]
     dy = (pixels[None, :, None] - position[:, 1, None, None]) / size[:, None, None]
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    # (K, 64, 64) coordinates of the object: turned with it, 1 at its size.
     x, y = cos * dx + sin * dy, cos * dy - sin * dx
+    # The distance in pixels, cut to a ramp of one pixel: the share of each pixel that is covered.
     coverage = np.clip(0.5 - _OUTLINES[thing.shape](x, y) * size[:, None, None], 0, 1)
     light = np.cos(scene.nuisances.light) * dx + np.sin(scene.nuisances.light) * dy
     luminance = (
@@ -117,6 +122,7 @@ def _draw_thing(
         + contrast.surface * _SURFACES[thing.surface](x, y)
     )
     colour = luminance[..., None] + contrast.chroma * _COLOUR[thing.colour]
+    # Blends (K, 64, 64, 3) colours over what is there.
     video += coverage[..., None] * (colour - video)
 
 
@@ -143,6 +149,7 @@ def render(
     video = _background(scene, pan, zoom) if moving_camera else _background(scene, pan[:1], zoom[:1])
     if len(video) < len(chosen):
         video = np.repeat(video, len(chosen), axis=0)
+    # The second object is painted over the first.
     for index, thing in enumerate(scene.things):
         _draw_thing(video, scene, thing, index, chosen, frames, period or frames)
     return np.round((np.clip(video, -1, 1) + 1) * 127.5).astype(np.uint8)

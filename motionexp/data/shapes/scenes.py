@@ -1,7 +1,6 @@
 """A scene holds everything that determines a video of the bundled world. It is drawn from a seed."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -94,20 +93,19 @@ class Scene:
         """Return the ground truth of object ``thing`` in ``frames`` frames."""
         spec = self.things[thing]
         path = motions.path(spec.motion, frames, spec.motion_seed, period)
-        offset = path.offset * (spec.size / RADIUS if len(self.things) > 1 else 1.0) * self._room
+        # Two objects move half as far, so that neither leaves its half of the frame.
+        scale, room = (spec.size / RADIUS, 0.7) if len(self.things) > 1 else (1.0, 1.0)
+        offset = path.offset * scale * room
         scene_position = np.asarray(spec.centre) + offset
+        # (F, 2) on the screen: first the camera's pan, then its zoom about the middle of the frame.
         position = (scene_position - CENTRE - path.pan) * path.zoom[:, None] + CENTRE
         size = spec.size * path.scale * path.zoom
         return Truth(position, np.diff(position, axis=0), size, path.angle + spec.tilt, path.pan, path.zoom)
 
-    @property
-    def _room(self) -> float:
-        """Two objects move half as far, so that neither leaves its half of the frame."""
-        return 0.7 if len(self.things) > 1 else 1.0
-
 
 def seeded(*keys: str | int) -> np.random.Generator:
     """Return a generator that depends on the keys alone."""
+    # Release 0.0's words in the hash: see SEED_WORDS.
     words = (SEED_WORDS.get(key, key) if isinstance(key, str) else key for key in keys)
     digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
@@ -115,37 +113,24 @@ def seeded(*keys: str | int) -> np.random.Generator:
 
 def draw_nuisances(rng: np.random.Generator) -> Nuisances:
     """Draw what no caption names of a scene."""
-    count = int(rng.integers(2, 4))
-    blobs = tuple(
-        (
-            float(rng.uniform(4, 60)),
-            float(rng.uniform(4, 60)),
-            float(rng.uniform(3, 5)),
-            float(rng.choice([-1, 1])),
-        )
-        for _ in range(count)
+
+    def uniform(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    # The order of the draws is part of every video: another order gives other pixels.
+    distractors = tuple(
+        (uniform(4, 60), uniform(4, 60), uniform(3, 5), float(rng.choice([-1, 1])))
+        for _ in range(int(rng.integers(2, 4)))
     )
-    return Nuisances(
-        phase=(float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0, 2 * np.pi))),
-        orientation=float(rng.uniform(-0.35, 0.35)),
-        distractors=blobs,
-        light=float(rng.uniform(0, 2 * np.pi)),
-    )
+    phase = (uniform(0, 2 * np.pi), uniform(0, 2 * np.pi))
+    return Nuisances(phase, uniform(-0.35, 0.35), distractors, uniform(0, 2 * np.pi))
 
 
-def _draw_appearance(rng: np.random.Generator, allowed: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-    while True:
-        appearance = {name: str(rng.choice(values)) for name, values in grammar.ATTRIBUTES.items()}
-        if allowed(appearance):
-            return appearance
-
-
-def _draw_motion(rng: np.random.Generator, shape: str, surface: str, choices: tuple[str, ...]) -> str:
+def _draw_motion(rng: np.random.Generator, shape: str, choices: tuple[str, ...]) -> str:
     manner = grammar.MANNERS[shape]
     if manner in choices and rng.random() < grammar.COUPLING:
         return manner
-    visible = [motion for motion in choices if grammar.is_visible(shape, surface, motion)]
-    return str(rng.choice(visible))
+    return str(rng.choice([motion for motion in choices if grammar.is_visible(shape, motion)]))
 
 
 def draw_thing(rng: np.random.Generator, appearance: dict[str, str], motion: str, side: int = 0) -> Thing:
@@ -182,22 +167,21 @@ def draw(
         objects: 1 or 2.
         held_out: draw among the combinations of attributes that pretraining never shows, or among the rest.
     """
-    things, background = [], None
+    things: list[Thing] = []
+    background = ""
+    kinds = choices if objects == 1 else tuple(m for m in choices if m not in grammar.CAMERA_PHRASES)
     for index in range(objects):
-
-        def allowed(appearance: dict[str, str], background: str | None = background) -> bool:
-            return (background in (None, appearance["background"])) and grammar.is_held_out(
-                **appearance
-            ) == held_out
-
-        kinds = choices if objects == 1 else tuple(m for m in choices if m not in grammar.CAMERA_PHRASES)
-        appearance = _draw_appearance(rng, allowed)
-        while not any(grammar.is_visible(appearance["shape"], appearance["surface"], kind) for kind in kinds):
-            appearance = _draw_appearance(rng, allowed)
+        # Draw until the background is the first object's and some motion is visible on the object.
+        while True:
+            appearance = {name: str(rng.choice(values)) for name, values in grammar.ATTRIBUTES.items()}
+            fits = background in ("", appearance["background"]) and any(
+                grammar.is_visible(appearance["shape"], kind) for kind in kinds
+            )
+            if fits and grammar.is_held_out(**appearance) == held_out:
+                break
         background = appearance["background"]
-        motion = _draw_motion(rng, appearance["shape"], appearance["surface"], kinds)
+        motion = _draw_motion(rng, appearance["shape"], kinds)
         things.append(draw_thing(rng, appearance, motion, side=0 if objects == 1 else (-1, 1)[index]))
-    assert background is not None
     return Scene(tuple(things), background, contrast, draw_nuisances(rng))
 
 
@@ -215,8 +199,7 @@ def pretraining_scene(index: int) -> Scene:
 
 def edited(scene: Scene, changes: dict[str, str]) -> Scene:
     """Return the scene with captioned attributes of its first object or its background replaced."""
-    background = changes.get("background", scene.background)
-    appearance: dict[str, Any] = {key: value for key, value in changes.items() if key != "background"}
-    return replace(
-        scene, things=(replace(scene.things[0], **appearance), *scene.things[1:]), background=background
-    )
+    appearance: dict[str, Any] = dict(changes)
+    background = appearance.pop("background", scene.background)
+    first = replace(scene.things[0], **appearance)
+    return replace(scene, things=(first, *scene.things[1:]), background=background)

@@ -6,6 +6,8 @@ Both are disjoint from pretraining and from each other by seed. No combination o
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,29 +25,12 @@ EDIT_CHANGES = {
     "background": ("background",),
     "multiple": ("colour", "surface", "shape", "background"),
 }
-SPLITS: Mapping[str, tuple[tuple[str, str, int], ...]] = {
-    "tuning": (
-        ("motion-dominant", "uncaptioned", 4),
-        ("motion-dominant", "out-of-distribution", 4),
-        ("motion-dominant", "captioned", 2),
-        ("appearance-dominant", "uncaptioned", 1),
-        ("appearance-dominant", "out-of-distribution", 1),
-    ),
-    "benchmark": (
-        ("motion-dominant", "uncaptioned", 24),
-        ("motion-dominant", "out-of-distribution", 24),
-        ("motion-dominant", "captioned", 12),
-        ("appearance-dominant", "uncaptioned", 6),
-        ("appearance-dominant", "out-of-distribution", 6),
-        ("appearance-dominant", "captioned", 4),
-    ),
+ORDER = ("uncaptioned", "out-of-distribution", "captioned")
+SPLITS: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
+    "tuning": {"motion-dominant": (4, 4, 2), "appearance-dominant": (1, 1, 0)},
+    "benchmark": {"motion-dominant": (24, 24, 12), "appearance-dominant": (6, 6, 4)},
 }
-"""How many references each split has of (contrast, motion stratum)."""
-_CHOICES = {
-    "captioned": grammar.CAPTIONED,
-    "uncaptioned": grammar.UNCAPTIONED,
-    "out-of-distribution": grammar.OUT_OF_DISTRIBUTION,
-}
+"""How many references each split has of a contrast, for the motion strata of `ORDER`."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +55,25 @@ def _edited(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
             changes[name] = str(rng.choice(values))
         result = edited(scene, changes)
         appearance = dict(zip(grammar.ATTRIBUTES, _appearance(result), strict=True))
-        motion = scene.attributes["motion"]
-        if not grammar.is_held_out(**appearance) and grammar.is_visible(
-            appearance["shape"], appearance["surface"], motion
-        ):
+        visible = grammar.is_visible(appearance["shape"], scene.attributes["motion"])
+        if visible and not grammar.is_held_out(**appearance):
             return result
-
-
-def _fresh_scene(rng: np.random.Generator, contrast: str, motion: str, used: set[tuple[str, ...]]) -> Scene:
-    """Draw a scene whose combination of attributes is not in ``used``."""
-    while True:
-        scene = draw(rng, contrast=contrast, choices=(motion,))
-        if _appearance(scene) not in used:
-            return scene
 
 
 @cache
 def entries(split: str) -> tuple[Entry, ...]:
     """Return the split's references in their fixed order; motion-dominant ones first."""
     result: list[Entry] = []
+    # The benchmark avoids the tuning split's combinations, and never two references share one.
     used = set() if split == "tuning" else {_appearance(entry.scene) for entry in entries("tuning")}
-    for contrast, stratum, count in SPLITS[split]:
-        kinds = _CHOICES[stratum]
+    for contrast, stratum in product(SPLITS[split], ORDER):
+        kinds, count = grammar.STRATA[stratum], SPLITS[split][contrast][ORDER.index(stratum)]
         for index in range(count):
             rng = seeded(split, contrast, stratum, index)
-            scene = _fresh_scene(rng, contrast, kinds[index % len(kinds)], used)
+            scene = draw(rng, contrast=contrast, choices=(kinds[index % len(kinds)],))
+            # The generator goes on, so that a later reference does not change an earlier one.
+            while _appearance(scene) in used:
+                scene = draw(rng, contrast=contrast, choices=(kinds[index % len(kinds)],))
             used.add(_appearance(scene))
             first = scene.things[0]
             name = f"{len(result) + 1:02d}-{first.motion.replace('_', '-')}-{first.colour}-{first.shape}"
@@ -112,6 +91,7 @@ def nearest_captioned(scene: Scene, frames: int = 16) -> str:
     target = scene.truth(frames).velocity
 
     def similarity(motion: str) -> float:
+        # The mean of 8 variations (seeds), so that the comparison is with the motion and not with one path.
         paths = [motions.path(motion, frames, seed).offset for seed in range(8)]
         return velocity_cosine(np.diff(np.mean(paths, axis=0), axis=0), target)
 
@@ -121,9 +101,7 @@ def nearest_captioned(scene: Scene, frames: int = 16) -> str:
 def caption_of_nearest_motion(reference: Reference, edit: Edit) -> str:
     """Return the edit's caption with the motion called by the nearest captioned motion's phrase."""
     if not isinstance(reference.truth, Scene):
-        raise InputError(
-            f"reference {reference.name} of {reference.suite} has no ground truth to name its motion by"
-        )
+        raise InputError(f"reference {reference.name}: {reference.suite} has no ground truth of its motion")
     if reference.truth.attributes["motion"] in grammar.CAPTIONED:
         return edit.caption
     phrase = grammar.OBJECT_PHRASES[nearest_captioned(reference.truth, len(reference.frames))]
@@ -140,21 +118,16 @@ class ShapesReferences:
             one extra reference for each further appearance. More than one is written into the strata.
     """
 
+    suite: ClassVar = "shapes"
     split: str = "benchmark"
     appearances: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.appearances <= MOST_EXTRA_REFERENCES + 1:
-            raise InputError(
-                f"data.appearances={self.appearances}: a whole number from 1 to {MOST_EXTRA_REFERENCES + 1}"
-            )
+            most = MOST_EXTRA_REFERENCES + 1
+            raise InputError(f"data.appearances={self.appearances}: a whole number from 1 to {most}")
         if self.split not in SPLITS:
             raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
-
-    @property
-    def suite(self) -> str:
-        """The suite's name."""
-        return "shapes"
 
     def names(self) -> list[str]:
         """Return the references' names in their fixed order."""
@@ -172,16 +145,14 @@ class ShapesReferences:
     def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference. 17 frames, which some VAEs need, begin with the 16 that are scored."""
         if (height, width) != (SIZE, SIZE):
-            raise InputError(
-                f"size {height} x {width}: the bundled world is rendered at {SIZE} x {SIZE} pixels;"
-                " give the model a clip of your own (video=, caption=, edits=), or take model=tiny_latte"
-            )
+            hint = "give the model a clip of your own (video=, caption=, edits=), or take model=tiny_latte"
+            raise InputError(f"size {height} x {width}: the bundled world has {SIZE} x {SIZE} pixels; {hint}")
         entry = reference_named(name, {one.name: one for one in entries(self.split)}, f"split {self.split}")
-        motion = entry.scene.attributes["motion"]
-        stratum = grammar.motion_stratum(motion)
+        stratum = grammar.motion_stratum(entry.scene.attributes["motion"])
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
         if self.appearances > 1:
             strata["appearances"] = str(self.appearances)
+        # With 17 frames the motion runs its course in 16, and the last frame follows.
         period = FRAMES if frames == FRAMES + 1 else None
         reference = Reference(
             name=name,
@@ -195,15 +166,10 @@ class ShapesReferences:
             scored_frames=period,
             motion_edits=(motion_edit(entry.scene, self.split, name),),
         )
+        # Extra references are trained on and never edited.
+        bare = replace(reference, edits=(), motion_edits=())
         extra_references = tuple(
-            replace(
-                reference,
-                frames=render(scene, frames, period=period),
-                caption=scene.caption,
-                edits=(),
-                truth=scene,
-                motion_edits=(),
-            )
+            replace(bare, frames=render(scene, frames, period=period), caption=scene.caption, truth=scene)
             for scene in extra_scenes(entry.scene, self.appearances - 1, self.split, name)
         )
         return replace(reference, extra_references=extra_references)

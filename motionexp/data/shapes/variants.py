@@ -31,6 +31,7 @@ def extra_scenes(scene: Scene, count: int, *seed: str) -> list[Scene]:
     shown = {name: [value] for name, value in scene.attributes.items() if name in grammar.ATTRIBUTES}
     scenes = []
     for index in range(count):
+        # The seed has its first release's word; see `scenes.SEED_WORDS`.
         rng = seeded("companion", *seed, index)
         # Draw until the motion is visible and pretraining may show the combination.
         while True:
@@ -38,11 +39,11 @@ def extra_scenes(scene: Scene, count: int, *seed: str) -> list[Scene]:
                 name: str(rng.choice([value for value in values if value not in shown[name]]))
                 for name, values in grammar.ATTRIBUTES.items()
             }
-            visible = grammar.is_visible(appearance["shape"], appearance["surface"], motion)
+            visible = grammar.is_visible(appearance["shape"], motion)
             if visible and not grammar.is_held_out(**appearance):
                 break
-        thing = draw_thing(rng, appearance, motion)
-        thing = replace(thing, motion_seed=scene.things[0].motion_seed)
+        # The path depends on the motion's seed alone, so that all scenes share it.
+        thing = replace(draw_thing(rng, appearance, motion), motion_seed=scene.things[0].motion_seed)
         moved = replace(scene, things=(thing,), nuisances=draw_nuisances(rng))
         scenes.append(edited(moved, {"background": appearance["background"]}))
         for name, value in appearance.items():
@@ -61,7 +62,7 @@ def other_motions(scene: Scene, frames: int = 16) -> Iterator[str]:
     first, velocity = scene.things[0], scene.truth(frames).velocity
     for motion in grammar.OBJECT_PHRASES:
         cosine = velocity_cosine(edited(scene, {"motion": motion}).truth(frames).velocity, velocity)
-        visible = grammar.is_visible(first.shape, first.surface, motion)
+        visible = grammar.is_visible(first.shape, motion)
         if motion != first.motion and cosine < LARGEST_COSINE and visible:
             yield motion
 

@@ -29,9 +29,8 @@ def enlarged(frames: np.ndarray, shorter_side: int = SHORTER_SIDE) -> np.ndarray
     if factor == 1:
         return frames
     size = (width * factor, height * factor)
-    return np.stack(
-        [np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in frames]
-    )
+    images = (Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames)
+    return np.stack([np.asarray(image) for image in images])
 
 
 def contact_sheet(frames: np.ndarray, columns: int = 8) -> np.ndarray:
@@ -66,9 +65,7 @@ def side_by_side(
     """
     shapes = {checked(video).shape for _, videos in rows for video in videos}
     if len(shapes) != 1 or any(len(videos) != len(columns) for _, videos in rows):
-        raise ValueError(
-            f"{len(columns)} videos of one shape are needed in each row; the shapes are {shapes}"
-        )
+        raise ValueError(f"each row needs {len(columns)} videos of one shape; the shapes are {shapes}")
     count, height, width, _ = shapes.pop()
     scale, gap = math.ceil(tile_side / min(height, width)), 8
     height, width = height * scale, width * scale

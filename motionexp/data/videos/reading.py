@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,29 +56,22 @@ def read_frames(
     _check_request(path, frames, start, fps, stride, fit)
     if path.is_dir():
         files = _image_files(path)
-        chosen = files[round(start * (fps or 0)) :: stride or 1][:frames]
-        pictures = ((file.name, _load_image(file)) for file in chosen)
+        # Images have no times, so that fps= gives `start` its meaning.
+        first = round(start * (fps or 0))
+        pictures = ((file.name, _load_image(file)) for file in files[first :: stride or 1][:frames])
         result = list(_resized(path, pictures, size, fit))
-        held = f"{len(files)} images"
+        content = f"{len(files)} images"
     else:
         with _opened(path) as clip:
-            shown_frames = (
-                _nearest(clip, frames, start, fps) if fps else _strided(clip, frames, start, stride or 1)
-            )
-            pictures = (
-                (f"frame {index} of those taken", _rgb(shown)) for index, shown in enumerate(shown_frames)
-            )
+            chosen = _nearest(clip, frames, start, fps) if fps else _strided(clip, frames, start, stride or 1)
+            pictures = ((f"frame {index} of those taken", _rgb(shown)) for index, shown in enumerate(chosen))
             result = list(_resized(path, pictures, size, fit))
-            held = clip.described()
+            content = clip.described()
     if len(result) < frames:
-        settings = [f"start={start:g}" if start else "", f"fps={fps:g}" if fps else "",
-                    f"stride={stride}" if stride else ""]  # fmt: skip
-        how = " ".join(filter(None, settings))
-        raise InputError(
-            f"{path}: {frames} frames are asked for, and it has {held}"
-            + (f", of which {how} gives {len(result)}" if how else "")
-            + ("; take other values there, or a longer clip" if how else "; take a longer clip")
-        )
+        settings = {"start": start, "fps": fps, "stride": stride}
+        how = " ".join(f"{name}={value:g}" for name, value in settings.items() if value)
+        why = f", of which {how} gives {len(result)}; take other values there, or" if how else "; take"
+        raise InputError(f"{path}: {frames} frames are asked for, and it has {content}{why} a longer clip")
     return np.stack(result)
 
 
@@ -91,10 +85,10 @@ def frame_rate(path: str | Path) -> float | None:
     if path.is_dir():
         return None
     with _opened(path) as clip:
-        times = [packet.pts for packet in clip.container.demux(clip.stream) if packet.pts is not None]
+        times = [packet.pts for packet in clip.packets()]
         if len(set(times)) < 2:
             raise InputError(f"{path}: has no frame rate, for it has fewer than 2 frames")
-        return float((len(times) - 1) / ((max(times) - min(times)) * clip.stream.time_base))
+        return float((len(times) - 1) / ((times[-1] - times[0]) * clip.stream.time_base))
 
 
 def frame_count(path: str | Path) -> int:
@@ -103,7 +97,7 @@ def frame_count(path: str | Path) -> int:
     if path.is_dir():
         return len(_image_files(path))
     with _opened(path) as clip:
-        return sum(packet.pts is not None for packet in clip.container.demux(clip.stream))
+        return len(clip.packets())
 
 
 def taken_count(
@@ -115,11 +109,11 @@ def taken_count(
     if path.is_dir():
         return len(_image_files(path)[round(start * (fps or 0)) :: stride or 1])
     with _opened(path) as clip:
-        packets = [packet for packet in clip.container.demux(clip.stream) if packet.pts is not None]
+        packets = clip.packets()
         if not packets:
             return 0
-        packets.sort(key=lambda packet: packet.pts)
         tick = Fraction(clip.stream.time_base)
+        # As `_strided` and `_nearest` choose frames, from the times of packets instead.
         earliest = Fraction(start) - tick / 2
         if fps is None:
             after_start = sum((packet.pts - packets[0].pts) * tick >= earliest for packet in packets)
@@ -145,16 +139,15 @@ def _check_request(
 
 
 class _Shown(NamedTuple):
-    """A decoded frame and when it is on screen, in seconds from the clip's first frame on."""
+    """A decoded frame and when it is on screen, in seconds from the clip's first frame on.
+
+    Times in a file are rounded to ticks: two that are less than `slack`, half a tick, apart are the same.
+    """
 
     frame: Any
     begin: Fraction
     end: Fraction
-
-    @property
-    def slack(self) -> Fraction:
-        """Times in a file are rounded to ticks: two that are less than half a tick apart are the same."""
-        return Fraction(self.frame.time_base) / 2
+    slack: Fraction
 
 
 class _Clip:
@@ -170,24 +163,27 @@ class _Clip:
             raise InputError(f"{path}: holds no video that can be read, or one cut short")
         self.count, self.end = 0, Fraction(0)
 
+    def packets(self) -> list[Any]:
+        """The encoded frames in the order of their times; decodes none."""
+        packets = [packet for packet in self.container.demux(self.stream) if packet.pts is not None]
+        return sorted(packets, key=lambda packet: packet.pts)
+
     def __iter__(self) -> Iterator[_Shown]:
         frames = self.container.decode(self.stream)
         origin = None
         while (frame := self._next(frames)) is not None:
-            time = frame.pts * frame.time_base
-            origin = time if origin is None else origin
-            begin = time - origin
+            origin = frame.pts if origin is None else origin
+            begin = (frame.pts - origin) * frame.time_base
             self.count, self.end = self.count + 1, begin + (frame.duration or 1) * frame.time_base
-            yield _Shown(frame, begin, self.end)
+            yield _Shown(frame, begin, self.end, Fraction(frame.time_base) / 2)
 
     def _next(self, frames: Iterator[Any]) -> Any:
         try:
             frame = next(frames, None)
         except (av.FFmpegError, OSError) as error:
-            raise InputError(
-                f"{self.path}: frame {self.count} cannot be decoded ({error.strerror}): the file is damaged"
-                f" or cut short; copy it again"
-            ) from error
+            why = f"frame {self.count} cannot be decoded ({error.strerror})"
+            raise InputError(f"{self.path}: {why}: it is damaged or cut short; copy it again") from error
+        # A decoder conceals damage with pixels of other frames, and only sets this flag.
         if frame is not None and frame.is_corrupt:
             raise InputError(f"{self.path}: frame {self.count} is damaged: copy the file again")
         if frame is not None and frame.pts is None:
@@ -198,6 +194,7 @@ class _Clip:
         """How many frames there were, and how many the header promised where those are more."""
         rate, duration = self.stream.average_rate, self.container.duration
         promised = self.stream.frames or round(rate * duration / av.time_base if rate and duration else 0)
+        # Headers may be off by one frame in a whole file.
         more = f" (its header says {promised}: it may be cut short)" if promised > self.count + 1 else ""
         return f"{self.count} frame{'' if self.count == 1 else 's'} in {float(self.end):.3g} s{more}"
 
@@ -214,9 +211,8 @@ def _opened(path: Path) -> Iterator[_Clip]:
         try:
             container = av.open(file, "r", options={"protocol_whitelist": "data"})
         except (av.FFmpegError, OSError) as error:
-            raise InputError(
-                f"{path}: no video that can be read, or one cut short ({error.strerror})"
-            ) from error
+            why = "no video that can be read, or one cut short"
+            raise InputError(f"{path}: {why} ({error.strerror})") from error
         with container:
             clip = _Clip(path, container)
             _check_whole(clip, file)
@@ -230,14 +226,12 @@ def _check_whole(clip: _Clip, file: io.BufferedReader) -> None:
     """
     size = clip.path.stat().st_size
     entries = clip.stream.index_entries
-    behind = sum(entry.pos + entry.size > size for entry in entries)
-    if behind:
-        raise InputError(
-            f"{clip.path}: is cut short; its header lists {len(entries)} frames, and {behind} of them lie"
-            f" behind the end of the file ({size} bytes); copy it again"
-        )
+    if behind := sum(entry.pos + entry.size > size for entry in entries):
+        listed = f"its header lists {len(entries)} frames, and {behind} of them lie behind the file's end"
+        raise InputError(f"{clip.path}: is cut short; {listed} ({size} bytes); copy it again")
     if clip.container.format.name == "gif":
         position = file.tell()
+        # Some writers fill the file with zeros after the last character.
         file.seek(max(0, size - 64))
         if not file.read().rstrip(b"\0").endswith(b";"):
             raise InputError(f"{clip.path}: is cut short; a GIF's last character is ';'; copy it again")
@@ -245,16 +239,9 @@ def _check_whole(clip: _Clip, file: io.BufferedReader) -> None:
 
 
 def _strided(clip: _Clip, count: int, start: float, stride: int) -> Iterator[_Shown]:
-    after_start = yielded = 0
-    for shown in clip:
-        if shown.begin < Fraction(start) - shown.slack:
-            continue
-        if after_start % stride == 0:
-            yield shown
-            yielded += 1
-            if yielded == count:
-                return
-        after_start += 1
+    """Every `stride`-th frame from `start` seconds on; nothing is decoded after the last of them."""
+    after_start = dropwhile(lambda shown: shown.begin < Fraction(start) - shown.slack, clip)
+    return islice(after_start, 0, (count - 1) * stride + 1, stride)
 
 
 def _nearest(clip: _Clip, count: int, start: float, fps: float) -> Iterator[_Shown]:
@@ -262,6 +249,7 @@ def _nearest(clip: _Clip, count: int, start: float, fps: float) -> Iterator[_Sho
 
     Raises InputError where frames repeat because `fps` is above the clip's own rate.
     """
+    # A frame is nearest to all times between the middles to its neighbours, so that two frames are held.
     previous: _Shown | None = None
     k, shortest, repeated = 0, Fraction(10**9), False
     times = [Fraction(start) + Fraction(index) / Fraction(fps) for index in range(count)]
@@ -279,10 +267,8 @@ def _nearest(clip: _Clip, count: int, start: float, fps: float) -> Iterator[_Sho
         yield previous
         k += 1
     if repeated and Fraction(fps) * shortest > RATE_SLACK:
-        raise InputError(
-            f"{clip.path}: fps={fps:g} would show frames twice; the clip has {float(1 / shortest):.3g} a"
-            f" second: ask for no more"
-        )
+        rate = f"the clip has {float(1 / shortest):.3g} a second"
+        raise InputError(f"{clip.path}: fps={fps:g} would show frames twice; {rate}: ask for no more")
 
 
 def _rgb(shown: _Shown) -> Image.Image:
@@ -299,13 +285,12 @@ def _image_files(folder: Path) -> list[Path]:
         files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    visible = [file for file in files if not file.name.startswith(".")]
-    if not visible:
+    # Names that begin with a dot are not images but what other systems store beside them.
+    if not (visible := [file for file in files if not file.name.startswith(".")]):
         raise InputError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return sorted(visible, key=lambda file: [int(p) if p.isdigit() else p for p in _PARTS.split(file.name)])
-
-
-_PARTS = re.compile(r"(\d+)", re.ASCII)
+    # Text and numbers alternate in a split name, so that text is never compared with a number.
+    parts = re.compile(r"(\d+)", re.ASCII)
+    return sorted(visible, key=lambda file: [int(p) if p.isdigit() else p for p in parts.split(file.name)])
 
 
 def _load_image(file: Path) -> Image.Image:
@@ -332,13 +317,14 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _resized(
     path: Path, pictures: Iterable[tuple[str, Image.Image]], size: tuple[int, int] | None, fit: str
 ) -> Iterator[np.ndarray]:
-    first: tuple[str, Image.Image] | None = None
+    first = ""
     for label, image in pictures:
-        first = first or (label, image)
-        if image.size != first[1].size:
-            both = " and ".join(f"{name} is {i.width} x {i.height}" for name, i in (first, (label, image)))
-            raise InputError(f"{path}: {both} pixels; all frames must have one size")
+        described = f"is {image.width} x {image.height}"
+        first = first or f"{label} {described}"
+        if not first.endswith(described):
+            raise InputError(f"{path}: {first} and {label} {described} pixels; all must have one size")
         if size is not None and image.size != size[::-1]:
+            # PIL has (width, height), arrays (height, width); hence the reversal.
             place = ImageOps.fit if fit == "crop" else ImageOps.pad
             yield np.asarray(place(image, size[::-1], method=Image.Resampling.BICUBIC))
         else:

@@ -25,6 +25,7 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float) -> None:
     Raises OSError with the path where it cannot be written.
     """
     _, height, width, _ = checked(frames).shape
+    # (F, H', W', 3) with even H' and W'.
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
@@ -82,6 +83,5 @@ def _write(path: str | Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     except OSError as error:
-        raise OSError(
-            error.errno, f"{error.strerror}; {len(content)} bytes were to be written", str(path)
-        ) from error
+        why = f"{error.strerror}; {len(content)} bytes were to be written"
+        raise OSError(error.errno, why, str(path)) from error

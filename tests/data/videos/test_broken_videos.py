@@ -11,7 +11,7 @@ import pytest
 
 from motionexp.data.videos import read_frames, write_gif, write_png
 from motionexp.errors import InputError
-from tests.support.made_videos import encode, moving, numbered
+from tests.support.made_videos import encode, moving, noise, numbered
 
 
 def test_what_is_no_video_is_refused(tmp_path):
@@ -20,41 +20,30 @@ def test_what_is_no_video_is_refused(tmp_path):
     encode(tmp_path / "real.mp4", numbered(4))
     playlist.write_text("ffconcat version 1.0\nfile real.mp4\n")
     (tmp_path / "none.mp4").write_bytes(b"")
-    for path in (text, playlist, tmp_path / "none.mp4"):
-        with pytest.raises(InputError, match=rf"{path.name}: no video that can be read"):
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(16000))
+    for path in (text, playlist, tmp_path / "none.mp4", tmp_path / "sound.wav"):
+        with pytest.raises(InputError, match=rf"{path.name}: .*no video that can be read"):
             read_frames(path, frames=4)
     with pytest.raises(InputError, match=r"missing\.mp4: cannot be read \(No such file"):
         read_frames(tmp_path / "missing.mp4", frames=4)
 
 
-def test_a_sound_file_is_refused(tmp_path):
-    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(bytes(16000))
-    with pytest.raises(InputError, match="holds no video"):
-        read_frames(tmp_path / "a.wav", frames=4)
-
-
 def test_a_truncated_mp4_is_refused_even_where_the_frames_asked_for_are_there(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
-    last = encode(tmp_path / "header_last.mp4", noise)
-    first = encode(tmp_path / "header_first.mp4", noise, container={"movflags": "faststart"})
+    last = encode(tmp_path / "header_last.mp4", noise())
+    first = encode(tmp_path / "header_first.mp4", noise(), container={"movflags": "faststart"})
     for path in (last, first):
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with pytest.raises(InputError, match="or one cut short"):
         read_frames(last, frames=4)
-    with pytest.raises(
-        InputError, match=r"cut short; its header lists 24 frames, and \d+ of them lie behind"
-    ):
+    with pytest.raises(InputError, match=r"its header lists 24 frames, and \d+ of them lie behind"):
         read_frames(first, frames=4)
 
 
-@pytest.mark.parametrize(
-    ("codec", "damaged"), [("libx264", 12), ("libx264", 23), ("libx264", 0), ("mpeg4", 12)]
-)
+@pytest.mark.parametrize(("codec", "damaged"), [("libx264", 23), ("libx264", 0), ("mpeg4", 12)])
 def test_a_damaged_frame_is_refused_and_named(tmp_path, codec, damaged):
-    noise = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
-    path = encode(tmp_path / "a.mp4", noise, codec=codec, bf="0")
+    path = encode(tmp_path / "a.mp4", noise(), codec=codec, bf="0")
     with av.open(path) as file:
         places = [(packet.pos, packet.size) for packet in file.demux(video=0) if packet.size]
     position, size = places[damaged]
@@ -68,8 +57,7 @@ def test_a_damaged_frame_is_refused_and_named(tmp_path, codec, damaged):
 
 
 def test_a_webm_that_ends_early_is_refused_with_both_counts(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
-    path = encode(tmp_path / "a.webm", noise, codec="libvpx-vp9", deadline="realtime")
+    path = encode(tmp_path / "a.webm", noise(), codec="libvpx-vp9", deadline="realtime")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with pytest.raises(InputError, match=r"it has 1\d frames .*header says 24: it may be cut short"):
         read_frames(path, frames=24)
@@ -89,12 +77,7 @@ def test_a_truncated_gif_is_refused(tmp_path):
     ("count", "settings", "message"),
     [
         (1, {}, r"16 frames are asked for, and it has 1 frame in 0\.125 s; take a longer clip"),
-        (
-            20,
-            {"stride": 2},
-            r"16 frames are asked for, and it has 20 frames in 2\.5 s, of which stride=2 gives 10",
-        ),
-        (20, {"start": 1.0}, r"it has 20 frames in 2\.5 s, of which start=1 gives 12"),
+        (20, {"stride": 2}, r"it has 20 frames in 2\.5 s, of which stride=2 gives 10"),
         (20, {"fps": 5, "start": 0.5}, r"of which start=0\.5 fps=5 gives 10"),
         (20, {"start": 9.0}, r"of which start=9 gives 0"),
     ],
@@ -106,8 +89,6 @@ def test_too_few_frames_are_counted(tmp_path, count, settings, message):
 
 
 def test_a_folder_with_nothing_to_read_or_too_little_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no images"):
-        read_frames(tmp_path, frames=4)
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(InputError, match="holds no images"):
         read_frames(tmp_path, frames=4)
@@ -117,12 +98,8 @@ def test_a_folder_with_nothing_to_read_or_too_little_is_refused(tmp_path):
         read_frames(tmp_path, frames=4)
     with pytest.raises(InputError, match="give fps= too"):
         read_frames(tmp_path, frames=2, start=0.5)
-
-
-def test_images_of_two_sizes_are_both_named(tmp_path):
-    write_png(tmp_path / "1.png", np.zeros((20, 30, 3), np.uint8))
-    write_png(tmp_path / "2.png", np.zeros((20, 31, 3), np.uint8))
-    with pytest.raises(InputError, match=r"1\.png is 30 x 20 and 2\.png is 31 x 20 pixels"):
+    write_png(tmp_path / "1.png", np.zeros((32, 49, 3), np.uint8))
+    with pytest.raises(InputError, match=r"0\.png is 48 x 32 and 1\.png is 49 x 32 pixels"):
         read_frames(tmp_path, frames=2, size=(8, 8))
 
 
@@ -165,11 +142,5 @@ def test_a_4k_video_is_shrunk_frame_by_frame(tmp_path):
         "print(peak() - before)\n"
         "assert frames.shape == (16, 64, 64, 3) and abs(frames[:, :, 4:28].mean() - 200) < 4"
     )
-    grown = subprocess.run(
-        [sys.executable, "-c", script, path],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[3],
-        check=True,
-    )
-    assert int(grown.stdout) < 200
+    command, root = [sys.executable, "-c", script, path], Path(__file__).parents[3]
+    assert int(subprocess.run(command, capture_output=True, cwd=root, check=True).stdout) < 200

@@ -11,17 +11,8 @@ from PIL import Image
 
 from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count, write_gif, write_png
 from motionexp.errors import InputError
-from tests.support.made_videos import (
-    CLIPS,
-    encode,
-    moving,
-    needs_clips,
-    numbered,
-    numbers,
-    psnr,
-    with_cv2,
-    with_pillow,
-)
+from tests.support import made_videos
+from tests.support.made_videos import CLIPS, encode, moving, needs_clips, numbered, numbers, psnr
 
 
 def check_most(path, **settings):
@@ -32,28 +23,22 @@ def check_most(path, **settings):
         read_frames(path, frames=most + 1, **settings)
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mkv", "ffv1"), ("a.gif", "gif")]
-)
-def test_every_container_gives_every_frame_in_order(tmp_path, name, codec):
-    if codec == "gif":
-        write_gif(tmp_path / name, numbered(20), 10)
-    else:
-        encode(tmp_path / name, numbered(20), times=[100 * i for i in range(20)], codec=codec)
-    assert numbers(read_frames(tmp_path / name, frames=20)) == list(range(20))
-    assert frame_rate(tmp_path / name) == pytest.approx(10)
-    assert frame_count(tmp_path / name) == 20
+def test_every_container_gives_every_frame_in_order(tmp_path):
+    times = [100 * index for index in range(20)]
+    write_gif(tmp_path / "a.gif", numbered(20), 10)
+    for name, codec in (("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.mkv", "ffv1")):
+        encode(tmp_path / name, numbered(20), times=times, codec=codec)
+    for path in tmp_path.iterdir():
+        assert numbers(read_frames(path, frames=20)) == list(range(20)), path
+        assert (frame_rate(path), frame_count(path)) == (pytest.approx(10), 20), path
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ({}, [0, 1, 2, 3]),
-        ({"stride": 3}, [0, 3, 6, 9]),
-        ({"start": 0.5}, [4, 5, 6, 7]),
         ({"start": 0.51}, [5, 6, 7, 8]),
         ({"start": 0.5, "stride": 2}, [4, 6, 8, 10]),
-        ({"fps": 4}, [0, 2, 4, 6]),
         ({"fps": 8, "start": 0.25}, [2, 3, 4, 5]),
         ({"fps": 2.9}, [0, 3, 6, 8]),
     ],
@@ -68,9 +53,8 @@ def test_start_stride_and_fps_choose_frames(tmp_path, settings, expected):
 def test_fps_takes_the_frame_nearest_in_time_of_a_variable_rate(tmp_path, start, fps, count):
     times = [0, 100, 133, 200, 600, 640, 700, 1200, 1500, 1510, 1600, 2500, 2600]
     path = encode(tmp_path / "a.webm", numbered(13), times=times, codec="libvpx-vp9")
-    seconds = np.array(times) / 1000
-    wanted = start + np.arange(count) / fps
-    nearest = [int(np.abs(seconds - time).argmin()) for time in wanted]
+    distances = np.abs(np.array(times) / 1000 - (start + np.arange(count) / fps)[:, None])
+    nearest = distances.argmin(1).tolist()
     assert numbers(read_frames(path, frames=count, start=start, fps=fps)) == nearest
     check_most(path, start=start, fps=fps)
 
@@ -83,15 +67,10 @@ def test_a_first_frame_that_is_not_at_zero_starts_the_clip(tmp_path):
     assert taken_count(path, start=2) == taken_count(path, start=2, fps=4) == 0
 
 
-def test_the_last_frame_is_on_screen_until_its_end(tmp_path):
-    path = encode(tmp_path / "a.mp4", numbered(8))
-    assert numbers(read_frames(path, frames=1, start=0.99, fps=8)) == [7]
-    with pytest.raises(InputError, match="gives 8"):
-        read_frames(path, frames=9, fps=8)
-
-
-def test_more_frames_a_second_than_there_are_is_an_error(tmp_path):
+def test_the_last_frame_is_on_screen_until_its_end_and_none_comes_twice(tmp_path):
     path = encode(tmp_path / "a.mp4", numbered(20))
+    assert numbers(read_frames(path, frames=1, start=2.49, fps=8)) == [19]
+    check_most(path, fps=8)
     with pytest.raises(InputError, match="fps=12 would show frames twice; the clip has 8 a second"):
         read_frames(path, frames=16, fps=12)
     assert len(read_frames(path, frames=16, fps=8.2)) == 16
@@ -128,14 +107,12 @@ def test_crop_fills_the_size_and_fit_shows_everything(tmp_path):
     crop = read_frames(folder, frames=1, size=(40, 40), fit="crop")[0]
     assert (abs(crop[:, 2:-2].astype(int) - (0, 250, 0)) < 8).all()
     fit = read_frames(folder, frames=1, size=(40, 40), fit="fit")[0]
-    assert (fit[:9] == 0).all()
-    assert (fit[-9:] == 0).all()
+    assert not fit[:9].any()
+    assert not fit[-9:].any()
     assert np.array_equal(fit[10:30], image)
     assert read_frames(folder, frames=1, size=(10, 40)).shape == (1, 10, 40, 3)
     assert np.array_equal(read_frames(folder, frames=1, size=(20, 40))[0], image)
-
-
-def test_shrinking_averages_and_does_not_pick_pixels(tmp_path):
+    # Shrinking averages and does not pick pixels.
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     write_png(tmp_path / "f/1.png", stripes)
@@ -150,13 +127,12 @@ def test_a_turned_video_is_turned_upright(tmp_path, quarters, turn):
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 44
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]
-    content[at : at + 36] = struct.pack(
-        ">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30
-    )
+    matrix = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    content[at : at + 36] = struct.pack(">9i", *matrix)
     path.write_bytes(content)
     upright = read_frames(path, frames=3)
     assert psnr(upright, np.rot90(frames, turn // 90, axes=(1, 2))) > 25
-    assert psnr(upright, with_cv2(path)) > 35
+    assert psnr(upright, made_videos.with_cv2(path)) > 35
 
 
 PALETTE = [(30, 60, 90), (250, 20, 80), (20, 200, 60), (0, 0, 0)]
@@ -181,22 +157,11 @@ def raw_gif(path: Path, parts: list[tuple[int, int, np.ndarray, int]]) -> None:
 def test_gif_frames_are_put_together_as_their_disposal_says(tmp_path):
     rng = np.random.default_rng(0)
     parts = [(0, 0, np.zeros((30, 40), int), 1)]
-    parts += [
-        (int(rng.integers(25)), int(rng.integers(18)), rng.integers(1, 4, (12, 15)), disposal)
-        for disposal in (1, 3, 2, 1, 2, 3, 3, 2, 1)
-    ]
+    for disposal in (1, 3, 2, 1, 2, 3, 3, 2, 1):
+        parts.append((int(rng.integers(25)), int(rng.integers(18)), rng.integers(1, 4, (12, 15)), disposal))
     raw_gif(tmp_path / "a.gif", parts)
-    colours = np.array([*PALETTE[:3], (255, 255, 255)], np.uint8)
-    canvas, expected = np.full((30, 40), 3), []
-    for x, y, indices, disposal in parts:
-        area, before = (slice(y, y + len(indices)), slice(x, x + indices.shape[1])), canvas.copy()
-        canvas[area] = np.where(indices == 3, canvas[area], indices)
-        expected.append(colours[canvas])
-        if disposal == 2:
-            canvas[area] = 3
-        if disposal == 3:
-            canvas = before
-    assert np.array_equal(read_frames(tmp_path / "a.gif", frames=len(parts)), np.stack(expected))
+    expected = made_videos.with_pillow(tmp_path / "a.gif")
+    assert np.array_equal(read_frames(tmp_path / "a.gif", frames=len(parts)), expected)
 
 
 def test_images_of_every_mode_become_rgb(tmp_path):
@@ -238,8 +203,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
     assert numbers(read_frames(tmp_path, frames=4, start=0.5, fps=8)) == [4, 5, 6, 7]
     check_most(tmp_path, stride=5)
     check_most(tmp_path, start=0.5, fps=8)
-    assert frame_rate(tmp_path) is None
-    assert frame_count(tmp_path) == 12
+    assert (frame_rate(tmp_path), frame_count(tmp_path)) == (None, 12)
 
 
 # ---- real clips
@@ -253,21 +217,19 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
 def test_real_mp4s_are_read_as_cv2_reads_them(name, count, rate):
     stride = count // 6
     frames = read_frames(CLIPS / name, frames=6, stride=stride)
-    assert psnr(frames, with_cv2(CLIPS / name)[::stride][:6]) > 40
+    assert psnr(frames, made_videos.with_cv2(CLIPS / name)[::stride][:6]) > 40
     assert frame_rate(CLIPS / name) == pytest.approx(rate)
 
 
 @needs_clips
 def test_a_real_gif_is_read_as_pillow_reads_it():
     path = CLIPS / "md_zoom_in_cup.gif"
-    assert abs(read_frames(path, frames=16).astype(np.int16) - with_pillow(path)).max() <= 1
+    assert abs(read_frames(path, frames=16).astype(np.int16) - made_videos.with_pillow(path)).max() <= 1
 
 
 @needs_clips
 def test_a_real_folder_is_read_and_resized():
     frames = read_frames(CLIPS / "vmc_sharks_swimming_8f", frames=8, size=(256, 256))
-    expected = [
-        cv2.imread(str(CLIPS / f"vmc_sharks_swimming_8f/{index}.jpg"))[..., ::-1] for index in range(1, 9)
-    ]
-    middle = [cv2.resize(image[:, 65:415], (256, 256), interpolation=cv2.INTER_AREA) for image in expected]
-    assert psnr(frames, np.stack(middle)) > 30
+    images = [cv2.imread(str(CLIPS / f"vmc_sharks_swimming_8f/{index}.jpg")) for index in range(1, 9)]
+    middle = [cv2.resize(image[:, 65:415], (256, 256), interpolation=cv2.INTER_AREA) for image in images]
+    assert psnr(frames, np.stack(middle)[..., ::-1]) > 30
