@@ -23,7 +23,7 @@ from motionexp.config.score import load_score
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
-from motionexp.jobs.experiment import _to_fetch, check_sweep, experiment_jobs, experiment_text
+from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import Layout, selected_rows
@@ -162,7 +162,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-        if commands := _to_fetch(jobs):
+        if commands := to_fetch(jobs):
             print("no memory, time and disk of each job: weights are not on this machine yet")
             print("\n".join(commands))
             return

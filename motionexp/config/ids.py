@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.schema import (
     INVERSION_PROMPTS,
     JobConfig,
     adapter_file,
-    inversion_prompt,
     method_name,
     tiles,
 )
@@ -37,7 +36,7 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
     elif cfg.tau != 1000:
         parts |= _settings(cfg, "training")
         target = cfg.method["_target_"]
-        name = method_name(cfg) if target.startswith(f"{PACKAGE}.") else target
+        name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
@@ -69,7 +68,7 @@ def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
 
 def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
     """What the ids of adapters and of probes share."""
-    parts = _settings(cfg, "cell") | ({"tiles": True} if tiles(cfg) else {})
+    parts = _settings(cfg, "cell") | ({"tiles": True} if tiles(cfg.mode, cfg.model) else {})
     frames = [cfg.frames, cfg.model.height, cfg.model.width]
     return parts | {"weights": weights_hash, "precision": precision, "frames": frames}
 
@@ -79,8 +78,8 @@ def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str,
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
     parts.pop("inversion_prompt", None)  # it may be the default in words
-    if (prompt := inversion_prompt(cfg)) != INVERSION_PROMPTS[str(cfg.probe)]:
-        parts["inversion_prompt"] = prompt
+    if cfg.inversion_prompt not in (None, INVERSION_PROMPTS[str(cfg.probe)]):
+        parts["inversion_prompt"] = cfg.inversion_prompt
     return _digest("probe", PROBE_VERSION, parts)
 
 
@@ -89,13 +88,12 @@ def pair_id(probe: str, pair: str) -> str:
     return _digest("sample", PROBE_VERSION, {"probe": probe, "pair": pair})
 
 
-def energies_id(cfg: JobConfig, version: int, *, weights_hash: str, precision: str) -> str:
-    """Id of the energies of the bundled world's factors in a model's latents, as `version` measures them."""
-    parts = {
-        "weights": weights_hash,
-        "precision": precision,
-        "frames": [cfg.frames, cfg.model.height, cfg.model.width],
-    }
+def energies_id(size: Sequence[int], version: int, *, weights_hash: str, precision: str) -> str:
+    """Id of the energies of the bundled world's factors in a model's latents, as `version` measures them.
+
+    `size` is that of the videos: frames, height, width.
+    """
+    parts = {"weights": weights_hash, "precision": precision, "frames": [*size]}
     return _digest("energies", version, parts)
 
 

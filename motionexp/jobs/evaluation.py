@@ -10,7 +10,6 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.schema import JobConfig
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import (
@@ -188,13 +187,9 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
-    """Bytes that a sampling batch may fill: `memory_limit`, or half of the free memory; 0: one video."""
-    if cfg.memory_limit is not None:
-        return cfg.memory_limit * 2**30
-    if cfg.mode == "low_memory":
-        return 0
-    return SHARE_OF_FREE_MEMORY * free_memory(device)
+def sampling_memory(limit: float | None, device: torch.device) -> float:
+    """Bytes that a sampling batch may fill: `limit`, or half of the memory that is free now; 0: one video."""
+    return SHARE_OF_FREE_MEMORY * free_memory(device) if limit is None else limit
 
 
 def free_memory(device: torch.device) -> float:

@@ -49,7 +49,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     Raises:
         InputError: a video is missing, cannot be read, or is of another length than its reference.
     """
-    console, reader = Console(), make_reader(cfg)
+    console, reader = Console(), make_reader(cfg.data)
     names = reader.names()
     names = names if cfg.references is None else select_references(cfg.references, names)
     videos = find_videos(Path(cfg.folder or "").expanduser(), reader, names, cfg.edit_kinds)
@@ -86,7 +86,7 @@ class System:
         output = Path(cfg.output).expanduser()
         self.folder = output / reader.suite / cfg.name
         self.device = resolve_device(cfg.device)
-        self.others = lru_cache(CACHED_SIZES)(partial(chance_references, cfg, reader))
+        self.others = lru_cache(CACHED_SIZES)(partial(chance_references, cfg.metrics, cfg.scoring, reader))
         self._read = lru_cache(CACHED_SIZES)(reader.read)
         models = scoring_models(cfg.scoring, reader.suite == "shapes")
         folder = output / ".cache" / "features"

@@ -18,7 +18,7 @@ from motionexp.backbones.precision import plain_attention
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.sampling import videos_per_batch
 from motionexp.jobs.evaluation import MOST_AT_ONCE, sampling_memory
-from motionexp.jobs.inputs import JobPlan, make_backbone
+from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
 
 BITS = {"8bit": 8, "4bit": 4}
@@ -59,11 +59,10 @@ class MetaRun:
     """A job's phases on the meta device: a backbone without weights, and tensors without values."""
 
     def __init__(self, job: JobPlan) -> None:
-        self.job, self.cfg = job, job.cfg
-        self.backbone: Any = make_backbone(job.cfg, torch.device("meta"), job.precision)
-        video = (job.cfg.frames, job.cfg.model.height, job.cfg.model.width)
-        self.latents = torch.empty(1, *self.backbone.latent_shape(*video), device="meta")
-        self.frames = torch.empty(1, *video, 3, dtype=torch.uint8, device="meta")
+        self.job = job
+        self.backbone: Any = job.backbone_settings.make(torch.device("meta"))
+        self.latents = torch.empty(1, *self.backbone.latent_shape(*job.size), device="meta")
+        self.frames = torch.empty(1, *job.size, 3, dtype=torch.uint8, device="meta")
 
     def phases(self) -> Iterator[Phase]:
         """The phases in the order of the job."""
@@ -76,14 +75,14 @@ class MetaRun:
         )
         backbone.release_text_encoder()
         has_vae = backbone.vae is not None
-        if (job.trains or self.cfg.probe) and has_vae:
+        if (job.trains or job.probe) and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
         offloads = job.backbone.offload  # type: ignore[attr-defined]
-        if job.trains and not self.cfg.probe:
+        if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
         rows, videos = self._batch()
         one = Conditioning.cat([caption] * rows)
@@ -103,7 +102,7 @@ class MetaRun:
         return max(embedded, key=lambda conditioning: int(conditioning.attended().sum()))
 
     def _training(self, caption: Conditioning) -> int:
-        settings = dict(self.cfg.method)
+        settings = dict(self.job.tuning)
         kind: Callable[..., TuningMethod] = get_object(settings.pop("_target_"))
         optimizer = self.job.training.optimizer
         with MemoryTracker(self.job.device) as memory:
@@ -120,7 +119,7 @@ class MetaRun:
         return memory.peak
 
     def _step(self, caption: Conditioning) -> Step:
-        size = self.cfg.batch_size
+        size = self.job.training.batch_size
         latents = self.latents.repeat(size, 1, 1, 1, 1)
         t = torch.full((size,), 999.0)
         captions = Conditioning.cat([caption] * size).trimmed()
@@ -129,8 +128,8 @@ class MetaRun:
     def _batch(self) -> tuple[int, int]:
         """The network's batch size while sampling, both branches of guidance included, and its videos."""
         sampler = self.job.sampling.sampler
-        memory = sampling_memory(self.cfg, self.job.device)
-        samples = max(len(reference.edits) * self.cfg.seeds for reference in self.job.references)
+        memory = sampling_memory(self.job.memory_limit, self.job.device)
+        samples = max(len(cell.requests) for cell in self.job.cells)
         _, channels, frames, height, width = self.latents.shape
         shape = channels, frames, height, width
         videos = min(MOST_AT_ONCE, samples, videos_per_batch(self.backbone, shape, sampler, memory))

@@ -120,7 +120,7 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
 def test_a_plan_has_the_memory_of_the_window_that_is_trained(make, monkeypatch):
     asked: list[Window] = []
     job = plan_job(make(tau=200.0, tau_high=800.0))
-    kind = memory_plan.get_object(job.cfg.method["_target_"])
+    kind = memory_plan.get_object(job.tuning["_target_"])
 
     def method(backbone, window, **settings):  # type: ignore[no-untyped-def]
         asked.append(window)

@@ -16,6 +16,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs import inputs, probe_figures, probe_job, references, scoring
+from motionexp.jobs import plan as plan_module
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
 from motionexp.metrics.base import Measurement, MetricInput, VideoMetric
@@ -229,7 +230,7 @@ class ManySquares(Squares):
 
 @pytest.mark.parametrize("probing", [probe, plan])
 def test_steps_that_do_not_fit_the_grid_are_refused_before_weights_are_loaded(make, probing, monkeypatch):
-    monkeypatch.setattr(inputs, "get_object", None)
+    monkeypatch.setattr(plan_module, "get_object", None)
     with pytest.raises(InputError, match=r"probe_steps=30: .* 10, 20, 40, 50, 100, 200 would do"):
         probing(make(**{**PROBE, "probe_steps": 30}))
 
@@ -245,6 +246,6 @@ def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are
     monkeypatch.setattr(
         inputs, "read_references", lambda *of: [replace(each, edits=kinds) for each in read(*of)]
     )
-    monkeypatch.setattr(inputs, "get_object", None)
+    monkeypatch.setattr(plan_module, "get_object", None)
     with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
         plan(make(probe="partial_guidance"))

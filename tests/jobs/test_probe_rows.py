@@ -1,7 +1,6 @@
 """Energies beside a probe: measured once for what they depend on."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -29,10 +28,10 @@ def job(make, tmp_path):
     def of(precision="fp32", weights="a" * 64, **changes):
         cfg = replace(make(), **changes)
         backbone = SimpleNamespace(weights_hash=weights)
+        size = cfg.frames, cfg.model.height, cfg.model.width
+        plan = SimpleNamespace(model=cfg.model, size=size, folder=lambda suite: tmp_path / suite)
         origin = {"model": cfg.model.name, "precision": precision, "weights_hash": weights}
-        return SimpleNamespace(
-            cfg=cfg, output=Path(tmp_path), backbone=backbone, precision=precision, origin=lambda: origin
-        )
+        return SimpleNamespace(plan=plan, backbone=backbone, precision=precision, origin=lambda: origin)
 
     return of
 
@@ -40,7 +39,7 @@ def job(make, tmp_path):
 def test_energies_are_measured_once_for_each_thing_that_they_depend_on(job, measured, monkeypatch, tmp_path):
     first = probe_rows.energy_rows(job())
     assert [row.value for row in probe_rows.energy_rows(job())] == [row.value for row in first] == [1.0, 1.0]
-    model = job().cfg.model
+    model = job().plan.model
     others = [
         job(precision="bf16"),
         job(weights="b" * 64),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from motionexp.errors import InputError
-from motionexp.jobs import inputs
+from motionexp.jobs import plan
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
 from tests.support.made_suites import make_davis, make_tgve
@@ -84,6 +84,6 @@ def test_a_missing_video_stops_a_job_before_weights_are_loaded(make, tmp_path, m
     data = tgve(tmp_path)
     for image in (tmp_path / "tgve" / "videvo_480p" / "480p_frames" / "vid-9").iterdir():
         image.unlink()
-    monkeypatch.setattr(inputs, "get_object", None)
+    monkeypatch.setattr(plan, "get_object", None)
     with pytest.raises(InputError, match=r"vid-9: holds no images"):
         run(make(data=data))
