@@ -113,14 +113,8 @@ def _print(
     notes: Sequence[str],
 ) -> None:
     console.print(f"{job.model.name}, {title}, {job.precision} on {job.device}", markup=False)
-    texts = [
-        [
-            *line.columns,
-            "?" if math.isnan(line.seconds) else duration(line.seconds),
-            size_in_words(line.disk),
-        ]
-        for line in lines
-    ]
+    times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in lines]
+    texts = [(*line.columns, time, size_in_words(line.disk)) for line, time in zip(lines, times, strict=True)]
     console.print(Grid((*headings, "time", "disk"), texts, "l").terminal())
     seconds, disk = sum(line.seconds for line in lines), sum(line.disk for line in lines)
     time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"

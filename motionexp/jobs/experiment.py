@@ -171,8 +171,9 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
         if not (matches(row, select) and has_setting(row, layout)):
             raise InputError(
                 f"experiment={name}{_with(overrides)}: its tables have no line for the job"
-                f" model={cfg.model.name} method={row.method} tau={cfg.tau:g} rank={cfg.rank} train_steps={cfg.train_steps}"
-                f" steps={cfg.steps} precision={cfg.precision}. Leave out what changes it, or copy the"
+                f" model={cfg.model.name} method={row.method} tau={cfg.tau:g} rank={cfg.rank}"
+                f" train_steps={cfg.train_steps} steps={cfg.steps} precision={cfg.precision}. Leave"
+                " out what changes it, or copy the"
                 " experiment's file and name the setting under `settings` (or, of all jobs, `select`) there"
             )
 

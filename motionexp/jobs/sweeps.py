@@ -50,7 +50,7 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep
         words = shlex.split(line)
         where = f"experiment={name}: line {number} of `{key}`"
         if refused := [
-            word for word in words if word[0] == "-" or override_key(word).startswith(NOT_IN_LINES)
+            word for word in words if word.startswith("-") or override_key(word).startswith(NOT_IN_LINES)
         ]:
             raise InputError(f"{where}: {refused[0]} is only for the command line")
         # 1. The models that the line names; a line of `sweep` without any is for every chosen model.
@@ -111,7 +111,18 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) 
 
 def _subjects(cfg: JobConfig) -> dict[str, Any]:
     """What a job's samples are of, and which frames and which part of them are taken."""
-    names = "references edits edit_kinds seeds video caption start fps stride fit".split()
+    names = (
+        "references",
+        "edits",
+        "edit_kinds",
+        "seeds",
+        "video",
+        "caption",
+        "start",
+        "fps",
+        "stride",
+        "fit",
+    )
     values = {name: getattr(cfg, name) for name in names}
     values |= {name: cfg.data.get(name) for name in ("split", "path")}
     return {name: value for name, value in values.items() if value is not None}

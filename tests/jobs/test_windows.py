@@ -1,4 +1,4 @@
-"""Jobs whose windows are other than [tau, 1000], several videos to tune on, and adapters kept on the way."""
+"""Jobs with other windows, other numbers of frames, extra references, and adapters of other trainings."""
 
 import json
 from dataclasses import replace
@@ -6,15 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from motionexp.config.checks import check
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
+from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
 from tests.support.squares import Squares
+from tests.support.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 
 def videos(cfg):
@@ -125,3 +131,80 @@ def test_a_spatial_adapter_is_another_cell(make):
     assert kept.settings["attention"] == "spatial"
     assert kept.window == Window(500)
     kept.remove()
+
+
+LAYER = "lora_transformer_temporal_transformer_blocks_0_attn1_to_v"
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    """In kohya's keys, for the tiny Latte: 16 channels."""
+    g = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, 16, generator=g), torch.randn(16, 2, generator=g)
+    tensors = {f"{LAYER}.lora_down.weight": down, f"{LAYER}.lora_up.weight": up}
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    return tmp_path / "theirs.safetensors"
+
+
+def test_it_samples_within_the_window_that_tau_gives(make, lora):
+    cfg = make(adapter=str(lora), tau=600.0)
+    assert check(replace(cfg, metrics=None)) == []
+    rows = run(cfg)
+    assert {(row.method, row.tau, row.train_steps) for row in rows} == {("lora", 600.0, 0)}
+    (cell,) = cells(cfg)
+    assert not (cell / "adapter").exists()
+
+
+def test_without_tau_it_is_refused_before_weights_are_loaded(make, lora):
+    cfg = make(adapter=str(lora), tau=None)
+    assert check(replace(cfg, metrics=None)) == []
+    nowhere = replace(cfg, model=replace(cfg.model, path=str(lora.parent / "nowhere")))
+    with pytest.raises(InputError, match=r"theirs.safetensors: .*tau="):
+        run(nowhere)
+
+
+@pytest.fixture(scope="session")
+def unet(tmp_path_factory):
+    return {
+        "_target_": "motionexp.backbones.unet3d.UNet3DBackbone.from_pretrained",
+        "name": "tiny_unet3d",
+        "path": str(save_tiny_unet3d(tmp_path_factory.mktemp("unet3d"))),
+        "frames": 5,
+        "frame_range": [2, 7],
+        "max_caption_tokens": CLIP_TOKENS,
+    }
+
+
+def problems(cfg):
+    return check(replace(cfg, metrics=None))
+
+
+def test_a_job_reads_and_makes_as_many_frames_as_it_is_asked_for(make, unet, tmp_path, capsys):
+    for frames in (3, 7):
+        cfg = make(model=unet, frames=frames, output=str(tmp_path / str(frames)))
+        assert problems(cfg) == []
+        assert {row.settings["frames"] for row in run(cfg)} == {frames}
+        (cell,) = cells(cfg)
+        samples = [np.load(file)["frames"] for file in (cell / "media").glob("*.npz")]
+        assert [sample.shape for sample in samples] == [(frames, 16, 16, 3)] * 2
+    with safe_open(cell / "adapter" / "adapter.safetensors", framework="np") as file:
+        assert all(name.startswith("unet.") for name in file.keys())  # noqa: SIM118  # not a dict
+    # An adapter has no number of frames either: this one, tuned on 7, samples 3.
+    kept = {"adapter": str(cell / "adapter"), "tau": None, "references": ["one"]}
+    assert {row.method for row in run(make(model=unet, frames=3, **kept))} == {"lora"}
+    plan(make(model=unet, frames=6))
+    assert "trainable parameters" in capsys.readouterr().out
+
+
+def test_frames_outside_the_models_range_are_refused(make, unet):
+    for frames in (1, 8):
+        said = f"frames={frames}: tiny_unet3d makes videos of 2 to 7 frames"
+        assert problems(make(model=unet, frames=frames)) == [said]
+    odd = {**unet, "frame_range": [3, 7], "frame_step": 2}
+    (problem,) = problems(make(model=odd, frames=6))
+    assert problem.startswith("frames=6: tiny_unet3d makes videos of 3 to 7 frames")
+    assert problems(make(model=odd)) == []
+    assert problems(make(frames=5)) == ["frames=5: tiny makes videos of exactly 4 frames"]
+    for legal in ([2], [7, 2], [0, 7]):
+        (problem,) = problems(make(model={**unet, "frame_range": legal}))
+        assert problem.startswith(f"model.frame_range={legal}: the fewest and the most")
