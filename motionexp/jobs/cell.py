@@ -35,25 +35,6 @@ class SampleRequest:
 
 
 @dataclass(frozen=True)
-class StoredSample:
-    """A sample in a cell's folder.
-
-    Attributes:
-        frames: (F, H, W, 3) uint8 RGB, exact.
-        file: its mp4, for people to look at.
-        adapter_steps: sampling steps with the method on.
-        seconds: wall time of sampling it.
-        peak_memory: bytes, as in `Sample`.
-    """
-
-    frames: np.ndarray
-    file: Path
-    adapter_steps: int
-    seconds: float
-    peak_memory: int
-
-
-@dataclass(frozen=True)
 class Cell:
     """`outputs/SUITE/MODEL/ID/`: the results of one adapter, or of the base model, on one reference."""
 
@@ -131,7 +112,7 @@ class Cell:
         """Write a sample of the adapter as it is after `step` training steps."""
         write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", enlarged(sample.frames), fps)
 
-    def read_sample(self, request: SampleRequest) -> StoredSample:
+    def read_sample(self, request: SampleRequest) -> Sample:
         """Read a stored sample.
 
         Raises:
@@ -146,7 +127,7 @@ class Cell:
                 f"{path}: damaged ({error}); delete it, and the same command samples it again"
             ) from error
         del about["caption"]
-        return StoredSample(frames, self.sample_path(request, ".mp4"), **about)
+        return Sample(request.edit, request.index, frames, **about)
 
     def add_series(self, request: SampleRequest, series: Mapping[str, np.ndarray]) -> None:
         """Add per-frame values, {metric: values}, to the sample's `.series.json`; NaN becomes null."""
@@ -173,9 +154,9 @@ class Samples:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self._decoded: dict[str, StoredSample] = {}
+        self._decoded: dict[str, Sample] = {}
 
-    def read(self, request: SampleRequest) -> StoredSample:
+    def read(self, request: SampleRequest) -> Sample:
         """See `Cell.read_sample`."""
         if request.sample_id not in self._decoded:
             self._decoded[request.sample_id] = self.cell.read_sample(request)

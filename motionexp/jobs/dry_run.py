@@ -1,11 +1,10 @@
 """A dry run: the cells, trainable parameters, steps, time, disk and paths of a job that is not run."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import get_object
@@ -28,14 +27,22 @@ BYTES_PER_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet
 
 
-@dataclass(frozen=True)
-class CellCost:
+class CellCost(NamedTuple):
     """A line of the dry run: what is left to do for one cell, in seconds and bytes."""
 
     columns: tuple[str, ...]
     folder: Path
     seconds: float
     disk: int
+
+
+class JobCost(NamedTuple):
+    """The table of a dry run, and notes under it; the columns of a line stand under the headings."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: list[CellCost]
+    notes: tuple[str, ...]
 
 
 def plan(cfg: JobConfig) -> None:
@@ -57,18 +64,28 @@ def plan(cfg: JobConfig) -> None:
             highlight=False,
         )
     forward = forward_seconds(job.backbone) if most <= free else math.nan
-    if job.probe is None:
-        _plan_tuning(console, job, forward)
-    else:
-        _plan_probe(console, job, job.probe, forward)
+    total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, job.probe, forward)
+    console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
+    times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
+    texts = [
+        (*line.columns, time, size_in_words(line.disk)) for line, time in zip(total.lines, times, strict=True)
+    ]
+    console.print(Grid((*total.headings, "time", "disk"), texts, "l").terminal())
+    seconds, disk = sum(line.seconds for line in total.lines), sum(line.disk for line in total.lines)
+    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
+    for note in (*total.notes, f"{time} and {size_in_words(disk)}, scores not counted"):
+        console.print(note, soft_wrap=True, highlight=False)
+    for line in total.lines:
+        console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _plan_tuning(console: Console, job: JobPlan, forward: float) -> None:
+def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
     trained, sampler, lines = trainable_parameters(job), job.sampling.sampler, []
     for plan in job.cells:
         steps, missing = plan.steps_left, len(plan.missing)
         state = plan.cell.status()["state"]
         columns = (plan.reference.name, plan.cell.folder.name, state, str(steps), str(missing))
+        # With guidance each sampling step has a conditional and an unconditional branch.
         branches = 2 if sampler.guided else 1
         forwards = FORWARDS_PER_TRAINING_STEP * steps * job.training.batch_size
         forwards += missing * sampler.steps * branches
@@ -76,52 +93,33 @@ def _plan_tuning(console: Console, job: JobPlan, forward: float) -> None:
         lines.append(CellCost(columns, plan.cell.folder, forward * forwards, disk))
     on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
-    notes = [
+    notes = (
         adapter if job.trains else "nothing is trained",
         f"the adapter is on in {on} of {sampler.steps} sampling steps",
-    ]
+    )
     headings = ("reference", "cell", "state", "training steps", "samples")
-    _print(console, job, f"τ = {job.window.low:g}", headings, lines, notes)
+    return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 
 
-def _plan_probe(console: Console, job: JobPlan, probe: ProbePlan, forward: float) -> None:
+def _probe_cost(job: JobPlan, probe: ProbePlan, forward: float) -> JobCost:
     lines = []
     inverting = probe.steps * (2 if probe.inversion.guided else 1)
     runs, counts = probe_runs(job, probe), step_counts(job.backbone.schedule, probe.steps)
     for run in runs:
         tree, videos = cost(run.trajectories.values(), counts), len(run.trajectories)
+        # A tree runs as a whole: one missing video costs as much as all.
         left = 0 if run.is_finished else 1
         state = f"{videos - len(run.missing)} of {videos}"
         costs = (f"{left * tree.steps:,}", f"{left * tree.evaluations:,}")
         columns = (run.reference.name, run.edit.kind, run.cell.folder.name, state, *costs)
         seconds = left * forward * (inverting + tree.evaluations)
         lines.append(CellCost(columns, run.cell.folder, seconds, _disk(job, 0, left * videos)))
-    notes = [
+    notes = (
         cost_in_words(runs[0].trajectories, counts),
         f"each is inverted first: {probe.steps} steps ({inverting} network evaluations)",
-    ]
+    )
     headings = ("reference", "edit", "cell", "videos", "steps", "evaluations")
-    _print(console, job, f"probe={probe.kind}", headings, lines, notes)
-
-
-def _print(
-    console: Console,
-    job: JobPlan,
-    title: str,
-    headings: Sequence[str],
-    lines: Sequence[CellCost],
-    notes: Sequence[str],
-) -> None:
-    console.print(f"{job.model.name}, {title}, {job.precision} on {job.device}", markup=False)
-    times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in lines]
-    texts = [(*line.columns, time, size_in_words(line.disk)) for line, time in zip(lines, times, strict=True)]
-    console.print(Grid((*headings, "time", "disk"), texts, "l").terminal())
-    seconds, disk = sum(line.seconds for line in lines), sum(line.disk for line in lines)
-    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
-    for note in (*notes, f"{time} and {size_in_words(disk)}, scores not counted"):
-        console.print(note, soft_wrap=True, highlight=False)
-    for line in lines:
-        console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
+    return JobCost(f"probe={probe.kind}", headings, lines, notes)
 
 
 def print_memory(console: Console, job: JobPlan) -> list[Phase]:

@@ -25,7 +25,7 @@ from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 
 MOST_AT_ONCE = 16
-SHARE_OF_FREE_MEMORY = 0.5
+SHARE_OF_FREE_MEMORY = 0.5  # the estimate of a batch leaves out workspaces of libraries
 
 Embed = Callable[[str], Conditioning]
 Progress = Callable[[int, int], None]
@@ -114,11 +114,13 @@ def sample(
         latents = _sample_batch(
             backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(batches))
         )
+        # Latents (B, C, F, h, w). Decoding would turn numbers that are not finite into frames without an error.
         if not torch.isfinite(latents).all():
             raise FloatingPointError(
                 f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
                 " precision=fp32, or a lower guidance_scale or adapter_scale"
             )
+        # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
         frames = [backbone.decode(video[None])[0].numpy() for video in latents]
         seconds = (time.perf_counter() - start) / len(batch)
         steps = count_adapter_steps(backbone, method, settings)

@@ -105,6 +105,7 @@ class Job:
 
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
+        # Captions and videos of finished cells are not encoded: only their stored results are read.
         unfinished = [plan for plan in self.plan.cells if not plan.is_finished]
         videos = [video for plan in unfinished for video in plan.trained_on]
         captions = [edit.caption for plan in unfinished for edit in plan.reference.edits]
@@ -116,6 +117,7 @@ class Job:
         cell, reference = plan.cell, plan.reference
         about = {"reference": reference.name, "tau": self.window.low, "adapter_id": cell.folder.name}
         with self.holding(cell, about):
+            # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
                 self._generate(plan)
             self._scored = Samples(cell)
@@ -144,8 +146,8 @@ class Job:
         """Write a video of the cell beside the base model and other cells; returns its path if written."""
         reference, cell = plan.reference, plan.cell
         columns = [
-            (label, self._scored if self._scored and self._scored.cell == other else Samples(other), requests)
-            for label, other, requests in plan.columns
+            (label, self._scored if self._scored and self._scored.cell == shown else Samples(shown), requests)
+            for label, shown, requests in plan.columns
         ]
         name = reference.name if self.plan.adapter is None else f"{reference.name}-{cell.folder.name}"
         path = cell.folder.parent / "grids" / f"{name}.mp4"
@@ -155,7 +157,9 @@ class Job:
 
     def _generate(self, plan: CellPlan) -> None:
         """Train the cell's adapter if it is missing, and sample the missing requests with it."""
+        # 1. Attach the method, trained now if its adapter is not stored.
         method = self._method(plan)
+        # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
         missing = plan.missing
         try:
             with progress_bar("sample") as progress:
@@ -171,6 +175,7 @@ class Job:
                 for request, video in zip(missing, samples, strict=True):
                     plan.cell.save_sample(request, video, self.backbone.fps)
         finally:
+            # 3. The backbone is shared: the next cell starts from the base model.
             if method is not None:
                 method.remove()
 
@@ -190,6 +195,7 @@ class Job:
             except BaseException:
                 method.remove()
                 raise
+        # Training used `window`; while sampling the method may act at other timesteps.
         method.window = self.plan.sampling_window
         return method
 
@@ -217,6 +223,7 @@ class Job:
             if self.plan.logger == "wandb":
                 logger.experiment.finish()
         self._save_adapter(plan, method, result)
+        # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:
             result.checkpoint.unlink()
 

@@ -21,7 +21,7 @@ from motionexp.jobs.evaluation import MOST_AT_ONCE, sampling_memory
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
 
-BITS = {"8bit": 8, "4bit": 4}
+BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ class MetaRun:
         offloads = job.backbone.offload  # type: ignore[attr-defined]
         if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
+        # The batch holds both branches of guidance: rows = videos, or twice as many.
         rows, videos = self._batch()
         one = Conditioning.cat([caption] * rows)
-        noisy = self.latents.repeat(rows, 1, 1, 1, 1)
+        noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
         yield Phase(f"sampling, {videos} at once", network | ({} if offloads else decoder), sampling)
         if has_vae:
@@ -110,6 +111,7 @@ class MetaRun:
             parameters = list(method.parameters.values())
             tuned = optimizer.build(parameters)
             method.switch(True)
+            # The optimizer's state, two numbers for each parameter of AdamW, exists from the first step on.
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             tuned.step()  # creates the optimizer's state
@@ -121,7 +123,7 @@ class MetaRun:
     def _step(self, caption: Conditioning) -> Step:
         size = self.job.training.batch_size
         latents = self.latents.repeat(size, 1, 1, 1, 1)
-        t = torch.full((size,), 999.0)
+        t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()
         return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions)
 

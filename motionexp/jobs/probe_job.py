@@ -164,7 +164,7 @@ class ProbeRun:
                 self.plan.inversion,
                 progress=progress,
             )
-        latents = self._run_tree(inverted, cache)
+        latents = self._run_tree(inverted, cache)  # (1, C, F, h, w) of every pair
         frames = [backbone.decode(video[None])[0].numpy() for video in latents]
         seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)
         videos = dict(zip(self.trajectories, frames, strict=True))
@@ -180,6 +180,7 @@ class ProbeRun:
         """(1, C, F, h, w) latents of every trajectory; `inverted` holds such latents by timestep."""
         backbone, steps = self.job.backbone, self.plan.steps
         blocks = step_blocks(backbone.schedule, steps)
+        # A block's trajectories start from the inverted latents at its first, noisiest timestep.
         starts = {edge: inverted[block[0][0]] for edge, block in zip(EDGES[1:], blocks, strict=True)}
         with progress_bar("probe") as progress:
             latents = run_tree(
@@ -208,6 +209,7 @@ class ProbeRun:
 
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
         """The reference and the control; below them every pair's video, with a row for each start."""
+        # White where there is no pair: the interval would end before it starts.
         ends, blank = EDGES[:-1], np.full_like(self.reference.frames, 255)
         top = [self.reference.frames, *(videos[pair] for pair in videos if pair == CONTROL)]
         label = "the reference, and beside it the control, with nothing changed"

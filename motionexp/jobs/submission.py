@@ -50,6 +50,7 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
         edit, path = Edit(kind, row.edit_caption), folder / source / reference / kind
         frames = cell.read_sample(SampleRequest(edit, row.seed or 0, row.sample_id)).frames
         path.mkdir(parents=True)
+        # Of a video of 4k + 1 frames the benchmark scores the first 4k.
         for index, frame in enumerate(frames[: scored_frames(len(frames))]):
             Image.fromarray(frame).save(path / f"{index:05d}.jpg", quality=95, subsampling=0)
     return len(chosen), sum(SOURCES.values()) * len(EDIT_COLUMNS)

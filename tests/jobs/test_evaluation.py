@@ -7,7 +7,7 @@ from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.jobs.evaluation import SampleSettings, count_adapter_steps, peak_memory, sample, score
+from motionexp.jobs.evaluation import SampleSettings, count_adapter_steps, peak_memory, sample
 from motionexp.methods.lora import LoRA
 from motionexp.metrics.scorer import Scorer
 from tests.support.squares import Squares
@@ -165,15 +165,6 @@ def test_metrics_that_need_truth_are_left_out_where_there_is_none_and_refused_wh
     assert some.applicable(reference, edit) == ["flow_similarity"]
     with pytest.raises(InputError, match="no ground truth"):
         Scorer(["trajectory"]).score(reference.frames, reference, edit)
-
-
-def test_score_keeps_the_order_of_the_samples(backbone):
-    reference = Squares().read("one", FRAMES, SIZE, SIZE)
-    samples = list(sample(backbone, None, [(RED, 0), (BLUE, 1)], SETTINGS))
-    ours = score(samples, reference, Scorer(["brightness"]))
-    values = [values["brightness"]["brightness"].value for values in ours]
-    assert values == pytest.approx([video.frames.mean() for video in samples])
-    assert values[0] != pytest.approx(values[1])
 
 
 def test_a_soft_window_scales_the_adapter_step_by_step(backbone, monkeypatch):

@@ -83,7 +83,7 @@ def test_what_is_scored_is_not_scored_again_unless_it_changed(scored, tmp_path, 
         assert plain(score_external(scored())) == plain(first)
     write_theirs(tmp_path, {"object": noise(2)})
     again = score_external(scored())
-    assert [scores(one) == scores(other) for one, other in zip(first, again, strict=True)] == [
+    assert [scores(before) == scores(after) for before, after in zip(first, again, strict=True)] == [
         row.edit_kind == "style" for row in first
     ]
     # Another system with the very same videos has rows of its own.

@@ -15,7 +15,7 @@ from motionexp.jobs.evaluation import Sample
 from motionexp.jobs.external import score_external
 from motionexp.jobs.submission import write_submission
 from motionexp.results.rows import Row
-from tests.support.made_suites import COUNTS, KINDS, jpeg, write_table
+from tests.support.made_suites import KINDS, made_lines, make_tgve
 from tests.support.made_videos import moving, psnr
 
 SOURCE = "DAVIS_480p"
@@ -82,20 +82,10 @@ def test_what_cannot_be_written_is_said(tmp_path):
 
 def test_a_submission_is_scored_as_its_samples_were(tmp_path):
     """The whole way: finished samples, the organisers' layout, and rows again, against TGVE's own videos."""
-    captions = ["it moves", *(f"dav-0 by {kind}" for kind in KINDS)]
-    lines = {
-        source: [[f"{source[:3].lower()}-{n}", *captions] for n in range(count)]
-        for source, count in COUNTS.items()
-    }
-    for source, of_source in lines.items():
-        for name, *_ in of_source:
-            frames = tmp_path / "tgve" / source / "480p_frames" / name
-            frames.mkdir(parents=True)
-            for index in range(128 if source == "youtube_480p" else 32):
-                (frames / f"{index:05d}.jpg").touch()
-    for index in range(32):
-        (tmp_path / "tgve" / SOURCE / "480p_frames" / "dav-0" / f"{index:05d}.jpg").write_bytes(jpeg(index))
-    write_table(tmp_path / "tgve", lines)
+    captions = [f"dav-0 by {kind}" for kind in KINDS]
+    lines = made_lines()
+    lines[SOURCE][0] = ["dav-0", "it moves", *captions]
+    make_tgve(tmp_path / "tgve", lines)
     samples = finished(tmp_path / "outputs", "dav-0")
     write_submission(tmp_path / "outputs", tmp_path / "new", {})
     cfg = ScoreConfig(
