@@ -114,7 +114,7 @@ def sample(
         latents = _sample_batch(
             backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(batches))
         )
-        # Latents (B, C, F, h, w). Decoding would turn numbers that are not finite into frames without an error.
+        # (B, C, F, h, w). Decoding would turn numbers that are not finite into frames without an error.
         if not torch.isfinite(latents).all():
             raise FloatingPointError(
                 f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
