@@ -23,10 +23,10 @@ from motionexp.config.score import load_score
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
-from motionexp.jobs.experiment import _to_fetch, check_sweep, experiment_jobs, experiment_text
+from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
-from motionexp.results.layout import Layout, selected_rows
+from motionexp.results.layout import selected_rows
 from motionexp.results.tables import build
 
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
@@ -71,7 +71,10 @@ def _dispatch(arguments: list[str]) -> None:
     elif arguments[:1] == ["list"]:
         print(help.listed(arguments[1:]))
     elif arguments[:1] == ["score"]:
-        _score(arguments[1:])
+        cfg = load_score(arguments[1:])
+        from motionexp.jobs.external import score_external  # which imports torch
+
+        score_external(cfg)
     elif arguments[:1] == ["submission"]:
         _write_submission(arguments[1:])
     elif experiments := [word for word in arguments if word.startswith("experiment=")]:
@@ -79,13 +82,6 @@ def _dispatch(arguments: list[str]) -> None:
         _run_experiment(experiments[-1].removeprefix("experiment="), rest)
     else:
         _run_hydra(arguments)
-
-
-def _score(overrides: list[str]) -> None:
-    cfg = load_score(overrides)
-    from motionexp.jobs.external import score_external
-
-    score_external(cfg)
 
 
 def _write_submission(arguments: list[str]) -> None:
@@ -162,26 +158,21 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-        if commands := _to_fetch(jobs):
+        if commands := to_fetch(jobs):
             print("no memory, time and disk of each job: weights are not on this machine yet")
             print("\n".join(commands))
             return
     for sweep in sweeps:
         _run_hydra(["-m", *sweep.arguments])
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
-        _print_tables(layout, Path(output))
+        comparison = Comparison(layout, selected_rows(layout, Path(output)))
+        for table_layout in layout.tables:
+            for table in build(comparison, table_layout):
+                print(to_markdown(table))
+        print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
         if layout.report:
             check_allowed(layout.report, setting="report", kind=ast.FunctionDef)
             get_method(layout.report)(layout, Path(output))
-
-
-def _print_tables(layout: Layout, output: Path) -> None:
-    rows = selected_rows(layout, output)
-    comparison = Comparison(layout, rows)
-    for table_layout in layout.tables:
-        for table in build(comparison, table_layout):
-            print(to_markdown(table))
-    print(f"Rows, videos and contact sheets: {output.resolve()}")
 
 
 if __name__ == "__main__":

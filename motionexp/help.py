@@ -116,7 +116,7 @@ def listed(arguments: Sequence[str]) -> str:
     match arguments:
         case ["references", *overrides]:
             cfg = load(overrides)
-            reader = make_reader(cfg)
+            reader = make_reader(cfg.data)
             lines = []
             for name in reader.names():
                 described = reader.describe(name)

@@ -165,7 +165,7 @@ def memory_problems(cfg: JobConfig) -> Iterator[str]:
     """What is wrong with the settings that say how memory is used, beside their choices."""
     if settings_in(JobConfig)["text_precision"].allows(cfg.text_precision):
         yield from text_precision_problems(cfg.text_precision)
-    yield from offload_problems(cfg, cfg.device)
+    yield from offload_problems(cfg.offload, cfg.device)
 
 
 def text_precision_problems(text_precision: str) -> Iterator[str]:
@@ -180,9 +180,9 @@ def text_precision_problems(text_precision: str) -> Iterator[str]:
         )
 
 
-def offload_problems(cfg: JobConfig, device: str) -> Iterator[str]:
+def offload_problems(offload: bool | None, device: str) -> Iterator[str]:
     """What is wrong with `offload=` on a device, which is the setting or what `auto` has become."""
-    if cfg.offload and not device.startswith(("cuda", "auto")):
+    if offload and not device.startswith(("cuda", "auto")):
         yield f"offload=true: device={device} has no memory apart from main memory; leave it out"
 
 

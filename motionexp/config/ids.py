@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from motionexp.config import schema
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, adapter_file, method_name, tiles
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -27,11 +26,11 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
-        parts["adapter"] = hashlib.sha256(schema.adapter_file(cfg.adapter).read_bytes()).hexdigest()
+        parts["adapter"] = hashlib.sha256(adapter_file(cfg.adapter).read_bytes()).hexdigest()
     elif cfg.tau != 1000:
         parts |= _settings(cfg, "training")
         target = cfg.method["_target_"]
-        name = schema.method_name(cfg) if target.startswith(f"{PACKAGE}.") else target
+        name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
@@ -63,7 +62,7 @@ def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
 
 def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
     """What the ids of adapters and of probes share."""
-    parts = _settings(cfg, "cell") | ({"tiles": True} if schema.tiles(cfg) else {})
+    parts = _settings(cfg, "cell") | ({"tiles": True} if tiles(cfg.mode, cfg.model) else {})
     frames = [cfg.frames, cfg.model.height, cfg.model.width]
     return parts | {"weights": weights_hash, "precision": precision, "frames": frames}
 
@@ -73,8 +72,8 @@ def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str,
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
     parts.pop("inversion_prompt", None)  # it may be the default in words
-    if (prompt := schema.inversion_prompt(cfg)) != schema.INVERSION_PROMPTS[str(cfg.probe)]:
-        parts["inversion_prompt"] = prompt
+    if cfg.inversion_prompt not in (None, INVERSION_PROMPTS[str(cfg.probe)]):
+        parts["inversion_prompt"] = cfg.inversion_prompt
     return _digest("probe", PROBE_VERSION, parts)
 
 
@@ -83,10 +82,13 @@ def pair_id(probe: str, pair: str) -> str:
     return _digest("sample", PROBE_VERSION, {"probe": probe, "pair": pair})
 
 
-def energies_id(cfg: JobConfig, version: int, *, weights_hash: str, precision: str) -> str:
-    """Id of the energies of the bundled world's factors in a model's latents, as `version` measures them."""
-    frames = [cfg.frames, cfg.model.height, cfg.model.width]
-    return _digest("energies", version, {"weights": weights_hash, "precision": precision, "frames": frames})
+def energies_id(size: Sequence[int], version: int, *, weights_hash: str, precision: str) -> str:
+    """Id of the energies of the bundled world's factors in a model's latents, as `version` measures them.
+
+    `size` is that of the videos: frames, height, width.
+    """
+    parts = {"weights": weights_hash, "precision": precision, "frames": [*size]}
+    return _digest("energies", version, parts)
 
 
 def score_id(sample: str, *, metric: str, version: int) -> str:

@@ -1,5 +1,6 @@
 """The settings of a job and of `python run.py score`, one line for each. Imports no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,21 +168,9 @@ class ScoreConfig:
 # fmt: on
 
 
-def wanted_references(cfg: JobConfig, count: int) -> Any:
-    """What `references=` says; where it says nothing the first, or a probe's first six, out of `count`."""
-    if cfg.references is not None:
-        return cfg.references
-    return min(count, PROBED_REFERENCES) if cfg.probe else 1
-
-
-def inversion_prompt(cfg: JobConfig) -> str:
-    """What a probe inverts its references with, `caption` or `empty`: as its paper unless it is given."""
-    return cfg.inversion_prompt or INVERSION_PROMPTS[str(cfg.probe)]
-
-
-def method_name(cfg: JobConfig) -> str:
+def method_name(method: Mapping[str, Any]) -> str:
     """The method's name in rows, ids and adapter files: that of the module which `method._target_` names."""
-    return str(cfg.method["_target_"]).split(".")[-2]
+    return str(method["_target_"]).split(".")[-2]
 
 
 def model_folder(model: ModelConfig) -> Path | None:
@@ -204,16 +193,6 @@ def adapter_file(adapter: str) -> Path:
     return path if path.suffix == ".safetensors" else path / "adapter.safetensors"
 
 
-def tiles(cfg: JobConfig) -> bool:
+def tiles(mode: str, model: ModelConfig) -> bool:
     """Whether the VAE works in tiles whose seams are blended, which changes results a little."""
-    return cfg.mode == "low_memory" and cfg.model.video_vae
-
-
-def checkpoints(cfg: JobConfig) -> bool:
-    """Whether activations are computed again in the backward pass."""
-    return cfg.mode == "low_memory" if cfg.checkpointing is None else cfg.checkpointing
-
-
-def offloads(cfg: JobConfig, device: str) -> bool:
-    """Whether what does not compute waits in main memory, for a job on a type of device (cpu, cuda, mps)."""
-    return cfg.mode == "low_memory" and device == "cuda" if cfg.offload is None else cfg.offload
+    return mode == "low_memory" and model.video_vae

@@ -1,21 +1,25 @@
 """The reader that `data=` selects, and the references that `references=` selects. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.config.schema import JobConfig, ScoreConfig, wanted_references
+from motionexp.config.schema import PROBED_REFERENCES, JobConfig
 from motionexp.data.base import References
 from motionexp.errors import InputError
 
 
-def select_references(references: Any, names: Sequence[str]) -> list[str]:
+def select_references(references: Any, names: Sequence[str], *, probed: bool = False) -> list[str]:
     """The names of the first `references` references, or the names that `references` lists.
+
+    None: the first one, and of a job that probes the first six that there are.
 
     Raises:
         InputError: the suite has fewer references, or none of that name.
     """
+    if references is None:
+        return list(names[: PROBED_REFERENCES if probed else 1])
     if isinstance(references, int):
         if references > len(names):
             raise InputError(f"references={references}: there are {len(names)}")
@@ -48,13 +52,12 @@ def check_source(cfg: JobConfig) -> None:
 
 
 def _reader_and_names(cfg: JobConfig) -> tuple[References, list[str]]:
-    reader = make_reader(cfg)
-    names = reader.names()
-    return reader, select_references(wanted_references(cfg, len(names)), names)
+    reader = make_reader(cfg.data)
+    return reader, select_references(cfg.references, reader.names(), probed=cfg.probe is not None)
 
 
-def make_reader(cfg: JobConfig | ScoreConfig) -> References:
+def make_reader(data: Mapping[str, Any]) -> References:
     """The reader of the suite that `data=` selects."""
-    arguments = dict(cfg.data)
+    arguments = dict(data)
     reader: References = get_object(arguments.pop("_target_"))(**arguments)
     return reader

@@ -6,7 +6,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,25 +32,6 @@ class SampleRequest:
     edit: Edit
     index: int
     sample_id: str
-
-
-@dataclass(frozen=True)
-class StoredSample:
-    """A sample in a cell's folder.
-
-    Attributes:
-        frames: (F, H, W, 3) uint8 RGB, exact.
-        file: its mp4, for people to look at.
-        adapter_steps: sampling steps with the method on.
-        seconds: wall time of sampling it.
-        peak_memory: bytes, as in `Sample`.
-    """
-
-    frames: np.ndarray
-    file: Path
-    adapter_steps: int
-    seconds: float
-    peak_memory: int
 
 
 @dataclass(frozen=True)
@@ -84,13 +65,10 @@ class Cell:
             self._write_status({"state": "running", **about, "pid": os.getpid()})
             try:
                 yield
-            except (KeyboardInterrupt, SystemExit):
-                self._write_last_status({"state": "interrupted", **about})
-                raise
             except BaseException as error:
-                self._write_last_status(
-                    {"state": "failed", **about, "error": f"{type(error).__name__}: {error}"}
-                )
+                failed = {"state": "failed", **about, "error": f"{type(error).__name__}: {error}"}
+                stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                self._write_last_status({"state": "interrupted", **about} if stopped else failed)
                 raise
             self._write_status({"state": "done", **about})
 
@@ -99,11 +77,9 @@ class Cell:
         write_json(self.folder / "status.json", {**status, "updated": now})
 
     def _write_last_status(self, status: Mapping[str, Any]) -> None:
-        try:
+        # Most often the disk is full. The error that is being raised is more useful than the status.
+        with suppress(OSError):
             self._write_status(status)
-        except OSError:
-            # Most often the disk is full. The error that is being raised is more useful than the status.
-            return
 
     def status(self) -> dict[str, Any]:
         """The content of `status.json`, or `{"state": "new"}` if there is none."""
@@ -126,12 +102,8 @@ class Cell:
         """Write a sample as mp4 and contact sheet. Its exact frames come last: they mark it as complete."""
         write_mp4(self.sample_path(request, ".mp4"), enlarged(sample.frames), fps)
         write_png(self.sample_path(request, ".png"), contact_sheet(sample.frames))
-        about = {
-            "caption": request.edit.caption,
-            "adapter_steps": sample.adapter_steps,
-            "seconds": sample.seconds,
-            "peak_memory": sample.peak_memory,
-        }
+        about = {name: getattr(sample, name) for name in ("adapter_steps", "seconds", "peak_memory")}
+        about["caption"] = request.edit.caption
         memory = io.BytesIO()
         np.savez_compressed(memory, frames=sample.frames, about=np.array(json.dumps(about)))
         write_whole(self.sample_path(request, ".npz"), memory.getvalue())
@@ -140,7 +112,7 @@ class Cell:
         """Write a sample of the adapter as it is after `step` training steps."""
         write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", enlarged(sample.frames), fps)
 
-    def read_sample(self, request: SampleRequest) -> StoredSample:
+    def read_sample(self, request: SampleRequest) -> Sample:
         """Read a stored sample.
 
         Raises:
@@ -154,8 +126,8 @@ class Cell:
             raise InputError(
                 f"{path}: damaged ({error}); delete it, and the same command samples it again"
             ) from error
-        video = self.sample_path(request, ".mp4")
-        return StoredSample(frames, video, about["adapter_steps"], about["seconds"], about["peak_memory"])
+        del about["caption"]
+        return Sample(request.edit, request.index, frames, **about)
 
     def add_series(self, request: SampleRequest, series: Mapping[str, np.ndarray]) -> None:
         """Add per-frame values, {metric: values}, to the sample's `.series.json`; NaN becomes null."""
@@ -182,9 +154,9 @@ class Samples:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self._decoded: dict[str, StoredSample] = {}
+        self._decoded: dict[str, Sample] = {}
 
-    def read(self, request: SampleRequest) -> StoredSample:
+    def read(self, request: SampleRequest) -> Sample:
         """See `Cell.read_sample`."""
         if request.sample_id not in self._decoded:
             self._decoded[request.sample_id] = self.cell.read_sample(request)

@@ -22,7 +22,7 @@ def check_before_weights(cfg: JobConfig, references: list[Reference], device: to
     Raises:
         InputError: the first problem.
     """
-    problems = list(offload_problems(cfg, device.type))
+    problems = list(offload_problems(cfg.offload, device.type))
     if problems:
         raise InputError("; ".join(problems))
     _check_probed(references, cfg)

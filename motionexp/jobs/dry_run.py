@@ -1,26 +1,25 @@
 """A dry run: the cells, trainable parameters, steps, time, disk and paths of a job that is not run."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hydra.utils import get_object
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.diffusion.backbone import Backbone
 from motionexp.jobs.evaluation import free_memory
-from motionexp.jobs.inputs import JobPlan, make_backbone, plan_job
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.memory_plan import Phase, memory_plan
+from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_job import cost_in_words, probe_runs
 from motionexp.jobs.run import duration
 from motionexp.probes.tree import cost, step_counts
+from motionexp.results.formats import Grid
 
 # A training step has one forward pass, and a backward pass from the first adapter on, about twice as long.
 FORWARDS_PER_TRAINING_STEP = 3.0
@@ -28,14 +27,22 @@ BYTES_PER_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet
 
 
-@dataclass(frozen=True)
-class CellCost:
+class CellCost(NamedTuple):
     """A line of the dry run: what is left to do for one cell, in seconds and bytes."""
 
     columns: tuple[str, ...]
     folder: Path
     seconds: float
     disk: int
+
+
+class JobCost(NamedTuple):
+    """The table of a dry run, and notes under it; the columns of a line stand under the headings."""
+
+    title: str
+    headings: tuple[str, ...]
+    lines: list[CellCost]
+    notes: tuple[str, ...]
 
 
 def plan(cfg: JobConfig) -> None:
@@ -57,85 +64,77 @@ def plan(cfg: JobConfig) -> None:
             highlight=False,
         )
     forward = forward_seconds(job.backbone) if most <= free else math.nan
-    (_plan_probe if cfg.probe else _plan_tuning)(console, job, forward)
+    total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, job.probe, forward)
+    console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
+    times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
+    texts = [
+        (*line.columns, time, size_in_words(line.disk)) for line, time in zip(total.lines, times, strict=True)
+    ]
+    console.print(Grid((*total.headings, "time", "disk"), texts, "l").terminal())
+    seconds, disk = sum(line.seconds for line in total.lines), sum(line.disk for line in total.lines)
+    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
+    for note in (*total.notes, f"{time} and {size_in_words(disk)}, scores not counted"):
+        console.print(note, soft_wrap=True, highlight=False)
+    for line in total.lines:
+        console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _plan_tuning(console: Console, job: JobPlan, forward: float) -> None:
-    cfg, trained = job.cfg, trainable_parameters(job)
-    lines = []
+def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
+    trained, sampler, lines = trainable_parameters(job), job.sampling.sampler, []
     for plan in job.cells:
         steps, missing = plan.steps_left, len(plan.missing)
         state = plan.cell.status()["state"]
         columns = (plan.reference.name, plan.cell.folder.name, state, str(steps), str(missing))
-        branches = 2 if cfg.guidance_scale > 1 else 1
-        forwards = FORWARDS_PER_TRAINING_STEP * steps * cfg.batch_size + missing * cfg.steps * branches
-        disk = _disk(cfg, trained if steps else 0, missing)
+        # With guidance each sampling step has a conditional and an unconditional branch.
+        branches = 2 if sampler.guided else 1
+        forwards = FORWARDS_PER_TRAINING_STEP * steps * job.training.batch_size
+        forwards += missing * sampler.steps * branches
+        disk = _disk(job, trained if steps else 0, missing)
         lines.append(CellCost(columns, plan.cell.folder, forward * forwards, disk))
-    on = job.sampling_window.count(job.backbone.schedule.timesteps(cfg.steps))
-    adapter = f"{trained:,} trainable parameters ({method_name(cfg)})"
-    notes = [
+    on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
+    adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
+    notes = (
         adapter if job.trains else "nothing is trained",
-        f"the adapter is on in {on} of {cfg.steps} sampling steps",
-    ]
+        f"the adapter is on in {on} of {sampler.steps} sampling steps",
+    )
     headings = ("reference", "cell", "state", "training steps", "samples")
-    _print(console, job, f"τ = {job.window.low:g}", headings, lines, notes)
+    return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 
 
-def _plan_probe(console: Console, job: JobPlan, forward: float) -> None:
-    cfg, lines = job.cfg, []
-    inverting = cfg.probe_steps * (2 if cfg.inversion_guidance_scale > 1 else 1)
-    runs, counts = probe_runs(job), step_counts(job.backbone.schedule, cfg.probe_steps)
+def _probe_cost(job: JobPlan, probe: ProbePlan, forward: float) -> JobCost:
+    lines = []
+    inverting = probe.steps * (2 if probe.inversion.guided else 1)
+    runs, counts = probe_runs(job, probe), step_counts(job.backbone.schedule, probe.steps)
     for run in runs:
         tree, videos = cost(run.trajectories.values(), counts), len(run.trajectories)
+        # A tree runs as a whole: one missing video costs as much as all.
         left = 0 if run.is_finished else 1
         state = f"{videos - len(run.missing)} of {videos}"
         costs = (f"{left * tree.steps:,}", f"{left * tree.evaluations:,}")
         columns = (run.reference.name, run.edit.kind, run.cell.folder.name, state, *costs)
         seconds = left * forward * (inverting + tree.evaluations)
-        lines.append(CellCost(columns, run.cell.folder, seconds, _disk(cfg, 0, left * videos)))
-    notes = [
+        lines.append(CellCost(columns, run.cell.folder, seconds, _disk(job, 0, left * videos)))
+    notes = (
         cost_in_words(runs[0].trajectories, counts),
-        f"each is inverted first: {cfg.probe_steps} steps ({inverting} network evaluations)",
-    ]
+        f"each is inverted first: {probe.steps} steps ({inverting} network evaluations)",
+    )
     headings = ("reference", "edit", "cell", "videos", "steps", "evaluations")
-    _print(console, job, f"probe={cfg.probe}", headings, lines, notes)
-
-
-def _print(
-    console: Console,
-    job: JobPlan,
-    title: str,
-    headings: Sequence[str],
-    lines: Sequence[CellCost],
-    notes: Sequence[str],
-) -> None:
-    console.print(f"{job.cfg.model.name}, {title}, {job.precision} on {job.device}", markup=False)
-    table = _table((*headings, "time", "disk"))
-    for line in lines:
-        time = "?" if math.isnan(line.seconds) else duration(line.seconds)
-        table.add_row(*line.columns, time, size_in_words(line.disk))
-    console.print(table)
-    seconds, disk = sum(line.seconds for line in lines), sum(line.disk for line in lines)
-    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
-    for note in (*notes, f"{time} and {size_in_words(disk)}, scores not counted"):
-        console.print(note, soft_wrap=True, highlight=False)
-    for line in lines:
-        console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
+    return JobCost(f"probe={probe.kind}", headings, lines, notes)
 
 
 def print_memory(console: Console, job: JobPlan) -> list[Phase]:
     """Print the memory of a job phase by phase, and its peak; return the phases."""
     phases = memory_plan(job)
-    table = _table(("memory", "loaded", "computing", "in all", "then freed"))
+    texts = []
     for phase in phases:
         loaded = ", ".join(f"{part} {size_in_words(size)}" for part, size in phase.weights.items())
         computing, total = size_in_words(phase.computing), size_in_words(phase.total)
-        table.add_row(phase.name, loaded, computing, total, phase.then)
-    console.print(table)
+        texts.append([phase.name, loaded, computing, total, phase.then])
+    console.print(Grid(("memory", "loaded", "computing", "in all", "then freed"), texts, "l").terminal())
     peak = max(phases, key=lambda phase: phase.total)
     where = "main memory" if job.device.type == "cpu" else f"{job.device}"
     console.print(
-        f"mode={job.cfg.mode}: at most {size_in_words(peak.total)} of {where} above what the imports take"
+        f"mode={job.mode}: at most {size_in_words(peak.total)} of {where} above what the imports take"
         f" ({peak.name}), scores not counted",
         soft_wrap=True,
         highlight=False,
@@ -143,21 +142,14 @@ def print_memory(console: Console, job: JobPlan) -> list[Phase]:
     return phases
 
 
-def _table(headings: Sequence[str]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
-
-
 def trainable_parameters(job: JobPlan) -> int:
     """The number of parameters that a cell of the job trains; 0 if it trains none."""
     if not job.trains:
         return 0
-    settings: dict[str, Any] = dict(job.cfg.method)
+    settings: dict[str, Any] = dict(job.tuning)
     method = get_object(settings.pop("_target_"))
     count: Callable[..., int] = method.trainable_parameters
-    return count(make_backbone(job.cfg, torch.device("meta"), job.precision), job.window, **settings)
+    return count(job.backbone_settings.make(torch.device("meta")), job.window, **settings)
 
 
 def forward_seconds(backbone: Backbone) -> float:
@@ -175,8 +167,8 @@ def forward_seconds(backbone: Backbone) -> float:
     return min(times)
 
 
-def _disk(cfg: JobConfig, trained: int, samples: int) -> int:
-    raw = cfg.frames * cfg.model.height * cfg.model.width * 3
+def _disk(job: JobPlan, trained: int, samples: int) -> int:
+    raw = math.prod(job.size) * 3
     return int(BYTES_PER_TRAINED_NUMBER * trained + MEDIA_OVER_RAW * raw * samples)
 
 

@@ -48,6 +48,7 @@ class EncodingCache:
                 tensors = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
                 self._write(path, {name: part for name, part in tensors.items() if part is not None})
             parts = self._read(path)
+            # The mask stays on the CPU, where lengths of captions are compared without a synchronisation.
             mask = parts["mask"].cpu() if "mask" in parts else None
             self._captions[caption] = Conditioning(parts["embeds"], mask, parts.get("pooled"))
         return self._captions[caption]

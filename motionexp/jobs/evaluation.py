@@ -10,7 +10,6 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.schema import JobConfig
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import (
@@ -26,7 +25,7 @@ from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 
 MOST_AT_ONCE = 16
-SHARE_OF_FREE_MEMORY = 0.5
+SHARE_OF_FREE_MEMORY = 0.5  # the estimate of a batch leaves out workspaces of libraries
 
 Embed = Callable[[str], Conditioning]
 Progress = Callable[[int, int], None]
@@ -115,11 +114,13 @@ def sample(
         latents = _sample_batch(
             backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(batches))
         )
+        # (B, C, F, h, w). Decoding would turn numbers that are not finite into frames without an error.
         if not torch.isfinite(latents).all():
             raise FloatingPointError(
                 f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
                 " precision=fp32, or a lower guidance_scale or adapter_scale"
             )
+        # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
         frames = [backbone.decode(video[None])[0].numpy() for video in latents]
         seconds = (time.perf_counter() - start) / len(batch)
         steps = count_adapter_steps(backbone, method, settings)
@@ -188,13 +189,9 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def sampling_memory(cfg: JobConfig, device: torch.device) -> float:
-    """Bytes that a sampling batch may fill: `memory_limit`, or half of the free memory; 0: one video."""
-    if cfg.memory_limit is not None:
-        return cfg.memory_limit * 2**30
-    if cfg.mode == "low_memory":
-        return 0
-    return SHARE_OF_FREE_MEMORY * free_memory(device)
+def sampling_memory(limit: float | None, device: torch.device) -> float:
+    """Bytes that a sampling batch may fill: `limit`, or half of the memory that is free now; 0: one video."""
+    return SHARE_OF_FREE_MEMORY * free_memory(device) if limit is None else limit
 
 
 def free_memory(device: torch.device) -> float:

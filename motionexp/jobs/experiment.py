@@ -6,25 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from motionexp.config.compose import (
-    CONF,
-    EXPERIMENTS,
-    RENAMED,
-    explain,
-    read_job,
-)
+from motionexp.config.compose import CONF, EXPERIMENTS, RENAMED, explain, read_job
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.jobs.paper_table import check_real_data, layout_of
-from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, settings_of, sweeps_of
+from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row
@@ -33,20 +26,19 @@ from motionexp.results.selection import matches
 
 def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:
     """What an experiment's jobs are: what they share, in what each differs, and how many samples it makes."""
-    same, each = settings_of(jobs)
+    same, differences = settings_of(jobs)
     lines, cells, videos = [], 0, 0
-    for number, (cfg, own) in enumerate(zip(jobs, each, strict=True), start=1):
+    for number, (cfg, differs) in enumerate(zip(jobs, differences, strict=True), start=1):
         names, edits = subjects_of(cfg)
         samples = len(names) * edits * cfg.seeds
-        said = " ".join(f"{key}={value}" for key, value in own.items())
         counted = f"{len(names)} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
-        lines.append(f"{number:4}. {said}: {counted}")
+        lines.append(f"{number:4}. {in_a_line(differs)}: {counted}")
         cells, videos = cells + len(names), videos + samples
     return "\n".join(
         [
             f"experiment={name}: {' '.join(layout.question.split())}",
             f"cost: {' '.join(layout.cost.split())}",
-            "in every job: " + " ".join(f"{key}={value}" for key, value in same.items()),
+            f"in every job: {in_a_line(same)}",
             *lines,
             f"{len(jobs)} jobs, {cells} cells, {videos} samples",
         ]
@@ -59,20 +51,21 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
     Raises:
         InputError: lists every problem with the jobs that have it.
     """
-    problems: dict[str, list[str]] = defaultdict(list)
+    jobs_with: dict[str, list[str]] = defaultdict(list)
     checked, jobs = [], list(_jobs(overrides))
-    for job in jobs:
+    for job, of_job in jobs:
         try:
-            checked.append(read_job(job.overrides))
-            _check_inputs(checked[-1])
+            cfg = read_job(of_job)
+            _check_inputs(cfg)
+            checked.append(cfg)
         except InputError as error:
             for problem in str(error).splitlines():
-                problems[problem].append(job.name)
-    if problems:
-        lines = [
-            problem + (f" ({_which(names)})" if len(names) < len(jobs) else "")
-            for problem, names in problems.items()
-        ]
+                jobs_with[problem].append(job)
+    if jobs_with:
+        lines = []
+        for problem, (first, *more) in jobs_with.items():
+            which = f" (in job {first}" + (f" and {len(more)} more)" if more else ")")
+            lines.append(problem + which * (1 + len(more) < len(jobs)))
         raise InputError("\n".join(lines))
     return checked
 
@@ -80,45 +73,35 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
 def _check_inputs(cfg: JobConfig) -> None:
     """What a job looks at before it loads weights, as far as it is on this machine already."""
     check_source(cfg)
-    if cfg.probe is not None:
-        from motionexp.jobs.checks import check_grid
-
-        check_grid(cfg)
-    if cfg.tau_from == "boundary":
-        from motionexp.jobs.checks import check_boundary
+    if cfg.probe is not None or cfg.tau_from == "boundary":
+        from motionexp.jobs.checks import check_boundary, check_grid  # which imports torch
 
         check_boundary(cfg, local_files_only=True)
+        if cfg.probe is not None:
+            check_grid(cfg)
 
 
-def _which(names: Sequence[str]) -> str:
-    return f"in job {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Every job of a sweep: the overrides that distinguish it, in words, and all its overrides.
 
-
-class SweptJob(NamedTuple):
-    """One job of a sweep: what tells it from the others, and all its overrides."""
-
-    name: str
-    overrides: list[str]
-
-
-def _jobs(overrides: Sequence[str]) -> Iterator[SweptJob]:
-    """None where a sweeper draws its values as it goes: there each job checks itself."""
+    There is none where a sweeper draws its values as it goes: there each job checks itself.
+    """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     fixed: list[str] = []
     swept: list[list[str]] = []
-    for each in parser.parse_overrides(list(overrides)):
-        if not each.is_sweep_override():
-            assert each.input_line is not None
-            fixed.append(each.input_line)
-        elif each.is_discrete_sweep():
-            swept.append([f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()])
+    for override in parser.parse_overrides(list(overrides)):
+        if not override.is_sweep_override():
+            fixed.append(str(override.input_line))
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             return
     for values in itertools.product(*swept):
-        yield SweptJob(" ".join(values), [*fixed, *values])
+        yield " ".join(values), [*fixed, *values]
 
 
-def _to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
+def to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
     """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
     from motionexp.hub import fetch_command, is_to_fetch
 
@@ -149,11 +132,8 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
         )
     sweeps = sweeps_of(layout, name, overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        by_sweep = [_checked_line(path, sweep, overrides) for sweep in sweeps]
-    jobs = [cfg for each in by_sweep for cfg in each]
-    paper = [
-        cfg for sweep, each in zip(sweeps, by_sweep, strict=True) if sweep.key == "paper" for cfg in each
-    ]
+        keyed = [(sweep.key, cfg) for sweep in sweeps for cfg in _checked_line(path, sweep, overrides)]
+    jobs, paper = [cfg for _, cfg in keyed], [cfg for key, cfg in keyed if key == "paper"]
     check_real_data(name, paper)
     check_comparable_jobs(name, layout, jobs)
     if paper:
@@ -167,8 +147,11 @@ def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[Jo
     try:
         return check_sweep(sweep.arguments)
     except (InputError, HydraException) as error:
-        added = f" with {' '.join(overrides)}" if overrides else ""
-        raise InputError(f"{path}, {sweep.where}{added}:\n{explain(error)}") from error
+        raise InputError(f"{path}, {sweep.where}{_with(overrides)}:\n{explain(error)}") from error
+
+
+def _with(overrides: Sequence[str]) -> str:
+    return f" with {' '.join(overrides)}" if overrides else ""
 
 
 def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides: Sequence[str]) -> None:
@@ -186,18 +169,18 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
         select = {key: value for key, value in layout.select.items() if key not in unknown}
         row = _row_of(cfg)
         if not (matches(row, select) and has_setting(row, layout)):
-            given = f" with {' '.join(overrides)}" if overrides else ""
             raise InputError(
-                f"experiment={name}{given}: its tables have no line for the job model={cfg.model.name}"
-                f" method={row.method} tau={cfg.tau:g} rank={cfg.rank} train_steps={cfg.train_steps}"
-                f" steps={cfg.steps} precision={cfg.precision}. Leave out what changes it, or copy the"
+                f"experiment={name}{_with(overrides)}: its tables have no line for the job"
+                f" model={cfg.model.name} method={row.method} tau={cfg.tau:g} rank={cfg.rank}"
+                f" train_steps={cfg.train_steps} steps={cfg.steps} precision={cfg.precision}. Leave"
+                " out what changes it, or copy the"
                 " experiment's file and name the setting under `settings` (or, of all jobs, `select`) there"
             )
 
 
 def _row_of(cfg: JobConfig) -> Row:
     """What tables select by in the rows that the job leaves of its first reference."""
-    reader, (names, _) = make_reader(cfg), subjects_of(cfg)
+    reader, (names, _) = make_reader(cfg.data), subjects_of(cfg)
     reference = reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
     trains = cfg.tau != 1000
     return Row(
@@ -210,7 +193,7 @@ def _row_of(cfg: JobConfig) -> Row:
         strata=dict(reference.strata),
         seed=0,
         model=cfg.model.name,
-        method=method_name(cfg) if trains else "base",
+        method=method_name(cfg.method) if trains else "base",
         tau=float(cfg.tau),
         steps=cfg.steps,
         train_steps=cfg.train_steps if trains else 0,

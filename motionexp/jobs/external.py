@@ -49,7 +49,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     Raises:
         InputError: a video is missing, cannot be read, or is of another length than its reference.
     """
-    console, reader = Console(), make_reader(cfg)
+    console, reader = Console(), make_reader(cfg.data)
     names = reader.names()
     names = names if cfg.references is None else select_references(cfg.references, names)
     videos = find_videos(Path(cfg.folder or "").expanduser(), reader, names, cfg.edit_kinds)
@@ -60,6 +60,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     rows: list[Row] = []
     folders: list[Path] = []
     with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:
+        # `find_videos` returns the videos of a reference next to each other, as groupby needs them.
         for name, group in groupby(videos, key=lambda video: video.reference):
             of_reference, cell = list(group), Cell(system.folder / name)
             with cell.running({"reference": name, "system": cfg.name}, lambda: None):
@@ -86,7 +87,9 @@ class System:
         output = Path(cfg.output).expanduser()
         self.folder = output / reader.suite / cfg.name
         self.device = resolve_device(cfg.device)
-        self.others = lru_cache(CACHED_SIZES)(partial(chance_references, cfg, reader))
+        self._chance_references = lru_cache(CACHED_SIZES)(
+            partial(chance_references, cfg.metrics, cfg.scoring, reader)
+        )
         self._read = lru_cache(CACHED_SIZES)(reader.read)
         models = scoring_models(cfg.scoring, reader.suite == "shapes")
         folder = output / ".cache" / "features"
@@ -99,13 +102,13 @@ class System:
             InputError: the reference cannot be read at this length.
         """
         size: Size = frames.shape[:3]
-        others = self.others(size)
-        self.scorer.chance_references = tuple(others)
-        decoded = next((reference for reference in others if reference.name == name), None)
-        return decoded or self._read(name, *size)
+        self.scorer.chance_references = tuple(self._chance_references(size))
+        decoded = {reference.name: reference for reference in self.scorer.chance_references}
+        return decoded.get(name) or self._read(name, *size)
 
     def score(self, cell: Cell, video: Generated, frames: np.ndarray, reference: Reference) -> list[Row]:
         """The rows of one video; the missing ones are measured."""
+        # The pixels are part of the id: a video that was replaced under its name is scored again.
         key = [self.cfg.name, reference.content_hash, video.edit.caption, video.seed, frames.shape]
         sample_id = hashlib.sha256(json.dumps(key).encode() + frames.tobytes()).hexdigest()[:12]
         scores = CellScores(cell, reference, self.scorer)

@@ -1,177 +1,40 @@
 """A job's settings, resolved once: references, backbone, windows, settings of stages, and cells."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from motionexp.backbones.memory import give_memory_back
-from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
-from motionexp.config.ids import adapter_id, sample_id
+from motionexp.backbones.precision import resolve_device, resolve_precision
+from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.schema import JobConfig, checkpoints, method_name, offloads, tiles
+from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
-from motionexp.data.base import Reference, References
+from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
-from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
-from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights
 from motionexp.jobs.evaluation import SampleSettings
+from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.training import TrainingSettings
 from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
 
-GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
-"""A column of a grid of videos: its label, and a cell with one sample of each edit."""
-
-
-@dataclass(frozen=True)
-class CellPlan:
-    """What a job makes of one reference.
-
-    Attributes:
-        reference: with the edits of the job.
-        trained_on: the videos of the training: the reference, and its extra references.
-        cell: the folder of its results.
-        requests: the samples; those of one edit follow each other.
-        adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
-        columns: the cells that the grid compares, if they have samples.
-    """
-
-    reference: Reference
-    trained_on: tuple[Reference, ...]
-    cell: Cell
-    requests: tuple[SampleRequest, ...]
-    adapters: Mapping[int, Cell]
-    columns: tuple[GridColumn, ...]
-
-    @property
-    def missing(self) -> list[SampleRequest]:
-        """The samples that are not stored yet."""
-        return [request for request in self.requests if not self.cell.has_sample(request)]
-
-    @property
-    def steps_left(self) -> int:
-        """Training steps of an adapter that is not stored yet; those of a checkpoint are counted again."""
-        return max(self.adapters) if self.adapters and not self.cell.has_adapter else 0
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the adapter and all samples are stored."""
-        return not self.steps_left and not self.missing
-
-
-@dataclass(frozen=True, eq=False)
-class JobPlan:
-    """The resolved settings of a job. Its backbone loads weights when they are first used.
-
-    Attributes:
-        cfg: the settings.
-        reader: of the suite.
-        references: of the job, with its edits.
-        device: that `device=auto` stands for.
-        precision: that `precision=auto` stands for.
-        backbone: shared by all cells.
-        window: the timesteps that the method is trained at.
-        sampling_window: the timesteps that the method acts at while sampling.
-        sampling: settings of `sample`.
-        training: settings of `fit`.
-        row_settings: the settings that rows hold.
-        output: the folder of all results.
-        adapter: a stored adapter that is sampled with in place of a trained one, or None.
-        trains: whether the job trains an adapter in each cell.
-        method: the method's name in rows.
-        text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
-        encoded_in: the precisions that latents and conditionings depend on, in words.
-    """
-
-    cfg: JobConfig
-    reader: References
-    references: list[Reference]
-    device: torch.device
-    precision: str
-    backbone: Backbone
-    window: Window
-    sampling_window: Window
-    sampling: SampleSettings
-    training: TrainingSettings
-    row_settings: Mapping[str, Any]
-    output: Path
-    adapter: Path | None
-    trains: bool
-    method: str
-    text_precision: str
-    encoded_in: str
-
-    def folder(self, suite: str) -> Path:
-        """The folder of the model's results on a suite."""
-        return self.output / suite / self.cfg.model.name
-
-    @cached_property
-    def cells(self) -> list[CellPlan]:
-        """One for each reference. Reads the weights' files for their hash, and loads none."""
-        return [self._cell_plan(reference) for reference in self.references]
-
-    def _cell_plan(self, reference: Reference) -> CellPlan:
-        cfg = self.cfg
-        cell = self._cell(reference, cfg)
-        steps = (*cfg.keep_steps, cfg.train_steps) if self.trains else ()
-        adapters = {count: self._cell(reference, replace(cfg, train_steps=count)) for count in steps}
-        return CellPlan(
-            reference,
-            reference.trained_on,
-            cell,
-            self._requests(reference, cell, cfg, cfg.seeds),
-            adapters,
-            self._columns(reference),
-        )
-
-    def _cell(self, reference: Reference, cfg: JobConfig) -> Cell:
-        key = adapter_id(
-            cfg,
-            weights_hash=self.backbone.weights_hash,
-            precision=self.precision,
-            reference_hash=reference.trained_hash,
-        )
-        return Cell(self.folder(reference.suite) / key)
-
-    def _requests(
-        self, reference: Reference, cell: Cell, cfg: JobConfig, seeds: int
-    ) -> tuple[SampleRequest, ...]:
-        adapter = cell.folder.name
-        return tuple(
-            SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index))
-            for edit in reference.edits
-            for index in range(seeds)
-        )
-
-    def _columns(self, reference: Reference) -> tuple[GridColumn, ...]:
-        """The base model, tau = 0, the model's default tau and this job, in this order."""
-        cfg = self.cfg
-        taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
-        jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
-        if cfg.adapter is not None or cfg.tau not in taus:
-            jobs.append((self.window.low, cfg))
-        columns = []
-        for tau, job in jobs:
-            cell = self._cell(reference, job)
-            label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
-            columns.append((label, cell, self._requests(reference, cell, job, 1)))
-        return tuple(columns)
-
 
 def plan_job(cfg: JobConfig) -> JobPlan:
     """Read a job's references, and resolve its settings, before weights are loaded.
+
+    Nothing after this function takes the job's settings as a whole. The ids of cells contain the hash of the
+    weights' files, which are read for it.
 
     Args:
         cfg: checked settings.
@@ -180,7 +43,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         InputError: references, captions, metrics, a stored adapter or the model do not suit each other.
     """
     # 1. What needs no model.
-    reader = make_reader(cfg)
+    reader, output = make_reader(cfg.data), Path(cfg.output).expanduser()
     references = read_references(cfg, reader)
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
     adapter = None if cfg.adapter is None else Path(cfg.adapter).expanduser()
@@ -192,75 +55,134 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     check_before_weights(cfg, references, device)
     # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
     give_memory_back()
-    backbone = make_backbone(cfg, device, precision)
-    window = training_window(cfg, cfg.tau) if adapter is None else _stored_window(cfg, adapter, precision)
+    low_memory, tiling = cfg.mode == "low_memory", tiles(cfg.mode, cfg.model)
+    backbone_settings = BackboneSettings(
+        model=cfg.model,
+        frames=cfg.frames,
+        precision=precision,
+        text_precision=cfg.text_precision,
+        checkpointing=low_memory if cfg.checkpointing is None else cfg.checkpointing,
+        offload=cfg.offload,
+        low_memory=low_memory,
+        tiling=tiling,
+    )
+    backbone = backbone_settings.make(device)
+    # 4. The window, which a stored adapter may bring, and the settings of single stages.
+    if adapter is None:
+        knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
+        window = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
+    else:
+        window = _stored_window(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
+    memory_limit = 0.0 if low_memory else None
+    # 5. The folders of results, whose names are ids of all that is resolved above.
+    folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision)
     return JobPlan(
-        cfg=cfg,
+        model=cfg.model,
+        size=(cfg.frames, cfg.model.height, cfg.model.width),
         reader=reader,
         references=references,
         device=device,
         precision=precision,
+        backbone_settings=backbone_settings,
         backbone=backbone,
         window=window,
-        sampling_window=sampling_window(cfg, window),
+        sampling_window=_sampling_window(cfg, window),
         sampling=sample_settings(cfg),
         training=training_settings(cfg),
+        tuning=cfg.method,
+        plugins=cfg.plugins,
+        metrics=cfg.metrics,
+        scoring=cfg.scoring,
         row_settings=row_settings(cfg),
-        output=Path(cfg.output).expanduser(),
+        config=OmegaConf.to_yaml(OmegaConf.structured(cfg)),
+        output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
-        method="base" if window.low == 1000 else method_name(cfg),
+        method="base" if window.low == 1000 else method_name(cfg.method),
+        logger=cfg.logger,
+        mode=cfg.mode,
+        memory_limit=memory_limit if cfg.memory_limit is None else cfg.memory_limit * 2**30,
         text_precision=text_precision,
-        encoded_in="-".join(dict.fromkeys([precision, text_precision, *["tiles"] * tiles(cfg)])),
+        encoded_in="-".join(dict.fromkeys([precision, text_precision, *["tiles"] * tiling])),
+        cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
+        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
     )
 
 
-def make_backbone(cfg: JobConfig, device: torch.device, precision: str) -> Backbone:
-    """The backbone of the settings on a device. Its weights are loaded when they are first used.
+@dataclass(frozen=True)
+class _Folders:
+    """The folders of a model's results on its suites, with what all their ids contain."""
 
-    Raises:
-        InputError: the model's file and its weights disagree on the size of videos.
+    output: Path
+    model: str
+    weights_hash: str
+    precision: str
+
+    def cell(self, cfg: JobConfig, reference: Reference) -> Cell:
+        """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
+        return self._cell(reference, adapter_id, cfg, reference_hash=reference.trained_hash)
+
+    def probe(self, cfg: JobConfig, reference: Reference, edit: Edit) -> Cell:
+        """The cell of a probe."""
+        about = {"caption": edit.caption, "reference_hash": reference.content_hash}
+        return self._cell(reference, probe_id, cfg, **about)
+
+    def _cell(self, reference: Reference, id_of: Callable[..., str], cfg: JobConfig, **about: str) -> Cell:
+        key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
+        return Cell(self.output / reference.suite / self.model / key)
+
+
+def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:
+    """The cell of a reference, its samples, and the columns of its grid.
+
+    The columns are the base model, tau = 0, the model's default tau and this job, in this order.
     """
-    model = cfg.model
-    backbone: Backbone = get_object(model._target_)(
-        model.path,
-        revision=model.revision,
-        device=device,
-        dtype=DTYPES[precision],
-        name=model.name,
-        fps=model.fps,
-        checkpointing=checkpoints(cfg),
-        offload=device.type != "meta" and offloads(cfg, device.type),
-        tiling=tiles(cfg),
-        text_precision=cfg.text_precision,
+    steps = (*cfg.keep_steps, cfg.train_steps) if cfg.adapter is None and cfg.tau != 1000 else ()
+    adapters = {count: folders.cell(replace(cfg, train_steps=count), reference) for count in steps}
+    taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
+    jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
+    if cfg.adapter is not None or cfg.tau not in taus:
+        jobs.append((window.low, cfg))
+    columns = []
+    for tau, job in jobs:
+        cell = folders.cell(job, reference)
+        label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
+        columns.append((label, cell, _requests(reference, cell, job, 1)))
+    cell = folders.cell(cfg, reference)
+    requests = _requests(reference, cell, cfg, cfg.seeds)
+    return CellPlan(reference, reference.trained_on, cell, requests, adapters, tuple(columns))
+
+
+def _requests(reference: Reference, cell: Cell, cfg: JobConfig, seeds: int) -> tuple[SampleRequest, ...]:
+    adapter = cell.folder.name
+    return tuple(
+        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index))
+        for edit in reference.edits
+        for index in range(seeds)
     )
-    if model.frame_range is not None:
-        backbone.frames = cfg.frames  # the weights fix no number of frames
-    if backbone.any_size:
-        backbone.height, backbone.width = model.height, model.width
-        backbone.latent_shape(cfg.frames, model.height, model.width)
-    _check_size(backbone, cfg)
-    return backbone
 
 
-def _check_size(backbone: Backbone, cfg: JobConfig) -> None:
-    """Raises InputError if the model's file and its weights disagree on the size of videos."""
-    settings = f"{cfg.frames} x {cfg.model.height} x {cfg.model.width}"
-    weights = f"{backbone.frames} x {backbone.height} x {backbone.width}"
-    if settings != weights:
-        raise InputError(
-            f"model={cfg.model.name}: its settings say {settings} (frames, height, width), its weights"
-            f" {weights}: set model.frames, model.height and model.width"
-        )
+def _probe_plan(cfg: JobConfig, kind: str, references: list[Reference], folders: _Folders) -> ProbePlan:
+    return ProbePlan(
+        kind=kind,
+        steps=cfg.probe_steps,
+        guidance_scale=cfg.guidance_scale,
+        inversion=SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
+        inverts_caption=(cfg.inversion_prompt or INVERSION_PROMPTS[kind]) == "caption",
+        cells=tuple(
+            (reference, edit, folders.probe(cfg, reference, edit))
+            for reference in references
+            for edit in reference.edits
+        ),
+    )
 
 
-def _stored_window(cfg: JobConfig, adapter: Path, precision: str) -> Window:
+def _stored_window(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> Window:
     """The window of a stored adapter, narrowed by that of the settings."""
-    given = None if cfg.tau is None else Window(cfg.tau)
+    narrowed = None if cfg.tau is None else Window(cfg.tau)
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
-    backbone = make_backbone(cfg, torch.device("meta"), precision)
-    method = load_adapter(adapter, backbone, given, cfg.plugins)
+    method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
     method.remove()
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
@@ -269,13 +191,7 @@ def _stored_window(cfg: JobConfig, adapter: Path, precision: str) -> Window:
     return Window(low, max(low, min(stored.high, cfg.tau_high)))
 
 
-def training_window(cfg: JobConfig, tau: float) -> Window:
-    """The timesteps that the method is trained at; it also acts at them while sampling, by default."""
-    knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-    return Window(tau, max(cfg.tau_high, tau), knots)
-
-
-def sampling_window(cfg: JobConfig, trained: Window) -> Window:
+def _sampling_window(cfg: JobConfig, trained: Window) -> Window:
     """The timesteps that the method acts at while sampling: a hard window if it is not the trained one."""
     if cfg.sampling_tau is None and cfg.sampling_tau_high is None:
         return trained
@@ -326,6 +242,6 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
-    matters = {"mode": tiles(cfg), "adapter": cfg.adapter is not None}
+    matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
     return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}

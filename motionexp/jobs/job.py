@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from hydra.utils import get_object
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
@@ -19,8 +18,9 @@ from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, progress_bar, sample, sampling_memory
-from motionexp.jobs.inputs import CellPlan, plan_job, scoring_models
+from motionexp.jobs.inputs import plan_job, scoring_models
 from motionexp.jobs.loggers import make_logger
+from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import score_cell
@@ -50,7 +50,7 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console) -> None:
         plan = plan_job(cfg)
-        self.cfg, self.console, self.plan = cfg, console, plan
+        self.console, self.plan = console, plan
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
@@ -61,18 +61,15 @@ class Job:
     @cached_property
     def scorer(self) -> Scorer:
         """The metrics of the job and their models, which stay in main memory; see `at_work`."""
+        plan = self.plan
         return Scorer(
-            self.cfg.metrics,
+            plan.metrics,
             self._scoring_models,
-            chance_references=self.others,
+            chance_references=chance_references(
+                plan.metrics, plan.scoring, plan.reader, plan.size, plan.references
+            ),
             folder=self.output / ".cache" / "features",
         )
-
-    @cached_property
-    def others(self) -> list[Reference]:
-        """The references that chance is measured against."""
-        size = self.cfg.frames, self.cfg.model.height, self.cfg.model.width
-        return chance_references(self.cfg, self.plan.reader, size, self.references)
 
     @cached_property
     def probe_scorer(self) -> Scorer:
@@ -81,7 +78,7 @@ class Job:
 
     @property
     def _scoring_models(self) -> ScoringModels:
-        return scoring_models(self.cfg.scoring, self.cfg.model.closed_vocabulary)
+        return scoring_models(self.plan.scoring, self.plan.model.closed_vocabulary)
 
     def check_scoring(self) -> None:
         """Load the models behind the metrics, and embed every caption, before the network is loaded.
@@ -89,7 +86,7 @@ class Job:
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
-        scorer = self.scorer if self.cfg.probe is None else self.probe_scorer
+        scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
             for caption in (reference.caption, *(edit.caption for edit in reference.edits)):
                 scorer.features.caption(caption)
@@ -108,10 +105,11 @@ class Job:
 
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
+        # Captions and videos of finished cells are not encoded: only their stored results are read.
         unfinished = [plan for plan in self.plan.cells if not plan.is_finished]
         videos = [video for plan in unfinished for video in plan.trained_on]
         captions = [edit.caption for plan in unfinished for edit in plan.reference.edits]
-        captions += [video.caption for video in videos] + [self.cfg.negative_prompt]
+        captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
         self.cache.fill(videos if self.plan.trains else [], captions if unfinished else [])
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
@@ -119,6 +117,7 @@ class Job:
         cell, reference = plan.cell, plan.reference
         about = {"reference": reference.name, "tau": self.window.low, "adapter_id": cell.folder.name}
         with self.holding(cell, about):
+            # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
                 self._generate(plan)
             self._scored = Samples(cell)
@@ -131,12 +130,12 @@ class Job:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
         waiting = f"another process works on {cell.folder}: waiting for it"
         with cell.running(about, lambda: self.console.print(waiting, markup=False)):
-            cell.write_config(OmegaConf.to_yaml(OmegaConf.structured(self.cfg)))
+            cell.write_config(self.plan.config)
             yield
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
-        if not self.cfg.scoring.sanity_baselines:
+        if not self.plan.scoring.sanity_baselines:
             return []
         reference = plan.reference
         with self.at_work(self.scorer) as scorer:
@@ -147,10 +146,10 @@ class Job:
         """Write a video of the cell beside the base model and other cells; returns its path if written."""
         reference, cell = plan.reference, plan.cell
         columns = [
-            (label, self._scored if self._scored and self._scored.cell == other else Samples(other), requests)
-            for label, other, requests in plan.columns
+            (label, self._scored if self._scored and self._scored.cell == shown else Samples(shown), requests)
+            for label, shown, requests in plan.columns
         ]
-        name = reference.name if self.cfg.adapter is None else f"{reference.name}-{cell.folder.name}"
+        name = reference.name if self.plan.adapter is None else f"{reference.name}-{cell.folder.name}"
         path = cell.folder.parent / "grids" / f"{name}.mp4"
         return [path] if write_grid(path, reference, columns) else []
 
@@ -158,7 +157,9 @@ class Job:
 
     def _generate(self, plan: CellPlan) -> None:
         """Train the cell's adapter if it is missing, and sample the missing requests with it."""
+        # 1. Attach the method, trained now if its adapter is not stored.
         method = self._method(plan)
+        # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
         missing = plan.missing
         try:
             with progress_bar("sample") as progress:
@@ -167,32 +168,34 @@ class Job:
                     method,
                     [(request.edit, request.index) for request in missing],
                     self.plan.sampling,
-                    memory=sampling_memory(self.cfg, self.device),
+                    memory=sampling_memory(self.plan.memory_limit, self.device),
                     embed=self.cache.conditioning,
                     progress=progress,
                 )
                 for request, video in zip(missing, samples, strict=True):
                     plan.cell.save_sample(request, video, self.backbone.fps)
         finally:
+            # 3. The backbone is shared: the next cell starts from the base model.
             if method is not None:
                 method.remove()
 
     def _method(self, plan: CellPlan) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
         if self.plan.adapter is not None:
-            method = load_adapter(self.plan.adapter, self.backbone, self.window, self.cfg.plugins)
+            method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
         elif not self.plan.trains:
             return None
         elif plan.cell.has_adapter:
-            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.cfg.plugins)
+            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
-            settings = dict(self.cfg.method)
+            settings = dict(self.plan.tuning)
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)
             try:
                 self._fit(plan, method)
             except BaseException:
                 method.remove()
                 raise
+        # Training used `window`; while sampling the method may act at other timesteps.
         method.window = self.plan.sampling_window
         return method
 
@@ -204,7 +207,7 @@ class Job:
             Example(self.cache.latents(video), self.cache.conditioning(video.caption))
             for video in plan.trained_on
         ]
-        logger = make_logger(self.cfg.logger, plan.cell.folder / "logs", self.plan.row_settings)
+        logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
         try:
             result = fit(
                 self.backbone,
@@ -217,9 +220,10 @@ class Job:
                 on_keep=lambda result: self._save_adapter(plan, method, result),
             )
         finally:
-            if self.cfg.logger == "wandb":
+            if self.plan.logger == "wandb":
                 logger.experiment.finish()
         self._save_adapter(plan, method, result)
+        # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:
             result.checkpoint.unlink()
 
@@ -267,7 +271,7 @@ class Job:
 
     def row_fields(self, cell: Cell, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a cell share."""
-        cfg = self.cfg
+        sampling = self.plan.sampling
         record = read_fit_record(self.plan.adapter or cell.adapter)
         return {
             "suite": reference.suite,
@@ -277,9 +281,9 @@ class Job:
             "adapter_id": cell.folder.name,
             "method": self.plan.method,
             "tau": float(self.window.low),
-            "steps": cfg.steps,
+            "steps": sampling.sampler.steps,
             "train_steps": int(record.get("steps", 0)),
-            "adapter_scale": float(cfg.adapter_scale),
+            "adapter_scale": float(sampling.adapter_scale),
             "seconds": {"fit": float(record.get("seconds", 0.0))},
             "settings": dict(self.plan.row_settings),
             **self.origin(),
@@ -288,7 +292,7 @@ class Job:
     def origin(self) -> dict[str, Any]:
         """The fields of a row that describe the model, and the code and machine that made the row."""
         return {
-            "model": self.cfg.model.name,
+            "model": self.plan.model.name,
             "precision": self.precision,
             "weights_hash": self.backbone.weights_hash,
             **provenance.origin(self.device),

@@ -18,10 +18,10 @@ from motionexp.backbones.precision import plain_attention
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.sampling import videos_per_batch
 from motionexp.jobs.evaluation import MOST_AT_ONCE, sampling_memory
-from motionexp.jobs.inputs import JobPlan, make_backbone
+from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
 
-BITS = {"8bit": 8, "4bit": 4}
+BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,10 @@ class MetaRun:
     """A job's phases on the meta device: a backbone without weights, and tensors without values."""
 
     def __init__(self, job: JobPlan) -> None:
-        self.job, self.cfg = job, job.cfg
-        self.backbone: Any = make_backbone(job.cfg, torch.device("meta"), job.precision)
-        video = (job.cfg.frames, job.cfg.model.height, job.cfg.model.width)
-        self.latents = torch.empty(1, *self.backbone.latent_shape(*video), device="meta")
-        self.frames = torch.empty(1, *video, 3, dtype=torch.uint8, device="meta")
+        self.job = job
+        self.backbone: Any = job.backbone_settings.make(torch.device("meta"))
+        self.latents = torch.empty(1, *self.backbone.latent_shape(*job.size), device="meta")
+        self.frames = torch.empty(1, *job.size, 3, dtype=torch.uint8, device="meta")
 
     def phases(self) -> Iterator[Phase]:
         """The phases in the order of the job."""
@@ -76,18 +75,19 @@ class MetaRun:
         )
         backbone.release_text_encoder()
         has_vae = backbone.vae is not None
-        if (job.trains or self.cfg.probe) and has_vae:
+        if (job.trains or job.probe) and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
         offloads = job.backbone.offload  # type: ignore[attr-defined]
-        if job.trains and not self.cfg.probe:
+        if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
+        # The batch holds both branches of guidance: rows = videos, or twice as many.
         rows, videos = self._batch()
         one = Conditioning.cat([caption] * rows)
-        noisy = self.latents.repeat(rows, 1, 1, 1, 1)
+        noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
         yield Phase(f"sampling, {videos} at once", network | ({} if offloads else decoder), sampling)
         if has_vae:
@@ -103,7 +103,7 @@ class MetaRun:
         return max(embedded, key=lambda conditioning: int(conditioning.attended().sum()))
 
     def _training(self, caption: Conditioning) -> int:
-        settings = dict(self.cfg.method)
+        settings = dict(self.job.tuning)
         kind: Callable[..., TuningMethod] = get_object(settings.pop("_target_"))
         optimizer = self.job.training.optimizer
         with MemoryTracker(self.job.device) as memory:
@@ -111,6 +111,7 @@ class MetaRun:
             parameters = list(method.parameters.values())
             tuned = optimizer.build(parameters)
             method.switch(True)
+            # The optimizer's state, two numbers for each parameter of AdamW, exists from the first step on.
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter)
             tuned.step()  # creates the optimizer's state
@@ -120,17 +121,17 @@ class MetaRun:
         return memory.peak
 
     def _step(self, caption: Conditioning) -> Step:
-        size = self.cfg.batch_size
+        size = self.job.training.batch_size
         latents = self.latents.repeat(size, 1, 1, 1, 1)
-        t = torch.full((size,), 999.0)
+        t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()
         return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions)
 
     def _batch(self) -> tuple[int, int]:
         """The network's batch size while sampling, both branches of guidance included, and its videos."""
         sampler = self.job.sampling.sampler
-        memory = sampling_memory(self.cfg, self.job.device)
-        samples = max(len(reference.edits) * self.cfg.seeds for reference in self.job.references)
+        memory = sampling_memory(self.job.memory_limit, self.job.device)
+        samples = max(len(cell.requests) for cell in self.job.cells)
         _, channels, frames, height, width = self.latents.shape
         shape = channels, frames, height, width
         videos = min(MOST_AT_ONCE, samples, videos_per_batch(self.backbone, shape, sampler, memory))

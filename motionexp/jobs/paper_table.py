@@ -3,15 +3,16 @@
 The table of its file is of the bundled models and their world; that of such a run is made from the jobs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from motionexp.config.ids import adapter_id
 from motionexp.config.schema import JobConfig
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.jobs.sweeps import as_text, settings_of
-from motionexp.results.layout import Column, Group, Layout, Reported, Setting, TableLayout
+from motionexp.jobs.sweeps import as_text, in_a_line, settings_of
+from motionexp.results.layout import Group, Layout, Setting, TableLayout
 from motionexp.results.selection import SAMPLED, TRAINED
 
 
@@ -31,11 +32,14 @@ def layout_of(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> Layout:
     Columns without a row are left out, as those of ground truth are on real videos, unless a paper reports
     them; what its tables report stands below.
     """
-    reported = [each for table in layout.tables for each in table.reported]
-    suites = dict.fromkeys(make_reader(cfg).suite for cfg in jobs)
-    models = {cfg.model.name: [other for other in jobs if other.model.name == cfg.model.name] for cfg in jobs}
-    settings = [each for own in models.values() for each in _settings(own)]
-    named = {str(number): each for number, each in enumerate(settings, start=1)}
+    reported = [line for table in layout.tables for line in table.reported]
+    with_values = {key for line in reported for key in line.values}
+    suites = dict.fromkeys(make_reader(cfg.data).suite for cfg in jobs)
+    models: dict[str, list[JobConfig]] = defaultdict(list)
+    for cfg in jobs:
+        models[cfg.model.name].append(cfg)
+    settings = [setting for of_model in models.values() for setting in _settings(of_model)]
+    named = {str(number): setting for number, setting in enumerate(settings, start=1)}
     precisions = {cfg.precision for cfg in jobs}
     table = TableLayout(
         file=f"experiment={name}",
@@ -44,8 +48,8 @@ def layout_of(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> Layout:
         settings=list(named),
         groups=_groups(layout, models),
         columns=list(layout.columns),
-        reported=[replace(each, labels=[", ".join(each.labels)]) for each in reported],
-        notes=[f"{model}, in every job: {_shared(own)}." for model, own in models.items()],
+        reported=[replace(line, labels=[", ".join(line.labels)]) for line in reported],
+        notes=[f"In every job: {in_a_line(settings_of(of_model)[0])}." for of_model in models.values()],
     )
     return replace(
         layout,
@@ -54,7 +58,9 @@ def layout_of(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> Layout:
         # What `auto` comes out as only the machine knows.
         | ({} if "auto" in precisions else {"precision": "|".join(sorted(precisions))}),
         settings=named,
-        columns=_columns(layout.columns, reported),
+        columns={
+            key: replace(column, optional=key not in with_values) for key, column in layout.columns.items()
+        },
         tables=[table],
         figures=[],
         references="",
@@ -67,15 +73,14 @@ def _settings(jobs: Sequence[JobConfig]) -> list[Setting]:
     for cfg, differs in zip(jobs, settings_of(jobs)[1], strict=True):
         names = ("tau", *SAMPLED) if cfg.tau == 1000 else ("method", "tau", *TRAINED, *SAMPLED)
         text = as_text(cfg)
-        own = {key: differs[key] for key in differs if key in names} or {"tau": text["tau"]}
+        labelled = {key: differs[key] for key in differs if key in names} or {"tau": text["tau"]}
         method = "base" if cfg.tau == 1000 else text["method"]
         select = {key: text[key] for key in names} | {"method": method, "model": cfg.model.name}
         select["reference"] = "|".join(subjects_of(cfg)[0])
         select["seed"] = "|".join(map(str, range(cfg.seeds)))  # of a row: which of its edit's samples it is
         if cfg.edit_kinds is not None:
             select["edit_kind"] = "|".join(cfg.edit_kinds)
-        label = " ".join(f"{key}={value}" for key, value in own.items())
-        settings.append(Setting([label], select, base=cfg.tau == 1000))
+        settings.append(Setting([in_a_line(labelled)], select, base=cfg.tau == 1000))
     return settings
 
 
@@ -91,15 +96,6 @@ def _groups(layout: Layout, models: Iterable[str]) -> list[Group]:
     ]
 
 
-def _columns(columns: Mapping[str, Column], reported: Iterable[Reported]) -> dict[str, Column]:
-    kept = {key for each in reported for key in each.values}
-    return {key: replace(column, optional=key not in kept) for key, column in columns.items()}
-
-
-def _shared(jobs: Sequence[JobConfig]) -> str:
-    return " ".join(f"{key}={value}" for key, value in settings_of(jobs)[0].items() if key != "model")
-
-
 def cost_of(jobs: Sequence[JobConfig]) -> str:
     """What jobs take, counted: training steps, samples, network evaluations. No weights are looked at.
 
@@ -109,24 +105,28 @@ def cost_of(jobs: Sequence[JobConfig]) -> str:
     trained = set[str]()
     for cfg in jobs:
         names, edits = subjects_of(cfg)
-        made = len(names) * edits * cfg.seeds
-        samples += made
-        evaluations += made * cfg.steps * (2 if cfg.guidance_scale > 1 else 1)
+        of_job = len(names) * edits * cfg.seeds
+        samples += of_job
+        evaluations += of_job * cfg.steps * (2 if cfg.guidance_scale > 1 else 1)
         if cfg.adapter is not None or cfg.tau == 1000:
             continue
         for name in names:
-            if _adapter(cfg, name) not in trained:
+            # An id that jobs share which train the same: without the weights and the video.
+            adapters = {
+                count: adapter_id(
+                    replace(cfg, train_steps=count),
+                    weights_hash=cfg.model.name,
+                    precision=cfg.precision,
+                    reference_hash=name,
+                )
+                for count in (*cfg.keep_steps, cfg.train_steps)
+            }
+            if adapters[cfg.train_steps] not in trained:
                 steps += cfg.train_steps
-                kept = (replace(cfg, train_steps=each) for each in (*cfg.keep_steps, cfg.train_steps))
-                trained |= {_adapter(each, name) for each in kept}
+                trained |= {*adapters.values()}
     models = dict.fromkeys(cfg.model.name for cfg in jobs)
     commands = " or ".join(f"`python run.py model={model} dry_run=true`" for model in models)
     return (
         f"{steps:,} training steps, {samples:,} samples, {evaluations:,} network evaluations of sampling;"
         f" the hours are unknown until measured: {commands} on the machine itself times a step"
     )
-
-
-def _adapter(cfg: JobConfig, reference: str) -> str:
-    """An id that jobs share which train the same: `adapter_id` without the weights and the video."""
-    return adapter_id(cfg, weights_hash=cfg.model.name, precision=cfg.precision, reference_hash=reference)

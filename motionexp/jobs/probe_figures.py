@@ -15,31 +15,26 @@ from motionexp.probes.timesteps import EDGES
 from motionexp.results.rows import Row
 
 
-def show_figures(job: Job, methods: Sequence[str], rows: Sequence[Row]) -> None:
+def show_figures(job: Job, kind: str, methods: Sequence[str], rows: Sequence[Row]) -> None:
     """Draw the figures of a job's rows, as `make figures` does for published rows, and print the boundary.
 
     Writes to `OUTPUT/SUITE/MODEL/figures/METHODS/`.
 
     Args:
         job: its output folder gets the figures.
+        kind: the probe that the job ran.
         methods: the probes' names in rows.
         rows: of all pairs of these probes, of the schedule, and of energies if there are any.
     """
-    model, analysis = job.cfg.model.name, Analysis.of_rows(rows)
-    for (_, contrast), boundary in analysis.boundaries.items():
-        name = f"boundary, {contrast}" if contrast else "boundary"
-        _print(job, f"{name}: {in_words(boundary, analysis.log_snr[model])}")
-    if not analysis.boundaries:
-        _print(job, "boundary: undetermined; it takes probe=tampering with edits of appearance and motion")
+    model, analysis = job.plan.model.name, Analysis.of_rows(rows)
+    lines = [
+        f"{', '.join(filter(None, ('boundary', contrast)))}: {in_words(boundary, analysis.log_snr[model])}"
+        for (_, contrast), boundary in analysis.boundaries.items()
+    ] or ["boundary: undetermined; it takes probe=tampering with edits of appearance and motion"]
     folder = job.output / job.references[0].suite / model / "figures" / "_".join(methods)
-    drawn = write_figures(
-        folder, analysis, f"A job of probe={job.cfg.probe} drew them from its own rows alone."
-    )
-    _print(job, f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
-
-
-def _print(job: Job, line: str) -> None:
-    job.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    drawn = write_figures(folder, analysis, f"A job of probe={kind} drew them from its own rows alone.")
+    lines.append(f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
+    job.console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def strip(

@@ -1,6 +1,5 @@
 """A probe's job: invert each reference, change the condition along denoising, and score the videos."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from time import perf_counter
@@ -8,33 +7,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.ids import pair_id, probe_id
+from motionexp.config.ids import pair_id
 from motionexp.config.metrics import chosen_metrics
-from motionexp.config.schema import JobConfig, inversion_prompt
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.inversion import invert
-from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar, sampling_memory
-from motionexp.jobs.inputs import JobPlan
 from motionexp.jobs.job import Job
+from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import show_figures, strip
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
 from motionexp.jobs.run import clear_disk_errors, numbered
 from motionexp.jobs.scoring import CellScores
-from motionexp.jobs.summary import headings, print_paths
+from motionexp.jobs.summary import headings, mean_of, print_paths
 from motionexp.metrics.attribute_readings import AttributeReadings
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
+from motionexp.results.formats import Grid
 from motionexp.results.rows import Row
 
 SCORED = {"text_alignment", "flow_similarity", "velocity_similarity", *AttributeReadings.values}
@@ -57,13 +55,15 @@ def probe(cfg: JobConfig) -> list[Row]:
     """
     console = Console()
     rows: list[Row] = []
-    with clear_disk_errors(cfg):
+    with clear_disk_errors(cfg.output):
         # 1. Plan, and measure what belongs to the model and not to a reference.
         job = Job(cfg, console)
-        runs = probe_runs(job.plan)
-        counts = step_counts(job.backbone.schedule, cfg.probe_steps)
+        plan = job.plan.probe
+        assert plan is not None, "probe="
+        runs = probe_runs(job.plan, plan)
+        counts = step_counts(job.backbone.schedule, plan.steps)
         console.print(cost_in_words(runs[0].trajectories, counts), highlight=False, soft_wrap=True)
-        model_rows = schedule_rows(job, cfg.probe_steps)
+        model_rows = schedule_rows(job, plan.steps)
         if job.references[0].suite == "shapes":
             model_rows += energy_rows(job)
         # 2. Encode. Each encoder is freed before the network is loaded.
@@ -86,14 +86,14 @@ def probe(cfg: JobConfig) -> list[Row]:
         methods = list(dict.fromkeys(run.method for run in runs))
         for method in methods:
             console.print(summary(method, [row for row in rows if row.method == method]))
-        show_figures(job, methods, [*rows, *model_rows])
+        show_figures(job, plan.kind, methods, [*rows, *model_rows])
     print_paths(console, "all pairs side by side", [run.cell.folder / ALL_PAIRS for run in runs])
     return rows
 
 
-def probe_runs(plan: JobPlan) -> list["ProbeRun"]:
+def probe_runs(job: JobPlan, plan: ProbePlan) -> list["ProbeRun"]:
     """One for each of the job's references and edits."""
-    return [ProbeRun(plan, reference, edit) for reference in plan.references for edit in reference.edits]
+    return [ProbeRun(job, plan, reference, edit, cell) for reference, edit, cell in plan.cells]
 
 
 def cost_in_words(trajectories: Mapping[Pair, Trajectory], counts: Sequence[int]) -> str:
@@ -115,20 +115,18 @@ class ProbeRun:
     Attributes:
         name: for messages.
         cell: holds the videos and rows.
+        method: the probe's name in rows.
+        negative: the negative prompt.
         requests: {(start, end) of the timesteps whose condition changes: its video}.
     """
 
-    def __init__(self, plan: JobPlan, reference: Reference, edit: Edit) -> None:
-        self.plan, self.cfg, self.reference, self.edit = plan, plan.cfg, reference, edit
+    def __init__(self, job: JobPlan, plan: ProbePlan, reference: Reference, edit: Edit, cell: Cell) -> None:
+        self.job, self.plan, self.reference, self.edit, self.cell = job, plan, reference, edit, cell
         self.name = f"{reference.name}, {edit.kind}"
-        self.id = probe_id(
-            plan.cfg,
-            caption=edit.caption,
-            weights_hash=plan.backbone.weights_hash,
-            precision=plan.precision,
-            reference_hash=reference.content_hash,
-        )
-        self.cell = Cell(plan.folder(reference.suite) / self.id)
+        self.id = cell.folder.name  # a `probe_id`
+        # Tampering with the words of the motion is a method of its own.
+        self.method = f"motion_{plan.kind}" if edit.kind == "motion" else plan.kind
+        self.negative = job.sampling.negative_prompt
         self.requests = {
             pair: SampleRequest(edit, 0, pair_id(self.id, f"{pair[0]} {pair[1]}"))
             for pair in self.trajectories
@@ -137,16 +135,10 @@ class ProbeRun:
     @cached_property
     def trajectories(self) -> dict[Pair, Trajectory]:
         """The trajectory of every pair, and of the control if the probe has one."""
-        scale = self.cfg.guidance_scale
-        if self.cfg.probe == "tampering":
+        scale = self.plan.guidance_scale
+        if self.plan.kind == "tampering":
             return tampering(self.reference.caption, self.edit.caption, scale)
         return partial_guidance(self.edit.caption, scale)
-
-    @property
-    def method(self) -> str:
-        """The probe's name in rows: tampering with the words of the motion has its own."""
-        assert self.cfg.probe is not None
-        return f"motion_{self.cfg.probe}" if self.edit.kind == "motion" else self.cfg.probe
 
     @property
     def missing(self) -> list[Pair]:
@@ -161,24 +153,23 @@ class ProbeRun:
     def generate(self, cache: EncodingCache) -> None:
         """Invert, run the tree and decode. Stores every pair's video, one grid of them, and the strip."""
         start = perf_counter()
-        backbone = self.plan.backbone
+        backbone = self.job.backbone
         inverted_with = self._inverted_with(cache)
         with progress_bar("invert") as progress:
             inverted = invert(
                 backbone,
                 cache.latents(self.reference),
                 inverted_with,
-                cache.conditioning(self.cfg.negative_prompt),
-                SamplerSettings(self.cfg.probe_steps, self.cfg.inversion_guidance_scale),
+                cache.conditioning(self.negative),
+                self.plan.inversion,
                 progress=progress,
             )
-        latents = self._run_tree(inverted, cache)
+        latents = self._run_tree(inverted, cache)  # (1, C, F, h, w) of every pair
         frames = [backbone.decode(video[None])[0].numpy() for video in latents]
         seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)
         videos = dict(zip(self.trajectories, frames, strict=True))
         write_mp4(self.cell.folder / ALL_PAIRS, self._grid(videos), backbone.fps)
-        with_caption = inversion_prompt(self.cfg) == "caption"
-        caption = self.reference.caption if with_caption else self.cfg.negative_prompt
+        caption = self.reference.caption if self.plan.inverts_caption else self.negative
         prompt = f'"{caption}"' if caption else "the empty prompt"
         write_png(self.cell.folder / "inverted.png", strip(backbone, inverted, inverted_with, prompt))
         for pair, video in videos.items():
@@ -187,18 +178,19 @@ class ProbeRun:
 
     def _run_tree(self, inverted: Mapping[float, torch.Tensor], cache: EncodingCache) -> list[torch.Tensor]:
         """(1, C, F, h, w) latents of every trajectory; `inverted` holds such latents by timestep."""
-        backbone, cfg = self.plan.backbone, self.cfg
-        blocks = step_blocks(backbone.schedule, cfg.probe_steps)
+        backbone, steps = self.job.backbone, self.plan.steps
+        blocks = step_blocks(backbone.schedule, steps)
+        # A block's trajectories start from the inverted latents at its first, noisiest timestep.
         starts = {edge: inverted[block[0][0]] for edge, block in zip(EDGES[1:], blocks, strict=True)}
         with progress_bar("probe") as progress:
             latents = run_tree(
                 backbone,
                 list(self.trajectories.values()),
                 starts,
-                cfg.probe_steps,
+                steps,
                 embed=cache.conditioning,
-                negative=cache.conditioning(cfg.negative_prompt),
-                memory=sampling_memory(cfg, self.plan.device),
+                negative=cache.conditioning(self.negative),
+                memory=sampling_memory(self.job.memory_limit, self.job.device),
                 progress=progress,
             )
         if not all(torch.isfinite(video).all() for video in latents):
@@ -210,13 +202,14 @@ class ProbeRun:
 
     def _inverted_with(self, cache: EncodingCache) -> Conditioning:
         """The reference's caption, or the negative one in the layout that it has beside the edit's."""
-        if inversion_prompt(self.cfg) == "caption":
+        if self.plan.inverts_caption:
             return cache.conditioning(self.reference.caption)
-        negative = cache.conditioning(self.cfg.negative_prompt)
-        return self.plan.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
+        negative = cache.conditioning(self.negative)
+        return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
 
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
         """The reference and the control; below them every pair's video, with a row for each start."""
+        # White where there is no pair: the interval would end before it starts.
         ends, blank = EDGES[:-1], np.full_like(self.reference.frames, 255)
         top = [self.reference.frames, *(videos[pair] for pair in videos if pair == CONTROL)]
         label = "the reference, and beside it the control, with nothing changed"
@@ -238,7 +231,7 @@ class ProbeRun:
             **fields,
             "method": self.method,
             "tau": 1000.0,
-            "steps": self.cfg.probe_steps,
+            "steps": self.plan.steps,
             "train_steps": 0,
             "seed": 0,
         }
@@ -260,20 +253,12 @@ class ProbeRun:
 def summary(method: str, rows: Sequence[Row]) -> Table:
     """A table of the means over references and edits, by the timestep from which the condition changes."""
     title = f"{method.replace('_', ' ')} from t to 0, means over references"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title)
     names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
-    table.add_column("from t")
     shown = headings(chosen_metrics(None, "probes"))
-    for name in names:
-        heading = shown[name][0] if name in shown else name.replace("_", " ")
-        table.add_column(heading, justify="right")
+    header = ["from t", *(shown[name][0] if name in shown else name.replace("_", " ") for name in names)]
+    lines = []
     for start in (*(f"{edge}" for edge in reversed(EDGES)), "none", REFERENCE):
         to_zero = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]
         if to_zero:
-            table.add_row(start, *(_mean(to_zero, name) for name in names))
-    return table
-
-
-def _mean(rows: Sequence[Row], metric: str) -> str:
-    values = [row.value for row in rows if row.metric == metric and not math.isnan(row.value)]
-    return f"{np.mean(values):z.2f}" if values else "–"
+            lines.append([start, *(mean_of(to_zero, name) for name in names)])
+    return Grid(header, lines).terminal(title)

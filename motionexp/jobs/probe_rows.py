@@ -29,8 +29,8 @@ def schedule_rows(job: Job, steps: int) -> list[Row]:
         steps: of the sampling along which a caption changes, see `heard_log_snr`; 0: the log-SNR at t itself.
     """
     weights, schedule, suite = job.backbone.weights_hash[:12], job.backbone.schedule, job.references[0].suite
-    key = f"{weights}-{job.cfg.frames}-{steps}-{job.precision}-{METRIC_VERSION}"
-    cell = Cell(job.output / suite / job.cfg.model.name / f"schedule-{key}")
+    key = f"{weights}-{job.plan.size[0]}-{steps}-{job.precision}-{METRIC_VERSION}"
+    cell = Cell(job.plan.folder(suite) / f"schedule-{key}")
     if not cell.rows():
         times = range(0, TIMESTEPS + 1, EVERY)
         values = (
@@ -63,17 +63,16 @@ def energy_rows(job: Job) -> list[Row]:
     An energy is the median squared distance of the latents of pairs that differ only in the factor. Measuring
     takes about a minute and the VAE's encoder.
     """
-    key = energies_id(
-        job.cfg, METRIC_VERSION, weights_hash=job.backbone.weights_hash, precision=job.precision
-    )
-    cell = Cell(job.output / "shapes" / job.cfg.model.name / f"energies-{key}")
+    size, weights = job.plan.size, job.backbone.weights_hash
+    key = energies_id(size, METRIC_VERSION, weights_hash=weights, precision=job.precision)
+    cell = Cell(job.plan.folder("shapes") / f"energies-{key}")
     if not cell.rows():
 
         def encode(video: np.ndarray) -> np.ndarray:
             return job.backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
 
         rows = []
-        for energy in energies(encode, frames=job.cfg.frames):
+        for energy in energies(encode, frames=size[0]):
             strata = {"contrast": energy.contrast, "factor": energy.factor}
             score_id = f"{key}-{energy.contrast}-{energy.factor}"
             rows.append(_row(job, "energy", energy.energy, score_id, "shapes", "energies", strata, 0))
@@ -103,6 +102,6 @@ def _row(
         method=reference,
         tau=1000.0,
         steps=steps,
-        settings={"model": asdict(job.cfg.model), "frames": job.cfg.frames},
+        settings={"model": asdict(job.plan.model), "frames": job.plan.size[0]},
         **job.origin(),
     )

@@ -1,12 +1,13 @@
 """The references of a job, and those that chance is measured against."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
-from motionexp.config.schema import JobConfig, ScoreConfig, wanted_references
+from motionexp.config.schema import JobConfig
+from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.select import select_references
 from motionexp.errors import InputError
@@ -26,8 +27,7 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
     """
     unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
     tuned_on = _tuned_on(cfg, reader) if unnamed else None
-    names = reader.names()
-    chosen = select_references(wanted_references(cfg, len(names)), names)
+    chosen = select_references(cfg.references, reader.names(), probed=cfg.probe is not None)
     references = [_read(cfg, reader, name) for name in chosen] if tuned_on is None else [tuned_on]
     if cfg.edits is None:
         return [replace(reference, edits=_chosen_edits(reference, cfg)) for reference in references]
@@ -87,13 +87,17 @@ def clip_in_words(cfg: JobConfig, clip: Reference) -> str:
 
 
 def chance_references(
-    cfg: JobConfig | ScoreConfig, reader: References, size: Size, loaded: Collection[Reference] = ()
+    metrics: Sequence[str] | None,
+    scoring: ScoringConfig,
+    reader: References,
+    size: Size,
+    loaded: Collection[Reference] = (),
 ) -> list[Reference]:
     """The references that chance is measured against: the suite's first ones that are long enough.
 
     There are none if no metric has a level of chance. `loaded` ones, of this size, are not read again.
     """
-    if not needs_chance_references(cfg.metrics) and not cfg.scoring.sanity_baselines:
+    if not needs_chance_references(metrics) and not scoring.sanity_baselines:
         return []
     by_name = {reference.name: reference for reference in loaded}
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))

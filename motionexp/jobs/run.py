@@ -36,7 +36,7 @@ def run(cfg: JobConfig) -> list[Row]:
     console = Console()
     rows: list[Row] = []
     grids: list[Path] = []
-    with clear_disk_errors(cfg):
+    with clear_disk_errors(cfg.output):
         job = Job(cfg, console)
         if cfg.video is not None:
             console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
@@ -67,7 +67,7 @@ def numbered(items: Sequence[Item]) -> Iterator[tuple[str, Item]]:
 
 
 @contextmanager
-def clear_disk_errors(cfg: JobConfig) -> Iterator[None]:
+def clear_disk_errors(output: str) -> Iterator[None]:
     """Turn a full or unwritable disk into one clear error. Nothing is lost: files are written whole."""
     try:
         yield
@@ -75,7 +75,7 @@ def clear_disk_errors(cfg: JobConfig) -> Iterator[None]:
         if error.errno not in DISK_ERRORS:
             raise
         raise InputError(
-            f"{error.filename or cfg.output}: cannot be written ({os.strerror(error.errno)}); free space or"
+            f"{error.filename or output}: cannot be written ({os.strerror(error.errno)}); free space or"
             " choose another output=. Finished results are kept, and the same command continues from them"
         ) from error
 

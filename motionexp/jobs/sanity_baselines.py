@@ -28,6 +28,7 @@ def baseline_videos(reference: Reference, others: Sequence[Reference]) -> dict[s
         "reversed": frames[::-1].copy(),
     }
     if others:
+        # By a hash of the name: the same one in every run, and on every machine.
         drawn = int(hashlib.sha256(reference.name.encode()).hexdigest(), 16) % len(others)
         videos["shuffled"] = others[drawn].frames[: reference.scored_frames]
     return videos

@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
-from motionexp.jobs.cell import Cell, SampleRequest, Samples, StoredSample
+from motionexp.jobs.cell import Cell, SampleRequest, Samples
+from motionexp.jobs.evaluation import Sample
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row, score_id_of
@@ -85,7 +86,7 @@ class CellScores:
     def of_set(
         self,
         requests: Sequence[SampleRequest],
-        read: Callable[[SampleRequest], StoredSample],
+        read: Callable[[SampleRequest], Sample],
         fields: Mapping[str, Any],
     ) -> list[Row]:
         """The rows of the metrics of all samples of one edit as a set; a single sample has none.
@@ -94,6 +95,7 @@ class CellScores:
         """
         if not self.scorer.of_sets or len(requests) < 2:
             return []
+        # The set's id does not depend on the order of its samples.
         first = requests[0]
         joined = " ".join(sorted(request.sample_id for request in requests))
         set_id = hashlib.sha256(joined.encode()).hexdigest()[:12]
@@ -131,6 +133,7 @@ class CellScores:
             for value, score_id in score_ids.items()
             if score_id not in self._stored or self._stored[score_id].sample_id != sample_id
         }
+        # Stored before they are returned: an interrupt loses the values of one video at most.
         if missing:
             new = measure(missing)
             self.cell.add_rows(new)
@@ -184,7 +187,7 @@ def score_cell(
                 rows += scores.of_video(edit, request.sample_id, read, index=request.index)
                 bar.update()
             rows += scores.of_set(of_edit, samples.read, fields)
-            samples.drop(of_edit[1:])
+            samples.drop(of_edit[1:])  # frees all samples but the one that the grid shows
     labelled = [_labelled(row, fields["settings"]) for row in rows]
     if changed := [new for new, row in zip(labelled, rows, strict=True) if new is not row]:
         samples.cell.add_rows(changed)
@@ -192,12 +195,12 @@ def score_cell(
 
 
 def _sample_fields(
-    cell: Cell, request: SampleRequest, sample: StoredSample, fields: Mapping[str, Any]
+    cell: Cell, request: SampleRequest, sample: Sample, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         **fields,
         "seed": request.index,
-        "sample_file": sample.file.relative_to(cell.folder.parents[2]).as_posix(),
+        "sample_file": cell.sample_path(request, ".mp4").relative_to(cell.folder.parents[2]).as_posix(),
         "adapter_steps": sample.adapter_steps,
         "seconds": {**fields["seconds"], "sample": sample.seconds},
         "peak_memory": sample.peak_memory,

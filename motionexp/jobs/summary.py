@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from motionexp.config.metrics import SET_VALUES, MetricSpec, chosen_metrics
 from motionexp.config.scoring import PAIRS
+from motionexp.results.formats import Grid
 from motionexp.results.rows import SANITY_BASELINES, Row
 
-WIDEST_NUMBER = 6  # -17.88, as bundled scorers give
 MOST_PATHS = 8
 EXTERNAL = "external"
 """The method in rows of videos that another system made."""
@@ -91,16 +89,15 @@ def _title(rows: Sequence[Row]) -> str:
 
 def _table(lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]) -> Table:
     """A table of the means of each line's rows. `shown` is {metric: (heading, metric that is subtracted)}."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    table.add_column("edit")
-    for heading, _ in shown.values():
-        table.add_column(heading, justify="right", max_width=max(WIDEST_NUMBER, *map(len, heading.split())))
-    table.add_column("n", justify="right")
+    texts = []
     for label, rows in lines.items():
-        means = (_mean(rows, name, minus) for name, (_, minus) in shown.items())
+        means = (mean_of(rows, name, minus) for name, (_, minus) in shown.items())
         videos = {row.sample_id for row in rows if row.metric not in SET_VALUES}
-        table.add_row(escape(label), *means, str(len(videos)))
-    return table
+        texts.append([label, *means, str(len(videos))])
+    # A word a line: the table of a job has ten columns, which must fit a terminal of 80 characters.
+    return Grid(
+        ["edit", *(heading.replace(" ", "\n") for heading, _ in shown.values()), "n"], texts
+    ).terminal()
 
 
 def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:
@@ -117,7 +114,8 @@ def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]
     return labelled
 
 
-def _mean(rows: Sequence[Row], metric: str, minus: str) -> str:
+def mean_of(rows: Sequence[Row], metric: str, minus: str = "") -> str:
+    """The mean of a metric, less another one of the same samples; a dash if no sample has a value."""
     subtracted = {row.sample_id: row.value for row in rows if row.metric == minus}
     values = [row.value - subtracted.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
     values = [value for value in values if not math.isnan(value)]

@@ -2,10 +2,11 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from motionexp.config.compose import override_key
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.settings import names_in
 from motionexp.errors import InputError
@@ -13,8 +14,6 @@ from motionexp.results.layout import Layout
 
 MODEL = "model="
 NOT_IN_LINES = ("plugins", "hydra")  # either would let a file of settings run other code
-CLIP = ("start", "fps", "stride", "fit")
-"""Settings that say which frames of a video are taken, and which part of them."""
 
 
 class Sweep(NamedTuple):
@@ -39,43 +38,43 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep
     Raises:
         InputError: no line is for one of the models, or one that names none is left without.
     """
-    asked = [each.removeprefix(MODEL) for each in overrides if each.startswith(MODEL)]
-    rest = [each for each in overrides if not each.startswith(MODEL)]
-    given = {_key(each) for each in rest}
+    models = [word.removeprefix(MODEL) for word in overrides if word.startswith(MODEL)][-1:]
+    chosen = models[0].split(",") if models else []
+    rest = [word for word in overrides if not word.startswith(MODEL)]
+    replaced = {"model", *map(override_key, rest)}
     lines = [("sweep", number, line) for number, line in enumerate(layout.sweep, start=1)]
-    if asked:
+    if chosen:
         lines += [("paper", number, line) for number, line in enumerate(layout.paper, start=1)]
-    sweeps, known, taken = list[Sweep](), list[str](), list[str]()
+    sweeps, with_lines, matched = list[Sweep](), list[str](), set[str]()
     for key, number, line in lines:
         words = shlex.split(line)
-        if refused := [word for word in words if word.startswith("-") or _key(word).startswith(NOT_IN_LINES)]:
-            raise InputError(
-                f"experiment={name}: line {number} of `{key}`: {refused[0]} is only for the command line"
-            )
-        own = next((each.removeprefix(MODEL).split(",") for each in words if each.startswith(MODEL)), None)
-        if own is None and (key == "paper" or not asked):
-            raise InputError(
-                f"experiment={name}: line {number} of `{key}` names no model; add model= and one or more"
-            )
-        known += own or []
-        wanted = [each for each in asked[-1].split(",") if own is None or each in own] if asked else own
-        if wanted:
-            words = [each for each in words if _key(each) not in {"model", *given}]
-            sweeps.append(Sweep(key, number, [*words, MODEL + ",".join(wanted), *rest]))
-            taken += wanted
-    if unknown := [each for each in asked[-1].split(",") if each not in taken] if asked else []:
+        where = f"experiment={name}: line {number} of `{key}`"
+        if refused := [
+            word for word in words if word.startswith("-") or override_key(word).startswith(NOT_IN_LINES)
+        ]:
+            raise InputError(f"{where}: {refused[0]} is only for the command line")
+        # 1. The models that the line names; a line of `sweep` without any is for every chosen model.
+        named = [word.removeprefix(MODEL) for word in words if word.startswith(MODEL)]
+        of_line = named[0].split(",") if named else []
+        if not of_line and (key == "paper" or not chosen):
+            raise InputError(f"{where} names no model; add model= and one or more")
+        with_lines += of_line
+        # 2. Those of them that the command line chooses, with what else it overrides.
+        models = [model for model in chosen if model in (of_line or chosen)] if chosen else of_line
+        if models:
+            words = [word for word in words if override_key(word) not in replaced]
+            sweeps.append(Sweep(key, number, [*words, MODEL + ",".join(models), *rest]))
+            matched.update(models)
+    if unknown := [model for model in chosen if model not in matched]:
         raise InputError(
             f"experiment={name}: no line of it is for model={','.join(unknown)}; there are lines for"
-            f" {', '.join(dict.fromkeys(known))}. Add one to `paper`, with the settings that suit the model"
+            f" {', '.join(dict.fromkeys(with_lines))}. Add one to `paper`, with the settings that suit the"
+            " model"
         )
     return sweeps
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
-
-
-def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) -> None:
+def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> None:
     """Refuses jobs whose rows could not stand in one table, before any of them runs.
 
     Raises:
@@ -83,26 +82,25 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) 
             precisions, two seeds, or other models behind the scores. The layout's `allow_mixed` may allow
             `weights_hash`, `references`, `precision`, `seed` and `metric_model`.
     """
-    jobs = list(jobs)
-    kinds: dict[str, tuple[Callable[[JobConfig], str], Callable[[JobConfig], Any]]] = {
-        "precision": (lambda cfg: "", lambda cfg: cfg.precision),
-        "weights_hash": (lambda cfg: cfg.model.name, lambda cfg: (cfg.model.path, cfg.model.revision)),
-        "references": (lambda cfg: cfg.model.name, _subjects),
-        # Rows number the samples of a seed: those of another seed would pass for the same.
-        "seed": (lambda cfg: "", lambda cfg: cfg.seed),
-        "metric_model": (lambda cfg: "", _scored_by),
-    }
-    if len({(str(cfg.scoring), cfg.model.closed_vocabulary) for cfg in jobs}) == 1:
-        del kinds["metric_model"]  # what looks them up imports torch
-    seen: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    values: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    scored_alike = len({(str(cfg.scoring), cfg.model.closed_vocabulary) for cfg in jobs}) == 1
     for cfg in jobs:
-        for kind, (of, value) in kinds.items():
-            if value(cfg) not in seen[kind, of(cfg)]:
-                seen[kind, of(cfg)].append(value(cfg))
+        of_job = {
+            ("precision", ""): cfg.precision,
+            ("weights_hash", cfg.model.name): (cfg.model.path, cfg.model.revision),
+            ("references", cfg.model.name): _subjects(cfg),
+            # Rows number the samples of a seed: those of another seed would pass for the same.
+            ("seed", ""): cfg.seed,
+            # What looks the models up imports torch.
+            ("metric_model", ""): None if scored_alike else _scored_by(cfg),
+        }
+        for key, value in of_job.items():
+            if value not in values[key]:
+                values[key].append(value)
     mixed = [
-        f"{kind}{f' of {of}' if of else ''}: {' and '.join(map(str, values))}"
-        for (kind, of), values in seen.items()
-        if len(values) > 1 and kind not in layout.allow_mixed
+        f"{kind}{f' of {model}' if model else ''}: {' and '.join(map(str, differing))}"
+        for (kind, model), differing in values.items()
+        if len(differing) > 1 and kind not in layout.allow_mixed
     ]
     if mixed:
         raise InputError(
@@ -112,11 +110,22 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Iterable[JobConfig]) 
 
 
 def _subjects(cfg: JobConfig) -> dict[str, Any]:
-    """What a job's samples are of."""
-    names = ("references", "edits", "edit_kinds", "seeds", "video", "caption", *CLIP)
-    own = {name: getattr(cfg, name) for name in names}
-    own |= {name: cfg.data.get(name) for name in ("split", "path")}
-    return {name: value for name, value in own.items() if value is not None}
+    """What a job's samples are of, and which frames and which part of them are taken."""
+    names = (
+        "references",
+        "edits",
+        "edit_kinds",
+        "seeds",
+        "video",
+        "caption",
+        "start",
+        "fps",
+        "stride",
+        "fit",
+    )
+    values = {name: getattr(cfg, name) for name in names}
+    values |= {name: cfg.data.get(name) for name in ("split", "path")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _scored_by(cfg: JobConfig) -> Any:
@@ -126,20 +135,24 @@ def _scored_by(cfg: JobConfig) -> Any:
     return scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
 
 
+def in_a_line(settings: Mapping[str, str]) -> str:
+    """Settings as on a command line."""
+    return " ".join(f"{key}={value}" for key, value in settings.items())
+
+
 def settings_of(jobs: Sequence[JobConfig]) -> tuple[dict[str, str], list[dict[str, str]]]:
     """The listed settings that all jobs share, and of each job the settings in which they differ, as text."""
     plain = [as_text(cfg) for cfg in jobs]
-    differ = [name for name in plain[0] if len({each[name] for each in plain}) > 1]
+    differ = [name for name in plain[0] if len({texts[name] for texts in plain}) > 1]
     listed = names_in(JobConfig, lambda about: about.listed)
     same = {name: plain[0][name] for name in listed if name not in differ and name in plain[0]}
-    return same, [{name: each[name] for name in differ} for each in plain]
+    return same, [{name: texts[name] for name in differ} for texts in plain]
 
 
 def as_text(cfg: JobConfig) -> dict[str, str]:
     """Every setting as text: the method's class, how many references where they are named, which data."""
-    values = {each.name: getattr(cfg, each.name) for each in fields(JobConfig)}
-    values |= {"model": cfg.model.name, "scoring": asdict(cfg.scoring)}
-    values |= {"method": method_name(cfg), "data": cfg.data["_target_"].rpartition(".")[-1]}
+    values: dict[str, Any] = vars(cfg) | {"model": cfg.model.name, "scoring": asdict(cfg.scoring)}
+    values |= {"method": method_name(cfg.method), "data": cfg.data["_target_"].rpartition(".")[-1]}
     values["data"] += "".join(
         f" {key}={value}" for key, value in cfg.data.items() if key in ("split", "appearances")
     )

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from typing import Literal
 
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
@@ -58,9 +59,12 @@ class Grid:
     def terminal(self, title: str = "") -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
         # escape: square brackets of intervals are no markup.
-        table = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, title=title or None, title_justify="left")
+        table = rich_table.Table(
+            box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title or None, title_justify="left"
+        )
         for heading, side in zip(self.header, self._all_sides(), strict=True):
-            table.add_column(escape(heading), justify="right" if side == "r" else "left")
+            justify: Literal["left", "right"] = "right" if side == "r" else "left"
+            table.add_column(escape(heading), justify=justify, overflow="fold")
         for cells in self.lines:
             table.add_row(*map(escape, cells))
         return table

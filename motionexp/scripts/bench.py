@@ -170,7 +170,7 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
     models = inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
-    scorer = Scorer(metrics, models, str(job.device), job.others)
+    scorer = Scorer(metrics, models, str(job.device), job.scorer.chance_references)
     rows, videos = [], different_videos(reference.frames)
     for repeat in range(-1, repeats):
         times: Times = []

@@ -34,7 +34,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs.dry_run import print_memory
 from motionexp.jobs.evaluation import peak_memory
-from motionexp.jobs.inputs import make_backbone, plan_job
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
@@ -230,7 +230,7 @@ def loop_times(
 
 def mode_times(job: Job, scale: Scale) -> Times:
     """Of a whole training as the job's own, and of its phases the memory as planned and as taken."""
-    backbone, reference, part = job.backbone, job.references[0], f"mode={job.cfg.mode}"
+    backbone, reference, part = job.backbone, job.references[0], f"mode={job.plan.mode}"
     planned = {phase.name: phase.total for phase in memory_plan(job.plan)}
     taken: dict[str, int] = {}
 
@@ -321,7 +321,7 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
             }
             row = as_row(job, repeat, each, **about)
             reason = WHY_NONE.get(row.metric, "out of memory") if math.isnan(row.value) else ""
-            rows.append(replace(row, suite=SUITE, reason=reason, train_steps=job.cfg.train_steps))
+            rows.append(replace(row, suite=SUITE, reason=reason, train_steps=job.plan.training.steps))
     return rows
 
 
@@ -345,7 +345,7 @@ def plan(cfg: JobConfig) -> int:
     """Print what a job would have in memory on a GPU, also where there is none; return the peak in bytes."""
     console, job, gpu = Console(), plan_job(cfg), torch.device("cuda")
     console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
-    on_gpu = replace(job, device=gpu, backbone=make_backbone(cfg, gpu, job.precision))
+    on_gpu = replace(job, device=gpu, backbone=job.backbone_settings.make(gpu))
     return max(phase.total for phase in print_memory(console, on_gpu))
 
 

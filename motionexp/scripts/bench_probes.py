@@ -106,7 +106,7 @@ def measure(cfg: JobConfig, rounds: int) -> list[Row]:
     """Time both probes `rounds` times, alternating."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
-    memory = sampling_memory(cfg, job.device)
+    memory = sampling_memory(job.plan.memory_limit, job.device)
     new_caption = reference.edits[0].caption
     probes = {
         "tampering": (tampering(reference.caption, new_caption, cfg.guidance_scale), reference.caption),

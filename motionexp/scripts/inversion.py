@@ -9,7 +9,6 @@ Writes rows and pictures to `outputs/inversion/`; a reference with rows is not m
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.jobs import inputs
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_figures import strip
 from motionexp.jobs.run import clear_disk_errors
@@ -88,7 +86,7 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
             # The largest number of steps is nearest to every t of the strip, and the empty prompt adds no
             # appearance.
             if (prompt, steps) == ("empty", STEPS[-1]):
-                path = folder(job) / f"{job.cfg.model.name}-{reference.name}-strip.png"
+                path = folder(job) / f"{job.plan.model.name}-{reference.name}-strip.png"
                 write_png(path, strip(backbone, inverted, empty, "the empty prompt"))
     return rows
 
@@ -99,7 +97,6 @@ def folder(job: Job) -> Path:
 
 
 def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: Sequence[float]) -> list[Row]:
-    cfg = replace(job.cfg, steps=steps, guidance_scale=1.0, tau=1000.0)
     return [
         Row(
             metric=metric,
@@ -113,7 +110,7 @@ def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: Seque
             method="inversion",
             tau=1000.0,
             steps=steps,
-            settings=inputs.row_settings(cfg),
+            settings={**job.plan.row_settings, "steps": steps, "guidance_scale": 1.0, "tau": 1000.0},
             **job.origin(),
         )
         for metric, value in zip(METRICS, values, strict=True)
@@ -162,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure the models of the overrides, or every bundled one; returns the exit code."""
     try:
         for cfg in jobs_of(arguments, settings_of):
-            with clear_disk_errors(cfg):
+            with clear_disk_errors(cfg.output):
                 print_rows(run(cfg))
             print(f"rows, and strips of pictures: {Path(cfg.output) / 'inversion'}")
     except InputError as error:

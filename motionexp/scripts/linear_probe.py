@@ -87,8 +87,8 @@ class Videos:
     """Latents of scenes, encoded once and stored on disk; `bar` advances by one for each scene."""
 
     def __init__(self, job: Job, bar: "tqdm[Any]") -> None:
-        self.cache = EncodingCache(folder(job.cfg) / "cache", job.backbone, job.precision)
-        self.frames, self.bar = job.cfg.frames, bar
+        self.cache = EncodingCache(folder(job) / "cache", job.backbone, job.precision)
+        self.frames, self.bar = job.plan.size[0], bar
 
     def latents(self, scenes: Iterable[Scene]) -> Tensor:
         """(N, C, F, h, w) on the CPU."""
@@ -101,14 +101,14 @@ class Videos:
         return self.cache.latents(Reference("", "shapes", frames, FPS, caption="", edits=()))[0].cpu()
 
 
-def folder(cfg: JobConfig) -> Path:
+def folder(job: Job) -> Path:
     """The folder of rows, tables, figures and latents of all models."""
-    return Path(cfg.output).expanduser() / "linear"
+    return job.output / "linear"
 
 
 def row_file(job: Job, options: Options) -> RowFile:
     """The rows of a model with these numbers of videos."""
-    return RowFile(folder(job.cfg) / ROWS_NAME, job, METRIC_VERSION, options.strata())
+    return RowFile(folder(job) / ROWS_NAME, job, METRIC_VERSION, options.strata())
 
 
 def empty_caption(job: Job) -> Conditioning:
@@ -136,7 +136,7 @@ class Task:
     @property
     def name(self) -> str:
         """For the progress bar."""
-        return f"{self.job.cfg.model.name}, {self.contrast}"
+        return f"{self.job.plan.model.name}, {self.contrast}"
 
     @property
     def videos(self) -> int:
@@ -205,7 +205,7 @@ class Task:
 
     def rows(self, probe: LinearProbe, t: int, metric: str, values: Tensor) -> Iterator[Row]:
         """One row for each group of test videos, or of pairs of videos: its mean."""
-        model = self.job.cfg.model
+        model = self.job.plan.model
         videos = "pairs" if OBSERVER in metric else "test"
         for group in np.array_split(np.arange(len(values)), GROUPS):
             yield Row(
@@ -288,15 +288,16 @@ def main(arguments: Sequence[str]) -> int:
     """Probe the models of the overrides, or every bundled one; returns the exit code."""
     try:
         overrides, contrasts, options = options_of(arguments)
-        jobs = [Job(cfg, Console(quiet=True)) for cfg in jobs_of(overrides, settings_of)]
+        settings = jobs_of(overrides, settings_of)
+        jobs = [Job(cfg, Console(quiet=True)) for cfg in settings]
         tasks = [task for job in jobs for task in tasks_of(job, contrasts, options)]
         if not jobs:
             return 0
-        if jobs[0].cfg.dry_run:
+        if settings[0].dry_run:
             videos = sum(task.videos for task in tasks)
             print(f"{videos:,} videos to encode or to read; dry_run=true, nothing is run")
             return 0
-        with clear_disk_errors(jobs[0].cfg):
+        with clear_disk_errors(settings[0].output):
             run(tasks)
             rows = [
                 row
@@ -304,7 +305,7 @@ def main(arguments: Sequence[str]) -> int:
                 for row in row_file(job, options).rows()
                 if row.strata["contrast"] in contrasts
             ]
-            show(folder(jobs[0].cfg), [*rows, *(row for job in jobs for row in schedule_rows(job, steps=0))])
+            show(folder(jobs[0]), [*rows, *(row for job in jobs for row in schedule_rows(job, steps=0))])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -33,7 +33,7 @@ class RowFile:
     def rows(self) -> list[Row]:
         """All rows that were measured with these weights, this precision, this version and these strata."""
         job = self.job
-        key = (job.cfg.model.name, job.backbone.weights_hash, job.precision, self.metric_version)
+        key = (job.plan.model.name, job.backbone.weights_hash, job.precision, self.metric_version)
         return [
             row
             for row in (read_rows(self.path) if self.path.exists() else [])

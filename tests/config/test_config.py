@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from motionexp.config import compose, schema
 from motionexp.config.checks import vocabulary
 from motionexp.config.compose import CONF, GROUPS, load, prepared
-from motionexp.config.schema import JobConfig, wanted_references
+from motionexp.config.schema import JobConfig
 from motionexp.config.settings import names_in
-from motionexp.data.select import select_references
+from motionexp.data.select import select_references, subjects_of
 from motionexp.errors import InputError
 from tests.support.words import WORDS
 
@@ -215,9 +215,9 @@ def test_references_by_number_and_by_name():
 
 
 def test_a_probe_takes_enough_references_for_a_boundary(base):
-    one, probe = load(base), load([*base, "probe=tampering"])
-    assert [wanted_references(cfg, count) for cfg, count in ((one, 9), (probe, 9), (probe, 1))] == [1, 6, 1]
-    assert wanted_references(load([*base, "probe=tampering", "references=2"]), 76) == 2
+    assert [len(subjects_of(load([*base, *more]))[0]) for more in ([], ["probe=tampering"])] == [1, 6]
+    assert len(subjects_of(load([*base, "probe=tampering", "references=2"]))[0]) == 2
+    assert select_references(None, ["clip"], probed=True) == ["clip"]
 
 
 @pytest.mark.parametrize("wrong", ["tau=-1", "method.rank=abc", "method._target_=os.system"])

@@ -94,9 +94,9 @@ def test_an_adapter_of_other_weights_is_refused_before_weights_are_loaded(make, 
     run(cfg)
     (cell,) = cells(cfg)
     loaded.clear()
-    other = save_tiny_pipeline(tmp_path / "others", seed=1)
+    weights = save_tiny_pipeline(tmp_path / "others", seed=1)
     elsewhere = replace(
-        cfg, adapter=str(cell / "adapter"), tau=None, model=replace(cfg.model, path=str(other))
+        cfg, adapter=str(cell / "adapter"), tau=None, model=replace(cfg.model, path=str(weights))
     )
     with pytest.raises(InputError, match=r"adapter=.*tuned on tiny .*unusable with tiny .*weights"):
         run(elsewhere)
@@ -108,9 +108,9 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
 ):
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e3)
     plan(make())
-    said = capsys.readouterr().out
-    assert "this machine has 1.0 kB free" in said
-    assert "unknown time and" in said
+    shown = capsys.readouterr().out
+    assert "this machine has 1.0 kB free" in shown
+    assert "unknown time and" in shown
     assert not loaded
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e12)
     plan(make())
@@ -118,14 +118,14 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
 
 
 def test_a_plan_has_the_memory_of_the_window_that_is_trained(make, monkeypatch):
-    asked: list[Window] = []
+    windows: list[Window] = []
     job = plan_job(make(tau=200.0, tau_high=800.0))
-    kind = memory_plan.get_object(job.cfg.method["_target_"])
+    kind = memory_plan.get_object(job.tuning["_target_"])
 
     def method(backbone, window, **settings):  # type: ignore[no-untyped-def]
-        asked.append(window)
+        windows.append(window)
         return kind(backbone, window, **settings)
 
     monkeypatch.setattr(memory_plan, "get_object", lambda target: method)
     memory_plan.memory_plan(job)
-    assert asked == [Window(200, 800)]
+    assert windows == [Window(200, 800)]

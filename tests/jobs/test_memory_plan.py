@@ -14,7 +14,7 @@ from transformers import T5Config, T5EncoderModel
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from tests.support.memory_job import settings
-from tests.support.tiny_models import CHANNELS, save_tiny_pipeline, tiny_pipeline
+from tests.support.tiny_models import save_tiny_pipeline, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,24 +23,9 @@ def save_larger_pipeline(folder: Path, scale: int) -> Path:
     """`tiny_pipeline` with a network of 31 MB and a text encoder of 43 MB, times the cube of scale."""
     parts = tiny_pipeline().components
     heads, text = 4 * scale, 384 * scale
-    network = LatteTransformer3DModel(
-        sample_size=8 * scale,
-        num_layers=4 * scale,
-        patch_size=2,
-        attention_head_dim=64,
-        num_attention_heads=heads,
-        caption_channels=text,
-        in_channels=CHANNELS,
-        out_channels=2 * CHANNELS,
-        cross_attention_dim=64 * heads,
-        attention_bias=True,
-        activation_fn="gelu-approximate",
-        num_embeds_ada_norm=1000,
-        norm_type="ada_norm_single",
-        norm_elementwise_affine=False,
-        norm_eps=1e-6,
-        video_length=8,
-    )
+    changes = {"sample_size": 8 * scale, "num_layers": 4 * scale, "attention_head_dim": 64, "video_length": 8}
+    changes |= {"num_attention_heads": heads, "caption_channels": text, "cross_attention_dim": 64 * heads}
+    network = LatteTransformer3DModel.from_config({**parts["transformer"].config, **changes})
     config = T5Config(
         vocab_size=80, d_model=text, d_kv=64, d_ff=4 * text, num_layers=6 * scale, num_heads=6 * scale
     )
@@ -77,11 +62,11 @@ def test_a_plan_tells_the_memory_that_a_job_takes(tmp_path: Path) -> None:
     )
     peaks = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
     plans = [plan(job) for job in jobs[1:]]
-    wanted = [max(phase.total for phase in phases) for phases in plans]
-    print("measured", peaks[1:], "planned", wanted)
-    assert peaks[1:] == [pytest.approx(each, rel=0.15) for each in wanted]
-    assert 6 < wanted[1] / wanted[0] < 10
+    planned = [max(phase.total for phase in phases) for phases in plans]
+    print("measured", peaks[1:], "planned", planned)
+    assert peaks[1:] == [pytest.approx(peak, rel=0.15) for peak in planned]
+    assert 6 < planned[1] / planned[0] < 10
     # The peaks are not the sum of text encoder and network: the one is gone before the other comes.
     weights = {part: size for phase in plans[2] for part, size in phase.weights.items()}
     assert peaks[3] < weights["text encoder (fp32)"] + weights["network (fp32)"]
-    assert wanted[2] < 0.9 * wanted[1]
+    assert planned[2] < 0.9 * planned[1]

@@ -1,14 +1,16 @@
-"""Grids, summaries and plans."""
+"""Grids, summaries and plans, and the energies beside a probe."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from rich.console import Console
 
-from motionexp.jobs import job
+from motionexp.data.shapes.energies import Energy
+from motionexp.jobs import job, probe_rows
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.run import run
 from motionexp.jobs.summary import print_summary
-from motionexp.results.rows import Row
+from motionexp.results.rows import Row, read_rows
 
 
 def test_the_grid_has_a_column_for_each_cell_that_is_there(make, monkeypatch):
@@ -76,3 +78,32 @@ def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
     run(cfg)
     plan(cfg)
     assert "done" in capsys.readouterr().out
+
+
+def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, monkeypatch, tmp_path):
+    measured: list[int] = []
+
+    def measure(encode, frames):
+        measured.append(frames)
+        return [Energy("motion-dominant", factor, float(len(measured)), 1) for factor in ("shape", "motion")]
+
+    def energies_of(precision="fp32", weights="a" * 64, size=(4, 16, 16)):
+        plan = SimpleNamespace(model=make().model, size=size, folder=lambda suite: tmp_path / suite)
+        origin = {"model": "tiny", "precision": precision, "weights_hash": weights}
+        backbone = SimpleNamespace(weights_hash=weights)
+        job = SimpleNamespace(plan=plan, backbone=backbone, precision=precision, origin=lambda: origin)
+        return probe_rows.energy_rows(job)
+
+    monkeypatch.setattr(probe_rows, "energies", measure)
+    first, again, bf16 = energies_of(), energies_of(), energies_of(precision="bf16")
+    rest = [
+        energies_of(weights="b" * 64),
+        *(energies_of(size=s) for s in ((32, 16, 16), (4, 32, 16), (4, 16, 32))),
+    ]
+    monkeypatch.setattr(probe_rows, "METRIC_VERSION", probe_rows.METRIC_VERSION + 1)
+    rows = [first, again, bf16, *rest, energies_of()]
+    assert [[row.value for row in of_call] for of_call in rows] == [[n] * 2 for n in (1, 1, 2, 3, 4, 5, 6, 7)]
+    assert len(measured) == 7
+    # The ids differ, so that nothing is lost where rows of several cells are read together.
+    assert len(read_rows(tmp_path)) == 14
+    assert {(row.precision, row.settings["frames"]) for row in bf16 + rest[1]} == {("bf16", 4), ("fp32", 32)}

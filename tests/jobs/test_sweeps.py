@@ -1,21 +1,186 @@
-"""Experiments' lines as sweeps of jobs: which model takes which, what can be compared, the papers' own."""
+"""Experiments' lines as sweeps of jobs, and experiments on real models: their jobs, cost, data and table."""
 
-import json
-from dataclasses import asdict, replace
-from itertools import pairwise
+import socket
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
 
 import pytest
 
 from motionexp.cli import main
 from motionexp.config.compose import EXPERIMENTS
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs, experiment_text
+from motionexp.jobs.paper_table import cost_of
 from motionexp.jobs.sweeps import settings_of, sweeps_of
-from motionexp.results.layout import selected_rows
+from motionexp.results.comparisons import Comparison
+from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row, append_rows
+from motionexp.results.tables import Table, build
+from tests.support.kept_results import job_row
 from tests.support.made_suites import make_tgve
+
+# Of a line of the table: what tells the job, and a column's key with its place.
+COLUMNS = {
+    "text_alignment": 100,
+    "frame_consistency_consecutive": 200,
+    "pick_score": 300,
+    "flow_similarity": 400,
+}
+
+
+@pytest.fixture(scope="module")
+def tgve(tmp_path_factory) -> str:
+    return str(make_tgve(tmp_path_factory.mktemp("tgve") / "data"))
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path) -> None:
+    """Neither a network nor anything in the hub's cache; a job's plan, which loads weights, is a mistake."""
+
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    monkeypatch.setattr(socket.socket, "connect", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("motionexp.cli._run_hydra", None)
+
+
+def jobs_of(name: str, model: str, tgve: str, output: Path, *more: str) -> tuple[Layout, list[JobConfig]]:
+    overrides = [f"model={model}", "data=tgve", f"data.path={tgve}", "references=2", "seeds=2", *more]
+    layout, _, jobs = experiment_jobs(name, [*overrides, f"output={output}"])
+    return layout, jobs
+
+
+def rows_of(cfg: JobConfig, number: int) -> list[Row]:
+    """The rows of a job: its number and the column's, and around that by reference and seed, mean 0."""
+    return [
+        job_row(
+            cfg,
+            metric=metric,
+            value=column + number + (0.5 if reference == "dav-0" else -0.5) + (0.1 if seed else -0.1),
+            score_id=f"{cfg.model.name} {number} {metric} {reference} {kind} {seed}",
+            suite="tgve",
+            reference=reference,
+            reference_hash=reference,
+            strata={"source": "DAVIS_480p"},
+            edit_kind=kind,
+            seed=seed,
+        )
+        for metric, column in COLUMNS.items()
+        for reference, kind, seed in product(("dav-0", "dav-1"), ("style", "object"), range(cfg.seeds))
+    ]
+
+
+def others_than(row: Row) -> list[Row]:
+    """Rows that lie in the same folder and are of no job of the experiment."""
+    changed = [{"settings": {**row.settings, "frames": 12}}, {"settings": {**row.settings, "rank": 2}},
+               {"seed": 2}, {"reference": "dav-2"}, {"model": "show1"}, {"suite": "davis"},
+               {"precision": "bf16"}, {"method": "tampering"}]  # fmt: skip
+    return [replace(row, **change, value=9e9, score_id=f"other {n}") for n, change in enumerate(changed)]
+
+
+def table_of(layout: Layout, jobs: list[JobConfig], output: Path) -> Table:
+    rows = [row for number, cfg in enumerate(jobs) for row in rows_of(cfg, number)]
+    append_rows(output / "rows.jsonl", [*rows, *others_than(rows[-1])])
+    (table,) = build(Comparison(layout, selected_rows(layout, output)), *layout.tables)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "labels", "reported"),
+    [
+        ("tau", "latte", [f"tau={tau}" for tau in (1000, 750, 700, 650, 0)], "750, window"),
+        (
+            "full_rank",
+            "modelscope",
+            [
+                f"tau={tau} train_steps={steps} method={method}"
+                for method, steps in (("lora", 200), ("full_rank", 150))
+                for tau in (600, 0)
+            ],
+            None,
+        ),
+        (
+            "projections",
+            "latte",
+            ["projections=['v', 'o']", "projections=['q', 'k', 'v', 'o']"],
+            "motion attention, v, o",
+        ),
+    ],
+)
+def test_a_run_on_a_real_model_has_a_table_with_a_line_a_job(name, model, labels, reported, tgve, tmp_path):
+    layout, jobs = jobs_of(name, model, tgve, tmp_path)
+    table = table_of(layout, jobs, tmp_path)
+    measured, *below = table.blocks
+    assert measured.title == model
+    assert [set(line.labels[0].split()) for line in measured.lines] == [
+        set(label.split()) for label in labels
+    ]
+    # Two references x two kinds x two seeds; no column of ground truth.
+    assert {line.n for line in measured.lines} == {"8 (2)"}
+    assert table.columns == ["text alignment ↑", "consistency ↑", "pick score ↑", "flow ↑"]
+    for number, line in enumerate(measured.lines):
+        means = [cell.interval.mean for cell in line.cells]
+        assert means == pytest.approx([column + number for column in COLUMNS.values()])
+    lines = [line for block in below for line in block.lines]
+    assert {line.source for line in lines} == ({"reported"} if reported else set())
+    assert not reported or [reported] in [line.labels for line in lines]
+
+
+def test_each_real_model_has_a_block_of_its_own(tgve, tmp_path):
+    layout, jobs = jobs_of("tau", "latte,cogvideox_2b", tgve, tmp_path)
+    table = table_of(layout, jobs, tmp_path)
+    assert [block.title for block in table.blocks[:2]] == ["latte", "cogvideox_2b"]
+    for block, taus in zip(table.blocks, ((1000, 750, 700, 650, 0), (1000, 950, 900, 850, 0)), strict=False):
+        assert [line.labels for line in block.lines] == [[f"tau={tau}"] for tau in taus]
+    assert [block.title.partition(": ")[0] for block in table.blocks[2:]] == ["Reported"] * 3
+
+
+def test_edit_kinds_stay_apart_on_real_models(tgve, tmp_path):
+    layout, jobs = jobs_of("edit-kinds", "latte", tgve, tmp_path)
+    table = table_of(layout, jobs, tmp_path)
+    titles = [block.title for block in table.blocks if not block.title.startswith("Reported")]
+    assert titles == ["latte, style", "latte, object"]
+
+
+def test_the_table_is_printed_after_the_run(tgve, tmp_path, monkeypatch, capsys):
+    _, jobs = jobs_of("tau", "latte", tgve, tmp_path)
+    rows = [row for number, cfg in enumerate(jobs) for row in rows_of(cfg, number)]
+    monkeypatch.setattr("motionexp.cli._run_hydra", lambda _: append_rows(tmp_path / "rows.jsonl", rows))
+    overrides = ["model=latte", "data=tgve", f"data.path={tgve}", "references=2", "seeds=2"]
+    assert main(["experiment=tau", *overrides, f"output={tmp_path}"]) == 0
+    shown = capsys.readouterr().out
+    assert "tau=700" in shown
+    assert "31.96" in shown
+
+
+def test_a_dry_run_without_weights_counts_and_asks_nobody(tgve, tmp_path, offline, capsys):
+    overrides = ["model=latte", "data=tgve", f"data.path={tgve}", f"output={tmp_path}", "dry_run=true"]
+    assert main(["experiment=tau", *overrides]) == 0
+    shown = capsys.readouterr().out
+    # Four of five jobs train; 76 references x 4 edits x 4 seeds; two branches of 50 steps.
+    assert f"{4 * 76 * 200:,} training steps, {5 * 1216:,} samples, {5 * 1216 * 100:,} network" in shown
+    assert "`python run.py model=latte dry_run=true` on the machine itself times a step" in shown
+    assert "2 cores" not in shown
+    assert "5. tau=0: 76 cells" in shown
+    assert "hf download maxin-cn/Latte-1 --revision" in shown
+
+
+def test_adapters_that_an_earlier_job_keeps_cost_no_training(tgve, tmp_path):
+    _, jobs = jobs_of("steps", "latte", tgve, tmp_path, "guidance_scale=1")
+    assert len(jobs) == 12
+    samples = 12 * 2 * 4 * 2
+    assert cost_of(jobs).startswith(
+        f"{2 * 2 * 800:,} training steps, {samples} samples, {samples * 50:,} netw"
+    )
+
+
+def test_a_real_model_is_not_run_on_the_shapes(tmp_path, offline, capsys):
+    for more in ([], ["dry_run=true"]):
+        assert main(["experiment=tau", "model=latte", f"output={tmp_path}", *more]) == 2
+        assert "model=latte is for real videos" in capsys.readouterr().err
+
 
 HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"
 ABLATIONS = (
@@ -50,10 +215,8 @@ def test_a_model_on_the_command_line_takes_its_own_lines(written):
         ("sweep", 1, ["tau=0,700", "model=tiny_unet3d", "seeds=2"])
     ]
     assert sweeps_of(layout, "mine", ["model=latte"]) == [("paper", 1, ["seeds=4", "model=latte"])]
-    with pytest.raises(
-        InputError, match="no line of it is for model=wan_14b; there are lines for tiny_latte,"
-    ):
-        sweeps_of(layout, "mine", ["model=wan_14b"])
+    with pytest.raises(InputError, match="for model=wan_14b; there are lines for tiny_latte,"):
+        sweeps_of(layout, "mine", ["model=tiny_latte,wan_14b"])
 
 
 def test_what_the_command_line_gives_stands_in_place_of_the_lines(written):
@@ -63,75 +226,57 @@ def test_what_the_command_line_gives_stands_in_place_of_the_lines(written):
     ]
 
 
-def test_no_model_that_is_asked_for_is_left_out(written):
-    layout = written("model=tiny_latte tau=0")
-    with pytest.raises(InputError, match="no line of it is for model=tiny_unett;"):
-        sweeps_of(layout, "mine", ["model=tiny_latte,tiny_unett"])
-
-
-@pytest.mark.parametrize("given", ["tau=500", "steps=10", "rank=8", "precision=bf16"])
-def test_jobs_that_no_line_of_the_tables_would_show_are_refused(given, tmp_path, capsys):
-    assert main(["experiment=window", given, f"output={tmp_path}"]) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"experiment=window with {given} output={tmp_path}: its tables have no line for the job" in said
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("override", ["tau=500", "rank=8", "precision=bf16"])
+def test_jobs_that_no_line_of_the_tables_would_show_are_refused(override, tmp_path):
+    with pytest.raises(InputError, match=rf"window with {override} output=.*: its tables have no line"):
+        experiment_jobs("window", [override, f"output={tmp_path}"])
 
 
 def test_a_line_of_a_paper_names_its_models(written):
     layout = written("model=tiny_latte tau=0", paper=("seeds=4",))
     with pytest.raises(InputError, match="line 1 of `paper` names no model"):
         sweeps_of(layout, "mine", ["model=latte"])
-    with pytest.raises(InputError, match="line 1 of `paper` is empty"):
-        written("model=tiny_latte tau=0", paper=(" ",))
 
 
 @pytest.mark.parametrize(
-    ("second", "kind", "said"),
+    ("second", "kind", "values"),
     [
-        ("precision=bf16", "precision", "precision: auto and bf16"),
-        ("model.path=other", "weights_hash", "weights_hash of tiny_latte: "),
-        ("references=2", "references", "references of tiny_latte: "),
-        ("seeds=2", "references", "references of tiny_latte: "),
-        ("data.split=tuning", "references", "references of tiny_latte: "),
-        ("fit=fit", "references", "references of tiny_latte: "),
-        ("seed=5", "seed", "seed: 0 and 5. Run"),
-        ("scoring.resize=0 scoring.clip=other", "metric_model", "metric_model: "),
+        ("precision=bf16", "precision", "auto and bf16"),
+        ("model.path=other", "weights_hash of tiny_latte", ""),
+        ("references=2", "references of tiny_latte", ""),
+        ("data.split=tuning", "references of tiny_latte", ""),
+        ("seed=5", "seed", "0 and 5. Run"),
+        ("scoring.resize=0 scoring.clip=other", "metric_model", ""),
     ],
 )
-def test_jobs_that_cannot_be_compared_are_refused_before_weights_are_loaded(
-    second, kind, said, written, tmp_path, monkeypatch, capsys, model_folder
+def test_jobs_that_cannot_be_compared_are_refused(
+    second, kind, values, written, tmp_path, monkeypatch, model_folder
 ):
     model_folder.rename(tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     lines = ("model=tiny_latte tau=0", f"model=tiny_latte tau=700 {second}")
     written(*lines)
-    assert main(["experiment=mine", f"output={tmp_path}"]) == 2
-    shown = " ".join(capsys.readouterr().err.split())
-    assert f"jobs whose rows cannot be compared: {said}" in shown
-    written(*lines, more=f"allow_mixed: [{kind}]\n")
+    with pytest.raises(InputError, match=f"cannot be compared: {kind}: {values}"):
+        experiment_jobs("mine", [f"output={tmp_path}"])
+    written(*lines, more=f"allow_mixed: [{kind.split()[0]}]\n")
     assert len(experiment_jobs("mine", [f"output={tmp_path}"])[2]) == 2
 
 
 def test_a_plan_names_what_jobs_share_and_in_what_they_differ(written, tmp_path):
     layout = written("model=tiny_latte tau=0,700 references=2 seeds=3 edit_kinds=[style]")
     _, _, jobs = experiment_jobs("mine", [f"output={tmp_path}"])
-    same, each = settings_of(jobs)
-    assert each == [{"tau": "0"}, {"tau": "700"}]
+    same, differences = settings_of(jobs)
+    assert differences == [{"tau": "0"}, {"tau": "700"}]
     assert (same["model"], same["rank"], same["learning_rate"]) == ("tiny_latte", "4", "0.01")
     text = experiment_text("mine", layout, jobs)
     assert "1. tau=0: 2 cells, 1 edits, 3 seeds: 6 samples" in text
     assert text.endswith("2 jobs, 4 cells, 12 samples")
 
 
-@pytest.fixture(scope="module")
-def tgve(tmp_path_factory) -> str:
-    return str(make_tgve(tmp_path_factory.mktemp("tgve") / "data"))
-
-
 def paper_jobs(name: str, model: str, tgve: str, tmp_path):
     overrides = [f"model={model}", "data=tgve", f"data.path={tgve}", f"output={tmp_path}", "dry_run=true"]
     layout, _, jobs = experiment_jobs(name, overrides)
-    assert all((cfg.references, cfg.model.name, cfg.dry_run) == (76, model, True) for cfg in jobs)
+    assert {(cfg.references, cfg.model.name, cfg.dry_run) for cfg in jobs} == {(76, model, True)}
     return layout, jobs
 
 
@@ -150,8 +295,8 @@ def test_on_real_models_tau_is_the_second_papers_table_1(tgve, tmp_path):
 
 def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve, tmp_path):
     _, jobs = paper_jobs("rank", "latte", tgve, tmp_path)
-    found = [(cfg.method["_target_"].rpartition(".")[2], cfg.method.get("rank")) for cfg in jobs]
-    assert found == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("FullRank", None)]
+    methods = [(cfg.method["_target_"].rpartition(".")[2], cfg.method.get("rank")) for cfg in jobs]
+    assert methods == [("LoRA", 4), ("LoRA", 8), ("LoRA", 16), ("FullRank", None)]
     assert [cfg.method["alpha"] for cfg in jobs[:3]] == [4.0, 8.0, 16.0]
     assert [cfg.attention for cfg in jobs] == ["motion"] * 3 + ["all"]
     assert {tuple(cfg.projections) for cfg in jobs} == {("q", "k", "v", "o")}
@@ -162,8 +307,8 @@ def test_on_latte_rank_and_projections_are_the_second_papers_tables_4_and_5(tgve
 
 def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp_path):
     _, jobs = paper_jobs("full_rank", "modelscope", tgve, tmp_path)
-    found = [(cfg.method["_target_"].rpartition(".")[2], cfg.train_steps, cfg.tau) for cfg in jobs]
-    assert found == [("LoRA", 200, 600), ("LoRA", 200, 0), ("FullRank", 150, 600), ("FullRank", 150, 0)]
+    methods = [(cfg.method["_target_"].rpartition(".")[2], cfg.train_steps, cfg.tau) for cfg in jobs]
+    assert methods == [("LoRA", 200, 600), ("LoRA", 200, 0), ("FullRank", 150, 600), ("FullRank", 150, 0)]
     assert {(cfg.learning_rate, cfg.seeds, cfg.steps, cfg.guidance_scale) for cfg in jobs} == {
         (3e-4, 2, 50, 9)
     }
@@ -171,41 +316,23 @@ def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp
     assert [(cfg.tau, cfg.seeds, cfg.train_steps) for cfg in jobs] == [(600.0, 2, 200)]
 
 
-def row_of(cfg: JobConfig) -> Row:
+def row_of(cfg: JobConfig, **changes) -> Row:
     """One of the rows that a job leaves."""
     strata = {"split": "benchmark", "contrast": "motion-dominant", "motion": "uncaptioned"}
     if cfg.data.get("appearances", 1) > 1:
         strata["appearances"] = str(cfg.data["appearances"])
     if "Captioned" in cfg.data["_target_"]:
         strata["captions"] = "captioned"
-    trains = cfg.tau != 1000
-    return Row(
-        metric="text_alignment",
-        metric_version=1,
-        value=1.0,
-        suite="shapes",
-        reference="01-wander-cyan-square",
-        reference_hash="hash",
-        strata=strata,
-        edit_kind="style",
-        seed=0,
-        model=cfg.model.name,
-        method=method_name(cfg) if trains else "base",
-        tau=cfg.tau,
-        steps=cfg.steps,
-        train_steps=cfg.train_steps if trains else 0,
-        adapter_scale=cfg.adapter_scale,
-        settings=json.loads(json.dumps(asdict(cfg))),
-        precision=cfg.precision,
-        weights_hash=cfg.model.name,
-    )
+    return job_row(cfg, strata=strata, **changes)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
     layout, _, jobs = experiment_jobs(name, [f"output={tmp_path}"])
-    rows = [replace(row_of(cfg), score_id=str(number)) for number, cfg in enumerate(jobs)]
-    append_rows(tmp_path / "rows.jsonl", rows)
+    rows = [row_of(cfg, score_id=str(number)) for number, cfg in enumerate(jobs)]
+    base = next(row for row in rows if row.method == "base")
+    probed = replace(base, method="tampering", tau_start="900", tau_end="0", score_id="probed")
+    append_rows(tmp_path / "rows.jsonl", [*rows, probed])
     assert len(selected_rows(layout, tmp_path)) == len(rows)
     filled = set()
     for row in rows:
@@ -220,8 +347,7 @@ def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
 def test_an_ablation_says_what_it_has_to(name):
     path = EXPERIMENTS / f"{name}.yaml"
     layout, text = read_layout(path), path.read_text()
-    for said in (f"# python run.py experiment={name}", "# cost", "# last run: "):
-        assert said in text, said
+    assert all(line in text for line in (f"# python run.py experiment={name}", "# cost", "# last run: "))
     assert layout.verdict
     assert layout.decides
     cost = " ".join(layout.cost.split())
@@ -235,13 +361,13 @@ def test_an_ablation_says_what_it_has_to(name):
 
 def test_the_soft_windows_have_the_hard_ones_area(tmp_path):
     layout, _, jobs = experiment_jobs("soft-window", [f"output={tmp_path}"])
-    areas = []
-    for cfg in jobs:
-        knots = [*(cfg.soft_window or []), [1000.0, 1.0]]
-        if cfg.soft_window:
-            areas.append(sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(knots)))
+    windows = [cfg.soft_window for cfg in jobs if cfg.soft_window]
+    areas = [
+        sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise([*knots, [1000.0, 1.0]]))
+        for knots in windows
+    ]
     assert areas == pytest.approx([300, 300, 300, 300, 293])
-    soft = {str(cfg.soft_window) for cfg in jobs if cfg.soft_window}
-    assert soft == {
-        each.select["soft_window"] for each in layout.settings.values() if "soft_window" in each.select
+    selects = [setting.select for setting in layout.settings.values()]
+    assert {str(knots) for knots in windows} == {
+        select["soft_window"] for select in selects if "soft_window" in select
     }

@@ -1,4 +1,4 @@
-"""Jobs whose windows are other than [tau, 1000], several videos to tune on, and adapters kept on the way."""
+"""Jobs with other windows, other numbers of frames, extra references, and adapters of other trainings."""
 
 import json
 from dataclasses import replace
@@ -6,15 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from motionexp.config.checks import check
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
+from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
 from tests.support.squares import Squares
+from tests.support.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 
 def videos(cfg):
@@ -46,12 +52,10 @@ def test_a_window_ends_where_it_is_told_to(make):
     assert len(cells(make())) == 2
     assert {row.adapter_steps for row in low} == {1}
     adapter = next(cell for cell in cells(make()) if cell.name == low[0].adapter_id) / "adapter"
-    rows = run(make(adapter=str(adapter), tau=None, references="one"))
-    assert {row.adapter_steps for row in rows} == {1}, "the file's own window"
-    rows = run(make(adapter=str(adapter), tau=None, tau_high=0.0, references="one"))
-    assert {row.adapter_steps for row in rows} == {1}
-    rows = run(make(adapter=str(adapter), tau=200.0, references="one"))
-    assert {row.adapter_steps for row in rows} == {0}
+    # The first is the window of the file.
+    for window, steps in (({"tau": None}, 1), ({"tau": None, "tau_high": 0.0}, 1), ({"tau": 200.0}, 0)):
+        rows = run(make(adapter=str(adapter), references="one", **window))
+        assert {row.adapter_steps for row in rows} == {steps}
 
 
 def test_a_soft_window_is_trained_and_applied(make, monkeypatch):
@@ -71,16 +75,14 @@ def test_an_adapter_is_tuned_on_the_extra_references_too(make, monkeypatch):
     original, seen = Squares.read, []
 
     def read(self, name, *size):
-        others = ("two", "three") if name == "one" else ()
-        return replace(
-            original(self, name, *size), extra_references=tuple(original(self, o, *size) for o in others)
-        )
+        extra = [original(self, more, *size) for more in ("two", "three") if name == "one"]
+        return replace(original(self, name, *size), extra_references=tuple(extra))
 
     def fit(backbone, method, examples, *arguments, **options):
         seen.append(len(examples))
-        return own(backbone, method, examples, *arguments, **options)
+        return trained(backbone, method, examples, *arguments, **options)
 
-    own = job_module.fit
+    trained = job_module.fit
     monkeypatch.setattr(Squares, "read", read)
     monkeypatch.setattr(job_module, "fit", fit)
     rows = run(make())
@@ -94,8 +96,8 @@ def test_a_longer_training_leaves_the_shorter_ones_adapters(make, tmp_path, monk
     expected = run(short)
     long = make(train_steps=3, keep_steps=[1, 2])
     run(long)
-    kept = sorted(Path(long.output).rglob("fit.json"))
-    assert sorted(json.loads(path.read_text())["steps"] for path in kept) == [1, 2, 3]
+    records = Path(long.output).rglob("fit.json")
+    assert sorted(json.loads(path.read_text())["steps"] for path in records) == [1, 2, 3]
     monkeypatch.setattr(job_module, "fit", None)
     rows = run(make(train_steps=1))
     assert [row.value for row in rows] == [row.value for row in expected]
@@ -121,7 +123,84 @@ def test_a_spatial_adapter_is_another_cell(make):
     assert cell_of(make(method={**lora, "attention": "spatial"})) != cell_of(cfg)
     run(make(method={**lora, "attention": "spatial"}, attention="spatial"))
     (cell,) = cells(cfg)
-    kept = load_adapter(cell / "adapter", plan_job(cfg).backbone)
-    assert kept.settings["attention"] == "spatial"
-    assert kept.window == Window(500)
-    kept.remove()
+    method = load_adapter(cell / "adapter", plan_job(cfg).backbone)
+    assert method.settings["attention"] == "spatial"
+    assert method.window == Window(500)
+    method.remove()
+
+
+LAYER = "lora_transformer_temporal_transformer_blocks_0_attn1_to_v"
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    """In kohya's keys, for the tiny Latte: 16 channels."""
+    g = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, 16, generator=g), torch.randn(16, 2, generator=g)
+    tensors = {f"{LAYER}.lora_down.weight": down, f"{LAYER}.lora_up.weight": up}
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    return tmp_path / "theirs.safetensors"
+
+
+def test_it_samples_within_the_window_that_tau_gives(make, lora):
+    cfg = make(adapter=str(lora), tau=600.0)
+    assert check(replace(cfg, metrics=None)) == []
+    rows = run(cfg)
+    assert {(row.method, row.tau, row.train_steps) for row in rows} == {("lora", 600.0, 0)}
+    (cell,) = cells(cfg)
+    assert not (cell / "adapter").exists()
+
+
+def test_without_tau_it_is_refused_before_weights_are_loaded(make, lora):
+    cfg = make(adapter=str(lora), tau=None)
+    assert check(replace(cfg, metrics=None)) == []
+    nowhere = replace(cfg, model=replace(cfg.model, path=str(lora.parent / "nowhere")))
+    with pytest.raises(InputError, match=r"theirs.safetensors: .*tau="):
+        run(nowhere)
+
+
+@pytest.fixture(scope="session")
+def unet(tmp_path_factory):
+    return {
+        "_target_": "motionexp.backbones.unet3d.UNet3DBackbone.from_pretrained",
+        "name": "tiny_unet3d",
+        "path": str(save_tiny_unet3d(tmp_path_factory.mktemp("unet3d"))),
+        "frames": 5,
+        "frame_range": [2, 7],
+        "max_caption_tokens": CLIP_TOKENS,
+    }
+
+
+def problems(cfg):
+    return check(replace(cfg, metrics=None))
+
+
+def test_a_job_reads_and_makes_as_many_frames_as_it_is_asked_for(make, unet, tmp_path, capsys):
+    for frames in (3, 7):
+        cfg = make(model=unet, frames=frames, output=str(tmp_path / str(frames)))
+        assert problems(cfg) == []
+        assert {row.settings["frames"] for row in run(cfg)} == {frames}
+        (cell,) = cells(cfg)
+        samples = [np.load(file)["frames"] for file in (cell / "media").glob("*.npz")]
+        assert [sample.shape for sample in samples] == [(frames, 16, 16, 3)] * 2
+    with safe_open(cell / "adapter" / "adapter.safetensors", framework="np") as file:
+        assert all(name.startswith("unet.") for name in file.keys())  # noqa: SIM118  # not a dict
+    # An adapter has no number of frames either: this one, tuned on 7, samples 3.
+    stored = {"adapter": str(cell / "adapter"), "tau": None, "references": ["one"]}
+    assert {row.method for row in run(make(model=unet, frames=3, **stored))} == {"lora"}
+    plan(make(model=unet, frames=6))
+    assert "trainable parameters" in capsys.readouterr().out
+
+
+def test_frames_outside_the_models_range_are_refused(make, unet):
+    for frames in (1, 8):
+        (problem,) = problems(make(model=unet, frames=frames))
+        assert problem.startswith(f"frames={frames}: ")
+    odd = {**unet, "frame_range": [3, 7], "frame_step": 2}
+    (problem,) = problems(make(model=odd, frames=6))
+    assert problem.startswith("frames=6: ")
+    assert problems(make(model=odd)) == []
+    assert len(problems(make(frames=5))) == 1
+    for legal in ([2], [7, 2], [0, 7]):
+        (problem,) = problems(make(model={**unet, "frame_range": legal}))
+        assert problem.startswith(f"model.frame_range={legal}: the fewest and the most")

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.random_weights import CHECKPOINTS, RandomCheckpoint, write_checkpoint
+from motionexp.config.schema import JobConfig
 from motionexp.jobs.job import Job, encode
 from motionexp.methods.training import Example
 from motionexp.scripts import bench_full_size as bench
@@ -162,7 +163,7 @@ def test_what_does_not_fit_is_a_row_that_says_so(
 
     monkeypatch.setattr(Loop, "step", full)
     times = bench.loop_times(folder, "all measures", lambda: example, CPU, Scale(1, 1.0))
-    (row,) = bench.rows_of(job(folder, tmp_path, "fast"), times)
+    (row,) = bench.rows_of(Job(settings(folder, tmp_path, "fast"), Console(quiet=True)), times)
     assert np.isnan(row.value)
     assert (row.suite, row.strata, row.reason) == (
         "bench_full_size",
@@ -171,11 +172,10 @@ def test_what_does_not_fit_is_a_row_that_says_so(
     )
 
 
-def job(folder: Path, output: Path, mode: str) -> Job:
+def settings(folder: Path, output: Path, mode: str) -> JobConfig:
     video = (FRAMES, SIZE, SIZE)
     changes = {"mode": mode, "edits": ["b"], "train_steps": 3}
-    cfg = job_settings(LATTE, folder, video, output=str(output), metrics=None, **changes)
-    return Job(cfg, Console(quiet=True))
+    return job_settings(LATTE, folder, video, output=str(output), metrics=None, **changes)
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_all_is_measured_and_becomes_rows(
 ) -> None:
     kept = {part: LOOPS[part] for part in (bench.PLAIN, "all measures")}
     monkeypatch.setattr(bench, "LOOPS", kept)
-    cfgs = [job(folder, tmp_path, mode).cfg for mode in bench.MODES]
+    cfgs = [settings(folder, tmp_path, mode) for mode in bench.MODES]
     rows = [row for some in bench.measure(cfgs) for row in some]
     parts = {row.strata["part"] for row in rows if row.metric == "training_step_seconds"}
     assert parts == {*kept, "mode=fast", "mode=low_memory"}

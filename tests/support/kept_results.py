@@ -1,9 +1,12 @@
 """What a job left, in a form that compares."""
 
 import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.results.rows import Row, as_json
 
 
@@ -27,3 +30,29 @@ def plain(rows: list[Row]) -> list[dict]:
 
 def scores(row: Row) -> tuple[str, str]:
     return row.score_id, f"{row.value:.6g}"
+
+
+def job_row(cfg: JobConfig, **changes: Any) -> Row:
+    """One of the rows that a job on the bundled world leaves."""
+    base = cfg.tau == 1000
+    row = Row(
+        metric="text_alignment",
+        metric_version=1,
+        value=1.0,
+        suite="shapes",
+        reference="01-wander-cyan-square",
+        reference_hash="hash",
+        strata={"split": "benchmark", "contrast": "motion-dominant", "motion": "uncaptioned"},
+        edit_kind="style",
+        seed=0,
+        model=cfg.model.name,
+        method="base" if base else method_name(cfg.method),
+        tau=cfg.tau,
+        steps=cfg.steps,
+        train_steps=0 if base else cfg.train_steps,
+        adapter_scale=cfg.adapter_scale,
+        settings=json.loads(json.dumps(asdict(cfg))),
+        precision=cfg.precision,
+        weights_hash=cfg.model.name,
+    )
+    return replace(row, **changes)

@@ -1,0 +1,212 @@
+"""The plan of a job: its resolved settings as small values, and what it makes of each reference."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+
+from motionexp.backbones.precision import DTYPES
+from motionexp.config.schema import ModelConfig
+from motionexp.config.scoring import ScoringConfig
+from motionexp.data.base import Edit, Reference, References
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
+from motionexp.jobs.cell import Cell, SampleRequest
+from motionexp.jobs.evaluation import SampleSettings
+from motionexp.jobs.references import Size
+from motionexp.methods.training import TrainingSettings
+
+GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
+"""A column of a grid of videos: its label, and a cell with one sample of each edit."""
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """What a job makes of one reference.
+
+    Attributes:
+        reference: with the edits of the job.
+        trained_on: the videos of the training: the reference, and its extra references.
+        cell: the folder of its results.
+        requests: the samples; those of one edit follow each other.
+        adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
+        columns: the cells that the grid compares, if they have samples.
+    """
+
+    reference: Reference
+    trained_on: tuple[Reference, ...]
+    cell: Cell
+    requests: tuple[SampleRequest, ...]
+    adapters: Mapping[int, Cell]
+    columns: tuple[GridColumn, ...]
+
+    @property
+    def missing(self) -> list[SampleRequest]:
+        """The samples that are not stored yet."""
+        return [request for request in self.requests if not self.cell.has_sample(request)]
+
+    @property
+    def steps_left(self) -> int:
+        """Training steps of an adapter that is not stored yet; those of a checkpoint are counted again."""
+        return max(self.adapters) if self.adapters and not self.cell.has_adapter else 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the adapter and all samples are stored."""
+        return not self.steps_left and not self.missing
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """What determines a job's backbone, apart from the device.
+
+    Attributes:
+        model: names its class and its weights.
+        frames: of its videos.
+        precision: fp32, bf16 or fp16.
+        text_precision: `auto`, 8bit or 4bit.
+        checkpointing: whether activations are computed again in the backward pass.
+        offload: whether what does not compute waits in main memory; None: with `low_memory`, on a GPU.
+        low_memory: whether `mode=low_memory`.
+        tiling: whether the VAE works in tiles.
+    """
+
+    model: ModelConfig
+    frames: int
+    precision: str
+    text_precision: str
+    checkpointing: bool
+    offload: bool | None
+    low_memory: bool
+    tiling: bool
+
+    def make(self, device: torch.device) -> Backbone:
+        """The backbone on a device. Its weights are loaded when they are first used; on `meta` never.
+
+        Raises:
+            InputError: the model's file and its weights disagree on the size of videos.
+        """
+        model = self.model
+        on_gpu = self.low_memory and device.type == "cuda"
+        backbone: Backbone = get_object(model._target_)(
+            model.path,
+            revision=model.revision,
+            device=device,
+            dtype=DTYPES[self.precision],
+            name=model.name,
+            fps=model.fps,
+            checkpointing=self.checkpointing,
+            offload=device.type != "meta" and (on_gpu if self.offload is None else self.offload),
+            tiling=self.tiling,
+            text_precision=self.text_precision,
+        )
+        if model.frame_range is not None:
+            backbone.frames = self.frames  # the weights fix no number of frames
+        if backbone.any_size:
+            backbone.height, backbone.width = model.height, model.width
+            backbone.latent_shape(self.frames, model.height, model.width)
+        settings = f"{self.frames} x {model.height} x {model.width}"
+        weights = f"{backbone.frames} x {backbone.height} x {backbone.width}"
+        if settings != weights:
+            raise InputError(
+                f"model={model.name}: its settings say {settings} (frames, height, width), its weights"
+                f" {weights}: set model.frames, model.height and model.width"
+            )
+        return backbone
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """The settings of a probe, and where its results go.
+
+    Attributes:
+        kind: tampering or partial_guidance.
+        steps: of sampling and of the inversion.
+        guidance_scale: of sampling.
+        inversion: the sampler of the inversion.
+        inverts_caption: whether references are inverted with their caption, and not with the negative prompt.
+        cells: every reference with each of its edits, and the folder of the results, whose name is the id.
+    """
+
+    kind: str
+    steps: int
+    guidance_scale: float
+    inversion: SamplerSettings
+    inverts_caption: bool
+    cells: tuple[tuple[Reference, Edit, Cell], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class JobPlan:
+    """The resolved settings of a job. Its backbone loads weights when they are first used.
+
+    Attributes:
+        model: the model's file.
+        size: frames, height and width of videos.
+        reader: of the suite.
+        references: of the job, with its edits.
+        device: that `device=auto` stands for.
+        precision: that `precision=auto` stands for.
+        backbone_settings: make the backbone on any device.
+        backbone: shared by all cells.
+        window: the timesteps that the method is trained at.
+        sampling_window: the timesteps that the method acts at while sampling.
+        sampling: settings of `sample`.
+        training: settings of `fit`.
+        tuning: the method's class under `_target_`, and its arguments.
+        plugins: the packages whose classes an adapter may name.
+        metrics: that are scored; None: all that the data allow.
+        scoring: the models behind scores, and the sanity baselines.
+        row_settings: the settings that rows hold.
+        config: all settings, as YAML.
+        output: the folder of all results.
+        adapter: a stored adapter that is sampled with in place of a trained one, or None.
+        trains: whether the job trains an adapter in each cell.
+        method: the method's name in rows.
+        logger: where the loss of a training goes.
+        mode: fast or low_memory.
+        memory_limit: bytes that sampling may fill, see `sampling_memory`.
+        text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
+        encoded_in: the precisions that latents and conditionings depend on, in words.
+        cells: one for each reference.
+        probe: of a job that probes, else None.
+    """
+
+    model: ModelConfig
+    size: Size
+    reader: References
+    references: list[Reference]
+    device: torch.device
+    precision: str
+    backbone_settings: BackboneSettings
+    backbone: Backbone
+    window: Window
+    sampling_window: Window
+    sampling: SampleSettings
+    training: TrainingSettings
+    tuning: Mapping[str, Any]
+    plugins: list[str]
+    metrics: list[str] | None
+    scoring: ScoringConfig
+    row_settings: Mapping[str, Any]
+    config: str
+    output: Path
+    adapter: Path | None
+    trains: bool
+    method: str
+    logger: str
+    mode: str
+    memory_limit: float | None
+    text_precision: str
+    encoded_in: str
+    cells: list[CellPlan]
+    probe: ProbePlan | None
+
+    def folder(self, suite: str) -> Path:
+        """The folder of the model's results on a suite."""
+        return self.output / suite / self.model.name
