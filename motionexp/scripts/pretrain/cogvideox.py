@@ -10,14 +10,14 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from torch import Tensor, nn
 from transformers import T5EncoderModel, T5Tokenizer
 
-from motionexp.scripts.pretrain.denoising import velocity_loss
+from motionexp.scripts.pretrain import text_encoder
+from motionexp.scripts.pretrain.denoising import single_frames, velocity_loss, without_some
 from motionexp.scripts.pretrain.latents import Latents
-from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train_with
+from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train
 from motionexp.scripts.pretrain.vae3d import FRAMES, video_latents
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 MAX_TOKENS = 24
-EMPTY_SHARE = 0.1
 STILLS = (4, 12)
 """Frames that are encoded alone, as videos of one frame."""
 SCHEDULER = {
@@ -71,11 +71,6 @@ class Denoiser(nn.Module):
         return output.transpose(1, 2)
 
 
-def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for the rest and for the modulation."""
-    return muon_and_adamw(model, rate, lambda name: "transformer_blocks" in name and ".norm" not in name)
-
-
 @torch.no_grad()
 def embedded(captions: list[str], tokenizer: T5Tokenizer, encoder: T5EncoderModel) -> Tensor:
     """Return captions as (N, L, D), the padding with them as the stock pipeline has it."""
@@ -96,10 +91,8 @@ class Batches:
 
         self.latents = Latents(videos, one, FOLDER / "latents3d")
         self.stills = Latents(videos, stills, FOLDER / "stills3d")
-        scenes = [videos.scene(index) for index in range(len(videos))]
-        text = FOLDER / "text_encoder"
-        encoder = T5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
-        tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
+        scenes = videos.scenes()
+        tokenizer, encoder = text_encoder.load(FOLDER / "text_encoder")
         self.moving = embedded([scene.caption for scene in scenes], tokenizer, encoder)
         self.still = embedded([scene.still_caption for scene in scenes], tokenizer, encoder)
         self.empty = embedded([""], tokenizer, encoder)[0]
@@ -109,14 +102,12 @@ class Batches:
         rng = np.random.default_rng([13, step])
         if step < self.image_steps or step % 8 == 0:
             rows = rng.integers(self.count, size=4 * self.batch)
-            chosen = torch.from_numpy(rng.integers(len(STILLS), size=len(rows)))
-            clean = self.stills.batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]
+            clean = single_frames(self.stills, rows, len(STILLS), rng)
             captions = self.still[rows]
         else:
             rows = rng.integers(self.count, size=self.batch)
             clean, captions = self.latents.batch(rows), self.moving[rows]
-        empty = torch.from_numpy(rng.random(len(rows)) < EMPTY_SHARE)
-        return clean, torch.where(empty[:, None, None], self.empty, captions)
+        return clean, without_some(captions, self.empty, rng)
 
 
 def main() -> None:
@@ -129,7 +120,11 @@ def main() -> None:
     batches = Batches(PretrainingVideos(args.videos, FRAMES), args.image_steps, args.batch)
     model = Denoiser(build(batches.empty.shape[-1]))
     loss = velocity_loss(model, batches, CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod)
-    train_with(args, model, optimisers(model, args.rate), loss, ema=0.999)
+    # Muon for the blocks' matrices, AdamW for the rest and for the modulation.
+    optimisers = muon_and_adamw(
+        model, args.rate, lambda name: "transformer_blocks" in name and ".norm" not in name
+    )
+    train(args, model, optimisers, loss)
     model.network.save_pretrained(args.output / "transformer")
 
 

@@ -4,7 +4,6 @@ First come single frames alone, which teach appearance at a sixteenth of the cos
 single frames. The network predicts v (Salimans and Ho, 2022), well scaled at both ends of the schedule.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import T5EncoderModel, T5Tokenizer
 
-from motionexp.scripts.pretrain.denoising import noised
+from motionexp.scripts.pretrain import text_encoder
+from motionexp.scripts.pretrain.denoising import EMPTY_SHARE, noised, single_frames
 from motionexp.scripts.pretrain.latents import Latents
-from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train_with
+from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train
 from motionexp.scripts.pretrain.vae import frame_latents
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 FRAMES = 16
 MAX_TOKENS = 24
-EMPTY_SHARE = 0.1
 SCHEDULER = {
     "beta_start": 1e-4,
     "beta_end": 2e-2,
@@ -79,15 +78,14 @@ class Captions:
             encoder(input_ids=ids, attention_mask=mask).last_hidden_state.half()
             for ids, mask in zip(tokens.input_ids.split(512), tokens.attention_mask.split(512), strict=True)
         ]
-        embeds = torch.cat(parts)
+        embeds = torch.cat(parts)  # (N + 1, L, D), the empty caption last
         return cls(embeds[:-1], tokens.attention_mask[:-1].sum(1), embeds[-1])
 
     def batch(self, rows: np.ndarray, empty: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings (B, L, D) and lengths (B,); the empty caption where ``empty`` (B,) is true."""
         lengths = self.lengths[rows]
-        longest = int(lengths.max())
         embeds = torch.where(empty[:, None, None], self.empty, self.embeds[rows])
-        return embeds[:, :longest].float(), lengths
+        return embeds[:, : int(lengths.max())].float(), lengths
 
 
 class Denoiser(nn.Module):
@@ -98,6 +96,7 @@ class Denoiser(nn.Module):
         self.network = network
 
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor, lengths: Tensor) -> Tensor:
+        # Cross-attention runs on the frames of all videos as one batch: (B, 1, L) to (B * F, 1, L).
         frames = noisy.shape[2]
         padding = torch.arange(embeds.shape[1])[None] >= lengths[:, None]
         bias = (padding.to(noisy.dtype) * -10_000.0)[:, None].repeat_interleave(frames, 0)
@@ -112,32 +111,20 @@ class Denoiser(nn.Module):
         return output
 
 
-def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for the rest."""
-    return muon_and_adamw(model, rate, lambda name: "blocks" in name and "table" not in name)
-
-
-def arguments() -> argparse.Namespace:
-    """Read the command line."""
+def main() -> None:
+    """Train and save the network."""
     parser = options(__doc__, "latte", steps=14_000)
     parser.add_argument("--image-steps", type=int, default=4_000, help="steps on single frames alone")
     parser.add_argument("--image-batch", type=int, default=192, help="single frames in a step without videos")
     parser.add_argument(
         "--start", type=Path, help="continue from this pipeline, such as motionexp/bundled/tiny_latte"
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Train and save the network."""
-    args = arguments()
-    text = args.start or FOLDER / "text_encoder"
+    args = parser.parse_args()
     videos = PretrainingVideos(args.videos)
     vae = AutoencoderKL.from_pretrained((args.start or FOLDER) / "vae").to(torch.bfloat16)
-    encoder = T5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
-    tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
+    tokenizer, encoder = text_encoder.load(args.start or FOLDER / "text_encoder")
     latents = Latents(videos, frame_latents(vae), FOLDER / "latents")
-    scenes = [videos.scene(index) for index in range(len(videos))]
+    scenes = videos.scenes()
     moving = Captions.embed([scene.caption for scene in scenes], tokenizer, encoder)
     still = Captions.embed([scene.still_caption for scene in scenes], tokenizer, encoder)
     alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
@@ -151,10 +138,7 @@ def main() -> None:
         rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
         images = step < args.image_steps or step % 4 != 0
         rows = rng.integers(len(videos), size=args.image_batch if images else args.batch)
-        clean = latents.batch(rows)
-        if images:
-            clean = clean[torch.arange(len(rows)), :, torch.from_numpy(rng.integers(FRAMES, size=len(rows)))]
-            clean = clean[:, :, None]
+        clean = single_frames(latents, rows, FRAMES, rng) if images else latents.batch(rows)
         empty = torch.rand(len(rows), generator=generator) < EMPTY_SHARE
         embeds, lengths = (still if images else moving).batch(rows, empty)
         # One t in each of B equal slices of the schedule: the loss varies less between steps. Once videos are
@@ -166,7 +150,9 @@ def main() -> None:
             output = in_bf16(model, noisy, t, embeds.bfloat16(), lengths)
         return (output.float() - velocity).square().mean()
 
-    train_with(args, model, optimisers(model, args.rate), loss, ema=0.9995)
+    # Muon for the blocks' matrices, AdamW for the rest.
+    optimisers = muon_and_adamw(model, args.rate, lambda name: "blocks" in name and "table" not in name)
+    train(args, model, optimisers, loss, ema=0.9995)
     model.network.save_pretrained(args.output / "transformer")
 
 

@@ -28,9 +28,9 @@ from motionexp.metrics.encoders import ImageTextModel, PreferenceModel
 from motionexp.scripts.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
 from motionexp.scripts.pretrain.cards import Facts, write_card
 from motionexp.scripts.pretrain.classifier import blurred, noised
-from motionexp.scripts.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
+from motionexp.scripts.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, train_embedder
 from motionexp.scripts.pretrain.clip_text import build_tokenizer
-from motionexp.scripts.pretrain.loop import in_bf16, train_with
+from motionexp.scripts.pretrain.loop import in_bf16
 from motionexp.scripts.pretrain.videos import CHUNK, FOLDER, PretrainingVideos, save_array
 
 
@@ -47,15 +47,6 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         "num_hidden_layers": 3, "num_attention_heads": 2, "hidden_act": "gelu",
     }  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
-
-
-def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
-    """Return the processor that makes a frame the network's input."""
-    size = {"height": SIZE, "width": SIZE}
-    images = CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3
-    )
-    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
 class Embedder(nn.Module):
@@ -147,9 +138,8 @@ def step_loss(
         scenes = [frames.scenes[row] for row in rows]
         pairs = [negative(scene, int(row)) for scene, row in zip(scenes, rows, strict=True)]
         clean = frames.videos.single_frames(rows, np.array([frame for _, frame in pairs]))
-        bad = np.stack(
-            [corrupted(frame, CORRUPTIONS[rng.integers(len(CORRUPTIONS))], rng) for frame in clean]
-        )
+        kinds = (CORRUPTIONS[rng.integers(len(CORRUPTIONS))] for _ in clean)  # drawn frame by frame
+        bad = np.stack([corrupted(frame, kind, rng) for frame, kind in zip(clean, kinds, strict=True)])
         captions = frames.captions([*scenes, *(scene for scene, _ in pairs)], rng)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         values = normalised(np.concatenate([clean, negatives[rows], bad])).bfloat16()
@@ -194,18 +184,12 @@ def main() -> None:
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     negatives = negative_frames(len(frames.scenes), FOLDER / f"negatives-{len(frames.scenes)}.npy")
     loss = step_loss(Embedder(scorer), frames, negatives, tokenizer, args.batch)
-    train_with(
-        args,
-        scorer,
-        optimisers(scorer, args.rate),
-        loss,
-        ema=0.99,
-        warmup=100,
-        decay=0.5,
-        folder=args.training,
-    )
+    train_embedder(args, scorer, loss)
     scorer.half().save_pretrained(args.output)
-    build_processor(tokenizer).save_pretrained(args.output)
+    images = CLIPImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size=SIZE, image_mean=[MEAN] * 3, image_std=[STD] * 3
+    )
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(args.output)
     write_card(args.output, facts(args))
     print((args.output / "README.md").read_text())
 

@@ -63,9 +63,9 @@ class PretrainingVideos:
         """Return video ``index``: uint8 (F, 64, 64, 3)."""
         return self._chunks[index // CHUNK][index % CHUNK]
 
-    def scene(self, index: int) -> Scene:
-        """Return the scene of video ``index``."""
-        return pretraining_scene(index)
+    def scenes(self) -> list[Scene]:
+        """Return the scenes of all videos."""
+        return [pretraining_scene(index) for index in range(self.count)]
 
     def single_frames(self, videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Return single frames by (video, frame) index: uint8 (N, 64, 64, 3)."""
