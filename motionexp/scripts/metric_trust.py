@@ -6,7 +6,7 @@ samples against their true error of motion and their true leakage, and the chang
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -159,17 +159,13 @@ def trust_table(rows: Sequence[Row]) -> Table:
         cells: list[Cell | None] = [Cell(change, answer, 2) for change, answer in changes.items()]
         cells += [Cell(truth, row[metric], 2) if metric in row else None for truth, row in ranked.items()]
         n = max((row[metric].n for row in ranked.values() if metric in row), default=0)
-        lines.append(Line([metric, _blind_to(changes)], cells, f"{len(samples[metric])} ({n})", ""))
+        blind = [change for change, answer in changes.items() if abs(answer.mean) < BLIND]
+        abstains = all(np.isnan(answer.mean) for answer in changes.values())
+        blind_to = "all: it abstains" if abstains else ", ".join(blind) or "none of these"
+        lines.append(Line([metric, blind_to], cells, f"{len(samples[metric])} ({n})", ""))
     columns = [*CHANGES, *TRUTHS]
     block = Block("bundled world", lines)
     return Table("Can a metric be trusted?", ["metric", "blind to"], columns, [block], NOTES, "references")
-
-
-def _blind_to(changes: Mapping[str, Interval]) -> str:
-    if all(np.isnan(answer.mean) for answer in changes.values()):
-        return "all: it abstains"
-    blind = [change for change, answer in changes.items() if abs(answer.mean) < BLIND]
-    return ", ".join(blind) or "none of these"
 
 
 def _of_samples(rows: Iterable[Row]) -> list[Row]:
@@ -191,11 +187,8 @@ def run(layout: Layout, output: Path) -> None:
     rows = read_rows(path) if path.exists() else []
     if not current <= {(row.metric, row.metric_version, row.metric_model) for row in rows}:
         path.unlink(missing_ok=True)
-        single = [
-            reference
-            for reference in references
-            if reference.truth is not None and len(reference.truth.things) == 1
-        ]
+        scenes = [(reference, reference.truth) for reference in references]
+        single = [reference for reference, scene in scenes if scene and len(scene.things) == 1]
         append_rows(path, dose_rows(single, scorer))
     table = trust_table(selected_rows(layout, output))
     write_formats(output / "metric-trust", [table])

@@ -47,13 +47,17 @@ def bend_path(target: Scene, reference: Scene, frames: int, pixels: float) -> np
     return render(BentScene(**parts, bend=pixels), frames)
 
 
+def off_colour(frame: np.ndarray, degrees: float, saturation: float) -> np.ndarray:
+    """Return frames (..., H, W, 3), hues turned by ``degrees``, chroma multiplied by ``saturation``."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
+    turn = np.array([[cos, -sin, sin], [sin, cos, -sin], [-sin, sin, cos]])
+    luminance = frame.mean(-1, keepdims=True)
+    return np.clip(np.round(luminance + saturation * (frame - luminance) @ turn.T), 0, 255).astype(np.uint8)
+
+
 def turn_hue(target: Scene, reference: Scene, frames: int, degrees: float) -> np.ndarray:
     """Render the target and turn all colours about the grey axis."""
-    turn, axis = np.deg2rad(degrees), np.ones(3) / np.sqrt(3)
-    cross = np.cross(np.eye(3), axis)
-    rotation = np.cos(turn) * np.eye(3) + np.sin(turn) * cross + (1 - np.cos(turn)) * np.outer(axis, axis)
-    turned = (render(target, frames) - 127.5) @ rotation.T + 127.5
-    return np.clip(np.round(turned), 0, 255).astype(np.uint8)
+    return off_colour(render(target, frames), degrees, 1.0)
 
 
 def hold(target: Scene, reference: Scene, frames: int, share: float) -> np.ndarray:

@@ -106,17 +106,6 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return loss + cross_entropy(logits, torch.zeros(size, dtype=torch.long))
 
 
-def save(clip: CLIP, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save in open_clip's local-dir layout, weights in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {"mean": [MEAN] * 3, "std": [STD] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
-    config = {"model_cfg": settings(len(tokenizer)), "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-    tokenizer.save_pretrained(folder)
-
-
 def arguments(description: str | None, name: str, batch: int) -> argparse.Namespace:
     """Read the options that the trainings of the CLIP and of the preference model share."""
     parser = options(description, name, steps=1_200, batch=batch)
@@ -185,7 +174,14 @@ def main() -> None:
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     loss = step_loss(Embedder(clip), frames, tokenizer, args.batch)
     train_embedder(args, clip, loss)
-    save(clip, tokenizer, args.output)
+    # open_clip's local-dir layout, weights in half precision.
+    args.output.mkdir(parents=True, exist_ok=True)
+    preprocess = {"mean": [MEAN] * 3, "std": [STD] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": settings(len(tokenizer)), "preprocess_cfg": preprocess}
+    (args.output / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
+    save_file(weights, args.output / "open_clip_model.safetensors")
+    tokenizer.save_pretrained(args.output)
     write_card(args.output, facts(args))
     print((args.output / "README.md").read_text())
 

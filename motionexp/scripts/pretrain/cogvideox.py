@@ -8,28 +8,21 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from torch import Tensor, nn
-from transformers import T5EncoderModel, T5Tokenizer
 
-from motionexp.scripts.pretrain import text_encoder
 from motionexp.scripts.pretrain.denoising import single_frames, velocity_loss, without_some
-from motionexp.scripts.pretrain.latents import Latents
 from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train
+from motionexp.scripts.pretrain.text_encoder import MAX_TOKENS, embedded
 from motionexp.scripts.pretrain.vae3d import FRAMES, video_latents
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.videos import FOLDER, Latents, PretrainingVideos
 
-MAX_TOKENS = 24
 STILLS = (4, 12)
 """Frames that are encoded alone, as videos of one frame."""
+# diffusers' own betas and shift of the SNR are CogVideoX-2b's.
 SCHEDULER = {
-    "beta_start": 8.5e-4,
-    "beta_end": 1.2e-2,
-    "beta_schedule": "scaled_linear",
-    "snr_shift_scale": 3.0,
     "rescale_betas_zero_snr": True,
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
     "clip_sample": False,
-    "set_alpha_to_one": True,
 }
 
 
@@ -38,18 +31,13 @@ def build(caption_channels: int) -> CogVideoXTransformer3DModel:
     return CogVideoXTransformer3DModel(
         num_attention_heads=5,
         attention_head_dim=32,
-        in_channels=16,
-        out_channels=16,
         time_embed_dim=48,
         text_embed_dim=caption_channels,
         num_layers=6,
         sample_width=16,
         sample_height=16,
         sample_frames=FRAMES,
-        patch_size=2,
-        temporal_compression_ratio=4,
         max_text_seq_length=MAX_TOKENS,
-        use_rotary_positional_embeddings=False,
     )
 
 
@@ -71,13 +59,6 @@ class Denoiser(nn.Module):
         return output.transpose(1, 2)
 
 
-@torch.no_grad()
-def embedded(captions: list[str], tokenizer: T5Tokenizer, encoder: T5EncoderModel) -> Tensor:
-    """Return captions as (N, L, D), the padding with them as the stock pipeline has it."""
-    ids = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
-    return torch.cat([encoder(input_ids=part).last_hidden_state.half() for part in ids.split(512)])
-
-
 class Batches:
     """What a step learns from: clean latents and embedded captions, by the step's index alone."""
 
@@ -92,10 +73,10 @@ class Batches:
         self.latents = Latents(videos, one, FOLDER / "latents3d")
         self.stills = Latents(videos, stills, FOLDER / "stills3d")
         scenes = videos.scenes()
-        tokenizer, encoder = text_encoder.load(FOLDER / "text_encoder")
-        self.moving = embedded([scene.caption for scene in scenes], tokenizer, encoder)
-        self.still = embedded([scene.still_caption for scene in scenes], tokenizer, encoder)
-        self.empty = embedded([""], tokenizer, encoder)[0]
+        captions = [scene.caption for scene in scenes] + [scene.still_caption for scene in scenes]
+        # (2N + 1, L, D), the padding with them as the stock pipeline has it.
+        embeds, _ = embedded([*captions, ""], FOLDER / "text_encoder", mask_padding=False)
+        self.moving, self.still, self.empty = embeds[: self.count], embeds[self.count : -1], embeds[-1]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return latents (B, 16, F, 16, 16) and captions (B, L, D) of a step."""

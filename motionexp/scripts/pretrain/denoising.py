@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from motionexp.scripts.pretrain.latents import Latents
 from motionexp.scripts.pretrain.loop import in_bf16
+from motionexp.scripts.pretrain.videos import Latents
 
 EMPTY_SHARE = 0.1
 """Share of captions that are replaced by the empty one, for guidance."""

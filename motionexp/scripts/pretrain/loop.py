@@ -81,26 +81,24 @@ def muon_and_adamw(
     model: nn.Module,
     rate: float,
     is_matrix: Callable[[str], bool],
-    *,
-    adamw_rate: float | None = None,
-    betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
+    **adamw: Any,
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices whose names ``is_matrix`` accepts, and AdamW for all else.
 
     Args:
         model: whose parameters are trained.
-        rate: peak learning rate of Muon. adamw_rate: of AdamW; default ``rate``.
+        rate: peak learning rate.
         is_matrix: takes a parameter's name; only parameters of two dimensions are asked for.
-        betas, weight_decay: of AdamW.
+        adamw: settings of AdamW in place of its defaults here.
     """
+    defaults: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.99), "weight_decay": 0.0}
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, value in model.named_parameters():
         (matrices if value.ndim == 2 and is_matrix(name) else rest).append(value)
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=adamw_rate or rate, betas=betas, weight_decay=weight_decay),
+        torch.optim.AdamW(rest, **defaults | adamw),
     ]
 
 

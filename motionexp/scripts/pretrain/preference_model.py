@@ -25,6 +25,7 @@ from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
 from motionexp.metrics.encoders import ImageTextModel, PreferenceModel
+from motionexp.scripts.perturbations import off_colour
 from motionexp.scripts.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
 from motionexp.scripts.pretrain.cards import Facts, write_card
 from motionexp.scripts.pretrain.classifier import blurred, noised
@@ -83,6 +84,29 @@ def negative_frames(count: int, path: Path) -> np.ndarray:
             chunks = list(track(pool.map(_negative_frames, firsts), f"rendering {path}", len(firsts)))
         save_array(path, np.concatenate(chunks))
     return np.load(path, mmap_mode="r")
+
+
+CORRUPTIONS = ("blurred", "noisy", "smeared", "off-colour")
+
+
+def smeared(frame: np.ndarray, length: float, angle: float) -> np.ndarray:
+    """Return a frame (H, W, 3) averaged along a line of ``length`` pixels at ``angle`` radians."""
+    reach = int(length / 2) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    for place in np.linspace(-length / 2, length / 2, 4 * reach):
+        kernel[round(reach + place * np.sin(angle)), round(reach + place * np.cos(angle))] += 1
+    return cv2.filter2D(frame, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+
+
+def corrupted(frame: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Corrupt a uint8 frame (H, W, 3) visibly, by one of ``CORRUPTIONS`` and a random amount."""
+    if kind == "blurred":
+        return blurred(frame[None], rng.uniform(0.8, 4))[0]
+    if kind == "noisy":
+        return noised(frame, rng.uniform(8, 60), rng)
+    if kind == "smeared":
+        return smeared(frame, rng.uniform(4, 20), rng.uniform(0, np.pi))
+    return off_colour(frame, rng.uniform(60, 300), rng.uniform(0.3, 1.5))
 
 
 def preference_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -196,34 +220,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-CORRUPTIONS = ("blurred", "noisy", "smeared", "off-colour")
-
-
-def smeared(frame: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Return a frame (H, W, 3) averaged along a line of ``length`` pixels at ``angle`` radians."""
-    reach = int(length / 2) + 1
-    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
-    for place in np.linspace(-length / 2, length / 2, 4 * reach):
-        kernel[round(reach + place * np.sin(angle)), round(reach + place * np.cos(angle))] += 1
-    return cv2.filter2D(frame, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
-
-
-def off_colour(frame: np.ndarray, degrees: float, saturation: float) -> np.ndarray:
-    """Return a frame (H, W, 3) with hues turned by ``degrees`` and chroma multiplied by ``saturation``."""
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
-    turn = np.array([[cos, -sin, sin], [sin, cos, -sin], [-sin, sin, cos]])
-    luminance = frame.mean(-1, keepdims=True)
-    return np.clip(np.round(luminance + saturation * (frame - luminance) @ turn.T), 0, 255).astype(np.uint8)
-
-
-def corrupted(frame: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Corrupt a uint8 frame (H, W, 3) visibly, by one of ``CORRUPTIONS`` and a random amount."""
-    if kind == "blurred":
-        return blurred(frame[None], rng.uniform(0.8, 4))[0]
-    if kind == "noisy":
-        return noised(frame, rng.uniform(8, 60), rng)
-    if kind == "smeared":
-        return smeared(frame, rng.uniform(4, 20), rng.uniform(0, np.pi))
-    return off_colour(frame, rng.uniform(60, 300), rng.uniform(0.3, 1.5))

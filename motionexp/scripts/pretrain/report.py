@@ -144,10 +144,8 @@ def judge_samples(
             results["samples, pairs (each object)"] = rates(classifier, cut, singles)
         else:
             results[f"samples, {part}"] = rates(classifier, videos, truth)
-        write_png(
-            folder / f"samples-{part}.png",
-            np.concatenate([contact_sheet(video[::2], columns=8) for video in videos[:16]]),
-        )
+        sheets = [contact_sheet(video[::2], columns=8) for video in videos[:16]]
+        write_png(folder / f"samples-{part}.png", np.concatenate(sheets))
         write_mp4(folder / f"samples-{part}.mp4", enlarged(videos[0]), 8)
     return results
 
@@ -159,13 +157,11 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
     def encode(video: np.ndarray) -> np.ndarray:
         return backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
 
+    columns = ("contrast", "factor", "energy", "log_snr")
     return [
-        {
-            "contrast": row.contrast, "factor": row.factor, "energy": row.energy, "log_snr": row.log_snr,
-            "t": float((log_snr > row.log_snr).sum()),
-        }
+        {name: getattr(row, name) for name in columns} | {"t": float((log_snr > row.log_snr).sum())}
         for row in energies(encode, frames=backbone.frames)
-    ]  # fmt: skip
+    ]
 
 
 def show(title: str, results: Results, table: Sequence[Mapping[str, float | str]] = ()) -> None:
@@ -192,9 +188,8 @@ def report_model(name: str, classifier: AttributeClassifier, args: argparse.Name
     backbone = load_backbone(config.path, precision=args.precision, name=name)
     guidance = args.guidance or config.guidance_scale
     settings = SampleSettings(SamplerSettings(steps=args.steps or config.steps, guidance_scale=guidance))
-    counts = {"motion-dominant": args.count} | {
-        part: args.count // 4 for part in ("held_out", "appearance-dominant", "pairs")
-    }
+    counts = dict.fromkeys(("motion-dominant", "held_out", "appearance-dominant", "pairs"), args.count // 4)
+    counts["motion-dominant"] = args.count
     results = judge_vae(backbone, max(args.count // 8, 1))
     results |= judge_samples(backbone, classifier, counts, settings, folder)
     table = energy_table(backbone)

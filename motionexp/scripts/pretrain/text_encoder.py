@@ -14,6 +14,8 @@ from motionexp.data.shapes.scenes import pretraining_scene
 from motionexp.scripts.pretrain.loop import options, train
 
 HIDDEN_SHARE = 1 / 3
+MAX_TOKENS = 24
+"""In a caption for a denoiser."""
 
 
 def build_tokenizer() -> T5Tokenizer:
@@ -45,6 +47,24 @@ def load(folder: Path) -> tuple[T5Tokenizer, T5EncoderModel]:
     """Return tokenizer and encoder, in fp32, as a training or a pipeline saved them."""
     tokenizer = T5Tokenizer.from_pretrained(folder / "tokenizer")
     return tokenizer, T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+
+
+@torch.no_grad()
+def embedded(captions: list[str], folder: Path, *, mask_padding: bool) -> tuple[Tensor, Tensor]:
+    """Return captions as (N, L, D) in half precision, and their tokens' mask (N, L).
+
+    Args:
+        captions: padded to `MAX_TOKENS`.
+        folder: of tokenizer and encoder.
+        mask_padding: hide the padding from the encoder; stock pipelines differ in this.
+    """
+    tokenizer, encoder = load(folder)
+    tokens = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt")
+    parts = [
+        encoder(input_ids=ids, attention_mask=mask if mask_padding else None).last_hidden_state.half()
+        for ids, mask in zip(tokens.input_ids.split(512), tokens.attention_mask.split(512), strict=True)
+    ]
+    return torch.cat(parts), tokens.attention_mask
 
 
 class Namer(nn.Module):

@@ -14,10 +14,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from motionexp.scripts.pretrain import clip_text
 from motionexp.scripts.pretrain.denoising import single_frames, velocity_loss, without_some
-from motionexp.scripts.pretrain.latents import Latents
 from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train
 from motionexp.scripts.pretrain.vae import frame_latents
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.videos import FOLDER, Latents, PretrainingVideos
 
 LENGTHS = {8: 0.3, 12: 0.05, 16: 0.45, 20: 0.05, 24: 0.05, 28: 0.05, 32: 0.05}
 """Frames of a batch's videos, and the share of such batches."""
@@ -32,7 +31,6 @@ SCHEDULER = {
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
-    "timestep_spacing": "leading",
 }
 
 
@@ -40,8 +38,6 @@ def build(caption_channels: int) -> UNet3DConditionModel:
     """Return an untrained network: 16 x 16 latents without attention, 8 x 8 and 4 x 4 with."""
     network = UNet3DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
         down_block_types=("DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D"),
         up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
         block_out_channels=(32, 64, 80),
@@ -123,7 +119,7 @@ def main() -> None:
     # Muon for the network's linear layers, AdamW for the rest at half the rate.
     optimisers = muon_and_adamw(
         *(model, args.rate, lambda name: name.startswith("network.") and "time_emb" not in name),
-        adamw_rate=args.rate / 2,
+        lr=args.rate / 2,
         weight_decay=0.01,
     )
     train(args, model, optimisers, loss)

@@ -29,7 +29,6 @@ def build() -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,

@@ -28,7 +28,6 @@ def build() -> AutoencoderKLCogVideoX:
         down_block_types=("CogVideoXDownBlock3D",) * 3,
         up_block_types=("CogVideoXUpBlock3D",) * 3,
         block_out_channels=(16, 32, 32),
-        latent_channels=16,
         layers_per_block=1,
         norm_num_groups=8,
         temporal_compression_ratio=RATIO,
