@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,6 @@ from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise, sample_latents
 from motionexp.diffusion.schedule import Window
-from motionexp.errors import InputError
 from motionexp.jobs import inputs, provenance
 from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
@@ -34,13 +34,15 @@ from motionexp.methods.training import TrainingSettings, Tuning, fit
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
+from motionexp.scripts.programs import exit_code
 
+DEFAULTS = ("precision=fp32", "output=outputs/bench")
 REPEATS = 5
 TRAINING_STEPS = 20
 TRAINING_BATCHES = (1, 8)
 SAMPLING_STEPS = 3
 SAMPLING_BATCHES = (1, 4, 16)
-HIGHER = ("metrics_frames_per_second",)
+HIGHER = ("metrics_frames_per_second", "share_of_bf16_peak", "times_as_fast_as_plain")
 
 Times = list[tuple[str, str, float]]
 """(metric, what was measured, value)"""
@@ -62,15 +64,12 @@ def training_times(backbone: Backbone, reference: Reference, batch_size: int) ->
             starts.append(time.perf_counter())
 
         with TemporaryDirectory() as name:
-            folder, logger = Path(name), make_logger("csv", Path(name), {})
-            fit(
-                *(backbone, method, [example], settings, folder),
-                logger=logger,
-                on_preview=take_turns,
-                progress=False,
-            )
+            parts = (backbone, method, [example], settings, Path(name))
+            logger = make_logger("csv", Path(name), {})
+            fit(*parts, logger=logger, on_preview=take_turns, progress=False)
     finally:
         method.remove()
+    # A step of `fit` lies between the end of one bare step and the start of the next; the first is warm-up.
     ours, bare = np.subtract(ends[1:], starts[:-1]), np.subtract(starts, ends)[1:]
     on = f"batch {batch_size}"
     return [
@@ -154,17 +153,6 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """The machine on which times are measured."""
-    return {
-        "device": provenance.device_name(device),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "packages": provenance.packages(),
-    }
-
-
 def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) -> list[Row]:
     """Time everything `repeats` times, after one round of warm-up."""
     job = Job(cfg, Console(quiet=True))
@@ -179,59 +167,59 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
         for size in SAMPLING_BATCHES:
             times += sampling_times(backbone, reference, size)
         times += metric_times(scorer, reference, videos)
-        fields = {"method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
-        rows += [
-            as_row(job, repeat, entry, higher_is_better=entry[0] in HIGHER, **fields)
-            for entry in times
-            if repeat >= 0
-        ]
+        if repeat >= 0:
+            fields = {"method": "lora", "tau": 0.0, "steps": SAMPLING_STEPS}
+            rows += [as_row(job, repeat, entry, **fields) for entry in times]
     return rows
 
 
 def as_row(job: Job, repeat: int, measured: tuple[str, str, float], **fields: Any) -> Row:
     """A row of one entry of `Times`, with the machine; `fields` are further fields of the row."""
     metric, on, value = measured
+    machine = {
+        "device": provenance.device_name(job.device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "packages": provenance.packages(),
+    }
     return Row(
         metric=metric,
         metric_version=1,
         value=value,
+        higher_is_better=metric in HIGHER or metric.startswith("tree_"),
         suite="bench",
         reference=f"repeat {repeat}",
         strata={"part": on},
-        settings=machine(job.device),
+        settings=machine,
         **job.origin(),
         **fields,
     )
 
 
-def write(rows: Sequence[Row], path: Path) -> None:
-    """Write and print the rows of a benchmark; they replace those of an earlier run."""
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Write rows as soon as they are measured, in place of those of an earlier run; print their medians."""
     path.unlink(missing_ok=True)
-    append_rows(path, rows)
-    print_rows(rows)
+    device, values = "", defaultdict(list)
+    for row in rows:
+        append_rows(path, [row])
+        values[row.metric, row.strata["part"]].append(row.value)
+        device = row.device
+    lines = [
+        [*key, *(f"{statistic(series):.4g}" for statistic in (np.median, np.min, np.max))]
+        for key, series in values.items()
+    ]
+    header = ["metric", "on", "median", "minimum", "maximum"]
+    Console().print(Grid(header, lines, "llr").terminal(device))
     print(f"rows: {path}")
 
 
-def print_rows(rows: Sequence[Row]) -> None:
-    """Print the median of each measurement."""
-    lines = []
-    for metric, on in dict.fromkeys((row.metric, row.strata["part"]) for row in rows):
-        values = [row.value for row in rows if (row.metric, row.strata["part"]) == (metric, on)]
-        lines.append([metric, on, *(f"{value(values):.4g}" for value in (np.median, np.min, np.max))])
-    header = ["metric", "on", "median", "minimum", "maximum"]
-    Console().print(Grid(header, lines, "llr").terminal(rows[0].device))
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
-    try:
-        cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
-        rows = measure(cfg, REPEATS, cfg.metrics or [spec.name for spec in chosen_metrics(None)])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Benchmark the model of the overrides (default: the bundled one) in fp32."""
+    cfg = load([*DEFAULTS, *arguments])
+    rows = measure(cfg, REPEATS, cfg.metrics or [spec.name for spec in chosen_metrics(None)])
     write(rows, Path(cfg.output) / ROWS_NAME)
-    return 0
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,10 +41,10 @@ from motionexp.jobs.provenance import device_name
 from motionexp.methods.base import OptimizerSettings, Step
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
-from motionexp.results.rows import ROWS_NAME, Row, append_rows
-from motionexp.scripts.bench import Times, as_row, print_rows, wait
+from motionexp.results.rows import ROWS_NAME, Row
+from motionexp.scripts.bench import Times, as_row, wait, write
+from motionexp.scripts.programs import exit_code
 
-SUITE = "bench_full_size"
 MODES = ("fast", "low_memory")
 ROUNDS, STEPS, WARM_UP = 3, 10, 3
 COMPILER = "inductor"
@@ -60,8 +60,6 @@ PEAKS = {
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12,
 }
-HIGHER = {"share_of_bf16_peak", "times_as_fast_as_plain"}
-WHY_NONE = {"share_of_bf16_peak": "the peak of this device is not known"}
 CLIP = (49, 64, 64, 3)  # as many frames as any of them takes; they are made larger
 
 
@@ -72,7 +70,7 @@ class Measures:
     Attributes:
         cached: latents and caption are encoded once, not in every step.
         half: frozen weights are in bf16, not in fp32 under autocast.
-        kept: activations are kept for the backward pass, not computed again.
+        stored: activations are stored for the backward pass, not computed again.
         cut: no gradient goes to what lies before the first trained layer. So it is by itself where nothing
             there asks for one, in `fit` and in the plain loop too.
         fused: attention never has its whole matrix of scores.
@@ -81,7 +79,7 @@ class Measures:
 
     cached: bool = True
     half: bool = True
-    kept: bool = True
+    stored: bool = True
     cut: bool = True
     fused: bool = True
     compiled: bool = False
@@ -90,11 +88,11 @@ class Measures:
 PLAIN = "plain loop"
 # Those that encode in every step come first, for the encoders are in memory only as long as they run.
 LOOPS = {
-    PLAIN: Measures(cached=False, half=False, kept=False),
+    PLAIN: Measures(cached=False, half=False, stored=False),
     "encoding in every step": Measures(cached=False),
     "all measures": Measures(),
     "fp32 weights under autocast": Measures(half=False),
-    "checkpointing": Measures(kept=False),
+    "checkpointing": Measures(stored=False),
     "gradient to the first layer": Measures(cut=False),
     "attention not fused": Measures(fused=False),
     "compiled beside": Measures(compiled=True),
@@ -119,7 +117,7 @@ class Loop:
             folder,
             device=device,
             dtype=torch.bfloat16 if measures.half else torch.float32,
-            checkpointing=not measures.kept,
+            checkpointing=not measures.stored,
         )
         randomize(self.backbone.network)
         self.method = attached_lora(self.backbone)
@@ -131,22 +129,21 @@ class Loop:
 
     def step(self) -> None:
         """Encode if need be, draw noise and timestep, go forward and backward, update."""
-        tensors = draw(self.backbone, self.encoded())
+        example = self.encoded()
+        t = torch.randint(1000, (len(example.latents),), device=self.device)
+        noise, conditioning = torch.randn_like(example.latents), example.conditioning.trimmed()
+        tensors = Step.noised(self.backbone.schedule, example.latents, noise, t, conditioning)
         if not self.measures.cut:
             tensors.noisy.requires_grad_()
         with ExitStack() as conditions:
-            for each in self._conditions():
-                conditions.enter_context(each)
+            if not self.measures.half:
+                conditions.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+            if not self.measures.fused:
+                conditions.enter_context(sdpa_kernel(SDPBackend.MATH))
             loss = self.method.loss(tensors)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def _conditions(self) -> Iterator[AbstractContextManager[Any]]:
-        if not self.measures.half:
-            yield torch.autocast(self.device.type, torch.bfloat16)
-        if not self.measures.fused:
-            yield sdpa_kernel(SDPBackend.MATH)
 
     def rounds(self) -> Iterator[float]:
         """Mean seconds of a step of each round, after steps that do not count."""
@@ -165,14 +162,6 @@ def attached_lora(backbone: LatteBackbone) -> LoRA:
     method = LoRA(backbone, Window(0))
     method.switch(True)
     return method
-
-
-def draw(backbone: LatteBackbone, example: Example) -> Step:
-    """A training step's tensors, drawn where the latents are."""
-    latents = example.latents
-    t = torch.randint(1000, (len(latents),), device=latents.device)
-    noise, conditioning = torch.randn_like(latents), example.conditioning.trimmed()
-    return Step.noised(backbone.schedule, latents, noise, t, conditioning)
 
 
 def step_flops(folder: Path, example: Example) -> int:
@@ -211,11 +200,17 @@ class Scale:
         ]
 
 
+def forget_peak(device: torch.device) -> None:
+    """Free memory; from now on `peak_memory` is the most that a GPU has held since."""
+    give_memory_back()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def loop_times(
     folder: Path, part: str, encoded: Callable[[], Example], device: torch.device, scale: Scale
 ) -> list[Times]:
     """Of each round of one of `LOOPS`; of the plain one it sets `scale.plain`."""
-    give_memory_back()
     forget_peak(device)
     try:
         loop = Loop(folder, LOOPS[part], encoded, device)
@@ -225,7 +220,7 @@ def loop_times(
     if part == PLAIN:
         scale.plain = float(np.median(seconds))
     memory = peak_memory(device)
-    return [scale.times(part, each, memory) for each in seconds]
+    return [scale.times(part, value, memory) for value in seconds]
 
 
 def mode_times(job: Job, scale: Scale) -> Times:
@@ -236,10 +231,8 @@ def mode_times(job: Job, scale: Scale) -> Times:
 
     def took(phase: str) -> None:
         taken[phase] = peak_memory(job.device)
-        give_memory_back()
         forget_peak(job.device)
 
-    give_memory_back()
     forget_peak(job.device)
     conditioning = backbone.embed([reference.caption])
     backbone.release_text_encoder()
@@ -262,67 +255,43 @@ def mode_times(job: Job, scale: Scale) -> Times:
     return [*whole, ("training_seconds", part, done.seconds), *phases]
 
 
-def forget_peak(device: torch.device) -> None:
-    """From now on `peak_memory` is the most that a GPU has held since."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def measure(cfgs: Sequence[JobConfig]) -> Iterator[list[Row]]:
-    """Measure the loops, and between them whole trainings; gives each one's rows as soon as they are there.
+def measure(cfgs: Sequence[JobConfig]) -> Iterator[Row]:
+    """Measure the loops, and between them whole trainings; gives their rows as soon as they are measured.
 
     Args:
         cfgs: settings of Latte in each mode.
     """
     job, folder = Job(cfgs[0], Console(quiet=True)), Path(cfgs[0].model.path)
-    encoded, scale = Encoded(folder, job), Scale(0, PEAKS.get(device_name(job.device), math.nan))
-    scale.flops = step_flops(folder, encoded.once)
+    # 1. The loops that encode in every step, by encoders in bf16.
+    coder = LatteBackbone.from_pretrained(folder, device=job.device, dtype=torch.bfloat16)
+    coder.vae.to(torch.bfloat16)
+    for encoder in (coder.text_encoder, coder.vae):
+        randomize(encoder)
+    example = encode(coder, job.references[0])
+    scale = Scale(step_flops(folder, example), PEAKS.get(device_name(job.device), math.nan))
     for part in (part for part, measures in LOOPS.items() if not measures.cached):
-        yield rows_of(job, loop_times(folder, part, encoded.again, job.device, scale))
-    encoded.release()
+        again = partial(encode, coder, job.references[0])
+        yield from rows_of(job, loop_times(folder, part, again, job.device, scale))
+    # 2. The encoders give their memory back; whole trainings have their own.
+    coder.release_text_encoder()
+    coder.vae = None
     for cfg in cfgs:
-        yield rows_of(job, [mode_times(Job(cfg, Console(quiet=True)), scale)])
+        yield from rows_of(job, [mode_times(Job(cfg, Console(quiet=True)), scale)])
+    # 3. The other loops.
     for part in (part for part, measures in LOOPS.items() if measures.cached):
-        yield rows_of(job, loop_times(folder, part, lambda: encoded.once, job.device, scale))
+        yield from rows_of(job, loop_times(folder, part, lambda: example, job.device, scale))
 
 
-class Encoded:
-    """A job's reference as training takes it: encoded once, and by encoders in bf16 again when asked."""
-
-    def __init__(self, folder: Path, job: Job) -> None:
-        self._coder = LatteBackbone.from_pretrained(folder, device=job.device, dtype=torch.bfloat16)
-        self._coder.vae.to(torch.bfloat16)
-        for part in (self._coder.text_encoder, self._coder.vae):
-            randomize(part)
-        self._reference = job.references[0]
-        self.once = self.again()
-
-    def again(self) -> Example:
-        """Encode it now."""
-        return encode(self._coder, self._reference)
-
-    def release(self) -> None:
-        """Give the encoders' memory back."""
-        self._coder.release_text_encoder()
-        self._coder.vae = None
-        give_memory_back()
-
-
-def rows_of(job: Job, rounds: Sequence[Times]) -> list[Row]:
+def rows_of(job: Job, rounds: Sequence[Times]) -> Iterator[Row]:
     """The rows of what one loop or training gave in each round."""
-    rows = []
     for repeat, times in enumerate(rounds):
-        for each in times:
-            about = {
-                "higher_is_better": each[0] in HIGHER,
-                "method": "lora",
-                "tau": job.window.low,
-                "steps": 0,
-            }
-            row = as_row(job, repeat, each, **about)
-            reason = WHY_NONE.get(row.metric, "out of memory") if math.isnan(row.value) else ""
-            rows.append(replace(row, suite=SUITE, reason=reason, train_steps=job.plan.training.steps))
-    return rows
+        for entry in times:
+            row = as_row(job, repeat, entry, method="lora", tau=job.window.low, steps=0)
+            reason = ""
+            if math.isnan(row.value):
+                share = row.metric == "share_of_bf16_peak"
+                reason = "the peak of this device is not known" if share else "out of memory"
+            yield replace(row, suite="bench_full_size", reason=reason, train_steps=job.plan.training.steps)
 
 
 def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
@@ -349,31 +318,21 @@ def plan(cfg: JobConfig) -> int:
     return max(phase.total for phase in print_memory(console, on_gpu))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the plans, and measure where there is a GPU; returns the exit code."""
-    try:
-        with TemporaryDirectory() as name:
-            folder = Path(name)
-            for model, (overrides, most) in PLANNED.items():
-                peak = plan(settings_of(model, folder, ["mode=low_memory", *overrides, *arguments])) / 1e9
-                print(f"planned: {peak:.1f} GB; wanted: less than {most} GB")
-            if not torch.cuda.is_available():
-                raise InputError(
-                    "make bench-full-size: it measures on a CUDA GPU, and this machine has none; only the"
-                    " plans above need none. `make bench` measures small models on any machine"
-                )
-            cfgs = [settings_of("latte", folder, [f"mode={mode}", *arguments]) for mode in MODES]
-            path, rows = Path(cfgs[0].output) / ROWS_NAME, []
-            path.unlink(missing_ok=True)
-            for each in measure(cfgs):
-                append_rows(path, each)
-                rows += each
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print_rows(rows)
-    print(f"rows: {path}")
-    return 0
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Print the plans, and measure where there is a GPU."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for model, (overrides, most) in PLANNED.items():
+            peak = plan(settings_of(model, folder, ["mode=low_memory", *overrides, *arguments])) / 1e9
+            print(f"planned: {peak:.1f} GB; wanted: less than {most} GB")
+        if not torch.cuda.is_available():
+            raise InputError(
+                "make bench-full-size: it measures on a CUDA GPU, and this machine has none; only the"
+                " plans above need none. `make bench` measures small models on any machine"
+            )
+        cfgs = [settings_of("latte", folder, [f"mode={mode}", *arguments]) for mode in MODES]
+        write(measure(cfgs), Path(cfgs[0].output) / ROWS_NAME)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ from motionexp.config.schema import JobConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
-from motionexp.errors import InputError
 from motionexp.jobs.evaluation import sampling_memory
 from motionexp.jobs.job import Job
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_counts
 from motionexp.results.rows import ROWS_NAME, Row
-from motionexp.scripts.bench import Times, as_row, write
+from motionexp.scripts.bench import DEFAULTS, Times, as_row, write
+from motionexp.scripts.programs import exit_code
 
 ROUNDS = 3
 STEPS = 10
@@ -69,10 +69,7 @@ def tree_times(
         start = time.perf_counter()
         for run in runs:
             latents = run_tree(
-                backbone,
-                run,
-                starts,
-                STEPS,
+                *(backbone, run, starts, STEPS),
                 embed=lambda caption: embedded[caption.rpartition(NUMBERED)[2]],
                 negative=negative,
                 memory=memory,
@@ -102,8 +99,8 @@ def tree_times(
     ]
 
 
-def measure(cfg: JobConfig, rounds: int) -> list[Row]:
-    """Time both probes `rounds` times, alternating."""
+def measure(cfg: JobConfig) -> list[Row]:
+    """Time both probes `ROUNDS` times, alternating."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
     memory = sampling_memory(job.plan.memory_limit, job.device)
@@ -113,24 +110,19 @@ def measure(cfg: JobConfig, rounds: int) -> list[Row]:
         "partial_guidance": (partial_guidance(new_caption, cfg.guidance_scale), ""),
     }
     rows = []
-    for round_ in range(rounds):
+    for round_ in range(ROUNDS):
         for name, (trajectories, caption) in probes.items():
-            fields = {"higher_is_better": True, "method": name, "tau": 1000.0, "steps": STEPS}
+            fields = {"method": name, "tau": 1000.0, "steps": STEPS}
             times = tree_times(backbone, name, trajectories, caption, memory)
             rows += [as_row(job, round_, entry, **fields) for entry in times]
     return rows
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Benchmark the model of the overrides (default: the bundled one) in fp32; returns the exit code."""
-    try:
-        cfg = load(["precision=fp32", "output=outputs/bench", *arguments])
-        rows = measure(cfg, ROUNDS)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write(rows, Path(cfg.output) / "probes" / ROWS_NAME)
-    return 0
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Benchmark the model of the overrides (default: the bundled one) in fp32."""
+    cfg = load([*DEFAULTS, *arguments])
+    write(measure(cfg), Path(cfg.output) / "probes" / ROWS_NAME)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ mean). The means of each kind of edit are an addition of this project. Rows of o
 seeds first; every other setting gets another table.
 """
 
-import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from motionexp.errors import InputError
 from motionexp.results.formats import Grid
-from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows
+from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows, to_frame
 from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
+from motionexp.scripts.programs import exit_code
 
 NAMED = ("train_steps", "adapter_scale")  # already part of the name of every setting
 Settings = tuple[tuple[str, str], ...]
@@ -42,19 +41,17 @@ class Means:
 
 def flat_means(rows: Iterable[Row]) -> dict[str, Means]:
     """Return {metric: means} of one setting's rows; seeds of one reference and edit are averaged first."""
-    values: dict[str, dict[tuple[str, str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if not math.isnan(row.value):
-            values[row.metric][row.reference, row.edit_kind, row.edit_caption].append(row.value)
-    means = {}
-    for metric, pairs in values.items():
-        by_pair = {key: float(np.mean(seeds)) for key, seeds in pairs.items()}
-        kinds: dict[str, list[float]] = defaultdict(list)
-        for (_, kind, _), value in by_pair.items():
-            kinds[kind].append(value)
-        by_kind = {kind: float(np.mean(values)) for kind, values in kinds.items()}
-        means[metric] = Means(float(np.mean(list(by_pair.values()))), by_kind, len(by_pair))
-    return means
+    frame = to_frame(rows).dropna(subset="value")
+    pair = ["metric", "reference", "edit_kind", "edit_caption"]
+    pairs = frame.groupby(pair, sort=False)["value"].mean().reset_index()
+    return {
+        str(metric): Means(
+            float(of_metric["value"].mean()),
+            of_metric.groupby("edit_kind", sort=False)["value"].mean().to_dict(),
+            len(of_metric),
+        )
+        for metric, of_metric in pairs.groupby("metric", sort=False)
+    }
 
 
 def settings_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -122,16 +119,12 @@ def check_one_setting(name: str, rows: Sequence[Row]) -> None:
             )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print a table for each setting below OUTPUTS (default: outputs); returns the exit code."""
-    try:
-        rows = of_newest_version(read_rows(Path(*arguments[:1]) if arguments else Path("outputs")))
-        settings = settings_of(rows)
-        for name, members in settings.items():
-            check_one_setting(name, members)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Print a table for each setting below OUTPUTS (default: outputs)."""
+    settings = settings_of(of_newest_version(read_rows(Path(*arguments[:1] or ["outputs"]))))
+    for name, members in settings.items():
+        check_one_setting(name, members)
     for name, members in settings.items():
         means = flat_means(members)
         kinds = list(dict.fromkeys(kind for mean in means.values() for kind in mean.kinds))
@@ -141,7 +134,6 @@ def main(arguments: Sequence[str]) -> int:
             lines.append([metric, f"{mean.flat:.3f}", *cells, str(mean.pairs)])
         header = ["metric", "flat mean", *kinds, "videos and edits"]
         Console().print(Grid(header, lines).terminal(name))
-    return 0
 
 
 if __name__ == "__main__":

@@ -23,14 +23,12 @@ from motionexp.data.videos import psnr, write_png
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
-from motionexp.errors import InputError
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_figures import strip
 from motionexp.jobs.run import clear_disk_errors
 from motionexp.results.formats import Grid
-from motionexp.results.rows import ROWS_NAME, Row
-from motionexp.scripts.model_jobs import jobs_of
-from motionexp.scripts.resume import RowFile, progress_bar
+from motionexp.results.rows import ROWS_NAME, Row, append_rows
+from motionexp.scripts.programs import RowFile, exit_code, jobs_of, progress_bar
 
 STEPS = (50, 200)
 METRIC_VERSION = 1
@@ -74,15 +72,30 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
     vae_frames = backbone.decode(latents)[0].numpy()
     # The empty prompt has the layout of guidance's unconditional branch: some networks were never trained on
     # an empty caption alone.
-    empty, caption = backbone.guidance_pair(
-        job.cache.conditioning(reference.caption), job.cache.conditioning("")
-    )
+    empty, caption = backbone.guidance_pair(*map(job.cache.conditioning, (reference.caption, "")))
     rows = []
     for prompt, conditioning in (("empty", empty), ("caption", caption)):
         for steps in STEPS:
             inverted, frames = reconstruct(backbone, latents, conditioning, steps, progress)
-            values = [float(psnr(frames, target).mean()) for target in (reference.frames, vae_frames)]
-            rows += _rows(job, reference, prompt, steps, values)
+            settings = {**job.plan.row_settings, "steps": steps, "guidance_scale": 1.0, "tau": 1000.0}
+            rows += [
+                Row(
+                    metric=metric,
+                    metric_version=METRIC_VERSION,
+                    value=float(psnr(frames, target).mean()),
+                    higher_is_better=True,
+                    suite=reference.suite,
+                    reference=reference.name,
+                    reference_hash=reference.content_hash,
+                    strata={**reference.strata, "prompt": prompt},
+                    method="inversion",
+                    tau=1000.0,
+                    steps=steps,
+                    settings=settings,
+                    **job.origin(),
+                )
+                for metric, target in zip(METRICS, (reference.frames, vae_frames), strict=True)
+            ]
             # The largest number of steps is nearest to every t of the strip, and the empty prompt adds no
             # appearance.
             if (prompt, steps) == ("empty", STEPS[-1]):
@@ -96,27 +109,6 @@ def folder(job: Job) -> Path:
     return job.output / "inversion"
 
 
-def _rows(job: Job, reference: Reference, prompt: str, steps: int, values: Sequence[float]) -> list[Row]:
-    return [
-        Row(
-            metric=metric,
-            metric_version=METRIC_VERSION,
-            value=value,
-            higher_is_better=True,
-            suite=reference.suite,
-            reference=reference.name,
-            reference_hash=reference.content_hash,
-            strata={**reference.strata, "prompt": prompt},
-            method="inversion",
-            tau=1000.0,
-            steps=steps,
-            settings={**job.plan.row_settings, "steps": steps, "guidance_scale": 1.0, "tau": 1000.0},
-            **job.origin(),
-        )
-        for metric, value in zip(METRICS, values, strict=True)
-    ]
-
-
 def run(cfg: JobConfig) -> list[Row]:
     """Measure the references of a job that have no rows yet; return the rows of all its references."""
     job = Job(cfg, Console(quiet=True))
@@ -127,7 +119,7 @@ def run(cfg: JobConfig) -> list[Row]:
     # Two prompts, inversion and sampling.
     with progress_bar(2 * 2 * sum(STEPS) * len(missing), "invert and sample", "step") as bar:
         for reference in missing:
-            file.add(measure(job, reference, lambda done, steps: bar.update()))
+            append_rows(file.path, measure(job, reference, lambda done, steps: bar.update()))
     return [row for row in file.rows() if row.reference_hash in references]
 
 
@@ -155,17 +147,13 @@ def settings_of(arguments: Sequence[str]) -> JobConfig:
     return load([*overrides, *arguments])
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measure the models of the overrides, or every bundled one; returns the exit code."""
-    try:
-        for cfg in jobs_of(arguments, settings_of):
-            with clear_disk_errors(cfg.output):
-                print_rows(run(cfg))
-            print(f"rows, and strips of pictures: {Path(cfg.output) / 'inversion'}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Measure the models of the overrides, or every bundled one."""
+    for cfg in jobs_of(arguments, settings_of):
+        with clear_disk_errors(cfg.output):
+            print_rows(run(cfg))
+        print(f"rows, and strips of pictures: {Path(cfg.output) / 'inversion'}")
 
 
 if __name__ == "__main__":

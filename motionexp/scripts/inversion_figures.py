@@ -21,14 +21,24 @@ EXPERIMENT = Path("experiments/inversion.yaml")
 COLOURS = {"empty": BLUE, "caption": ORANGE}
 MARKERS = {"empty": "o", "caption": "s"}
 
-Run = tuple[str, str]
+STRIP = (
+    "Latents x_t of the reference, inverted with the empty prompt, and the decoded x_0 that the model"
+    ' predicts from them, at t = 0, 100, ... 900, in two frames (Figure 2 of "Video Diffusion Models Encode'
+    ' Motion in Early Timesteps" shows such latents). `make inversion` makes this picture, and publishing'
+    " copies it."
+)
+
+Run = tuple[str, int]
 """A prompt and a number of steps."""
 
 
 def figure(rows: Sequence[Row]) -> Figure:
     """PSNR of every model, prompt and number of steps: a column of panels a contrast, a row a metric."""
     contrasts = sorted({row.stratum("contrast") for row in rows}, key=contrast_order)
-    models, runs = sorted({row.model for row in rows}), _runs(rows)
+    models, prompts = sorted({row.model for row in rows}), list(COLOURS)
+    runs = sorted(
+        {(row.stratum("prompt"), row.steps) for row in rows}, key=lambda run: (prompts.index(run[0]), run[1])
+    )
     drawn, axes = new_figure(len(METRICS), len(contrasts), 4.4, sharex=True, sharey="row")
     for i, (metric, label) in enumerate(METRICS.items()):
         for j, contrast in enumerate(contrasts):
@@ -41,21 +51,15 @@ def figure(rows: Sequence[Row]) -> Figure:
     return drawn
 
 
-def _runs(rows: Sequence[Row]) -> list[Run]:
-    runs = {(row.stratum("prompt"), row.steps) for row in rows}
-    ordered = sorted(runs, key=lambda run: (list(COLOURS).index(run[0]), run[1]))
-    return [(prompt, str(steps)) for prompt, steps in ordered]
-
-
 def _panel(axis: Axes, rows: Sequence[Row], models: Sequence[str], runs: Sequence[Run]) -> None:
     """Each reference as a grey dot, and their mean with its interval; open markers: the fewest steps."""
-    fewest = min((steps for _, steps in runs), key=int)
+    fewest = min(steps for _, steps in runs)
     for number, (prompt, steps) in enumerate(runs):
         places = np.arange(len(models)) + 0.16 * (number - (len(runs) - 1) / 2)
         means = []
         for place, model in zip(places, models, strict=True):
             run = (model, prompt, steps)
-            dots = [row for row in rows if (row.model, row.stratum("prompt"), str(row.steps)) == run]
+            dots = [row for row in rows if (row.model, row.stratum("prompt"), row.steps) == run]
             values = [row.value for row in dots]
             axis.plot([place] * len(dots), values, ".", color=GREY, markersize=3)
             means.append(mean_interval(values, [row.reference for row in dots]))
@@ -93,19 +97,12 @@ def figures(rows: Sequence[Row]) -> Iterator[Captioned]:
 
 def write(file: Path, rows: Sequence[Row]) -> list[Path]:
     """Write the figure into the folder `file`, and a README.md with it and with the strips in that folder."""
-    strips = "\n\n".join(_strip(path.stem) for path in sorted(file.glob("*-strip.png")))
+    strips = "\n\n".join(
+        f"![{path.stem}]({path.name})\n\n**{path.stem.removesuffix('-strip')}.** {STRIP}"
+        for path in sorted(file.glob("*-strip.png"))
+    )
     heading = "# Inversion\n\n`make figures` draws the figure from the published rows."
     return write_captioned(file, heading, figures(rows), strips)
-
-
-def _strip(name: str) -> str:
-    return (
-        f"![{name}]({name}.png)\n\n**{name.removesuffix('-strip')}.** Latents x_t of the reference, inverted"
-        " with the empty prompt, and the decoded x_0 that the model predicts from them, at t = 0, 100, ..."
-        " 900, in"
-        ' two frames (Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps" shows such'
-        " latents). `make inversion` makes this picture, and publishing copies it."
-    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -27,7 +27,6 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
 from motionexp.data.shapes.render import FPS, FRAMES, render
 from motionexp.data.shapes.scenes import Scene
-from motionexp.diffusion.backbone import Conditioning
 from motionexp.errors import InputError
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
@@ -47,14 +46,12 @@ from motionexp.probes.analysis.linear_rows import (
 from motionexp.probes.block_features import motion_blocks
 from motionexp.probes.linear_probe import LinearProbe
 from motionexp.results.formats import to_markdown
-from motionexp.results.rows import ROWS_NAME, Row
-from motionexp.scripts.model_jobs import jobs_of
-from motionexp.scripts.resume import RowFile, progress_bar
+from motionexp.results.rows import ROWS_NAME, Row, append_rows
+from motionexp.scripts.programs import RowFile, exit_code, jobs_of, progress_bar
 
 METRIC_VERSION = 1
 GROUPS = 20
 """Number of groups of test videos, and of pairs: the intervals resample groups in place of references."""
-LEAST_TRAIN = 4 * len(grammar.CAPTIONED)
 
 
 @dataclass(frozen=True)
@@ -71,34 +68,21 @@ class Options:
     draws: int
 
     def strata(self) -> dict[str, str]:
-        """The strata of the rows; rows with other numbers belong to another run."""
+        """The strata of the rows; rows with different numbers belong to another run."""
         return {name: str(number) for name, number in vars(self).items()}
 
-    def encoded(self) -> int:
-        """Number of videos of a contrast that are encoded."""
-        return self.train + self.test + 2 * self.pairs * len(TARGETS)
 
-    def evaluations(self) -> int:
-        """Number of videos that go through the network for one timestep."""
-        return self.draws * self.train + self.test
-
-
-class Videos:
-    """Latents of scenes, encoded once and stored on disk; `bar` advances by one for each scene."""
-
-    def __init__(self, job: Job, bar: "tqdm[Any]") -> None:
-        self.cache = EncodingCache(folder(job) / "cache", job.backbone, job.precision)
-        self.frames, self.bar = job.plan.size[0], bar
-
-    def latents(self, scenes: Iterable[Scene]) -> Tensor:
-        """(N, C, F, h, w) on the CPU."""
-        return torch.stack([self._latents(scene) for scene in scenes])
-
-    def _latents(self, scene: Scene) -> Tensor:
-        self.bar.update()
-        period = FRAMES if self.frames == FRAMES + 1 else None
-        frames = render(scene, self.frames, period=period)
-        return self.cache.latents(Reference("", "shapes", frames, FPS, caption="", edits=()))[0].cpu()
+def encoded(job: Job, scenes: Iterable[Scene], bar: "tqdm[Any]") -> Tensor:
+    """Latents of scenes (N, C, F, h, w) on the CPU, encoded once and stored on disk."""
+    cache, latents = EncodingCache(folder(job) / "cache", job.backbone, job.precision), []
+    # A 3D VAE needs 4k + 1 frames: the motion then runs once in the first 4k.
+    period = FRAMES if job.plan.size[0] == FRAMES + 1 else None
+    for scene in scenes:
+        bar.update()
+        frames = render(scene, job.plan.size[0], period=period)
+        reference = Reference("", "shapes", frames, FPS, caption="", edits=())
+        latents.append(cache.latents(reference)[0].cpu())
+    return torch.stack(latents)
 
 
 def folder(job: Job) -> Path:
@@ -109,12 +93,6 @@ def folder(job: Job) -> Path:
 def row_file(job: Job, options: Options) -> RowFile:
     """The rows of a model with these numbers of videos."""
     return RowFile(folder(job) / ROWS_NAME, job, METRIC_VERSION, options.strata())
-
-
-def empty_caption(job: Job) -> Conditioning:
-    """The empty caption in the layout of guidance: some networks were never trained on it alone."""
-    caption, empty = (job.cache.conditioning(text) for text in (job.references[0].caption, ""))
-    return job.backbone.guidance_pair(caption, empty)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,26 +112,24 @@ class Task:
     timesteps: Sequence[int]
 
     @property
-    def name(self) -> str:
-        """For the progress bar."""
-        return f"{self.job.plan.model.name}, {self.contrast}"
-
-    @property
     def videos(self) -> int:
         """Number of videos that are encoded, plus those that go through the network."""
         if not self.timesteps:
             return 0
-        return self.options.encoded() + self.options.evaluations() * len(self.timesteps)
+        options = self.options
+        encoded = options.train + options.test + 2 * options.pairs * len(TARGETS)
+        return encoded + (options.draws * options.train + options.test) * len(self.timesteps)
 
     def run(self, bar: "tqdm[Any]") -> None:
         """Read every missing timestep; its rows are written at once."""
         if not self.timesteps:
             return
-        bar.set_description(f"{self.name}: encode")
+        name = f"{self.job.plan.model.name}, {self.contrast}"
+        bar.set_description(f"{name}: encode")
         probe, distances = self.prepare(bar)
         for t in self.timesteps:
-            bar.set_description(f"{self.name}: t = {t}")
-            row_file(self.job, self.options).add(self.read(probe, distances, t, bar))
+            bar.set_description(f"{name}: t = {t}")
+            append_rows(row_file(self.job, self.options).path, self.read(probe, distances, t, bar))
 
     def prepare(self, bar: "tqdm[Any]") -> tuple[LinearProbe, dict[str, Tensor]]:
         """Encode the videos.
@@ -162,22 +138,20 @@ class Task:
             The probe, and {target: (P,) distances of pairs of videos that differ in it alone}, for the ideal
             observer.
         """
-        backbone, options, videos = self.job.backbone, self.options, Videos(self.job, bar)
-        train, test = (
-            linear_probe.scenes(part, self.contrast, count)
-            for part, count in (("train", options.train), ("test", options.test))
-        )
-        distances = {
-            target: torch.stack(
-                [torch.dist(*videos.latents(pair)) for pair in pairs(self.contrast, target, options.pairs)]
-            )
-            for target in TARGETS
-        }
-        caption = empty_caption(self.job)
+        backbone, options = self.job.backbone, self.options
+        train = linear_probe.scenes("train", self.contrast, options.train)
+        test = linear_probe.scenes("test", self.contrast, options.test)
+        distances = {}
+        for target in TARGETS:
+            both = [encoded(self.job, pair, bar) for pair in pairs(self.contrast, target, options.pairs)]
+            distances[target] = torch.stack([torch.dist(first, second) for first, second in both])
+        # In the layout of guidance: some networks were never trained on the empty caption alone.
+        texts = (self.job.references[0].caption, "")
+        caption, _ = backbone.guidance_pair(*map(self.job.cache.conditioning, texts))
         probe = LinearProbe(
             *(backbone, caption, motion_blocks(backbone, caption)),
-            train=videos.latents(train),
-            test=videos.latents(test),
+            train=encoded(self.job, train, bar),
+            test=encoded(self.job, test, bar),
             train_labels=linear_probe.labels(train),
             test_labels=linear_probe.labels(test),
             draws=options.draws,
@@ -196,16 +170,19 @@ class Task:
             place = places.get(features.removeprefix("block "), features)
             for target, scores in by_target.items():
                 truth = probe.test_labels[target]
-                for kind, accuracy in (
-                    (TWO_ALTERNATIVE, linear_probe.two_alternative),
-                    (ACCURACY, linear_probe.correct),
-                ):
-                    rows += self.rows(probe, t, metric_of(kind, place, target), accuracy(scores, truth))
+                two_alternative = linear_probe.two_alternative(scores, truth)
+                rows += self.rows(probe, t, metric_of(TWO_ALTERNATIVE, place, target), two_alternative)
+                correct = linear_probe.correct(scores, truth)
+                rows += self.rows(probe, t, metric_of(ACCURACY, place, target), correct)
         return rows
 
     def rows(self, probe: LinearProbe, t: int, metric: str, values: Tensor) -> Iterator[Row]:
         """One row for each group of test videos, or of pairs of videos: its mean."""
         model = self.job.plan.model
+        settings = {
+            "model": {"path": model.path, "revision": model.revision},
+            "blocks": dict(zip(BLOCKS[-len(probe.blocks) :], probe.blocks, strict=True)),
+        }
         videos = "pairs" if OBSERVER in metric else "test"
         for group in np.array_split(np.arange(len(values)), GROUPS):
             yield Row(
@@ -219,10 +196,7 @@ class Task:
                 method="linear_probe",
                 tau=1000.0,
                 steps=0,
-                settings={
-                    "model": {"path": model.path, "revision": model.revision},
-                    "blocks": dict(zip(BLOCKS[-len(probe.blocks) :], probe.blocks, strict=True)),
-                },
+                settings=settings,
                 **self.job.origin(),
             )
 
@@ -230,8 +204,9 @@ class Task:
 def tasks_of(job: Job, contrasts: Sequence[str], options: Options) -> list[Task]:
     """What has to be read of a model."""
     units = [(contrast, t) for contrast in contrasts for t in TIMESTEPS]
-    file = row_file(job, options)
-    missing = file.missing(units, lambda row: (row.strata["contrast"], int(row.strata["t"])))
+    missing = row_file(job, options).missing(
+        units, lambda row: (row.strata["contrast"], int(row.strata["t"]))
+    )
     return [
         Task(job, contrast, options, [t for name, t in missing if name == contrast]) for contrast in contrasts
     ]
@@ -276,40 +251,33 @@ def options_of(arguments: Sequence[str]) -> tuple[list[str], list[str], Options]
         *("--contrasts",), nargs="+", choices=grammar.CONTRASTS, default=grammar.CONTRASTS, metavar="CONTRAST"
     )
     parsed = parser.parse_intermixed_args(list(arguments))
-    options = Options(parsed.train, parsed.test, parsed.pairs, parsed.draws)
-    least = Options(LEAST_TRAIN, GROUPS, GROUPS, 1)
-    for name, count in vars(least).items():
-        if getattr(options, name) < count:
-            raise InputError(f"--{name} {getattr(options, name)}: at least {count}")
-    return parsed.overrides, list(dict.fromkeys(parsed.contrasts)), options
+    # Four training videos of each motion, a video and a pair in each group.
+    least = {"train": 4 * len(grammar.CAPTIONED), "test": GROUPS, "pairs": GROUPS, "draws": 1}
+    counts = {name: getattr(parsed, name) for name in least}
+    for name, count in least.items():
+        if counts[name] < count:
+            raise InputError(f"--{name} {counts[name]}: at least {count}")
+    return parsed.overrides, list(dict.fromkeys(parsed.contrasts)), Options(**counts)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Probe the models of the overrides, or every bundled one; returns the exit code."""
-    try:
-        overrides, contrasts, options = options_of(arguments)
-        settings = jobs_of(overrides, settings_of)
-        jobs = [Job(cfg, Console(quiet=True)) for cfg in settings]
-        tasks = [task for job in jobs for task in tasks_of(job, contrasts, options)]
-        if not jobs:
-            return 0
-        if settings[0].dry_run:
-            videos = sum(task.videos for task in tasks)
-            print(f"{videos:,} videos to encode or to read; dry_run=true, nothing is run")
-            return 0
-        with clear_disk_errors(settings[0].output):
-            run(tasks)
-            rows = [
-                row
-                for job in jobs
-                for row in row_file(job, options).rows()
-                if row.strata["contrast"] in contrasts
-            ]
-            show(folder(jobs[0]), [*rows, *(row for job in jobs for row in schedule_rows(job, steps=0))])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Probe the models of the overrides, or every bundled one."""
+    overrides, contrasts, options = options_of(arguments)
+    settings = jobs_of(overrides, settings_of)
+    jobs = [Job(cfg, Console(quiet=True)) for cfg in settings]
+    tasks = [task for job in jobs for task in tasks_of(job, contrasts, options)]
+    if not jobs:
+        return
+    if settings[0].dry_run:
+        videos = sum(task.videos for task in tasks)
+        print(f"{videos:,} videos to encode or to read; dry_run=true, nothing is run")
+        return
+    with clear_disk_errors(settings[0].output):
+        run(tasks)
+        rows = [row for job in jobs for row in row_file(job, options).rows()]
+        rows = [row for row in rows if row.strata["contrast"] in contrasts]
+        show(folder(jobs[0]), [*rows, *(row for job in jobs for row in schedule_rows(job, steps=0))])
 
 
 if __name__ == "__main__":

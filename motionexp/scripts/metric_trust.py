@@ -6,18 +6,16 @@ samples against their true error of motion and their true leakage, and the chang
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Reference
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.errors import InputError
 from motionexp.jobs import provenance
 from motionexp.jobs.scoring import rows_of
-from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 from motionexp.probes.analysis.comparisons import rank_correlation
 from motionexp.probes.analysis.published import write_published
@@ -26,7 +24,7 @@ from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 from motionexp.results.tables import write_formats
-from motionexp.scripts.perturbations import PERTURBATIONS, count_videos, dosed
+from motionexp.scripts.perturbations import PERTURBATIONS, dosed
 
 EXPERIMENT = Path("experiments/metric-trust.yaml")
 DOSE = "dose"
@@ -59,34 +57,25 @@ def dose_rows(references: Sequence[Reference], scorer: Scorer) -> list[Row]:
     """Rows of every metric on every dose of `CHANGES`, on renders of edits of the whole appearance."""
     rows: list[Row] = []
     commit, dirty = provenance.commit()
-    bar = tqdm(total=count_videos(references, CHANGES), desc="dose response", unit="video", leave=False)
-    metric_of = {value: name for name, metric in scorer.metrics.items() for value in metric.values}
-
-    def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:
-        bar.update()
-        measured = scorer.score(frames, reference, edit)
-        return {name: value for values in measured.values() for name, value in values.items()}
-
-    with bar:
-        for change, dose, reference, measured in dosed(references, score, CHANGES):
-            fields = {
-                "suite": reference.suite,
-                "reference": reference.name,
-                "reference_hash": reference.content_hash,
-                "strata": {**reference.strata, "change": change, "dose": f"{dose:g}"},
-                "edit_kind": "multiple",
-                "sample_id": f"{change} {dose:g} {reference.content_hash[:12]}",
-                "model": "render",
-                "method": DOSE,
-                "tau": 1000.0,
-                "steps": 0,
-                "precision": "fp32",
-                "commit": commit,
-                "dirty": dirty,
-                "packages": provenance.packages(),
-            }
-            for value, measurement in measured.items():
-                rows += rows_of(scorer, metric_of[value], {value: measurement}, fields)
+    for change, dose, reference, by_metric in dosed(references, scorer, CHANGES):
+        fields = {
+            "suite": reference.suite,
+            "reference": reference.name,
+            "reference_hash": reference.content_hash,
+            "strata": {**reference.strata, "change": change, "dose": f"{dose:g}"},
+            "edit_kind": "multiple",
+            "sample_id": f"{change} {dose:g} {reference.content_hash[:12]}",
+            "model": "render",
+            "method": DOSE,
+            "tau": 1000.0,
+            "steps": 0,
+            "precision": "fp32",
+            "commit": commit,
+            "dirty": dirty,
+            "packages": provenance.packages(),
+        }
+        for metric, measured in by_metric.items():
+            rows += rows_of(scorer, metric, measured, fields)
     return rows
 
 
@@ -170,17 +159,13 @@ def trust_table(rows: Sequence[Row]) -> Table:
         cells: list[Cell | None] = [Cell(change, answer, 2) for change, answer in changes.items()]
         cells += [Cell(truth, row[metric], 2) if metric in row else None for truth, row in ranked.items()]
         n = max((row[metric].n for row in ranked.values() if metric in row), default=0)
-        lines.append(Line([metric, _blind_to(changes)], cells, f"{len(samples[metric])} ({n})", ""))
+        blind = [change for change, answer in changes.items() if abs(answer.mean) < BLIND]
+        abstains = all(np.isnan(answer.mean) for answer in changes.values())
+        blind_to = "all: it abstains" if abstains else ", ".join(blind) or "none of these"
+        lines.append(Line([metric, blind_to], cells, f"{len(samples[metric])} ({n})", ""))
     columns = [*CHANGES, *TRUTHS]
     block = Block("bundled world", lines)
     return Table("Can a metric be trusted?", ["metric", "blind to"], columns, [block], NOTES, "references")
-
-
-def _blind_to(changes: Mapping[str, Interval]) -> str:
-    if all(np.isnan(answer.mean) for answer in changes.values()):
-        return "all: it abstains"
-    blind = [change for change, answer in changes.items() if abs(answer.mean) < BLIND]
-    return ", ".join(blind) or "none of these"
 
 
 def _of_samples(rows: Iterable[Row]) -> list[Row]:
@@ -202,11 +187,8 @@ def run(layout: Layout, output: Path) -> None:
     rows = read_rows(path) if path.exists() else []
     if not current <= {(row.metric, row.metric_version, row.metric_model) for row in rows}:
         path.unlink(missing_ok=True)
-        single = [
-            reference
-            for reference in references
-            if reference.truth is not None and len(reference.truth.things) == 1
-        ]
+        scenes = [(reference, reference.truth) for reference in references]
+        single = [reference for reference, scene in scenes if scene and len(scene.things) == 1]
         append_rows(path, dose_rows(single, scorer))
     table = trust_table(selected_rows(layout, output))
     write_formats(output / "metric-trust", [table])

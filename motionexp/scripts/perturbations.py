@@ -26,8 +26,6 @@ from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.formats import Grid
 
-Score = Callable[[np.ndarray, Reference, Edit], Mapping[str, Measurement]]
-
 
 @dataclass(frozen=True)
 class BentScene(Scene):
@@ -49,13 +47,17 @@ def bend_path(target: Scene, reference: Scene, frames: int, pixels: float) -> np
     return render(BentScene(**parts, bend=pixels), frames)
 
 
+def off_colour(frame: np.ndarray, degrees: float, saturation: float) -> np.ndarray:
+    """Return frames (..., H, W, 3), hues turned by ``degrees``, chroma multiplied by ``saturation``."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
+    turn = np.array([[cos, -sin, sin], [sin, cos, -sin], [-sin, sin, cos]])
+    luminance = frame.mean(-1, keepdims=True)
+    return np.clip(np.round(luminance + saturation * (frame - luminance) @ turn.T), 0, 255).astype(np.uint8)
+
+
 def turn_hue(target: Scene, reference: Scene, frames: int, degrees: float) -> np.ndarray:
     """Render the target and turn all colours about the grey axis."""
-    turn, axis = np.deg2rad(degrees), np.ones(3) / np.sqrt(3)
-    cross = np.cross(np.eye(3), axis)
-    rotation = np.cos(turn) * np.eye(3) + np.sin(turn) * cross + (1 - np.cos(turn)) * np.outer(axis, axis)
-    turned = (render(target, frames) - 127.5) @ rotation.T + 127.5
-    return np.clip(np.round(turned), 0, 255).astype(np.uint8)
+    return off_colour(render(target, frames), degrees, 1.0)
 
 
 def hold(target: Scene, reference: Scene, frames: int, share: float) -> np.ndarray:
@@ -134,102 +136,77 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
 }
 
 Answer = Literal["rises", "falls"] | float
-EXPECTED: Mapping[str, Mapping[str, Answer]] = {
+EXPECTED: Mapping[str, Mapping[Answer, Sequence[str]]] = {
     "path bent": {
-        "flow_similarity": "falls",
-        "velocity_similarity": "falls",
-        "path_error": "rises",
-        "position_error": "rises",
-        "nuisance_similarity": 0.02,
-        "attribute_accuracy": 0.1,
-        "replaced_attributes": 0.1,
-        "text_alignment": 2.0,
-        "pick_score": 2.0,
-        "appearance_leakage": 0.1,
+        "falls": ["flow_similarity", "velocity_similarity"],
+        "rises": ["path_error", "position_error"],
+        0.02: ["nuisance_similarity"],
+        0.1: ["attribute_accuracy", "replaced_attributes", "appearance_leakage"],
+        2.0: ["text_alignment", "pick_score"],
     },
     "hue turned": {
-        "attribute_accuracy": "falls",
-        "text_alignment": "falls",
-        "pick_score": "falls",
-        "flow_similarity": 0.05,
-        "motion_fidelity": 0.05,
-        "velocity_similarity": 0.02,
-        "path_error": 0.1,
-        "nuisance_similarity": 0.02,
+        "falls": ["attribute_accuracy", "text_alignment", "pick_score"],
+        0.02: ["velocity_similarity", "nuisance_similarity"],
+        0.05: ["flow_similarity", "motion_fidelity"],
+        0.1: ["path_error"],
     },
     "end held": {
-        "flow_similarity": "falls",
-        "motion_fidelity": "falls",
-        "velocity_similarity": "falls",
-        "path_error": "rises",
-        "frame_consistency_consecutive": "rises",
-        "nuisance_similarity": 0.05,
-        "attribute_accuracy": 0.1,
-        "text_alignment": 2.0,
+        "falls": ["flow_similarity", "motion_fidelity", "velocity_similarity"],
+        "rises": ["path_error", "frame_consistency_consecutive"],
+        0.05: ["nuisance_similarity"],
+        0.1: ["attribute_accuracy"],
+        2.0: ["text_alignment"],
     },
     "frames dropped": {
-        "flow_similarity": "falls",
-        "velocity_similarity": "falls",
-        "frame_consistency_consecutive": "rises",
-        "nuisance_similarity": 0.05,
-        "attribute_accuracy": 0.1,
+        "falls": ["flow_similarity", "velocity_similarity"],
+        "rises": ["frame_consistency_consecutive"],
+        0.05: ["nuisance_similarity"],
+        0.1: ["attribute_accuracy"],
     },
     "frames shuffled": {
-        "flow_similarity": "falls",
-        "motion_fidelity": "falls",
-        "velocity_similarity_counted": "falls",
-        "frame_consistency_consecutive": "falls",
-        "frame_consistency_pairs": 0.01,
-        "text_alignment": 0.01,
-        "attribute_accuracy": 0.1,
+        "falls": [
+            "flow_similarity",
+            "motion_fidelity",
+            "velocity_similarity_counted",
+            "frame_consistency_consecutive",
+        ],
+        0.01: ["frame_consistency_pairs", "text_alignment"],
+        0.1: ["attribute_accuracy"],
     },
     "frozen": {
-        "flow_similarity": "falls",
-        "motion_fidelity": "falls",
-        "velocity_similarity_counted": "falls",
-        "frame_consistency_consecutive": "rises",
-        "frame_consistency_pairs": "rises",
-        "nuisance_similarity": 0.05,
-        "attribute_accuracy": 0.1,
-        "text_alignment": 2.0,
+        "falls": ["flow_similarity", "motion_fidelity", "velocity_similarity_counted"],
+        "rises": ["frame_consistency_consecutive", "frame_consistency_pairs"],
+        0.05: ["nuisance_similarity"],
+        0.1: ["attribute_accuracy"],
+        2.0: ["text_alignment"],
     },
     "identity swapped": {
-        "attribute_accuracy": "falls",
-        "text_alignment": "falls",
-        "pick_score": "falls",
-        "motion_fidelity": 0.05,
-        "velocity_similarity": 0.02,
-        "nuisance_similarity": 0.05,
+        "falls": ["attribute_accuracy", "text_alignment", "pick_score"],
+        0.02: ["velocity_similarity"],
+        0.05: ["motion_fidelity", "nuisance_similarity"],
     },
     "blurred": {
-        "nuisance_similarity": "falls",
-        "pick_score": "falls",
-        "text_alignment": "falls",
-        "attribute_accuracy": "falls",
-        "flow_similarity": 0.2,
-        "motion_fidelity": 0.1,
-        "velocity_similarity": 0.02,
-        "path_error": 0.5,
+        "falls": ["nuisance_similarity", "pick_score", "text_alignment", "attribute_accuracy"],
+        0.02: ["velocity_similarity"],
+        0.1: ["motion_fidelity"],
+        0.2: ["flow_similarity"],
+        0.5: ["path_error"],
     },
     "appearance restored": {
-        "attribute_accuracy": "falls",
-        "replaced_attributes": "rises",
-        "appearance_leakage": "rises",
-        "text_alignment": "falls",
-        "flow_similarity": 0.25,
-        "velocity_similarity": 0.02,
-        "nuisance_similarity": 0.05,
+        "falls": ["attribute_accuracy", "text_alignment"],
+        "rises": ["replaced_attributes", "appearance_leakage"],
+        0.02: ["velocity_similarity"],
+        0.05: ["nuisance_similarity"],
+        0.25: ["flow_similarity"],
     },
     "nuisances changed": {
-        "nuisance_similarity": "falls",
-        "flow_similarity": 0.1,
-        "velocity_similarity": 0.02,
-        "path_error": 0.1,
-        "attribute_accuracy": 0.1,
-        "text_alignment": 2.0,
+        "falls": ["nuisance_similarity"],
+        0.02: ["velocity_similarity"],
+        0.1: ["flow_similarity", "path_error", "attribute_accuracy"],
+        2.0: ["text_alignment"],
     },
 }
-"""{perturbation: {value: whether it rises or falls with the dose, or how far it may stray from the first}}.
+"""{perturbation: {answer: values}}: whether values rise or fall with the dose, or how far they may stray.
 
 A score that rises or falls may rest where it has reached its end, but never turns back.
 """
@@ -246,61 +223,54 @@ class Response:
     count: int
 
 
-def dose_response(references: Sequence[Reference], score: Score) -> list[Response]:
-    """Score perturbed renders of every reference's edit of all attributes.
-
-    Args:
-        references: of the bundled world, with one object each and an edit of kind `multiple`.
-        score: gives {name of a value: measurement} of frames, reference and edit.
-    """
-    scored: dict[tuple[str, float], list[Mapping[str, Measurement]]] = defaultdict(list)
-    for name, dose, _, measured in dosed(references, score):
-        scored[name, dose].append(measured)
+def dose_response(references: Sequence[Reference], scorer: Scorer) -> list[Response]:
+    """Score perturbed renders of every reference's edit of all attributes; see `dosed`."""
+    scored: dict[tuple[str, float, str], list[float]] = defaultdict(list)
+    for name, dose, _, by_metric in dosed(references, scorer):
+        for measured in by_metric.values():
+            for value, measurement in measured.items():
+                scored[name, dose, value].append(measurement.value)
     responses = []
-    for name, perturbation in PERTURBATIONS.items():
-        for dose in perturbation.doses:
-            scores = scored[name, dose]
-            for value in scores[0]:
-                numbers = np.array([measured[value].value for measured in scores])
-                counted = numbers[~np.isnan(numbers)]
-                mean = float(counted.mean()) if len(counted) else float("nan")
-                responses.append(Response(name, dose, value, mean, len(counted)))
+    for key, values in scored.items():
+        counted = np.array(values)[~np.isnan(values)]
+        mean = float(counted.mean()) if len(counted) else float("nan")
+        responses.append(Response(*key, mean, len(counted)))
     return responses
 
 
 def dosed(
-    references: Sequence[Reference], score: Score, names: Collection[str] = tuple(PERTURBATIONS)
-) -> Iterator[tuple[str, float, Reference, Mapping[str, Measurement]]]:
-    """Yield (perturbation, dose, reference, measurements) of every dose; see `dose_response`."""
-    unchanged: dict[str, Mapping[str, Measurement]] = {}
-    for name in names:
-        perturbation = PERTURBATIONS[name]
-        for dose in perturbation.doses:
+    references: Sequence[Reference], scorer: Scorer, names: Collection[str] = tuple(PERTURBATIONS)
+) -> Iterator[tuple[str, float, Reference, Mapping[str, Mapping[str, Measurement]]]]:
+    """Yield (perturbation, dose, reference, scores) of every dose of the named perturbations.
+
+    Args:
+        references: of the bundled world, with one object each and an edit of kind `multiple`.
+        scorer: its measurements by metric and value are the scores.
+        names: of perturbations.
+    """
+    # The first dose changes nothing, whatever the perturbation: scored once.
+    doses = {name: PERTURBATIONS[name].doses for name in names}
+    total = len(references) * (1 + sum(len(series) - 1 for series in doses.values()))
+    scored: dict[tuple[str, str, float], Mapping[str, Mapping[str, Measurement]]] = {}
+    with tqdm(total=total, desc="dose response", unit="video", leave=False) as bar:
+        for name, dose in ((name, dose) for name, series in doses.items() for dose in series):
             for reference in references:
-                if dose != perturbation.doses[0]:
-                    measured = _score_one(reference, perturbation, dose, score)
-                else:
-                    # The first dose changes nothing, whatever the perturbation: scored once.
-                    if reference.name not in unchanged:
-                        unchanged[reference.name] = _score_one(reference, perturbation, dose, score)
-                    measured = unchanged[reference.name]
-                yield name, dose, reference, measured
+                key = (reference.name, name, dose) if dose != doses[name][0] else (reference.name, "", 0.0)
+                if key not in scored:
+                    frames, edit = perturbed(reference, PERTURBATIONS[name], dose)
+                    scored[key] = scorer.score(frames, reference, edit)
+                    bar.update()
+                yield name, dose, reference, scored[key]
 
 
-def count_videos(references: Sequence[Reference], names: Collection[str] = tuple(PERTURBATIONS)) -> int:
-    """How many videos `dosed` scores."""
-    return len(references) * (1 + sum(len(PERTURBATIONS[name].doses) - 1 for name in names))
-
-
-def _score_one(
-    reference: Reference, perturbation: Perturbation, dose: float, score: Score
-) -> Mapping[str, Measurement]:
+def perturbed(reference: Reference, perturbation: Perturbation, dose: float) -> tuple[np.ndarray, Edit]:
+    """Return the perturbed render (F, H, W, 3) of a reference's edit of all attributes, and this edit."""
     scene = reference.truth
     (edit,) = [edit for edit in reference.edits if edit.kind == "multiple"]
     assert isinstance(scene, Scene)
     assert edit.truth is not None
     target = edited(scene, {name: edit.truth[name] for name in ATTRIBUTES})
-    return score(perturbation.apply(target, scene, len(reference.frames), dose), reference, edit)
+    return perturbation.apply(target, scene, len(reference.frames), dose), edit
 
 
 def surprises(responses: Sequence[Response]) -> list[str]:
@@ -309,7 +279,7 @@ def surprises(responses: Sequence[Response]) -> list[str]:
     means = {(response.perturbation, response.dose, response.value): response.mean for response in responses}
     for name, answers in EXPECTED.items():
         doses = PERTURBATIONS[name].doses
-        for value, answer in answers.items():
+        for answer, value in ((answer, value) for answer, values in answers.items() for value in values):
             series = [means[name, dose, value] for dose in doses if (name, dose, value) in means]
             if series and not _follows(series, answer):
                 shown = ", ".join(f"{mean:.3f}" for mean in series)
@@ -358,25 +328,20 @@ a track by its length, and points of the background do not move here.
 """
 
 
-def measure(progress: bool = False) -> list[Response]:
+def measure() -> list[Response]:
     """Score perturbed renders of `TUNING_REFERENCES` by all metrics, through the bundled models."""
-    reader, scorer = ShapesReferences("tuning"), Scorer()
-    references = [reader.read(reader.names()[index]) for index in TUNING_REFERENCES]
-    bar = tqdm(total=count_videos(references), desc="score", unit="video", leave=False, disable=not progress)
-
-    def score(frames: np.ndarray, reference: Reference, edit: Edit) -> Mapping[str, Measurement]:
-        bar.update()
-        measured = scorer.score(frames, reference, edit)
-        return {name: value for values in measured.values() for name, value in values.items()}
-
-    with bar:
-        return dose_response(references, score)
+    reader = ShapesReferences("tuning")
+    return dose_response([reader.read(reader.names()[index]) for index in TUNING_REFERENCES], Scorer())
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print and write the table; returns the exit code, 1 if a score answered as it should not."""
-    responses = measure(progress=True)
-    columns = list(dict.fromkeys(value for answers in EXPECTED.values() for value in answers))
+    responses = measure()
+    columns = list(
+        dict.fromkeys(
+            value for answers in EXPECTED.values() for values in answers.values() for value in values
+        )
+    )
     unexpected = surprises(responses)
     verdict = [f"- not as expected: {line}" for line in unexpected] or ["Every score answers as it should."]
     text = "\n".join([HEAD, markdown(responses, columns), *verdict, ""])

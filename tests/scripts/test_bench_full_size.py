@@ -1,10 +1,9 @@
 """The benchmark at full size, at tiny size and on the CPU; and the folders without weights that it loads."""
 
-from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import torch
 from diffusers import DDIMScheduler
 from rich.console import Console
 from safetensors import safe_open
-from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,7 +20,7 @@ from motionexp.config.schema import JobConfig
 from motionexp.jobs.job import Job, encode
 from motionexp.methods.training import Example
 from motionexp.scripts import bench_full_size as bench
-from motionexp.scripts.bench_full_size import LOOPS, PLANNED, Loop, Measures, Scale
+from motionexp.scripts.bench_full_size import LOOPS, PLANNED, Loop, Scale
 from tests.support.squares import Squares
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
@@ -52,10 +50,9 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_without_weights_is_read_as_one_with_them(tmp_path: Path, folder: Path) -> None:
     whole = tiny_pipeline().components
     parts: dict[str, Any] = {
-        "transformer": partial(type(whole["transformer"]).from_config, whole["transformer"].config),
-        "vae": partial(type(whole["vae"]).from_config, whole["vae"].config),
-        "text_encoder": partial(type(whole["text_encoder"]), whole["text_encoder"].config),
+        part: partial(type(whole[part]).from_config, whole[part].config) for part in ("transformer", "vae")
     }
+    parts["text_encoder"] = partial(type(whole["text_encoder"]), whole["text_encoder"].config)
     hole = write_checkpoint(RandomCheckpoint(LatteBackbone, parts, DDIMScheduler), tmp_path / "hole")
     for part in parts:
         (real,), (empty,) = ((where / part).glob("*.safetensors") for where in (folder, hole))
@@ -80,63 +77,24 @@ def test_latte_without_weights_has_the_real_ones_sizes_and_hardly_any_bytes(tmp_
     assert file.stat().st_blocks * 512 < 1e6
 
 
-def test_arithmetic_of_a_step_is_that_of_its_matrix_products(
-    folder: Path, example: Example, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Counted again by what goes into each layer, and by what asks for a gradient."""
-    counted: Counter[str] = Counter()
-    plain = nn.functional.scaled_dot_product_attention
-
-    def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **settings: Any) -> Tensor:
-        product = 2 * query.numel() * key.shape[-2]
-        scores = query.requires_grad or key.requires_grad
-        counted["attention"] += product * (2 + query.requires_grad + key.requires_grad)
-        counted["attention"] += product * (scores + value.requires_grad)
-        return plain(query, key, value, *args, **settings)
-
-    def layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = module.get_parameter("weight")
-        product = 2 * output.numel() * weight[0].numel()
-        counted["layers"] += product * (1 + inputs[0].requires_grad + weight.requires_grad)
-
-    backbone = LatteBackbone.from_pretrained(folder)
-    method = bench.attached_lora(backbone)
-    for module in backbone.network.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.register_forward_hook(layer)
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
-    method.loss(bench.draw(backbone, example))
-    monkeypatch.undo()
-    assert bench.step_flops(folder, example) == counted.total()
-
-
-def step_flops(loop: Loop) -> int:
-    # The fused kernels compute the scores again in the backward pass.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        loop.step()
-    return counter.get_total_flops()
-
-
 def test_loops_differ_by_what_they_say(folder: Path, example: Example) -> None:
     flops = {}
     for part, measures in LOOPS.items():
         if measures.compiled:  # of which nothing can be counted
             continue
-        calls: list[int] = []
-
-        def encoded(calls: list[int] = calls) -> Example:
-            calls.append(1)
-            return example
-
+        encoded = Mock(return_value=example)
         loop = Loop(folder, measures, encoded, CPU)
         assert loop.backbone.network.dtype == (torch.bfloat16 if measures.half else torch.float32)
-        trained = {name: value.clone() for name, value in enumerate(loop.method.parameters.values())}
-        flops[part] = step_flops(loop)
-        assert len(calls) == 1
-        assert any(
-            not torch.equal(value, trained[i]) for i, value in enumerate(loop.method.parameters.values())
-        )
+        before = [value.clone() for value in loop.method.parameters.values()]
+        # The fused kernels compute the scores again in the backward pass.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            loop.step()
+        flops[part] = counter.get_total_flops()
+        assert encoded.call_count == 1
+        assert not all(map(torch.equal, loop.method.parameters.values(), before))
+    # Counted on tensors without numbers, a step has the arithmetic of the loop that computes nothing twice.
     least = flops["all measures"]
+    assert bench.step_flops(folder, example) == least
     more = {part for part, count in flops.items() if count > least}
     assert more == {bench.PLAIN, "checkpointing", "gradient to the first layer"}
     assert flops[bench.PLAIN] == flops["checkpointing"]
@@ -165,29 +123,24 @@ def test_what_does_not_fit_is_a_row_that_says_so(
     times = bench.loop_times(folder, "all measures", lambda: example, CPU, Scale(1, 1.0))
     (row,) = bench.rows_of(Job(settings(folder, tmp_path, "fast"), Console(quiet=True)), times)
     assert np.isnan(row.value)
-    assert (row.suite, row.strata, row.reason) == (
-        "bench_full_size",
-        {"part": "all measures"},
-        "out of memory",
-    )
+    assert (row.suite, row.strata["part"], row.reason) == ("bench_full_size", "all measures", "out of memory")
 
 
 def settings(folder: Path, output: Path, mode: str) -> JobConfig:
-    video = (FRAMES, SIZE, SIZE)
-    changes = {"mode": mode, "edits": ["b"], "train_steps": 3}
-    return job_settings(LATTE, folder, video, output=str(output), metrics=None, **changes)
+    changes = {"mode": mode, "edits": ["b"], "train_steps": 3, "metrics": None}
+    return job_settings(LATTE, folder, (FRAMES, SIZE, SIZE), output=str(output), **changes)
 
 
 @pytest.mark.slow
 def test_all_is_measured_and_becomes_rows(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {part: LOOPS[part] for part in (bench.PLAIN, "all measures")}
-    monkeypatch.setattr(bench, "LOOPS", kept)
+    loops = {part: LOOPS[part] for part in (bench.PLAIN, "all measures")}
+    monkeypatch.setattr(bench, "LOOPS", loops)
     cfgs = [settings(folder, tmp_path, mode) for mode in bench.MODES]
-    rows = [row for some in bench.measure(cfgs) for row in some]
+    rows = list(bench.measure(cfgs))
     parts = {row.strata["part"] for row in rows if row.metric == "training_step_seconds"}
-    assert parts == {*kept, "mode=fast", "mode=low_memory"}
+    assert parts == {*loops, "mode=fast", "mode=low_memory"}
     phases = [(row.metric, row.strata["part"]) for row in rows if "low_memory, " in row.strata["part"]]
     assert phases == [
         (metric, f"mode=low_memory, {phase}")
@@ -210,15 +163,7 @@ def test_without_a_gpu_it_plans_and_then_stops(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(bench, "PLANNED", {"latte": PLANNED["latte"]})  # the others take minutes
     assert bench.main([f"output={tmp_path / 'out'}"]) == 2
-    said = capsys.readouterr()
-    assert "planned: 9.5 GB; wanted: less than 12 GB" in said.out
-    assert said.err.startswith("error: make bench-full-size: it measures on a CUDA GPU")
+    printed = capsys.readouterr()
+    assert "planned: 9.5 GB; wanted: less than 12 GB" in printed.out
+    assert printed.err.startswith("error: make bench-full-size")
     assert not (tmp_path / "out" / "rows.jsonl").exists()
-
-
-def test_every_measure_is_left_out_once() -> None:
-    """Of all but the last, which is beside the others, there is a loop that differs in it alone."""
-    every = LOOPS["all measures"]
-    assert every == Measures()
-    for name in ("cached", "half", "kept", "cut", "fused", "compiled"):
-        assert replace(every, **{name: not getattr(every, name)}) in LOOPS.values()

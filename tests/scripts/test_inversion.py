@@ -1,6 +1,7 @@
 """The inversion script, on a tiny random model and a clip."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,40 +9,19 @@ import torch
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.config.compose import load
-from motionexp.data.videos import enlarged, write_png
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
-from motionexp.jobs.probe_figures import strip
+from motionexp.jobs import probe_figures
 from motionexp.results.rows import read_rows
-from motionexp.scripts import inversion, model_jobs
+from motionexp.scripts import inversion, programs
+from tests.scripts.conftest import CAPTION, VIDEO
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 
-CAPTION = "a red ball"
-VIDEO = np.random.default_rng(0).integers(0, 255, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
 
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_pipeline(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    for index, frame in enumerate(VIDEO):
-        write_png(folder / f"{index}.png", frame)
-    return folder
-
-
-@pytest.fixture
-def overrides(weights: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inversion, "STEPS", (2, 10))
-    return [
-        *(f"model.path={weights}", "model.closed_vocabulary=false", f"model.frames={FRAMES}"),
-        *(f"model.height={SIZE}", f"model.width={SIZE}", "device=cpu", f"output={tmp_path / 'out'}"),
-        *(f"video={clip}", f"caption={CAPTION}", 'edits=["a blue ball"]'),
-    ]
 
 
 def by_hand(weights: Path, prompt: str, steps: int) -> tuple[float, float]:
@@ -80,42 +60,37 @@ def test_rows_hold_the_psnr_of_both_prompts_and_all_steps_and_are_not_measured_a
     assert (row.settings["steps"], row.settings["guidance_scale"]) == (row.steps, 1)
     assert (folder / f"tiny_latte-{row.reference}-strip.png").stat().st_size > 1000
     assert "caption" in capsys.readouterr().out
-    calls: list[str] = []
-    monkeypatch.setattr(inversion, "measure", lambda job, reference, progress: calls.append("again") or [])
+    again = Mock(return_value=[])
+    monkeypatch.setattr(inversion, "measure", again)
     assert inversion.run(inversion.settings_of(overrides)) == rows
-    assert calls == []
-    other = save_tiny_pipeline(tmp_path / "other", seed=1)
-    assert inversion.run(inversion.settings_of([*overrides, f"model.path={other}"])) == []
-    assert calls == ["again"]
+    again.assert_not_called()
+    second = save_tiny_pipeline(tmp_path / "second", seed=1)
+    assert inversion.run(inversion.settings_of([*overrides, f"model.path={second}"])) == []
+    again.assert_called_once()
 
 
-def test_the_strip_shows_latents_and_what_the_model_makes_of_them(weights: Path) -> None:
+def test_the_strip_shows_latents_and_what_the_model_makes_of_them(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone = LatteBackbone.from_pretrained(weights)
     empty = backbone.embed([""])
     shape = backbone.latent_shape(FRAMES, SIZE, SIZE)
     latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inverted = invert(backbone, latents, empty, None, SamplerSettings(10, guidance_scale=1.0))
-    picture = strip(backbone, inverted, empty, "the empty prompt")
-    top = 0
-    for frame in (FRAMES // 4, 3 * FRAMES // 4):
-        for predicted in (False, True):
-            tiles = []
-            for t in range(0, 1000, 100):
-                alpha_bar = backbone.schedule.alphas_cumprod[t]
-                v = backbone.predict(inverted[t], t, empty)
-                x0 = alpha_bar.sqrt() * inverted[t] - (1 - alpha_bar).sqrt() * v
-                video = backbone.decode(x0 if predicted else inverted[t])[0].numpy()
-                tiles.append(enlarged(video[frame : frame + 1], 192)[0])
-            tops = (
-                y
-                for y in range(top, len(picture) - 191)
-                if all(
-                    np.abs(picture[y : y + 192, x : x + 192].astype(int) - tile).max() <= 1
-                    for x, tile in zip(range(8, 2008, 200), tiles, strict=True)
-                )
-            )
-            top = next(tops, -1) + 192
-            assert top >= 192, f"frame {frame}, predicted {predicted}: not in the picture"
+    drawn = Mock(return_value=[VIDEO[0]])
+    monkeypatch.setattr(probe_figures, "side_by_side", drawn)
+    probe_figures.strip(backbone, inverted, empty, "the empty prompt")
+    rows, labels = drawn.call_args.args
+    assert [label.split(",")[0] for label in labels] == [f"t = {t}" for t in range(0, 1000, 100)]
+    places = [(frame, predicted) for frame in (FRAMES // 4, 3 * FRAMES // 4) for predicted in (False, True)]
+    for (frame, predicted), (heading, tiles) in zip(places, rows, strict=True):
+        assert heading.startswith(f"frame {frame + 1} of {FRAMES}: {'x_0' if predicted else 'latents x_t'}")
+        for t, tile in zip(range(0, 1000, 100), tiles, strict=True):
+            alpha_bar = backbone.schedule.alphas_cumprod[t]
+            v = backbone.predict(inverted[t], t, empty)
+            x0 = alpha_bar.sqrt() * inverted[t] - (1 - alpha_bar).sqrt() * v
+            video = backbone.decode(x0 if predicted else inverted[t])[0].numpy()
+            assert np.abs(tile[0].astype(int) - video[frame]).max() <= 1
 
 
 def test_references_are_of_the_benchmark_unless_the_overrides_say_otherwise() -> None:
@@ -134,7 +109,7 @@ def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
     (tmp_path / "tiny_latte").mkdir()
     (tmp_path / "tiny_latte" / "model_index.json").touch()
     (tmp_path / "tiny_unet3d" / "vae").mkdir(parents=True)
-    monkeypatch.setattr(model_jobs, "BUNDLED", tmp_path)
+    monkeypatch.setattr(programs, "BUNDLED", tmp_path)
     measured: list[str] = []
     monkeypatch.setattr(inversion, "run", lambda cfg: measured.append(cfg.model.name))
     monkeypatch.setattr(inversion, "print_rows", lambda rows: None)
@@ -145,7 +120,7 @@ def test_without_a_model_all_bundled_ones_that_are_there_are_measured(
 
 
 def test_models_that_are_named_are_taken_in_turn_and_all_looked_at_first() -> None:
-    named = model_jobs.jobs_of(["steps=7", "model=latte,tiny_unet3d"], load)
+    named = programs.jobs_of(["steps=7", "model=latte,tiny_unet3d"], load)
     assert [(cfg.model.name, cfg.steps) for cfg in named] == [("latte", 7), ("tiny_unet3d", 7)]
     with pytest.raises(InputError, match="tiny_lattte"):
-        model_jobs.jobs_of(["model=tiny_latte,tiny_lattte"], load)
+        programs.jobs_of(["model=tiny_latte,tiny_lattte"], load)

@@ -1,6 +1,7 @@
 """The linear probe's rows, measured where they are missing, and its tables and figures of published rows."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,6 @@ import torch
 from matplotlib.text import Text
 
 from motionexp.data.shapes.render import render
-from motionexp.data.videos import write_png
 from motionexp.errors import InputError
 from motionexp.jobs.job import Job
 from motionexp.probes.analysis import linear_figures, linear_rows, linear_tables
@@ -37,7 +37,7 @@ from motionexp.results.rows import append_rows
 from motionexp.scripts import linear_probe
 from tests.support.made_linear import GROUPS, share
 from tests.support.made_linear import linear_rows as made_rows
-from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
+from tests.support.tiny_models import SIZE
 
 ROOT = Path(__file__).parents[2]
 KEY = ("tiny_latte", "motion-dominant")
@@ -64,24 +64,14 @@ class TestRun:
         monkeypatch.setattr(linear_probe, "render", small)
 
     @pytest.fixture
-    def job(self, tmp_path):
+    def job(self, overrides):
         """A job on a tiny random model."""
-        weights = save_tiny_pipeline(tmp_path / "weights")
-        for index, frame in enumerate(np.random.default_rng(0).integers(0, 255, (FRAMES, SIZE, SIZE, 3))):
-            write_png(tmp_path / "clip" / f"{index}.png", frame.astype(np.uint8))
-        overrides = [
-            *(f"model.path={weights}", "model.closed_vocabulary=false", f"model.frames={FRAMES}"),
-            *(f"model.height={SIZE}", f"model.width={SIZE}", "device=cpu", f"output={tmp_path / 'out'}"),
-            *(f"video={tmp_path / 'clip'}", "caption=a red ball", 'edits=["a blue ball"]'),
-        ]
         return Job(linear_probe.settings_of(overrides), linear_probe.Console(quiet=True))
 
     def test_an_interrupted_run_continues_and_ends_with_the_rows_of_a_whole_one(
         self, job, monkeypatch, capsys
     ):
-        def tasks():
-            return linear_probe.tasks_of(job, ["motion-dominant"], FEW)
-
+        tasks = partial(linear_probe.tasks_of, job, ["motion-dominant"], FEW)
         file, read_one = linear_probe.row_file(job, FEW), linear_probe.Task.read
 
         def until_interrupted(task, probe, distances, t, bar):
@@ -89,10 +79,10 @@ class TestRun:
                 raise KeyboardInterrupt
             return read_one(task, probe, distances, t, bar)
 
-        monkeypatch.setattr(linear_probe.Task, "read", until_interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            linear_probe.run(tasks())
-        monkeypatch.setattr(linear_probe.Task, "read", read_one)
+        with monkeypatch.context() as patched:
+            patched.setattr(linear_probe.Task, "read", until_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                linear_probe.run(tasks())
         assert {row.strata["t"] for row in file.rows()} == {"0", "600"}
         with pytest.raises(InputError, match="t = 999: the run was interrupted"):
             read_accuracies(file.rows())
@@ -118,10 +108,8 @@ class TestRun:
         assert file.rows() == []
 
     def test_a_row_is_the_mean_of_its_group(self, job):
-        task, probe = (
-            linear_probe.Task(job, "motion-dominant", FEW, [600]),
-            SimpleNamespace(blocks=["a", "b"]),
-        )
+        task = linear_probe.Task(job, "motion-dominant", FEW, [600])
+        probe = SimpleNamespace(blocks=["a", "b"])
         rows = list(task.rows(probe, 600, "accuracy: shape from x_t", torch.tensor([0.0, 1.0, 1.0, 1.0])))
         assert [(row.reference, row.value) for row in rows] == [("test 001-002", 0.5), ("test 003-004", 1.0)]
 
@@ -132,7 +120,6 @@ class TestCommand:
         [
             (["--train", "10"], "--train 10: at least 68"),
             (["--test", "19"], "--test 19: at least 20"),
-            (["--draws", "0"], "--draws 0: at least 1"),
             (["stps=3"], "stps: there is no such setting"),
             (["model=tiny_latte,latte"], "64 x 64"),
         ],
@@ -163,15 +150,7 @@ class TestAccuracies:
 
     def test_the_onset_is_the_noisiest_timestep_at_the_level(self):
         timesteps = np.array([0, 100, 200, 999])
-        curves = np.array(
-            [
-                [1, 0.9, 0.7, 0.5],
-                [0.7, 0.7, 0.7, 0.7],
-                [1, 1, 1, 0.9],
-                [1, 0.7, 0.9, 0.5],
-                [0.8, 0.5, 0.5, 0.5],
-            ]
-        )
+        curves = np.array([[1, 0.9, 0.7, 0.5], [0.7] * 4, [1, 1, 1, 0.9], [1, 0.7, 0.9, 0.5]])
         fine = np.arange(0, 999.01, 0.1)
         slow = []
         for curve in curves:
@@ -186,14 +165,12 @@ class TestTables:
         paper, in_t, in_log_snr = files[""]
         line = _line(paper, X_T_CLEAN)
         means = {cell.column: cell.interval.mean for cell in line.cells}
-        centre = {
-            target: np.mean([share(X_T_CLEAN, target, 600, g) for g in range(GROUPS)]) for target in TARGETS
-        }
+        groups = range(GROUPS)
+        centre = {name: np.mean([share(X_T_CLEAN, name, 600, group) for group in groups]) for name in TARGETS}
         appearance = np.mean([centre[name] for name in APPEARANCE])
-        assert means == pytest.approx(
-            centre
-            | {"mean of appearance": appearance, "motion minus appearance": centre["motion"] - appearance}
-        )
+        minus = centre["motion"] - appearance
+        centre |= {"mean of appearance": appearance, "motion minus appearance": minus}
+        assert means == pytest.approx(centre)
         assert line.n == f"60 ({GROUPS})"
         onsets = {cell.column: cell.interval for cell in _line(in_t, X_T_CLEAN).cells}
         # 1.5 - t / 900 is 0.84 at t = 594.
@@ -216,16 +193,10 @@ class TestTables:
         written = set(capsys.readouterr().out.split())
         assert written == {*tables, *figures, "results/shapes/linear-probe/README.md"}
         assert all(Path(name).is_file() for name in written)
-
-    def test_what_is_not_published_yet_is_said_and_left_out_and_what_is_named_must_be(
-        self, tmp_path, monkeypatch, capsys
-    ):
-        _publish(tmp_path, monkeypatch)
+        # Without published rows nothing is written; rows that are named must be published.
         (tmp_path / "results" / "shapes" / "linear-probe.jsonl").unlink()
         assert linear_tables.main([]) == linear_figures.main([]) == 0
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        assert printed.err.count("results/shapes/linear-probe.jsonl") == 2
+        assert capsys.readouterr().out == ""
         assert linear_tables.main(["experiments/linear-probe.yaml"]) == 2
         assert "linear-probe.jsonl" in capsys.readouterr().err
 
@@ -241,27 +212,21 @@ class TestFigures:
     def test_they_are_readable_in_print_and_their_captions_say_n(self):
         rows = made_rows(("tiny_latte", "tiny_unet3d"))
         with matplotlib.rc_context(SETTINGS):
-            drawn = {
-                name: (figure, caption)
-                for name, figure, caption in linear_figures.figures(
-                    read_accuracies(rows), log_snr_tables(rows)
-                )
-            }
+            figures = linear_figures.figures(read_accuracies(rows), log_snr_tables(rows))
+            drawn = {name: (figure, caption) for name, figure, caption in figures}
         assert len(drawn) == 3
         for name, (figure, caption) in drawn.items():
             texts = [text for text in figure.findobj(Text) if text.get_text().strip()]
             assert min(text.get_fontsize() for text in texts) >= 8, name
             assert figure.get_figwidth() == WIDTH <= 7
             assert f"60 test videos in {GROUPS} groups" in caption
-
-    def test_every_attribute_has_a_panel_and_the_legend_its_own(self):
-        with matplotlib.rc_context(SETTINGS):
-            drawn = linear_figures.attributes(read_accuracies(made_rows())[KEY], np.linspace(9, -10, 1001))
-        assert [axis.get_title() for axis in drawn.axes] == [*TARGETS, ""]
-        named = [text.get_text() for text in drawn.axes[-1].get_legend().get_texts()]
-        assert named == [OBSERVER, X_T_CLEAN, X_T, *BLOCKS]
-        styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in drawn.axes[0].lines}
-        assert len(styles) == 1 + len(named)
+        attributes, _ = drawn["tiny_latte-motion-dominant"]
+        assert [axis.get_title() for axis in attributes.axes] == [*TARGETS, ""]
+        names = [text.get_text() for text in attributes.axes[-1].get_legend().get_texts()]
+        assert names == [OBSERVER, X_T_CLEAN, X_T, *BLOCKS]
+        lines = attributes.axes[0].lines
+        styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+        assert len(styles) == 1 + len(names)
 
 
 def _line(table, features):
@@ -275,7 +240,7 @@ def _publish(root, monkeypatch):
     layout.write_text((ROOT / linear_tables.EXPERIMENT).read_text())
     _, _, options = linear_probe.options_of([])
     rows = [replace(row, strata=row.strata | options.strata()) for row in made_rows()]
-    others = [replace(row, strata=row.strata | {"train": "68"}) for row in rows]
-    append_rows(root / "outputs" / "rows.jsonl", [*rows, *others])
+    fewer = [replace(row, strata=row.strata | {"train": "68"}) for row in rows]
+    append_rows(root / "outputs" / "rows.jsonl", [*rows, *fewer])
     assert publish(layout, root / "outputs")[1] == len(rows)
     monkeypatch.chdir(root)

@@ -17,14 +17,7 @@ from motionexp.scripts.metric_trust import CHANGES, answers, correlations, dose_
 from motionexp.scripts.perturbations import PERTURBATIONS
 
 ROOT = Path(__file__).parents[2]
-COMMON = {
-    "metric_version": 1,
-    "suite": "shapes",
-    "model": "render",
-    "tau": 0.0,
-    "steps": 2,
-    "precision": "fp32",
-}
+COMMON = {"metric_version": 1, "suite": "shapes", "model": "render", "tau": 0.0, "steps": 2}
 
 
 def row(metric, value, **fields):
@@ -50,35 +43,24 @@ def doses(answer_of):
 def samples(references=2, count=9):
     """Real samples whose metric `motion` ranks them as the truth does, and `leak` as leakage does."""
     rng, rows = np.random.default_rng(0), []
-    for reference in range(references):
-        for index in range(count):
-            similarity, leakage, chance = rng.random(3)
-            values = {
-                "velocity_similarity_counted": similarity,
-                "nuisance_similarity": leakage + chance,
-                "nuisance_chance": chance,
-                "motion": 10 * similarity**3,
-                "leak": -np.exp(leakage),
-                "constant": 1.0,
-                "noise": rng.random(),
-            }
-            rows += [
-                row(
-                    name, value, reference=f"r{reference}", sample_id=f"{reference}{index}", seed=index,
-                    strata={"split": "tuning"}, edit_kind="style",
-                )
-                for name, value in values.items()
-            ]  # fmt: skip
+    for reference, index in np.ndindex(references, count):
+        similarity, leakage, chance, noise = rng.random(4)
+        values = {
+            "velocity_similarity_counted": similarity,
+            "nuisance_similarity": leakage + chance,
+            "nuisance_chance": chance,
+            "motion": 10 * similarity**3,
+            "leak": -np.exp(leakage),
+            "constant": 1.0,
+            "noise": noise,
+        }
+        fields = {"reference": f"r{reference}", "sample_id": f"{reference}{index}", "seed": index}
+        fields |= {"strata": {"split": "tuning"}, "edit_kind": "style"}
+        rows += [row(name, value, **fields) for name, value in values.items()]
     return rows
 
 
-def test_rank_correlation_is_its_closed_form():
-    rng = np.random.default_rng(0)
-    for _ in range(5):
-        first, second = rng.random(12), rng.random(12)
-        ranks = [sorted(values).index for values in (list(first), list(second))]
-        distance = sum((ranks[0](a) - ranks[1](b)) ** 2 for a, b in zip(first, second, strict=True))
-        assert spearman(first, second) == pytest.approx(1 - 6 * distance / (12 * (144 - 1)))
+def test_ranks_are_those_of_enough_pairs_without_nan():
     assert spearman([1, 2, np.nan, 3, 4], [1, 4, 0, 9, 16]) == pytest.approx(1)
     assert np.isnan(spearman([1, 2, 3], [1, 2, 3]))
     assert np.isnan(spearman([1, 1, 1, 1], [1, 2, 3, 4]))

@@ -20,10 +20,10 @@ from diffusers import (
     TextToVideoSDPipeline,
 )
 from torch import nn
-from transformers import CLIPTokenizer, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTokenizer
 
 from motionexp.config.schema import BUNDLED
-from motionexp.scripts.pretrain import clip_text, cogvideox, latte, unet3d
+from motionexp.scripts.pretrain import clip_text, cogvideox, latte, text_encoder, unet3d
 from motionexp.scripts.pretrain.videos import FOLDER
 
 
@@ -37,32 +37,17 @@ def averaged(training: Path, module: nn.Module) -> int:
     return int(state["step"])
 
 
-def scheduler() -> DDIMScheduler:
-    """Return a scheduler with which LattePipeline keeps all channels of the network's output.
-
-    The pipeline takes half of the channels for a learned variance and drops them, unless the scheduler's
-    config has ``learned_range``. Our network predicts no variance.
-    """
-    config = DDIMScheduler(**latte.SCHEDULER).config
-    return DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
-
-
-def _t5(trained: Path) -> tuple[T5Tokenizer, T5EncoderModel]:
-    text = trained / "text_encoder"
-    return (
-        T5Tokenizer.from_pretrained(text / "tokenizer"),
-        T5EncoderModel.from_pretrained(text / "text_encoder"),
-    )
-
-
 def tiny_latte(trained: Path) -> tuple[DiffusionPipeline, int]:
     """Return the small Latte's pipeline and the step that it comes from."""
-    tokenizer, encoder = _t5(trained)
+    tokenizer, encoder = text_encoder.load(trained / "text_encoder")
     model = latte.Denoiser(latte.build(encoder.config.d_model))
     step = averaged(trained / "latte" / "training", model)
     vae = AutoencoderKL.from_pretrained(trained / "vae")
-    parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
-    return LattePipeline(**parts, transformer=model.network, scheduler=scheduler()), step
+    # LattePipeline takes half of the network's channels for a learned variance and drops them, unless the
+    # scheduler's config has ``learned_range``. Our network predicts no variance.
+    config = DDIMScheduler(**latte.SCHEDULER).config
+    scheduler = DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
+    return LattePipeline(tokenizer, encoder, vae, model.network, scheduler), step
 
 
 def tiny_unet3d(trained: Path) -> tuple[DiffusionPipeline, int]:
@@ -72,37 +57,23 @@ def tiny_unet3d(trained: Path) -> tuple[DiffusionPipeline, int]:
     model = unet3d.Denoiser(encoder, unet3d.build(encoder.config.hidden_size))
     step = averaged(trained / "unet3d" / "training", model)
     vae = AutoencoderKL.from_pretrained(trained / "vae")
-    parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
-    schedule = DDIMScheduler(**unet3d.SCHEDULER)
-    return TextToVideoSDPipeline(**parts, unet=model.network, scheduler=schedule), step
+    scheduler = DDIMScheduler(**unet3d.SCHEDULER)
+    return TextToVideoSDPipeline(vae, encoder, tokenizer, model.network, scheduler), step
 
 
 def tiny_cogvideox(trained: Path) -> tuple[DiffusionPipeline, int]:
     """Return the small CogVideoX's pipeline and the step that it comes from."""
-    tokenizer, encoder = _t5(trained)
+    tokenizer, encoder = text_encoder.load(trained / "text_encoder")
     model = cogvideox.Denoiser(cogvideox.build(encoder.config.d_model))
     step = averaged(trained / "cogvideox" / "training", model)
     vae = AutoencoderKLCogVideoX.from_pretrained(trained / "vae3d")
-    parts = {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
-    schedule = CogVideoXDDIMScheduler(**cogvideox.SCHEDULER)
-    return CogVideoXPipeline(**parts, transformer=model.network, scheduler=schedule), step
+    scheduler = CogVideoXDDIMScheduler(**cogvideox.SCHEDULER)
+    return CogVideoXPipeline(tokenizer, encoder, vae, model.network, scheduler), step
 
 
 MODELS: dict[str, Callable[[Path], tuple[DiffusionPipeline, int]]] = {
-    "tiny_latte": tiny_latte,
-    "tiny_unet3d": tiny_unet3d,
-    "tiny_cogvideox": tiny_cogvideox,
+    model.__name__: model for model in (tiny_latte, tiny_unet3d, tiny_cogvideox)
 }
-
-
-def save(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Save in half precision; keep the folder's card."""
-    card = folder / "README.md"
-    text = card.read_text() if card.exists() else ""
-    shutil.rmtree(folder, ignore_errors=True)
-    pipeline.to(dtype=torch.float16).save_pretrained(folder)
-    if text:
-        card.write_text(text)
 
 
 def main() -> None:
@@ -114,7 +85,13 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.output or BUNDLED / args.model
     pipeline, step = MODELS[args.model](args.trained)
-    save(pipeline, folder)
+    # The folder is written anew, in half precision, and its card stays.
+    card = folder / "README.md"
+    text = card.read_text() if card.exists() else ""
+    shutil.rmtree(folder, ignore_errors=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    if text:
+        card.write_text(text)
     print(f"step {step} -> {folder}")
 
 

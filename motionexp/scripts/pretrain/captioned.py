@@ -26,10 +26,7 @@ def neighbours(scene: Scene) -> Iterator[tuple[str, Scene]]:
 
 def may_be_shown(scene: Scene) -> bool:
     """Return whether pretraining may show this scene's first object."""
-    appearance = scene.attributes
-    return not is_held_out(
-        appearance["colour"], appearance["surface"], appearance["shape"], appearance["background"]
-    )
+    return not is_held_out(**{name: scene.attributes[name] for name in ATTRIBUTES})
 
 
 def shown_neighbour(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
@@ -55,7 +52,7 @@ class CaptionedFrames:
 
     def __init__(self, videos: PretrainingVideos) -> None:
         self.videos = videos
-        self.scenes = [videos.scene(index) for index in range(len(videos))]
+        self.scenes = videos.scenes()
         captions = [scene.still_caption for scene in self.scenes]
         self._appearance = np.unique(captions, return_inverse=True)[1]
 
@@ -69,19 +66,27 @@ class CaptionedFrames:
         return [scene.caption if rng.random() < 0.5 else scene.still_caption for scene in scenes]
 
 
-def unseen_scenes(part: str, count: int) -> list[Scene]:
+def unseen_scenes(
+    part: str, count: int, seed: str = "unseen", motions: tuple[str, ...] = (*CAPTIONED, *UNCAPTIONED)
+) -> list[Scene]:
     """Draw scenes that no training has seen, of a part of `PARTS`.
 
     Those held out are motion-dominant, with combinations of appearance that pretraining never shows.
     Pairs have two objects.
+
+    Args:
+        part: also seeds the scenes.
+        count: how many.
+        seed: also seeds the scenes.
+        motions: to choose from.
     """
     return [
         draw(
-            seeded("unseen", part, index),
+            seeded(seed, part, index),
             contrast="appearance-dominant" if part == "appearance-dominant" else "motion-dominant",
-            choices=(*CAPTIONED, *UNCAPTIONED),
+            choices=motions,
             objects=2 if part == "pairs" else 1,
-            held_out=part == "held out",
+            held_out=part.replace("_", " ") == "held out",
         )
         for index in range(count)
     ]
@@ -107,8 +112,8 @@ def caption_accuracy(model: ImageTextModel, scenes: list[Scene], *, motion: bool
     for scene, features in zip(scenes, frames, strict=True):
         names, near = zip(*neighbours(scene), strict=True)
         captions = [one.caption if motion else one.still_caption for one in (scene, *near)]
-        right_score, *wrong_scores = (model.embed_captions(captions) @ features).tolist()
-        beaten = np.array([right_score > score for score in wrong_scores])
+        scores = (model.embed_captions(captions) @ features).numpy()  # (21,), the right caption first
+        beaten = scores[0] > scores[1:]
         for name in ATTRIBUTES:
             right[name].append(bool(beaten[np.array(names) == name].all()))
         right["all"].append(bool(beaten.all()))

@@ -54,23 +54,23 @@ def read_log(folder: Path) -> tuple[int, float, float]:
     return int(steps), seconds, float(records[-1]["loss"])
 
 
-def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [
-        [name, *(f"{row[column]:.3f}" if column in row else "" for column in columns)]
-        for name, row in rows.items()
-    ]
-    return Grid(["", *columns], lines).markdown()
-
-
 def write_card(folder: Path, facts: Facts) -> None:
-    """Write ``README.md`` into a model's folder."""
+    """Write ``README.md`` into a model's folder; without a log of its training nothing is written."""
+    if not (facts.training / "log.jsonl").exists():
+        return
     steps, seconds, loss = read_log(facts.training)
     batch = facts.samples
+    files = [load_file(path) for path in folder.rglob("*.safetensors")]
+    parameters = sum(tensor.numel() for file in files for tensor in file.values())
+    columns = list(dict.fromkeys(column for row in facts.quality.values() for column in row))
+    quality = [
+        [name, *(f"{row[column]:.3f}" if column in row else "" for column in columns)]
+        for name, row in facts.quality.items()
+    ]
     machine = f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     rows = {
         "data": facts.data,
-        "parameters": f"{parameters(folder):,}",
+        "parameters": f"{parameters:,}",
         "steps": f"{steps:,}",
         "samples seen": f"{steps * batch:,} ({batch} a step)" if isinstance(batch, int) else batch,
         "seeds": facts.seeds,
@@ -79,6 +79,7 @@ def write_card(folder: Path, facts: Facts) -> None:
         "final loss": f"{loss:.4f} (mean of the last steps)",
     }
     training = Grid(["", ""], list(rows.items()), "l").markdown()
+    measured = Grid(["", *columns], quality).markdown()
     (folder / "README.md").write_text(
         f"""---
 license: apache-2.0
@@ -99,14 +100,12 @@ renders; no other data or weights were used.
 
 {facts.measured}
 
-{_table(facts.quality)}
+{measured}
 
 It knows the words and pictures of this world only. Its quality says nothing about photographs.
 """
     )
 
-
-TRAINING = {"tiny_latte": "latte", "tiny_unet3d": "unet3d", "tiny_cogvideox": "cogvideox"}
 
 PURPOSE = {
     "tiny_latte": "A small text-to-video model in LattePipeline's layout, for 16 frames of 64 x 64 pixels of"
@@ -120,8 +119,6 @@ PURPOSE = {
     " SNR.",
 }
 
-DATA = "videos of the bundled world's pretraining part, and single frames of them"
-LATTE_DATA = "; in the first 4,400 steps surfaces were finer and fainter"
 SAMPLES = {
     "tiny_latte": "single frames, 192 a step, at first and in three steps of four; else videos, 32 a step",
     "tiny_unet3d": "single frames, 96 a step, at first and in a step of four; else videos of 8 to 32 frames,"
@@ -138,29 +135,18 @@ AIMS = {"colour": 0.9, "surface": 0.9, "shape": 0.9, "background": 0.9, "motion"
 """Share of motion-dominant samples that should be right."""
 
 
-def parameters(folder: Path) -> int:
-    """Count the numbers in all safetensors files below a folder."""
-    files = [load_file(path) for path in folder.rglob("*.safetensors")]
-    return sum(tensor.numel() for file in files for tensor in file.values())
-
-
-def short_of_aims(rates: Mapping[str, float]) -> str:
-    """Return a sentence about the attributes of motion-dominant samples that miss their aims, or ""."""
-    short = [f"{name} ({rates[name]:.3f}, aim {aim:g})" for name, aim in AIMS.items() if rates[name] < aim]
-    return f"Below the aim in motion-dominant samples: {', '.join(short)}." if short else ""
-
-
 def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], sampler: SamplerSettings) -> None:
     """Write the card of a text-to-video model, where its training's log lies in ``outputs/pretrain``."""
-    training = FOLDER / TRAINING[name] / "training"
-    if not (training / "log.jsonl").exists():
-        return
+    rates = results["samples, motion-dominant"]
+    short = [
+        f"{label} ({rates[label]:.3f}, aim {aim:g})" for label, aim in AIMS.items() if rates[label] < aim
+    ]
     measured = (
         f"Share of samples that the classifier reads as their caption describes, at {sampler.steps} steps and"
         f" guidance {sampler.guidance_scale:g}, on captions and seeds not used in training; an abstention"
         " counts as wrong.",
         GUIDANCE.get(name, ""),
-        short_of_aims(results["samples, motion-dominant"]),
+        f"Below the aim in motion-dominant samples: {', '.join(short)}." if short else "",
         "`psnr` is the VAE's, in dB.",
     )
     facts = Facts(
@@ -168,10 +154,11 @@ def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], samp
         library="diffusers",
         purpose=PURPOSE[name],
         command="make pretrain",
-        data=DATA + (LATTE_DATA if name == "tiny_latte" else ""),
+        data="videos of the bundled world's pretraining part, and single frames of them"
+        + ("; in the first 4,400 steps surfaces were finer and fainter" if name == "tiny_latte" else ""),
         samples=SAMPLES[name],
         seeds="weights from 0; scenes, noise and timesteps from each step's index",
-        training=training,
+        training=FOLDER / name.removeprefix("tiny_") / "training",
         quality=results,
         measured=" ".join(filter(None, measured)),
     )
@@ -180,9 +167,6 @@ def write_model_card(name: str, results: Mapping[str, Mapping[str, float]], samp
 
 def write_classifier_card(results: Mapping[str, Mapping[str, float]]) -> None:
     """Write the card of the attribute classifier, where its training's log lies in ``outputs/pretrain``."""
-    training = FOLDER / "classifier" / "training"
-    if not (training / "log.jsonl").exists():
-        return
     facts = Facts(
         title="Attribute classifier",
         library="motionexp",
@@ -192,7 +176,7 @@ def write_classifier_card(results: Mapping[str, Mapping[str, float]]) -> None:
         data="videos of the bundled world's pretraining part, a third of them corrupted",
         samples=36,
         seeds="weights from 0; videos and their degradation from each step's index",
-        training=training,
+        training=FOLDER / "classifier" / "training",
         quality=results,
         measured="Share of videos classified correctly, and share rejected of those that must be rejected, "
         "on seeds not used in training; an abstention counts as wrong.",

@@ -4,6 +4,7 @@ It learns to abstain: on every attribute of a blend of videos or a video with he
 motion of a frozen or shuffled video and an uncaptioned motion.
 """
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import Scene
 from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
-from motionexp.scripts.pretrain.loop import in_bf16, options, train_with
+from motionexp.scripts.pretrain.loop import in_bf16, options, train
 from motionexp.scripts.pretrain.videos import PretrainingVideos
 
 ATTRIBUTES = grammar.ATTRIBUTES | {"motion": grammar.CAPTIONED}
@@ -25,26 +26,19 @@ def labels(scene: Scene) -> np.ndarray:
 
 def rejected(row: np.ndarray, *names: str) -> np.ndarray:
     """Return labels with the named attributes rejected."""
-    reject = [
-        len(values) if name in names else label
-        for (name, values), label in zip(ATTRIBUTES.items(), row, strict=False)
-    ]
-    return np.array(reject)
+    reject = [len(values) for values in ATTRIBUTES.values()]
+    return np.where(np.isin(list(ATTRIBUTES), names), reject, row)
 
 
 def blurred(video: np.ndarray, sigma: float) -> np.ndarray:
     """Return (F, H, W, 3) uint8 after a Gaussian blur of ``sigma`` pixels."""
-    radius = int(3 * sigma) + 1
-    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
-    weight = torch.from_numpy(kernel / kernel.sum()).float()
-    frames = torch.from_numpy(video.copy()).permute(0, 3, 1, 2).float()
-    for shape in ((1, -1), (-1, 1)):
-        padding = (radius, radius, 0, 0) if shape[0] == 1 else (0, 0, radius, radius)
-        padded = nn.functional.pad(frames, padding, mode="reflect")
-        frames = nn.functional.conv2d(padded.flatten(0, 1)[:, None], weight.view(1, 1, *shape)).view_as(
-            frames
-        )
-    return frames.permute(0, 2, 3, 1).round().clamp(0, 255).byte().numpy()
+    size = 2 * int(3 * sigma) + 3
+    # In float: OpenCV's blur of uint8 rounds between its two passes.
+    frames = [
+        cv2.GaussianBlur(frame.astype(np.float32), (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)
+        for frame in video
+    ]
+    return np.clip(np.round(frames), 0, 255).astype(np.uint8)
 
 
 def noised(video: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
@@ -85,15 +79,14 @@ def corrupted(
 def batch(videos: PretrainingVideos, rows: np.ndarray, table: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
     """Return videos (B, 16, 64, 64, 3) uint8 and labels (B, attributes); the last third is corrupted."""
     rng = np.random.default_rng([3, step])
-    whole = len(rows) * 2 // 3
     items, targets = [], []
     for place, row in enumerate(rows):
         video, target = videos.video(int(row)), table[row]
-        if place < whole:
-            items.append(degraded(video, rng))
+        if place < len(rows) * 2 // 3:
+            video = degraded(video, rng)
         else:
             video, target = corrupted(video, videos.video(int(rows[0])), target, rng)
-            items.append(video)
+        items.append(video)
         targets.append(target)
     return torch.from_numpy(np.stack(items)), torch.from_numpy(np.stack(targets))
 
@@ -102,7 +95,7 @@ def main() -> None:
     """Train and save."""
     args = options(__doc__, "classifier", steps=3000, batch=48).parse_args()
     videos = PretrainingVideos(args.videos)
-    scenes = [videos.scene(index) for index in range(len(videos))]
+    scenes = videos.scenes()
     single = np.array([index for index, scene in enumerate(scenes) if len(scene.things) == 1])
     table = np.stack([labels(scene) for scene in scenes])
     torch.manual_seed(0)
@@ -112,14 +105,12 @@ def main() -> None:
         rows = np.random.default_rng([4, step]).choice(single, args.batch)
         pixels, targets = batch(videos, rows, table, step)
         logits = in_bf16(model, pixels)
-        parts = [
-            nn.functional.cross_entropy(logits[name].float(), targets[:, i])
-            for i, name in enumerate(ATTRIBUTES)
-        ]
+        pairs = zip(ATTRIBUTES, targets.T, strict=True)
+        parts = [nn.functional.cross_entropy(logits[name].float(), target) for name, target in pairs]
         return torch.stack(parts).sum()
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.02)
-    train_with(args, model, [optimiser], loss, ema=0.998, decay=0.5)
+    train(args, model, [optimiser], loss, ema=0.998, decay=0.5)
     model.save(args.output)
 
 

@@ -33,7 +33,7 @@ from motionexp.scripts.pretrain.captioned import (
     unseen_scenes,
 )
 from motionexp.scripts.pretrain.cards import Facts, write_card
-from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train_with
+from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train
 from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
 
 CONTEXT = 24
@@ -84,13 +84,12 @@ def normalised(frames: np.ndarray) -> Tensor:
     return (torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().float() / 255 - MEAN) / STD
 
 
-def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the transformer layers' matrices, AdamW for the rest."""
-
-    def is_matrix(name: str) -> bool:
-        return "resblocks." in name or "layers." in name
-
-    return muon_and_adamw(model, rate, is_matrix, betas=(0.9, 0.98))
+def train_embedder(args: argparse.Namespace, model: nn.Module, loss: Callable[[int], Tensor]) -> None:
+    """Train a CLIP: Muon for the transformer layers' matrices, AdamW for the rest."""
+    optimisers = muon_and_adamw(
+        model, args.rate, lambda name: "resblocks." in name or "layers." in name, betas=(0.9, 0.98)
+    )
+    train(args, model, optimisers, loss, ema=0.99, warmup=100, decay=0.5, folder=args.training)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -105,17 +104,6 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     near = torch.cat([text[:size, None], text[size:].unflatten(0, (size, -1))], 1)
     logits = scale * torch.einsum("bd,bkd->bk", image, near)
     return loss + cross_entropy(logits, torch.zeros(size, dtype=torch.long))
-
-
-def save(clip: CLIP, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save in open_clip's local-dir layout, weights in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    preprocess = {"mean": [MEAN] * 3, "std": [STD] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
-    config = {"model_cfg": settings(len(tokenizer)), "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-    tokenizer.save_pretrained(folder)
 
 
 def arguments(description: str | None, name: str, batch: int) -> argparse.Namespace:
@@ -137,9 +125,8 @@ def step_loss(
         rows = frames.rows(rng, size)
         scenes = [frames.scenes[row] for row in rows]
         near = [shown_neighbour(scene, name, rng) for scene in scenes for name in ATTRIBUTES]
-        ids = tokenizer(
-            frames.captions([*scenes, *near], rng), padding="max_length", return_tensors="pt"
-        ).input_ids
+        captions = frames.captions([*scenes, *near], rng)
+        ids = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
         values = normalised(frames.videos.single_frames(rows, rng.integers(FRAMES, size=len(rows))))
         with sdpa_kernel(SDPBackend.MATH):
             image, text, scale = in_bf16(embedder, values.bfloat16(), ids)
@@ -151,10 +138,9 @@ def step_loss(
 def facts(args: argparse.Namespace) -> Facts:
     """Return the card's facts; the quality is measured on scenes not used in training."""
     model = OpenClip.load(args.output)
-    quality = {part: caption_accuracy(model, unseen_scenes(part, 512)) for part in PARTS}
-    quality["motion-dominant, with motion"] = caption_accuracy(
-        model, unseen_scenes("motion-dominant", 512), motion=True
-    )
+    parts = {part: unseen_scenes(part, 512) for part in PARTS}
+    quality = {part: caption_accuracy(model, scenes) for part, scenes in parts.items()}
+    moving = caption_accuracy(model, parts["motion-dominant"], motion=True)
     return Facts(
         title="Small CLIP of the shapes world",
         library="open_clip",
@@ -169,7 +155,7 @@ def facts(args: argparse.Namespace) -> Facts:
         samples=args.batch,
         seeds="weights 0; batches (3, step)",
         training=args.training,
-        quality=quality,
+        quality=quality | {"motion-dominant, with motion": moving},
         measured="Share of 512 rendered frames, of scenes not used in training, whose own caption scores "
         "above all that differ from it in one visible attribute: in that one, and in any of them (20 wrong "
         "captions). `held out`: combinations of attributes that no training frame shows. `pairs`: two "
@@ -187,10 +173,15 @@ def main() -> None:
         clip.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     loss = step_loss(Embedder(clip), frames, tokenizer, args.batch)
-    train_with(
-        args, clip, optimisers(clip, args.rate), loss, ema=0.99, warmup=100, decay=0.5, folder=args.training
-    )
-    save(clip, tokenizer, args.output)
+    train_embedder(args, clip, loss)
+    # open_clip's local-dir layout, weights in half precision.
+    args.output.mkdir(parents=True, exist_ok=True)
+    preprocess = {"mean": [MEAN] * 3, "std": [STD] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    config = {"model_cfg": settings(len(tokenizer)), "preprocess_cfg": preprocess}
+    (args.output / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {name: value.detach().half().contiguous() for name, value in clip.state_dict().items()}
+    save_file(weights, args.output / "open_clip_model.safetensors")
+    tokenizer.save_pretrained(args.output)
     write_card(args.output, facts(args))
     print((args.output / "README.md").read_text())
 

@@ -8,28 +8,21 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from torch import Tensor, nn
-from transformers import T5EncoderModel, T5Tokenizer
 
-from motionexp.scripts.pretrain.denoising import velocity_loss
-from motionexp.scripts.pretrain.latents import Latents
-from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train_with
+from motionexp.scripts.pretrain.denoising import single_frames, velocity_loss, without_some
+from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train
+from motionexp.scripts.pretrain.text_encoder import MAX_TOKENS, embedded
 from motionexp.scripts.pretrain.vae3d import FRAMES, video_latents
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.videos import FOLDER, Latents, PretrainingVideos
 
-MAX_TOKENS = 24
-EMPTY_SHARE = 0.1
 STILLS = (4, 12)
 """Frames that are encoded alone, as videos of one frame."""
+# diffusers' own betas and shift of the SNR are CogVideoX-2b's.
 SCHEDULER = {
-    "beta_start": 8.5e-4,
-    "beta_end": 1.2e-2,
-    "beta_schedule": "scaled_linear",
-    "snr_shift_scale": 3.0,
     "rescale_betas_zero_snr": True,
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
     "clip_sample": False,
-    "set_alpha_to_one": True,
 }
 
 
@@ -38,18 +31,13 @@ def build(caption_channels: int) -> CogVideoXTransformer3DModel:
     return CogVideoXTransformer3DModel(
         num_attention_heads=5,
         attention_head_dim=32,
-        in_channels=16,
-        out_channels=16,
         time_embed_dim=48,
         text_embed_dim=caption_channels,
         num_layers=6,
         sample_width=16,
         sample_height=16,
         sample_frames=FRAMES,
-        patch_size=2,
-        temporal_compression_ratio=4,
         max_text_seq_length=MAX_TOKENS,
-        use_rotary_positional_embeddings=False,
     )
 
 
@@ -71,18 +59,6 @@ class Denoiser(nn.Module):
         return output.transpose(1, 2)
 
 
-def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for the rest and for the modulation."""
-    return muon_and_adamw(model, rate, lambda name: "transformer_blocks" in name and ".norm" not in name)
-
-
-@torch.no_grad()
-def embedded(captions: list[str], tokenizer: T5Tokenizer, encoder: T5EncoderModel) -> Tensor:
-    """Return captions as (N, L, D), the padding with them as the stock pipeline has it."""
-    ids = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
-    return torch.cat([encoder(input_ids=part).last_hidden_state.half() for part in ids.split(512)])
-
-
 class Batches:
     """What a step learns from: clean latents and embedded captions, by the step's index alone."""
 
@@ -96,27 +72,23 @@ class Batches:
 
         self.latents = Latents(videos, one, FOLDER / "latents3d")
         self.stills = Latents(videos, stills, FOLDER / "stills3d")
-        scenes = [videos.scene(index) for index in range(len(videos))]
-        text = FOLDER / "text_encoder"
-        encoder = T5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
-        tokenizer = T5Tokenizer.from_pretrained(text / "tokenizer")
-        self.moving = embedded([scene.caption for scene in scenes], tokenizer, encoder)
-        self.still = embedded([scene.still_caption for scene in scenes], tokenizer, encoder)
-        self.empty = embedded([""], tokenizer, encoder)[0]
+        scenes = videos.scenes()
+        captions = [scene.caption for scene in scenes] + [scene.still_caption for scene in scenes]
+        # (2N + 1, L, D), the padding with them as the stock pipeline has it.
+        embeds, _ = embedded([*captions, ""], FOLDER / "text_encoder", mask_padding=False)
+        self.moving, self.still, self.empty = embeds[: self.count], embeds[self.count : -1], embeds[-1]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return latents (B, 16, F, 16, 16) and captions (B, L, D) of a step."""
         rng = np.random.default_rng([13, step])
         if step < self.image_steps or step % 8 == 0:
             rows = rng.integers(self.count, size=4 * self.batch)
-            chosen = torch.from_numpy(rng.integers(len(STILLS), size=len(rows)))
-            clean = self.stills.batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]
+            clean = single_frames(self.stills, rows, len(STILLS), rng)
             captions = self.still[rows]
         else:
             rows = rng.integers(self.count, size=self.batch)
             clean, captions = self.latents.batch(rows), self.moving[rows]
-        empty = torch.from_numpy(rng.random(len(rows)) < EMPTY_SHARE)
-        return clean, torch.where(empty[:, None, None], self.empty, captions)
+        return clean, without_some(captions, self.empty, rng)
 
 
 def main() -> None:
@@ -129,7 +101,11 @@ def main() -> None:
     batches = Batches(PretrainingVideos(args.videos, FRAMES), args.image_steps, args.batch)
     model = Denoiser(build(batches.empty.shape[-1]))
     loss = velocity_loss(model, batches, CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod)
-    train_with(args, model, optimisers(model, args.rate), loss, ema=0.999)
+    # Muon for the blocks' matrices, AdamW for the rest and for the modulation.
+    optimisers = muon_and_adamw(
+        model, args.rate, lambda name: "transformer_blocks" in name and ".norm" not in name
+    )
+    train(args, model, optimisers, loss)
     model.network.save_pretrained(args.output / "transformer")
 
 

@@ -2,10 +2,27 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from motionexp.scripts.pretrain.loop import in_bf16
+from motionexp.scripts.pretrain.videos import Latents
+
+EMPTY_SHARE = 0.1
+"""Share of captions that are replaced by the empty one, for guidance."""
+
+
+def single_frames(latents: Latents, rows: np.ndarray, frames: int, rng: np.random.Generator) -> Tensor:
+    """Return one of the first ``frames`` latent frames of each video: (B, C, 1, h, w)."""
+    chosen = torch.from_numpy(rng.integers(frames, size=len(rows)))
+    return latents.batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]
+
+
+def without_some(captions: Tensor, empty: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return captions (B, ...) with `EMPTY_SHARE` of them replaced by the empty one (...)."""
+    replaced = torch.from_numpy(rng.random(len(captions)) < EMPTY_SHARE)
+    return torch.where(replaced.view(-1, *[1] * empty.ndim), empty, captions)
 
 
 def noised(clean: Tensor, t: Tensor, alphas: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

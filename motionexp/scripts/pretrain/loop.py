@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,14 @@ REPORT_EVERY = 50
 SAVE_SECONDS = 60.0
 
 
-@dataclass
-class LearningRateSchedule:
-    """Learning rate over a run: linear warm-up, constant, linear decay to zero over the last part.
+def rate_factor(step: int, steps: int, warmup: int = 200, decay: float = 0.3) -> float:
+    """Return the factor on the peak learning rate: linear warm-up, constant, linear decay to zero.
 
-    Attributes:
-        steps: of the whole run. warmup: steps. decay: share of the run at its end.
+    Args:
+        step: from 0. steps: of the whole run. warmup: steps. decay: share of the run at its end.
     """
-
-    steps: int
-    warmup: int = 200
-    decay: float = 0.3
-
-    def factor(self, step: int) -> float:
-        """Return the factor on the peak learning rate at a step."""
-        left = (self.steps - step) / max(self.decay * self.steps, 1)
-        return min(1.0, (step + 1) / self.warmup, max(left, 0.0))
+    left = (steps - step) / max(decay * steps, 1)
+    return min(1.0, (step + 1) / warmup, max(left, 0.0))
 
 
 class Averaged:
@@ -90,26 +81,24 @@ def muon_and_adamw(
     model: nn.Module,
     rate: float,
     is_matrix: Callable[[str], bool],
-    *,
-    adamw_rate: float | None = None,
-    betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
+    **adamw: Any,
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices whose names ``is_matrix`` accepts, and AdamW for all else.
 
     Args:
         model: whose parameters are trained.
-        rate: peak learning rate of Muon. adamw_rate: of AdamW; default ``rate``.
+        rate: peak learning rate.
         is_matrix: takes a parameter's name; only parameters of two dimensions are asked for.
-        betas, weight_decay: of AdamW.
+        adamw: settings of AdamW in place of its defaults here.
     """
+    defaults: dict[str, Any] = {"lr": rate, "betas": (0.9, 0.99), "weight_decay": 0.0}
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, value in model.named_parameters():
         (matrices if value.ndim == 2 and is_matrix(name) else rest).append(value)
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=adamw_rate or rate, betas=betas, weight_decay=weight_decay),
+        torch.optim.AdamW(rest, **defaults | adamw),
     ]
 
 
@@ -130,21 +119,20 @@ class _Run:
     ) -> None:
         self.module, self.optimisers = module, list(optimisers)
         self.averaged = Averaged(module, ema)
-        self.checkpoint = folder / "checkpoint.pt"
-        self.start = self._load() if self.checkpoint.exists() else 0
+        self.checkpoint, self.start = folder / "checkpoint.pt", 0
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True, mmap=True)
+            self.module.load_state_dict(state["module"])
+            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(values)
+            self.averaged.values = {name: value.clone() for name, value in state["averaged"].items()}
+            self.start = int(state["step"])
+            print(f"going on from step {self.start} ({self.checkpoint})", flush=True)
+        # A checkpoint holds rates after the schedule's factor: divide by it to get the peak rates again.
         self.peaks = [
             [group["lr"] / group.get("factor", 1.0) for group in optimiser.param_groups]
             for optimiser in self.optimisers
         ]
-
-    def _load(self) -> int:
-        state = torch.load(self.checkpoint, weights_only=True, mmap=True)
-        self.module.load_state_dict(state["module"])
-        for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(values)
-        self.averaged.values = {name: value.clone() for name, value in state["averaged"].items()}
-        print(f"going on from step {state['step']} ({self.checkpoint})", flush=True)
-        return int(state["step"])
 
     def save(self, step: int) -> None:
         """Write the checkpoint: whole, or the one before stays."""
@@ -161,6 +149,7 @@ class _Run:
     def step(self, value: Tensor, step: int, factor: float) -> float:
         """Take one step down the gradient of ``value`` at ``factor`` times the peak rates; return it."""
         number = float(value.detach())
+        # Checked before the update, so that the parameters and the checkpoint stay finite.
         if not math.isfinite(number):
             raise FloatingPointError(
                 f"the loss is {number} at step {step}; {self.checkpoint} holds the last good state"
@@ -176,79 +165,57 @@ class _Run:
 
 
 def train(
-    module: nn.Module,
-    optimisers: Iterable[torch.optim.Optimizer],
-    loss: Callable[[int], Tensor],
-    schedule: LearningRateSchedule,
-    folder: Path,
-    *,
-    ema: float = 0.999,
-    seconds: float | None = None,
-) -> Averaged:
-    """Train until ``schedule.steps``, going on from ``folder`` if an interrupted run left a checkpoint there.
-
-    Args:
-        module: what is trained.
-        optimisers: their groups' ``lr`` is the peak learning rate.
-        loss: computes the loss of a step; its random numbers must come from the step's index, so that a
-            resumed run sees the same.
-        schedule: learning rate and number of steps.
-        folder: gets ``checkpoint.pt``, overwritten about once a minute, and ``log.jsonl``.
-        ema: decay of the average of the parameters.
-        seconds: stop early after this time, with a checkpoint from which training can go on.
-
-    Returns:
-        the averaged parameters.
-
-    Raises:
-        FloatingPointError: the loss is not finite; the checkpoint before it is kept.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(module, optimisers, folder, ema)
-    began = saved = time.monotonic()
-    running = 0.0
-    for step in range(run.start, schedule.steps):
-        number = run.step(loss(step), step, schedule.factor(step))
-        running = number if step == run.start else 0.98 * running + 0.02 * number
-        now = time.monotonic()
-        if step % REPORT_EVERY == 0:
-            pace = (now - began) / (step - run.start + 1)
-            _report(folder, step, running, pace, pace * (schedule.steps - step))
-        stop = seconds is not None and now - began > seconds
-        if stop or now - saved > SAVE_SECONDS or step + 1 == schedule.steps:
-            run.save(step + 1)
-            saved = now
-        if stop:
-            print(f"stopped at step {step + 1} of {schedule.steps} after {seconds:.0f} s", flush=True)
-            break
-    return run.averaged
-
-
-def train_with(
     args: argparse.Namespace,
     model: nn.Module,
     optimisers: Iterable[torch.optim.Optimizer],
     loss: Callable[[int], Tensor],
     *,
-    ema: float,
+    ema: float = 0.999,
     warmup: int = 200,
     decay: float = 0.3,
     folder: Path | None = None,
 ) -> None:
-    """Train as the command line says; the model then has the averaged parameters.
+    """Train as the command line says, going on from a checkpoint that an interrupted run left.
+
+    The model then has the averaged parameters.
 
     Args:
-        args: of `options`.
-        model, optimisers, loss, ema: as in `train`. warmup, decay: as in `LearningRateSchedule`.
-        folder: of the checkpoint and the log; default ``training`` in the output folder.
+        args: of `options`; with ``seconds`` training stops early, with a checkpoint to go on from.
+        model: what is trained.
+        optimisers: their groups' ``lr`` is the peak learning rate.
+        loss: computes the loss of a step; its random numbers must come from the step's index, so that a
+            resumed run sees the same.
+        ema: decay of the average of the parameters. warmup, decay: as in `rate_factor`.
+        folder: gets ``checkpoint.pt``, overwritten about once a minute, and ``log.jsonl``; default
+            ``training`` in the output folder.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the checkpoint before it is kept.
     """
     print(f"{sum(value.numel() for value in model.parameters()):,} parameters", flush=True)
-    schedule = LearningRateSchedule(args.steps, warmup, decay)
     folder = folder or args.output / "training"
-    train(model, optimisers, loss, schedule, folder, ema=ema, seconds=args.seconds).copy_to(model)
-
-
-def _report(folder: Path, step: int, loss: float, pace: float, left: float) -> None:
-    print(f"step {step} loss {loss:.5f} {pace:.3f} s/step, {left / 60:.0f} min left", flush=True)
-    with (folder / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"step": step, "loss": loss, "time": time.time()}) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(model, optimisers, folder, ema)
+    began = saved = time.monotonic()
+    running = 0.0
+    for step in range(run.start, args.steps):
+        # 1. The update; the reported loss is a running mean.
+        number = run.step(loss(step), step, rate_factor(step, args.steps, warmup, decay))
+        running = number if step == run.start else 0.98 * running + 0.02 * number
+        now = time.monotonic()
+        # 2. The report.
+        if step % REPORT_EVERY == 0:
+            pace = (now - began) / (step - run.start + 1)
+            left = pace * (args.steps - step) / 60
+            print(f"step {step} loss {running:.5f} {pace:.3f} s/step, {left:.0f} min left", flush=True)
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, "loss": running, "time": time.time()}) + "\n")
+        # 3. The checkpoint.
+        stop = args.seconds is not None and now - began > args.seconds
+        if stop or now - saved > SAVE_SECONDS or step + 1 == args.steps:
+            run.save(step + 1)
+            saved = now
+        if stop:
+            print(f"stopped at step {step + 1} of {args.steps} after {args.seconds:.0f} s", flush=True)
+            break
+    run.averaged.copy_to(model)

@@ -25,12 +25,13 @@ from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene, seeded
 from motionexp.metrics.encoders import ImageTextModel, PreferenceModel
+from motionexp.scripts.perturbations import off_colour
 from motionexp.scripts.pretrain.captioned import PARTS, CaptionedFrames, shown_neighbour, unseen_scenes
 from motionexp.scripts.pretrain.cards import Facts, write_card
 from motionexp.scripts.pretrain.classifier import blurred, noised
-from motionexp.scripts.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, optimisers
+from motionexp.scripts.pretrain.clip import CONTEXT, MEAN, STD, arguments, normalised, train_embedder
 from motionexp.scripts.pretrain.clip_text import build_tokenizer
-from motionexp.scripts.pretrain.loop import in_bf16, train_with
+from motionexp.scripts.pretrain.loop import in_bf16
 from motionexp.scripts.pretrain.videos import CHUNK, FOLDER, PretrainingVideos, save_array
 
 
@@ -47,15 +48,6 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
         "num_hidden_layers": 3, "num_attention_heads": 2, "hidden_act": "gelu",
     }  # fmt: skip
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
-
-
-def build_processor(tokenizer: CLIPTokenizer) -> CLIPProcessor:
-    """Return the processor that makes a frame the network's input."""
-    size = {"height": SIZE, "width": SIZE}
-    images = CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size=size, image_mean=[MEAN] * 3, image_std=[STD] * 3
-    )
-    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
 class Embedder(nn.Module):
@@ -92,6 +84,29 @@ def negative_frames(count: int, path: Path) -> np.ndarray:
             chunks = list(track(pool.map(_negative_frames, firsts), f"rendering {path}", len(firsts)))
         save_array(path, np.concatenate(chunks))
     return np.load(path, mmap_mode="r")
+
+
+CORRUPTIONS = ("blurred", "noisy", "smeared", "off-colour")
+
+
+def smeared(frame: np.ndarray, length: float, angle: float) -> np.ndarray:
+    """Return a frame (H, W, 3) averaged along a line of ``length`` pixels at ``angle`` radians."""
+    reach = int(length / 2) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    for place in np.linspace(-length / 2, length / 2, 4 * reach):
+        kernel[round(reach + place * np.sin(angle)), round(reach + place * np.cos(angle))] += 1
+    return cv2.filter2D(frame, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
+
+
+def corrupted(frame: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Corrupt a uint8 frame (H, W, 3) visibly, by one of ``CORRUPTIONS`` and a random amount."""
+    if kind == "blurred":
+        return blurred(frame[None], rng.uniform(0.8, 4))[0]
+    if kind == "noisy":
+        return noised(frame, rng.uniform(8, 60), rng)
+    if kind == "smeared":
+        return smeared(frame, rng.uniform(4, 20), rng.uniform(0, np.pi))
+    return off_colour(frame, rng.uniform(60, 300), rng.uniform(0.3, 1.5))
 
 
 def preference_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -147,9 +162,8 @@ def step_loss(
         scenes = [frames.scenes[row] for row in rows]
         pairs = [negative(scene, int(row)) for scene, row in zip(scenes, rows, strict=True)]
         clean = frames.videos.single_frames(rows, np.array([frame for _, frame in pairs]))
-        bad = np.stack(
-            [corrupted(frame, CORRUPTIONS[rng.integers(len(CORRUPTIONS))], rng) for frame in clean]
-        )
+        kinds = (CORRUPTIONS[rng.integers(len(CORRUPTIONS))] for _ in clean)  # drawn frame by frame
+        bad = np.stack([corrupted(frame, kind, rng) for frame, kind in zip(clean, kinds, strict=True)])
         captions = frames.captions([*scenes, *(scene for scene, _ in pairs)], rng)
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
         values = normalised(np.concatenate([clean, negatives[rows], bad])).bfloat16()
@@ -194,52 +208,15 @@ def main() -> None:
     frames = CaptionedFrames(PretrainingVideos(args.videos))
     negatives = negative_frames(len(frames.scenes), FOLDER / f"negatives-{len(frames.scenes)}.npy")
     loss = step_loss(Embedder(scorer), frames, negatives, tokenizer, args.batch)
-    train_with(
-        args,
-        scorer,
-        optimisers(scorer, args.rate),
-        loss,
-        ema=0.99,
-        warmup=100,
-        decay=0.5,
-        folder=args.training,
-    )
+    train_embedder(args, scorer, loss)
     scorer.half().save_pretrained(args.output)
-    build_processor(tokenizer).save_pretrained(args.output)
+    images = CLIPImageProcessor(
+        size={"shortest_edge": SIZE}, crop_size=SIZE, image_mean=[MEAN] * 3, image_std=[STD] * 3
+    )
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(args.output)
     write_card(args.output, facts(args))
     print((args.output / "README.md").read_text())
 
 
 if __name__ == "__main__":
     main()
-
-
-CORRUPTIONS = ("blurred", "noisy", "smeared", "off-colour")
-
-
-def smeared(frame: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Return a frame (H, W, 3) averaged along a line of ``length`` pixels at ``angle`` radians."""
-    reach = int(length / 2) + 1
-    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
-    for place in np.linspace(-length / 2, length / 2, 4 * reach):
-        kernel[round(reach + place * np.sin(angle)), round(reach + place * np.cos(angle))] += 1
-    return cv2.filter2D(frame, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
-
-
-def off_colour(frame: np.ndarray, degrees: float, saturation: float) -> np.ndarray:
-    """Return a frame (H, W, 3) with hues turned by ``degrees`` and chroma multiplied by ``saturation``."""
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees)) / np.sqrt(3)
-    turn = np.array([[cos, -sin, sin], [sin, cos, -sin], [-sin, sin, cos]])
-    luminance = frame.mean(-1, keepdims=True)
-    return np.clip(np.round(luminance + saturation * (frame - luminance) @ turn.T), 0, 255).astype(np.uint8)
-
-
-def corrupted(frame: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Corrupt a uint8 frame (H, W, 3) visibly, by one of ``CORRUPTIONS`` and a random amount."""
-    if kind == "blurred":
-        return blurred(frame[None], rng.uniform(0.8, 4))[0]
-    if kind == "noisy":
-        return noised(frame, rng.uniform(8, 60), rng)
-    if kind == "smeared":
-        return smeared(frame, rng.uniform(4, 20), rng.uniform(0, np.pi))
-    return off_colour(frame, rng.uniform(60, 300), rng.uniform(0.3, 1.5))

@@ -23,7 +23,7 @@ from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import energies
 from motionexp.data.shapes.render import FRAMES, render
-from motionexp.data.shapes.scenes import Scene, draw, seeded
+from motionexp.data.shapes.scenes import Scene
 from motionexp.data.videos import contact_sheet, enlarged, psnr, write_mp4, write_png
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
@@ -37,25 +37,13 @@ from motionexp.scripts.pretrain.classifier import ATTRIBUTES, blurred, noised
 from motionexp.scripts.pretrain.preference_model import preference_accuracy
 
 Results = dict[str, dict[str, float]]
-Report = dict[str, Any]
 CARD_COUNT = 256
 """Samples below which a report is too small to be written into a card."""
 
 
 def scenes(part: str, count: int) -> list[Scene]:
-    """Return scenes of a part: captioned motions, seeds of their own."""
-    contrast = "appearance-dominant" if part == "appearance-dominant" else "motion-dominant"
-    objects = 2 if part == "pairs" else 1
-    return [
-        draw(
-            seeded("model report", part, index),
-            contrast=contrast,
-            choices=grammar.CAPTIONED,
-            objects=objects,
-            held_out=part == "held_out",
-        )
-        for index in range(count)
-    ]  # fmt: skip
+    """Return scenes of a part: captioned motions, and seeds that only this report uses."""
+    return unseen_scenes(part, count, "model report", grammar.CAPTIONED)
 
 
 def halves(video: np.ndarray) -> list[np.ndarray]:
@@ -68,15 +56,15 @@ def rates(
     classifier: AttributeClassifier, videos: Sequence[np.ndarray], truth: Sequence[Scene]
 ) -> dict[str, float]:
     """Return the share of videos read right for each attribute; an abstention is wrong, and counted."""
-    right = {name: 0 for name in ATTRIBUTES}
-    abstained = 0
-    for video, scene in zip(videos, truth, strict=True):
-        labels = classifier.predict(video).labels
-        for name in ATTRIBUTES:
-            right[name] += labels[name] == scene.attributes[name]
-            abstained += labels[name] is None
-    shares = {name: count / len(videos) for name, count in right.items()}
-    return shares | {"abstained": abstained / len(videos) / len(ATTRIBUTES), "n": float(len(videos))}
+    labels = [classifier.predict(video).labels for video in videos]
+    shares = {
+        name: float(
+            np.mean([row[name] == scene.attributes[name] for row, scene in zip(labels, truth, strict=True)])
+        )
+        for name in ATTRIBUTES
+    }
+    abstained = float(np.mean([[row[name] is None for name in ATTRIBUTES] for row in labels]))
+    return shares | {"abstained": abstained, "n": float(len(videos))}
 
 
 def reconstructed(backbone: Backbone, scene: Scene) -> np.ndarray:
@@ -106,11 +94,10 @@ def judge_classifier(backbone: Backbone, classifier: AttributeClassifier, count:
     }
     for name, corrupt in corruptions.items():
         predicted = [classifier.predict(corrupt(index)).labels for index in range(len(videos))]
+        # A frozen or shuffled video shows its appearance as before: only the motion must be rejected.
         names = ("motion",) if name in ("frozen", "shuffled") else tuple(ATTRIBUTES)
-        results[f"rejected: {name}"] = {
-            attribute: float(np.mean([labels[attribute] is None for labels in predicted]))
-            for attribute in names
-        } | {"n": float(len(videos))}
+        rejected = {label: float(np.mean([row[label] is None for row in predicted])) for label in names}
+        results[f"rejected: {name}"] = rejected | {"n": float(len(videos))}
     return results
 
 
@@ -157,10 +144,8 @@ def judge_samples(
             results["samples, pairs (each object)"] = rates(classifier, cut, singles)
         else:
             results[f"samples, {part}"] = rates(classifier, videos, truth)
-        write_png(
-            folder / f"samples-{part}.png",
-            np.concatenate([contact_sheet(video[::2], columns=8) for video in videos[:16]]),
-        )
+        sheets = [contact_sheet(video[::2], columns=8) for video in videos[:16]]
+        write_png(folder / f"samples-{part}.png", np.concatenate(sheets))
         write_mp4(folder / f"samples-{part}.mp4", enlarged(videos[0]), 8)
     return results
 
@@ -172,33 +157,30 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
     def encode(video: np.ndarray) -> np.ndarray:
         return backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
 
+    columns = ("contrast", "factor", "energy", "log_snr")
     return [
-        {
-            "contrast": row.contrast, "factor": row.factor, "energy": row.energy, "log_snr": row.log_snr,
-            "t": float((log_snr > row.log_snr).sum()),
-        }
+        {name: getattr(row, name) for name in columns} | {"t": float((log_snr > row.log_snr).sum())}
         for row in energies(encode, frames=backbone.frames)
-    ]  # fmt: skip
+    ]
 
 
 def show(title: str, results: Results, table: Sequence[Mapping[str, float | str]] = ()) -> None:
     """Print what was measured of one model, and the energies in its latents."""
-    console = Console()
     columns = [*ATTRIBUTES, "all", "abstained", "psnr", "n"]
     measured = [
         [name, *(f"{row[column]:.4g}" if column in row else "" for column in columns)]
         for name, row in results.items()
     ]
-    console.print(Grid(["measured", *columns], measured).terminal(title))
+    Console().print(Grid(["measured", *columns], measured).terminal(title))
     if table:
         predicted = [
             [value if isinstance(value, str) else f"{value:.4g}" for value in line.values()] for line in table
         ]
-        header = ["contrast", "factor", "energy", "log-SNR", "t"]
-        console.print(Grid(header, predicted, "llr").terminal("predicted: where each factor is set"))
+        grid = Grid(["contrast", "factor", "energy", "log-SNR", "t"], predicted, "llr")
+        Console().print(grid.terminal("predicted: where each factor is set"))
 
 
-def report_model(name: str, classifier: AttributeClassifier, args: argparse.Namespace) -> Report:
+def report_model(name: str, classifier: AttributeClassifier, args: argparse.Namespace) -> dict[str, Any]:
     """Measure one bundled text-to-video model; returns its results and its energies."""
     folder = args.output / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -206,9 +188,8 @@ def report_model(name: str, classifier: AttributeClassifier, args: argparse.Name
     backbone = load_backbone(config.path, precision=args.precision, name=name)
     guidance = args.guidance or config.guidance_scale
     settings = SampleSettings(SamplerSettings(steps=args.steps or config.steps, guidance_scale=guidance))
-    counts = {"motion-dominant": args.count} | {
-        part: args.count // 4 for part in ("held_out", "appearance-dominant", "pairs")
-    }
+    counts = dict.fromkeys(("motion-dominant", "held_out", "appearance-dominant", "pairs"), args.count // 4)
+    counts["motion-dominant"] = args.count
     results = judge_vae(backbone, max(args.count // 8, 1))
     results |= judge_samples(backbone, classifier, counts, settings, folder)
     table = energy_table(backbone)
@@ -232,8 +213,9 @@ def main() -> None:
     args = parser.parse_args()
     classifier = AttributeClassifier.load(BUNDLED / "classifier")
     judged = judge_classifier(load_backbone(), classifier, args.count)
-    report: dict[str, Report] = {"instruments": {"results": judged | judge_scoring_models(args.count)}}
-    show("instruments", report["instruments"]["results"])
+    instruments = judged | judge_scoring_models(args.count)
+    report: dict[str, dict[str, Any]] = {"instruments": {"results": instruments}}
+    show("instruments", instruments)
     if args.count >= CARD_COUNT:
         write_classifier_card(judged)
     for name in args.models:

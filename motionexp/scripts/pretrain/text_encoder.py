@@ -3,15 +3,19 @@
 A T5 encoder learns to name every word of a caption, a third of them hidden behind the unknown-word token.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from motionexp.data.shapes.grammar import vocabulary
 from motionexp.data.shapes.scenes import pretraining_scene
-from motionexp.scripts.pretrain.loop import options, train_with
+from motionexp.scripts.pretrain.loop import options, train
 
 HIDDEN_SHARE = 1 / 3
+MAX_TOKENS = 24
+"""In a caption for a denoiser."""
 
 
 def build_tokenizer() -> T5Tokenizer:
@@ -37,6 +41,30 @@ def build(words: int) -> T5EncoderModel:
             relative_attention_max_distance=32,
         )
     )
+
+
+def load(folder: Path) -> tuple[T5Tokenizer, T5EncoderModel]:
+    """Return tokenizer and encoder, in fp32, as a training or a pipeline saved them."""
+    tokenizer = T5Tokenizer.from_pretrained(folder / "tokenizer")
+    return tokenizer, T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+
+
+@torch.no_grad()
+def embedded(captions: list[str], folder: Path, *, mask_padding: bool) -> tuple[Tensor, Tensor]:
+    """Return captions as (N, L, D) in half precision, and their tokens' mask (N, L).
+
+    Args:
+        captions: padded to `MAX_TOKENS`.
+        folder: of tokenizer and encoder.
+        mask_padding: hide the padding from the encoder; stock pipelines differ in this.
+    """
+    tokenizer, encoder = load(folder)
+    tokens = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt")
+    parts = [
+        encoder(input_ids=ids, attention_mask=mask if mask_padding else None).last_hidden_state.half()
+        for ids, mask in zip(tokens.input_ids.split(512), tokens.attention_mask.split(512), strict=True)
+    ]
+    return torch.cat(parts), tokens.attention_mask
 
 
 class Namer(nn.Module):
@@ -72,7 +100,7 @@ def main() -> None:
         return nn.functional.cross_entropy(logits[mask.bool()], ids[mask.bool()])
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, weight_decay=0.01)
-    train_with(args, model, [optimiser], loss, ema=0.999)
+    train(args, model, [optimiser], loss)
     model.encoder.save_pretrained(args.output / "text_encoder")
     tokenizer.save_pretrained(args.output / "tokenizer")
 

@@ -13,17 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from motionexp.scripts.pretrain import clip_text
-from motionexp.scripts.pretrain.denoising import velocity_loss
-from motionexp.scripts.pretrain.latents import Latents
-from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train_with
+from motionexp.scripts.pretrain.denoising import single_frames, velocity_loss, without_some
+from motionexp.scripts.pretrain.loop import muon_and_adamw, options, train
 from motionexp.scripts.pretrain.vae import frame_latents
-from motionexp.scripts.pretrain.videos import FOLDER, PretrainingVideos
+from motionexp.scripts.pretrain.videos import FOLDER, Latents, PretrainingVideos
 
 LENGTHS = {8: 0.3, 12: 0.05, 16: 0.45, 20: 0.05, 24: 0.05, 28: 0.05, 32: 0.05}
 """Frames of a batch's videos, and the share of such batches."""
 FEWER_VIDEOS = 1_000
 """Videos of each length other than 16."""
-EMPTY_SHARE = 0.1
 # ModelScope's betas end at a log-SNR of -5.4, at which this world's motion is still visible.
 SCHEDULER = {
     "beta_start": 8.5e-4,
@@ -33,7 +31,6 @@ SCHEDULER = {
     "clip_sample": False,
     "set_alpha_to_one": False,
     "steps_offset": 1,
-    "timestep_spacing": "leading",
 }
 
 
@@ -41,8 +38,6 @@ def build(caption_channels: int) -> UNet3DConditionModel:
     """Return an untrained network: 16 x 16 latents without attention, 8 x 8 and 4 x 4 with."""
     network = UNet3DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
         down_block_types=("DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D"),
         up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"),
         block_out_channels=(32, 64, 80),
@@ -75,27 +70,11 @@ class Denoiser(nn.Module):
         return output
 
 
-def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the network's linear layers, AdamW for the rest at half the rate."""
-
-    def is_matrix(name: str) -> bool:
-        return name.startswith("network.") and "time_emb" not in name
-
-    return muon_and_adamw(model, rate, is_matrix, adamw_rate=rate / 2, weight_decay=0.01)
-
-
-def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """Return token ids (N, L), padded as the stock pipeline pads them."""
-    ids: Tensor = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
-    return ids
-
-
 class Batches:
     """What a step learns from: clean latents and token ids, by the step's index alone."""
 
     def __init__(self, tokenizer: CLIPTokenizer, videos: int, image_steps: int, frames: int) -> None:
         self.image_steps, self.frames = image_steps, frames
-        self.tokenizer = tokenizer
         vae = AutoencoderKL.from_pretrained(FOLDER / "vae").to(torch.bfloat16)
         rendered = {
             length: PretrainingVideos(videos if length == 16 else FEWER_VIDEOS, length) for length in LENGTHS
@@ -104,25 +83,23 @@ class Batches:
             length: Latents(some, frame_latents(vae), FOLDER / "latents") for length, some in rendered.items()
         }
         self.sizes = {length: len(some) for length, some in rendered.items()}
-        scenes = [rendered[16].scene(index) for index in range(len(rendered[16]))]
-        self.moving = token_ids(tokenizer, [scene.caption for scene in scenes])
-        self.still = token_ids(tokenizer, [scene.still_caption for scene in scenes])
-        self.empty = token_ids(tokenizer, [""])[0]
+        scenes = rendered[16].scenes()
+        captions = [scene.caption for scene in scenes] + [scene.still_caption for scene in scenes]
+        # (2N + 1, L), padded as the stock pipeline pads them.
+        ids = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
+        self.moving, self.still, self.empty = ids[: len(scenes)], ids[len(scenes) : -1], ids[-1]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return latents (B, 4, F, 16, 16) and token ids (B, L) of a step."""
         rng = np.random.default_rng([9, step])
         if step < self.image_steps or step % 4 == 0:
             rows = rng.integers(self.sizes[16], size=self.frames)
-            chosen = torch.from_numpy(rng.integers(16, size=len(rows)))
-            clean = self.latents[16].batch(rows)[torch.arange(len(rows)), :, chosen][:, :, None]
-            ids = self.still[rows]
+            clean, ids = single_frames(self.latents[16], rows, 16, rng), self.still[rows]
         else:
             length = int(rng.choice(list(LENGTHS), p=list(LENGTHS.values())))
             rows = rng.integers(self.sizes[length], size=2 * self.frames // length)
             clean, ids = self.latents[length].batch(rows), self.moving[rows]
-        empty = torch.from_numpy(rng.random(len(rows)) < EMPTY_SHARE)
-        return clean, torch.where(empty[:, None], self.empty, ids)
+        return clean, without_some(ids, self.empty, rng)
 
 
 def main() -> None:
@@ -139,7 +116,13 @@ def main() -> None:
     batches = Batches(tokenizer, args.videos, args.image_steps, args.batch)
     # Single frames teach the appearance, which is set at small t; videos teach motion, at large t.
     loss = velocity_loss(model, batches, DDIMScheduler(**SCHEDULER).alphas_cumprod, video_power=0.5)
-    train_with(args, model, optimisers(model, args.rate), loss, ema=0.999)
+    # Muon for the network's linear layers, AdamW for the rest at half the rate.
+    optimisers = muon_and_adamw(
+        *(model, args.rate, lambda name: name.startswith("network.") and "time_emb" not in name),
+        lr=args.rate / 2,
+        weight_decay=0.01,
+    )
+    train(args, model, optimisers, loss)
     model.network.save_pretrained(args.output / "unet")
     model.text_encoder.save_pretrained(args.output / "text_encoder")
 

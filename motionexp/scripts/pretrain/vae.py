@@ -5,6 +5,7 @@ textures have as much energy as objects. So a term of the loss makes each patch 
 preserve the distances between frames that pixels have.
 """
 
+import argparse
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.data.videos import psnr
-from motionexp.scripts.pretrain.loop import in_bf16, options, train_with
+from motionexp.scripts.pretrain.loop import in_bf16, options, train
 from motionexp.scripts.pretrain.videos import PretrainingVideos
 
 KL_WEIGHT = 1e-5
@@ -28,7 +29,6 @@ def build() -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
@@ -74,6 +74,40 @@ class Autoencoder(nn.Module):
         return output, posterior.mean, posterior.kl().float().mean() / posterior.mean[0].numel()
 
 
+def train_autoencoder(
+    args: argparse.Namespace,
+    vae: AutoencoderKL | AutoencoderKLCogVideoX,
+    batch: Callable[[int], Tensor],
+    as_frames: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> None:
+    """Train encoder and decoder, with the posterior's noise and the pixels' distances.
+
+    Args:
+        args: of the command line.
+        vae: what is trained.
+        batch: pixels of a step, in [-1, 1].
+        as_frames: lays pixels and latents out for `isometry`.
+    """
+    autoencoder = Autoencoder(vae)
+
+    def loss(step: int) -> Tensor:
+        values, generator = batch(step), torch.Generator().manual_seed(step)
+        output, mean, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
+        fidelity = (output.float() - values).square().mean()
+        return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * isometry(*as_frames(values, mean.float()))
+
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    train(args, vae, [optimiser], loss, ema=0.998, decay=0.5)
+
+
+def set_scale(vae: AutoencoderKL | AutoencoderKLCogVideoX, values: Tensor) -> float:
+    """Set and return the factor that gives the latents of these pixels a standard deviation of 1."""
+    with torch.no_grad():
+        scale: float = 1 / vae.encode(values).latent_dist.mode().std().item()
+    vae.register_to_config(scaling_factor=scale)
+    return scale
+
+
 def grey_levels(values: Tensor) -> np.ndarray:
     """Turn float (N, 3, H, W), clamped to [-1, 1], into grey levels (N, H, W, 3), not rounded."""
     return (127.5 * (values.clamp(-1, 1) + 1)).permute(0, 2, 3, 1).numpy()
@@ -90,9 +124,8 @@ def frame_latents(vae: AutoencoderKL) -> Callable[[np.ndarray], Tensor]:
     """Return what encodes a video (F, H, W, 3) uint8 frame by frame: scaled latents (C, F, H/4, W/4)."""
 
     def encode(video: np.ndarray) -> Tensor:
-        mode = vae.encode(pixels(video).to(vae.dtype)).latent_dist.mode().float()
-        scaled: Tensor = mode * vae.config.scaling_factor
-        return scaled.transpose(0, 1)
+        mode: Tensor = vae.encode(pixels(video).to(vae.dtype)).latent_dist.mode().float()
+        return (mode * vae.config.scaling_factor).transpose(0, 1)
 
     return encode
 
@@ -103,26 +136,20 @@ def main() -> None:
     videos = PretrainingVideos(args.videos)
     torch.manual_seed(0)
     vae = build()
-    autoencoder = Autoencoder(vae)
 
-    def loss(step: int) -> Tensor:
+    def frames_of(step: int) -> Tensor:
+        # The last 500 videos are held out.
         rng = np.random.default_rng([1, step])
-        frames = videos.single_frames(
-            rng.integers(len(videos) - 500, size=args.batch), rng.integers(16, size=args.batch)
+        return pixels(
+            videos.single_frames(
+                rng.integers(len(videos) - 500, size=args.batch), rng.integers(16, size=args.batch)
+            )
         )
-        generator = torch.Generator().manual_seed(step)
-        values = pixels(frames)
-        output, mean, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
-        fidelity = (output.float() - values).square().mean()
-        return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * isometry(values, mean.float())
 
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    train_with(args, vae, [optimiser], loss, ema=0.998, decay=0.5)
+    train_autoencoder(args, vae, frames_of, lambda values, latents: (values, latents))
     held_out = np.arange(len(videos) - 256, len(videos))
     frames = videos.single_frames(held_out, held_out % 16)
-    with torch.no_grad():
-        scale = 1 / vae.encode(pixels(frames)).latent_dist.mode().std().item()
-    vae.register_to_config(scaling_factor=scale)
+    scale = set_scale(vae, pixels(frames))
     print(
         f"PSNR {reconstruction_psnr(vae, frames):.2f} dB on 256 held-out frames, scaling factor {scale:.4f}"
     )

@@ -13,15 +13,8 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 from motionexp.data.videos import psnr
-from motionexp.scripts.pretrain.loop import in_bf16, options, train_with
-from motionexp.scripts.pretrain.vae import (
-    ISOMETRY_WEIGHT,
-    KL_WEIGHT,
-    Autoencoder,
-    grey_levels,
-    isometry,
-    pixels,
-)
+from motionexp.scripts.pretrain.loop import in_bf16, options, train
+from motionexp.scripts.pretrain.vae import grey_levels, pixels, set_scale, train_autoencoder
 from motionexp.scripts.pretrain.videos import PretrainingVideos
 
 FRAMES = 17
@@ -35,7 +28,6 @@ def build() -> AutoencoderKLCogVideoX:
         down_block_types=("CogVideoXDownBlock3D",) * 3,
         up_block_types=("CogVideoXUpBlock3D",) * 3,
         block_out_channels=(16, 32, 32),
-        latent_channels=16,
         layers_per_block=1,
         norm_num_groups=8,
         temporal_compression_ratio=RATIO,
@@ -46,13 +38,8 @@ def build() -> AutoencoderKLCogVideoX:
 
 def as_video(frames: np.ndarray) -> Tensor:
     """Turn uint8 (B, F, H, W, 3) into float (B, 3, F, H, W) in [-1, 1]."""
-    videos, count = frames.shape[:2]
-    return (
-        pixels(frames.reshape(-1, *frames.shape[2:]))
-        .unflatten(0, (videos, count))
-        .transpose(1, 2)
-        .contiguous()
-    )
+    values = pixels(frames.reshape(-1, *frames.shape[2:])).unflatten(0, frames.shape[:2])
+    return values.transpose(1, 2).contiguous()
 
 
 def grouped(values: Tensor) -> Tensor:
@@ -103,9 +90,8 @@ def video_latents(vae: AutoencoderKLCogVideoX) -> Callable[[np.ndarray], Tensor]
     """Return what encodes a video (1 + 4k, H, W, 3) uint8: scaled latents (C, 1 + k, H/4, W/4)."""
 
     def encode(video: np.ndarray) -> Tensor:
-        mode = vae.encode(as_video(video[None]).to(vae.dtype)).latent_dist.mode()[0].float()
-        scaled: Tensor = mode * vae.config.scaling_factor
-        return scaled
+        mode: Tensor = vae.encode(as_video(video[None]).to(vae.dtype)).latent_dist.mode()[0].float()
+        return mode * vae.config.scaling_factor
 
     return encode
 
@@ -126,22 +112,6 @@ class Decoder(nn.Module):
         return output
 
 
-def train_vae(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespace) -> None:
-    """First stage: encoder and decoder, with the posterior's noise and the pixels' distances."""
-    autoencoder = Autoencoder(vae)
-
-    def loss(step: int) -> Tensor:
-        values = clips(step)
-        generator = torch.Generator().manual_seed(step)
-        output, mean, kl = in_bf16(autoencoder, values.to(torch.bfloat16), generator)
-        fidelity = (output.float() - values).square().mean()
-        distances = isometry(grouped(values), latent_groups(mean.float()))
-        return fidelity + KL_WEIGHT * kl + ISOMETRY_WEIGHT * distances
-
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
-    train_with(args, vae, [optimiser], loss, ema=0.998, decay=0.5)
-
-
 def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Namespace) -> None:
     """Second stage: the decoder alone, on latents of the frozen encoder in bf16, as denoisers see them."""
     model = Decoder(vae)
@@ -155,7 +125,7 @@ def train_decoder(vae: AutoencoderKLCogVideoX, clips: Clips, args: argparse.Name
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=0.01)
     stage = argparse.Namespace(steps=args.decoder_steps, seconds=args.seconds)
-    train_with(stage, model, [optimiser], loss, ema=0.998, decay=0.5, folder=args.output / "training-decoder")
+    train(stage, model, [optimiser], loss, ema=0.998, decay=0.5, folder=args.output / "training-decoder")
     vae.encoder.to(torch.float32).load_state_dict(unrounded)
 
 
@@ -167,11 +137,10 @@ def main() -> None:
     videos = PretrainingVideos(args.videos, FRAMES)
     torch.manual_seed(0)
     vae, clips = build(), Clips(videos, args.batch)
-    train_vae(vae, clips, args)
+    # First stage: encoder and decoder. Second stage: the decoder alone.
+    train_autoencoder(args, vae, clips, lambda values, latents: (grouped(values), latent_groups(latents)))
     held_out = np.stack([videos.video(index) for index in range(len(videos) - 64, len(videos))])
-    with torch.no_grad():
-        scale = 1 / vae.encode(as_video(held_out[:16])).latent_dist.mode().std().item()
-    vae.register_to_config(scaling_factor=scale)
+    scale = set_scale(vae, as_video(held_out[:16]))
     vae.save_pretrained(args.output)
     if args.decoder_steps:
         train_decoder(vae, clips, args)

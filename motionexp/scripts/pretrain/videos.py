@@ -1,12 +1,15 @@
-"""The pretraining videos, rendered once to disk: ``python -m motionexp.scripts.pretrain.videos``."""
+"""The pretraining videos and their latents, made once: ``python -m motionexp.scripts.pretrain.videos``."""
 
 import argparse
 import io
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.progress import track
+from torch import Tensor
 
 from motionexp.data.shapes.render import FRAMES, SIZE, render
 from motionexp.data.shapes.scenes import Scene, pretraining_scene
@@ -63,9 +66,9 @@ class PretrainingVideos:
         """Return video ``index``: uint8 (F, 64, 64, 3)."""
         return self._chunks[index // CHUNK][index % CHUNK]
 
-    def scene(self, index: int) -> Scene:
-        """Return the scene of video ``index``."""
-        return pretraining_scene(index)
+    def scenes(self) -> list[Scene]:
+        """Return the scenes of all videos."""
+        return [pretraining_scene(index) for index in range(self.count)]
 
     def single_frames(self, videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Return single frames by (video, frame) index: uint8 (N, 64, 64, 3)."""
@@ -73,6 +76,35 @@ class PretrainingVideos:
         for row, (video, frame) in enumerate(zip(videos, frames, strict=True)):
             out[row] = self.video(int(video))[frame]
         return out
+
+
+class Latents:
+    """Scaled latents of the pretraining videos, encoded once and memory-mapped in half precision.
+
+    Args:
+        videos: rendered.
+        encode: a video (F, 64, 64, 3) uint8 to its latents (C, f, 16, 16).
+        folder: of the stored latents, with a folder for each length of videos.
+    """
+
+    def __init__(
+        self, videos: PretrainingVideos, encode: Callable[[np.ndarray], Tensor], folder: Path
+    ) -> None:
+        folder = folder / str(videos.frames)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._chunks = []
+        for first in range(0, len(videos), CHUNK):
+            path = folder / f"{first:07d}.npy"
+            if not path.exists():
+                print(f"encoding to {path}", flush=True)
+                with torch.no_grad():
+                    encoded = [encode(videos.video(first + row)).half().numpy() for row in range(CHUNK)]
+                save_array(path, np.stack(encoded))
+            self._chunks.append(np.load(path, mmap_mode="r"))
+
+    def batch(self, rows: np.ndarray) -> Tensor:
+        """Return latents (B, C, f, 16, 16) of videos ``rows``."""
+        return torch.from_numpy(np.stack([self._chunks[row // CHUNK][row % CHUNK] for row in rows])).float()
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ class NoiseVideos:
     def __len__(self) -> int:
         return 200
 
-    def scene(self, index: int) -> Scene:
-        return pretraining_scene(index)
+    def scenes(self) -> list[Scene]:
+        return [pretraining_scene(index) for index in range(len(self))]
 
     def single_frames(self, videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
         seeds = [[int(video), int(frame)] for video, frame in zip(videos, frames, strict=True)]

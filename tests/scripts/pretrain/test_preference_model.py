@@ -35,22 +35,6 @@ def bundled() -> tuple[CLIPModel, CLIPProcessor]:
     return model, AutoProcessor.from_pretrained(FOLDER)
 
 
-def test_transformers_alone_prefers_the_right_frame(bundled: tuple[CLIPModel, CLIPProcessor]):
-    model, processor = bundled
-    assert isinstance(model, CLIPModel)
-    assert isinstance(processor, CLIPProcessor)
-    rng = np.random.default_rng(0)
-    right = []
-    for index, scene in enumerate(unseen_scenes("motion-dominant", 24)):
-        clean = render(scene, select=[5])[0]
-        frames = [clean, corrupted(clean, CORRUPTIONS[index % len(CORRUPTIONS)], rng)]
-        inputs = processor(text=[scene.still_caption], images=frames, return_tensors="pt")
-        with torch.no_grad():
-            scores = model(**inputs).logits_per_image[:, 0]
-        right.append(bool(scores[0] > scores[1]))
-    assert np.mean(right) >= 0.9
-
-
 def test_it_is_right_about_attributes_and_corrupted_frames():
     rates = preference_accuracy(PreferenceModel.load(), unseen_scenes("motion-dominant", 32))
     assert set(rates) == {*ATTRIBUTES, *CORRUPTIONS, "all"}
@@ -66,9 +50,8 @@ def test_the_processor_is_what_training_saw(bundled: tuple[CLIPModel, CLIPProces
 
 def test_each_word_is_one_token_and_any_text_can_be_spelt(bundled: tuple[CLIPModel, CLIPProcessor]):
     tokenizer = bundled[1].tokenizer
-    ids = [tokenizer(word).input_ids for word in vocabulary()]
-    assert {len(tokens) for tokens in ids} == {3}
-    assert len({tokens[1] for tokens in ids}) == len(vocabulary())
+    ids = np.array([tokenizer(word).input_ids for word in vocabulary()])
+    assert ids.shape == (len(set(ids[:, 1])), 3) == (len(vocabulary()), 3)
     assert tokenizer.get_vocab() == build_tokenizer(CONTEXT).get_vocab()
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     strange = tokenizer("zebra é 😀 7!").input_ids
@@ -117,9 +100,9 @@ def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
 def test_a_negative_is_always_the_same_and_differs_in_one_attribute():
     for index in range(50):
         scene = pretraining_scene(index)
-        other, frame = negative(scene, index)
-        assert (other, frame) == negative(scene, index)
-        assert sum(scene.attributes[name] != other.attributes[name] for name in ATTRIBUTES) == 1
+        changed, frame = negative(scene, index)
+        assert (changed, frame) == negative(scene, index)
+        assert len(dict(scene.attributes.items() ^ changed.attributes.items())) == 1
         assert 0 <= frame < 16
 
 
@@ -145,7 +128,6 @@ def test_a_corruption_is_visible(kind: str):
     rng = np.random.default_rng(0)
     for index in range(20):
         frame = render(pretraining_scene(index), select=[4])[0]
-        other = corrupted(frame, kind, rng)
-        assert other.shape == frame.shape
-        assert other.dtype == np.uint8
-        assert np.abs(other.astype(float) - frame).max() >= 10
+        changed = corrupted(frame, kind, rng)
+        assert (changed.shape, changed.dtype) == (frame.shape, np.uint8)
+        assert np.abs(changed.astype(float) - frame).max() >= 10

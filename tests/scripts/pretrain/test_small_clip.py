@@ -1,7 +1,3 @@
-import itertools
-import json
-from dataclasses import replace
-
 import numpy as np
 import open_clip
 import pytest
@@ -45,35 +41,10 @@ def bundled():
     return model.eval(), preprocess, open_clip.get_tokenizer(source)
 
 
-def test_open_clip_alone_picks_the_right_caption(bundled):
-    model, preprocess, tokenizer = bundled
-    right = []
-    for scene in unseen_scenes("motion-dominant", 32):
-        image = preprocess(Image.fromarray(render(scene, select=[7])[0]))
-        captions = [scene.still_caption, *(other.still_caption for _, other in neighbours(scene))]
-        with torch.no_grad():
-            frame = model.encode_image(image[None], normalize=True)
-            texts = model.encode_text(tokenizer(captions), normalize=True)
-        right.append(int((texts @ frame[0]).argmax()) == 0)
-    assert np.mean(right) >= 0.85
-
-
 def test_the_metrics_find_it_right_attribute_by_attribute():
     rates = caption_accuracy(OpenClip.load(), unseen_scenes("motion-dominant", 32), motion=True)
     assert set(rates) == {*ATTRIBUTES, "all"}
     assert min(rates.values()) >= 0.85
-
-
-def test_captions_of_other_scenes_are_not_picked():
-    scenes = unseen_scenes("motion-dominant", 12)
-    mixed = [replace(one, things=other.things) for one, other in itertools.pairwise(scenes)]
-    model = OpenClip.load()
-    frames = model.embed_frames(np.concatenate([render(scene, select=[0]) for scene in scenes[1:]]))
-    own = model.embed_captions([scene.still_caption for scene in scenes[1:]])
-    wrong = model.embed_captions([scene.still_caption for scene in scenes[:-1]])
-    between = model.embed_captions([scene.still_caption for scene in mixed])
-    assert ((frames * own).sum(1) > (frames * wrong).sum(1)).all()
-    assert float((frames * wrong).sum(1).mean()) < float((frames * between).sum(1).mean())
 
 
 def test_the_transform_is_what_training_saw(bundled):
@@ -94,20 +65,19 @@ def test_each_word_is_one_token_and_case_does_not_matter(bundled):
 
 
 def test_every_caption_fits(bundled):
-    captions = [pretraining_scene(index).caption for index in range(500)]
-    captions.append(
+    longest = (
         "a poster of an orange striped circle circles clockwise and a cyan ringed moon arcs left on brick"
     )
+    captions = [longest, *(pretraining_scene(index).caption for index in range(500))]
     assert (bundled[2](captions)[:, -1] == build_tokenizer().pad_token_id).all()
 
 
 def test_neighbours_differ_in_one_attribute():
     scene = unseen_scenes("motion-dominant", 1)[0]
     near = list(neighbours(scene))
-    assert len({other.still_caption for _, other in near} - {scene.still_caption}) == len(near) == 20
-    for attribute, other in near:
-        pairs = zip(scene.attributes.items(), other.attributes.items(), strict=True)
-        assert [one[0] for one, two in pairs if one != two] == [attribute]
+    assert len({neighbour.still_caption for _, neighbour in near} - {scene.still_caption}) == len(near) == 20
+    for attribute, neighbour in near:
+        assert {name for name, _ in scene.attributes.items() ^ neighbour.attributes.items()} == {attribute}
 
 
 def test_no_wrong_caption_is_of_a_held_out_combination():
@@ -115,9 +85,9 @@ def test_no_wrong_caption_is_of_a_held_out_combination():
     for index in range(200):
         scene = pretraining_scene(index)
         for attribute in ATTRIBUTES:
-            other = shown_neighbour(scene, attribute, rng)
-            assert may_be_shown(other)
-            assert other.still_caption != scene.still_caption
+            neighbour = shown_neighbour(scene, attribute, rng)
+            assert may_be_shown(neighbour)
+            assert neighbour.still_caption != scene.still_caption
 
 
 def test_unseen_scenes_are_of_their_part():
@@ -143,7 +113,7 @@ def test_the_loss_is_the_one_written_out():
     expected = (cross_entropy(logits, torch.arange(3)) + cross_entropy(logits.T, torch.arange(3))) / 2
     for row in range(3):
         wrong = text[3 + 2 * row : 5 + 2 * row]
-        scores = 7.0 * torch.stack([image[row] @ text[row], *(image[row] @ each for each in wrong)])
+        scores = 7.0 * torch.stack([image[row] @ text[row], *(image[row] @ caption for caption in wrong)])
         expected += -torch.log_softmax(scores, 0)[0] / 3
     torch.testing.assert_close(contrastive_loss(image, text, torch.tensor(7.0)), expected)
 
@@ -157,8 +127,6 @@ def test_a_step_is_the_same_when_it_is_taken_again(noise_videos):
 
 
 def test_the_folder_is_small_and_has_its_card():
-    config = json.loads((FOLDER / "open_clip_config.json").read_text())
-    assert config["preprocess_cfg"]["mean"] == [0.35] * 3
     assert "license: apache-2.0" in (FOLDER / "README.md").read_text()
     folders = [FOLDER, BUNDLED / "scorer"]
     assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) < 4e6
