@@ -336,7 +336,7 @@ def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
     assert len(selected_rows(layout, tmp_path)) == len(rows)
     filled = set()
     for row in rows:
-        names = [key for key, setting in layout.settings.items() if setting.picks(row, layout.select)]
+        names = [key for key, setting in layout.settings.items() if setting.selects(row, layout.select)]
         # The curve of scales is no line of its own.
         assert len(names) == (row.adapter_scale == 1), (names, row.settings["tau"])
         filled |= set(names)
