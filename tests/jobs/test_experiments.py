@@ -41,9 +41,8 @@ def energy_of(cfg: JobConfig) -> Row:
     """One of the energies that a job of probes leaves."""
     strata = {"contrast": "motion-dominant", "factor": "shape"}
     about = {"metric": "energy", "method": "energies", "reference": "energies", "edit_kind": "", "steps": 0}
-    settings = {"model": asdict(cfg.model), "frames": cfg.frames}
-    score_id = f"energy {cfg.model.name}"
-    return job_row(cfg, **about, strata=strata, settings=settings, score_id=score_id, tau=1000.0)
+    about |= {"settings": {"model": asdict(cfg.model), "frames": cfg.frames}, "reference_hash": ""}
+    return job_row(cfg, **about, strata=strata, score_id=f"energy {cfg.model.name}", tau=1000.0)
 
 
 def others_than(row: Row) -> list[Row]:
