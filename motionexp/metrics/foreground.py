@@ -1,6 +1,6 @@
-"""Which pixels are the object's: those whose colour stands out from the ground, in one connected piece.
+"""Which pixels are the object's: those whose colour stands out from the background, in one connected piece.
 
-For the bundled world, where one compact object differs from its ground in luminance or colour.
+For the bundled world, where one compact object differs from its background in luminance or colour.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ LARGEST = 0.6
 
 @dataclass(frozen=True)
 class Foreground:
-    """What stands out from the ground.
+    """What stands out from the background.
 
     Attributes:
-        distance: (F, H, W) distance of each pixel's colour from the ground's, grey levels.
+        distance: (F, H, W) distance of each pixel's colour from the background's, grey levels.
         pieces: F masks (H, W) of the largest connected piece, None where none is compact and large enough.
     """
 
@@ -30,7 +30,7 @@ class Foreground:
 def foreground(frames: np.ndarray) -> Foreground:
     """Find what stands out.
 
-    The ground's colour is the median of all pixels of the video; what differs from it by more than Otsu's
+    The background's colour is the median of all pixels of the video; what differs from it by more than Otsu's
     threshold, taken over the whole video, stands out.
 
     Args:
@@ -54,13 +54,13 @@ def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
         piece: (H, W) bool.
     """
     square = np.ones((3, 3), np.uint8)
-    # The rim is one pixel to either side of the edge: rendering blends object and ground there.
+    # The rim is one pixel to either side of the edge: rendering blends object and background there.
     inside = cv2.erode(piece.astype(np.uint8), square).astype(bool)
     rim = cv2.dilate(piece.astype(np.uint8), square).astype(bool) & ~inside
-    ground = np.median(distance[~piece])
+    background = np.median(distance[~piece])
     # The distance of a pixel that the object covers wholly: the largest nearby.
     full = cv2.dilate(distance, np.ones((5, 5), np.uint8))
-    share = np.clip((distance - ground) / np.maximum(full - ground, 1e-6), 0, 1)
+    share = np.clip((distance - background) / np.maximum(full - background, 1e-6), 0, 1)
     return np.where(rim, share, inside)
 
 

@@ -21,7 +21,7 @@ from motionexp.metrics.base import ABSTAINED, Measurement, MetricInput, VideoMet
 from motionexp.metrics.foreground import foreground
 
 VALUES = {
-    "ground": ("nuisance_similarity", "nuisance_chance"),
+    "background": ("nuisance_similarity", "nuisance_chance"),
     "light": ("nuisance_light", "nuisance_light_chance"),
     "size": ("nuisance_size", "nuisance_size_chance"),
     "shade": ("nuisance_shade", "nuisance_shade_chance"),
@@ -45,7 +45,7 @@ class ObjectNuisances:
 
 
 def with_nuisances_of(scene: Scene, other: Scene) -> Scene:
-    """Return the scene with the other's ground, distractors, light, and its first object's size and shade."""
+    """Return the scene with the background, distractors, light, object size and shade of the other scene."""
     theirs = other.things[0]
     first = replace(scene.things[0], size=theirs.size, shade=theirs.shade)
     return replace(scene, things=(first, *scene.things[1:]), nuisances=other.nuisances)
@@ -60,18 +60,18 @@ def bare_ground(scene: Scene, frames: int) -> np.ndarray:
     return render(replace(scene, things=(away,)), frames, select=[0] if at_rest else None)
 
 
-def ground_similarity(luminance: np.ndarray, uncovered: np.ndarray, ground: np.ndarray) -> float:
-    """Return the correlation of a video and a ground, where no object covers the ground.
+def background_similarity(luminance: np.ndarray, uncovered: np.ndarray, background: np.ndarray) -> float:
+    """Return the correlation of a video and a background, where no object covers the background.
 
     Args:
         luminance: (F, H, W) of the video, in any unit.
         uncovered: (F, H, W) bool, the pixels without objects.
-        ground: (F, H, W) or (1, H, W), luminance of a ground without objects, seen by the same camera.
+        background: (F, H, W) or (1, H, W), luminance of a background without objects, same camera.
 
     Returns:
         Pearson's correlation over all uncovered pixels of all frames, in [-1, 1]; 0 where one does not vary.
     """
-    first, second = luminance[uncovered], np.broadcast_to(ground, luminance.shape)[uncovered]
+    first, second = luminance[uncovered], np.broadcast_to(background, luminance.shape)[uncovered]
     first, second = first - first.mean(), second - second.mean()
     # Pearson's correlation of centred vectors; the floor keeps a flat video at 0.
     return float(first @ second / max(np.sqrt((first @ first) * (second @ second)), 1e-6))
@@ -84,7 +84,7 @@ def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
     for frame, piece in zip(frames, seen.pieces, strict=True):
         if piece is not None:
             radius = np.sqrt(piece.sum() / np.pi)
-            # At the rim the ground shines through, more of it where the object is bright.
+            # At the rim the background shines through, more of it where the object is bright.
             inner = cv2.erode(piece.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
             ys, xs = np.nonzero(inner)
             # Radii from the centre, and 1 for the plane's height: (N, 3).
@@ -111,29 +111,28 @@ def _expected(scene: Scene, frames: int) -> tuple[np.ndarray, ObjectNuisances | 
     """What a video of the scene shows. Kept: all samples of one edit are compared with the same scenes."""
     # Light, size and shade are means over frames: four frames give them as well as all.
     some = np.unique(np.linspace(0, frames - 1, 4).round().astype(int)).tolist()
-    ground = bare_ground(scene, frames).mean(-1, dtype=np.float32)
-    return ground, object_nuisances(render(scene, frames, select=some))
+    background = bare_ground(scene, frames).mean(-1, dtype=np.float32)
+    return background, object_nuisances(render(scene, frames, select=some))
 
 
 def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[dict[str, float]]:
     """Compare a video with scenes: one {nuisance: similarity} a scene.
 
-    `ground` is a `ground_similarity`, the others are `object_similarities`; these lack where no object is
-    found.
+    `background` is a `background_similarity`, the rest are `object_similarities`, if an object is found.
 
     Args:
         frames: (F, 64, 64, 3) uint8 RGB.
         scenes: what to compare with.
     """
     shown, luminance = object_nuisances(frames), frames.mean(-1, dtype=np.float32)
-    # Left out: objects, and the ring around them where object and ground are mixed. (F, H, W)
+    # Left out: objects, and the ring around them where object and background are mixed. (F, H, W)
     nothing, square = np.zeros(frames.shape[1:3], bool), np.ones((3, 3), np.uint8)
     pieces = [nothing if piece is None else piece for piece in foreground(frames).pieces]
     uncovered = np.stack([cv2.dilate(piece.astype(np.uint8), square) == 0 for piece in pieces])
     similarities = []
     for scene in scenes:
-        ground, expected = _expected(scene, len(frames))
-        similarities.append({"ground": ground_similarity(luminance, uncovered, ground)})
+        background, expected = _expected(scene, len(frames))
+        similarities.append({"background": background_similarity(luminance, uncovered, background)})
         if shown is not None and expected is not None:
             similarities[-1] |= object_similarities(shown, expected)
     return similarities
@@ -143,7 +142,7 @@ class Nuisances(VideoMetric):
     """Similarity of the sample's nuisances to the reference's, and beside each that to other references'.
 
     The latter is the level of chance. Tables show the difference: what leaked.
-    `nuisance_similarity` is the ground's (phase, orientation and distractors, by pixels), a correlation;
+    `nuisance_similarity` is the background's (phase, orientation and distractors, by pixels), a correlation;
     `nuisance_light` and `nuisance_shade` are minus distances in luminance ([-1, 1]), `nuisance_size` in
     logarithms.
     """

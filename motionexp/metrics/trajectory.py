@@ -1,6 +1,6 @@
 """Does the object take the reference's path? A tracker, and its velocities against the ground truth's.
 
-For the bundled world, where one compact object differs from its ground in luminance or colour and the
+For the bundled world, where one compact object differs from its background in luminance or colour and the
 reference's path is known exactly. Velocity does not depend on where the object is, so a sample that moves
 rightly in another place scores like one in the same place; absolute position stands beside it.
 """
@@ -45,9 +45,9 @@ class Track:
 
 
 def track(frames: np.ndarray, region: slice = slice(None)) -> Track:
-    """Follow the one object that differs from the ground.
+    """Follow the one object that differs from the background.
 
-    A video is rejected where nothing changes, where nothing compact stands out from the ground, or where the
+    A video is rejected where nothing changes, nothing compact stands out from the background, or the
     object jumps to and fro as in shuffled frames.
 
     Args:

@@ -224,34 +224,34 @@ def loop_times(
 
 
 def mode_times(job: Job, scale: Scale) -> Times:
-    """Of a whole training as the job's own, and of its phases the memory as planned and as taken."""
+    """Of a whole training as the job's own, and of its phases the memory, planned and measured."""
     backbone, reference, part = job.backbone, job.references[0], f"mode={job.plan.mode}"
     planned = {phase.name: phase.total for phase in memory_plan(job.plan)}
-    taken: dict[str, int] = {}
+    phase_peaks: dict[str, int] = {}
 
-    def took(phase: str) -> None:
-        taken[phase] = peak_memory(job.device)
+    def record(phase: str) -> None:
+        phase_peaks[phase] = peak_memory(job.device)
         forget_peak(job.device)
 
     forget_peak(job.device)
     conditioning = backbone.embed([reference.caption])
     backbone.release_text_encoder()
-    took("captions")
+    record("captions")
     latents = backbone.encode(torch.from_numpy(reference.frames.copy())[None])
     backbone.release_vae_encoder()
-    took("video")
+    record("video")
     randomize(backbone.network)
     settings, method = job.plan.training, LoRA(backbone, job.window)
     with TemporaryDirectory() as name:
         example = Example(latents, conditioning)
         done = fit(backbone, method, [example], settings, Path(name), progress=False)
     method.remove()
-    took("training")
+    record("training")
     phases: Times = []
-    for phase, memory in taken.items():
+    for phase, memory in phase_peaks.items():
         on = f"{part}, {phase}"
         phases += [("peak_memory_gb", on, memory / 1e9), ("planned_memory_gb", on, planned[phase] / 1e9)]
-    whole = scale.times(part, done.seconds / settings.steps, max(taken.values()))
+    whole = scale.times(part, done.seconds / settings.steps, max(phase_peaks.values()))
     return [*whole, ("training_seconds", part, done.seconds), *phases]
 
 

@@ -10,8 +10,8 @@ from motionexp.data.shapes.scenes import edited
 from motionexp.metrics.nuisances import (
     VALUES,
     Nuisances,
+    background_similarity,
     bare_ground,
-    ground_similarity,
     object_nuisances,
     with_nuisances_of,
 )
@@ -23,8 +23,8 @@ def test_ground_similarity_is_numpy_s_correlation():
     video, ground = rng.random((3, 8, 8)), rng.random((1, 8, 8))
     uncovered = rng.random((3, 8, 8)) > 0.3
     expected = np.corrcoef(video[uncovered], np.repeat(ground, 3, axis=0)[uncovered])[0, 1]
-    assert ground_similarity(video, uncovered, ground) == pytest.approx(expected)
-    assert ground_similarity(video, uncovered, np.zeros_like(video)) == 0
+    assert background_similarity(video, uncovered, ground) == pytest.approx(expected)
+    assert background_similarity(video, uncovered, np.zeros_like(video)) == 0
 
 
 def test_a_ground_moves_with_its_camera():
