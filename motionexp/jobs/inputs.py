@@ -55,17 +55,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     check_before_weights(cfg, references, device)
     # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
     give_memory_back()
-    low_memory, tiling = cfg.mode == "low_memory", tiles(cfg.mode, cfg.model)
-    backbone_settings = BackboneSettings(
-        model=cfg.model,
-        frames=cfg.frames,
-        precision=precision,
-        text_precision=cfg.text_precision,
-        checkpointing=low_memory if cfg.checkpointing is None else cfg.checkpointing,
-        offload=cfg.offload,
-        low_memory=low_memory,
-        tiling=tiling,
-    )
+    backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
@@ -74,7 +64,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     else:
         window = _stored_window(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
-    memory_limit = 0.0 if low_memory else None
+    memory_limit = 0.0 if backbone_settings.low_memory else None
     # 5. The folders of results, whose names are ids of all that is resolved above.
     folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision)
     return JobPlan(
@@ -104,9 +94,25 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         mode=cfg.mode,
         memory_limit=memory_limit if cfg.memory_limit is None else cfg.memory_limit * 2**30,
         text_precision=text_precision,
-        encoded_in="-".join(dict.fromkeys([precision, text_precision, *["tiles"] * tiling])),
+        encoded_in="-".join(
+            dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
+        ),
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
+    )
+
+
+def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
+    low_memory = cfg.mode == "low_memory"
+    return BackboneSettings(
+        model=cfg.model,
+        frames=cfg.frames,
+        precision=precision,
+        text_precision=cfg.text_precision,
+        checkpointing=low_memory if cfg.checkpointing is None else cfg.checkpointing,
+        offload=cfg.offload,
+        low_memory=low_memory,
+        tiling=tiles(cfg.mode, cfg.model),
     )
 
 

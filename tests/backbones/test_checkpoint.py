@@ -155,8 +155,8 @@ def test_another_models_folder_is_refused(folder: Path, part: str) -> None:
 
 def test_no_such_folder(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere", "bundled:NAME or a hub id")
-    refused("bundled:nowhere", "bundled:nowhere", "there is no folder")
-    refused("nowhere", "nowhere", "there is no folder")
+    refused("bundled:nowhere", "bundled:nowhere", "no folder")
+    refused("nowhere", "nowhere", "no folder")
 
 
 def test_the_hash_is_of_weights_and_settings_alone(folder: Path, whole: Path) -> None:

@@ -30,9 +30,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     parts: list[str] = []
     load_part = pipeline.load_part
 
-    def load(kind, folder, dtype):  # type: ignore[no-untyped-def]
+    def load(kind, folder, *how):  # type: ignore[no-untyped-def]
         parts.append(folder.name)
-        return load_part(kind, folder, dtype)
+        return load_part(kind, folder, *how)
 
     monkeypatch.setattr(pipeline, "load_part", load)
     return parts
