@@ -11,7 +11,7 @@ PRONOUNS = {
     *("each", "own", "found", "known", "wanted", "kept", "said", "there"),
     *("given", "made", "asked", "taken", "others", "other"),
 }
-PRONOUNS_AT_MOST = 0.01
+PRONOUNS_AT_MOST = 0.0
 """Share of assigned names."""
 TOP = {
     *(".ci", "conf", "docs", "experiments", "motionexp", "results", "tests"),
