@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from motionexp.errors import InputError
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_rows import schedule_rows
-from motionexp.jobs.run import clear_disk_errors
+from motionexp.jobs.run import clear_disk_errors, duration
 from motionexp.probes import linear_probe
 from motionexp.probes.analysis import linear_figures, linear_tables
 from motionexp.probes.analysis.linear_rows import (
@@ -43,7 +44,7 @@ from motionexp.probes.analysis.linear_rows import (
     TWO_ALTERNATIVE,
     metric_of,
 )
-from motionexp.probes.block_features import motion_blocks
+from motionexp.probes.block_features import VIDEOS_PER_CALL, motion_blocks
 from motionexp.probes.linear_probe import LinearProbe
 from motionexp.results.formats import to_markdown
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
@@ -114,11 +115,32 @@ class Task:
     @property
     def videos(self) -> int:
         """Number of videos that are encoded, plus those that go through the network."""
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Numbers of videos that are encoded, and that go through the network."""
         if not self.timesteps:
-            return 0
+            return 0, 0
         options = self.options
         encoded = options.train + options.test + 2 * options.pairs * len(TARGETS)
-        return encoded + (options.draws * options.train + options.test) * len(self.timesteps)
+        return encoded, (options.draws * options.train + options.test) * len(self.timesteps)
+
+    @torch.no_grad()
+    def seconds(self) -> float:
+        """Estimated time, from one encoded video and one batch of the network."""
+        backbone = self.job.backbone
+        conditioning = backbone.embed([""] * VIDEOS_PER_CALL)
+        frames = torch.from_numpy(self.job.references[0].frames.copy())[None]
+        noise = torch.zeros_like(backbone.encode(frames)).repeat(VIDEOS_PER_CALL, 1, 1, 1, 1)
+        backbone.predict(noise[:1], 0, conditioning[:1])  # loads the weights
+        # A GPU's work is done only when its result is here.
+        start = perf_counter()
+        backbone.encode(frames).cpu()
+        between = perf_counter()
+        backbone.predict(noise, 0, conditioning).cpu()
+        encoded, read = self.counts
+        return encoded * (between - start) + read * (perf_counter() - between) / VIDEOS_PER_CALL
 
     def run(self, bar: "tqdm[Any]") -> None:
         """Read every missing timestep; its rows are written at once."""
@@ -271,7 +293,10 @@ def main(arguments: Sequence[str]) -> None:
         return
     if settings[0].dry_run:
         videos = sum(task.videos for task in tasks)
-        print(f"{videos:,} videos to encode or to read; dry_run=true, nothing is run")
+        seconds = sum(task.seconds() for task in tasks if task.timesteps)
+        print(
+            f"{videos:,} videos to encode or to read, about {duration(seconds)}; dry_run=true, nothing is run"
+        )
         return
     with clear_disk_errors(settings[0].output):
         run(tasks)
