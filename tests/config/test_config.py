@@ -95,6 +95,7 @@ def test_a_wrong_value_is_named(override, base):
 @pytest.mark.parametrize(
     ("override", "named"),
     [
+        ("tau=''", "tau=: a timestep"),
         ("edits=['']", "edits: a caption is empty"),
         ("edits=[a green ball]", "'green' in 'a green ball'"),
         ("negative_prompt=ugly", "negative_prompt: tiny_latte does not know 'ugly'"),
