@@ -146,7 +146,7 @@ def test_it_samples_within_the_window_that_tau_gives(make, lora):
     cfg = make(adapter=str(lora), tau=600.0)
     assert check(replace(cfg, metrics=None)) == []
     rows = run(cfg)
-    assert {(row.method, row.tau, row.train_steps) for row in rows} == {("lora", 600.0, 0)}
+    assert {(row.method, row.tau, row.train_steps) for row in rows} == {("external_lora", 600.0, 0)}
     (cell,) = cells(cfg)
     assert not (cell / "adapter").exists()
 
