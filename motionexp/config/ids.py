@@ -32,6 +32,7 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         target = cfg.method["_target_"]
         name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
+        # Left out at its default: adapters from before the setting existed keep their ids.
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
         }

@@ -119,6 +119,7 @@ def sample_latents(
         ValueError: no negative caption or no generator where one is needed, or the numbers of videos,
             captions and generators differ.
     """
+    # 1. Guidance: the captions of one or two branches, checked before the first evaluation.
     _check_eta(backbone, len(noise), settings, generator)
     guide = Guide.of(
         backbone,
@@ -129,6 +130,7 @@ def sample_latents(
         gate=gate,
         adapter_in_unconditional=adapter_in_unconditional,
     )
+    # 2. The loop from noise to clean latents, in fp32 whatever the network's precision.
     latents = noise.to(backbone.device, torch.float32)  # (B, C, F, h, w)
     pairs = backbone.schedule.step_pairs(settings.steps)
     try:
@@ -139,6 +141,7 @@ def sample_latents(
             if progress is not None:
                 progress(done, len(pairs))
     finally:
+        # An adapter that stayed on after an error would change the next base sample.
         if gate is not None:
             gate(None)
     return latents
@@ -187,6 +190,7 @@ class Guide:
                 raise ValueError(f"guidance_scale={settings.guidance_scale} needs a negative caption")
             if len(negative) not in (1, videos):
                 raise ValueError(f"{len(negative)} negative captions for {videos} videos: give 1 or {videos}")
+            # Pipelines lay both captions out together: padding and masks depend on the pair.
             unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
         scale = settings.guidance_scale
         return cls(backbone, conditioning, unconditional, scale, gate, adapter_in_unconditional)
@@ -205,6 +209,7 @@ class Guide:
             captions = Conditioning.cat([self.unconditional, self.conditional])  # 2B rows
             both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
             unconditional, conditional = both.chunk(2)
+        # Ho and Salimans, eq. 6, with scale = 1 + w.
         return unconditional + self.scale * (conditional - unconditional)
 
 

@@ -133,6 +133,7 @@ def _sample_batch(
 ) -> torch.Tensor:
     """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
+    # Noise by seed and index alone: how edits are put into batches does not change a sample.
     return sample_latents(
         backbone,
         Conditioning.cat([embed(edit.caption) for edit, _ in batch]),
@@ -152,6 +153,7 @@ def _gate(method: TuningMethod, scale: float) -> Gate:
     """Switch the method by its window. A soft window also weighs its strength, `scale` at weight 1."""
 
     def gate(t: float | None) -> bool:
+        # t is None at the end of sampling, where the strength does not matter.
         on = method.set_active(t)
         if t is not None and on and method.window.knots:
             method.scale = scale * method.window.weight(t)
@@ -180,6 +182,7 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     import resource
 
+    # ru_maxrss is in KiB on Linux.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

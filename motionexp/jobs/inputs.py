@@ -161,6 +161,7 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
     if cfg.adapter is not None or cfg.tau not in taus:
         jobs.append((window.low, cfg))
+    # The grid shows other cells' samples too, if a job has made them.
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference)

@@ -185,6 +185,7 @@ class Job:
 
     def _method(self, plan: CellPlan) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
+        # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
             method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
         elif not self.plan.trains:
@@ -196,6 +197,7 @@ class Job:
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)
             try:
                 self._fit(plan, method)
+            # An interrupt too: the next cell needs a network without a method.
             except BaseException:
                 method.remove()
                 raise
@@ -233,6 +235,7 @@ class Job:
 
     def _save_adapter(self, plan: CellPlan, method: TuningMethod, result: FitResult) -> None:
         """Save the adapter and the record of its training in the cell of its number of steps."""
+        # The recipe travels with the adapter; the record stays in the cell.
         training, reference, origin = self.plan.training, plan.reference, self.origin()
         steps = len(result.losses)
         adapter = plan.adapters[steps].adapter

@@ -64,6 +64,7 @@ class MetaRun:
 
     def phases(self) -> Iterator[Phase]:
         """The phases in the order of the job."""
+        # In the order in which a job loads and frees its parts: a phase holds what is still loaded.
         job, backbone = self.job, self.backbone
         text = _text_bytes(backbone.text_encoder, job.text_precision)
         with MemoryTracker(job.device) as memory:
@@ -138,6 +139,7 @@ def _text_bytes(encoder: torch.nn.Module, precision: str) -> int:
     total = weight_bytes(encoder)
     if precision not in BITS:
         return total
+    # bitsandbytes quantizes linear layers alone; embeddings and norms keep their precision.
     layers = [module for module in encoder.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.nbytes for layer in layers)
     numbers = sum(layer.weight.numel() for layer in layers)

@@ -95,6 +95,7 @@ def cost(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
     trajectories = list(trajectories)
     steps = evaluations = 0
     for block, count in enumerate(counts):
+        # The condition in this block is the last of the branch's past: it decides the evaluations.
         last = [past[-1] for _, past in _branches(trajectories, block)]
         steps += count * len(last)
         evaluations += count * sum(2 if condition.guided else 1 for condition in last)
@@ -115,6 +116,7 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
     """
     blocks = _by_block(schedule, steps)
     counts = [len(block) for block in blocks]
+    # Flow matching: steps are uneven in t, and only an empty block is an error.
     if isinstance(schedule, FlowSchedule):
         if not all(counts):
             # Name the empty blocks, and the smallest number of steps without such a block.
@@ -125,6 +127,7 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
                 f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t ="
                 f" {', '.join(empty)}; {'no number of steps does' if least is None else f'{least} steps do'}"
             )
+    # Discrete: uneven blocks would make an intervention in one block longer than in another.
     elif len(set(counts)) > 1:
         raise InputError(
             f"steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
@@ -141,6 +144,7 @@ def step_counts(schedule: Schedule, steps: int) -> list[int]:
 def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]:
     blocks: list[list[tuple[float, float]]] = [[] for _ in range(BLOCKS)]
     for t, t_prev in schedule.step_pairs(steps):
+        # The open end differs: flow matching has a step at t = 1000 and none at 0.
         flow = isinstance(schedule, FlowSchedule)
         blocks[math.ceil(t / BLOCK) - 1 if flow else int(t // BLOCK)].append((t, t_prev))
     return blocks
@@ -203,13 +207,16 @@ def run_tree(
             done += len(branches)
             if progress is not None:
                 progress(done, total)
+        # Only the ends of this block are needed below: those above are freed.
         latents = dict(zip(branches, here, strict=True))
     return [latents[trajectory.start, trajectory.conditions] for trajectory in trajectories]
 
 
 def _branches(trajectories: Iterable[Trajectory], block: int) -> list[Branch]:
     """The different branches in a block, with their conditions down to and in it."""
+    # A trajectory that starts at or below this edge has not begun.
     alive = [trajectory for trajectory in trajectories if trajectory.start > EDGES[block]]
+    # dict.fromkeys keeps the first of equal branches, in the order of the trajectories.
     return list(dict.fromkeys((run.start, run.conditions[: run.start // BLOCK - block]) for run in alive))
 
 
@@ -225,6 +232,7 @@ class _Predictor:
         rows: int,
     ) -> None:
         self.backbone, self.rows = backbone, rows
+        # Row numbers of each condition in `captions`; a guided condition has two rows.
         self.conditional: dict[Condition, int] = {}
         self.unconditional: dict[Condition, int] = {}
         captions: list[Conditioning] = []
@@ -259,5 +267,6 @@ class _Predictor:
         output, unconditional = outputs.split([len(conditions), len(guided)])
         scales = [conditions[video].guidance_scale for video in guided]
         scale = torch.tensor(scales, device=outputs.device).reshape(-1, 1, 1, 1, 1)
+        # `output` is a view of `outputs`, made in this call: changing it in place is safe.
         output[guided] = unconditional + scale * (output[guided] - unconditional)
         return output
