@@ -87,9 +87,11 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
     """
     if method.window.is_empty:
         raise ValueError("tau = 1000 is the base model: it has no adapter to save")
+    # 1. The tensors under the names that diffusers reads. safetensors stores contiguous tensors alone.
     tensors = {
         method.key_prefix + name: tensor.to("cpu").contiguous() for name, tensor in method.state().items()
     }
+    # 2. All that `load_adapter` needs to attach them again, and the recipe for the reader.
     about = {
         "model": backbone.name,
         "source": backbone.source,
@@ -100,6 +102,7 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
         "window": asdict(method.window),
         "recipe": asdict(recipe),
     }
+    # 3. The digest is of the text as stored: the order of JSON keys is part of it.
     text = json.dumps(about)
     metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
     metadata |= method.file_metadata()
@@ -126,6 +129,7 @@ def load_adapter(
     """
     path = adapter_file(path)
     content = _read(path)
+    # 1. The file of another trainer: it says nothing about a window or about weights.
     if isinstance(content, ExternalFile):
         if window is None:
             raise InputError(_NO_WINDOW.format(path=path))
@@ -135,6 +139,7 @@ def load_adapter(
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     about, tensors = content.about, content.tensors
     try:
+        # 2. The method as it was attached for the training.
         method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
         stored = about["window"]
         knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
@@ -146,6 +151,7 @@ def load_adapter(
             f"adapter={path}: its window or settings are not of this version ({error})"
         ) from error
     try:
+        # 3. The tensors, into a method that is removed again if they do not fit.
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
         # After the shapes, whose error says more about a wrong model.
         if about["weights_hash"] != backbone.weights_hash:
@@ -208,6 +214,7 @@ def _read(path: Path) -> StoredAdapter | ExternalFile:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"adapter={path}: damaged, or not a safetensors file ({error})") from error
+    # safetensors checks the header alone: a changed byte of a tensor loads without an error.
     if METADATA_KEY in metadata and metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
         raise InputError(f"adapter={path}: damaged: its contents differ from what was saved")
     try:
@@ -227,9 +234,9 @@ def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
                 f"{name} has no numbers: its training saved one part of a tensor that was shared out"
                 " (DeepSpeed's ZeRO-3 does); save the whole tensors"
             )
-        if not tensor.is_floating_point() and not name.endswith(".alpha"):
+        if tensor.dtype not in _DTYPES and not name.endswith(".alpha"):
             raise InputError(
-                f"{name} has numbers of type {tensor.dtype}: only floating-point numbers are used"
+                f"{name} has numbers of {tensor.dtype}: save them as float32, float16 or bfloat16"
             )
         # Not all 8-bit types have isfinite.
         if not tensor.float().isfinite().all():
