@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AnimateDiffPipeline
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from motionexp.backbones.ltx import LTXBackbone
 from motionexp.backbones.wan import WanExpertsBackbone
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
@@ -153,20 +153,30 @@ def for_second(name: str) -> str:
     return name.replace("transformer.", "transformer_2.", 1)
 
 
-@pytest.mark.parametrize("family", ["animatediff"], indirect=True)
-def test_a_file_in_kohyas_keys(
-    backbone: Backbone, output: Callable[[nn.Module], Tensor], tmp_path: Path
+@pytest.mark.parametrize("family", ["animatediff", "ltx"], indirect=True)
+def test_keys_of_kohya_and_of_comfyui(
+    family: Family, backbone: Backbone, output: Callable[[nn.Module], Tensor], tmp_path: Path
 ) -> None:
     (network,) = networks(backbone).values()
+    pipeline: Any = family.pipeline
     stream, tensors = torch.Generator().manual_seed(0), {}
     for name, layer in network.named_modules():
-        # diffusers does not know the motion modules' names in these keys.
-        if name.endswith(("attn1.to_v", "attn2.to_out.0")) and "motion_modules" not in name:
+        # diffusers does not know the motion modules' names in kohya's keys.
+        if not name.endswith(("attn1.to_v", "attn2.to_out.0")) or "motion_modules" in name:
+            continue
+        down = torch.randn(2, layer.in_features, generator=stream)
+        up = torch.randn(layer.out_features, 2, generator=stream) / 10
+        if family.kind is LTXBackbone:
+            key = f"diffusion_model.{name}"
+            tensors |= {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+        else:
             key = "lora_unet_" + name.replace(".", "_")
-            tensors[f"{key}.lora_down.weight"] = torch.randn(2, layer.in_features, generator=stream)
-            tensors[f"{key}.lora_up.weight"] = torch.randn(layer.out_features, 2, generator=stream) / 10
+            tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
             tensors[f"{key}.alpha"] = torch.tensor(6.0)
-    save_file(tensors, tmp_path / "kohya.safetensors", {"ss_network_alpha": "6.0"})
-    converted, alphas = AnimateDiffPipeline.lora_state_dict(str(tmp_path / "kohya.safetensors"))
-    AnimateDiffPipeline.load_lora_into_unet(converted, alphas, network)
-    acts_as(tmp_path / "kohya.safetensors", output(network), backbone, output)
+    file = tmp_path / "lora.safetensors"
+    save_file(tensors, file, {"ss_network_alpha": "6.0"} if "unet" in key else None)
+    if family.kind is LTXBackbone:
+        pipeline.load_lora_into_transformer(pipeline.lora_state_dict(str(file)), network)
+    else:
+        pipeline.load_lora_into_unet(*pipeline.lora_state_dict(str(file)), network)
+    acts_as(file, output(network), backbone, output)
