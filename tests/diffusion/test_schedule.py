@@ -104,6 +104,13 @@ def test_timesteps_equal_diffusers(spacing: str, offset: int, steps: int) -> Non
     assert schedule.timesteps(steps) == stock.timesteps.tolist()
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_timesteps_equal_cogvideox(spacing: str) -> None:
+    stock, schedule = cogvideox(timestep_spacing=spacing)
+    stock.set_timesteps(7)
+    assert schedule.timesteps(7) == stock.timesteps.tolist()
+
+
 def test_timesteps_refuse_what_is_no_number_of_steps() -> None:
     schedule = pair()[1]
     for steps in (0, 1001):
