@@ -65,7 +65,7 @@ def test_a_kept_adapter_is_compared_with_its_own_reference_or_one_that_is_named(
     record = json.loads((cell / "adapter" / "fit.json").read_text())
     for changes in ({"suite": "clip"}, {"reference": "three"}, {"reference_hash": "of another video"}):
         (cell / "adapter" / "fit.json").write_text(json.dumps(record | changes))
-        with pytest.raises(InputError, match=r"adapter=.* references="):
+        with pytest.raises(InputError, match=r"adapter=.*references="):
             run(make(references=1, **stored))
 
 
