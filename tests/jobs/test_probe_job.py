@@ -14,7 +14,7 @@ from motionexp.config.checks import check
 from motionexp.config.metrics import MetricSpec
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
-from motionexp.jobs import inputs, probe_figures, probe_job, references, scoring
+from motionexp.jobs import inputs, probe_figures, probe_tree, references, scoring, unfinished
 from motionexp.jobs import plan as plan_module
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
@@ -69,7 +69,8 @@ def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, caps
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
     assert "tiny, probe=tampering, fp32 on cpu" in shown
-    assert "0 of 56 230 460" in " ".join(shown.split())
+    # 230 steps of the tree after 10 of the inversion, which has no guidance.
+    assert "0 of 56 1 240 470" in " ".join(shown.split())
     # Ten steps are a fifth of fifty: 1,150 as a tree, 2,750 one by one, of two evaluations each.
     assert "230 steps (460 network evaluations) as a tree, in place of 550 (1,100) one by one" in shown
     assert "each is inverted first: 10 steps (10 network evaluations)" in shown
@@ -102,13 +103,13 @@ def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monke
     assert f"figures: {folder}" in shown
     assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
     # 3. The same command samples and scores nothing, and a plan counts nothing.
-    for module, name in ((probe_job, "invert"), (probe_job, "run_tree"), (scoring, "rows_of")):
+    for module, name in ((unfinished, "invert"), (probe_tree, "run_tree"), (scoring, "rows_of")):
         monkeypatch.setattr(module, name, None)
     monkeypatch.setattr(probe_figures, "write_figures", lambda *of: [])
     assert plain(probe(cfg)) == plain(rows)
     capsys.readouterr()
     plan(cfg)
-    assert "56 of 56 0 0 0 s 0 B" in " ".join(capsys.readouterr().out.split())
+    assert "56 of 56 0 0 0 0 s 0 B" in " ".join(capsys.readouterr().out.split())
 
 
 class Inverted(Exception):
@@ -124,7 +125,7 @@ def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
             probe(make(**{**PROBE, "probe": name}, **changes))
         return inversion.value.args
 
-    monkeypatch.setattr(probe_job, "invert", invert)
+    monkeypatch.setattr(unfinished, "invert", invert)
     caption, empty = inverted("tampering")[0], inverted("partial_guidance")[0]
     assert not torch.equal(caption, empty)
     assert torch.equal(inverted("tampering", inversion_prompt="empty")[0], empty)
