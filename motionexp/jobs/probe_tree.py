@@ -17,7 +17,7 @@ from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.cell import SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import Sample, peak_memory, sampling_memory
+from motionexp.jobs.evaluation import Sample, peak_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import show_figures, strip, strip_timesteps
@@ -198,7 +198,7 @@ class TreeUnit(Unit):
             self.plan.steps,
             embed=cache.conditioning,
             negative=cache.conditioning(self.negative),
-            memory=sampling_memory(self.job.memory_limit, self.job.device),
+            rows=2 * self.job.at_once,  # with and without the caption
             progress=counting(progress),
             finished=unfinished.blocks(),
             on_block=unfinished.add_block,
