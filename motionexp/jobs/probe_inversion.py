@@ -143,6 +143,7 @@ class InversionUnit(Unit):
             "method": "inversion",
             "tau": 1000.0,
             "steps": settings.steps,
+            "seconds": {},
             "settings": {**job.plan.row_settings, **about},
         }
         return [

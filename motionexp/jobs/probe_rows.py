@@ -13,6 +13,7 @@ from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
+from motionexp.jobs.plan import JobPlan
 from motionexp.probes.timesteps import EDGES
 from motionexp.probes.tree import step_blocks
 from motionexp.results.rows import Row
@@ -67,12 +68,9 @@ def energy_rows(job: Job) -> list[Row]:
     An energy is the median squared distance of the latents of pairs that differ only in the factor. Measuring
     all takes about a minute and the VAE's encoder.
     """
-    size, weights = job.plan.size, job.backbone.weights_hash
-    key = energies_id(size, METRIC_VERSION, weights_hash=weights, precision=job.precision)
-    cell = Cell(job.plan.folder("shapes") / f"energies-{key}")
+    key, cell = _energy_cell(job.plan)
     with job.locked(cell):
-        stored = {(row.strata["contrast"], row.strata["factor"]) for row in cell.rows()}
-        missing = [kind for kind in KINDS if kind not in stored]
+        missing = _missing_energies(cell)
         with tqdm(total=2 * PAIRS * len(missing), desc="energies", unit="video", leave=False) as bar:
 
             def encode(video: np.ndarray) -> np.ndarray:
@@ -80,11 +78,28 @@ def energy_rows(job: Job) -> list[Row]:
                 return job.backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
 
             for contrast, factor in missing:
-                energy = energy_of(contrast, factor, encode, frames=size[0]).energy
+                energy = energy_of(contrast, factor, encode, frames=job.plan.size[0]).energy
                 strata = {"contrast": contrast, "factor": factor}
                 score_id = f"{key}-{contrast}-{factor}"
                 cell.add_rows([_row(job, "energy", energy, score_id, "shapes", "energies", strata, 0)])
         return cell.rows()
+
+
+def energy_videos(plan: JobPlan) -> int:
+    """The number of videos that `energy_rows` still has to encode."""
+    return 2 * PAIRS * len(_missing_energies(_energy_cell(plan)[1]))
+
+
+def _energy_cell(plan: JobPlan) -> tuple[str, Cell]:
+    """The id of a model's energies, and their cell."""
+    weights = plan.backbone.weights_hash
+    key = energies_id(plan.size, METRIC_VERSION, weights_hash=weights, precision=plan.precision)
+    return key, Cell(plan.folder("shapes") / f"energies-{key}")
+
+
+def _missing_energies(cell: Cell) -> list[tuple[str, str]]:
+    stored = {(row.strata["contrast"], row.strata["factor"]) for row in cell.rows()}
+    return [kind for kind in KINDS if kind not in stored]
 
 
 def _row(

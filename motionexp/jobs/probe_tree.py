@@ -21,7 +21,7 @@ from motionexp.jobs.evaluation import Sample, peak_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import show_figures, strip, strip_timesteps
-from motionexp.jobs.probe_rows import energy_rows, schedule_rows
+from motionexp.jobs.probe_rows import energy_rows, energy_videos, schedule_rows
 from motionexp.jobs.probe_units import Probe, Progress, Unit, Work, counting
 from motionexp.jobs.scoring import CellScores
 from motionexp.jobs.summary import headings, mean_of, print_paths
@@ -60,16 +60,23 @@ class TreeProbe(Probe):
         pairs = [trajectory for pair, trajectory in trajectories.items() if pair != CONTROL]
         tree, alone = cost(trajectories.values(), counts), cost_one_by_one(pairs, counts)
         inverting = self.plan.inversion
+        energies = energy_videos(self.job) if self._has_energies else 0
+        once = f"\nenergies, once for this model: {energies} videos to encode" if energies else ""
         return (
             f"{len(pairs)} pairs: {tree.steps:,} steps ({tree.evaluations:,} network evaluations) as a tree,"
             f" in place of {alone.steps:,} ({alone.evaluations:,}) one by one; for each reference and edit\n"
             f"each is inverted first: {inverting.steps} steps ({inverting.evaluations} network evaluations)"
+            f"{once}"
         )
+
+    @property
+    def _has_energies(self) -> bool:
+        return self.job.references[0].suite == "shapes"
 
     def model_rows(self, job: Job) -> list[Row]:
         """See `Probe.model_rows`."""
         rows = schedule_rows(job, self.plan.steps)
-        return rows + (energy_rows(job) if job.references[0].suite == "shapes" else [])
+        return rows + (energy_rows(job) if self._has_energies else [])
 
     def rows(self, job: Job) -> list[Row]:
         """See `Probe.rows`; the missing ones are measured."""

@@ -1,6 +1,8 @@
 """A probe's job on a tiny random model: its plan, its rows, its pictures, and what it refuses."""
 
 import re
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,14 +18,15 @@ from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
 from motionexp.jobs import inputs, probe_figures, probe_tree, references, scoring, unfinished
 from motionexp.jobs import plan as plan_module
+from motionexp.jobs.cell import Cell
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
 from motionexp.metrics.base import Measurement, MetricInput, VideoMetric
 from motionexp.probes.analysis import rows
 from motionexp.probes.timesteps import PAIRS
 from motionexp.results.intervals import resampled_weights
-from motionexp.results.rows import read_rows
-from tests.support.kept_results import cells, plain
+from motionexp.results.rows import Row, read_rows
+from tests.support.kept_results import cells, plain, scores
 from tests.support.squares import Squares
 from tests.support.tiny_models import FRAMES, SIZE
 
@@ -110,6 +113,68 @@ def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monke
     capsys.readouterr()
     plan(cfg)
     assert "56 of 56 0 0 0 0 s 0 B" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interrupted_tree_goes_on_from_its_last_block_and_inverts_nothing_again(make, monkeypatch):
+    cfg, add = make(**PROBE), unfinished.Unfinished.add_block
+
+    def until_interrupted(self, block, latents):
+        add(self, block, latents)
+        if block == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished.Unfinished, "add_block", until_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            probe(cfg)
+    blocks = []
+
+    def noted(self, block, latents):
+        blocks.append(block)
+        add(self, block, latents)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished, "invert", None)
+        patched.setattr(unfinished.Unfinished, "add_block", noted)
+        rows = probe(cfg)
+    assert blocks == [3, 2, 1, 0]
+    (cell,) = cells(cfg)
+    assert not (cell / "unfinished").exists()
+    whole = probe(make(**PROBE, output=f"{cfg.output}-whole"))
+    assert [scores(row) for row in rows] == [scores(row) for row in whole]
+
+
+def test_what_another_process_made_while_this_one_waited_is_not_made_again(make, monkeypatch):
+    cfg, locked, made = make(**PROBE), Cell.locked, Counter()
+    by_the_first: list[list[Row]] = []
+
+    @contextmanager
+    def after_another_process(cell, on_wait):
+        # The first lock that this job waits for is held until another job has made everything.
+        if not made["jobs"]:
+            made["jobs"] += 1
+            by_the_first.append(probe(cfg))
+        with locked(cell, on_wait):
+            yield
+
+    def counted(module, name):
+        original = getattr(module, name)
+
+        def counting(*arguments, **named):
+            made[name] += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(module, name, counting)
+
+    counted(unfinished, "invert")
+    counted(scoring, "rows_of")
+    monkeypatch.setattr(probe_figures, "write_figures", lambda *of: [])
+    monkeypatch.setattr(Cell, "locked", after_another_process)
+    assert plain(probe(cfg)) == plain(by_the_first[0])
+    # 56 videos and the reference, two metrics.
+    assert made == {"jobs": 1, "invert": 1, "rows_of": 2 * 57}
+    for file in Path(cfg.output).rglob("rows.jsonl"):
+        assert len(file.read_text().splitlines()) == len(read_rows(file)), file
 
 
 class Inverted(Exception):

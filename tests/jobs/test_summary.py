@@ -2,7 +2,9 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import pytest
 from rich.console import Console
 
 from motionexp.data.shapes.energies import Energy
@@ -89,15 +91,21 @@ def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, mon
 
     def energies_of(precision="fp32", weights="a" * 64, size=(4, 16, 16)):
         plan = SimpleNamespace(model=make().model, size=size, folder=lambda suite: tmp_path / suite)
+        plan.precision, plan.backbone = precision, SimpleNamespace(weights_hash=weights)
         origin = {"model": "tiny", "precision": precision, "weights_hash": weights}
-        backbone = SimpleNamespace(weights_hash=weights)
-        job = SimpleNamespace(plan=plan, backbone=backbone, precision=precision, origin=lambda: origin)
+        job = SimpleNamespace(plan=plan, backbone=plan.backbone, precision=precision, origin=lambda: origin)
         job.locked = lambda cell: cell.locked(lambda: None)
         return probe_rows.energy_rows(job)
 
-    monkeypatch.setattr(probe_rows, "energy_of", measure)
     kinds = tuple(("motion-dominant", factor) for factor in ("shape", "motion"))
     monkeypatch.setattr(probe_rows, "KINDS", kinds)
+    # An interrupt loses none that is measured.
+    monkeypatch.setattr(
+        probe_rows, "energy_of", Mock(side_effect=[measure(*kinds[0], None, 4), KeyboardInterrupt])
+    )
+    with pytest.raises(KeyboardInterrupt):
+        energies_of()
+    monkeypatch.setattr(probe_rows, "energy_of", measure)
     first, again, bf16 = energies_of(), energies_of(), energies_of(precision="bf16")
     rest = [
         energies_of(weights="b" * 64),
