@@ -1,6 +1,7 @@
 """The probes along a tree: invert a reference, change the condition along denoising, score the videos."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -185,9 +186,14 @@ class TreeUnit(Unit):
         caption = self.reference.caption if "caption" in self.plan.prompts else self.negative
         prompt = f'"{caption}"' if caption else "the empty prompt"
         write_png(self.cell.folder / "inverted.png", strip(backbone, inverted, inverted_with, prompt))
-        for pair in self.missing:
+
+        def save(pair: Pair) -> None:
             sample = Sample(self.edit, 0, videos[pair], 0, seconds, memory)
             self.cell.save_sample(self.requests[pair], sample, backbone.fps)
+
+        # Encoders of video and pictures leave the interpreter to other threads.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(save, self.missing))
         unfinished.remove()
 
     def _run_tree(
