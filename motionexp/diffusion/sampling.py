@@ -48,7 +48,7 @@ class SamplerSettings:
     @property
     def evaluations(self) -> int:
         """Network evaluations of one video along the trajectory."""
-        return self.steps * (2 if self.guided else 1)
+        return self.steps * self.branches
 
     @property
     def guided(self) -> bool:

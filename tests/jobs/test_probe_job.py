@@ -145,14 +145,14 @@ def test_an_interrupted_tree_goes_on_from_its_last_block_and_inverts_nothing_aga
 
 
 def test_what_another_process_made_while_this_one_waited_is_not_made_again(make, monkeypatch):
-    cfg, locked, made = make(**PROBE), Cell.locked, Counter()
+    cfg, locked, calls = make(**PROBE), Cell.locked, Counter()
     by_the_first: list[list[Row]] = []
 
     @contextmanager
     def after_another_process(cell, on_wait):
         # The first lock that this job waits for is held until another job has made everything.
-        if not made["jobs"]:
-            made["jobs"] += 1
+        if not calls["jobs"]:
+            calls["jobs"] += 1
             by_the_first.append(probe(cfg))
         with locked(cell, on_wait):
             yield
@@ -161,7 +161,7 @@ def test_what_another_process_made_while_this_one_waited_is_not_made_again(make,
         original = getattr(module, name)
 
         def counting(*arguments, **named):
-            made[name] += 1
+            calls[name] += 1
             return original(*arguments, **named)
 
         monkeypatch.setattr(module, name, counting)
@@ -172,7 +172,7 @@ def test_what_another_process_made_while_this_one_waited_is_not_made_again(make,
     monkeypatch.setattr(Cell, "locked", after_another_process)
     assert plain(probe(cfg)) == plain(by_the_first[0])
     # 56 videos and the reference, two metrics.
-    assert made == {"jobs": 1, "invert": 1, "rows_of": 2 * 57}
+    assert calls == {"jobs": 1, "invert": 1, "rows_of": 2 * 57}
     for file in Path(cfg.output).rglob("rows.jsonl"):
         assert len(file.read_text().splitlines()) == len(read_rows(file)), file
 

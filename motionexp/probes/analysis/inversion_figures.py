@@ -25,7 +25,7 @@ MARKERS = {"empty": "o", "caption": "s"}
 STRIP = (
     "Latents x_t of the reference, inverted with the empty prompt, and the decoded x_0 that the model"
     ' predicts from them, at t = 0, 100, ... 900, in two frames (Figure 2 of "Video Diffusion Models Encode'
-    ' Motion in Early Timesteps" shows such latents). `make inversion` makes this picture, and publishing'
+    ' Motion in Early Timesteps" shows such latents). `probe=inversion` makes this picture, and publishing'
     " copies it."
 )
 
