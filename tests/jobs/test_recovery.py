@@ -117,14 +117,15 @@ def test_a_cell_that_another_process_has_is_waited_for(make, monkeypatch):
 
 
 def test_sanity_baselines_that_another_process_scored_meanwhile_are_not_scored_again(make, monkeypatch):
-    cfg, locked = make(**{"scoring.sanity_baselines": True}), Cell.locked
+    scored = {"scoring": {"sanity_baselines": True}, "tau": 1000.0}
+    cfg, locked = make(**scored), Cell.locked
     by_the_first = []
 
     @contextmanager
     def after_another_process(cell, on_wait):
         if cell.folder.name.startswith("anchors-") and not by_the_first:
             by_the_first.append([])
-            by_the_first[0] = run(make(**{"scoring.sanity_baselines": True}, seed=1))
+            by_the_first[0] = run(make(**scored, seed=1))
         with locked(cell, on_wait):
             yield
 
