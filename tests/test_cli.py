@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from motionexp.cli import main
-from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, options
+from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
