@@ -52,8 +52,8 @@ def _problems(path: Path, inside: Path) -> Iterator[str]:
     packages = HEADER.findall(path.read_text(encoding="utf-8-sig"))
     if wrong := [name for name in packages if name not in ("_global_", "_group_", inside.parts[0])]:
         yield f"@package {wrong[0]}: leave the line out, or write _global_ to set settings of any group"
-    if "hydra" in content or "plugins" in content:
-        yield f"{'hydra' if 'hydra' in content else 'plugins'}: only the command line can set it"
+    for key in {"hydra", "plugins"} & content.keys():
+        yield f"{key}: only the command line can name {key}, not a file of settings"
     if resolver := _resolver(content):
         yield f"{resolver}: only settings can be referred to, as ${{frames}}"
     defaults = content.get("defaults", [])

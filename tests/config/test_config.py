@@ -226,7 +226,7 @@ def test_a_probe_takes_enough_references_for_a_boundary(base):
     assert select_references(None, ["clip"], probed=True) == ["clip"]
 
 
-@pytest.mark.parametrize("wrong", ["tau=-1", "method.rank=abc", "method._target_=os.system"])
+@pytest.mark.parametrize("wrong", ["model=latte", "method.rank=abc", "method._target_=os.system"])
 def test_settings_are_checked_without_torch(base, wrong):
     code = (
         "import sys; from motionexp.cli import main\n"

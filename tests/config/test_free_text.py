@@ -84,7 +84,7 @@ def test_a_sweep_over_texts_is_a_choice(clip) -> None:
         ('it\'s "b"', ["e"]),
     ]
     with pytest.raises(InputError, match="needs -m"):
-        load(words[:-2] + ["edits=[a]"])
+        load([*words[:-2], "edits=[a]"])
 
 
 @pytest.mark.parametrize("read", [single, swept])
@@ -107,8 +107,9 @@ def test_a_setting_is_given_once(words) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["hydra.run.dir=/x", "hydra.callbacks.x._target_=os.system", "+hydra.searchpath=[file:///x]", "hydra.mode=x",
-     "hydra.sweeper._target_=os.system", " hydra.x=1", "--config-path=x", "~tau", "tau", "data@x=y", "list"],
+    ["hydra.run.dir=/x", "hydra.callbacks.x._target_=os.system", "+hydra.searchpath=[file:///x]",
+     "hydra.mode=x", "hydra.sweeper._target_=os.system", " hydra.x=1", "--config-path=x", "~tau", "tau",
+     "data@x=y", "list"],
 )  # fmt: skip
 def test_what_is_no_setting_of_a_job_is_refused(word) -> None:
     with pytest.raises(InputError, match=r"^" + word.strip().split("=")[0].replace("+", r"\+") + "|^ hydra"):
@@ -116,10 +117,5 @@ def test_what_is_no_setting_of_a_job_is_refused(word) -> None:
 
 
 def test_launchers_and_sweepers_of_hydra_can_be_chosen() -> None:
-    words = [
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-        "hydra.sweeper.params.tau=1",
-        "hydra.verbose=true",
-    ]
-    assert prepared(words) == words
+    words = "hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweeper.params.tau=1 hydra.verbose=true"
+    assert prepared(words.split()) == words.split()

@@ -24,7 +24,7 @@ def write(folder: Path, name: str, text: str) -> list[str]:
 def test_an_option_of_ones_own_is_chosen_by_its_name(tmp_path):
     cfg = load([*write(tmp_path / "own, 2", "model/mine.yaml", MODEL), "model=mine", f"output={tmp_path}"])
     assert (cfg.model.name, cfg.tau) == ("mine", 650)
-    with pytest.raises(InputError, match="model=mine: one of animatediff.*--config-dir=DIR"):
+    with pytest.raises(InputError, match=r"model=mine: one of animatediff.*--config-dir=DIR"):
         load(["model=mine"])
 
 
