@@ -89,6 +89,7 @@ class FeaturePass:
     def _from_folder(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         if self.folder is None:
             return compute()
+        # 20 hex digits are 80 bits: no two keys of a project collide.
         path = self.folder / f"{key[:20]}.safetensors"
         if not path.exists():
             arrays = compute()

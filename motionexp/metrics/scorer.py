@@ -150,6 +150,7 @@ class Scorer:
         frames = frames[: reference.scored_frames]
         reference = replace(reference, frames=reference.frames[: reference.scored_frames])
         names = [name for name in self.applicable(reference, edit) if metrics is None or name in metrics]
+        # A model that no chosen metric needs is not run.
         needs = {need for name in names for need in self.metrics[name].needs}
         inputs = self._inputs(frames, reference, edit, needs)
         return {name: self.metrics[name].measure(inputs) for name in names}
@@ -194,6 +195,7 @@ class Scorer:
         chance_references = [
             video
             for video in self.chance_references
+            # The truth too: one scene may be in two suites under two names.
             if video.name != reference.name and (video.truth is None or video.truth != reference.truth)
         ]
         return chance_references[:CHANCE_REFERENCES]
