@@ -81,7 +81,7 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
         if "path" in cfg.data and "edits" in cfg.data and cfg.data["path"] is None:
             yield "data=clip: it is the clip of video=FILE; give video= too"
         return
-    if cfg.data.get("path") != cfg.video:
+    if cfg.video not in cfg.data.values():
         yield f"video={cfg.video}: data= is no clip and does not read it; leave out data= or video="
     if not Path(cfg.video).expanduser().exists():
         yield f"video={cfg.video}: there is no such file or folder"

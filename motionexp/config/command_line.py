@@ -33,6 +33,7 @@ COMMANDS = ("list", "score", "submission")
 LISTS_OF_TEXT = ("edits",)
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.
 OF_HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)(\.[A-Za-z]\w*)+|hydra\.verbose")
+PARAMS = "hydra.sweeper.params."
 TEXT = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 CHOICE = re.compile(rf"choice\(\s*{TEXT}(?:\s*,\s*{TEXT})*\s*\)", re.DOTALL)
 
@@ -94,6 +95,10 @@ def _check_override(override: str) -> None:
         raise InputError(
             f"{override}: of Hydra's own settings only hydra/launcher, hydra/sweeper, what is in them, and"
             " hydra.verbose can be set; output= is the folder of results"
+        )
+    if name.startswith(PARAMS) and is_text(name.removeprefix(PARAMS)):
+        raise InputError(
+            f'{override}: free text is swept with {name.removeprefix(PARAMS)}=\'choice("A","B")\''
         )
     if "@" in key:
         raise InputError(f"{override}: a setting has no @PACKAGE here; write {name}=VALUE")

@@ -51,10 +51,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file as dicts, lists, text, numbers, booleans and None.
-
-    A file may come from anywhere: its size, its depth and what its aliases stand for are limited, and a tag
-    such as `!!python/object` is refused.
+    """The content of a YAML file, as `parse_yaml`.
 
     Raises:
         InputError: one line with the file and the place of what is wrong.
@@ -64,24 +61,45 @@ def read_yaml(path: Path) -> Any:
             raise InputError(f"{path}: there is no such file")
         if path.stat().st_size > MOST_CHARACTERS:
             raise InputError(f"{path}: more than {MOST_CHARACTERS // 1_000_000} MB; split the file")
-        text = path.read_text(encoding="utf-8-sig")
-        _check_size(path, text)
+        return parse_yaml(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error})") from error
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The content of YAML or JSON as dicts, lists, text, numbers, booleans and None.
+
+    The text may come from anywhere: its length, its depth and what its aliases stand for are limited, and
+    a tag such as `!!python/object` is refused.
+
+    Args:
+        source: where the text is from, for errors.
+
+    Raises:
+        InputError: one line with the source and the place of what is wrong.
+    """
+    try:
+        _check_size(source, text)
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"{path}{place}: {error.problem or error.context}") from error
+        raise InputError(f"{source}{place}: {error.problem or error.context}") from error
     except InputError:
         raise
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:300]})") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{source}: cannot be read as YAML ({' '.join(str(error).split())[:300]})"
+        ) from error
 
 
-def _check_size(path: Path, text: str) -> None:
+def _check_size(source: str, text: str) -> None:
     """Raises InputError for a file that is too deep or too long with its aliases replaced, or has other tags.
 
     Events are read one after the other: nothing of the file is built.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"{source}: more than {MOST_CHARACTERS // 1_000_000} MB; split the file")
     sizes: dict[str, int] = {}
     # Of the collections that are open: (anchor, characters and nodes so far).
     stack: list[tuple[str | None, int]] = [(None, 0)]
@@ -101,7 +119,7 @@ def _check_size(path: Path, text: str) -> None:
             sizes[event.anchor] = size
         stack[-1] = stack[-1][0], stack[-1][1] + size
         if problem := _problem(event, len(stack), stack[-1][1], size):
-            raise InputError(f"{path}, line {event.start_mark.line + 1}: {problem}")
+            raise InputError(f"{source}, line {event.start_mark.line + 1}: {problem}")
 
 
 def _problem(event: Any, levels: int, total: int, size: int) -> str:

@@ -137,6 +137,11 @@ def layout_problems(layout: Layout) -> Iterator[str]:
     """One sentence for each problem; none where the tables and figures of the layout can be made."""
     for table in layout.tables:
         yield from _table_problems(table, layout)
+    files = [layout.rows, *layout.pages, *(table.file for table in layout.tables)]
+    files += [figure.file for figure in layout.figures]
+    for file in files:
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            yield f"{file}: a path below the folder that has experiments/, without .."
     if len(bases := [name for name, setting in layout.settings.items() if setting.base]) > 1:
         yield f"settings {', '.join(bases)} are all marked `base`; there is one"
     # A figure names its table by the last part alone.
