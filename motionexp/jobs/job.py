@@ -81,15 +81,14 @@ class Job:
         return scoring_models(self.plan.scoring, self.plan.model.closed_vocabulary)
 
     def check_scoring(self) -> None:
-        """Load the models behind the metrics, and embed every caption, before the network is loaded.
+        """Load the models behind the metrics, and embed the captions they read, before the network is loaded.
 
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
-            for caption in (reference.caption, *(edit.caption for edit in reference.edits)):
-                scorer.features.caption(caption)
+            scorer.check_captions(reference, reference.edits)
 
     @contextmanager
     def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
