@@ -54,10 +54,9 @@ def check_source(cfg: JobConfig) -> None:
     if reader.suite == ShapesReferences.suite and size != (SIZE, SIZE):
         run = f"`python run.py model={cfg.model.name}"
         raise InputError(
-            f"model={cfg.model.name}: name data= or video=, for the bundled world has {SIZE} x {SIZE} pixels"
-            f' and this model {size[1]} x {size[0]}: {run} video=my.mp4 caption="what it shows"'
-            f" edits='[\"what to show instead\"]'` for your clip, {run} data=tgve data.path=DIR` for a"
-            " benchmark"
+            f"model={cfg.model.name} is for real videos of {size[1]} x {size[0]} pixels, and the bundled world"
+            f" has {SIZE} x {SIZE}: name data= or video=, as in {run} data=tgve data.path=DIR` for a benchmark,"
+            f' or {run} video=my.mp4 caption="what it shows" edits=\'["what to show instead"]\'` for a clip'
         )
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)

@@ -22,7 +22,7 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.jobs.paper_table import check_real_data, layout_of
+from motionexp.jobs.paper_table import layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
@@ -147,7 +147,6 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     jobs, paper = [cfg for _, (cfg, _) in keyed], [cfg for key, (cfg, _) in keyed if key == "paper"]
     if layout.report:
         check_report(layout.report, jobs[0].plugins)
-    check_real_data(name, paper)
     check_comparable_jobs(name, layout, jobs)
     if paper:
         return layout_of(name, layout, jobs), sweeps, jobs
