@@ -54,9 +54,10 @@ def check_source(cfg: JobConfig) -> None:
     if reader.suite == ShapesReferences.suite and size != (SIZE, SIZE):
         run = f"`python run.py model={cfg.model.name}"
         raise InputError(
-            f"model={cfg.model.name} is for real videos of {size[1]} x {size[0]} pixels, and the bundled world"
-            f" has {SIZE} x {SIZE}: name data= or video=, as in {run} data=tgve data.path=DIR` for a benchmark,"
-            f' or {run} video=my.mp4 caption="what it shows" edits=\'["what to show instead"]\'` for a clip'
+            f"model={cfg.model.name} is for real videos of {size[1]} x {size[0]} pixels, and the bundled"
+            f" world has {SIZE} x {SIZE}: name data= or video=, as in {run} data=tgve data.path=DIR` for a"
+            f' benchmark, or {run} video=my.mp4 caption="what it shows"'
+            " edits='[\"what to show instead\"]'` for a clip"
         )
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
