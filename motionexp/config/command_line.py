@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
+from motionexp.config.config_dir import search_path
 from motionexp.config.options import (
     GIVEN_BY_PROGRAM,
     GROUPS,
@@ -22,7 +23,6 @@ from motionexp.config.options import (
     options,
     parameters_of,
 )
-from motionexp.config.own_folders import search_path
 from motionexp.config.schema import JobConfig, ScoreConfig
 from motionexp.config.settings import names_in, settings_in
 from motionexp.config.targets import has_type
@@ -59,8 +59,8 @@ def prepared(words: Sequence[str]) -> list[str]:
     ready = [_quoted(override) for override in overrides]
     video = next((override for override in ready[::-1] if override_key(override) == "video"), "video=null")
     if not video.endswith("=null"):
-        if other := next((word for word in overrides if _is_other_data(word)), None):
-            raise InputError(f"video= and {other}: both say where the references come from; leave out one")
+        if source := next((word for word in overrides if _is_other_data(word)), None):
+            raise InputError(f"video= and {source}: both say where the references come from; leave out one")
         ready += [] if any(override_key(override) == "data" for override in ready) else ["data=clip"]
     return [*ready, *map(search_path, folders)]
 

@@ -15,12 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 from motionexp.config import renames, targets
 from motionexp.config.checks import check
 from motionexp.config.command_line import as_values, is_text, override_key, prepared, unreadable
+from motionexp.config.config_dir import EXAMPLE
 from motionexp.config.options import CONF, GIVEN_BY_PROGRAM, GROUPS, SCHEMAS, keys_of, option_file, options
-from motionexp.config.own_folders import EXAMPLE
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import settings_in, value_problems
 from motionexp.errors import InputError
 
+# Where this package has the classes that a group's `_target_` may name.
+ROOMS = {"method": "motionexp.methods", "data": "motionexp.data", "model": "motionexp.backbones"}
 RENAMED = {**renames.SETTINGS, **renames.OPTIONS}
 EXPECTED = {
     "converted to Integer": "a whole number",
@@ -135,6 +137,7 @@ def settle_target(
     node: dict[str, Any] = plain[group]
     target, plugins = node.get("_target_", ""), plain.get("plugins", ())
     try:
+        targets.check_room(target, ROOMS[group], f"{group}._target_")
         constructor = targets.signature(target, plugins, f"{group}._target_")
     except InputError as error:
         return [str(error)]
@@ -164,6 +167,7 @@ def _backbone_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     try:
         if loader != "from_pretrained":
             raise InputError(f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained")
+        targets.check_room(path, ROOMS["model"], "model._target_")
         targets.check_allowed(path, plain["plugins"], "model._target_")
     except InputError as error:
         yield str(error)
@@ -202,9 +206,9 @@ def explain(error: Exception) -> str:
         return _no_such_setting(missing[1])
     if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w+)/([^']*)'", text)):
         choice, choices = f"{option[1]}={option[2]}", ", ".join(error.options or options(option[1]))
-        own = f"; a file of your own is in --config-dir=DIR ({EXAMPLE})"
+        hint = f"; a file of your own is in --config-dir=DIR ({EXAMPLE})"
         return (
-            f"{choice}: {f'renamed to {RENAMED[choice]}' if choice in RENAMED else f'one of {choices}{own}'}"
+            f"{choice}: {f'renamed to {RENAMED[choice]}' if choice in RENAMED else f'one of {choices}{hint}'}"
         )
     if several := re.match(
         r"Ambiguous value for argument '(.*?)'\n1\. |Sweep parameters '(.*)' req", text, re.DOTALL

@@ -123,6 +123,8 @@ def test_a_wrong_value_is_named(override, base):
         ("data._target_=motionexp.data.davis.Image", "motionexp.data.davis defines no Image"),
         ("data._target_=motionexp.data.nothing.Suite", "motionexp.data.nothing defines no Suite"),
         ("model._target_=motionexp.backbones.latte.LatteBackbone", "model._target_="),
+        ("data._target_=motionexp.jobs.cell.Cell", "a class of motionexp.data, or of a package in plugins="),
+        ("model._target_=motionexp.hub.Hub.from_pretrained", "a class of motionexp.backbones"),
     ],
 )
 def test_an_error_names_what_would_be_right(override, named, base):
