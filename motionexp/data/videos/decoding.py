@@ -26,7 +26,7 @@ DEPENDENT_CODECS = ("apng", "gif")
 
 
 def read_timeline(path: Path) -> Timeline:
-    """When each frame is shown, from the encoded frames; decodes one. Raises InputError for what is not read."""
+    """When each frame is shown, from the encoded frames. Decodes one, and raises InputError."""
     with _opened(path) as clip:
         return clip.timeline()
 
@@ -112,7 +112,7 @@ class _Clip:
         )
 
     def frames(self, seek_time: int | None) -> Iterator[Any]:
-        """The decoded frames in the order of their times, from the keyframe at `seek_time` or one before it."""
+        """The decoded frames in the order of their times, from a keyframe up to `seek_time` on."""
         if seek_time is not None:
             self.container.seek(seek_time, stream=self.stream)
         for packet in self._packets():
@@ -152,7 +152,7 @@ class _Clip:
 
 
 def _video_stream(path: Path, container: Any) -> Any:
-    """The stream that a player shows. Raises InputError where there is none, or FFmpeg would read it wrongly."""
+    """The stream that a player shows. Raises InputError for none, or one that is not supported."""
     stream = container.streams.best("video")
     if stream is None:
         raise InputError(f"{path}: holds no video that can be read, or one cut short")
