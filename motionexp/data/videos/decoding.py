@@ -17,8 +17,8 @@ from motionexp.data.videos.pixels import MAX_PIXELS, Pictures
 from motionexp.data.videos.timeline import Timeline
 from motionexp.errors import InputError
 
-# Refuses larger frames before memory is reserved for them.
-LIMIT = {"max_pixels": str(MAX_PIXELS)}
+# Decoders refuse larger frames before they reserve memory. They count the margins that they add.
+LIMIT = {"max_pixels": str(MAX_PIXELS * 5 // 4)}
 # FFmpeg's own decoders of these drop the transparency.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Their frames are painted over the frame before, and are marked as keyframes all the same.
@@ -28,7 +28,14 @@ DEPENDENT_CODECS = ("apng", "gif")
 def read_timeline(path: Path) -> Timeline:
     """When each frame is shown, from the encoded frames. Decodes one, and raises InputError."""
     with _opened(path) as clip:
-        return clip.timeline()
+        with _matroska_errors(clip.container) as errors:
+            timeline = clip.timeline()
+        if clip.is_cut_short:
+            raise InputError(f"{path}: is cut short: it has {timeline.described()}; copy it again")
+        # FFmpeg passes over what it cannot read between two frames, and goes on behind it.
+        if errors:
+            raise InputError(f"{path}: is damaged ({' '.join(errors[0].split())}); copy it again")
+        return timeline
 
 
 def decode(path: Path, timeline: Timeline, indices: Sequence[int]) -> Iterator[Image.Image]:
@@ -54,7 +61,7 @@ def _selected(
     remaining = list(reversed(indices))
     for frame in frames:
         clip.check(frame)
-        if frame.pts != timeline.times[clip.count]:
+        if clip.has_times and frame.pts != timeline.times[clip.count]:
             break
         while remaining and remaining[-1] == clip.count:
             remaining.pop()
@@ -78,7 +85,9 @@ class _Clip:
         self.pictures = Pictures(path, self.stream.sample_aspect_ratio)
         self.pictures.check_size(self.stream.codec_context.width, self.stream.codec_context.height)
         self.context = _decoder(path, self.stream)
-        self.count = 0
+        # AVI has none, and FFmpeg's guesses of them are in no order; its frames are.
+        self.has_times = container.format.name != "avi"
+        self.count, self.is_cut_short = 0, False
 
     def timeline(self) -> Timeline:
         packets, keyframes, hidden, first = list[tuple[int, int]](), dict[int, int](), 0, None
@@ -101,12 +110,13 @@ class _Clip:
         if not shown:
             raise InputError(f"{self.path}: its frames have no times; store it as mp4 or webm")
         times = [begin for begin, _ in shown]
+        seekable = self.has_times and self.context.name not in DEPENDENT_CODECS
         rate, duration = self.stream.average_rate, self.container.duration
         return Timeline(
             tick=self.stream.time_base,
             times=times,
             last_duration=shown[-1][1],
-            keyframes=[] if self.context.name in DEPENDENT_CODECS else _indices(keyframes, times),
+            keyframes=_indices(keyframes, times) if seekable else [],
             hidden=hidden + len(packets) - len(shown),
             promised=self.stream.frames or round(rate * duration / av.time_base if rate and duration else 0),
         )
@@ -227,6 +237,7 @@ def _opened(path: Path) -> Iterator[_Clip]:
         with container:
             clip = _Clip(path, container)
             _check_whole(clip, file)
+            clip.is_cut_short = _segment_end(path) > path.stat().st_size
             yield clip
 
 
@@ -247,3 +258,40 @@ def _check_whole(clip: _Clip, file: io.BufferedReader) -> None:
         if not file.read().rstrip(b"\0").endswith(b";"):
             raise InputError(f"{clip.path}: is cut short; a GIF's last character is ';'; copy it again")
         file.seek(position)
+
+
+def _segment_end(path: Path) -> int:
+    """Where the segment that holds all frames of a Matroska or WebM file ends, in bytes; 0: another file.
+
+    The file is two elements: an ID of four bytes, a size, and the content. The first byte of a size has as
+    many leading zeros as bytes follow it; a size of ones alone is unknown (RFC 8794, section 4).
+    """
+    end = 0
+    with path.open("rb") as file:
+        for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+            file.seek(end)
+            head = file.read(12)
+            if head[:4] != name or len(head) < 12 or not head[4]:
+                return 0
+            length = 9 - head[4].bit_length()
+            size = int.from_bytes(head[4 : 4 + length]) & (1 << 7 * length) - 1
+            if size == (1 << 7 * length) - 1:
+                return 0
+            end += 4 + length + size
+    return end
+
+
+@contextmanager
+def _matroska_errors(container: Any) -> Iterator[list[str]]:
+    """A list of what FFmpeg cannot read in a Matroska or WebM file meanwhile; it is filled at the end."""
+    errors, level = list[str](), av.logging.get_level()
+    if not container.format.name.startswith("matroska"):
+        yield errors
+        return
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as logs:
+            yield errors
+    finally:
+        av.logging.set_level(level)
+    errors += [text for _, source, text in logs if source == container.format.name]

@@ -2,7 +2,6 @@
 
 import re
 import struct
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,8 @@ ANIMATIONS = ("GIF", "PNG", "WEBP", "TIFF")
 def image_files(folder: Path) -> list[Path]:
     """The images of one sequence in the order of their numbers: 2.png comes before 10.png.
 
-    Raises InputError where the names are not one sequence: a number comes twice (a frame and its mask), texts
-    differ (frames and other pictures), no number or more than one number changes.
+    Raises InputError where the names are no single sequence: texts differ (frames and masks), a number comes
+    twice (a frame and its mask, of two suffixes), or no number counts all images.
     """
     try:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -28,33 +27,31 @@ def image_files(folder: Path) -> list[Path]:
     # Names that begin with a dot are not images but what other systems store beside them.
     if not (visible := [file for file in files if not file.name.startswith(".")]):
         raise InputError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    if len(visible) == 1:
+        return visible
     # Texts are at even places of a split name, numbers at odd places.
-    parts = {file: re.compile(r"(\d+)", re.ASCII).split(file.stem) for file in visible}
-    numbers = {file: tuple(int(part) for part in parts[file][1::2]) for file in visible}
-    _check_one_sequence(folder, {file: tuple(parts[file][::2]) for file in visible}, numbers)
-    return sorted(visible, key=numbers.__getitem__)
+    parts = [re.compile(r"(\d+)", re.ASCII).split(file.stem.lower()) for file in visible]
+    right = "a folder of frames holds one sequence, with one number that counts its frames"
+    for file, part in zip(visible, parts, strict=True):
+        if part[::2] != parts[0][::2]:
+            raise InputError(f"{folder}: {visible[0].name} and {file.name} are two kinds of images; {right}")
+    columns = [[int(digits) for digits in column] for column in list(zip(*parts, strict=True))[1::2]]
+    counters = [column for column in columns if len(set(column)) == len(visible)]
+    # The places of the images by each number that counts them: a time in the names may count them too.
+    orders = {tuple(sorted(range(len(visible)), key=column.__getitem__)) for column in counters}
+    if len(orders) != 1:
+        raise InputError(f"{folder}: {_doubt(visible, list(zip(*columns, strict=True)))}; {right}")
+    return [visible[place] for place in orders.pop()]
 
 
-def _check_one_sequence(
-    folder: Path, texts: dict[Path, tuple[str, ...]], numbers: dict[Path, tuple[int, ...]]
-) -> None:
-    first, *rest = texts
-    right = "a folder of frames holds one sequence, with one number that counts the frames"
-    for file in rest:
-        if tuple(map(str.lower, texts[file])) != tuple(map(str.lower, texts[first])):
-            raise InputError(f"{folder}: {first.name} and {file.name} are two kinds of pictures; {right}")
-    # Columns of numbers, one for each place of a number in the names.
-    changing = [column for column in zip(*numbers.values(), strict=True) if len(set(column)) > 1]
-    if len(changing) > 1:
-        last = list(texts)[-1].name
-        raise InputError(f"{folder}: from {first.name} to {last} more than one number changes; {right}")
-    of_number = defaultdict(list)
-    for file, number in numbers.items():
-        of_number[number].append(file.name)
-    for number, (name, *same) in of_number.items():
-        if same:
-            which = f"{name} and {same[0]} are both number {number[-1]}" if number else f"{name}, {same[0]}"
-            raise InputError(f"{folder}: {which}; {right}")
+def _doubt(files: list[Path], numbers: list[tuple[int, ...]]) -> str:
+    """Why the numbers in the names do not count the images."""
+    first_of = dict[tuple[int, ...], Path]()
+    for file, number in zip(files, numbers, strict=True):
+        if number in first_of:
+            return f"{first_of[number].name} and {file.name} have one number"
+        first_of[number] = file
+    return f"from {files[0].name} to {files[-1].name} no single number counts the images"
 
 
 def load_image(file: Path) -> Image.Image:

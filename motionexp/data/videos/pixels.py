@@ -22,6 +22,12 @@ UNREADABLE_MATRICES = {
     8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE 2085", 12: "derived from its primaries",
     13: "derived from its primaries", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro",
 }  # fmt: skip
+ROTATIONS = {
+    0: [],
+    90: [Image.Transpose.ROTATE_90],
+    180: [Image.Transpose.ROTATE_180],
+    270: [Image.Transpose.ROTATE_270],
+}
 UNSPECIFIED, BT2020 = 2, 9
 """Of a colour matrix and of primaries."""
 
@@ -88,7 +94,11 @@ def _from_hdr(frame: Any, transparent: bool) -> np.ndarray:
 
 def _turns(frame: Any) -> list[Image.Transpose] | None:
     """What makes a frame upright, as its display matrix says; None: no multiple of 90 degrees does."""
-    entries = [data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
+    try:
+        entries = [data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
+    except ValueError:
+        # Where one kind of data is unknown to PyAV, as of films with two views, it gives the angle alone.
+        return ROTATIONS.get(frame.rotation % 360)
     if not entries:
         return []
     # x' = a x + c y and y' = b x + d y are the coordinates in the picture that is shown, in 1/65536.
