@@ -22,6 +22,8 @@ UNREADABLE_MATRICES = {
     8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "SMPTE 2085", 12: "derived from its primaries",
     13: "derived from its primaries", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro",
 }  # fmt: skip
+TO_BT709 = " -vf zscale=matrix=709:transfer=709:primaries=709"
+"""FFmpeg's filter of zimg, which reads all of these."""
 ROTATIONS = {
     0: [],
     90: [Image.Transpose.ROTATE_90],
@@ -63,12 +65,12 @@ class Pictures:
             self._refuse("its display matrix turns it by no multiple of 90 degrees")
         if frame.color_trc in UNREADABLE_TRANSFERS:
             curve = UNREADABLE_TRANSFERS[frame.color_trc]
-            self._refuse(f"its transfer curve is {curve}", " -vf scale=out_transfer=bt709")
+            self._refuse(f"its transfer curve is {curve}", TO_BT709)
         if frame.color_trc in (PQ, HLG) and frame.color_primaries not in (UNSPECIFIED, BT2020):
-            self._refuse("it is HDR with primaries other than BT.2020's", " -vf scale=out_transfer=bt709")
+            self._refuse("it is HDR with primaries other than BT.2020's", TO_BT709)
         if frame.colorspace in UNREADABLE_MATRICES:
             matrix = UNREADABLE_MATRICES[frame.colorspace]
-            self._refuse(f"its colour matrix is {matrix}", " -vf scale=out_color_matrix=bt709")
+            self._refuse(f"its colour matrix is {matrix}", TO_BT709)
 
     def check_size(self, width: int, height: int) -> None:
         """Raises InputError for frames of no pixels, or more than `MAX_PIXELS`, as stored or as shown."""

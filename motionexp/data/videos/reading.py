@@ -16,7 +16,7 @@ from motionexp.errors import InputError
 
 # Largest ratio of fps= to the clip's rate. Above it frames repeat and motion visibly stutters.
 RATE_SLACK = Fraction(21, 20)
-RATES = (0.01, 1000)
+RATES = (Fraction(1, 100), 1000)
 """Least and most frames per second of a file whose times can be meant."""
 
 
@@ -92,7 +92,9 @@ def frame_rate(path: str | Path) -> float | None:
     if rate is None:
         raise InputError(f"{path}: has no frame rate, for it has fewer than 2 frames")
     if not RATES[0] <= rate <= RATES[1]:
-        right = f"a video is played at {RATES[0]} to {RATES[1]}: give fps=, or store it with right times"
+        right = (
+            f"a video is played at {float(RATES[0])} to {RATES[1]}: give fps=, or store it with right times"
+        )
         raise InputError(f"{path}: its times make {float(rate):.3g} frames per second; {right}")
     return float(rate)
 
