@@ -21,8 +21,6 @@ from motionexp.errors import InputError
 LIMIT = {"max_pixels": str(MAX_PIXELS * 5 // 4)}
 # FFmpeg's own decoders of these drop the transparency.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-# Their frames are painted over the frame before, and are marked as keyframes all the same.
-DEPENDENT_CODECS = ("apng", "gif")
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -98,6 +96,7 @@ class _Clip:
             if packet.is_discard or not _is_shown(self.stream.codec_context.name, packet):
                 hidden += 1
                 continue
+            # A frame without a duration counts as one tick.
             packets.append((packet.pts, packet.duration or 1))
             if packet.is_keyframe:
                 keyframes[packet.pts] = packet.pts if packet.dts is None else packet.dts
@@ -110,13 +109,12 @@ class _Clip:
         if not shown:
             raise InputError(f"{self.path}: its frames have no times; store it as mp4 or webm")
         times = [begin for begin, _ in shown]
-        seekable = self.has_times and self.context.name not in DEPENDENT_CODECS
         rate, duration = self.stream.average_rate, self.container.duration
         return Timeline(
             tick=self.stream.time_base,
             times=times,
             last_duration=shown[-1][1],
-            keyframes=_indices(keyframes, times) if seekable else [],
+            keyframes=_indices(keyframes, times) if self.has_times else [],
             hidden=hidden + len(packets) - len(shown),
             promised=self.stream.frames or round(rate * duration / av.time_base if rate and duration else 0),
         )

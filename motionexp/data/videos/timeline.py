@@ -47,6 +47,7 @@ class Timeline:
         """Mean frames per second; None for fewer than two times."""
         if len(set(self.times)) < 2:
             return None
+        # From first to last time, over all frames: a variable rate has no other mean.
         return (len(self.times) - 1) / ((self.times[-1] - self.times[0]) * self.tick)
 
     def strided(self, start: float, stride: int) -> range:
