@@ -105,7 +105,7 @@ class _Clip:
             raise InputError(f"{self.path}: {why}; copy it again")
         self.check(first)
         # Frames before the first that can be decoded depend on others that a cut has removed.
-        shown = sorted(pair for pair in packets if pair[0] >= first.pts)
+        shown = sorted(pair for pair in packets if pair[0] >= first.pts or not self.has_times)
         if not shown:
             raise InputError(f"{self.path}: its frames have no times; store it as mp4 or webm")
         times = [begin for begin, _ in shown]
