@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from motionexp.config import schema
+from motionexp.config.adapter_files import adapter_file
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
@@ -95,8 +96,11 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
-    elif cfg.adapter is not None and not schema.adapter_file(cfg.adapter).is_file():
-        yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
+    elif cfg.adapter is not None:
+        try:
+            adapter_file(cfg.adapter)
+        except InputError as error:
+            yield str(error)
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
     elif problem := _unwritable(Path(cfg.output)):

@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, adapter_file, method_name, tiles
+from motionexp.config.adapter_files import adapter_file, peft_config_file
+from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -26,7 +27,10 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
-        parts["adapter"] = hashlib.sha256(adapter_file(cfg.adapter).read_bytes()).hexdigest()
+        file = adapter_file(cfg.adapter)
+        parts["adapter"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if config := peft_config_file(file):
+            parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
     elif cfg.tau != 1000:
         parts |= _settings(cfg, "training")
         target = cfg.method["_target_"]

@@ -187,12 +187,6 @@ def tokenizer_file(model: ModelConfig) -> Path:
     return (model_folder(model) or Path(model.path)) / "tokenizer" / "tokenizer.json"
 
 
-def adapter_file(adapter: str) -> Path:
-    """The weights of a saved adapter: in its folder, or the file itself."""
-    path = Path(adapter).expanduser()
-    return path if path.suffix == ".safetensors" else path / "adapter.safetensors"
-
-
 def tiles(mode: str, model: ModelConfig) -> bool:
     """Whether the VAE works in tiles whose seams are blended, which changes results a little."""
     return mode == "low_memory" and model.video_vae

@@ -61,9 +61,9 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
         knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-        window = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
+        window, method = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots), method_name(cfg.method)
     else:
-        window = _stored_window(cfg, adapter, backbone_settings)
+        window, method = _stored_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
@@ -90,7 +90,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
-        method="base" if window.low == 1000 else method_name(cfg.method),
+        method="base" if window.low == 1000 else method,
         logger=cfg.logger,
         mode=cfg.mode,
         at_once=at_once,
@@ -206,17 +206,17 @@ def _probe_plan(cfg: JobConfig, kind: str, references: list[Reference], folders:
     )
 
 
-def _stored_window(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> Window:
-    """The window of a stored adapter, narrowed by that of the settings."""
+def _stored_method(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> tuple[Window, str]:
+    """The window of a stored adapter, narrowed by that of the settings, and the name of its method."""
     narrowed = None if cfg.tau is None else Window(cfg.tau)
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
     method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
     method.remove()
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
-        return stored
+        return stored, method.name
     low = stored.low if cfg.tau is None else cfg.tau
-    return Window(low, max(low, min(stored.high, cfg.tau_high)))
+    return Window(low, max(low, min(stored.high, cfg.tau_high))), method.name
 
 
 def _sampling_window(cfg: JobConfig, trained: Window) -> Window:
