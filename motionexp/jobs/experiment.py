@@ -16,6 +16,7 @@ from motionexp.config.compose import CONF, EXPERIMENTS, RENAMED, explain, read_j
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
+from motionexp.jobs.machine import check_output
 from motionexp.jobs.paper_table import check_real_data, layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
 from motionexp.results.layout import Layout, has_setting
@@ -73,6 +74,7 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
 def _check_inputs(cfg: JobConfig) -> None:
     """What a job looks at before it loads weights, as far as it is on this machine already."""
     check_source(cfg)
+    check_output(cfg.output)
     if cfg.probe is not None or cfg.tau_from == "boundary":
         from motionexp.jobs.checks import check_boundary, check_grid  # which imports torch
 

@@ -19,6 +19,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
+from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights
 from motionexp.jobs.evaluation import SampleSettings
@@ -136,7 +137,7 @@ class _Folders:
 
     def _cell(self, reference: Reference, id_of: Callable[..., str], cfg: JobConfig, **about: str) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
-        return Cell(self.output / reference.suite / self.model / key)
+        return Cell(self.output / file_name(reference.suite) / file_name(self.model) / key)
 
 
 def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:

@@ -1,6 +1,6 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -128,10 +128,14 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        waiting = f"another process works on {cell.folder}: waiting for it"
-        with cell.running(about, lambda: self.console.print(waiting, markup=False)):
+        with cell.running(about, self._on_wait(cell)):
             cell.write_config(self.plan.config)
             yield
+
+    def _on_wait(self, cell: Cell) -> Callable[[], None]:
+        """What tells the user that another process has a cell's lock."""
+        waiting = f"another process works on {cell.folder}: waiting for it"
+        return lambda: self.console.print(waiting, markup=False)
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
@@ -140,18 +144,17 @@ class Job:
         reference = plan.reference
         with self.at_work(self.scorer) as scorer:
             cell = baseline_cell(self.plan.folder(reference.suite), reference)
-            return baseline_rows(cell, reference, scorer, self.row_fields(cell, reference))
+            fields = self.row_fields(cell, reference)
+            return baseline_rows(cell, reference, scorer, fields, self._on_wait(cell))
 
     def write_grid(self, plan: CellPlan) -> list[Path]:
         """Write a video of the cell beside the base model and other cells; returns its path if written."""
-        reference, cell = plan.reference, plan.cell
         columns = [
             (label, self._scored if self._scored and self._scored.cell == shown else Samples(shown), requests)
             for label, shown, requests in plan.columns
         ]
-        name = reference.name if self.plan.adapter is None else f"{reference.name}-{cell.folder.name}"
-        path = cell.folder.parent / "grids" / f"{name}.mp4"
-        return [path] if write_grid(path, reference, columns) else []
+        path = plan.cell.folder.parent / "grids" / f"{plan.grid_name}.mp4"
+        return [path] if write_grid(path, plan.reference, columns) else []
 
     # Sampling
 

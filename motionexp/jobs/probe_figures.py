@@ -31,7 +31,7 @@ def show_figures(job: Job, kind: str, methods: Sequence[str], rows: Sequence[Row
         f"{', '.join(filter(None, ('boundary', contrast)))}: {in_words(boundary, analysis.log_snr[model])}"
         for (_, contrast), boundary in analysis.boundaries.items()
     ] or ["boundary: undetermined; it takes probe=tampering with edits of appearance and motion"]
-    folder = job.output / job.references[0].suite / model / "figures" / "_".join(methods)
+    folder = job.plan.folder(job.references[0].suite) / "figures" / "_".join(methods)
     drawn = write_figures(folder, analysis, f"A job of probe={kind} drew them from its own rows alone.")
     lines.append(f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
     job.console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

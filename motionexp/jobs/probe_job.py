@@ -22,10 +22,11 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar, sampling_memory
 from motionexp.jobs.job import Job
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import show_figures, strip
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
-from motionexp.jobs.run import clear_disk_errors, numbered
+from motionexp.jobs.run import numbered
 from motionexp.jobs.scoring import CellScores
 from motionexp.jobs.summary import headings, mean_of, print_paths
 from motionexp.metrics.attribute_readings import AttributeReadings
@@ -52,10 +53,11 @@ def probe(cfg: JobConfig) -> list[Row]:
 
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
+        MemoryError: main memory or the GPU's is too small.
     """
     console = Console()
     rows: list[Row] = []
-    with clear_disk_errors(cfg.output):
+    with clear_disk_errors(cfg.output), clear_memory_errors(cfg):
         # 1. Plan, and measure what belongs to the model and not to a reference.
         job = Job(cfg, console)
         plan = job.plan.probe

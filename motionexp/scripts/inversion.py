@@ -23,9 +23,10 @@ from motionexp.data.videos import psnr, write_png
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.files import file_name
 from motionexp.jobs.job import Job
+from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.probe_figures import strip
-from motionexp.jobs.run import clear_disk_errors
 from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
 from motionexp.scripts.programs import RowFile, exit_code, jobs_of, progress_bar
@@ -99,7 +100,7 @@ def measure(job: Job, reference: Reference, progress: Progress) -> list[Row]:
             # The largest number of steps is nearest to every t of the strip, and the empty prompt adds no
             # appearance.
             if (prompt, steps) == ("empty", STEPS[-1]):
-                path = folder(job) / f"{job.plan.model.name}-{reference.name}-strip.png"
+                path = folder(job) / f"{file_name(f'{job.plan.model.name}-{reference.name}')}-strip.png"
                 write_png(path, strip(backbone, inverted, empty, "the empty prompt"))
     return rows
 

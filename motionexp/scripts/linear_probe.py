@@ -31,8 +31,9 @@ from motionexp.data.shapes.scenes import Scene
 from motionexp.errors import InputError
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
+from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.probe_rows import schedule_rows
-from motionexp.jobs.run import clear_disk_errors, duration
+from motionexp.jobs.run import duration
 from motionexp.probes import linear_probe
 from motionexp.probes.analysis import linear_figures, linear_tables
 from motionexp.probes.analysis.linear_rows import (

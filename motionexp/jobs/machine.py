@@ -1,0 +1,89 @@
+"""What a job needs of the machine, and what it says where disk or memory do not suffice. Imports no torch."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from motionexp.config.schema import JobConfig
+from motionexp.errors import InputError
+
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+# PyTorch raises RuntimeError, of several texts, on CPUs and in the libraries of GPUs.
+MEMORY_TEXTS = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+def check_output(output: str) -> None:
+    """Raise InputError if the output folder cannot be made or written to. Writes nothing."""
+    try:
+        folder = existing(Path(output).expanduser())
+    except (OSError, ValueError) as error:
+        raise InputError(f"output={output}: cannot be a folder ({error})") from error
+    if not folder.is_dir():
+        raise InputError(f"output={output}: {folder} is not a folder; choose another output=")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"output={output}: {folder} cannot be written to; choose another output=")
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists. Raises OSError for a name that is too long."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+@contextmanager
+def clear_disk_errors(output: str) -> Iterator[None]:
+    """Turn a full or unwritable disk into one clear error. Nothing is lost: files are written whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise InputError(disk_message(error, output)) from error
+
+
+def disk_message(error: OSError, place: str) -> str:
+    """An error of `DISK_ERRORS` in a line. `place` is named if the error names no file."""
+    return (
+        f"{error.filename or place}: cannot be written ({os.strerror(error.errno or 0)}); free space or"
+        " choose another output=. Finished results are kept, and the same command continues from them"
+    )
+
+
+@contextmanager
+def clear_memory_errors(cfg: JobConfig) -> Iterator[None]:
+    """Raise MemoryError with the settings that save memory in place of PyTorch's and numpy's errors."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(memory_message(cfg, str(error))) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether main memory or a GPU's memory was too small."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_TEXTS)
+
+
+def memory_message(cfg: JobConfig, text: str = "") -> str:
+    """An error's line: how much more was asked for, as the error's `text` has it, and what takes less."""
+    size = re.search(r"allocate (\d[\d.]* ?\w+)", text)
+    return f"out of memory{f' ({size[1]} more were needed)' if size else ''}: {smaller(cfg)}"
+
+
+def smaller(cfg: JobConfig) -> str:
+    """The settings that make a job need less memory than it does now, in words."""
+    settings = ["mode=low_memory"] if cfg.mode != "low_memory" else []
+    settings += ["batch_size=1"] if cfg.batch_size > 1 and cfg.adapter is None and cfg.probe is None else []
+    if cfg.mode != "low_memory":
+        settings += ["memory_limit=1 (GiB, for sampling)"]
+    return f"try {', '.join([*settings, 'fewer frames='])}; dry_run=true prints the memory of each phase"
