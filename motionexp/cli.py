@@ -27,7 +27,7 @@ from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
-from motionexp.jobs.machine import DISK_ERRORS, check_output, disk_message
+from motionexp.jobs.machine import DiskError, check_output
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
@@ -85,12 +85,10 @@ def _explained(error: BaseException) -> tuple[str, int]:
             return f"stopped by {error.signum.name}; {CONTINUES}", 128 + error.signum
         case BrokenPipeError():
             return f"nobody reads the output any more (as after `| head`); {CONTINUES}", 128 + signal.SIGPIPE
-        case InputError():
+        case InputError() if not isinstance(error, DiskError):
             return str(error), 2
         case HydraException() | OmegaConfBaseException():
             return explain(error), 2
-        case OSError(errno=number) if number in DISK_ERRORS:
-            return disk_message(error, "the output"), 2
         case MemoryError():
             return str(error) or "out of memory", 1
         case _:

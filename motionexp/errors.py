@@ -38,7 +38,7 @@ def stoppable() -> Iterator[None]:
             is_stopping = True
             raise Stopped(signum)
 
-    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
         # Python drops what is raised within a `__del__`, for instance that of a progress bar.
         nonlocal is_stopping
         if not issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):

@@ -162,7 +162,7 @@ def test_a_failed_job_does_not_stop_the_jobs_after_it(error, base, jobs, capsys)
     [
         (InputError("this video is damaged"), 2, "error: this video is damaged"),
         (OSError(28, "No space left on device", "rows.jsonl"), 1, "No space left on device: 'rows.jsonl'"),
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_an_error_of_a_job_is_one_line(error, code, problem, base, jobs, capsys):

@@ -18,6 +18,10 @@ DISK_ERRORS = (
 MEMORY_TEXTS = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
+class DiskError(InputError):
+    """The output folder became full or unwritable while a job ran."""
+
+
 def check_output(output: str) -> None:
     """Raise InputError if the output folder cannot be made or written to. Writes nothing."""
     try:
@@ -45,15 +49,10 @@ def clear_disk_errors(output: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise InputError(disk_message(error, output)) from error
-
-
-def disk_message(error: OSError, place: str) -> str:
-    """An error of `DISK_ERRORS` in a line. `place` is named if the error names no file."""
-    return (
-        f"{error.filename or place}: cannot be written ({os.strerror(error.errno or 0)}); free space or"
-        " choose another output=. Finished results are kept, and the same command continues from them"
-    )
+        raise DiskError(
+            f"{error.filename or output}: cannot be written ({os.strerror(error.errno)}); free space or"
+            " choose another output=. Finished results are kept, and the same command continues from them"
+        ) from error
 
 
 @contextmanager

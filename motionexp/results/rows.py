@@ -242,6 +242,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         try:
             yield number, _decoded(line)
+        except UnicodeError as error:
+            raise InputError(f"{path}, line {number}: cannot be read as text ({error})") from error
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path}, line {number}: not a row ({error}); delete it, or the file to score again"
