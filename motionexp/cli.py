@@ -71,8 +71,10 @@ def _failed(error: BaseException) -> int:
         # Perhaps of the output itself: else Python would try to write the rest at its end, and fail again.
         with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    # Names out of data may hold characters that command a terminal.
+    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in message.splitlines()]
     with suppress(OSError, ValueError):
-        print("error:", "\n       ".join(message.splitlines()), file=sys.stderr)
+        print("error:", "\n       ".join(lines), file=sys.stderr)
     return code
 
 

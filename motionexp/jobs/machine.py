@@ -36,9 +36,12 @@ def check_output(output: str) -> None:
 
 def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists. Raises OSError for a name that is too long."""
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+    while True:
+        try:
+            os.lstat(folder)  # a link to nothing exists too: no folder can be made in its place
+            return folder
+        except (FileNotFoundError, NotADirectoryError):
+            folder = folder.parent
 
 
 @contextmanager
