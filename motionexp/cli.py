@@ -27,7 +27,7 @@ from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
-from motionexp.jobs.machine import DiskError, check_output
+from motionexp.jobs.machine import DiskError
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
@@ -157,7 +157,6 @@ def _job(composed: DictConfig) -> None:
 def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, cast(DictConfig, HydraConfig.get()))
     check_source(cfg)
-    check_output(cfg.output)
     from motionexp.jobs.dry_run import plan
     from motionexp.jobs.probe_job import probe
     from motionexp.jobs.run import run

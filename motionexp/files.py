@@ -39,6 +39,17 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 
+def existing_part(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists. Raises OSError or ValueError for no name."""
+    folder = folder.absolute()
+    # The root exists, so that this ends.
+    while True:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(folder)  # a link to nothing exists too: no folder can be made in its place
+            return folder
+        folder = folder.parent
+
+
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Holds a lock file: one process at a time. The system drops it when the process ends.

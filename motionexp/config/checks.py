@@ -16,6 +16,7 @@ from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import check_allowed
 from motionexp.errors import InputError
+from motionexp.files import existing_part
 
 
 def check(cfg: JobConfig) -> list[str]:
@@ -99,21 +100,19 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
-    elif problem := _unwritable(Path(cfg.output)):
+    elif problem := unwritable(Path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 
-def _unwritable(folder: Path) -> str | None:
+def unwritable(folder: Path) -> str | None:
     """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
-    existing = folder.absolute()
-    # The root exists, so that this ends.
-    while not existing.exists():
-        existing = existing.parent
+    existing = folder
     try:
+        existing = existing_part(folder)
         with TemporaryFile(dir=existing):
             return None
-    except OSError as error:
-        return f"cannot write in {existing} ({error.strerror})"
+    except (OSError, ValueError) as error:
+        return f"cannot write in {existing} ({getattr(error, 'strerror', error)})"
 
 
 def _caption_problems(cfg: JobConfig) -> Iterator[str]:

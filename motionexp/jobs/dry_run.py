@@ -13,9 +13,10 @@ from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.diffusion.backbone import Backbone
+from motionexp.files import existing_part
 from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import plan_job
-from motionexp.jobs.machine import existing, smaller
+from motionexp.jobs.machine import smaller
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_job import cost_in_words, probe_runs
@@ -83,7 +84,7 @@ def plan(cfg: JobConfig) -> list[str]:
     for line in total.lines:
         console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
     problems = [f"the job does not fit into the free memory: {smaller(cfg)}"] if most > free else []
-    if disk > (free_disk := shutil.disk_usage(existing(job.output)).free):
+    if disk > (free_disk := shutil.disk_usage(existing_part(job.output)).free):
         problems.append(
             f"output={cfg.output}: {size_in_words(free_disk)} of the disk are free, and the job writes about"
             f" {size_in_words(disk)}; free space or choose another output="
@@ -115,6 +116,7 @@ def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
 
 def _probe_cost(job: JobPlan, probe: ProbePlan, forward: float) -> JobCost:
     lines = []
+    # Inversion takes as many evaluations as one sampling, before the tree starts.
     inverting = probe.steps * (2 if probe.inversion.guided else 1)
     runs, counts = probe_runs(job, probe), step_counts(job.backbone.schedule, probe.steps)
     for run in runs:

@@ -16,7 +16,6 @@ from motionexp.config.compose import CONF, EXPERIMENTS, RENAMED, explain, read_j
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.jobs.machine import check_output
 from motionexp.jobs.paper_table import check_real_data, layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
 from motionexp.results.layout import Layout, has_setting
@@ -64,6 +63,7 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
                 jobs_with[problem].append(job)
     if jobs_with:
         lines = []
+        # One line a problem: a wrong setting is wrong in every job of its sweep.
         for problem, (first, *more) in jobs_with.items():
             which = f" (in job {first}" + (f" and {len(more)} more)" if more else ")")
             lines.append(problem + which * (1 + len(more) < len(jobs)))
@@ -74,7 +74,6 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
 def _check_inputs(cfg: JobConfig) -> None:
     """What a job looks at before it loads weights, as far as it is on this machine already."""
     check_source(cfg)
-    check_output(cfg.output)
     if cfg.probe is not None or cfg.tau_from == "boundary":
         from motionexp.jobs.checks import check_boundary, check_grid  # which imports torch
 
@@ -167,6 +166,7 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
     if not any(setting.base for setting in layout.settings.values()):
         return
     for cfg in jobs:
+        # Not known before the run, and no reason to refuse it.
         unknown = {"metric"} | ({"precision"} if cfg.precision == "auto" else set())
         select = {key: value for key, value in layout.select.items() if key not in unknown}
         row = _row_of(cfg)

@@ -64,6 +64,8 @@ def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
     first = videos[0].reference
     check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
     system = System(cfg, reader, lambda: console.print("another process scores this system: waiting for it"))
+    for video in videos:
+        system.scorer.check_captions(reader.describe(video.reference), [video.edit])
     rows: list[Row] = []
     folders: list[Path] = []
     with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
@@ -20,28 +19,6 @@ MEMORY_TEXTS = ("out of memory", "allocate memory", "not enough memory", "ALLOC_
 
 class DiskError(InputError):
     """The output folder became full or unwritable while a job ran."""
-
-
-def check_output(output: str) -> None:
-    """Raise InputError if the output folder cannot be made or written to. Writes nothing."""
-    try:
-        folder = existing(Path(output).expanduser())
-    except (OSError, ValueError) as error:
-        raise InputError(f"output={output}: cannot be a folder ({error})") from error
-    if not folder.is_dir():
-        raise InputError(f"output={output}: {folder} is not a folder; choose another output=")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"output={output}: {folder} cannot be written to; choose another output=")
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists. Raises OSError for a name that is too long."""
-    while True:
-        try:
-            os.lstat(folder)  # a link to nothing exists too: no folder can be made in its place
-            return folder
-        except (FileNotFoundError, NotADirectoryError):
-            folder = folder.parent
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_a_caption_that_would_be_cut_is_refused(clip, scorer):
     for model in (clip, scorer):
         # A start and an end token come on top; 77 fit.
         assert len(model.embed_captions([" ".join(["a"] * 75)])) == 1
-        with pytest.raises(InputError, match="more than the 77 tokens"):
+        with pytest.raises(InputError, match="77 tokens"):
             model.embed_captions(["short", " ".join(["a"] * 76)])
 
 

@@ -59,7 +59,7 @@ def test_trajectories_are_as_if_they_ran_alone(
         STEPS,
         embed=lambda caption: backbone.embed([caption]),
         negative=backbone.embed([NEGATIVE]),
-        memory=2.0**30,
+        rows=16,
     )
     for (pair, trajectory), latents in zip(chosen.items(), got, strict=True):
         start = trajectory.start
