@@ -1,6 +1,7 @@
 """Names out of data, files of killed processes, seals, and signals. No torch."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from motionexp.errors import Stopped, stoppable
 from motionexp.files import (
@@ -19,6 +22,7 @@ from motionexp.files import (
     read_sealed,
     remove_leftovers,
     seal,
+    sorted_metadata,
     write_whole,
 )
 from tests.support.hostile_names import HOSTILE_NAMES
@@ -103,6 +107,16 @@ def test_no_flipped_bit_of_a_sealed_file_passes(tmp_path):
         except ValueError:
             refused += 1
     assert refused > 2 * (len(whole) - len(BLANK_SEAL))
+
+
+def test_equal_metadata_are_equal_bytes():
+    # The library writes metadata in the order of a hash map, which differs from call to call.
+    tensors, entries = {"a": np.arange(3.0)}, [(f"key {number}", "Ünï" * number) for number in range(8)]
+    files = {sorted_metadata(save(tensors, dict(entries))) for _ in range(8)}
+    (content,) = files
+    assert np.array_equal(load(content)["a"], tensors["a"])
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header["__metadata__"].items()) == entries
 
 
 # signals

@@ -12,7 +12,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.compose import CONF, options
 from motionexp.config.schema import BUNDLED, JobConfig
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.hub import BUNDLED_PREFIX
 from motionexp.jobs.job import Job
 from motionexp.results.rows import Row, read_rows
@@ -22,15 +22,19 @@ Main = Callable[[Sequence[str]], int]
 
 
 def exit_code(main: Callable[[Sequence[str]], int | None]) -> Main:
-    """Make a program's main function print an InputError in one line, and return the exit code."""
+    """Make a program's main function print what ends it in one line, and return the command's exit codes."""
 
     @wraps(main)
     def wrapped(arguments: Sequence[str]) -> int:
         try:
-            return main(arguments) or 0
+            with stoppable():
+                return main(arguments) or 0
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except (KeyboardInterrupt, Stopped) as stop:
+            print("error: interrupted", file=sys.stderr)
+            return 130 if isinstance(stop, KeyboardInterrupt) else stop.code
 
     return wrapped
 
