@@ -1,5 +1,6 @@
 """What programs share: errors in one line, a job for each model, and rows to continue from."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ def exit_code(main: Callable[[Sequence[str]], int | None]) -> Main:
             return 2
         except (KeyboardInterrupt, Stopped) as stop:
             print("error: interrupted", file=sys.stderr)
-            return 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+            return 128 + (stop.signum if isinstance(stop, Stopped) else signal.SIGINT)
 
     return wrapped
 
