@@ -16,7 +16,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.files import existing_part
 from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import plan_job
-from motionexp.jobs.machine import smaller
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_job import cost_in_words, probe_runs
@@ -57,6 +57,7 @@ def plan(cfg: JobConfig) -> list[str]:
 
     Raises:
         InputError: as `run` before its first cell.
+        MemoryError: one forward pass took more memory than planned.
 
     Returns:
         What this machine lacks for the job, a line each.
@@ -69,7 +70,8 @@ def plan(cfg: JobConfig) -> list[str]:
             soft_wrap=True,
             highlight=False,
         )
-    forward = forward_seconds(job.backbone) if most <= free else math.nan
+    with clear_memory_errors(smaller(cfg)):
+        forward = forward_seconds(job.backbone) if most <= free else math.nan
     total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, job.probe, forward)
     console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
     times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]

@@ -24,7 +24,7 @@ from motionexp.files import file_name
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.inputs import scoring_models
-from motionexp.jobs.machine import clear_disk_errors
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.references import Size, chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import CellScores
@@ -52,7 +52,8 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
         InputError: a video is missing, cannot be read, or is of another length than its reference; or the
             output folder cannot be written.
     """
-    with clear_disk_errors(cfg.output):
+    advice = "try device=cpu, or shorter or smaller videos"
+    with clear_disk_errors(cfg.output), clear_memory_errors(advice):
         return _score(cfg, Console(), make_reader(cfg.data))
 
 

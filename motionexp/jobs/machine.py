@@ -36,14 +36,16 @@ def clear_disk_errors(output: str) -> Iterator[None]:
 
 
 @contextmanager
-def clear_memory_errors(cfg: JobConfig) -> Iterator[None]:
-    """Raise MemoryError with the settings that save memory in place of PyTorch's and numpy's errors."""
+def clear_memory_errors(advice: str) -> Iterator[None]:
+    """Raise MemoryError with advice, as `smaller` gives it, in place of PyTorch's and numpy's errors."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        raise MemoryError(memory_message(cfg, str(error))) from error
+        size = re.search(r"allocate (\d[\d.]* ?\w+)", str(error))
+        needed = f" ({size[1]} more were needed)" if size else ""
+        raise MemoryError(f"out of memory{needed}: {advice}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,12 +53,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_TEXTS)
-
-
-def memory_message(cfg: JobConfig, text: str = "") -> str:
-    """An error's line: how much more was asked for, as the error's `text` has it, and what takes less."""
-    size = re.search(r"allocate (\d[\d.]* ?\w+)", text)
-    return f"out of memory{f' ({size[1]} more were needed)' if size else ''}: {smaller(cfg)}"
 
 
 def smaller(cfg: JobConfig) -> str:

@@ -22,7 +22,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar
 from motionexp.jobs.job import Job
-from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import show_figures, strip
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
@@ -57,7 +57,7 @@ def probe(cfg: JobConfig) -> list[Row]:
     """
     console = Console()
     rows: list[Row] = []
-    with clear_disk_errors(cfg.output), clear_memory_errors(cfg):
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         # 1. Plan, and measure what belongs to the model and not to a reference.
         job = Job(cfg, console)
         plan = job.plan.probe

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from motionexp.config.schema import JobConfig
 from motionexp.jobs.job import Job
-from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.references import clip_in_words
 from motionexp.jobs.summary import print_summary
 from motionexp.results.rows import Row
@@ -32,7 +32,7 @@ def run(cfg: JobConfig) -> list[Row]:
     console = Console()
     rows: list[Row] = []
     grids: list[Path] = []
-    with clear_disk_errors(cfg.output), clear_memory_errors(cfg):
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         job = Job(cfg, console)
         if cfg.video is not None:
             console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)

@@ -324,16 +324,11 @@ class SealedFile(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint to the CPU. Raises InputError if it is damaged."""
         try:
-            content = read_sealed(Path(path))
-            if content is None:
-                raise ValueError("it has no seal")
-            checkpoint: dict[str, Any] = torch.load(
-                io.BytesIO(content), map_location="cpu", weights_only=True
-            )
-        except (ValueError, RuntimeError, UnpicklingError) as error:
+            content = io.BytesIO(read_sealed(Path(path)) or b"")  # without a seal it is as good as empty
+            return dict(torch.load(content, map_location="cpu", weights_only=True))
+        except (ValueError, RuntimeError, UnpicklingError, EOFError) as error:
             # torch's own message advises to load the file as code.
             raise InputError(f"{path}: damaged: delete it to train from the start") from error
-        return checkpoint
 
 
 def _trainer(

@@ -18,7 +18,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample
-from motionexp.jobs.machine import clear_memory_errors
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.run import run
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.metrics.feature_cache import FeaturePass
@@ -42,15 +42,18 @@ from tests.support.squares import METRICS, Drifting, Squares
 )
 def test_too_little_memory_names_the_settings_that_take_less(make, allocate):
     cfg = make(batch_size=4)
-    with pytest.raises(MemoryError, match="mode=low_memory, batch_size=1, mem"), clear_memory_errors(cfg):
+    with (
+        pytest.raises(MemoryError, match="mode=low_memory, batch_size=1, mem"),
+        clear_memory_errors(smaller(cfg)),
+    ):
         allocate()
-    with pytest.raises(MemoryError) as caught, clear_memory_errors(make(mode="low_memory")):
+    with pytest.raises(MemoryError) as caught, clear_memory_errors(smaller(make(mode="low_memory"))):
         allocate()
     assert "mode=" not in str(caught.value)
 
 
 def test_other_errors_are_not_taken_for_too_little_memory(make):
-    with pytest.raises(RuntimeError, match="shapes differ"), clear_memory_errors(make()):
+    with pytest.raises(RuntimeError, match="shapes differ"), clear_memory_errors(""):
         raise RuntimeError("shapes differ")
 
 
