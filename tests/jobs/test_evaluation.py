@@ -163,7 +163,7 @@ def test_metrics_that_need_truth_are_left_out_where_there_is_none_and_refused_wh
     some = Scorer(["flow_similarity", "trajectory"])
     some.explicit = False
     assert some.applicable(reference, edit) == ["flow_similarity"]
-    with pytest.raises(InputError, match="no ground truth"):
+    with pytest.raises(InputError, match="reference one of suite squares"):
         Scorer(["trajectory"]).score(reference.frames, reference, edit)
 
 

@@ -51,32 +51,27 @@ def test_a_newer_version_of_a_metric_supersedes_the_older_on_the_same_sample():
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ('{"metric": "text', "not a row"),
-        ("[]", "JSON object"),
-        ('{"metric": "text_alignment"}', "missing .*required"),
-        (json.dumps(as_json(row()) | {"extra": 1}), "unknown fields"),
-        (json.dumps(as_json(row()) | {"seed": "zero"}), "field seed"),
-        (json.dumps(as_json(row()) | {"seed": True}), "field seed"),
-        ("\udcff", "cannot be read"),
-        ("[" * 100_000, "not a row"),
-        ('{"a":' * 30 + "1" + "}" * 30, "within each other"),
-        ("9" * 5000, "not a row"),
-        ('{"value": NaN}', "NaN"),
-        ('{"metric": "\\ud800"}', "cannot be read"),
+        ('{"metric": "text', "line 2"),
+        ("[]", "line 2: .* list"),
+        ('{"metric": "text_alignment"}', "line 2: .*reference"),
+        (json.dumps(as_json(row()) | {"extra": 1}), "line 2: .*extra"),
+        (json.dumps(as_json(row()) | {"seed": "zero"}), "line 2: .*seed .*'zero'"),
+        (json.dumps(as_json(row()) | {"seed": True}), "line 2: .*seed .*True"),
+        ("\udcff", "rows.jsonl"),
+        ("[" * 100_000, "line 2"),
+        ('{"a":' * 30 + "1" + "}" * 30, "line 2"),
+        ("9" * 5000, "line 2"),
+        ('{"value": NaN}', "line 2: .*NaN"),
+        ('{"metric": "\\ud800"}', "line 2"),
         *(
-            (json.dumps(as_json(row()) | {name: value}), f"field {name}")
+            (json.dumps(as_json(row()) | {name: value}), f"line 2: .*{name}")
             for name, value in (
                 *(("tau", 10**400), ("seed", 10**30), ("strata", {"a": None}), ("packages", {"a": 1})),
-                *(
-                    ("seconds", {"fit": "1"}),
-                    ("settings", None),
-                    ("settings", {"model": None}),
-                    ("method", []),
-                ),
-                *(("settings", {"scoring": "anchors"}), ("strata", None), ("tau", None)),
+                *(("seconds", {"fit": "1"}), ("settings", None), ("settings", {"model": None})),
+                *(("settings", {"scoring": "anchors"}), ("strata", None), ("tau", None), ("method", [])),
             )
         ),
-        ('{"value": 1e999}', "field value"),
+        ('{"value": 1e999}', "line 2: .*value"),
     ],
 )
 def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
@@ -87,8 +82,7 @@ def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
     with pytest.raises(InputError, match=named) as caught:
         read_rows(path)
     assert str(path) in str(caught.value)
-    assert "line 2" in str(caught.value) or named == "cannot be read"
-    with pytest.raises(InputError, match="no such rows"):
+    with pytest.raises(InputError, match=str(tmp_path / "nowhere")):
         read_rows(tmp_path / "nowhere")
 
 
