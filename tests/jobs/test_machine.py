@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -183,13 +184,21 @@ def test_a_seal_is_of_all_bytes():
 # two processes
 
 
+class SlowScorer(Scorer):
+    """Leaves the other sweep time to come to the lock."""
+
+    def score(self, *arguments, **named):
+        time.sleep(0.1)
+        return super().score(*arguments, **named)
+
+
 def test_two_sweeps_score_the_sanity_baselines_of_a_reference_once(tmp_path):
     reference = dataclasses.replace(Squares().read("one", 4, 16, 16), edits=(Edit("style", "one red"),))
     fields = {"suite": "squares", "reference": "one", "model": "tiny", "seconds": {}}
     start, waited, rows = threading.Barrier(2), [], []
 
     def sweep() -> None:
-        scorer = Scorer(METRICS)
+        scorer = SlowScorer(METRICS)
         start.wait()
         cell = baseline_cell(tmp_path, reference)
         rows.append(baseline_rows(cell, reference, scorer, fields, lambda: waited.append(True)))
