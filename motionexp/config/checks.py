@@ -17,6 +17,7 @@ from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import PACKAGE, check_allowed
 from motionexp.errors import InputError
+from motionexp.files import existing_part
 
 
 def check(cfg: JobConfig) -> list[str]:
@@ -108,7 +109,7 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
             yield str(error)
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
-    elif problem := _unwritable(Path(cfg.output)):
+    elif problem := unwritable(Path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 
@@ -125,17 +126,15 @@ def _linear_probe_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"references={count}: of probe=linear_probe the number of groups of videos, from {fewest}"
 
 
-def _unwritable(folder: Path) -> str | None:
+def unwritable(folder: Path) -> str | None:
     """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
-    existing = folder.absolute()
-    # The root exists, so that this ends.
-    while not existing.exists():
-        existing = existing.parent
+    existing = folder
     try:
+        existing = existing_part(folder)
         with TemporaryFile(dir=existing):
             return None
-    except OSError as error:
-        return f"cannot write in {existing} ({error.strerror})"
+    except (OSError, ValueError) as error:
+        return f"cannot write in {existing} ({getattr(error, 'strerror', error)})"
 
 
 def _caption_problems(cfg: JobConfig) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """A dry run: the cells, trainable parameters, steps, time, disk and paths of a job that is not run."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -11,8 +12,10 @@ from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.files import existing_part
 from motionexp.jobs.evaluation import forward_seconds, free_memory
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_job import probe_of
@@ -44,7 +47,7 @@ class JobCost(NamedTuple):
     notes: tuple[str, ...]
 
 
-def plan(cfg: JobConfig) -> None:
+def plan(cfg: JobConfig) -> list[str]:
     """Print what `run`, or `probe`, would do. Writes nothing.
 
     The memory is printed before any weight is loaded. The time is the number of forward passes times the time
@@ -53,6 +56,10 @@ def plan(cfg: JobConfig) -> None:
 
     Raises:
         InputError: as `run` before its first cell.
+        MemoryError: one forward pass took more memory than planned.
+
+    Returns:
+        What this machine lacks for the job, a line each.
     """
     console, job = Console(), plan_job(cfg)
     most, free = max(phase.total for phase in print_memory(console, job)), free_memory(job.device)
@@ -64,9 +71,10 @@ def plan(cfg: JobConfig) -> None:
         )
     forward = math.nan
     if most <= free:
-        conditioning = job.backbone.embed([""])
-        job.backbone.release_text_encoder()
-        forward = forward_seconds(job.backbone, conditioning)
+        with clear_memory_errors(smaller(cfg)):
+            conditioning = job.backbone.embed([""])
+            job.backbone.release_text_encoder()
+            forward = forward_seconds(job.backbone, conditioning)
     total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, forward)
     console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
     times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
@@ -80,6 +88,13 @@ def plan(cfg: JobConfig) -> None:
         console.print(note, soft_wrap=True, highlight=False)
     for line in total.lines:
         console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
+    problems = [f"the job does not fit into the free memory: {smaller(cfg)}"] if most > free else []
+    if disk > (free_disk := shutil.disk_usage(existing_part(job.output)).free):
+        problems.append(
+            f"output={cfg.output}: {size_in_words(free_disk)} of the disk are free, and the job writes about"
+            f" {size_in_words(disk)}; free space or choose another output="
+        )
+    return problems
 
 
 def _tuning_cost(job: JobPlan, forward: float) -> JobCost:

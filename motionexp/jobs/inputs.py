@@ -22,6 +22,7 @@ from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
+from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights
 from motionexp.jobs.evaluation import SampleSettings
@@ -149,7 +150,7 @@ class _Folders:
 
     def _cell(self, suite: str, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
-        return Cell(self.output / suite / self.model / key)
+        return Cell(self.output / file_name(suite) / file_name(self.model) / key)
 
 
 def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:

@@ -145,19 +145,18 @@ class Job:
             return []
         reference = plan.reference
         cell = baseline_cell(self.plan.folder(reference.suite), reference)
-        with self.locked(cell), self.at_work(self.scorer) as scorer:
-            return baseline_rows(cell, reference, scorer, self.row_fields(cell, reference))
+        with self.at_work(self.scorer) as scorer:
+            fields = self.row_fields(cell, reference)
+            return baseline_rows(cell, reference, scorer, fields, self._waits_for(cell))
 
     def write_grid(self, plan: CellPlan) -> list[Path]:
         """Write a video of the cell beside the base model and other cells; returns its path if written."""
-        reference, cell = plan.reference, plan.cell
         columns = [
             (label, self._scored if self._scored and self._scored.cell == shown else Samples(shown), requests)
             for label, shown, requests in plan.columns
         ]
-        name = reference.name if self.plan.adapter is None else f"{reference.name}-{cell.folder.name}"
-        path = cell.folder.parent / "grids" / f"{name}.mp4"
-        return [path] if write_grid(path, reference, columns) else []
+        path = plan.cell.folder.parent / "grids" / f"{plan.grid_name}.mp4"
+        return [path] if write_grid(path, plan.reference, columns) else []
 
     # Sampling
 

@@ -1,9 +1,6 @@
 """Running a job. Stored results are kept, missing ones are made: adapters, samples and rows."""
 
-import errno
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
@@ -11,13 +8,11 @@ from typing import TypeVar
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig
-from motionexp.errors import InputError
 from motionexp.jobs.job import Job
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.references import clip_in_words
 from motionexp.jobs.summary import print_summary
 from motionexp.results.rows import Row
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def run(cfg: JobConfig) -> list[Row]:
@@ -31,12 +26,13 @@ def run(cfg: JobConfig) -> list[Row]:
 
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
+        MemoryError: main memory or the GPU's is too small.
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
     rows: list[Row] = []
     grids: list[Path] = []
-    with clear_disk_errors(cfg.output):
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         job = Job(cfg, console)
         if cfg.video is not None:
             console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
@@ -64,20 +60,6 @@ def numbered(items: Sequence[Item]) -> Iterator[tuple[str, Item]]:
         seconds = (perf_counter() - start) / done * (len(items) - done) if done else None
         hint = "" if seconds is None else f", about {duration(seconds)} left"
         yield f"{done + 1} of {len(items)}{hint}", item
-
-
-@contextmanager
-def clear_disk_errors(output: str) -> Iterator[None]:
-    """Turn a full or unwritable disk into one clear error. Nothing is lost: files are written whole."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise InputError(
-            f"{error.filename or output}: cannot be written ({os.strerror(error.errno)}); free space or"
-            " choose another output=. Finished results are kept, and the same command continues from them"
-        ) from error
 
 
 def duration(seconds: float) -> str:
