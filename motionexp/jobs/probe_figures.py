@@ -40,7 +40,7 @@ def show_figures(job: Job, kind: str, methods: Sequence[str], rows: Sequence[Row
 def strip(
     backbone: Backbone, inverted: Mapping[float, Tensor], conditioning: Conditioning, prompt: str
 ) -> np.ndarray:
-    """Inverted latents and the model's x_0 at them, decoded, at t = 0, 100, ..., 900 from left to right.
+    """Inverted latents and the model's x_0 at them, decoded, at t = 900, 800, ..., 0 from left to right.
 
     Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps" shows the first of the two.
 
@@ -56,7 +56,7 @@ def strip(
     schedule, labels = backbone.schedule, []
     latents: list[np.ndarray] = []
     predictions: list[np.ndarray] = []
-    for edge in EDGES[:-1]:
+    for edge in reversed(EDGES[:-1]):
         t = min(inverted, key=lambda timestep: abs(timestep - edge))
         x0 = schedule.to_x0(inverted[t], backbone.predict(inverted[t], t, conditioning), t)
         labels.append(f"t = {t:.0f}, log-SNR {schedule.log_snr(t):.1f}")

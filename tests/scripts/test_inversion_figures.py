@@ -60,7 +60,7 @@ def test_rows_and_pictures_are_published_and_made_into_a_table_and_a_figure(root
     assert printed.err == f"outputs/inversion/{strips[2]}: no such picture; left out\n"
     assert tables.main([]) == inversion_figures.main([]) == 0
     folder = root / "results" / "shapes"
-    names = {*strips[:2], "psnr.svg", "psnr.png", "README.md"}
+    names = {*strips[:2], "psnr.svg", "psnr.pdf", "psnr.png", "README.md"}
     assert {path.name for path in (folder / "inversion").iterdir()} == names
     original = root / "outputs" / "inversion" / strips[0]
     assert (folder / "inversion" / strips[0]).read_bytes() == original.read_bytes()
