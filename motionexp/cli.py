@@ -123,6 +123,9 @@ def _job(composed: DictConfig) -> None:
 def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, cast(DictConfig, HydraConfig.get()))
     check_source(cfg)
+    if cfg.probe is not None:
+        # Importing torch takes seconds, in which nothing else would show.
+        print(f"probe={cfg.probe} model={cfg.model.name}: loading", flush=True)
     from motionexp.jobs.dry_run import plan
     from motionexp.jobs.probe_job import probe
     from motionexp.jobs.run import run

@@ -24,10 +24,17 @@ def select_references(references: Any, names: Sequence[str], *, probed: bool = F
         if references > len(names):
             raise InputError(f"references={references}: there are {len(names)}")
         return list(names[:references])
-    chosen = [references] if isinstance(references, str) else list(references)
+    chosen = [references] if isinstance(references, str) else [str(name) for name in references]
     if unknown := [name for name in chosen if name not in names]:
         raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
     return chosen
+
+
+def names_of(cfg: JobConfig, reader: References) -> list[str]:
+    """The names of a job's references. Raises InputError as `select_references`."""
+    # The linear probe draws videos of its own, and `references=` counts their groups.
+    references = 1 if cfg.probe == "linear_probe" else cfg.references
+    return select_references(references, reader.names(), probed=cfg.probe is not None)
 
 
 def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
@@ -53,7 +60,7 @@ def check_source(cfg: JobConfig) -> None:
 
 def _reader_and_names(cfg: JobConfig) -> tuple[References, list[str]]:
     reader = make_reader(cfg.data)
-    return reader, select_references(cfg.references, reader.names(), probed=cfg.probe is not None)
+    return reader, names_of(cfg, reader)
 
 
 def make_reader(data: Mapping[str, Any]) -> References:

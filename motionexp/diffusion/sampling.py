@@ -12,6 +12,8 @@ from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 
+MOST_AT_ONCE = 16  # a larger batch is not faster, and an interrupt would lose more
+
 Gate = Callable[[float | None], bool]
 """Turns an adapter on if its window holds timestep t, else or with None off; returns whether it is on."""
 
@@ -44,9 +46,19 @@ class SamplerSettings:
             raise InputError(f"sampler={self.sampler}: must be ddim")
 
     @property
+    def evaluations(self) -> int:
+        """Network evaluations of one video along the trajectory."""
+        return self.steps * self.branches
+
+    @property
     def guided(self) -> bool:
         """Whether there is an unconditional branch."""
         return self.guidance_scale > 1
+
+    @property
+    def branches(self) -> int:
+        """Evaluations of the network in a step: 2 with guidance."""
+        return 2 if self.guided else 1
 
 
 def initial_noise(seed: int, index: int, shape: Sequence[int]) -> Tensor:
@@ -63,15 +75,16 @@ def step_generator(seed: int, index: int) -> torch.Generator:
 
 
 def videos_per_batch(
-    backbone: Backbone, shape: tuple[int, int, int, int], settings: SamplerSettings, memory: float
+    backbone: Backbone, shape: tuple[int, int, int, int], settings: SamplerSettings, memory: float | None
 ) -> int:
-    """Number of videos of latent shape (C, F, h, w) whose batch fits into `memory` bytes; at least 1.
+    """Number of videos of latent shape (C, F, h, w) whose batch fits into `memory` bytes: 1 to MOST_AT_ONCE.
 
-    Uses the backbone's estimate of a prediction's memory, `Backbone.predict_bytes`.
+    Uses the backbone's estimate of a prediction's memory, `Backbone.predict_bytes`, and never the memory that
+    happens to be free: the videos that share a batch change the last bits of a sample. None: 1.
     """
-    # A guided step evaluates both branches in one batch.
-    branches = 2 if settings.guided else 1
-    return max(1, int(memory // (branches * backbone.predict_bytes(shape))))
+    if memory is None:
+        return 1
+    return min(MOST_AT_ONCE, max(1, int(memory // (settings.branches * backbone.predict_bytes(shape)))))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
-from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights
@@ -60,13 +62,13 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
         knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-        window = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
+        window, method = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots), method_name(cfg.method)
     else:
-        window = _stored_window(cfg, adapter, backbone_settings)
+        window, method = _stored_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
-    memory_limit = 0.0 if backbone_settings.low_memory else None
+    at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
-    folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision)
+    folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
     return JobPlan(
         model=cfg.model,
         size=(cfg.frames, cfg.model.height, cfg.model.width),
@@ -89,17 +91,26 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
-        method="base" if window.low == 1000 else method_name(cfg.method),
+        method="base" if window.low == 1000 else method,
         logger=cfg.logger,
         mode=cfg.mode,
-        memory_limit=memory_limit if cfg.memory_limit is None else cfg.memory_limit * 2**30,
+        at_once=at_once,
         text_precision=text_precision,
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
-        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
+        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
     )
+
+
+def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
+    """The number of videos that `memory_limit=` allows in a batch; 1 by default."""
+    if cfg.memory_limit is None:
+        return 1
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    settings = SamplerSettings(cfg.steps, cfg.guidance_scale)
+    return videos_per_batch(backbone, shape, settings, cfg.memory_limit * 2**30)
 
 
 def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
@@ -124,19 +135,20 @@ class _Folders:
     model: str
     weights_hash: str
     precision: str
+    at_once: int
 
     def cell(self, cfg: JobConfig, reference: Reference) -> Cell:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
-        return self._cell(reference, adapter_id, cfg, reference_hash=reference.trained_hash)
+        return self._cell(reference.suite, adapter_id, cfg, reference_hash=reference.trained_hash)
 
-    def probe(self, cfg: JobConfig, reference: Reference, edit: Edit) -> Cell:
-        """The cell of a probe."""
-        about = {"caption": edit.caption, "reference_hash": reference.content_hash}
-        return self._cell(reference, probe_id, cfg, **about)
+    def probe(self, cfg: JobConfig, suite: str, caption: str, reference_hash: str) -> Cell:
+        """The cell of a unit of work of a probe."""
+        about = {"caption": caption, "reference_hash": reference_hash, "at_once": self.at_once}
+        return self._cell(suite, probe_id, cfg, **about)
 
-    def _cell(self, reference: Reference, id_of: Callable[..., str], cfg: JobConfig, **about: str) -> Cell:
+    def _cell(self, suite: str, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
-        return Cell(self.output / reference.suite / self.model / key)
+        return Cell(self.output / suite / self.model / key)
 
 
 def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:
@@ -151,51 +163,58 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     if cfg.adapter is not None or cfg.tau not in taus:
         jobs.append((window.low, cfg))
     # The grid shows other cells' samples too, if a job has made them.
-    columns = []
+    columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference)
         label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
-        columns.append((label, cell, _requests(reference, cell, job, 1)))
+        batches = _batches(reference, cell, job, at_once)
+        first = tuple(request for batch in batches for request in batch if request.index == 0)
+        columns.append((label, cell, first))
     cell = folders.cell(cfg, reference)
-    requests = _requests(reference, cell, cfg, cfg.seeds)
-    return CellPlan(reference, reference.trained_on, cell, requests, adapters, tuple(columns))
+    batches = _batches(reference, cell, cfg, at_once)
+    return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
 
 
-def _requests(reference: Reference, cell: Cell, cfg: JobConfig, seeds: int) -> tuple[SampleRequest, ...]:
-    adapter = cell.folder.name
+def _batches(
+    reference: Reference, cell: Cell, cfg: JobConfig, at_once: int
+) -> tuple[tuple[SampleRequest, ...], ...]:
+    """The samples of a cell, as they are denoised together: the settings alone decide it."""
+    videos = [(edit, index) for edit in reference.edits for index in range(cfg.seeds)]
+    batches = [videos[first : first + at_once] for first in range(0, len(videos), at_once)]
+    return tuple(_batch(cell.folder.name, cfg, batch) for batch in batches)
+
+
+def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple[SampleRequest, ...]:
+    members = [(edit.caption, index) for edit, index in batch]
     return tuple(
-        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index))
-        for edit in reference.edits
-        for index in range(seeds)
+        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members))
+        for edit, index in batch
     )
 
 
-def _probe_plan(cfg: JobConfig, kind: str, references: list[Reference], folders: _Folders) -> ProbePlan:
+def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders) -> ProbePlan:
     return ProbePlan(
         kind=kind,
         steps=cfg.probe_steps,
         guidance_scale=cfg.guidance_scale,
         inversion=SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
-        inverts_caption=(cfg.inversion_prompt or INVERSION_PROMPTS[kind]) == "caption",
-        cells=tuple(
-            (reference, edit, folders.probe(cfg, reference, edit))
-            for reference in references
-            for edit in reference.edits
-        ),
+        prompts=(cfg.inversion_prompt,) if cfg.inversion_prompt else INVERSION_PROMPTS[kind],
+        groups=cfg.references if isinstance(cfg.references, int) else GROUPS,
+        cell=partial(folders.probe, cfg),
     )
 
 
-def _stored_window(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> Window:
-    """The window of a stored adapter, narrowed by that of the settings."""
+def _stored_method(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> tuple[Window, str]:
+    """The window of a stored adapter, narrowed by that of the settings, and the name of its method."""
     narrowed = None if cfg.tau is None else Window(cfg.tau)
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
     method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
     method.remove()
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
-        return stored
+        return stored, method.name
     low = stored.low if cfg.tau is None else cfg.tau
-    return Window(low, max(low, min(stored.high, cfg.tau_high)))
+    return Window(low, max(low, min(stored.high, cfg.tau_high))), method.name
 
 
 def _sampling_window(cfg: JobConfig, trained: Window) -> Window:

@@ -1,7 +1,7 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import peak_memory, progress_bar, sample, sampling_memory
+from motionexp.jobs.evaluation import peak_memory, progress_bar, sample
 from motionexp.jobs.inputs import plan_job, scoring_models
 from motionexp.jobs.loggers import make_logger
 from motionexp.jobs.plan import CellPlan
@@ -81,15 +81,14 @@ class Job:
         return scoring_models(self.plan.scoring, self.plan.model.closed_vocabulary)
 
     def check_scoring(self) -> None:
-        """Load the models behind the metrics, and embed every caption, before the network is loaded.
+        """Load the models behind the metrics, and embed the captions they read, before the network is loaded.
 
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
-            for caption in (reference.caption, *(edit.caption for edit in reference.edits)):
-                scorer.features.caption(caption)
+            scorer.check_captions(reference, reference.edits)
 
     @contextmanager
     def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
@@ -128,18 +127,25 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        waiting = f"another process works on {cell.folder}: waiting for it"
-        with cell.running(about, lambda: self.console.print(waiting, markup=False)):
+        with cell.running(about, self._waits_for(cell)):
             cell.write_config(self.plan.config)
             yield
+
+    def locked(self, cell: Cell) -> AbstractContextManager[None]:
+        """Lock a cell of measurements, which several jobs share; see `Cell.locked`."""
+        return cell.locked(self._waits_for(cell))
+
+    def _waits_for(self, cell: Cell) -> Callable[[], None]:
+        waiting = f"another process works on {cell.folder}: waiting for it"
+        return lambda: self.console.print(waiting, markup=False)
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
         if not self.plan.scoring.sanity_baselines:
             return []
         reference = plan.reference
-        with self.at_work(self.scorer) as scorer:
-            cell = baseline_cell(self.plan.folder(reference.suite), reference)
+        cell = baseline_cell(self.plan.folder(reference.suite), reference)
+        with self.locked(cell), self.at_work(self.scorer) as scorer:
             return baseline_rows(cell, reference, scorer, self.row_fields(cell, reference))
 
     def write_grid(self, plan: CellPlan) -> list[Path]:
@@ -160,20 +166,24 @@ class Job:
         # 1. Attach the method, trained now if its adapter is not stored.
         method = self._method(plan)
         # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
-        missing = plan.missing
+        #    A batch that lacks a sample is denoised as a whole: its members change the last bits.
+        missing = {request.sample_id for request in plan.missing}
+        batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
+        requests = [request for batch in batches for request in batch]
         try:
             with progress_bar("sample") as progress:
                 samples = sample(
                     self.backbone,
                     method,
-                    [(request.edit, request.index) for request in missing],
+                    [(request.edit, request.index) for request in requests],
                     self.plan.sampling,
-                    memory=sampling_memory(self.plan.memory_limit, self.device),
+                    at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
                     progress=progress,
                 )
-                for request, video in zip(missing, samples, strict=True):
-                    plan.cell.save_sample(request, video, self.backbone.fps)
+                for request, video in zip(requests, samples, strict=True):
+                    if request.sample_id in missing:
+                        plan.cell.save_sample(request, video, self.backbone.fps)
         finally:
             # 3. The backbone is shared: the next cell starts from the base model.
             if method is not None:

@@ -16,10 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from motionexp.backbones.precision import plain_attention
 from motionexp.diffusion.backbone import Conditioning
-from motionexp.diffusion.sampling import videos_per_batch
-from motionexp.jobs.evaluation import MOST_AT_ONCE, sampling_memory
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
+from motionexp.probes.block_features import VIDEOS_PER_CALL
 
 BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
 
@@ -86,7 +85,10 @@ class MetaRun:
         if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
         # The batch holds both branches of guidance: rows = videos, or twice as many.
-        rows, videos = self._batch()
+        videos = min(self.job.at_once, max(len(cell.requests) for cell in self.job.cells))
+        rows = videos * self.job.sampling.sampler.branches
+        if job.probe is not None and job.probe.kind == "linear_probe":
+            videos = rows = VIDEOS_PER_CALL
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
@@ -127,16 +129,6 @@ class MetaRun:
         t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()
         return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions)
-
-    def _batch(self) -> tuple[int, int]:
-        """The network's batch size while sampling, both branches of guidance included, and its videos."""
-        sampler = self.job.sampling.sampler
-        memory = sampling_memory(self.job.memory_limit, self.job.device)
-        samples = max(len(cell.requests) for cell in self.job.cells)
-        _, channels, frames, height, width = self.latents.shape
-        shape = channels, frames, height, width
-        videos = min(MOST_AT_ONCE, samples, videos_per_batch(self.backbone, shape, sampler, memory))
-        return videos * (2 if sampler.guided else 1), videos
 
     @torch.no_grad()
     def _peak_of(self, work: Callable[[], Tensor]) -> int:

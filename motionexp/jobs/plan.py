@@ -1,6 +1,6 @@
 """The plan of a job: its resolved settings as small values, and what it makes of each reference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from motionexp.backbones.precision import DTYPES
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
-from motionexp.data.base import Edit, Reference, References
+from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
@@ -33,7 +33,7 @@ class CellPlan:
         reference: with the edits of the job.
         trained_on: the videos of the training: the reference, and its extra references.
         cell: the folder of its results.
-        requests: the samples; those of one edit follow each other.
+        batches: the samples that are denoised together; those of one edit follow each other.
         adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
         columns: the cells that the grid compares, if they have samples.
     """
@@ -41,9 +41,14 @@ class CellPlan:
     reference: Reference
     trained_on: tuple[Reference, ...]
     cell: Cell
-    requests: tuple[SampleRequest, ...]
+    batches: tuple[tuple[SampleRequest, ...], ...]
     adapters: Mapping[int, Cell]
     columns: tuple[GridColumn, ...]
+
+    @property
+    def requests(self) -> list[SampleRequest]:
+        """The samples of all batches, in order."""
+        return [request for batch in self.batches for request in batch]
 
     @property
     def missing(self) -> list[SampleRequest]:
@@ -125,20 +130,22 @@ class ProbePlan:
     """The settings of a probe, and where its results go.
 
     Attributes:
-        kind: tampering or partial_guidance.
+        kind: one of `config.schema.INVERSION_PROMPTS`.
         steps: of sampling and of the inversion.
         guidance_scale: of sampling.
         inversion: the sampler of the inversion.
-        inverts_caption: whether references are inverted with their caption, and not with the negative prompt.
-        cells: every reference with each of its edits, and the folder of the results, whose name is the id.
+        prompts: that references are inverted with: `caption`, or `empty` for the negative prompt.
+        groups: of videos, of the linear probe.
+        cell: returns the cell of a suite, a caption, and the hash or name of what is probed.
     """
 
     kind: str
     steps: int
     guidance_scale: float
     inversion: SamplerSettings
-    inverts_caption: bool
-    cells: tuple[tuple[Reference, Edit, Cell], ...]
+    prompts: tuple[str, ...]
+    groups: int
+    cell: Callable[[str, str, str], Cell]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +177,7 @@ class JobPlan:
         method: the method's name in rows.
         logger: where the loss of a training goes.
         mode: fast or low_memory.
-        memory_limit: bytes that sampling may fill, see `sampling_memory`.
+        at_once: videos that are denoised in one batch.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference.
@@ -201,7 +208,7 @@ class JobPlan:
     method: str
     logger: str
     mode: str
-    memory_limit: float | None
+    at_once: int
     text_precision: str
     encoded_in: str
     cells: list[CellPlan]

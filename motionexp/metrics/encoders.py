@@ -266,6 +266,6 @@ def _check_uncut(captions: list[str], too_long: Tensor, length: int) -> None:
     for caption, cut in zip(captions, too_long.tolist(), strict=True):
         if cut:
             raise InputError(
-                f"caption {caption[:40]!r}... has more than the {length} tokens that the metrics' text tower "
-                "reads: shorten it, or leave the metrics that read captions out of `metrics`"
+                f"caption {caption[:40]!r}... has more than the {length} tokens that the text tower reads:"
+                " shorten it, or leave these metrics out"
             )

@@ -2,7 +2,7 @@
 
 A probe denoises inverted latents many times, under captions that change along the trajectory. Trajectories
 with an equal start are one branch as long as their conditions are equal, and separate where the conditions
-differ. All branches at a timestep are evaluated together, in batches that fit into memory.
+differ. All branches at a timestep are evaluated together, in batches of a fixed size.
 
 The blocks of the grid are 100 timesteps wide. Block k holds the sampling timesteps with
 100k <= t < 100(k + 1), an equal number in each block. With flow matching, where t goes from 1000 down to
@@ -25,8 +25,6 @@ from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
 
 BLOCKS = len(EDGES) - 1
-# A larger batch is no faster on a CPU: the activations no longer fit into its caches.
-MOST_ROWS_ON_CPU = 16
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,10 @@ def run_tree(
     *,
     embed: Callable[[str], Conditioning],
     negative: Conditioning,
-    memory: float,
+    rows: int,
     progress: Callable[[int, int], None] | None = None,
+    finished: tuple[int, Tensor] | None = None,
+    on_block: Callable[[int, Tensor], None] | None = None,
 ) -> list[Float[Tensor, "c f h w"]]:
     """Denoise along every trajectory, with eta 0: the results of separate runs at the cost of a tree.
 
@@ -173,8 +173,12 @@ def run_tree(
         steps: sampling steps from 1000 to 0; see `step_blocks`.
         embed: returns the conditioning of a caption.
         negative: the caption that guidance leads away from, from `backbone.embed`.
-        memory: bytes that a batch may fill beside the weights; a batch has at least one evaluation.
+        rows: evaluations of the network in one batch. The last bits of results depend on it.
         progress: called with (steps done, `cost(...).steps`) after each timestep.
+        finished: what `on_block` was last called with in an interrupted run of these trajectories; the run
+            continues after this block.
+        on_block: called at the end of each block with its number and the (N, C, F, h, w) latents of its
+            branches.
 
     Returns:
         Clean latents in fp32, one for each trajectory, in their order.
@@ -190,13 +194,18 @@ def run_tree(
         )
     # 1. Every condition is embedded once.
     conditions = dict.fromkeys(condition for run in trajectories for condition in run.conditions)
-    predictor = _Predictor(backbone, conditions, embed, negative, memory)
+    predictor = _Predictor(backbone, conditions, embed, negative, rows)
     total, done = cost(trajectories, [len(block) for block in blocks]).steps, 0
     # 2. Block by block from noise on; the latents (C, F, h, w) of all branches at the end of a block.
     latents: dict[Branch, Tensor] = {}
     for block in reversed(range(BLOCKS)):
         branches = _branches(trajectories, block)
         if not branches:
+            continue
+        if finished is not None and block >= finished[0]:
+            if block == finished[0]:
+                latents = dict(zip(branches, finished[1], strict=True))
+            done += len(branches) * len(blocks[block])
             continue
         # A branch begins where the block above left its latents, or at its start: (C, F, h, w).
         beginnings = [
@@ -211,6 +220,8 @@ def run_tree(
                 progress(done, total)
         # Only the ends of this block are needed below: those above are freed.
         latents = dict(zip(branches, here, strict=True))
+        if on_block is not None:
+            on_block(block, here)
     return [latents[trajectory.start, trajectory.conditions] for trajectory in trajectories]
 
 
@@ -231,9 +242,9 @@ class _Predictor:
         conditions: Iterable[Condition],
         embed: Callable[[str], Conditioning],
         negative: Conditioning,
-        memory: float,
+        rows: int,
     ) -> None:
-        self.backbone, self.memory = backbone, memory
+        self.backbone, self.rows = backbone, rows
         # Row numbers of each condition in `captions`; a guided condition has two rows.
         self.conditional: dict[Condition, int] = {}
         self.unconditional: dict[Condition, int] = {}
@@ -260,12 +271,8 @@ class _Predictor:
         videos = [*range(len(conditions)), *guided]
         captions = [self.conditional[condition] for condition in conditions]
         captions += [self.unconditional[conditions[video]] for video in guided]
-        # 2. Batches that fit into memory.
-        channels, frames, height, width = latents.shape[1:]
-        size = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
-        if self.backbone.device.type == "cpu":
-            size = min(size, MOST_ROWS_ON_CPU)
-        batches = [slice(first, first + size) for first in range(0, len(videos), size)]
+        # 2. Batches.
+        batches = [slice(first, first + self.rows) for first in range(0, len(videos), self.rows)]
         outputs = torch.cat(
             [self.backbone.predict(latents[videos[b]], t, self.captions[captions[b]]) for b in batches]
         )
