@@ -5,8 +5,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextvars import ContextVar
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 

@@ -5,7 +5,6 @@ import sys
 import zipfile
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 from weakref import WeakSet
 
 import pytest
