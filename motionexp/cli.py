@@ -18,12 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import help
+from motionexp.config.checks import check_device
 from motionexp.config.compose import CONF, check_source_of_plugins, explain, prepared, read
 from motionexp.config.score import load_score
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
+from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
@@ -72,7 +74,9 @@ def _dispatch(arguments: list[str]) -> None:
         print(help.listed(arguments[1:]))
     elif arguments[:1] == ["score"]:
         cfg = load_score(arguments[1:])
-        from motionexp.jobs.external import score_external  # which imports torch
+        check_device(cfg.device)
+        with announced(LOADING):
+            from motionexp.jobs.external import score_external
 
         score_external(cfg)
     elif arguments[:1] == ["submission"]:
@@ -122,12 +126,20 @@ def _job(composed: DictConfig) -> None:
 
 def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, cast(DictConfig, HydraConfig.get()))
+    check_device(cfg.device)
     check_source(cfg)
-    from motionexp.jobs.dry_run import plan
-    from motionexp.jobs.probe_job import probe
-    from motionexp.jobs.run import run
+    if cfg.dry_run:
+        with announced(LOADING):
+            from motionexp.jobs.dry_run import plan
+        plan(cfg)
+    elif cfg.probe:
+        with announced(LOADING):
+            from motionexp.jobs.probe_job import probe
+        probe(cfg)
+    else:
+        from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
-    (plan if cfg.dry_run else probe if cfg.probe else run)(cfg)
+        run(cfg)
 
 
 class SweepCallback(Callback):

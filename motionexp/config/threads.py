@@ -1,4 +1,4 @@
-"""How many threads torch computes with, and how they wait: settled before torch is imported. Imports no torch."""
+"""How many threads torch computes with, and how they wait: set before torch is imported."""
 
 import os
 import sys
@@ -14,9 +14,9 @@ GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     """Make threads that wait for each other sleep, and no more of them than the machine grants.
 
-    By default OpenMP's threads spin while they wait. Where other processes use the cores too, a thread spins on
-    the core that the slowest thread of its own process needs. OpenMP reads the variables when torch is imported:
-    afterwards this does nothing. What the user has set stays.
+    By default OpenMP's threads spin while they wait. Where other processes use the cores too, a thread spins
+    on the core that the slowest thread of its own process needs. OpenMP reads the variables when torch is
+    imported: afterwards this does nothing. What the user has set stays.
     """
     if "torch" in sys.modules:
         return
@@ -36,7 +36,7 @@ def available_cores() -> int:
 
 
 def quotas(groups: Path = GROUPS_OF_PROCESS, root: Path = CGROUPS) -> Iterator[float]:
-    """The limits of CPU time of this process, in cores: of its control group and of the groups around that one.
+    """The limits of this process in cores: those of its control group and of the groups around that one.
 
     Args:
         groups: the process's groups, as in `/proc/self/cgroup`: lines of ID:CONTROLLERS:PATH.

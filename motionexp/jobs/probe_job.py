@@ -23,7 +23,6 @@ from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar, sampling_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.plan import JobPlan, ProbePlan
-from motionexp.jobs.probe_figures import show_figures, strip
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
 from motionexp.jobs.run import clear_disk_errors, numbered
 from motionexp.jobs.scoring import CellScores
@@ -82,7 +81,9 @@ def probe(cfg: JobConfig) -> list[Row]:
             for run in tqdm(runs, desc="score", unit="probe", leave=False):
                 scores = CellScores(run.cell, run.reference, scorer)
                 rows += run.score(scores, job.row_fields(run.cell, run.reference))
-        # 5. Show.
+        # 5. Show, with matplotlib, which a dry run does not need.
+        from motionexp.jobs.probe_figures import show_figures
+
         methods = list(dict.fromkeys(run.method for run in runs))
         for method in methods:
             console.print(summary(method, [row for row in rows if row.method == method]))
@@ -164,6 +165,8 @@ class ProbeRun:
                 self.plan.inversion,
                 progress=progress,
             )
+        from motionexp.jobs.probe_figures import strip
+
         latents = self._run_tree(inverted, cache)  # (1, C, F, h, w) of every pair
         frames = [backbone.decode(video[None])[0].numpy() for video in latents]
         seconds, memory = (perf_counter() - start) / len(frames), peak_memory(backbone.device)

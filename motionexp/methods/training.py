@@ -13,17 +13,20 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.config.imports import without
 from motionexp.config.renames import METHODS as FORMER_METHODS
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
+
+with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 @dataclass(frozen=True)
