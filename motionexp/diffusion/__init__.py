@@ -2,7 +2,7 @@
 
 import torch  # noqa: F401
 
-from motionexp.config.imports import defer, defer_compiler
+from motionexp.diffusion.imports import defer, defer_compiler
 
 # Before diffusers, transformers or lightning is imported: their importers import this package first.
 defer_compiler()

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.imports import without
 from motionexp.config.renames import METHODS as FORMER_METHODS
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.imports import without
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod

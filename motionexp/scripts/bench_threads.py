@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -129,7 +130,7 @@ def measure(arguments: Sequence[str]) -> list[Row]:
             trainings.append(Training({**unset, **more}, arguments))
         fields = {"method": "lora", "tau": 0.0, "steps": 0}
         return [
-            as_row(job, number, entry, **fields)
+            replace(as_row(job, number, entry, **fields), suite="bench_threads")
             for number in range(ROUNDS)
             for entry in ratios(trainings[0], trainings[1])
         ]
