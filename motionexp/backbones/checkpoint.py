@@ -115,11 +115,13 @@ def check_shapes(model: nn.Module, folder: Path, *, all_named: bool) -> None:
 
     Raises InputError naming the folder and the first weight that is not as it should be.
     """
+    # 1. The shapes in the files, from headers of a few kilobytes.
     shapes: dict[str, list[int]] = {}
     for file in _weight_files(folder):
         with safe_open(file, framework="pt") as content:
             names = {name.removeprefix(FORMER_PREFIX): name for name in content.keys()}  # noqa: SIM118
             shapes |= {ours: content.get_slice(theirs).get_shape() for ours, theirs in names.items()}
+    # 2. Against those of the model.
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = sorted(expected.keys() - shapes.keys())
     if missing and all_named:
@@ -152,6 +154,7 @@ def load_part(
     Raises InputError where the file does not hold all that the configuration says: the libraries would fill
     what is missing with random numbers.
     """
+    # 1. Quantization happens while weights are read: the full model might not fit.
     settings: dict[str, Any] = {}
     if bits != "auto":
         four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
@@ -159,6 +162,7 @@ def load_part(
         settings = {"quantization_config": quantization, "device_map": {"": device}}
     before = torch.get_default_dtype()
     try:
+        # 2. The weights, from the folder alone: the libraries would look for missing files on the hub.
         with no_loading_bars():
             loaded: tuple[Part, dict[str, Any]] = kind.from_pretrained(
                 folder,
@@ -183,6 +187,7 @@ def weights_hash(folder: Path, parts: Iterable[str]) -> str:
     """sha256 (64 hex digits) of the weights and configuration of these parts, wherever the folder lies."""
     # Names relative to the folder: a copy elsewhere has the same hash.
     total = hashlib.sha256()
+    # By names within the folder and contents: a copy of the folder has the same hash.
     for part in sorted(parts):
         for file in sorted(path for path in _files(folder / part) if path.name.endswith(IDENTITY)):
             total.update(f"{part}/{file.name} {_file_hash(file)}\n".encode())

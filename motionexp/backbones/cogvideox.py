@@ -99,6 +99,7 @@ class CogVideoXBackbone(PipelineBackbone):
         # In patches, the tokens of a frame.
         grid = height // config.patch_size, width // config.patch_size
         trained = config.sample_width // config.patch_size, config.sample_height // config.patch_size
+        # Places are scaled into the grid of the training, as CogVideoXPipeline does.
         cosines, sines = get_3d_rotary_pos_embed(
             embed_dim=config.attention_head_dim,
             crops_coords=get_resize_crop_region_for_grid(grid, *trained),
@@ -114,6 +115,7 @@ class CogVideoXBackbone(PipelineBackbone):
         group = ratio * self._shapes["vae"].num_latent_frames_batch_size
         if frames < 1 or frames % group != 1:
             raise InputError(f"frames={frames}: {self.name} needs 1 frame and a multiple of {group}")
+        # The first frame is a latent frame alone, as the VAE is causal.
         return (frames - 1) // ratio + 1
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:

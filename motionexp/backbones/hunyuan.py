@@ -134,6 +134,7 @@ class HunyuanBackbone(PipelineBackbone):
         conditioning = conditioning.trimmed()
         if conditioning.pooled is None:
             raise ValueError("this network needs a pooled vector beside each caption's columns")
+        # (B,). The distilled network takes the guidance scale as an input, in thousandths.
         guidance = torch.full((len(x_t),), GUIDANCE, dtype=self.dtype, device=self.device)
         # Video and caption are one sequence in the attention.
         tokens = self.video_tokens(x_t.shape[1:]) + conditioning.embeds.shape[1]

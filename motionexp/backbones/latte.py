@@ -74,6 +74,7 @@ class LatteBackbone(PipelineBackbone):
             )
         if len(negative) == 1:
             negative = negative.repeat(len(conditioning))
+        # Cut to the caption's length, as LattePipeline does.
         return Conditioning(negative.embeds[:, :length], conditioning.mask), conditioning
 
     def predict(
@@ -82,6 +83,7 @@ class LatteBackbone(PipelineBackbone):
         """See `Backbone.predict`."""
         conditioning = conditioning.trimmed()
         videos, channels, frames, height, width = x_t.shape
+        # Tokens of one frame, which attention within a frame takes as one sequence.
         tokens = height * width // self.config.patch_size**2
         with attention_kernels(self.device, self.dtype, tokens):
             output = self.network(

@@ -66,4 +66,5 @@ def _same_kernels() -> tuple[AbstractContextManager[None], AbstractContextManage
         SDPBackend.EFFICIENT_ATTENTION: cuda.mem_efficient_sdp_enabled(),
         SDPBackend.CUDNN_ATTENTION: cuda.cudnn_sdp_enabled(),
     }
+    # Another kernel would round differently, and the gradients would belong to another forward pass.
     return nullcontext(), sdpa_kernel([kernel for kernel, is_on in may.items() if is_on])

@@ -25,6 +25,7 @@ def resolve_device(device: str = "auto") -> torch.device:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     kind, _, index = device.partition(":")
     count = {"cpu": 1, "cuda": torch.cuda.device_count() if cuda else 0, "mps": int(mps)}.get(kind, 0)
+    # `cuda` alone is the first GPU.
     if not (index or "0").isdecimal() or int(index or 0) >= count:
         devices = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *["mps"] * mps]
         raise InputError(f"device={device}: this machine has {', '.join(devices)}")

@@ -152,6 +152,7 @@ CHECKPOINTS = {
 
 def write_checkpoint(model: RandomCheckpoint, folder: Path) -> Path:
     """Write a model's folder, a few kilobytes on a disk that keeps holes as such; return the folder."""
+    # 1. Each part: its configuration, and a file of weights that is a hole on the disk.
     index: dict[str, object] = {"_class_name": model.kind.pipeline}
     for part, make in model.parts.items():
         with torch.device("meta"):
@@ -165,6 +166,7 @@ def write_checkpoint(model: RandomCheckpoint, folder: Path) -> Path:
             network.save_config(folder / part)
         index[part] = [library, model.kind.hub_names.get(part, type(network).__name__)]
         (folder / part / name).symlink_to(_write_hole(network, folder / "blobs"))
+    # 2. What makes a pipeline of the parts.
     (folder / "model_index.json").write_text(json.dumps(index))
     model.scheduler().save_config(folder / "scheduler")
     shutil.copytree(BUNDLED / "tiny_latte" / "tokenizer", folder / "tokenizer")

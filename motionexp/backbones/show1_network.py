@@ -69,6 +69,7 @@ class ShowOneUNet(UNet2DConditionModel):
                 )
                 for layer in block.attentions
             )
+            # The order of a block: residual layer, time, attention, time.
             pairs += zip(block.attentions, block.temp_attentions, strict=True)
         for layer, along_time in pairs:
             # Hooks leave diffusers' own forward pass of the block as it is.
@@ -109,6 +110,7 @@ def attention_layers(network: nn.Module, kind: str) -> list[str]:
             for name, module in network.named_modules()
             if isinstance(module, TransformerTemporalModel)
             for block in range(len(module.transformer_blocks))
+            # Both attend along time: TransformerTemporalModel has no caption in attn2.
             for attention in ("attn1", "attn2")
         ]
     return [

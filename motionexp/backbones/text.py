@@ -35,6 +35,7 @@ def caption_problems(
         shown = caption if len(caption) <= 60 else caption[:57] + "..."
         words = dict.fromkeys(caption.split())
         unknown = [] if vocabulary is None else [word for word in words if word not in vocabulary]
+        # Without truncation: the tokenizer would cut a long caption and say nothing.
         length = len(tokenizer(caption, verbose=False).input_ids)
         if unknown:
             problems.append(

@@ -27,6 +27,7 @@ def encode(vae: Any, frames: UInt8[Tensor, "b f h w 3"], device: torch.device) -
     if vae.encoder is None:
         raise RuntimeError("release_vae_encoder() was called: encode before it, or load the backbone again")
     latents = [
+        # The mode, not a draw: encoding has no noise of its own.
         vae.encode(video.to(device, vae.dtype) / 127.5 - 1).latent_dist.mode()
         for video in frames.movedim(-1, 1).split(1)
     ]
@@ -56,6 +57,7 @@ def _statistics(vae: Any, device: torch.device) -> tuple[Tensor | None, Tensor, 
     LTX has them as buffers, the others in the configuration. The mean is None where there are none: raw
     latents are then multiplied by the factor alone.
     """
+    # The configuration wins where both have a name.
     settings = {**dict(vae.named_buffers(recurse=False)), **vae.config}
     scale = settings.get("scaling_factor") or 1.0
     if settings.get("latents_mean") is None:

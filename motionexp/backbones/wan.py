@@ -188,6 +188,7 @@ class WanExpertsBackbone(WanBackbone):
     def motion_projections(self, window: Window) -> dict[str, list[str]]:
         """See `Backbone.motion_projections`: those of the experts whose timesteps the window reaches."""
         reached = {
+            # The first expert acts at t >= boundary, the second below it.
             "transformer": window.high >= self.network.boundary,
             "transformer_2": window.low < self.network.boundary,
         }

@@ -32,19 +32,26 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         target = cfg.method["_target_"]
         name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
+        # Left out at its default: adapters from before the setting existed keep their ids.
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
         }
     return _digest("adapter", FIT_VERSION, parts)
 
 
-def sample_id(cfg: JobConfig, adapter: str, *, caption: str, index: int) -> str:
+def sample_id(
+    cfg: JobConfig, adapter: str, *, caption: str, index: int, batch: Sequence[tuple[str, int]] = ()
+) -> str:
     """Id of one video: what `adapter` (an `adapter_id`) makes of a caption with the index-th initial noise.
 
-    The ids of the base model (tau = 1000) leave out the settings of the stage "applying".
+    The ids of the base model (tau = 1000) leave out the settings of the stage "applying". `batch` holds the
+    caption and the index of every video that is denoised together with this one, itself included: they
+    change the last bits of a sample. The id contains them if there are several.
     """
+    together = {"batch": [*batch]} if len(batch) > 1 else {}
     parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
-    return _digest("sample", SAMPLE_VERSION, parts | {"adapter": adapter, "caption": caption, "index": index})
+    about = {"adapter": adapter, "caption": caption, "index": index} | together
+    return _digest("sample", SAMPLE_VERSION, parts | about)
 
 
 def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
@@ -67,10 +74,17 @@ def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
     return parts | {"weights": weights_hash, "precision": precision, "frames": frames}
 
 
-def probe_id(cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str) -> str:
-    """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits."""
+def probe_id(
+    cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str, at_once: int = 1
+) -> str:
+    """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits.
+
+    `at_once` is the number of videos in a batch, which changes the last bits of the probe's videos.
+    """
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
+    if at_once > 1:
+        parts["at_once"] = at_once
     parts.pop("inversion_prompt", None)  # it may be the default in words
     if cfg.inversion_prompt not in (None, INVERSION_PROMPTS[str(cfg.probe)]):
         parts["inversion_prompt"] = cfg.inversion_prompt

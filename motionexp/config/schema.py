@@ -139,7 +139,7 @@ class JobConfig:
     text_precision: str = setting(
         "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
     memory_limit: float | None = setting(
-        None, "GiB for sampling; null: half of the free memory, or one video (low_memory)", "none", above=0)
+        None, "GiB for videos that are sampled together; null: one video at a time", "none", above=0)
     output: str = setting("outputs", "folder for everything that a run writes", "none", text=True)
     dry_run: bool = setting(False, "only print what the job would cost and write", "none")
     plugins: list[str] = setting([], "packages of code that may run; command line only", "none")

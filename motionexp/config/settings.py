@@ -70,6 +70,7 @@ class Setting:
             return value in self.choices or bool(self.pattern and re.fullmatch(self.pattern, str(value)))
         if value is None or max(self.low, self.above) == -math.inf:
             return True
+        # YAML's true is a bool, which Python takes for 1.
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return False
         in_bounds = self.above < value and self.low <= value <= self.high

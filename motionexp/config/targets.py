@@ -74,6 +74,7 @@ def check_allowed(
         raise InputError(
             f"{setting}={path}: code of {package} is only run with plugins=[{package}] on the command line"
         )
+    # Read as text: importing would run code before the settings are checked.
     for node in _body(module):
         if isinstance(node, kind) and defined_name(node) == name:
             return Definition(node, module)
@@ -190,6 +191,7 @@ def _fit(value: Any, annotation: Definition) -> tuple[bool, str]:
             return value is None, "null"
         case ast.Constant(value=str() as text):
             return _fit(value, Definition(ast.parse(text, mode="eval").body, module))
+        # bool is a subclass of int in Python, and true is no number to a reader.
         case ast.Name(id=name) | ast.Attribute(attr=name) if name in SIMPLE:
             types, words = SIMPLE[name]
             return isinstance(value, types) and (name == "bool" or not isinstance(value, bool)), words

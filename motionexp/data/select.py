@@ -24,7 +24,7 @@ def select_references(references: Any, names: Sequence[str], *, probed: bool = F
         if references > len(names):
             raise InputError(f"references={references}: there are {len(names)}")
         return list(names[:references])
-    chosen = [references] if isinstance(references, str) else list(references)
+    chosen = [references] if isinstance(references, str) else [str(name) for name in references]
     if unknown := [name for name in chosen if name not in names]:
         raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
     return chosen

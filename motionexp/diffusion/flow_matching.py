@@ -44,6 +44,7 @@ class DynamicShift:
 
     def at(self, tokens: int) -> float:
         """The shift for a number of tokens."""
+        # The line through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift).
         slope = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len)
         return math.exp(self.base_shift + slope * (tokens - self.base_image_seq_len))
 
@@ -88,6 +89,7 @@ class FlowSchedule:
         Raises:
             InputError: this class does not compute the schedule of the config.
         """
+        # 1. What this class does not compute is refused: a wrong sigma would give a wrong video, silently.
         if (count := config.get("num_train_timesteps", TIMESTEPS)) != TIMESTEPS:
             raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
         for key in REFUSED:
@@ -101,6 +103,7 @@ class FlowSchedule:
             raise InputError("scheduler's time_shift_type must be exponential")
         # UniPC and Euler name the shift differently.
         shift = config.get("flow_shift" if unipc else "shift", 1.0)
+        # 2. The fields, with diffusers' defaults for keys that the config lacks.
         numbers = {field.name: config.get(field.name, field.default) for field in fields(DynamicShift)}
         return cls(
             shift=1.0 if dynamic else shift,
@@ -124,6 +127,7 @@ class FlowSchedule:
     def log_snr(self, t: float | Tensor) -> Tensor:
         """2 ln((1 - sigma) / sigma) at t, in nats: infinite at 0, minus infinity at pure noise."""
         sigma = torch.as_tensor(t).double() / TIMESTEPS
+        # log1p keeps the digits of 1 - sigma for small sigma.
         return (2 * (torch.log1p(-sigma) - torch.log(sigma))).float()
 
     def label(self, t: float | Tensor) -> Tensor:
@@ -140,6 +144,7 @@ class FlowSchedule:
         if not 1 <= steps <= TIMESTEPS:
             raise InputError(f"steps={steps}: a whole number from 1 to {TIMESTEPS}")
         sigmas = self._shifted(self._spaced(steps))
+        # 1 - sigma is scaled so that the last sigma is `terminal`; the first stays 1.
         if self.terminal is not None:
             span = 1 - sigmas[-1]
             # A single step starts at pure noise: its span is 0, and there is nothing to stretch.
@@ -222,6 +227,7 @@ class FlowSchedule:
         """
         if eta > 0:
             raise ValueError(f"eta={eta}: must be 0 with flow matching")
+        # t is 1000 sigma: the step in sigma is negative in sampling and positive in inversion.
         return x_t + (t_prev - t) / TIMESTEPS * output
 
     def _scale(self, t: float | Tensor, like: Tensor) -> Tensor:
@@ -253,5 +259,6 @@ def _linear_quadratic(steps: int) -> np.ndarray:
         return np.zeros(steps)
     slope, curved = LINEAR_QUADRATIC_THRESHOLD / straight, steps - straight
     beyond = np.maximum(np.arange(steps) - straight, 0)
+    # The parabola is 1 at the end of its `curved` steps.
     bend = (1 - LINEAR_QUADRATIC_THRESHOLD - slope * curved) / curved**2
     return slope * np.arange(steps) + bend * beyond**2

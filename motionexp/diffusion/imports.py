@@ -87,9 +87,7 @@ class _DeferredPart(ModuleType):
 class _CompilersModules(MetaPathFinder):
     """Imports the whole compiler when a module of it is imported."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if not name.startswith(f"{COMPILER}."):
             return None
         sys.meta_path.remove(self)
@@ -130,9 +128,7 @@ class _Absent(MetaPathFinder):
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if name in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return None

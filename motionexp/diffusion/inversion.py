@@ -51,6 +51,7 @@ def invert(
         )
     guide = Guide.of(backbone, len(latents), conditioning, negative, settings)
     x = latents.to(backbone.device, torch.float32)  # (B, C, F, h, w)
+    # Reversed: from the clean end (t_prev = -1 or 0) up to the noisiest timestep.
     pairs = backbone.schedule.step_pairs(settings.steps)[::-1]
     inverted: dict[float, Tensor] = {}
     for done, (t, t_prev) in enumerate(pairs, start=1):
@@ -65,4 +66,5 @@ def _step_back(schedule: Schedule, x_prev: Tensor, output: Tensor, t: float, t_p
     if schedule.prediction_type == "sample" and schedule.log_snr(t_prev) == math.inf:
         # (x_prev - sqrt(alpha_bar) x_0) / sigma is 0 / 0 at clean latents: take the noise at the label t.
         return schedule.add_noise(x_prev, schedule.to_epsilon(x_prev, output, t), t)
+    # DDIM's step is the same formula in both directions: only t and t_prev change places.
     return schedule.step(x_prev, output, t_prev, t)

@@ -12,6 +12,8 @@ from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 
+MOST_AT_ONCE = 16  # a larger batch is not faster, and an interrupt would lose more
+
 Gate = Callable[[float | None], bool]
 """Turns an adapter on if its window holds timestep t, else or with None off; returns whether it is on."""
 
@@ -48,6 +50,11 @@ class SamplerSettings:
         """Whether there is an unconditional branch."""
         return self.guidance_scale > 1
 
+    @property
+    def branches(self) -> int:
+        """Evaluations of the network in a step: 2 with guidance."""
+        return 2 if self.guided else 1
+
 
 def initial_noise(seed: int, index: int, shape: Sequence[int]) -> Tensor:
     """Unit noise of a shape from which sampling starts, fp32 on the CPU.
@@ -63,14 +70,16 @@ def step_generator(seed: int, index: int) -> torch.Generator:
 
 
 def videos_per_batch(
-    backbone: Backbone, shape: tuple[int, int, int, int], settings: SamplerSettings, memory: float
+    backbone: Backbone, shape: tuple[int, int, int, int], settings: SamplerSettings, memory: float | None
 ) -> int:
-    """Number of videos of latent shape (C, F, h, w) whose batch fits into `memory` bytes; at least 1.
+    """Number of videos of latent shape (C, F, h, w) whose batch fits into `memory` bytes: 1 to MOST_AT_ONCE.
 
-    Uses the backbone's estimate of a prediction's memory, `Backbone.predict_bytes`.
+    Uses the backbone's estimate of a prediction's memory, `Backbone.predict_bytes`, and never the memory that
+    happens to be free: the videos that share a batch change the last bits of a sample. None: 1.
     """
-    branches = 2 if settings.guided else 1
-    return max(1, int(memory // (branches * backbone.predict_bytes(shape))))
+    if memory is None:
+        return 1
+    return min(MOST_AT_ONCE, max(1, int(memory // (settings.branches * backbone.predict_bytes(shape)))))
 
 
 @torch.no_grad()
@@ -110,6 +119,7 @@ def sample_latents(
         ValueError: no negative caption or no generator where one is needed, or the numbers of videos,
             captions and generators differ.
     """
+    # 1. Guidance: the captions of one or two branches, checked before the first evaluation.
     _check_eta(backbone, len(noise), settings, generator)
     guide = Guide.of(
         backbone,
@@ -120,6 +130,7 @@ def sample_latents(
         gate=gate,
         adapter_in_unconditional=adapter_in_unconditional,
     )
+    # 2. The loop from noise to clean latents, in fp32 whatever the network's precision.
     latents = noise.to(backbone.device, torch.float32)  # (B, C, F, h, w)
     pairs = backbone.schedule.step_pairs(settings.steps)
     try:
@@ -130,6 +141,7 @@ def sample_latents(
             if progress is not None:
                 progress(done, len(pairs))
     finally:
+        # An adapter that stayed on after an error would change the next base sample.
         if gate is not None:
             gate(None)
     return latents
@@ -178,6 +190,7 @@ class Guide:
                 raise ValueError(f"guidance_scale={settings.guidance_scale} needs a negative caption")
             if len(negative) not in (1, videos):
                 raise ValueError(f"{len(negative)} negative captions for {videos} videos: give 1 or {videos}")
+            # Pipelines lay both captions out together: padding and masks depend on the pair.
             unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
         scale = settings.guidance_scale
         return cls(backbone, conditioning, unconditional, scale, gate, adapter_in_unconditional)
@@ -196,6 +209,7 @@ class Guide:
             captions = Conditioning.cat([self.unconditional, self.conditional])  # 2B rows
             both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
             unconditional, conditional = both.chunk(2)
+        # Ho and Salimans, eq. 6, with scale = 1 + w.
         return unconditional + self.scale * (conditional - unconditional)
 
 

@@ -71,6 +71,7 @@ class Window:
             raise InputError(f"window [{self.low}, {self.high}]: needs 0 <= low <= high <= {TIMESTEPS}")
         times = [t for t, _ in self.knots]
         weights = [weight for _, weight in self.knots]
+        # Training draws t from these weights: a weight of 0 everywhere could not be normalised.
         if self.knots and not (
             times[0] == self.low
             and all(before < after for before, after in pairwise(times))
@@ -100,6 +101,7 @@ class Window:
             return 0.0
         if not self.knots:
             return 1.0
+        # np.interp holds the last weight up to `high`.
         times, weights = zip(*self.knots, strict=True)
         return float(np.interp(t, times, weights))
 
@@ -156,6 +158,7 @@ class NoiseSchedule:
             raise InputError(f"scheduler's num_train_timesteps must be {TIMESTEPS}, not {count}")
         if config.get("thresholding"):
             raise InputError("scheduler's thresholding=true: does not apply to latents; set it to false")
+        # The keys mean different things to the two kinds of schedulers: the class decides.
         shifted = config.get("_class_name") in SHIFTED_SCHEDULERS
         alphas_cumprod = (_shifted_alphas_cumprod if shifted else _alphas_cumprod)(config)
         clipped = config.get("clip_sample", True) and not shifted
@@ -199,6 +202,7 @@ class NoiseSchedule:
         """
         if not 1 <= steps <= TIMESTEPS:
             raise InputError(f"steps={steps}: a whole number from 1 to {TIMESTEPS}")
+        # Lin et al., table 2. The roundings are those of diffusers: a t that differs by 1 changes the result.
         if self.timestep_spacing == "linspace":
             values = np.linspace(0, TIMESTEPS - 1, steps).round()[::-1]
         elif self.timestep_spacing == "leading":
@@ -332,6 +336,7 @@ def weighted_draw(
         raise InputError(
             f"soft window [{window.low:g}, {window.high:g}]: no timestep from 0 to 999 in it has a weight"
         )
+    # multinomial needs the weights where the generator is.
     weights = weights.to(generator.device)
     return torch.multinomial(weights, n, replacement=True, generator=generator)
 
@@ -352,6 +357,7 @@ def _shifted_alphas_cumprod(config: Mapping[str, Any]) -> Float[Tensor, "1000"]:
     config = {**SHIFTED_DEFAULTS, **config}
     alphas_cumprod = torch.cumprod(1.0 - _betas(config, torch.float64), dim=0)
     shift = config["snr_shift_scale"]
+    # SNR / shift, written in alpha_bar = SNR / (1 + SNR).
     alphas_cumprod = alphas_cumprod / (shift + (1 - shift) * alphas_cumprod)
     if config.get("rescale_betas_zero_snr"):
         alphas_cumprod = _zero_terminal_snr(alphas_cumprod)
@@ -366,6 +372,7 @@ def _betas(config: Mapping[str, Any], dtype: torch.dtype) -> Float[Tensor, "1000
         return torch.tensor(config["trained_betas"], dtype=dtype)
     if kind == "linear":
         return torch.linspace(start, end, TIMESTEPS, dtype=dtype)
+    # Linear in sqrt(beta): the schedule of latent diffusion (Rombach et al. 2022, arXiv 2112.10752).
     if kind == "scaled_linear":
         return torch.linspace(start**0.5, end**0.5, TIMESTEPS, dtype=dtype) ** 2
     if kind == "squaredcos_cap_v2":

@@ -103,6 +103,7 @@ def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
 
 def _probe_cost(job: JobPlan, probe: ProbePlan, forward: float) -> JobCost:
     lines = []
+    # Inversion takes as many evaluations as one sampling, before the tree starts.
     inverting = probe.steps * (2 if probe.inversion.guided else 1)
     runs, counts = probe_runs(job, probe), step_counts(job.backbone.schedule, probe.steps)
     for run in runs:

@@ -18,14 +18,10 @@ from motionexp.diffusion.sampling import (
     initial_noise,
     sample_latents,
     step_generator,
-    videos_per_batch,
 )
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
-
-MOST_AT_ONCE = 16
-SHARE_OF_FREE_MEMORY = 0.5  # the estimate of a batch leaves out workspaces of libraries
 
 Embed = Callable[[str], Conditioning]
 Progress = Callable[[int, int], None]
@@ -78,11 +74,11 @@ def sample(
     edits: Sequence[tuple[Edit, int]],
     settings: SampleSettings,
     *,
-    memory: float = 2.0**30,
+    at_once: int = 1,
     embed: Embed | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Generate one video for each edit and index, in batches as large as `memory` allows.
+    """Generate one video for each edit and index, in batches of `at_once` videos.
 
     Args:
         backbone: generates.
@@ -90,7 +86,7 @@ def sample(
         edits: each with the index of its initial noise. Samples of one index start from the same noise,
             whatever the edit and the method.
         settings: of sampler and adapter.
-        memory: bytes that a batch may fill beside the weights.
+        at_once: videos of a batch. The videos that share a batch change the last bits of a sample.
         embed: maps a caption to its conditioning; None: `backbone.embed`.
         progress: called with the sampling steps that are done and all steps, over all batches.
 
@@ -102,8 +98,6 @@ def sample(
     """
     embed = embed or (lambda caption: backbone.embed([caption]))
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    # A larger batch is not faster, and an interrupt would lose more.
-    at_once = min(MOST_AT_ONCE, videos_per_batch(backbone, shape, settings.sampler, memory))
     batches = [edits[start : start + at_once] for start in range(0, len(edits), at_once)]
     gate = None
     if method is not None:
@@ -139,6 +133,7 @@ def _sample_batch(
 ) -> torch.Tensor:
     """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
+    # Noise by seed and index alone: how edits are put into batches does not change a sample.
     return sample_latents(
         backbone,
         Conditioning.cat([embed(edit.caption) for edit, _ in batch]),
@@ -158,6 +153,7 @@ def _gate(method: TuningMethod, scale: float) -> Gate:
     """Switch the method by its window. A soft window also weighs its strength, `scale` at weight 1."""
 
     def gate(t: float | None) -> bool:
+        # t is None at the end of sampling, where the strength does not matter.
         on = method.set_active(t)
         if t is not None and on and method.window.knots:
             method.scale = scale * method.window.weight(t)
@@ -186,12 +182,8 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     import resource
 
+    # ru_maxrss is in KiB on Linux.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def sampling_memory(limit: float | None, device: torch.device) -> float:
-    """Bytes that a sampling batch may fill: `limit`, or half of the memory that is free now; 0: one video."""
-    return SHARE_OF_FREE_MEMORY * free_memory(device) if limit is None else limit
 
 
 def free_memory(device: torch.device) -> float:

@@ -63,6 +63,7 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
                 jobs_with[problem].append(job)
     if jobs_with:
         lines = []
+        # One line a problem: a wrong setting is wrong in every job of its sweep.
         for problem, (first, *more) in jobs_with.items():
             which = f" (in job {first}" + (f" and {len(more)} more)" if more else ")")
             lines.append(problem + which * (1 + len(more) < len(jobs)))
@@ -165,6 +166,7 @@ def check_shown(name: str, layout: Layout, jobs: Iterable[JobConfig], overrides:
     if not any(setting.base for setting in layout.settings.values()):
         return
     for cfg in jobs:
+        # Not known before the run, and no reason to refuse it.
         unknown = {"metric"} | ({"precision"} if cfg.precision == "auto" else set())
         select = {key: value for key, value in layout.select.items() if key not in unknown}
         row = _row_of(cfg)

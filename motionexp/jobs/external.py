@@ -57,6 +57,8 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     first = videos[0].reference
     check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
     system = System(cfg, reader)
+    for video in videos:
+        system.scorer.check_captions(reader.describe(video.reference), [video.edit])
     rows: list[Row] = []
     folders: list[Path] = []
     with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:

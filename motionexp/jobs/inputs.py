@@ -17,7 +17,8 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
-from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights
@@ -64,9 +65,9 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     else:
         window = _stored_window(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
-    memory_limit = 0.0 if backbone_settings.low_memory else None
+    at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
-    folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision)
+    folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
     return JobPlan(
         model=cfg.model,
         size=(cfg.frames, cfg.model.height, cfg.model.width),
@@ -92,7 +93,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         method="base" if window.low == 1000 else method_name(cfg.method),
         logger=cfg.logger,
         mode=cfg.mode,
-        memory_limit=memory_limit if cfg.memory_limit is None else cfg.memory_limit * 2**30,
+        at_once=at_once,
         text_precision=text_precision,
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
@@ -100,6 +101,15 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
     )
+
+
+def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
+    """The number of videos that `memory_limit=` allows in a batch; 1 by default."""
+    if cfg.memory_limit is None:
+        return 1
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    settings = SamplerSettings(cfg.steps, cfg.guidance_scale)
+    return videos_per_batch(backbone, shape, settings, cfg.memory_limit * 2**30)
 
 
 def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
@@ -124,6 +134,7 @@ class _Folders:
     model: str
     weights_hash: str
     precision: str
+    at_once: int
 
     def cell(self, cfg: JobConfig, reference: Reference) -> Cell:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
@@ -131,10 +142,10 @@ class _Folders:
 
     def probe(self, cfg: JobConfig, reference: Reference, edit: Edit) -> Cell:
         """The cell of a probe."""
-        about = {"caption": edit.caption, "reference_hash": reference.content_hash}
+        about = {"caption": edit.caption, "reference_hash": reference.content_hash, "at_once": self.at_once}
         return self._cell(reference, probe_id, cfg, **about)
 
-    def _cell(self, reference: Reference, id_of: Callable[..., str], cfg: JobConfig, **about: str) -> Cell:
+    def _cell(self, reference: Reference, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
         return Cell(self.output / reference.suite / self.model / key)
 
@@ -150,22 +161,33 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
     if cfg.adapter is not None or cfg.tau not in taus:
         jobs.append((window.low, cfg))
-    columns = []
+    # The grid shows other cells' samples too, if a job has made them.
+    columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference)
         label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
-        columns.append((label, cell, _requests(reference, cell, job, 1)))
+        batches = _batches(reference, cell, job, at_once)
+        first = tuple(request for batch in batches for request in batch if request.index == 0)
+        columns.append((label, cell, first))
     cell = folders.cell(cfg, reference)
-    requests = _requests(reference, cell, cfg, cfg.seeds)
-    return CellPlan(reference, reference.trained_on, cell, requests, adapters, tuple(columns))
+    batches = _batches(reference, cell, cfg, at_once)
+    return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
 
 
-def _requests(reference: Reference, cell: Cell, cfg: JobConfig, seeds: int) -> tuple[SampleRequest, ...]:
-    adapter = cell.folder.name
+def _batches(
+    reference: Reference, cell: Cell, cfg: JobConfig, at_once: int
+) -> tuple[tuple[SampleRequest, ...], ...]:
+    """The samples of a cell, as they are denoised together: the settings alone decide it."""
+    videos = [(edit, index) for edit in reference.edits for index in range(cfg.seeds)]
+    batches = [videos[first : first + at_once] for first in range(0, len(videos), at_once)]
+    return tuple(_batch(cell.folder.name, cfg, batch) for batch in batches)
+
+
+def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple[SampleRequest, ...]:
+    members = [(edit.caption, index) for edit, index in batch]
     return tuple(
-        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index))
-        for edit in reference.edits
-        for index in range(seeds)
+        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members))
+        for edit, index in batch
     )
 
 

@@ -17,7 +17,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import peak_memory, progress_bar, sample, sampling_memory
+from motionexp.jobs.evaluation import peak_memory, progress_bar, sample
 from motionexp.jobs.inputs import plan_job, scoring_models
 from motionexp.jobs.loggers import make_logger
 from motionexp.jobs.plan import CellPlan
@@ -85,7 +85,7 @@ class Job:
         return scoring_models(self.plan.scoring, self.plan.model.closed_vocabulary)
 
     def check_scoring(self) -> None:
-        """Load the models behind the metrics, and embed every caption, before the network is loaded.
+        """Load the models behind the metrics, and embed the captions they read, before the network is loaded.
 
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
@@ -94,8 +94,7 @@ class Job:
             return
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
-            for caption in _captions(reference):
-                scorer.features.caption(caption)
+            scorer.check_captions(reference, reference.edits)
 
     def _scores_without_doubt(self) -> bool:
         """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole.
@@ -186,20 +185,24 @@ class Job:
         # 1. Attach the method, trained now if its adapter is not stored.
         method = self._method(plan)
         # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
-        missing = plan.missing
+        #    A batch that lacks a sample is denoised as a whole: its members change the last bits.
+        missing = {request.sample_id for request in plan.missing}
+        batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
+        requests = [request for batch in batches for request in batch]
         try:
             with progress_bar("sample") as progress:
                 samples = sample(
                     self.backbone,
                     method,
-                    [(request.edit, request.index) for request in missing],
+                    [(request.edit, request.index) for request in requests],
                     self.plan.sampling,
-                    memory=sampling_memory(self.plan.memory_limit, self.device),
+                    at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
                     progress=progress,
                 )
-                for request, video in zip(missing, samples, strict=True):
-                    plan.cell.save_sample(request, video, self.backbone.fps)
+                for request, video in zip(requests, samples, strict=True):
+                    if request.sample_id in missing:
+                        plan.cell.save_sample(request, video, self.backbone.fps)
         finally:
             # 3. The backbone is shared: the next cell starts from the base model.
             if method is not None:
@@ -207,6 +210,7 @@ class Job:
 
     def _method(self, plan: CellPlan) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
+        # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
             method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
         elif not self.plan.trains:
@@ -218,6 +222,7 @@ class Job:
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)
             try:
                 self._fit(plan, method)
+            # An interrupt too: the next cell needs a network without a method.
             except BaseException:
                 method.remove()
                 raise
@@ -255,6 +260,7 @@ class Job:
 
     def _save_adapter(self, plan: CellPlan, method: TuningMethod, result: FitResult) -> None:
         """Save the adapter and the record of its training in the cell of its number of steps."""
+        # The recipe travels with the adapter; the record stays in the cell.
         training, reference, origin = self.plan.training, plan.reference, self.origin()
         steps = len(result.losses)
         adapter = plan.adapters[steps].adapter

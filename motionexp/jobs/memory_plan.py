@@ -16,8 +16,6 @@ from torch.utils._pytree import tree_leaves
 
 from motionexp.backbones.precision import plain_attention
 from motionexp.diffusion.backbone import Conditioning
-from motionexp.diffusion.sampling import videos_per_batch
-from motionexp.jobs.evaluation import MOST_AT_ONCE, sampling_memory
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
 
@@ -66,6 +64,7 @@ class MetaRun:
 
     def phases(self) -> Iterator[Phase]:
         """The phases in the order of the job."""
+        # In the order in which a job loads and frees its parts: a phase holds what is still loaded.
         job, backbone = self.job, self.backbone
         text = _text_bytes(backbone.text_encoder, job.text_precision)
         with MemoryTracker(job.device) as memory:
@@ -85,7 +84,8 @@ class MetaRun:
         if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
         # The batch holds both branches of guidance: rows = videos, or twice as many.
-        rows, videos = self._batch()
+        videos = min(self.job.at_once, max(len(cell.requests) for cell in self.job.cells))
+        rows = videos * self.job.sampling.sampler.branches
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
@@ -127,16 +127,6 @@ class MetaRun:
         captions = Conditioning.cat([caption] * size).trimmed()
         return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions)
 
-    def _batch(self) -> tuple[int, int]:
-        """The network's batch size while sampling, both branches of guidance included, and its videos."""
-        sampler = self.job.sampling.sampler
-        memory = sampling_memory(self.job.memory_limit, self.job.device)
-        samples = max(len(cell.requests) for cell in self.job.cells)
-        _, channels, frames, height, width = self.latents.shape
-        shape = channels, frames, height, width
-        videos = min(MOST_AT_ONCE, samples, videos_per_batch(self.backbone, shape, sampler, memory))
-        return videos * (2 if sampler.guided else 1), videos
-
     @torch.no_grad()
     def _peak_of(self, work: Callable[[], Tensor]) -> int:
         with MemoryTracker(self.job.device) as memory:
@@ -149,6 +139,7 @@ def _text_bytes(encoder: torch.nn.Module, precision: str) -> int:
     total = weight_bytes(encoder)
     if precision not in BITS:
         return total
+    # bitsandbytes quantizes linear layers alone; embeddings and norms keep their precision.
     layers = [module for module in encoder.modules() if isinstance(module, torch.nn.Linear)]
     weights = sum(layer.weight.nbytes for layer in layers)
     numbers = sum(layer.weight.numel() for layer in layers)

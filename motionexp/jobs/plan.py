@@ -33,7 +33,7 @@ class CellPlan:
         reference: with the edits of the job.
         trained_on: the videos of the training: the reference, and its extra references.
         cell: the folder of its results.
-        requests: the samples; those of one edit follow each other.
+        batches: the samples that are denoised together; those of one edit follow each other.
         adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
         columns: the cells that the grid compares, if they have samples.
     """
@@ -41,9 +41,14 @@ class CellPlan:
     reference: Reference
     trained_on: tuple[Reference, ...]
     cell: Cell
-    requests: tuple[SampleRequest, ...]
+    batches: tuple[tuple[SampleRequest, ...], ...]
     adapters: Mapping[int, Cell]
     columns: tuple[GridColumn, ...]
+
+    @property
+    def requests(self) -> list[SampleRequest]:
+        """The samples of all batches, in order."""
+        return [request for batch in self.batches for request in batch]
 
     @property
     def missing(self) -> list[SampleRequest]:
@@ -170,7 +175,7 @@ class JobPlan:
         method: the method's name in rows.
         logger: where the loss of a training goes.
         mode: fast or low_memory.
-        memory_limit: bytes that sampling may fill, see `sampling_memory`.
+        at_once: videos that are denoised in one batch.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference.
@@ -201,7 +206,7 @@ class JobPlan:
     method: str
     logger: str
     mode: str
-    memory_limit: float | None
+    at_once: int
     text_precision: str
     encoded_in: str
     cells: list[CellPlan]

@@ -20,7 +20,7 @@ from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar, sampling_memory
+from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar
 from motionexp.jobs.job import Job
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_rows import energy_rows, schedule_rows
@@ -193,7 +193,7 @@ class ProbeRun:
                 steps,
                 embed=cache.conditioning,
                 negative=cache.conditioning(self.negative),
-                memory=sampling_memory(self.job.memory_limit, self.job.device),
+                rows=2 * self.job.at_once,  # with and without the caption
                 progress=progress,
             )
         if not all(torch.isfinite(video).all() for video in latents):

@@ -67,9 +67,11 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
     """
     if method.window.is_empty:
         raise ValueError("tau = 1000 is the base model: it has no adapter to save")
+    # 1. The tensors under the names that diffusers reads. safetensors stores contiguous tensors alone.
     tensors = {
         method.key_prefix + name: tensor.to("cpu").contiguous() for name, tensor in method.state().items()
     }
+    # 2. All that `load_adapter` needs to attach them again, and the recipe for the reader.
     about = {
         "model": backbone.name,
         "source": backbone.source,
@@ -80,6 +82,7 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
         "window": asdict(method.window),
         "recipe": asdict(recipe),
     }
+    # 3. The digest is of the text as stored: the order of JSON keys is part of it.
     text = json.dumps(about)
     metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
     metadata |= method.file_metadata()
@@ -106,6 +109,7 @@ def load_adapter(
     """
     path = _file(path)
     tensors, about, metadata = _read(path)
+    # 1. The file of another trainer: it says nothing about a window or about weights.
     if about is None:
         if window is None:
             raise InputError(_NO_WINDOW.format(path=path))
@@ -114,6 +118,7 @@ def load_adapter(
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
     try:
+        # 2. The method as it was attached for the training.
         method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
@@ -121,6 +126,7 @@ def load_adapter(
     knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
     method = method_class(backbone, Window(stored["low"], stored["high"], knots), **about["settings"])
     try:
+        # 3. The tensors, into a method that is removed again if they do not fit.
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
         # After the shapes, whose error says more about a wrong model.
         if about["weights_hash"] != backbone.weights_hash:
@@ -190,6 +196,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[st
         raise InputError(f"adapter={path}: damaged, or not a safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
         return tensors, None, metadata
+    # safetensors checks the header alone: a changed byte of a tensor loads without an error.
     if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
         raise InputError(f"adapter={path}: damaged: its contents differ from what was saved")
     return tensors, json.loads(metadata[METADATA_KEY]), metadata

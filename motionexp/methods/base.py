@@ -109,6 +109,7 @@ class TuningMethod(ABC):
         self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]
     ) -> None:
         """Put `layers` in the place of the network's own layers of these names."""
+        # Before anything is changed: two methods would hold each other's layers as base layers.
         refuse_second_method(backbone)
         _tuned_networks.add(backbone.network)
         self.backbone = backbone
@@ -183,6 +184,7 @@ class TuningMethod(ABC):
         Returns:
             Whether the method is on.
         """
+        # None is the end of sampling, where no timestep is left.
         on = t is not None and self.window.contains(t)
         self.switch(on)
         return on
@@ -198,6 +200,7 @@ class TuningMethod(ABC):
             InputError: a tensor is missing, unknown or of another shape. Nothing is changed then.
         """
         tensors = self.state()
+        # All shapes before the first copy: a wrong file must not leave a half loaded method.
         _check_shapes(tensors, state)
         for name, tensor in tensors.items():
             tensor.copy_(state[name])
@@ -216,6 +219,7 @@ class TuningMethod(ABC):
 def prediction_loss(backbone: Backbone, step: Step) -> Tensor:
     """Mean squared error of the backbone's output against its target, in fp32: the plain diffusion loss."""
     output = backbone.predict(step.noisy, step.t, step.conditioning)  # (B, C, F, h, w)
+    # DDPM eq. 14, as a mean over all elements of x_t and not as a sum.
     return F.mse_loss(output.float(), step.target)
 
 
@@ -271,6 +275,7 @@ def _check_shapes(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
         parts = [f"{len(missing)} of {len(tensors)} tensors are missing ({missing[0]})"] if missing else []
         parts += [f"{len(unknown)} are unknown to this network ({unknown[0]})"] if unknown else []
         raise InputError(" and ".join(parts))
+    # copy_ would broadcast a (1, n) tensor into (m, n) without an error.
     for name, tensor in tensors.items():
         if state[name].shape != tensor.shape:
             raise InputError(

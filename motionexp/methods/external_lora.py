@@ -47,6 +47,7 @@ def attach(
         if missing:
             raise InputError(f"{name} has no {missing.pop()}: a LoRA has two for each layer")
         rank = parts["lora_A.weight"].shape[0]
+        # The layer's tensor comes first, then its pattern, then the file's alpha; "" is every other layer.
         alpha = parts["alpha"].item() if "alpha" in parts else alphas.get(name, alphas.get("", rank))
         sizes[name] = rank, float(alpha)
         state |= {f"{name}.{part}": parts[part] for part in ("lora_A.weight", "lora_B.weight")}

@@ -65,6 +65,7 @@ class LoRA(TuningMethod):
     @classmethod
     def on_layers(cls, backbone: Backbone, window: Window, sizes: Mapping[str, tuple[int, float]]) -> "LoRA":
         """Attach a LoRA to any layers of the network: (rank, alpha) by name; for external LoRAs."""
+        # Without __init__, which chooses layers by projection: the file of another trainer has chosen them.
         method = cls.__new__(cls)
         method._attach(backbone, window, sizes, {"layers": len(sizes)})
         return method
@@ -99,6 +100,7 @@ class LoRA(TuningMethod):
 
     @classmethod
     def layer_parameters(cls, layer: nn.Linear, *, rank: int = 4, **settings: Any) -> int:
+        # A is (rank, in) and B is (out, rank).
         return rank * (layer.in_features + layer.out_features)
 
     @property
@@ -137,6 +139,7 @@ class LoRA(TuningMethod):
             component, _, module = name.partition(".")
             modules[component].append(module)
         rank, alpha = self.settings["rank"], self.settings["alpha"]
+        # diffusers splits a key at its first dot: the component, then a field of LoraConfig.
         config = {
             f"{component}.{key}": value
             for component, names in modules.items()
@@ -146,4 +149,5 @@ class LoRA(TuningMethod):
 
     def remove(self) -> None:
         super().remove()
+        # peft would take a leftover config for a second adapter.
         del self.backbone.network.peft_config

@@ -176,8 +176,10 @@ class Tuning(LightningModule):
     def identity(self) -> dict[str, Any]:
         """Return the values that must be equal for a checkpoint to be continued."""
         settings = asdict(self.settings)
+        # These change what is written on the way and not the tensors: a resumed run may change them.
         for name in ("keep_steps", "checkpoint_every", "preview_every", "log_every"):
             del settings[name]
+        # Lists, as a checkpoint that was read has them: a tuple would differ.
         settings["optimizer"]["betas"] = list(settings["optimizer"]["betas"])
         return settings | {
             "weights": self._backbone.weights_hash,
@@ -224,6 +226,7 @@ def fit(
         FloatingPointError: the loss is not finite; the error names step and seed. The last checkpoint stays.
         KeyboardInterrupt: on an interrupt, after a checkpoint of the steps done is saved.
     """
+    # Reset even for an empty window, so that the result never depends on an earlier training.
     method.scale = 1.0
     method.reset(settings.seed)
     if method.window.is_empty:
@@ -280,11 +283,13 @@ class _BetweenSteps(Callback):
             trainer.logger.log_metrics({"loss": pl_module.losses[-1]}, done)
         if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
             self.on_keep()
+        # Not after the last step: `on_train_end` saves it.
         if settings.checkpoint_every and done % settings.checkpoint_every == 0 and done < settings.steps:
             self._save(trainer)
         if self.on_preview is not None and settings.preview_every and done % settings.preview_every == 0:
             with torch.no_grad():
                 self.on_preview(done)
+            # A preview may have changed the scale; training is at 1.
             pl_module.method.scale = 1.0
         self.bar.set_postfix(loss=f"{pl_module.losses[-1]:.4f}", refresh=False)
         self.bar.update()
@@ -295,6 +300,7 @@ class _BetweenSteps(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, Tuning)
         is_interrupt = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        # Other errors save nothing: their state may be the cause.
         if is_interrupt and pl_module.is_consistent and pl_module.losses:
             self._save(trainer)
 
@@ -321,6 +327,7 @@ def _trainer(
         callbacks=callback,
         logger=logger or False,
         default_root_dir=folder,
+        # This module writes its own checkpoints and its own bar; Lightning's would be second ones.
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -33,7 +33,7 @@ class AppearanceLeakage(VideoMetric):
     """Mean over frames of `appearance_leakage`."""
 
     version = 1
-    needs = ("clip",)
+    needs = ("clip", "caption", "reference_caption")
     values: ClassVar = {"appearance_leakage": False}
     order = 100
     summary: ClassVar = {"appearance_leakage": "CLIP leakage"}

@@ -52,6 +52,7 @@ class AttributeClassifier(nn.Module):
         self.config = config
         width = config.width
         # `looks`, `pairs`, `time` and `heads` name the stored weights.
+        # (B F, 3, 64, 64) to (B F, 4 width, 8, 8): three strides of 2.
         self.looks = nn.Sequential(
             _convolution(3, width),
             _convolution(width, 2 * width),
@@ -59,6 +60,7 @@ class AttributeClassifier(nn.Module):
             _convolution(2 * width, 4 * width),
             _convolution(4 * width, 4 * width, stride=1),
         )
+        # (B (F - 1), 3, 64, 64) to (B (F - 1), 4 width): four strides of 2 leave 4 x 4 places.
         self.pairs = nn.Sequential(
             _convolution(3, width),
             _convolution(width, width),
@@ -68,12 +70,14 @@ class AttributeClassifier(nn.Module):
             nn.Linear(2 * width * (SIZE // 16) ** 2, 4 * width),
             nn.SiLU(),
         )
+        # Kernels of 5, then 5 spread over 9: each output sees 13 pairs of frames.
         self.time = nn.Sequential(
             nn.Conv1d(4 * width, 4 * width, 5, padding=2),
             nn.SiLU(),
             nn.Conv1d(4 * width, 4 * width, 5, padding=4, dilation=2),
             nn.SiLU(),
         )
+        # 8 width: the mean and the maximum of 4 width features; one more class is the reject class.
         self.heads = nn.ModuleDict(
             {
                 name: nn.Sequential(
@@ -110,6 +114,7 @@ class AttributeClassifier(nn.Module):
                 f"not {frames.shape} {frames.dtype}"
             )
         device = next(self.parameters()).device
+        # {attribute: (1, values + 1)}, for a batch of one video.
         logits = self(torch.from_numpy(np.ascontiguousarray(frames))[None].to(device))
         labels: dict[str, str | None] = {}
         confidence: dict[str, float] = {}
@@ -125,6 +130,7 @@ class AttributeClassifier(nn.Module):
         """Write `config.json` and `model.safetensors` in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        # Half precision: half of the size of the bundled file.
         weights = {
             name: tensor.detach().cpu().half().contiguous() for name, tensor in self.state_dict().items()
         }

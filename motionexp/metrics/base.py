@@ -13,8 +13,18 @@ from motionexp.data.shapes.scenes import Scene
 from motionexp.errors import InputError
 
 ABSTAINED = float("nan")
-Need = Literal["clip", "preference", "classifier", "tracks", "reference_truth", "edit_truth"]
-"""A model (CLIP, the preference model, the attribute classifier, the tracker), or ground truth."""
+Need = Literal[
+    "clip",
+    "preference",
+    "classifier",
+    "tracks",
+    "caption",
+    "reference_caption",
+    "reference_truth",
+    "edit_truth",
+]
+"""A model (CLIP, the preference model, the attribute classifier, the tracker), the edit's or the reference's
+caption, or ground truth."""
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ class OpenClip(ImageTextModel):
             InputError: there is no such folder or name, or its weights do not fit its config.
         """
         source, tag, quick_gelu, hub_id = _open_clip_source(str(name))
+        # `disable` is global: the former level is set again whatever happens.
         before = logging.root.manager.disable
         # open_clip logs every file that it reads.
         logging.disable(logging.INFO)
@@ -219,6 +220,7 @@ class PreferenceModel(ImageTextModel):
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.processor.tokenizer(captions, padding=True, return_tensors="pt")
         _check_uncut(captions, tokens["attention_mask"].sum(1) > length, length)
+        # One row a caption, (B, E).
         features = self.model.get_text_features(**tokens.to(self.device)).pooler_output
         return normalize(features, dim=-1).cpu()
 
@@ -251,6 +253,7 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
         open_clip's model name, its tag, whether that tag needs QuickGELU, and the weights' id on the hub,
         empty where they are elsewhere.
     """
+    # 1. A name of the hub, or architecture and tag of open_clip.
     if name.startswith("hf-hub:"):
         return name, None, False, name.removeprefix("hf-hub:")
     architecture, _, tag = name.partition("/")
@@ -264,6 +267,7 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
                 f"clip={name}: the weights {tag} were not trained with QuickGELU: name the other model"
             )
         return architecture, tag, quick, str(pretrained.get("hf_hub", "")).rstrip("/")
+    # 2. A folder: what open_clip would read of it is checked here, for open_clip's own errors name no file.
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise InputError(
@@ -287,6 +291,6 @@ def _check_uncut(captions: list[str], too_long: Tensor, length: int) -> None:
     for caption, cut in zip(captions, too_long.tolist(), strict=True):
         if cut:
             raise InputError(
-                f"caption {caption[:40]!r}... has more than the {length} tokens that the metrics' text tower "
-                "reads: shorten it, or leave the metrics that read captions out of `metrics`"
+                f"caption {caption[:40]!r}... has more than the {length} tokens that the text tower reads:"
+                " shorten it, or leave these metrics out"
             )

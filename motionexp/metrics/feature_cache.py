@@ -42,7 +42,7 @@ class FeaturePass:
         folder: Path | None = None,
     ) -> None:
         self.clip, self.preference, self.tracker, self.folder = clip, preference, tracker, folder
-        self._captions: dict[str, CaptionFeatures] = {}
+        self._captions: dict[tuple[str, frozenset[Need]], CaptionFeatures] = {}
         self._computed: dict[str, Arrays] = {}
 
     def frames(self, frames: np.ndarray, needs: Collection[Need] = VISION) -> FrameFeatures:
@@ -62,16 +62,23 @@ class FeaturePass:
         # A file holds arrays alone: the number comes back as one of length 1.
         return Tracks(arrays["position"], arrays["visible"], float(np.squeeze(arrays["still"])))
 
-    def caption(self, caption: str) -> CaptionFeatures:
-        """Return the features of a caption, computed once."""
-        if caption not in self._captions:
-            self._captions[caption] = CaptionFeatures(
-                clip=self.clip.embed_captions([caption])[0] if self.clip else None,
-                preference=self.preference.embed_captions([caption])[0] if self.preference else None,
-                clip_scale=self.clip.logit_scale if self.clip else 1.0,
-                preference_scale=self.preference.logit_scale if self.preference else 1.0,
+    def caption(self, caption: str, needs: Collection[Need] = VISION) -> CaptionFeatures:
+        """Return the features of a caption that are needed and have a model, computed once.
+
+        Raises:
+            InputError: a needed model would cut the caption.
+        """
+        models = VISION & set(needs)
+        if (caption, models) not in self._captions:
+            clip = self.clip if "clip" in models else None
+            preference = self.preference if "preference" in models else None
+            self._captions[caption, models] = CaptionFeatures(
+                clip=clip.embed_captions([caption])[0] if clip else None,
+                preference=preference.embed_captions([caption])[0] if preference else None,
+                clip_scale=clip.logit_scale if clip else 1.0,
+                preference_scale=preference.logit_scale if preference else 1.0,
             )
-        return self._captions[caption]
+        return self._captions[caption, models]
 
     def _of(self, identity: str, frames: np.ndarray, compute: Callable[[], Arrays]) -> Arrays:
         """One model's arrays for these frames: from memory, from the folder, or computed and stored."""
@@ -89,6 +96,7 @@ class FeaturePass:
     def _from_folder(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
         if self.folder is None:
             return compute()
+        # 20 hex digits are 80 bits: no two keys of a project collide.
         path = self.folder / f"{key[:20]}.safetensors"
         if not path.exists():
             arrays = compute()

@@ -67,6 +67,7 @@ def coverage(distance: np.ndarray, piece: np.ndarray) -> np.ndarray:
 def _largest_piece(mask: np.ndarray) -> np.ndarray | None:
     # Label 0 is the background, so pieces begin at 1.
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    # Label 0 is the background.
     areas = stats[1:, cv2.CC_STAT_AREA]
     if not len(areas) or areas.max() < LARGEST * areas.sum():
         return None

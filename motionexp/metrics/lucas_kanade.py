@@ -68,6 +68,7 @@ def flow(frames: np.ndarray, settings: FlowSettings) -> Flow:
         settings: see `FlowSettings`.
     """
     height, width = frames.shape[1:3]
+    # (P, 1, 2), as OpenCV takes points. The grid starts anew in each frame: lost points do not add up.
     start = grid(height, width, settings)[:, None]
     vectors, valid = [], []
     for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):

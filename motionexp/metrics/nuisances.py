@@ -99,6 +99,7 @@ def object_nuisances(frames: np.ndarray) -> ObjectNuisances | None:
 
 def object_similarities(sample: ObjectNuisances, expected: ObjectNuisances) -> dict[str, float]:
     """Return minus the distance of two objects in light (between the gradients), in size and in shade."""
+    # Minus, so that higher is more alike, as for every similarity.
     return {
         "light": -float(np.linalg.norm(sample.light - expected.light)),
         "size": -abs(sample.size - expected.size),
@@ -133,6 +134,7 @@ def nuisance_similarities(frames: np.ndarray, scenes: Sequence[Scene]) -> list[d
     for scene in scenes:
         background, expected = _expected(scene, len(frames))
         similarities.append({"background": background_similarity(luminance, uncovered, background)})
+        # Two objects, or none found: the background alone can be compared.
         if shown is not None and expected is not None:
             similarities[-1] |= object_similarities(shown, expected)
     return similarities

@@ -29,7 +29,7 @@ class PickScore(VideoMetric):
     """Mean over frames of `pick_score` with the edit's caption."""
 
     version = 1
-    needs = ("preference",)
+    needs = ("preference", "caption")
     values: ClassVar = {"pick_score": True}
     order = 30
     summary: ClassVar = {"pick_score": "pick"}

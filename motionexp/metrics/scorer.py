@@ -11,10 +11,11 @@ import torch
 
 from motionexp.config.metrics import CHANCE_REFERENCES, Use, chosen_metrics
 from motionexp.config.schema import BUNDLED
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.shapes.scenes import Scene
+from motionexp.errors import InputError
 from motionexp.metrics.attribute_classifier import AttributeClassifier
-from motionexp.metrics.base import Measurement, MetricInput, Need, SetMetric, VideoMetric
+from motionexp.metrics.base import CaptionFeatures, Measurement, MetricInput, Need, SetMetric, VideoMetric
 from motionexp.metrics.cotracker import CoTracker
 from motionexp.metrics.encoders import ImageTextModel, OpenClip, PreferenceModel
 from motionexp.metrics.feature_cache import VISION, FeaturePass
@@ -124,7 +125,7 @@ class Scorer:
         used = [self.identities[need] for need in needs if need in self.identities]
         return hashlib.sha256("".join(used).encode()).hexdigest()[:12] if used else ""
 
-    def applicable(self, reference: Reference, edit: Edit) -> list[str]:
+    def applicable(self, reference: Reference | Description, edit: Edit) -> list[str]:
         """The metrics that the data allow; asked for by name they stay in, and raise when they measure."""
         truths = {"reference_truth": reference.truth, "edit_truth": edit.truth}
         missing = {need for need, truth in truths.items() if truth is None}
@@ -152,8 +153,8 @@ class Scorer:
         frames = frames[: reference.scored_frames]
         reference = replace(reference, frames=reference.frames[: reference.scored_frames])
         names = [name for name in self.applicable(reference, edit) if metrics is None or name in metrics]
-        needs = {need for name in names for need in self.metrics[name].needs}
-        inputs = self._inputs(frames, reference, edit, needs)
+        # A model that no chosen metric needs is not run.
+        inputs = self._inputs(frames, reference, edit, names)
         return {name: self.metrics[name].measure(inputs) for name in names}
 
     def score_set(
@@ -164,9 +165,10 @@ class Scorer:
         return {name: metric.measure(tracks) for name, metric in self.of_sets.items()}
 
     def _inputs(
-        self, frames: np.ndarray, reference: Reference, edit: Edit, needs: Collection[Need]
+        self, frames: np.ndarray, reference: Reference, edit: Edit, names: Collection[str]
     ) -> MetricInput:
-        """The input of the metrics with these needs; every part is computed once."""
+        """The input of the metrics of these names; every part is computed once."""
+        needs = {need for name in names for need in self.metrics[name].needs}
         unrelated = self.chance_references_of(reference)
         scenes = tuple(video.truth for video in unrelated if isinstance(video.truth, Scene))
         # A model runs only if a metric needs it.
@@ -175,8 +177,8 @@ class Scorer:
             inputs = replace(
                 inputs,
                 features=self.features.frames(frames, needs),
-                caption=self.features.caption(edit.caption),
-                reference_caption=self.features.caption(reference.caption),
+                caption=self._caption(edit.caption, "caption", names),
+                reference_caption=self._caption(reference.caption, "reference_caption", names),
             )
         if "tracks" in needs:
             # Tracks are compared step by step, so all videos have the reference's length.
@@ -191,11 +193,32 @@ class Scorer:
             inputs = replace(inputs, predictions=self.classifier.predict(frames))
         return inputs
 
+    def check_captions(self, reference: Reference | Description, edits: Sequence[Edit]) -> None:
+        """Embed the captions that the metrics of a reference and its edits read.
+
+        Raises:
+            InputError: a model would cut a caption; names the metrics that read the caption.
+        """
+        for edit in edits:
+            names = self.applicable(reference, edit)
+            self._caption(edit.caption, "caption", names)
+            self._caption(reference.caption, "reference_caption", names)
+
+    def _caption(self, caption: str, need: Need, names: Collection[str]) -> CaptionFeatures:
+        """Features of a caption by the models of those metrics that read it as `need`."""
+        readers = [name for name in names if need in self.metrics[name].needs]
+        models = {model for name in readers for model in self.metrics[name].needs}
+        try:
+            return self.features.caption(caption, models)
+        except InputError as error:
+            raise InputError(f"metrics=[{','.join(readers)}]: {error}") from error
+
     def chance_references_of(self, reference: Reference) -> list[Reference]:
         """The references against which chance is measured: without `reference`, under whatever name."""
         chance_references = [
             video
             for video in self.chance_references
+            # The truth too: one scene may be in two suites under two names.
             if video.name != reference.name and (video.truth is None or video.truth != reference.truth)
         ]
         return chance_references[:CHANCE_REFERENCES]

@@ -30,7 +30,7 @@ class TextAlignment(VideoMetric):
     """Mean over frames of `text_alignment` with the edit's caption."""
 
     version = 1
-    needs = ("clip",)
+    needs = ("clip", "caption")
     values: ClassVar = {"text_alignment": True}
     used_by = ("jobs", "probes")
     order = 10

@@ -95,6 +95,7 @@ def chance(
     if not chance_tracks:
         return Measurement(ABSTAINED, f"no other reference of {len(sample.position)} frames")
     scores = [score(sample, tracks) for tracks in chance_tracks]
+    # A score that abstains on one reference must not silence the others.
     values = [measured.value for measured in scores if not np.isnan(measured.value)]
     return Measurement(float(np.mean(values))) if values else Measurement(ABSTAINED, scores[0].reason)
 

@@ -116,6 +116,7 @@ def _turns(frames: np.ndarray, position: np.ndarray, size: np.ndarray, bins: int
 
 def object_motion(position: np.ndarray, size: np.ndarray, turn: np.ndarray, unit: float) -> np.ndarray:
     """Return (F - 1, 4) pixels a frame: centre's x and y, growth and turn at `unit` pixels from it."""
+    # Growth and turn as the way of a point at `unit` pixels, so that all four add up in pixels.
     growth = np.diff(np.log(size)) * unit
     return np.concatenate([np.diff(position, axis=0), growth[:, None], (turn * unit)[:, None]], axis=1)
 
@@ -139,6 +140,7 @@ def velocity_similarity(sample: Track, truth: Truth) -> Measurement:
     relevant = [True, True, bool(np.ptp(np.log(truth.size)) > 0.1), bool(np.ptp(truth.angle) > 0.3)]
     shown = object_motion(sample.position, sample.size, sample.turn, unit)[:, relevant]
     expected = expected[:, relevant]
+    # (F - 1,). NaN where the object was not found: such pairs count in neither sum.
     dot, energy = 2 * (shown * expected).sum(1), (shown**2).sum(1) + (expected**2).sum(1)
     series = np.divide(dot, energy, out=np.full(len(dot), np.nan), where=energy > 0)
     return Measurement(float(np.nansum(dot) / np.nansum(energy)), series=series)
@@ -156,6 +158,7 @@ def position_error(sample: Track, truth: Truth, *, align: bool) -> Measurement:
         return Measurement(ABSTAINED, sample.reason)
     difference = sample.position - truth.position
     if align:
+        # The best shift in the mean-square sense.
         difference = difference - np.nanmean(difference, axis=0)
     series = np.linalg.norm(difference, axis=1)
     return Measurement(float(np.nanmean(series)), series=series)

@@ -32,6 +32,7 @@ def activation_hooks(network: nn.Module, names: Iterable[str]) -> Iterator[dict[
     def store(name: str, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         outputs[name] = output[0] if isinstance(output, tuple) else output
 
+    # The handles go with the stack: a hook that stayed would keep activations of every later call.
     with ExitStack() as hooks:
         for name in names:
             handle = network.get_submodule(name).register_forward_hook(partial(store, name))
@@ -86,6 +87,7 @@ def block_features(
     with activation_hooks(backbone.network, blocks) as outputs:
         for videos in x_t.split(VIDEOS_PER_CALL):
             backbone.predict(videos, t, caption.repeat(len(videos)))
+            # Pooled at once: the blocks' own outputs are many times larger than their means.
             parts.append({name: pooled(outputs[name], videos.shape) for name in blocks})
     return {name: torch.cat([part[name] for part in parts]) for name in blocks}
 

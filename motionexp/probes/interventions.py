@@ -60,5 +60,6 @@ def intervention(pair: Pair, start: int, *, inside: Condition, outside: Conditio
             f"tau_start={tau_start}, tau_end={tau_end}: two of {', '.join(map(str, EDGES))}, with tau_end"
             " below tau_start"
         )
+    # Descending, as a trajectory's conditions are; an edge stands for the block above it.
     blocks = [edge for edge in reversed(EDGES) if edge < start]
     return Trajectory(start, tuple(inside if tau_end <= edge < tau_start else outside for edge in blocks))

@@ -43,6 +43,7 @@ def scenes(part: str, contrast: str, count: int) -> list[Scene]:
         draw(
             seeded("linear probe", part, contrast, index),
             contrast=contrast,
+            # In turn and not at random: a class that is absent by chance could not be learnt.
             choices=(motions[index % len(motions)],),
         )
         for index in range(count)
@@ -71,6 +72,7 @@ class Ridge:
     def __init__(self, features: Float[Tensor, "n d"]) -> None:
         self.mean = features.mean(dim=0)
         self.centred = features - self.mean
+        # The Gram matrix (N, N) in double: its condition number is the square of the features'.
         self.values, self.vectors = torch.linalg.eigh((self.centred @ self.centred.T).double())
         # All-zero features (x_0's share of x_t at zero SNR) must give equal scores and not 0 / 0.
         self.unit = float(self.values.sum().clamp_min(1e-12))
@@ -118,10 +120,12 @@ def read_classes(train: Tensor, held_out: Tensor, test: Tensor, train_labels: La
         classes = one_hot(numbers, len(TARGETS[target])).double()
         # 2. Scores lack the mean of the training classes, so the truth must lack it too.
         truth = classes[count:] - classes[:count].mean(dim=0)
+        # Chosen by squared error, not by accuracy: few videos give many equal accuracies.
         errors = [
             float((part.scores(held_out_products, classes[:count], penalty) - truth).square().mean())
             for penalty in PENALTIES
         ]
+        # A class has a column: (M, classes).
         scores[target] = whole.scores(test_products, classes, PENALTIES[errors.index(min(errors))])
     return scores
 
@@ -136,6 +140,7 @@ def two_alternative(scores: Float[Tensor, "m k"], truth: Int64[Tensor, " m"]) ->
 
 def correct(scores: Float[Tensor, "m k"], truth: Int64[Tensor, " m"]) -> Float[Tensor, " m"]:
     """1 where the true class has the highest score, 0 elsewhere."""
+    # argmax takes the first of equal scores.
     return (scores.argmax(dim=1) == truth).double()
 
 
@@ -155,6 +160,7 @@ def ideal_observer(schedule: Schedule, distances: Float[Tensor, " p"], t: float)
         t: timestep.
     """
     snr = schedule.log_snr(t).double().exp()
+    # ndtr is Phi, the normal distribution function; d' as in signal detection theory.
     return torch.special.ndtr(snr.sqrt() * distances.double() / 2)
 
 
@@ -209,6 +215,7 @@ class LinearProbe:
                 train[name] = train[name] + (features - train[name]) / (index + 1)
         # 2. Scores of the test videos, which have one noise.
         test = self._features("test", self.test, t, 0, progress)
+        # Zero noise leaves sqrt(alpha_bar) x_0: (N, C F h w).
         scaled = self.backbone.schedule.add_noise(self.train, torch.zeros_like(self.train), t).flatten(1)
         scores = {X_T_CLEAN: read_classes(scaled, held_out[X_T], test[X_T], self.train_labels)}
         return scores | {
@@ -220,6 +227,7 @@ class LinearProbe:
     ) -> Features:
         """x_t of videos with their `index`-th noise, and the blocks' features of it."""
         shape = latents.shape[1:]
+        # A generator for each video: a video's noise does not depend on how many others there are.
         noise = [
             torch.randn(shape, generator=generator("linear probe", part, video, index))
             for video in range(len(latents))

@@ -2,7 +2,7 @@
 
 A probe denoises inverted latents many times, under captions that change along the trajectory. Trajectories
 with an equal start are one branch as long as their conditions are equal, and separate where the conditions
-differ. All branches at a timestep are evaluated together, in batches that fit into memory.
+differ. All branches at a timestep are evaluated together, in batches of a fixed size.
 
 The blocks of the grid are 100 timesteps wide. Block k holds the sampling timesteps with
 100k <= t < 100(k + 1), an equal number in each block. With flow matching, where t goes from 1000 down to
@@ -25,8 +25,6 @@ from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
 
 BLOCKS = len(EDGES) - 1
-# A larger batch is no faster on a CPU: the activations no longer fit into its caches.
-MOST_ROWS_ON_CPU = 16
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,7 @@ def cost(trajectories: Iterable[Trajectory], counts: Sequence[int]) -> Cost:
     trajectories = list(trajectories)
     steps = evaluations = 0
     for block, count in enumerate(counts):
+        # The condition in this block is the last of the branch's past: it decides the evaluations.
         last = [past[-1] for _, past in _branches(trajectories, block)]
         steps += count * len(last)
         evaluations += count * sum(2 if condition.guided else 1 for condition in last)
@@ -117,6 +116,7 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
     """
     blocks = _by_block(schedule, steps)
     counts = [len(block) for block in blocks]
+    # Flow matching: steps are uneven in t, and only an empty block is an error.
     if isinstance(schedule, FlowSchedule):
         if not all(counts):
             # Name the empty blocks, and the smallest number of steps without such a block.
@@ -127,6 +127,7 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
                 f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t ="
                 f" {', '.join(empty)}; {'no number of steps does' if least is None else f'{least} steps do'}"
             )
+    # Discrete: uneven blocks would make an intervention in one block longer than in another.
     elif len(set(counts)) > 1:
         raise InputError(
             f"steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
@@ -143,6 +144,7 @@ def step_counts(schedule: Schedule, steps: int) -> list[int]:
 def _by_block(schedule: Schedule, steps: int) -> list[list[tuple[float, float]]]:
     blocks: list[list[tuple[float, float]]] = [[] for _ in range(BLOCKS)]
     for t, t_prev in schedule.step_pairs(steps):
+        # The open end differs: flow matching has a step at t = 1000 and none at 0.
         flow = isinstance(schedule, FlowSchedule)
         blocks[math.ceil(t / BLOCK) - 1 if flow else int(t // BLOCK)].append((t, t_prev))
     return blocks
@@ -157,7 +159,7 @@ def run_tree(
     *,
     embed: Callable[[str], Conditioning],
     negative: Conditioning,
-    memory: float,
+    rows: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Float[Tensor, "c f h w"]]:
     """Denoise along every trajectory, with eta 0: the results of separate runs at the cost of a tree.
@@ -169,7 +171,7 @@ def run_tree(
         steps: sampling steps from 1000 to 0; see `step_blocks`.
         embed: returns the conditioning of a caption.
         negative: the caption that guidance leads away from, from `backbone.embed`.
-        memory: bytes that a batch may fill beside the weights; a batch has at least one evaluation.
+        rows: evaluations of the network in one batch. The last bits of results depend on it.
         progress: called with (steps done, `cost(...).steps`) after each timestep.
 
     Returns:
@@ -186,7 +188,7 @@ def run_tree(
         )
     # 1. Every condition is embedded once.
     conditions = dict.fromkeys(condition for run in trajectories for condition in run.conditions)
-    predictor = _Predictor(backbone, conditions, embed, negative, memory)
+    predictor = _Predictor(backbone, conditions, embed, negative, rows)
     total, done = cost(trajectories, [len(block) for block in blocks]).steps, 0
     # 2. Block by block from noise on; the latents (C, F, h, w) of all branches at the end of a block.
     latents: dict[Branch, Tensor] = {}
@@ -205,13 +207,16 @@ def run_tree(
             done += len(branches)
             if progress is not None:
                 progress(done, total)
+        # Only the ends of this block are needed below: those above are freed.
         latents = dict(zip(branches, here, strict=True))
     return [latents[trajectory.start, trajectory.conditions] for trajectory in trajectories]
 
 
 def _branches(trajectories: Iterable[Trajectory], block: int) -> list[Branch]:
     """The different branches in a block, with their conditions down to and in it."""
+    # A trajectory that starts at or below this edge has not begun.
     alive = [trajectory for trajectory in trajectories if trajectory.start > EDGES[block]]
+    # dict.fromkeys keeps the first of equal branches, in the order of the trajectories.
     return list(dict.fromkeys((run.start, run.conditions[: run.start // BLOCK - block]) for run in alive))
 
 
@@ -224,9 +229,10 @@ class _Predictor:
         conditions: Iterable[Condition],
         embed: Callable[[str], Conditioning],
         negative: Conditioning,
-        memory: float,
+        rows: int,
     ) -> None:
-        self.backbone, self.memory = backbone, memory
+        self.backbone, self.rows = backbone, rows
+        # Row numbers of each condition in `captions`; a guided condition has two rows.
         self.conditional: dict[Condition, int] = {}
         self.unconditional: dict[Condition, int] = {}
         captions: list[Conditioning] = []
@@ -252,12 +258,8 @@ class _Predictor:
         videos = [*range(len(conditions)), *guided]
         captions = [self.conditional[condition] for condition in conditions]
         captions += [self.unconditional[conditions[video]] for video in guided]
-        # 2. Batches that fit into memory.
-        channels, frames, height, width = latents.shape[1:]
-        size = max(1, int(self.memory // self.backbone.predict_bytes((channels, frames, height, width))))
-        if self.backbone.device.type == "cpu":
-            size = min(size, MOST_ROWS_ON_CPU)
-        batches = [slice(first, first + size) for first in range(0, len(videos), size)]
+        # 2. Batches.
+        batches = [slice(first, first + self.rows) for first in range(0, len(videos), self.rows)]
         outputs = torch.cat(
             [self.backbone.predict(latents[videos[b]], t, self.captions[captions[b]]) for b in batches]
         )
@@ -265,5 +267,6 @@ class _Predictor:
         output, unconditional = outputs.split([len(conditions), len(guided)])
         scales = [conditions[video].guidance_scale for video in guided]
         scale = torch.tensor(scales, device=outputs.device).reshape(-1, 1, 1, 1, 1)
+        # `output` is a view of `outputs`, made in this call: changing it in place is safe.
         output[guided] = unconditional + scale * (output[guided] - unconditional)
         return output

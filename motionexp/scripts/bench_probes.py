@@ -20,7 +20,6 @@ from motionexp.config.schema import JobConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
-from motionexp.jobs.evaluation import sampling_memory
 from motionexp.jobs.job import Job
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
@@ -31,6 +30,7 @@ from motionexp.scripts.programs import exit_code
 
 ROUNDS = 3
 STEPS = 10
+ROWS = 16  # evaluations in a batch
 UNGUIDED = SamplerSettings(steps=STEPS, guidance_scale=1.0)
 NUMBERED = "|"
 
@@ -49,9 +49,7 @@ def apart(trajectories: Iterable[Trajectory]) -> list[Trajectory]:
     ]
 
 
-def tree_times(
-    backbone: Backbone, name: str, trajectories: Mapping[Pair, Trajectory], caption: str, memory: float
-) -> Times:
+def tree_times(backbone: Backbone, name: str, trajectories: Mapping[Pair, Trajectory], caption: str) -> Times:
     """How many times slower than the tree the 55 runs are, in wall time and in network evaluations.
 
     Args:
@@ -65,14 +63,14 @@ def tree_times(
     noise = initial_noise(0, 0, backbone.latent_shape(backbone.frames, backbone.height, backbone.width))[None]
     starts = dict.fromkeys(EDGES[1:], noise)
 
-    def seconds(runs: Iterable[Sequence[Trajectory]], memory: float) -> float:
+    def seconds(runs: Iterable[Sequence[Trajectory]], rows: int) -> float:
         start = time.perf_counter()
         for run in runs:
             latents = run_tree(
                 *(backbone, run, starts, STEPS),
                 embed=lambda caption: embedded[caption.rpartition(NUMBERED)[2]],
                 negative=negative,
-                memory=memory,
+                rows=rows,
             )
             latents[-1].cpu()
         return time.perf_counter() - start
@@ -86,9 +84,9 @@ def tree_times(
 
     # The tree comes last: the first calls of all are slow.
     inverted_each, inverted_once = inversions(len(pairs)), inversions(1)
-    one_by_one = seconds([[run] for run in pairs], 0)
-    batched = seconds([apart(pairs)], memory)
-    tree = seconds([list(trajectories.values())], memory)
+    one_by_one = seconds([[run] for run in pairs], 1)
+    batched = seconds([apart(pairs)], ROWS)
+    tree = seconds([list(trajectories.values())], ROWS)
     counts = step_counts(backbone.schedule, STEPS)
     evaluations = cost_one_by_one(pairs, counts).evaluations / cost(trajectories.values(), counts).evaluations
     return [
@@ -103,7 +101,6 @@ def measure(cfg: JobConfig) -> list[Row]:
     """Time both probes `ROUNDS` times, alternating."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
-    memory = sampling_memory(job.plan.memory_limit, job.device)
     new_caption = reference.edits[0].caption
     probes = {
         "tampering": (tampering(reference.caption, new_caption, cfg.guidance_scale), reference.caption),
@@ -113,7 +110,7 @@ def measure(cfg: JobConfig) -> list[Row]:
     for round_ in range(ROUNDS):
         for name, (trajectories, caption) in probes.items():
             fields = {"method": name, "tau": 1000.0, "steps": STEPS}
-            times = tree_times(backbone, name, trajectories, caption, memory)
+            times = tree_times(backbone, name, trajectories, caption)
             rows += [as_row(job, round_, entry, **fields) for entry in times]
     return rows
 

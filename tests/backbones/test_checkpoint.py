@@ -85,7 +85,7 @@ def test_weights_of_other_shapes_are_refused_before_any_is_loaded(
 ) -> None:
     widen_a_tensor(folder / file)
     monkeypatch.setattr(pipeline, "load_part", None)
-    with pytest.raises(InputError, match=f"{file.split('/')[0]} does not load .* by its configuration"):
+    with pytest.raises(InputError, match=f"{file.split('/')[0]} .*shape"):
         LatteBackbone.from_pretrained(folder)
 
 
@@ -122,7 +122,7 @@ def test_clips_text_encoder_is_read_with_the_prefix_of_the_hubs_files(tmp_path: 
     rename(file, {part: f"text_model.{part}" for part in ("embeddings.", "encoder.", "final_layer_norm.")})
     assert torch.equal(UNet3DBackbone.from_pretrained(folder).embed(["a cat"]).embeds, expected)
     widen_a_tensor(file)
-    with pytest.raises(InputError, match=r"text_encoder does not load .* by its configuration"):
+    with pytest.raises(InputError, match=r"text_encoder .*shape"):
         UNet3DBackbone.from_pretrained(folder)
 
 
@@ -136,13 +136,13 @@ def test_a_broken_file_is_named(folder: Path, name: str) -> None:
 
 def test_a_missing_part_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "vae")
-    refused(folder, "vae", "missing")
+    refused(folder, "vae")
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
     index = {"weight_map": {"a": WEIGHTS, "b": "diffusion_pytorch_model-2.safetensors"}}
     (folder / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
-    refused(folder, "vae/diffusion_pytorch_model-2.safetensors is missing")
+    refused(folder, "vae/diffusion_pytorch_model-2.safetensors")
 
 
 @pytest.mark.parametrize("part", ["_class_name", "vae"])
@@ -150,13 +150,13 @@ def test_another_models_folder_is_refused(folder: Path, part: str) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     index[part] = "WanPipeline" if part == "_class_name" else ["diffusers", "AutoencoderKLWan"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    refused(folder, part, "Wan", "needs")
+    refused(folder, part, "Wan")
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", "nowhere", "bundled:NAME or a hub id")
-    refused("bundled:nowhere", "bundled:nowhere", "no folder")
-    refused("nowhere", "nowhere", "no folder")
+    refused(tmp_path / "nowhere", str(tmp_path / "nowhere"))
+    refused("bundled:nowhere", "bundled:nowhere")
+    refused("nowhere", "nowhere")
 
 
 def test_the_hash_is_of_weights_and_settings_alone(folder: Path, whole: Path) -> None:

@@ -32,7 +32,7 @@ def test_as_many_frames_come_back_as_were_encoded(backbone: CogVideoXBackbone, f
 
 def test_an_odd_number_of_latent_frames_is_refused(backbone: CogVideoXBackbone) -> None:
     """4 k + 1 frames with an odd k are encoded without a complaint, and decoded to three frames more."""
-    with pytest.raises(InputError, match="frames=13: tiny needs 1 frame and a multiple of 8"):
+    with pytest.raises(InputError, match=r"frames=13: .* 8"):
         backbone.latent_shape(13, 16, 16)
 
 

@@ -1,6 +1,7 @@
 """What the families of backbones have in common."""
 
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import get_args
@@ -76,7 +77,7 @@ def test_latent_shapes(family: Family, backbone: Backbone) -> None:
         with pytest.raises(InputError, match=f"frames={wrong}: tiny"):
             backbone.latent_shape(wrong, height, width)
     for size in ((height + 1, width), (height, 0)):
-        with pytest.raises(InputError, match="multiples of"):
+        with pytest.raises(InputError, match=f"{size[0]} x {size[1]}"):
             backbone.latent_shape(frames, *size)
     with pytest.raises(InputError, match=f"{height + 1} x {width}"):
         backbone.encode(torch.zeros(1, frames, height + 1, width, 3, dtype=torch.uint8))
@@ -88,8 +89,8 @@ def test_a_caption_is_as_long_as_its_tokens(family: Family, backbone: Backbone, 
     assert backbone.check_captions([longest, "", "b"]) == []
     assert backbone.embed([longest]).trimmed().embeds.shape[1] == most
     (problem,) = backbone.check_captions(["fine", longest + "a"])
-    assert f"{most + 1} tokens; at most {most}" in problem
-    with pytest.raises(InputError, match=f"{most + 1} tokens"):
+    assert re.search(rf"\b{most + 1}\b.*\b{most}\b", problem)
+    with pytest.raises(InputError, match=rf"\b{most + 1}\b"):
         backbone.embed([longest + "a"])
     assert family.kind.caption_problems(folder, [longest + "a"]) == [problem]
 
@@ -111,7 +112,7 @@ def test_rows_of_a_batch_do_not_touch_each_other(family: Family, backbone: Backb
     assert torch.equal(negatives[0].embeds, negatives[1].embeds)
     if together.mask is None:
         masked = Conditioning(together.embeds, torch.ones(together.embeds.shape[:2], dtype=torch.bool))
-        with pytest.raises(ValueError, match="a mask would do nothing"):
+        with pytest.raises(ValueError, match="mask"):
             backbone.predict(x_t, 500, masked)
 
 
@@ -119,7 +120,7 @@ def test_projections_are_along_what_they_are_called_after(family: Family, folder
     backbone, heard = family.kind.from_pretrained(folder), defaultdict(set)
     for kind in get_args(ProjectionKind):
         if kind not in family.attentions:
-            with pytest.raises(InputError, match=f"no {kind} attention apart from its motion attention"):
+            with pytest.raises(InputError, match=kind):
                 backbone.projections(kind)
             continue
         names = backbone.projections(kind)
@@ -139,9 +140,7 @@ def test_projections_are_along_what_they_are_called_after(family: Family, folder
 
 def test_another_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(
-        InputError, match="a FluxPipeline cannot be used; what can: LattePipeline, TextToVideo"
-    ):
+    with pytest.raises(InputError, match=r"FluxPipeline.* LattePipeline, TextToVideo"):
         load_backbone(tmp_path)
 
 

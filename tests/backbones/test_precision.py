@@ -53,14 +53,14 @@ def test_a_precision_that_is_named_is_taken(machine: pytest.MonkeyPatch, expecte
 
 
 def test_an_unknown_precision(machine: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="precision=fp8: one of auto, fp32, bf16, fp16"):
+    with pytest.raises(InputError, match=r"precision=fp8: .*auto, fp32, bf16, fp16"):
         resolve_precision(CPU, "fp8")
 
 
 def test_devices(machine: pytest.MonkeyPatch) -> None:
     assert resolve_device() == resolve_device("cpu") == CPU
     for missing in ("cuda", "cuda:0", "mps", "tpu", "cpu:x"):
-        with pytest.raises(InputError, match=f"device={missing}: this machine has auto, cpu$"):
+        with pytest.raises(InputError, match=f"device={missing}: .*auto, cpu$"):
             resolve_device(missing)
     machine.setattr(torch.backends.mps, "is_available", lambda: True)
     assert resolve_device() == resolve_device("mps") == MPS
@@ -68,7 +68,7 @@ def test_devices(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device() == CUDA
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match="this machine has auto, cpu, cuda:0, cuda:1, mps"):
+    with pytest.raises(InputError, match=r"device=cuda:2: .*auto, cpu, cuda:0, cuda:1, mps$"):
         resolve_device("cuda:2")
 
 

@@ -75,4 +75,4 @@ def test_the_bundled_tokenizer_names_the_bundled_worlds_words(tmp_path: Path) ->
         assert closed_vocabulary(reader) == set(vocabulary())
         assert all(len(reader(word).input_ids) == 3 for word in vocabulary())
         (problem,) = caption_problems(reader, ["a star is moving ing"], clip_text.MAX_TOKENS)
-        assert "does not know 'ing';" in problem
+        assert "'ing'" in problem

@@ -65,7 +65,7 @@ def test_jobs_and_probes_measure_their_own():
 @pytest.mark.parametrize("name", ["flow", "attribute_readings", "motionexp.metrics.nothing.Nothing", "a.b.C"])
 def test_a_name_that_is_no_metric_of_a_job_is_refused(name):
     (problem,) = metrics.metric_problems([name])
-    assert f"metrics=[{name}]: some of text_alignment" in problem
+    assert f"metrics=[{name}]" in problem
     with pytest.raises(InputError, match="flow_similarity"):
         check_metrics([name])
 

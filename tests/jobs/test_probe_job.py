@@ -68,11 +68,11 @@ def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, caps
     plan(cfg)
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
-    assert "tiny, probe=tampering, fp32 on cpu" in shown
+    assert re.search("tiny.* probe=tampering.* fp32 .*cpu", shown)
     assert "0 of 56 230 460" in " ".join(shown.split())
     # Ten steps are a fifth of fifty: 1,150 as a tree, 2,750 one by one, of two evaluations each.
-    assert "230 steps (460 network evaluations) as a tree, in place of 550 (1,100) one by one" in shown
-    assert "each is inverted first: 10 steps (10 network evaluations)" in shown
+    assert re.search(r"\b230 .*\b460 .*\b550 .*\b1,100\b", shown)
+    assert re.search(r"inverted.* 10 .*\b10 ", shown)
     assert shown.count("output: ") == 1
 
 
@@ -98,9 +98,9 @@ def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monke
     drawn = {path.stem for path in folder.glob("*.svg")}
     assert {"tiny-tampering-pairs", "tiny-tampering-trade-off"} <= drawn
     assert {f"{name}.png" for name in drawn} | {"README.md"} <= {path.name for path in folder.iterdir()}
-    assert "boundary, motion-dominant: undetermined: 1 of the 3 references" in shown
-    assert f"figures: {folder}" in shown
-    assert f"all pairs side by side: {cell / 'pairs.mp4'}" in shown
+    assert re.search("motion-dominant: undetermined.* 1 .* 3 ", shown)
+    assert str(folder) in shown
+    assert str(cell / "pairs.mp4") in shown
     # 3. The same command samples and scores nothing, and a plan counts nothing.
     for module, name in ((probe_job, "invert"), (probe_job, "run_tree"), (scoring, "rows_of")):
         monkeypatch.setattr(module, name, None)
@@ -108,7 +108,7 @@ def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monke
     assert plain(probe(cfg)) == plain(rows)
     capsys.readouterr()
     plan(cfg)
-    assert "56 of 56 0 0 0 s 0 B" in " ".join(capsys.readouterr().out.split())
+    assert "56 of 56 0 0 " in " ".join(capsys.readouterr().out.split())
 
 
 class Inverted(Exception):
@@ -175,7 +175,7 @@ def test_a_probe_takes_all_looks_at_once_and_the_motion_unless_told_otherwise(ma
 def test_a_suite_without_such_edits_gives_all_that_it_has(make):
     (reference,) = references.read_references(make(probe="tampering", references=1), Squares())
     assert [edit.kind for edit in reference.edits] == ["style", "object"]
-    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: reference one has edits of style, object"):
+    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: .* one .* style, object"):
         references.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
 
 
@@ -188,7 +188,7 @@ def test_captions_of_one_s_own_are_edits_of_one_kind_and_drawn_together(make, mo
     assert len(rows) == 2 * 2 * 56
     folder = Path(cfg.output) / "squares" / "tiny" / "figures" / "partial_guidance"
     assert "motion-dominant, 2 samples of 1 reference." in (folder / "README.md").read_text()
-    assert "boundary: undetermined" in capsys.readouterr().out
+    assert "undetermined" in capsys.readouterr().out
 
 
 def test_a_probe_takes_six_references_unless_told_otherwise_and_tuning_one(make, monkeypatch):
@@ -210,5 +210,5 @@ def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are
     read = references.read_references
     monkeypatch.setattr(inputs, "read_references", lambda *of: [replace(read(*of)[0], edits=kinds)])
     monkeypatch.setattr(plan_module, "get_object", None)
-    with pytest.raises(InputError, match="probe=partial_guidance: edits of the motion alone"):
+    with pytest.raises(InputError, match=r"probe=partial_guidance: .*motion"):
         plan(make(probe="partial_guidance"))

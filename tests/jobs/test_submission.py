@@ -63,7 +63,7 @@ def test_samples_are_written_as_the_organisers_ask(tmp_path):
 def test_two_samples_of_one_edit_are_an_error_that_says_what_to_choose_by(tmp_path, name, value, values):
     for changes in ({}, {name: value}):
         finished(tmp_path / "outputs", "dav-0", ["style"], **changes)
-    with pytest.raises(InputError, match=rf"of dav-0, style: .* {name} \({values}\): choose .* {name}="):
+    with pytest.raises(InputError, match=rf"dav-0, style.* {name} \({values}\).* {name}="):
         write_submission(tmp_path / "outputs", tmp_path / "new", {})
     assert write_submission(tmp_path / "outputs", tmp_path / "new", {name: f"{value:g}"})[0] == 1
 
@@ -71,7 +71,7 @@ def test_two_samples_of_one_edit_are_an_error_that_says_what_to_choose_by(tmp_pa
 def test_what_cannot_be_written_is_said(tmp_path):
     finished(tmp_path / "outputs", "dav-0", ["style"])
     for samples, folder, select, problem in (
-        ("outputs", "new", {"tau": "1"}, "no samples of data=tgve with tau=1"),
+        ("outputs", "new", {"tau": "1"}, "data=tgve .*tau=1"),
         ("outputs", "new", {"sead": "1"}, "sead="),
         ("outputs", "outputs", {}, "folder=.*outputs"),
         ("nothing", "new", {}, "samples=.*nothing"),
@@ -105,6 +105,6 @@ def test_a_submission_is_scored_as_its_samples_were(tmp_path):
         assert row.strata == {"source": SOURCE}
         assert (kind, "flow_similarity") in rows
     whole = ScoreConfig(**{name: getattr(cfg, name) for name in ("data", "folder", "references", "metrics")})
-    with pytest.raises(InputError, match=r"style: has 16 frames, .*dav-0 has 32"):
+    with pytest.raises(InputError, match=r"style: .* 16 .*dav-0 .* 32"):
         score_external(whole)
     Image.open(tmp_path / "new" / SOURCE / "dav-0" / "style" / "00000.jpg").verify()

@@ -1,5 +1,6 @@
 """Grids, summaries and plans, and the energies beside a probe."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,10 +42,10 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
     ]
     print_summary(Console(width=80), rows, [Path("out/[1]")], [])
     shown = capsys.readouterr().out
-    assert "adapter on in 25 of 50 steps" in shown
+    assert "25 of 50" in shown
     assert "style: a [red] ball" in shown
     assert ["style", "0.80", "0.50", "2"] in [line.split() for line in shown.splitlines()]
-    assert "rows and media: out/[1]" in shown
+    assert "out/[1]" in shown
 
 
 def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
@@ -58,10 +59,11 @@ def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
     ]
     print_summary(Console(width=80), rows, [], [])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["edit", "fidelity", "chance", "DiTFlow", "chance", "n"] in lines
+    (header,) = (line for line in lines if "fidelity" in line)
+    assert header[-4:-1] == ["chance", "DiTFlow", "chance"]
     assert ["style", "0.75", "0.50", "0.62", "0.25", "1"] in lines
     assert ["style", "31.50", "1"] in lines
-    assert ["its", "first", "frame,", "held", *["0.00"] * 4, "1"] in lines
+    assert [line[-5:] for line in lines].count([*["0.00"] * 4, "1"]) == 1
     print_summary(Console(width=80), rows[:1], [], [])
     assert "fidelity" not in capsys.readouterr().out
 
@@ -72,8 +74,8 @@ def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
     # Rank 2 on v and o of two blocks of width 16: 2 x 2 x 2 x (16 + 16).
-    assert "256 trainable parameters (lora)" in shown
-    assert "1 of 2 sampling steps" in shown
+    assert re.search(r"\b256 .*lora", shown)
+    assert "1 of 2" in shown
     assert shown.count("output: ") == 2
     run(cfg)
     plan(cfg)

@@ -1,5 +1,6 @@
 """Experiments' lines as sweeps of jobs, and experiments on real models: their jobs, cost, data and table."""
 
+import re
 import socket
 from dataclasses import replace
 from itertools import pairwise, product
@@ -160,10 +161,11 @@ def test_a_dry_run_without_weights_counts_and_asks_nobody(tgve, tmp_path, offlin
     assert main(["experiment=tau", *overrides]) == 0
     shown = capsys.readouterr().out
     # Four of five jobs train; 76 references x 4 edits x 4 seeds; two branches of 50 steps.
-    assert f"{4 * 76 * 200:,} training steps, {5 * 1216:,} samples, {5 * 1216 * 100:,} network" in shown
-    assert "`python run.py model=latte dry_run=true` on the machine itself times a step" in shown
-    assert "2 cores" not in shown
-    assert "5. tau=0: 76 cells" in shown
+    counts = [f"{4 * 76 * 200:,}", f"{5 * 1216:,}", f"{5 * 1216 * 100:,}"]
+    assert re.search(" .*".join(counts), shown)
+    assert "`python run.py model=latte dry_run=true`" in shown
+    assert "cores" not in shown
+    assert re.search("tau=0: 76 ", shown)
     assert "hf download maxin-cn/Latte-1 --revision" in shown
 
 
@@ -179,7 +181,7 @@ def test_adapters_that_an_earlier_job_keeps_cost_no_training(tgve, tmp_path):
 def test_a_real_model_is_not_run_on_the_shapes(tmp_path, offline, capsys):
     for more in ([], ["dry_run=true"]):
         assert main(["experiment=tau", "model=latte", f"output={tmp_path}", *more]) == 2
-        assert "model=latte is for real videos" in capsys.readouterr().err
+        assert "model=latte" in capsys.readouterr().err
 
 
 HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"
@@ -215,7 +217,7 @@ def test_a_model_on_the_command_line_takes_its_own_lines(written):
         ("sweep", 1, ["tau=0,700", "model=tiny_unet3d", "seeds=2"])
     ]
     assert sweeps_of(layout, "mine", ["model=latte"]) == [("paper", 1, ["seeds=4", "model=latte"])]
-    with pytest.raises(InputError, match="for model=wan_14b; there are lines for tiny_latte,"):
+    with pytest.raises(InputError, match=r"model=wan_14b; .* tiny_latte,"):
         sweeps_of(layout, "mine", ["model=tiny_latte,wan_14b"])
 
 
@@ -228,13 +230,13 @@ def test_what_the_command_line_gives_stands_in_place_of_the_lines(written):
 
 @pytest.mark.parametrize("override", ["tau=500", "rank=8", "precision=bf16"])
 def test_jobs_that_no_line_of_the_tables_would_show_are_refused(override, tmp_path):
-    with pytest.raises(InputError, match=rf"window with {override} output=.*: its tables have no line"):
+    with pytest.raises(InputError, match=f"window with {override} "):
         experiment_jobs("window", [override, f"output={tmp_path}"])
 
 
 def test_a_line_of_a_paper_names_its_models(written):
     layout = written("model=tiny_latte tau=0", paper=("seeds=4",))
-    with pytest.raises(InputError, match="line 1 of `paper` names no model"):
+    with pytest.raises(InputError, match="line 1 of `paper`"):
         sweeps_of(layout, "mine", ["model=latte"])
 
 
@@ -245,7 +247,7 @@ def test_a_line_of_a_paper_names_its_models(written):
         ("model.path=other", "weights_hash of tiny_latte", ""),
         ("references=2", "references of tiny_latte", ""),
         ("data.split=tuning", "references of tiny_latte", ""),
-        ("seed=5", "seed", "0 and 5. Run"),
+        ("seed=5", "seed", "0 and 5"),
         ("scoring.resize=0 scoring.clip=other", "metric_model", ""),
     ],
 )
@@ -256,7 +258,7 @@ def test_jobs_that_cannot_be_compared_are_refused(
     monkeypatch.chdir(tmp_path)
     lines = ("model=tiny_latte tau=0", f"model=tiny_latte tau=700 {second}")
     written(*lines)
-    with pytest.raises(InputError, match=f"cannot be compared: {kind}: {values}"):
+    with pytest.raises(InputError, match=f" {kind}: {values}"):
         experiment_jobs("mine", [f"output={tmp_path}"])
     written(*lines, more=f"allow_mixed: [{kind.split()[0]}]\n")
     assert len(experiment_jobs("mine", [f"output={tmp_path}"])[2]) == 2

@@ -142,15 +142,15 @@ def test_it_needs_a_window(unet: Backbone, tmp_path: Path) -> None:
         ("lora_unet_blocks_7_attn1_to_q.lora_down.weight", (2, 8), "lora_unet_blocks_7_attn1_to_q"),
         ("transformer.transformer_blocks.0.attn1.to_q.lora_A.weight", (2, 8), "to_q.lora_A"),
         (f"unet.{MOTION}.lora_A.weight", (2, 9), rf"{MOTION}.*\(2, 9\).*\(2, 32\)"),
-        (f"unet.{MOTION}.lora_magnitude_vector", (8,), "no part of a LoRA"),
-        (f"{kohya(MOTION)}.hada_w1_a", (8, 2), "no part of a LoRA"),
+        (f"unet.{MOTION}.lora_magnitude_vector", (8,), "lora_magnitude_vector"),
+        (f"{kohya(MOTION)}.hada_w1_a", (8, 2), "hada_w1_a"),
         (
             "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
             (2, 8),
-            "text encoder",
+            "lora_te_text_model_encoder_layers_0_mlp_fc1",
         ),
-        ("text_encoder.layers.0.lora_A.weight", (2, 8), "text encoder"),
-        (f"unet.{FF}.lora_A.weight", (2, 32), "no lora_B.weight"),
+        ("text_encoder.layers.0.lora_A.weight", (2, 8), r"text_encoder\.layers"),
+        (f"unet.{FF}.lora_A.weight", (2, 32), rf"{FF} .*lora_B\.weight"),
     ],
 )
 def test_what_does_not_fit_is_named(

@@ -62,13 +62,13 @@ def test_a_caption_that_would_be_cut_is_refused(clip, scorer):
     for model in (clip, scorer):
         # A start and an end token come on top; 77 fit.
         assert len(model.embed_captions([" ".join(["a"] * 75)])) == 1
-        with pytest.raises(InputError, match="more than the 77 tokens"):
+        with pytest.raises(InputError, match="77 tokens"):
             model.embed_captions(["short", " ".join(["a"] * 76)])
 
 
 @pytest.mark.parametrize("name", ["nowhere", "ViT-L-14/nosuchtag"])
 def test_a_clip_that_does_not_exist(name):
-    with pytest.raises(InputError, match=f"clip={name}: neither a folder nor"):
+    with pytest.raises(InputError, match=f"clip={name}"):
         OpenClip.load(name)
 
 
@@ -77,7 +77,7 @@ def test_a_clip_without_weights_is_not_drawn_at_random(scoring_models, tmp_path)
     with pytest.raises(InputError, match=r"no open_clip_model\.safetensors"):
         OpenClip.load(tmp_path)
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="open_clip cannot load it"):
+    with pytest.raises(InputError, match=f"clip={tmp_path}"):
         OpenClip.load(tmp_path)
 
 
@@ -99,9 +99,9 @@ def test_a_scorer_that_lacks_weights_is_refused(scoring_models, tmp_path):
     with pytest.raises(InputError, match="text_projection"):
         PreferenceModel.load(folder, scoring_models.preference_processor)
     (folder / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match="transformers cannot load it"):
+    with pytest.raises(InputError, match=f"scorer={folder}"):
         PreferenceModel.load(folder, scoring_models.preference_processor)
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match=r"scorer=\./nowhere"):
         PreferenceModel.load("./nowhere")
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_file_of_features_is_named(tmp_path):
     FeaturePass(Counting(), None, folder=tmp_path).frames(noise_video())
     (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(b"damaged")
-    with pytest.raises(InputError, match=rf"{file.name}: damaged"):
+    with pytest.raises(InputError, match=file.name):
         FeaturePass(Counting(), None, folder=tmp_path).frames(noise_video())
-    with pytest.raises(InputError, match="needs the tracks"):
+    with pytest.raises(InputError, match=r"motion_fidelity .*tracks"):
         FeaturePass(None, None).tracks(noise_video())

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -121,9 +123,9 @@ def test_one_metric_scores_samples_of_many_references(inputs):
 def test_videos_must_match_and_be_large_enough():
     video = moving_texture(0, (1, 0))
     for other in (video[:-1], video[:, :32], video[:1]):
-        with pytest.raises(InputError, match="one length and size"):
+        with pytest.raises(InputError, match=re.escape(str(other.shape))):
             flow_similarity(other, video if len(other) > 1 else other)
-    with pytest.raises(InputError, match="too small"):
+    with pytest.raises(InputError, match="16 x 16"):
         flow_similarity(video[:, :16, :16], video[:, :16, :16])
 
 

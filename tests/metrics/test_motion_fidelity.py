@@ -107,7 +107,7 @@ def test_chance_is_the_mean_over_other_references_and_stands_beside(inputs):
         assert measured[f"{name}_chance"].value == pytest.approx(expected)
         alone = metric.measure(inputs(tracks=a, reference_tracks=b))
         assert alone[f"{name}_chance"].reason == f"no other reference of {len(a.position)} frames"
-        with pytest.raises(InputError, match="needs the tracks"):
+        with pytest.raises(InputError, match=f"{name} .*tracks"):
             metric.measure(inputs())
 
 
@@ -118,7 +118,7 @@ def test_videos_that_move_alike_and_videos_that_do_not():
     assert motion_fidelity(right, also_right).value > 0.95
     assert motion_fidelity(right, left).value < 0
     assert motion_fidelity(right, still).value == pytest.approx(0, abs=0.02)
-    with pytest.raises(InputError, match="at least 18 pixels"):
+    with pytest.raises(InputError, match=r" 18 .* 16 x 16"):
         track(np.zeros((4, 16, 16, 3), np.uint8))
-    with pytest.raises(InputError, match="of one length"):
+    with pytest.raises(InputError, match=" 8 and 5 "):
         motion_fidelity(right, track(moving_texture(0, (2, 0), frames=5)))

@@ -35,5 +35,5 @@ def test_the_metric_takes_the_reference_s_looks_from_its_scene(inputs):
     for labels, share in ((make_scene("wander").attributes, 1), (CHANGES, 0)):
         measured = ReplacedAttributes().measure(inputs(predictions=Predictions(labels, {})))
         assert measured["replaced_attributes"].value == share
-    with pytest.raises(InputError, match="needs the classifier"):
+    with pytest.raises(InputError, match=r"replaced_attributes .*classifier"):
         ReplacedAttributes().measure(inputs())

@@ -27,7 +27,7 @@ def test_runs_apart_are_the_trees(backbone, starts):
         return backbone.embed([caption.rpartition(bench_probes.NUMBERED)[2]])
 
     tree, apart = (
-        run_tree(backbone, runs, starts, 10, embed=embed, negative=backbone.embed([""]), memory=2.0**30)
+        run_tree(backbone, runs, starts, 10, embed=embed, negative=backbone.embed([""]), rows=16)
         for runs in (trajectories, bench_probes.apart(trajectories))
     )
     torch.testing.assert_close(torch.stack(apart), torch.stack(tree), rtol=1e-5, atol=1e-5)

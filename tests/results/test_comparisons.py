@@ -63,7 +63,7 @@ def test_a_setting_without_rows_has_no_n_and_a_missing_base_is_an_error(ranks):
     lines = shown(ranks, rows).splitlines()
     assert [line.split("|")[-2].strip() for line in lines if line.startswith("| 16 ")] == ["none"]
     assert any("n none:" in line for line in lines)
-    with pytest.raises(InputError, match="subtracts the base model"):
+    with pytest.raises(InputError, match=r"column .*1000"):
         shown(ranks, [row for row in rank_rows() if row.tau != 1000])
 
 
@@ -99,7 +99,7 @@ def test_the_default_learning_rate_is_that_of_the_method(ranks):
     rows = rank_rows()
     settings = {**rows[0].settings, "learning_rate": 0.001}
     full_rank = rank_row("text_alignment", 0, settings=settings, method="full_rank", value=9.0)
-    with pytest.raises(InputError, match="two rows of text_alignment"):
+    with pytest.raises(InputError, match=r"text_alignment for r0, .* seed .* tau 700"):
         shown(ranks, [*rows, full_rank])
     ranks.settings["four"].select["method"] = "lora"
     assert shown(ranks, [*rows, full_rank]) == shown(ranks, rows)
@@ -115,9 +115,12 @@ def test_what_a_layout_selects_by_need_not_be_the_default(ranks):
 @pytest.mark.parametrize(
     ("lost", "named"),
     [
-        (lambda row: row.reference == "r3", "setting sixteen lacks 1 of the 6 .* r3"),
-        (lambda row: row.metric == "velocity_similarity", "velocity_similarity of setting sixteen lacks 6"),
-        (lambda row: row.metric == "nuisance_chance" and row.reference < "r2", "nuisance_chance .* lacks 2"),
+        (lambda row: row.reference == "r3", "sixteen .* 1 .* 6 .* r3"),
+        (lambda row: row.metric == "velocity_similarity", "velocity_similarity .* sixteen .* 6 "),
+        (
+            lambda row: row.metric == "nuisance_chance" and row.reference < "r2",
+            "nuisance_chance .* sixteen .* 2 ",
+        ),
     ],
 )
 def test_lines_of_other_samples_are_refused(ranks, lost, named):
@@ -131,5 +134,5 @@ def test_a_subtracted_setting_has_the_same_samples_though_it_has_no_line(ranks):
     ranks.tables[0].settings.remove("sixteen")
     assert rank_table(ranks, rows).blocks
     ranks.tables[0].differences = [Difference(["1 minus 16"], "one", "sixteen")]
-    with pytest.raises(InputError, match="setting sixteen lacks 3 of the 6 samples"):
+    with pytest.raises(InputError, match=r" sixteen .* 3 .* 6 "):
         shown(ranks, rows)

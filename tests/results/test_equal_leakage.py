@@ -62,7 +62,7 @@ def test_a_setting_that_was_not_run_is_said_and_a_scale_that_was_not_is_refused(
     assert not any(one.cells)
     assert four.cells[1] is None
     compared.tables[0].decision.scales = [0.5, 1]
-    with pytest.raises(InputError, match=r"setting four at adapter_scale=0\.5 lacks 6 of 6 samples"):
+    with pytest.raises(InputError, match=r" four .*adapter_scale=0\.5 .* 6 .* 6 "):
         decided(compared, rank_rows())
 
 
@@ -70,7 +70,7 @@ def test_a_curve_takes_what_another_selection_has(compared):
     rows = two_edits()
     four = compared.settings["four"]
     four.select["edit_kind"] = "easy"
-    with pytest.raises(InputError, match="four lacks 6 of the 12 samples"):
+    with pytest.raises(InputError, match=r" four .* 6 .* 12 "):
         decided(compared, rows)
     four.or_select = {"tau": "700", "edit_kind": "hard"}
     assert [line.n for line in decided(compared, rows)] == ["12 (6)", "12 (6)"]

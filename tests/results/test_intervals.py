@@ -51,9 +51,10 @@ def test_draws_without_motion_at_a_level_are_counted():
     assert math.isnan(motion.low)
 
 
-def test_four_references_have_their_range_one_has_no_interval_and_none_has_no_mean():
-    four = mean_interval([1.0, 2.0, 5.0, 8.0], "abcd")
-    assert (four.mean, four.low, four.high) == (4.0, 1.0, 8.0)
+def test_few_references_have_their_range_one_has_no_interval_and_none_has_no_mean():
+    for values in ([1.0, 8.0], [1.0, 2.0, 8.0], [1.0, 2.0, 5.0, 8.0]):
+        few = mean_interval(values, range(len(values)))
+        assert (few.mean, few.low, few.high) == (pytest.approx(sum(values) / len(values)), 1.0, 8.0)
     one, none = mean_interval([1.0, 3.0], "aa"), mean_interval([math.nan], "a")
     assert (one.mean, one.low, none.mean) == pytest.approx((2.0, math.nan, math.nan), nan_ok=True)
     assert (none.n, none.missing) == (0, 1)

@@ -1,5 +1,6 @@
 """Rows into results/ and out of it: whole or not at all, and the tables that follow."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,7 +50,7 @@ def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
 def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
     append_rows(outputs / "tgve" / "rows.jsonl", [replace(toy_rows()[0], suite="tgve", score_id="a")])
-    with pytest.raises(InputError, match=r"no rows in .*outputs"):
+    with pytest.raises(InputError, match=str(outputs)):
         publish(layout_path, outputs)
     rows = [replace(row, reference_hash=row.reference) for row in toy_rows()]
     append_rows(outputs / "rows.jsonl", rows)
@@ -57,11 +58,11 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     before = path.read_bytes()
     (outputs / "rows.jsonl").unlink()
     append_rows(outputs / "rows.jsonl", [row for row in rows if (row.tau, row.reference) != (0, "r1")])
-    with pytest.raises(InputError, match="setting every lacks 4 of the 12 samples"):
+    with pytest.raises(InputError, match=r" every .* 4 .* 12 "):
         publish(layout_path, outputs)
     references = 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",'
     layout_path.write_text(TOY_LAYOUT.replace("sweep: [", references), encoding="utf-8")
-    with pytest.raises(InputError, match=r"no rows of tiny_latte for 1 of the references .* \(r9\)"):
+    with pytest.raises(InputError, match=r"tiny_latte .* 1 .*\(r9\)"):
         publish(layout_path, outputs)
     layout_path.write_text(TOY_LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: ''"), encoding="utf-8")
     with pytest.raises(InputError, match="`rows`"):
@@ -77,34 +78,37 @@ def test_a_table_whose_rows_are_gone_is_removed(toy, root):
     assert not any(path.exists() for path in written)
 
 
+SKIPPED = re.compile(r"experiments/(\S+)\.yaml: .*results/shapes/\1\.jsonl")
+
+
 def test_without_names_what_is_not_published_yet_is_said_and_left_out(root, capsys, monkeypatch):
     monkeypatch.chdir(root)
     later = TOY_LAYOUT.replace("results/shapes/toy", "results/shapes/later")
     Path("experiments/later.yaml").write_text(later, encoding="utf-8")
-    skipped = "experiments/{0}.yaml: no rows published yet (results/shapes/{0}.jsonl); skipped\n"
     assert main([]) == 0
-    assert capsys.readouterr() == ("", skipped.format("later") + skipped.format("toy"))
+    printed = capsys.readouterr()
+    assert (printed.out, SKIPPED.findall(printed.err)) == ("", ["later", "toy"])
     published = Path("results/shapes/toy.jsonl")
     published.parent.mkdir(parents=True)
     published.write_text(to_published(toy_rows()))
     assert main([]) == 0
     printed = capsys.readouterr()
     assert printed.out.split() == [f"results/shapes/toy{suffix}" for suffix in (".md", ".tex", ".csv")]
-    assert printed.err == skipped.format("later")
+    assert SKIPPED.findall(printed.err) == ["later"]
     assert main(["experiments/later.yaml"]) == 2
-    assert "no rows are published there" in capsys.readouterr().err
+    assert "results/shapes/later.jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        (to_published(toy_rows())[:-20], "line 98: not a row"),
-        ('{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n', "line 1: not published rows"),
-        ("", "results/shapes/toy.jsonl: it has no rows"),
+        (to_published(toy_rows())[:-20], "line 98"),
+        ('{"sample":{},"run":99,"edit":0,"values":{"0":1}}\n', "line 1"),
+        ("", "results/shapes/toy.jsonl"),
         (to_published([*toy_rows(), replace(toy_rows()[0], precision="bf16")]), "precision: bf16, fp32"),
         (
             to_published([replace(row, tau=1.0) for row in toy_rows()]),
-            "none of its settings is that of a row",
+            "experiments/toy.yaml",
         ),
     ],
     ids=["cut short", "unknown run", "empty", "mixed", "of no setting"],

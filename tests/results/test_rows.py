@@ -51,13 +51,13 @@ def test_a_newer_version_of_a_metric_supersedes_the_older_on_the_same_sample():
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ('{"metric": "text', "not a row"),
-        ("[]", "JSON object"),
-        ('{"metric": "text_alignment"}', "missing .*required"),
-        (json.dumps(as_json(row()) | {"extra": 1}), "unknown fields"),
-        (json.dumps(as_json(row()) | {"seed": "zero"}), "field seed"),
-        (json.dumps(as_json(row()) | {"seed": True}), "field seed"),
-        ("\udcff", "cannot be read"),
+        ('{"metric": "text', "line 2"),
+        ("[]", "line 2: .* list"),
+        ('{"metric": "text_alignment"}', "line 2: .*reference"),
+        (json.dumps(as_json(row()) | {"extra": 1}), "line 2: .*extra"),
+        (json.dumps(as_json(row()) | {"seed": "zero"}), "line 2: .*seed .*'zero'"),
+        (json.dumps(as_json(row()) | {"seed": True}), "line 2: .*seed .*True"),
+        ("\udcff", "rows.jsonl"),
     ],
 )
 def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
@@ -68,8 +68,7 @@ def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
     with pytest.raises(InputError, match=named) as caught:
         read_rows(path)
     assert str(path) in str(caught.value)
-    assert "line 2" in str(caught.value) or named == "cannot be read"
-    with pytest.raises(InputError, match="no such rows"):
+    with pytest.raises(InputError, match=str(tmp_path / "nowhere")):
         read_rows(tmp_path / "nowhere")
 
 

@@ -99,7 +99,7 @@ def test_references_are_of_the_benchmark_unless_the_overrides_say_otherwise() ->
     assert [name.startswith("poster") for name in cfg.references] == [False] * 5 + [True] * 3
     assert inversion.settings_of(["references=2", "precision=bf16"]).references == 2
     assert inversion.settings_of(["data.split=benchmark"]).references is None
-    with pytest.raises(InputError, match="no nobody"):
+    with pytest.raises(InputError, match="nobody"):
         inversion.run(inversion.settings_of(["references=[nobody]"]))
 
 

@@ -96,7 +96,7 @@ def test_answers_are_shares_of_the_largest_and_small_ones_are_blindness():
     assert blind["silent"] == "all: it abstains"
     assert "| motion |" in to_markdown(table)
     assert table.blocks[0].lines[0].n == "18 (2)"
-    with pytest.raises(InputError, match="no rows of doses"):
+    with pytest.raises(InputError, match="experiment=metric-trust"):
         trust_table(samples())
 
 

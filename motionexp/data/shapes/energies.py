@@ -40,6 +40,7 @@ def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene
         if factor == "nuisances":
             yield scene, replace(scene, nuisances=draw_nuisances(rng))
             continue
+        # Captioned motions alone: a probe can change no other.
         values = grammar.CAPTIONED if factor == "motion" else grammar.ATTRIBUTES[factor]
         changed = [value for value in values if value != scene.attributes[factor]]
         yield scene, edited(scene, {factor: str(rng.choice(changed))})

@@ -48,6 +48,7 @@ def _line(u: Array, rng: Rng, name: str, lengths: tuple[float, float], to: tuple
 
 def _arc(u: Array, rng: Rng, direction: int) -> Variation:
     radius, height = rng.uniform(13, 16), rng.uniform(16, 20)
+    # Half an ellipse; y points down, so that the middle of the arc is its top.
     phase = np.pi * u
     return {"offset": np.stack([-direction * radius * np.cos(phase), height * (0.5 - np.sin(phase))], 1)}
 
@@ -60,6 +61,7 @@ def _circle(u: Array, rng: Rng, direction: int) -> Variation:
 
 
 def _grow(u: Array, rng: Rng, name: str, factor: float) -> Variation:
+    # Geometric: the logarithm of the size grows evenly, as `object_motion` measures growth.
     return {name: factor ** ((2 * u - 1) * rng.uniform(0.9, 1.1))}
 
 
@@ -69,6 +71,7 @@ def _spin(u: Array, rng: Rng) -> Variation:
 
 def _bounce(u: Array, rng: Rng) -> Variation:
     height, phase = rng.uniform(20, 26), rng.uniform(0, 0.25)
+    # |sin| has its corners on the floor, where a ball turns at once.
     y = height * (0.5 - np.abs(np.sin(np.pi * (2 * u + phase))))
     return {"offset": np.stack([np.zeros_like(u), y], 1)}
 
@@ -80,6 +83,7 @@ def _sway(u: Array, rng: Rng) -> Variation:
 
 def _wander(u: Array, rng: Rng) -> Variation:
     frequencies = np.array([0.5, 1.0, 1.5])
+    # Slow waves are larger: a smooth path, not a jitter.
     weights = rng.normal(size=(3, 2)) / frequencies[:, None]
     phases = rng.uniform(0, 2 * np.pi, size=(3, 2))
 
@@ -94,6 +98,7 @@ def _wander(u: Array, rng: Rng) -> Variation:
 
 def _zigzag(u: Array, rng: Rng) -> Variation:
     side, teeth = rng.choice([-1, 1]), rng.uniform(1.9, 2.3)
+    # A triangle wave from -1 to 1.
     wave = 2 * np.abs(2 * ((teeth * u + rng.uniform(0, 1)) % 1) - 1) - 1
     return {"offset": np.stack([side * (u - 0.5) * rng.uniform(26, 30), wave * rng.uniform(9, 12)], 1)}
 

@@ -94,6 +94,7 @@ def _background(scene: Scene, pan: Array, zoom: Array) -> Array:
     pattern = _PATTERNS[scene.background](u + 3 * nuisances.phase[0], v + 3 * nuisances.phase[1])
     luminance = contrast.background + contrast.pattern * pattern
     for place_x, place_y, radius, sign in nuisances.distractors:
+        # A Gaussian spot, bright or dark.
         square = (x - (place_x - CENTRE)) ** 2 + (y - (place_y - CENTRE)) ** 2
         luminance = luminance + contrast.distractor * sign * np.exp(-square / (2 * (radius / 1.5) ** 2))
     return luminance[..., None] + contrast.tint * _TINT[scene.background]

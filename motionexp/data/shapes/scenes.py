@@ -135,6 +135,7 @@ def _draw_motion(rng: np.random.Generator, shape: str, choices: tuple[str, ...])
 
 def draw_thing(rng: np.random.Generator, appearance: dict[str, str], motion: str, side: int = 0) -> Thing:
     """Draw what no caption names of an object; ``side`` is 0 for a lone object, -1 or 1 in a pair."""
+    # Two objects are smaller, and 15 pixels from the middle, so that their paths do not meet.
     radius = RADIUS if side == 0 else PAIR_RADIUS
     centre = np.array([CENTRE + 15 * side, CENTRE]) + rng.uniform(-3, 3, size=2)
     return Thing(

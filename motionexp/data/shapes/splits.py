@@ -55,6 +55,7 @@ def _edited(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
             changes[name] = str(rng.choice(values))
         result = edited(scene, changes)
         appearance = dict(zip(grammar.ATTRIBUTES, _appearance(result), strict=True))
+        # Drawn again until the edit shows: an edit that nobody can see would count as a failure of the model.
         visible = grammar.is_visible(appearance["shape"], scene.attributes["motion"])
         if visible and not grammar.is_held_out(**appearance):
             return result

@@ -88,6 +88,7 @@ def frame_rate(path: str | Path) -> float | None:
         times = [packet.pts for packet in clip.packets()]
         if len(set(times)) < 2:
             raise InputError(f"{path}: has no frame rate, for it has fewer than 2 frames")
+        # From first to last time, over all frames: a variable rate has no other mean.
         return float((len(times) - 1) / ((times[-1] - times[0]) * clip.stream.time_base))
 
 
@@ -174,6 +175,7 @@ class _Clip:
         while (frame := self._next(frames)) is not None:
             origin = frame.pts if origin is None else origin
             begin = (frame.pts - origin) * frame.time_base
+            # A frame without a duration counts as one tick.
             self.count, self.end = self.count + 1, begin + (frame.duration or 1) * frame.time_base
             yield _Shown(frame, begin, self.end, Fraction(frame.time_base) / 2)
 

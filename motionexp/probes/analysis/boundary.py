@@ -50,6 +50,7 @@ from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 
 FOUND, NONE = "found", "none"
+# Two references have three different bootstrap means, too few for percentiles.
 FEWEST_REFERENCES = 3
 
 
@@ -90,6 +91,7 @@ def boundary_of(probes: Mapping[str, ProbeValues]) -> Boundary:
     The appearance is `new_attributes` of tampering. The motion is `motion_of` the probes.
     """
     tampering = probes[TAMPERING]
+    # One set of weights (1 + N, R): appearance and motion are resampled together, so the gap is paired.
     weights = bootstrap_weights(len(tampering.references))
     appearance = {name: changes(values, weights) for name, values in new_attributes(tampering).items()}
     motion = changes(motion_of(probes), weights)
@@ -151,6 +153,7 @@ def in_words(boundary: Boundary, log_snr: np.ndarray) -> str:
     if not boundary.found:
         return f"none, gap {_shown(gap, 2)}" if boundary.verdict == NONE else boundary.verdict
     t = interval(boundary.tau, *boundary.counts)
+    # Each replicate is converted by itself: log-SNR is not linear in t.
     nats = interval(log_snr_at(boundary.tau, log_snr), *boundary.counts)
     return f"t = {_shown(t, 0)}, log-SNR {_shown(nats, 1)}, gap {_shown(gap, 2)}"
 
@@ -163,6 +166,7 @@ def largest(values: Replicates, samples: int, references: int) -> tuple[int, Int
     """Index of the largest of (1 + N, K), and its interval corrected for the selection; NaN if any is."""
     if np.isnan(values[0]).any():
         return 0, Interval(math.nan, math.nan, math.nan, samples, references)
+    # The place was chosen by its value: the band of all K places corrects for that.
     place, half = int(values[0].argmax()), half_width(values, references)
     value = float(values[0, place])
     return place, Interval(value, value - half, value + half, samples, references)
@@ -178,6 +182,7 @@ def half_width(values: Replicates, references: int) -> float:
     deviations = deviations[np.isfinite(deviations).all(1)]
     if references < 2 or len(deviations) == 0:
         return math.nan
+    # The maximum over K makes the band simultaneous: it holds at all places at once in 95% of cases.
     return float(np.percentile(deviations.max(1), 95))
 
 
@@ -191,11 +196,13 @@ def peak(curves: np.ndarray, *, ends: bool = False) -> np.ndarray:
     finite = np.isfinite(curves).all(1)
     filled = np.where(finite[:, None], curves, 0.0)
     searched = filled if ends else np.pad(filled[:, 1:-1], ((0, 0), (1, 1)), constant_values=-np.inf)
+    # 1e-9: shares are quotients of counts, and equal ones may differ in their last bits.
     equal = searched >= searched.max(1, keepdims=True) - 1e-9
     first, last = equal.argmax(1), len(EDGES) - 1 - equal[:, ::-1].argmax(1)
     # 2. The vertex lies within half a step of a single largest value that has two neighbours.
     inner = np.clip(first, 1, len(EDGES) - 2)
     before, here, after = (filled[np.arange(len(filled)), inner + shift] for shift in (-1, 0, 1))
+    # Second difference; below 0 the three points have a highest vertex.
     bend = before - 2 * here + after
     peaked = (first == last) & (first == inner) & (bend < 0)
     shift = np.where(peaked, (before - after) / (2 * np.where(peaked, bend, 1.0)), 0.0)

@@ -226,6 +226,7 @@ def transfer_loss(
     """
     if not target.found or not source.found:
         return None
+    # The target's t with the noise that the source's boundary has on its own schedule.
     same_noise = timestep_at(log_snr_at(source.tau, source_log_snr), target_log_snr)
     if sweep is None:
         best = target.gaps.max(1)

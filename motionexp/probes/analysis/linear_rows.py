@@ -14,6 +14,7 @@ from motionexp.results.rows import Row, key_order
 TARGETS: Mapping[str, tuple[str, ...]] = {"motion": grammar.CAPTIONED, **grammar.ATTRIBUTES}
 """{attribute that the probe reads: its classes}"""
 APPEARANCE = tuple(grammar.ATTRIBUTES)
+# 999 and not 1000: the network of a discrete schedule takes no t above 999.
 TIMESTEPS = (*range(0, 1000, 100), 999)
 X_T = "x_t"
 X_T_CLEAN = "x_t, learnt from x_0"

@@ -98,6 +98,7 @@ def is_detectable(changed: Replicates) -> bool:
     If it is not, a share of that effect is a quotient by a number that may be 0.
     """
     whole = changed[:, -1, 0]
+    # One-sided at 2.5%: the lower end of the two-sided 95% interval.
     return bool(np.isfinite(whole[0]) and np.nanpercentile(whole[1:], 2.5) > 0)
 
 
@@ -137,6 +138,7 @@ def half_point(rising: np.ndarray) -> np.ndarray:
     curve = np.where(finite[:, None], rising, np.linspace(0, 1, len(EDGES)))
     rows = np.arange(len(curve))
     # 2. The first edge at or above 0.5, and the last edge below it.
+    # argmax of booleans is the first True.
     after = (curve >= 0.5).argmax(1)
     before = len(EDGES) - 1 - (curve < 0.5)[:, ::-1].argmax(1)
     # 3. Both crossings, each between an edge below 0.5 and the next edge; equal if the curve is monotonic.
@@ -149,6 +151,7 @@ def half_point(rising: np.ndarray) -> np.ndarray:
 
 def onset(probe: ProbeValues, factor: Factor) -> Onset:
     """When a factor is set according to one probe."""
+    # The sign makes both kinds rise, so that one threshold serves all.
     values = -probe.values[factor.metric] if factor.falls else probe.values[factor.metric]
     changed = changes(values, bootstrap_weights(len(values)))
     share = shares(changed)
@@ -167,6 +170,7 @@ def tampering_probes(probes: Mapping[str, Mapping[Key, ProbeValues]], key: Key) 
     """
     methods = (TAMPERING, MOTION_TAMPERING)
     values = {method: probes[method][key] for method in methods if key in probes.get(method, {})}
+    # Bootstrap weights are drawn per reference: only shared references can be paired.
     shared = sorted(set.intersection(*(set(probe.references) for probe in values.values()))) if values else []
     if values and not shared:
         raise InputError(

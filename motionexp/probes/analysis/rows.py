@@ -86,6 +86,7 @@ def _probe_values(rows: Sequence[Row]) -> ProbeValues:
     subjects = sorted({_subject(row) for row in rows}, key=str)
     index = {subject: number for number, subject in enumerate(subjects)}
     cells: dict[str, np.ndarray] = defaultdict(lambda: np.full((len(subjects), 12, 12), np.nan))
+    # A metric may abstain with NaN, so a missing row needs a mask of its own.
     filled: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(subjects), 12, 12), bool))
     for row in rows:
         if (pair := _PLACES.get((row.tau_start, row.tau_end))) is None:
@@ -208,8 +209,10 @@ def means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     # One matrix product for all columns; only columns with NaN need sums of weights.
     flat = values.reshape(len(values), -1)
     finite = np.isfinite(flat)
+    # Weighted sums as if nothing were missing, right for all columns without NaN.
     result = weights @ np.where(finite, flat, 0.0)
     partly = ~finite.all(0)
+    # Elsewhere the weights of the missing rows do not count: (N, columns with NaN).
     weight = weights @ finite[:, partly].astype(float)
     result[:, partly] = np.where(weight > 0, result[:, partly] / np.where(weight > 0, weight, 1.0), np.nan)
     return result.reshape(len(weights), *values.shape[1:])
@@ -229,6 +232,7 @@ def predicted_log_snr(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
         rows: those with the method `energies` are taken. Their value is an energy in the model's latents
             (`motionexp.data.shapes.energies`), and their strata are `contrast` and `factor`.
     """
+    # d' = sqrt(SNR) |D| is 2 where SNR |D|^2 is 4; d' = 2 is 84% correct. `value` is |D|^2.
     return {
         (row.model, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)
         for row in rows

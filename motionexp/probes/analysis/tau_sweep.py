@@ -70,6 +70,7 @@ def _sweep(key: Key, values: Mapping[Cell, Sequence[float]]) -> TauSweep:
                 f"the sweep over tau of {' '.join(key)} lacks some of tau=0,100,...,1000; run it to its end"
                 " and publish it"
             )
+        # (R, 11): each reference's mean over edits and seeds, one for each tau.
         metrics[metric] = np.array([[finite_mean(cell) for cell in row] for row in samples])
     count = sum(len(values[MOTION, reference, EDGES[0]]) for reference in references)
     return TauSweep(metrics[MOTION], metrics[LEAKAGE] - metrics[CHANCE], count)
@@ -102,6 +103,7 @@ def compare(sweep: TauSweep, boundary: Boundary) -> TauComparison | None:
     """
     if sweep.references < FEWEST_REFERENCES:
         return None
+    # With both ends: no tuning, or tuning at all timesteps, may be the best.
     best = grid_jitter(peak(sweep.scores, ends=True), "best tau")
     return TauComparison(best, boundary.tau, lost_at(sweep, unpaired(boundary.tau)))
 
@@ -117,6 +119,7 @@ def lost_at(sweep: TauSweep, tau: Replicates) -> Replicates:
     scores = sweep.motion - sweep.leakage
     finite = np.isfinite(scores)
     total, count = np.where(finite, scores, 0.0).sum(0), finite.sum(0)
+    # (R, 11); a tau at which no other reference has a score gets 0.
     leave_one_out = (total - np.where(finite, scores, 0.0)) / np.maximum(count - finite, 1)
     # 2. Each reference's score there, (R,), minus its score at tau in each replicate, (1 + RESAMPLES, R).
     at_best = gap_at(scores, peak(leave_one_out, ends=True))

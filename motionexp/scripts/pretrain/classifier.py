@@ -63,16 +63,20 @@ def corrupted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Corrupt a video; return it with labels in which the attributes that it lost are rejected."""
     kind = rng.integers(6)
+    # Frozen: appearance stays, motion is lost.
     if kind == 0:
         return np.repeat(video[rng.integers(16)][None], 16, 0), rejected(row, "motion")
+    # Shuffled frames.
     if kind == 1:
         return video[rng.permutation(16)], rejected(row, "motion")
+    # Two videos in one, of which neither attribute can be told.
     if kind == 2:
         return ((video.astype(int) + second) // 2).astype(np.uint8), rejected(row, *ATTRIBUTES)
     if kind == 3:
         return blurred(video, rng.uniform(6, 10)), rejected(row, *ATTRIBUTES)
     if kind == 4:
         return noised(video, rng.uniform(80, 120), rng), rejected(row, *ATTRIBUTES)
+    # Frozen with noise that changes: without it, any change between frames would mean motion.
     return noised(np.repeat(video[:1], 16, 0), rng.uniform(1, 6), rng), rejected(row, "motion")
 
 
@@ -82,6 +86,7 @@ def batch(videos: PretrainingVideos, rows: np.ndarray, table: np.ndarray, step: 
     items, targets = [], []
     for place, row in enumerate(rows):
         video, target = videos.video(int(row)), table[row]
+        # Mild degradation keeps the labels, so that the classifier does not reject every soft sample.
         if place < len(rows) * 2 // 3:
             video = degraded(video, rng)
         else:
@@ -102,6 +107,7 @@ def main() -> None:
     model = AttributeClassifier(ClassifierConfig(ATTRIBUTES))
 
     def loss(step: int) -> Tensor:
+        # From the number of the step alone: a training that was stopped goes on with the same numbers.
         rows = np.random.default_rng([4, step]).choice(single, args.batch)
         pixels, targets = batch(videos, rows, table, step)
         logits = in_bf16(model, pixels)

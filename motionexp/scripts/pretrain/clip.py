@@ -47,6 +47,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     words.normalizer = normalizers.Lowercase()
     words.pre_tokenizer = pre_tokenizers.Whitespace()
+    # CLIP pools at the end token, so each caption needs one.
     words.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", ids["</s>"])])
     pad, end, unknown = SPECIAL
     return PreTrainedTokenizerFast(
@@ -124,6 +125,7 @@ def step_loss(
         rng = np.random.default_rng([3, step])
         rows = frames.rows(rng, size)
         scenes = [frames.scenes[row] for row in rows]
+        # Captions wrong in one attribute: in a random batch most wrong captions differ in all of them.
         near = [shown_neighbour(scene, name, rng) for scene in scenes for name in ATTRIBUTES]
         captions = frames.captions([*scenes, *near], rng)
         ids = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids

@@ -25,6 +25,7 @@ def build_tokenizer(max_tokens: int = MAX_TOKENS) -> CLIPTokenizer:
         vocab[letter + end] = len(vocab)
     merges: list[tuple[str, str]] = []
     for word in words:
+        # Each merge joins the first two parts: a word of n letters needs n - 1 merges at most.
         while len(parts := _split(word, vocab, merges)) > 1:
             merges.append((parts[0], parts[1]))
             vocab.setdefault(parts[0] + parts[1], len(vocab))

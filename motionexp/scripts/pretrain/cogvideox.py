@@ -51,6 +51,7 @@ class Denoiser(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
         """Return v (B, 16, F, 16, 16) for noisy latents, timesteps (B,) and captions (B, L, D)."""
         output: Tensor = self.network(
+            # (B, F, C, h, w), as diffusers' class takes it.
             hidden_states=noisy.transpose(1, 2),
             encoder_hidden_states=embeds.to(noisy.dtype),
             timestep=t,
@@ -82,6 +83,7 @@ class Batches:
         """Return latents (B, 16, F, 16, 16) and captions (B, L, D) of a step."""
         rng = np.random.default_rng([13, step])
         if step < self.image_steps or step % 8 == 0:
+            # Four stills cost less than one video: the appearance is learnt from them first.
             rows = rng.integers(self.count, size=4 * self.batch)
             clean = single_frames(self.stills, rows, len(STILLS), rng)
             captions = self.still[rows]

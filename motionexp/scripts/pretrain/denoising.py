@@ -58,8 +58,10 @@ def velocity_loss(
     def loss(step: int) -> Tensor:
         clean, captions = batches(step)
         generator = torch.Generator().manual_seed(step)
+        # Stratified: one t in each of B equal slices has less variance than B free draws.
         slices = torch.randperm(len(clean), generator=generator) + torch.rand(len(clean), generator=generator)
         power = video_power if clean.shape[2] > 1 else 1.0
+        # (B,): shares of the schedule, which the power bends, as timesteps.
         t = (len(alphas) * (slices / len(clean)) ** power).long()
         noisy, velocity = noised(clean, t, alphas, generator)
         return (in_bf16(model, noisy, t, captions).float() - velocity).square().mean()

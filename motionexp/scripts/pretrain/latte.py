@@ -55,6 +55,7 @@ class Denoiser(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, embeds: Tensor, lengths: Tensor) -> Tensor:
         # Cross-attention runs on the frames of all videos as one batch: (B, 1, L) to (B * F, 1, L).
         frames = noisy.shape[2]
+        # (B, L), then (B F, 1, L): the network folds frames into the batch.
         padding = torch.arange(embeds.shape[1])[None] >= lengths[:, None]
         bias = (padding.to(noisy.dtype) * -10_000.0)[:, None].repeat_interleave(frames, 0)
         output: Tensor = self.network(

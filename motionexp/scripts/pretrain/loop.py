@@ -95,6 +95,7 @@ def muon_and_adamw(
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, value in model.named_parameters():
+        # Muon orthogonalizes updates, which is defined for matrices alone.
         (matrices if value.ndim == 2 and is_matrix(name) else rest).append(value)
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),

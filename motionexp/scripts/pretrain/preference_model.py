@@ -119,9 +119,11 @@ def preference_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """
     positive, negative, bad = image.chunk(3)
     contrastive: Tensor = ClipLoss()(image[: len(text)], text, scale)
+    # Row i of all three is one comparison, (3 N, E). A negative is the better frame for its own caption.
     better = torch.cat([positive, negative, positive])
     worse = torch.cat([negative, positive, bad])
     judging = torch.cat([text, text[: len(positive)]])
+    # (3 N, 2): the first column is the better frame, class 0.
     scores = scale * torch.stack([(better * judging).sum(-1), (worse * judging).sum(-1)], 1)
     return contrastive + cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
 

@@ -70,5 +70,5 @@ def test_the_font_knows_tau():
 
 def test_a_grid_of_unlike_videos_is_refused():
     for videos in ([moving(4), moving(5)], [moving(4)]):
-        with pytest.raises(ValueError, match="2 videos of one shape"):
+        with pytest.raises(ValueError, match="2 videos"):
             side_by_side([("", videos)], ["a", "b"])

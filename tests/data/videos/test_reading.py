@@ -19,7 +19,7 @@ def check_most(path, **settings):
     """As many frames as are counted are read, and no more."""
     most = taken_count(path, **settings)
     assert len(read_frames(path, frames=most, **settings)) == most
-    with pytest.raises(InputError, match="frames are asked for"):
+    with pytest.raises(InputError, match=f": {most + 1} "):
         read_frames(path, frames=most + 1, **settings)
 
 
@@ -71,7 +71,7 @@ def test_the_last_frame_is_on_screen_until_its_end_and_none_comes_twice(tmp_path
     path = encode(tmp_path / "a.mp4", numbered(20))
     assert numbers(read_frames(path, frames=1, start=2.49, fps=8)) == [19]
     check_most(path, fps=8)
-    with pytest.raises(InputError, match="fps=12 would show frames twice; the clip has 8 a second"):
+    with pytest.raises(InputError, match=r"fps=12 .* 8 "):
         read_frames(path, frames=16, fps=12)
     assert len(read_frames(path, frames=16, fps=8.2)) == 16
 

@@ -1,6 +1,7 @@
 """Files written are measured with other decoders: cv2 and Pillow."""
 
 import os
+import re
 import resource
 from fractions import Fraction
 
@@ -71,7 +72,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_names_it(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"bytes were to be written.*a\.png"):
+        with pytest.raises(OSError, match=r"a\.png"):
             write_png(path, noise)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -83,7 +84,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_names_it(tmp_path):
 
 @pytest.mark.parametrize("wrong", [moving(2) / 255, moving(2)[0], moving(2)[..., :2], moving(2)[:0]])
 def test_only_uint8_rgb_videos_are_written(tmp_path, wrong):
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=re.escape(f"{wrong.shape} {wrong.dtype}")):
         write_mp4(tmp_path / "a.mp4", wrong, 8)
     assert not list(tmp_path.iterdir())
 

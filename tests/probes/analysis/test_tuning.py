@@ -36,7 +36,7 @@ def test_a_value_that_is_missing_is_left_out_and_a_tau_that_is_missing_is_named(
     rows = sweep_rows()
     rows[0] = replace(rows[0], value=float("nan"))
     assert np.isfinite(read_sweeps(rows)[KEY].motion).all()
-    with pytest.raises(InputError, match="tiny_latte motion-dominant lacks some of tau=0,100"):
+    with pytest.raises(InputError, match=r"tiny_latte motion-dominant .* tau=0,100"):
         read_sweeps(sweep_rows(taus=(0, 500, 1000)))
 
 
