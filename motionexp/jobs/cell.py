@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,29 @@ from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
-if TYPE_CHECKING:
-    from motionexp.jobs.evaluation import Sample
-
 ADAPTER_FILE = "adapter.safetensors"
 FIT_FILE = "fit.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One generated video.
+
+    Attributes:
+        edit: its caption and kind.
+        index: of its initial noise.
+        frames: (F, H, W, 3) uint8 RGB.
+        adapter_steps: sampling steps with the method on.
+        seconds: wall time of its batch, divided by the batch's size.
+        peak_memory: bytes, of the device on a GPU and else of the process.
+    """
+
+    edit: Edit
+    index: int
+    frames: np.ndarray
+    adapter_steps: int
+    seconds: float
+    peak_memory: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +118,7 @@ class Cell:
         """Whether the sample's exact frames are stored."""
         return self.sample_path(request, ".npz").exists()
 
-    def save_sample(self, request: SampleRequest, sample: "Sample", fps: float) -> None:
+    def save_sample(self, request: SampleRequest, sample: Sample, fps: float) -> None:
         """Write a sample as mp4 and contact sheet. Its exact frames come last: they mark it as complete."""
         write_mp4(self.sample_path(request, ".mp4"), enlarged(sample.frames), fps)
         write_png(self.sample_path(request, ".png"), contact_sheet(sample.frames))
@@ -110,18 +128,16 @@ class Cell:
         np.savez_compressed(memory, frames=sample.frames, about=np.array(json.dumps(about)))
         write_whole(self.sample_path(request, ".npz"), memory.getvalue())
 
-    def save_preview(self, sample: "Sample", step: int, fps: float) -> None:
+    def save_preview(self, sample: Sample, step: int, fps: float) -> None:
         """Write a sample of the adapter as it is after `step` training steps."""
         write_mp4(self.media / "previews" / f"step-{step:06d}.mp4", enlarged(sample.frames), fps)
 
-    def read_sample(self, request: SampleRequest) -> "Sample":
+    def read_sample(self, request: SampleRequest) -> Sample:
         """Read a stored sample.
 
         Raises:
             InputError: the file is damaged.
         """
-        from motionexp.jobs.evaluation import Sample  # which imports torch
-
         path = self.sample_path(request, ".npz")
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -160,7 +176,7 @@ class Samples:
         self.cell = cell
         self._decoded: dict[str, Sample] = {}
 
-    def read(self, request: SampleRequest) -> "Sample":
+    def read(self, request: SampleRequest) -> Sample:
         """See `Cell.read_sample`."""
         if request.sample_id not in self._decoded:
             self._decoded[request.sample_id] = self.cell.read_sample(request)

@@ -15,7 +15,7 @@ from motionexp.config.schema import JobConfig, adapter_file, model_folder
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.files import PACKAGE, write_whole
-from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_json, write_grid
+from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
 from motionexp.jobs.references import read_references
 from motionexp.results.rows import Row
 
@@ -68,7 +68,7 @@ def read_record(cfg: JobConfig) -> list[FinishedCell] | None:
     cells = []
     for reference, entry in zip(references, record["cells"], strict=True):
         finished = _finished(reference, entry, output)
-        if finished is None:
+        if finished is None or _relabelled(finished.rows, cfg):
             return None
         cells.append(finished)
     return cells
@@ -110,6 +110,8 @@ def _finished(reference: Reference, entry: Mapping[str, Any], output: Path) -> F
     """The results that an entry of a record names; None if one of them is not there."""
     cell = Cell(output / entry["cell"])
     requests, adapters = _requests(entry["requests"]), [Cell(output / name) for name in entry["adapters"]]
+    for adapter in adapters:
+        read_fit_record(adapter.adapter)  # raises where the record of the training is damaged
     rows, of_baselines = _rows(cell, entry["rows"]), None
     if entry["baselines"] is not None:
         folder, score_ids = entry["baselines"]
@@ -125,6 +127,11 @@ def _finished(reference: Reference, entry: Mapping[str, Any], output: Path) -> F
     columns = [(label, Cell(output / name), _requests(plain)) for label, name, plain in entry["columns"]]
     grid = output / entry["grid"], columns
     return FinishedCell(reference, cell, requests, adapters, rows, of_baselines, grid) if is_whole else None
+
+
+def _relabelled(rows: Sequence[Row], cfg: JobConfig) -> bool:
+    """Whether another job has stored the rows with another source of tau since."""
+    return any(row.settings.get("tau_from", "given") != cfg.tau_from for row in rows)
 
 
 def _rows(cell: Cell, score_ids: Sequence[str]) -> list[Row]:
