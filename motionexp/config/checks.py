@@ -12,11 +12,12 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from motionexp.config import schema
+from motionexp.config.adapter_files import adapter_file
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
-from motionexp.config.targets import check_allowed, class_value
+from motionexp.config.targets import PACKAGE, check_allowed, class_value
 from motionexp.errors import InputError
 
 
@@ -25,8 +26,8 @@ def check(cfg: JobConfig) -> list[str]:
     return [*setting_problems(cfg), *setting_problems(cfg.model, "model."), *_step_problems(cfg),
             *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
-            *_caption_problems(cfg), *memory_problems(cfg), *scoring_problems(cfg.scoring),
-            *_class_problems(cfg)]  # fmt: skip
+            *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
+            *scoring_problems(cfg.scoring), *_class_problems(cfg)]  # fmt: skip
 
 
 def _step_problems(cfg: JobConfig) -> Iterator[str]:
@@ -165,12 +166,28 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
-    elif cfg.adapter is not None and not schema.adapter_file(cfg.adapter).is_file():
-        yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
+    elif cfg.adapter is not None:
+        try:
+            adapter_file(cfg.adapter)
+        except InputError as error:
+            yield str(error)
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
     elif problem := _unwritable(Path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
+
+
+def _linear_probe_problems(cfg: JobConfig) -> Iterator[str]:
+    """The linear probe draws videos of the bundled world itself, so that other videos would be ignored."""
+    if cfg.probe != "linear_probe":
+        return
+    if not str(cfg.data["_target_"]).startswith(f"{PACKAGE}.data.shapes."):
+        yield "probe=linear_probe: it draws videos of the bundled world; leave out data= and video="
+    if ignored := [name for name in ("edits", "edit_kinds") if getattr(cfg, name) is not None]:
+        yield f"{ignored[0]}=: probe=linear_probe draws its videos itself and edits none; leave it out"
+    count, fewest = cfg.references, schema.FEWEST_GROUPS
+    if count is not None and not (type(count) is int and count >= fewest):
+        yield f"references={count}: of probe=linear_probe the number of groups of videos, from {fewest}"
 
 
 def _unwritable(folder: Path) -> str | None:

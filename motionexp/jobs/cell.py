@@ -73,15 +73,25 @@ class Cell:
         return (self.adapter / ADAPTER_FILE).exists()
 
     @contextmanager
-    def running(self, about: Mapping[str, Any], on_wait: Callable[[], None]) -> Iterator[None]:
-        """Lock the cell for this process. `status.json` says running, then done, interrupted or failed.
+    def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Lock the cell for this process. What is stored has to be read again under the lock.
 
         Args:
-            about: further entries of the status, which describe the cell.
             on_wait: called before waiting for another process that has the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".lock", on_wait):
+            yield
+
+    @contextmanager
+    def running(self, about: Mapping[str, Any], on_wait: Callable[[], None]) -> Iterator[None]:
+        """Lock the cell as `locked` does. `status.json` says running, then done, interrupted or failed.
+
+        Args:
+            about: further entries of the status, which describe the cell.
+            on_wait: see `locked`.
+        """
+        with self.locked(on_wait):
             self._write_status({"state": "running", **about, "pid": os.getpid()})
             try:
                 yield

@@ -36,8 +36,8 @@ class EncodingCache:
         path = self._path("latents", reference.content_hash)
         if not path.exists():
             frames = torch.from_numpy(reference.frames.copy())[None]
-            self._write(path, {"latents": self.backbone.encode(frames)})
-        return self._read(path)["latents"]
+            write_tensors(path, {"latents": self.backbone.encode(frames)})
+        return read_tensors(path, self.backbone.device)["latents"]
 
     def conditioning(self, caption: str) -> Conditioning:
         """An embedded caption, one row, on the backbone's device."""
@@ -46,8 +46,8 @@ class EncodingCache:
             if not path.exists():
                 embedded = self.backbone.embed([caption])
                 tensors = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
-                self._write(path, {name: part for name, part in tensors.items() if part is not None})
-            parts = self._read(path)
+                write_tensors(path, {name: part for name, part in tensors.items() if part is not None})
+            parts = read_tensors(path, self.backbone.device)
             # The mask stays on the CPU, where lengths of captions are compared without a synchronisation.
             mask = parts["mask"].cpu() if "mask" in parts else None
             self._captions[caption] = Conditioning(parts["embeds"], mask, parts.get("pooled"))
@@ -68,14 +68,18 @@ class EncodingCache:
             self.folder / f"{kind}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}.safetensors"
         )
 
-    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
-        try:
-            return load_file(path, device=str(self.backbone.device))
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: damaged ({error}); delete it, and the same command makes it again"
-            ) from error
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors to a .safetensors file, whole or not at all. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of a file that `write_tensors` wrote. Raises InputError if it is damaged."""
+    try:
+        return load_file(path, device=str(device))
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: damaged ({error}); delete it, and the same command makes it again"
+        ) from error

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from motionexp.config.schema import JobConfig, adapter_file, model_folder
+from motionexp.config.adapter_files import adapter_file
+from motionexp.config.schema import JobConfig, model_folder
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.files import PACKAGE, write_whole
@@ -175,7 +176,10 @@ def _folders(cfg: JobConfig) -> list[Path]:
     names = [scoring.clip, scoring.scorer, scoring.scorer_processor, scoring.tracker_weights]
     folders = [Path(name).expanduser() for name in names if name is not None]
     folders += [folder for folder in [model_folder(cfg.model)] if folder is not None]
-    return folders + ([adapter_file(cfg.adapter)] if cfg.adapter is not None else [])
+    if cfg.adapter is not None:
+        file = adapter_file(cfg.adapter)
+        folders += [file, file.with_name("adapter_config.json")]  # peft's settings beside the weights
+    return folders
 
 
 def _state(path: Path, pattern: str = "*", *, content: bool = False) -> list[Any]:

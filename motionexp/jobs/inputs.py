@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
@@ -61,9 +62,9 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
         knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-        window = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
+        window, method = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots), method_name(cfg.method)
     else:
-        window = _stored_window(cfg, adapter, backbone_settings)
+        window, method = _stored_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
@@ -90,7 +91,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
-        method="base" if window.low == 1000 else method_name(cfg.method),
+        method="base" if window.low == 1000 else method,
         logger=cfg.logger,
         mode=cfg.mode,
         at_once=at_once,
@@ -99,7 +100,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
-        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
+        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
     )
 
 
@@ -138,16 +139,16 @@ class _Folders:
 
     def cell(self, cfg: JobConfig, reference: Reference) -> Cell:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
-        return self._cell(reference, adapter_id, cfg, reference_hash=reference.trained_hash)
+        return self._cell(reference.suite, adapter_id, cfg, reference_hash=reference.trained_hash)
 
-    def probe(self, cfg: JobConfig, reference: Reference, edit: Edit) -> Cell:
-        """The cell of a probe."""
-        about = {"caption": edit.caption, "reference_hash": reference.content_hash, "at_once": self.at_once}
-        return self._cell(reference, probe_id, cfg, **about)
+    def probe(self, cfg: JobConfig, suite: str, caption: str, reference_hash: str) -> Cell:
+        """The cell of a unit of work of a probe."""
+        about = {"caption": caption, "reference_hash": reference_hash, "at_once": self.at_once}
+        return self._cell(suite, probe_id, cfg, **about)
 
-    def _cell(self, reference: Reference, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
+    def _cell(self, suite: str, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
-        return Cell(self.output / reference.suite / self.model / key)
+        return Cell(self.output / suite / self.model / key)
 
 
 def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:
@@ -191,32 +192,29 @@ def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple
     )
 
 
-def _probe_plan(cfg: JobConfig, kind: str, references: list[Reference], folders: _Folders) -> ProbePlan:
+def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders) -> ProbePlan:
     return ProbePlan(
         kind=kind,
         steps=cfg.probe_steps,
         guidance_scale=cfg.guidance_scale,
         inversion=SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
-        inverts_caption=(cfg.inversion_prompt or INVERSION_PROMPTS[kind]) == "caption",
-        cells=tuple(
-            (reference, edit, folders.probe(cfg, reference, edit))
-            for reference in references
-            for edit in reference.edits
-        ),
+        prompts=(cfg.inversion_prompt,) if cfg.inversion_prompt else INVERSION_PROMPTS[kind],
+        groups=cfg.references if isinstance(cfg.references, int) else GROUPS,
+        cell=partial(folders.probe, cfg),
     )
 
 
-def _stored_window(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> Window:
-    """The window of a stored adapter, narrowed by that of the settings."""
+def _stored_method(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> tuple[Window, str]:
+    """The window of a stored adapter, narrowed by that of the settings, and the name of its method."""
     narrowed = None if cfg.tau is None else Window(cfg.tau)
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
     method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
     method.remove()
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
-        return stored
+        return stored, method.name
     low = stored.low if cfg.tau is None else cfg.tau
-    return Window(low, max(low, min(stored.high, cfg.tau_high)))
+    return Window(low, max(low, min(stored.high, cfg.tau_high))), method.name
 
 
 def _sampling_window(cfg: JobConfig, trained: Window) -> Window:

@@ -1,7 +1,7 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,18 +145,25 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        waiting = f"another process works on {cell.folder}: waiting for it"
-        with cell.running(about, lambda: self.console.print(waiting, markup=False)):
+        with cell.running(about, self._waits_for(cell)):
             cell.write_config(self.plan.config)
             yield
+
+    def locked(self, cell: Cell) -> AbstractContextManager[None]:
+        """Lock a cell of measurements, which several jobs share; see `Cell.locked`."""
+        return cell.locked(self._waits_for(cell))
+
+    def _waits_for(self, cell: Cell) -> Callable[[], None]:
+        waiting = f"another process works on {cell.folder}: waiting for it"
+        return lambda: self.console.print(waiting, markup=False)
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
         if not self.plan.scoring.sanity_baselines:
             return []
         reference = plan.reference
-        with self.at_work(self.scorer) as scorer:
-            cell = self.baseline_cell(plan)
+        cell = self.baseline_cell(plan)
+        with self.locked(cell), self.at_work(self.scorer) as scorer:
             return baseline_rows(cell, reference, scorer, self.row_fields(cell, reference))
 
     def baseline_cell(self, plan: CellPlan) -> Cell:

@@ -1,6 +1,6 @@
 """The plan of a job: its resolved settings as small values, and what it makes of each reference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from motionexp.backbones.precision import DTYPES
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
-from motionexp.data.base import Edit, Reference, References
+from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
@@ -130,20 +130,22 @@ class ProbePlan:
     """The settings of a probe, and where its results go.
 
     Attributes:
-        kind: tampering or partial_guidance.
+        kind: one of `config.schema.INVERSION_PROMPTS`.
         steps: of sampling and of the inversion.
         guidance_scale: of sampling.
         inversion: the sampler of the inversion.
-        inverts_caption: whether references are inverted with their caption, and not with the negative prompt.
-        cells: every reference with each of its edits, and the folder of the results, whose name is the id.
+        prompts: that references are inverted with: `caption`, or `empty` for the negative prompt.
+        groups: of videos, of the linear probe.
+        cell: returns the cell of a suite, a caption, and the hash or name of what is probed.
     """
 
     kind: str
     steps: int
     guidance_scale: float
     inversion: SamplerSettings
-    inverts_caption: bool
-    cells: tuple[tuple[Reference, Edit, Cell], ...]
+    prompts: tuple[str, ...]
+    groups: int
+    cell: Callable[[str, str, str], Cell]
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,6 +30,7 @@ from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.rows import Row
 
+ORIGIN = "`make figures` draws these figures from the published rows."
 STYLES: Mapping[str, dict[str, Any]] = {
     OBSERVER: {"color": style.GREY, "linestyle": "-", "linewidth": 3.0},
     X_T_CLEAN: {"color": style.BLACK, "marker": "o", "linestyle": "-"},
@@ -148,10 +149,11 @@ def _curve(axis: Axes, accuracy: ProbeAccuracy, draws: Replicates, line_style: d
     axis.plot(accuracy.timesteps, draws[0], **line_style)
 
 
-def write(file: Path, rows: Sequence[Row]) -> list[Path]:
+def write(file: Path, rows: Sequence[Row], origin: str = ORIGIN) -> list[Path]:
     """Write all figures into the folder `file`, and a README.md with their captions."""
-    heading = "# The linear probe\n\n`make figures` draws these figures from the published rows."
-    return write_captioned(file, heading, figures(read_accuracies(rows), log_snr_tables(rows)))
+    return write_captioned(
+        file, f"# The linear probe\n\n{origin}", figures(read_accuracies(rows), log_snr_tables(rows))
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The figure of published reconstructions: `python -m motionexp.scripts.inversion_figures` (`make figures`).
+"""The figure of the inversion's published rows (`make figures`).
 
 Writes it as .svg and .png beside the published strips of pictures, and a README.md with the captions.
 """
@@ -15,16 +15,17 @@ from motionexp.probes.analysis.published import Captioned, write_captioned, writ
 from motionexp.results.figures.style import BLUE, GREY, ORANGE, axis_legend, contrast_title, new_figure
 from motionexp.results.intervals import mean_interval
 from motionexp.results.rows import Row, contrast_order
-from motionexp.scripts.inversion import METRICS
 
+METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 EXPERIMENT = Path("experiments/inversion.yaml")
+ORIGIN = "`make figures` draws the figure from the published rows."
 COLOURS = {"empty": BLUE, "caption": ORANGE}
 MARKERS = {"empty": "o", "caption": "s"}
 
 STRIP = (
     "Latents x_t of the reference, inverted with the empty prompt, and the decoded x_0 that the model"
     ' predicts from them, at t = 0, 100, ... 900, in two frames (Figure 2 of "Video Diffusion Models Encode'
-    ' Motion in Early Timesteps" shows such latents). `make inversion` makes this picture, and publishing'
+    ' Motion in Early Timesteps" shows such latents). `probe=inversion` makes this picture, and publishing'
     " copies it."
 )
 
@@ -95,14 +96,13 @@ def figures(rows: Sequence[Row]) -> Iterator[Captioned]:
     )
 
 
-def write(file: Path, rows: Sequence[Row]) -> list[Path]:
+def write(file: Path, rows: Sequence[Row], origin: str = ORIGIN) -> list[Path]:
     """Write the figure into the folder `file`, and a README.md with it and with the strips in that folder."""
     strips = "\n\n".join(
         f"![{path.stem}]({path.name})\n\n**{path.stem.removesuffix('-strip')}.** {STRIP}"
         for path in sorted(file.glob("*-strip.png"))
     )
-    heading = "# Inversion\n\n`make figures` draws the figure from the published rows."
-    return write_captioned(file, heading, figures(rows), strips)
+    return write_captioned(file, f"# Inversion\n\n{origin}", figures(rows), strips)
 
 
 def main(arguments: Sequence[str]) -> int:
