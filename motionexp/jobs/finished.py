@@ -21,7 +21,7 @@ from motionexp.jobs.references import read_references
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger", "memory_limit")  # settings that change no result
+PLACE = ("output", "dry_run", "device", "logger")  # settings that change no result
 
 
 @dataclass(frozen=True)
