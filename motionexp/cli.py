@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import help
+from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_once, prepared
 from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
 from motionexp.config.effects import check_effects
@@ -30,6 +31,7 @@ from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
 from motionexp.jobs.machine import DiskError
+from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
@@ -130,7 +132,9 @@ def _dispatch(arguments: list[str]) -> None:
         print(help.listed(words))
     elif command == "score":
         cfg = load_score(words)
-        from motionexp.jobs.external import score_external  # which imports torch
+        check_device(cfg.device)
+        with announced(LOADING):
+            from motionexp.jobs.external import score_external
 
         score_external(cfg)
     elif command == "submission":
@@ -213,18 +217,21 @@ def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, hydra_config)
     if hydra_config.mode == RunMode.RUN:  # a sweep's jobs were checked together
         check_effects([(cfg, typed_names(hydra_config))])
+    check_device(cfg.device)
     check_source(cfg)
-    if cfg.probe is not None:
-        # Importing torch takes seconds, in which nothing else would show.
-        print(f"probe={cfg.probe} model={cfg.model.name}: loading", flush=True)
-    from motionexp.jobs.dry_run import plan
-    from motionexp.jobs.probe_job import probe
-    from motionexp.jobs.run import run
+    if cfg.dry_run:
+        with announced(LOADING):
+            from motionexp.jobs.dry_run import plan
+        if problems := plan(cfg):
+            raise InputError("\n".join(problems))
+    elif cfg.probe:
+        with announced(LOADING):
+            from motionexp.jobs.probe_job import probe
+        probe(cfg)
+    else:
+        from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
-    if not cfg.dry_run:
-        (probe if cfg.probe else run)(cfg)
-    elif problems := plan(cfg):
-        raise InputError("\n".join(problems))
+        run(cfg)
 
 
 class SweepCallback(Callback):

@@ -22,7 +22,6 @@ from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_m
 from motionexp.data.videos.writing import checked
 from motionexp.errors import InputError
 from motionexp.files import file_name, locked, remove_leftovers, write_whole
-from motionexp.jobs.evaluation import Sample
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -39,6 +38,27 @@ ABOUT_SAMPLE: Mapping[str, Any] = {
     "caption": str, "adapter_steps": int, "seconds": int | float, "peak_memory": int
 }  # fmt: skip
 ABOUT_FIT: Mapping[str, Any] = {"suite": str, "reference": str, "steps": int, "seconds": int | float}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One generated video.
+
+    Attributes:
+        edit: its caption and kind.
+        index: of its initial noise.
+        frames: (F, H, W, 3) uint8 RGB.
+        adapter_steps: sampling steps with the method on.
+        seconds: wall time of its batch, divided by the batch's size.
+        peak_memory: bytes, of the device on a GPU and else of the process.
+    """
+
+    edit: Edit
+    index: int
+    frames: np.ndarray
+    adapter_steps: int
+    seconds: float
+    peak_memory: int
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,21 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.imports import without
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError, Stopped
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
+
+with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 @dataclass(frozen=True)
