@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import torch
@@ -21,7 +22,9 @@ from motionexp.diffusion.sampling import (
 from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.base import Measurement
-from motionexp.metrics.scorer import Scorer
+
+if TYPE_CHECKING:
+    from motionexp.metrics.scorer import Scorer
 
 Embed = Callable[[str], Conditioning]
 Progress = Callable[[int, int], None]
@@ -189,9 +192,11 @@ def forward_seconds(backbone: Backbone, conditioning: Conditioning) -> float:
 
 
 def score(
-    samples: Sequence[Sample], reference: Reference, scorer: Scorer | None = None
+    samples: Sequence[Sample], reference: Reference, scorer: "Scorer | None" = None
 ) -> list[dict[str, dict[str, Measurement]]]:
     """The scores of each sample, in their order; see `Scorer.score`. None: all metrics on bundled models."""
+    from motionexp.metrics.scorer import Scorer  # which imports transformers and takes seconds
+
     scorer = scorer or Scorer()
     return [scorer.score(video.frames, reference, video.edit) for video in samples]
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.config.imports import without
 from motionexp.diffusion.backbone import Backbone, Conditioning
-from motionexp.diffusion.imports import without
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError, Stopped
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
-from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
+from motionexp.methods.base import Step, TrainingSettings, TuningMethod
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -43,36 +43,6 @@ class Example:
 
     latents: Tensor
     conditioning: Conditioning
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of a training. Raises InputError for a number of steps or a batch size below 1.
-
-    Attributes:
-        steps: optimizer steps, from 1.
-        batch_size: noise draws in a step, from 1; the examples follow each other in turn.
-        seed: of the initial state, the noise and the timesteps.
-        optimizer: with its learning rate.
-        keep_steps: step counts at which `on_keep` is called.
-        checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.
-        preview_every: steps between calls of `on_preview`; 0: none.
-        log_every: steps between logged losses, from 1.
-    """
-
-    steps: int = 200
-    batch_size: int = 1
-    seed: int = 0
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    keep_steps: tuple[int, ...] = ()
-    checkpoint_every: int = 50
-    preview_every: int = 0
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: a whole number from 1")
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from motionexp.errors import InputError
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.jobs.job import encode
 from motionexp.jobs.run import run
-from motionexp.methods.base import OptimizerSettings
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import TrainingSettings, fit
+from motionexp.methods.training import fit
 from tests.support.peaks import measured_peak
 from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_families import NEGATIVE, Family, noise
