@@ -1,9 +1,9 @@
 """The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
 
-import ast
 import os
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import help
-from motionexp.config.compose import CONF, check_source_of_plugins, explain, prepared, read
+from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_once, prepared
+from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
+from motionexp.config.effects import check_effects
+from motionexp.config.options import CONF
 from motionexp.config.score import load_score
-from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
@@ -34,6 +36,20 @@ EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
     *(OSError, FloatingPointError, KeyboardInterrupt),
 )
+
+# Whether the sweep that runs is a line of an experiment.
+IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
+FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
+FLAGS_WITH_VALUE = {
+    "--config-dir": "a folder with options of your own",
+    "-cd": "a folder with options of your own",
+    "--cfg": "job, hydra or all",
+    "-c": "job, hydra or all",
+    "--package": "a part of the settings, with --cfg",
+    "-p": "a part of the settings, with --cfg",
+    "--info": "all, config, defaults, defaults-tree, plugins or searchpath",
+    "-i": "all, config, defaults, defaults-tree, plugins or searchpath",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,20 +84,59 @@ def _failed(error: BaseException) -> int:
 def _dispatch(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help.help_text())
-    elif arguments[:1] == ["list"]:
-        print(help.listed(arguments[1:]))
-    elif arguments[:1] == ["score"]:
-        cfg = load_score(arguments[1:])
+        return
+    if "--version" in arguments:
+        print(f"motionexp {help.version()}")
+        return
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    flags, words = split_flags(arguments[bool(command) :])
+    check_once(words)
+    experiments = [word for word in words if word.startswith("experiment=")]
+    if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
+        raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
+    if command == "list":
+        print(help.listed(words))
+    elif command == "score":
+        cfg = load_score(words)
         from motionexp.jobs.external import score_external  # which imports torch
 
         score_external(cfg)
-    elif arguments[:1] == ["submission"]:
-        _write_submission(arguments[1:])
-    elif experiments := [word for word in arguments if word.startswith("experiment=")]:
-        rest = [word for word in arguments if word not in (*experiments, "-m", "--multirun")]
-        _run_experiment(experiments[-1].removeprefix("experiment="), rest)
+    elif command == "submission":
+        _write_submission(words)
+    elif experiments:
+        rest = [word for word in words if word not in experiments]
+        _run_experiment(experiments[0].removeprefix("experiment="), rest)
     else:
-        _run_hydra(arguments)
+        _run_hydra([*flags, *prepared(words)])
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and all else, where a folder of options is `--config-dir=DIR`.
+
+    Raises:
+        InputError: a flag that this command does not have, or one without its value.
+    """
+    flags, words, rest = list[str](), list[str](), list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, sign, value = word.partition("=")
+        if not word.startswith("-"):
+            words.append(word)
+        elif name in FLAGS and not sign:
+            flags.append(word)
+        elif name in FLAGS_WITH_VALUE:
+            if not sign and not rest:
+                raise InputError(f"{word} needs a value: {FLAGS_WITH_VALUE[name]}")
+            value = value if sign else rest.pop(0)
+            if name in ("--config-dir", "-cd"):
+                words.append(CONFIG_DIR + value)
+            else:
+                flags += [name, value]
+        else:
+            raise InputError(
+                f"{word}: there is no such flag; there are {', '.join([*FLAGS, *FLAGS_WITH_VALUE])}"
+            )
+    return flags, words
 
 
 def _write_submission(arguments: list[str]) -> None:
@@ -97,8 +152,7 @@ def _write_submission(arguments: list[str]) -> None:
 
 
 def _run_hydra(arguments: list[str]) -> None:
-    if not {"-m", "--multirun"} & set(arguments):
-        arguments = prepared(arguments)
+    """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
         arguments = [*arguments, "--resolve"]
     before = sys.argv
@@ -121,7 +175,10 @@ def _job(composed: DictConfig) -> None:
 
 
 def _run_job(composed: DictConfig) -> None:
-    cfg = read(composed, cast(DictConfig, HydraConfig.get()))
+    hydra_config = cast(DictConfig, HydraConfig.get())
+    cfg = read(composed, hydra_config)
+    if hydra_config.mode == RunMode.RUN:  # a sweep's jobs were checked together
+        check_effects([(cfg, typed_names(hydra_config))])
     check_source(cfg)
     from motionexp.jobs.dry_run import plan
     from motionexp.jobs.probe_job import probe
@@ -135,11 +192,15 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-        task = list(config.hydra.overrides.task)
-        overrides = [*(f"{key}={value}" for key, value in params.items()), *task]
+        # Unresolved: what looks like a reference in free text is none.
+        typed: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *typed["task"]]
         try:
             check_source_of_plugins(params.get("plugins"), ())
-            check_sweep(overrides)
+            hidden = [word for word in typed.get("hydra", []) if word.startswith("hydra.searchpath=")]
+            jobs = check_sweep(overrides, hidden)
+            if not IN_EXPERIMENT.get():  # whose jobs were looked at together
+                check_effects(jobs)
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -162,8 +223,12 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
             print("no memory, time and disk of each job: weights are not on this machine yet")
             print("\n".join(commands))
             return
-    for sweep in sweeps:
-        _run_hydra(["-m", *sweep.arguments])
+    IN_EXPERIMENT.set(True)
+    try:
+        for sweep in sweeps:
+            _run_hydra(["-m", *prepared(sweep.arguments)])
+    finally:
+        IN_EXPERIMENT.set(False)
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
@@ -171,7 +236,6 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
                 print(to_markdown(table))
         print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
         if layout.report:
-            check_allowed(layout.report, setting="report", kind=ast.FunctionDef)
             get_method(layout.report)(layout, Path(output))
 
 

@@ -1,84 +1,26 @@
-import logging
 import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from motionexp.cli import main
-from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
+from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
+from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.results.layout_file import read_layout
 from tests.jobs.test_sweeps import ABLATIONS
+from tests.support.stub_jobs import run
 from tests.support.words import WORDS
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = Path(__file__).parents[1]
 
 SWEEPS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch) -> Iterator[None]:
-    """Undoes what a run leaves in the process: Hydra's log handlers, and a variable of the environment."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
-class Jobs(ModuleType):
-    """Stands for the modules of `motionexp.jobs` that import torch: writes down what it was handed."""
-
-    def __init__(self) -> None:
-        super().__init__("motionexp.jobs")
-        self.ran: list[JobConfig] = []
-        self.planned: list[JobConfig] = []
-        self.scored: list[ScoreConfig] = []
-        self.written: list[tuple] = []
-        self.error: dict[float | None, Exception | KeyboardInterrupt] = {}
-
-    def run(self, cfg: JobConfig) -> None:
-        self.ran.append(cfg)
-        if cfg.tau in self.error:
-            raise self.error[cfg.tau]
-
-    def probe(self, cfg: JobConfig) -> None:
-        self.ran.append(cfg)
-
-    def plan(self, cfg: JobConfig) -> None:
-        self.planned.append(cfg)
-
-    def score_external(self, cfg: ScoreConfig) -> None:
-        self.scored.append(cfg)
-
-    def write_submission(self, *arguments: object) -> tuple[int, int]:
-        self.written.append(arguments)
-        return 4, 304
-
-
-@pytest.fixture
-def jobs(monkeypatch) -> Jobs:
-    jobs = Jobs()
-    for module in ("run", "dry_run", "probe_job", "external", "submission"):
-        monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", jobs)
-    return jobs
-
-
-def run(arguments: list[str]) -> int:
-    """The exit code, also where Hydra itself ends the process."""
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def test_one_job(base, jobs):
@@ -234,9 +176,9 @@ def test_help_names_every_choice_with_a_line(capsys):
 
 
 def test_list_prints_words_and_references(base, capsys):
-    assert run(["list", "words", *base]) == 0
+    assert run(["list", "words", base[0]]) == 0
     assert capsys.readouterr().out.split() == sorted(WORDS)
-    assert run(["list", "references", *base, "data.split=tuning"]) == 0
+    assert run(["list", "references", "data.split=tuning"]) == 0
     names = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert len(names) == 12
 
@@ -257,7 +199,16 @@ def test_submission_is_handed_folders_and_what_chooses(jobs, tmp_path, capsys):
     assert "samples=" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["list", "models"], ["list", "words", "tuu=1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "models"],
+        ["list", "words", "tuu=1"],
+        ["list", "words", "-m"],
+        ["list", "words", "tau=1"],
+    ],
+)
 def test_list_says_what_it_lists(arguments, capsys):
     assert run(arguments) == 2
     assert "error:" in capsys.readouterr().err

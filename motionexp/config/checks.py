@@ -79,7 +79,11 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
         for name, default in (("caption", None), ("start", 0.0), ("fps", None), ("stride", None)):
             if getattr(cfg, name) != default:
                 yield f"{name}={getattr(cfg, name)}: describes your own clip and needs video=FILE"
+        if "path" in cfg.data and "edits" in cfg.data and cfg.data["path"] is None:
+            yield "data=clip: it is the clip of video=FILE; give video= too"
         return
+    if cfg.video not in cfg.data.values():
+        yield f"video={cfg.video}: data= is no clip and does not read it; leave out data= or video="
     if not Path(cfg.video).expanduser().exists():
         yield f"video={cfg.video}: there is no such file or folder"
     if cfg.caption is None:

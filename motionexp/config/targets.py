@@ -81,6 +81,12 @@ def check_allowed(
     raise InputError(f"{setting}={path}: the module {module or package} defines no {name}")
 
 
+def check_room(path: str, room: str, setting: str) -> None:
+    """Raises InputError for a class of this package that is not in the room of what the setting takes."""
+    if path.startswith(f"{PACKAGE}.") and not path.startswith(f"{room}."):
+        raise InputError(f"{setting}={path}: a class of {room}, or of a package in plugins=")
+
+
 def signature(path: str, plugins: Collection[str] = (), setting: str = "_target_") -> Signature:
     """The constructor of the class that `path` names. Raises InputError as `check_allowed`."""
     return _constructor(check_allowed(path, plugins, setting))

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
+from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
@@ -86,7 +87,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         metrics=cfg.metrics,
         scoring=cfg.scoring,
         row_settings=row_settings(cfg),
-        config=OmegaConf.to_yaml(OmegaConf.structured(cfg)),
+        config=OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True),
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.compose import CONF, options
+from motionexp.config.options import CONF, options
 from motionexp.config.schema import BUNDLED, JobConfig
 from motionexp.errors import InputError
 from motionexp.hub import BUNDLED_PREFIX

@@ -28,7 +28,8 @@ from motionexp.backbones import load_backbone
 from motionexp.backbones.random_weights import COGVIDEOX_5B, LATTE_1, WAN_1_3B
 from motionexp.backbones.show1_network import ShowOneUNet
 from motionexp.backbones.wan import WanExperts
-from motionexp.config.compose import load, options
+from motionexp.config.compose import load
+from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
