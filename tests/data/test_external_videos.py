@@ -101,7 +101,10 @@ def test_a_csv_names_videos_wherever_they_lie(folder):
         ("video,reference,edit\nthree/style,one,\n", "line 2: which edit of one?"),
         ("video,reference,seed,edit\nthree/style,one,x,style\n", "line 2: seed is 'x'"),
         ("video,reference,caption\nthree/style,one,a, b\n", "line 2: 4 cells"),
-        ("video,reference,edit\n" + 2 * "three/style,one,style\n", "one, style: two videos of seed 0"),
+        (
+            "video,reference,edit\n" + 2 * "three/style,one,style\n",
+            "line 3: three/style shows this edit in line 2",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_csv_is_said(folder, text, named):

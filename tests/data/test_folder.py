@@ -93,10 +93,10 @@ def test_the_captions_may_lie_elsewhere(folder, tmp_path):
         ("video,caption,object", "lists no videos"),
         ("video,caption,a,a\ndog.mp4,x,y,z", "two columns are called a"),
         ("video,caption,object\ndog.mp4,a dog, running,a cow", "line 2: 4 cells"),
-        ("video,caption,object\ncow.mp4,a cow,a dog", "video 1: there is no cow.mp4 in"),
-        ("video,caption,object\ndog.mp4,,a cow", "video 1: caption is None"),
+        ("video,caption,object\ncow.mp4,a cow,a dog", "line 2: there is no cow.mp4 in"),
+        ("video,caption,object\ndog.mp4,,a cow", "line 2: caption is None"),
         ("video,caption,object,start\ndog.mp4,a dog,a cow,soon", "start is 'soon'"),
-        ("video,caption,a\ndog.mp4,x,y\ndog.mp4,x,z", "video 2: another video is called dog too"),
+        ("video,caption,a\ndog.mp4,x,y\ndog.mp4,x,z", "line 3: dog.mp4 stands at line 2 too"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(folder, text, named):
@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_table_is_said(folder, text, named):
         ({"dog.mp4": "a dog"}, "it must be a list of videos"),
         ([ENTRIES[0] | {"edit": "a cow"}], "video 1: unknown edit"),
         ([ENTRIES[0] | {"edits": "a cow"}], "edits must be a list of captions"),
-        ([ENTRIES[0] | {"edits": {"object": 3}}], "edits must be a list of captions"),
+        ([ENTRIES[0] | {"edits": {"object": 3}}], "video 1: edit object is 3"),
         ([ENTRIES[0] | {"edits": []}], "no edits"),
         ([ENTRIES[0] | {"stride": 1.5}], "stride is 1.5"),
     ],
@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_list_is_said(folder, content, named):
     (folder / "captions.json").write_text(json.dumps(content))
     assert named in refused(folder)
     (folder / "captions.json").write_text(json.dumps(content)[:-1])
-    assert "cannot be read as captions" in refused(folder)
+    assert "captions.json, line 1, column" in refused(folder)
 
 
 def test_a_damaged_video_and_a_wrong_name_are_named(folder):

@@ -120,7 +120,7 @@ def test_a_column_of_another_name_is_an_error(folder):
 
 
 def test_another_folder_is_an_error(tmp_path):
-    assert f"{TABLE}: cannot be read" in refused(tmp_path)
+    assert f"{TABLE}: no such file; data.path=" in refused(tmp_path)
     (tmp_path / TABLE).write_bytes(b"")
     assert "no column Video name" in refused(tmp_path)
 
