@@ -141,8 +141,10 @@ def read_table(folder: Path) -> list[Entry]:
         try:
             name, *rest = row
             # A source's heading is a row with one cell, such as 'DAVIS Videos:'.
-            if name.endswith(":") and not any(rest):
+            if name.endswith(":"):
                 sources.append(_source(name, sources))
+                if any(rest):
+                    raise InputError(f"{shortened(name)} is a heading; its row has no further cells")
                 continue
             if problem := row_problem(header, row):
                 raise InputError(problem)
