@@ -14,6 +14,14 @@ from motionexp.config.targets import PACKAGE
 FIT_VERSION = 1
 SAMPLE_VERSION = 1
 PROBE_VERSION = 1
+# Settings that change nothing of what these probes measure; the inversion's rows name their prompt.
+NOT_IN_PROBES = {
+    "inversion": ("guidance_scale", "inversion_prompt", "at_once"),
+    "linear_probe": (
+        *("probe_steps", "guidance_scale", "negative_prompt"),
+        *("inversion_guidance_scale", "inversion_prompt", "at_once"),
+    ),
+}
 # A method's name in ids, or a plugin's import path. For the two methods of the first release it is the import
 # path that was hashed then, so that their finished cells are found again.
 HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
@@ -81,17 +89,21 @@ def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
 def probe_id(
     cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str, at_once: int = 1
 ) -> str:
-    """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits.
+    """Id of a unit of work of a probe, and the name of its folder: 12 hex digits.
 
-    `at_once` is the number of videos in a batch, which changes the last bits of the probe's videos.
+    The trees probe a reference with the edit `caption`, the inversion with its own caption. Of the linear
+    probe `reference_hash` names the drawn videos. `at_once` is the number of videos in a batch of a tree,
+    which changes the last bits of the probe's videos.
     """
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
     if at_once > 1:
         parts["at_once"] = at_once
     parts.pop("inversion_prompt", None)  # it may be the default in words
-    if cfg.inversion_prompt not in (None, INVERSION_PROMPTS[str(cfg.probe)]):
+    if cfg.inversion_prompt is not None and (cfg.inversion_prompt,) != INVERSION_PROMPTS[str(cfg.probe)]:
         parts["inversion_prompt"] = cfg.inversion_prompt
+    for name in NOT_IN_PROBES.get(str(cfg.probe), ()):
+        parts.pop(name, None)
     return _digest("probe", PROBE_VERSION, parts)
 
 

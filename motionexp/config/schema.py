@@ -16,7 +16,16 @@ BUNDLED = PACKAGE / "bundled"
 CLOSED_VOCABULARY = "closed_vocabulary"
 PROJECTIONS = ("q", "k", "v", "o")
 PROBED_REFERENCES = 6
-INVERSION_PROMPTS = {"tampering": "caption", "partial_guidance": "empty"}
+INVERSION_PROMPTS: Mapping[str, tuple[str, ...]] = {
+    "tampering": ("caption",),
+    "partial_guidance": ("empty",),
+    "inversion": ("empty", "caption"),
+    "linear_probe": (),
+}
+"""{probe: the prompts that it inverts a reference with, unless inversion_prompt= names one}"""
+GROUPS = 20
+"""Groups of videos of the linear probe: its intervals resample them in place of references."""
+FEWEST_GROUPS = 3
 # On every spacing of timesteps: each model's own schedule decides on others, `jobs.checks.check_grid`.
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 DEVICES = r"auto|cpu|cuda(:\d+)?|mps"

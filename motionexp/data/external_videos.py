@@ -33,10 +33,10 @@ def find_videos(
 ) -> list[Generated]:
     """The videos in `folder`, ordered by reference.
 
-    A CSV lists them: `folder` itself or `videos.csv` in it, with the columns `video` (the path relative to
-    the CSV), `reference`, `edit` (a kind) or `caption`, and `seed` (empty: 0). A caption that no edit of the
-    reference has is a new edit. Without a CSV, every edit of every reference must lie where TGVE's
-    submissions have it: `SOURCE/REFERENCE/KIND/00000.jpg`, with or without the source's folder, or
+    A CSV lists them: `folder` itself or `videos.csv` in it, with the columns `video` (the path, relative to
+    the CSV or absolute), `reference`, `edit` (a kind) or `caption`, and `seed` (empty: 0). A caption that no
+    edit of the reference has is a new edit. Without a CSV, every edit of every reference must lie where
+    TGVE's submissions have it: `SOURCE/REFERENCE/KIND/00000.jpg`, with or without the source's folder, or
     `KIND.mp4` in place of the folder of images. `KIND-1` is the sample of seed 1.
 
     Args:
