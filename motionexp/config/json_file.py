@@ -25,7 +25,7 @@ def parse_json(text: str, source: str) -> Any:
         InputError: one line with the source and the place of what is wrong.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_checked_object, parse_constant=_refuse_constant)
+        content = DECODER.decode(text)
         if "\\u" in text:
             # Half of a character, as "\ud800", which no file and no terminal takes.
             json.dumps(content, ensure_ascii=False).encode()
@@ -48,3 +48,7 @@ def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_checked_object, parse_constant=_refuse_constant)
+"""Python's decoder, but a key that stands twice, NaN and Infinity are a ValueError."""
