@@ -35,8 +35,9 @@ def read_rows(path: Path) -> list[tuple[int, list[str]]]:
                 rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
+        reason = "a quote is never closed" if "end of data" in str(error) else str(error)
         rule = "a cell in quotes closes them on its line and before its comma, and doubles quotes inside"
-        raise InputError(f"{path}, line {line}: cannot be read as CSV ({error}); {rule}") from error
+        raise InputError(f"{path}, line {line}: cannot be read as CSV ({reason}); {rule}") from error
     return rows
 
 
