@@ -74,7 +74,8 @@ def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
     settings = "video= and caption=" if record["suite"] == "clip" else "data= and data.split="
     raise InputError(
         f"adapter={cfg.adapter}: it was tuned on {shortened(name)} ({shortened(record['suite'])}), and its"
-        f" samples would be compared with another video: give that video again ({settings}), or name one (references=NAME)"
+        f" samples would be compared with another video: give that video again ({settings}), or name one"
+        " (references=NAME)"
     )
 
 
