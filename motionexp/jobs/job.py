@@ -20,7 +20,6 @@ from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, progress_bar, sample
 from motionexp.jobs.inputs import plan_job
-from motionexp.jobs.loggers import make_logger
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
@@ -251,6 +250,8 @@ class Job:
             Example(self.cache.latents(video), self.cache.conditioning(video.caption))
             for video in plan.trained_on
         ]
+        from motionexp.jobs.loggers import make_logger  # which imports all loggers
+
         logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
         try:
             result = fit(
