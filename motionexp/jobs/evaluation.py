@@ -1,7 +1,7 @@
 """Sampling a reference's edits, with a method or without, and scoring the samples."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -50,21 +50,23 @@ class SampleSettings:
 def sample(
     backbone: Backbone,
     method: TuningMethod | None,
-    edits: Sequence[tuple[Edit, int]],
-    settings: SampleSettings,
+    edits: Sequence[Edit],
+    settings: SampleSettings | None = None,
     *,
+    indices: Sequence[int] | None = None,
     at_once: int = 1,
     embed: Embed | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Generate one video for each edit and index, in batches of `at_once` videos.
+    """Generate one video for each edit, in batches of `at_once` videos.
 
     Args:
         backbone: generates.
         method: attached to the backbone, on only within its window; None samples the base model.
-        edits: each with the index of its initial noise. Samples of one index start from the same noise,
-            whatever the edit and the method.
-        settings: of sampler and adapter.
+        edits: the captions to sample. An edit may occur several times, with several indices.
+        settings: of sampler and adapter; None: the defaults.
+        indices: of the initial noise, one for each edit; None: 0 for all. Samples of one index start from the
+            same noise, whatever the edit and the method.
         at_once: videos of a batch. The videos that share a batch change the last bits of a sample.
         embed: maps a caption to its conditioning; None: `backbone.embed`.
         progress: called with the sampling steps that are done and all steps, over all batches.
@@ -75,9 +77,12 @@ def sample(
     Raises:
         FloatingPointError: a sample is not finite; names its caption.
     """
+    settings = settings or SampleSettings()
     embed = embed or (lambda caption: backbone.embed([caption]))
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    batches = [edits[start : start + at_once] for start in range(0, len(edits), at_once)]
+    indices = [0] * len(edits) if indices is None else indices
+    requests = list(zip(edits, indices, strict=True))
+    batches = [requests[start : start + at_once] for start in range(0, len(requests), at_once)]
     gate = None
     if method is not None:
         method.scale = settings.adapter_scale
@@ -189,7 +194,7 @@ def forward_seconds(backbone: Backbone, conditioning: Conditioning) -> float:
 
 
 def score(
-    samples: Sequence[Sample], reference: Reference, scorer: Scorer | None = None
+    samples: Iterable[Sample], reference: Reference, scorer: Scorer | None = None
 ) -> list[dict[str, dict[str, Measurement]]]:
     """The scores of each sample, in their order; see `Scorer.score`. None: all metrics on bundled models."""
     scorer = scorer or Scorer()
