@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from torch import Tensor
 import motionexp as mx
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.metrics.flow_similarity import flow_similarity
+from tests.support.python_page import PANDAS, STORED, TABLE, TEXT, WITH_LOADER, WITH_PEFT
 from tests.support.training_runs import change
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "docs" / "python.md").read_text()
-TABLE, STORED, WITH_LOADER, WITH_PEFT, PANDAS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 CAPTION = "a blue plain moon is moving on sand"
 # Fewer steps than on the page: t is 750, 500, 250 and 0, or one more.
 FASTER = {"steps=100": "steps=2", "steps=25": "steps=4", "learning_rate=1e-2": "learning_rate=0.2"}
@@ -93,7 +93,7 @@ def test_a_clip_becomes_a_table_in_fifteen_lines(names: dict[str, Any]):
     heading, *rows = [line.split() for line in names["printed"].splitlines()]
     assert heading == ["base", "model", "tuned"]
     assert "NaN" not in names["printed"]
-    printed = next(row[1:] for row in rows if row[0] == "flow")
+    printed = next(row[1:] for row in rows if row[0] == "flow_similarity")
     for text, videos in zip(printed, (names["base"], names["tuned"]), strict=True):
         flows = [flow_similarity(video.frames, names["reference"].frames).value for video in videos]
         assert float(text) == pytest.approx(np.mean(flows), abs=0.006)
@@ -134,6 +134,14 @@ def test_rows_become_a_frame(names: dict[str, Any], capsys: pytest.CaptureFixtur
     shutil.copytree(ROOT / "tests" / "golden" / "cells", "outputs/cells")
     execute(PANDAS, names)
     assert "mean" in capsys.readouterr().out
+
+
+def test_a_word_that_the_bundled_models_misread_is_refused(names: dict[str, Any]):
+    dog = replace(names["tuned"][0], edit=mx.Edit("caption", "a dog is moving on sand"))
+    with pytest.raises(mx.InputError, match=r"a dog is moving on sand.*'dog'"):
+        mx.score([dog], names["reference"])
+    with pytest.raises(mx.InputError, match=r"docs/clip.mp4.*'dog'"):
+        mx.read_clip("docs/clip.mp4", dog.edit.caption, ["a moon is moving on sand"], names["backbone"])
 
 
 def test_every_name_on_the_page_is_exported():

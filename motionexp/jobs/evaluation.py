@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import psutil  # type: ignore[import-untyped]
 import torch
+from tokenizers import Tokenizer
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import (
@@ -18,6 +20,7 @@ from motionexp.diffusion.sampling import (
     sample_latents,
     step_generator,
 )
+from motionexp.errors import InputError
 from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.base import Measurement
@@ -196,9 +199,33 @@ def forward_seconds(backbone: Backbone, conditioning: Conditioning) -> float:
 def score(
     samples: Iterable[Sample], reference: Reference, scorer: Scorer | None = None
 ) -> list[dict[str, dict[str, Measurement]]]:
-    """The scores of each sample, in their order; see `Scorer.score`. None: all metrics on bundled models."""
-    scorer = scorer or Scorer()
-    return [scorer.score(video.frames, reference, video.edit) for video in samples]
+    """The scores of each sample, in their order; see `Scorer.score`.
+
+    Args:
+        samples: of the reference's motion.
+        reference: what was tuned on.
+        scorer: measures; None: all metrics, on bundled models.
+
+    Raises:
+        InputError: the bundled models do not know a word, and no scorer was given.
+    """
+    videos = list(samples)
+    if scorer is None:
+        _check_words([reference.caption, *(video.edit.caption for video in videos)])
+        scorer = Scorer()
+    return [scorer.score(video.frames, reference, video.edit) for video in videos]
+
+
+def _check_words(captions: Sequence[str]) -> None:
+    """Raise InputError for a caption that the bundled CLIP and preference model would misread."""
+    tokenizer = Tokenizer.from_file(str(BUNDLED / "clip" / "tokenizer.json"))
+    for caption in captions:
+        unknown = [word for word in caption.split() if tokenizer.token_to_id(word.lower()) is None]
+        if unknown:
+            raise InputError(
+                f"caption {caption!r}: the bundled scoring models do not know"
+                f" {', '.join(map(repr, unknown))}; score with motionexp.Scorer(models=motionexp.TGVE_MODELS)"
+            )
 
 
 @contextmanager

@@ -69,32 +69,25 @@ def print_summary(
     print_paths(console, "side by side", grids)
 
 
-def table(scores: Mapping[str, Sequence[Scores]], pairs: str = "consecutive") -> "DataFrame":
+def table(scores: Mapping[str, Sequence[Scores]]) -> "DataFrame":
     """Means of the scores of several sets of videos: a row for each value, a column for each set.
 
-    The rows are those of a job's summary, in its order and under its headings; where two headings are equal,
-    under the values' names. NaN: no video of the set has the value. No row: no video of any set has it.
+    The values are those of a job's summary, in its order. NaN: no video of the set has the value. Values that
+    no video has are left out.
 
     Args:
         scores: by the heading of the column, one entry for each video, as `motionexp.score` returns them.
-        pairs: of frames, of the frame consistency that is shown.
     """
     import pandas as pd  # only here: the import takes half a second, and every job prints a summary
 
     videos = [video for of_set in scores.values() for video in of_set]
     specs = [find_metric(name) for name in dict.fromkeys(name for video in videos for name in video)]
     columns = headings(sorted(filter(None, specs), key=lambda spec: (spec.order, spec.name)))
-    hidden = {f"frame_consistency_{name}" for name in PAIRS if name != pairs}
-    values = {value for video in videos for measured in video.values() for value in measured}
-    shown = {value: column for value, column in columns.items() if value in values - hidden}
     means = {
-        label: [_mean(of_set, value, minus) for value, (_, minus) in shown.items()]
+        label: {value: _mean(of_set, value, minus) for value, (_, minus) in columns.items()}
         for label, of_set in scores.items()
     }
-    frame = pd.DataFrame(means, index=list(shown)).dropna(how="all")
-    labels = {value: shown[value][0] for value in frame.index}
-    counts = Counter(labels.values())
-    return frame.rename(index={value: label for value, label in labels.items() if counts[label] == 1})
+    return pd.DataFrame(means).dropna(how="all")
 
 
 def _mean(videos: Sequence[Scores], name: str, minus: str) -> float:
