@@ -206,8 +206,9 @@ class Job:
                 samples = sample(
                     self.backbone,
                     method,
-                    [(request.edit, request.index) for request in requests],
+                    [request.edit for request in requests],
                     self.plan.sampling,
+                    indices=[request.index for request in requests],
                     at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
                     progress=progress,
@@ -307,10 +308,7 @@ class Job:
 
     def _preview(self, cell: Cell, edit: Edit, method: TuningMethod, step: int) -> None:
         """Save a sample of the adapter after `step` training steps."""
-        requests = [(edit, 0)]
-        for video in sample(
-            self.backbone, method, requests, self.plan.sampling, embed=self.cache.conditioning
-        ):
+        for video in sample(self.backbone, method, [edit], self.plan.sampling, embed=self.cache.conditioning):
             cell.save_preview(video, step, self.backbone.fps)
 
     # Rows

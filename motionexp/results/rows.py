@@ -262,14 +262,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
             ) from error
 
 
-def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
+def read_rows(paths: str | Path | Iterable[Path]) -> list[Row]:
     """The rows of files, and of every `rows.jsonl` in folders. Of rows of one score id the last counts.
 
     Raises:
         InputError: a path does not exist, or a file is corrupted; the error names the file and the line.
     """
     rows: dict[Hashable, Row] = {}
-    for path in [paths] if isinstance(paths, Path) else paths:
+    for path in [Path(paths)] if isinstance(paths, str | Path) else paths:
         if not path.exists():
             raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
         for file in sorted(path.rglob(ROWS_NAME)) if path.is_dir() else [path]:
