@@ -12,6 +12,7 @@ from motionexp.config.threads import settle_threads
 # ruff: noqa: F401  # the names are for type checkers; `__getattr__` loads them
 if TYPE_CHECKING:
     from motionexp.backbones import load_backbone
+    from motionexp.config.scoring_models import TGVE_MODELS
     from motionexp.data.base import Edit
     from motionexp.data.clip import read_clip
     from motionexp.data.videos import write_mp4
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from motionexp.jobs.job import encode
     from motionexp.jobs.summary import table
     from motionexp.methods.adapters import load_adapter, save_adapter
-    from motionexp.methods.base import OptimizerSettings
+    from motionexp.methods.base import OptimizerSettings, TrainingSettings
     from motionexp.methods.full_rank import FullRank
     from motionexp.methods.lora import LoRA
-    from motionexp.methods.base import TrainingSettings
     from motionexp.methods.training import fit
-    from motionexp.metrics.scorer import TGVE_MODELS, Scorer
+    from motionexp.metrics.scorer import Scorer
     from motionexp.results.rows import read_rows, to_frame
 
     __version__: str
@@ -41,7 +41,7 @@ _MODULES = {
     "SampleSettings": "jobs.evaluation",
     "SamplerSettings": "diffusion.sampling",
     "Scorer": "metrics.scorer",
-    "TGVE_MODELS": "metrics.scorer",
+    "TGVE_MODELS": "config.scoring_models",
     "TrainingSettings": "methods.base",
     "Window": "diffusion.schedule",
     "encode": "jobs.job",

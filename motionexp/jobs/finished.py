@@ -14,10 +14,8 @@ from rich.console import Console
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.schema import JobConfig, model_folder
 from motionexp.data.base import Edit, Reference
-from motionexp.data.select import make_reader
 from motionexp.files import PACKAGE, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
-from motionexp.jobs.references import read_references
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
@@ -56,14 +54,14 @@ def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
     write_whole(path, json.dumps(record).encode())
 
 
-def read_record(cfg: JobConfig) -> list[FinishedCell] | None:
+def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[FinishedCell] | None:
     """The cells of a job that was finished with the same code, settings and files; None: it may not be.
 
-    Every file of the results is still there, and every cell's status says that nobody works on it.
+    Every file of the results is still there, and every cell's status says that nobody works on it. A job with
+    plugins has no record: their code may have changed.
     """
     output = Path(cfg.output).expanduser()
-    references = read_references(cfg, make_reader(cfg.data))
-    record = read_json(_path(cfg, references))
+    record = None if cfg.plugins else read_json(_path(cfg, references))
     if record is None or len(record["cells"]) != len(references):
         return None
     cells = []
@@ -159,7 +157,7 @@ def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
     parts = {
         "code": _state(PACKAGE, "*.py", content=True),
         "settings": settings,
-        "references": [reference.content_hash for reference in references],
+        "references": [reference.trained_hash for reference in references],
         "captions": [
             [reference.caption, *(edit.caption for edit in reference.edits)] for reference in references
         ],

@@ -31,7 +31,7 @@ from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 
 
-def plan_job(cfg: JobConfig) -> JobPlan:
+def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPlan:
     """Read a job's references, and resolve its settings, before weights are loaded.
 
     Nothing after this function takes the job's settings as a whole. The ids of cells contain the hash of the
@@ -39,13 +39,14 @@ def plan_job(cfg: JobConfig) -> JobPlan:
 
     Args:
         cfg: checked settings.
+        references: of the job, where they have been read already.
 
     Raises:
         InputError: references, captions, metrics, a stored adapter or the model do not suit each other.
     """
     # 1. What needs no model.
     reader, output = make_reader(cfg.data), Path(cfg.output).expanduser()
-    references = read_references(cfg, reader)
+    references = read_references(cfg, reader) if references is None else references
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
     adapter = None if cfg.adapter is None else Path(cfg.adapter).expanduser()
     if adapter is not None:

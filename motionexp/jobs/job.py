@@ -49,13 +49,14 @@ class Job:
     Args:
         cfg: checked settings.
         console: gets messages to the user.
+        references: of the job, where they have been read already.
 
     Raises:
         InputError: as `plan_job`, before weights are loaded.
     """
 
-    def __init__(self, cfg: JobConfig, console: Console) -> None:
-        plan = plan_job(cfg)
+    def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
+        plan = plan_job(cfg, references)
         self.console, self.plan = console, plan
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig
+from motionexp.data.base import Reference
+from motionexp.data.select import make_reader
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
-from motionexp.jobs.references import clip_in_words
+from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.rows import Row
@@ -36,13 +38,14 @@ def run(cfg: JobConfig) -> list[Row]:
     """
     console = Console()
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
-        cells = read_record(cfg)
+        references = read_references(cfg, make_reader(cfg.data))
+        cells = read_record(cfg, references)
         if cells is not None:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
         else:
-            cells, grids = _run(cfg, console)
+            cells, grids = _run(cfg, console, references)
             write_record(cfg, cells)
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
     folders = [finished.cell.folder for finished in cells]
@@ -50,12 +53,14 @@ def run(cfg: JobConfig) -> list[Row]:
     return rows
 
 
-def _run(cfg: JobConfig, console: Console) -> tuple[list[FinishedCell], list[Path]]:
+def _run(
+    cfg: JobConfig, console: Console, references: list[Reference]
+) -> tuple[list[FinishedCell], list[Path]]:
     """Make what is missing; returns the cells and the videos side by side."""
     with announced(LOADING):
         from motionexp.jobs.job import Job
     with announced(f"loading {cfg.model.name} ..."):
-        job = Job(cfg, console)
+        job = Job(cfg, console, references)
     if cfg.video is not None:
         console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
     with announced("checking the models behind the scores ..."):

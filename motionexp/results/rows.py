@@ -288,7 +288,7 @@ def read_rows(paths: str | Path | Iterable[Path]) -> list[Row]:
 def _check_again(before: Row | None, row: Row) -> None:
     """Raises InputError where a row has the score id of another score. A score may be written again."""
     if before is not None:
-        for name in ("metric", "metric_version", "sample_id"):
+        for name in ("metric", "metric_version"):  # a score of a set of samples may be of a larger set now
             first, second = getattr(before, name), getattr(row, name)
             if first != second:
                 raise InputError(

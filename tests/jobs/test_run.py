@@ -171,8 +171,7 @@ def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
     method = LoRA(backbone, Window(500), rank=2, alpha=2.0)
     folder = Path(cfg.output) / "api"
     motionexp.fit(backbone, method, [motionexp.encode(backbone, reference)], training_settings(cfg), folder)
-    requests = [(edit, 0) for edit in reference.edits]
-    samples = list(motionexp.sample(backbone, method, requests, sample_settings(cfg)))
+    samples = list(motionexp.sample(backbone, method, reference.edits, sample_settings(cfg)))
     scores = motionexp.score(samples, reference, Scorer(METRICS))
     values = [measured.value for score in scores for measured in score["brightness"].values()]
     assert values == pytest.approx([row.value for row in rows], nan_ok=True)
