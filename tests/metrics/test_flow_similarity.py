@@ -86,6 +86,8 @@ def test_what_cannot_be_followed_abstains():
         assert np.isnan(measured.value)
         assert "can be followed" in measured.reason
         assert measured.coverage < SETTINGS.floor
+    # Nothing is seen to move in either, which does not make two flat videos alike.
+    assert np.isnan(flow_similarity(flat, flat).value)
 
 
 def test_points_that_move_in_the_reference_must_be_seen_in_the_sample():
