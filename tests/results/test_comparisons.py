@@ -137,3 +137,10 @@ def test_a_subtracted_setting_has_the_same_samples_though_it_has_no_line(ranks):
     ranks.tables[0].differences = [Difference(["1 minus 16"], "one", "sixteen")]
     with pytest.raises(InputError, match=r" sixteen .* 3 .* 6 "):
         shown(ranks, rows)
+
+
+def test_a_subtracted_base_has_the_same_samples_though_it_has_no_line(ranks):
+    ranks.tables[0].settings.remove("base")
+    assert rank_table(ranks, rank_rows()).blocks
+    with pytest.raises(InputError, match=r" base .* 3 .* 6 "):
+        shown(ranks, [row for row in rank_rows() if row.tau != 1000 or row.reference < "r3"])
