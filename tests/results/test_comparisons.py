@@ -56,6 +56,7 @@ def test_nothing_is_bold_of_too_few_references_or_where_a_printed_end_is_zero(ra
         for row in rank_rows()
     ]
     assert "0.00 [0.00, 0.00]" in shown(ranks, small)
+    assert "−0.00" not in shown(ranks, small)
     assert "**" not in shown(ranks, small)
 
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from motionexp.results.comparisons import Comparison
-from motionexp.results.formats import NONE, Grid, to_csv, to_markdown
-from motionexp.results.intervals import mean_interval
+from motionexp.results.formats import NONE, Block, Cell, Grid, Line, Table, to_csv, to_markdown
+from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.latex import to_latex
 from motionexp.results.layout import Column, standard_columns
 from motionexp.results.tables import build
@@ -181,6 +181,13 @@ def test_differences_at_equal_leakage_are_bold_where_their_sign_is_known_and_the
     assert [window.is_bold(cell) for cell in window.cells] == [False, True]
     assert not any(map(every.is_bold, every.cells))
     assert "bold" in decision.all_notes()[0]
+
+
+def test_a_cell_says_what_is_undefined_and_a_bar_is_no_column():
+    interval = Interval(0.5, math.nan, math.nan, 4, 4, undefined=0.001)
+    line = Line(["a|b"], [Cell("motion", interval, 2)], "4 (4)", "")
+    table = Table("t", ["setting"], ["motion"], [Block("b", [line])], [], "references")
+    assert r"| a\|b | 0.50 (1% undefined) | 4 (4) |" in to_markdown(table)
 
 
 def test_a_grid_is_a_pipe_table_and_a_table_of_the_terminal():
