@@ -29,6 +29,7 @@ from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
+from motionexp.files import version
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.waiting import LOADING, announced
@@ -120,7 +121,7 @@ def _dispatch(arguments: list[str]) -> None:
         print(help.help_text())
         return
     if "--version" in arguments:
-        print(f"motionexp {help.version()}")
+        print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     flags, words = split_flags(arguments[bool(command) :])

@@ -16,6 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.backbones.precision import resolve_device
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import ScoreConfig
+from motionexp.config.scoring_models import scoring_models
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
@@ -23,7 +24,6 @@ from motionexp.data.videos import frame_count, read_frames
 from motionexp.files import file_name
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import scoring_models
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.references import Size, chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows

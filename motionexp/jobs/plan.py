@@ -21,7 +21,7 @@ from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
-from motionexp.methods.training import TrainingSettings
+from motionexp.methods.base import TrainingSettings
 
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
 """A column of a grid of videos: its label, and a cell with one sample of each edit."""
