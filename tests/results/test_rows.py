@@ -168,6 +168,7 @@ def test_other_models_metrics_splits_and_sizes_are_compared():
         row(reference_hash="t", settings=small, strata={"split": "test"}),
         row(model="latte", weights_hash="x"),
         row(metric="pick_score", metric_version=2),
+        row(precision="", weights_hash=""),  # videos of another system
     ]
     check_comparable(rows)
     with pytest.raises(InputError, match=r"reference_hash of shapes \S+ 4 16 16: another, s\."):
