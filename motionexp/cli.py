@@ -23,7 +23,7 @@ from motionexp.config.score import load_score
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
-from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
+from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
@@ -156,15 +156,11 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run ends with the list of jobs where a model's weights are not here: each job's own plan measures.
+    A dry run prints the list of jobs, and each job's plan.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-        if commands := to_fetch(jobs):
-            print("no memory, time and disk of each job: weights are not on this machine yet")
-            print("\n".join(commands))
-            return
     for sweep in sweeps:
         _run_hydra(["-m", *sweep.arguments])
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):

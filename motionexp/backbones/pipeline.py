@@ -21,6 +21,7 @@ from motionexp.backbones.checkpoint import (
     Unsupported,
     check_folder,
     check_shapes,
+    has_weights,
     load_part,
     read_json,
     shape_of,
@@ -33,7 +34,7 @@ from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import InputError
-from motionexp.hub import find_folder, name_of, naming_the_model
+from motionexp.hub import find_configuration, find_folder, is_to_fetch, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
 
@@ -108,12 +109,13 @@ class PipelineBackbone(Backbone):
         self.text_precision = text_precision
         self.tokenizer, self.schedule = load_tokenizer(folder), self.schedule_of(folder)
         self.name, self.source, self.revision, self.fps = name, source, revision, fps
-        self.weights_hash = weights_hash(folder, self.parts)
+        weighted = has_weights(folder)
+        self.weights_hash = weights_hash(folder, self.parts) if weighted else ""
         self._encodes = self._embeds = True
         self._offloaded: list[UserCpuOffloadHook] = []
         # Shapes alone: a wrong file is refused before any weight is read.
         self._shapes = {part: shape_of(kind, folder / part) for part, kind in self.classes.items()}
-        for part, shape in self._shapes.items():
+        for part, shape in self._shapes.items() if weighted else ():
             check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
         with torch.device("meta"):
             self.config = self._assemble(folder, self._shapes).config
@@ -162,7 +164,7 @@ class PipelineBackbone(Backbone):
         dtype = torch.float32 if part == "vae" else self.dtype
         if self.device.type == "meta":
             return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
-        with naming_the_model(self.source, self.revision):
+        with naming_the_model(self.source, self.revision, self.parts):
             if not part.startswith("text_encoder"):
                 return load_part(kind, folder, dtype)
             return load_part(kind, folder, dtype, self.text_precision, self.device)
@@ -213,7 +215,8 @@ class PipelineBackbone(Backbone):
         Args:
             path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
             revision: the hub repository's commit, branch or tag.
-            device: where to compute; `meta` for shapes alone.
+            device: where to compute; `meta` for shapes alone, of the configuration where the weights are not
+                on this machine.
             dtype: of the network and the text encoder.
             name: in rows and paths; the path's last part unless given.
             fps: frames a second of the videos that it makes.
@@ -230,9 +233,13 @@ class PipelineBackbone(Backbone):
         """
         for problem in text_precision_problems(text_precision):
             raise InputError(problem)
-        folder = find_folder(path, revision, local_files_only)
-        with naming_the_model(path, revision):
-            cls._check(folder)
+        on_meta = torch.device(device).type == "meta"
+        if on_meta and is_to_fetch(path, revision, cls.parts):
+            folder = find_configuration(path, revision, cls.parts)
+        else:
+            folder = find_folder(path, revision, local_files_only, cls.parts)
+        with naming_the_model(path, revision, cls.parts):
+            cls._check(folder, without_weights=on_meta and not has_weights(folder))
             return cls(
                 folder,
                 name=name or name_of(path),
@@ -248,10 +255,11 @@ class PipelineBackbone(Backbone):
             )
 
     @classmethod
-    def _check(cls, folder: Path) -> None:
+    def _check(cls, folder: Path, *, without_weights: bool = False) -> None:
         """Raise InputError for a folder that cannot be used, before any weight of it is read."""
         expected = {part: cls.hub_names.get(part, kind.__name__) for part, kind in cls.classes.items()}
-        check_folder(folder, {"_class_name": cls.pipeline, **expected}, weighted=tuple(cls.classes))
+        classes = {"_class_name": cls.pipeline, **expected}
+        check_folder(folder, classes, weighted=tuple(cls.classes), without_weights=without_weights)
         for setting in cls.unsupported:
             setting.check(folder)
 
@@ -282,8 +290,8 @@ class PipelineBackbone(Backbone):
         local_files_only: bool = False,
     ) -> list[str]:
         """See `Backbone.caption_problems`."""
-        folder = find_folder(path, revision, local_files_only)
-        with naming_the_model(path, revision):
+        folder = find_folder(path, revision, local_files_only, cls.parts)
+        with naming_the_model(path, revision, cls.parts):
             tokenizer = load_tokenizer(folder)
             longest = cls._longest_caption(folder, tokenizer)
         return caption_problems(tokenizer, cls.caption_form(tokenizer, captions), longest)

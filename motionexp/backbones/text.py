@@ -2,16 +2,42 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
-from motionexp.backbones.checkpoint import read_json
+from motionexp.backbones.checkpoint import has_weights, read_json
 from motionexp.config.schema import CLOSED_VOCABULARY
 from motionexp.errors import InputError
 
 
+class UnknownTokenizer:
+    """Stands for a tokenizer that is not on this machine: every caption has the greatest length.
+
+    Args:
+        model_max_length: tokens of the longest caption.
+    """
+
+    def __init__(self, model_max_length: int) -> None:
+        self.model_max_length = model_max_length
+
+    def __call__(self, captions: Sequence[str], *, max_length: int, **_: Any) -> BatchEncoding:
+        """Token ids and mask, both (captions, max_length): all zeros, and all ones."""
+        size = len(captions), max_length
+        return BatchEncoding(
+            {"input_ids": torch.zeros(size, dtype=torch.long), "attention_mask": torch.ones(size)}
+        )
+
+
 def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizerBase:
-    """A tokenizer of a pipeline's folder. Raises InputError where it is missing or broken."""
+    """A tokenizer of a pipeline's folder, or an `UnknownTokenizer` of a folder of configurations alone.
+
+    Raises InputError where it is missing or broken.
+    """
+    if not (folder / part).is_dir() and not has_weights(folder):
+        config = read_json(folder / "text_encoder" / "config.json")
+        return cast(PreTrainedTokenizerBase, UnknownTokenizer(config.get("max_position_embeddings", 0)))
     read_json(folder / part / "tokenizer_config.json")
     try:
         return AutoTokenizer.from_pretrained(folder / part, local_files_only=True)
@@ -29,7 +55,9 @@ def caption_problems(
         captions: as the backbone hands them to the tokenizer, in small letters if it writes them so.
         max_tokens: longest caption, special tokens included.
     """
-    problems = []
+    problems: list[str] = []
+    if isinstance(tokenizer, UnknownTokenizer):
+        return problems
     vocabulary = closed_vocabulary(tokenizer)
     for caption in captions:
         shown = caption if len(caption) <= 60 else caption[:57] + "..."
@@ -74,6 +102,8 @@ def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | No
     letters and parts of words in any case, so that its `tokenizer_config.json` has to name the words, as
     `closed_vocabulary`.
     """
+    if isinstance(tokenizer, UnknownTokenizer):
+        return None
     words: list[str] | None = tokenizer.init_kwargs.get(CLOSED_VOCABULARY)
     if words is not None:
         return frozenset(words)

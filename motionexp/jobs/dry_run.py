@@ -3,25 +3,27 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from shutil import disk_usage
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import constants
 from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
-from motionexp.jobs.evaluation import forward_seconds, free_memory
+from motionexp.hub import configurations, fetch_command
+from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_job import probe_of
 from motionexp.jobs.probe_units import Work
 from motionexp.jobs.run import duration
+from motionexp.probes.block_features import VIDEOS_PER_CALL
 from motionexp.results.formats import Grid
 
-# A training step has one forward pass, and a backward pass from the first adapter on, about twice as long.
-FORWARDS_PER_TRAINING_STEP = 3.0
 BYTES_PER_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet
 
@@ -45,29 +47,38 @@ class JobCost(NamedTuple):
 
 
 def plan(cfg: JobConfig) -> None:
-    """Print what `run`, or `probe`, would do. Writes nothing.
+    """Print what `run`, or `probe`, would do. Writes nothing, and asks no hub.
 
-    The memory is printed before any weight is loaded. The time is the number of forward passes times the time
-    of one, which is measured now. If the job does not fit into the free memory, no weights are loaded and the
-    time is unknown.
+    The memory is printed before any weight is loaded. The time is the number of steps times the time of one,
+    which is measured now. It is unknown if the job does not fit into the free memory, or if the weights are
+    not on this machine: the plan then goes by the model's configuration.
 
     Raises:
         InputError: as `run` before its first cell.
     """
     console, job = Console(), plan_job(cfg)
-    most, free = max(phase.total for phase in print_memory(console, job)), free_memory(job.device)
-    if most > free:
-        console.print(
-            f"this machine has {size_in_words(int(free))} free: nothing is loaded, and the time is unknown",
-            soft_wrap=True,
-            highlight=False,
-        )
-    forward = math.nan
-    if most <= free:
-        conditioning = job.backbone.embed([""])
-        job.backbone.release_text_encoder()
-        forward = forward_seconds(job.backbone, conditioning)
-    total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, forward)
+    peak = max(phase.total for phase in print_memory(console, job))
+    seconds = StepSeconds()
+    if job.has_weights and peak <= free_memory(job.device):
+        seconds = measure(job, _rows(job))
+    total = _tuning_cost(job, seconds) if job.probe is None else _probe_cost(job, seconds)
+    _print_cost(console, job, total)
+    disk = sum(line.disk for line in total.lines)
+    notes = [*(() if job.has_weights else _download_notes(job)), *_problems(job, peak, disk)]
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+
+
+def _rows(job: JobPlan) -> int:
+    """Rows of a batch: videos, or with guidance twice as many."""
+    if job.probe is not None and job.probe.kind == "linear_probe":
+        return VIDEOS_PER_CALL
+    videos = min(job.at_once, max(len(cell.requests) for cell in job.cells))
+    return videos * job.sampling.sampler.branches
+
+
+def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
+    """Print what is left of each cell, the sum, and the folders of results."""
     console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
     times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
     texts = [
@@ -75,25 +86,86 @@ def plan(cfg: JobConfig) -> None:
     ]
     console.print(Grid((*total.headings, "time", "disk"), texts, "l").terminal())
     seconds, disk = sum(line.seconds for line in total.lines), sum(line.disk for line in total.lines)
-    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
-    for note in (*total.notes, f"{time} and {size_in_words(disk)}, scores not counted"):
+    time = f"about {duration(seconds)}"
+    if math.isnan(seconds):
+        time = "time unknown until it is measured on this machine"
+    for note in (*total.notes, f"{time}; results of {size_in_words(disk)}; scores not counted"):
         console.print(note, soft_wrap=True, highlight=False)
-    for line in total.lines:
-        console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
+    folders = [line.folder for line in total.lines]
+    if not job.has_weights:
+        # The name of a cell's folder has the hash of the weights.
+        folders = list(dict.fromkeys(folder.parent for folder in folders))
+    for folder in folders:
+        console.print(f"output: {folder}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
+def _download_notes(job: JobPlan) -> list[str]:
+    """What a plan by the configuration alone has to say: the download, and what is not known yet."""
+    path, revision = job.model.path, job.model.revision
+    stored, parts = configurations(path), job.backbone.parts
+    size = sum(sum(known.bytes.values()) for known in stored)
+    return [
+        f"download: {size_in_words(size) if size else 'size unknown'}, not on this machine yet:",
+        f"  {fetch_command(path, revision, parts)}",
+        *(f"configuration: {known.source}" for known in stored),
+        "captions: not checked, for the tokenizer is not on this machine; planned at the greatest length,"
+        f" {job.model.max_caption_tokens} tokens",
+        "stored results: not looked up, for their names depend on the weights; planned as if there were none",
+    ]
+
+
+def _problems(job: JobPlan, peak: int, disk: int) -> list[str]:
+    """What keeps the job from running on this machine: memory, or room on a disk."""
+    problems, free = [], int(free_memory(job.device))
+    if peak > free:
+        where = "main memory" if job.device.type == "cpu" else f"{job.device}"
+        less = "" if job.mode == "low_memory" else "; mode=low_memory takes less"
+        problems.append(
+            f"problem: the job does not fit: it takes {size_in_words(peak)} of {where}, and"
+            f" {size_in_words(free)} are free{less}"
+        )
+    needs = {_existing(job.output): disk}
+    if not job.has_weights:
+        cache = _existing(Path(constants.HF_HUB_CACHE))
+        size = sum(sum(stored.bytes.values()) for stored in configurations(job.model.path))
+        # One disk may have to hold both.
+        same = next((folder for folder in needs if folder.stat().st_dev == cache.stat().st_dev), cache)
+        needs[same] = needs.get(same, 0) + size
+    for folder, size in needs.items():
+        room = disk_usage(folder).free
+        if size > room:
+            problems.append(
+                f"problem: the disk of {folder} is too small: {size_in_words(size)} are needed, and"
+                f" {size_in_words(room)} are free"
+            )
+    return problems
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the first folder above it that exists."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _tuning_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
     trained, sampler, lines = trainable_parameters(job), job.sampling.sampler, []
     for plan in job.cells:
         steps, missing = plan.steps_left, len(plan.missing)
-        state = plan.cell.status()["state"]
-        columns = (plan.reference.name, plan.cell.folder.name, state, str(steps), str(missing))
-        # With guidance each sampling step has a conditional and an unconditional branch.
-        branches = 2 if sampler.guided else 1
-        forwards = FORWARDS_PER_TRAINING_STEP * steps * job.training.batch_size
-        forwards += missing * sampler.steps * branches
-        disk = _disk(job, trained if steps else 0, missing)
-        lines.append(CellCost(columns, plan.cell.folder, forward * forwards, disk))
+        batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
+        state = plan.cell.status()["state"] if job.has_weights else "unknown"
+        name = plan.cell.folder.name if job.has_weights else "unknown"
+        columns = (plan.reference.name, name, state, str(steps), str(missing))
+        parts = (
+            (steps, measured.training),
+            (1 if steps else 0, measured.encoding),
+            (batches * sampler.steps, measured.sampling),
+            (missing, measured.decoding),
+        )
+        # A time that is unknown does not matter where there is nothing to do.
+        seconds = sum(count * of_one for count, of_one in parts if count)
+        lines.append(
+            CellCost(columns, plan.cell.folder, seconds, _disk(job, trained if steps else 0, missing))
+        )
     on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
     notes = (
@@ -104,27 +176,22 @@ def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 
 
-def _probe_cost(job: JobPlan, forward: float) -> JobCost:
+def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
     probe, lines = probe_of(job), []
-    encoding = 0.0 if math.isnan(forward) or not probe.missing else _encoding_seconds(job)
     for unit in probe.units:
         work = Work() if unit.is_finished else unit.work
-        columns = (unit.name, unit.cell.folder.name, "{} of {}".format(*unit.stored))
+        name = unit.cell.folder.name if job.has_weights else "unknown"
+        columns = (unit.name, name, "{} of {}".format(*unit.stored))
         counts = (f"{work.encoded:,}", f"{work.steps:,}", f"{work.evaluations:,}")
-        seconds = encoding * work.encoded + forward * work.evaluations
+        parts = (
+            (work.encoded, measured.encoding),
+            (work.evaluations, measured.sampling / measured.rows),
+            (work.videos, measured.decoding),
+        )
+        seconds = sum(count * of_one for count, of_one in parts if count)
         lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, _disk(job, 0, work.videos)))
     headings = ("unit of work", "cell", "stored", "encoded", "steps", "evaluations")
     return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
-
-
-def _encoding_seconds(job: JobPlan) -> float:
-    """Wall time of encoding one video: the shorter of two runs."""
-    frames, times = torch.from_numpy(job.references[0].frames.copy())[None], []
-    for _ in range(2):
-        start = perf_counter()
-        job.backbone.encode(frames).cpu()
-        times.append(perf_counter() - start)
-    return min(times)
 
 
 def print_memory(console: Console, job: JobPlan) -> list[Phase]:

@@ -81,7 +81,7 @@ class MetaRun:
         backbone.release_vae_encoder()
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
-        offloads = job.backbone.offload  # type: ignore[attr-defined]
+        offloads = job.backbone_settings.offloads(job.device)
         if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
         # The batch holds both branches of guidance: rows = videos, or twice as many.
