@@ -155,6 +155,13 @@ def is_to_fetch(path: str | Path, revision: str | None, parts: Sequence[str]) ->
     return not all(any(folder.glob(pattern)) for pattern in weights)
 
 
+def find_shapes(path: str | Path, revision: str | None, parts: Sequence[str]) -> Path:
+    """A folder that has at least a model's configuration; asks no hub. Raises as `find_configuration`."""
+    if is_to_fetch(path, revision, parts):
+        return find_configuration(path, revision, parts)
+    return find_folder(path, revision, local_files_only=True, parts=parts)
+
+
 @dataclass(frozen=True)
 class Configuration:
     """What is stored here of a model of the hub: all but its weights and its tokenizer.

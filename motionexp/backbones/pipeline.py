@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -34,7 +34,7 @@ from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import InputError
-from motionexp.hub import find_configuration, find_folder, is_to_fetch, name_of, naming_the_model
+from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
 
@@ -109,13 +109,12 @@ class PipelineBackbone(Backbone):
         self.text_precision = text_precision
         self.tokenizer, self.schedule = load_tokenizer(folder), self.schedule_of(folder)
         self.name, self.source, self.revision, self.fps = name, source, revision, fps
-        weighted = has_weights(folder)
-        self.weights_hash = weights_hash(folder, self.parts) if weighted else ""
+        self.weights_hash = weights_hash(folder, self.parts) if has_weights(folder) else ""
         self._encodes = self._embeds = True
         self._offloaded: list[UserCpuOffloadHook] = []
         # Shapes alone: a wrong file is refused before any weight is read.
         self._shapes = {part: shape_of(kind, folder / part) for part, kind in self.classes.items()}
-        for part, shape in self._shapes.items() if weighted else ():
+        for part, shape in self._shapes.items() if self.weights_hash else ():
             check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
         with torch.device("meta"):
             self.config = self._assemble(folder, self._shapes).config
@@ -215,8 +214,7 @@ class PipelineBackbone(Backbone):
         Args:
             path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
             revision: the hub repository's commit, branch or tag.
-            device: where to compute; `meta` for shapes alone, of the configuration where the weights are not
-                on this machine.
+            device: where to compute; `meta` for shapes alone, which the configuration has.
             dtype: of the network and the text encoder.
             name: in rows and paths; the path's last part unless given.
             fps: frames a second of the videos that it makes.
@@ -228,16 +226,13 @@ class PipelineBackbone(Backbone):
 
         Raises:
             InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used,
-                or `text_precision` needs a package that is not there; what only the weights tell is raised
-                when they are loaded.
+                or `text_precision` needs a missing package; what only weights tell is raised in loading.
         """
         for problem in text_precision_problems(text_precision):
             raise InputError(problem)
         on_meta = torch.device(device).type == "meta"
-        if on_meta and is_to_fetch(path, revision, cls.parts):
-            folder = find_configuration(path, revision, cls.parts)
-        else:
-            folder = find_folder(path, revision, local_files_only, cls.parts)
+        find = find_shapes if on_meta else partial(find_folder, local_files_only=local_files_only)
+        folder = find(path, revision, parts=cls.parts)
         with naming_the_model(path, revision, cls.parts):
             cls._check(folder, without_weights=on_meta and not has_weights(folder))
             return cls(
@@ -258,8 +253,8 @@ class PipelineBackbone(Backbone):
     def _check(cls, folder: Path, *, without_weights: bool = False) -> None:
         """Raise InputError for a folder that cannot be used, before any weight of it is read."""
         expected = {part: cls.hub_names.get(part, kind.__name__) for part, kind in cls.classes.items()}
-        classes = {"_class_name": cls.pipeline, **expected}
-        check_folder(folder, classes, weighted=tuple(cls.classes), without_weights=without_weights)
+        expected["_class_name"] = cls.pipeline
+        check_folder(folder, expected, weighted=tuple(cls.classes), without_weights=without_weights)
         for setting in cls.unsupported:
             setting.check(folder)
 

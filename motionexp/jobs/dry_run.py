@@ -16,12 +16,11 @@ from motionexp.hub import configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.measurement import StepSeconds, measure
-from motionexp.jobs.memory_plan import Phase, memory_plan
+from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_job import probe_of
 from motionexp.jobs.probe_units import Work
 from motionexp.jobs.run import duration
-from motionexp.probes.block_features import VIDEOS_PER_CALL
 from motionexp.results.formats import Grid
 
 BYTES_PER_TRAINED_NUMBER = 4
@@ -57,24 +56,17 @@ def plan(cfg: JobConfig) -> None:
         InputError: as `run` before its first cell.
     """
     console, job = Console(), plan_job(cfg)
-    peak = max(phase.total for phase in print_memory(console, job))
+    trained = trainable_parameters(job)
+    peak = max(phase.total for phase in print_memory(console, job, _phases(job, trained)))
     seconds = StepSeconds()
     if job.has_weights and peak <= free_memory(job.device):
-        seconds = measure(job, _rows(job))
-    total = _tuning_cost(job, seconds) if job.probe is None else _probe_cost(job, seconds)
+        seconds = measure(job, rows_of(job))
+    total = _probe_cost(job, seconds) if job.probe else _tuning_cost(job, seconds, trained)
     _print_cost(console, job, total)
     disk = sum(line.disk for line in total.lines)
     notes = [*(() if job.has_weights else _download_notes(job)), *_problems(job, peak, disk)]
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-
-
-def _rows(job: JobPlan) -> int:
-    """Rows of a batch: videos, or with guidance twice as many."""
-    if job.probe is not None and job.probe.kind == "linear_probe":
-        return VIDEOS_PER_CALL
-    videos = min(job.at_once, max(len(cell.requests) for cell in job.cells))
-    return videos * job.sampling.sampler.branches
 
 
 def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
@@ -147,8 +139,8 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _tuning_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
-    trained, sampler, lines = trainable_parameters(job), job.sampling.sampler, []
+def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
+    sampler, lines = job.sampling.sampler, []
     for plan in job.cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
@@ -194,9 +186,27 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
     return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
 
 
-def print_memory(console: Console, job: JobPlan) -> list[Phase]:
+PLANNED: dict[str, list[Phase]] = {}
+
+
+def _phases(job: JobPlan, trained: int) -> list[Phase]:
+    """The memory of a job; computed once for all jobs of a sweep that take the same."""
+    # The window matters only where it changes which layers are trained.
+    captions = [(reference.caption, reference.edits) for reference in job.references]
+    key = repr(
+        (
+            *(job.backbone_settings, job.device, job.text_precision, job.size, job.trains, trained),
+            *(dict(job.tuning), job.training.optimizer, job.training.batch_size, rows_of(job)),
+            *(job.probe and job.probe.kind, captions if job.has_weights else ""),
+        )
+    )
+    if key not in PLANNED:
+        PLANNED[key] = memory_plan(job)
+    return PLANNED[key]
+
+
+def print_memory(console: Console, job: JobPlan, phases: list[Phase]) -> list[Phase]:
     """Print the memory of a job phase by phase, and its peak; return the phases."""
-    phases = memory_plan(job)
     texts = []
     for phase in phases:
         loaded = ", ".join(f"{part} {size_in_words(size)}" for part, size in phase.weights.items())
