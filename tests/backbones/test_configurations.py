@@ -30,7 +30,7 @@ from tests.support.tiny_models import save_tiny_pipeline
 WAN, WAN_14B = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 WAN_2, HUNYUAN = "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "hunyuanvideo-community/HunyuanVideo"
 MOCHI, COGVIDEOX = "genmo/mochi-1-preview", "zai-org/CogVideoX-5b"
-# sha256 of the files on the hub, at the revisions of `conf/model/` (CogVideoX-5b: 8fc5b281), as public manifests
+# sha256 of the hub's files at the revisions of `conf/model/` (CogVideoX-5b: 8fc5b281), as public manifests
 # record them: of the content with sorted keys and two blanks of indentation.
 HASHES = {
     (WAN, "transformer/config.json"): "0b093fa072e9ff28763febe9b964ee582f566733a6d6709deb9dfba1bde16b81",
