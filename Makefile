@@ -46,9 +46,10 @@ REPRODUCED := tau_selection tau comparison edit-kinds models contrast window sof
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
 
-bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, into outputs/bench/
+bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, and how training shares cores
 	$(PYTHON) -m motionexp.scripts.bench
 	$(PYTHON) -m motionexp.scripts.bench_probes
+	$(PYTHON) -m motionexp.scripts.bench_threads
 
 bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine
 	$(PYTHON) -m motionexp.scripts.bench_full_size

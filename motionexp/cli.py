@@ -1,9 +1,12 @@
 """The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
 
-import ast
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +21,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp import help
-from motionexp.config.compose import CONF, check_source_of_plugins, explain, prepared, read
+from motionexp.config.checks import check_device
+from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_once, prepared
+from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
+from motionexp.config.effects import check_effects
+from motionexp.config.options import CONF
 from motionexp.config.score import load_score
-from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text
+from motionexp.jobs.machine import DiskError
+from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
@@ -32,56 +40,139 @@ from motionexp.results.tables import build
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
 EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
-    *(OSError, FloatingPointError, KeyboardInterrupt),
+    *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped),
 )
+CONTINUES = "the same command continues where it stopped"
+
+# Whether the sweep that runs is a line of an experiment.
+IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
+FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
+FLAGS_WITH_VALUE = {
+    "--config-dir": "a folder with options of your own",
+    "-cd": "a folder with options of your own",
+    "--cfg": "job, hydra or all",
+    "-c": "job, hydra or all",
+    "--package": "a part of the settings, with --cfg",
+    "-p": "a part of the settings, with --cfg",
+    "--info": "all, config, defaults, defaults-tree, plugins or searchpath",
+    "-i": "all, config, defaults, defaults-tree, plugins or searchpath",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
+    """Run the command line; returns the exit code, which `docs/usage.md` explains."""
     # Without this, Hydra prints the user's mistakes as shortened tracebacks.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not sys.stderr.isatty():
         # In a log file a progress bar is a line, and one every half minute is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "30")
-    try:
-        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except EXPECTED as error:
-        return _failed(error)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    with stoppable():
+        try:
+            _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            # What is still buffered may be all of the output, and its reader may be gone.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except EXPECTED as error:
+            return _failed(error)
+        except SystemExit as stop:
+            # rich leaves so where nobody reads its output.
+            if isinstance(stop.__context__, BrokenPipeError):
+                return _failed(stop.__context__)
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
 
 
 def _failed(error: BaseException) -> int:
     """Print an error's message; returns the exit code."""
-    message, code = str(error), 1
-    if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; the same command continues where it stopped"
-    elif isinstance(error, InputError):
-        code = 2
-    elif isinstance(error, HydraException | OmegaConfBaseException):
-        message, code = explain(error), 2
-    print("error:", "\n       ".join(message.splitlines()), file=sys.stderr)
+    message, code = _explained(error)
+    if isinstance(error, OSError) and error.filename is None and sys.stdout is not None:
+        # Perhaps of the output itself: else Python would try to write the rest at its end, and fail again.
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    # Names out of data may hold characters that command a terminal.
+    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in message.splitlines()]
+    with suppress(OSError, ValueError):
+        print("error:", "\n       ".join(lines), file=sys.stderr)
     return code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """An error's message and exit code."""
+    match error:
+        case KeyboardInterrupt():
+            return f"interrupted; {CONTINUES}", 128 + signal.SIGINT
+        case Stopped():
+            return f"stopped by {error.signum.name}; {CONTINUES}", 128 + error.signum
+        case BrokenPipeError():
+            return f"nobody reads the output any more (as after `| head`); {CONTINUES}", 128 + signal.SIGPIPE
+        case InputError() if not isinstance(error, DiskError):
+            return str(error), 2
+        case HydraException() | OmegaConfBaseException():
+            return explain(error), 2
+        case MemoryError():
+            return str(error) or "out of memory", 1
+        case _:
+            return str(error), 1
 
 
 def _dispatch(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(help.help_text())
-    elif arguments[:1] == ["list"]:
-        print(help.listed(arguments[1:]))
-    elif arguments[:1] == ["score"]:
-        cfg = load_score(arguments[1:])
-        from motionexp.jobs.external import score_external  # which imports torch
+        return
+    if "--version" in arguments:
+        print(f"motionexp {help.version()}")
+        return
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    flags, words = split_flags(arguments[bool(command) :])
+    check_once(words)
+    experiments = [word for word in words if word.startswith("experiment=")]
+    if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
+        raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
+    if command == "list":
+        print(help.listed(words))
+    elif command == "score":
+        cfg = load_score(words)
+        check_device(cfg.device)
+        with announced(LOADING):
+            from motionexp.jobs.external import score_external
 
         score_external(cfg)
-    elif arguments[:1] == ["submission"]:
-        _write_submission(arguments[1:])
-    elif experiments := [word for word in arguments if word.startswith("experiment=")]:
-        rest = [word for word in arguments if word not in (*experiments, "-m", "--multirun")]
-        _run_experiment(experiments[-1].removeprefix("experiment="), rest)
+    elif command == "submission":
+        _write_submission(words)
+    elif experiments:
+        rest = [word for word in words if word not in experiments]
+        _run_experiment(experiments[0].removeprefix("experiment="), rest)
     else:
-        _run_hydra(arguments)
+        _run_hydra([*flags, *prepared(words)])
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and all else, where a folder of options is `--config-dir=DIR`.
+
+    Raises:
+        InputError: a flag that this command does not have, or one without its value.
+    """
+    flags, words, rest = list[str](), list[str](), list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, sign, value = word.partition("=")
+        if not word.startswith("-"):
+            words.append(word)
+        elif name in FLAGS and not sign:
+            flags.append(word)
+        elif name in FLAGS_WITH_VALUE:
+            if not sign and not rest:
+                raise InputError(f"{word} needs a value: {FLAGS_WITH_VALUE[name]}")
+            value = value if sign else rest.pop(0)
+            if name in ("--config-dir", "-cd"):
+                words.append(CONFIG_DIR + value)
+            else:
+                flags += [name, value]
+        else:
+            raise InputError(
+                f"{word}: there is no such flag; there are {', '.join([*FLAGS, *FLAGS_WITH_VALUE])}"
+            )
+    return flags, words
 
 
 def _write_submission(arguments: list[str]) -> None:
@@ -97,8 +188,7 @@ def _write_submission(arguments: list[str]) -> None:
 
 
 def _run_hydra(arguments: list[str]) -> None:
-    if not {"-m", "--multirun"} & set(arguments):
-        arguments = prepared(arguments)
+    """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
         arguments = [*arguments, "--resolve"]
     before = sys.argv
@@ -113,6 +203,8 @@ def _run_hydra(arguments: list[str]) -> None:
 def _job(composed: DictConfig) -> None:
     try:
         _run_job(composed)
+    except Stopped:
+        raise
     except EXPECTED as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -121,16 +213,25 @@ def _job(composed: DictConfig) -> None:
 
 
 def _run_job(composed: DictConfig) -> None:
-    cfg = read(composed, cast(DictConfig, HydraConfig.get()))
+    hydra_config = cast(DictConfig, HydraConfig.get())
+    cfg = read(composed, hydra_config)
+    if hydra_config.mode == RunMode.RUN:  # a sweep's jobs were checked together
+        check_effects([(cfg, typed_names(hydra_config))])
+    check_device(cfg.device)
     check_source(cfg)
-    if cfg.probe is not None:
-        # Importing torch takes seconds, in which nothing else would show.
-        print(f"probe={cfg.probe} model={cfg.model.name}: loading", flush=True)
-    from motionexp.jobs.dry_run import plan
-    from motionexp.jobs.probe_job import probe
-    from motionexp.jobs.run import run
+    if cfg.dry_run:
+        with announced(LOADING):
+            from motionexp.jobs.dry_run import plan
+        if problems := plan(cfg):
+            raise InputError("\n".join(problems))
+    elif cfg.probe:
+        with announced(LOADING):
+            from motionexp.jobs.probe_job import probe
+        probe(cfg)
+    else:
+        from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
-    (plan if cfg.dry_run else probe if cfg.probe else run)(cfg)
+        run(cfg)
 
 
 class SweepCallback(Callback):
@@ -138,11 +239,15 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-        task = list(config.hydra.overrides.task)
-        overrides = [*(f"{key}={value}" for key, value in params.items()), *task]
+        # Unresolved: what looks like a reference in free text is none.
+        typed: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+        overrides = [*(f"{key}={value}" for key, value in params.items()), *typed["task"]]
         try:
             check_source_of_plugins(params.get("plugins"), ())
-            check_sweep(overrides)
+            hidden = [word for word in typed.get("hydra", []) if word.startswith("hydra.searchpath=")]
+            jobs = check_sweep(overrides, hidden)
+            if not IN_EXPERIMENT.get():  # whose jobs were looked at together
+                check_effects(jobs)
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -150,7 +255,15 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
             overrides = " ".join(job_return.overrides or [])
-            print(f"error: job {overrides} failed: {job_return._return_value}", file=sys.stderr)
+            error = job_return._return_value
+            message = (
+                _explained(error)[0] if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
+            )
+            print(f"error: job {overrides} failed: {message}", file=sys.stderr)
+            # Hydra holds the error until the sweep ends, and its frames would hold the job's model.
+            while error is not None:
+                traceback.clear_frames(error.__traceback__)
+                error = error.__context__
 
 
 def _run_experiment(name: str, overrides: list[str]) -> None:
@@ -161,8 +274,12 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-    for sweep in sweeps:
-        _run_hydra(["-m", *sweep.arguments])
+    IN_EXPERIMENT.set(True)
+    try:
+        for sweep in sweeps:
+            _run_hydra(["-m", *prepared(sweep.arguments)])
+    finally:
+        IN_EXPERIMENT.set(False)
     for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
@@ -170,7 +287,6 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
                 print(to_markdown(table))
         print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
         if layout.report:
-            check_allowed(layout.report, setting="report", kind=ast.FunctionDef)
             get_method(layout.report)(layout, Path(output))
 
 

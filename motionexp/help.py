@@ -1,29 +1,34 @@
 """What `--help` and `list` print: settings, options, references and words. Imports no torch."""
 
 import textwrap
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as REQUIRED
 
 from motionexp.config.checks import vocabulary
-from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, load, options
+from motionexp.config.command_line import CONFIG_DIR, override_key
+from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
+from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
-from motionexp.results.layout_file import read_layout
+from motionexp.files import ROOT
 
 USAGE = """\
 Transfer the motion of one video to new captions.
 
   python run.py                                one reference, its edits, the default window
   python run.py -m tau=0,650,1000              a sweep: one job for each value, or for each combination
-  python run.py experiment=NAME                the sweep of experiments/NAME.yaml, then its tables
+  python run.py experiment=NAME                the sweep of experiments/NAME.yaml, its tables; NAME or a path
   python run.py adapter=FOLDER edits='["..."]' new captions with a saved adapter
   python run.py video=FILE caption="..." edits='["..."]' model=latte
                                                your own clip
@@ -41,9 +46,19 @@ Transfer the motion of one video to new captions.
 
 HYDRA_FLAGS = [
     ("-m, --multirun", "a sweep: every job is checked before the first starts"),
+    ("--config-dir DIR", "options of your own: DIR/model/mine.yaml is then model=mine (docs/usage.md)"),
+    ("--version", "this program's version"),
     ("--cfg job", "print the resolved settings"),
     ("--hydra-help", "launchers, sweepers and everything else of Hydra"),
 ]
+
+
+def version() -> str:
+    """The version of this package: as installed, or of the checkout that is run without installing."""
+    try:
+        return metadata.version("motionexp")
+    except metadata.PackageNotFoundError:
+        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def help_text() -> str:
@@ -53,7 +68,7 @@ def help_text() -> str:
     for group, meaning in groups.items():
         files = [CONF / group / f"{option}.yaml" for option in options(group)]
         parts.append(_section(meaning, [(f"{group}={file.stem}", first_comment(file)) for file in files]))
-    files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
+    files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if _has_sweep(path)]
     experiments = [(f"experiment={path.stem}", first_comment(path)) for path in files]
     parts += [
         _section("sweeps with their tables", experiments),
@@ -69,6 +84,12 @@ def help_text() -> str:
         _section("flags", HYDRA_FLAGS),
     ]
     return "\n".join(parts)
+
+
+def _has_sweep(experiment: Path) -> bool:
+    """Whether an experiment's file has jobs to run; its layout is checked when it is run."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return bool(yaml.load(experiment.read_text(), Loader=loader).get("sweep"))
 
 
 def _lines(schema: Any) -> list[tuple[str, str]]:
@@ -107,6 +128,17 @@ def _section(title: str, lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join([f"{title}:", *shown, ""])
 
 
+OF_CLIPS = ("video", "caption", "edits", "start", "fps", "stride", "fit")
+
+
+def _check_listed(command: str, overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Raises InputError for a setting on which a list does not depend."""
+    groups = (*groups, "plugins", CONFIG_DIR.rstrip("="))
+    for override in overrides:
+        if (name := override_key(override)).partition(".")[0] not in groups:
+            raise InputError(f"list {command} does not depend on {name}=: leave it out")
+
+
 def listed(arguments: Sequence[str]) -> str:
     """What `list references` or `list words` prints; overrides may follow, to choose the data or the model.
 
@@ -115,6 +147,7 @@ def listed(arguments: Sequence[str]) -> str:
     """
     match arguments:
         case ["references", *overrides]:
+            _check_listed("references", overrides, ("data", *OF_CLIPS))
             cfg = load(overrides)
             reader = make_reader(cfg.data)
             lines = []
@@ -126,6 +159,7 @@ def listed(arguments: Sequence[str]) -> str:
                 ]
             return "\n".join(lines)
         case ["words", *overrides]:
+            _check_listed("words", overrides, ("model",))
             return "\n".join(vocabulary(load(overrides).model))
         case _:
             raise InputError(f"list {' '.join(arguments)}: list references, or list words")

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +56,23 @@ def model_folder(tmp_path: Path) -> Path:
 def base(model_folder: Path, tmp_path: Path) -> list[str]:
     """Overrides with which a job is fine and writes below `tmp_path` alone."""
     return [f"model.path={model_folder}", f"output={tmp_path / 'out'}"]
+
+
+@pytest.fixture
+def quiet(monkeypatch) -> Iterator[None]:
+    """Undoes what a run leaves in the process: Hydra's log handlers, and a variable of the environment."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    from tests.support.stub_jobs import Jobs  # which imports the command, after the hook above
+
+    jobs = Jobs()
+    for module in ("run", "dry_run", "probe_job", "external", "submission"):
+        monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", jobs)
+    return jobs

@@ -1,84 +1,29 @@
-import logging
 import re
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
+from weakref import WeakSet
 
 import pytest
 
-from motionexp.cli import main
-from motionexp.config.compose import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
+from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
+from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.data.videos import write_mp4
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped
 from motionexp.jobs.experiment import experiment_jobs
+from motionexp.jobs.machine import DiskError
 from motionexp.results.layout_file import read_layout
 from tests.jobs.test_sweeps import ABLATIONS
+from tests.support.stub_jobs import run
 from tests.support.words import WORDS
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = Path(__file__).parents[1]
 
 SWEEPS = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch) -> Iterator[None]:
-    """Undoes what a run leaves in the process: Hydra's log handlers, and a variable of the environment."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
-class Jobs(ModuleType):
-    """Stands for the modules of `motionexp.jobs` that import torch: writes down what it was handed."""
-
-    def __init__(self) -> None:
-        super().__init__("motionexp.jobs")
-        self.ran: list[JobConfig] = []
-        self.planned: list[JobConfig] = []
-        self.scored: list[ScoreConfig] = []
-        self.written: list[tuple] = []
-        self.error: dict[float | None, Exception | KeyboardInterrupt] = {}
-
-    def run(self, cfg: JobConfig) -> None:
-        self.ran.append(cfg)
-        if cfg.tau in self.error:
-            raise self.error[cfg.tau]
-
-    def probe(self, cfg: JobConfig) -> None:
-        self.ran.append(cfg)
-
-    def plan(self, cfg: JobConfig) -> None:
-        self.planned.append(cfg)
-
-    def score_external(self, cfg: ScoreConfig) -> None:
-        self.scored.append(cfg)
-
-    def write_submission(self, *arguments: object) -> tuple[int, int]:
-        self.written.append(arguments)
-        return 4, 304
-
-
-@pytest.fixture
-def jobs(monkeypatch) -> Jobs:
-    jobs = Jobs()
-    for module in ("run", "dry_run", "probe_job", "external", "submission"):
-        monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", jobs)
-    return jobs
-
-
-def run(arguments: list[str]) -> int:
-    """The exit code, also where Hydra itself ends the process."""
-    try:
-        return main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def test_one_job(base, jobs):
@@ -164,14 +109,62 @@ def test_a_failed_job_does_not_stop_the_jobs_after_it(error, base, jobs, capsys)
     [
         (InputError("this video is damaged"), 2, "error: this video is damaged"),
         (OSError(28, "No space left on device", "rows.jsonl"), 1, "No space left on device: 'rows.jsonl'"),
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Stopped(signal.SIGTERM), 143, "SIGTERM"),
+        (Stopped(signal.SIGHUP), 129, "SIGHUP"),
+        (MemoryError("try mode=low_memory"), 1, "mode=low_memory"),
+        (DiskError("rows.jsonl: cannot be written"), 1, "rows.jsonl"),
+        (BrokenPipeError(32, "Broken pipe"), 141, "| head"),
+        (InputError("a name with \x1b[2J"), 2, "\\x1b[2J"),
     ],
 )
 def test_an_error_of_a_job_is_one_line(error, code, problem, base, jobs, capsys):
     jobs.error = {300: error}
-    assert run([*base, "tau=300"]) == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert problem in line
+    for flags in ([], ["-m"]):
+        assert run([*flags, *base, "tau=300"]) == code
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: ")
+        assert problem in line
+
+
+def test_an_exit_of_rich_where_nobody_reads_is_a_broken_pipe(base, jobs, capsys):
+    left = SystemExit(1)
+    left.__context__ = BrokenPipeError(32, "Broken pipe")
+    jobs.error = {300: left}
+    assert run([*base, "tau=300"]) == 141
+    assert "| head" in capsys.readouterr().err
+
+
+def test_a_failed_job_s_model_is_freed_before_the_next_job(base, jobs, monkeypatch):
+    class Model:
+        """What a job holds in a variable."""
+
+    alive = WeakSet()
+
+    def run_job(cfg: JobConfig) -> None:
+        assert not alive
+        model = Model()
+        alive.add(model)
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(jobs, "run", run_job)
+    assert run(["-m", *base, "tau=0,300"]) == 1
+
+
+def test_a_dry_run_that_finds_a_problem_fails_after_its_plan(base, jobs, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "plan", lambda cfg: print("the plan") or ["it does not fit"])
+    assert run([*base, "dry_run=true"]) == 2
+    shown = capsys.readouterr()
+    assert ("the plan" in shown.out, "error: it does not fit" in shown.err) == (True, True)
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"], ["dry_run=true"]])
+def test_an_output_that_cannot_be_a_folder_is_refused_before_the_job(flags, base, jobs, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        assert run([*flags, base[0], f"output={output}"]) == 2
+        assert "output=" in capsys.readouterr().err
+    assert not jobs.ran + jobs.planned
 
 
 def test_a_mistake_of_ours_is_not_hidden(base, jobs):
@@ -234,9 +227,9 @@ def test_help_names_every_choice_with_a_line(capsys):
 
 
 def test_list_prints_words_and_references(base, capsys):
-    assert run(["list", "words", *base]) == 0
+    assert run(["list", "words", base[0]]) == 0
     assert capsys.readouterr().out.split() == sorted(WORDS)
-    assert run(["list", "references", *base, "data.split=tuning"]) == 0
+    assert run(["list", "references", "data.split=tuning"]) == 0
     names = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert len(names) == 12
 
@@ -257,7 +250,16 @@ def test_submission_is_handed_folders_and_what_chooses(jobs, tmp_path, capsys):
     assert "samples=" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["list", "models"], ["list", "words", "tuu=1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "models"],
+        ["list", "words", "tuu=1"],
+        ["list", "words", "-m"],
+        ["list", "words", "tau=1"],
+    ],
+)
 def test_list_says_what_it_lists(arguments, capsys):
     assert run(arguments) == 2
     assert "error:" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -13,18 +14,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config import renames, targets
 from motionexp.config.checks import check
-from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
-from motionexp.config.scoring import ScoringConfig
-from motionexp.config.settings import names_in, settings_in, value_problems
+from motionexp.config.command_line import as_values, is_text, override_key, prepared, unreadable
+from motionexp.config.config_dir import EXAMPLE
+from motionexp.config.options import CONF, GIVEN_BY_PROGRAM, GROUPS, SCHEMAS, keys_of, option_file, options
+from motionexp.config.schema import JobConfig
+from motionexp.config.settings import settings_in, value_problems
 from motionexp.errors import InputError
-from motionexp.files import ROOT
 
-CONF = ROOT / "conf"
-EXPERIMENTS = ROOT / "experiments"
-GROUPS = ("model", "method", "data", "scoring")
-# Of groups whose options share one schema; the options of the other groups name a class under `_target_`.
-SCHEMAS: Mapping[str, type] = {"model": ModelConfig, "scoring": ScoringConfig}
-GIVEN_BY_PROGRAM: Mapping[str, tuple[str, ...]] = {"method": ("backbone", "window"), "data": ()}
+# Where this package has the classes that a group's `_target_` may name.
+ROOMS = {"method": "motionexp.methods", "data": "motionexp.data", "model": "motionexp.backbones"}
 RENAMED = {**renames.SETTINGS, **renames.OPTIONS}
 EXPECTED = {
     "converted to Integer": "a whole number",
@@ -72,7 +70,7 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
         plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
-    command_line = {override_key(override) for override in hydra.overrides.task}
+    command_line = typed_names(hydra)
     check_source_of_plugins(plain.get("plugins"), command_line)
     # 1. Settings that do not exist are set aside, so that all other problems are found too.
     problems = [_no_such_setting(key) for key in [*plain] if key not in JobConfig.__dataclass_fields__]
@@ -80,18 +78,32 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     problems += [*_schema_problems(plain), *targets.check_plugins(plain["plugins"])]
     # 2. The classes that `_target_` names, and the types of what they take.
     for group in GIVEN_BY_PROGRAM:
-        problems += settle_target(group, hydra.runtime.choices[group], plain, command_line)
+        option = option_file(group, hydra.runtime.choices[group], folders_of(hydra))
+        problems += settle_target(group, option, plain, command_line)
     problems += _backbone_problems(plain)
     # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
     plain["soft_window"] = _floats(plain["soft_window"])
     # 4. Everything else, by the schema's types and bounds and by `check`.
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), plain))
+    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), as_values(plain)))
     assert isinstance(cfg, JobConfig)
     problems += check(cfg)
     if problems:
         raise InputError("\n".join(problems))
     return cfg
+
+
+def typed_names(hydra: DictConfig) -> set[str]:
+    """The names of the settings that the overrides of a job give, from Hydra's node `hydra`."""
+    # Unresolved: what looks like a reference in free text is none.
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return set(map(override_key, typed))
+
+
+def folders_of(hydra: DictConfig) -> list[Path]:
+    """The folders with options that Hydra has looked into, those of `--config-dir` included."""
+    sources = hydra.runtime.config_sources
+    return [CONF, *(Path(source.path) for source in sources if source.schema == "file")]
 
 
 def check_source_of_plugins(plugins: object, command_line: Collection[str]) -> None:
@@ -104,11 +116,6 @@ def check_source_of_plugins(plugins: object, command_line: Collection[str]) -> N
         raise InputError(f"plugins={plugins}: only the command line can name plugins, not a file of settings")
 
 
-def override_key(override: str) -> str:
-    """The name of the setting in an override such as `+method.strength=2`."""
-    return override.partition("=")[0].lstrip("+~").partition("@")[0]
-
-
 def _schema_problems(plain: dict[str, Any]) -> list[str]:
     """Unknown settings of the groups that have a schema, which are taken out."""
     unknown = [(group, key) for group in SCHEMAS for key in plain[group] if key not in keys_of(group)]
@@ -117,20 +124,26 @@ def _schema_problems(plain: dict[str, Any]) -> list[str]:
     return [_no_such_setting(f"{group}.{key}") for group, key in unknown]
 
 
-def settle_target(group: str, option: str, plain: dict[str, Any], command_line: Collection[str]) -> list[str]:
+def settle_target(
+    group: str, option: Mapping[str, Any], plain: dict[str, Any], command_line: Collection[str]
+) -> list[str]:
     """What is wrong with the `_target_` node of a group; its whole numbers become floats where those are due.
 
     A value of the option's file that another class than the file's does not take is left out.
+
+    Args:
+        option: the content of the option's file.
     """
     node: dict[str, Any] = plain[group]
     target, plugins = node.get("_target_", ""), plain.get("plugins", ())
     try:
+        targets.check_room(target, ROOMS[group], f"{group}._target_")
         constructor = targets.signature(target, plugins, f"{group}._target_")
     except InputError as error:
         return [str(error)]
     parameters = constructor.parameters
     unknown = [key for key in node if key not in (*parameters, "_target_") and not constructor.is_open]
-    if target != _option_file(group, option).get("_target_"):
+    if target != option.get("_target_"):
         node = {key: node[key] for key in node if key not in unknown or f"{group}.{key}" in command_line}
         unknown, plain[group] = [key for key in unknown if key in node], node
     for key in parameters.keys() & node.keys():
@@ -154,6 +167,7 @@ def _backbone_problems(plain: Mapping[str, Any]) -> Iterator[str]:
     try:
         if loader != "from_pretrained":
             raise InputError(f"model._target_={target}: PACKAGE.MODULE.CLASS.from_pretrained")
+        targets.check_room(path, ROOMS["model"], "model._target_")
         targets.check_allowed(path, plain["plugins"], "model._target_")
     except InputError as error:
         yield str(error)
@@ -185,79 +199,29 @@ def _floats(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def keys_of(group: str) -> set[str]:
-    """The names of a group's settings: those of its schema, or all that the classes of its options take."""
-    if group in SCHEMAS:
-        return set(settings_in(SCHEMAS[group]))
-    names = {name for option in options(group) for name in _parameters(group, option)}
-    return names.difference(GIVEN_BY_PROGRAM[group])
-
-
-def _parameters(group: str, option: str) -> Mapping[str, targets.Parameter]:
-    return targets.signature(_option_file(group, option)["_target_"]).parameters
-
-
-def _option_file(group: str, option: str) -> dict[str, Any]:
-    path = CONF / group / f"{option}.yaml"
-    file = cast(DictConfig, OmegaConf.load(path)) if path.is_file() else OmegaConf.create()
-    return cast(dict[str, Any], OmegaConf.to_container(file.get(group, file)))
-
-
-def prepared(overrides: Sequence[str]) -> list[str]:
-    """Overrides of a single run in Hydra's form: free text in quotes, and `data=clip` with a video.
-
-    Hydra's signs (commas, quotes, brackets) are ordinary characters in a caption or a path, so that
-    nobody has to escape them. Text that is in quotes already, and `null`, stay as they are.
-    """
-    for group in GROUPS:
-        if f"{group}=null" in overrides or f"~{group}" in (override.split("=")[0] for override in overrides):
-            raise InputError(f"{group}: one of {', '.join(options(group))}")
-    ready = [_quoted(override) for override in overrides]
-    has_video = any(override.startswith("video=") and override != "video=null" for override in ready)
-    if has_video and not any(override.startswith("data=") for override in ready):
-        ready.append("data=clip")
-    return ready
-
-
-def _quoted(override: str) -> str:
-    key, _, value = override.partition("=")
-    if not _is_free_text(key) or value == "null" or re.fullmatch(r"""(['"]).*\1""", value, re.DOTALL):
-        return override
-    # Hydra reads a backslash as itself, except in front of a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"{key}='{escaped}'"
-
-
-def _is_free_text(key: str) -> bool:
-    """Whether a setting is text that needs no quotes: its line says so, or its class takes a path."""
-    group, _, name = key.rpartition(".")
-    if group in GIVEN_BY_PROGRAM:
-        classes = [_parameters(group, option) for option in options(group)]
-        return any(name in types and targets.has_type(types[name], "Path") for types in classes)
-    return any(key in names_in(schema, lambda about: about.text) for schema in (JobConfig, ScoreConfig))
-
-
 def explain(error: Exception) -> str:
     """What Hydra or OmegaConf has to say about the user's input, in the user's terms."""
     text = str(error)
     if missing := re.match(r"Could not override '([^']+)'", text):
         return _no_such_setting(missing[1])
     if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w+)/([^']*)'", text)):
-        choice, choices = f"{option[1]}={option[2]}", ", ".join(options(option[1]))
-        right = f"renamed to {RENAMED[choice]}" if choice in RENAMED else f"one of {choices}"
-        return f"{choice}: {right}"
+        choice, choices = f"{option[1]}={option[2]}", ", ".join(error.options or options(option[1]))
+        hint = f"; a file of your own is in --config-dir=DIR ({EXAMPLE})"
+        return (
+            f"{choice}: {f'renamed to {RENAMED[choice]}' if choice in RENAMED else f'one of {choices}{hint}'}"
+        )
+    if several := re.match(
+        r"Ambiguous value for argument '(.*?)'\n1\. |Sweep parameters '(.*)' req", text, re.DOTALL
+    ):
+        key, _, values = (several[1] or several[2]).partition("=")
+        hint = "" if is_text(key) else f"; one list is {key}=[{values}]"
+        return f"{key}={values}: several values are a sweep, which needs -m{hint}"
     if isinstance(error, OverrideParseException):
-        example = "edits='[\"a dog, running\"]'"
-        return f"cannot read {error.override!r}: key=value, with signs in text in quotes, as in {example}"
+        return unreadable(str(error.override))
     reason = str(error.__cause__ or error)
     where = re.match(r"Error merging override (.*)", text, re.DOTALL) or re.search(r"full_key: (.+)", reason)
     expected = next((right for sign, right in EXPECTED.items() if sign in reason), reason.splitlines()[0])
     return f"{where[1]}: {expected}" if where else text
-
-
-def options(group: str) -> list[str]:
-    """The options of a group of `conf/`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _no_such_setting(path: str, names: Collection[str] = ()) -> str:
@@ -269,6 +233,8 @@ def _no_such_setting(path: str, names: Collection[str] = ()) -> str:
         names = [f"{group}.{key}" for key in keys_of(group)] if group in GROUPS else [*settings_in(JobConfig)]
     close = difflib.get_close_matches(path, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
+    if close == [path]:
+        hint = f"; another option of {group}= has it"
     if group in GIVEN_BY_PROGRAM:
         hint += f"; a setting of a plugin's class takes a plus: +{path}="
     return f"{path}: there is no such setting{hint} (`python run.py --help` lists all)"

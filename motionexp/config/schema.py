@@ -39,7 +39,7 @@ class ModelConfig:
 
     _target_: str = setting(MISSING, "a Backbone's class: motionexp.backbones.FILE.CLASS.from_pretrained")
     name: str = setting(MISSING, "name in rows, tables and output paths")
-    path: str = setting(MISSING, "bundled:NAME, a folder in a diffusers pipeline's layout, or a hub id")
+    path: str = setting(MISSING, "bundled:NAME, a folder in diffusers' layout, or a hub id", text=True)
     revision: str | None = setting(None, "commit of the hub's repository")
     frames: int = setting(MISSING, "number of frames that the model was trained on", low=1)
     frame_range: list[int] | None = setting(None, "fewest and most for frames=; null: model.frames alone")

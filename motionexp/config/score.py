@@ -11,8 +11,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from motionexp.config.compose import CONF, explain, override_key, prepared, settle_target
+from motionexp.config.checks import unwritable
+from motionexp.config.command_line import as_values, prepared
+from motionexp.config.compose import explain, folders_of, settle_target, typed_names
 from motionexp.config.metrics import metric_problems, set_metrics
+from motionexp.config.options import CONF, option_file
 from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
@@ -32,11 +35,14 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
             composed = compose("score", prepared(overrides), return_hydra_config=True)
         settings = [str(key) for key in composed if key != "hydra"]
         plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, settings), resolve=True)
-        option, command_line = composed.hydra.runtime.choices["data"], set(map(override_key, overrides))
-        problems = settle_target("data", option, plain, command_line)
-        cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), plain))
+        option = option_file("data", composed.hydra.runtime.choices["data"], folders_of(composed.hydra))
+        typed = typed_names(composed.hydra)
+        problems = settle_target("data", option, plain, typed)
+        cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), as_values(plain)))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explained(error)) from error
+    if "fit" in typed and cfg.data.get("fit") != cfg.fit:
+        problems.append("fit=: data= does not take it, or gives another value; leave it out")
     if problems := [*problems, *_check(cfg)]:
         raise InputError("\n".join(problems))
     assert isinstance(cfg, ScoreConfig)
@@ -61,6 +67,8 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
         yield f"folder={cfg.folder}: there is no such folder or file"
     elif not re.fullmatch(r"\w[\w.-]*", cfg.name):
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
+    if problem := unwritable(Path(cfg.output).expanduser()):
+        yield f"output={cfg.output}: {problem}; name a folder that can be written"
     yield from setting_problems(cfg)
     yield from scoring_problems(cfg.scoring)
     if plugins := [name for name in cfg.metrics or [] if "." in name]:

@@ -15,14 +15,16 @@ TRACKERS = ("lucas_kanade", "cotracker")
 class ScoringConfig:
     """Models behind the metrics, and the sanity baselines: one file in `conf/scoring/`."""
 
-    clip: str | None = setting(None, "ARCHITECTURE/TAG, hf-hub:OWNER/NAME or a folder; null: by model=")
-    scorer: str | None = setting(None, "preference model: hub id or folder; null: by model=")
-    scorer_processor: str | None = setting(None, "hub id or folder of its processor; null: the scorer's own")
+    clip: str | None = setting(
+        None, "ARCHITECTURE/TAG, hf-hub:OWNER/NAME or a folder; null: by model=", text=True)
+    scorer: str | None = setting(None, "preference model: hub id or folder; null: by model=", text=True)
+    scorer_processor: str | None = setting(
+        None, "hub id or folder of its processor; null: the scorer's own", text=True)
     scorer_revision: str | None = setting(None, "commit of the preference model's repository")
     resize: int | None = setting(None, "frames become such squares first; 0: none; null: by model=", low=0)
     pairs: str = setting("consecutive", "of frame consistency", choices=PAIRS)
     tracker: str = setting("lucas_kanade", "of motion_fidelity", choices=TRACKERS)
-    tracker_weights: str | None = setting(None, "CoTracker 3's weights, as a safetensors file")
+    tracker_weights: str | None = setting(None, "CoTracker 3's weights, as a safetensors file", text=True)
     sanity_baselines: bool = setting(False, "also score frozen, reversed and exchanged references")
 # fmt: on
 

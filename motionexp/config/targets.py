@@ -81,9 +81,37 @@ def check_allowed(
     raise InputError(f"{setting}={path}: the module {module or package} defines no {name}")
 
 
+def check_room(path: str, room: str, setting: str) -> None:
+    """Raises InputError for a class of this package that is not in the room of what the setting takes."""
+    if path.startswith(f"{PACKAGE}.") and not path.startswith(f"{room}."):
+        raise InputError(f"{setting}={path}: a class of {room}, or of a package in plugins=")
+
+
 def signature(path: str, plugins: Collection[str] = (), setting: str = "_target_") -> Signature:
     """The constructor of the class that `path` names. Raises InputError as `check_allowed`."""
     return _constructor(check_allowed(path, plugins, setting))
+
+
+def class_value(path: str, name: str, plugins: Collection[str] = ()) -> Any:
+    """The literal that a class, or the nearest of its bases, assigns to a name; None where there is none.
+
+    Raises:
+        InputError: as `check_allowed`.
+    """
+    return _assigned(check_allowed(path, plugins), name)
+
+
+def _assigned(definition: Definition | None, name: str) -> Any:
+    if definition is None or not isinstance(definition.node, ast.ClassDef):
+        return None
+    for statement in definition.node.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and defined_name(statement) == name:
+            try:
+                return ast.literal_eval(statement.value) if statement.value else None
+            except ValueError:
+                return None
+    bases = (_lookup(ast.unparse(base), definition.module) for base in definition.node.bases)
+    return next((value for base in bases if (value := _assigned(base, name)) is not None), None)
 
 
 def node_problems(

@@ -7,6 +7,8 @@ from hydra.utils import get_object
 
 from motionexp.config.schema import PROBED_REFERENCES, JobConfig
 from motionexp.data.base import References
+from motionexp.data.shapes.render import SIZE
+from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.errors import InputError
 
 
@@ -48,12 +50,22 @@ def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
 
 
 def check_source(cfg: JobConfig) -> None:
-    """Check that the references exist, and that the user's clip can be read.
+    """Check that the references exist, that the model takes their size, and that the user's clip can be read.
 
     Raises:
-        InputError: a reference does not exist, or the clip cannot be read.
+        InputError: a reference does not exist, the clip cannot be read, or the model is one of real videos
+            and no data are named.
     """
     reader, names = _reader_and_names(cfg)
+    size = cfg.model.height, cfg.model.width
+    if reader.suite == ShapesReferences.suite and size != (SIZE, SIZE):
+        run = f"`python run.py model={cfg.model.name}"
+        raise InputError(
+            f"model={cfg.model.name} is for real videos of {size[1]} x {size[0]} pixels, and the bundled"
+            f" world has {SIZE} x {SIZE}: name data= or video=, as in {run} data=tgve data.path=DIR` for a"
+            f' benchmark, or {run} video=my.mp4 caption="what it shows"'
+            " edits='[\"what to show instead\"]'` for a clip"
+        )
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
 

@@ -1,9 +1,9 @@
 """A dry run: the cells, trainable parameters, steps, time, disk and paths of a job that is not run."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +12,11 @@ from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.files import existing_part
 from motionexp.hub import configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
@@ -45,7 +47,7 @@ class JobCost(NamedTuple):
     notes: tuple[str, ...]
 
 
-def plan(cfg: JobConfig) -> None:
+def plan(cfg: JobConfig) -> list[str]:
     """Print what `run`, or `probe`, would do. Writes nothing, and asks no hub.
 
     The memory is printed before any weight is loaded. The time is the number of steps times the time of one,
@@ -54,19 +56,27 @@ def plan(cfg: JobConfig) -> None:
 
     Raises:
         InputError: as `run` before its first cell.
+        MemoryError: one step took more memory than planned.
+
+    Returns:
+        What this machine lacks for the job, a line each; of a model that is here.
     """
     console, job = Console(), plan_job(cfg)
     trained = trainable_parameters(job)
     peak = max(phase.total for phase in print_memory(console, job, _phases(job, trained)))
     seconds = StepSeconds()
     if job.has_weights and peak <= free_memory(job.device):
-        seconds = measure(job, rows_of(job))
+        with clear_memory_errors(smaller(cfg)):
+            seconds = measure(job, rows_of(job))
     total = _probe_cost(job, seconds) if job.probe else _tuning_cost(job, seconds, trained)
     _print_cost(console, job, total)
-    disk = sum(line.disk for line in total.lines)
-    notes = [*(() if job.has_weights else _download_notes(job)), *_problems(job, peak, disk)]
-    for note in notes:
+    problems = _problems(cfg, job, peak, sum(line.disk for line in total.lines))
+    if job.has_weights:
+        return problems
+    # The job may be meant for another machine: what this one lacks is no error yet.
+    for note in (*_download_notes(job), *(f"this machine: {problem}" for problem in problems)):
         console.print(note, soft_wrap=True, highlight=False, markup=False)
+    return []
 
 
 def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
@@ -95,48 +105,43 @@ def _download_notes(job: JobPlan) -> list[str]:
     """What a plan by the configuration alone has to say: the download, and what is not known yet."""
     path, revision = job.model.path, job.model.revision
     stored, parts = configurations(path), job.backbone.parts
-    size = sum(sum(known.bytes.values()) for known in stored)
+    size = _download_size(job)
     return [
         f"download: {size_in_words(size) if size else 'size unknown'}, not on this machine yet:",
         f"  {fetch_command(path, revision, parts)}",
-        *(f"configuration: {known.source}" for known in stored),
+        *(f"configuration: {entry.source}" for entry in stored),
         "captions: not checked, for the tokenizer is not on this machine; planned at the greatest length,"
         f" {job.model.max_caption_tokens} tokens",
         "stored results: not looked up, for their names depend on the weights; planned as if there were none",
     ]
 
 
-def _problems(job: JobPlan, peak: int, disk: int) -> list[str]:
-    """What keeps the job from running on this machine: memory, or room on a disk."""
-    problems, free = [], int(free_memory(job.device))
-    if peak > free:
-        where = "main memory" if job.device.type == "cpu" else f"{job.device}"
-        less = "" if job.mode == "low_memory" else "; mode=low_memory takes less"
+def _problems(cfg: JobConfig, job: JobPlan, peak: int, disk: int) -> list[str]:
+    """What this machine lacks for the job, a line each: memory, or room on a disk."""
+    problems = []
+    if peak > (free := int(free_memory(job.device))):
+        fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
+        problems.append(f"{fit}: {smaller(cfg)}")
+    room = shutil.disk_usage(existing_part(job.output)).free
+    if disk > room:
         problems.append(
-            f"problem: the job does not fit: it takes {size_in_words(peak)} of {where}, and"
-            f" {size_in_words(free)} are free{less}"
+            f"output={cfg.output}: {size_in_words(room)} of the disk are free, and the job writes about"
+            f" {size_in_words(disk)}; free space or choose another output="
         )
-    needs = {_existing(job.output): disk}
-    if not job.has_weights:
-        cache = _existing(Path(constants.HF_HUB_CACHE))
-        size = sum(sum(stored.bytes.values()) for stored in configurations(job.model.path))
-        # One disk may have to hold both.
-        same = next((folder for folder in needs if folder.stat().st_dev == cache.stat().st_dev), cache)
-        needs[same] = needs.get(same, 0) + size
-    for folder, size in needs.items():
-        room = disk_usage(folder).free
-        if size > room:
-            problems.append(
-                f"problem: the disk of {folder} is too small: {size_in_words(size)} are needed, and"
-                f" {size_in_words(room)} are free"
-            )
+    size = 0 if job.has_weights else _download_size(job)
+    cache = Path(constants.HF_HUB_CACHE)
+    room = shutil.disk_usage(existing_part(cache)).free
+    if size > room:
+        problems.append(
+            f"{cache}: {size_in_words(room)} of the disk are free, and the download takes"
+            f" {size_in_words(size)}; free space, or set HF_HUB_CACHE to a folder on another disk"
+        )
     return problems
 
 
-def _existing(path: Path) -> Path:
-    """The path, or the first folder above it that exists."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+def _download_size(job: JobPlan) -> int:
+    """Bytes of the weights on the hub, or 0 where they are not known."""
+    return sum(sum(stored.bytes.values()) for stored in configurations(job.model.path))
 
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -19,6 +18,7 @@ from motionexp.diffusion.sampling import (
     sample_latents,
     step_generator,
 )
+from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
@@ -45,27 +45,6 @@ class SampleSettings:
     negative_prompt: str = ""
     adapter_scale: float = 1.0
     adapter_in_unconditional: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One generated video.
-
-    Attributes:
-        edit: its caption and kind.
-        index: of its initial noise.
-        frames: (F, H, W, 3) uint8 RGB.
-        adapter_steps: sampling steps with the method on.
-        seconds: wall time of its batch, divided by the batch's size.
-        peak_memory: bytes, of the device on a GPU and else of the process.
-    """
-
-    edit: Edit
-    index: int
-    frames: np.ndarray
-    adapter_steps: int
-    seconds: float
-    peak_memory: int
 
 
 def sample(

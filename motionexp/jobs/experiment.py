@@ -1,9 +1,11 @@
 """An experiment's jobs: composed, checked before the first starts, and listed. Imports no torch."""
 
+import ast
+import difflib
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,11 +14,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from motionexp.config.compose import CONF, EXPERIMENTS, RENAMED, explain, read_job
+from motionexp.config.command_line import override_key, prepared
+from motionexp.config.compose import RENAMED, explain, read_job
+from motionexp.config.effects import check_effects
+from motionexp.config.options import CONF, EXPERIMENTS
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.jobs.paper_table import check_real_data, layout_of
+from motionexp.jobs.paper_table import layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
@@ -45,8 +51,16 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
     )
 
 
-def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
+Job = tuple[JobConfig, set[str]]
+"""The settings of a job, and the names of those that were given for it."""
+
+
+def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Job]:
     """The settings of every job of a sweep, checked; inside a Hydra that is initialised.
+
+    Args:
+        overrides: in Hydra's form (`prepared`).
+        hidden: overrides of Hydra itself, such as its search path.
 
     Raises:
         InputError: lists every problem with the jobs that have it.
@@ -55,9 +69,9 @@ def check_sweep(overrides: Sequence[str]) -> list[JobConfig]:
     checked, jobs = [], list(_jobs(overrides))
     for job, of_job in jobs:
         try:
-            cfg = read_job(of_job)
+            cfg = read_job([*of_job, *hidden])
             _check_inputs(cfg)
-            checked.append(cfg)
+            checked.append((cfg, set(map(override_key, of_job))))
         except InputError as error:
             for problem in str(error).splitlines():
                 jobs_with[problem].append(job)
@@ -109,12 +123,7 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     Raises:
         InputError: no such experiment, or what is wrong with its jobs, with the line they come from.
     """
-    path = EXPERIMENTS / f"{name}.yaml"
-    if not path.is_file():
-        if new := RENAMED.get(f"experiment={name}"):
-            raise InputError(f"experiment={name}: renamed to {new}")
-        names = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
-        raise InputError(f"experiment={name}: one of {', '.join(names)}")
+    path = experiment_file(name)
     layout = read_layout(path)
     if not layout.sweep:
         raise InputError(
@@ -124,9 +133,11 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
         )
     sweeps = sweeps_of(layout, name, overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        keyed = [(sweep.key, cfg) for sweep in sweeps for cfg in _checked_line(path, sweep, overrides)]
-    jobs, paper = [cfg for _, cfg in keyed], [cfg for key, cfg in keyed if key == "paper"]
-    check_real_data(name, paper)
+        keyed = [(sweep.key, job) for sweep in sweeps for job in _checked_line(path, sweep, overrides)]
+    check_effects(job for _, job in keyed)
+    jobs, paper = [cfg for _, (cfg, _) in keyed], [cfg for key, (cfg, _) in keyed if key == "paper"]
+    if layout.report:
+        check_report(layout.report, jobs[0].plugins)
     check_comparable_jobs(name, layout, jobs)
     if paper:
         return layout_of(name, layout, jobs), sweeps, jobs
@@ -134,10 +145,46 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     return layout, sweeps, jobs
 
 
-def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[JobConfig]:
+def experiment_file(name: str) -> Path:
+    """The file of `experiment=NAME`, or of `experiment=PATH` with a slash or the ending .yaml.
+
+    Raises:
+        InputError: there is no such experiment or file.
+    """
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"experiment={name}: there is no such file")
+        return path
+    path = EXPERIMENTS / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if new := RENAMED.get(f"experiment={name}"):
+        raise InputError(f"experiment={name}: renamed to {new}")
+    names = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}? It is " if close else ""
+    raise InputError(f"experiment={name}: {hint}one of {', '.join(names)}, or the path of a .yaml file")
+
+
+def check_report(report: str, plugins: Collection[str]) -> None:
+    """Check the function that `report:` names, before any job runs.
+
+    Raises:
+        InputError: it is no function of this package or of a plugin, or takes something else than
+            a layout and a folder.
+    """
+    definition = check_allowed(report, plugins, setting="report", kind=ast.FunctionDef)
+    assert isinstance(definition.node, ast.FunctionDef)
+    types = [ast.unparse(arg.annotation or ast.Constant("")) for arg in definition.node.args.args]
+    if types != ["Layout", "Path"]:
+        raise InputError(f"report={report}: it must be a function NAME(layout: Layout, output: Path)")
+
+
+def _checked_line(path: Path, sweep: Sweep, overrides: Sequence[str]) -> list[Job]:
     """As `check_sweep`; what is wrong is said with the line, and with what the command line adds to it."""
     try:
-        return check_sweep(sweep.arguments)
+        return check_sweep(prepared(sweep.arguments))
     except (InputError, HydraException) as error:
         raise InputError(f"{path}, {sweep.where}{_with(overrides)}:\n{explain(error)}") from error
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
+from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
@@ -21,6 +22,7 @@ from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
+from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
@@ -89,7 +91,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         metrics=cfg.metrics,
         scoring=cfg.scoring,
         row_settings=row_settings(cfg),
-        config=OmegaConf.to_yaml(OmegaConf.structured(cfg)),
+        config=OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True),
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
@@ -150,7 +152,7 @@ class _Folders:
 
     def _cell(self, suite: str, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
-        return Cell(self.output / suite / self.model / key)
+        return Cell(self.output / file_name(suite) / file_name(self.model) / key)
 
 
 def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:

@@ -27,7 +27,7 @@ from motionexp.jobs.scoring import score_cell
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import Scorer, ScoringModels
+from motionexp.metrics.scorer import BUNDLED_CAPTION_TOKENS, Scorer, ScoringModels
 from motionexp.results.rows import Row
 
 
@@ -35,6 +35,10 @@ def encode(backbone: Backbone, reference: Reference) -> Example:
     """A reference's latents and its embedded caption, as training takes them."""
     frames = torch.from_numpy(reference.frames.copy())[None]
     return Example(backbone.encode(frames), backbone.embed([reference.caption]))
+
+
+def _captions(reference: Reference) -> list[str]:
+    return [reference.caption, *(edit.caption for edit in reference.edits)]
 
 
 class Job:
@@ -86,9 +90,23 @@ class Job:
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
+        if self._scores_without_doubt():
+            return
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
             scorer.check_captions(reference, reference.edits)
+
+    def _scores_without_doubt(self) -> bool:
+        """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole.
+
+        Then they are loaded when the first video is scored, and not before the training.
+        """
+        plugins = any("." in name for name in self.plan.metrics or ())
+        if plugins or self._scoring_models != ScoringModels():
+            return False
+        captions = [caption for reference in self.references for caption in _captions(reference)]
+        # The bundled models have a token for every word, and two around the caption.
+        return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
     @contextmanager
     def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
@@ -144,20 +162,27 @@ class Job:
         if not self.plan.scoring.sanity_baselines:
             return []
         reference = plan.reference
-        cell = baseline_cell(self.plan.folder(reference.suite), reference)
-        with self.locked(cell), self.at_work(self.scorer) as scorer:
-            return baseline_rows(cell, reference, scorer, self.row_fields(cell, reference))
+        cell = self.baseline_cell(plan)
+        with self.at_work(self.scorer) as scorer:
+            fields = self.row_fields(cell, reference)
+            return baseline_rows(cell, reference, scorer, fields, self._waits_for(cell))
+
+    def baseline_cell(self, plan: CellPlan) -> Cell:
+        """The folder of a reference's sanity baselines."""
+        return baseline_cell(self.plan.folder(plan.reference.suite), plan.reference)
+
+    def grid_path(self, plan: CellPlan) -> Path:
+        """Where a cell's video beside other cells is written."""
+        return plan.cell.folder.parent / "grids" / f"{plan.grid_name}.mp4"
 
     def write_grid(self, plan: CellPlan) -> list[Path]:
         """Write a video of the cell beside the base model and other cells; returns its path if written."""
-        reference, cell = plan.reference, plan.cell
         columns = [
             (label, self._scored if self._scored and self._scored.cell == shown else Samples(shown), requests)
             for label, shown, requests in plan.columns
         ]
-        name = reference.name if self.plan.adapter is None else f"{reference.name}-{cell.folder.name}"
-        path = cell.folder.parent / "grids" / f"{name}.mp4"
-        return [path] if write_grid(path, reference, columns) else []
+        path = self.grid_path(plan)
+        return [path] if write_grid(path, plan.reference, columns) else []
 
     # Sampling
 

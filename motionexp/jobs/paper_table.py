@@ -10,20 +10,9 @@ from dataclasses import replace
 from motionexp.config.ids import adapter_id
 from motionexp.config.schema import JobConfig
 from motionexp.data.select import make_reader, subjects_of
-from motionexp.errors import InputError
 from motionexp.jobs.sweeps import as_text, in_a_line, settings_of
 from motionexp.results.layout import Group, Layout, Setting, TableLayout
 from motionexp.results.selection import SAMPLED, TRAINED
-
-
-def check_real_data(name: str, jobs: Iterable[JobConfig]) -> None:
-    """Raises InputError where a job of a line of `paper` is still on the bundled world."""
-    for cfg in jobs:
-        if cfg.data["_target_"].startswith("motionexp.data.shapes."):
-            raise InputError(
-                f"experiment={name}: model={cfg.model.name} is for real videos, and data= is still the"
-                " bundled shapes; add data=tgve data.path=DIR (or data=davis or data=folder, with theirs)"
-            )
 
 
 def layout_of(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> Layout:

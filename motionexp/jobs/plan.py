@@ -1,5 +1,6 @@
 """The plan of a job: its resolved settings as small values, and what it makes of each reference."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
@@ -44,6 +46,17 @@ class CellPlan:
     batches: tuple[tuple[SampleRequest, ...], ...]
     adapters: Mapping[int, Cell]
     columns: tuple[GridColumn, ...]
+
+    @property
+    def grid_name(self) -> str:
+        """The name of the grid of videos: that of the reference, and a hash of all samples that it can show.
+
+        Two clips of one name have two grids, and so have other edits or settings of one clip. Jobs that
+        differ only in a tau that all of them show write the same grid.
+        """
+        samples = [request.sample_id for _, _, requests in self.columns for request in requests]
+        digest = hashlib.sha256(" ".join(samples).encode()).hexdigest()
+        return f"{file_name(self.reference.name)}-{digest[:8]}"
 
     @property
     def requests(self) -> list[SampleRequest]:
@@ -225,4 +238,4 @@ class JobPlan:
 
     def folder(self, suite: str) -> Path:
         """The folder of the model's results on a suite."""
-        return self.output / suite / self.model.name
+        return self.output / file_name(suite) / file_name(self.model.name)

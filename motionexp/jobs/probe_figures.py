@@ -37,15 +37,15 @@ def show_figures(job: Job, kind: str, folder: Path, methods: Sequence[str], rows
 
 
 def strip_timesteps(timesteps: Iterable[float]) -> list[float]:
-    """Those of the timesteps, in ascending order, that are nearest to t = 0, 100, ..., 900, for `strip`."""
+    """Those of the timesteps, in descending order, that are nearest to t = 900, 800, ..., 0, for `strip`."""
     ascending = sorted(timesteps)
-    return [min(ascending, key=lambda t: abs(t - edge)) for edge in EDGES[:-1]]
+    return [min(ascending, key=lambda t: abs(t - edge)) for edge in reversed(EDGES[:-1])]
 
 
 def strip(
     backbone: Backbone, inverted: Mapping[float, Tensor], conditioning: Conditioning, prompt: str
 ) -> np.ndarray:
-    """Inverted latents and the model's x_0 at them, decoded, at t = 0, 100, ..., 900 from left to right.
+    """Inverted latents and the model's x_0 at them, decoded, at t = 900, 800, ..., 0 from left to right.
 
     Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps" shows the first of the two.
 

@@ -8,13 +8,14 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.schema import JobConfig
 from motionexp.jobs.job import Job
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.measurement import forward_seconds
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_inversion import InversionProbe
 from motionexp.jobs.probe_linear import LinearProbe
 from motionexp.jobs.probe_tree import TreeProbe
 from motionexp.jobs.probe_units import Probe, Unit
-from motionexp.jobs.run import clear_disk_errors, duration
+from motionexp.jobs.run import duration
 from motionexp.results.rows import Row
 
 KINDS: dict[str, type[Probe]] = {"inversion": InversionProbe, "linear_probe": LinearProbe}
@@ -37,9 +38,10 @@ def probe(cfg: JobConfig) -> list[Row]:
 
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
+        MemoryError: main memory or the GPU's is too small.
     """
     console = Console()
-    with clear_disk_errors(cfg.output):
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         # 1. Say the cost, and measure what belongs to the model and not to a reference.
         job = Job(cfg, console)
         probe = probe_of(job.plan)

@@ -234,7 +234,7 @@ class TreeUnit(Unit):
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
         """The reference and the control; below them every pair's video, with a row for each start."""
         # White where there is no pair: the interval would end before it starts.
-        ends, blank = EDGES[:-1], np.full_like(self.reference.frames, 255)
+        ends, blank = EDGES[-2::-1], np.full_like(self.reference.frames, 255)
         top = [self.reference.frames, *(videos[pair] for pair in videos if pair == CONTROL)]
         label = "the reference, and beside it the control, with nothing changed"
         rows = [

@@ -1,12 +1,14 @@
 """The lines of an experiment's file as sweeps of jobs, and whether their rows can stand in one table."""
 
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from motionexp.config.compose import override_key
+from motionexp.config.command_line import is_text, override_key
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.settings import names_in
 from motionexp.errors import InputError
@@ -14,6 +16,7 @@ from motionexp.results.layout import Layout
 
 MODEL = "model="
 NOT_IN_LINES = ("plugins", "hydra")  # either would let a file of settings run other code
+KEY = re.compile(r"\+{0,2}[A-Za-z]\w*(\.\w+)*")
 
 
 class Sweep(NamedTuple):
@@ -49,10 +52,7 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep
     for key, number, line in lines:
         words = shlex.split(line)
         where = f"experiment={name}: line {number} of `{key}`"
-        if refused := [
-            word for word in words if word.startswith("-") or override_key(word).startswith(NOT_IN_LINES)
-        ]:
-            raise InputError(f"{where}: {refused[0]} is only for the command line")
+        _check_words(words, where)
         # 1. The models that the line names; a line of `sweep` without any is for every chosen model.
         named = [word.removeprefix(MODEL) for word in words if word.startswith(MODEL)]
         of_line = named[0].split(",") if named else []
@@ -72,6 +72,22 @@ def sweeps_of(layout: Layout, name: str, overrides: Sequence[str]) -> list[Sweep
             " model"
         )
     return sweeps
+
+
+def _check_words(words: Sequence[str], where: str) -> None:
+    """Refuses what a file from elsewhere must not do: run other code, or write or read beside the settings.
+
+    Raises:
+        InputError: names the word.
+    """
+    for word in words:
+        key, _, value = word.partition("=")
+        if not KEY.fullmatch(key) or key.lstrip("+").partition(".")[0] in NOT_IN_LINES:
+            raise InputError(f"{where}: {word} is only for the command line")
+        if key.lstrip("+") == "output" and (".." in Path(value).parts or value[:1] in ("/", "~")):
+            raise InputError(f"{where}: {word}: only the command line can name a folder outside this one")
+        if not is_text(key.lstrip("+")) and re.search(r"\$\{.*:", value, re.DOTALL):
+            raise InputError(f"{where}: {word}: it can refer to settings only, as in alpha=${{rank}}")
 
 
 def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> None:

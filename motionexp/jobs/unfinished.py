@@ -27,12 +27,11 @@ class Unfinished:
 
     def read(self, name: str) -> dict[str, Tensor]:
         """The tensors of a name; empty if none are stored. Raises InputError for a damaged file."""
-        path = self.folder / f"{name}.safetensors"
-        return read_tensors(path, self.device) if path.exists() else {}
+        return read_tensors(self.folder / f"{name}.safetensors", self.device) or {}
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         """Store tensors in place of those of this name."""
-        write_tensors(self.folder / f"{name}.safetensors", tensors)
+        write_tensors(self.folder / f"{name}.safetensors", tensors, self.device)
 
     def blocks(self) -> tuple[int, Tensor] | None:
         """The last block of a tree that is stored, and the (N, C, F, h, w) latents of its branches."""

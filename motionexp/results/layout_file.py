@@ -1,5 +1,6 @@
 """Reading and checking experiments/*.yaml files."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,8 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
+from motionexp.config.command_line import as_values
+from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
 from motionexp.results.layout import Layout, TableLayout, standard_columns
 
@@ -25,12 +27,13 @@ def read_layout(path: Path) -> Layout:
     """
     # 1. Keys and lines, before OmegaConf, which stops at the first fault.
     try:
-        loaded = OmegaConf.load(path)
-        plain = OmegaConf.to_container(loaded, resolve=True)
+        plain = _with_references(read_yaml(path))
         problems = [*_key_problems(plain, Layout, ""), *_line_problems(plain)]
-        merged = OmegaConf.merge(OmegaConf.structured(Layout), {} if problems else loaded)
+        merged = OmegaConf.merge(OmegaConf.structured(Layout), {} if problems else as_values(plain))
         layout = None if problems else OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OmegaConfBaseException, ValueError) as error:
         raise InputError(f"{path}: not a table layout ({' '.join(str(error).split())})") from error
     # 2. Defaults that are not of one class alone, then the names within the layout.
     if isinstance(layout, Layout):
@@ -40,6 +43,32 @@ def read_layout(path: Path) -> Layout:
         if not (problems := list(layout_problems(layout))):
             return layout
     raise InputError(f"{path}: " + "; ".join(problems))
+
+
+def _with_references(plain: Any) -> Any:
+    """A file's content with its `references` where a text has `${references}` or `${references.MODEL}`.
+
+    Nothing else is replaced: a file reads neither the environment nor other settings.
+    """
+    if not isinstance(plain, dict):
+        raise ValueError("it is no mapping with keys such as question: and sweep:")
+    references = plain.get("references")
+    named = references if isinstance(references, dict) else {}
+    texts = {f"${{references.{model}}}": str(names) for model, names in named.items()}
+    texts |= {"${references}": references} if isinstance(references, str) else {}
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replaced(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [replaced(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        if unknown := [match for match in re.findall(r"\$\{references[^}]*\}", value) if match not in texts]:
+            raise ValueError(f"{unknown[0]}: `references` has no such entry")
+        return re.sub(r"\$\{references[^}]*\}", lambda match: texts[match[0]], value)
+
+    return replaced(plain)
 
 
 def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
@@ -108,6 +137,11 @@ def layout_problems(layout: Layout) -> Iterator[str]:
     """One sentence for each problem; none where the tables and figures of the layout can be made."""
     for table in layout.tables:
         yield from _table_problems(table, layout)
+    files = [layout.rows, *layout.pages, *(table.file for table in layout.tables)]
+    files += [figure.file for figure in layout.figures]
+    for file in files:
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            yield f"{file}: a path below the folder that has experiments/, without .."
     if len(bases := [name for name, setting in layout.settings.items() if setting.base]) > 1:
         yield f"settings {', '.join(bases)} are all marked `base`; there is one"
     # A figure names its table by the last part alone.
@@ -181,15 +215,15 @@ def _figure_problems(layout: Layout) -> Iterator[str]:
         else:
             titles = [group.title for group in tables[figure.panels].groups]
             yield from _undefined(f"figure {figure.file} names group", figure.groups, titles)
-        yield from _undefined(f"figure {figure.file} names setting", names, layout.settings)
+        yield from _undefined(f"figure {figure.file} names setting", [*names, *figure.names], layout.settings)
         yield from _undefined(f"figure {figure.file} names column", figure.columns, layout.columns)
         if not (figure.columns and names):
             yield f"figure {figure.file} has no columns, or no setting in its lines"
-        elif figure.x not in layout.columns:
+        elif figure.x not in (*layout.columns, "setting"):
             for name in names:
                 if name in layout.settings and not _is_number(layout.settings[name].select.get(figure.x)):
                     yield f"figure {figure.file}: setting {name} does not select a number by x={figure.x}"
-        elif len(figure.columns) != 1:
+        elif figure.x != "setting" and len(figure.columns) != 1:
             yield f"figure {figure.file}: with a column as x= there is one column for the other axis"
 
 

@@ -20,7 +20,8 @@ from motionexp import hub
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.config.compose import load, options
+from motionexp.config.compose import load
+from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
 from motionexp.errors import InputError
 from motionexp.hub import CONFIGURATIONS, configuration, fetch_command, find_folder, is_to_fetch

@@ -7,7 +7,8 @@ import pytest
 from hydra.utils import get_object
 
 from motionexp.backbones import load_backbone
-from motionexp.config.compose import load, options
+from motionexp.config.compose import load
+from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window

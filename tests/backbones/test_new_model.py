@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from motionexp.config import compose, metrics
+from motionexp.config import compose, metrics, options
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.help import first_comment
@@ -20,7 +20,8 @@ from tests.support.tiny_models import SIZE, save_tiny_unet3d
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `conf/`, which is read in its place."""
     copy = Path(shutil.copytree(compose.CONF, tmp_path / "conf"))
-    monkeypatch.setattr(compose, "CONF", copy)
+    for module in (compose, options):
+        monkeypatch.setattr(module, "CONF", copy)
     return copy
 
 
@@ -34,7 +35,7 @@ def test_one_file_makes_a_model(conf: Path, tmp_path: Path, monkeypatch: pytest.
     (conf / "model" / "another.yaml").write_text(f"{text}frame_range: [4, 8]\nsteps: 2\n")
 
     # Listed, composed with its family's settings, checked.
-    assert "another" in compose.options("model")
+    assert "another" in options.options("model")
     assert first_comment(conf / "model" / "another.yaml") == "Another U-Net"
     write_mp4(clip := tmp_path / "clip.mp4", np.zeros((4, SIZE, SIZE, 3), np.uint8), fps=8)
     job = ["model=another", f"video={clip}", "caption=a red star", 'edits=["a blue star"]', "frames=4",

@@ -7,7 +7,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from motionexp.config.compose import CONF, GROUPS, SCHEMAS, load, options
+from motionexp.config.compose import load
+from motionexp.config.options import CONF, GROUPS, SCHEMAS, options
 
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
 CLIP = ["video=.", "caption=a red ball", "edits=[a blue ball]"]

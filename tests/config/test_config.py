@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from motionexp.config import compose, schema
 from motionexp.config.checks import vocabulary
-from motionexp.config.compose import CONF, GROUPS, load, prepared
+from motionexp.config.command_line import prepared
+from motionexp.config.compose import load
+from motionexp.config.options import CONF, GROUPS
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import names_in
 from motionexp.data.select import select_references, subjects_of
@@ -109,7 +112,7 @@ def test_a_wrong_value_is_named(override, base):
         ("method.rnak=3", " method.rank?"),
         ("+model.framse=3", " model.frames?"),
         ("scoring.clop=x", " scoring.clip?"),
-        ("caption=${foo}", "'foo'"),
+        ("rank=${foo}", "rank: Interpolation key 'foo'"),
         ("scoring.tracker=cotracker", "scoring.tracker_weights=FILE"),
         ("scoring.tracker_weights=nowhere.safetensors", "scoring.tracker=cotracker"),
         ("scoring.scorer_revision=abc", "scoring.scorer"),
@@ -120,6 +123,8 @@ def test_a_wrong_value_is_named(override, base):
         ("data._target_=motionexp.data.davis.Image", "motionexp.data.davis"),
         ("data._target_=motionexp.data.nothing.Suite", "motionexp.data.nothing"),
         ("model._target_=motionexp.backbones.latte.LatteBackbone", "model._target_="),
+        ("data._target_=motionexp.jobs.cell.Cell", "a class of motionexp.data, or of a package in plugins="),
+        ("model._target_=motionexp.hub.Hub.from_pretrained", "a class of motionexp.backbones"),
     ],
 )
 def test_an_error_names_what_would_be_right(override, named, base):
@@ -176,12 +181,14 @@ def test_a_real_model_takes_any_words_up_to_its_length(base):
 def test_free_text_reaches_the_job_as_it_was_typed():
     parser = OverridesParser.create()
     for length in range(5):
-        for letters in itertools.product("a'\\\", ", repeat=length):
+        for letters in itertools.product("a'\\\"$, {", repeat=length):
             text = "".join(letters)
-            (ready,) = prepared([f"caption={text}"])
-            if ready != f"caption={text}":
-                assert parser.parse_override(ready).value() == text
-    unchanged = ["caption=null", "caption='in quotes'", "tau=3"]
+            override = parser.parse_override(*prepared([f"caption={text}"]))
+            # A sweep writes what it has parsed for the parser of its job.
+            again = parser.parse_override(f"caption={override.get_value_element_as_str()}")
+            config = OmegaConf.create({"caption": again.value(), "path": "${caption}"})
+            assert (config.caption, config.path) == (text, text)
+    unchanged = ["caption=null", "tau=3"]
     assert prepared(unchanged) == unchanged
 
 
@@ -221,7 +228,7 @@ def test_a_probe_takes_enough_references_for_a_boundary(base):
     assert select_references(None, ["clip"], probed=True) == ["clip"]
 
 
-@pytest.mark.parametrize("wrong", ["tau=-1", "method.rank=abc", "method._target_=os.system"])
+@pytest.mark.parametrize("wrong", ["model=latte", "method.rank=abc", "method._target_=os.system"])
 def test_settings_are_checked_without_torch(base, wrong):
     code = (
         "import sys; from motionexp.cli import main\n"

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from motionexp.config.compose import load, options
+from motionexp.config.compose import load
+from motionexp.config.options import options
 from motionexp.data.base import References
 from motionexp.data.tgve import TABLE, TGVE, frame_indices
 from motionexp.errors import InputError

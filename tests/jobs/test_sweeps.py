@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from motionexp.cli import main
-from motionexp.config.compose import EXPERIMENTS
+from motionexp.config.options import EXPERIMENTS
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs, experiment_text

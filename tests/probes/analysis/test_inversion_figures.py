@@ -63,7 +63,7 @@ def test_rows_and_pictures_are_published_and_made_into_a_table_and_a_figure(root
     assert f"outputs/{read_layout(LAYOUT).pictures[2]}" in line
     assert tables.main([]) == inversion_figures.main([]) == 0
     folder = root / "results" / "shapes"
-    names = {*strips[:2], "psnr.svg", "psnr.png", "README.md"}
+    names = {*strips[:2], "psnr.svg", "psnr.pdf", "psnr.png", "README.md"}
     assert {path.name for path in (folder / "inversion").iterdir()} == names
     original = root / "outputs" / read_layout(LAYOUT).pictures[0]
     assert (folder / "inversion" / strips[0]).read_bytes() == original.read_bytes()

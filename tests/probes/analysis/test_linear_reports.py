@@ -101,7 +101,7 @@ class TestTables:
         assert linear_tables.main([]) == linear_figures.main([]) == 0
         tables = {f"results/shapes/linear-probe{n}{s}" for n in ("", "-all") for s in (".md", ".tex", ".csv")}
         drawn = {"motion-and-appearance", "tiny_latte-motion-dominant"}
-        figures = {f"results/shapes/linear-probe/{n}{s}" for n in drawn for s in (".svg", ".png")}
+        figures = {f"results/shapes/linear-probe/{n}{s}" for n in drawn for s in (".svg", ".pdf", ".png")}
         written = set(capsys.readouterr().out.split())
         assert written == {*tables, *figures, "results/shapes/linear-probe/README.md"}
         assert all(Path(name).is_file() for name in written)

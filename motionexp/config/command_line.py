@@ -1,0 +1,199 @@
+"""Overrides as they are typed, in the form that Hydra reads: one way for single runs, sweeps and files.
+
+Free text (a caption, a path) is taken letter by letter. Hydra and OmegaConf give a meaning to commas, quotes,
+brackets and `${`; in free text these are ordinary characters. Two forms are special: `null`, and with `-m`
+`caption='choice("first text","second text")'`, a sweep over texts.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
+
+from motionexp.config.config_dir import search_path
+from motionexp.config.options import (
+    GIVEN_BY_PROGRAM,
+    GROUPS,
+    SCHEMAS,
+    options,
+    parameters_of,
+)
+from motionexp.config.schema import JobConfig, ScoreConfig
+from motionexp.config.settings import names_in, settings_in
+from motionexp.config.targets import has_type
+from motionexp.errors import InputError
+
+CONFIG_DIR = "--config-dir="
+COMMANDS = ("list", "score", "submission")
+LISTS_OF_TEXT = ("edits",)
+# Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.
+OF_HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)(\.[A-Za-z]\w*)+|hydra\.verbose")
+PARAMS = "hydra.sweeper.params."
+TEXT = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+CHOICE = re.compile(rf"choice\(\s*{TEXT}(?:\s*,\s*{TEXT})*\s*\)", re.DOTALL)
+
+
+def override_key(override: str) -> str:
+    """The name of the setting in an override such as `+method.strength=2`."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def prepared(words: Sequence[str]) -> list[str]:
+    """Overrides in Hydra's form: free text in quotes, `data=clip` with a video, own folders of options.
+
+    Call this once: the quotes of a result would be text the second time.
+
+    Raises:
+        InputError: a word is no override, or one for Hydra itself; a group is removed; a video is given with
+            other data.
+    """
+    folders = [word.removeprefix(CONFIG_DIR) for word in words if word.startswith(CONFIG_DIR)]
+    overrides = [word for word in words if not word.startswith(CONFIG_DIR)]
+    for override in overrides:
+        _check_override(override)
+    ready = [_quoted(override) for override in overrides]
+    video = next((override for override in ready[::-1] if override_key(override) == "video"), "video=null")
+    if not video.endswith("=null"):
+        if source := next((word for word in overrides if _is_other_data(word)), None):
+            raise InputError(f"video= and {source}: both say where the references come from; leave out one")
+        ready += [] if any(override_key(override) == "data" for override in ready) else ["data=clip"]
+    return [*ready, *map(search_path, folders)]
+
+
+def check_once(words: Sequence[str]) -> None:
+    """Raises InputError for a setting that is given more than once: only the last would have an effect."""
+    counts = Counter(map(override_key, words))
+    for key, count in counts.items():
+        if count > 1:
+            values = ", ".join(word for word in words if override_key(word) == key)
+            raise InputError(f"{key}= is given {count} times ({values}); give it once")
+
+
+def no_such_command(word: str) -> InputError:
+    """The error about a word that is neither a command nor a setting with its value."""
+    if word in COMMANDS:
+        return InputError(f"{word}: a command is the first word: python run.py {word} ...")
+    if close := difflib.get_close_matches(word, [*COMMANDS, "experiment", *settings_in(JobConfig)], n=1):
+        right = close[0] if close[0] in COMMANDS else f"{close[0]}=VALUE"
+        return InputError(f"{word}: there is no such command; did you mean {right}?")
+    return InputError(f"{word}: no command ({', '.join(COMMANDS)}), and no setting, which is KEY=VALUE")
+
+
+def _check_override(override: str) -> None:
+    key, sign, _ = override.partition("=")
+    name = override_key(override)
+    if override.startswith("-"):
+        raise InputError(f"{override}: a flag has no place here (`python run.py --help` lists the flags)")
+    if not sign and not override.startswith("~"):
+        raise no_such_command(override)
+    if name.partition(".")[0].partition("/")[0].strip() == "hydra" and not OF_HYDRA.fullmatch(name):
+        raise InputError(
+            f"{override}: of Hydra's own settings only hydra/launcher, hydra/sweeper, what is in them, and"
+            " hydra.verbose can be set; output= is the folder of results"
+        )
+    if name.startswith(PARAMS) and is_text(name.removeprefix(PARAMS)):
+        raise InputError(
+            f'{override}: free text is swept with {name.removeprefix(PARAMS)}=\'choice("A","B")\''
+        )
+    if "@" in key:
+        raise InputError(f"{override}: a setting has no @PACKAGE here; write {name}=VALUE")
+    if name in GROUPS and (override.startswith("~") or override == f"{name}=null"):
+        raise InputError(f"{name}: one of {', '.join(options(name))}")
+    if override.startswith("~") and name in settings_in(JobConfig):
+        raise InputError(f"{override}: a setting cannot be removed; leave it out for its default")
+
+
+def _is_other_data(override: str) -> bool:
+    """Whether an override selects or describes references that are not the clip of `video=`."""
+    key, _, value = override.partition("=")
+    name = key.lstrip("+~")
+    if name == "data":
+        return value != "clip"
+    return (
+        name.startswith("data.") and name != "data._target_" and name[5:] not in parameters_of("data", "clip")
+    )
+
+
+def _quoted(override: str) -> str:
+    key, _, value = override.partition("=")
+    name = override_key(override)
+    if override.startswith("~") or value == "null":
+        return override
+    if name in LISTS_OF_TEXT:
+        return _with_quoted_items(override)
+    if not is_text(name):
+        return override
+    if value == "???":
+        raise InputError(f"{key}=???: Hydra takes ??? for a missing value; write other text")
+    if CHOICE.fullmatch(value):
+        texts = [
+            re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
+            for text in re.findall(TEXT, value, re.DOTALL)
+        ]
+        return f"{key}={','.join(map(in_quotes, texts))}"
+    return f"{key}={in_quotes(value)}"
+
+
+def _with_quoted_items(override: str) -> str:
+    """A list of texts, or a sweep over such lists, with `${` in them as ordinary characters."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise InputError(unreadable(override)) from error
+    key, value = override.partition("=")[0], parsed._value
+    if isinstance(value, ChoiceSweep):
+        # Without choice(), from which Hydra writes texts without their quotes.
+        return f"{key}={','.join(map(_items_in_quotes, value.list))}"
+    return f"{key}={_items_in_quotes(value)}"
+
+
+def _items_in_quotes(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_items_in_quotes, value))}]"
+    text = value.text if isinstance(value, QuotedString) else value
+    return in_quotes(text) if isinstance(text, str) else "null" if text is None else str(text).lower()
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra reads it back letter by letter."""
+    # Hydra reads a backslash as itself, except in front of a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), as_value(text))
+    return f"'{escaped}'"
+
+
+def as_value(text: str) -> str:
+    """A text as OmegaConf reads it back letter by letter: `${` is no reference to another setting."""
+    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
+
+
+def as_values(value: Any) -> Any:
+    """As `as_value`, of every text in lists and dicts."""
+    if isinstance(value, dict):
+        return {key: as_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_values(item) for item in value]
+    return as_value(value) if isinstance(value, str) else value
+
+
+def unreadable(override: str) -> str:
+    """The error about an override that Hydra's grammar does not take."""
+    example = "edits='[\"a dog, running\"]'"
+    return f"cannot read {override!r}: key=value, with signs in text in quotes, as in {example}"
+
+
+def is_text(key: str) -> bool:
+    """Whether a setting is free text: its line says so, its class takes a path, or it is a list of texts."""
+    if key in LISTS_OF_TEXT:
+        return True
+    group, _, name = key.rpartition(".")
+    if group in GIVEN_BY_PROGRAM:
+        classes = [parameters_of(group, option) for option in options(group)]
+        return any(name in types and has_type(types[name], "Path") for types in classes)
+    if group in SCHEMAS:
+        return name in names_in(SCHEMAS[group], lambda about: about.text)
+    return any(key in names_in(schema, lambda about: about.text) for schema in (JobConfig, ScoreConfig))

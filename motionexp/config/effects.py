@@ -1,0 +1,111 @@
+"""Settings that were given and would change nothing. Imports no torch."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Set
+
+from motionexp.config.schema import JobConfig
+from motionexp.config.settings import settings_in
+from motionexp.errors import InputError
+
+# Beside the settings whose stages say that they belong to training.
+OF_TRAINING = ("keep_steps", "checkpoint_every", "logger", "preview_every", "checkpointing")
+GROUP_OF = {
+    "rank": "method",
+    "alpha": "method",
+    "projections": "method",
+    "attention": "method",
+    "fit": "data",
+}
+"""Settings that reach a job through a group alone, whose options need not take them."""
+OF_CLIPS = ("caption", "start", "fps", "stride")
+DEFAULTS_OF_MODEL = {
+    "default_tau": "tau",
+    "boundary": "tau",
+    "train_steps": "train_steps",
+    "learning_rate": "learning_rate",
+    "full_rank_learning_rate": "learning_rate",
+    "batch_size": "batch_size",
+    "steps": "steps",
+    "guidance_scale": "guidance_scale",
+}
+"""Settings of a model, and the setting of the job whose default they are."""
+
+
+def check_effects(jobs: Iterable[tuple[JobConfig, Collection[str]]]) -> None:
+    """Refuses a setting that has an effect in none of the jobs for which it was given.
+
+    Args:
+        jobs: of a run, a sweep or an experiment: their settings, and the names of those that were given.
+
+    Raises:
+        InputError: a line for each such setting, with the reason in the first of its jobs.
+    """
+    reasons: dict[str, list[str | None]] = defaultdict(list)
+    for cfg, names in jobs:
+        for name in names:
+            reasons[name].append(_without_effect(cfg, name))
+    problems = [f"{name}=: {of_jobs[0]}" for name, of_jobs in reasons.items() if None not in of_jobs]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _without_effect(cfg: JobConfig, name: str) -> str | None:
+    """Why a setting that was given changes nothing in a job; None where it has an effect."""
+    group, _, key = name.partition(".")
+    if group == "model" and key in DEFAULTS_OF_MODEL:
+        return _default_without_effect(cfg, key)
+    if group not in settings_in(JobConfig) or getattr(cfg, name, 0) in (None, []):
+        return None
+    return next(filter(None, (*_by_stage(cfg, group), *_by_value(cfg, name))), None)
+
+
+def _default_without_effect(cfg: JobConfig, key: str) -> str | None:
+    """As `_without_effect`, of a model's setting that is the default of a setting of the job."""
+    name = DEFAULTS_OF_MODEL[key]
+    if key == "boundary":
+        return None if cfg.tau_from == "boundary" else "has no effect without tau=auto; leave it out"
+    if getattr(cfg, name) != getattr(cfg.model, key):
+        return f"has no effect, because {name} has another value here; leave it out"
+    return next(filter(None, _by_stage(cfg, name)), None)
+
+
+def _by_stage(cfg: JobConfig, name: str) -> Iterator[str | None]:
+    stages = set(settings_in(JobConfig)[name].stages)
+    if name in OF_TRAINING:
+        stages = {"training"}
+    if name == "tau":  # with tau=1000 it is the base model
+        stages |= {"sampling"}
+    active, reason = _active(cfg)
+    if stages == {"probe"} and cfg.probe is None:
+        yield "has no effect without probe="
+    elif stages not in (set(), {"none"}) and not stages & active:
+        yield f"has no effect {reason}; leave it out"
+    elif name == "seeds" and cfg.probe is not None:
+        yield f"has no effect with probe={cfg.probe}, which draws no noise; leave it out"
+    elif name == "metrics" and cfg.probe is not None:
+        yield f"has no effect with probe={cfg.probe}, which has metrics of its own; leave it out"
+
+
+def _active(cfg: JobConfig) -> tuple[Set[str], str]:
+    """The stages that a job has, and why it has no others."""
+    if cfg.probe is not None:
+        return {"cell", "probe", "content"}, f"with probe={cfg.probe}, which neither trains nor draws noise"
+    sampled = {"cell", "content", "sampling"}
+    if cfg.adapter is not None:
+        return sampled | {"applying"}, "with adapter=, which trains nothing"
+    if cfg.tau == 1000:
+        return sampled, "with tau=1000, where nothing is trained"
+    return sampled | {"applying", "training", "method"}, "where an adapter is trained"
+
+
+def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
+    node = getattr(cfg, GROUP_OF[name]) if name in GROUP_OF else {}
+    if name in GROUP_OF and node.get(name) != getattr(cfg, name):
+        yield f"{GROUP_OF[name]}= does not take it, or gives another value; leave it out"
+    if name in OF_CLIPS and cfg.video is None:
+        yield "describes the clip of video=, which is not given; leave it out"
+    if name == "edit_kinds" and cfg.edits is not None:
+        yield "edits= replaces the edits of all kinds; leave out one of both"
+    unguided = cfg.guidance_scale == 1 and cfg.probe is None
+    if name in ("negative_prompt", "adapter_in_unconditional") and unguided:
+        yield "has no effect with guidance_scale=1, which has no unconditional branch; leave it out"
