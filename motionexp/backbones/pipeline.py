@@ -13,7 +13,7 @@ from accelerate.hooks import UserCpuOffloadHook
 from diffusers import ModelMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel
 
 from motionexp.backbones import image_vae
 from motionexp.backbones.checkpoint import (
@@ -29,7 +29,7 @@ from motionexp.backbones.checkpoint import (
 )
 from motionexp.backbones.codec import VideoCodec
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
-from motionexp.backbones.text import caption_problems, load_tokenizer, unchanged
+from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
@@ -185,7 +185,7 @@ class PipelineBackbone(Backbone):
         """`projections` of a network, which may be on `meta`."""
 
     @staticmethod
-    def caption_form(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], /) -> list[str]:
+    def caption_form(tokenizer: Tokenizer, captions: Sequence[str], /) -> list[str]:
         """Captions as they are handed to the tokenizer."""
         return unchanged(tokenizer, captions)
 
@@ -292,7 +292,7 @@ class PipelineBackbone(Backbone):
         return caption_problems(tokenizer, cls.caption_form(tokenizer, captions), longest)
 
     @classmethod
-    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    def _longest_caption(cls, folder: Path, tokenizer: Tokenizer) -> int:
         """`max_caption_tokens` of the pipeline in a folder."""
         return cls.caption_tokens or tokenizer.model_max_length
 

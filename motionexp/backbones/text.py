@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 import torch
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
@@ -30,14 +30,17 @@ class UnknownTokenizer:
         )
 
 
-def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizerBase:
+Tokenizer: TypeAlias = PreTrainedTokenizerBase | UnknownTokenizer
+
+
+def load_tokenizer(folder: Path, part: str = "tokenizer") -> Tokenizer:
     """A tokenizer of a pipeline's folder, or an `UnknownTokenizer` of a folder of configurations alone.
 
     Raises InputError where it is missing or broken.
     """
     if not (folder / part).is_dir() and not has_weights(folder):
         config = read_json(folder / "text_encoder" / "config.json")
-        return cast(PreTrainedTokenizerBase, UnknownTokenizer(config.get("max_position_embeddings", 0)))
+        return UnknownTokenizer(config.get("max_position_embeddings", 0))
     read_json(folder / part / "tokenizer_config.json")
     try:
         return AutoTokenizer.from_pretrained(folder / part, local_files_only=True)
@@ -45,9 +48,7 @@ def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizer
         raise InputError(f"{folder / part} cannot be read ({error}); fetch it again") from error
 
 
-def caption_problems(
-    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_tokens: int
-) -> list[str]:
+def caption_problems(tokenizer: Tokenizer, captions: Sequence[str], max_tokens: int) -> list[str]:
     """What is wrong with captions, one sentence a problem: unknown words of a closed vocabulary, or length.
 
     Args:
@@ -75,27 +76,27 @@ def caption_problems(
     return problems
 
 
-def unchanged(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def unchanged(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, as they are."""
     return list(captions)
 
 
-def lower_case(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def lower_case(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, in small letters."""
     return [caption.lower() for caption in captions]
 
 
-def stripped_lower_case(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def stripped_lower_case(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, in small letters and without blanks around them."""
     return [caption.lower().strip() for caption in captions]
 
 
-def lower_case_if_closed(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def lower_case_if_closed(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions in small letters for a closed vocabulary, which has no others; else as they are."""
     return (unchanged if closed_vocabulary(tokenizer) is None else lower_case)(tokenizer, captions)
 
 
-def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
+def closed_vocabulary(tokenizer: Tokenizer) -> frozenset[str] | None:
     """The words of a model that knows no others; None where it can spell any word.
 
     A sentencepiece tokenizer shows it: no token could go on with a word or spell one. One of byte pairs has
