@@ -119,6 +119,8 @@ def test_why_a_model_cannot_be_had(
 
 
 def test_two_repositories_have_two_commands() -> None:
-    assert fetch_command("a/b+c/d", "x+y") == "hf download a/b --revision x && hf download c/d --revision y"
-    assert fetch_command("a/b+c/d", None) == "hf download a/b && hf download c/d"
-    assert fetch_command("/here/b+c/d", "+y") == "hf download c/d --revision y"
+    adapter = "config.json diffusion_pytorch_model.safetensors"
+    both = f"hf download a/b --revision x && hf download c/d --revision y {adapter}"
+    assert fetch_command("a/b+c/d", "x+y") == both
+    assert fetch_command("a/b+c/d", None) == f"hf download a/b && hf download c/d {adapter}"
+    assert fetch_command("/here/b+c/d", "+y") == f"hf download c/d --revision y {adapter}"
