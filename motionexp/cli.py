@@ -30,7 +30,7 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
-from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
+from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
@@ -270,15 +270,11 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run ends with the list of jobs where a model's weights are not here: each job's own plan measures.
+    A dry run prints the list of jobs, and each job's plan.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-        if commands := to_fetch(jobs):
-            print("no memory, time and disk of each job: weights are not on this machine yet")
-            print("\n".join(commands))
-            return
     IN_EXPERIMENT.set(True)
     try:
         for sweep in sweeps:

@@ -64,7 +64,7 @@ def load_backbone(
     dtype = DTYPES[resolve_precision(where, precision)]
     folder = find_folder(path, revision, local_files_only=False)
     index = folder / "model_index.json"
-    with naming_the_model(path, revision):
+    with naming_the_model(path, revision, ()):
         about = read_json(index)
     family = about.get("_class_name")
     if family not in FAMILIES:

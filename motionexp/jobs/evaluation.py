@@ -183,22 +183,6 @@ def free_memory(device: torch.device) -> float:
     return psutil.virtual_memory().available
 
 
-@torch.no_grad()
-def forward_seconds(backbone: Backbone, conditioning: Conditioning) -> float:
-    """Wall time of the network's forward pass on one video: the shorter of two runs.
-
-    `conditioning` is one caption.
-    """
-    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    noise = torch.zeros(1, *shape, device=backbone.device)
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        backbone.predict(noise, 500, conditioning).cpu()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def score(
     samples: Iterable[Sample], reference: Reference, scorer: "Scorer | None" = None
 ) -> list[dict[str, dict[str, Measurement]]]:

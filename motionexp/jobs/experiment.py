@@ -115,14 +115,6 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield " ".join(values), [*fixed, *values]
 
 
-def to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
-    """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
-    from motionexp.hub import fetch_command, is_to_fetch
-
-    models = dict.fromkeys((cfg.model.path, cfg.model.revision) for cfg in jobs)
-    return [fetch_command(*model) for model in models if is_to_fetch(*model)]
-
-
 def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:
     """An experiment's layout, its sweeps, and all their jobs, checked.
 

@@ -23,7 +23,7 @@ from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
-from motionexp.jobs.checks import check_before_weights
+from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
@@ -35,7 +35,8 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     """Read a job's references, and resolve its settings, before weights are loaded.
 
     Nothing after this function takes the job's settings as a whole. The ids of cells contain the hash of the
-    weights' files, which are read for it.
+    weights' files, which are read for it. A dry run of a model that is not on this machine goes by the
+    model's configuration: its backbone is on the meta device, and ids are not those of a run.
 
     Args:
         cfg: checked settings.
@@ -46,7 +47,9 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     """
     # 1. What needs no model.
     reader, output = make_reader(cfg.data), Path(cfg.output).expanduser()
-    references = read_references(cfg, reader) if references is None else references
+    without_files = cfg.dry_run and lacks_files(cfg)
+    if references is None:
+        references = read_references(cfg, reader, decode=not without_files)
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
     adapter = None if cfg.adapter is None else Path(cfg.adapter).expanduser()
     if adapter is not None:
@@ -54,11 +57,11 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     # 2. What needs the model's class or its files.
     device = resolve_device(cfg.device)
     precision = resolve_precision(device, cfg.precision)
-    check_before_weights(cfg, references, device)
+    check_before_weights(cfg, references, device, without_files=without_files)
     # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
     give_memory_back()
     backbone_settings = _backbone_settings(cfg, precision)
-    backbone = backbone_settings.make(device)
+    backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
         knots = tuple((t, weight) for t, weight in cfg.soft_window or [])

@@ -103,6 +103,11 @@ class BackboneSettings:
     low_memory: bool
     tiling: bool
 
+    def offloads(self, device: torch.device) -> bool:
+        """Whether what does not compute waits in main memory."""
+        on_gpu = self.low_memory and device.type == "cuda"
+        return device.type != "meta" and (on_gpu if self.offload is None else self.offload)
+
     def make(self, device: torch.device) -> Backbone:
         """The backbone on a device. Its weights are loaded when they are first used; on `meta` never.
 
@@ -110,7 +115,6 @@ class BackboneSettings:
             InputError: the model's file and its weights disagree on the size of videos.
         """
         model = self.model
-        on_gpu = self.low_memory and device.type == "cuda"
         backbone: Backbone = get_object(model._target_)(
             model.path,
             revision=model.revision,
@@ -119,7 +123,7 @@ class BackboneSettings:
             name=model.name,
             fps=model.fps,
             checkpointing=self.checkpointing,
-            offload=device.type != "meta" and (on_gpu if self.offload is None else self.offload),
+            offload=self.offloads(device),
             tiling=self.tiling,
             text_precision=self.text_precision,
         )
@@ -226,6 +230,11 @@ class JobPlan:
     encoded_in: str
     cells: list[CellPlan]
     probe: ProbePlan | None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model is on this machine; else it is a plan by the model's configuration."""
+        return self.backbone.device.type != "meta"
 
     def folder(self, suite: str) -> Path:
         """The folder of the model's results on a suite."""

@@ -7,9 +7,9 @@ from rich.console import Console
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.schema import JobConfig
-from motionexp.jobs.evaluation import forward_seconds
 from motionexp.jobs.job import Job
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
+from motionexp.jobs.measurement import forward_seconds
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_inversion import InversionProbe
 from motionexp.jobs.probe_linear import LinearProbe
@@ -85,7 +85,7 @@ def encode(job: Job, units: Sequence[Unit]) -> None:
 def run_units(job: Job, units: Sequence[Unit]) -> None:
     """Run units one by one, with one progress bar and the time left of all."""
     conditioning = job.cache.conditioning(units[0].captions[0])
-    seconds = forward_seconds(job.backbone, conditioning) * sum(unit.work.evaluations for unit in units)
+    seconds = forward_seconds(job.plan, conditioning, rows=1) * sum(unit.work.evaluations for unit in units)
     job.console.print(f"about {duration(seconds)}, scores not counted", highlight=False)
     steps = [unit.work.steps for unit in units]
     with tqdm(total=sum(steps), unit="step", leave=False) as bar:
