@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from motionexp import help
 from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_once, prepared
@@ -25,11 +26,20 @@ from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError
-from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
+from motionexp.jobs.experiment import (
+    Job,
+    check_sweep,
+    experiment_jobs,
+    experiment_text,
+    swept_names,
+    to_fetch,
+)
+from motionexp.jobs.sweep_table import print_sweep
+from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.results.comparisons import Comparison
-from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
 from motionexp.results.tables import build
+from motionexp.results.terminal import print_table
 
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
 EXPECTED = (
@@ -39,6 +49,8 @@ EXPECTED = (
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
+# The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
+SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
 FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
 FLAGS_WITH_VALUE = {
     "--config-dir": "a folder with options of your own",
@@ -101,6 +113,8 @@ def _dispatch(arguments: list[str]) -> None:
         from motionexp.jobs.external import score_external  # which imports torch
 
         score_external(cfg)
+    elif command == "table":
+        print_table_of(words)
     elif command == "submission":
         _write_submission(words)
     elif experiments:
@@ -155,12 +169,20 @@ def _run_hydra(arguments: list[str]) -> None:
     """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
         arguments = [*arguments, "--resolve"]
-    before = sys.argv
+    before, is_done = sys.argv, False
     sys.argv = [before[0], *arguments]
+    SWEEP.set(([], []))
     try:
         _job()
+        is_done = True
+    except KeyboardInterrupt:
+        SWEEP.set(([], []))  # the same command makes the table when it is through
+        raise
     finally:
         sys.argv = before
+        jobs, swept = SWEEP.get()
+        if not any(cfg.dry_run for cfg, _ in jobs):
+            print_sweep(jobs, swept, is_done)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -201,6 +223,7 @@ class SweepCallback(Callback):
             jobs = check_sweep(overrides, hidden)
             if not IN_EXPERIMENT.get():  # whose jobs were looked at together
                 check_effects(jobs)
+                SWEEP.set((jobs, swept_names(overrides)))
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -233,7 +256,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
             for table in build(comparison, table_layout):
-                print(to_markdown(table))
+                print_table(Console(), table)
         print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
         if layout.report:
             get_method(layout.report)(layout, Path(output))

@@ -81,10 +81,12 @@ def plan(cfg: JobConfig) -> None:
 
 def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
     trained, sampler, lines = trainable_parameters(job), job.sampling.sampler, []
-    for plan in job.cells:
+    cells = [(plan, plan.reference.name) for plan in job.cells]
+    cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
+    for plan, name in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         state = plan.cell.status()["state"]
-        columns = (plan.reference.name, plan.cell.folder.name, state, str(steps), str(missing))
+        columns = (name, plan.cell.folder.name, state, str(steps), str(missing))
         # With guidance each sampling step has a conditional and an unconditional branch.
         branches = 2 if sampler.guided else 1
         forwards = FORWARDS_PER_TRAINING_STEP * steps * job.training.batch_size

@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.progress import Progress
 from motionexp.diffusion.sampling import (
     Gate,
     SamplerSettings,
@@ -24,8 +23,6 @@ from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
 
 Embed = Callable[[str], Conditioning]
-Progress = Callable[[int, int], None]
-"""Called with the sampling steps that are done and all steps."""
 
 
 @dataclass(frozen=True)
@@ -199,15 +196,3 @@ def score(
     """The scores of each sample, in their order; see `Scorer.score`. None: all metrics on bundled models."""
     scorer = scorer or Scorer()
     return [scorer.score(video.frames, reference, video.edit) for video in samples]
-
-
-@contextmanager
-def progress_bar(stage: str) -> Iterator[Progress]:
-    """A bar on the terminal that counts the steps of a stage."""
-    with tqdm(total=0, desc=stage, unit="step", leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -116,6 +116,13 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield " ".join(values), [*fixed, *values]
 
 
+def swept_names(overrides: Sequence[str]) -> list[str]:
+    """The names of the settings that have several values in a sweep; overrides in Hydra's form."""
+    parser = OverridesParser.create()
+    parsed = [parser.parse_override(override) for override in overrides]
+    return [override_key(str(word.input_line)) for word in parsed if word.is_sweep_override()]
+
+
 def to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
     """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
     from motionexp.hub import fetch_command, is_to_fetch

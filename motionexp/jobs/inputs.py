@@ -30,6 +30,7 @@ from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.training import TrainingSettings
 from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
+from motionexp.results.selection import changed_settings
 
 
 def plan_job(cfg: JobConfig) -> JobPlan:
@@ -69,7 +70,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
     folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
-    return JobPlan(
+    plan = JobPlan(
         model=cfg.model,
         size=(cfg.frames, cfg.model.height, cfg.model.width),
         reader=reader,
@@ -87,13 +88,14 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         metrics=cfg.metrics,
         scoring=cfg.scoring,
         row_settings=row_settings(cfg),
-        config=OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True),
+        config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
         method="base" if window.low == 1000 else method_name(cfg.method),
         logger=cfg.logger,
         mode=cfg.mode,
+        exact_frames=cfg.exact_frames,
         at_once=at_once,
         text_precision=text_precision,
         encoded_in="-".join(
@@ -102,6 +104,41 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
     )
+    # 6. The base model, to which every table compares.
+    return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.probe is None else plan
+
+
+def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
+    """The plan of `tau=1000` with the job's other settings; None where the job is that."""
+    if plan.adapter is None and not plan.trains:
+        return None
+    # Without the settings of windows beside tau: the base model has none.
+    base = replace(
+        cfg,
+        tau=1000.0,
+        tau_from="given",
+        tau_high=1000.0,
+        soft_window=None,
+        sampling_tau=None,
+        sampling_tau_high=None,
+        adapter=None,
+    )
+    window = Window(1000)
+    return replace(
+        plan,
+        window=window,
+        sampling_window=window,
+        row_settings=row_settings(base),
+        config=_as_yaml(base),
+        adapter=None,
+        trains=False,
+        method="base",
+        cells=[_cell_plan(base, reference, window, folders) for reference in plan.references],
+    )
+
+
+def _as_yaml(cfg: JobConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True)
 
 
 def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
@@ -166,13 +203,21 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference)
-        label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
+        label = _column_label(job, tau)
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
     cell = folders.cell(cfg, reference)
     batches = _batches(reference, cell, cfg, at_once)
     return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
+
+
+def _column_label(cfg: JobConfig, tau: float) -> str:
+    """The base model, or tau; and every other setting of the job that is not its default."""
+    is_base = cfg.adapter is None and tau == 1000
+    changed = changed_settings(row_settings(cfg), "base" if is_base else method_name(cfg.method))
+    labels = ["base" if is_base else f"τ = {tau:g}", *(f"{key} = {value}" for key, value in changed.items())]
+    return ", ".join(labels)
 
 
 def _batches(

@@ -1,5 +1,6 @@
 """The plan of a job: its resolved settings as small values, and what it makes of each reference."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from motionexp.backbones.precision import DTYPES
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
+from motionexp.data.clip import path_name
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
@@ -21,6 +23,8 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
 from motionexp.methods.training import TrainingSettings
 
+MOST_OF_LABEL = 80
+"""Characters of a label in the name of a file."""
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
 """A column of a grid of videos: its label, and a cell with one sample of each edit."""
 
@@ -44,6 +48,18 @@ class CellPlan:
     batches: tuple[tuple[SampleRequest, ...], ...]
     adapters: Mapping[int, Cell]
     columns: tuple[GridColumn, ...]
+
+    @property
+    def grid_name(self) -> str:
+        """The name of the grid of videos: the reference, the label of the job's own column, and a hash.
+
+        The hash is of all samples that the grid can show: other edits or settings have another grid.
+        """
+        samples = [request.sample_id for _, _, requests in self.columns for request in requests]
+        digest = hashlib.sha256(" ".join(samples).encode()).hexdigest()
+        label = next(label for label, cell, _ in self.columns if cell == self.cell)
+        plain = label.replace("τ", "tau").replace(" = ", "-")
+        return f"{self.reference.name}-{path_name(plain)[:MOST_OF_LABEL]}-{digest[:8]}"
 
     @property
     def requests(self) -> list[SampleRequest]:
@@ -175,11 +191,13 @@ class JobPlan:
         method: the method's name in rows.
         logger: where the loss of a training goes.
         mode: fast or low_memory.
+        exact_frames: how exact frames of samples are stored, video or npz.
         at_once: videos that are denoised in one batch.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference.
         probe: of a job that probes, else None.
+        base: the base model on the same references and edits; None of a job that is this or probes.
     """
 
     model: ModelConfig
@@ -206,11 +224,13 @@ class JobPlan:
     method: str
     logger: str
     mode: str
+    exact_frames: str
     at_once: int
     text_precision: str
     encoded_in: str
     cells: list[CellPlan]
     probe: ProbePlan | None
+    base: "JobPlan | None" = None
 
     def folder(self, suite: str) -> Path:
         """The folder of the model's results on a suite."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.ids import pair_id
 from motionexp.config.metrics import chosen_metrics
@@ -18,9 +17,10 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.progress import progress_bar, step_bar
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import Sample, peak_memory, progress_bar
+from motionexp.jobs.evaluation import Sample, peak_memory
 from motionexp.jobs.job import Job
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import show_figures, strip
@@ -78,10 +78,11 @@ def probe(cfg: JobConfig) -> list[Row]:
             with job.holding(run.cell, about):
                 run.generate(job.cache)
         # 4. Score.
-        with job.at_work(job.probe_scorer) as scorer:
-            for run in tqdm(runs, desc="score", unit="probe", leave=False):
+        with job.at_work(job.probe_scorer) as scorer, progress_bar(len(runs), "score", "probe") as bar:
+            for run in runs:
                 scores = CellScores(run.cell, run.reference, scorer)
                 rows += run.score(scores, job.row_fields(run.cell, run.reference))
+                bar.update()
         # 5. Show.
         methods = list(dict.fromkeys(run.method for run in runs))
         for method in methods:
@@ -155,7 +156,7 @@ class ProbeRun:
         start = perf_counter()
         backbone = self.job.backbone
         inverted_with = self._inverted_with(cache)
-        with progress_bar("invert") as progress:
+        with step_bar("invert") as progress:
             inverted = invert(
                 backbone,
                 cache.latents(self.reference),
@@ -174,7 +175,7 @@ class ProbeRun:
         write_png(self.cell.folder / "inverted.png", strip(backbone, inverted, inverted_with, prompt))
         for pair, video in videos.items():
             sample = Sample(self.edit, 0, video, 0, seconds, memory)
-            self.cell.save_sample(self.requests[pair], sample, backbone.fps)
+            self.cell.save_sample(self.requests[pair], sample, backbone.fps, self.job.exact_frames)
 
     def _run_tree(self, inverted: Mapping[float, torch.Tensor], cache: EncodingCache) -> list[torch.Tensor]:
         """(1, C, F, h, w) latents of every trajectory; `inverted` holds such latents by timestep."""
@@ -182,7 +183,7 @@ class ProbeRun:
         blocks = step_blocks(backbone.schedule, steps)
         # A block's trajectories start from the inverted latents at its first, noisiest timestep.
         starts = {edge: inverted[block[0][0]] for edge, block in zip(EDGES[1:], blocks, strict=True)}
-        with progress_bar("probe") as progress:
+        with step_bar("probe") as progress:
             latents = run_tree(
                 backbone,
                 list(self.trajectories.values()),

@@ -23,6 +23,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 def run(cfg: JobConfig) -> list[Row]:
     """Run a job: train, sample and score what is missing of each reference, and print the mean scores.
 
+    The base model is sampled and scored too, once for all jobs with the same references and sampling.
+
     Args:
         cfg: checked settings.
 
@@ -35,6 +37,7 @@ def run(cfg: JobConfig) -> list[Row]:
     """
     console = Console()
     rows: list[Row] = []
+    of_base: list[Row] = []
     grids: list[Path] = []
     with clear_disk_errors(cfg.output):
         job = Job(cfg, console)
@@ -42,15 +45,19 @@ def run(cfg: JobConfig) -> list[Row]:
             console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
         job.check_scoring()
         job.encode()
+        base = job.of_base_model()
+        base_plans = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
         for counted, plan in numbered(job.plan.cells):
             note = ", nothing left to train or sample" if plan.is_finished else ""
             line = f"{plan.reference.name} ({counted}{note})"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+            if base:
+                of_base += base.run_cell(base_plans[plan.reference.name])
             rows += job.run_cell(plan)
             rows += job.sanity_baselines(plan)
             grids += job.write_grid(plan)
     folders = [plan.cell.folder for plan in job.plan.cells]
-    print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics)
+    print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
     return rows
 
 

@@ -9,8 +9,8 @@ from motionexp.data.base import Edit
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell, SampleRequest
-from motionexp.jobs.summary import EXTERNAL
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
+from motionexp.results.settings_table import EXTERNAL
 
 DISTINGUISHING = ("model", "method", "tau", "seed", "steps", "train_steps", "adapter_scale", "precision")
 

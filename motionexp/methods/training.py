@@ -21,6 +21,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.renames import METHODS as FORMER_METHODS
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
@@ -235,7 +236,7 @@ def fit(
     checkpoint = folder / "checkpoint.ckpt"
     resumed_from = _steps_done(checkpoint, module) if checkpoint.exists() else 0
     start = time.perf_counter()
-    bar = tqdm(total=settings.steps, initial=resumed_from, desc="fit", unit="step", disable=not progress)
+    bar = progress_bar(settings.steps, "fit", "step", done=resumed_from, shown=progress)
     trained = sum(parameter.numel() for parameter in module.trained)
 
     # 2. The training, whatever ends it.

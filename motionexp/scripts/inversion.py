@@ -22,13 +22,14 @@ from motionexp.data.base import Reference
 from motionexp.data.videos import psnr, write_png
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.jobs.job import Job
 from motionexp.jobs.probe_figures import strip
 from motionexp.jobs.run import clear_disk_errors
 from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
-from motionexp.scripts.programs import RowFile, exit_code, jobs_of, progress_bar
+from motionexp.scripts.programs import RowFile, exit_code, jobs_of
 
 STEPS = (50, 200)
 METRIC_VERSION = 1

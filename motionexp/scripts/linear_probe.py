@@ -28,6 +28,7 @@ from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
 from motionexp.data.shapes.render import FPS, FRAMES, render
 from motionexp.data.shapes.scenes import Scene
+from motionexp.diffusion.progress import progress_bar
 from motionexp.errors import InputError
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.job import Job
@@ -48,7 +49,7 @@ from motionexp.probes.block_features import VIDEOS_PER_CALL, motion_blocks
 from motionexp.probes.linear_probe import LinearProbe
 from motionexp.results.formats import to_markdown
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
-from motionexp.scripts.programs import RowFile, exit_code, jobs_of, progress_bar
+from motionexp.scripts.programs import RowFile, exit_code, jobs_of
 
 METRIC_VERSION = 1
 GROUPS = 20

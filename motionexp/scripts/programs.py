@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from omegaconf import OmegaConf
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.options import CONF, options
 from motionexp.config.schema import BUNDLED, JobConfig
@@ -98,9 +97,3 @@ class RowFile:
         """The units of work without rows. All rows of a unit are appended at once, so none is half done."""
         finished = {unit_of(row) for row in self.rows()}
         return [unit for unit in units if unit not in finished]
-
-
-def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
-    """A progress bar. In a log file every update is a line, so it is updated every half minute there."""
-    seconds = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(total=total, desc=description, unit=unit, leave=False, mininterval=seconds)
