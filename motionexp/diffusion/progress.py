@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 class _Lines:
     """A text file that gets whole lines in place of one line that moves."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: Any) -> None:
         self.file = file
 
     def write(self, text: str) -> None:

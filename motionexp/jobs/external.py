@@ -29,6 +29,7 @@ from motionexp.jobs.scoring import CellScores
 from motionexp.jobs.summary import print_summary
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row
+from motionexp.results.runs import write_index
 from motionexp.results.settings_table import EXTERNAL
 
 CACHED_SIZES = 2
@@ -74,6 +75,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
                     bar.update()
                 rows += system.sanity_baselines(reference, of_reference)
             folders.append(cell.folder)
+    write_index(system.folder)
     print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
     return rows
 

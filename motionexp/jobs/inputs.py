@@ -105,12 +105,12 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, references, folders),
     )
     # 6. The base model, to which every table compares.
-    return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.probe is None else plan
+    return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
 
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
-    """The plan of `tau=1000` with the job's other settings; None where the job is that."""
-    if plan.adapter is None and not plan.trains:
+    """The plan of `tau=1000` with the job's other settings; None where the job is that, or probes."""
+    if plan.probe is not None or (plan.adapter is None and not plan.trains):
         return None
     # Without the settings of windows beside tau: the base model has none.
     base = replace(

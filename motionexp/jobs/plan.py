@@ -197,7 +197,8 @@ class JobPlan:
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference.
         probe: of a job that probes, else None.
-        base: the base model on the same references and edits; None of a job that is this or probes.
+        base: the base model on the same references and edits; None with `base_model=false`, and of a
+            job that is this or probes.
     """
 
     model: ModelConfig

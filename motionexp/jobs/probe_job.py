@@ -34,6 +34,7 @@ from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
 from motionexp.results.formats import Grid
 from motionexp.results.rows import Row
+from motionexp.results.runs import write_index
 
 SCORED = {"text_alignment", "flow_similarity", "velocity_similarity", *AttributeReadings.values}
 """The values that have rows: of the probes' metrics the main ones, and all readings of attributes."""
@@ -87,6 +88,7 @@ def probe(cfg: JobConfig) -> list[Row]:
         methods = list(dict.fromkeys(run.method for run in runs))
         for method in methods:
             console.print(summary(method, [row for row in rows if row.method == method]))
+        write_index(runs[0].cell.folder.parent)
         show_figures(job, plan.kind, methods, [*rows, *model_rows])
     print_paths(console, "all pairs side by side", [run.cell.folder / ALL_PAIRS for run in runs])
     return rows

@@ -16,6 +16,7 @@ from motionexp.jobs.job import Job
 from motionexp.jobs.references import clip_in_words
 from motionexp.jobs.summary import print_summary
 from motionexp.results.rows import Row
+from motionexp.results.runs import write_index
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -56,6 +57,8 @@ def run(cfg: JobConfig) -> list[Row]:
             rows += job.run_cell(plan)
             rows += job.sanity_baselines(plan)
             grids += job.write_grid(plan)
+        for folder in dict.fromkeys(plan.cell.folder.parent for plan in job.plan.cells):
+            write_index(folder)
     folders = [plan.cell.folder for plan in job.plan.cells]
     print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
     return rows

@@ -330,6 +330,19 @@ class _BlockOf:
             if self.columns.get(key, standard[key]).metric not in metrics:
                 absent[_why_absent(standard[key].metric)].append(LABELS[key].rstrip(" ↑↓"))
         notes += [f"{where}{', '.join(labels)}: {reason}." for reason, labels in absent.items()]
+        has_base = any(line.is_base for line in self.lines)
+        of_base = [column.label.rstrip(" ↑↓") for column in self.columns.values() if column.minus == "base"]
+        if (
+            of_base
+            and not has_base
+            and any(
+                line.of_metric(self.columns[key].metric)
+                for line in self.lines
+                for key in self.columns
+                if self.columns[key].minus == "base"
+            )
+        ):
+            notes.append(f"{where}{', '.join(of_base)}: the base model's is subtracted, which has no rows.")
         # 2. Samples without a value.
         for column in self.columns.values():
             measured = [row for line in self.lines for row in line.rows if row.metric == column.metric]

@@ -44,6 +44,7 @@ def job_settings(
         "metrics": METRICS,
         "device": "cpu",
         "precision": "fp32",
+        "base_model": False,  # each job is then one cell
         "output": output,
     }
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), plain, changes))
