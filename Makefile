@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tables figures reproduce bench bench-full-size dose-response inversion linear-probe pretrain model-report lock
+.PHONY: help demo test lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -37,30 +37,25 @@ tables: .venv/installed ## the tables in results/ from the published rows
 figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.scripts.probe_figures
 	$(PYTHON) -m motionexp.probes.analysis.linear_figures
-	$(PYTHON) -m motionexp.scripts.inversion_figures
+	$(PYTHON) -m motionexp.probes.analysis.inversion_figures
 	$(PYTHON) -m motionexp.results.figures.table_figures
 
 # In the order in which they were run: tau_selection chose what tau runs.
-REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance metric-trust
+REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
 
-bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, into outputs/bench/
+bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, and how training shares cores
 	$(PYTHON) -m motionexp.scripts.bench
 	$(PYTHON) -m motionexp.scripts.bench_probes
+	$(PYTHON) -m motionexp.scripts.bench_threads
 
 bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine
 	$(PYTHON) -m motionexp.scripts.bench_full_size
 
 dose-response: .venv/installed ## how every metric answers to a known change of growing size (a minute)
 	$(PYTHON) -m motionexp.scripts.perturbations
-
-inversion: .venv/installed ## how well references come back from DDIM inversion, and what their latents show (40 minutes)
-	$(PYTHON) -m motionexp.scripts.inversion
-
-linear-probe: .venv/installed ## what can be read linearly of noisy latents and features (1.5 hours)
-	$(PYTHON) -m motionexp.scripts.linear_probe
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \

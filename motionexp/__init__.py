@@ -7,6 +7,8 @@ of `motionexp.methods`), `sample`, `score`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from motionexp.config.threads import settle_threads
+
 if TYPE_CHECKING:
     from motionexp.backbones import load_backbone
     from motionexp.jobs.evaluation import sample, score
@@ -21,6 +23,8 @@ _MODULES = {
     "sample": "motionexp.jobs.evaluation",
     "score": "motionexp.jobs.evaluation",
 }
+
+settle_threads()  # torch reads these settings once, when it is imported
 
 
 def __getattr__(name: str) -> Any:

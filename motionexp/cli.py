@@ -1,8 +1,11 @@
 """The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
 
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +22,14 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from motionexp import help
+from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_once, prepared
 from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -34,8 +38,10 @@ from motionexp.jobs.experiment import (
     swept_names,
     to_fetch,
 )
+from motionexp.jobs.machine import DiskError
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
+from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import selected_rows
 from motionexp.results.tables import build
@@ -44,8 +50,9 @@ from motionexp.results.terminal import print_table
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
 EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
-    *(OSError, FloatingPointError, KeyboardInterrupt),
+    *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped),
 )
+CONTINUES = "the same command continues where it stopped"
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -65,32 +72,59 @@ FLAGS_WITH_VALUE = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (failed) or 2 (wrong input)."""
+    """Run the command line; returns the exit code, which `docs/usage.md` explains."""
     # Without this, Hydra prints the user's mistakes as shortened tracebacks.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if not sys.stderr.isatty():
         # In a log file a progress bar is a line, and one every half minute is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "30")
-    try:
-        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except EXPECTED as error:
-        return _failed(error)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    with stoppable():
+        try:
+            _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            # What is still buffered may be all of the output, and its reader may be gone.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except EXPECTED as error:
+            return _failed(error)
+        except SystemExit as stop:
+            # rich leaves so where nobody reads its output.
+            if isinstance(stop.__context__, BrokenPipeError):
+                return _failed(stop.__context__)
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
 
 
 def _failed(error: BaseException) -> int:
     """Print an error's message; returns the exit code."""
-    message, code = str(error), 1
-    if isinstance(error, KeyboardInterrupt):
-        message = "interrupted; the same command continues where it stopped"
-    elif isinstance(error, InputError):
-        code = 2
-    elif isinstance(error, HydraException | OmegaConfBaseException):
-        message, code = explain(error), 2
-    print("error:", "\n       ".join(message.splitlines()), file=sys.stderr)
+    message, code = _explained(error)
+    if isinstance(error, OSError) and error.filename is None and sys.stdout is not None:
+        # Perhaps of the output itself: else Python would try to write the rest at its end, and fail again.
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    # Names out of data may hold characters that command a terminal.
+    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in message.splitlines()]
+    with suppress(OSError, ValueError):
+        print("error:", "\n       ".join(lines), file=sys.stderr)
     return code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """An error's message and exit code."""
+    match error:
+        case KeyboardInterrupt():
+            return f"interrupted; {CONTINUES}", 128 + signal.SIGINT
+        case Stopped():
+            return f"stopped by {error.signum.name}; {CONTINUES}", 128 + error.signum
+        case BrokenPipeError():
+            return f"nobody reads the output any more (as after `| head`); {CONTINUES}", 128 + signal.SIGPIPE
+        case InputError() if not isinstance(error, DiskError):
+            return str(error), 2
+        case HydraException() | OmegaConfBaseException():
+            return explain(error), 2
+        case MemoryError():
+            return str(error) or "out of memory", 1
+        case _:
+            return str(error), 1
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -110,7 +144,9 @@ def _dispatch(arguments: list[str]) -> None:
         print(help.listed(words))
     elif command == "score":
         cfg = load_score(words)
-        from motionexp.jobs.external import score_external  # which imports torch
+        check_device(cfg.device)
+        with announced(LOADING):
+            from motionexp.jobs.external import score_external
 
         score_external(cfg)
     elif command == "table":
@@ -189,6 +225,8 @@ def _run_hydra(arguments: list[str]) -> None:
 def _job(composed: DictConfig) -> None:
     try:
         _run_job(composed)
+    except Stopped:
+        raise
     except EXPECTED as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -201,12 +239,21 @@ def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, hydra_config)
     if hydra_config.mode == RunMode.RUN:  # a sweep's jobs were checked together
         check_effects([(cfg, typed_names(hydra_config))])
+    check_device(cfg.device)
     check_source(cfg)
-    from motionexp.jobs.dry_run import plan
-    from motionexp.jobs.probe_job import probe
-    from motionexp.jobs.run import run
+    if cfg.dry_run:
+        with announced(LOADING):
+            from motionexp.jobs.dry_run import plan
+        if problems := plan(cfg):
+            raise InputError("\n".join(problems))
+    elif cfg.probe:
+        with announced(LOADING):
+            from motionexp.jobs.probe_job import probe
+        probe(cfg)
+    else:
+        from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
-    (plan if cfg.dry_run else probe if cfg.probe else run)(cfg)
+        run(cfg)
 
 
 class SweepCallback(Callback):
@@ -231,7 +278,15 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
             overrides = " ".join(job_return.overrides or [])
-            print(f"error: job {overrides} failed: {job_return._return_value}", file=sys.stderr)
+            error = job_return._return_value
+            message = (
+                _explained(error)[0] if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
+            )
+            print(f"error: job {overrides} failed: {message}", file=sys.stderr)
+            # Hydra holds the error until the sweep ends, and its frames would hold the job's model.
+            while error is not None:
+                traceback.clear_frames(error.__traceback__)
+                error = error.__context__
 
 
 def _run_experiment(name: str, overrides: list[str]) -> None:

@@ -1,5 +1,68 @@
-"""The one error that wrong input raises. Imports nothing of this package."""
+"""The error that wrong input raises, and the signals that end a run. Imports nothing of this package."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+RESEND_SECONDS = 0.05
 
 
 class InputError(ValueError):
     """The user's input is wrong. The message alone is shown: it names the input and what would be right."""
+
+
+class Stopped(SystemExit):
+    """SIGTERM or SIGHUP asks the process to end; `code` is 128 plus the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signal.Signals(signum)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise `Stopped` on SIGTERM and SIGHUP, and lose no Ctrl-C, until the block is left.
+
+    A signal that the process ignores, as SIGHUP under nohup, stays ignored. After one signal further ones are
+    ignored: they would interrupt the saving that the first one causes.
+    """
+    hook, is_stopping = sys.unraisablehook, False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        if not is_stopping:
+            is_stopping = True
+            raise Stopped(signum)
+
+    def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+        # Python drops what is raised within a `__del__`, for instance that of a progress bar.
+        nonlocal is_stopping
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+            hook(unraisable)
+            return
+        is_stopping = False
+        dropped = unraisable.exc_value
+        signum = dropped.signum if isinstance(dropped, Stopped) else signal.SIGINT
+        # Later, from a thread: within this function the signal would be dropped as well.
+        timer = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), signum))
+        timer.daemon = True
+        timer.start()
+
+    replaced = []
+    if threading.current_thread() is threading.main_thread():
+        replaced = [
+            signum for signum in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(signum) == signal.SIG_DFL
+        ]
+    for signum in replaced:
+        signal.signal(signum, stop)
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for signum in replaced:
+            signal.signal(signum, signal.SIG_DFL)

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as REQUIRED
 from rich.console import Console
 
@@ -22,7 +23,6 @@ from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import ROOT
-from motionexp.results.layout_file import read_layout
 from motionexp.results.runs import print_runs
 
 USAGE = """\
@@ -73,7 +73,7 @@ def help_text() -> str:
     for group, meaning in groups.items():
         files = [CONF / group / f"{option}.yaml" for option in options(group)]
         parts.append(_section(meaning, [(f"{group}={file.stem}", first_comment(file)) for file in files]))
-    files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if read_layout(path).sweep]
+    files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if _has_sweep(path)]
     experiments = [(f"experiment={path.stem}", first_comment(path)) for path in files]
     parts += [
         _section("sweeps with their tables", experiments),
@@ -89,6 +89,12 @@ def help_text() -> str:
         _section("flags", HYDRA_FLAGS),
     ]
     return "\n".join(parts)
+
+
+def _has_sweep(experiment: Path) -> bool:
+    """Whether an experiment's file has jobs to run; its layout is checked when it is run."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return bool(yaml.load(experiment.read_text(), Loader=loader).get("sweep"))
 
 
 def _lines(schema: Any) -> list[tuple[str, str]]:

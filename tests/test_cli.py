@@ -1,17 +1,20 @@
 import re
+import signal
 import subprocess
 import sys
 import zipfile
 from dataclasses import fields
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.data.videos import write_mp4
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped
 from motionexp.jobs.experiment import experiment_jobs
+from motionexp.jobs.machine import DiskError
 from motionexp.results.layout_file import read_layout
 from tests.jobs.test_sweeps import ABLATIONS
 from tests.support.stub_jobs import run
@@ -106,14 +109,62 @@ def test_a_failed_job_does_not_stop_the_jobs_after_it(error, base, jobs, capsys)
     [
         (InputError("this video is damaged"), 2, "error: this video is damaged"),
         (OSError(28, "No space left on device", "rows.jsonl"), 1, "No space left on device: 'rows.jsonl'"),
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Stopped(signal.SIGTERM), 143, "SIGTERM"),
+        (Stopped(signal.SIGHUP), 129, "SIGHUP"),
+        (MemoryError("try mode=low_memory"), 1, "mode=low_memory"),
+        (DiskError("rows.jsonl: cannot be written"), 1, "rows.jsonl"),
+        (BrokenPipeError(32, "Broken pipe"), 141, "| head"),
+        (InputError("a name with \x1b[2J"), 2, "\\x1b[2J"),
     ],
 )
 def test_an_error_of_a_job_is_one_line(error, code, problem, base, jobs, capsys):
     jobs.error = {300: error}
-    assert run([*base, "tau=300"]) == code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert problem in line
+    for flags in ([], ["-m"]):
+        assert run([*flags, *base, "tau=300"]) == code
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("error: ")
+        assert problem in line
+
+
+def test_an_exit_of_rich_where_nobody_reads_is_a_broken_pipe(base, jobs, capsys):
+    left = SystemExit(1)
+    left.__context__ = BrokenPipeError(32, "Broken pipe")
+    jobs.error = {300: left}
+    assert run([*base, "tau=300"]) == 141
+    assert "| head" in capsys.readouterr().err
+
+
+def test_a_failed_job_s_model_is_freed_before_the_next_job(base, jobs, monkeypatch):
+    class Model:
+        """What a job holds in a variable."""
+
+    alive = WeakSet()
+
+    def run_job(cfg: JobConfig) -> None:
+        assert not alive
+        model = Model()
+        alive.add(model)
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr(jobs, "run", run_job)
+    assert run(["-m", *base, "tau=0,300"]) == 1
+
+
+def test_a_dry_run_that_finds_a_problem_fails_after_its_plan(base, jobs, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "plan", lambda cfg: print("the plan") or ["it does not fit"])
+    assert run([*base, "dry_run=true"]) == 2
+    shown = capsys.readouterr()
+    assert ("the plan" in shown.out, "error: it does not fit" in shown.err) == (True, True)
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"], ["dry_run=true"]])
+def test_an_output_that_cannot_be_a_folder_is_refused_before_the_job(flags, base, jobs, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file" / "out", tmp_path / ("x" * 300)):
+        assert run([*flags, base[0], f"output={output}"]) == 2
+        assert "output=" in capsys.readouterr().err
+    assert not jobs.ran + jobs.planned
 
 
 def test_a_mistake_of_ours_is_not_hidden(base, jobs):

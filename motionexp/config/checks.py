@@ -1,7 +1,9 @@
 """What can be wrong with a job's settings, as far as it shows without torch."""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
@@ -10,12 +12,14 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from motionexp.config import schema
+from motionexp.config.adapter_files import adapter_file
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
-from motionexp.config.targets import check_allowed
+from motionexp.config.targets import PACKAGE, check_allowed, class_value
 from motionexp.errors import InputError
+from motionexp.files import existing_part
 
 
 def check(cfg: JobConfig) -> list[str]:
@@ -23,7 +27,8 @@ def check(cfg: JobConfig) -> list[str]:
     return [*setting_problems(cfg), *setting_problems(cfg.model, "model."), *_step_problems(cfg),
             *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
-            *_caption_problems(cfg), *memory_problems(cfg), *scoring_problems(cfg.scoring)]  # fmt: skip
+            *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
+            *scoring_problems(cfg.scoring), *_class_problems(cfg)]  # fmt: skip
 
 
 def _step_problems(cfg: JobConfig) -> Iterator[str]:
@@ -43,6 +48,73 @@ def _frame_problems(cfg: JobConfig) -> Iterator[str]:
         numbers = f"{legal[0]} to {legal[1]}" if model.frame_range else f"exactly {model.frames}"
         steps = "" if model.frame_step == 1 else f", {legal[0]} plus a multiple of {model.frame_step}"
         yield f"frames={cfg.frames}: {model.name} makes videos of {numbers} frames{steps}"
+
+
+def _class_problems(cfg: JobConfig) -> Iterator[str]:
+    """What does not suit the model's class, or the configuration of its weights where they are local."""
+    model = cfg.model
+    path = model._target_.rpartition(".")[0]
+    try:
+        attentions, any_size = (class_value(path, name, cfg.plugins) for name in ("attentions", "any_size"))
+    except InputError:
+        return  # which is a problem of its own
+    if attentions and cfg.attention not in (*attentions, "all"):
+        choices = ", ".join((*attentions, "all"))
+        yield (
+            f"attention={cfg.attention}: {model.name} has no such attention apart from its motion"
+            f" attention; one of {choices}"
+        )
+    shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
+    multiple, trained = _sizes(model)
+    if any_size and multiple is not None and (model.height % multiple or model.width % multiple):
+        yield f"{shown} needs multiples of {multiple} pixels"
+    elif not any_size and trained is not None and trained != (model.height, model.width):
+        yield f"{shown} makes videos of {trained[0]} x {trained[1]} pixels alone (height, width)"
+
+
+def _sizes(model: ModelConfig) -> tuple[int | None, tuple[int, int] | None]:
+    """What sides are multiples of, and the height and width of the training videos; None: unknown.
+
+    Only of local weights whose VAE is diffusers' AutoencoderKL.
+    """
+    folder = schema.model_folder(model)
+    if folder is None:
+        return None, None
+    network, vae = (
+        next((_json(folder / part / "config.json") for part in parts if (folder / part).is_dir()), {})
+        for parts in (("transformer", "unet"), ("vae",))
+    )
+    if vae.get("_class_name") != "AutoencoderKL" or not isinstance(network.get("patch_size", 1), int):
+        return None, None
+    scale = 2 ** (len(vae.get("block_out_channels", ())) - 1)
+    side = network.get("sample_size")
+    trained = (side * scale, side * scale) if isinstance(side, int) else None
+    return scale * network.get("patch_size", 1), trained
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The settings in a file; none where it is missing or broken, which the loading of weights reports."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvmap")
+
+
+def check_device(device: str) -> None:
+    """Raises InputError for a kind of GPU that this machine certainly lacks; torch knows the rest."""
+    kind = device.partition(":")[0]
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    # A GPU has one of these files: NVIDIA's driver, Windows' Linux, AMD's driver, or a Jetson.
+    linux_without = sys.platform == "linux" and not any(Path(name).exists() for name in NVIDIA)
+    if kind == "cuda" and (hidden or linux_without or sys.platform == "darwin"):
+        why = "CUDA_VISIBLE_DEVICES hides its GPUs" if hidden else "it has no GPU for CUDA"
+        raise InputError(f"device={device}: not on this machine, {why}; take auto or cpu")
+    if kind == "mps" and sys.platform != "darwin":
+        raise InputError(f"device={device}: only Apple's machines have it; take auto, cpu or cuda")
 
 
 def _list_problems(cfg: JobConfig) -> Iterator[str]:
@@ -99,25 +171,39 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
-    elif cfg.adapter is not None and not schema.adapter_file(cfg.adapter).is_file():
-        yield f"adapter={cfg.adapter}: no adapter.safetensors; name a cell's adapter/ or a .safetensors file"
+    elif cfg.adapter is not None:
+        try:
+            adapter_file(cfg.adapter)
+        except InputError as error:
+            yield str(error)
     if cfg.output.startswith("~"):
         yield f"output={cfg.output}: the shell has not replaced the ~; write the folder's full name"
-    elif problem := _unwritable(Path(cfg.output)):
+    elif problem := unwritable(Path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
 
 
-def _unwritable(folder: Path) -> str | None:
+def _linear_probe_problems(cfg: JobConfig) -> Iterator[str]:
+    """The linear probe draws videos of the bundled world itself, so that other videos would be ignored."""
+    if cfg.probe != "linear_probe":
+        return
+    if not str(cfg.data["_target_"]).startswith(f"{PACKAGE}.data.shapes."):
+        yield "probe=linear_probe: it draws videos of the bundled world; leave out data= and video="
+    if ignored := [name for name in ("edits", "edit_kinds") if getattr(cfg, name) is not None]:
+        yield f"{ignored[0]}=: probe=linear_probe draws its videos itself and edits none; leave it out"
+    count, fewest = cfg.references, schema.FEWEST_GROUPS
+    if count is not None and not (type(count) is int and count >= fewest):
+        yield f"references={count}: of probe=linear_probe the number of groups of videos, from {fewest}"
+
+
+def unwritable(folder: Path) -> str | None:
     """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
-    existing = folder.absolute()
-    # The root exists, so that this ends.
-    while not existing.exists():
-        existing = existing.parent
+    existing = folder
     try:
+        existing = existing_part(folder)
         with TemporaryFile(dir=existing):
             return None
-    except OSError as error:
-        return f"cannot write in {existing} ({error.strerror})"
+    except (OSError, ValueError) as error:
+        return f"cannot write in {existing} ({getattr(error, 'strerror', error)})"
 
 
 def _caption_problems(cfg: JobConfig) -> Iterator[str]:

@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, adapter_file, method_name, tiles
+from motionexp.config.adapter_files import adapter_file, peft_config_file
+from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -13,6 +14,14 @@ from motionexp.config.targets import PACKAGE
 FIT_VERSION = 1
 SAMPLE_VERSION = 1
 PROBE_VERSION = 1
+# Settings that change nothing of what these probes measure; the inversion's rows name their prompt.
+NOT_IN_PROBES = {
+    "inversion": ("guidance_scale", "inversion_prompt", "at_once"),
+    "linear_probe": (
+        *("probe_steps", "guidance_scale", "negative_prompt"),
+        *("inversion_guidance_scale", "inversion_prompt", "at_once"),
+    ),
+}
 # A method's name in ids, or a plugin's import path. For the two methods of the first release it is the import
 # path that was hashed then, so that their finished cells are found again.
 HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
@@ -26,7 +35,10 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
-        parts["adapter"] = hashlib.sha256(adapter_file(cfg.adapter).read_bytes()).hexdigest()
+        file = adapter_file(cfg.adapter)
+        parts["adapter"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if config := peft_config_file(file):
+            parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
     elif cfg.tau != 1000:
         parts |= _settings(cfg, "training")
         target = cfg.method["_target_"]
@@ -77,17 +89,21 @@ def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
 def probe_id(
     cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str, at_once: int = 1
 ) -> str:
-    """Id of a probe of one reference with the edit `caption`, and the name of its folder: 12 hex digits.
+    """Id of a unit of work of a probe, and the name of its folder: 12 hex digits.
 
-    `at_once` is the number of videos in a batch, which changes the last bits of the probe's videos.
+    The trees probe a reference with the edit `caption`, the inversion with its own caption. Of the linear
+    probe `reference_hash` names the drawn videos. `at_once` is the number of videos in a batch of a tree,
+    which changes the last bits of the probe's videos.
     """
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
     if at_once > 1:
         parts["at_once"] = at_once
     parts.pop("inversion_prompt", None)  # it may be the default in words
-    if cfg.inversion_prompt not in (None, INVERSION_PROMPTS[str(cfg.probe)]):
+    if cfg.inversion_prompt is not None and (cfg.inversion_prompt,) != INVERSION_PROMPTS[str(cfg.probe)]:
         parts["inversion_prompt"] = cfg.inversion_prompt
+    for name in NOT_IN_PROBES.get(str(cfg.probe), ()):
+        parts.pop(name, None)
     return _digest("probe", PROBE_VERSION, parts)
 
 

@@ -27,14 +27,14 @@ def renamed_row(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON holds it, with every name that release 0.0 wrote replaced by today's."""
     renamed = dict(plain)
     if "method" in plain:
-        renamed["method"] = METHODS.get(plain["method"], plain["method"])
+        renamed["method"] = METHODS.get(str(plain["method"]), plain["method"])
     if isinstance(plain.get("strata"), dict):
         renamed["strata"] = {
-            STRATA.get(name, name): STRATUM_VALUES.get(name, {}).get(value, value)
+            STRATA.get(name, name): STRATUM_VALUES.get(name, {}).get(str(value), value)
             for name, value in plain["strata"].items()
         }
     scoring = plain.get("settings", {}).get("scoring") if isinstance(plain.get("settings"), dict) else None
-    if scoring and "anchors" in scoring:
+    if isinstance(scoring, dict) and "anchors" in scoring:
         new = {"sanity_baselines" if name == "anchors" else name: value for name, value in scoring.items()}
         renamed["settings"] = {**plain["settings"], "scoring": new}
     return renamed

@@ -16,7 +16,16 @@ BUNDLED = PACKAGE / "bundled"
 CLOSED_VOCABULARY = "closed_vocabulary"
 PROJECTIONS = ("q", "k", "v", "o")
 PROBED_REFERENCES = 6
-INVERSION_PROMPTS = {"tampering": "caption", "partial_guidance": "empty"}
+INVERSION_PROMPTS: Mapping[str, tuple[str, ...]] = {
+    "tampering": ("caption",),
+    "partial_guidance": ("empty",),
+    "inversion": ("empty", "caption"),
+    "linear_probe": (),
+}
+"""{probe: the prompts that it inverts a reference with, unless inversion_prompt= names one}"""
+GROUPS = 20
+"""Groups of videos of the linear probe: its intervals resample them in place of references."""
+FEWEST_GROUPS = 3
 # On every spacing of timesteps: each model's own schedule decides on others, `jobs.checks.check_grid`.
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 DEVICES = r"auto|cpu|cuda(:\d+)?|mps"
@@ -190,12 +199,6 @@ def model_folder(model: ModelConfig) -> Path | None:
 def tokenizer_file(model: ModelConfig) -> Path:
     """The tokenizer of a local model folder; only asked for where `closed_vocabulary` is set."""
     return (model_folder(model) or Path(model.path)) / "tokenizer" / "tokenizer.json"
-
-
-def adapter_file(adapter: str) -> Path:
-    """The weights of a saved adapter: in its folder, or the file itself."""
-    path = Path(adapter).expanduser()
-    return path if path.suffix == ".safetensors" else path / "adapter.safetensors"
 
 
 def tiles(mode: str, model: ModelConfig) -> bool:

@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from motionexp.config.checks import unwritable
 from motionexp.config.command_line import as_values, prepared
 from motionexp.config.compose import explain, folders_of, settle_target, typed_names
 from motionexp.config.metrics import metric_problems, set_metrics
@@ -66,6 +67,8 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
         yield f"folder={cfg.folder}: there is no such folder or file"
     elif not re.fullmatch(r"\w[\w.-]*", cfg.name):
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
+    if problem := unwritable(Path(cfg.output).expanduser()):
+        yield f"output={cfg.output}: {problem}; name a folder that can be written"
     yield from setting_problems(cfg)
     yield from scoring_problems(cfg.scoring)
     if plugins := [name for name in cfg.metrics or [] if "." in name]:

@@ -92,6 +92,28 @@ def signature(path: str, plugins: Collection[str] = (), setting: str = "_target_
     return _constructor(check_allowed(path, plugins, setting))
 
 
+def class_value(path: str, name: str, plugins: Collection[str] = ()) -> Any:
+    """The literal that a class, or the nearest of its bases, assigns to a name; None where there is none.
+
+    Raises:
+        InputError: as `check_allowed`.
+    """
+    return _assigned(check_allowed(path, plugins), name)
+
+
+def _assigned(definition: Definition | None, name: str) -> Any:
+    if definition is None or not isinstance(definition.node, ast.ClassDef):
+        return None
+    for statement in definition.node.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and defined_name(statement) == name:
+            try:
+                return ast.literal_eval(statement.value) if statement.value else None
+            except ValueError:
+                return None
+    bases = (_lookup(ast.unparse(base), definition.module) for base in definition.node.bases)
+    return next((value for base in bases if (value := _assigned(base, name)) is not None), None)
+
+
 def node_problems(
     group: str,
     node: Mapping[str, Any],

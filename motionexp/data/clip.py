@@ -1,6 +1,5 @@
 """The user's clip: a video file or a folder of images, with its caption and target captions."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.checks import reference_named
 from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count
 from motionexp.errors import InputError
+from motionexp.files import MOST_CHARACTERS, file_name, plain_name
 
 # Frames per second of a folder of images without fps=; most models' training videos have this rate.
 FOLDER_FPS = 8.0
@@ -71,5 +71,6 @@ class Clip:
 
 
 def path_name(text: str) -> str:
-    """The text as letters, digits, dots, dashes and underscores, to name a reference and its files."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    """The text as letters, digits, dots, - and _, to name a reference; a long text is shortened."""
+    name = plain_name(text)
+    return name if len(name) <= MOST_CHARACTERS else file_name(text)

@@ -1,6 +1,7 @@
 """DAVIS at 480p with DiTFlow's prompts: a caption, a subject and a scene for each of its sequences."""
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     if missing := [kind for kind, text in prompts.items() if not (isinstance(text, str) and text.strip())]:
         raise InputError(f"no {', '.join(missing)} prompt")
     frames = _range(entry.get("frame_range"))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises OSError for a name that is too long
         raise InputError(f"no folder {folder} (50 sequences need DAVIS 2017's trainval and test-dev)")
     count = frame_count(folder)
     if frames[-1] >= count:

@@ -1,5 +1,6 @@
 """Videos that any system made for a suite's edits: finds them, and checks that all exist."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,10 +32,10 @@ def find_videos(
 ) -> list[Generated]:
     """The videos in `folder`, ordered by reference.
 
-    A CSV lists them: `folder` itself or `videos.csv` in it, with the columns `video` (the path relative to
-    the CSV), `reference`, `edit` (a kind) or `caption`, and `seed` (empty: 0). A caption that no edit of the
-    reference has is a new edit. Without a CSV, every edit of every reference must lie where TGVE's
-    submissions have it: `SOURCE/REFERENCE/KIND/00000.jpg`, with or without the source's folder, or
+    A CSV lists them: `folder` itself or `videos.csv` in it, with the columns `video` (the path, relative to
+    the CSV or absolute), `reference`, `edit` (a kind) or `caption`, and `seed` (empty: 0). A caption that no
+    edit of the reference has is a new edit. Without a CSV, every edit of every reference must lie where
+    TGVE's submissions have it: `SOURCE/REFERENCE/KIND/00000.jpg`, with or without the source's folder, or
     `KIND.mp4` in place of the folder of images. `KIND-1` is the sample of seed 1.
 
     Args:
@@ -90,7 +91,8 @@ def _from_layout(
     # TGVE's submissions have a folder for each source between the top and the references.
     parents = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
     for name, description in described.items():
-        folders = [parent / name for parent in parents if (parent / name).is_dir()]
+        # os.path takes a name that is too long for one that does not exist; Path raises OSError.
+        folders = [parent / name for parent in parents if os.path.isdir(parent / name)]
         if len(folders) != 1:
             paths = " and ".join(map(str, folders)) or f"no folder {name} in {folder} or one level below"
             problems.append(f"reference {name}: {paths}")
@@ -133,7 +135,7 @@ def _from_csv(table: Path, described: Mapping[str, Description], problems: list[
 def _of_row(folder: Path, row: Mapping[str, str], described: Description) -> Generated:
     path, kind, caption = folder / row["video"], row.get("edit", ""), row.get("caption", "")
     seed = row.get("seed", "") or "0"
-    if not row["video"] or not path.exists():
+    if not row["video"] or not os.path.exists(path):
         raise InputError(f"there is no {path}")
     if not seed.isdecimal():
         raise InputError(f"seed is {seed!r}; it must be a whole number")

@@ -1,6 +1,7 @@
 """A folder of videos with a file of captions."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -116,7 +117,7 @@ class VideoFolder:
             raise InputError(f"unknown {', '.join(unknown)}; the keys are {', '.join(KEYS)}")
         inside = PurePosixPath(_text(video, "video"))
         path = self._folder / inside
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises OSError for a name that is too long
             raise InputError(f"there is no {inside} in {self._folder}")
         edits = _edits(video.get("edits"))
         numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}

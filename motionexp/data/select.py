@@ -32,6 +32,13 @@ def select_references(references: Any, names: Sequence[str], *, probed: bool = F
     return chosen
 
 
+def names_of(cfg: JobConfig, reader: References) -> list[str]:
+    """The names of a job's references. Raises InputError as `select_references`."""
+    # The linear probe draws videos of its own, and `references=` counts their groups.
+    references = 1 if cfg.probe == "linear_probe" else cfg.references
+    return select_references(references, reader.names(), probed=cfg.probe is not None)
+
+
 def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
     """The names of a job's references, and the number of edits of the first; all have the same number."""
     reader, names = _reader_and_names(cfg)
@@ -65,7 +72,7 @@ def check_source(cfg: JobConfig) -> None:
 
 def _reader_and_names(cfg: JobConfig) -> tuple[References, list[str]]:
     reader = make_reader(cfg.data)
-    return reader, select_references(cfg.references, reader.names(), probed=cfg.probe is not None)
+    return reader, names_of(cfg, reader)
 
 
 def make_reader(data: Mapping[str, Any]) -> References:

@@ -1,6 +1,7 @@
 """LOVEU-TGVE-2023: 76 videos with four edits each, in the layout that its archive unzips to."""
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _entry_of(path: Path, source: str, cells: Mapping[str, str]) -> Entry:
     edits = tuple(Edit(kind, cells[column]) for kind, column in EDIT_COLUMNS.items())
     frames = path.parent / source / "480p_frames" / name
     film = path.parent / source / "480p_videos" / f"{name}.mp4"
-    video = film if film.is_file() and not frames.is_dir() else frames
+    video = film if os.path.isfile(film) and not os.path.isdir(frames) else frames
     return Entry(name, source, cells[CAPTION_COLUMN], edits, video)
 
 
@@ -181,7 +182,7 @@ def _count_problems(entries: Sequence[Entry]) -> Iterator[str]:
 def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
     names = {entry.name for entry in entries}
     for entry in entries:
-        if not entry.video.exists():
+        if not os.path.exists(entry.video):  # Path.exists raises OSError for a name that is too long
             folder = entry.video.parent
             unlisted = {path.name for path in folder.iterdir()} - names if folder.is_dir() else ()
             near = difflib.get_close_matches(entry.name, unlisted, n=1)

@@ -46,6 +46,11 @@ class SamplerSettings:
             raise InputError(f"sampler={self.sampler}: must be ddim")
 
     @property
+    def evaluations(self) -> int:
+        """Network evaluations of one video along the trajectory."""
+        return self.steps * self.branches
+
+    @property
     def guided(self) -> bool:
         """Whether there is an unconditional branch."""
         return self.guidance_scale > 1

@@ -4,7 +4,10 @@ import io
 import json
 import os
 import re
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,15 +20,48 @@ import numpy as np
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_mp4, write_png
 from motionexp.data.videos.lossless import lossless_video, read_lossless_video
+from motionexp.data.videos.writing import checked
 from motionexp.errors import InputError
-from motionexp.files import locked, write_whole
-from motionexp.jobs.evaluation import Sample
+from motionexp.files import file_name, locked, remove_leftovers, write_whole
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"
 FIT_FILE = "fit.json"
 EXACT_FRAMES = {"video": ".mkv", "npz": ".npz"}
 """{value of exact_frames=: the suffix of its files}."""
+MOST_OF_KIND = 80
+"""Characters of an edit's kind in file names."""
+STOPS = (KeyboardInterrupt, SystemExit, BrokenPipeError)
+# What zipfile, zlib and numpy raise on files with flipped bits.
+DAMAGE = (
+    *(ValueError, LookupError, TypeError, OSError, EOFError, MemoryError, OverflowError, RuntimeError),
+    *(SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
+ABOUT_SAMPLE: Mapping[str, Any] = {
+    "caption": str, "adapter_steps": int, "seconds": int | float, "peak_memory": int
+}  # fmt: skip
+ABOUT_FIT: Mapping[str, Any] = {"suite": str, "reference": str, "steps": int, "seconds": int | float}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One generated video.
+
+    Attributes:
+        edit: its caption and kind.
+        index: of its initial noise.
+        frames: (F, H, W, 3) uint8 RGB.
+        adapter_steps: sampling steps with the method on.
+        seconds: wall time of its batch, divided by the batch's size.
+        peak_memory: bytes, of the device on a GPU and else of the process.
+    """
+
+    edit: Edit
+    index: int
+    frames: np.ndarray
+    adapter_steps: int
+    seconds: float
+    peak_memory: int
 
 
 @dataclass(frozen=True)
@@ -56,21 +92,32 @@ class Cell:
         return (self.adapter / ADAPTER_FILE).exists()
 
     @contextmanager
-    def running(self, about: Mapping[str, Any], on_wait: Callable[[], None]) -> Iterator[None]:
-        """Lock the cell for this process. `status.json` says running, then done, interrupted or failed.
+    def locked(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Lock the cell for this process. What is stored has to be read again under the lock.
 
         Args:
-            about: further entries of the status, which describe the cell.
             on_wait: called before waiting for another process that has the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".lock", on_wait):
+            yield
+
+    @contextmanager
+    def running(self, about: Mapping[str, Any], on_wait: Callable[[], None]) -> Iterator[None]:
+        """Lock the cell as `locked` does. `status.json` says running, then done, interrupted or failed.
+
+        Args:
+            about: further entries of the status, which describe the cell.
+            on_wait: see `locked`.
+        """
+        with self.locked(on_wait):
+            remove_leftovers(self.folder, below=True)
             self._write_status({"state": "running", **about, "pid": os.getpid()})
             try:
                 yield
             except BaseException as error:
                 failed = {"state": "failed", **about, "error": f"{type(error).__name__}: {error}"}
-                stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                stopped = isinstance(error, STOPS)
                 self._write_last_status({"state": "interrupted", **about} if stopped else failed)
                 raise
             self._write_status({"state": "done", **about})
@@ -86,7 +133,7 @@ class Cell:
 
     def status(self) -> dict[str, Any]:
         """The content of `status.json`, or `{"state": "new"}` if there is none."""
-        return read_json(self.folder / "status.json") or {"state": "new"}
+        return {"state": "new"} | (read_json(self.folder / "status.json") or {})
 
     def write_config(self, text: str) -> None:
         """Store the resolved settings of the last run."""
@@ -94,8 +141,8 @@ class Cell:
 
     def sample_path(self, request: SampleRequest, suffix: str) -> Path:
         """The path of a sample's file; the sample's id ends the name and alone identifies the sample."""
-        kind = re.sub(r"[^A-Za-z0-9_]+", "_", request.edit.kind)
-        return self.media / f"{kind}-{request.index}-{request.sample_id}{suffix}"
+        kind = re.sub(r"[^A-Za-z0-9_]+", "_", request.edit.kind)[:MOST_OF_KIND]
+        return self.media / f"{kind}-{request.index}-{file_name(request.sample_id)}{suffix}"
 
     def has_sample(self, request: SampleRequest) -> bool:
         """Whether the sample's exact frames are stored."""
@@ -138,13 +185,15 @@ class Cell:
                 frames, about = read_lossless_video(path.read_bytes())
             else:
                 with np.load(path, allow_pickle=False) as file:
-                    frames, about = file["frames"], json.loads(str(file["about"]))
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+                    frames, about = checked(file["frames"]), json.loads(str(file["about"]))
+            check_types(about, ABOUT_SAMPLE)
+        except DAMAGE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
-                f"{path}: damaged ({error}); delete it, and the same command samples it again"
+                f"{path}: damaged ({reason}); delete it, and the same command samples it again"
             ) from error
-        del about["caption"]
-        return Sample(request.edit, request.index, frames, **about)
+        numbers = (about["adapter_steps"], about["seconds"], about["peak_memory"])
+        return Sample(request.edit, request.index, frames, *numbers)
 
     def add_series(self, request: SampleRequest, series: Mapping[str, np.ndarray]) -> None:
         """Add per-frame values, {metric: values}, to the sample's `.series.json`; NaN becomes null."""
@@ -226,7 +275,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}); delete it and run the same command again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
@@ -234,5 +283,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_fit_record(adapter: Path) -> dict[str, Any]:
-    """The record that a training left beside its adapter (folder or file); empty if there is none."""
-    return read_json((adapter.parent if adapter.is_file() else adapter) / FIT_FILE) or {}
+    """The record that a training left beside its adapter (folder or file); empty if there is none.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    path = (adapter.parent if adapter.is_file() else adapter) / FIT_FILE
+    if record := read_json(path):
+        try:
+            check_types(record, ABOUT_FIT)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: damaged ({error}); delete it and run the same command again"
+            ) from error
+    return record or {}
+
+
+def check_types(content: Any, types: Mapping[str, Any]) -> None:
+    """Raise ValueError if a JSON object lacks one of these entries, or has another type there."""
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    for name, kind in types.items():
+        if not isinstance(content.get(name), kind) or isinstance(content[name], bool):
+            raise ValueError(f"{name} is {content.get(name)!r:.80}")

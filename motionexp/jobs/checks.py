@@ -29,8 +29,7 @@ def check_before_weights(cfg: JobConfig, references: list[Reference], device: to
     _check_captions(references, cfg)
     check_boundary(cfg)
     _check_attention(cfg)
-    if cfg.probe is not None:
-        check_grid(cfg)
+    check_grid(cfg)
 
 
 def _backbone_class(cfg: JobConfig) -> type[Backbone]:
@@ -94,19 +93,21 @@ def _check_attention(cfg: JobConfig) -> None:
 
 
 MOST_NAMED = 6
+TREES = ("tampering", "partial_guidance")  # the probes whose condition changes at blocks of timesteps
 
 
 def check_grid(cfg: JobConfig) -> None:
     """Check that the model's schedule has the same number of a probe's steps in each block of timesteps.
 
-    Only `step_blocks` checks, once a model is loaded: a hub's model that is not on this machine, a backbone
-    that is no pipeline, and flow matching, whose timesteps may depend on the size of videos.
+    A job without such a probe passes. Only `step_blocks` checks, once a model is loaded: a hub's model that
+    is not on this machine, a backbone that is no pipeline, and flow matching, whose timesteps may depend on
+    the size of videos.
 
     Raises:
         InputError: it has not; names the nearest numbers of steps that would do.
     """
     backbone_class = _backbone_class(cfg)
-    if not issubclass(backbone_class, PipelineBackbone):
+    if cfg.probe not in TREES or not issubclass(backbone_class, PipelineBackbone):
         return
     try:
         folder = find_folder(cfg.model.path, cfg.model.revision, local_files_only=True)

@@ -1,6 +1,7 @@
 """A dry run: the cells, trainable parameters, steps, time, disk and paths of a job that is not run."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -11,14 +12,15 @@ from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
-from motionexp.diffusion.backbone import Backbone
-from motionexp.jobs.evaluation import free_memory
+from motionexp.files import existing_part
+from motionexp.jobs.evaluation import forward_seconds, free_memory
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.memory_plan import Phase, memory_plan
-from motionexp.jobs.plan import JobPlan, ProbePlan
-from motionexp.jobs.probe_job import cost_in_words, probe_runs
+from motionexp.jobs.plan import JobPlan
+from motionexp.jobs.probe_job import probe_of
+from motionexp.jobs.probe_units import Work
 from motionexp.jobs.run import duration
-from motionexp.probes.tree import cost, step_counts
 from motionexp.results.formats import Grid
 
 # A training step has one forward pass, and a backward pass from the first adapter on, about twice as long.
@@ -45,7 +47,7 @@ class JobCost(NamedTuple):
     notes: tuple[str, ...]
 
 
-def plan(cfg: JobConfig) -> None:
+def plan(cfg: JobConfig) -> list[str]:
     """Print what `run`, or `probe`, would do. Writes nothing.
 
     The memory is printed before any weight is loaded. The time is the number of forward passes times the time
@@ -54,6 +56,10 @@ def plan(cfg: JobConfig) -> None:
 
     Raises:
         InputError: as `run` before its first cell.
+        MemoryError: one forward pass took more memory than planned.
+
+    Returns:
+        What this machine lacks for the job, a line each.
     """
     console, job = Console(), plan_job(cfg)
     most, free = max(phase.total for phase in print_memory(console, job)), free_memory(job.device)
@@ -63,8 +69,13 @@ def plan(cfg: JobConfig) -> None:
             soft_wrap=True,
             highlight=False,
         )
-    forward = forward_seconds(job.backbone) if most <= free else math.nan
-    total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, job.probe, forward)
+    forward = math.nan
+    if most <= free:
+        with clear_memory_errors(smaller(cfg)):
+            conditioning = job.backbone.embed([""])
+            job.backbone.release_text_encoder()
+            forward = forward_seconds(job.backbone, conditioning)
+    total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, forward)
     console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
     times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
     texts = [
@@ -77,6 +88,13 @@ def plan(cfg: JobConfig) -> None:
         console.print(note, soft_wrap=True, highlight=False)
     for line in total.lines:
         console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
+    problems = [f"the job does not fit into the free memory: {smaller(cfg)}"] if most > free else []
+    if disk > (free_disk := shutil.disk_usage(existing_part(job.output)).free):
+        problems.append(
+            f"output={cfg.output}: {size_in_words(free_disk)} of the disk are free, and the job writes about"
+            f" {size_in_words(disk)}; free space or choose another output="
+        )
+    return problems
 
 
 def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
@@ -103,26 +121,27 @@ def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 
 
-def _probe_cost(job: JobPlan, probe: ProbePlan, forward: float) -> JobCost:
-    lines = []
-    # Inversion takes as many evaluations as one sampling, before the tree starts.
-    inverting = probe.steps * (2 if probe.inversion.guided else 1)
-    runs, counts = probe_runs(job, probe), step_counts(job.backbone.schedule, probe.steps)
-    for run in runs:
-        tree, videos = cost(run.trajectories.values(), counts), len(run.trajectories)
-        # A tree runs as a whole: one missing video costs as much as all.
-        left = 0 if run.is_finished else 1
-        state = f"{videos - len(run.missing)} of {videos}"
-        costs = (f"{left * tree.steps:,}", f"{left * tree.evaluations:,}")
-        columns = (run.reference.name, run.edit.kind, run.cell.folder.name, state, *costs)
-        seconds = left * forward * (inverting + tree.evaluations)
-        lines.append(CellCost(columns, run.cell.folder, seconds, _disk(job, 0, left * videos)))
-    notes = (
-        cost_in_words(runs[0].trajectories, counts),
-        f"each is inverted first: {probe.steps} steps ({inverting} network evaluations)",
-    )
-    headings = ("reference", "edit", "cell", "videos", "steps", "evaluations")
-    return JobCost(f"probe={probe.kind}", headings, lines, notes)
+def _probe_cost(job: JobPlan, forward: float) -> JobCost:
+    probe, lines = probe_of(job), []
+    encoding = 0.0 if math.isnan(forward) or not probe.missing else _encoding_seconds(job)
+    for unit in probe.units:
+        work = Work() if unit.is_finished else unit.work
+        columns = (unit.name, unit.cell.folder.name, "{} of {}".format(*unit.stored))
+        counts = (f"{work.encoded:,}", f"{work.steps:,}", f"{work.evaluations:,}")
+        seconds = encoding * work.encoded + forward * work.evaluations
+        lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, _disk(job, 0, work.videos)))
+    headings = ("unit of work", "cell", "stored", "encoded", "steps", "evaluations")
+    return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
+
+
+def _encoding_seconds(job: JobPlan) -> float:
+    """Wall time of encoding one video: the shorter of two runs."""
+    frames, times = torch.from_numpy(job.references[0].frames.copy())[None], []
+    for _ in range(2):
+        start = perf_counter()
+        job.backbone.encode(frames).cpu()
+        times.append(perf_counter() - start)
+    return min(times)
 
 
 def print_memory(console: Console, job: JobPlan) -> list[Phase]:
@@ -153,21 +172,6 @@ def trainable_parameters(job: JobPlan) -> int:
     method = get_object(settings.pop("_target_"))
     count: Callable[..., int] = method.trainable_parameters
     return count(job.backbone_settings.make(torch.device("meta")), job.window, **settings)
-
-
-def forward_seconds(backbone: Backbone) -> float:
-    """Wall time of the network's forward pass on one video: the shorter of two runs."""
-    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    noise = torch.zeros(1, *shape, device=backbone.device)
-    conditioning = backbone.embed([""])
-    backbone.release_text_encoder()
-    times = []
-    with torch.no_grad():
-        for _ in range(2):
-            start = perf_counter()
-            backbone.predict(noise, 500, conditioning).cpu()
-            times.append(perf_counter() - start)
-    return min(times)
 
 
 def _disk(job: JobPlan, trained: int, samples: int) -> int:

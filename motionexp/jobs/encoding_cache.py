@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.errors import InputError
-from motionexp.files import write_whole
+from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 
 CACHE_VERSION = 1  # raise it when the same content is encoded in another way
 
@@ -34,20 +34,20 @@ class EncodingCache:
     def latents(self, reference: Reference) -> Tensor:
         """(1, C, F, h, w) latents of a reference, on the backbone's device."""
         path = self._path("latents", reference.content_hash)
-        if not path.exists():
+        if (parts := read_tensors(path, self.backbone.device)) is None:
             frames = torch.from_numpy(reference.frames.copy())[None]
-            self._write(path, {"latents": self.backbone.encode(frames)})
-        return self._read(path)["latents"]
+            parts = write_tensors(path, {"latents": self.backbone.encode(frames)}, self.backbone.device)
+        return parts["latents"]
 
     def conditioning(self, caption: str) -> Conditioning:
         """An embedded caption, one row, on the backbone's device."""
         if caption not in self._captions:
             path = self._path("caption", caption)
-            if not path.exists():
+            if (parts := read_tensors(path, self.backbone.device)) is None:
                 embedded = self.backbone.embed([caption])
                 tensors = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
-                self._write(path, {name: part for name, part in tensors.items() if part is not None})
-            parts = self._read(path)
+                present = {name: part for name, part in tensors.items() if part is not None}
+                parts = write_tensors(path, present, self.backbone.device)
             # The mask stays on the CPU, where lengths of captions are compared without a synchronisation.
             mask = parts["mask"].cpu() if "mask" in parts else None
             self._captions[caption] = Conditioning(parts["embeds"], mask, parts.get("pooled"))
@@ -68,14 +68,26 @@ class EncodingCache:
             self.folder / f"{kind}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}.safetensors"
         )
 
-    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
-    def _read(self, path: Path) -> dict[str, Tensor]:
-        try:
-            return load_file(path, device=str(self.backbone.device))
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: damaged ({error}); delete it, and the same command makes it again"
-            ) from error
+def write_tensors(path: Path, tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Store tensors whole or not at all, with a seal; returns them as every later run will read them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(path, seal(save(on_cpu, {"seal": BLANK_SEAL})))
+    return {name: tensor.to(device) for name, tensor in on_cpu.items()}
+
+
+def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor] | None:
+    """The stored tensors; None if they must be made, also in place of a file without a seal.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        content = read_sealed(path) if path.exists() else None
+        tensors = {} if content is None else load(content)
+    except (ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: damaged ({error}); delete it, and the same command makes it again"
+        ) from error
+    return {name: tensor.to(device) for name, tensor in tensors.items()} or None

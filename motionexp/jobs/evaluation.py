@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 
@@ -18,6 +17,7 @@ from motionexp.diffusion.sampling import (
     sample_latents,
     step_generator,
 )
+from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
@@ -42,27 +42,6 @@ class SampleSettings:
     negative_prompt: str = ""
     adapter_scale: float = 1.0
     adapter_in_unconditional: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One generated video.
-
-    Attributes:
-        edit: its caption and kind.
-        index: of its initial noise.
-        frames: (F, H, W, 3) uint8 RGB.
-        adapter_steps: sampling steps with the method on.
-        seconds: wall time of its batch, divided by the batch's size.
-        peak_memory: bytes, of the device on a GPU and else of the process.
-    """
-
-    edit: Edit
-    index: int
-    frames: np.ndarray
-    adapter_steps: int
-    seconds: float
-    peak_memory: int
 
 
 def sample(
@@ -188,6 +167,22 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+@torch.no_grad()
+def forward_seconds(backbone: Backbone, conditioning: Conditioning) -> float:
+    """Wall time of the network's forward pass on one video: the shorter of two runs.
+
+    `conditioning` is one caption.
+    """
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    noise = torch.zeros(1, *shape, device=backbone.device)
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        backbone.predict(noise, 500, conditioning).cpu()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def score(

@@ -92,8 +92,7 @@ def _check_inputs(cfg: JobConfig) -> None:
         from motionexp.jobs.checks import check_boundary, check_grid  # which imports torch
 
         check_boundary(cfg, local_files_only=True)
-        if cfg.probe is not None:
-            check_grid(cfg)
+        check_grid(cfg)
 
 
 def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -20,9 +20,11 @@ from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.diffusion.progress import progress_bar
+from motionexp.files import file_name
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.inputs import scoring_models
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.references import Size, chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import CellScores
@@ -49,16 +51,22 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
         The rows of all videos and sanity baselines, stored ones included.
 
     Raises:
-        InputError: a video is missing, cannot be read, or is of another length than its reference.
+        InputError: a video is missing, cannot be read, or is of another length than its reference; or the
+            output folder cannot be written.
     """
-    console, reader = Console(), make_reader(cfg.data)
+    advice = "try device=cpu, or shorter or smaller videos"
+    with clear_disk_errors(cfg.output), clear_memory_errors(advice):
+        return _score(cfg, Console(), make_reader(cfg.data))
+
+
+def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
     names = reader.names()
     names = names if cfg.references is None else select_references(cfg.references, names)
     videos = find_videos(Path(cfg.folder or "").expanduser(), reader, names, cfg.edit_kinds)
     check_lengths(videos, reader, cfg.frames)
     first = videos[0].reference
     check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
-    system = System(cfg, reader)
+    system = System(cfg, reader, lambda: console.print("another process scores this system: waiting for it"))
     for video in videos:
         system.scorer.check_captions(reader.describe(video.reference), [video.edit])
     rows: list[Row] = []
@@ -66,8 +74,8 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     with progress_bar(len(videos), "score", "video") as bar:
         # `find_videos` returns the videos of a reference next to each other, as groupby needs them.
         for name, group in groupby(videos, key=lambda video: video.reference):
-            of_reference, cell = list(group), Cell(system.folder / name)
-            with cell.running({"reference": name, "system": cfg.name}, lambda: None):
+            of_reference, cell = list(group), Cell(system.folder / file_name(name))
+            with cell.running({"reference": name, "system": cfg.name}, system.on_wait):
                 for video in of_reference:
                     frames = read_frames(video.path, frames=frame_count(video.path))
                     reference = system.reference(name, frames)
@@ -87,10 +95,10 @@ class System:
     for the last `CACHED_SIZES` lengths and sizes, and so do as many other references.
     """
 
-    def __init__(self, cfg: ScoreConfig, reader: References) -> None:
-        self.cfg = cfg
+    def __init__(self, cfg: ScoreConfig, reader: References, on_wait: Callable[[], None]) -> None:
+        self.cfg, self.on_wait = cfg, on_wait
         output = Path(cfg.output).expanduser()
-        self.folder = output / reader.suite / cfg.name
+        self.folder = output / file_name(reader.suite) / file_name(cfg.name)
         self.device = resolve_device(cfg.device)
         self._chance_references = lru_cache(CACHED_SIZES)(
             partial(chance_references, cfg.metrics, cfg.scoring, reader)
@@ -126,9 +134,8 @@ class System:
             return []
         edits = {(video.edit.kind, video.edit.caption): video.edit for video in videos}
         edited = replace(reference, edits=tuple(edits.values()))
-        return baseline_rows(
-            baseline_cell(self.folder, reference), edited, self.scorer, self._fields(reference)
-        )
+        cell = baseline_cell(self.folder, reference)
+        return baseline_rows(cell, edited, self.scorer, self._fields(reference), self.on_wait)
 
     def _fields(self, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a reference share."""
@@ -146,9 +153,11 @@ class System:
     def _video_fields(self, video: Generated) -> dict[str, Any]:
         folder = Path(self.cfg.folder or "").expanduser()
         root = folder.parent if folder.is_file() else folder
+        # A list of videos may name a file elsewhere by its absolute path.
+        path = video.path.relative_to(root) if video.path.is_relative_to(root) else video.path
         return {
             "seed": video.seed,
-            "sample_file": video.path.relative_to(root).as_posix(),
+            "sample_file": path.as_posix(),
             "method": EXTERNAL,
             "tau": 1000.0,  # no window of this package was involved
             "steps": 0,

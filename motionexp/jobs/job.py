@@ -1,7 +1,7 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from motionexp.jobs.scoring import score_cell
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import Scorer, ScoringModels
+from motionexp.metrics.scorer import BUNDLED_CAPTION_TOKENS, Scorer, ScoringModels
 from motionexp.results.rows import Row
 
 
@@ -37,6 +37,10 @@ def encode(backbone: Backbone, reference: Reference) -> Example:
     """A reference's latents and its embedded caption, as training takes them."""
     frames = torch.from_numpy(reference.frames.copy())[None]
     return Example(backbone.encode(frames), backbone.embed([reference.caption]))
+
+
+def _captions(reference: Reference) -> list[str]:
+    return [reference.caption, *(edit.caption for edit in reference.edits)]
 
 
 class Job:
@@ -88,9 +92,23 @@ class Job:
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
+        if self._scores_without_doubt():
+            return
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
             scorer.check_captions(reference, reference.edits)
+
+    def _scores_without_doubt(self) -> bool:
+        """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole.
+
+        Then they are loaded when the first video is scored, and not before the training.
+        """
+        plugins = any("." in name for name in self.plan.metrics or ())
+        if plugins or self._scoring_models != ScoringModels():
+            return False
+        captions = [caption for reference in self.references for caption in _captions(reference)]
+        # The bundled models have a token for every word, and two around the caption.
+        return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
     @contextmanager
     def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
@@ -108,6 +126,7 @@ class Job:
         """The job of the base model on the same references, with this job's backbone and scorer."""
         if self.plan.base is None:
             return None
+        _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
@@ -138,19 +157,35 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        waiting = f"another process works on {cell.folder}: waiting for it"
-        with cell.running(about, lambda: self.console.print(waiting, markup=False)):
+        with cell.running(about, self._waits_for(cell)):
             cell.write_config(self.plan.config)
             yield
+
+    def locked(self, cell: Cell) -> AbstractContextManager[None]:
+        """Lock a cell of measurements, which several jobs share; see `Cell.locked`."""
+        return cell.locked(self._waits_for(cell))
+
+    def _waits_for(self, cell: Cell) -> Callable[[], None]:
+        waiting = f"another process works on {cell.folder}: waiting for it"
+        return lambda: self.console.print(waiting, markup=False)
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
         if not self.plan.scoring.sanity_baselines:
             return []
         reference = plan.reference
+        cell = self.baseline_cell(plan)
         with self.at_work(self.scorer) as scorer:
-            cell = baseline_cell(self.plan.folder(reference.suite), reference)
-            return baseline_rows(cell, reference, scorer, self.row_fields(cell, reference))
+            fields = self.row_fields(cell, reference)
+            return baseline_rows(cell, reference, scorer, fields, self._waits_for(cell))
+
+    def baseline_cell(self, plan: CellPlan) -> Cell:
+        """The folder of a reference's sanity baselines."""
+        return baseline_cell(self.plan.folder(plan.reference.suite), plan.reference)
+
+    def grid_path(self, plan: CellPlan) -> Path:
+        """Where a cell's video beside other cells is written."""
+        return plan.cell.folder.parent / "grids" / f"{plan.grid_name}.mp4"
 
     def write_grid(self, plan: CellPlan) -> list[Path]:
         """Write a video of the cell beside the base model and other cells; returns its path if written."""
@@ -158,7 +193,7 @@ class Job:
             (label, self._scored if self._scored and self._scored.cell == shown else Samples(shown), requests)
             for label, shown, requests in plan.columns
         ]
-        path = plan.cell.folder.parent / "grids" / f"{plan.grid_name}.mp4"
+        path = self.grid_path(plan)
         return [path] if write_grid(path, plan.reference, columns) else []
 
     # Sampling

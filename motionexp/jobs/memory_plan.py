@@ -18,6 +18,7 @@ from motionexp.backbones.precision import plain_attention
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
+from motionexp.probes.block_features import VIDEOS_PER_CALL
 
 BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
 
@@ -86,6 +87,8 @@ class MetaRun:
         # The batch holds both branches of guidance: rows = videos, or twice as many.
         videos = min(self.job.at_once, max(len(cell.requests) for cell in self.job.cells))
         rows = videos * self.job.sampling.sampler.branches
+        if job.probe is not None and job.probe.kind == "linear_probe":
+            videos = rows = VIDEOS_PER_CALL
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))

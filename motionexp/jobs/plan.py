@@ -1,7 +1,7 @@
 """The plan of a job: its resolved settings as small values, and what it makes of each reference."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from hydra.utils import get_object
 from motionexp.backbones.precision import DTYPES
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
-from motionexp.data.base import Edit, Reference, References
-from motionexp.data.clip import path_name
+from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.files import file_name, plain_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
@@ -53,13 +53,14 @@ class CellPlan:
     def grid_name(self) -> str:
         """The name of the grid of videos: the reference, the label of the job's own column, and a hash.
 
-        The hash is of all samples that the grid can show: other edits or settings have another grid.
+        The hash is of all samples that the grid can show: two clips of one name have two grids, and so have
+        other edits or settings of one clip.
         """
         samples = [request.sample_id for _, _, requests in self.columns for request in requests]
         digest = hashlib.sha256(" ".join(samples).encode()).hexdigest()
         label = next(label for label, cell, _ in self.columns if cell == self.cell)
-        plain = label.replace("τ", "tau").replace(" = ", "-")
-        return f"{self.reference.name}-{path_name(plain)[:MOST_OF_LABEL]}-{digest[:8]}"
+        plain = plain_name(label.replace("τ", "tau").replace(" = ", "-"))[:MOST_OF_LABEL]
+        return f"{file_name(self.reference.name)}-{plain}-{digest[:8]}"
 
     @property
     def requests(self) -> list[SampleRequest]:
@@ -146,20 +147,22 @@ class ProbePlan:
     """The settings of a probe, and where its results go.
 
     Attributes:
-        kind: tampering or partial_guidance.
+        kind: one of `config.schema.INVERSION_PROMPTS`.
         steps: of sampling and of the inversion.
         guidance_scale: of sampling.
         inversion: the sampler of the inversion.
-        inverts_caption: whether references are inverted with their caption, and not with the negative prompt.
-        cells: every reference with each of its edits, and the folder of the results, whose name is the id.
+        prompts: that references are inverted with: `caption`, or `empty` for the negative prompt.
+        groups: of videos, of the linear probe.
+        cell: returns the cell of a suite, a caption, and the hash or name of what is probed.
     """
 
     kind: str
     steps: int
     guidance_scale: float
     inversion: SamplerSettings
-    inverts_caption: bool
-    cells: tuple[tuple[Reference, Edit, Cell], ...]
+    prompts: tuple[str, ...]
+    groups: int
+    cell: Callable[[str, str, str], Cell]
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,4 +238,4 @@ class JobPlan:
 
     def folder(self, suite: str) -> Path:
         """The folder of the model's results on a suite."""
-        return self.output / suite / self.model.name
+        return self.output / file_name(suite) / file_name(self.model.name)

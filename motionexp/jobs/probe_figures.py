@@ -1,6 +1,7 @@
 """The pictures of a probe's job: figures of its rows, and a strip of decoded inverted latents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -15,14 +16,13 @@ from motionexp.probes.timesteps import EDGES
 from motionexp.results.rows import Row
 
 
-def show_figures(job: Job, kind: str, methods: Sequence[str], rows: Sequence[Row]) -> None:
+def show_figures(job: Job, kind: str, folder: Path, methods: Sequence[str], rows: Sequence[Row]) -> None:
     """Draw the figures of a job's rows, as `make figures` does for published rows, and print the boundary.
 
-    Writes to `OUTPUT/SUITE/MODEL/figures/METHODS/`.
-
     Args:
-        job: its output folder gets the figures.
+        job: of the model.
         kind: the probe that the job ran.
+        folder: gets the figures.
         methods: the probes' names in rows.
         rows: of all pairs of these probes, of the schedule, and of energies if there are any.
     """
@@ -31,16 +31,21 @@ def show_figures(job: Job, kind: str, methods: Sequence[str], rows: Sequence[Row
         f"{', '.join(filter(None, ('boundary', contrast)))}: {in_words(boundary, analysis.log_snr[model])}"
         for (_, contrast), boundary in analysis.boundaries.items()
     ] or ["boundary: undetermined; it takes probe=tampering with edits of appearance and motion"]
-    folder = job.output / job.references[0].suite / model / "figures" / "_".join(methods)
     drawn = write_figures(folder, analysis, f"A job of probe={kind} drew them from its own rows alone.")
     lines.append(f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")
     job.console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
+def strip_timesteps(timesteps: Iterable[float]) -> list[float]:
+    """Those of the timesteps, in descending order, that are nearest to t = 900, 800, ..., 0, for `strip`."""
+    ascending = sorted(timesteps)
+    return [min(ascending, key=lambda t: abs(t - edge)) for edge in reversed(EDGES[:-1])]
+
+
 def strip(
     backbone: Backbone, inverted: Mapping[float, Tensor], conditioning: Conditioning, prompt: str
 ) -> np.ndarray:
-    """Inverted latents and the model's x_0 at them, decoded, at t = 0, 100, ..., 900 from left to right.
+    """Inverted latents and the model's x_0 at them, decoded, at t = 900, 800, ..., 0 from left to right.
 
     Figure 2 of "Video Diffusion Models Encode Motion in Early Timesteps" shows the first of the two.
 
@@ -56,8 +61,7 @@ def strip(
     schedule, labels = backbone.schedule, []
     latents: list[np.ndarray] = []
     predictions: list[np.ndarray] = []
-    for edge in EDGES[:-1]:
-        t = min(inverted, key=lambda timestep: abs(timestep - edge))
+    for t in strip_timesteps(inverted):
         x0 = schedule.to_x0(inverted[t], backbone.predict(inverted[t], t, conditioning), t)
         labels.append(f"t = {t:.0f}, log-SNR {schedule.log_snr(t):.1f}")
         latents.append(backbone.decode(inverted[t])[0].numpy())

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 
 from motionexp.config.ids import energies_id
-from motionexp.data.shapes.energies import energies
+from motionexp.data.shapes.energies import KINDS, PAIRS, energy_of
 from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
+from motionexp.jobs.plan import JobPlan
 from motionexp.probes.timesteps import EDGES
 from motionexp.probes.tree import step_blocks
 from motionexp.results.rows import Row
@@ -31,19 +33,22 @@ def schedule_rows(job: Job, steps: int) -> list[Row]:
     weights, schedule, suite = job.backbone.weights_hash[:12], job.backbone.schedule, job.references[0].suite
     key = f"{weights}-{job.plan.size[0]}-{steps}-{job.precision}-{METRIC_VERSION}"
     cell = Cell(job.plan.folder(suite) / f"schedule-{key}")
-    if not cell.rows():
-        times = range(0, TIMESTEPS + 1, EVERY)
-        values = (
-            heard_log_snr(schedule, steps)[times] if steps else [float(schedule.log_snr(t)) for t in times]
-        )
-        cell.add_rows(
-            [
-                _row(job, "log_snr", float(value), f"{key}-{t}", suite, "schedule", {"t": str(t)}, steps)
-                for t, value in zip(times, values, strict=True)
-                if np.isfinite(value)
-            ]
-        )
-    return cell.rows()
+    with job.locked(cell):
+        if not cell.rows():
+            times = range(0, TIMESTEPS + 1, EVERY)
+            values = (
+                heard_log_snr(schedule, steps)[times]
+                if steps
+                else [float(schedule.log_snr(t)) for t in times]
+            )
+            cell.add_rows(
+                [
+                    _row(job, "log_snr", float(value), f"{key}-{t}", suite, "schedule", {"t": str(t)}, steps)
+                    for t, value in zip(times, values, strict=True)
+                    if np.isfinite(value)
+                ]
+            )
+        return cell.rows()
 
 
 def heard_log_snr(schedule: Schedule, steps: int) -> np.ndarray:
@@ -58,26 +63,43 @@ def heard_log_snr(schedule: Schedule, steps: int) -> np.ndarray:
 
 
 def energy_rows(job: Job) -> list[Row]:
-    """The rows of every factor and contrast; measured once and stored in a cell.
+    """The rows of every factor and contrast; each is measured once and stored in a cell at once.
 
     An energy is the median squared distance of the latents of pairs that differ only in the factor. Measuring
-    takes about a minute and the VAE's encoder.
+    all takes about a minute and the VAE's encoder.
     """
-    size, weights = job.plan.size, job.backbone.weights_hash
-    key = energies_id(size, METRIC_VERSION, weights_hash=weights, precision=job.precision)
-    cell = Cell(job.plan.folder("shapes") / f"energies-{key}")
-    if not cell.rows():
+    key, cell = _energy_cell(job.plan)
+    with job.locked(cell):
+        missing = _missing_energies(cell)
+        with progress_bar(2 * PAIRS * len(missing), "energies", "video") as bar:
 
-        def encode(video: np.ndarray) -> np.ndarray:
-            return job.backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
+            def encode(video: np.ndarray) -> np.ndarray:
+                bar.update()
+                return job.backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
 
-        rows = []
-        for energy in energies(encode, frames=size[0]):
-            strata = {"contrast": energy.contrast, "factor": energy.factor}
-            score_id = f"{key}-{energy.contrast}-{energy.factor}"
-            rows.append(_row(job, "energy", energy.energy, score_id, "shapes", "energies", strata, 0))
-        cell.add_rows(rows)
-    return cell.rows()
+            for contrast, factor in missing:
+                energy = energy_of(contrast, factor, encode, frames=job.plan.size[0]).energy
+                strata = {"contrast": contrast, "factor": factor}
+                score_id = f"{key}-{contrast}-{factor}"
+                cell.add_rows([_row(job, "energy", energy, score_id, "shapes", "energies", strata, 0)])
+        return cell.rows()
+
+
+def energy_videos(plan: JobPlan) -> int:
+    """The number of videos that `energy_rows` still has to encode."""
+    return 2 * PAIRS * len(_missing_energies(_energy_cell(plan)[1]))
+
+
+def _energy_cell(plan: JobPlan) -> tuple[str, Cell]:
+    """The id of a model's energies, and their cell."""
+    weights = plan.backbone.weights_hash
+    key = energies_id(plan.size, METRIC_VERSION, weights_hash=weights, precision=plan.precision)
+    return key, Cell(plan.folder("shapes") / f"energies-{key}")
+
+
+def _missing_energies(cell: Cell) -> list[tuple[str, str]]:
+    stored = {(row.strata["contrast"], row.strata["factor"]) for row in cell.rows()}
+    return [kind for kind in KINDS if kind not in stored]
 
 
 def _row(

@@ -9,7 +9,7 @@ from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
-from motionexp.data.select import select_references
+from motionexp.data.select import names_of
 from motionexp.errors import InputError
 from motionexp.jobs.cell import read_fit_record
 
@@ -27,7 +27,7 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
     """
     unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
     tuned_on = _tuned_on(cfg, reader) if unnamed else None
-    chosen = select_references(cfg.references, reader.names(), probed=cfg.probe is not None)
+    chosen = names_of(cfg, reader)
     references = [_read(cfg, reader, name) for name in chosen] if tuned_on is None else [tuned_on]
     if cfg.edits is None:
         return [replace(reference, edits=_chosen_edits(reference, cfg)) for reference in references]

@@ -1,24 +1,25 @@
 """Running a job. Stored results are kept, missing ones are made: adapters, samples and rows."""
 
-import errno
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig
-from motionexp.errors import InputError
-from motionexp.jobs.job import Job
+from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
+from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.references import clip_in_words
 from motionexp.jobs.summary import print_summary
+from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+if TYPE_CHECKING:
+    from motionexp.jobs.job import Job
+    from motionexp.jobs.plan import CellPlan
 
 
 def run(cfg: JobConfig) -> list[Row]:
@@ -34,34 +35,65 @@ def run(cfg: JobConfig) -> list[Row]:
 
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
+        MemoryError: main memory or the GPU's is too small.
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
-    rows: list[Row] = []
-    of_base: list[Row] = []
-    grids: list[Path] = []
-    with clear_disk_errors(cfg.output):
-        job = Job(cfg, console)
-        if cfg.video is not None:
-            console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
-        job.check_scoring()
-        job.encode()
-        base = job.of_base_model()
-        base_plans = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
-        for counted, plan in numbered(job.plan.cells):
-            note = ", nothing left to train or sample" if plan.is_finished else ""
-            line = f"{plan.reference.name} ({counted}{note})"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-            if base:
-                of_base += base.run_cell(base_plans[plan.reference.name])
-            rows += job.run_cell(plan)
-            rows += job.sanity_baselines(plan)
-            grids += job.write_grid(plan)
-        for folder in dict.fromkeys(plan.cell.folder.parent for plan in job.plan.cells):
-            write_index(folder)
-    folders = [plan.cell.folder for plan in job.plan.cells]
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
+        cells = read_record(cfg)
+        if cells is not None:
+            if cfg.video is not None:
+                console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
+            grids = write_grids(console, cells)
+        else:
+            cells, grids = _run(cfg, console)
+            write_record(cfg, cells)
+            for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
+                write_index(folder)
+    rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
+    folders = [finished.cell.folder for finished in cells]
+    of_base = [row for finished in cells if finished.base for row in finished.base.rows]
     print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
     return rows
+
+
+def _run(cfg: JobConfig, console: Console) -> tuple[list[FinishedCell], list[Path]]:
+    """Make what is missing; returns the cells and the videos side by side."""
+    with announced(LOADING):
+        from motionexp.jobs.job import Job
+    with announced(f"loading {cfg.model.name} ..."):
+        job = Job(cfg, console)
+    if cfg.video is not None:
+        console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
+    with announced("checking the models behind the scores ..."):
+        job.check_scoring()
+    with announced("encoding captions and videos ..."):
+        job.encode()
+    base = job.of_base_model()
+    of_base = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
+    cells: list[FinishedCell] = []
+    grids: list[Path] = []
+    for counted, plan in numbered(job.plan.cells):
+        note = ", nothing left to train or sample" if plan.is_finished else ""
+        line = f"{plan.reference.name} ({counted}{note})"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        finished = _cell(base, of_base[plan.reference.name]) if base else None
+        cells.append(replace(_cell(job, plan, baselines=True), base=finished))
+        grids += job.write_grid(plan)
+    return cells, grids
+
+
+def _cell(job: "Job", plan: "CellPlan", *, baselines: bool = False) -> FinishedCell:
+    rows, of_baselines = job.run_cell(plan), job.sanity_baselines(plan) if baselines else []
+    return FinishedCell(
+        plan.reference,
+        plan.cell,
+        plan.requests,
+        tuple(plan.adapters.values()),
+        rows,
+        (job.baseline_cell(plan), of_baselines) if of_baselines else None,
+        (job.grid_path(plan), plan.columns),
+    )
 
 
 Item = TypeVar("Item")
@@ -74,20 +106,6 @@ def numbered(items: Sequence[Item]) -> Iterator[tuple[str, Item]]:
         seconds = (perf_counter() - start) / done * (len(items) - done) if done else None
         hint = "" if seconds is None else f", about {duration(seconds)} left"
         yield f"{done + 1} of {len(items)}{hint}", item
-
-
-@contextmanager
-def clear_disk_errors(output: str) -> Iterator[None]:
-    """Turn a full or unwritable disk into one clear error. Nothing is lost: files are written whole."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise InputError(
-            f"{error.filename or output}: cannot be written ({os.strerror(error.errno)}); free space or"
-            " choose another output=. Finished results are kept, and the same command continues from them"
-        ) from error
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Sanity baselines: each metric on videos whose score is known in advance, in place of a sample."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,26 @@ def baseline_cell(folder: Path, reference: Reference) -> Cell:
     return Cell(folder / f"anchors-{reference.content_hash[:12]}")
 
 
-def baseline_rows(cell: Cell, reference: Reference, scorer: Scorer, fields: Mapping[str, Any]) -> list[Row]:
+def baseline_rows(
+    cell: Cell,
+    reference: Reference,
+    scorer: Scorer,
+    fields: Mapping[str, Any],
+    on_wait: Callable[[], None],
+) -> list[Row]:
     """The rows of all metrics on all sanity baselines of a reference, for each of its edits.
+
+    The cell is locked: all cells of the reference share it, also those of other processes.
 
     Args:
         cell: holds the rows: see `baseline_cell`.
         reference: whose samples the sanity baselines are compared with.
         scorer: the metrics, and the other references.
         fields: the fields that these rows share with those of samples.
+        on_wait: called before waiting for another process that has the lock.
     """
-    scores = CellScores(cell, reference, scorer)
 
-    def score(name: str, frames: np.ndarray, edit: Edit) -> list[Row]:
+    def score(scores: CellScores, name: str, frames: np.ndarray, edit: Edit) -> list[Row]:
         baseline_fields = {
             **fields,
             "method": "sanity_baseline",
@@ -64,12 +72,15 @@ def baseline_rows(cell: Cell, reference: Reference, scorer: Scorer, fields: Mapp
         return scores.of_video(edit, _video_id(frames, reference, edit), lambda: (frames, baseline_fields))
 
     videos = baseline_videos(reference, scorer.chance_references_of(reference))
-    return [
-        row
-        for name, frames in videos.items()
-        for edit in reference.edits
-        for row in score(name, frames, edit)
-    ]
+    with cell.locked(on_wait):
+        # Read under the lock: another process may have scored them while this one waited.
+        scores = CellScores(cell, reference, scorer)
+        return [
+            row
+            for name, frames in videos.items()
+            for edit in reference.edits
+            for row in score(scores, name, frames, edit)
+        ]
 
 
 def _video_id(frames: np.ndarray, reference: Reference, edit: Edit) -> str:

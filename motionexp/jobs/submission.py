@@ -8,10 +8,14 @@ from PIL import Image
 from motionexp.data.base import Edit
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
 from motionexp.errors import InputError
+from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
+from motionexp.jobs.machine import clear_disk_errors
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
 from motionexp.results.settings_table import EXTERNAL
 
+Key = tuple[str, str, str]
+"""Source, reference and edit kind: the folders of one video."""
 DISTINGUISHING = ("model", "method", "tau", "seed", "steps", "train_steps", "adapter_scale", "precision")
 
 
@@ -27,17 +31,18 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
         The number of videos written, and of all videos of the benchmark, which its scorer expects.
 
     Raises:
-        InputError: no sample is chosen, or two for one video and edit, or the folder is not empty.
+        InputError: no sample is chosen, or two for one video and edit, or the folder is not empty; or a row
+            is not of a video of the benchmark.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder={folder}: it is not empty; name a new folder")
     if not samples.is_dir():
         raise InputError(f"samples={samples}: there is no such folder")
-    chosen: dict[tuple[str, str, str], tuple[Cell, Row]] = {}
+    chosen: dict[Key, tuple[Cell, Row]] = {}
     for cell, row in _samples(samples):
         if any(_text_of(row, name) != value for name, value in select.items()):
             continue
-        key = row.strata.get("source", ""), row.reference, row.edit_kind
+        key = _key(cell, row)
         if key in chosen:
             raise InputError(_two(chosen[key][1], row))
         chosen[key] = cell, row
@@ -46,6 +51,12 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
         raise InputError(
             f"samples={samples}: it holds no samples of data=tgve{' with' * bool(select)}{chosen_by}"
         )
+    with clear_disk_errors(str(folder)):
+        _write(chosen, folder)
+    return len(chosen), sum(SOURCES.values()) * len(EDIT_COLUMNS)
+
+
+def _write(chosen: Mapping[Key, tuple[Cell, Row]], folder: Path) -> None:
     for (source, reference, kind), (cell, row) in chosen.items():
         edit, path = Edit(kind, row.edit_caption), folder / source / reference / kind
         frames = cell.read_sample(SampleRequest(edit, row.seed or 0, row.sample_id)).frames
@@ -53,7 +64,6 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
         # Of a video of 4k + 1 frames the benchmark scores the first 4k.
         for index, frame in enumerate(frames[: scored_frames(len(frames))]):
             Image.fromarray(frame).save(path / f"{index:05d}.jpg", quality=95, subsampling=0)
-    return len(chosen), sum(SOURCES.values()) * len(EDIT_COLUMNS)
 
 
 def _samples(folder: Path) -> Iterator[tuple[Cell, Row]]:
@@ -64,6 +74,18 @@ def _samples(folder: Path) -> Iterator[tuple[Cell, Row]]:
             sampled = row.method != EXTERNAL and not row.tau_start
             if sampled and row.suite == "tgve" and row.sample_id and row.edit_kind in EDIT_COLUMNS:
                 yield Cell(file.parent), row
+
+
+def _key(cell: Cell, row: Row) -> Key:
+    """The folders of a sample. Raises InputError where a row would lead out of the submission's folder."""
+    source = row.strata.get("source", "")
+    for name, text, is_right in (
+        ("source", source, source in SOURCES),
+        ("reference", row.reference, row.reference == file_name(row.reference)),
+    ):
+        if not is_right:
+            raise InputError(f"{cell.folder / ROWS_NAME}: {name} {text!r:.80} is none of TGVE's")
+    return source, row.reference, row.edit_kind
 
 
 def _text_of(row: Row, name: str) -> str:

@@ -12,10 +12,10 @@ from rich.console import Console
 from motionexp.config.command_line import override_key
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.settings import names_in
-from motionexp.data.clip import Clip, path_name
+from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.files import write_whole
+from motionexp.files import file_name, plain_name, write_whole
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import SAMPLED, TRAINED
@@ -190,7 +190,9 @@ class JobRows:
 
 def _stored_rows(output: Path, jobs: Sequence[JobConfig]) -> Iterator[Row]:
     """The rows of the suites and models of these jobs."""
-    for folder in dict.fromkeys(output / make_reader(cfg.data).suite / cfg.model.name for cfg in jobs):
+    for folder in dict.fromkeys(
+        output / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name) for cfg in jobs
+    ):
         if folder.is_dir():
             yield from read_rows(folder)
 
@@ -200,7 +202,7 @@ def _show(
 ) -> None:
     """Print the first table, and store all as Markdown and CSV under a name of its own."""
     digest = hashlib.sha256("\n".join(about).encode()).hexdigest()[:6]
-    file = output / "tables" / f"{path_name('-'.join(names))[:MOST_OF_NAME]}-{digest}"
+    file = output / "tables" / f"{plain_name('-'.join(names))[:MOST_OF_NAME]}-{digest}"
     file.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".md", "\n".join(map(to_markdown, tables))), (".csv", to_csv(tables))):
         write_whole(file.with_name(file.name + suffix), text.encode())

@@ -15,22 +15,42 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from motionexp.config.adapter_files import FILE_NAME, adapter_file, peft_config_file
 from motionexp.config.renames import METHODS
 from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.files import write_whole
+from motionexp.files import sorted_metadata, write_whole
 from motionexp.methods.base import TuningMethod
-from motionexp.methods.external_lora import attach
+from motionexp.methods.external_lora import ExternalFile, attach, read_external
+from motionexp.methods.lora_config import read_object
 
-FILE_NAME = "adapter.safetensors"
 METADATA_KEY = "motionexp"
 DIGEST_KEY = "motionexp_sha256"  # safetensors has no checksum: a flipped bit would load
 _NO_WINDOW = (
     "adapter={path}: not saved by motionexp and without a window: give tau=, the lowest timestep at which it"
     " acts (0 for all timesteps)"
 )
+
+
+_DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+_ABOUT = {"model": str, "weights_hash": str, "method": str, "settings": dict, "window": dict}
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter file of motionexp: its tensors, and how they were made."""
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,7 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
     metadata |= method.file_metadata()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    write_whole(path, save(tensors, metadata))
+    write_whole(path, sorted_metadata(save(tensors, metadata)))
     return path
 
 
@@ -98,7 +118,7 @@ def load_adapter(
     """Attach a stored adapter with its window, switched off; or an external LoRA with the given window.
 
     Args:
-        path: the file, or the folder that holds `adapter.safetensors`.
+        path: the file, or its folder (`motionexp.config.adapter_files`).
         backbone: with the weights that the adapter was tuned on; an external file does not name its weights.
         window: of an external LoRA, whose file has none; ignored for an adapter of motionexp.
         plugins: packages outside motionexp whose methods may be run.
@@ -107,24 +127,29 @@ def load_adapter(
         InputError: the file is missing, damaged or no adapter; it belongs to other weights or to another
             network; or there is no window. No method is left attached then.
     """
-    path = _file(path)
-    tensors, about, metadata = _read(path)
+    path = adapter_file(path)
+    content = _read(path)
     # 1. The file of another trainer: it says nothing about a window or about weights.
-    if about is None:
+    if isinstance(content, ExternalFile):
         if window is None:
             raise InputError(_NO_WINDOW.format(path=path))
         try:
-            return attach(tensors, metadata, backbone, window)
+            return attach(content, backbone, window)
         except InputError as error:
             raise InputError(f"adapter={path}: unusable with {backbone.name}: {error}") from error
+    about, tensors = content.about, content.tensors
     try:
         # 2. The method as it was attached for the training.
         method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
+        stored = about["window"]
+        knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
+        method = method_class(backbone, Window(stored["low"], stored["high"], knots), **about["settings"])
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
-    stored = about["window"]
-    knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
-    method = method_class(backbone, Window(stored["low"], stored["high"], knots), **about["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"adapter={path}: its window or settings are not of this version ({error})"
+        ) from error
     try:
         # 3. The tensors, into a method that is removed again if they do not fit.
         method.load({name.removeprefix(method.key_prefix): tensor for name, tensor in tensors.items()})
@@ -172,34 +197,67 @@ def check_adapter(path: Path, has_window: bool = False, plugins: Collection[str]
 
     `has_window`: the job gives a window, so that an external LoRA is accepted.
     """
-    path = _file(path)
-    _, about, _ = _read(path)
-    if about is None and not has_window:
-        raise InputError(_NO_WINDOW.format(path=path))
-    if about is not None and "." in about["method"]:
-        check_allowed(about["method"], plugins, f"adapter={path}: method")
+    path = adapter_file(path)
+    content = _read(path)
+    if isinstance(content, ExternalFile):
+        if not has_window:
+            raise InputError(_NO_WINDOW.format(path=path))
+    elif "." in content.about["method"]:
+        check_allowed(content.about["method"], plugins, f"adapter={path}: method")
 
 
-def _file(path: Path) -> Path:
-    return path / FILE_NAME if path.is_dir() else path
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[str, str]]:
-    """Tensors, our description of them (None: the file of another trainer), and all metadata."""
+def _read(path: Path) -> StoredAdapter | ExternalFile:
+    """The content of an adapter file. Raises InputError if it is damaged, or holds no usable numbers."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise InputError(f"adapter={path}: there is no such file") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"adapter={path}: damaged, or not a safetensors file ({error})") from error
-    if METADATA_KEY not in metadata:
-        return tensors, None, metadata
     # safetensors checks the header alone: a changed byte of a tensor loads without an error.
-    if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
+    if METADATA_KEY in metadata and metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY], tensors):
         raise InputError(f"adapter={path}: damaged: its contents differ from what was saved")
-    return tensors, json.loads(metadata[METADATA_KEY]), metadata
+    try:
+        _check_numbers(tensors)
+        if METADATA_KEY in metadata:
+            return StoredAdapter(tensors, _read_about(metadata[METADATA_KEY]))
+        config = peft_config_file(path)
+        return read_external(tensors, metadata, None if config is None else _read_config(config))
+    except InputError as error:
+        raise InputError(f"adapter={path}: {error}") from error
+
+
+def _check_numbers(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.numel() == 0:
+            raise InputError(
+                f"{name} has no numbers: its training saved one part of a tensor that was shared out"
+                " (DeepSpeed's ZeRO-3 does); save the whole tensors"
+            )
+        if tensor.dtype not in _DTYPES and not name.endswith(".alpha"):
+            raise InputError(
+                f"{name} has numbers of {tensor.dtype}: save them as float32, float16 or bfloat16"
+            )
+        # Not all 8-bit types have isfinite.
+        if not tensor.float().isfinite().all():
+            raise InputError(f"{name} has numbers that are not finite: its training diverged")
+
+
+def _read_about(text: str) -> dict[str, Any]:
+    about = read_object(text, f"the metadata {METADATA_KEY}")
+    for name, kind in _ABOUT.items():
+        if not isinstance(about.get(name), kind):
+            raise InputError(f"the metadata {METADATA_KEY} has no usable {name}: saved by another version")
+    return about
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """The content of peft's adapter_config.json."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file.name} cannot be read ({error})") from error
+    return read_object(text, file.name)
 
 
 def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:

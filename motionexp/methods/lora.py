@@ -5,6 +5,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -43,6 +44,7 @@ class LoRA(TuningMethod):
     """
 
     layers: dict[str, LoraLayer]
+    _is_external = False
 
     def __init__(
         self,
@@ -67,8 +69,14 @@ class LoRA(TuningMethod):
         """Attach a LoRA to any layers of the network: (rank, alpha) by name; for external LoRAs."""
         # Without __init__, which chooses layers by projection: the file of another trainer has chosen them.
         method = cls.__new__(cls)
+        method._is_external = True
         method._attach(backbone, window, sizes, {"layers": len(sizes)})
         return method
+
+    @property
+    def name(self) -> str:
+        """See `TuningMethod.name`; another name for a LoRA that motionexp did not train."""
+        return "external_lora" if self._is_external else super().name
 
     def _attach(
         self,
@@ -78,6 +86,7 @@ class LoRA(TuningMethod):
         settings: dict[str, Any],
     ) -> None:
         refuse_second_method(backbone)
+        network = backbone.network
         # 1. peft replaces the layers of the network.
         config = LoraConfig(
             # One pattern for the whole names: a name in a list also matches every name that ends in it.
@@ -85,10 +94,11 @@ class LoRA(TuningMethod):
             rank_pattern={f"^{re.escape(name)}": rank for name, (rank, _) in sizes.items()},
             alpha_pattern={f"^{re.escape(name)}": alpha for name, (_, alpha) in sizes.items()},
         )
-        inject_adapter_in_model(config, backbone.network, adapter_name=ADAPTER)
-        super().__init__(
-            backbone, window, {name: backbone.network.get_submodule(name) for name in sizes}, settings
-        )
+        with ExitStack() as undo:
+            undo.callback(_put_back, network, {name: network.get_submodule(name) for name in sizes})
+            inject_adapter_in_model(config, network, adapter_name=ADAPTER)
+            undo.pop_all()
+        super().__init__(backbone, window, {name: network.get_submodule(name) for name in sizes}, settings)
         self.key_prefix = backbone.key_prefix
         # 2. peft creates A and B in the network's precision, in which small updates are lost.
         for layer in self.layers.values():
@@ -151,3 +161,10 @@ class LoRA(TuningMethod):
         super().remove()
         # peft would take a leftover config for a second adapter.
         del self.backbone.network.peft_config
+
+
+def _put_back(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Undo what peft has done to a network before it failed."""
+    for name, layer in layers.items():
+        network.set_submodule(name, layer)
+    vars(network).pop("peft_config", None)

@@ -1,7 +1,9 @@
 """One-shot tuning: trains a method's tensors on a few encoded references, beside a frozen backbone."""
 
+import io
 import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,18 +15,22 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.renames import METHODS as FORMER_METHODS
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.imports import without
 from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped
+from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
+
+with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ def fit(
     Raises:
         InputError: the folder holds a damaged checkpoint, or one of a training with other settings.
         FloatingPointError: the loss is not finite; the error names step and seed. The last checkpoint stays.
-        KeyboardInterrupt: on an interrupt, after a checkpoint of the steps done is saved.
+        KeyboardInterrupt, Stopped: on an interrupt, after a checkpoint of the steps done is saved.
     """
     # Reset even for an empty window, so that the result never depends on an earlier training.
     method.scale = 1.0
@@ -297,16 +303,36 @@ class _BetweenSteps(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, Tuning)
-        is_interrupt = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        is_interrupt = isinstance(exception, KeyboardInterrupt | SystemExit)
         # Other errors save nothing: their state may be the cause.
         if is_interrupt and pl_module.is_consistent and pl_module.losses:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        # A crash while writing leaves the former checkpoint whole.
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        partial.replace(self.path)
+        trainer.save_checkpoint(self.path)
+
+
+class SealedFile(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all, and read only if no bit has changed."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint, with its seal after the end of PyTorch's file."""
+        # Lightning's own version passes through the system's folder of temporary files.
+        memory = io.BytesIO()
+        torch.save(checkpoint, memory)
+        memory.write(BLANK_SEAL.encode())
+        write_whole(Path(path), seal(memory.getvalue()))
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint to the CPU. Raises InputError if it is damaged."""
+        try:
+            content = io.BytesIO(read_sealed(Path(path)) or b"")  # without a seal it is as good as empty
+            return dict(torch.load(content, map_location="cpu", weights_only=True))
+        except (ValueError, RuntimeError, UnpicklingError, EOFError) as error:
+            # torch's own message advises to load the file as code.
+            raise InputError(f"{path}: damaged: delete it to train from the start") from error
 
 
 def _trainer(
@@ -323,6 +349,7 @@ def _trainer(
         max_epochs=-1,
         max_steps=settings.steps,
         callbacks=callback,
+        plugins=[SealedFile()],
         logger=logger or False,
         default_root_dir=folder,
         # This module writes its own checkpoints and its own bar; Lightning's would be second ones.
@@ -333,26 +360,22 @@ def _trainer(
 
 
 def _run(trainer: Trainer, module: Tuning, checkpoint: Path | None) -> None:
-    """Run the trainer, and raise an interrupt as KeyboardInterrupt: Lightning raises SystemExit."""
+    """Run the trainer, and raise an interrupt as what it is: Lightning raises SystemExit without a code."""
     try:
         # A step's tensors depend only on its number: the data loader has nothing to load.
         trainer.fit(module, repeat(0), ckpt_path=checkpoint, weights_only=True)
     except SystemExit as exit:
         if isinstance(exit.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from exit
+        if isinstance(exit, SIGTERMException):
+            raise Stopped(signal.SIGTERM) from exit
         raise
 
 
 def _steps_done(path: Path, module: Tuning) -> int:
     """Return the steps of a checkpoint. Raise InputError if it is damaged or of another training."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        stored = checkpoint["fit"]["identity"]
-        # Checkpoints of former versions name methods differently.
-        stored["method"] = FORMER_METHODS.get(stored["method"], stored["method"])
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-        # torch's own message advises to load the file as code.
-        raise InputError(f"{path}: damaged: delete it to train from the start") from error
+    checkpoint = SealedFile().load_checkpoint(path)
+    stored = checkpoint["fit"]["identity"]
     # Any difference would continue another training under this one's name.
     current = module.identity()
     for name in sorted(current.keys() | stored.keys()):

@@ -5,13 +5,14 @@ score reads that from the model, never from its config (whose value is only wher
 """
 
 import hashlib
+import importlib
 import logging
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -20,8 +21,12 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
 from motionexp.config.schema import BUNDLED
+from motionexp.diffusion.imports import without
 from motionexp.errors import InputError
 from motionexp.hub import fetch_command, is_hub_id, no_loading_bars
+
+if TYPE_CHECKING:
+    import open_clip
 
 FRAMES_AT_ONCE = 64
 
@@ -38,7 +43,7 @@ class ImageTextModel(ABC):
         identity: what the features depend on beside the frames: the weights' hash, and the resizing.
     """
 
-    def __init__(self, model: CLIPModel | open_clip.CLIP, resize: int) -> None:
+    def __init__(self, model: "CLIPModel | open_clip.CLIP", resize: int) -> None:
         self.model, self.resize = model, resize
         self.device = next(model.parameters()).device
         self.logit_scale = float(model.logit_scale.detach().exp())
@@ -88,9 +93,9 @@ class OpenClip(ImageTextModel):
 
     def __init__(
         self,
-        model: open_clip.CLIP,
+        model: "open_clip.CLIP",
         preprocess: nn.Module,
-        tokenizer: open_clip.SimpleTokenizer,
+        tokenizer: "open_clip.SimpleTokenizer",
         resize: int = 0,
     ) -> None:
         super().__init__(model, resize)
@@ -116,10 +121,8 @@ class OpenClip(ImageTextModel):
         # open_clip logs every file that it reads.
         logging.disable(logging.INFO)
         try:
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                source, tag, device=device, force_quick_gelu=quick_gelu, require_pretrained=True
-            )
-            tokenizer = open_clip.get_tokenizer(source)
+            model, preprocess = _created(source, tag, device, quick_gelu)
+            tokenizer = _library().get_tokenizer(source)
         except (RuntimeError, ValueError, OSError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"clip={name}: open_clip cannot load it: {error}{_to_fetch(hub_id)}") from error
         finally:
@@ -222,6 +225,27 @@ class PreferenceModel(ImageTextModel):
         return normalize(features, dim=-1).cpu()
 
 
+def _library() -> Any:
+    """open_clip, imported without timm (and W&B, which timm imports): only some of its models need that."""
+    with without("timm"):
+        import open_clip
+    return open_clip
+
+
+def _created(source: str, tag: str | None, device: str, quick_gelu: bool) -> tuple[Any, Any]:
+    """One of open_clip's models, and its transform of images."""
+    settings: dict[str, Any] = {"device": device, "force_quick_gelu": quick_gelu, "require_pretrained": True}
+    try:
+        model, _, preprocess = _library().create_model_and_transforms(source, tag, **settings)
+    except RuntimeError as error:
+        if "timm" not in str(error):
+            raise
+        # This model's image tower is timm's.
+        importlib.reload(importlib.import_module("open_clip.timm_model"))
+        model, _, preprocess = _library().create_model_and_transforms(source, tag, **settings)
+    return model, preprocess
+
+
 def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
     """Read a `clip=` setting.
 
@@ -233,6 +257,7 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
     if name.startswith("hf-hub:"):
         return name, None, False, name.removeprefix("hf-hub:")
     architecture, _, tag = name.partition("/")
+    open_clip = _library()
     if tag in open_clip.list_pretrained_tags_by_model(architecture):
         pretrained = open_clip.get_pretrained_cfg(architecture, tag) or {}
         # open_clip builds GELU unless it is told, and weights trained with QuickGELU then score wrongly.

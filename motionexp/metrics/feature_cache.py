@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from motionexp.errors import InputError
-from motionexp.files import write_whole
+from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures, Need, Tracks, needed
 from motionexp.metrics.encoders import ImageTextModel
 from motionexp.metrics.tracks import Tracker
@@ -98,16 +98,19 @@ class FeaturePass:
             return compute()
         # 20 hex digits are 80 bits: no two keys of a project collide.
         path = self.folder / f"{key[:20]}.safetensors"
-        if not path.exists():
-            arrays = compute()
-            # Whole or not at all, since several jobs may share the folder.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-            return arrays
         try:
-            return dict(load_file(path))
-        except SafetensorError as error:
+            # A file of a former version has no seal, and is written again.
+            content = read_sealed(path) if path.exists() else None
+            if content is not None:
+                return dict(load(content))
+        except (ValueError, SafetensorError) as error:
             raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
+        arrays = compute()
+        # Whole or not at all, since several jobs may share the folder.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_whole(path, seal(save(whole, {"seal": BLANK_SEAL})))
+        return arrays
 
 
 def _embedded(model: ImageTextModel, frames: np.ndarray) -> Arrays:

@@ -21,6 +21,8 @@ from motionexp.metrics.encoders import ImageTextModel, OpenClip, PreferenceModel
 from motionexp.metrics.feature_cache import VISION, FeaturePass
 from motionexp.metrics.tracks import LucasKanadeTracker, Tracker
 
+BUNDLED_CAPTION_TOKENS = 24  # both bundled text towers read as many
+
 
 @dataclass(frozen=True)
 class ScoringModels:

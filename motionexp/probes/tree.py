@@ -161,6 +161,8 @@ def run_tree(
     negative: Conditioning,
     rows: int,
     progress: Callable[[int, int], None] | None = None,
+    finished: tuple[int, Tensor] | None = None,
+    on_block: Callable[[int, Tensor], None] | None = None,
 ) -> list[Float[Tensor, "c f h w"]]:
     """Denoise along every trajectory, with eta 0: the results of separate runs at the cost of a tree.
 
@@ -173,6 +175,10 @@ def run_tree(
         negative: the caption that guidance leads away from, from `backbone.embed`.
         rows: evaluations of the network in one batch. The last bits of results depend on it.
         progress: called with (steps done, `cost(...).steps`) after each timestep.
+        finished: what `on_block` was last called with in an interrupted run of these trajectories; the run
+            continues after this block.
+        on_block: called at the end of each block with its number and the (N, C, F, h, w) latents of its
+            branches.
 
     Returns:
         Clean latents in fp32, one for each trajectory, in their order.
@@ -196,6 +202,11 @@ def run_tree(
         branches = _branches(trajectories, block)
         if not branches:
             continue
+        if finished is not None and block >= finished[0]:
+            if block == finished[0]:
+                latents = dict(zip(branches, finished[1], strict=True))
+            done += len(branches) * len(blocks[block])
+            continue
         # A branch begins where the block above left its latents, or at its start: (C, F, h, w).
         beginnings = [
             latents[start, past[:-1]] if len(past) > 1 else starts[start][0] for start, past in branches
@@ -209,6 +220,8 @@ def run_tree(
                 progress(done, total)
         # Only the ends of this block are needed below: those above are freed.
         latents = dict(zip(branches, here, strict=True))
+        if on_block is not None:
+            on_block(block, here)
     return [latents[trajectory.start, trajectory.conditions] for trajectory in trajectories]
 
 

@@ -1,4 +1,4 @@
-"""A finished table and its written forms: Markdown, LaTeX, CSV and the terminal."""
+"""A finished table and its written forms: Markdown, CSV and the terminal; `latex` has one more."""
 
 import csv
 import io
@@ -202,41 +202,6 @@ def to_markdown(table: Table) -> str:
 
 def _markdown(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-# Characters that LaTeX reads as commands, and those that its fonts lack.
-TEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "τ": r"$\tau$",
-    "\N{MINUS SIGN}": "$-$",
-    "\N{EN DASH}": "--",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    """A booktabs table; needs \\usepackage{booktabs}."""
-    width = len(table.header)
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{_tex(table.title)}. {' '.join(_tex(note) for note in table.all_notes())}}}",
-        rf"\begin{{tabular}}{{{'l' * len(table.labels)}{'r' * (width - len(table.labels))}}}",
-        r"\toprule",
-        " & ".join(map(_tex, table.header)) + r" \\",
-    ]
-    for block in table.blocks:
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_tex(block.title)}}}}} \\"]
-        texts = [table.texts(line, _tex, r"\textbf{{{}}}".format) for line in block.lines]
-        lines += [" & ".join(cells) + r" \\" for cells in texts]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
 def to_csv(tables: Sequence[Table]) -> str:

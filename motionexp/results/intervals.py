@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 Replicates = np.ndarray
 """(1 + RESAMPLES, ...): a value of all references, then its bootstrap replicates."""
@@ -46,6 +45,8 @@ def draw_size(clusters: int) -> int:
     """
     if clusters < 5:
         return 2
+    from scipy.special import ndtri, stdtrit  # only here: every command imports this module
+
     return round((clusters - 1) * (ndtri(0.975) / stdtrit(clusters - 1, 0.975)) ** 2)
 
 

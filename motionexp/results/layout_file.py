@@ -215,15 +215,15 @@ def _figure_problems(layout: Layout) -> Iterator[str]:
         else:
             titles = [group.title for group in tables[figure.panels].groups]
             yield from _undefined(f"figure {figure.file} names group", figure.groups, titles)
-        yield from _undefined(f"figure {figure.file} names setting", names, layout.settings)
+        yield from _undefined(f"figure {figure.file} names setting", [*names, *figure.names], layout.settings)
         yield from _undefined(f"figure {figure.file} names column", figure.columns, layout.columns)
         if not (figure.columns and names):
             yield f"figure {figure.file} has no columns, or no setting in its lines"
-        elif figure.x not in layout.columns:
+        elif figure.x not in (*layout.columns, "setting"):
             for name in names:
                 if name in layout.settings and not _is_number(layout.settings[name].select.get(figure.x)):
                     yield f"figure {figure.file}: setting {name} does not select a number by x={figure.x}"
-        elif len(figure.columns) != 1:
+        elif figure.x != "setting" and len(figure.columns) != 1:
             yield f"figure {figure.file}: with a column as x= there is one column for the other axis"
 
 

@@ -6,11 +6,12 @@ half a line.
 
 import json
 import math
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from motionexp.config.ids import score_id
 from motionexp.config.renames import renamed_row
@@ -127,6 +128,10 @@ TYPES: dict[str, Any] = {
 }
 
 
+MOST_NESTED = 20
+"""Levels of objects and lists in a row."""
+
+
 def score_id_of(sample: str, metric: str, version: int, model: str) -> str:
     """Score id of a metric; other weights of its `model` give another id."""
     return score_id(sample, metric=f"{metric} {model}".strip(), version=version)
@@ -150,11 +155,61 @@ def checked_fields(plain: Mapping[str, Any]) -> dict[str, Any]:
     if "value" in values and values["value"] is None:
         values["value"] = math.nan
     for name, value in values.items():
-        # For isinstance True is an int; rows hold no truth value in place of a number.
-        mistaken = isinstance(value, bool) and FIELDS[name].type not in (bool, bool | None)
-        if mistaken or not isinstance(value, TYPES[name]):
-            raise InputError(f"field {name} is {value!r}; it should be {FIELDS[name].type}")
+        if not _is_right(name, value):
+            raise InputError(f"field {name} is {_shown(value)}; it should be {FIELDS[name].type}")
+    for name in ("model", "scoring"):
+        if not isinstance(values.get("settings", {}).get(name, {}), dict):
+            raise InputError(f"field settings has {name}: {_shown(values['settings'][name])}, not an object")
     return values
+
+
+def _is_right(name: str, value: Any) -> bool:
+    """Whether a field may have this value: its type, and the types of an object's entries."""
+    kind = FIELDS[name].type
+    # For isinstance True is an int; rows hold no truth value in place of a number.
+    if not isinstance(value, TYPES[name]) or (isinstance(value, bool) and kind not in (bool, bool | None)):
+        return False
+    if get_origin(kind) is dict:
+        of_entry = get_args(kind)[1]
+        return of_entry is Any or all(
+            _is_number(entry) if of_entry is float else isinstance(entry, of_entry)
+            for entry in value.values()
+        )
+    is_missing = name == "value" and value is math.nan
+    return not isinstance(value, int | float) or is_missing or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that floats and pandas hold."""
+    return abs(value) < 2**63 if isinstance(value, int) else isinstance(value, float) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    return reprlib.repr(value)
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and lists."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, parts), default=0) if isinstance(value, dict | list) else 0
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _decoded(line: bytes) -> Any:
+    """The content of a line. Raises ValueError, UnicodeError included, for what no row holds."""
+    content = _DECODER.decode(line.decode())
+    if _depth(content) > MOST_NESTED:
+        raise ValueError(f"more than {MOST_NESTED} objects within each other")
+    if b"\\ud" in line.lower():
+        # Half of a character, which no file and no terminal takes.
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
 
 
 def dump_line(plain: object) -> str:
@@ -168,6 +223,8 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
     with locked(path.parent / f".{path.name}.lock"):
         # All is written again: a file that is appended to could end in half a line.
         before = path.read_bytes() if path.exists() else b""
+        if before and not before.endswith(b"\n"):  # as an editor may leave it
+            before += b"\n"
         write_whole(path, before + "".join(dump_line(as_json(row)) for row in rows).encode())
 
 
@@ -179,15 +236,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """
     try:
         # No splitlines: captions may hold other line separators.
-        lines = path.read_bytes().decode().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as rows ({error})") from error
-    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as rows ({error.strerror})") from error
+    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
+            yield number, _decoded(line)
+        except UnicodeError as error:
+            raise InputError(f"{path}, line {number}: cannot be read as text ({error})") from error
+        except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{path}, line {number}: not a row ({error.msg}); delete it, or the file to score again"
+                f"{path}, line {number}: not a row ({error}); delete it, or the file to score again"
             ) from error
 
 

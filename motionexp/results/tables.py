@@ -16,8 +16,9 @@ from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
 from motionexp.results.equal_leakage import decision_table
-from motionexp.results.formats import NONE, Block, Cell, Line, Table, to_csv, to_latex, to_markdown
+from motionexp.results.formats import NONE, Block, Cell, Line, Table, to_csv, to_markdown
 from motionexp.results.intervals import Interval
+from motionexp.results.latex import to_latex
 from motionexp.results.layout import Layout, TableLayout
 from motionexp.results.published import print_files, published_layouts, read_published, root_of
 from motionexp.results.rows import Row
@@ -85,7 +86,7 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
 
 def write_formats(file: Path, tables: Sequence[Table]) -> list[Path]:
     """Writes tables into one file of each format, `file` with the format's suffix; returns the files."""
-    texts = ("\n".join(map(to_markdown, tables)), "\n".join(map(to_latex, tables)), to_csv(tables))
+    texts = ("\n".join(map(to_markdown, tables)), to_latex(tables, file.name), to_csv(tables))
     file.parent.mkdir(parents=True, exist_ok=True)
     paths = [file.with_name(file.name + suffix) for suffix in SUFFIXES]
     for path, text in zip(paths, texts, strict=True):

@@ -1,6 +1,6 @@
 """The figures of the published probes (`make figures`).
 
-Writes each as .svg and .png into `figures/` beside the rows, and a README.md there with all their captions.
+Writes each as .svg, .pdf and .png into `figures/` beside the rows, and a README.md with all their captions.
 """
 
 import sys

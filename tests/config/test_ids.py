@@ -103,6 +103,16 @@ def test_a_kept_adapter_is_known_by_its_content(base, tmp_path):
     assert ids(cfg)[0] != first[0]
 
 
+def test_the_settings_of_pefts_file_are_part_of_it(base, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"one")
+    config = tmp_path / "adapter_config.json"
+    cfg, adapters = load([*base, f"adapter={tmp_path}"]), set()
+    for content in ("", '{"lora_alpha": 4}', '{"lora_alpha": 8}'):
+        config.write_text(content)
+        adapters.add(ids(cfg)[0])
+    assert len(adapters) == 3
+
+
 def test_a_stage_with_a_new_version_is_run_again(base, monkeypatch):
     cfg = load(base)
     adapter, sample = ids(cfg)

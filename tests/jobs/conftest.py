@@ -28,7 +28,7 @@ def weights(tmp_path_factory) -> Path:
 def decoded(monkeypatch) -> Counter[str]:
     """How often each image of a folder of frames, and each kept sample, was decoded."""
     seen: Counter[str] = Counter()
-    load, read = reading._load_image, Cell.read_sample
+    load, read = reading.load_image, Cell.read_sample
 
     def loading(file):
         seen[str(file)] += 1
@@ -38,7 +38,7 @@ def decoded(monkeypatch) -> Counter[str]:
         seen[request.sample_id] += 1
         return read(self, request)
 
-    monkeypatch.setattr(reading, "_load_image", loading)
+    monkeypatch.setattr(reading, "load_image", loading)
     monkeypatch.setattr(Cell, "read_sample", counting)
     return seen
 

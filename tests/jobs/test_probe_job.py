@@ -1,6 +1,8 @@
 """A probe's job on a tiny random model: its plan, its rows, its pictures, and what it refuses."""
 
 import re
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,16 +16,17 @@ from motionexp.config.checks import check
 from motionexp.config.metrics import MetricSpec
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
-from motionexp.jobs import inputs, probe_figures, probe_job, references, scoring
+from motionexp.jobs import inputs, probe_figures, probe_tree, references, scoring, unfinished
 from motionexp.jobs import plan as plan_module
+from motionexp.jobs.cell import Cell
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.probe_job import probe
 from motionexp.metrics.base import Measurement, MetricInput, VideoMetric
 from motionexp.probes.analysis import rows
 from motionexp.probes.timesteps import PAIRS
 from motionexp.results.intervals import resampled_weights
-from motionexp.results.rows import read_rows
-from tests.support.kept_results import cells, plain
+from motionexp.results.rows import Row, read_rows
+from tests.support.kept_results import cells, plain, scores
 from tests.support.squares import Squares
 from tests.support.tiny_models import FRAMES, SIZE
 
@@ -69,7 +72,8 @@ def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, caps
     shown = capsys.readouterr().out
     assert not Path(cfg.output).exists()
     assert re.search("tiny.* probe=tampering.* fp32 .*cpu", shown)
-    assert "0 of 56 230 460" in " ".join(shown.split())
+    # 230 steps of the tree after 10 of the inversion, which has no guidance.
+    assert "0 of 56 1 240 470" in " ".join(shown.split())
     # Ten steps are a fifth of fifty: 1,150 as a tree, 2,750 one by one, of two evaluations each.
     assert re.search(r"\b230 .*\b460 .*\b550 .*\b1,100\b", shown)
     assert re.search(r"inverted.* 10 .*\b10 ", shown)
@@ -102,13 +106,75 @@ def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monke
     assert str(folder) in shown
     assert str(cell / "pairs.mp4") in shown
     # 3. The same command samples and scores nothing, and a plan counts nothing.
-    for module, name in ((probe_job, "invert"), (probe_job, "run_tree"), (scoring, "rows_of")):
+    for module, name in ((unfinished, "invert"), (probe_tree, "run_tree"), (scoring, "rows_of")):
         monkeypatch.setattr(module, name, None)
     monkeypatch.setattr(probe_figures, "write_figures", lambda *of: [])
     assert plain(probe(cfg)) == plain(rows)
     capsys.readouterr()
     plan(cfg)
-    assert "56 of 56 0 0 " in " ".join(capsys.readouterr().out.split())
+    assert "56 of 56 0 0 0 0 s 0 B" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_interrupted_tree_goes_on_from_its_last_block_and_inverts_nothing_again(make, monkeypatch):
+    cfg, add = make(**PROBE), unfinished.Unfinished.add_block
+
+    def until_interrupted(self, block, latents):
+        add(self, block, latents)
+        if block == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished.Unfinished, "add_block", until_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            probe(cfg)
+    blocks = []
+
+    def noted(self, block, latents):
+        blocks.append(block)
+        add(self, block, latents)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished, "invert", None)
+        patched.setattr(unfinished.Unfinished, "add_block", noted)
+        rows = probe(cfg)
+    assert blocks == [3, 2, 1, 0]
+    (cell,) = cells(cfg)
+    assert not (cell / "unfinished").exists()
+    whole = probe(make(**PROBE, output=f"{cfg.output}-whole"))
+    assert [scores(row) for row in rows] == [scores(row) for row in whole]
+
+
+def test_what_another_process_made_while_this_one_waited_is_not_made_again(make, monkeypatch):
+    cfg, locked, calls = make(**PROBE), Cell.locked, Counter()
+    by_the_first: list[list[Row]] = []
+
+    @contextmanager
+    def after_another_process(cell, on_wait):
+        # The first lock that this job waits for is held until another job has made everything.
+        if not calls["jobs"]:
+            calls["jobs"] += 1
+            by_the_first.append(probe(cfg))
+        with locked(cell, on_wait):
+            yield
+
+    def counted(module, name):
+        original = getattr(module, name)
+
+        def counting(*arguments, **named):
+            calls[name] += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(module, name, counting)
+
+    counted(unfinished, "invert")
+    counted(scoring, "rows_of")
+    monkeypatch.setattr(probe_figures, "write_figures", lambda *of: [])
+    monkeypatch.setattr(Cell, "locked", after_another_process)
+    assert plain(probe(cfg)) == plain(by_the_first[0])
+    # 56 videos and the reference, two metrics.
+    assert calls == {"jobs": 1, "invert": 1, "rows_of": 2 * 57}
+    for file in Path(cfg.output).rglob("rows.jsonl"):
+        assert len(file.read_text().splitlines()) == len(read_rows(file)), file
 
 
 class Inverted(Exception):
@@ -124,7 +190,7 @@ def test_a_reference_is_inverted_with_what_is_asked_for(make, monkeypatch):
             probe(make(**{**PROBE, "probe": name}, **changes))
         return inversion.value.args
 
-    monkeypatch.setattr(probe_job, "invert", invert)
+    monkeypatch.setattr(unfinished, "invert", invert)
     caption, empty = inverted("tampering")[0], inverted("partial_guidance")[0]
     assert not torch.equal(caption, empty)
     assert torch.equal(inverted("tampering", inversion_prompt="empty")[0], empty)

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -112,6 +114,27 @@ def test_a_cell_that_another_process_has_is_waited_for(make, monkeypatch):
     assert plain(run(cfg)) == plain(first)
     assert left
     thread.join()
+
+
+def test_sanity_baselines_that_another_process_scored_meanwhile_are_not_scored_again(make, monkeypatch):
+    scored = {"scoring": {"sanity_baselines": True}, "tau": 1000.0}
+    cfg, locked = make(**scored), Cell.locked
+    by_the_first = []
+
+    @contextmanager
+    def after_another_process(cell, on_wait):
+        if cell.folder.name.startswith("anchors-") and not by_the_first:
+            by_the_first.append([])
+            by_the_first[0] = run(make(**scored, seed=1))
+        with locked(cell, on_wait):
+            yield
+
+    monkeypatch.setattr(Cell, "locked", after_another_process)
+    rows = run(cfg)
+    baselines = [[row for row in of_job if row.sanity_baseline] for of_job in (rows, *by_the_first)]
+    assert plain(baselines[0]) == plain(baselines[1])
+    (file,) = (path for path in Path(cfg.output).rglob("rows.jsonl") if "anchors-" in path.parent.name)
+    assert len(file.read_text().splitlines()) == len(baselines[0]) > 0
 
 
 def test_a_killed_process_leaves_a_cell_that_goes_on(make, monkeypatch):

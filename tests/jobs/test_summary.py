@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
+import pytest
 from rich.console import Console
 
 from motionexp.data.shapes.energies import Energy
@@ -44,7 +46,7 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
     shown = capsys.readouterr().out
     assert "25 of 50" in shown
     assert "style: a [red] ball" in shown
-    assert ["style", "0.80", "0.50", "2"] in [line.split() for line in shown.splitlines()]
+    assert ["style", "2", "0.80", "0.50"] in [line.split() for line in shown.splitlines()]
     assert "out/[1]" in shown
 
 
@@ -61,8 +63,8 @@ def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     (header,) = (line for line in lines if "fidelity" in line)
     assert header[-4:-1] == ["chance", "DiTFlow", "chance"]
-    assert ["style", "0.75", "0.50", "0.62", "0.25", "1"] in lines
-    assert ["style", "31.50", "1"] in lines
+    assert ["style", "1", "0.75", "0.50", "0.62", "0.25"] in lines
+    assert ["style", "1", "31.50"] in lines
     assert [line[-5:] for line in lines].count([*["0.00"] * 4, "1"]) == 1
     print_summary(Console(width=80), rows[:1], [], [])
     assert "fidelity" not in capsys.readouterr().out
@@ -83,20 +85,29 @@ def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
 
 
 def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, monkeypatch, tmp_path):
-    measured: list[int] = []
+    measured: list[str] = []
 
-    def measure(encode, frames):
-        measured.append(frames)
-        return [Energy("motion-dominant", factor, float(len(measured)), 1) for factor in ("shape", "motion")]
+    def measure(contrast, factor, encode, frames):
+        measured.append(factor)
+        return Energy(contrast, factor, float(measured.count(factor)), 1)
 
     def energies_of(precision="fp32", weights="a" * 64, size=(4, 16, 16)):
         plan = SimpleNamespace(model=make().model, size=size, folder=lambda suite: tmp_path / suite)
+        plan.precision, plan.backbone = precision, SimpleNamespace(weights_hash=weights)
         origin = {"model": "tiny", "precision": precision, "weights_hash": weights}
-        backbone = SimpleNamespace(weights_hash=weights)
-        job = SimpleNamespace(plan=plan, backbone=backbone, precision=precision, origin=lambda: origin)
+        job = SimpleNamespace(plan=plan, backbone=plan.backbone, precision=precision, origin=lambda: origin)
+        job.locked = lambda cell: cell.locked(lambda: None)
         return probe_rows.energy_rows(job)
 
-    monkeypatch.setattr(probe_rows, "energies", measure)
+    kinds = tuple(("motion-dominant", factor) for factor in ("shape", "motion"))
+    monkeypatch.setattr(probe_rows, "KINDS", kinds)
+    # An interrupt loses none that is measured.
+    monkeypatch.setattr(
+        probe_rows, "energy_of", Mock(side_effect=[measure(*kinds[0], None, 4), KeyboardInterrupt])
+    )
+    with pytest.raises(KeyboardInterrupt):
+        energies_of()
+    monkeypatch.setattr(probe_rows, "energy_of", measure)
     first, again, bf16 = energies_of(), energies_of(), energies_of(precision="bf16")
     rest = [
         energies_of(weights="b" * 64),
@@ -105,7 +116,7 @@ def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, mon
     monkeypatch.setattr(probe_rows, "METRIC_VERSION", probe_rows.METRIC_VERSION + 1)
     rows = [first, again, bf16, *rest, energies_of()]
     assert [[row.value for row in of_call] for of_call in rows] == [[n] * 2 for n in (1, 1, 2, 3, 4, 5, 6, 7)]
-    assert len(measured) == 7
+    assert len(measured) == 14
     # The ids differ, so that nothing is lost where rows of several cells are read together.
     assert len(read_rows(tmp_path)) == 14
     assert {(row.precision, row.settings["frames"]) for row in bf16 + rest[1]} == {("bf16", 4), ("fp32", 32)}

@@ -54,8 +54,10 @@ def test_a_window_ends_where_it_is_told_to(make):
     adapter = next(cell for cell in cells(make()) if cell.name == low[0].adapter_id) / "adapter"
     # The first is the window of the file.
     for window, steps in (({"tau": None}, 1), ({"tau": None, "tau_high": 0.0}, 1), ({"tau": 200.0}, 0)):
-        rows = run(make(adapter=str(adapter), references="one", **window))
-        assert {row.adapter_steps for row in rows} == {steps}
+        # The method of the rows is the file's, not that of the settings.
+        method = {"_target_": "motionexp.methods.full_rank.FullRank"}
+        rows = run(make(adapter=str(adapter), references="one", method=method, **window))
+        assert {(row.adapter_steps, row.method) for row in rows} == {(steps, "lora")}
 
 
 def test_a_soft_window_is_trained_and_applied(make, monkeypatch):
@@ -146,7 +148,7 @@ def test_it_samples_within_the_window_that_tau_gives(make, lora):
     cfg = make(adapter=str(lora), tau=600.0)
     assert check(replace(cfg, metrics=None)) == []
     rows = run(cfg)
-    assert {(row.method, row.tau, row.train_steps) for row in rows} == {("lora", 600.0, 0)}
+    assert {(row.method, row.tau, row.train_steps) for row in rows} == {("external_lora", 600.0, 0)}
     (cell,) = cells(cfg)
     assert not (cell / "adapter").exists()
 

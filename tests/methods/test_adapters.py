@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import pytest
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.adapters import load_adapter, save_adapter
+from motionexp.methods.adapters import DIGEST_KEY, METADATA_KEY, _digest, load_adapter, save_adapter
 from motionexp.methods.lora import LoRA
 from tests.support.tiny_cogvideox import tiny_cogvideox
 from tests.support.tiny_models import save_tiny_pipeline
@@ -80,6 +81,40 @@ def test_damaged_adapters_are_refused(backbone, tmp_path):
         (tmp_path / "flipped.safetensors").write_bytes(flipped)
         refused(tmp_path / "flipped.safetensors", backbone)
     load_adapter(path, backbone).remove()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (None, "motionexp"),
+        ({"window": None}, "window"),
+        ({"window": {}}, "low"),
+        ({"window": {"low": "700", "high": 1000}}, "settings"),
+        ({"window": {"low": 700, "high": 1000, "knots": [700]}}, "settings"),
+        ({"window": {"low": 2000, "high": 1000}}, "window"),
+        ({"method": ["lora"]}, "method"),
+        ({"method": "nope"}, "method nope"),
+        ({"settings": {"rnak": 4}}, "rnak"),
+        ({"settings": {"rank": "4"}}, "settings"),
+        ({"weights_hash": 3}, "weights_hash"),
+    ],
+)
+def test_odd_metadata_are_refused(backbone, tmp_path, change, named):
+    path = saved(tmp_path, backbone)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    text = json.dumps(change and json.loads(metadata[METADATA_KEY]) | change)
+    save_file(tensors, path, metadata | {METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)})
+    refused(path, backbone, named)
+
+
+def test_an_adapter_that_diverged_is_refused(backbone, tmp_path):
+    method = attach("lora", backbone, Window(700))
+    next(iter(method.state().values())).fill_(float("nan"))
+    path = save_adapter(tmp_path, backbone, method, RECIPE)
+    method.remove()
+    refused(path, backbone, "lora_A.weight")
 
 
 def test_an_adapter_of_other_weights_is_refused(backbone, tmp_path):

@@ -204,3 +204,20 @@ def test_a_start_needs_latents(backbone: LatteBackbone, starts: Starts) -> None:
     trajectories = [PROBES["partial_guidance"][0][pair] for pair in ((400, 0), (700, 0), (1000, 0))]
     with pytest.raises(InputError, match=r"t = 400, 700.* t = 1000"):
         tree_of(backbone, trajectories, {1000: starts[1000]}, 10)
+
+
+def test_a_run_continues_from_any_of_its_blocks(backbone: LatteBackbone, starts: Starts) -> None:
+    runs = list(PROBES["partial_guidance"][0].values())[::5]
+    blocks: dict[int, torch.Tensor] = {}
+    whole = tree_of(backbone, runs, starts, 10, on_block=blocks.__setitem__)
+    assert [*blocks] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    progress: list[tuple[int, int]] = []
+    for block in (0, 6):
+        again = tree_of(
+            *(backbone, runs, starts, 10),
+            finished=(block, blocks[block]),
+            progress=lambda *counts: progress.append(counts),
+        )
+        assert torch.equal(torch.stack(again), torch.stack(whole))
+        assert len(progress) == block
+    assert progress[-1] == (cost(runs, even(10)).steps,) * 2

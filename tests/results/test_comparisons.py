@@ -6,7 +6,8 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
-from motionexp.results.formats import to_latex, to_markdown
+from motionexp.results.formats import to_markdown
+from motionexp.results.latex import to_latex
 from motionexp.results.layout import Difference
 from motionexp.results.rows import Row
 from motionexp.results.tables import build
@@ -38,7 +39,7 @@ def test_differences_to_the_default_row_are_below_its_block(ranks):
 
 def test_bold_is_a_difference_whose_interval_excludes_zero_and_nothing_else(ranks):
     table = rank_table(ranks, rank_rows())
-    markdown, latex = to_markdown(table), to_latex(table)
+    markdown, latex = to_markdown(table), to_latex([table], "ranks")
     assert markdown.count("**") == 2
     assert "**−0.10 [−0.10, −0.10]**" in markdown
     assert latex.count(r"\textbf") == 1

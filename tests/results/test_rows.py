@@ -58,6 +58,20 @@ def test_a_newer_version_of_a_metric_supersedes_the_older_on_the_same_sample():
         (json.dumps(as_json(row()) | {"seed": "zero"}), "line 2: .*seed .*'zero'"),
         (json.dumps(as_json(row()) | {"seed": True}), "line 2: .*seed .*True"),
         ("\udcff", "rows.jsonl"),
+        ("[" * 100_000, "line 2"),
+        ('{"a":' * 30 + "1" + "}" * 30, "line 2"),
+        ("9" * 5000, "line 2"),
+        ('{"value": NaN}', "line 2: .*NaN"),
+        ('{"metric": "\\ud800"}', "line 2"),
+        *(
+            (json.dumps(as_json(row()) | {name: value}), f"line 2: .*{name}")
+            for name, value in (
+                *(("tau", 10**400), ("seed", 10**30), ("strata", {"a": None}), ("packages", {"a": 1})),
+                *(("seconds", {"fit": "1"}), ("settings", None), ("settings", {"model": None})),
+                *(("settings", {"scoring": "anchors"}), ("strata", None), ("tau", None), ("method", [])),
+            )
+        ),
+        ('{"value": 1e999}', "line 2: .*value"),
     ],
 )
 def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
@@ -132,3 +146,11 @@ def test_other_models_metrics_splits_and_sizes_are_compared():
     check_comparable(rows)
     with pytest.raises(InputError, match=r"reference_hash of shapes \S+ 4 16 16: another, s\."):
         check_comparable([*rows, row(reference_hash="another", settings=small)])
+
+
+def test_a_row_after_a_last_line_without_its_end_is_a_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [row(score_id="1")])
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    append_rows(path, [row(score_id="2")])
+    assert [entry.score_id for entry in read_rows(path)] == ["1", "2"]

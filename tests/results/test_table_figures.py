@@ -12,6 +12,7 @@ from PIL import Image
 from motionexp.config.schema import BUNDLED
 from motionexp.results.comparisons import Comparison
 from motionexp.results.figures import table_figures
+from motionexp.results.figures.colours import MODELS
 from motionexp.results.figures.drawing import FigureData, in_rows, log_snr_of
 from motionexp.results.figures.style import DPI, WIDTH
 from motionexp.results.figures.table_figures import CAPTIONS, main, write_figures
@@ -37,7 +38,7 @@ def test_rows_alone_give_the_same_files_again(path, tmp_path):
     assert main([str(path)]) == 0
     folder = tmp_path / "results" / "shapes" / "figures"
     names = {file.name for file in folder.iterdir()}
-    assert names == {"rank.svg", "rank.png", "plane.svg", "plane.png"}
+    assert names == {f"{name}{suffix}" for name in ("rank", "plane") for suffix in (".svg", ".pdf", ".png")}
     first = {name: (folder / name).read_bytes() for name in names}
     for name in ("rank.png", "plane.png"):
         pixels = np.asarray(Image.open(folder / name))
@@ -95,9 +96,7 @@ def test_curves_and_points_are_where_the_table_says(layout, draw):
         pytest.approx([data.interval(key, name, group).mean for key in ("nuisances", "motion")])
         for name in ("base", "one", "four", "sixteen")
     ]
-    assert {text.get_text() for text in plane.texts} - {""} == set("1234")
-    key = [text.get_text() for text in drawn["plane"].legends[0].get_texts()]
-    assert key == ["1  base model", "2  rank 1", "3  rank 4", "4  rank 16"]
+    assert [text.get_text() for text in plane.texts] == ["base model", "rank 1", "rank 4", "rank 16"]
 
 
 def test_points_of_one_line_have_its_marker_and_those_of_another_another(layout, draw):
@@ -105,6 +104,7 @@ def test_points_of_one_line_have_its_marker_and_those_of_another_another(layout,
     figure = draw(rank_rows())["plane"]
     markers = [line.get_marker() for line in figure.axes[0].lines if len(line.get_xydata()) == 1]
     assert markers[0] == markers[1] != markers[2]
+    markers = [markers[0], markers[2]]
     assert [handle.get_marker() for handle in figure.legends[0].legend_handles] == markers
 
 
@@ -165,3 +165,62 @@ def test_log_snr_is_that_of_the_bundled_models_own_schedule():
     assert table[0] == pytest.approx(math.log((1 - 1e-4) / 1e-4), abs=1e-3)
     assert np.all(np.diff(table) < 0)
     assert log_snr_of("latte") is None
+
+
+def outside(figure):
+    """What a figure shows outside its panels or the page: data, and texts."""
+    figure.draw_without_rendering()
+    page, box = figure.bbox_inches.padded(0.02), figure.get_tightbbox()
+    found = [] if page.contains(*box.min) and page.contains(*box.max) else [f"the page ends before {box}"]
+    for axis in shown(figure):
+        (x0, x1), (y0, y1) = sorted(axis.get_xlim()), sorted(axis.get_ylim())
+        for line in axis.lines:
+            if line.get_transform() == axis.transData:
+                x, y = np.asarray(line.get_xydata(), float).T
+                found += [f"{line}"] * bool(((x < x0) | (x > x1) | (y < y0) | (y > y1)).any())
+    return found
+
+
+def test_each_setting_is_written_at_its_point_beside_all_others_and_nothing_is_outside(layout, draw):
+    layout.figures[1].names = {"one": "the first"}
+    drawn = draw(rank_rows())
+    figure = drawn["plane"]
+    texts = figure.axes[0].texts
+    assert "the first" in {text.get_text() for text in texts}
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
+    points = [
+        line.get_window_extent() for line in figure.axes[0].lines if line.get_marker() not in ("None", "")
+    ]
+    centres = [((point.x0 + point.x1) / 2, (point.y0 + point.y1) / 2) for point in points]
+    assert not any(box.contains(*centre) for box in boxes for centre in centres)
+    assert all(figure.axes[0].bbox.padded(1).containsx(box.x0) for box in boxes)
+    assert [outside(figure) for figure in drawn.values()] == [[]] * len(drawn)
+
+
+def test_with_many_settings_each_has_a_row_and_each_model_its_colour(layout, draw):
+    figure = replace(layout.figures[1], x="setting", columns=["motion", "nuisances"], names={"four": "4"})
+    layout.figures = [figure]
+    groups = [Group(name, {"model": "tiny_latte", "contrast": "motion-dominant"}) for name in ("a", "b")]
+    layout.tables[0].groups = groups
+    drawn = draw(rank_rows())["plane"]
+    motion, leakage = drawn.axes
+    assert [text.get_text() for text in motion.get_yticklabels()] == ["base model", "rank 1", "4", "rank 16"]
+    assert motion.get_xlabel() == layout.columns["motion"].label
+    assert leakage.get_xlabel() == layout.columns["nuisances"].label
+    data = FigureData(Comparison(layout, rank_rows()), figure)
+    expected = [data.interval("motion", name, groups[0]).mean for name in data.settings]
+    first, second = (line for line in motion.lines if len(line.get_xdata()) == 4)
+    assert first.get_xdata() == pytest.approx(expected)
+    assert first.get_color() == second.get_color() == MODELS["tiny_latte"]["color"]
+    assert second.get_markerfacecolor() == "white" != first.get_markerfacecolor()
+    assert outside(drawn) == []
+
+
+def test_letters_are_text_in_svg_and_pdf(path, tmp_path):
+    assert main([str(path)]) == 0
+    folder = tmp_path / "results" / "shapes" / "figures"
+    assert ">base model</text>" in (folder / "plane.svg").read_text(encoding="utf-8")
+    pdf = (folder / "plane.pdf").read_bytes()
+    assert b"/FontFile2" in pdf, "a TrueType font, whose letters can be searched"
+    assert b"CreationDate" not in pdf

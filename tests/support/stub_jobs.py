@@ -15,7 +15,7 @@ class Jobs(ModuleType):
         self.planned: list[JobConfig] = []
         self.scored: list[ScoreConfig] = []
         self.written: list[tuple] = []
-        self.error: dict[float | None, Exception | KeyboardInterrupt] = {}
+        self.error: dict[float | None, BaseException] = {}
 
     def run(self, cfg: JobConfig) -> None:
         self.ran.append(cfg)
@@ -25,8 +25,9 @@ class Jobs(ModuleType):
     def probe(self, cfg: JobConfig) -> None:
         self.ran.append(cfg)
 
-    def plan(self, cfg: JobConfig) -> None:
+    def plan(self, cfg: JobConfig) -> list[str]:
         self.planned.append(cfg)
+        return []
 
     def score_external(self, cfg: ScoreConfig) -> None:
         self.scored.append(cfg)

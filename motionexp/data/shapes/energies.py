@@ -7,6 +7,7 @@ with a schedule the timestep.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene, draw, draw_nuisances, edited, seeded
 
 FACTORS = (*grammar.ATTRIBUTES, "motion", "nuisances")
+KINDS = tuple(product(grammar.CONTRASTS, FACTORS))
+"""(contrast, factor) of every energy."""
+PAIRS = 32
+"""Pairs of videos of an energy."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,20 @@ def in_pixels(frames: np.ndarray) -> np.ndarray:
     return frames.astype(np.float64) / 127.5 - 1
 
 
-def energies(
-    encode: Callable[[np.ndarray], np.ndarray] = in_pixels, count: int = 32, frames: int = FRAMES
-) -> list[Energy]:
-    """Measure the energy of every factor in both contrasts.
+def energy_of(
+    contrast: str,
+    factor: str,
+    encode: Callable[[np.ndarray], np.ndarray] = in_pixels,
+    count: int = PAIRS,
+    frames: int = FRAMES,
+) -> Energy:
+    """Measure the energy of a factor in a contrast.
 
     Args:
+        contrast: of the scenes.
+        factor: one of `FACTORS`.
         encode: maps frames (F, 64, 64, 3) uint8 to the values that get the noise (pixels or latents).
-        count: pairs for each factor.
+        count: pairs.
         frames: F. The video of an odd F begins with that of F - 1.
     """
 
@@ -66,11 +77,7 @@ def energies(
     def encoded(scene: Scene) -> np.ndarray:
         return encode(render(scene, frames, period=frames - frames % 2))
 
-    rows = []
-    for contrast in grammar.CONTRASTS:
-        for factor in FACTORS:
-            scenes = pairs(contrast, factor, count)
-            values = [np.square(encoded(first) - encoded(second)).sum() for first, second in scenes]
-            # The median, on which a few extreme pairs have no influence.
-            rows.append(Energy(contrast, factor, float(np.median(values)), count))
-    return rows
+    scenes = pairs(contrast, factor, count)
+    values = [np.square(encoded(first) - encoded(second)).sum() for first, second in scenes]
+    # The median, on which a few extreme pairs have no influence.
+    return Energy(contrast, factor, float(np.median(values)), count)

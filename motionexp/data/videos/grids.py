@@ -6,6 +6,7 @@ Nothing here is scored: scores come from the exact frames.
 import math
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,7 @@ def _label(text: str, width: int) -> Image.Image:
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     # Pillow's own font has no Greek letter, and a column is called τ = 0.
-    from matplotlib import get_data_path
-
-    return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 15)
+    # The font of matplotlib is found without the import of matplotlib.
+    package = find_spec("matplotlib")
+    folder = Path(str(package and package.origin)).parent
+    return ImageFont.truetype(folder / "mpl-data/fonts/ttf/DejaVuSans.ttf", 15)

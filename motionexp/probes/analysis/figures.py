@@ -81,7 +81,8 @@ def _pairs(
     yield (
         f"{name}-pairs",
         heat_maps.heat_maps(quantities),
-        f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair."
+        f"{model}. {NAMES[method]} between two timesteps, from noise on; each cell is such a pair. Noise"
+        " is at the left and at the top."
         f"{GAIN if method != MOTION_TAMPERING else ''} {sizes}",
     )
     rows = [{contrast: (pair[0], pair[1]) for contrast, pair in quantities.items() if len(pair) == 2}]
@@ -92,7 +93,7 @@ def _pairs(
             f"{name}-trade-off",
             heat_maps.trade_off(filled),
             f"{model}. {NAMES[method]} between two timesteps: what it changes against what it preserves. The"
-            " line connects pairs that end at 0, labelled by their start; grey: all other pairs."
+            " line connects pairs that end at 0; their starts stand beside them. Grey: all other pairs."
             f"{BELOW if len(filled) > 1 else ''}"
             f" {_intervals(len(probe.references) for probe in probes.values())} {sizes}",
         )

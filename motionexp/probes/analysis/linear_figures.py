@@ -1,6 +1,6 @@
 """Figures of the linear probe's published rows (`make figures`).
 
-Writes each as .svg and .png into a folder beside the rows, and a README.md there.
+Writes each as .svg, .pdf and .png into a folder beside the rows, and a README.md there.
 """
 
 import sys
@@ -25,18 +25,19 @@ from motionexp.probes.analysis.linear_rows import (
 from motionexp.probes.analysis.linear_tables import EXPERIMENT
 from motionexp.probes.analysis.published import Captioned, write_captioned, write_published
 from motionexp.probes.analysis.rows import Key
-from motionexp.results.figures import style
+from motionexp.results.figures import colours, style
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.rows import Row
 
+ORIGIN = "`make figures` draws these figures from the published rows."
 STYLES: Mapping[str, dict[str, Any]] = {
-    OBSERVER: {"color": style.GREY, "linestyle": "-", "linewidth": 3.0},
-    X_T_CLEAN: {"color": style.BLACK, "marker": "o", "linestyle": "-"},
-    X_T: {"color": style.BLACK, "marker": "o", "linestyle": ":", "markerfacecolor": "white"},
-    BLOCKS[0]: {"color": style.ORANGE, "marker": "^", "linestyle": "-"},
-    BLOCKS[1]: {"color": style.BLUE, "marker": "s", "linestyle": "--"},
-    BLOCKS[2]: {"color": style.VERMILION, "marker": "D", "linestyle": "-."},
+    OBSERVER: {"color": colours.NEUTRAL, "linestyle": "-", "linewidth": 3.0},
+    X_T_CLEAN: {"color": colours.LATENTS, "marker": "o", "linestyle": "-"},
+    X_T: {"color": colours.LATENTS, "marker": "o", "linestyle": ":", **colours.OPEN},
+    BLOCKS[0]: {"color": colours.EARLY, "marker": "^", "linestyle": "-"},
+    BLOCKS[1]: {"color": colours.MIDDLE, "marker": "s", "linestyle": "--"},
+    BLOCKS[2]: {"color": colours.LATE, "marker": "D", "linestyle": "-."},
 }
 HOW = (
     "Two-alternative accuracy: how often the true class scores above another one, mean over all other"
@@ -53,8 +54,9 @@ def figures(
     yield (
         "motion-and-appearance",
         all_models(accuracies, log_snr),
-        "Two-alternative accuracy of motion (blue) and appearance (orange, the mean of colour, surface, shape"
-        f" and background), read from x_t (filled: {X_T_CLEAN}) and from the network's {BLOCKS[1]} (open)."
+        "Two-alternative accuracy of motion (circles) and appearance (squares, the mean of colour, surface,"
+        f" shape and background), read from x_t (filled: {X_T_CLEAN}) and from the network's {BLOCKS[1]}"
+        " (open)."
         f" {HOW} {_counts(accuracies.values())}",
     )
     for (model, contrast), accuracy in accuracies.items():
@@ -100,10 +102,10 @@ def all_models(accuracies: Mapping[Key, ProbeAccuracy], log_snr: Mapping[str, np
 
 def _motion_and_appearance(axis: Axes, accuracy: ProbeAccuracy) -> None:
     # Filled markers: what x_t holds. Open ones: what the network reads of it.
-    for features, fill in ((X_T_CLEAN, {}), (BLOCKS[1], {"markerfacecolor": "white"})):
+    for features, fill in ((X_T_CLEAN, {}), (BLOCKS[1], colours.OPEN)):
         if features in accuracy.features:
-            motion = {**style.MOTION_STYLE, **fill, "label": f"motion, from {features}"}
-            appearance = {**style.APPEARANCE_STYLE, **fill, "label": f"appearance, from {features}"}
+            motion = {**colours.MOTION, **fill, "label": f"motion, from {features}"}
+            appearance = {**colours.APPEARANCE, **fill, "label": f"appearance, from {features}"}
             _curve(axis, accuracy, accuracy.draws(features, "motion"), motion)
             _curve(axis, accuracy, accuracy.appearance(features), appearance)
 
@@ -135,7 +137,7 @@ def attributes(accuracy: ProbeAccuracy, log_snr: np.ndarray) -> Figure:
 
 
 def _dress(axis: Axes) -> None:
-    axis.axhline(0.5, color=style.BLACK, linewidth=0.6, linestyle=(0, (1, 3)))
+    axis.axhline(0.5, color=colours.NEUTRAL, linewidth=0.6, linestyle=(0, (1, 3)))
     axis.set_ylim(0.4, 1.02)
     style.timestep_axis(axis)
 
@@ -148,10 +150,11 @@ def _curve(axis: Axes, accuracy: ProbeAccuracy, draws: Replicates, line_style: d
     axis.plot(accuracy.timesteps, draws[0], **line_style)
 
 
-def write(file: Path, rows: Sequence[Row]) -> list[Path]:
+def write(file: Path, rows: Sequence[Row], origin: str = ORIGIN) -> list[Path]:
     """Write all figures into the folder `file`, and a README.md with their captions."""
-    heading = "# The linear probe\n\n`make figures` draws these figures from the published rows."
-    return write_captioned(file, heading, figures(read_accuracies(rows), log_snr_tables(rows)))
+    return write_captioned(
+        file, f"# The linear probe\n\n{origin}", figures(read_accuracies(rows), log_snr_tables(rows))
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from motionexp.probes.analysis.boundary import NONE, Boundary
 from motionexp.probes.timesteps import EDGES
 from motionexp.results.figures import style
+from motionexp.results.figures.colours import APPEARANCE, MOTION, NEUTRAL, UNTUNED, model_styles
 from motionexp.results.intervals import Replicates, percentile_interval
 from motionexp.results.log_snr import log_snr_at
 from motionexp.results.rows import contrast_order
@@ -44,8 +45,8 @@ def shares(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str,
             if row < len(contrasts) - 1:
                 axis.set_xlabel("")
         axes[row, 0].set_ylabel(f"{style.contrast_title(contrast)}\nshare changed below t")
-    lines = {"appearance": style.APPEARANCE_STYLE, "motion": style.MOTION_STYLE}
-    style.style_legend(figure, {**lines, "boundary": {"color": style.BLACK, "linewidth": 1.0}})
+    lines = {"appearance": APPEARANCE, "motion": MOTION}
+    style.style_legend(figure, {**lines, "boundary": {"color": UNTUNED, "linewidth": 1.0}})
     return figure
 
 
@@ -56,9 +57,9 @@ def _models_and_contrasts(keys: Mapping[tuple[str, str], object]) -> tuple[list[
 
 def _shares(axis: Axes, boundary: Boundary) -> None:
     for attribute in boundary.appearance.values():
-        axis.plot(EDGES, attribute[0], color=style.APPEARANCE_STYLE["color"], linewidth=0.6)
+        axis.plot(EDGES, attribute[0], color=APPEARANCE["color"], linewidth=0.6)
     appearance = np.mean(list(boundary.appearance.values()), axis=0)
-    for line_style, draws in ((style.APPEARANCE_STYLE, appearance), (style.MOTION_STYLE, boundary.motion)):
+    for line_style, draws in ((APPEARANCE, appearance), (MOTION, boundary.motion)):
         # Without a detectable effect there are no shares, and the panel says why.
         if np.isnan(draws[0]).all():
             continue
@@ -68,11 +69,13 @@ def _shares(axis: Axes, boundary: Boundary) -> None:
     if boundary.found:
         low, high = np.nanpercentile(boundary.tau[1:], [2.5, 97.5])
         axis.axvspan(low, high, color="0.85", linewidth=0, zorder=0)
-        axis.axvline(boundary.tau[0], color=style.BLACK, linewidth=1.0, zorder=1)
+        axis.axvline(boundary.tau[0], color=UNTUNED, linewidth=1.0, zorder=1)
     else:
         text = "no boundary" if boundary.verdict == NONE else textwrap.fill(boundary.verdict, 28)
         axis.annotate(text, (0.5, 0.02), xycoords="axes fraction", va="bottom", ha="center")
-    axis.set_ylim(-0.45, 1.3)  # room below the curves for the reason why there is no boundary
+    # Room below the curves for the reason why there is no boundary.
+    axis.update_datalim([(0, -0.45)])
+    axis.autoscale_view()
     axis.set_yticks((0, 0.5, 1))
 
 
@@ -84,7 +87,7 @@ def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, n
         log_snr: {model: (1001,)}.
     """
     models, contrasts = _models_and_contrasts(boundaries)
-    styles = style.model_styles(models)
+    styles = model_styles(models)
     figure, axes = style.new_figure(len(contrasts), 2, 0.5 + 2.2 * len(contrasts), sharey="row")
     for row, contrast in enumerate(contrasts):
         for number, (model, line_style) in enumerate(styles.items()):
@@ -105,10 +108,10 @@ def gaps(boundaries: Mapping[tuple[str, str], Boundary], log_snr: Mapping[str, n
                     )
         axes[row, 0].set_ylabel(f"{style.contrast_title(contrast)}\nsmallest gap")
         for axis in axes[row]:
-            axis.axhline(0, color=style.GREY, linewidth=0.6, zorder=0)
+            axis.axhline(0, color=NEUTRAL, linewidth=0.6, zorder=0)
             axis.set_yticks((-0.5, 0, 0.5, 1))
         style.timestep_axis(axes[row, 0])
-        axes[row, 1].set_xlabel("log-SNR (nats)")
+        axes[row, 1].set_xlabel("log-SNR (nats, noise → clean)")
     style.style_legend(figure, styles)
     return figure
 
@@ -120,7 +123,7 @@ Point = tuple[str, str, str, Replicates, float]
 def prediction(points: Sequence[Point]) -> Figure:
     """Measured against predicted log-SNR, a panel for each contrast, and the line of equality."""
     contrasts = sorted({contrast for _, contrast, *_ in points}, key=contrast_order)
-    styles = style.model_styles(sorted({model for model, *_ in points}))
+    styles = model_styles(sorted({model for model, *_ in points}))
     markers = {factor: FACTOR_MARKERS.get(factor, "x") for _, _, factor, *_ in points}
     figure, axes = style.new_figure(1, len(contrasts), 3.4, sharex=True, sharey=True)
     ends = [
@@ -129,7 +132,7 @@ def prediction(points: Sequence[Point]) -> Figure:
     # Both axes have one range, so that the line of equality is the diagonal.
     span = (np.nanmin(ends) - 0.5, np.nanmax(ends) + 0.5)
     for axis, contrast in zip(axes[0], contrasts, strict=True):
-        axis.plot(span, span, color=style.GREY, linewidth=0.8, zorder=0)
+        axis.plot(span, span, color=NEUTRAL, linewidth=0.8, zorder=0)
         for model, _, factor, measured, predicted in (point for point in points if point[1] == contrast):
             value, marker = (
                 measured[:, None],
@@ -143,7 +146,7 @@ def prediction(points: Sequence[Point]) -> Figure:
         axis.set_aspect("equal")
     axes[0, 0].set_ylabel("measured log-SNR (nats)")
     colours = {model: {"color": line_style["color"], "linewidth": 3} for model, line_style in styles.items()}
-    shapes = {name: {"color": style.BLACK, "marker": m, "linestyle": "none"} for name, m in markers.items()}
+    shapes = {name: {"color": UNTUNED, "marker": m, "linestyle": "none"} for name, m in markers.items()}
     entries = {**colours, **shapes}
     style.style_legend(figure, entries, len(entries) if len(entries) <= 5 else math.ceil(len(entries) / 2))
     return figure

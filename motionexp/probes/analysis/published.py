@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from motionexp.errors import InputError
-from motionexp.files import write_whole
+from motionexp.files import file_name, write_whole
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.results.figures.style import SETTINGS, save
 from motionexp.results.layout_file import read_layout
@@ -102,8 +102,9 @@ def write_captioned(folder: Path, heading: str, figures: Iterable[Captioned], mo
     with matplotlib.rc_context(SETTINGS):
         for name, figure, caption in figures:
             folder.mkdir(parents=True, exist_ok=True)
-            paths += save(figure, folder / name)
-            text.append(f"![{name}]({name}.png)\n\n**{name}.** {caption}")
+            stem = file_name(name)
+            paths += save(figure, folder / stem)
+            text.append(f"![{name}]({stem}.png)\n\n**{name}.** {caption}")
     if not paths:
         return []
     readme = folder / "README.md"

@@ -1,7 +1,6 @@
-"""Figures of a table's settings: curves over a number, or points in the plane of two columns.
+"""What a figure of a table's settings shows, and its curves over a number by which settings select.
 
-The number of a curve is one by which settings select: τ, the rank, the training steps. Points show motion
-against leakage, each with the number of its setting.
+Such a number is τ, the rank or the training steps. `points` draws figures without one.
 """
 
 import json
@@ -9,30 +8,27 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
 from motionexp.config.schema import BUNDLED
 from motionexp.diffusion.flow_matching import read_schedule
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.results.comparisons import Comparison, mean_of
+from motionexp.results.figures.colours import SETTINGS, Style, dotted, setting_styles
 from motionexp.results.figures.style import (
-    BLACK,
-    GREY,
     WIDTH,
     log_snr_axis,
-    model_styles,
     new_figure,
+    style_legend,
     timestep_axis,
+    zero_line,
 )
 from motionexp.results.intervals import Interval
 from motionexp.results.layout import Column, FigureLayout, Group, Layout, TableLayout
@@ -40,17 +36,9 @@ from motionexp.results.layout import Column, FigureLayout, Group, Layout, TableL
 LETTER = 0.06
 """Inches that a letter of 8 points takes, on average and with some to spare."""
 Panel = TypeVar("Panel")
-BASE_LINE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1, "label": "base model"}
+BASE_LINE: Style = {"color": SETTINGS["base model"]["color"], "linestyle": "--", "linewidth": 1}
 OFFSET = 1.07
 """Factor between the x of two lines at the same x of a log axis, so that both bars are visible."""
-Points = dict[int, tuple[float, float]]
-"""{a setting's number: its means}."""
-# adjustText: the room around a label, and how strongly labels and points push labels away. A limit on
-# iterations, not on time, gives the same figure on every machine.
-PLACEMENT: dict[str, Any] = {
-    "expand": (2.2, 1.9), "force_text": (0.6, 0.8), "force_static": (0.4, 0.6), "force_pull": (0.005, 0.005),
-    "max_move": (5, 5), "min_arrow_len": 0, "iter_lim": 500,
-}  # fmt: skip
 
 
 def table_of(layout: Layout, figure: FigureLayout) -> TableLayout:
@@ -109,9 +97,9 @@ class FigureData:
         return "\n".join([*lines, f"{number} reference" + ("" if number == "1" else "s")])
 
 
-def in_rows(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
-    """The panels in rows of at most three, all but the last row as long as the first."""
-    rows = math.ceil(len(panels) / 3)
+def in_rows(panels: Sequence[Panel], most: int = 3) -> list[Sequence[Panel]]:
+    """The panels in rows of at most `most`, all but the last row as long as the first."""
+    rows = math.ceil(len(panels) / most)
     across = math.ceil(len(panels) / rows)
     return [panels[start : start + across] for start in range(0, len(panels), across)]
 
@@ -154,25 +142,40 @@ def draw_curves(data: FigureData, panels: Sequence[Group]) -> Figure:
     # 3. The title, and a legend where there is more than one line.
     title = data.title(panels[0], 1).split("\n") if alone else []
     figure.suptitle(", ".join([data.figure.title, *title]))
-    styles = model_styles(list(data.figure.lines))
-    handles = [Line2D([], [], label=label, **style) for label, style in styles.items() if label]
-    handles += [Line2D([], [], **BASE_LINE)] if _separate_base(data) else []
-    if len(handles) > 1:
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    if len(styles := _legend(data)) > 1:
+        style_legend(figure, styles, min(4, len(styles)))
     return figure
 
 
+def _legend(data: FigureData) -> dict[str, Style]:
+    """{label: style} of all lines, and of the base model and of all timesteps where they have a place."""
+    styles = setting_styles([label for label in data.figure.lines if label])
+    labels = [label for name in data.settings if (label := _end_label(data, name))]
+    styles |= {label: dotted(SETTINGS[label]) for label in labels}
+    return styles | ({"base model": BASE_LINE} if _separate_base(data) else {})
+
+
+def _end_label(data: FigureData, name: str) -> str:
+    """What a point at an end of the τ axis is: the ends are no windows."""
+    tau = data.comparison.layout.settings[name].select.get("tau") if data.figure.x == "tau" else None
+    return {"1000": "base model", "0": "all timesteps"}.get(tau or "", "")
+
+
 def _draw_lines(axis: Axes, data: FigureData, key: str, group: Group) -> None:
-    styles = model_styles(list(data.figure.lines))
+    styles = setting_styles(list(data.figure.lines))
     for number, (label, names) in enumerate(data.figure.lines.items()):
-        points = [(_x(data, name), data.interval(key, name, group)) for name in names]
-        points = sorted([point for point in points if point[1].n], key=lambda point: point[0])
-        if points:
-            intervals = [interval for _, interval in points]
-            offset = OFFSET ** (number - (len(data.figure.lines) - 1) / 2) if data.figure.log else 1
-            x, means = [x * offset for x, _ in points], [interval.mean for interval in intervals]
-            axis.errorbar(x, means, ends(intervals), capsize=2, clip_on=False, label=label, **styles[label])
-    axis.axhline(0, color=BLACK, linewidth=0.4)
+        values = [(_x(data, name), name, data.interval(key, name, group)) for name in names]
+        values = sorted([value for value in values if value[2].n], key=lambda value: value[0])
+        if not values:
+            continue
+        offset = OFFSET ** (number - (len(data.figure.lines) - 1) / 2) if data.figure.log else 1
+        places, means = [x * offset for x, *_ in values], [interval.mean for *_, interval in values]
+        bars = ends([interval for *_, interval in values])
+        axis.errorbar(places, means, bars, capsize=2, label=label, **styles[label])
+        for (_, name, _), x, mean in zip(values, places, means, strict=True):
+            if end := _end_label(data, name):
+                axis.plot(x, mean, **dotted(SETTINGS[end]), zorder=3)
+    zero_line(axis)
     if base := _separate_base(data):
         axis.axhline(data.interval(key, base, group).mean, **BASE_LINE)
 
@@ -191,7 +194,6 @@ def _x(data: FigureData, name: str) -> float:
 def _x_axis(axis: Axes, data: FigureData, labelled: bool) -> None:
     if data.figure.x == "tau":
         timestep_axis(axis)
-        axis.set_xlim(1040, -40)  # so that the first bar is off the axis
     else:
         if data.figure.log:
             axis.set_xscale("log", base=2)
@@ -204,7 +206,7 @@ def _x_axis(axis: Axes, data: FigureData, labelled: bool) -> None:
 
 def x_label(figure: FigureLayout) -> str:
     """The label of the x axis."""
-    return "τ (1000: the base model)" if figure.x == "tau" else figure.x_label or figure.x
+    return "τ (noise → clean)" if figure.x == "tau" else figure.x_label or figure.x
 
 
 def _log_snr(axis: Axes, data: FigureData, group: Group) -> None:
@@ -228,51 +230,10 @@ def log_snr_of(model: str) -> np.ndarray | None:
     return np.array([float(schedule.log_snr(t)) for t in range(TIMESTEPS + 1)])
 
 
-def draw_points(data: FigureData, panels: Sequence[Group]) -> Figure:
-    """One panel for each group, all on the same axes, and the key to the numbers below them."""
-    # 1. The figure's lines without the settings that have no point in any panel.
-    lines = {
-        label: [name for name in names if any(data.point(name, group) for group in panels)]
-        for label, names in data.figure.lines.items()
-    }
-    data = replace(data, figure=replace(data.figure, lines=lines))
-    # 2. The height of the figure follows from the titles and from the key.
-    rows = in_rows(panels)
-    titles = [data.title(group, len(rows[0])) for group in panels]
-    labels = [f"{number}  {setting_label(data, name)}" for number, name in enumerate(data.settings, start=1)]
-    key_columns = max(1, int(WIDTH / (LETTER * max(map(len, labels)) + 0.3)))
-    # Inches; more numbers in a panel need more room, and so does each line of a title.
-    panel_height = 1.7 if len(panels) > 1 else 2.3
-    panel_height += 0.05 * len(labels) + 0.14 * max(title.count("\n") for title in titles)
-    height = 0.4 + panel_height * len(rows) + 0.17 * math.ceil(len(labels) / key_columns)
-    figure, axes = new_figure(len(rows), len(rows[0]), height, sharex=True, sharey=True)
-    # 3. Panels and key.
-    points = {}
-    for axis, group, title in zip(axes.flat, panels, titles, strict=False):
-        points[axis] = _draw_panel(axis, data, group)
-        axis.set_title(title)
-        axis.set_xlabel(data.columns[data.figure.x].label)
-        axis.tick_params(labelbottom=True)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(data.columns[data.figure.columns[0]].label)
-    figure.suptitle(data.figure.title)
-    styles = _markers(data)
-    handles = [Line2D([], [], **styles[label]) for label, names in data.figure.lines.items() for _ in names]
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=key_columns, handlelength=1, handletextpad=0.3
-    )
-    # 4. The numbers, once the layout has settled where on the page the points are.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axis, of_panel in points.items():
-        _draw_numbers(axis, of_panel)
-    return figure
-
-
 def setting_label(data: FigureData, name: str) -> str:
-    """A setting's labels; a label without a word follows the heading of its column."""
+    """The figure's name of a setting, or its labels; a label without a word follows its column's heading."""
+    if name in data.figure.names:
+        return data.figure.names[name]
     layout = data.comparison.layout
     setting, headings = layout.settings[name], table_of(layout, data.figure).labels
     if setting.base:
@@ -282,38 +243,3 @@ def setting_label(data: FigureData, name: str) -> str:
         for heading, label in zip(headings, setting.labels, strict=True)
         if label not in ("", "–")
     )
-
-
-def _draw_panel(axis: Axes, data: FigureData, group: Group) -> Points:
-    points = {}
-    markers = _markers(data)
-    settings = [(label, name) for label, names in data.figure.lines.items() for name in names]
-    for number, (label, name) in enumerate(settings, start=1):
-        if point := data.point(name, group):
-            x, y = point
-            points[number] = x.mean, y.mean
-            bars: dict[str, Any] = {"fmt": "none", "ecolor": GREY, "elinewidth": 0.6, "zorder": 1}
-            axis.errorbar(x.mean, y.mean, ends([y]), ends([x]), **bars)
-            axis.plot(x.mean, y.mean, **markers[label], zorder=3)
-    return points
-
-
-def _markers(data: FigureData) -> dict[str, dict[str, Any]]:
-    """{line: the style of its points}; white edges separate points that touch."""
-    edge = {"linestyle": "none", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.4}
-    return {label: {**style, **edge} for label, style in model_styles(list(data.figure.lines)).items()}
-
-
-def _draw_numbers(axis: Axes, points: Points) -> None:
-    """Each number beside its point, with a line to it."""
-    axis.autoscale(False)
-    texts = [
-        axis.text(
-            x, y, str(number), ha="center", va="center", fontsize=7, zorder=5,
-            path_effects=[withStroke(linewidth=1.5, foreground="white")],
-        )
-        for number, (x, y) in points.items()
-    ]  # fmt: skip
-    arrow = {"arrowstyle": "-", "linewidth": 0.4, "color": BLACK, "shrinkA": 0, "shrinkB": 0, "zorder": 2}
-    x, y = zip(*points.values(), strict=True)
-    adjust_text(texts, x, y, ax=axis, arrowprops=arrow, **PLACEMENT)

@@ -1,11 +1,11 @@
-"""The style of all figures: their final size for print, 8 pt letters, colours for colour-blind readers.
+"""The style of all figures: their final size for print, 8 pt letters, axes, legends and files.
 
-The colours are Okabe and Ito's. Lines of one panel also differ in grey value, in marker and in dashes.
+`colours` says what each colour means. Denoising reads as text does: every axis in t has noise at the left or
+at the top, and the clean video at the right or at the bottom.
 """
 
 import io
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,19 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from motionexp.files import write_whole
+from motionexp.results.figures.colours import NEUTRAL
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import timestep_at
 
 WIDTH = 6.75
 """Inches: the width of a page's text."""
 DPI = 200
-BLACK, BLUE, ORANGE, VERMILION, GREY = "#000000", "#0072B2", "#E69F00", "#D55E00", "0.7"
-_STYLES: tuple[dict[str, Any], ...] = (
-    {"color": BLUE, "marker": "o", "linestyle": "-"},
-    {"color": ORANGE, "marker": "s", "linestyle": "--"},
-    {"color": BLACK, "marker": "^", "linestyle": "-."},
-    {"color": VERMILION, "marker": "D", "linestyle": ":"},
-)
-MOTION_STYLE, APPEARANCE_STYLE = _STYLES[:2]
+FORMATS = {
+    ".svg": ("Date", "Creator"),
+    ".pdf": ("CreationDate", "Creator", "Producer"),
+    ".png": ("Software",),
+}
+"""{suffix: metadata that are left out, because dates and versions would change the bytes}"""
 LOG_SNRS = (0, -4, -8, 4, -2, -6, 8, -10, -12)
 """Ticks, the most important first."""
 SETTINGS = {
@@ -37,8 +36,9 @@ SETTINGS = {
     "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.2,
     "lines.markersize": 4, "legend.frameon": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "figure.constrained_layout.use": True, "svg.hashsalt": "motionexp",
+    "svg.fonttype": "none", "pdf.fonttype": 42,
 }  # fmt: skip
-"""The settings of matplotlib for every figure."""
+"""The settings of matplotlib for every figure; letters stay text in .svg and .pdf."""
 
 
 def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
@@ -51,12 +51,11 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
 
 
 def save(figure: Figure, file: Path) -> list[Path]:
-    """Write `file` as .svg and .png, the same bytes for the same figure; returns both."""
+    """Write `file` in each of `FORMATS`, the same bytes for the same figure; returns the files."""
     paths = []
-    # Dates and versions in the metadata would change the bytes.
-    for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+    for suffix, without in FORMATS.items():
         content = io.BytesIO()
-        figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=metadata)
+        figure.savefig(content, format=suffix[1:], dpi=DPI, metadata=dict.fromkeys(without))
         paths.append(file.with_name(file.name + suffix))
         write_whole(paths[-1], content.getvalue())
     return paths
@@ -70,9 +69,15 @@ def bars(replicates: Replicates) -> np.ndarray:
 
 def timestep_axis(axis: Axes) -> None:
     """An x axis from noise at the left to the clean video at the right, the direction of denoising."""
-    axis.set_xlim(1000, 0)
+    axis.set_xlim(1040, -40)  # room for the markers and bars at both ends
     axis.set_xticks(range(0, 1001, 200))
-    axis.set_xlabel("timestep t (1000: noise)")
+    axis.set_xlabel("timestep t (noise → clean)")
+
+
+def zero_line(axis: Axes, vertical: bool = False) -> None:
+    """A thin line where the values of an axis are 0."""
+    draw = axis.axvline if vertical else axis.axhline
+    draw(0, color=NEUTRAL, linewidth=0.6, zorder=0)
 
 
 def log_snr_axis(axis: Axes, log_snr: np.ndarray, apart: float = 40) -> None:
@@ -99,11 +104,6 @@ def style_legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], column
     """A legend below the figure with {label: style of its line}; without `columns` in one row."""
     handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
-
-
-def model_styles(models: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """{model: the style of its lines}; equal models have equal styles in every figure."""
-    return dict(zip(models, cycle(_STYLES), strict=False))
 
 
 def contrast_title(contrast: str) -> str:

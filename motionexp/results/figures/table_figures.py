@@ -1,7 +1,7 @@
 """The figures of tables of tuning (`make figures`).
 
-Drawn from the published rows alone, as .svg and .png, where an experiment's file names them; settings.md
-beside them holds their captions.
+Drawn from the published rows alone, as .svg, .pdf and .png, where an experiment's file names them;
+settings.md beside them holds their captions.
 """
 
 import os
@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
 
 from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
-from motionexp.results.figures.drawing import FigureData, draw_curves, draw_points, table_of, x_label
-from motionexp.results.figures.style import SETTINGS, save
-from motionexp.results.layout import FigureLayout, Layout
+from motionexp.results.figures.drawing import FigureData, draw_curves, table_of, x_label
+from motionexp.results.figures.points import draw_points, draw_rows
+from motionexp.results.figures.style import FORMATS, SETTINGS, save
+from motionexp.results.layout import FigureLayout, Group, Layout
 from motionexp.results.published import print_files, published_layouts, read_published, root_of
 
 CAPTIONS = "settings.md"
@@ -29,12 +31,17 @@ def write_figures(
         for figure in layout.figures:
             data, file = FigureData(comparison, figure), root / figure.file
             if not (panels := data.panels()):
-                for suffix in (".svg", ".png"):
+                for suffix in FORMATS:
                     file.with_name(file.name + suffix).unlink(missing_ok=True)
             else:
-                draw = draw_points if figure.x in layout.columns else draw_curves
                 file.parent.mkdir(parents=True, exist_ok=True)
-                yield figure, save(draw(data, panels), file)
+                yield figure, save(_draw(data, panels), file)
+
+
+def _draw(data: FigureData, panels: Sequence[Group]) -> Figure:
+    if data.figure.x == "setting":
+        return draw_rows(data, panels)
+    return (draw_points if data.figure.x in data.columns else draw_curves)(data, panels)
 
 
 def caption(figure: FigureLayout, layout: Layout) -> str:
@@ -46,10 +53,11 @@ def caption(figure: FigureLayout, layout: Layout) -> str:
     x, points = x_label(figure), ""
     if figure.x in columns:
         x = columns[figure.x].label
-        points = " Each point is a setting; the key below the panels explains its number."
+        points = " Each point is a setting, whose name stands beside it."
+    shown = f"{y} of each setting, which has a row" if figure.x == "setting" else f"{y} against {x}"
     return (
         f"![{name}]({name}.png)\n\n"
-        f"**{name}**: {figure.title}. {y} against {x}.{points} Bars: 95% bootstrap intervals over references,"
+        f"**{name}**: {figure.title}. {shown}.{points} Bars: 95% bootstrap intervals over references,"
         " whose number is in the title (the range of five references or fewer)."
         f" Table: [{figure.panels}.md]({table}.md)"
     )

@@ -21,7 +21,7 @@ from motionexp.config.compose import load
 from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit
 from motionexp.data.shapes import grammar
-from motionexp.data.shapes.energies import energies
+from motionexp.data.shapes.energies import KINDS, energy_of
 from motionexp.data.shapes.render import FRAMES, render
 from motionexp.data.shapes.scenes import Scene
 from motionexp.data.videos import contact_sheet, enlarged, psnr, write_mp4, write_png
@@ -160,7 +160,7 @@ def energy_table(backbone: Backbone) -> list[dict[str, float | str]]:
     columns = ("contrast", "factor", "energy", "log_snr")
     return [
         {name: getattr(row, name) for name in columns} | {"t": float((log_snr > row.log_snr).sum())}
-        for row in energies(encode, frames=backbone.frames)
+        for row in (energy_of(*kind, encode, frames=backbone.frames) for kind in KINDS)
     ]
 
 

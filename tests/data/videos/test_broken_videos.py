@@ -1,15 +1,18 @@
 """What cannot be read is refused with its name; what is large is read in bounded memory."""
 
+import resource
+import struct
 import subprocess
 import sys
 import wave
+import zlib
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from motionexp.data.videos import read_frames, write_gif, write_png
+from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count, write_gif, write_png
 from motionexp.errors import InputError
 from tests.support.made_videos import encode, moving, noise, numbered
 
@@ -61,6 +64,82 @@ def test_a_webm_that_ends_early_is_refused_with_both_counts(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with pytest.raises(InputError, match=r"a\.webm: .* 1\d .* 24\b"):
         read_frames(path, frames=24)
+
+
+def test_a_webm_that_is_cut_short_is_refused_whatever_is_asked_for(tmp_path):
+    path = encode(tmp_path / "a.webm", noise(), codec="libvpx-vp9", deadline="realtime")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(InputError, match=r"a\.webm: is cut short"):
+        read_frames(path, frames=2)
+
+
+def test_frames_that_a_damaged_matroska_file_loses_are_not_passed_over(tmp_path):
+    path = encode(tmp_path / "a.webm", noise(), codec="libvpx-vp9", deadline="realtime")
+    with av.open(path) as file:
+        place = next(packet.pos for packet in file.demux(video=0) if packet.pts == 1500)
+    content = bytearray(path.read_bytes())
+    content[place - 16 : place + 400] = b"\x5a" * 416
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.webm: (is damaged|.* cannot be decoded)"):
+        read_frames(path, frames=2)
+
+
+def gif(width: int, height: int, count: int = 1) -> bytes:
+    """A few bytes that claim `count` frames of one size."""
+    screen = struct.pack("<HHBBB", width, height, 0xF0, 0, 0) + bytes(6)
+    image = struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02D\x01\0"
+    return b"GIF89a" + screen + count * (b"!\xf9\x04\0\x0c\0\0\0," + image) + b";"
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(999)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.gif", gif(16000, 16000)), ("a.gif", gif(65535, 65535)), ("a.png", png(16000, 16000))],
+)
+def test_a_small_file_of_huge_frames_is_refused_in_little_memory(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (frame_count, frame_rate, taken_count, lambda path: read_frames(path, frames=1)):
+        with pytest.raises(InputError, match=rf"a\{name[1:]}: its frames .* at most 36,000,000 pixels"):
+            read(tmp_path / name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_a_picture_of_400_million_pixels_is_refused(tmp_path):
+    (tmp_path / "1.png").write_bytes(png(20000, 20000))
+    with pytest.raises(InputError, match=r"1\.png: .*400000000 pixels"):
+        read_frames(tmp_path, frames=1)
+
+
+def test_times_that_no_video_has_are_refused_where_they_give_the_rate(tmp_path):
+    years = encode(tmp_path / "a.mkv", numbered(4), times=[10**9 * index for index in range(4)], codec="ffv1")
+    assert frame_count(years) == len(read_frames(years, frames=4)) == 4
+    assert taken_count(years, fps=8) > 8 * 10**6
+    with pytest.raises(InputError, match=r"a\.mkv: its times make 1e-06 frames per second"):
+        frame_rate(years)
+
+
+def test_sound_with_a_cover_picture_is_no_video(tmp_path):
+    with av.open(tmp_path / "a.m4a", "w", format="mp4") as file:
+        sound, cover = file.add_stream("aac", rate=16000, layout="mono"), file.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        tone.rate, tone.pts = 16000, 0
+        picture = av.VideoFrame(32, 32, "yuvj420p")
+        picture.pts = 0
+        for stream, frame in ((sound, tone), (cover, picture)):
+            file.mux(stream.encode(frame))
+            file.mux(stream.encode())
+    with pytest.raises(InputError, match=r"a\.m4a: .*no video that can be read, but sound"):
+        frame_count(tmp_path / "a.m4a")
 
 
 def test_a_truncated_gif_is_refused(tmp_path):

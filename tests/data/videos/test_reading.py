@@ -49,16 +49,6 @@ def test_start_stride_and_fps_choose_frames(tmp_path, settings, expected):
     check_most(path, **settings)
 
 
-@pytest.mark.parametrize(("start", "fps", "count"), [(0, 8, 20), (0.3, 5, 11), (0.07, 3.7, 9), (1.0, 2, 3)])
-def test_fps_takes_the_frame_nearest_in_time_of_a_variable_rate(tmp_path, start, fps, count):
-    times = [0, 100, 133, 200, 600, 640, 700, 1200, 1500, 1510, 1600, 2500, 2600]
-    path = encode(tmp_path / "a.webm", numbered(13), times=times, codec="libvpx-vp9")
-    distances = np.abs(np.array(times) / 1000 - (start + np.arange(count) / fps)[:, None])
-    nearest = distances.argmin(1).tolist()
-    assert numbers(read_frames(path, frames=count, start=start, fps=fps)) == nearest
-    check_most(path, start=start, fps=fps)
-
-
 def test_a_first_frame_that_is_not_at_zero_starts_the_clip(tmp_path):
     path = encode(tmp_path / "a.mkv", numbered(12), times=[5000 + 125 * index for index in range(12)])
     assert numbers(read_frames(path, frames=4, start=0.25, fps=4)) == [2, 4, 6, 8]

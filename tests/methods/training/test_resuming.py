@@ -2,12 +2,15 @@
 
 import os
 import signal
+import tempfile
 from dataclasses import replace
 
 import pytest
 import torch
 
-from motionexp.errors import InputError
+from motionexp.errors import InputError, Stopped, stoppable
+from motionexp.files import PARTIAL
+from motionexp.methods.training import SealedFile
 from tests.support.training_runs import SETTINGS, run
 
 
@@ -88,3 +91,40 @@ def test_a_damaged_checkpoint_is_refused(damage, backbone, examples, tmp_path):
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:3000] if damage is None else damage)
     with pytest.raises(InputError, match=r"checkpoint\.ckpt"):
         run(backbone, examples, tmp_path)
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_trained_on(backbone, examples, tmp_path):
+    result, _ = run(backbone, examples, tmp_path)
+    whole = result.checkpoint.read_bytes()
+    for place in torch.randint(8 * len(whole), (100,), generator=torch.Generator().manual_seed(0)).tolist():
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        result.checkpoint.write_bytes(flipped)
+        with pytest.raises(InputError, match=r"checkpoint\.ckpt: damaged"):
+            SealedFile().load_checkpoint(result.checkpoint)
+
+
+def test_checkpoints_do_not_pass_through_the_system_s_temporary_folder(
+    backbone, examples, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    (tmp_path / f"{PARTIAL}killed").write_bytes(b"half a checkpoint")
+    result, _ = run(backbone, examples, tmp_path)
+    assert list(tmp_path.iterdir()) == [result.checkpoint]
+
+
+@pytest.mark.parametrize("is_handled", [True, False])
+def test_sigterm_saves_and_comes_out_with_its_code(is_handled, backbone, examples, tmp_path):
+    def press(done):
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def train():
+        run(backbone, examples, tmp_path, settings=replace(SETTINGS, preview_every=1), on_preview=press)
+
+    # Outside the command Lightning's own handler stops the training after a step.
+    with pytest.raises(Stopped) as caught:
+        (stoppable()(train) if is_handled else train)()
+    assert caught.value.code == 143
+    resumed, _ = run(backbone, examples, tmp_path)
+    assert resumed.resumed_from in (3, 4)

@@ -97,7 +97,7 @@ def test_the_command_writes_the_same_figures_each_time(root):
         folder = root / "results" / "shapes" / "figures"
         runs.append({path.name: path.read_bytes() for path in folder.iterdir()})
     names = ("motion-tampering-pairs", "motion-tampering-trade-off", "onsets")
-    drawn = {f"tiny_latte-{name}{suffix}" for name in names for suffix in (".svg", ".png")}
+    drawn = {f"tiny_latte-{name}{suffix}" for name in names for suffix in (".svg", ".pdf", ".png")}
     assert set(runs[0]) == {"README.md", *drawn}
     assert runs[0] == runs[1]
 

@@ -1,6 +1,6 @@
-"""The figure of published reconstructions: `python -m motionexp.scripts.inversion_figures` (`make figures`).
+"""The figure of the inversion's published rows (`make figures`).
 
-Writes it as .svg and .png beside the published strips of pictures, and a README.md with the captions.
+Writes it as .svg, .pdf and .png beside the published strips of pictures, and a README.md with the captions.
 """
 
 import sys
@@ -12,19 +12,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from motionexp.probes.analysis.published import Captioned, write_captioned, write_published
-from motionexp.results.figures.style import BLUE, GREY, ORANGE, axis_legend, contrast_title, new_figure
+from motionexp.results.figures.colours import NEUTRAL, UNTUNED
+from motionexp.results.figures.style import axis_legend, contrast_title, new_figure
 from motionexp.results.intervals import mean_interval
 from motionexp.results.rows import Row, contrast_order
-from motionexp.scripts.inversion import METRICS
 
+METRICS = {"reconstruction_psnr": "to the video, dB", "reconstruction_psnr_to_vae": "to the VAE's, dB"}
 EXPERIMENT = Path("experiments/inversion.yaml")
-COLOURS = {"empty": BLUE, "caption": ORANGE}
+ORIGIN = "`make figures` draws the figure from the published rows."
 MARKERS = {"empty": "o", "caption": "s"}
 
 STRIP = (
     "Latents x_t of the reference, inverted with the empty prompt, and the decoded x_0 that the model"
-    ' predicts from them, at t = 0, 100, ... 900, in two frames (Figure 2 of "Video Diffusion Models Encode'
-    ' Motion in Early Timesteps" shows such latents). `make inversion` makes this picture, and publishing'
+    ' predicts from them, at t = 900, 800, ... 0, in two frames (Figure 2 of "Video Diffusion Models Encode'
+    ' Motion in Early Timesteps" shows such latents). `probe=inversion` makes this picture, and publishing'
     " copies it."
 )
 
@@ -35,7 +36,7 @@ Run = tuple[str, int]
 def figure(rows: Sequence[Row]) -> Figure:
     """PSNR of every model, prompt and number of steps: a column of panels a contrast, a row a metric."""
     contrasts = sorted({row.stratum("contrast") for row in rows}, key=contrast_order)
-    models, prompts = sorted({row.model for row in rows}), list(COLOURS)
+    models, prompts = sorted({row.model for row in rows}), list(MARKERS)
     runs = sorted(
         {(row.stratum("prompt"), row.steps) for row in rows}, key=lambda run: (prompts.index(run[0]), run[1])
     )
@@ -61,7 +62,7 @@ def _panel(axis: Axes, rows: Sequence[Row], models: Sequence[str], runs: Sequenc
             run = (model, prompt, steps)
             dots = [row for row in rows if (row.model, row.stratum("prompt"), row.steps) == run]
             values = [row.value for row in dots]
-            axis.plot([place] * len(dots), values, ".", color=GREY, markersize=3)
+            axis.plot([place] * len(dots), values, ".", color=NEUTRAL, markersize=3)
             means.append(mean_interval(values, [row.reference for row in dots]))
         mean, low, high = np.array([(interval.mean, interval.low, interval.high) for interval in means]).T
         axis.errorbar(
@@ -69,8 +70,8 @@ def _panel(axis: Axes, rows: Sequence[Row], models: Sequence[str], runs: Sequenc
             mean,
             yerr=[mean - low, high - mean],
             fmt=MARKERS[prompt],
-            color=COLOURS[prompt],
-            markerfacecolor="white" if steps == fewest else COLOURS[prompt],
+            color=UNTUNED,
+            markerfacecolor="white" if steps == fewest else UNTUNED,
             elinewidth=0.9,
             label=f"{prompt} prompt, {steps} steps" if prompt == "empty" else f"{prompt}, {steps} steps",
         )
@@ -95,14 +96,13 @@ def figures(rows: Sequence[Row]) -> Iterator[Captioned]:
     )
 
 
-def write(file: Path, rows: Sequence[Row]) -> list[Path]:
+def write(file: Path, rows: Sequence[Row], origin: str = ORIGIN) -> list[Path]:
     """Write the figure into the folder `file`, and a README.md with it and with the strips in that folder."""
     strips = "\n\n".join(
         f"![{path.stem}]({path.name})\n\n**{path.stem.removesuffix('-strip')}.** {STRIP}"
         for path in sorted(file.glob("*-strip.png"))
     )
-    heading = "# Inversion\n\n`make figures` draws the figure from the published rows."
-    return write_captioned(file, heading, figures(rows), strips)
+    return write_captioned(file, f"# Inversion\n\n{origin}", figures(rows), strips)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,26 +1,19 @@
-"""The linear probe's rows, measured where they are missing, and its tables and figures of published rows."""
+"""The linear probe's tables and figures of published rows."""
 
-import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from matplotlib.text import Text
 
-from motionexp.data.shapes.render import render
 from motionexp.errors import InputError
-from motionexp.jobs.job import Job
-from motionexp.probes.analysis import linear_figures, linear_rows, linear_tables
+from motionexp.probes.analysis import linear_figures, linear_tables
 from motionexp.probes.analysis import rows as analysis_rows
 from motionexp.probes.analysis.linear_rows import (
     APPEARANCE,
     BLOCKS,
-    METRICS,
     OBSERVER,
     TARGETS,
     TIMESTEPS,
@@ -33,16 +26,15 @@ from motionexp.results.formats import to_markdown
 from motionexp.results.intervals import mean_interval, resampled_weights
 from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.publish import publish
-from motionexp.results.published import read_published, to_published
+from motionexp.results.published import read_published
 from motionexp.results.rows import append_rows
-from motionexp.scripts import linear_probe
 from tests.support.made_linear import GROUPS, share
 from tests.support.made_linear import linear_rows as made_rows
-from tests.support.tiny_models import SIZE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEY = ("tiny_latte", "motion-dominant")
-FEW = linear_probe.Options(train=12, test=4, pairs=2, draws=1)
+# What a job of 20 groups leaves: 24 videos to train on, 10 to test and a pair in each.
+PUBLISHED = {"train": "480", "test": "200", "pairs": "20", "draws": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -50,87 +42,6 @@ def _few_replicates(monkeypatch):
     monkeypatch.setattr(
         analysis_rows, "resampled_weights", lambda references: resampled_weights(references)[:200]
     )
-
-
-class TestRun:
-    @pytest.fixture(autouse=True)
-    def _small(self, monkeypatch):
-        for module in (linear_probe, linear_rows):
-            monkeypatch.setattr(module, "TIMESTEPS", (0, 600, 999))
-        monkeypatch.setattr(linear_probe, "GROUPS", 2)
-
-        def small(scene, frames, period=None):
-            return render(scene, 16)[:frames, :: 64 // SIZE, :: 64 // SIZE]
-
-        monkeypatch.setattr(linear_probe, "render", small)
-
-    @pytest.fixture
-    def job(self, overrides):
-        """A job on a tiny random model."""
-        return Job(linear_probe.settings_of(overrides), linear_probe.Console(quiet=True))
-
-    def test_an_interrupted_run_continues_and_ends_with_the_rows_of_a_whole_one(
-        self, job, monkeypatch, capsys
-    ):
-        tasks = partial(linear_probe.tasks_of, job, ["motion-dominant"], FEW)
-        file, read_one = linear_probe.row_file(job, FEW), linear_probe.Task.read
-
-        def until_interrupted(task, probe, distances, t, bar):
-            if t == 999:
-                raise KeyboardInterrupt
-            return read_one(task, probe, distances, t, bar)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(linear_probe.Task, "read", until_interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                linear_probe.run(tasks())
-        assert {row.strata["t"] for row in file.rows()} == {"0", "600"}
-        with pytest.raises(InputError, match="t = 999"):
-            read_accuracies(file.rows())
-        assert [task.timesteps for task in tasks()] == [[999]]
-        linear_probe.run(tasks())
-        assert [task.videos for task in tasks()] == [0]
-        rows = file.rows()
-        file.path.unlink()
-        linear_probe.run(tasks())
-        assert file.rows() == rows
-        linear_probe.show(file.path.parent, [*rows, *linear_probe.schedule_rows(job, steps=0)])
-        assert "middle block" in capsys.readouterr().out
-        assert (file.path.parent / "linear-probe-all.csv").is_file()
-        assert (file.path.parent / "figures" / "tiny_latte-motion-dominant.svg").is_file()
-        # What the rows hold, and which rows belong to another run.
-        assert {METRICS[row.metric][1] for row in rows} == {OBSERVER, X_T_CLEAN, X_T, *BLOCKS[1:]}
-        names = ["temporal_transformer_blocks.0", "temporal_transformer_blocks.1"]
-        assert list(rows[0].settings["blocks"].values()) == names
-        # A published line for each timestep and each group of test videos and of pairs.
-        assert to_published(rows).count('{"sample"') == 3 * (2 + 2)
-        assert linear_probe.row_file(job, replace(FEW, draws=2)).rows() == []
-        job.backbone.weights_hash = "other"
-        assert file.rows() == []
-
-    def test_a_row_is_the_mean_of_its_group(self, job):
-        task = linear_probe.Task(job, "motion-dominant", FEW, [600])
-        probe = SimpleNamespace(blocks=["a", "b"])
-        rows = list(task.rows(probe, 600, "accuracy: shape from x_t", torch.tensor([0.0, 1.0, 1.0, 1.0])))
-        assert [(row.reference, row.value) for row in rows] == [("test 001-002", 0.5), ("test 003-004", 1.0)]
-
-
-class TestCommand:
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["--train", "10"], "--train 10: .* 68"),
-            (["--test", "19"], "--test 19: .* 20"),
-            (["stps=3"], "stps"),
-            (["model=tiny_latte,latte"], "64 x 64"),
-        ],
-    )
-    def test_wrong_settings_are_named_before_weights_are_loaded(
-        self, arguments, words, capsys, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr(linear_probe, "tasks_of", lambda *_: pytest.fail("it went on"))
-        assert linear_probe.main([*arguments, f"output={tmp_path}"]) == 2
-        assert re.search(words, capsys.readouterr().err)
 
 
 class TestAccuracies:
@@ -190,7 +101,7 @@ class TestTables:
         assert linear_tables.main([]) == linear_figures.main([]) == 0
         tables = {f"results/shapes/linear-probe{n}{s}" for n in ("", "-all") for s in (".md", ".tex", ".csv")}
         drawn = {"motion-and-appearance", "tiny_latte-motion-dominant"}
-        figures = {f"results/shapes/linear-probe/{n}{s}" for n in drawn for s in (".svg", ".png")}
+        figures = {f"results/shapes/linear-probe/{n}{s}" for n in drawn for s in (".svg", ".pdf", ".png")}
         written = set(capsys.readouterr().out.split())
         assert written == {*tables, *figures, "results/shapes/linear-probe/README.md"}
         assert all(Path(name).is_file() for name in written)
@@ -239,8 +150,7 @@ def _publish(root, monkeypatch):
     (root / "experiments").mkdir()
     layout = root / linear_tables.EXPERIMENT
     layout.write_text((ROOT / linear_tables.EXPERIMENT).read_text())
-    _, _, options = linear_probe.options_of([])
-    rows = [replace(row, strata=row.strata | options.strata()) for row in made_rows()]
+    rows = [replace(row, strata=row.strata | PUBLISHED) for row in made_rows()]
     fewer = [replace(row, strata=row.strata | {"train": "68"}) for row in rows]
     append_rows(root / "outputs" / "rows.jsonl", [*rows, *fewer])
     assert publish(layout, root / "outputs")[1] == len(rows)

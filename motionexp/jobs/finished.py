@@ -1,0 +1,217 @@
+"""What a finished job left, found again without torch: where nothing has changed, no model is loaded."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from motionexp.config.adapter_files import adapter_file
+from motionexp.config.schema import JobConfig, model_folder
+from motionexp.data.base import Edit, Reference
+from motionexp.data.select import make_reader
+from motionexp.files import PACKAGE, write_whole
+from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
+from motionexp.jobs.references import read_references
+from motionexp.results.rows import Row
+
+GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
+PLACE = ("output", "dry_run", "device", "logger")  # settings that change no result
+
+
+@dataclass(frozen=True)
+class FinishedCell:
+    """The results of one reference.
+
+    Attributes:
+        reference: with the edits of the job.
+        cell: its folder.
+        requests: its samples.
+        adapters: the folders of adapters that the job trained; empty if it trained none.
+        rows: of the samples.
+        baselines: the folder and the rows of its sanity baselines.
+        grid: the video side by side, and its columns.
+        base: the results of the base model on the reference, which the job compares to.
+    """
+
+    reference: Reference
+    cell: Cell
+    requests: Sequence[SampleRequest]
+    adapters: Sequence[Cell]
+    rows: Sequence[Row]
+    baselines: tuple[Cell, Sequence[Row]] | None
+    grid: tuple[Path, GridColumns]
+    base: "FinishedCell | None" = None
+
+
+def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
+    """Store where the results of a finished job are, under a hash of all that they come from."""
+    output = Path(cfg.output).expanduser()
+    record = {"cells": [_entry(finished, output) for finished in cells]}
+    path = _path(cfg, [finished.reference for finished in cells])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(record).encode())
+
+
+def read_record(cfg: JobConfig) -> list[FinishedCell] | None:
+    """The cells of a job that was finished with the same code, settings and files; None: it may not be.
+
+    Every file of the results is still there, and every cell's status says that nobody works on it.
+    """
+    output = Path(cfg.output).expanduser()
+    references = read_references(cfg, make_reader(cfg.data))
+    record = read_json(_path(cfg, references))
+    if record is None or len(record["cells"]) != len(references):
+        return None
+    cells = []
+    for reference, entry in zip(references, record["cells"], strict=True):
+        finished = _finished(reference, entry, output)
+        if finished is None or _relabelled(finished.rows, cfg):
+            return None
+        cells.append(finished)
+    return cells
+
+
+def write_grids(console: Console, cells: Sequence[FinishedCell]) -> list[Path]:
+    """Name the cells, and write their videos side by side again: other jobs may have finished since."""
+    grids = []
+    for number, finished in enumerate(cells, start=1):
+        counted = f"{number} of {len(cells)}, nothing left to train or sample"
+        line = f"{finished.reference.name} ({counted})"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        path, columns = finished.grid
+        samples = {cell: Samples(cell) for _, cell, _ in columns}
+        shown = [(label, samples[cell], requests) for label, cell, requests in columns]
+        grids += [path] if write_grid(path, finished.reference, shown) else []
+    return grids
+
+
+def _entry(finished: FinishedCell, output: Path) -> dict[str, Any]:
+    path, columns = finished.grid
+    baselines = finished.baselines
+    return {
+        "cell": _below(finished.cell.folder, output),
+        "requests": [_plain(request) for request in finished.requests],
+        "adapters": [_below(cell.folder, output) for cell in finished.adapters],
+        "rows": [row.score_id for row in finished.rows],
+        "baselines": baselines
+        and [_below(baselines[0].folder, output), [row.score_id for row in baselines[1]]],
+        "base": finished.base and _entry(finished.base, output),
+        "grid": _below(path, output),
+        "columns": [
+            [label, _below(cell.folder, output), [_plain(request) for request in requests]]
+            for label, cell, requests in columns
+        ],
+    }
+
+
+def _finished(reference: Reference, entry: Mapping[str, Any], output: Path) -> FinishedCell | None:
+    """The results that an entry of a record names; None if one of them is not there."""
+    cell = Cell(output / entry["cell"])
+    requests, adapters = _requests(entry["requests"]), [Cell(output / name) for name in entry["adapters"]]
+    for adapter in adapters:
+        read_fit_record(adapter.adapter)  # raises where the record of the training is damaged
+    rows, of_baselines = _rows(cell, entry["rows"]), None
+    if entry["baselines"] is not None:
+        folder, score_ids = entry["baselines"]
+        baseline_cell = Cell(output / folder)
+        of_baselines = (baseline_cell, _rows(baseline_cell, score_ids))
+    base = entry["base"] and _finished(reference, entry["base"], output)
+    is_whole = (
+        cell.status()["state"] == "done"
+        and (base is None) == (entry["base"] is None)
+        and all(cell.has_sample(request) for request in requests)
+        and all(adapter.has_adapter for adapter in adapters)
+        and len(rows) == len(entry["rows"])
+        and (of_baselines is None or len(of_baselines[1]) == len(entry["baselines"][1]))
+    )
+    columns = [(label, Cell(output / name), _requests(plain)) for label, name, plain in entry["columns"]]
+    grid = output / entry["grid"], columns
+    finished = FinishedCell(reference, cell, requests, adapters, rows, of_baselines, grid, base)
+    return finished if is_whole else None
+
+
+def _relabelled(rows: Sequence[Row], cfg: JobConfig) -> bool:
+    """Whether another job has stored the rows with another source of tau since."""
+    return any(row.settings.get("tau_from", "given") != cfg.tau_from for row in rows)
+
+
+def _rows(cell: Cell, score_ids: Sequence[str]) -> list[Row]:
+    """The rows with these ids that the cell has."""
+    stored = {row.score_id: row for row in cell.rows()}
+    return [stored[score_id] for score_id in score_ids if score_id in stored]
+
+
+def _plain(request: SampleRequest) -> list[Any]:
+    return [request.edit.kind, request.edit.caption, request.index, request.sample_id]
+
+
+def _requests(plain: Sequence[Sequence[Any]]) -> tuple[SampleRequest, ...]:
+    return tuple(SampleRequest(Edit(kind, caption), index, key) for kind, caption, index, key in plain)
+
+
+def _below(path: Path, output: Path) -> str:
+    return path.relative_to(output).as_posix()
+
+
+def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
+    """The record's file: its name is a hash of the code, the settings and the files of the job."""
+    settings = {name: value for name, value in asdict(cfg).items() if name not in PLACE}
+    parts = {
+        "code": _state(PACKAGE, "*.py", content=True),
+        "settings": settings,
+        "references": [reference.content_hash for reference in references],
+        "captions": [
+            [reference.caption, *(edit.caption for edit in reference.edits)] for reference in references
+        ],
+        "files": [_state(folder) for folder in _folders(cfg)],
+        "precision": _machine(cfg) if cfg.precision == "auto" else "",
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return Path(cfg.output).expanduser() / ".cache" / "finished" / f"{digest[:20]}.json"
+
+
+def _folders(cfg: JobConfig) -> list[Path]:
+    """The local folders and files that the results come from, beside the references."""
+    scoring = cfg.scoring
+    names = [scoring.clip, scoring.scorer, scoring.scorer_processor, scoring.tracker_weights]
+    folders = [Path(name).expanduser() for name in names if name is not None]
+    folders += [folder for folder in [model_folder(cfg.model)] if folder is not None]
+    if cfg.adapter is not None:
+        file = adapter_file(cfg.adapter)
+        folders += [file, file.with_name("adapter_config.json")]  # peft's settings beside the weights
+    return folders
+
+
+def _state(path: Path, pattern: str = "*", *, content: bool = False) -> list[Any]:
+    """Names of the files of a folder, with their contents' hashes, or their sizes and times of change."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob(pattern) if file.is_file())
+    if content:
+        return [
+            [str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files
+        ]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _machine(cfg: JobConfig) -> list[Any]:
+    """What `precision=auto` depends on: the processor's instructions, and the GPUs."""
+    information = Path("/proc/cpuinfo")
+    flags = (
+        [line for line in information.read_text().splitlines() if line.startswith("flags")][:1]
+        if information.exists()
+        else []
+    )
+    gpus = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
+    return [
+        cfg.device,
+        platform.machine(),
+        platform.system(),
+        flags,
+        gpus,
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+    ]

@@ -1,0 +1,46 @@
+"""Which file `adapter=` names."""
+
+from pathlib import Path
+
+import pytest
+
+from motionexp.config.adapter_files import FILE_NAMES, adapter_file, peft_config_file
+from motionexp.errors import InputError
+
+
+def written(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_a_folder_has_the_file_of_its_trainer(name: str, tmp_path: Path) -> None:
+    assert adapter_file(str(written(tmp_path, name, "optimizer.pt", "other.safetensors"))) == tmp_path / name
+
+
+def test_a_file_has_any_name(tmp_path: Path) -> None:
+    assert adapter_file(written(tmp_path, "v1.sft", *FILE_NAMES) / "v1.sft") == tmp_path / "v1.sft"
+
+
+@pytest.mark.parametrize(
+    ("names", "named", "problem"),
+    [
+        ((), "", ", ".join(FILE_NAMES)),
+        (("other.safetensors",), "", ", ".join(FILE_NAMES)),
+        (FILE_NAMES[:2], "", f"{FILE_NAMES[0]} and {FILE_NAMES[1]}"),
+        (("adapter_model.bin",), "", "adapter_model.bin is a pickle"),
+        (("lora.pt",), "lora.pt", "lora.pt is a pickle"),
+        ((), "missing", "no such file"),
+        ((), "missing.safetensors", "no such file"),
+    ],
+)
+def test_anything_else_is_an_error(names: tuple[str, ...], named: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^adapter={tmp_path / named}: .*{problem}"):
+        adapter_file(written(tmp_path, *names) / named)
+
+
+def test_settings_belong_to_pefts_own_file_alone(tmp_path: Path) -> None:
+    written(tmp_path, "adapter_config.json", "adapter_model.safetensors", "adapter.safetensors")
+    assert peft_config_file(tmp_path / "adapter_model.safetensors") == tmp_path / "adapter_config.json"
+    assert peft_config_file(tmp_path / "adapter.safetensors") is None
