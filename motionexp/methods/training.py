@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.imports import without
@@ -272,7 +271,7 @@ class _BetweenSteps(Callback):
         path: Path,
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
-        bar: "tqdm[Any]",
+        bar: Any,
     ) -> None:
         self.settings = settings
         self.path = path

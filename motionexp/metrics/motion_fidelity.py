@@ -23,7 +23,7 @@ class MotionFidelity(VideoMetric):
     order = 110
     summary: ClassVar = {"motion_fidelity": "motion fidelity", "motion_fidelity_chance": "by chance"}
     columns: ClassVar = {
-        "motion fidelity": {"label": "motion fidelity ↑", "metric": "motion_fidelity", "optional": True},
+        "fidelity": {"label": "motion fidelity ↑", "metric": "motion_fidelity", "optional": True},
         "fidelity_chance": {
             "label": "chance level of motion fidelity",
             "metric": "motion_fidelity_chance",
