@@ -211,7 +211,7 @@ def _run_hydra(arguments: list[str]) -> None:
     try:
         _job()
         is_done = True
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped, BrokenPipeError):
         SWEEP.set(([], []))  # the same command makes the table when it is through
         raise
     finally:

@@ -11,7 +11,7 @@ from rich.console import Console
 from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics
 from motionexp.config.scoring import PAIRS
 from motionexp.results.rows import SANITY_BASELINES, Row
-from motionexp.results.settings_table import EXTERNAL
+from motionexp.results.settings_table import EXTERNAL, reasons_in
 from motionexp.results.terminal import print_grid
 
 MOST_PATHS = 8
@@ -109,14 +109,13 @@ def _print_legend(console: Console, lines: Mapping[str, Sequence[Row]], shown: C
     """Print what the numbers are, and why samples have no value."""
     headed = {name: heading for spec in METRICS.values() for name, heading in spec.summary.items()}
     console.print("Means over n samples; docs/scores.md explains the scores", highlight=False)
-    rows = [row for of_line in lines.values() for row in of_line if row.metric in shown]
-    reasons: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
-        if math.isnan(row.value):
-            reasons[headed.get(row.metric, row.metric), row.reason].add(row.sample_id)
-    for (heading, reason), samples in reasons.items():
-        text = f"–, {heading}: no value of {len(samples)} ({reason})"
-        console.print(text, markup=False, highlight=False)
+    several = "all edits" in lines  # whose rows are those of the lines above it
+    counted = [of_line for label, of_line in lines.items() if not (several and label == "all edits")]
+    rows = [row for of_line in counted for row in of_line if row.metric in shown]
+    for name in dict.fromkeys(row.metric for row in rows):
+        for reason, count in reasons_in(row for row in rows if row.metric == name).items():
+            text = f"{headed.get(name, name)}: no value for {count} of its samples ({reason})"
+            console.print(text, markup=False, highlight=False)
 
 
 def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:

@@ -51,12 +51,13 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         rows += chosen
     if not rows:
         return  # no job came as far as a score
-    title = f"{finished} of {len(tuned)} jobs" if not done else f"{len(tuned)} jobs"
+    count = "1 job" if len(tuned) == 1 else f"{len(tuned)} jobs"
+    title = count if done else f"{finished} of {count}"
     # A swept setting may change others with it, as full-rank tuning has a learning rate of its own.
     names = list(dict.fromkeys([*swept, *differing_names(rows)]))
-    tables = settings_tables(rows, names, f"{title} by {', '.join(swept)}")
+    tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
-    _show(console, tables, Path(tuned[0].output).expanduser(), swept, settings)
+    _show(console, tables, Path(tuned[0].output).expanduser(), swept or ["tau"], settings)
 
 
 def table(words: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from motionexp.config.metrics import METRICS
 from motionexp.config.schema import JobConfig
+from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.errors import InputError
 from motionexp.results.comparisons import count_of, mean_of
 from motionexp.results.formats import Block, Cell, Line, Table
@@ -58,10 +59,7 @@ FIELD_OF |= dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scor
 
 @dataclass
 class _Line:
-    """The rows of one setting.
-
-    `values` are its texts by name; `of_sampling` those of the names that the base model depends on.
-    """
+    """The rows of one setting, whose `values` are its texts by name."""
 
     values: dict[str, str]
     rows: list[Row] = field(default_factory=list)
@@ -228,9 +226,9 @@ class _BlockOf:
             return {}
         if row.method == EXTERNAL:
             return {"tau": "another system"}
-        names = [name for name in self.labels if row.method != "base" or name not in TUNING]
-        return {name: setting_of(row, name) for name in names if name.partition(".")[0] != "method" or
-                row.method != "base"}  # fmt: skip
+        of_base = [name for name in self.labels if name.partition(".")[0] not in TUNING]
+        names = of_base if row.method == "base" else self.labels
+        return {name: setting_of(row, name) for name in names}
 
     def _order(self, line: _Line) -> tuple[Any, ...]:
         baselines = [*SANITY_BASELINES]
@@ -325,33 +323,23 @@ class _BlockOf:
         # 1. Main scores without a row.
         absent: dict[str, list[str]] = defaultdict(list)
         metrics = {row.metric for line in self.lines for row in line.rows}
+        suite = next((row.suite for line in self.lines for row in line.rows), "")
         standard = standard_columns()
         for key in MAIN if not {*MAIN}.isdisjoint(self.columns) else ():
             if self.columns.get(key, standard[key]).metric not in metrics:
-                absent[_why_absent(standard[key].metric)].append(LABELS[key].rstrip(" ↑↓"))
+                absent[_why_absent(standard[key].metric, suite)].append(LABELS[key].rstrip(" ↑↓"))
         notes += [f"{where}{', '.join(labels)}: {reason}." for reason, labels in absent.items()]
-        has_base = any(line.is_base for line in self.lines)
-        of_base = [column.label.rstrip(" ↑↓") for column in self.columns.values() if column.minus == "base"]
-        if (
-            of_base
-            and not has_base
-            and any(
-                line.of_metric(self.columns[key].metric)
-                for line in self.lines
-                for key in self.columns
-                if self.columns[key].minus == "base"
-            )
-        ):
-            notes.append(f"{where}{', '.join(of_base)}: the base model's is subtracted, which has no rows.")
+        of_base = [column for column in self.columns.values() if column.minus == "base"]
+        if of_base and not any(line.is_base for line in self.lines):
+            label = of_base[0].label.rstrip(" ↑↓")
+            notes.append(f"{where}{label}: the base model's is subtracted, which has no rows.")
         # 2. Samples without a value.
         for column in self.columns.values():
             measured = [row for line in self.lines for row in line.rows if row.metric == column.metric]
-            reasons = Counter(row.reason for row in measured if math.isnan(row.value))
             label = column.label.rstrip(" ↑↓")
             notes += [
-                f"{where}{label}: {count} of {len(measured)} samples have no value"
-                f" ({reason or 'no reason is stored'})."
-                for reason, count in reasons.items()
+                f"{where}{label}: no value for {count} of {len(measured)} samples ({reason})."
+                for reason, count in reasons_in(measured).items()
             ]
         # 3. Lines that lack samples.
         subjects = [{_subject(row) for row in line.rows if row.seed is not None} for line in self.lines]
@@ -366,11 +354,22 @@ class _BlockOf:
         return notes
 
 
-def _why_absent(metric: str) -> str:
+def _why_absent(metric: str, suite: str) -> str:
     spec = next((spec for spec in METRICS.values() if metric in spec.values), None)
-    if spec is not None and "reference_truth" in spec.needs:
-        return "no ground truth, which real clips do not have, or not in metrics="
+    if spec is not None and "reference_truth" in spec.needs and suite != ShapesReferences.suite:
+        return "measured from ground truth, which real clips do not have"
     return "not measured (metrics=)"
+
+
+def reasons_in(rows: Iterable[Row]) -> dict[str, int]:
+    """Why rows have no value, with their numbers; reasons that differ in a percentage count as one."""
+    reasons: Counter[str] = Counter()
+    shown: dict[str, str] = {}
+    for row in rows:
+        if math.isnan(row.value):
+            reasons[re.sub(r"\d+%", "%", row.reason)] += 1
+            shown.setdefault(re.sub(r"\d+%", "%", row.reason), row.reason or "no reason is stored")
+    return {shown[kind]: count for kind, count in reasons.items()}
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:

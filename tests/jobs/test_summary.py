@@ -48,6 +48,11 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
     assert "style: a [red] ball" in shown
     assert ["style", "2", "0.80", "0.50"] in [line.split() for line in shown.splitlines()]
     assert "out/[1]" in shown
+    assert "motion similarity: no value for 1 of its samples (lost)" in shown
+    print_summary(Console(width=80), rows, [], [], of_base=rows[:3])
+    shown = capsys.readouterr().out
+    assert ["base", "model", "1", "–", "0.50"] in [line.split() for line in shown.splitlines()]
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
@@ -62,10 +67,10 @@ def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
     print_summary(Console(width=80), rows, [], [])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     (header,) = (line for line in lines if "fidelity" in line)
-    assert header[-4:-1] == ["chance", "DiTFlow", "chance"]
+    assert header[-3:] == ["chance", "DiTFlow", "chance"]
     assert ["style", "1", "0.75", "0.50", "0.62", "0.25"] in lines
     assert ["style", "1", "31.50"] in lines
-    assert [line[-5:] for line in lines].count([*["0.00"] * 4, "1"]) == 1
+    assert [line[-5:] for line in lines].count(["1", *["0.00"] * 4]) == 1
     print_summary(Console(width=80), rows[:1], [], [])
     assert "fidelity" not in capsys.readouterr().out
 

@@ -25,7 +25,7 @@ def lossless_video(frames: np.ndarray, fps: float, about: Mapping[str, Any]) -> 
     memory = io.BytesIO()
     with av.open(memory, "w", format="matroska") as container:
         # Flipped bits would decode to other frames without an error.
-        container.metadata[ABOUT] = json.dumps({**about, "sha256": _digest(frames)})
+        container.metadata[ABOUT] = json.dumps({**about, "sha256": _digest(frames, about)})
         stream = container.add_stream("libx264rgb", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = height, width, "rgb24"
         stream.options = {"qp": "0"}
@@ -46,10 +46,11 @@ def read_lossless_video(content: bytes) -> tuple[np.ndarray, dict[str, Any]]:
         about = json.loads(container.metadata[ABOUT])
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     video = np.stack(frames)
-    if _digest(video) != about.pop("sha256"):
-        raise ValueError("its frames are not those that were written")
+    if about.pop("sha256") != _digest(video, about):
+        raise ValueError("its content is not what was written")
     return video, about
 
 
-def _digest(frames: np.ndarray) -> str:
-    return hashlib.sha256(f"{frames.shape}".encode() + frames.tobytes()).hexdigest()
+def _digest(frames: np.ndarray, about: Mapping[str, Any]) -> str:
+    text = json.dumps([frames.shape, about], sort_keys=True)
+    return hashlib.sha256(text.encode() + frames.tobytes()).hexdigest()
