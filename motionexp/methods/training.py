@@ -238,9 +238,8 @@ def fit(
     # 1. A new run, or the rest of an interrupted one.
     module = Tuning(backbone, method, examples, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.ckpt"
+    checkpoint, start = folder / "checkpoint.ckpt", time.perf_counter()
     resumed_from = _steps_done(checkpoint, module) if checkpoint.exists() else 0
-    start = time.perf_counter()
     bar = progress_bar(settings.steps, "fit", "step", done=resumed_from, shown=progress)
     trained = sum(parameter.numel() for parameter in module.trained)
 

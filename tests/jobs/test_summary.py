@@ -11,6 +11,7 @@ from rich.console import Console
 from motionexp.data.shapes.energies import Energy
 from motionexp.jobs import job, probe_rows
 from motionexp.jobs.dry_run import plan
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
 from motionexp.jobs.summary import print_summary
 from motionexp.results.rows import Row, read_rows
@@ -125,3 +126,16 @@ def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, mon
     # The ids differ, so that nothing is lost where rows of several cells are read together.
     assert len(read_rows(tmp_path)) == 14
     assert {(row.precision, row.settings["frames"]) for row in bf16 + rest[1]} == {("bf16", 4), ("fp32", 32)}
+
+
+def test_a_grid_is_labelled_by_what_differs_and_no_other_setting_overwrites_it(make):
+    changes = ({}, {"train_steps": 3}, {"seed": 1}, {"adapter_scale": 0.5}, {"edits": ["two red"]})
+    plans = [plan_job(make(tau=250.0, **changed)).cells[0] for changed in changes]
+    assert len({cell.grid_name for cell in plans}) == len(changes)
+    last = [cell.columns[-1][0] for cell in plans]
+    assert [label.split(", ") for label in last[:3]] == [
+        ["τ = 250"],
+        ["τ = 250", "train_steps = 3"],
+        ["τ = 250", "seed = 1"],
+    ]
+    assert plans[1].grid_name.startswith("one-tau-250-train_steps-3")
