@@ -12,7 +12,6 @@ import numpy as np
 
 from motionexp.config.metrics import METRICS
 from motionexp.config.schema import JobConfig
-from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.errors import InputError
 from motionexp.results.comparisons import count_of, mean_of
 from motionexp.results.formats import Block, Cell, Line, Table
@@ -31,6 +30,7 @@ from motionexp.results.selection import SAMPLED, TRAINED
 EXTERNAL = "external"
 """The method in rows of videos that another system made."""
 BASE_LABEL = "base model"
+BUNDLED_WORLD = "shapes"  # the suite that has ground truth
 NOT_MEASURED = "\N{EN DASH}"
 # The words of README, where those of the published tables are shorter.
 LABELS = {
@@ -356,7 +356,7 @@ class _BlockOf:
 
 def _why_absent(metric: str, suite: str) -> str:
     spec = next((spec for spec in METRICS.values() if metric in spec.values), None)
-    if spec is not None and "reference_truth" in spec.needs and suite != ShapesReferences.suite:
+    if spec is not None and "reference_truth" in spec.needs and suite != BUNDLED_WORLD:
         return "measured from ground truth, which real clips do not have"
     return "not measured (metrics=)"
 
