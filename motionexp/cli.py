@@ -30,6 +30,7 @@ from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
+from motionexp.files import version
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -132,7 +133,7 @@ def _dispatch(arguments: list[str]) -> None:
         print(help.help_text())
         return
     if "--version" in arguments:
-        print(f"motionexp {help.version()}")
+        print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     flags, words = split_flags(arguments[bool(command) :])

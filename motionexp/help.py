@@ -1,10 +1,8 @@
 """What `--help` and `list` print: settings, options, references and words. Imports no torch."""
 
 import textwrap
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
-from motionexp.files import ROOT
 from motionexp.results.runs import print_runs
 
 USAGE = """\
@@ -56,14 +53,6 @@ HYDRA_FLAGS = [
     ("--cfg job", "print the resolved settings"),
     ("--hydra-help", "launchers, sweepers and everything else of Hydra"),
 ]
-
-
-def version() -> str:
-    """The version of this package: as installed, or of the checkout that is run without installing."""
-    try:
-        return metadata.version("motionexp")
-    except metadata.PackageNotFoundError:
-        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def help_text() -> str:

@@ -16,7 +16,8 @@ from motionexp.config.schema import BUNDLED, JobConfig
 from motionexp.jobs.job import Job
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
-from motionexp.methods.training import Example, TrainingSettings, fit
+from motionexp.methods.base import TrainingSettings
+from motionexp.methods.training import Example, fit
 from motionexp.results.rows import score_id_of
 from tests.support.kept_results import contents
 from tests.support.training_runs import METHODS, attach

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from hydra.utils import get_object
 
-import motionexp.diffusion  # noqa: F401  # before diffusers and transformers
 from motionexp.backbones.checkpoint import TextPrecision, read_json
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.diffusion.backbone import Backbone, Conditioning

@@ -18,7 +18,6 @@ from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.probe_job import probe_of
 from motionexp.jobs.probe_units import Work
 from motionexp.jobs.run import duration
 from motionexp.results.formats import Grid
@@ -122,6 +121,8 @@ def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
 
 
 def _probe_cost(job: JobPlan, forward: float) -> JobCost:
+    from motionexp.jobs.probe_job import probe_of
+
     probe, lines = probe_of(job), []
     encoding = 0.0 if math.isnan(forward) or not probe.missing else _encoding_seconds(job)
     for unit in probe.units:

@@ -15,6 +15,7 @@ from rich.console import Console
 from motionexp.backbones.precision import resolve_device
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import ScoreConfig
+from motionexp.config.scoring_models import scoring_models
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
@@ -23,7 +24,6 @@ from motionexp.diffusion.progress import progress_bar
 from motionexp.files import file_name
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import scoring_models
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.references import Size, chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows

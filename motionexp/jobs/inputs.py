@@ -15,7 +15,6 @@ from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
-from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -29,9 +28,7 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
-from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.training import TrainingSettings
-from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.results.selection import changed_settings
 
 
@@ -291,26 +288,6 @@ def training_settings(cfg: JobConfig) -> TrainingSettings:
         checkpoint_every=cfg.checkpoint_every,
         preview_every=cfg.preview_every,
     )
-
-
-def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringModels:
-    """The models of `scoring=`. By default: bundled ones for a closed vocabulary, and else TGVE's.
-
-    The bundled models know only the words of the bundled world, as the small backbones do.
-    """
-    models = ScoringModels() if closed_vocabulary else TGVE_MODELS
-    if scoring.clip is not None:
-        models = replace(models, clip=scoring.clip)
-    if scoring.scorer is not None:
-        models = replace(
-            models,
-            preference=scoring.scorer,
-            preference_processor=scoring.scorer_processor,
-            preference_revision=scoring.scorer_revision,
-        )
-    if scoring.resize is not None:
-        models = replace(models, resize=scoring.resize)
-    return replace(models, tracker_weights=scoring.tracker_weights)
 
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import get_object
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.schema import JobConfig
+from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
@@ -20,8 +21,7 @@ from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
-from motionexp.jobs.inputs import plan_job, scoring_models
-from motionexp.jobs.loggers import make_logger
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
@@ -29,8 +29,10 @@ from motionexp.jobs.scoring import score_cell
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import BUNDLED_CAPTION_TOKENS, Scorer, ScoringModels
 from motionexp.results.rows import Row
+
+if TYPE_CHECKING:
+    from motionexp.metrics.scorer import Scorer
 
 
 def encode(backbone: Backbone, reference: Reference) -> Example:
@@ -65,8 +67,10 @@ class Job:
     # Scoring
 
     @cached_property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> "Scorer":
         """The metrics of the job and their models, which stay in main memory; see `at_work`."""
+        from motionexp.metrics.scorer import Scorer  # which imports transformers and takes seconds
+
         plan = self.plan
         return Scorer(
             plan.metrics,
@@ -78,8 +82,10 @@ class Job:
         )
 
     @cached_property
-    def probe_scorer(self) -> Scorer:
+    def probe_scorer(self) -> "Scorer":
         """The metrics of probes, which `metrics=` does not choose."""
+        from motionexp.metrics.scorer import Scorer
+
         return Scorer(None, self._scoring_models, use="probes")
 
     @property
@@ -111,7 +117,7 @@ class Job:
         return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
     @contextmanager
-    def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
+    def at_work(self, scorer: "Scorer") -> Iterator["Scorer"]:
         """Move the scorer to the job's device, and back afterwards, which frees memory for the network."""
         scorer.to(self.device)
         try:
@@ -212,8 +218,9 @@ class Job:
                 samples = sample(
                     self.backbone,
                     method,
-                    [(request.edit, request.index) for request in requests],
+                    [request.edit for request in requests],
                     self.plan.sampling,
+                    indices=[request.index for request in requests],
                     at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
                     progress=progress,
@@ -256,6 +263,8 @@ class Job:
             Example(self.cache.latents(video), self.cache.conditioning(video.caption))
             for video in plan.trained_on
         ]
+        from motionexp.jobs.loggers import make_logger  # which imports all loggers
+
         logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
         try:
             result = fit(
@@ -311,10 +320,7 @@ class Job:
 
     def _preview(self, cell: Cell, edit: Edit, method: TuningMethod, step: int) -> None:
         """Save a sample of the adapter after `step` training steps."""
-        requests = [(edit, 0)]
-        for video in sample(
-            self.backbone, method, requests, self.plan.sampling, embed=self.cache.conditioning
-        ):
+        for video in sample(self.backbone, method, [edit], self.plan.sampling, embed=self.cache.conditioning):
             cell.save_preview(video, step, self.backbone.fps)
 
     # Rows

@@ -21,7 +21,7 @@ from motionexp.files import file_name, plain_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
-from motionexp.methods.training import TrainingSettings
+from motionexp.methods.base import TrainingSettings
 
 MOST_OF_LABEL = 80
 """Characters of a label in the name of a file."""

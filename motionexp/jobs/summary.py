@@ -4,16 +4,24 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 
-from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics
+from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics, find_metric
 from motionexp.config.scoring import PAIRS
 from motionexp.results.rows import SANITY_BASELINES, Row
 from motionexp.results.settings_table import EXTERNAL, reasons_in
 from motionexp.results.terminal import print_grid
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from motionexp.metrics.base import Measurement
+
+Scores = Mapping[str, Mapping[str, "Measurement"]]
+"""Of one video, {metric: {name of a value: measurement}}."""
 MOST_PATHS = 8
 
 
@@ -65,6 +73,37 @@ def print_summary(
     _print_legend(console, lines, {name for spec in specs for name in spec.summary} - hidden)
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
+
+
+def table(scores: Mapping[str, Sequence[Scores]]) -> "DataFrame":
+    """Means of the scores of several sets of videos: a row for each value, a column for each set.
+
+    The values are those of a job's summary, in its order. NaN: no video of the set has the value. Values that
+    no video has are left out.
+
+    Args:
+        scores: by the heading of the column, one entry for each video, as `motionexp.score` returns them.
+    """
+    import pandas as pd  # only here: the import takes half a second, and every job prints a summary
+
+    videos = [video for of_set in scores.values() for video in of_set]
+    specs = [find_metric(name) for name in dict.fromkeys(name for video in videos for name in video)]
+    columns = headings(sorted(filter(None, specs), key=lambda spec: (spec.order, spec.name)))
+    means = {
+        label: {value: _mean(of_set, value, minus) for value, (_, minus) in columns.items()}
+        for label, of_set in scores.items()
+    }
+    return pd.DataFrame(means).dropna(how="all")
+
+
+def _mean(videos: Sequence[Scores], name: str, minus: str) -> float:
+    """The mean of a value less another one of the same video; NaN if no video has the value."""
+    flat = [
+        {value: one.value for values in video.values() for value, one in values.items()} for video in videos
+    ]
+    differences = [values[name] - values.get(minus, 0.0) for values in flat if name in values]
+    numbers = [number for number in differences if not math.isnan(number)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 def headings(specs: Sequence[MetricSpec]) -> dict[str, tuple[str, str]]:
