@@ -145,12 +145,14 @@ def _download_size(job: JobPlan) -> int:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    for plan in job.cells:
+    cells = [(plan, plan.reference.name) for plan in job.cells]
+    cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
+    for plan, reference in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
         state = plan.cell.status()["state"] if job.has_weights else "unknown"
         name = plan.cell.folder.name if job.has_weights else "unknown"
-        columns = (plan.reference.name, name, state, str(steps), str(missing))
+        columns = (reference, name, state, str(steps), str(missing))
         parts = (
             (steps, measured.training),
             (1 if steps else 0, measured.encoding),

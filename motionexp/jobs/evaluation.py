@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import torch
 from tokenizers import Tokenizer
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.progress import Progress
 from motionexp.diffusion.sampling import (
     Gate,
     SamplerSettings,
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from motionexp.metrics.scorer import Scorer
 
 Embed = Callable[[str], Conditioning]
-Progress = Callable[[int, int], None]
-"""Called with the sampling steps that are done and all steps."""
 
 
 @dataclass(frozen=True)
@@ -215,15 +212,3 @@ def _check_words(captions: Sequence[str]) -> None:
                 f"caption {caption!r}: the bundled scoring models do not know"
                 f" {', '.join(map(repr, unknown))}; score with motionexp.Scorer(models=motionexp.TGVE_MODELS)"
             )
-
-
-@contextmanager
-def progress_bar(stage: str) -> Iterator[Progress]:
-    """A bar on the terminal that counts the steps of a stage."""
-    with tqdm(total=0, desc=stage, unit="step", leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -115,6 +115,13 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield " ".join(values), [*fixed, *values]
 
 
+def swept_names(overrides: Sequence[str]) -> list[str]:
+    """The names of the settings that have several values in a sweep; overrides in Hydra's form."""
+    parser = OverridesParser.create()
+    parsed = [parser.parse_override(override) for override in overrides]
+    return [override_key(str(word.input_line)) for word in parsed if word.is_sweep_override()]
+
+
 def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:
     """An experiment's layout, its sweeps, and all their jobs, checked.
 

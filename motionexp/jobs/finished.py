@@ -34,6 +34,7 @@ class FinishedCell:
         rows: of the samples.
         baselines: the folder and the rows of its sanity baselines.
         grid: the video side by side, and its columns.
+        base: the results of the base model on the reference, which the job compares to.
     """
 
     reference: Reference
@@ -43,6 +44,7 @@ class FinishedCell:
     rows: Sequence[Row]
     baselines: tuple[Cell, Sequence[Row]] | None
     grid: tuple[Path, GridColumns]
+    base: "FinishedCell | None" = None
 
 
 def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
@@ -97,6 +99,7 @@ def _entry(finished: FinishedCell, output: Path) -> dict[str, Any]:
         "rows": [row.score_id for row in finished.rows],
         "baselines": baselines
         and [_below(baselines[0].folder, output), [row.score_id for row in baselines[1]]],
+        "base": finished.base and _entry(finished.base, output),
         "grid": _below(path, output),
         "columns": [
             [label, _below(cell.folder, output), [_plain(request) for request in requests]]
@@ -116,8 +119,10 @@ def _finished(reference: Reference, entry: Mapping[str, Any], output: Path) -> F
         folder, score_ids = entry["baselines"]
         baseline_cell = Cell(output / folder)
         of_baselines = (baseline_cell, _rows(baseline_cell, score_ids))
+    base = entry["base"] and _finished(reference, entry["base"], output)
     is_whole = (
         cell.status()["state"] == "done"
+        and (base is None) == (entry["base"] is None)
         and all(cell.has_sample(request) for request in requests)
         and all(adapter.has_adapter for adapter in adapters)
         and len(rows) == len(entry["rows"])
@@ -125,7 +130,8 @@ def _finished(reference: Reference, entry: Mapping[str, Any], output: Path) -> F
     )
     columns = [(label, Cell(output / name), _requests(plain)) for label, name, plain in entry["columns"]]
     grid = output / entry["grid"], columns
-    return FinishedCell(reference, cell, requests, adapters, rows, of_baselines, grid) if is_whole else None
+    finished = FinishedCell(reference, cell, requests, adapters, rows, of_baselines, grid, base)
+    return finished if is_whole else None
 
 
 def _relabelled(rows: Sequence[Row], cfg: JobConfig) -> bool:

@@ -29,6 +29,7 @@ from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
+from motionexp.results.selection import changed_settings
 
 
 def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPlan:
@@ -72,7 +73,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
     folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
-    return JobPlan(
+    plan = JobPlan(
         model=cfg.model,
         size=(cfg.frames, cfg.model.height, cfg.model.width),
         reader=reader,
@@ -90,13 +91,14 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         metrics=cfg.metrics,
         scoring=cfg.scoring,
         row_settings=row_settings(cfg),
-        config=OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True),
+        config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
         method="base" if window.low == 1000 else method,
         logger=cfg.logger,
         mode=cfg.mode,
+        exact_frames=cfg.exact_frames,
         at_once=at_once,
         text_precision=text_precision,
         encoded_in="-".join(
@@ -105,6 +107,41 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
     )
+    # 6. The base model, to which every table compares.
+    return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
+
+
+def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
+    """The plan of `tau=1000` with the job's other settings; None where the job is that, or probes."""
+    if plan.probe is not None or (plan.adapter is None and not plan.trains):
+        return None
+    # Without the settings of windows beside tau: the base model has none.
+    base = replace(
+        cfg,
+        tau=1000.0,
+        tau_from="given",
+        tau_high=1000.0,
+        soft_window=None,
+        sampling_tau=None,
+        sampling_tau_high=None,
+        adapter=None,
+    )
+    window = Window(1000)
+    return replace(
+        plan,
+        window=window,
+        sampling_window=window,
+        row_settings=row_settings(base),
+        config=_as_yaml(base),
+        adapter=None,
+        trains=False,
+        method="base",
+        cells=[_cell_plan(base, reference, window, folders) for reference in plan.references],
+    )
+
+
+def _as_yaml(cfg: JobConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True)
 
 
 def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
@@ -169,13 +206,21 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference)
-        label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
+        label = _column_label(job, tau)
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
     cell = folders.cell(cfg, reference)
     batches = _batches(reference, cell, cfg, at_once)
     return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
+
+
+def _column_label(cfg: JobConfig, tau: float) -> str:
+    """The base model, or tau; and every other setting of the job that is not its default."""
+    is_base = cfg.adapter is None and tau == 1000
+    changed = changed_settings(row_settings(cfg), "base" if is_base else method_name(cfg.method))
+    labels = ["base" if is_base else f"τ = {tau:g}", *(f"{key} = {value}" for key, value in changed.items())]
+    return ", ".join(labels)
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.progress import step_bar
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import peak_memory, progress_bar, sample
+from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
@@ -127,14 +129,24 @@ class Job:
 
     # Cells
 
+    def of_base_model(self) -> "Job | None":
+        """The job of the base model on the same references, with this job's backbone and scorer."""
+        if self.plan.base is None:
+            return None
+        _ = self.scorer  # the copy shares what is made before it
+        job = copy(self)
+        job.plan, job.window = self.plan.base, self.plan.base.window
+        return job
+
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
         # Captions and videos of finished cells are not encoded: only their stored results are read.
         unfinished = [plan for plan in self.plan.cells if not plan.is_finished]
+        of_base = [plan for plan in self.plan.base.cells if not plan.is_finished] if self.plan.base else []
         videos = [video for plan in unfinished for video in plan.trained_on]
-        captions = [edit.caption for plan in unfinished for edit in plan.reference.edits]
+        captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
         captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
-        self.cache.fill(videos if self.plan.trains else [], captions if unfinished else [])
+        self.cache.fill(videos if self.plan.trains else [], captions if unfinished + of_base else [])
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
@@ -203,7 +215,7 @@ class Job:
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with progress_bar("sample") as progress:
+            with step_bar("sample") as progress:
                 samples = sample(
                     self.backbone,
                     method,
@@ -216,7 +228,7 @@ class Job:
                 )
                 for request, video in zip(requests, samples, strict=True):
                     if request.sample_id in missing:
-                        plan.cell.save_sample(request, video, self.backbone.fps)
+                        plan.cell.save_sample(request, video, self.backbone.fps, self.plan.exact_frames)
         finally:
             # 3. The backbone is shared: the next cell starts from the base model.
             if method is not None:

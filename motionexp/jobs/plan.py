@@ -17,12 +17,14 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.files import file_name
+from motionexp.files import file_name, plain_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
 from motionexp.methods.base import TrainingSettings
 
+MOST_OF_LABEL = 80
+"""Characters of a label in the name of a file."""
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
 """A column of a grid of videos: its label, and a cell with one sample of each edit."""
 
@@ -49,14 +51,16 @@ class CellPlan:
 
     @property
     def grid_name(self) -> str:
-        """The name of the grid of videos: that of the reference, and a hash of all samples that it can show.
+        """The name of the grid of videos: the reference, the label of the job's own column, and a hash.
 
-        Two clips of one name have two grids, and so have other edits or settings of one clip. Jobs that
-        differ only in a tau that all of them show write the same grid.
+        The hash is of all samples that the grid can show: two clips of one name have two grids, and so have
+        other edits or settings of one clip.
         """
         samples = [request.sample_id for _, _, requests in self.columns for request in requests]
         digest = hashlib.sha256(" ".join(samples).encode()).hexdigest()
-        return f"{file_name(self.reference.name)}-{digest[:8]}"
+        label = next(label for label, cell, _ in self.columns if cell == self.cell)
+        plain = plain_name(label.replace("τ", "tau").replace(" = ", "-"))[:MOST_OF_LABEL]
+        return f"{file_name(self.reference.name)}-{plain}-{digest[:8]}"
 
     @property
     def requests(self) -> list[SampleRequest]:
@@ -194,11 +198,14 @@ class JobPlan:
         method: the method's name in rows.
         logger: where the loss of a training goes.
         mode: fast or low_memory.
+        exact_frames: how exact frames of samples are stored, video or npz.
         at_once: videos that are denoised in one batch.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference.
         probe: of a job that probes, else None.
+        base: the base model on the same references and edits; None with `base_model=false`, and of a
+            job that is this or probes.
     """
 
     model: ModelConfig
@@ -225,11 +232,13 @@ class JobPlan:
     method: str
     logger: str
     mode: str
+    exact_frames: str
     at_once: int
     text_precision: str
     encoded_in: str
     cells: list[CellPlan]
     probe: ProbePlan | None
+    base: "JobPlan | None" = None
 
     @property
     def has_weights(self) -> bool:

@@ -8,9 +8,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
+from motionexp.diffusion.progress import progress_bar
 from motionexp.jobs.cell import Cell, SampleRequest, Samples
 from motionexp.jobs.evaluation import Sample
 from motionexp.metrics.base import Measurement
@@ -177,7 +177,7 @@ def score_cell(
     """
     scores = CellScores(samples.cell, reference, scorer)
     rows = []
-    with tqdm(total=len(requests), desc="score", unit="video", leave=False) as bar:
+    with progress_bar(len(requests), "score", "video") as bar:
         for edit, group in groupby(requests, key=lambda request: request.edit):
             of_edit = list(group)
             for request in of_edit:

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.imports import without
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError, Stopped
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
@@ -214,7 +214,7 @@ def fit(
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
     resumed_from = _steps_done(checkpoint, module) if checkpoint is not None and checkpoint.exists() else 0
     start = time.perf_counter()
-    bar = tqdm(total=settings.steps, initial=resumed_from, desc="fit", unit="step", disable=not progress)
+    bar = progress_bar(settings.steps, "fit", "step", done=resumed_from, shown=progress)
     trained = sum(parameter.numel() for parameter in module.trained)
 
     # 2. The training, whatever ends it.
@@ -244,7 +244,7 @@ class _BetweenSteps(Callback):
         path: Path | None,
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
-        bar: "tqdm[Any]",
+        bar: Any,
     ) -> None:
         self.settings = settings
         self.path = path
