@@ -130,13 +130,18 @@ def settings_tables(rows: Iterable[Row], by: Sequence[str], title: str) -> list[
         by_block[row.suite, row.model].append(row)
     for (suite, model), of_block in by_block.items():
         _check_block(f"{model} on {suite}", of_block, by)
-    columns = _columns(shown)
-    main = MAIN if "motion" in columns else MAIN_OF_REAL_CLIPS
-    parts = {
-        title: {key: columns[key] for key in main if key in columns},
-        f"{title}: further scores": {key: columns[key] for key in columns if key not in main},
-    }
-    return [_table(part, labels, shown, by_block) for part, shown in parts.items() if shown]
+    # Each suite has tables of its own: real clips have other scores than the bundled world.
+    tables = []
+    for suite in dict.fromkeys(suite for suite, _ in by_block):
+        blocks = {place: rows for place, rows in by_block.items() if place[0] == suite}
+        columns = _columns([row for rows in blocks.values() for row in rows])
+        main = MAIN if "motion" in columns else MAIN_OF_REAL_CLIPS
+        parts = {
+            title: {key: columns[key] for key in main if key in columns},
+            f"{title}: further scores": {key: columns[key] for key in columns if key not in main},
+        }
+        tables += [_table(part, labels, of_part, blocks) for part, of_part in parts.items() if of_part]
+    return tables
 
 
 def _table(
