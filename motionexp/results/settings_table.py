@@ -1,6 +1,5 @@
 """A table of any rows by some of their settings, without a layout: a block for each suite and model."""
 
-import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -386,13 +385,11 @@ def _natural(text: str) -> list[tuple[int, float, str]]:
 def differing_names(rows: Collection[Row]) -> list[str]:
     """The settings in which rows of one suite and model differ: what `by` has to name."""
     names: list[str] = []
-    samples = [
-        row for row in rows if not row.sanity_baseline and not row.tau_start and row.method != EXTERNAL
-    ]
-    for _, group in itertools.groupby(
-        sorted(samples, key=lambda row: (row.suite, row.model)), key=lambda row: (row.suite, row.model)
-    ):
-        of_block = list(group)
+    by_block: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if not (row.sanity_baseline or row.tau_start or row.method == EXTERNAL):
+            by_block[row.suite, row.model].append(row)
+    for _, of_block in sorted(by_block.items()):
         tuned = [row for row in of_block if row.method != "base"]
         for of_kind, candidates in ((tuned, TUNING), (of_block, SAMPLING)):
             names += [
