@@ -22,7 +22,6 @@ from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import ROOT
-from motionexp.results.layout_file import read_layout
 
 USAGE = """\
 Transfer the motion of one video to new captions.

@@ -23,6 +23,20 @@ TextPrecision = Literal["auto", "8bit", "4bit"]
 
 WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
+# What diffusers, transformers and tokenizers raise on files with wrong types, wrong names or flipped bits.
+DAMAGE = (
+    *(
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        AssertionError,
+    ),
+    *(SafetensorError, RecursionError, SyntaxError),
+)
 # The same weights in another precision, or before averaging: never read, and no part of what a folder is.
 VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
 # Of CLIP's text encoder in the hubs' files, which transformers takes off.
@@ -85,7 +99,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{file} is missing; the folder needs diffusers' pipeline layout, whole") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({_first_line(error)}); fetch it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{file} holds no settings; fetch it again")
@@ -99,7 +113,7 @@ def shape_of(kind: type[Part], folder: Path) -> Part:
             if issubclass(kind, PreTrainedModel):
                 return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
             return kind.from_config(read_json(folder / "config.json"))
-    except (OSError, ValueError, TypeError) as error:
+    except DAMAGE as error:
         raise InputError(f"{folder / 'config.json'} cannot be used ({_first_line(error)})") from error
 
 
@@ -172,7 +186,7 @@ def load_part(
                 output_loading_info=True,
                 **settings,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except DAMAGE as error:
         torch.set_default_dtype(before)  # which diffusers leaves as it was while loading
         raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
     model, info = loaded

@@ -15,7 +15,7 @@ def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizer
     read_json(folder / part / "tokenizer_config.json")
     try:
         return AutoTokenizer.from_pretrained(folder / part, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # the library raises Exception itself
         raise InputError(f"{folder / part} cannot be read ({error}); fetch it again") from error
 
 

@@ -1,8 +1,8 @@
 """From `conf/` and overrides to a checked ScoreConfig: videos that any system made. Imports no torch."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +20,7 @@ from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 ConfigStore.instance().store(name="score_schema", node=ScoreConfig)
 
@@ -63,11 +64,11 @@ def _explained(error: Exception) -> str:
 def _check(cfg: ScoreConfig) -> Iterator[str]:
     if cfg.folder is None:
         yield "score: folder= is missing: the folder of the videos, or a CSV that lists them"
-    elif not Path(cfg.folder).expanduser().exists():
+    elif not os.path.exists(user_path(cfg.folder)):
         yield f"folder={cfg.folder}: there is no such folder or file"
     elif not re.fullmatch(r"\w[\w.-]*", cfg.name):
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
-    if problem := unwritable(Path(cfg.output).expanduser()):
+    if problem := unwritable(user_path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
     yield from setting_problems(cfg)
     yield from scoring_problems(cfg.scoring)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from motionexp.config.json_file import read_object
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_mp4, write_png
 from motionexp.data.videos.writing import checked
@@ -254,15 +255,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file, or None if there is no file. Raises InputError if it is damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run the same command again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
-    return content
+    try:
+        return read_object(path)
+    except InputError as error:
+        raise InputError(f"{error}; delete it and run the same command again") from error
 
 
 def read_fit_record(adapter: Path) -> dict[str, Any]:

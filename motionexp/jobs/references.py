@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig
@@ -11,6 +10,7 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.select import names_of
 from motionexp.errors import InputError
+from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
 
 Size = tuple[int, int, int]  # of a video: frames, height, width
@@ -62,7 +62,7 @@ def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
     Raises:
         InputError: the suite lacks that reference, or has another video of that name.
     """
-    record = read_fit_record(Path(cfg.adapter or "").expanduser())
+    record = read_fit_record(user_path(cfg.adapter or ""))
     if not record:
         return None
     name = str(record["reference"])

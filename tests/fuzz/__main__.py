@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tests.fuzz.guard import Guard  # noqa: E402  # after the number of threads
-from tests.fuzz.pool import KINDS, Result, run, run_case, schedule  # noqa: E402
+from tests.fuzz.pool import KINDS, Result, run, run_case, schedule, warm  # noqa: E402
 
 
 def last_line(result: Result) -> str:
@@ -24,6 +24,8 @@ def one(kind: str, seed: int) -> int:
     if kind not in KINDS:
         print(f"error: there is no kind {kind}; kinds are {', '.join(KINDS)}", file=sys.stderr)
         return 2
+    if seed:
+        warm([kind])
     with tempfile.TemporaryDirectory() as parent:
         result = run_case(Guard(), Path(parent), kind, seed)
     print(f"{kind} {seed}: {result.outcome} in {result.seconds:.2f} s\n{result.text}")

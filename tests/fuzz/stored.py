@@ -27,7 +27,13 @@ from motionexp.jobs.cell import Cell, Sample, SampleRequest, read_fit_record, wr
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.unfinished import Unfinished
 from motionexp.methods.adapters import (
-    DIGEST_KEY, METADATA_KEY, Recipe, _digest, check_adapter, load_adapter, save_adapter,
+    DIGEST_KEY,
+    METADATA_KEY,
+    Recipe,
+    _digest,
+    check_adapter,
+    load_adapter,
+    save_adapter,
 )  # fmt: skip
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import SealedFile
@@ -103,9 +109,9 @@ def adapter(damage: Damage, folder: Path) -> None:
         about = damage.tree(json.loads(header["__metadata__"][METADATA_KEY]))
         text = damage.dumped(about)
         tensors = {
-            name: torch.frombuffer(bytearray(numbers[slice(*part["data_offsets"])]), dtype=torch.float32).view(
-                part["shape"]
-            )
+            name: torch.frombuffer(
+                bytearray(numbers[slice(*part["data_offsets"])]), dtype=torch.float32
+            ).view(part["shape"])
             for name, part in header.items()
             if name != "__metadata__"
         }
@@ -150,7 +156,13 @@ def external_lora(damage: Damage, folder: Path) -> None:
     if damage.maybe(0.4):
         name = damage.random.choice(list(tensors))
         tensors[name] = _other_tensor(damage, tensors[name])
-    settings = {"r": 2, "lora_alpha": 3.0, "rank_pattern": {"to_out": 2}, "alpha_pattern": {}, "use_rslora": False}
+    settings = {
+        "r": 2,
+        "lora_alpha": 3.0,
+        "rank_pattern": {"to_out": 2},
+        "alpha_pattern": {},
+        "use_rslora": False,
+    }
     if form == "diffusers":
         flat = {f"unet.{name}": value for name, value in settings.items()}
         metadata["lora_adapter_metadata"] = damage.dumped(damage.tree(flat))
@@ -214,7 +226,9 @@ def model_folder(damage: Damage, folder: Path) -> None:
     else:
         content = damage.bytes(content)
     file.write_bytes(content)
-    backbone = {"latte": LatteBackbone, "unet": UNet3DBackbone}[kind].from_pretrained(folder / "model", name="tiny")
+    backbone = {"latte": LatteBackbone, "unet": UNet3DBackbone}[kind].from_pretrained(
+        folder / "model", name="tiny"
+    )
     backbone.embed(["a cat"])
     assert backbone.schedule is not None
 
@@ -254,7 +268,9 @@ def sample(damage: Damage, folder: Path) -> None:
     cell.media.mkdir(parents=True)
     content = _sample()
     if damage.maybe(0.5):
-        about = damage.dumped(damage.tree({"caption": "a", "adapter_steps": 3, "seconds": 1.5, "peak_memory": 1}))
+        about = damage.dumped(
+            damage.tree({"caption": "a", "adapter_steps": 3, "seconds": 1.5, "peak_memory": 1})
+        )
         choices: tuple[Callable[[], Any], ...] = (
             lambda: np.zeros((2, 8, 8, 3), np.uint8),
             lambda: np.zeros((2, 8, 8), np.uint8),
@@ -285,7 +301,13 @@ def cell_records(damage: Damage, folder: Path) -> None:
     cell.media.mkdir()
     contents = {
         "status.json": {"state": "done", "pid": 1, "updated": "2026-01-01T00:00:00+00:00"},
-        "adapter/fit.json": {"suite": "squares", "reference": "one", "steps": 2, "seconds": 1.0, "losses": [1.0]},
+        "adapter/fit.json": {
+            "suite": "squares",
+            "reference": "one",
+            "steps": 2,
+            "seconds": 1.0,
+            "losses": [1.0],
+        },
         str(cell.sample_path(REQUEST, ".series.json").relative_to(cell.folder)): {"brightness": [1.0, None]},
     }
     damaged = damage.random.choice(list(contents))
@@ -299,7 +321,9 @@ def cell_records(damage: Damage, folder: Path) -> None:
 
 def finished_record(damage: Damage, folder: Path) -> None:
     """The record by which a finished job is found again, with its cells."""
-    cfg = job_settings("motionexp.backbones.latte.LatteBackbone", folder, (4, 16, 16), output=str(folder / "out"))
+    cfg = job_settings(
+        "motionexp.backbones.latte.LatteBackbone", folder, (4, 16, 16), output=str(folder / "out")
+    )
     cfg = replace(cfg, references=1)
     cell = Cell(folder / "out" / "squares" / "tiny" / "abc")
     cell.media.mkdir(parents=True)

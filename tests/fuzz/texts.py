@@ -67,7 +67,11 @@ def use(reader: Any) -> None:
 
 
 def captions_csv(damage: Damage, folder: Path) -> None:
-    rows = [["video", "caption", "style", "start", "stride"], ["a", "a dog", "a red, dog", "0", "2"], ["a", "b"]]
+    rows = [
+        ["video", "caption", "style", "start", "stride"],
+        ["a", "a dog", "a red, dog", "0", "2"],
+        ["a", "b"],
+    ]
     (folder / "captions.csv").write_bytes(damage.table(rows[:2]))
     frames(folder / "a")
     use(VideoFolder(folder))
@@ -138,7 +142,12 @@ def davis(damage: Damage, folder: Path) -> None:
 
 def videos_csv(damage: Damage, folder: Path) -> None:
     columns = ["video", "reference", "edit", "caption", "seed"]
-    rows = [columns, ["a", "one", "style", "", "0"], ["a", "two", "", "two blue", "1"], ["a", "one", "x", "new", ""]]
+    rows = [
+        columns,
+        ["a", "one", "style", "", "0"],
+        ["a", "two", "", "two blue", "1"],
+        ["a", "one", "x", "new", ""],
+    ]
     (folder / "videos.csv").write_bytes(damage.table(rows))
     frames(folder / "a")
     reader = Squares()
@@ -213,7 +222,9 @@ def submission(damage: Damage, folder: Path) -> None:
     cell = Cell(folder / "samples" / "cell")
     edit = Edit("style", "a")
     row = as_json(
-        made_row(suite="tgve", reference="bear", strata={"source": "DAVIS_480p"}, sample_id="a", edit_caption="a")
+        made_row(
+            suite="tgve", reference="bear", strata={"source": "DAVIS_480p"}, sample_id="a", edit_caption="a"
+        )
     )
     line = damage.dumped(damage.tree(row)).replace("\n", "")
     path = cell.sample_path(SampleRequest(edit, 0, "a"), ".npz")
@@ -271,14 +282,17 @@ def _words(damage: Damage, words: tuple[str, ...], folder: Path) -> list[str]:
             case 0 | 1 | 2 | 3:
                 value = damage.random.choice((damage.text(value), _plain(damage)))
             case 4:
-                key = damage.random.choice((damage.text(key), f"{key}.a", "model._target_", "method._target_"))
+                key = damage.random.choice(
+                    (damage.text(key), f"{key}.a", "model._target_", "method._target_")
+                )
             case 5:
                 value = f"{value},{damage.text(value)}"
             case 6:
                 value = f"[{value},{_plain(damage)}]"
             case 7:
                 value = f"${{{damage.random.choice(words).partition('=')[0]}}}"
-        chosen[place] = f"{sign}{key}={value}"
+        # The system limits the length of what is typed, and an error repeats it.
+        chosen[place] = f"{sign}{key[:300]}={value if value.isdigit() else value[:600]}"
     # These would name another folder to write to, or allow the code of a package.
     chosen = [word for word in chosen if not re.match(r"\W*(output|plugins|hydra)\b", word)]
     return [*chosen, f"output={folder / 'out'}"]
@@ -361,7 +375,7 @@ def names(damage: Damage, folder: Path) -> None:
     texts = [damage.text("bear") + suffix for suffix in ("", damage.text())]
     results = [file_name(text) for text in texts]
     for text, name in zip(texts, results, strict=True):
-        if not (re.fullmatch(r"[A-Za-z0-9._+-]{1,%d}" % MOST_CHARACTERS, name) and name.strip(".")):
+        if not re.fullmatch(r"[A-Za-z0-9._+-]+", name) or not name.strip(".") or len(name) > MOST_CHARACTERS:
             raise AssertionError(f"{text!r:.80} gives the file {name!r}")
         cell = Cell(folder / "cell")
         path = cell.sample_path(SampleRequest(Edit(text, "a"), 0, text), ".npz")
