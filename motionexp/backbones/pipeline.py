@@ -36,6 +36,8 @@ from motionexp.errors import InputError
 from motionexp.hub import find_folder, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
+MOST_TOKENS = 100_000
+"""Of a caption; a tokenizer whose file gives no number takes 10^30."""
 
 
 class PipelineBackbone(Backbone):
@@ -291,7 +293,11 @@ class PipelineBackbone(Backbone):
     @classmethod
     def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
         """`max_caption_tokens` of the pipeline in a folder."""
-        return cls.caption_tokens or tokenizer.model_max_length
+        longest = cls.caption_tokens or tokenizer.model_max_length
+        if not isinstance(longest, int) or not 1 <= longest <= MOST_TOKENS:
+            file = folder / "tokenizer" / "tokenizer_config.json"
+            raise InputError(f"{file}: model_max_length is {longest!r:.80}; a whole number from 1 to {MOST_TOKENS}")
+        return longest
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""

@@ -17,10 +17,15 @@ PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in KINDS))
 
 
 class _Loader(yaml.SafeLoader):
-    """As OmegaConf's: `1e-4` is a number, a date is text, and a key that stands twice is an error."""
+    """As OmegaConf's, but more is text: `1e-4` is a number; a date, `12:30` and `007` are text.
+
+    A key that stands twice is an error.
+    """
 
     yaml_implicit_resolvers: ClassVar = {
-        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        letter: [
+            (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":int", ":float"))
+        ]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -47,6 +52,12 @@ _Loader.add_implicit_resolver(
         re.VERBOSE,
     ),
     list("-+0123456789."),
+)
+# YAML 1.1 reads 12:30 as 750 and 010 as 8, which nobody means.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
 )
 
 

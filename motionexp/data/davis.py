@@ -3,21 +3,26 @@
 import math
 import os
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml  # type: ignore[import-untyped]
-
+from motionexp.config.json_file import parse_json
+from motionexp.config.text_file import read_text
+from motionexp.config.yaml_file import parse_yaml
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.data.checks import raise_problems, reference_named, scored_frames
+from motionexp.data.checks import caption_problem, folded, raise_problems, reference_named, scored_frames
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 FRAMES = Path("JPEGImages") / "480p"
 HEIGHT = 480
+MOST_FRAMES = 1_000_000
 FPS = 8.0
 """Frames per second of the frames that a range picks, as DiTFlow shows them."""
 KINDS = {"caption": "easy", "subject": "medium", "scene": "hard"}
@@ -88,7 +93,7 @@ class DAVIS:
 
     @cached_property
     def _sequences(self) -> Mapping[str, Sequence]:
-        root, file = Path(self.path).expanduser() / FRAMES, Path(self.prompts).expanduser()
+        root, file = user_path(self.path) / FRAMES, user_path(self.prompts)
         if not root.is_dir():
             raise InputError(f"data.path={self.path}: has no {FRAMES}; give the folder of DAVIS's archives")
         sequences, problems = {}, []
@@ -105,28 +110,52 @@ def read_prompts(file: Path) -> dict[str, Mapping[str, Any]]:
     """{sequence: its entry} of DiTFlow's prompts.js, or of JSON as `DAVIS` describes it.
 
     Raises:
-        InputError: the file does not exist or has another form.
+        InputError: the file does not exist or has another form, or a sequence stands twice in it.
     """
-    # Between the assignment and the semicolon, JavaScript's object is valid YAML. So is JSON.
-    script = r"^\s*(export\s+)?(const|let|var)\s+\w+\s*=|;\s*$"
-    try:
-        content = yaml.safe_load(re.sub(script, "", file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"data.prompts={file}: cannot be read ({' '.join(str(error).split())})") from error
-    if isinstance(content, list) and all(isinstance(entry, dict) and "video" in entry for entry in content):
-        content = {str(entry["video"]): entry for entry in content}
-    if not isinstance(content, dict) or not content or not all(isinstance(e, dict) for e in content.values()):
+    source = f"data.prompts={file}"
+    text = read_text(file, source)
+    if file.suffix.lower() == ".json":
+        content = parse_json(text, source)
+    else:
+        # Between the assignment and the semicolon, JavaScript's object is valid YAML, but for tabs. Its line
+        # breaks stay, for the lines that errors name.
+        script = r"^\s*(export\s+)?(const|let|var)\s+\w+\s*="
+        text = re.sub(script, lambda match: "\n" * match[0].count("\n"), text)
+        content = parse_yaml(text.rstrip().removesuffix(";").replace("\t", " "), source)
+    pairs = _pairs(content)
+    if not pairs or not all(isinstance(entry, dict) for _, entry in pairs):
         keys = '{"video", "caption", "subject", "scene", "frame_range"}'
-        raise InputError(f"data.prompts={file}: give DiTFlow's prompts.js, or a JSON list of {keys}")
-    return content
+        raise InputError(f"{source}: give DiTFlow's prompts.js, or a JSON list of {keys}")
+    # A disk may ignore capitals, so that Bear and bear are one folder there.
+    counts = Counter(str(name).casefold() for name, _ in pairs)
+    problems = [
+        f"{name!r:.80} stands {times} times; list it once" for name, times in counts.items() if times > 1
+    ]
+    for name, _ in pairs:
+        if not isinstance(name, str) or name.strip(". ") == "" or {"/", "\\", "\0"} & set(name):
+            problems.append(f"the sequence {reprlib.repr(name)} must be the name of a folder, as text")
+    raise_problems(f"{source}:", problems)
+    return dict(pairs)
+
+
+def _pairs(content: Any) -> list[tuple[Any, Any]]:
+    """(sequence, entry) of both forms; nothing for another form."""
+    if isinstance(content, dict):
+        return list(content.items())
+    if isinstance(content, list) and all(isinstance(entry, dict) and "video" in entry for entry in content):
+        return [(entry["video"], entry) for entry in content]
+    return []
 
 
 def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
     """One checked sequence. Raises InputError, whose text does not name the sequence."""
     # prompts.js calls the kinds easy, medium and hard; the JSON form calls them by their meaning.
     prompts = {kind: entry.get(kind, entry.get(script_kind)) for kind, script_kind in KINDS.items()}
-    if missing := [kind for kind, text in prompts.items() if not (isinstance(text, str) and text.strip())]:
-        raise InputError(f"no {', '.join(missing)} prompt")
+    for kind, text in prompts.items():
+        if problem := caption_problem(text):
+            raise InputError(f"the {kind} prompt {problem}")
+    if len({folded(text) for text in prompts.values()}) < len(prompts):
+        raise InputError("two of its prompts are equal; is one copied?")
     frames = _range(entry.get("frame_range"))
     if not os.path.isdir(folder):  # Path.is_dir raises OSError for a name that is too long
         raise InputError(f"no folder {folder} (50 sequences need DAVIS 2017's trainval and test-dev)")
@@ -142,10 +171,14 @@ def _sequence(entry: Mapping[str, Any], folder: Path) -> Sequence:
 
 def _range(value: Any) -> range:
     """The range of [start, end, step], a list or, as in prompts.js, a list in a string."""
-    # prompts.js writes the list as a string: '[0, 72, 3]'.
-    numbers = yaml.safe_load(value) if isinstance(value, str) else value
+    numbers = value
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*\[([0-9,\s]{1,60})\]\s*", value)):
+        numbers = [int(number) if number.strip().isdecimal() else None for number in match[1].split(",")]
     if isinstance(numbers, list) and len(numbers) == 3 and all(type(number) is int for number in numbers):
         start, end, step = numbers
-        if 0 <= start < end and step > 0:
+        if 0 <= start < end <= MOST_FRAMES and step > 0:
             return range(start, end, step)
-    raise InputError(f"frame_range is {value!r}; give [start, end, step] (an older prompts.js has none)")
+    raise InputError(
+        f"frame_range is {reprlib.repr(value)}; give [start, end, step], whole numbers with 0 <= start < end"
+        " and step > 0 (an older prompts.js has none)"
+    )

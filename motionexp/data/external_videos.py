@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from motionexp.data.base import Description, Edit, References
-from motionexp.data.checks import raise_problems, read_table
+from motionexp.data.checks import caption_problem, folded, raise_problems, shortened
+from motionexp.data.tables import read_table
 from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
 
@@ -66,7 +67,8 @@ def find_videos(
         if times > 1:
             problems.append(f"{reference}, {kind}: two videos of seed {seed}")
     raise_problems(f"{folder}:", problems if problems or videos else ["no videos of the selected edits"])
-    return sorted(videos, key=lambda video: names.index(video.reference))
+    places = {name: place for place, name in enumerate(names)}
+    return sorted(videos, key=lambda video: places[video.reference])
 
 
 def check_lengths(videos: Sequence[Generated], reader: References, frames: int | None) -> None:
@@ -89,10 +91,12 @@ def _from_layout(
     folder: Path, described: Mapping[str, Description], kinds: Collection[str] | None, problems: list[str]
 ) -> Iterator[Generated]:
     # TGVE's submissions have a folder for each source between the top and the references.
-    parents = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())]
+    folders_of: dict[str, list[Path]] = {}
+    for parent in (folder, *_folders(folder)):
+        for path in _folders(parent):
+            folders_of.setdefault(path.name, []).append(path)
     for name, description in described.items():
-        # os.path takes a name that is too long for one that does not exist; Path raises OSError.
-        folders = [parent / name for parent in parents if os.path.isdir(parent / name)]
+        folders = folders_of.get(name, [])
         if len(folders) != 1:
             paths = " and ".join(map(str, folders)) or f"no folder {name} in {folder} or one level below"
             problems.append(f"reference {name}: {paths}")
@@ -109,11 +113,17 @@ def _from_layout(
                 yield Generated(path, name, edit, seed)
 
 
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder. A disk's order is none, so they are sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+
+
 def _samples(folder: Path, kind: str) -> Iterator[tuple[int, Path]]:
     """(seed, path) of the videos `KIND` and `KIND-SEED` in a reference's folder."""
     for path in sorted(folder.iterdir()):
         film = path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-        match = re.fullmatch(rf"{re.escape(kind)}(?:-(\d+))?", path.stem if film else path.name)
+        match = re.fullmatch(rf"{re.escape(kind)}(?:-([0-9]{{1,18}}))?", path.stem if film else path.name)
         if match and (film or path.is_dir()):
             yield int(match[1] or 0), path
 
@@ -121,13 +131,33 @@ def _samples(folder: Path, kind: str) -> Iterator[tuple[int, Path]]:
 def _from_csv(table: Path, described: Mapping[str, Description], problems: list[str]) -> Iterator[Generated]:
     header, rows = read_table(table, ("video", "reference"))
     if unknown := [name for name in header if name not in COLUMNS]:
-        raise InputError(f"{table}: unknown columns {', '.join(unknown)}; they are {', '.join(COLUMNS)}")
+        names = shortened(", ".join(unknown))
+        raise InputError(f"{table}: unknown columns {names}; they are {', '.join(COLUMNS)}")
+    # Whose caption a text is: a row with the caption of another reference is shifted.
+    owners: dict[str, set[str]] = {}
+    for name, description in described.items():
+        for caption in (description.caption, *(edit.caption for edit in description.edits)):
+            owners.setdefault(folded(caption), set()).add(name)
+    lines: dict[tuple[Path, str, str, str], int] = {}
     for number, row in rows:
         try:
-            if row["reference"] in described:
-                yield _of_row(table.parent, row, described[row["reference"]])
-            else:
-                problems.append(f"line {number}: reference {row['reference']!r} is not selected")
+            if row["reference"] not in described:
+                raise InputError(f"reference {shortened(row['reference'])!r} is not selected")
+            video = _of_row(table.parent, row, described[row["reference"]])
+            edit = video.edit
+            references = owners.get(folded(edit.caption), {video.reference})
+            kinds = {"caption", *(edit.kind for edit in described[video.reference].edits)}
+            if video.reference not in references and edit.kind in kinds:
+                rule = "correct the row, or give the edit a kind of its own"
+                raise InputError(
+                    f"its caption is of reference {min(references)}, not {video.reference}; {rule}"
+                )
+            key = video.path, video.reference, edit.kind, edit.caption
+            if lines.setdefault(key, number) != number:
+                raise InputError(
+                    f"{row['video']} shows this edit in line {lines[key]} too; list a video once"
+                )
+            yield video
         except InputError as error:
             problems.append(f"line {number}: {error}")
 
@@ -137,11 +167,19 @@ def _of_row(folder: Path, row: Mapping[str, str], described: Description) -> Gen
     seed = row.get("seed", "") or "0"
     if not row["video"] or not os.path.exists(path):
         raise InputError(f"there is no {path}")
-    if not seed.isdecimal():
-        raise InputError(f"seed is {seed!r}; it must be a whole number")
+    if not re.fullmatch("[0-9]{1,18}", seed):
+        raise InputError(f"seed is {shortened(seed)!r}; it must be a whole number of at most 18 digits")
+    if caption and (problem := caption_problem(caption)):
+        raise InputError(f"caption {problem}")
     # An empty cell restricts nothing: the kind alone, or the caption alone, may name the edit.
     edits = [edit for edit in described.edits if kind in ("", edit.kind) and caption in ("", edit.caption)]
     if caption and not edits:
+        # A caption of the reference that is written otherwise, or is of another kind, is no new edit.
+        for edit in described.edits:
+            if folded(caption) == folded(edit.caption):
+                raise InputError(
+                    f"its caption is that of edit {edit.kind!r}: {edit.caption}; correct the row"
+                )
         edits = [Edit(kind or "caption", caption)]
     if len(edits) == 1:
         return Generated(path, row["reference"], edits[0], int(seed))

@@ -1,26 +1,34 @@
 """A folder of videos with a file of captions."""
 
-import json
+import math
 import os
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import yaml  # type: ignore[import-untyped]
-
+from motionexp.config.json_file import read_json
+from motionexp.config.text_file import read_text
+from motionexp.config.yaml_file import parse_yaml
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.data.checks import raise_problems, read_table, reference_named
+from motionexp.data.checks import caption_problem, folded, raise_problems, reference_named, shortened
 from motionexp.data.clip import Clip, path_name
+from motionexp.data.tables import read_table
 from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")
 # Columns of a CSV with any other name are kinds of edits.
 NUMBERS = ("start", "fps", "stride")
 """Numbers of a video that select its frames, as in `videos.read_frames`."""
 KEYS = ("video", "caption", "edits", *NUMBERS)
+LARGEST = 1_000_000
+MOST_LETTERS = 60
+"""Of an edit's kind, which names files."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class VideoFolder:
     def _folder(self) -> Path:
         if self.path is None:
             raise InputError("data=folder needs data.path=FOLDER, with videos and a captions.csv in it")
-        folder = Path(self.path).expanduser()
+        folder = user_path(self.path)
         if not folder.is_dir():
             raise InputError(f"data.path={self.path}: there is no such folder")
         return folder
@@ -91,21 +99,27 @@ class VideoFolder:
     def _entries(self) -> Mapping[str, Entry]:
         file = self._captions_file()
         entries, problems = dict[str, Entry](), []
+        # Where a video stands, by its path, and by its name without capitals, for disks that ignore those.
+        places: dict[str, str] = {}
         # Every video is checked before the first error is raised, so that one run shows all mistakes.
-        for number, video in enumerate(read_captions(file), start=1):
+        for place, video in read_captions(file):
             try:
                 name, entry = self._checked(video)
-                if name in entries:
-                    raise InputError(f"another video is called {name} too; rename one of the files")
+                path = os.path.abspath(entry.clip.path)
+                if path in places:
+                    raise InputError(f"{video['video']} stands at {places[path]} too; list a video once")
+                if (key := name.casefold()) in places:
+                    raise InputError(f"it and {places[key]} are both called {name}; rename one of the files")
+                places |= {path: place, key: place}
                 entries[name] = entry
             except InputError as error:
-                problems.append(f"video {number}: {error}")
+                problems.append(f"{place}: {error}")
         raise_problems(f"{file}:", problems if problems or entries else ["lists no videos"])
         return entries
 
     def _captions_file(self) -> Path:
         if self.captions is not None:
-            return Path(self.captions).expanduser()
+            return user_path(self.captions)
         names = [name for name in CAPTION_FILES if (self._folder / name).is_file()]
         if len(names) != 1:
             content = f"has {' and '.join(names)}" if names else "has no captions.csv"
@@ -114,39 +128,53 @@ class VideoFolder:
 
     def _checked(self, video: Mapping[str, Any]) -> tuple[str, Entry]:
         if unknown := [str(key) for key in video if key not in KEYS]:
-            raise InputError(f"unknown {', '.join(unknown)}; the keys are {', '.join(KEYS)}")
+            raise InputError(f"unknown {shortened(', '.join(unknown))}; the keys are {', '.join(KEYS)}")
         inside = PurePosixPath(_text(video, "video"))
         path = self._folder / inside
         if not os.path.exists(path):  # Path.exists raises OSError for a name that is too long
-            raise InputError(f"there is no {inside} in {self._folder}")
-        edits = _edits(video.get("edits"))
+            raise InputError(f"there is no {shortened(str(inside))} in {self._folder}")
+        caption = _text(video, "caption")
+        edits = _edits(video.get("edits"), caption)
         numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}
+        if {"fps", "stride"} <= set(numbers):
+            raise InputError("fps and stride both say which frames to take; give one")
         # A video's own rate or stride precedes the folder's rate.
         if self.fps is not None and not {"fps", "stride"} & set(numbers):
             numbers["fps"] = self.fps
         captions = [edit.caption for edit in edits]
-        clip = Clip(path, _text(video, "caption"), captions, fit=self.fit, **numbers)
+        clip = Clip(path, caption, captions, fit=self.fit, **numbers)
         # The folder is part of the name: runs/cat.mp4 and walks/cat.mp4 are two references.
         name = path_name(str(inside if path.is_dir() else inside.with_suffix("")))
         return name or clip.names()[0], Entry(clip, edits)
 
 
-def read_captions(file: Path) -> list[Mapping[str, Any]]:
-    """The unchecked videos of a captions' file; those of a CSV in the form of YAML and JSON.
+def read_captions(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """(place, unchecked video) of a captions' file; those of a CSV in the form of YAML and JSON.
+
+    The place is a line of a CSV, else the number of the video.
 
     Raises:
         InputError: the file cannot be read, or is not a list of videos.
     """
-    if file.suffix == ".csv":
-        return [_from_csv(cells) for _, cells in read_table(file, ("video", "caption"))[1]]
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: cannot be read as captions ({' '.join(str(error).split())})") from error
-    if not isinstance(content, list) or not all(isinstance(video, dict) for video in content):
+    suffix = file.suffix.lower()
+    if suffix == ".csv":
+        header, rows = read_table(file, ("video", "caption"))
+        if misspelled := [name for name in header if name not in KEYS and name.lower() in KEYS]:
+            raise InputError(f"{file}: column {misspelled[0]}: write {misspelled[0].lower()}")
+        return [(f"line {number}", _from_csv(cells)) for number, cells in rows]
+    content = read_json(file) if suffix == ".json" else parse_yaml(read_text(file), str(file))
+    if not isinstance(content, list):
         raise InputError(f"{file}: it must be a list of videos, each with video, caption and edits")
-    return content
+    places = [f"video {number}" for number in range(1, len(content) + 1)]
+    raise_problems(
+        f"{file}:",
+        [
+            f"{place}: it is {reprlib.repr(video)}; it must have video, caption and edits"
+            for place, video in zip(places, content, strict=True)
+            if not isinstance(video, dict)
+        ],
+    )
+    return list(zip(places, content, strict=True))
 
 
 def _from_csv(cells: Mapping[str, str]) -> Mapping[str, Any]:
@@ -155,23 +183,47 @@ def _from_csv(cells: Mapping[str, str]) -> Mapping[str, Any]:
     return {**filled, "edits": edits}
 
 
-def _edits(value: Any) -> tuple[Edit, ...]:
-    pairs = list(value.items()) if isinstance(value, dict) else [("caption", text) for text in value or ()]
-    if isinstance(value, str) or not all(isinstance(text, str) for pair in pairs for text in pair):
+def _edits(value: Any, caption: str) -> tuple[Edit, ...]:
+    """The edits of a video. Raises InputError where one repeats another one, or the video's caption."""
+    if not isinstance(value, dict | list | None):
         raise InputError("edits must be a list of captions, or {kind: caption}")
-    return tuple(Edit(kind, text.strip()) for kind, text in pairs)
+    pairs = list(value.items()) if isinstance(value, dict) else [("caption", text) for text in value or ()]
+    edits = []
+    for kind, text in pairs:
+        if not isinstance(kind, str) or not 0 < len(kind.strip()) <= MOST_LETTERS:
+            rule = f"it must be text of at most {MOST_LETTERS} letters"
+            raise InputError(f"the kind of an edit is {reprlib.repr(kind)}; {rule}")
+        if problem := caption_problem(text):
+            raise InputError(f"edit {kind} {problem}")
+        if folded(text) == folded(caption):
+            raise InputError(f"edit {kind} repeats the caption; write what the video should show instead")
+        edits.append(Edit(kind.strip(), text.strip()))
+    text, times = next(iter(Counter(folded(edit.caption) for edit in edits).most_common(1)), ("", 0))
+    if times > 1:
+        raise InputError(f"{times} edits are {shortened(text)!r}; list a caption once")
+    return tuple(edits)
 
 
 def _text(video: Mapping[str, Any], key: str) -> str:
     text = video.get(key)
+    if key == "caption" and (problem := caption_problem(text)):
+        raise InputError(f"caption {problem}")
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{key} is {text!r}; it must be text")
+        raise InputError(f"{key} is {reprlib.repr(text)}; it must be text")
     return text.strip()
 
 
 def _number(video: Mapping[str, Any], key: str) -> Any:
     """A whole number for `stride`, else a float; also from the text of a CSV."""
+    value = video[key]
+    kind, least = ("whole number of at least 1", 1) if key == "stride" else ("number of at least 0", 0)
+    problem = InputError(f"{key} is {reprlib.repr(value)}; it must be a {kind} and at most {LARGEST}")
     try:
-        return (int if key == "stride" else float)(str(video[key]))
+        number = (int if key == "stride" else float)(str(value))
     except ValueError as error:
-        raise InputError(f"{key} is {video[key]!r}; it must be a number") from error
+        raise problem from error
+    # Python also reads 1_0, and digits of other scripts.
+    is_plain = str(value).isascii() and "_" not in str(value) and math.isfinite(number)
+    if not is_plain or not least <= number <= LARGEST or (key == "fps" and number == 0):
+        raise problem
+    return number

@@ -7,6 +7,7 @@ from hydra.utils import get_object
 
 from motionexp.config.schema import PROBED_REFERENCES, JobConfig
 from motionexp.data.base import References
+from motionexp.data.checks import shortened
 from motionexp.data.shapes.render import SIZE
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.errors import InputError
@@ -27,8 +28,10 @@ def select_references(references: Any, names: Sequence[str], *, probed: bool = F
             raise InputError(f"references={references}: there are {len(names)}")
         return list(names[:references])
     chosen = [references] if isinstance(references, str) else [str(name) for name in references]
-    if unknown := [name for name in chosen if name not in names]:
-        raise InputError(f"references: no {', '.join(unknown)}; `python run.py list references` names all")
+    existing = set(names)
+    if unknown := [name for name in chosen if name not in existing]:
+        missing = shortened(", ".join(unknown))
+        raise InputError(f"references: no {missing}; `python run.py list references` names all")
     return chosen
 
 

@@ -1,19 +1,21 @@
 """LOVEU-TGVE-2023: 76 videos with four edits each, in the layout that its archive unzips to."""
 
-import difflib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 from motionexp.data import checks
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.data.checks import raise_problems, reference_named
+from motionexp.data.checks import caption_problem, folded, nearest, raise_problems, reference_named, shortened
+from motionexp.data.tables import first_row, read_rows, row_problem
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 TABLE = "LOVEU-TGVE-2023_Dataset.csv"
 SOURCES = {"DAVIS_480p": 16, "youtube_480p": 23, "videvo_480p": 37}
@@ -27,6 +29,8 @@ EDIT_COLUMNS = {
     "background": "Background Change Caption",
     "multiple": "Multiple Changes Caption",
 }
+REPEATS_CAPTION = ("eiffel-flyover", "style")
+"""The one edit of the benchmark that repeats its reference's caption."""
 # 32 frames count as two seconds: the shortest videos have 32, and the benchmark gives no rate.
 SPAN, RATE = 32, 16.0
 
@@ -92,10 +96,11 @@ class TGVE:
 
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
-        folder = Path(self.path).expanduser()
+        folder = user_path(self.path)
         entries = read_table(folder)
-        problems = [*_count_problems(entries), *_video_problems(entries)]
-        raise_problems(f"{folder}: not the whole of LOVEU-TGVE-2023:", problems)
+        heading = f"{folder}: not the whole of LOVEU-TGVE-2023:"
+        raise_problems(heading, [*_count_problems(entries)])
+        raise_problems(heading, [*_video_problems(entries)])
         return {entry.name: entry for entry in entries}
 
 
@@ -119,54 +124,93 @@ def read_table(folder: Path) -> list[Entry]:
     """The videos of the benchmark's CSV, without the rows that are a source's heading.
 
     Raises:
-        InputError: the file does not exist, a column is missing, a video precedes the first source's heading,
-            or a caption is empty.
+        InputError: the file does not exist, a column is missing or doubled, a video precedes the first
+            source's heading, a heading stands twice, a row is shifted, or a caption is empty or repeated.
     """
     path = folder / TABLE
-    hint = "; data.path= is the folder that LOVEU-TGVE-2023 was unzipped to"
-    rows = [row for _, row in checks.read_rows(path, hint)]
-    columns = _columns(path, rows[0] if rows else [])
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; data.path= is the folder that LOVEU-TGVE-2023 was unzipped to"
+        )
+    rows = read_rows(path)
+    header = rows[0][1] if rows else []
+    columns = _columns(path, header)
     entries: list[Entry] = []
-    source = None
-    for row in rows[1:]:
-        cells = {name: row[index] if index < len(row) else "" for name, index in columns.items()}
-        name = cells[NAME_COLUMN]
-        # A source's heading is a row with one cell, such as 'DAVIS Videos:'.
-        if name.endswith(":"):
-            source = _source(path, name)
-        elif name:
-            if source is None:
-                raise InputError(f"{path}: {name} precedes the first source's heading, as 'DAVIS Videos:'")
-            entries.append(_entry_of(path, source, cells))
+    problems: list[str] = []
+    sources: list[str] = []
+    for number, row in rows[1:]:
+        try:
+            name, *rest = row
+            # A source's heading is a row with one cell, such as 'DAVIS Videos:'.
+            if name.endswith(":"):
+                sources.append(_source(name, sources))
+                if any(rest):
+                    raise InputError(f"{shortened(name)} is a heading; its row has no further cells")
+                continue
+            if problem := row_problem(header, row):
+                raise InputError(problem)
+            cells = {name: row[index] for name, index in columns.items()}
+            if any(cells.values()):
+                entries.append(_entry_of(path, sources, cells))
+        except InputError as error:
+            problems.append(f"line {number}: {error}")
+    raise_problems(f"{path}:", problems)
     return entries
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     """{column: its index}. Spelling matters, spaces and capitals do not."""
-    # Reversed, so that of two equal columns the first one counts.
-    indices = {" ".join(cell.split()).casefold(): index for index, cell in reversed(list(enumerate(header)))}
-    names = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
-    if missing := [name for name in names if name.casefold() not in indices]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; its first row is {', '.join(header)}")
-    return {name: indices[name.casefold()] for name in names}
+    names = [folded(cell) for cell in header]
+    needed = [NAME_COLUMN, CAPTION_COLUMN, *EDIT_COLUMNS.values()]
+    if missing := [name for name in needed if folded(name) not in names]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; {first_row(header)}")
+    if doubled := [name for name in needed if names.count(folded(name)) > 1]:
+        raise InputError(f"{path}: two columns are called {doubled[0]}; {first_row(header)}")
+    return {name: names.index(folded(name)) for name in needed}
 
 
-def _source(path: Path, heading: str) -> str:
+def _source(heading: str, sources: Sequence[str]) -> str:
     for source in SOURCES:
         if heading.casefold().startswith(source.removesuffix("_480p").casefold()):
+            if source in sources:
+                raise InputError(
+                    f"the heading {shortened(heading)!r} stands twice; list a source's videos once"
+                )
             return source
-    raise InputError(f"{path}: {heading!r} is none of the sources {', '.join(SOURCES)}")
+    raise InputError(f"{shortened(heading)!r} is none of the sources {', '.join(SOURCES)}")
 
 
-def _entry_of(path: Path, source: str, cells: Mapping[str, str]) -> Entry:
-    name = cells[NAME_COLUMN]
-    if empty := [column for column, text in cells.items() if not text]:
-        raise InputError(f"{path}: {name} has no {', '.join(empty)}")
+def _entry_of(path: Path, sources: Sequence[str], cells: Mapping[str, str]) -> Entry:
+    name, caption = cells[NAME_COLUMN], cells[CAPTION_COLUMN]
+    if not name or "/" in name or not name.strip("."):
+        raise InputError(f"{NAME_COLUMN} is {shortened(name)!r}; it must be the name of a video's folder")
+    if not sources:
+        raise InputError(f"{shortened(name)} precedes the first source's heading, as 'DAVIS Videos:'")
+    for column in (CAPTION_COLUMN, *EDIT_COLUMNS.values()):
+        if not cells[column]:
+            raise InputError(f"{shortened(name)} has no {column}")
+        if problem := caption_problem(cells[column]):
+            raise InputError(f"{shortened(name)}: {column} {problem}")
     edits = tuple(Edit(kind, cells[column]) for kind, column in EDIT_COLUMNS.items())
+    _check_edits(name, caption, edits)
+    source = sources[-1]
     frames = path.parent / source / "480p_frames" / name
     film = path.parent / source / "480p_videos" / f"{name}.mp4"
+    # os.path takes a name that is too long for one that does not exist; Path raises OSError.
     video = film if os.path.isfile(film) and not os.path.isdir(frames) else frames
-    return Entry(name, source, cells[CAPTION_COLUMN], edits, video)
+    return Entry(name, source, caption, edits, video)
+
+
+def _check_edits(name: str, caption: str, edits: Sequence[Edit]) -> None:
+    """Raises InputError where an edit repeats the caption or another edit: a cell is copied or shifted."""
+    texts = {folded(caption): CAPTION_COLUMN}
+    for edit in edits:
+        column, text = EDIT_COLUMNS[edit.kind], folded(edit.caption)
+        if text in texts and (name, edit.kind) != REPEATS_CAPTION:
+            raise InputError(
+                f"{shortened(name)}: {column} repeats {texts[text]}; give the benchmark's captions"
+            )
+        texts[text] = column
 
 
 def _count_problems(entries: Sequence[Entry]) -> Iterator[str]:
@@ -174,9 +218,14 @@ def _count_problems(entries: Sequence[Entry]) -> Iterator[str]:
     for source, count in SOURCES.items():
         if counts[source] != count:
             yield f"{TABLE} has {counts[source]} videos of {source}; the benchmark has {count}"
-    for name, times in Counter(entry.name for entry in entries).items():
+    names = {entry.name.casefold(): entry.name for entry in entries}
+    for name, times in Counter(entry.name.casefold() for entry in entries).items():
         if times > 1:
-            yield f"{TABLE} names {name} {times} times"
+            yield f"{TABLE} names {shortened(names[name])} {times} times"
+    # No two videos of the benchmark share an edit; a row that is copied to the next line shares all.
+    for entry, following in pairwise(entries):
+        if entry.edits == following.edits and entry.name != following.name:
+            yield f"{TABLE}: {shortened(following.name)} has the edits of {shortened(entry.name)}"
 
 
 def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
@@ -184,10 +233,10 @@ def _video_problems(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         if not os.path.exists(entry.video):  # Path.exists raises OSError for a name that is too long
             folder = entry.video.parent
-            unlisted = {path.name for path in folder.iterdir()} - names if folder.is_dir() else ()
-            near = difflib.get_close_matches(entry.name, unlisted, n=1)
+            unlisted = sorted(set(os.listdir(folder)) - names) if folder.is_dir() else []
+            near = nearest(entry.name, unlisted)
             both = f"480p_frames/{entry.name} and no 480p_videos/{entry.name}.mp4"
-            yield f"{entry.source}: no {both}" + (f"; there is {near[0]}" if near else "")
+            yield f"{entry.source}: no {both}" + (f"; there is {near}" if near else "")
             continue
         try:
             if (count := frame_count(entry.video)) != LENGTHS[entry.source]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.config.json_file import read_object
+from motionexp.config import json_file
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_mp4, write_png
 from motionexp.data.videos.writing import checked
@@ -255,12 +255,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file, or None if there is no file. Raises InputError if it is damaged."""
-    if not os.path.lexists(path):
+    if not path.exists():
         return None
     try:
-        return read_object(path)
+        content = json_file.read_json(path)
     except InputError as error:
-        raise InputError(f"{error}; delete it and run the same command again") from error
+        raise InputError(f"{error}: damaged; delete it and run the same command again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
+    return content
 
 
 def read_fit_record(adapter: Path) -> dict[str, Any]:

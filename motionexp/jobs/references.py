@@ -8,6 +8,7 @@ from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
+from motionexp.data.checks import shortened
 from motionexp.data.select import names_of
 from motionexp.errors import InputError
 from motionexp.files import user_path
@@ -72,8 +73,9 @@ def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
             return reference
     settings = "video= and caption=" if record["suite"] == "clip" else "data= and data.split="
     raise InputError(
-        f"adapter={cfg.adapter}: it was tuned on {name} ({record['suite']}), and its samples would be"
-        f" compared with another video: give that video again ({settings}), or name one (references=NAME)"
+        f"adapter={cfg.adapter}: it was tuned on {shortened(name)} ({shortened(record['suite'])}), and its"
+        f" samples would be compared with another video: give that video again ({settings}), or name one"
+        " (references=NAME)"
     )
 
 

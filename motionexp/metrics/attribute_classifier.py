@@ -145,7 +145,10 @@ class AttributeClassifier(nn.Module):
             values = {name: tuple(names) for name, names in plain.pop("attributes").items()}
             model = cls(ClassifierConfig(attributes=values, **plain))
             model.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (
+            *(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError),
+            SafetensorError,
+        ) as error:
             raise InputError(
                 f"classifier {folder}: not a config.json and a model.safetensors that fit each other: {error}"
             ) from error

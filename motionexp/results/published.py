@@ -1,8 +1,11 @@
 """Published rows: a few megabytes in the repository from which every table is built again."""
 
 import json
+import math
 import os
+import reprlib
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,27 +67,37 @@ def read_published(path: Path) -> list[Row]:
     """The rows that `to_published` wrote, their score ids computed again.
 
     Raises:
-        InputError: no such file, no rows in it, or a corrupted line; the error names the file and the line.
+        InputError: no such file, no rows in it, a corrupted line, or a score that stands twice; the error
+            names the file and the line.
     """
     if not path.exists():
         raise InputError(f"{path}: no rows are published there; `python -m motionexp.results.publish` does")
     # A field is checked once for all rows that share it: there are a hundred thousand rows in some files.
     shared: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SHARED}
     rows: list[Row] = []
+    # By run: scores of two runs are named where they are mixed, with the setting in which they differ.
+    score_ids: dict[int, set[str]] = defaultdict(set)
     for number, line in read_lines(path):
         try:
             match line:
-                case {"sample": dict(sample), "run": int(run), "edit": int(edit), "values": dict(values)}:
+                case {"sample": dict(sample), "run": run, "edit": edit, "values": dict(values)} if (
+                    len(line) == 4
+                ):
                     # One line holds all metrics of a sample; its other fields are shared by number.
-                    common = shared["run"][run] | shared["edit"][edit] | checked_fields(sample)
-                    rows += [
-                        _row(common | shared["metric"][int(key)], value) for key, value in values.items()
+                    common = _numbered(shared, "run", run) | _numbered(shared, "edit", edit)
+                    common |= _part_fields("sample", sample, SAMPLE_FIELDS)
+                    rows_of_line = [
+                        _row(common | _numbered(shared, "metric", _metric_number(key)), value)
+                        for key, value in values.items()
                     ]
-                case {"metric": dict(part)} | {"run": dict(part)} | {"edit": dict(part)}:
-                    shared[next(iter(line))].append(checked_fields(part))
+                    _check_scores(rows_of_line, score_ids[run])
+                    rows += rows_of_line
+                case {"metric": dict(part)} | {"run": dict(part)} | {"edit": dict(part)} if len(line) == 1:
+                    kind = next(iter(line))
+                    shared[kind].append(_part_fields(kind, part, SHARED[kind]))
                 case _:
                     raise InputError("neither a metric, nor a run, an edit or a sample")
-        except (InputError, IndexError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
             ) from error
@@ -93,10 +106,46 @@ def read_published(path: Path) -> list[Row]:
     return rows
 
 
+def _part_fields(kind: str, part: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The checked fields of a part. A field of another part would replace that part's, so it is an error."""
+    fields = checked_fields(part)
+    if not fields.keys() <= set(names):
+        raise InputError(f"a {kind} has no {', '.join(sorted(fields.keys() - set(names)))}")
+    return fields
+
+
+def _metric_number(key: str) -> int | None:
+    return int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else None
+
+
+def _numbered(shared: dict[str, list[dict[str, Any]]], kind: str, number: Any) -> dict[str, Any]:
+    """The part of this number. Raises InputError for no number of a line before; -1 is none."""
+    parts = shared[kind]
+    if type(number) is not int or not 0 <= number < len(parts):
+        raise InputError(
+            f"{kind} {reprlib.repr(number)} is none of the {len(parts)} lines of a {kind} before it"
+        )
+    return parts[number]
+
+
+def _check_scores(rows: Sequence[Row], score_ids: set[str]) -> None:
+    """Adds the ids of a line's scores. Raises InputError for one that is there already, or for no score."""
+    if not rows:
+        raise InputError("a sample without values")
+    for row in rows:
+        if row.score_id in score_ids:
+            raise InputError(f"the {row.metric} of sample {row.sample_id} stands twice")
+        if row.score_id:
+            score_ids.add(row.score_id)
+
+
 def _row(fields: dict[str, Any], value: Any) -> Row:
     """The row of checked `fields` and of a published value; a missing field is a TypeError."""
-    value, reason = value if isinstance(value, list) else (value, "")
-    fields |= checked_fields({"value": value, "reason": reason})
+    if type(value) is float and math.isfinite(value):  # as most are: no need for the slow check
+        fields["value"] = value
+    else:
+        value, reason = value if isinstance(value, list) else (value, "")
+        fields |= checked_fields({"value": value, "reason": reason})
     if sample := fields.get("sample_id"):
         # Rows without a sample have no score id.
         version, model = fields["metric_version"], fields.get("metric_model", "")

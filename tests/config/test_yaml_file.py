@@ -28,6 +28,12 @@ def test_plain_values_aliases_and_merges(tmp_path):
     assert read_yaml(file) == {"a": first, "b": [first] * 2, "c": {**first, "k": 2}}
 
 
+def test_what_looks_like_a_time_or_has_zeros_before_it_is_text(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("[12:30, 1:30.5, 010, 2024-01-01, 0x10, 0, -7, 1_000, 1.5]")
+    assert read_yaml(file) == ["12:30", "1:30.5", "010", "2024-01-01", 16, 0, -7, 1000, 1.5]
+
+
 def aliases(levels: int) -> str:
     lines = [f"{NAMES[0]}: &{NAMES[0]} [{'x, ' * 9}x]"]
     lines += [f"{b}: &{b} [{f'*{a}, ' * 9}*{a}]" for a, b in pairwise(NAMES[:levels])]

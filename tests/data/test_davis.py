@@ -99,6 +99,38 @@ def test_the_project_page_s_script_is_read_as_it_is(folder):
         ({"frame_range": [0, 80, 3]}, "bear: frame_range.* 78, .* 72"),
         ({"scene": " "}, "bear: .*scene"),
         ({"video": "bears"}, "bears"),
+        ({"video": "judo"}, "'judo' stands 2 times"),
+        ({"video": "JUDO"}, "'judo' stands 2 times"),
+        ({"video": 3}, "the sequence 3 "),
+        ({"video": "../bear"}, r"the sequence '\.\./bear'"),
+        ({"video": "x" * 300}, "no folder .*xxx"),
+        ({"caption": None}, "bear: the caption prompt is None"),
+        ({"subject": 12}, "bear: the subject prompt is 12"),
+        ({"subject": "12"}, "bear: the subject prompt is '12'"),
+        ({"subject": "a  bear"}, "bear: two of its prompts"),
+        *(
+            ({"frame_range": value}, "bear: frame_range is ")
+            for value in (
+                *(
+                    [-1, 72, 3],
+                    [0, 72, 0],
+                    [0, 72, -3],
+                    [0, 72.0, 3],
+                    [False, 72, 3],
+                    [0, 72, 3, 1],
+                    "2024-01-01",
+                ),
+                *(
+                    "[0, 72",
+                    "[0, 1:12, 3]",
+                    "[0, 72, \u0663]",
+                    [0, 10**30, 1],
+                    [0, [72], 3],
+                    {"start": 0},
+                    72,
+                ),
+            )
+        ),
     ],
 )
 def test_what_does_not_belong_together_is_named(folder, changes, named):
@@ -122,6 +154,22 @@ def test_other_folders_and_files_are_refused(folder, tmp_path):
         (folder / "prompts.json").write_text(text)
         with pytest.raises(InputError, match=r"data\.prompts="):
             reader(folder).names()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named"),
+    [
+        ("prompts.json", '[{"video": "bear", "caption": "a", "caption": "b"}]', "'caption' stands twice"),
+        ("prompts.js", SCRIPT.replace("'judo'", "'bear'"), "line 8, .* the key bear stands twice"),
+        ("prompts.js", SCRIPT.replace("'hard': 'A car'", "'hard': 'A car"), "line 6"),
+        ("prompts.js", "const prompts = {bear: &a [*a]};", "alias"),
+        ("prompts.js", SCRIPT.encode("utf-16"), "line 1: UTF-16"),
+    ],
+)
+def test_damaged_prompts_are_named_with_their_place(folder, name, text, named):
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=rf"data\.prompts=.*{name}.*{named}"):
+        reader(folder, name).names()
 
 
 @needs_data

@@ -101,7 +101,29 @@ def test_a_csv_names_videos_wherever_they_lie(folder):
         ("video,reference,edit\nthree/style,one,\n", "line 2: which edit of one?"),
         ("video,reference,seed,edit\nthree/style,one,x,style\n", "line 2: seed is 'x'"),
         ("video,reference,caption\nthree/style,one,a, b\n", "line 2: 4 cells"),
-        ("video,reference,edit\n" + 2 * "three/style,one,style\n", "one, style: two videos of seed 0"),
+        (
+            "video,reference,edit\n" + 2 * "three/style,one,style\n",
+            "line 3: three/style shows this edit in line 2",
+        ),
+        (
+            "video,reference,edit\nthree/style,one,style\nSOURCE/one/style,one,style\n",
+            "one, style: two videos of seed 0",
+        ),
+        ("video,reference,edit\nthree/style,one\n", "line 2: 2 cells, but 3"),
+        (
+            "video,reference,edit,caption\nthree/style,one,style,one blue\n",
+            "line 2: its caption is that of edit 'o",
+        ),
+        (
+            "video,reference,caption\nthree/style,one,One  blue\n",
+            "line 2: its caption is that of edit 'object'",
+        ),
+        ("video,reference,caption\nthree/style,one,two blue\n", "line 2: its caption is of reference two"),
+        ("video,reference,caption\nthree/style,one,12\n", "line 2: caption is '12'"),
+        *(
+            (f"video,reference,edit,seed\nthree/style,one,style,{seed}\n", f"line 2: seed is '{seed}'")
+            for seed in ("1.0", "-1", "\u0663", "\u00b2", "9" * 19, "1e3", "True")
+        ),
     ],
 )
 def test_what_is_wrong_with_the_csv_is_said(folder, text, named):

@@ -93,10 +93,41 @@ def test_the_captions_may_lie_elsewhere(folder, tmp_path):
         ("video,caption,object", "lists no videos"),
         ("video,caption,a,a\ndog.mp4,x,y,z", "two columns are called a"),
         ("video,caption,object\ndog.mp4,a dog, running,a cow", "line 2: 4 cells"),
-        ("video,caption,object\ncow.mp4,a cow,a dog", "video 1: there is no cow.mp4 in"),
-        ("video,caption,object\ndog.mp4,,a cow", "video 1: caption is None"),
+        ("video,caption,object\ncow.mp4,a cow,a dog", "line 2: there is no cow.mp4 in"),
+        ("video,caption,object\ndog.mp4,,a cow", "line 2: caption is None"),
         ("video,caption,object,start\ndog.mp4,a dog,a cow,soon", "start is 'soon'"),
-        ("video,caption,a\ndog.mp4,x,y\ndog.mp4,x,z", "video 2: another video is called dog too"),
+        ("video,caption,a\ndog.mp4,x,y\ndog.mp4,x,z", "line 3: dog.mp4 stands at line 2 too"),
+        ("video,caption,a\ndog.mp4,x,y\nruns/../dog.mp4,x,z", "line 3: runs/../dog.mp4 stands at line 2"),
+        ("video;caption\ndog.mp4;a dog", "it has semicolons between its cells"),
+        ("video\tcaption\ndog.mp4\ta dog", "it has tabs between its cells"),
+        ("dog.mp4,a dog,a cow", "no column video and caption; its first row is dog.mp4, a dog, a cow"),
+        ("", "no column video and caption; its first row is empty"),
+        ("video,caption,object\n\ndog.mp4,a dog", "line 3: 2 cells, but 3 in the first row"),
+        ("video,caption,a\ndog.mp4,x,y\nvideo,caption,a\nbirds,x,y", "line 3: the first row again"),
+        ('video,caption,a\ndog.mp4,"x,y\nbirds,x,y\n', "line 2: cannot be read as CSV"),
+        ('video,caption,a\ndog.mp4,"x,y\nbirds,x",y', "line 2: a quote that opens here closes on line 3"),
+        ('video,caption,a\ndog.mp4,"x" y,z\n', "line 2: cannot be read as CSV"),
+        ("video,caption,a,\ndog.mp4,x,y,z", "line 2: z stands in a column without a name"),
+        ("video,caption,a,A\ndog.mp4,x,y,z", "two columns are called a"),
+        ("video,caption,a,Start\ndog.mp4,x,y,1", "column Start: write start"),
+        ("video,caption,a\ndog.mp4,12.5,y", "line 2: caption is '12.5', which has no letter"),
+        ("video,caption,a\ndog.mp4,x,7", "line 2: edit a is '7', which has no letter"),
+        ("video,caption,a,b\ndog.mp4,x,y,Y ", "line 2: 2 edits are 'y'"),
+        ("video,caption,a\ndog.mp4,a  dog,A dog", "line 2: edit a repeats the caption"),
+        (f"video,caption,{'a' * 61}\ndog.mp4,x,y", "line 2: the kind of an edit is 'aaa"),
+        (f"video,caption,a\ndog.mp4,{'x' * 6000},y", "line 2: caption has 6000 characters"),
+        (f"video,caption,a\ndog.mp4,{'x' * 1_000_000},y", "line 2: cannot be read as CSV"),
+        (f"video,caption,a\n{'x' * 300}.mp4,x,y", "line 2: there is no xxx"),
+        ("video,caption,a\ndog.mp4,x\x07,y", "line 2: caption is 'x\\x07'"),
+        ("video,caption,a\ndog.mp4,caf\ufffd,y", "line 2: caption is 'caf\ufffd'"),
+        *(
+            (f"video,caption,a,{key}\ndog.mp4,x,y,{value}", f"line 2: {key} is '{value}'")
+            for key, value in (
+                *(("stride", "0"), ("stride", "2.0"), ("start", "-1"), ("start", "nan"), ("start", "1_0")),
+                *(("fps", "0"), ("fps", "inf"), ("fps", "1e9"), ("start", "\u0663"), ("start", "1:30")),
+            )
+        ),
+        ("video,caption,a,fps,stride\ndog.mp4,x,y,8,2", "line 2: fps and stride"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(folder, text, named):
@@ -110,16 +141,54 @@ def test_what_is_wrong_with_a_table_is_said(folder, text, named):
         ({"dog.mp4": "a dog"}, "it must be a list of videos"),
         ([ENTRIES[0] | {"edit": "a cow"}], "video 1: unknown edit"),
         ([ENTRIES[0] | {"edits": "a cow"}], "edits must be a list of captions"),
-        ([ENTRIES[0] | {"edits": {"object": 3}}], "edits must be a list of captions"),
+        ([ENTRIES[0] | {"edits": {"object": 3}}], "video 1: edit object is 3"),
         ([ENTRIES[0] | {"edits": []}], "no edits"),
         ([ENTRIES[0] | {"stride": 1.5}], "stride is 1.5"),
+        ([ENTRIES[0], "dog.mp4"], "video 2: it is 'dog.mp4'"),
+        ([ENTRIES[0] | {"edits": 5}], "video 1: edits must be a list of captions"),
+        ([ENTRIES[0] | {"edits": {"": "a cow"}}], "video 1: the kind of an edit is ''"),
+        ([ENTRIES[0] | {"edits": [None]}], "video 1: edit caption is None"),
+        ([ENTRIES[0] | {"edits": [["a cow"]]}], "video 1: edit caption is ['a cow']"),
+        ([ENTRIES[0] | {"edits": ["a cow", "a cow"]}], "video 1: 2 edits are 'a cow'"),
+        ([ENTRIES[0] | {"caption": True}], "video 1: caption is True"),
+        ([ENTRIES[0] | {"video": 3}], "video 1: video is 3"),
+        ([ENTRIES[0] | {"start": True}], "video 1: start is True"),
+        ([ENTRIES[0] | {"start": [1] * 10**5}], "video 1: start is [1, 1"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_said(folder, content, named):
     (folder / "captions.json").write_text(json.dumps(content))
     assert named in refused(folder)
     (folder / "captions.json").write_text(json.dumps(content)[:-1])
-    assert "cannot be read as captions" in refused(folder)
+    assert "captions.json, line 1, column" in refused(folder)
+
+
+def test_what_yaml_takes_for_something_else_is_named(folder):
+    def with_caption(text: str) -> str:
+        (folder / "captions.yaml").write_text(f"- {{video: dog.mp4, caption: {text}, edits: [a cow]}}")
+        return refused(folder)
+
+    assert "video 1: caption is False" in with_caption("no")
+    assert "video 1: caption is None" in with_caption("")
+    assert "video 1: caption is '12:30'" in with_caption("12:30")
+    assert "video 1: caption is '2024-01-01'" in with_caption("2024-01-01")
+    assert "line 1, column 32: the key caption stands twice" in with_caption("a, caption: b")
+
+
+def test_names_that_meet_are_named(folder):
+    for name in ("runs-cat.webm", "Dog.mp4", "dog.gif"):
+        encode(folder / name, numbered(4)) if name == "Dog.mp4" else (folder / name).write_bytes(b"")
+    for first, second in (("runs/cat.webm", "runs-cat.webm"), ("dog.mp4", "Dog.mp4"), ("dog.mp4", "dog.gif")):
+        (folder / "captions.csv").write_text(f"video,caption,a\n{first},x,y\n{second},x,y")
+        assert "line 3: it and line 2 are both called" in refused(folder)
+
+
+def test_thousands_of_problems_are_cut_short(folder):
+    rows = "".join(f"no-{number}.mp4,x,y\n" for number in range(5_000))
+    (folder / "captions.csv").write_text("video,caption,a\n" + rows)
+    error = refused(folder)
+    assert error.splitlines()[-1] == "... and 4992 more"
+    assert len(error) < 3000
 
 
 def test_a_damaged_video_and_a_wrong_name_are_named(folder):

@@ -20,6 +20,10 @@ def folder(whole_tgve, tmp_path):
     return linked(whole_tgve, tmp_path / "tgve")
 
 
+def made_row(number: int) -> str:
+    return ",".join(made_lines()["DAVIS_480p"][number])
+
+
 def refused(folder) -> str:
     with pytest.raises(InputError) as caught:
         TGVE(folder).names()
@@ -120,7 +124,7 @@ def test_a_column_of_another_name_is_an_error(folder):
 
 
 def test_another_folder_is_an_error(tmp_path):
-    assert f"{TABLE}: cannot be read" in refused(tmp_path)
+    assert f"{TABLE}: no such file; data.path=" in refused(tmp_path)
     (tmp_path / TABLE).write_bytes(b"")
     assert "no column Video name" in refused(tmp_path)
 
@@ -146,6 +150,47 @@ def test_missing_lines_and_lines_that_come_twice_are_counted(folder):
     error = refused(folder)
     assert "14 videos of DAVIS_480p" in error
     assert "names you-0 2 times" in error
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("dav-1,thing 1 moves", "dav-1,a thing, moving"), "line 4: 8 cells, but 7 in the first row"),
+        (("dav-1,thing 1 moves,", "dav-1,"), "line 4: 6 cells, but 7 in the first row"),
+        (("dav-1,thing 1 moves", ",thing 1 moves"), "line 4: Video name is ''"),
+        (("dav-1,thing 1 moves", "a/b,thing 1 moves"), "line 4: Video name is 'a/b'"),
+        (("dav-1,thing 1 moves", "dav-1,7"), "line 4: dav-1: Our GT caption is '7'"),
+        (("Youtube Videos:", "DAVIS videos:"), "line 20: the heading 'DAVIS videos:' stands twice"),
+        (("Youtube Videos:\r\n", ""), "39 videos of DAVIS_480p"),
+        (("Style Change Caption", "Object Change Caption"), "no column Style Change Caption"),
+        (("Caption,Source", "Caption,Style change caption"), "two columns are called Style Change Caption"),
+        (("thing 1 by style", "thing 1 moves"), "line 4: dav-1: Style Change Caption repeats Our GT caption"),
+        (
+            ("thing 1 by object", "Thing 1 by style"),
+            "line 4: dav-1: Object Change Caption repeats Style Change",
+        ),
+        (("dav-1,thing 1 moves", '"dav-1,thing 1 moves'), "line 4: "),
+        (("dav-1,", "DAV-0,"), "names DAV-0 2 times"),
+        ((made_row(1), made_row(0).replace("dav-0", "dav-1")), "dav-1 has the edits of dav-0"),
+    ],
+)
+def test_shifted_copied_and_doubled_cells_are_named(folder, change, named):
+    path = folder / TABLE
+    text = path.read_bytes().decode()
+    assert change[0] in text
+    path.write_bytes(text.replace(*change, 1).encode())
+    assert named in refused(folder)
+
+
+def test_the_order_of_the_columns_is_free(folder):
+    order = [0, 5, 4, 3, 2, 1]
+    rows = {
+        source: [[line[index] for index in order] for line in lines] for source, lines in made_lines().items()
+    }
+    made_suites.write_table(folder, rows, [*(made_suites.HEADER[index] for index in order), "Source"])
+    described = TGVE(folder).describe("dav-1")
+    assert described.caption == "thing 1 moves"
+    assert [edit.caption for edit in described.edits] == [f"thing 1 by {kind}" for kind in KINDS]
 
 
 # ---- the videos

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from motionexp.errors import InputError
+from motionexp.errors import LONGEST_LINE, InputError
 from tests.fuzz import stored, texts, videos
 from tests.fuzz.damage import Damage
 from tests.fuzz.guard import Guard, limit_memory
@@ -21,7 +21,7 @@ from tests.fuzz.guard import Guard, limit_memory
 KINDS = texts.KINDS | videos.KINDS | stored.KINDS
 HANG_SECONDS = 90.0
 """Of wall time, after which a process that does not answer is ended."""
-LONGEST_ERROR = 4000
+LONGEST_ERROR = 20_000
 Outcome = Literal["read", "refused", "finding"]
 
 
@@ -60,7 +60,7 @@ def _outcome(guard: Guard, folder: Path, kind: str, seed: int) -> tuple[Outcome,
     except InputError as error:
         text = str(error)
         # A raised line is shown by the command, which escapes what commands a terminal.
-        if not text.strip() or len(text) > LONGEST_ERROR:
+        if not text.strip() or len(text) > LONGEST_ERROR or max(map(len, text.split("\n"))) > LONGEST_LINE:
             return "finding", f"an error of {len(text)} characters: {text[:300]!r}"
         return "refused", text
     except BaseException as error:  # noqa: BLE001  # any other error is what this program looks for

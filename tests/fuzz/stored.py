@@ -135,7 +135,7 @@ def adapter(damage: Damage, folder: Path) -> None:
 def _other_tensor(damage: Damage, tensor: torch.Tensor) -> torch.Tensor:
     return damage.random.choice(
         (
-            tensor[:0], tensor[:1].clone(), tensor.half(), tensor.to(torch.int64), tensor * float("nan"), tensor[None],
+            tensor[None][:0], torch.ones(1, *tensor.shape[1:]), tensor.half(), tensor.to(torch.int64), tensor * float("nan"), tensor[None],
             torch.tensor(1.0), torch.tensor([]), tensor.bool(), tensor.to(torch.complex64), torch.tensor(float("inf")),
         )
     )  # fmt: skip

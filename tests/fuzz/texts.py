@@ -398,14 +398,14 @@ KINDS: dict[str, tuple[Callable[[Damage, Path], None], int]] = {
     "tgve": (tgve, 500),
     "davis": (davis, 500),
     "videos_csv": (videos_csv, 500),
-    "experiment": (experiment, 700),
+    "experiment": (experiment, 600),
     "rows": (rows, 600),
     "published_rows": (published_rows, 500),
     "submission": (submission, 300),
-    "overrides": (overrides, 700),
+    "overrides": (overrides, 400),
     "score_settings": (score_settings, 300),
-    "config_dir": (config_dir, 300),
-    "model_settings": (model_settings, 300),
+    "config_dir": (config_dir, 200),
+    "model_settings": (model_settings, 150),
     "names": (names, 300),
 }
 """{kind: (a case of it, how many of the whole run's cases)}."""

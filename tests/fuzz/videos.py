@@ -14,6 +14,8 @@ from motionexp.data.videos.writing import write_png
 from tests.fuzz.damage import Damage
 from tests.support.made_videos import encode, moving
 
+Image.init()  # Pillow looks for packages of rare formats when it first meets an unknown one
+
 
 @cache
 def _contents() -> dict[str, bytes]:

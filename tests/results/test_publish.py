@@ -1,5 +1,6 @@
 """Rows into results/ and out of it: whole or not at all, and the tables that follow."""
 
+import json
 import re
 import subprocess
 import sys
@@ -29,6 +30,41 @@ def test_published_rows_give_back_every_field(tmp_path):
         assert back[row.score_id].value == pytest.approx(row.value, rel=1e-6)
         assert replace(back[row.score_id], value=0.0) == replace(row, value=0.0)
     assert len(text) < 60 * len(rows)
+
+
+LINES = [json.loads(line) for line in to_published(toy_rows()).splitlines()]
+KINDS = [next(iter(line)) for line in LINES]
+METRIC, RUN, EDIT, SAMPLE = (KINDS.index(kind) for kind in ("metric", "run", "edit", "sample"))
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "named"),
+    [
+        (SAMPLE, {"run": -1}, "run -1 is none of the 5"),
+        (SAMPLE, {"edit": True}, "edit True is none"),
+        (SAMPLE, {"edit": 0.0}, "edit 0.0 is none"),
+        (SAMPLE, {"values": {"-1": 1.0}}, "metric None is none of the 5"),
+        (SAMPLE, {"values": {"\u0661": 1.0}}, "metric None is none"),
+        (SAMPLE, {"values": {"0": 1.0, "00": 2.0}}, "stands twice"),
+        (SAMPLE, {"values": {}}, "without values"),
+        (SAMPLE, {"values": {"0": True}}, "field value is True"),
+        (SAMPLE, {"values": {"0": [1.0, "a", 2]}}, "too many values"),
+        (SAMPLE, {"values": {"0": "1.0"}}, "field value is '1.0'"),
+        (SAMPLE, {"sample": LINES[SAMPLE]["sample"] | {"tau": 3.0}}, "a sample has no tau"),
+        (SAMPLE, {"run": 0, "new": 1}, "neither a metric"),
+        (METRIC, {"run": {}}, "neither a metric"),
+        (METRIC, {"metric": LINES[METRIC]["metric"] | {"seed": 1}}, "a metric has no seed"),
+        (EDIT, {"edit": LINES[EDIT]["edit"] | {"reference": None}}, "field reference is None"),
+        (SAMPLE + 1, LINES[SAMPLE], "stands twice"),
+    ],
+)
+def test_a_line_that_is_shifted_doubled_or_changed_is_named(tmp_path, number, change, named):
+    lines = [line | change if index == number else line for index, line in enumerate(LINES)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=re.escape(named)) as caught:
+        read_published(path)
+    assert str(caught.value).startswith(f"{path}, line {number + 1}: ")
 
 
 def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):

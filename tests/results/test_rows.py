@@ -4,6 +4,7 @@ import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,11 +73,27 @@ def test_a_newer_version_of_a_metric_supersedes_the_older_on_the_same_sample():
             )
         ),
         ('{"value": 1e999}', "line 2: .*value"),
+        ('{"metric": "a", "suite": "b", "metric": "c"}', "line 2: .*'metric' stands twice"),
+        ('{"metric": "a", "settings": {"rank": 1, "rank": 2}}', "line 2: .*'rank' stands twice"),
+        ('{"a":1}{"a":2}', "line 2: .*Extra data"),
+        (json.dumps({"new" * 1000: 1}), "line 2: .*unknown fields .{1,80}$"),
+        *(
+            (json.dumps(as_json(row()) | {name: value}), f"line 2: .*field {name} .* from 0")
+            for name, value in (
+                *(("seed", -1), ("steps", -1), ("peak_memory", -5), ("tau", -0.5), ("tau", 1000.5)),
+                *(("metric_version", -1), ("train_steps", "10"), ("adapter_steps", 2.0)),
+            )
+        ),
+        (
+            json.dumps(as_json(row(score_id="1", metric="pick_score"))),
+            "line 2: .*'1' .*metric 'text_alignment'",
+        ),
+        (json.dumps(as_json(row(score_id="1", sample_id="b"))), "line 2: .*'1' .*sample_id ''"),
     ],
 )
 def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
     path = tmp_path / "rows.jsonl"
-    append_rows(path, [row()])
+    append_rows(path, [row(score_id="1")])
     with open(path, "ab") as file:
         file.write(line.encode(errors="surrogateescape") + b"\n")
     with pytest.raises(InputError, match=named) as caught:
@@ -84,6 +101,16 @@ def test_a_corrupted_file_is_named_with_its_line(tmp_path, line, named):
     assert str(path) in str(caught.value)
     with pytest.raises(InputError, match=str(tmp_path / "nowhere")):
         read_rows(tmp_path / "nowhere")
+
+
+def test_a_file_of_rows_that_is_too_long_is_not_read(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as file:
+        file.truncate(5_000_000_000)  # takes no room on the disk
+    with pytest.raises(InputError, match=r"rows\.jsonl: more than 2 GB"):
+        read_rows(path)
+    with pytest.raises(InputError, match="/dev/zero"):
+        read_rows(Path("/dev/zero"))
 
 
 def test_a_frame_has_the_strata_and_settings_of_rows_as_columns():

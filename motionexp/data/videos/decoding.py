@@ -228,7 +228,7 @@ def _opened(path: Path) -> Iterator[_Clip]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
         try:
-            container = av.open(file, "r", options={"protocol_whitelist": "data", **LIMIT})
+            container = av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "data", **LIMIT})
         except (av.FFmpegError, OSError) as error:
             why = "no video that can be read, or one cut short"
             raise InputError(f"{path}: {why} ({error.strerror})") from error
