@@ -10,12 +10,18 @@ from types import FrameType
 
 RESEND_SECONDS = 0.05
 LONGEST_LINE = 1000
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What libraries raise where they read a file with flipped bits, or with values of wrong types."""
 
 
 class InputError(ValueError):
     """The user's input is wrong. The message alone is shown: it names the input and what would be right.
 
-    Of a line of more than `LONGEST_LINE` characters the middle is left out: values out of files have any length.
+    Of a line of more than `LONGEST_LINE` characters the middle is left out: a value out of a file has any
+    length.
     """
 
     def __str__(self) -> str:

@@ -11,11 +11,12 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from diffusers import ModelMixin
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from motionexp.errors import InputError
+from motionexp.errors import DAMAGE, InputError
 from motionexp.hub import no_loading_bars
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
@@ -23,20 +24,8 @@ TextPrecision = Literal["auto", "8bit", "4bit"]
 
 WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
-# What diffusers, transformers and tokenizers raise on files with wrong types, wrong names or flipped bits.
-DAMAGE = (
-    *(
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RuntimeError,
-        AssertionError,
-    ),
-    *(SafetensorError, RecursionError, SyntaxError),
-)
+BROKEN = (*DAMAGE, SafetensorError, StrictDataclassError)
+"""What diffusers and transformers raise on a part of a pipeline that is damaged."""
 # The same weights in another precision, or before averaging: never read, and no part of what a folder is.
 VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
 # Of CLIP's text encoder in the hubs' files, which transformers takes off.
@@ -113,7 +102,7 @@ def shape_of(kind: type[Part], folder: Path) -> Part:
             if issubclass(kind, PreTrainedModel):
                 return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
             return kind.from_config(read_json(folder / "config.json"))
-    except DAMAGE as error:
+    except BROKEN as error:
         raise InputError(f"{folder / 'config.json'} cannot be used ({_first_line(error)})") from error
 
 
@@ -186,7 +175,7 @@ def load_part(
                 output_loading_info=True,
                 **settings,
             )
-    except DAMAGE as error:
+    except BROKEN as error:
         torch.set_default_dtype(before)  # which diffusers leaves as it was while loading
         raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
     model, info = loaded

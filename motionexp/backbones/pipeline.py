@@ -32,7 +32,7 @@ from motionexp.backbones.text import caption_problems, load_tokenizer, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
-from motionexp.errors import InputError
+from motionexp.errors import DAMAGE, InputError
 from motionexp.hub import find_folder, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
@@ -271,8 +271,14 @@ class PipelineBackbone(Backbone):
     @classmethod
     def schedule_of(cls, folder: Path) -> Schedule:
         """The noise schedule of the pipeline in a folder, with the steps that the pipeline takes."""
-        config = {**read_json(folder / "scheduler" / "scheduler_config.json"), **cls.scheduler}
-        return FlowSchedule.from_config(config, cls.spacing) if cls.spacing else read_schedule(config)
+        file = folder / "scheduler" / "scheduler_config.json"
+        config = {**read_json(file), **cls.scheduler}
+        try:
+            return FlowSchedule.from_config(config, cls.spacing) if cls.spacing else read_schedule(config)
+        except InputError:
+            raise
+        except DAMAGE as error:
+            raise InputError(f"{file}: describes no schedule ({error!r:.200})") from error
 
     @classmethod
     def caption_problems(
@@ -296,7 +302,9 @@ class PipelineBackbone(Backbone):
         longest = cls.caption_tokens or tokenizer.model_max_length
         if not isinstance(longest, int) or not 1 <= longest <= MOST_TOKENS:
             file = folder / "tokenizer" / "tokenizer_config.json"
-            raise InputError(f"{file}: model_max_length is {longest!r:.80}; a whole number from 1 to {MOST_TOKENS}")
+            raise InputError(
+                f"{file}: model_max_length is {longest!r:.80}; a whole number from 1 to {MOST_TOKENS}"
+            )
         return longest
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:

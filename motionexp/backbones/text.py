@@ -14,9 +14,16 @@ def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizer
     """A tokenizer of a pipeline's folder. Raises InputError where it is missing or broken."""
     read_json(folder / part / "tokenizer_config.json")
     try:
-        return AutoTokenizer.from_pretrained(folder / part, local_files_only=True)
-    except Exception as error:  # noqa: BLE001  # the library raises Exception itself
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder / part, local_files_only=True
+        )
+    except Exception as error:  # the library raises Exception itself
         raise InputError(f"{folder / part} cannot be read ({error}); fetch it again") from error
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"{folder / part / 'tokenizer_config.json'}: model_max_length is no number; fetch it again"
+        )
+    return tokenizer
 
 
 def caption_problems(

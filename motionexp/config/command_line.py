@@ -100,19 +100,24 @@ def _check_override(override: str) -> None:
         raise InputError(
             f'{override}: free text is swept with {name.removeprefix(PARAMS)}=\'choice("A","B")\''
         )
+    _check_for_hydra(override, name)
+    if "@" in key:
+        raise InputError(f"{override}: a setting has no @PACKAGE here; write {name}=VALUE")
+    if name in GROUPS and (override.startswith("~") or override == f"{name}=null"):
+        raise InputError(f"{name}: one of {', '.join(options(name))}")
+    if override.startswith("~") and name in settings_in(JobConfig):
+        raise InputError(f"{override}: a setting cannot be removed; leave it out for its default")
+
+
+def _check_for_hydra(override: str, name: str) -> None:
+    """Raises InputError for an override on which Hydra fails with an error of its own code."""
     root, dot, _ = name.partition(".")
     if dot and root in {*settings_in(JobConfig), *settings_in(ScoreConfig)} - {*GROUPS}:
         raise InputError(f"{override:.200}: {root} has no settings within it; write {root}=VALUE")
     if not is_text(name) and re.search(r"\d{1000}", override):
         raise InputError(f"{override:.60}...: a number of more than a thousand digits")
-    if "@" in key:
-        raise InputError(f"{override}: a setting has no @PACKAGE here; write {name}=VALUE")
     if name in GROUPS and not override.startswith("~") and not _names_options(override):
         raise InputError(f"{override:.200}: one of {', '.join(options(name))}")
-    if name in GROUPS and (override.startswith("~") or override == f"{name}=null"):
-        raise InputError(f"{name}: one of {', '.join(options(name))}")
-    if override.startswith("~") and name in settings_in(JobConfig):
-        raise InputError(f"{override}: a setting cannot be removed; leave it out for its default")
 
 
 def _names_options(override: str) -> bool:

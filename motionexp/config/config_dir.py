@@ -59,10 +59,10 @@ def _problems(path: Path, inside: Path) -> Iterator[str]:
     if resolver := _resolver(content):
         yield f"{resolver}: only settings can be referred to, as ${{frames}}"
     defaults = content.get("defaults", [])
-    for entry in defaults if isinstance(defaults, list) else [defaults]:
-        if not isinstance(entry, str | dict):
-            yield f"defaults: {entry!r:.80}: GROUP: OPTION, or the name of a file beside this one"
-            return
+    if not isinstance(defaults, list) or not all(isinstance(entry, str | dict) for entry in defaults):
+        yield f"defaults: {defaults!r:.80}: it must be a list of files beside this one, or of GROUP: OPTION"
+        return
+    for entry in defaults:
         pairs = entry.items() if isinstance(entry, dict) else [(entry,)]
         if not all(_is_of_groups(str(word)) for pair in pairs for word in pair):
             yield f"defaults: {entry}: only files of {', '.join(GROUPS)} are included, without .. or ${{}}"

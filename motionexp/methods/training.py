@@ -21,7 +21,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.imports import without
 from motionexp.diffusion.schedule import generator
-from motionexp.errors import InputError, Stopped
+from motionexp.errors import DAMAGE, InputError, Stopped
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
 
@@ -329,7 +329,7 @@ class SealedFile(TorchCheckpointIO):
         try:
             content = io.BytesIO(read_sealed(Path(path)) or b"")  # without a seal it is as good as empty
             return dict(torch.load(content, map_location="cpu", weights_only=True))
-        except (ValueError, RuntimeError, UnpicklingError, EOFError) as error:
+        except (*DAMAGE, UnpicklingError) as error:
             # torch's own message advises to load the file as code.
             raise InputError(f"{path}: damaged: delete it to train from the start") from error
 

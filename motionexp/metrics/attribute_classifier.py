@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from motionexp.config.json_file import read_object
-from motionexp.errors import InputError
+from motionexp.errors import DAMAGE, InputError
 from motionexp.metrics.base import Measurement, Predictions
 
 # Side of the bundled world's frames; the linear layer of `pairs` fixes it.
@@ -145,10 +145,7 @@ class AttributeClassifier(nn.Module):
             values = {name: tuple(names) for name, names in plain.pop("attributes").items()}
             model = cls(ClassifierConfig(attributes=values, **plain))
             model.load_state_dict(load_file(folder / "model.safetensors"))
-        except (
-            *(OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError),
-            SafetensorError,
-        ) as error:
+        except (*DAMAGE, SafetensorError) as error:
             raise InputError(
                 f"classifier {folder}: not a config.json and a model.safetensors that fit each other: {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [CASES [SECONDS [FIRST SEED]]]` runs many cases; `python -m tests.fuzz KIND SEED` runs one."""
+"""`python -m tests.fuzz [CASES [SECONDS [SEED]]]` runs many cases, `python -m tests.fuzz KIND SEED` runs one."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from tests.fuzz.guard import Guard  # noqa: E402  # after the number of threads
-from tests.fuzz.pool import KINDS, Result, run, run_case, schedule, warm  # noqa: E402
+from tests.fuzz.guard import Guard  # after the number of threads
+from tests.fuzz.pool import KINDS, Result, run, run_case, schedule, warm
 
 
 def last_line(result: Result) -> str:

@@ -19,10 +19,14 @@ TEXTS = (
     *("", " ", "\0", "a\0b", "\n", "a\nb", "a\r\nb", "\t", "..", ".", "../..", "../canary", "/", "a/b", "/a"),
     *("~", "~root", "~nobody/x", "$HOME", "/dev/zero", "/proc/self/mem", "con", "-", "--help", "=", ",", ";"),
     *("${tau}", "${", "${}", "${oc.env:HOME}", "${oc.decode:1}", "${now:%Y}", "${a.b.c}", "???", "\\${tau}"),
-    *("null", "nan", "inf", "-inf", "1e999", "1_000", "0x10", "٣", "²", "½", "1,5", "9" * 5000, "true", "[1]"),
-    *("\u202etxt", "\ufeff", "\ud800", "e\u0301" * 40, "🐈", "\x1b[31m", "\u2028", "ſ", "İ", "a" * 300, "x" * 99999),
-    *(f"{MODULE}.run", "os.system", "builtins.eval", "motionexp.files.write_whole", "motionexp.cli", "%s%n{}"),
-    *("!!python/name:os.system", "*a", "&a", "<<", "{a: 1}", "- a", "# a", "'", '"', "'a", "(", "a|b", "[", "{"),
+    *("null", "nan", "inf", "-inf", "1e999", "1_000", "0x10", "٣", "²"),
+    *("½", "1,5", "9" * 5000, "true", "[1]"),
+    *("\u202etxt", "\ufeff", "\ud800", "e\u0301" * 40, "🐈", "\x1b[31m"),
+    *("\u2028", "ſ", "İ", "a" * 300, "x" * 99999),
+    *(f"{MODULE}.run", "os.system", "builtins.eval"),
+    *("motionexp.files.write_whole", "motionexp.cli", "%s%n{}"),
+    *("!!python/name:os.system", "*a", "&a", "<<", "{a: 1}", "- a", "# a"),
+    *("'", '"', "'a", "(", "a|b", "[", "{"),
 )  # fmt: skip
 TREES = (
     *({}, [], [[]], [None], [{}], {"": ""}, {"a": {"b": []}}, [1, "a", None], {"_target_": f"{MODULE}.run"}),
@@ -30,13 +34,17 @@ TREES = (
 )
 RAW = (
     *("1e999", "9" * 5000, "NaN", "-Infinity", "[" * 5000 + "]" * 5000, '{"a":' * 3000 + "1" + "}" * 3000),
-    *('"\\ud800"', "-0", '{"a": 1, "a": 2}', "!!python/object/apply:os.system [touch canary]", "01", "1.", ".5"),
-    *("&a [*a]", "*a", "!!binary eA==", "2020-01-01", "{<<: {a: 1}}", "{? [a]: b}", "{? {a: b}: c}", "!!set {a}"),
-    *("&a [x, x]", f"!!python/module:{MODULE}", "{1: 2}", "{null: 1}", "{[1]: 2}", "!x y", "@", "`", "%", "\x07"),
+    *('"\\ud800"', "-0", '{"a": 1, "a": 2}'),
+    *("!!python/object/apply:os.system [touch canary]", "01", "1.", ".5"),
+    *("&a [*a]", "*a", "!!binary eA==", "2020-01-01", "{<<: {a: 1}}"),
+    *("{? [a]: b}", "{? {a: b}: c}", "!!set {a}"),
+    *("&a [x, x]", f"!!python/module:{MODULE}", "{1: 2}", "{null: 1}"),
+    *("{[1]: 2}", "!x y", "@", "`", "%", "\x07"),
 )  # fmt: skip
 """Text in the place of a value of JSON or YAML, which need not be valid."""
 TOKENS = (
-    *(b"\0", b"\xff", b"\xef\xbb\xbf", b"\n", b",", b'"', b"\r", b"{", b"[" * 2000, b"\xed\xa0\x80", b"../canary"),
+    *(b"\0", b"\xff", b"\xef\xbb\xbf", b"\n", b",", b'"', b"\r", b"{"),
+    *(b"[" * 2000, b"\xed\xa0\x80", b"../canary"),
     *(b"!!python/object/apply:os.system [a]", b"${oc.env:HOME}", b"\x1a\x45\xdf\xa3", b"PK\x03\x04", b"NaN"),
 )  # fmt: skip
 _PLACE = "raw-text-{}-here"

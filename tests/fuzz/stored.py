@@ -1,4 +1,4 @@
-"""Cases of what is stored in binary: adapters, checkpoints, samples, encodings; and the records beside them."""
+"""Cases of what is stored in binary (adapters, checkpoints, samples, encodings), and of records beside it."""
 
 import io
 import json
@@ -133,24 +133,23 @@ def adapter(damage: Damage, folder: Path) -> None:
 
 
 def _other_tensor(damage: Damage, tensor: torch.Tensor) -> torch.Tensor:
-    return damage.random.choice(
-        (
-            tensor[None][:0], torch.ones(1, *tensor.shape[1:]), tensor.half(), tensor.to(torch.int64), tensor * float("nan"), tensor[None],
-            torch.tensor(1.0), torch.tensor([]), tensor.bool(), tensor.to(torch.complex64), torch.tensor(float("inf")),
-        )
-    )  # fmt: skip
+    empty, infinite = torch.tensor([]), torch.tensor(float("inf"))
+    tensors = [empty, infinite, torch.tensor(1.0), tensor[None], tensor[None][:0], tensor * float("nan")]
+    tensors += [tensor.half(), tensor.bool(), tensor.to(torch.int64), tensor.to(torch.complex64)]
+    return damage.random.choice([*tensors, torch.ones(1, *tensor.shape[1:])])
 
 
 def external_lora(damage: Damage, folder: Path) -> None:
     """LoRAs of other trainers: their tensors, their names, the settings beside them."""
     layer = _network().network.get_submodule(LAYER)
     down, up = torch.ones(2, layer.in_features), torch.ones(layer.out_features, 2)
-    kohya = f"lora_unet_{LAYER.replace('.', '_')}"
+    kohya, peft = f"lora_unet_{LAYER.replace('.', '_')}", f"base_model.model.{LAYER}"
+    alpha = torch.tensor(2.0)
     forms = {
-        "kohya": {f"{kohya}.lora_down.weight": down, f"{kohya}.lora_up.weight": up, f"{kohya}.alpha": torch.tensor(2.0)},
+        "kohya": {f"{kohya}.lora_down.weight": down, f"{kohya}.lora_up.weight": up, f"{kohya}.alpha": alpha},
         "diffusers": {f"unet.{LAYER}.lora_A.weight": down, f"unet.{LAYER}.lora_B.weight": up},
-        "peft": {f"base_model.model.{LAYER}.lora_A.weight": down, f"base_model.model.{LAYER}.lora_B.weight": up},
-    }  # fmt: skip
+        "peft": {f"{peft}.lora_A.weight": down, f"{peft}.lora_B.weight": up},
+    }
     form = damage.random.choice(list(forms))
     tensors, metadata = forms[form], {"format": "pt"}
     if damage.maybe(0.4):
@@ -229,7 +228,7 @@ def model_folder(damage: Damage, folder: Path) -> None:
     backbone = {"latte": LatteBackbone, "unet": UNet3DBackbone}[kind].from_pretrained(
         folder / "model", name="tiny"
     )
-    backbone.embed(["a cat"])
+    backbone.check_captions(["a cat"])
     assert backbone.schedule is not None
 
 

@@ -241,9 +241,10 @@ def submission(damage: Damage, folder: Path) -> None:
 WORDS = (
     *("tau=700", "steps=2", "train_steps=2", "rank=2", "seeds=1", "references=1", "frames=16", "device=cpu"),
     *("model=tiny_latte", "method=lora", "data=shapes", "metrics=[text_alignment]", "edit_kinds=[style]"),
-    *("projections=[v,o]", "precision=fp32", "guidance_scale=3", "learning_rate=1e-3", "alpha=2", "model.steps=5"),
-    *("method.rank=2", "data.split=motion-dominant", "adapter_scale=0.5", "keep_steps=[1]", "sampling_tau=700"),
-    *("negative_prompt=red", "text_precision=auto", "offload=null", "scoring.clip=null", "batch_size=1", "probe=null"),
+    *("projections=[v,o]", "precision=fp32", "guidance_scale=3", "learning_rate=1e-3", "alpha=2"),
+    *("method.rank=2", "data.split=motion-dominant", "adapter_scale=0.5", "keep_steps=[1]", "model.steps=5"),
+    *("negative_prompt=red", "text_precision=auto", "offload=null", "scoring.clip=null", "batch_size=1"),
+    *("sampling_tau=700", "probe=null"),
 )  # fmt: skip
 CLIP = ("video=a", "caption=a dog", 'edits=["a cat"]', "start=0", "model=latte")
 SCORE = ("folder=a", "system=mine", "data=folder", "data.path=a", "frames=4", "metrics=[text_alignment]")

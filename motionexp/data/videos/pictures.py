@@ -11,7 +11,7 @@ from motionexp.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Of Pillow's formats, one runs a program: it hands PostScript to Ghostscript, whatever the file is called.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 # A phone's MPO holds a depth map or a second view behind the photo, and counts as two frames.
 ANIMATIONS = ("GIF", "PNG", "WEBP", "TIFF")
 
