@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +94,17 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file} holds no settings; fetch it again")
     return content
+
+
+@contextmanager
+def naming_the_file(file: Path) -> Iterator[None]:
+    """Raise InputError with the file for what its values of wrong types raise."""
+    try:
+        yield
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"{file} cannot be used ({error!r:.200}); fetch it again") from error
 
 
 def shape_of(kind: type[Part], folder: Path) -> Part:

@@ -22,22 +22,21 @@ from motionexp.backbones.checkpoint import (
     check_folder,
     check_shapes,
     load_part,
+    naming_the_file,
     read_json,
     shape_of,
     weights_hash,
 )
 from motionexp.backbones.codec import VideoCodec
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
-from motionexp.backbones.text import caption_problems, load_tokenizer, unchanged
+from motionexp.backbones.text import caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
-from motionexp.errors import DAMAGE, InputError
+from motionexp.errors import InputError
 from motionexp.hub import find_folder, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
-MOST_TOKENS = 100_000
-"""Of a caption; a tokenizer whose file gives no number takes 10^30."""
 
 
 class PipelineBackbone(Backbone):
@@ -271,14 +270,9 @@ class PipelineBackbone(Backbone):
     @classmethod
     def schedule_of(cls, folder: Path) -> Schedule:
         """The noise schedule of the pipeline in a folder, with the steps that the pipeline takes."""
-        file = folder / "scheduler" / "scheduler_config.json"
-        config = {**read_json(file), **cls.scheduler}
-        try:
+        config = {**read_json(file := folder / "scheduler" / "scheduler_config.json"), **cls.scheduler}
+        with naming_the_file(file):
             return FlowSchedule.from_config(config, cls.spacing) if cls.spacing else read_schedule(config)
-        except InputError:
-            raise
-        except DAMAGE as error:
-            raise InputError(f"{file}: describes no schedule ({error!r:.200})") from error
 
     @classmethod
     def caption_problems(
@@ -299,13 +293,7 @@ class PipelineBackbone(Backbone):
     @classmethod
     def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
         """`max_caption_tokens` of the pipeline in a folder."""
-        longest = cls.caption_tokens or tokenizer.model_max_length
-        if not isinstance(longest, int) or not 1 <= longest <= MOST_TOKENS:
-            file = folder / "tokenizer" / "tokenizer_config.json"
-            raise InputError(
-                f"{file}: model_max_length is {longest!r:.80}; a whole number from 1 to {MOST_TOKENS}"
-            )
-        return longest
+        return cls.caption_tokens or longest_caption(folder, tokenizer)
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""

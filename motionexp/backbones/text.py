@@ -26,6 +26,21 @@ def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizer
     return tokenizer
 
 
+MOST_TOKENS = 100_000
+"""Of a caption; a tokenizer whose file gives no number takes 10^30."""
+
+
+def longest_caption(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The tokenizer's `model_max_length`. Raises InputError where the pipeline's folder gives none."""
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int) or not 1 <= longest <= MOST_TOKENS:
+        file = folder / "tokenizer" / "tokenizer_config.json"
+        raise InputError(
+            f"{file}: model_max_length is {longest!r:.80}; a whole number from 1 to {MOST_TOKENS}"
+        )
+    return longest
+
+
 def caption_problems(
     tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_tokens: int
 ) -> list[str]:

@@ -18,7 +18,7 @@ from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.options import CONF, option_file
 from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import scoring_problems
-from motionexp.config.settings import setting_problems, settings_in
+from motionexp.config.settings import check_lists, setting_problems, settings_in
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -42,6 +42,7 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
         cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), as_values(plain)))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explained(error)) from error
+    check_lists(cfg)
     if "fit" in typed and cfg.data.get("fit") != cfg.fit:
         problems.append("fit=: data= does not take it, or gives another value; leave it out")
     if problems := [*problems, *_check(cfg)]:

@@ -223,7 +223,7 @@ def _number(video: Mapping[str, Any], key: str) -> Any:
     except ValueError as error:
         raise problem from error
     # Python also reads 1_0, and digits of other scripts.
-    is_plain = str(value).isascii() and "_" not in str(value) and math.isfinite(number)
+    is_plain = str(value).isascii() and "_" not in str(value) and abs(number) < math.inf
     if not is_plain or not least <= number <= LARGEST or (key == "fps" and number == 0):
         raise problem
     return number

@@ -1,5 +1,6 @@
 """How other trainers describe a LoRA: peft's `LoraConfig`, in adapter_config.json or in a file's metadata."""
 
+import json
 import math
 import re
 import sys
@@ -11,7 +12,6 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
-from motionexp.config.json_file import parse_json
 from motionexp.errors import InputError
 
 # Settings that change nothing about stored tensors, or that are read here.
@@ -109,7 +109,10 @@ def read_settings(values: Mapping[str, Any], source: str, *, checks_targets: boo
 
 def read_object(text: str, source: str) -> dict[str, Any]:
     """Read a JSON object. Raises InputError for anything else."""
-    values = parse_json(text, source)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source} is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"{source} is not a JSON object")
     return values

@@ -330,7 +330,6 @@ class SealedFile(TorchCheckpointIO):
             content = io.BytesIO(read_sealed(Path(path)) or b"")  # without a seal it is as good as empty
             return dict(torch.load(content, map_location="cpu", weights_only=True))
         except (*DAMAGE, UnpicklingError) as error:
-            # torch's own message advises to load the file as code.
             raise InputError(f"{path}: damaged: delete it to train from the start") from error
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [CASES [SECONDS [SEED]]]` runs many cases, `python -m tests.fuzz KIND SEED` runs one."""
+"""Many cases: `python -m tests.fuzz [CASES [SECONDS [SEED]]]`; one case: `python -m tests.fuzz KIND SEED`."""
 
 import os
 import sys

@@ -266,7 +266,7 @@ def _shut(arguments: list[str]) -> None:
             else:
                 sys.modules[name] = module
     text = shown.getvalue()
-    if code not in (0, 2) or "Traceback" in text or (code and not text.startswith("error: ")):
+    if code not in (0, 2) or "Traceback" in text or (code and "error: " not in text):
         raise AssertionError(f"exit code {code}: {text[-2000:]}")
     if code:
         raise InputError(text)
