@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from motionexp import help
 from motionexp.config.checks import check_device
@@ -29,14 +30,22 @@ from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
-from motionexp.files import user_path
-from motionexp.jobs.experiment import check_sweep, experiment_jobs, experiment_text, to_fetch
+from motionexp.files import user_path, version
+from motionexp.jobs.experiment import (
+    Job,
+    check_sweep,
+    experiment_jobs,
+    experiment_text,
+    swept_names,
+)
 from motionexp.jobs.machine import DiskError
+from motionexp.jobs.sweep_table import print_sweep
+from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
-from motionexp.results.formats import to_markdown
 from motionexp.results.layout import selected_rows
 from motionexp.results.tables import build
+from motionexp.results.terminal import print_table
 
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
 EXPECTED = (
@@ -47,6 +56,8 @@ CONTINUES = "the same command continues where it stopped"
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
+# The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
+SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
 FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
 FLAGS_WITH_VALUE = {
     "--config-dir": "a folder with options of your own",
@@ -121,7 +132,7 @@ def _dispatch(arguments: list[str]) -> None:
         print(help.help_text())
         return
     if "--version" in arguments:
-        print(f"motionexp {help.version()}")
+        print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     flags, words = split_flags(arguments[bool(command) :])
@@ -138,6 +149,8 @@ def _dispatch(arguments: list[str]) -> None:
             from motionexp.jobs.external import score_external
 
         score_external(cfg)
+    elif command == "table":
+        print_table_of(words)
     elif command == "submission":
         _write_submission(words)
     elif experiments:
@@ -192,12 +205,20 @@ def _run_hydra(arguments: list[str]) -> None:
     """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
         arguments = [*arguments, "--resolve"]
-    before = sys.argv
+    before, is_done = sys.argv, False
     sys.argv = [before[0], *arguments]
+    SWEEP.set(([], []))
     try:
         _job()
+        is_done = True
+    except (KeyboardInterrupt, Stopped, BrokenPipeError):
+        SWEEP.set(([], []))  # the same command makes the table when it is through
+        raise
     finally:
         sys.argv = before
+        jobs, swept = SWEEP.get()
+        if not any(cfg.dry_run for cfg, _ in jobs):
+            print_sweep(jobs, swept, is_done)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -249,6 +270,7 @@ class SweepCallback(Callback):
             jobs = check_sweep(overrides, hidden)
             if not IN_EXPERIMENT.get():  # whose jobs were looked at together
                 check_effects(jobs)
+                SWEEP.set((jobs, swept_names(overrides)))
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -270,15 +292,11 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run ends with the list of jobs where a model's weights are not here: each job's own plan measures.
+    A dry run prints the list of jobs, and each job's plan.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-        if commands := to_fetch(jobs):
-            print("no memory, time and disk of each job: weights are not on this machine yet")
-            print("\n".join(commands))
-            return
     IN_EXPERIMENT.set(True)
     try:
         for sweep in sweeps:
@@ -289,7 +307,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
             for table in build(comparison, table_layout):
-                print(to_markdown(table))
+                print_table(Console(), table)
         print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
         if layout.report:
             get_method(layout.report)(layout, Path(output))

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +22,14 @@ PARTIAL = ".motionexp-partial-"
 BLANK_SEAL = "sha256:" + "0" * 64
 """Stands in the content of a file that `seal` seals."""
 _SEAL = re.compile(rb"sha256:([0-9a-f]{64})")
+
+
+def version() -> str:
+    """The version of this package: as installed, or of the checkout that is run without installing."""
+    try:
+        return metadata.version("motionexp")
+    except metadata.PackageNotFoundError:
+        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def file_name(text: str) -> str:

@@ -1,15 +1,14 @@
 """What `--help` and `list` print: settings, options, references and words. Imports no torch."""
 
 import textwrap
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as REQUIRED
+from rich.console import Console
 
 from motionexp.config.checks import vocabulary
 from motionexp.config.command_line import CONFIG_DIR, override_key
@@ -21,13 +20,14 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
-from motionexp.files import ROOT
+from motionexp.files import user_path
+from motionexp.results.runs import print_runs
 
 USAGE = """\
 Transfer the motion of one video to new captions.
 
   python run.py                                one reference, its edits, the default window
-  python run.py -m tau=0,650,1000              a sweep: one job for each value, or for each combination
+  python run.py -m tau=0,650,1000              a sweep: a job for each value or combination; one table
   python run.py experiment=NAME                the sweep of experiments/NAME.yaml, its tables; NAME or a path
   python run.py adapter=FOLDER edits='["..."]' new captions with a saved adapter
   python run.py video=FILE caption="..." edits='["..."]' model=latte
@@ -37,6 +37,9 @@ Transfer the motion of one video to new captions.
   python run.py score folder=FOLDER data=tgve  score the videos of another system
   python run.py submission folder=NEW samples=outputs/tgve/MODEL tau=700
                                                finished samples in TGVE's submission layout
+  python run.py table output=FOLDER by=tau,rank
+                                               a table of finished samples, by some of their settings
+  python run.py list runs output=FOLDER        finished and failed runs: settings, scores, paths
   python run.py list references                the references of data=, with their captions and edits
   python run.py list words                     the words that the tokenizer of model= has
   python run.py --cfg job                      print the resolved settings; run nothing
@@ -51,14 +54,6 @@ HYDRA_FLAGS = [
     ("--cfg job", "print the resolved settings"),
     ("--hydra-help", "launchers, sweepers and everything else of Hydra"),
 ]
-
-
-def version() -> str:
-    """The version of this package: as installed, or of the checkout that is run without installing."""
-    try:
-        return metadata.version("motionexp")
-    except metadata.PackageNotFoundError:
-        return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def help_text() -> str:
@@ -140,10 +135,10 @@ def _check_listed(command: str, overrides: Sequence[str], groups: Sequence[str])
 
 
 def listed(arguments: Sequence[str]) -> str:
-    """What `list references` or `list words` prints; overrides may follow, to choose the data or the model.
+    """What `list references`, `list words` or `list runs` prints; overrides choose data, model or output.
 
     Raises:
-        InputError: another word than those two, or wrong overrides.
+        InputError: another word than those three, or wrong overrides.
     """
     match arguments:
         case ["references", *overrides]:
@@ -158,8 +153,15 @@ def listed(arguments: Sequence[str]) -> str:
                     *(f"    {edit.kind}: {edit.caption}" for edit in described.edits),
                 ]
             return "\n".join(lines)
+        case ["runs", *overrides]:
+            _check_listed("runs", overrides, ("output",))
+            paths = [word.partition("=")[2] for word in overrides if word.startswith("output=")]
+            console = Console()
+            with console.capture() as capture:
+                print_runs(console, user_path(paths[0] if paths else "outputs"))
+            return capture.get().rstrip()
         case ["words", *overrides]:
             _check_listed("words", overrides, ("model",))
             return "\n".join(vocabulary(load(overrides).model))
         case _:
-            raise InputError(f"list {' '.join(arguments)}: list references, or list words")
+            raise InputError(f"list {' '.join(arguments)}: list references, list words, or list runs")

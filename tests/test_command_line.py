@@ -2,7 +2,7 @@
 
 import pytest
 
-from motionexp.help import version
+from motionexp.files import version
 from motionexp.results.layout_file import read_layout
 from tests.support.stub_jobs import run
 

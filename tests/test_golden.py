@@ -16,7 +16,8 @@ from motionexp.config.schema import BUNDLED, JobConfig
 from motionexp.jobs.job import Job
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
-from motionexp.methods.training import Example, TrainingSettings, fit
+from motionexp.methods.base import TrainingSettings
+from motionexp.methods.training import Example, fit
 from motionexp.results.rows import score_id_of
 from tests.support.kept_results import contents
 from tests.support.training_runs import METHODS, attach
@@ -77,7 +78,7 @@ def test_losses_are_those_of_the_first_release(model, method, tmp_path):
 
 
 def settings_of_cell(method: str, output: Path) -> JobConfig:
-    return load([f"method={method}", *CELL, f"output={output}"])
+    return load([f"method={method}", *CELL, "base_model=false", f"output={output}"])
 
 
 @pytest.mark.parametrize(("method", "cell"), [("lora", "96840ce9201c"), ("full_rank", "3a92a6706a20")])
@@ -89,7 +90,7 @@ def test_a_cell_of_the_first_release_is_found_again(method, cell, tmp_path):
     after = contents(folder)
     finished = [name for name in before if name.startswith(("adapter", "media")) or name == "rows.jsonl"]
     assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
-    assert [path.name for path in folder.parent.iterdir() if path.name != "grids"] == [cell]
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir() and path.name != "grids"] == [cell]
     assert {row.sample_id for row in rows} == {
         path.stem.split("-")[-1] for path in folder.glob("media/*.npz")
     }

@@ -58,13 +58,10 @@ def test_a_device_that_may_be_there_is_left_to_torch(device, monkeypatch):
     checks.check_device(device)
 
 
-def test_a_job_imports_neither_pictures_nor_loggers_and_the_compiler_when_it_is_used():
+def test_a_job_imports_neither_pictures_nor_loggers_nor_scorers():
     program = (
-        "import sys, motionexp.jobs.job, torch\n"
-        "names = {'matplotlib', 'wandb', 'timm', 'tensorboard', 'open_clip', 'torch._inductor'}\n"
+        "import sys, motionexp.jobs.job\n"
+        "names = {'matplotlib', 'wandb', 'timm', 'tensorboard', 'open_clip', 'motionexp.metrics.scorer'}\n"
         "assert not names & sys.modules.keys(), names & sys.modules.keys()\n"
-        "double = torch.compile(lambda x: 2 * x, backend='eager')\n"
-        "assert double(torch.ones(1)).item() == 2\n"
-        "assert 'torch._inductor' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

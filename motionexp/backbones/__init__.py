@@ -5,7 +5,6 @@ from pathlib import Path
 
 from hydra.utils import get_object
 
-import motionexp.diffusion  # noqa: F401  # before diffusers and transformers
 from motionexp.backbones.checkpoint import TextPrecision, read_json
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.diffusion.backbone import Backbone, Conditioning
@@ -65,7 +64,7 @@ def load_backbone(
     dtype = DTYPES[resolve_precision(where, precision)]
     folder = find_folder(path, revision, local_files_only=False)
     index = folder / "model_index.json"
-    with naming_the_model(path, revision):
+    with naming_the_model(path, revision, ()):
         about = read_json(index)
     family = about.get("_class_name")
     if family not in FAMILIES:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from motionexp.errors import DAMAGE, InputError
-from motionexp.hub import no_loading_bars
+from motionexp.hub import no_loading_bars, shards
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
 TextPrecision = Literal["auto", "8bit", "4bit"]
@@ -56,13 +56,16 @@ class Unsupported:
             raise InputError(f"{folder / self.file}: {self.key}={value} cannot be used: {self.advice}")
 
 
-def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str]) -> None:
+def check_folder(
+    folder: Path, classes: dict[str, str], weighted: Iterable[str], *, without_weights: bool = False
+) -> None:
     """Whether a folder holds a pipeline of these classes, whole, from headers alone.
 
     Args:
         folder: has `model_index.json`.
         classes: expected class of each part in the index; of the pipeline itself under `_class_name`.
         weighted: the parts that have weights, in safetensors.
+        without_weights: whether the configuration alone is checked.
 
     Raises:
         InputError: names the first file that is missing or broken.
@@ -79,8 +82,13 @@ def check_folder(folder: Path, classes: dict[str, str], weighted: Iterable[str])
         made_for = read_json(config).get("_class_name", classes[part])
         if made_for != classes[part]:
             raise InputError(f"{config}: of a {made_for}; this reader needs {classes[part]}")
-        for file in _weight_files(folder / part):
+        for file in () if without_weights else _weight_files(folder / part):
             _check_weights(file)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether any part of a folder has weights; else it is a configuration alone."""
+    return any(folder.glob("*/*.safetensors"))
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -204,7 +212,7 @@ def weights_hash(folder: Path, parts: Iterable[str]) -> str:
     total = hashlib.sha256()
     # By names within the folder and contents: a copy of the folder has the same hash.
     for part in sorted(parts):
-        for file in sorted(path for path in _files(folder / part) if path.name.endswith(IDENTITY)):
+        for file in sorted(path for path in _read_files(folder / part) if path.name.endswith(IDENTITY)):
             total.update(f"{part}/{file.name} {_file_hash(file)}\n".encode())
     return total.hexdigest()
 
@@ -227,14 +235,24 @@ def _content_hash(file: Path, size: int, changed: int) -> str:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of one part: all of its shards where it is sharded."""
-    files = sorted(file for file in _files(folder) if file.suffix in WEIGHTS)
-    # A shard that is not there is listed too, so that `_check_weights` names it.
+    # A shard that is not there is listed too, so that `_check_weights` names it. Beside the shards may be the
+    # same weights once more, in other shards.
     for index in (file for file in _files(folder) if file.name.endswith(".safetensors.index.json")):
-        shards = read_json(index).get("weight_map", {}).values()
-        files += [folder / name for name in sorted(set(shards)) if not (folder / name).exists()]
+        return [folder / name for name in shards(index)]
+    files = sorted(file for file in _files(folder) if file.suffix in WEIGHTS)
     if not files:
         raise InputError(f"{folder} has no .safetensors file; fetch it again (.bin files are not read)")
     return files
+
+
+def _read_files(folder: Path) -> list[Path]:
+    """The files of one part without weights beside its shards, which are not read."""
+    files = _files(folder)
+    if not any(file.name.endswith(".safetensors.index.json") for file in files):
+        return files
+    return [file for file in files if file.suffix not in WEIGHTS] + [
+        file for file in _weight_files(folder) if file.exists()
+    ]
 
 
 def _files(folder: Path) -> list[Path]:

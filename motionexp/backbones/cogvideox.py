@@ -15,14 +15,14 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import T5EncoderModel
 
 from motionexp.backbones import video_vae
 from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.backbones.text import lower_case_if_closed
+from motionexp.backbones.text import Tokenizer, lower_case_if_closed
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
 
@@ -67,7 +67,7 @@ class CogVideoXBackbone(PipelineBackbone):
         )
 
     @classmethod
-    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    def _longest_caption(cls, folder: Path, tokenizer: Tokenizer) -> int:
         longest: int = read_json(folder / cls.component / "config.json")["max_text_seq_length"]
         return longest
 

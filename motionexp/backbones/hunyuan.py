@@ -15,14 +15,14 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import CLIPTextModel, LlamaModel, PreTrainedTokenizerBase
+from transformers import CLIPTextModel, LlamaModel
 
 from motionexp.backbones import video_vae
 from motionexp.backbones.checkpoint import Unsupported
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
-from motionexp.backbones.text import load_tokenizer
+from motionexp.backbones.text import Tokenizer, load_tokenizer
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 
@@ -51,9 +51,7 @@ def attention_projections(
 class HunyuanText(nn.Module):
     """Both text encoders, and CLIP's tokenizer."""
 
-    def __init__(
-        self, llama: LlamaModel, clip: CLIPTextModel, clip_tokenizer: PreTrainedTokenizerBase
-    ) -> None:
+    def __init__(self, llama: LlamaModel, clip: CLIPTextModel, clip_tokenizer: Tokenizer) -> None:
         super().__init__()
         self.llama, self.clip, self.clip_tokenizer = llama, clip, clip_tokenizer
 

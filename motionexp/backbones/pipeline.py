@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +13,7 @@ from accelerate.hooks import UserCpuOffloadHook
 from diffusers import ModelMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel
 
 from motionexp.backbones import image_vae
 from motionexp.backbones.checkpoint import (
@@ -21,6 +21,7 @@ from motionexp.backbones.checkpoint import (
     Unsupported,
     check_folder,
     check_shapes,
+    has_weights,
     load_part,
     naming_the_file,
     read_json,
@@ -29,12 +30,12 @@ from motionexp.backbones.checkpoint import (
 )
 from motionexp.backbones.codec import VideoCodec
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
-from motionexp.backbones.text import caption_problems, load_tokenizer, longest_caption, unchanged
+from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import InputError
-from motionexp.hub import find_folder, name_of, naming_the_model
+from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
 
 Family = TypeVar("Family", bound="PipelineBackbone")
 
@@ -109,12 +110,12 @@ class PipelineBackbone(Backbone):
         self.text_precision = text_precision
         self.tokenizer, self.schedule = load_tokenizer(folder), self.schedule_of(folder)
         self.name, self.source, self.revision, self.fps = name, source, revision, fps
-        self.weights_hash = weights_hash(folder, self.parts)
+        self.weights_hash = weights_hash(folder, self.parts) if has_weights(folder) else ""
         self._encodes = self._embeds = True
         self._offloaded: list[UserCpuOffloadHook] = []
         # Shapes alone: a wrong file is refused before any weight is read.
         self._shapes = {part: shape_of(kind, folder / part) for part, kind in self.classes.items()}
-        for part, shape in self._shapes.items():
+        for part, shape in self._shapes.items() if self.weights_hash else ():
             check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
         with torch.device("meta"):
             self.config = self._assemble(folder, self._shapes).config
@@ -163,7 +164,7 @@ class PipelineBackbone(Backbone):
         dtype = torch.float32 if part == "vae" else self.dtype
         if self.device.type == "meta":
             return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
-        with naming_the_model(self.source, self.revision):
+        with naming_the_model(self.source, self.revision, self.parts):
             if not part.startswith("text_encoder"):
                 return load_part(kind, folder, dtype)
             return load_part(kind, folder, dtype, self.text_precision, self.device)
@@ -185,7 +186,7 @@ class PipelineBackbone(Backbone):
         """`projections` of a network, which may be on `meta`."""
 
     @staticmethod
-    def caption_form(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], /) -> list[str]:
+    def caption_form(tokenizer: Tokenizer, captions: Sequence[str], /) -> list[str]:
         """Captions as they are handed to the tokenizer."""
         return unchanged(tokenizer, captions)
 
@@ -214,7 +215,7 @@ class PipelineBackbone(Backbone):
         Args:
             path: `bundled:NAME`, a folder, or a hub id, which is downloaded once.
             revision: the hub repository's commit, branch or tag.
-            device: where to compute; `meta` for shapes alone.
+            device: where to compute; `meta` for shapes alone, which the configuration has.
             dtype: of the network and the text encoder.
             name: in rows and paths; the path's last part unless given.
             fps: frames a second of the videos that it makes.
@@ -226,14 +227,15 @@ class PipelineBackbone(Backbone):
 
         Raises:
             InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used,
-                or `text_precision` needs a package that is not there; what only the weights tell is raised
-                when they are loaded.
+                or `text_precision` needs a missing package; what only weights tell is raised in loading.
         """
         for problem in text_precision_problems(text_precision):
             raise InputError(problem)
-        folder = find_folder(path, revision, local_files_only)
-        with naming_the_model(path, revision):
-            cls._check(folder)
+        on_meta = torch.device(device).type == "meta"
+        find = find_shapes if on_meta else partial(find_folder, local_files_only=local_files_only)
+        folder = find(path, revision, parts=cls.parts)
+        with naming_the_model(path, revision, cls.parts):
+            cls._check(folder, without_weights=on_meta and not has_weights(folder))
             return cls(
                 folder,
                 name=name or name_of(path),
@@ -249,10 +251,11 @@ class PipelineBackbone(Backbone):
             )
 
     @classmethod
-    def _check(cls, folder: Path) -> None:
+    def _check(cls, folder: Path, *, without_weights: bool = False) -> None:
         """Raise InputError for a folder that cannot be used, before any weight of it is read."""
         expected = {part: cls.hub_names.get(part, kind.__name__) for part, kind in cls.classes.items()}
-        check_folder(folder, {"_class_name": cls.pipeline, **expected}, weighted=tuple(cls.classes))
+        expected["_class_name"] = cls.pipeline
+        check_folder(folder, expected, weighted=tuple(cls.classes), without_weights=without_weights)
         for setting in cls.unsupported:
             setting.check(folder)
 
@@ -284,14 +287,14 @@ class PipelineBackbone(Backbone):
         local_files_only: bool = False,
     ) -> list[str]:
         """See `Backbone.caption_problems`."""
-        folder = find_folder(path, revision, local_files_only)
-        with naming_the_model(path, revision):
+        folder = find_folder(path, revision, local_files_only, cls.parts)
+        with naming_the_model(path, revision, cls.parts):
             tokenizer = load_tokenizer(folder)
             longest = cls._longest_caption(folder, tokenizer)
         return caption_problems(tokenizer, cls.caption_form(tokenizer, captions), longest)
 
     @classmethod
-    def _longest_caption(cls, folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    def _longest_caption(cls, folder: Path, tokenizer: Tokenizer) -> int:
         """`max_caption_tokens` of the pipeline in a folder."""
         return cls.caption_tokens or longest_caption(folder, tokenizer)
 

@@ -35,6 +35,7 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.wan import WanBackbone
 from motionexp.config.schema import BUNDLED
+from motionexp.hub import configuration
 
 # The usual spread of a transformer's initial weights: outputs stay finite through all blocks.
 STD = 0.02
@@ -57,38 +58,19 @@ STABLE_DIFFUSION_VAE: Mapping[str, object] = {
     "latent_channels": 4,
     "sample_size": 256,
 }
-# Configurations of the networks: docs/models.md has their sources.
-LATTE_1: Mapping[str, object] = {
-    "activation_fn": "gelu-approximate",
-    "attention_bias": True,
-    "attention_head_dim": 72,
-    "caption_channels": 4096,
-    "cross_attention_dim": 1152,
-    "in_channels": 4,
-    "norm_elementwise_affine": False,
-    "norm_eps": 1e-6,
-    "norm_type": "ada_norm_single",
-    "num_attention_heads": 16,
-    "num_embeds_ada_norm": 1000,
-    "num_layers": 28,
-    "out_channels": 8,
-    "patch_size": 2,
-    "sample_size": 64,
-}
-WAN_1_3B: Mapping[str, object] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
-COGVIDEOX_5B: Mapping[str, object] = {
-    "num_attention_heads": 48,
-    "attention_head_dim": 64,
-    "num_layers": 42,
-    "use_rotary_positional_embeddings": True,
-    "time_embed_dim": 512,
-    "text_embed_dim": 4096,
-    "max_text_seq_length": 226,
-    "sample_height": 60,
-    "sample_width": 90,
-    "sample_frames": 49,
-    "patch_size": 2,
-}
+
+
+def network_of(name: str) -> dict[str, object]:
+    """The stored configuration of a hub model's transformer, as its class takes it."""
+    stored = configuration(name)
+    assert stored is not None
+    settings = stored.files["transformer/config.json"]
+    return {key: value for key, value in settings.items() if not key.startswith("_")}
+
+
+LATTE_1: Mapping[str, object] = network_of("maxin-cn/Latte-1")
+WAN_1_3B: Mapping[str, object] = network_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
+COGVIDEOX_5B: Mapping[str, object] = network_of("zai-org/CogVideoX-5b")
 
 
 @dataclass(frozen=True)

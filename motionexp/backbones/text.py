@@ -2,16 +2,45 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+import torch
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
-from motionexp.backbones.checkpoint import read_json
+from motionexp.backbones.checkpoint import has_weights, read_json
 from motionexp.config.schema import CLOSED_VOCABULARY
 from motionexp.errors import InputError
 
 
-def load_tokenizer(folder: Path, part: str = "tokenizer") -> PreTrainedTokenizerBase:
-    """A tokenizer of a pipeline's folder. Raises InputError where it is missing or broken."""
+class UnknownTokenizer:
+    """Stands for a tokenizer that is not on this machine: every caption has the greatest length.
+
+    Args:
+        model_max_length: tokens of the longest caption.
+    """
+
+    def __init__(self, model_max_length: int) -> None:
+        self.model_max_length = model_max_length
+
+    def __call__(self, captions: Sequence[str], *, max_length: int, **_: Any) -> BatchEncoding:
+        """Token ids and mask, both (captions, max_length): all zeros, and all ones."""
+        size = len(captions), max_length
+        return BatchEncoding(
+            {"input_ids": torch.zeros(size, dtype=torch.long), "attention_mask": torch.ones(size)}
+        )
+
+
+Tokenizer: TypeAlias = PreTrainedTokenizerBase | UnknownTokenizer
+
+
+def load_tokenizer(folder: Path, part: str = "tokenizer") -> Tokenizer:
+    """A tokenizer of a pipeline's folder, or an `UnknownTokenizer` of a folder of configurations alone.
+
+    Raises InputError where it is missing or broken.
+    """
+    if not (folder / part).is_dir() and not has_weights(folder):
+        config = read_json(folder / "text_encoder" / "config.json")
+        return UnknownTokenizer(config.get("max_position_embeddings", 0))
     read_json(folder / part / "tokenizer_config.json")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -30,9 +59,11 @@ MOST_TOKENS = 100_000
 """Of a caption; a tokenizer whose file gives no number takes 10^30."""
 
 
-def longest_caption(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+def longest_caption(folder: Path, tokenizer: Tokenizer) -> int:
     """The tokenizer's `model_max_length`. Raises InputError where the pipeline's folder gives none."""
     longest = tokenizer.model_max_length
+    if isinstance(tokenizer, UnknownTokenizer):
+        return longest
     if not isinstance(longest, int) or not 1 <= longest <= MOST_TOKENS:
         file = folder / "tokenizer" / "tokenizer_config.json"
         raise InputError(
@@ -41,9 +72,7 @@ def longest_caption(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int:
     return longest
 
 
-def caption_problems(
-    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_tokens: int
-) -> list[str]:
+def caption_problems(tokenizer: Tokenizer, captions: Sequence[str], max_tokens: int) -> list[str]:
     """What is wrong with captions, one sentence a problem: unknown words of a closed vocabulary, or length.
 
     Args:
@@ -51,7 +80,9 @@ def caption_problems(
         captions: as the backbone hands them to the tokenizer, in small letters if it writes them so.
         max_tokens: longest caption, special tokens included.
     """
-    problems = []
+    problems: list[str] = []
+    if isinstance(tokenizer, UnknownTokenizer):
+        return problems
     vocabulary = closed_vocabulary(tokenizer)
     for caption in captions:
         shown = caption if len(caption) <= 60 else caption[:57] + "..."
@@ -69,33 +100,35 @@ def caption_problems(
     return problems
 
 
-def unchanged(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def unchanged(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, as they are."""
     return list(captions)
 
 
-def lower_case(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def lower_case(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, in small letters."""
     return [caption.lower() for caption in captions]
 
 
-def stripped_lower_case(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def stripped_lower_case(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, in small letters and without blanks around them."""
     return [caption.lower().strip() for caption in captions]
 
 
-def lower_case_if_closed(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def lower_case_if_closed(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions in small letters for a closed vocabulary, which has no others; else as they are."""
     return (unchanged if closed_vocabulary(tokenizer) is None else lower_case)(tokenizer, captions)
 
 
-def closed_vocabulary(tokenizer: PreTrainedTokenizerBase) -> frozenset[str] | None:
+def closed_vocabulary(tokenizer: Tokenizer) -> frozenset[str] | None:
     """The words of a model that knows no others; None where it can spell any word.
 
     A sentencepiece tokenizer shows it: no token could go on with a word or spell one. One of byte pairs has
     letters and parts of words in any case, so that its `tokenizer_config.json` has to name the words, as
     `closed_vocabulary`.
     """
+    if isinstance(tokenizer, UnknownTokenizer):
+        return None
     words: list[str] | None = tokenizer.init_kwargs.get(CLOSED_VOCABULARY)
     if words is not None:
         return frozenset(words)

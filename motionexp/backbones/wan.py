@@ -13,13 +13,14 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import BatchEncoding, PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import BatchEncoding, UMT5EncoderModel
 
 from motionexp.backbones import video_vae
 from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
+from motionexp.backbones.text import Tokenizer
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
@@ -91,7 +92,7 @@ def attention_projections(
     )
 
 
-def clean(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> list[str]:
+def clean(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions for the tokenizer, as they are, but for odd characters and blanks."""
     return [prompt_clean(caption) for caption in captions]
 

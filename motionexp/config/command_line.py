@@ -29,7 +29,7 @@ from motionexp.config.targets import has_type
 from motionexp.errors import InputError
 
 CONFIG_DIR = "--config-dir="
-COMMANDS = ("list", "score", "submission")
+COMMANDS = ("list", "score", "submission", "table")
 LISTS_OF_TEXT = ("edits",)
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.
 OF_HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)(\.[A-Za-z]\w*)+|hydra\.verbose")

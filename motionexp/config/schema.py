@@ -150,6 +150,11 @@ class JobConfig:
         "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
     memory_limit: float | None = setting(
         None, "GiB for videos that are sampled together; null: one video at a time", "none", above=0)
+    base_model: bool = setting(
+        True, "sample and score the base model too, once for all jobs", "none", rows="never")
+    exact_frames: str = setting(
+        "video", "exact frames of samples: lossless .mkv, or .npz", "none", choices=("video", "npz"),
+        rows="never")
     output: str = setting("outputs", "folder for everything that a run writes", "none", text=True)
     dry_run: bool = setting(False, "only print what the job would cost and write", "none")
     plugins: list[str] = setting([], "packages of code that may run; command line only", "none")

@@ -124,7 +124,7 @@ def setting_problems(cfg: Any, prefix: str = "") -> Iterator[str]:
 
 
 def check_lists(cfg: Any) -> None:
-    """Raises InputError for a list or a mapping within a list of texts or numbers, which OmegaConf lets pass."""
+    """Raises InputError for a list or a mapping within a list of plain values; OmegaConf lets it pass."""
     for line in fields(cfg):
         value = getattr(cfg, line.name)
         items = value if isinstance(value, list) and str(line.type).startswith("list[") else ()

@@ -4,13 +4,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.checks import reference_named
 from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count
 from motionexp.errors import InputError
 from motionexp.files import MOST_CHARACTERS, file_name, plain_name, user_path
+
+if TYPE_CHECKING:
+    from motionexp.diffusion.backbone import Backbone
 
 # Frames per second of a folder of images without fps=; most models' training videos have this rate.
 FOLDER_FPS = 8.0
@@ -69,6 +72,37 @@ class Clip:
 
     def _check_name(self, name: str) -> None:
         reference_named(name, dict.fromkeys(self.names()), f"video={self.path}")
+
+
+def read_clip(
+    path: str | Path,
+    caption: str,
+    edits: Sequence[str],
+    backbone: "Backbone",
+    *,
+    start: float = 0.0,
+    fps: float | None = None,
+    stride: int | None = None,
+    fit: str = "crop",
+) -> Reference:
+    """A clip with its captions, as many frames and as large as the backbone's videos.
+
+    Args:
+        path: a video file, or a folder of images.
+        caption: what the clip shows.
+        edits: captions of what the samples should show instead, at least one.
+        backbone: its `frames`, `height` and `width` are those of the result.
+        start, fps, stride, fit: which part of the clip is read; see `motionexp.data.videos.read_frames`.
+
+    Raises:
+        InputError: the file cannot be read or is too short, or the backbone cannot read a caption.
+    """
+    clip = Clip(path, caption, edits, start, fps, stride, fit)
+    # Before any weight is loaded: this needs the tokenizer alone.
+    if problems := backbone.check_captions([caption, *edits]):
+        raise InputError(f"{path}: " + "; ".join(problems))
+    (name,) = clip.names()
+    return clip.read(name, backbone.frames, backbone.height, backbone.width)
 
 
 def path_name(text: str) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from motionexp.config import json_file
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_mp4, write_png
+from motionexp.data.videos.lossless import lossless_video, read_lossless_video
 from motionexp.data.videos.writing import checked
 from motionexp.errors import DAMAGE, InputError
 from motionexp.files import file_name, locked, remove_leftovers, write_whole
@@ -27,6 +28,8 @@ from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"
 FIT_FILE = "fit.json"
+EXACT_FRAMES = {"video": ".mkv", "npz": ".npz"}
+"""{value of exact_frames=: the suffix of its files}."""
 MOST_OF_KIND = 80
 """Characters of an edit's kind in file names."""
 STOPS = (KeyboardInterrupt, SystemExit, BrokenPipeError)
@@ -141,17 +144,28 @@ class Cell:
 
     def has_sample(self, request: SampleRequest) -> bool:
         """Whether the sample's exact frames are stored."""
-        return self.sample_path(request, ".npz").exists()
+        return self._exact_frames(request).exists()
 
-    def save_sample(self, request: SampleRequest, sample: Sample, fps: float) -> None:
+    def _exact_frames(self, request: SampleRequest) -> Path:
+        """The file of the exact frames, whatever `exact_frames=` was when it was written."""
+        paths = [self.sample_path(request, suffix) for suffix in EXACT_FRAMES.values()]
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def save_sample(
+        self, request: SampleRequest, sample: Sample, fps: float, exact_frames: str = "video"
+    ) -> None:
         """Write a sample as mp4 and contact sheet. Its exact frames come last: they mark it as complete."""
         write_mp4(self.sample_path(request, ".mp4"), enlarged(sample.frames), fps)
         write_png(self.sample_path(request, ".png"), contact_sheet(sample.frames))
         about = {name: getattr(sample, name) for name in ("adapter_steps", "seconds", "peak_memory")}
         about["caption"] = request.edit.caption
+        path = self.sample_path(request, EXACT_FRAMES[exact_frames])
+        if exact_frames == "video":
+            write_whole(path, lossless_video(sample.frames, fps, about))
+            return
         memory = io.BytesIO()
         np.savez_compressed(memory, frames=sample.frames, about=np.array(json.dumps(about)))
-        write_whole(self.sample_path(request, ".npz"), memory.getvalue())
+        write_whole(path, memory.getvalue())
 
     def save_preview(self, sample: Sample, step: int, fps: float) -> None:
         """Write a sample of the adapter as it is after `step` training steps."""
@@ -163,10 +177,13 @@ class Cell:
         Raises:
             InputError: the file is damaged.
         """
-        path = self.sample_path(request, ".npz")
+        path = self._exact_frames(request)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                frames, about = checked(file["frames"]), json.loads(str(file["about"]))
+            if path.suffix == EXACT_FRAMES["video"]:
+                frames, about = read_lossless_video(path.read_bytes())
+            else:
+                with np.load(path, allow_pickle=False) as file:
+                    frames, about = checked(file["frames"]), json.loads(str(file["about"]))
             check_types(about, ABOUT_SAMPLE)
         except DAMAGED_NUMBERS as error:
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -11,13 +11,17 @@ from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.hub import find_folder
+from motionexp.hub import find_folder, is_to_fetch
 from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.probes.tree import step_blocks
 
 
-def check_before_weights(cfg: JobConfig, references: list[Reference], device: torch.device) -> None:
+def check_before_weights(
+    cfg: JobConfig, references: list[Reference], device: torch.device, *, without_files: bool = False
+) -> None:
     """Check a job against its model's class and files, on the device that `device=auto` stands for.
+
+    `without_files` leaves out what needs files of the model that are not on this machine.
 
     Raises:
         InputError: the first problem.
@@ -26,10 +30,16 @@ def check_before_weights(cfg: JobConfig, references: list[Reference], device: to
     if problems:
         raise InputError("; ".join(problems))
     _check_probed(references, cfg)
-    _check_captions(references, cfg)
-    check_boundary(cfg)
+    if not without_files:
+        _check_captions(references, cfg)
+    check_boundary(cfg, local_files_only=without_files)
     _check_attention(cfg)
     check_grid(cfg)
+
+
+def lacks_files(cfg: JobConfig) -> bool:
+    """Whether some of the model's files are still on its hub; asks no hub."""
+    return is_to_fetch(cfg.model.path, cfg.model.revision, _backbone_class(cfg).parts)
 
 
 def _backbone_class(cfg: JobConfig) -> type[Backbone]:
@@ -46,7 +56,7 @@ def check_boundary(cfg: JobConfig, *, local_files_only: bool = False) -> None:
         return
     model = cfg.model
     try:
-        folder = find_folder(model.path, model.revision, local_files_only)
+        folder = find_folder(model.path, model.revision, local_files_only, _backbone_class(cfg).parts)
     except InputError:
         if local_files_only:
             return
@@ -110,7 +120,7 @@ def check_grid(cfg: JobConfig) -> None:
     if cfg.probe not in TREES or not issubclass(backbone_class, PipelineBackbone):
         return
     try:
-        folder = find_folder(cfg.model.path, cfg.model.revision, local_files_only=True)
+        folder = find_folder(cfg.model.path, cfg.model.revision, True, ("scheduler",))
     except InputError:
         return
     schedule = backbone_class.schedule_of(folder)

@@ -4,27 +4,26 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import constants
 from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.files import existing_part
-from motionexp.jobs.evaluation import forward_seconds, free_memory
+from motionexp.hub import configurations, fetch_command
+from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
-from motionexp.jobs.memory_plan import Phase, memory_plan
+from motionexp.jobs.measurement import StepSeconds, measure
+from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.probe_job import probe_of
 from motionexp.jobs.probe_units import Work
 from motionexp.jobs.run import duration
 from motionexp.results.formats import Grid
 
-# A training step has one forward pass, and a backward pass from the first adapter on, about twice as long.
-FORWARDS_PER_TRAINING_STEP = 3.0
 BYTES_PER_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet
 
@@ -48,34 +47,39 @@ class JobCost(NamedTuple):
 
 
 def plan(cfg: JobConfig) -> list[str]:
-    """Print what `run`, or `probe`, would do. Writes nothing.
+    """Print what `run`, or `probe`, would do. Writes nothing, and asks no hub.
 
-    The memory is printed before any weight is loaded. The time is the number of forward passes times the time
-    of one, which is measured now. If the job does not fit into the free memory, no weights are loaded and the
-    time is unknown.
+    The memory is printed before any weight is loaded. The time is the number of steps times the time of one,
+    which is measured now. It is unknown if the job does not fit into the free memory, or if the weights are
+    not on this machine: the plan then goes by the model's configuration.
 
     Raises:
         InputError: as `run` before its first cell.
-        MemoryError: one forward pass took more memory than planned.
+        MemoryError: one step took more memory than planned.
 
     Returns:
-        What this machine lacks for the job, a line each.
+        What this machine lacks for the job, a line each; of a model that is here.
     """
     console, job = Console(), plan_job(cfg)
-    most, free = max(phase.total for phase in print_memory(console, job)), free_memory(job.device)
-    if most > free:
-        console.print(
-            f"this machine has {size_in_words(int(free))} free: nothing is loaded, and the time is unknown",
-            soft_wrap=True,
-            highlight=False,
-        )
-    forward = math.nan
-    if most <= free:
+    trained = trainable_parameters(job)
+    peak = max(phase.total for phase in print_memory(console, job, _phases(job, trained)))
+    seconds = StepSeconds()
+    if job.has_weights and peak <= free_memory(job.device):
         with clear_memory_errors(smaller(cfg)):
-            conditioning = job.backbone.embed([""])
-            job.backbone.release_text_encoder()
-            forward = forward_seconds(job.backbone, conditioning)
-    total = _tuning_cost(job, forward) if job.probe is None else _probe_cost(job, forward)
+            seconds = measure(job, rows_of(job))
+    total = _probe_cost(job, seconds) if job.probe else _tuning_cost(job, seconds, trained)
+    _print_cost(console, job, total)
+    problems = _problems(cfg, job, peak, sum(line.disk for line in total.lines))
+    if job.has_weights:
+        return problems
+    # The job may be meant for another machine: what this one lacks is no error yet.
+    for note in (*_download_notes(job), *(f"this machine: {problem}" for problem in problems)):
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    return []
+
+
+def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
+    """Print what is left of each cell, the sum, and the folders of results."""
     console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
     times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
     texts = [
@@ -83,32 +87,83 @@ def plan(cfg: JobConfig) -> list[str]:
     ]
     console.print(Grid((*total.headings, "time", "disk"), texts, "l").terminal())
     seconds, disk = sum(line.seconds for line in total.lines), sum(line.disk for line in total.lines)
-    time = "unknown time" if math.isnan(seconds) else f"about {duration(seconds)}"
-    for note in (*total.notes, f"{time} and {size_in_words(disk)}, scores not counted"):
+    time = f"about {duration(seconds)}"
+    if math.isnan(seconds):
+        time = "time unknown until it is measured on this machine"
+    for note in (*total.notes, f"{time}; results of {size_in_words(disk)}; scores not counted"):
         console.print(note, soft_wrap=True, highlight=False)
-    for line in total.lines:
-        console.print(f"output: {line.folder}", soft_wrap=True, highlight=False, markup=False)
-    problems = [f"the job does not fit into the free memory: {smaller(cfg)}"] if most > free else []
-    if disk > (free_disk := shutil.disk_usage(existing_part(job.output)).free):
+    folders = [line.folder for line in total.lines]
+    if not job.has_weights:
+        # The name of a cell's folder has the hash of the weights.
+        folders = list(dict.fromkeys(folder.parent for folder in folders))
+    for folder in folders:
+        console.print(f"output: {folder}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _download_notes(job: JobPlan) -> list[str]:
+    """What a plan by the configuration alone has to say: the download, and what is not known yet."""
+    path, revision = job.model.path, job.model.revision
+    stored, parts = configurations(path), job.backbone.parts
+    size = _download_size(job)
+    return [
+        f"download: {size_in_words(size) if size else 'size unknown'}, not on this machine yet:",
+        f"  {fetch_command(path, revision, parts)}",
+        *(f"configuration: {entry.source}" for entry in stored),
+        "captions: not checked, for the tokenizer is not on this machine; planned at the greatest length,"
+        f" {job.model.max_caption_tokens} tokens",
+        "stored results: not looked up, for their names depend on the weights; planned as if there were none",
+    ]
+
+
+def _problems(cfg: JobConfig, job: JobPlan, peak: int, disk: int) -> list[str]:
+    """What this machine lacks for the job, a line each: memory, or room on a disk."""
+    problems = []
+    if peak > (free := int(free_memory(job.device))):
+        fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
+        problems.append(f"{fit}: {smaller(cfg)}")
+    room = shutil.disk_usage(existing_part(job.output)).free
+    if disk > room:
         problems.append(
-            f"output={cfg.output}: {size_in_words(free_disk)} of the disk are free, and the job writes about"
+            f"output={cfg.output}: {size_in_words(room)} of the disk are free, and the job writes about"
             f" {size_in_words(disk)}; free space or choose another output="
+        )
+    size = 0 if job.has_weights else _download_size(job)
+    cache = Path(constants.HF_HUB_CACHE)
+    room = shutil.disk_usage(existing_part(cache)).free
+    if size > room:
+        problems.append(
+            f"{cache}: {size_in_words(room)} of the disk are free, and the download takes"
+            f" {size_in_words(size)}; free space, or set HF_HUB_CACHE to a folder on another disk"
         )
     return problems
 
 
-def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
-    trained, sampler, lines = trainable_parameters(job), job.sampling.sampler, []
-    for plan in job.cells:
+def _download_size(job: JobPlan) -> int:
+    """Bytes of the weights on the hub, or 0 where they are not known."""
+    return sum(sum(stored.bytes.values()) for stored in configurations(job.model.path))
+
+
+def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
+    sampler, lines = job.sampling.sampler, []
+    cells = [(plan, plan.reference.name) for plan in job.cells]
+    cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
+    for plan, reference in cells:
         steps, missing = plan.steps_left, len(plan.missing)
-        state = plan.cell.status()["state"]
-        columns = (plan.reference.name, plan.cell.folder.name, state, str(steps), str(missing))
-        # With guidance each sampling step has a conditional and an unconditional branch.
-        branches = 2 if sampler.guided else 1
-        forwards = FORWARDS_PER_TRAINING_STEP * steps * job.training.batch_size
-        forwards += missing * sampler.steps * branches
-        disk = _disk(job, trained if steps else 0, missing)
-        lines.append(CellCost(columns, plan.cell.folder, forward * forwards, disk))
+        batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
+        state = plan.cell.status()["state"] if job.has_weights else "unknown"
+        name = plan.cell.folder.name if job.has_weights else "unknown"
+        columns = (reference, name, state, str(steps), str(missing))
+        parts = (
+            (steps, measured.training),
+            (1 if steps else 0, measured.encoding),
+            (batches * sampler.steps, measured.sampling),
+            (missing, measured.decoding),
+        )
+        # A time that is unknown does not matter where there is nothing to do.
+        seconds = sum(count * of_one for count, of_one in parts if count)
+        lines.append(
+            CellCost(columns, plan.cell.folder, seconds, _disk(job, trained if steps else 0, missing))
+        )
     on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
     notes = (
@@ -119,32 +174,47 @@ def _tuning_cost(job: JobPlan, forward: float) -> JobCost:
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 
 
-def _probe_cost(job: JobPlan, forward: float) -> JobCost:
+def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
+    from motionexp.jobs.probe_job import probe_of
+
     probe, lines = probe_of(job), []
-    encoding = 0.0 if math.isnan(forward) or not probe.missing else _encoding_seconds(job)
     for unit in probe.units:
         work = Work() if unit.is_finished else unit.work
-        columns = (unit.name, unit.cell.folder.name, "{} of {}".format(*unit.stored))
+        name = unit.cell.folder.name if job.has_weights else "unknown"
+        columns = (unit.name, name, "{} of {}".format(*unit.stored))
         counts = (f"{work.encoded:,}", f"{work.steps:,}", f"{work.evaluations:,}")
-        seconds = encoding * work.encoded + forward * work.evaluations
+        parts = (
+            (work.encoded, measured.encoding),
+            (work.evaluations, measured.sampling / measured.rows),
+            (work.videos, measured.decoding),
+        )
+        seconds = sum(count * of_one for count, of_one in parts if count)
         lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, _disk(job, 0, work.videos)))
     headings = ("unit of work", "cell", "stored", "encoded", "steps", "evaluations")
     return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
 
 
-def _encoding_seconds(job: JobPlan) -> float:
-    """Wall time of encoding one video: the shorter of two runs."""
-    frames, times = torch.from_numpy(job.references[0].frames.copy())[None], []
-    for _ in range(2):
-        start = perf_counter()
-        job.backbone.encode(frames).cpu()
-        times.append(perf_counter() - start)
-    return min(times)
+PLANNED: dict[str, list[Phase]] = {}
 
 
-def print_memory(console: Console, job: JobPlan) -> list[Phase]:
+def _phases(job: JobPlan, trained: int) -> list[Phase]:
+    """The memory of a job; computed once for all jobs of a sweep that take the same."""
+    # The window matters only where it changes which layers are trained.
+    captions = [(reference.caption, reference.edits) for reference in job.references]
+    key = repr(
+        (
+            *(job.backbone_settings, job.device, job.text_precision, job.size, job.trains, trained),
+            *(dict(job.tuning), job.training.optimizer, job.training.batch_size, rows_of(job)),
+            *(job.probe and job.probe.kind, captions if job.has_weights else ""),
+        )
+    )
+    if key not in PLANNED:
+        PLANNED[key] = memory_plan(job)
+    return PLANNED[key]
+
+
+def print_memory(console: Console, job: JobPlan, phases: list[Phase]) -> list[Phase]:
     """Print the memory of a job phase by phase, and its peak; return the phases."""
-    phases = memory_plan(job)
     texts = []
     for phase in phases:
         loaded = ", ".join(f"{part} {size_in_words(size)}" for part, size in phase.weights.items())

@@ -1,16 +1,18 @@
 """Sampling a reference's edits, with a method or without, and scoring the samples."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tokenizers import Tokenizer
 
+from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.progress import Progress
 from motionexp.diffusion.sampling import (
     Gate,
     SamplerSettings,
@@ -18,14 +20,15 @@ from motionexp.diffusion.sampling import (
     sample_latents,
     step_generator,
 )
+from motionexp.errors import InputError
 from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
 from motionexp.metrics.base import Measurement
-from motionexp.metrics.scorer import Scorer
+
+if TYPE_CHECKING:
+    from motionexp.metrics.scorer import Scorer
 
 Embed = Callable[[str], Conditioning]
-Progress = Callable[[int, int], None]
-"""Called with the sampling steps that are done and all steps."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,23 @@ class SampleSettings:
 def sample(
     backbone: Backbone,
     method: TuningMethod | None,
-    edits: Sequence[tuple[Edit, int]],
-    settings: SampleSettings,
+    edits: Sequence[Edit],
+    settings: SampleSettings | None = None,
     *,
+    indices: Sequence[int] | None = None,
     at_once: int = 1,
     embed: Embed | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
-    """Generate one video for each edit and index, in batches of `at_once` videos.
+    """Generate one video for each edit, in batches of `at_once` videos.
 
     Args:
         backbone: generates.
         method: attached to the backbone, on only within its window; None samples the base model.
-        edits: each with the index of its initial noise. Samples of one index start from the same noise,
-            whatever the edit and the method.
-        settings: of sampler and adapter.
+        edits: the captions to sample. An edit may occur several times, with several indices.
+        settings: of sampler and adapter; None: the defaults.
+        indices: of the initial noise, one for each edit; None: 0 for all. Samples of one index start from the
+            same noise, whatever the edit and the method.
         at_once: videos of a batch. The videos that share a batch change the last bits of a sample.
         embed: maps a caption to its conditioning; None: `backbone.embed`.
         progress: called with the sampling steps that are done and all steps, over all batches.
@@ -75,9 +80,12 @@ def sample(
     Raises:
         FloatingPointError: a sample is not finite; names its caption.
     """
+    settings = settings or SampleSettings()
     embed = embed or (lambda caption: backbone.embed([caption]))
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    batches = [edits[start : start + at_once] for start in range(0, len(edits), at_once)]
+    indices = [0] * len(edits) if indices is None else indices
+    requests = list(zip(edits, indices, strict=True))
+    batches = [requests[start : start + at_once] for start in range(0, len(requests), at_once)]
     gate = None
     if method is not None:
         method.scale = settings.adapter_scale
@@ -172,37 +180,35 @@ def free_memory(device: torch.device) -> float:
     return psutil.virtual_memory().available
 
 
-@torch.no_grad()
-def forward_seconds(backbone: Backbone, conditioning: Conditioning) -> float:
-    """Wall time of the network's forward pass on one video: the shorter of two runs.
-
-    `conditioning` is one caption.
-    """
-    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    noise = torch.zeros(1, *shape, device=backbone.device)
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        backbone.predict(noise, 500, conditioning).cpu()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def score(
-    samples: Sequence[Sample], reference: Reference, scorer: Scorer | None = None
+    samples: Iterable[Sample], reference: Reference, scorer: "Scorer | None" = None
 ) -> list[dict[str, dict[str, Measurement]]]:
-    """The scores of each sample, in their order; see `Scorer.score`. None: all metrics on bundled models."""
-    scorer = scorer or Scorer()
-    return [scorer.score(video.frames, reference, video.edit) for video in samples]
+    """The scores of each sample, in their order; see `Scorer.score`.
+
+    Args:
+        samples: of the reference's motion.
+        reference: what was tuned on.
+        scorer: measures; None: all metrics, on bundled models.
+
+    Raises:
+        InputError: the bundled models do not know a word, and no scorer was given.
+    """
+    from motionexp.metrics.scorer import Scorer  # which imports transformers and takes seconds
+
+    videos = list(samples)
+    if scorer is None:
+        _check_words([reference.caption, *(video.edit.caption for video in videos)])
+        scorer = Scorer()
+    return [scorer.score(video.frames, reference, video.edit) for video in videos]
 
 
-@contextmanager
-def progress_bar(stage: str) -> Iterator[Progress]:
-    """A bar on the terminal that counts the steps of a stage."""
-    with tqdm(total=0, desc=stage, unit="step", leave=False) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
+def _check_words(captions: Sequence[str]) -> None:
+    """Raise InputError for a caption that the bundled CLIP and preference model would misread."""
+    tokenizer = Tokenizer.from_file(str(BUNDLED / "clip" / "tokenizer.json"))
+    for caption in captions:
+        unknown = [word for word in caption.split() if tokenizer.token_to_id(word.lower()) is None]
+        if unknown:
+            raise InputError(
+                f"caption {caption!r}: the bundled scoring models do not know"
+                f" {', '.join(map(repr, unknown))}; score with motionexp.Scorer(models=motionexp.TGVE_MODELS)"
+            )

@@ -117,12 +117,11 @@ def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         yield " ".join(values), [*fixed, *values]
 
 
-def to_fetch(jobs: Sequence[JobConfig]) -> list[str]:
-    """The commands that fetch the models of these jobs that are not on this machine; asks no hub."""
-    from motionexp.hub import fetch_command, is_to_fetch
-
-    models = dict.fromkeys((cfg.model.path, cfg.model.revision) for cfg in jobs)
-    return [fetch_command(*model) for model in models if is_to_fetch(*model)]
+def swept_names(overrides: Sequence[str]) -> list[str]:
+    """The names of the settings that have several values in a sweep; overrides in Hydra's form."""
+    parser = OverridesParser.create()
+    parsed = [parser.parse_override(override) for override in overrides]
+    return [override_key(str(word.input_line)) for word in parsed if word.is_sweep_override()]
 
 
 def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:

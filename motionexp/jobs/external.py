@@ -11,26 +11,28 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.backbones.precision import resolve_device
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import ScoreConfig
+from motionexp.config.scoring_models import scoring_models
 from motionexp.data.base import Reference, References
 from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
 from motionexp.data.videos import frame_count, read_frames
+from motionexp.diffusion.progress import progress_bar
 from motionexp.files import file_name, user_path
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
-from motionexp.jobs.inputs import scoring_models
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.references import Size, chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import CellScores
-from motionexp.jobs.summary import EXTERNAL, print_summary
+from motionexp.jobs.summary import print_summary
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row
+from motionexp.results.runs import write_index
+from motionexp.results.settings_table import EXTERNAL
 
 CACHED_SIZES = 2
 """Lengths and sizes at which references stay decoded: TGVE's videos have two lengths."""
@@ -69,7 +71,7 @@ def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
         system.scorer.check_captions(reader.describe(video.reference), [video.edit])
     rows: list[Row] = []
     folders: list[Path] = []
-    with tqdm(total=len(videos), desc="score", unit="video", leave=False) as bar:
+    with progress_bar(len(videos), "score", "video") as bar:
         # `find_videos` returns the videos of a reference next to each other, as groupby needs them.
         for name, group in groupby(videos, key=lambda video: video.reference):
             of_reference, cell = list(group), Cell(system.folder / file_name(name))
@@ -81,6 +83,7 @@ def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
                     bar.update()
                 rows += system.sanity_baselines(reference, of_reference)
             folders.append(cell.folder)
+    write_index(system.folder)
     print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
     return rows
 

@@ -14,11 +14,9 @@ from rich.console import Console
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.schema import JobConfig, model_folder
 from motionexp.data.base import Edit, Reference
-from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import PACKAGE, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
-from motionexp.jobs.references import read_references
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
@@ -37,6 +35,7 @@ class FinishedCell:
         rows: of the samples.
         baselines: the folder and the rows of its sanity baselines.
         grid: the video side by side, and its columns.
+        base: the results of the base model on the reference, which the job compares to.
     """
 
     reference: Reference
@@ -46,6 +45,7 @@ class FinishedCell:
     rows: Sequence[Row]
     baselines: tuple[Cell, Sequence[Row]] | None
     grid: tuple[Path, GridColumns]
+    base: "FinishedCell | None" = None
 
 
 def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
@@ -57,15 +57,15 @@ def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
     write_whole(path, json.dumps(record).encode())
 
 
-def read_record(cfg: JobConfig) -> list[FinishedCell] | None:
+def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[FinishedCell] | None:
     """The cells of a job that was finished with the same code, settings and files; None: it may not be.
 
-    Every file of the results is still there, and every cell's status says that nobody works on it.
+    Every file of the results is still there, and every cell's status says that nobody works on it. A job with
+    plugins has no record: their code may have changed.
     """
-    output = user_path(cfg.output)
-    references = read_references(cfg, make_reader(cfg.data))
-    path = _path(cfg, references)
-    if (record := read_json(path)) is None:
+    output, path = user_path(cfg.output), _path(cfg, references)
+    record = None if cfg.plugins else read_json(path)
+    if record is None:
         return None
     try:
         if len(record["cells"]) != len(references):
@@ -108,6 +108,7 @@ def _entry(finished: FinishedCell, output: Path) -> dict[str, Any]:
         "rows": [row.score_id for row in finished.rows],
         "baselines": baselines
         and [_below(baselines[0].folder, output), [row.score_id for row in baselines[1]]],
+        "base": finished.base and _entry(finished.base, output),
         "grid": _below(path, output),
         "columns": [
             [label, _below(cell.folder, output), [_plain(request) for request in requests]]
@@ -126,6 +127,7 @@ class _Entry:
     rows: list[str]
     baselines: tuple[Cell, list[str]] | None
     grid: tuple[Path, GridColumns]
+    base: "_Entry | None"
 
 
 def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
@@ -145,6 +147,7 @@ def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
         _texts(plain["rows"]),
         baselines,
         (_inside(plain["grid"], output), columns),
+        None if plain["base"] is None else _parsed(plain["base"], output),
     )
 
 
@@ -169,8 +172,10 @@ def _finished(reference: Reference, entry: _Entry) -> FinishedCell | None:
     rows, baselines = _rows(entry.cell, entry.rows), None
     if entry.baselines is not None:
         baselines = entry.baselines[0], _rows(*entry.baselines)
+    base = None if entry.base is None else _finished(reference, entry.base)
     is_whole = (
-        entry.cell.status()["state"] == "done"
+        (base is None) == (entry.base is None)
+        and entry.cell.status()["state"] == "done"
         and all(entry.cell.has_sample(request) for request in entry.requests)
         and all(adapter.has_adapter for adapter in entry.adapters)
         and len(rows) == len(entry.rows)
@@ -178,7 +183,9 @@ def _finished(reference: Reference, entry: _Entry) -> FinishedCell | None:
     )
     if not is_whole:
         return None
-    return FinishedCell(reference, entry.cell, entry.requests, entry.adapters, rows, baselines, entry.grid)
+    return FinishedCell(
+        reference, entry.cell, entry.requests, entry.adapters, rows, baselines, entry.grid, base
+    )
 
 
 def _relabelled(rows: Sequence[Row], cfg: JobConfig) -> bool:
@@ -216,7 +223,7 @@ def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
     parts = {
         "code": _state(PACKAGE, "*.py", content=True),
         "settings": settings,
-        "references": [reference.content_hash for reference in references],
+        "references": [reference.trained_hash for reference in references],
         "captions": [
             [reference.caption, *(edit.caption for edit in reference.edits)] for reference in references
         ],

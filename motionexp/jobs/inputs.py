@@ -15,7 +15,6 @@ from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
-from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -24,31 +23,34 @@ from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
-from motionexp.jobs.checks import check_before_weights
+from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
-from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.training import TrainingSettings
-from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
+from motionexp.results.selection import changed_settings
 
 
-def plan_job(cfg: JobConfig) -> JobPlan:
+def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPlan:
     """Read a job's references, and resolve its settings, before weights are loaded.
 
     Nothing after this function takes the job's settings as a whole. The ids of cells contain the hash of the
-    weights' files, which are read for it.
+    weights' files, which are read for it. A dry run of a model that is not on this machine goes by the
+    model's configuration: its backbone is on the meta device, and ids are not those of a run.
 
     Args:
         cfg: checked settings.
+        references: of the job, where they have been read already.
 
     Raises:
         InputError: references, captions, metrics, a stored adapter or the model do not suit each other.
     """
     # 1. What needs no model.
     reader, output = make_reader(cfg.data), user_path(cfg.output)
-    references = read_references(cfg, reader)
+    without_files = cfg.dry_run and lacks_files(cfg)
+    if references is None:
+        references = read_references(cfg, reader, decode=not without_files)
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
     adapter = None if cfg.adapter is None else user_path(cfg.adapter)
     if adapter is not None:
@@ -56,11 +58,11 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     # 2. What needs the model's class or its files.
     device = resolve_device(cfg.device)
     precision = resolve_precision(device, cfg.precision)
-    check_before_weights(cfg, references, device)
+    check_before_weights(cfg, references, device, without_files=without_files)
     # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
     give_memory_back()
     backbone_settings = _backbone_settings(cfg, precision)
-    backbone = backbone_settings.make(device)
+    backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
         knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
@@ -71,7 +73,7 @@ def plan_job(cfg: JobConfig) -> JobPlan:
     at_once = _videos_at_once(cfg, backbone)
     # 5. The folders of results, whose names are ids of all that is resolved above.
     folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
-    return JobPlan(
+    plan = JobPlan(
         model=cfg.model,
         size=(cfg.frames, cfg.model.height, cfg.model.width),
         reader=reader,
@@ -89,13 +91,14 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         metrics=cfg.metrics,
         scoring=cfg.scoring,
         row_settings=row_settings(cfg),
-        config=OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True),
+        config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
         method="base" if window.low == 1000 else method,
         logger=cfg.logger,
         mode=cfg.mode,
+        exact_frames=cfg.exact_frames,
         at_once=at_once,
         text_precision=text_precision,
         encoded_in="-".join(
@@ -104,6 +107,41 @@ def plan_job(cfg: JobConfig) -> JobPlan:
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
     )
+    # 6. The base model, to which every table compares.
+    return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
+
+
+def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
+    """The plan of `tau=1000` with the job's other settings; None where the job is that, or probes."""
+    if plan.probe is not None or (plan.adapter is None and not plan.trains):
+        return None
+    # Without the settings of windows beside tau: the base model has none.
+    base = replace(
+        cfg,
+        tau=1000.0,
+        tau_from="given",
+        tau_high=1000.0,
+        soft_window=None,
+        sampling_tau=None,
+        sampling_tau_high=None,
+        adapter=None,
+    )
+    window = Window(1000)
+    return replace(
+        plan,
+        window=window,
+        sampling_window=window,
+        row_settings=row_settings(base),
+        config=_as_yaml(base),
+        adapter=None,
+        trains=False,
+        method="base",
+        cells=[_cell_plan(base, reference, window, folders) for reference in plan.references],
+    )
+
+
+def _as_yaml(cfg: JobConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True)
 
 
 def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
@@ -168,13 +206,21 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference)
-        label = "base" if job.adapter is None and tau == 1000 else f"τ = {tau:g}"
+        label = _column_label(job, tau)
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
     cell = folders.cell(cfg, reference)
     batches = _batches(reference, cell, cfg, at_once)
     return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
+
+
+def _column_label(cfg: JobConfig, tau: float) -> str:
+    """The base model, or tau; and every other setting of the job that is not its default."""
+    is_base = cfg.adapter is None and tau == 1000
+    changed = changed_settings(row_settings(cfg), "base" if is_base else method_name(cfg.method))
+    labels = ["base" if is_base else f"τ = {tau:g}", *(f"{key} = {value}" for key, value in changed.items())]
+    return ", ".join(labels)
 
 
 def _batches(
@@ -246,26 +292,6 @@ def training_settings(cfg: JobConfig) -> TrainingSettings:
         checkpoint_every=cfg.checkpoint_every,
         preview_every=cfg.preview_every,
     )
-
-
-def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringModels:
-    """The models of `scoring=`. By default: bundled ones for a closed vocabulary, and else TGVE's.
-
-    The bundled models know only the words of the bundled world, as the small backbones do.
-    """
-    models = ScoringModels() if closed_vocabulary else TGVE_MODELS
-    if scoring.clip is not None:
-        models = replace(models, clip=scoring.clip)
-    if scoring.scorer is not None:
-        models = replace(
-            models,
-            preference=scoring.scorer,
-            preference_processor=scoring.scorer_processor,
-            preference_revision=scoring.scorer_revision,
-        )
-    if scoring.resize is not None:
-        models = replace(models, resize=scoring.resize)
-    return replace(models, tracker_weights=scoring.tracker_weights)
 
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:

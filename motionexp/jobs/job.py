@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import get_object
@@ -12,14 +13,15 @@ from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.schema import JobConfig
+from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.progress import step_bar
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.evaluation import peak_memory, progress_bar, sample
-from motionexp.jobs.inputs import plan_job, scoring_models
-from motionexp.jobs.loggers import make_logger
+from motionexp.jobs.evaluation import peak_memory, sample
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
@@ -27,8 +29,10 @@ from motionexp.jobs.scoring import score_cell
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
-from motionexp.metrics.scorer import BUNDLED_CAPTION_TOKENS, Scorer, ScoringModels
 from motionexp.results.rows import Row
+
+if TYPE_CHECKING:
+    from motionexp.metrics.scorer import Scorer
 
 
 def encode(backbone: Backbone, reference: Reference) -> Example:
@@ -47,13 +51,14 @@ class Job:
     Args:
         cfg: checked settings.
         console: gets messages to the user.
+        references: of the job, where they have been read already.
 
     Raises:
         InputError: as `plan_job`, before weights are loaded.
     """
 
-    def __init__(self, cfg: JobConfig, console: Console) -> None:
-        plan = plan_job(cfg)
+    def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
+        plan = plan_job(cfg, references)
         self.console, self.plan = console, plan
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
@@ -63,8 +68,10 @@ class Job:
     # Scoring
 
     @cached_property
-    def scorer(self) -> Scorer:
+    def scorer(self) -> "Scorer":
         """The metrics of the job and their models, which stay in main memory; see `at_work`."""
+        from motionexp.metrics.scorer import Scorer  # which imports transformers and takes seconds
+
         plan = self.plan
         return Scorer(
             plan.metrics,
@@ -76,8 +83,10 @@ class Job:
         )
 
     @cached_property
-    def probe_scorer(self) -> Scorer:
+    def probe_scorer(self) -> "Scorer":
         """The metrics of probes, which `metrics=` does not choose."""
+        from motionexp.metrics.scorer import Scorer
+
         return Scorer(None, self._scoring_models, use="probes")
 
     @property
@@ -109,7 +118,7 @@ class Job:
         return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
     @contextmanager
-    def at_work(self, scorer: Scorer) -> Iterator[Scorer]:
+    def at_work(self, scorer: "Scorer") -> Iterator["Scorer"]:
         """Move the scorer to the job's device, and back afterwards, which frees memory for the network."""
         scorer.to(self.device)
         try:
@@ -120,14 +129,24 @@ class Job:
 
     # Cells
 
+    def of_base_model(self) -> "Job | None":
+        """The job of the base model on the same references, with this job's backbone and scorer."""
+        if self.plan.base is None:
+            return None
+        _ = self.scorer  # the copy shares what is made before it
+        job = copy(self)
+        job.plan, job.window = self.plan.base, self.plan.base.window
+        return job
+
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
         # Captions and videos of finished cells are not encoded: only their stored results are read.
         unfinished = [plan for plan in self.plan.cells if not plan.is_finished]
+        of_base = [plan for plan in self.plan.base.cells if not plan.is_finished] if self.plan.base else []
         videos = [video for plan in unfinished for video in plan.trained_on]
-        captions = [edit.caption for plan in unfinished for edit in plan.reference.edits]
+        captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
         captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
-        self.cache.fill(videos if self.plan.trains else [], captions if unfinished else [])
+        self.cache.fill(videos if self.plan.trains else [], captions if unfinished + of_base else [])
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
@@ -196,19 +215,20 @@ class Job:
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with progress_bar("sample") as progress:
+            with step_bar("sample") as progress:
                 samples = sample(
                     self.backbone,
                     method,
-                    [(request.edit, request.index) for request in requests],
+                    [request.edit for request in requests],
                     self.plan.sampling,
+                    indices=[request.index for request in requests],
                     at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
                     progress=progress,
                 )
                 for request, video in zip(requests, samples, strict=True):
                     if request.sample_id in missing:
-                        plan.cell.save_sample(request, video, self.backbone.fps)
+                        plan.cell.save_sample(request, video, self.backbone.fps, self.plan.exact_frames)
         finally:
             # 3. The backbone is shared: the next cell starts from the base model.
             if method is not None:
@@ -244,6 +264,8 @@ class Job:
             Example(self.cache.latents(video), self.cache.conditioning(video.caption))
             for video in plan.trained_on
         ]
+        from motionexp.jobs.loggers import make_logger  # which imports all loggers
+
         logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
         try:
             result = fit(
@@ -299,10 +321,7 @@ class Job:
 
     def _preview(self, cell: Cell, edit: Edit, method: TuningMethod, step: int) -> None:
         """Save a sample of the adapter after `step` training steps."""
-        requests = [(edit, 0)]
-        for video in sample(
-            self.backbone, method, requests, self.plan.sampling, embed=self.cache.conditioning
-        ):
+        for video in sample(self.backbone, method, [edit], self.plan.sampling, embed=self.cache.conditioning):
             cell.save_preview(video, step, self.backbone.fps)
 
     # Rows

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from motionexp.backbones.precision import plain_attention
+from motionexp.backbones.text import UnknownTokenizer
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import Step, TuningMethod
@@ -54,6 +55,14 @@ def memory_plan(job: JobPlan) -> list[Phase]:
     return list(MetaRun(job).phases())
 
 
+def rows_of(job: JobPlan) -> int:
+    """Rows of a batch of sampling: videos, or with both branches of guidance twice as many."""
+    if job.probe is not None and job.probe.kind == "linear_probe":
+        return VIDEOS_PER_CALL
+    videos = min(job.at_once, max(len(cell.requests) for cell in job.cells))
+    return videos * job.sampling.sampler.branches
+
+
 class MetaRun:
     """A job's phases on the meta device: a backbone without weights, and tensors without values."""
 
@@ -81,14 +90,12 @@ class MetaRun:
         backbone.release_vae_encoder()
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
-        offloads = job.backbone.offload  # type: ignore[attr-defined]
+        offloads = job.backbone_settings.offloads(job.device)
         if job.trains and not job.probe:
             yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
-        # The batch holds both branches of guidance: rows = videos, or twice as many.
-        videos = min(self.job.at_once, max(len(cell.requests) for cell in self.job.cells))
-        rows = videos * self.job.sampling.sampler.branches
-        if job.probe is not None and job.probe.kind == "linear_probe":
-            videos = rows = VIDEOS_PER_CALL
+        rows = rows_of(job)
+        is_linear = job.probe is not None and job.probe.kind == "linear_probe"
+        videos = rows if is_linear else rows // job.sampling.sampler.branches
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
@@ -102,8 +109,12 @@ class MetaRun:
         references = self.job.references
         texts = [edit.caption for reference in references for edit in reference.edits]
         texts += [reference.caption for reference in references]
-        embedded = [self.backbone.embed([text]) for text in dict.fromkeys(texts)]
-        return max(embedded, key=lambda conditioning: int(conditioning.attended().sum()))
+        backbone, tokenizer = self.backbone, self.backbone.tokenizer
+        if isinstance(tokenizer, UnknownTokenizer):
+            return backbone.embed(texts[:1])  # all have the greatest length
+        forms = dict(zip(texts, backbone.caption_form(tokenizer, texts), strict=True))
+        longest = max(forms, key=lambda text: len(tokenizer(forms[text], verbose=False).input_ids))
+        return backbone.embed([longest])
 
     def _training(self, caption: Conditioning) -> int:
         settings = dict(self.job.tuning)

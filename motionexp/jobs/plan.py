@@ -17,12 +17,14 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.files import file_name
+from motionexp.files import file_name, plain_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
-from motionexp.methods.training import TrainingSettings
+from motionexp.methods.base import TrainingSettings
 
+MOST_OF_LABEL = 80
+"""Characters of a label in the name of a file."""
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
 """A column of a grid of videos: its label, and a cell with one sample of each edit."""
 
@@ -49,14 +51,16 @@ class CellPlan:
 
     @property
     def grid_name(self) -> str:
-        """The name of the grid of videos: that of the reference, and a hash of all samples that it can show.
+        """The name of the grid of videos: the reference, the label of the job's own column, and a hash.
 
-        Two clips of one name have two grids, and so have other edits or settings of one clip. Jobs that
-        differ only in a tau that all of them show write the same grid.
+        The hash is of all samples that the grid can show: two clips of one name have two grids, and so have
+        other edits or settings of one clip.
         """
         samples = [request.sample_id for _, _, requests in self.columns for request in requests]
         digest = hashlib.sha256(" ".join(samples).encode()).hexdigest()
-        return f"{file_name(self.reference.name)}-{digest[:8]}"
+        label = next(label for label, cell, _ in self.columns if cell == self.cell)
+        plain = plain_name(label.replace("τ", "tau").replace(" = ", "-"))[:MOST_OF_LABEL]
+        return f"{file_name(self.reference.name)}-{plain}-{digest[:8]}"
 
     @property
     def requests(self) -> list[SampleRequest]:
@@ -103,6 +107,11 @@ class BackboneSettings:
     low_memory: bool
     tiling: bool
 
+    def offloads(self, device: torch.device) -> bool:
+        """Whether what does not compute waits in main memory."""
+        on_gpu = self.low_memory and device.type == "cuda"
+        return device.type != "meta" and (on_gpu if self.offload is None else self.offload)
+
     def make(self, device: torch.device) -> Backbone:
         """The backbone on a device. Its weights are loaded when they are first used; on `meta` never.
 
@@ -110,7 +119,6 @@ class BackboneSettings:
             InputError: the model's file and its weights disagree on the size of videos.
         """
         model = self.model
-        on_gpu = self.low_memory and device.type == "cuda"
         backbone: Backbone = get_object(model._target_)(
             model.path,
             revision=model.revision,
@@ -119,7 +127,7 @@ class BackboneSettings:
             name=model.name,
             fps=model.fps,
             checkpointing=self.checkpointing,
-            offload=device.type != "meta" and (on_gpu if self.offload is None else self.offload),
+            offload=self.offloads(device),
             tiling=self.tiling,
             text_precision=self.text_precision,
         )
@@ -190,11 +198,14 @@ class JobPlan:
         method: the method's name in rows.
         logger: where the loss of a training goes.
         mode: fast or low_memory.
+        exact_frames: how exact frames of samples are stored, video or npz.
         at_once: videos that are denoised in one batch.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference.
         probe: of a job that probes, else None.
+        base: the base model on the same references and edits; None with `base_model=false`, and of a
+            job that is this or probes.
     """
 
     model: ModelConfig
@@ -221,11 +232,18 @@ class JobPlan:
     method: str
     logger: str
     mode: str
+    exact_frames: str
     at_once: int
     text_precision: str
     encoded_in: str
     cells: list[CellPlan]
     probe: ProbePlan | None
+    base: "JobPlan | None" = None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model is on this machine; else it is a plan by the model's configuration."""
+        return self.backbone.device.type != "meta"
 
     def folder(self, suite: str) -> Path:
         """The folder of the model's results on a suite."""

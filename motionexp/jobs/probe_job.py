@@ -1,15 +1,17 @@
 """A probe's job: its units of work one after the other, then their rows and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 from rich.console import Console
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.schema import JobConfig
-from motionexp.jobs.evaluation import forward_seconds
+from motionexp.data.base import Reference
+from motionexp.diffusion.progress import progress_bar
 from motionexp.jobs.job import Job
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
+from motionexp.jobs.measurement import forward_seconds
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_inversion import InversionProbe
 from motionexp.jobs.probe_linear import LinearProbe
@@ -17,6 +19,7 @@ from motionexp.jobs.probe_tree import TreeProbe
 from motionexp.jobs.probe_units import Probe, Unit
 from motionexp.jobs.run import duration
 from motionexp.results.rows import Row
+from motionexp.results.runs import write_index
 
 KINDS: dict[str, type[Probe]] = {"inversion": InversionProbe, "linear_probe": LinearProbe}
 
@@ -59,6 +62,8 @@ def probe(cfg: JobConfig) -> list[Row]:
         # 4. Read or score, and show.
         rows = probe.rows(job)
         probe.show(job, rows, model_rows)
+        for folder in dict.fromkeys(unit.cell.folder.parent for unit in probe.units):
+            write_index(folder)
     return rows
 
 
@@ -73,24 +78,30 @@ def cost_in_words(probe: Probe, missing: Sequence[Unit]) -> list[str]:
     return [left, *filter(None, [probe.cost])]
 
 
+def _counted(videos: Iterable[Reference], bar: Any) -> Iterator[Reference]:
+    for video in videos:
+        yield video
+        bar.update()
+
+
 def encode(job: Job, units: Sequence[Unit]) -> None:
     """Encode all captions and videos of units with a progress bar, then free the encoders."""
     captions = list(dict.fromkeys(caption for unit in units for caption in unit.captions))
     videos = chain.from_iterable(unit.references() for unit in units)
     count = sum(unit.work.encoded for unit in units)
-    with tqdm(videos, total=count, desc="encode", unit="video", leave=False) as bar:
-        job.cache.fill(bar, captions)
+    with progress_bar(count, "encode", "video") as bar:
+        job.cache.fill(_counted(videos, bar), captions)
 
 
 def run_units(job: Job, units: Sequence[Unit]) -> None:
     """Run units one by one, with one progress bar and the time left of all."""
     conditioning = job.cache.conditioning(units[0].captions[0])
-    seconds = forward_seconds(job.backbone, conditioning) * sum(unit.work.evaluations for unit in units)
+    seconds = forward_seconds(job.plan, conditioning, rows=1) * sum(unit.work.evaluations for unit in units)
     job.console.print(f"about {duration(seconds)}, scores not counted", highlight=False)
     steps = [unit.work.steps for unit in units]
-    with tqdm(total=sum(steps), unit="step", leave=False) as bar:
+    with progress_bar(sum(steps), "probe", "step") as bar:
         for number, unit in enumerate(units, start=1):
-            bar.set_description(f"{unit.name} ({number} of {len(units)})")
+            bar.set_description(f"{unit.name} ({number} of {len(units)})", refresh=False)
             with job.holding(unit.cell, {"unit": unit.name, "probe": job.plan.row_settings["probe"]}):
                 # Read under the lock: another process may have finished the unit while this one waited.
                 if not unit.is_finished:

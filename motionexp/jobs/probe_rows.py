@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.ids import energies_id
 from motionexp.data.shapes.energies import KINDS, PAIRS, energy_of
 from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
@@ -71,7 +71,7 @@ def energy_rows(job: Job) -> list[Row]:
     key, cell = _energy_cell(job.plan)
     with job.locked(cell):
         missing = _missing_energies(cell)
-        with tqdm(total=2 * PAIRS * len(missing), desc="energies", unit="video", leave=False) as bar:
+        with progress_bar(2 * PAIRS * len(missing), "energies", "video") as bar:
 
             def encode(video: np.ndarray) -> np.ndarray:
                 bar.update()

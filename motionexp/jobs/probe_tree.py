@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.config.ids import pair_id
 from motionexp.config.metrics import chosen_metrics
 from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
+from motionexp.diffusion.progress import progress_bar
 from motionexp.jobs.cell import SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample, peak_memory
@@ -85,7 +85,7 @@ class TreeProbe(Probe):
         total = sum(len(unit.requests) + 1 for unit in self.units)
         with (
             job.at_work(job.probe_scorer) as scorer,
-            tqdm(total=total, desc="score", unit="video", leave=False) as bar,
+            progress_bar(total, "score", "video") as bar,
         ):
             for unit in self.units:
                 with job.locked(unit.cell):
@@ -189,7 +189,7 @@ class TreeUnit(Unit):
 
         def save(pair: Pair) -> None:
             sample = Sample(self.edit, 0, videos[pair], 0, seconds, memory)
-            self.cell.save_sample(self.requests[pair], sample, backbone.fps)
+            self.cell.save_sample(self.requests[pair], sample, backbone.fps, job.plan.exact_frames)
 
         # Encoders of video and pictures leave the interpreter to other threads.
         with ThreadPoolExecutor() as pool:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
+
 from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring import ScoringConfig
@@ -18,8 +20,10 @@ Size = tuple[int, int, int]  # of a video: frames, height, width
 PROBED_KINDS = ("multiple", "motion")  # the whole appearance, and the motion: what a boundary takes
 
 
-def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
+def read_references(cfg: JobConfig, reader: References, *, decode: bool = True) -> list[Reference]:
     """The job's references, with the captions of `edits=` if there are any.
+
+    Without `decode` they have one black pixel: for a plan that needs names and captions alone.
 
     With a stored adapter and no named reference, it is the reference that the adapter was tuned on.
 
@@ -29,7 +33,8 @@ def read_references(cfg: JobConfig, reader: References) -> list[Reference]:
     unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
     tuned_on = _tuned_on(cfg, reader) if unnamed else None
     chosen = names_of(cfg, reader)
-    references = [_read(cfg, reader, name) for name in chosen] if tuned_on is None else [tuned_on]
+    read = _read if decode else _described
+    references = [read(cfg, reader, name) for name in chosen] if tuned_on is None else [tuned_on]
     if cfg.edits is None:
         return [replace(reference, edits=_chosen_edits(reference, cfg)) for reference in references]
     edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
@@ -55,6 +60,15 @@ def _chosen_edits(reference: Reference, cfg: JobConfig) -> tuple[Edit, ...]:
 
 def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
     return reader.read(name, cfg.frames, cfg.model.height, cfg.model.width)
+
+
+def _described(cfg: JobConfig, reader: References, name: str) -> Reference:
+    """A reference whose video is not decoded, unless the suite has other ones for the frames of the job."""
+    if reader.suite == "shapes" or not reader.long_enough(name, cfg.frames):
+        return _read(cfg, reader, name)
+    about = reader.describe(name)
+    pixel = np.zeros((1, 1, 1, 3), np.uint8)
+    return Reference(name, reader.suite, pixel, cfg.model.fps, about.caption, about.edits, truth=about.truth)
 
 
 def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:

@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from motionexp.data.base import Edit, Reference
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.scoring import CellScores
-from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row
+
+if TYPE_CHECKING:
+    from motionexp.metrics.scorer import Scorer
 
 
 def baseline_videos(reference: Reference, others: Sequence[Reference]) -> dict[str, np.ndarray]:
@@ -42,7 +44,7 @@ def baseline_cell(folder: Path, reference: Reference) -> Cell:
 def baseline_rows(
     cell: Cell,
     reference: Reference,
-    scorer: Scorer,
+    scorer: "Scorer",
     fields: Mapping[str, Any],
     on_wait: Callable[[], None],
 ) -> list[Row]:

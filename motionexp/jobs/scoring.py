@@ -5,17 +5,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
+from motionexp.diffusion.progress import progress_bar
 from motionexp.jobs.cell import Cell, SampleRequest, Samples
 from motionexp.jobs.evaluation import Sample
 from motionexp.metrics.base import Measurement
-from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import Row, score_id_of
+
+if TYPE_CHECKING:
+    from motionexp.metrics.scorer import Scorer
 
 Scores = Mapping[str, Mapping[str, Measurement]]
 """{metric: {name of a value: measurement}}, as a Scorer returns them."""
@@ -30,7 +32,7 @@ class CellScores:
         scorer: measures the values that have no row yet.
     """
 
-    def __init__(self, cell: Cell, reference: Reference, scorer: Scorer) -> None:
+    def __init__(self, cell: Cell, reference: Reference, scorer: "Scorer") -> None:
         self.cell, self.reference, self.scorer = cell, reference, scorer
         self._stored = {row.score_id: row for row in cell.rows()}
 
@@ -154,7 +156,7 @@ def score_cell(
     samples: Samples,
     reference: Reference,
     requests: Sequence[SampleRequest],
-    scorer: Scorer,
+    scorer: "Scorer",
     fields: Mapping[str, Any],
 ) -> list[Row]:
     """Score samples of a cell, and append the new rows to the cell's file sample by sample.
@@ -175,7 +177,7 @@ def score_cell(
     """
     scores = CellScores(samples.cell, reference, scorer)
     rows = []
-    with tqdm(total=len(requests), desc="score", unit="video", leave=False) as bar:
+    with progress_bar(len(requests), "score", "video") as bar:
         for edit, group in groupby(requests, key=lambda request: request.edit):
             of_edit = list(group)
             for request in of_edit:
@@ -216,7 +218,7 @@ def _labelled(row: Row, settings: Mapping[str, Any]) -> Row:
 
 
 def rows_of(
-    scorer: Scorer, name: str, values: Mapping[str, Measurement], fields: Mapping[str, Any]
+    scorer: "Scorer", name: str, values: Mapping[str, Measurement], fields: Mapping[str, Any]
 ) -> list[Row]:
     """The rows of one metric's values on one video, or on a set of them.
 

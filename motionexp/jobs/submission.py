@@ -11,8 +11,8 @@ from motionexp.errors import InputError
 from motionexp.files import file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.machine import clear_disk_errors
-from motionexp.jobs.summary import EXTERNAL
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
+from motionexp.results.settings_table import EXTERNAL
 
 Key = tuple[str, str, str]
 """Source, reference and edit kind: the folders of one video."""

@@ -2,21 +2,27 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from motionexp.config.metrics import SET_VALUES, MetricSpec, chosen_metrics
+from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics, find_metric
 from motionexp.config.scoring import PAIRS
-from motionexp.results.formats import Grid
 from motionexp.results.rows import SANITY_BASELINES, Row
+from motionexp.results.settings_table import EXTERNAL, reasons_in
+from motionexp.results.terminal import print_grid
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from motionexp.metrics.base import Measurement
+
+Scores = Mapping[str, Mapping[str, "Measurement"]]
+"""Of one video, {metric: {name of a value: measurement}}."""
 MOST_PATHS = 8
-EXTERNAL = "external"
-"""The method in rows of videos that another system made."""
 
 
 def print_summary(
@@ -26,8 +32,11 @@ def print_summary(
     grids: Sequence[Path],
     pairs: str = "consecutive",
     metrics: Sequence[str] | None = None,
+    of_base: Sequence[Row] = (),
 ) -> None:
-    """Print means over references and seeds, a line for each edit and sanity baseline, and the paths.
+    """Print means over references and seeds, and the paths.
+
+    There is a line for each edit, for all edits, for the base model and for each sanity baseline.
 
     Args:
         console: prints.
@@ -36,6 +45,7 @@ def print_summary(
         grids: paths of videos side by side.
         pairs: of frames, of the frame consistency that is shown.
         metrics: named by the job; metrics of plugins among them have headings too.
+        of_base: rows of the base model on the same references and edits.
     """
     samples: list[Row] = []
     baselines: dict[str, list[Row]] = defaultdict(list)
@@ -50,15 +60,50 @@ def print_summary(
         for label, (caption, _) in edits.items():
             console.print(f"  {label}: {caption}", markup=False, highlight=False, soft_wrap=True)
     lines = {label: of_edit for label, (_, of_edit) in edits.items()}
+    if of_base:
+        lines |= {"all edits": samples} if len(lines) > 1 else {}
+        lines["base model"] = [*of_base]
     lines |= {SANITY_BASELINES[name]: of_baseline for name, of_baseline in baselines.items()}
     specs = {spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()
     # Metrics of tracks have a table of their own, where each has its level of chance beside it.
     of_tracks = [spec for spec in specs if "tracks" in spec.needs and not spec.of_sets]
     for shown in ([spec for spec in specs if spec not in of_tracks], of_tracks):
         if columns := {name: column for name, column in headings(shown).items() if name in values}:
-            console.print(_table(lines, columns))
+            _print_means(console, lines, columns)
+    _print_legend(console, lines, {name for spec in specs for name in spec.summary} - hidden)
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
+
+
+def table(scores: Mapping[str, Sequence[Scores]]) -> "DataFrame":
+    """Means of the scores of several sets of videos: a row for each value, a column for each set.
+
+    The values are those of a job's summary, in its order. NaN: no video of the set has the value. Values that
+    no video has are left out.
+
+    Args:
+        scores: by the heading of the column, one entry for each video, as `motionexp.score` returns them.
+    """
+    import pandas as pd  # only here: the import takes half a second, and every job prints a summary
+
+    videos = [video for of_set in scores.values() for video in of_set]
+    specs = [find_metric(name) for name in dict.fromkeys(name for video in videos for name in video)]
+    columns = headings(sorted(filter(None, specs), key=lambda spec: (spec.order, spec.name)))
+    means = {
+        label: {value: _mean(of_set, value, minus) for value, (_, minus) in columns.items()}
+        for label, of_set in scores.items()
+    }
+    return pd.DataFrame(means).dropna(how="all")
+
+
+def _mean(videos: Sequence[Scores], name: str, minus: str) -> float:
+    """The mean of a value less another one of the same video; NaN if no video has the value."""
+    flat = [
+        {value: one.value for values in video.values() for value, one in values.items()} for video in videos
+    ]
+    differences = [values[name] - values.get(minus, 0.0) for values in flat if name in values]
+    numbers = [number for number in differences if not math.isnan(number)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 def headings(specs: Sequence[MetricSpec]) -> dict[str, tuple[str, str]]:
@@ -87,17 +132,29 @@ def _title(rows: Sequence[Row]) -> str:
     return f"{about}, {on}, {count} reference{'s' if count > 1 else ''}"
 
 
-def _table(lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]) -> Table:
-    """A table of the means of each line's rows. `shown` is {metric: (heading, metric that is subtracted)}."""
+def _print_means(
+    console: Console, lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]
+) -> None:
+    """Print the means of each line's rows. `shown` is {metric: (heading, metric that is subtracted)}."""
     texts = []
     for label, rows in lines.items():
         means = (mean_of(rows, name, minus) for name, (_, minus) in shown.items())
         videos = {row.sample_id for row in rows if row.metric not in SET_VALUES}
-        texts.append([label, *means, str(len(videos))])
-    # A word a line: the table of a job has ten columns, which must fit a terminal of 80 characters.
-    return Grid(
-        ["edit", *(heading.replace(" ", "\n") for heading, _ in shown.values()), "n"], texts
-    ).terminal()
+        texts.append([label, str(len(videos)), *means])
+    print_grid(console, ["edit", "n", *(heading for heading, _ in shown.values())], texts)
+
+
+def _print_legend(console: Console, lines: Mapping[str, Sequence[Row]], shown: Collection[str]) -> None:
+    """Print what the numbers are, and why samples have no value."""
+    headed = {name: heading for spec in METRICS.values() for name, heading in spec.summary.items()}
+    console.print("Means over n samples; docs/scores.md explains the scores", highlight=False)
+    several = "all edits" in lines  # whose rows are those of the lines above it
+    counted = [of_line for label, of_line in lines.items() if not (several and label == "all edits")]
+    rows = [row for of_line in counted for row in of_line if row.metric in shown]
+    for name in dict.fromkeys(row.metric for row in rows):
+        for reason, count in reasons_in(row for row in rows if row.metric == name).items():
+            text = f"{headed.get(name, name)}: no value for {count} of its samples ({reason})"
+            console.print(text, markup=False, highlight=False)
 
 
 def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from motionexp.config.command_line import is_text, override_key
 from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.scoring_models import scoring_models
 from motionexp.config.settings import names_in
 from motionexp.errors import InputError
 from motionexp.results.layout import Layout
@@ -146,8 +147,6 @@ def _subjects(cfg: JobConfig) -> dict[str, Any]:
 
 def _scored_by(cfg: JobConfig) -> Any:
     """The models behind a job's scores, also where `scoring=` names none."""
-    from motionexp.jobs.inputs import scoring_models
-
     return scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
 
 

@@ -21,7 +21,7 @@ from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.files import sorted_metadata, write_whole
+from motionexp.files import sorted_metadata, user_path, write_whole
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.external_lora import ExternalFile, attach, read_external
 from motionexp.methods.lora_config import read_object
@@ -73,13 +73,15 @@ class Recipe:
     packages: dict[str, str]
 
 
-def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe: Recipe) -> Path:
+def save_adapter(
+    folder: str | Path, backbone: Backbone, method: TuningMethod, recipe: Recipe | None = None
+) -> Path:
     """Write `adapter.safetensors`, whole or not at all, and return its path.
 
     The keys of a LoRA are those of diffusers' `load_lora_weights` (`transformer.MODULE.lora_A.weight`, with
     `unet.` for a U-Net). The keys of full-rank tuning are those of the network's own `load_state_dict`
     (`MODULE.weight`). diffusers does not apply the window: it is in the metadata under `motionexp`, as JSON,
-    with the recipe.
+    with the recipe, which may be missing.
 
     Raises:
         ValueError: the method's window is empty: there is no adapter then.
@@ -100,20 +102,20 @@ def save_adapter(folder: Path, backbone: Backbone, method: TuningMethod, recipe:
         "method": _stored_name(method),
         "settings": method.settings,
         "window": asdict(method.window),
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe) if recipe is not None else None,
     }
     # 3. The digest is of the text as stored: the order of JSON keys is part of it.
     text = json.dumps(about)
     metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
     metadata |= method.file_metadata()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE_NAME
+    path = user_path(folder) / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, sorted_metadata(save(tensors, metadata)))
     return path
 
 
 def load_adapter(
-    path: Path, backbone: Backbone, window: Window | None = None, plugins: Collection[str] = ()
+    path: str | Path, backbone: Backbone, window: Window | None = None, plugins: Collection[str] = ()
 ) -> TuningMethod:
     """Attach a stored adapter with its window, switched off; or an external LoRA with the given window.
 

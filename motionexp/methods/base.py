@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 from weakref import WeakSet
 
@@ -54,6 +54,36 @@ class OptimizerSettings:
             eps=self.eps,
             weight_decay=self.weight_decay,
         )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of a training. Raises InputError for a number of steps or a batch size below 1.
+
+    Attributes:
+        steps: optimizer steps, from 1.
+        batch_size: noise draws in a step, from 1; the examples follow each other in turn.
+        seed: of the initial state, the noise and the timesteps.
+        optimizer: with its learning rate.
+        keep_steps: step counts at which `on_keep` is called.
+        checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.
+        preview_every: steps between calls of `on_preview`; 0: none.
+        log_every: steps between logged losses, from 1.
+    """
+
+    steps: int = 200
+    batch_size: int = 1
+    seed: int = 0
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    keep_steps: tuple[int, ...] = ()
+    checkpoint_every: int = 50
+    preview_every: int = 0
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: a whole number from 1")
 
 
 @dataclass(frozen=True)

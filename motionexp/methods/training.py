@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
 
+from motionexp.config.imports import without
 from motionexp.diffusion.backbone import Backbone, Conditioning
-from motionexp.diffusion.imports import without
+from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import DAMAGE, InputError, Stopped
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
-from motionexp.methods.base import OptimizerSettings, Step, TuningMethod
+from motionexp.methods.base import Step, TrainingSettings, TuningMethod
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -46,36 +46,6 @@ class Example:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of a training. Raises InputError for a number of steps or a batch size below 1.
-
-    Attributes:
-        steps: optimizer steps, from 1.
-        batch_size: noise draws in a step, from 1; the examples follow each other in turn.
-        seed: of the initial state, the noise and the timesteps.
-        optimizer: with its learning rate.
-        keep_steps: step counts at which `on_keep` is called.
-        checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.
-        preview_every: steps between calls of `on_preview`; 0: none.
-        log_every: steps between logged losses, from 1.
-    """
-
-    steps: int = 200
-    batch_size: int = 1
-    seed: int = 0
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    keep_steps: tuple[int, ...] = ()
-    checkpoint_every: int = 50
-    preview_every: int = 0
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: a whole number from 1")
-
-
-@dataclass(frozen=True)
 class FitResult:
     """The result of a training.
 
@@ -84,7 +54,7 @@ class FitResult:
         trained: number of trained parameters.
         resumed_from: steps done by earlier runs; 0 for a new run.
         seconds: duration of this run, including previews.
-        checkpoint: the final state, not needed once the adapter is saved; None: nothing was trained.
+        checkpoint: the final state, not needed once the adapter is saved; None: there is none.
     """
 
     losses: list[float]
@@ -198,8 +168,8 @@ def fit(
     backbone: Backbone,
     method: TuningMethod,
     examples: Sequence[Example],
-    settings: TrainingSettings,
-    folder: Path,
+    settings: TrainingSettings | None = None,
+    folder: Path | None = None,
     *,
     logger: Logger | None = None,
     on_preview: Callable[[int], None] | None = None,
@@ -215,8 +185,9 @@ def fit(
         backbone: frozen; training only reads it.
         method: attached to the backbone; its tensors are reset first, and tuned in place.
         examples: at least one, all of one shape.
-        settings: of the training.
-        folder: created if needed; holds `checkpoint.ckpt`.
+        settings: of the training; None: the defaults.
+        folder: created if needed; holds `checkpoint.ckpt`, which does not say of which videos it is. None:
+            an interrupted training cannot be resumed.
         logger: gets `loss` every `log_every` steps; see `loggers.make_logger`.
         on_preview: called every `preview_every` steps with the number of steps done, without gradients. It
             may switch the method and change its scale.
@@ -229,6 +200,7 @@ def fit(
         FloatingPointError: the loss is not finite; the error names step and seed. The last checkpoint stays.
         KeyboardInterrupt, Stopped: on an interrupt, after a checkpoint of the steps done is saved.
     """
+    settings = settings or TrainingSettings()
     # Reset even for an empty window, so that the result never depends on an earlier training.
     method.scale = 1.0
     method.reset(settings.seed)
@@ -237,11 +209,12 @@ def fit(
         return FitResult([], 0, 0, 0.0, None)
     # 1. A new run, or the rest of an interrupted one.
     module = Tuning(backbone, method, examples, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.ckpt"
-    resumed_from = _steps_done(checkpoint, module) if checkpoint.exists() else 0
+    checkpoint = None if folder is None else folder / "checkpoint.ckpt"
+    if checkpoint is not None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    resumed_from = _steps_done(checkpoint, module) if checkpoint is not None and checkpoint.exists() else 0
     start = time.perf_counter()
-    bar = tqdm(total=settings.steps, initial=resumed_from, desc="fit", unit="step", disable=not progress)
+    bar = progress_bar(settings.steps, "fit", "step", done=resumed_from, shown=progress)
     trained = sum(parameter.numel() for parameter in module.trained)
 
     # 2. The training, whatever ends it.
@@ -253,7 +226,7 @@ def fit(
     between = _BetweenSteps(settings, checkpoint, on_preview, keep, bar)
     try:
         with bar, _quiet_lightning():
-            trainer = _trainer(backbone.device, settings, between, logger, folder)
+            trainer = _trainer(backbone.device, settings, between, logger)
             _run(trainer, module, checkpoint if resumed_from else None)
     finally:
         method.switch(False)
@@ -268,10 +241,10 @@ class _BetweenSteps(Callback):
     def __init__(
         self,
         settings: TrainingSettings,
-        path: Path,
+        path: Path | None,
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
-        bar: "tqdm[Any]",
+        bar: Any,
     ) -> None:
         self.settings = settings
         self.path = path
@@ -308,7 +281,8 @@ class _BetweenSteps(Callback):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        if self.path is not None:
+            trainer.save_checkpoint(self.path)
 
 
 class SealedFile(TorchCheckpointIO):
@@ -334,11 +308,7 @@ class SealedFile(TorchCheckpointIO):
 
 
 def _trainer(
-    device: torch.device,
-    settings: TrainingSettings,
-    callback: Callback,
-    logger: Logger | None,
-    folder: Path,
+    device: torch.device, settings: TrainingSettings, callback: Callback, logger: Logger | None
 ) -> Trainer:
     return Trainer(
         accelerator=device.type,
@@ -349,7 +319,6 @@ def _trainer(
         callbacks=callback,
         plugins=[SealedFile()],
         logger=logger or False,
-        default_root_dir=folder,
         # This module writes its own checkpoints and its own bar; Lightning's would be second ones.
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,3 +1,1 @@
 """Scores of samples: one file a metric, a pure function under a thin class that says what it needs."""
-
-import motionexp.diffusion  # noqa: F401  # before transformers

@@ -22,7 +22,7 @@ class AttributeAccuracy(VideoMetric):
         "attribute_accuracy_background": True,
     }
     order = 70
-    summary: ClassVar = {"attribute_accuracy": "edit right"}
+    summary: ClassVar = {"attribute_accuracy": "edit accuracy"}
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:
         """Measure one sample; an abstention of the classifier counts as 0 and its reason says so."""

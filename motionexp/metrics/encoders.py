@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
+from motionexp.config.imports import without
 from motionexp.config.schema import BUNDLED
-from motionexp.diffusion.imports import without
 from motionexp.errors import InputError
 from motionexp.files import user_path
 from motionexp.hub import fetch_command, is_hub_id, no_loading_bars

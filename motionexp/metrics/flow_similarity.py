@@ -104,7 +104,7 @@ class FlowSimilarity(VideoMetric):
     }
     used_by = ("jobs", "probes")
     order = 50
-    summary: ClassVar = {"flow_similarity": "flow"}
+    summary: ClassVar = {"flow_similarity": "flow similarity"}
     columns: ClassVar = {"flow": {"label": "flow ↑", "metric": "flow_similarity"}}
 
     def __init__(self) -> None:

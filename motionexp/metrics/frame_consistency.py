@@ -55,8 +55,8 @@ class FrameConsistency(VideoMetric):
     }
     order = 20
     summary: ClassVar = {
-        "frame_consistency_consecutive": "frames alike",
-        "frame_consistency_pairs": "frames alike",
+        "frame_consistency_consecutive": "frame consistency",
+        "frame_consistency_pairs": "frame consistency",
     }
     columns: ClassVar = {"consistency": {"label": "consistency ↑", "metric": "frame_consistency_consecutive"}}
 

@@ -41,7 +41,7 @@ class MotionDiversity(SetMetric):
     needs = ("tracks",)
     values: ClassVar = {"motion_diversity": True}
     order = 60
-    summary: ClassVar = {"motion_diversity": "diverse"}
+    summary: ClassVar = {"motion_diversity": "motion diversity"}
 
     def measure(self, samples: Sequence[Tracks]) -> dict[str, Measurement]:
         """Measure the samples of one edit."""

@@ -21,7 +21,7 @@ class MotionFidelity(VideoMetric):
         "track_coverage": None,
     }
     order = 110
-    summary: ClassVar = {"motion_fidelity": "fidelity", "motion_fidelity_chance": "by chance"}
+    summary: ClassVar = {"motion_fidelity": "motion fidelity", "motion_fidelity_chance": "by chance"}
     columns: ClassVar = {
         "fidelity": {"label": "motion fidelity ↑", "metric": "motion_fidelity", "optional": True},
         "fidelity_chance": {

@@ -162,7 +162,7 @@ class Nuisances(VideoMetric):
         "nuisance_shade_chance": None,
     }
     order = 90
-    summary: ClassVar = {"nuisance_similarity": "texture leakage"}
+    summary: ClassVar = {"nuisance_similarity": "background leakage"}
     columns: ClassVar = {
         "nuisances": {
             "label": "background leakage ↓",

@@ -32,7 +32,7 @@ class PickScore(VideoMetric):
     needs = ("preference", "caption")
     values: ClassVar = {"pick_score": True}
     order = 30
-    summary: ClassVar = {"pick_score": "pick"}
+    summary: ClassVar = {"pick_score": "pick score"}
     columns: ClassVar = {"pick": {"label": "pick score ↑", "metric": "pick_score"}}
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:

@@ -50,7 +50,7 @@ class ReplacedAttributes(VideoMetric):
         "replaced_attributes_abstained": None,
     }
     order = 80
-    summary: ClassVar = {"replaced_attributes": "edit leakage"}
+    summary: ClassVar = {"replaced_attributes": "edited-attribute leakage"}
     columns: ClassVar = {
         "replaced": {"label": "edited-attribute leakage ↓", "metric": "replaced_attributes", "minus": "base"}
     }

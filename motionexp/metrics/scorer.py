@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from motionexp.config.metrics import CHANCE_REFERENCES, Use, chosen_metrics
-from motionexp.config.schema import BUNDLED
+from motionexp.config.scoring_models import ScoringModels
 from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.shapes.scenes import Scene
 from motionexp.errors import InputError
@@ -20,39 +20,6 @@ from motionexp.metrics.cotracker import CoTracker
 from motionexp.metrics.encoders import ImageTextModel, OpenClip, PreferenceModel
 from motionexp.metrics.feature_cache import VISION, FeaturePass
 from motionexp.metrics.tracks import LucasKanadeTracker, Tracker
-
-BUNDLED_CAPTION_TOKENS = 24  # both bundled text towers read as many
-
-
-@dataclass(frozen=True)
-class ScoringModels:
-    """Where the models of the metrics are; see `OpenClip.load` and `PreferenceModel.load`.
-
-    Attributes:
-        clip: a folder, or one of open_clip's names.
-        preference: the preference model's folder or hub id, with `preference_processor` and
-            `preference_revision`.
-        resize: frames become squares of this many pixels first; 0: they stay as they are.
-        tracker_weights: CoTracker's; None: Lucas-Kanade follows the points.
-        classifier: folder of the attribute classifier.
-    """
-
-    clip: str = str(BUNDLED / "clip")
-    preference: str = str(BUNDLED / "scorer")
-    preference_processor: str | None = None
-    preference_revision: str | None = None
-    resize: int = 0
-    tracker_weights: str | None = None
-    classifier: Path = BUNDLED / "classifier"
-
-
-# TGVE's own choices, for models that know any words.
-TGVE_MODELS = ScoringModels(
-    clip="ViT-L-14/openai",
-    preference="yuvalkirstain/PickScore_v1",
-    preference_processor="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-    resize=480,
-)
 
 
 class Scorer:

@@ -34,7 +34,7 @@ class TextAlignment(VideoMetric):
     values: ClassVar = {"text_alignment": True}
     used_by = ("jobs", "probes")
     order = 10
-    summary: ClassVar = {"text_alignment": "text"}
+    summary: ClassVar = {"text_alignment": "text alignment"}
     columns: ClassVar = {"text": {"label": "text alignment ↑", "metric": "text_alignment"}}
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:

@@ -182,7 +182,7 @@ class Trajectory(VideoMetric):
     }
     used_by = ("jobs", "probes")
     order = 40
-    summary: ClassVar = {"velocity_similarity": "motion"}
+    summary: ClassVar = {"velocity_similarity": "motion similarity"}
     columns: ClassVar = {"motion": {"label": "motion ↑", "metric": "velocity_similarity"}}
 
     def measure(self, inputs: MetricInput) -> dict[str, Measurement]:

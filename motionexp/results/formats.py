@@ -22,6 +22,8 @@ MISSING_NOTE = (
 NONE = "none"
 """In place of n where a setting has no rows."""
 NONE_NOTE = "n none: the setting was not run there, or the model has no such part."
+BOLD = "\x01"
+"""Marks both ends of a bold text for the terminal."""
 FEWEST = 5
 """The least number of references at which a difference may be bold."""
 FEW_NOTE = (
@@ -66,11 +68,16 @@ class Grid:
             justify: Literal["left", "right"] = "right" if side == "r" else "left"
             table.add_column(escape(heading), justify=justify, overflow="fold")
         for cells in self.lines:
-            table.add_row(*map(escape, cells))
+            table.add_row(*(_bold_parts(escape(text)) for text in cells))
         return table
 
     def _all_sides(self) -> str:
         return self.sides.ljust(len(self.header), self.sides[-1])[: len(self.header)]
+
+
+def _bold_parts(text: str) -> str:
+    """Text in rich's markup, whose parts between two `BOLD` marks are bold."""
+    return "".join(f"[bold]{part}[/]" if place % 2 else part for place, part in enumerate(text.split(BOLD)))
 
 
 @dataclass(frozen=True)

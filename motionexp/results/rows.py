@@ -262,14 +262,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
             ) from error
 
 
-def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
+def read_rows(paths: str | Path | Iterable[Path]) -> list[Row]:
     """The rows of files, and of every `rows.jsonl` in folders. Of rows of one score id the last counts.
 
     Raises:
         InputError: a path does not exist, or a file is corrupted; the error names the file and the line.
     """
     rows: dict[Hashable, Row] = {}
-    for path in [paths] if isinstance(paths, Path) else paths:
+    for path in [Path(paths)] if isinstance(paths, str | Path) else paths:
         if not path.exists():
             raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
         for file in sorted(path.rglob(ROWS_NAME)) if path.is_dir() else [path]:
@@ -288,7 +288,7 @@ def read_rows(paths: Path | Iterable[Path]) -> list[Row]:
 def _check_again(before: Row | None, row: Row) -> None:
     """Raises InputError where a row has the score id of another score. A score may be written again."""
     if before is not None:
-        for name in ("metric", "metric_version", "sample_id"):
+        for name in ("metric", "metric_version"):  # a score of a set of samples may be of a larger set now
             first, second = getattr(before, name), getattr(row, name)
             if first != second:
                 raise InputError(

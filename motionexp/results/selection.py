@@ -18,6 +18,7 @@ TRAINED = _in_tables("training", "applying", "method")
 SAMPLED = tuple(name for name in _in_tables("sampling", "cell") if name not in TRAINED)
 OCCASIONAL = names_in(JobConfig, lambda about: about.rows == "where it matters")
 """Settings that rows hold only where samples were made in tiles, or with an adapter from a file."""
+DEFAULT_METHOD = "lora"
 STRATA = ("appearances", "captions")
 """Strata of references with several appearances, or with captions that name the motion."""
 
@@ -35,17 +36,38 @@ def has_defaults(row: Row, names: Collection[str]) -> bool:
     )
 
 
+def changed_settings(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The settings of a result that do not have their default value, or their model's default; tau is apart.
+
+    Args:
+        settings: as rows hold them.
+        method: as in rows: `base` has no settings of training.
+    """
+    names = SAMPLED if method == "base" else (*TRAINED, *SAMPLED)
+    changed: dict[str, Any] = {} if method in ("base", DEFAULT_METHOD) else {"method": method}
+    changed |= {
+        name: settings[name]
+        for name in names
+        if name in settings and settings[name] != _default_of(name, settings, method)
+    }
+    return changed | ({"seed": settings["seed"]} if settings.get("seed") else {})
+
+
 def default_of(name: str, row: Row) -> Any:
     """A setting's default, that of the row's model where the model has one."""
+    return _default_of(name, row.settings, row.method)
+
+
+def _default_of(name: str, settings: Mapping[str, Any], method: str) -> Any:
     entry = JobConfig.__dataclass_fields__[name]
     default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
     # The default is an entry of the model's configuration, which the row holds under `model`.
     key = default.removeprefix("${model.").removesuffix("}")
-    if (key, row.method) == ("learning_rate", "full_rank"):
+    if (key, method) == ("learning_rate", "full_rank"):
         key = "full_rank_learning_rate"
-    return row.settings.get("model", {}).get(key)
+    return settings.get("model", {}).get(key)
 
 
 def matches(row: Row, select: Mapping[str, str]) -> bool:

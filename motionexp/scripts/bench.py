@@ -21,16 +21,18 @@ from rich.console import Console
 from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
 from motionexp.config.schema import JobConfig
+from motionexp.config.scoring_models import scoring_models
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise, sample_latents
 from motionexp.diffusion.schedule import Window
-from motionexp.jobs import inputs, provenance
+from motionexp.jobs import provenance
 from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.loggers import make_logger
+from motionexp.methods.base import TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import TrainingSettings, Tuning, fit
+from motionexp.methods.training import Tuning, fit
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
@@ -157,7 +159,7 @@ def measure(cfg: JobConfig, repeats: int, metrics: Sequence[str] | None = None) 
     """Time everything `repeats` times, after one round of warm-up."""
     job = Job(cfg, Console(quiet=True))
     backbone, reference = job.backbone, job.references[0]
-    models = inputs.scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
+    models = scoring_models(cfg.scoring, cfg.model.closed_vocabulary)
     scorer = Scorer(metrics, models, str(job.device), job.scorer.chance_references)
     rows, videos = [], different_videos(reference.frames)
     for repeat in range(-1, repeats):

@@ -315,7 +315,7 @@ def plan(cfg: JobConfig) -> int:
     console, job, gpu = Console(), plan_job(cfg), torch.device("cuda")
     console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
     on_gpu = replace(job, device=gpu, backbone=job.backbone_settings.make(gpu))
-    return max(phase.total for phase in print_memory(console, on_gpu))
+    return max(phase.total for phase in print_memory(console, on_gpu, memory_plan(on_gpu)))
 
 
 @exit_code

@@ -21,8 +21,9 @@ from motionexp.config.compose import load
 from motionexp.config.threads import COUNTS, WAITING
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.job import Job, encode
+from motionexp.methods.base import TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import TrainingSettings, fit
+from motionexp.methods.training import fit
 from motionexp.results.rows import ROWS_NAME, Row
 from motionexp.scripts.bench import DEFAULTS, Times, as_row, write
 from motionexp.scripts.programs import exit_code

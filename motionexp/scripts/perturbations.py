@@ -14,13 +14,13 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from motionexp.data.base import Edit, Reference
 from motionexp.data.shapes.grammar import ATTRIBUTES
 from motionexp.data.shapes.render import render
 from motionexp.data.shapes.scenes import Scene, Truth, edited
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.diffusion.progress import progress_bar
 from motionexp.files import write_whole
 from motionexp.metrics.base import Measurement
 from motionexp.metrics.scorer import Scorer
@@ -252,7 +252,7 @@ def dosed(
     doses = {name: PERTURBATIONS[name].doses for name in names}
     total = len(references) * (1 + sum(len(series) - 1 for series in doses.values()))
     scored: dict[tuple[str, str, float], Mapping[str, Mapping[str, Measurement]]] = {}
-    with tqdm(total=total, desc="dose response", unit="video", leave=False) as bar:
+    with progress_bar(total, "dose response", "video") as bar:
         for name, dose in ((name, dose) for name, series in doses.items() for dose in series):
             for reference in references:
                 key = (reference.name, name, dose) if dose != doses[name][0] else (reference.name, "", 0.0)

@@ -23,9 +23,9 @@ from motionexp.errors import InputError
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.jobs.job import encode
 from motionexp.jobs.run import run
-from motionexp.methods.base import OptimizerSettings
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import TrainingSettings, fit
+from motionexp.methods.training import fit
 from tests.support.peaks import measured_peak
 from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_families import NEGATIVE, Family, noise
@@ -190,17 +190,17 @@ def test_an_adapter_acts_in_its_window(family: Family, folder: Path, tmp_path: P
     edits = (Edit("object", "a blue star"), Edit("object", "a green star"))
     reference = Reference("ball", "made", family.frames[0].numpy(), 8, "a red star", edits)
     example = encode(backbone, reference)
-    samples, settings = [(edit, 0) for edit in edits], SampleSettings(SamplerSettings(5, 2.0))
-    base = list(sample(backbone, None, samples, settings))
+    settings = SampleSettings(SamplerSettings(5, 2.0))
+    base = list(sample(backbone, None, edits, settings))
 
     # Flow matching's steps crowd at the noisy end.
     low = backbone.schedule.timesteps(5)[2]
     method = LoRA(backbone, Window(low), rank=2)
     training = TrainingSettings(steps=3, optimizer=OptimizerSettings(learning_rate=0.1))
     fit(backbone, method, [example], training, tmp_path, progress=False)
-    windowed = list(sample(backbone, method, samples, settings))
+    windowed = list(sample(backbone, method, edits, settings))
     method.window = Window(0)
-    everywhere = list(sample(backbone, method, samples, settings))
+    everywhere = list(sample(backbone, method, edits, settings))
     assert [video.adapter_steps for video in windowed] == [3, 3]
     for first, second in ((base, windowed), (windowed, everywhere)):
         assert first[0].frames.shape == (*family.video, 3)

@@ -13,14 +13,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects
 
 from motionexp import hub
 from motionexp.backbones import load_backbone
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.errors import InputError
-from motionexp.hub import ADAPTER, PIPELINE, UNREAD, fetch_command
+from motionexp.hub import fetch_command
 from tests.support.tiny_models import save_tiny_pipeline
 
 COMMIT = "0" * 40
@@ -68,8 +67,8 @@ def test_what_is_not_in_the_cache_is_named_with_the_command(cache: Path) -> None
     message = said("someone/tinny")
     for part in ("someone/tinny", str(cache.parent), "HF_HUB_OFFLINE=1"):
         assert part in message
-    assert "`hf download someone/tinny`" in message
-    assert f"`hf download someone/tiny --revision {'1' * 40}`" in said("someone/tiny", "1" * 40)
+    assert "`hf download someone/tinny --include " in message
+    assert f"`hf download someone/tiny --revision {'1' * 40} --include " in said("someone/tiny", "1" * 40)
     # Under another owner it may be the same, moved.
     assert "someone/tiny" in said("anyone/tiny")
 
@@ -82,7 +81,7 @@ def test_a_file_that_is_missing_in_the_cache_is_named_with_the_command(cache: Pa
     message = said("someone/tiny", COMMIT)
     assert "someone/tiny" in message
     assert file.split("/")[0] in message
-    assert message.endswith(f": hf download someone/tiny --revision {COMMIT}")
+    assert f": hf download someone/tiny --revision {COMMIT} --include " in message
 
 
 REFUSED = SimpleNamespace(headers={}, request=None)
@@ -93,7 +92,7 @@ REFUSED = SimpleNamespace(headers={}, request=None)
     [
         (
             GatedRepoError("403", response=REFUSED),
-            ("gated", "`hf auth login`", "`hf download someone/gone --revision v2`"),
+            ("gated", "`hf auth login`", "`hf download someone/gone --revision v2 "),
         ),
         (
             RepositoryNotFoundError("404", response=REFUSED),
@@ -120,40 +119,8 @@ def test_why_a_model_cannot_be_had(
 
 
 def test_two_repositories_have_two_commands() -> None:
-    assert fetch_command("a/b+c/d", "x+y") == "hf download a/b --revision x && hf download c/d --revision y"
-    assert fetch_command("a/b+c/d", None) == "hf download a/b && hf download c/d"
-    assert fetch_command("/here/b+c/d", "+y") == "hf download c/d --revision y"
-
-
-def fetched(files: list[str], patterns: tuple[str, ...] = PIPELINE) -> set[str]:
-    return set(filter_repo_objects(files, allow_patterns=list(patterns), ignore_patterns=list(UNREAD)))
-
-
-def test_nothing_is_fetched_that_is_not_read() -> None:
-    """From the listings of ModelScope's, Stable Diffusion 1.5's and the motion adapter's repositories."""
-    needed = {
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model-00001-of-00002.safetensors",
-        "text_encoder/model.safetensors.index.json",
-        "tokenizer/merges.txt",
-        "tokenizer/spiece.model",
-        "tokenizer/vocab.json",
-        "unet/config.json",
-        f"unet/{WEIGHTS}.safetensors",
-        f"vae/{WEIGHTS}.safetensors",
-    }
-    unread = {
-        "README.md",
-        "feature_extractor/preprocessor_config.json",
-        "safety_checker/model.safetensors",
-        "text_encoder/pytorch_model.bin",
-        f"unet/{WEIGHTS}.bin",
-        f"unet/{WEIGHTS}.fp16.safetensors",
-        f"unet/{WEIGHTS}.non_ema.safetensors",
-        "v1-5-pruned-emaonly.safetensors",
-    }
-    assert fetched([*needed, *unread]) == needed
-    adapter = ["README.md", "config.json", f"{WEIGHTS}.safetensors", f"{WEIGHTS}.fp16.safetensors"]
-    assert fetched(adapter, ADAPTER) == {"config.json", f"{WEIGHTS}.safetensors"}
+    adapter = "config.json diffusion_pytorch_model.safetensors"
+    both = f"hf download a/b --revision x && hf download c/d --revision y {adapter}"
+    assert fetch_command("a/b+c/d", "x+y") == both
+    assert fetch_command("a/b+c/d", None) == f"hf download a/b && hf download c/d {adapter}"
+    assert fetch_command("/here/b+c/d", "+y") == f"hf download c/d --revision y {adapter}"

@@ -12,9 +12,11 @@ from transformers import CLIPTokenizer
 
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.text import caption_problems, closed_vocabulary, load_tokenizer
-from motionexp.backbones.unet3d import UNet3DBackbone
+from motionexp.backbones.unet3d import UNet3DBackbone, attention_projections
 from motionexp.data.shapes.grammar import vocabulary
+from motionexp.diffusion.backbone import ProjectionKind
 from motionexp.errors import InputError
+from motionexp.methods.lora import LoRA
 from motionexp.scripts.pretrain import clip_text
 from tests.support.tiny_families import noise
 from tests.support.tiny_models import save_tiny_unet3d
@@ -27,6 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_unet3d(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def modelscope() -> UNet3DConditionModel:
+    with torch.device("meta"):
+        return UNet3DConditionModel(sample_size=32)
+
+
 @torch.no_grad()
 def test_latents_that_cannot_be_halved_are_taken_as_the_network_takes_them(folder: Path) -> None:
     """The stock pipeline refuses such sides."""
@@ -36,6 +44,17 @@ def test_latents_that_cannot_be_halved_are_taken_as_the_network_takes_them(folde
     stock = UNet3DConditionModel.from_pretrained(folder / "unet")
     output = stock(x_t, 500, conditioning.embeds, return_dict=False)[0]
     assert_close(backbone.predict(x_t, 500, conditioning), output)
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [("spatial", 199_680), ("cross", 215_296)])
+def test_attention_within_frames_is_counted_in_modelscopes_network(
+    modelscope: UNet3DConditionModel, kind: ProjectionKind, numbers: int
+) -> None:
+    """Of 320, 640 and 1280 channels there are 5, 5 and 6; v of cross attention reads 1024."""
+    names = attention_projections(modelscope, kind)
+    layers = [modelscope.get_submodule(name) for letter in "vo" for name in names[letter]]
+    assert len(names["v"]) == 16
+    assert sum(LoRA.layer_parameters(layer, rank=4) for layer in layers) == numbers
 
 
 def test_a_closed_vocabulary_refuses_other_words(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import load_adapter, save_adapter
-from motionexp.methods.base import OptimizerSettings
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import Example, TrainingSettings, fit
+from motionexp.methods.training import Example, fit
 from tests.support.tiny_families import FAMILIES, NEGATIVE, noise
 from tests.support.tiny_flow import save_tiny_wan
 from tests.support.training_runs import RECIPE

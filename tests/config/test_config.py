@@ -257,8 +257,7 @@ def test_a_boundary_says_of_which_weights_it_is(base, weights):
 
 
 def test_presets_differ_in_the_pairs_alone_and_names_of_ones_own_go_before_them(base):
-    from motionexp.jobs.inputs import scoring_models
-    from motionexp.metrics.scorer import TGVE_MODELS, ScoringModels
+    from motionexp.config.scoring_models import TGVE_MODELS, ScoringModels, scoring_models
 
     def models(*overrides: str) -> ScoringModels:
         return scoring_models(load([*base, *overrides]).scoring, closed_vocabulary=True)

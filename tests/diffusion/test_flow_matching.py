@@ -74,9 +74,10 @@ def test_linear_quadratic_sigmas_equal_mochis(steps: int) -> None:
     assert FlowSchedule(spacing="linear_quadratic").timesteps(steps) == pytest.approx(expected.tolist())
 
 
+@pytest.mark.parametrize("terminal", [None, 0.1])
 @pytest.mark.parametrize("spacing", ["euler", "unipc", "even", "linear_quadratic"])
-def test_steps_go_down_from_noise_to_clean(spacing: str) -> None:
-    schedule = FlowSchedule(5.0, spacing)
+def test_steps_go_down_from_noise_to_clean(spacing: str, terminal: float | None) -> None:
+    schedule = FlowSchedule(5.0, spacing, terminal)
     for steps in (1, 2, 49):
         pairs = schedule.step_pairs(steps)
         assert len(pairs) == steps

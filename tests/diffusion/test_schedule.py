@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -78,6 +79,16 @@ def test_default_schedule_has_its_closed_form() -> None:
         assert schedule.alpha_bar(t).item() == pytest.approx(math.exp(log_alpha), rel=1e-4)
         snr = math.exp(log_alpha) / -math.expm1(log_alpha)
         assert schedule.log_snr(t).item() == pytest.approx(math.log(snr), abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, CogVideoXDDIMScheduler])
+def test_missing_keys_have_the_schedulers_defaults(kind: type[DDIMScheduler]) -> None:
+    config = json.loads(kind().to_json_string())
+    whole = NoiseSchedule.from_config(config)
+    bare = NoiseSchedule.from_config({name: config[name] for name in ("_class_name", "beta_schedule")})
+    for name in (field.name for field in fields(NoiseSchedule)):
+        ours, stock = getattr(bare, name), getattr(whole, name)
+        assert torch.equal(ours, stock) if isinstance(stock, Tensor) else ours == stock
 
 
 def test_alpha_bar_at_the_ends_and_between() -> None:

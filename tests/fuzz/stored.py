@@ -338,7 +338,7 @@ def finished_record(damage: Damage, folder: Path) -> None:
     # Its name is a hash of the whole code, which costs more than the case.
     path, finished._path = finished._path, lambda *_: file
     try:
-        for entry in finished.read_record(cfg) or []:
+        for entry in finished.read_record(cfg, [reference]) or []:
             write_grid(entry.grid[0], entry.reference, [])
     finally:
         finished._path = path

@@ -121,8 +121,9 @@ def test_a_batch_fills_the_memory_limit_up_to_sixteen_videos(make: Make) -> None
 
 
 def test_a_probe_of_larger_batches_has_an_id_of_its_own(make: Make) -> None:
-    folders = [
-        plan_job(make(probe="tampering", references=1, memory_limit=memory)).probe.cells[0][2].folder
-        for memory in (None, limit(make, 1), limit(make, 2))
-    ]
+    folders = []
+    for memory in (None, limit(make, 1), limit(make, 2)):
+        probe = plan_job(make(probe="tampering", references=1, memory_limit=memory)).probe
+        assert probe is not None
+        folders.append(probe.cell("suite", "a caption", "a hash").folder)
     assert folders[0] == folders[1] != folders[2]

@@ -107,10 +107,8 @@ def test_a_plan_of_what_does_not_fit_loads_nothing_and_says_that_the_time_is_unk
     make, loaded, monkeypatch, capsys
 ):
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e3)
-    plan(make())
-    shown = capsys.readouterr().out
-    assert "1.0 kB" in shown
-    assert "unknown" in shown
+    assert "1.0 kB" in plan(make())[0]
+    assert "unknown" in capsys.readouterr().out
     assert not loaded
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 1e12)
     plan(make())

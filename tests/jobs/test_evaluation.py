@@ -33,7 +33,9 @@ def tuned(backbone, low: float) -> LoRA:
 
 
 def frames(backbone, method, requests, settings=SETTINGS, **arguments) -> list[np.ndarray]:
-    return [video.frames for video in sample(backbone, method, requests, settings, **arguments)]
+    edits, indices = zip(*requests, strict=True)
+    samples = sample(backbone, method, edits, settings, indices=indices, **arguments)
+    return [video.frames for video in samples]
 
 
 def test_the_base_model_gives_what_the_stock_pipeline_gives_on_the_same_noise(backbone):
@@ -86,7 +88,7 @@ def test_scale_0_is_the_base_model_and_counts_no_step(backbone):
     base = frames(backbone, None, [(RED, 0)])
     method = tuned(backbone, 0)
     silent = SampleSettings(SETTINGS.sampler, seed=5, adapter_scale=0.0)
-    (video,) = sample(backbone, method, [(RED, 0)], silent)
+    (video,) = sample(backbone, method, [RED], silent)
     method.remove()
     assert video.adapter_steps == 0
     assert np.abs(video.frames.astype(int) - base[0]).max() <= 1
@@ -94,12 +96,12 @@ def test_scale_0_is_the_base_model_and_counts_no_step(backbone):
 
 def test_what_is_said_of_a_sample(backbone):
     steps = []
-    requests = [(RED, 0), (BLUE, 3)]
-    samples = sample(backbone, None, requests, SETTINGS, progress=lambda *a: steps.append(a))
+    show = lambda *counts: steps.append(counts)  # noqa: E731
+    samples = sample(backbone, None, [RED, BLUE], SETTINGS, indices=[0, 3], progress=show)
     first = next(samples)
     assert len(steps) == 3, "a sample comes as soon as its batch is done"
     videos = [first, *samples]
-    assert [(video.edit, video.index) for video in videos] == requests
+    assert [(video.edit, video.index) for video in videos] == [(RED, 0), (BLUE, 3)]
     assert steps == [(done, 6) for done in range(1, 7)]
     assert all(video.seconds > 0 for video in videos)
     assert 2**20 < peak_memory(torch.device("cpu")) < 2**40

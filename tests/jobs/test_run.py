@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -171,8 +171,7 @@ def test_the_python_api_is_lazy_and_gives_what_a_job_gives(make):
     method = LoRA(backbone, Window(500), rank=2, alpha=2.0)
     folder = Path(cfg.output) / "api"
     motionexp.fit(backbone, method, [motionexp.encode(backbone, reference)], training_settings(cfg), folder)
-    requests = [(edit, 0) for edit in reference.edits]
-    samples = list(motionexp.sample(backbone, method, requests, sample_settings(cfg)))
+    samples = list(motionexp.sample(backbone, method, reference.edits, sample_settings(cfg)))
     scores = motionexp.score(samples, reference, Scorer(METRICS))
     values = [measured.value for score in scores for measured in score["brightness"].values()]
     assert values == pytest.approx([row.value for row in rows], nan_ok=True)
@@ -193,3 +192,36 @@ def test_rows_that_were_scored_before_say_where_this_jobs_tau_came_from(make):
         before = (folder / "rows.jsonl").read_bytes()
         run(cfg)
         assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_the_base_model_is_sampled_once_for_all_jobs_and_is_a_line_of_each(make, capsys):
+    first, second = (make(tau=tau, base_model=True) for tau in (500.0, 250.0))
+    rows = run(first)
+    assert {row.method for row in rows} == {"lora"}, "a job returns the rows of its own samples"
+    (base,) = (cell for cell in cells(first) if not (cell / "adapter").exists())
+    before = contents(base)
+    run(second)
+    assert len(cells(first)) == 3
+    assert {name: content for name, content in contents(base).items() if name.startswith("media")} == {
+        name: content for name, content in before.items() if name.startswith("media")
+    }
+    # The job of the base model itself finds them too, and what is finished is found without a model.
+    assert len(run(make(tau=1000.0, base_model=True))) == len(rows)
+    assert len(cells(first)) == 3
+    run(second)
+    assert "nothing left" in capsys.readouterr().out
+    assert (base.parent / "index.md").read_text().count("| done |") == 3
+    assert len(list((base.parent / "grids").iterdir())) == 3
+
+
+def test_exact_frames_as_a_video_give_equal_scores_and_are_found_again(make, monkeypatch):
+    arrays = run(make(exact_frames="npz"))
+    cfg = make(exact_frames="video", output=str(Path(make().output) / "videos"))
+    videos = run(cfg)
+    assert [(row.metric, row.value) for row in videos] == [(row.metric, row.value) for row in arrays]
+    (cell,) = cells(cfg)
+    assert not list((cell / "media").glob("*.npz"))
+    # Another metric reads them, whatever the setting is now.
+    monkeypatch.setattr(job.Job, "_generate", None)
+    again = run(replace(cfg, exact_frames="npz", metrics=["colourfulness"]))
+    assert [row.sample_id for row in again] == [row.sample_id for row in videos if row.metric == "brightness"]

@@ -11,6 +11,7 @@ from rich.console import Console
 from motionexp.data.shapes.energies import Energy
 from motionexp.jobs import job, probe_rows
 from motionexp.jobs.dry_run import plan
+from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
 from motionexp.jobs.summary import print_summary
 from motionexp.results.rows import Row, read_rows
@@ -46,8 +47,13 @@ def test_the_summary_subtracts_chance_and_leaves_out_what_abstained(capsys):
     shown = capsys.readouterr().out
     assert "25 of 50" in shown
     assert "style: a [red] ball" in shown
-    assert ["style", "0.80", "0.50", "2"] in [line.split() for line in shown.splitlines()]
+    assert ["style", "2", "0.80", "0.50"] in [line.split() for line in shown.splitlines()]
     assert "out/[1]" in shown
+    assert "motion similarity: no value for 1 of its samples (lost)" in shown
+    print_summary(Console(width=80), rows, [], [], of_base=rows[:3])
+    shown = capsys.readouterr().out
+    assert ["base", "model", "1", "–", "0.50"] in [line.split() for line in shown.splitlines()]
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
@@ -62,10 +68,10 @@ def test_fidelities_stand_beside_their_chance_in_a_table_of_their_own(capsys):
     print_summary(Console(width=80), rows, [], [])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     (header,) = (line for line in lines if "fidelity" in line)
-    assert header[-4:-1] == ["chance", "DiTFlow", "chance"]
-    assert ["style", "0.75", "0.50", "0.62", "0.25", "1"] in lines
-    assert ["style", "31.50", "1"] in lines
-    assert [line[-5:] for line in lines].count([*["0.00"] * 4, "1"]) == 1
+    assert header[-3:] == ["chance", "DiTFlow", "chance"]
+    assert ["style", "1", "0.75", "0.50", "0.62", "0.25"] in lines
+    assert ["style", "1", "31.50"] in lines
+    assert [line[-5:] for line in lines].count(["1", *["0.00"] * 4]) == 1
     print_summary(Console(width=80), rows[:1], [], [])
     assert "fidelity" not in capsys.readouterr().out
 
@@ -120,3 +126,16 @@ def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, mon
     # The ids differ, so that nothing is lost where rows of several cells are read together.
     assert len(read_rows(tmp_path)) == 14
     assert {(row.precision, row.settings["frames"]) for row in bf16 + rest[1]} == {("bf16", 4), ("fp32", 32)}
+
+
+def test_a_grid_is_labelled_by_what_differs_and_no_other_setting_overwrites_it(make):
+    changes = ({}, {"train_steps": 3}, {"seed": 1}, {"adapter_scale": 0.5}, {"edits": ["two red"]})
+    plans = [plan_job(make(tau=250.0, **changed)).cells[0] for changed in changes]
+    assert len({cell.grid_name for cell in plans}) == len(changes)
+    last = [cell.columns[-1][0] for cell in plans]
+    assert [label.split(", ") for label in last[:3]] == [
+        ["τ = 250"],
+        ["τ = 250", "train_steps = 3"],
+        ["τ = 250", "seed = 1"],
+    ]
+    assert plans[1].grid_name.startswith("one-tau-250-train_steps-3")

@@ -14,7 +14,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import find_method
 from motionexp.methods.base import OptimizerSettings
-from motionexp.methods.full_rank import FullRank
+from motionexp.methods.full_rank import FullRank, TunedLinear
 from motionexp.methods.lora import LoRA
 from tests.support.training_runs import METHODS, attach, change, configured, copied
 
@@ -101,6 +101,17 @@ def test_scale_multiplies_the_change_of_the_weights(method_type, settings, scale
         for name, value in weights.items():
             backbone.network.get_parameter(name).copy_(value)
     assert (ours - predict()).abs().max() < 2e-5
+
+
+def test_a_scaled_change_is_rounded_once_in_bf16():
+    layer = TunedLinear(torch.nn.Linear(64, 64, bias=False).bfloat16())
+    original, tuned = layer.base_layer.weight, layer.tuned["weight"]
+    with torch.no_grad():
+        tuned += 1e-3 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    layer.is_on, layer.scale = True, 0.25
+    expected = original.double() + 0.25 * (tuned.double() - original.double())
+    # Interpolated in bf16, many of the weights would be others.
+    assert (expected.bfloat16() == layer(torch.eye(64).bfloat16()).T).double().mean() > 0.99
 
 
 def test_a_state_that_does_not_fit_changes_nothing(backbone):

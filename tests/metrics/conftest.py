@@ -19,8 +19,8 @@ from motionexp.data.shapes.scenes import Scene, draw, edited, seeded
 from motionexp.metrics.base import MetricInput, Tracks
 
 if TYPE_CHECKING:
+    from motionexp.config.scoring_models import ScoringModels
     from motionexp.metrics.encoders import OpenClip, PreferenceModel
-    from motionexp.metrics.scorer import ScoringModels
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,9 @@ def test_memory_holds_the_newest_videos_only(monkeypatch):
 def test_a_damaged_file_of_features_is_named(tmp_path):
     FeaturePass(Counting(), None, folder=tmp_path).frames(noise_video())
     (file,) = tmp_path.glob("*.safetensors")
-    file.write_bytes(b"damaged")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
     with pytest.raises(InputError, match=file.name):
         FeaturePass(Counting(), None, folder=tmp_path).frames(noise_video())
     with pytest.raises(InputError, match=r"motion_fidelity .*tracks"):

@@ -30,5 +30,6 @@ def test_mf_ditflow_is_the_peers_score_with_its_faults():
     assert mf_ditflow(a, a).value < 0.8
     a.position[4, 3] = a.position[3, 3]
     assert "NaN" in mf_ditflow(a, b).reason
+    assert "NaN" in mf_ditflow(b, a).reason
     with pytest.raises(InputError, match=r"mf_ditflow .* 5 and 6"):
         mf_ditflow(walk(0, 5), walk(0, 6))

@@ -12,4 +12,6 @@ def test_diversity_of_a_method_without_chance_is_zero():
     three = [a, walk(1), walk(2)]
     pairs = [motion_fidelity(three[i], three[j]).value for i, j in ((0, 1), (0, 2), (1, 2))]
     assert motion_diversity(three).value == pytest.approx(1 - np.mean(pairs))
+    with_lost = motion_diversity([a, walk(1), walk(3, hidden=1.0)])
+    assert with_lost.value == pytest.approx(1 - pairs[0])
     assert "two samples" in motion_diversity([a]).reason

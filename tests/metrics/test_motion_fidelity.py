@@ -109,6 +109,12 @@ def test_chance_is_the_mean_over_other_references_and_stands_beside(inputs):
         assert alone[f"{name}_chance"].reason == f"no other reference of {len(a.position)} frames"
         with pytest.raises(InputError, match=f"{name} .*tracks"):
             metric.measure(inputs())
+    unseen = MotionFidelity().measure(inputs(tracks=a, reference_tracks=walk(1, hidden=1.0)))
+    assert unseen["track_coverage"].value == 0
+    # A reference that nobody can follow silences no other.
+    with_lost = inputs(tracks=a, reference_tracks=b, chance_tracks=(walk(4, hidden=1.0), *unrelated))
+    expected = np.mean([motion_fidelity(a, tracks).value for tracks in unrelated])
+    assert MotionFidelity().measure(with_lost)["motion_fidelity_chance"].value == pytest.approx(expected)
 
 
 def test_videos_that_move_alike_and_videos_that_do_not():

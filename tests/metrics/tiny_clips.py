@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from motionexp.metrics.scorer import ScoringModels
+from motionexp.config.scoring_models import ScoringModels
 
 SIDE, WIDTH, CONTEXT = 32, 64, 77
 CLIP, PREFERENCE = (0, "quick_gelu", 90.0), (1, "gelu", 110.0)

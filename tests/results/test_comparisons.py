@@ -56,6 +56,7 @@ def test_nothing_is_bold_of_too_few_references_or_where_a_printed_end_is_zero(ra
         for row in rank_rows()
     ]
     assert "0.00 [0.00, 0.00]" in shown(ranks, small)
+    assert "−0.00" not in shown(ranks, small)
     assert "**" not in shown(ranks, small)
 
 
@@ -137,3 +138,10 @@ def test_a_subtracted_setting_has_the_same_samples_though_it_has_no_line(ranks):
     ranks.tables[0].differences = [Difference(["1 minus 16"], "one", "sixteen")]
     with pytest.raises(InputError, match=r" sixteen .* 3 .* 6 "):
         shown(ranks, rows)
+
+
+def test_a_subtracted_base_has_the_same_samples_though_it_has_no_line(ranks):
+    ranks.tables[0].settings.remove("base")
+    assert rank_table(ranks, rank_rows()).blocks
+    with pytest.raises(InputError, match=r" base .* 3 .* 6 "):
+        shown(ranks, [row for row in rank_rows() if row.tau != 1000 or row.reference < "r3"])

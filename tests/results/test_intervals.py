@@ -62,8 +62,8 @@ def test_few_references_have_their_range_one_has_no_interval_and_none_has_no_mea
 
 def test_motion_at_a_level_interpolates_between_scales():
     curve = Curve(np.array([[0.0], [0.4], [0.8]]), np.array([[0.0], [0.1], [0.5]]))
-    motion = [curve.at(level, np.eye(1))[0] for level in (0.3, 0.05, 0.9, -0.1)]
-    assert motion == pytest.approx([0.6, 0.2, 0.8, math.nan], nan_ok=True)
+    motion = [curve.at(level, np.eye(1))[0] for level in (0.3, 0.1, 0.05, 0.9, -0.1)]
+    assert motion == pytest.approx([0.6, 0.4, 0.2, 0.8, math.nan], nan_ok=True)
 
 
 def test_motion_at_a_level_agrees_with_a_fine_grid_on_curves_that_turn_back():

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from motionexp.results.comparisons import Comparison
-from motionexp.results.formats import Grid, to_csv, to_markdown
-from motionexp.results.intervals import mean_interval
+from motionexp.results.formats import NONE, Block, Cell, Grid, Line, Table, to_csv, to_markdown
+from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.latex import to_latex
 from motionexp.results.layout import Column, standard_columns
 from motionexp.results.tables import build
@@ -58,6 +58,20 @@ def test_the_decision_interpolates_on_the_curve_of_scales(toy):
     assert lines[1].cells[0].interval.mean == pytest.approx(0.305 + 0.125)
     assert lines[0].cells[1].interval.mean == pytest.approx(0.125)
     assert lines[1].cells[1] is None
+    assert (lines[0].cells[0].interval.n, lines[0].cells[0].interval.clusters) == (12, 3)
+
+
+def test_the_order_of_scales_in_a_layout_does_not_matter(toy):
+    rows = [
+        replace(
+            row, value=row.value - 0.2 * (row.adapter_scale == 0.5 and row.metric == "velocity_similarity")
+        )
+        for row in toy_rows()
+    ]
+    _, before = toy_tables(toy, rows)
+    toy.tables[0].decision.scales = [1, 0.5]
+    _, after = toy_tables(toy, rows)
+    assert to_csv([after]) == to_csv([before])
 
 
 def test_markdown_latex_and_csv_hold_the_same_numbers_and_mark_reported_ones(toy):
@@ -93,7 +107,12 @@ def baseline_rows(rows):
 
 
 def test_sanity_baselines_are_below_every_block_and_in_no_setting(toy):
-    rows = toy_rows()
+    rows = [
+        replace(row, value=0.625)
+        if (row.metric, row.tau, row.seed) == ("replaced_attributes", 1000, 1)
+        else row
+        for row in toy_rows()
+    ]
     plain, _ = toy_tables(toy, rows)
     table, _ = toy_tables(toy, rows + baseline_rows(rows))
     # The last block is that of reported numbers.
@@ -103,8 +122,24 @@ def test_sanity_baselines_are_below_every_block_and_in_no_setting(toy):
         assert after.lines[-1].source == "sanity_baseline"
     shown = cells(table, "motion-dominant", -1)
     # Half of seed 0 of references 0 to 2; from leakage the mean of both seeds of the base is subtracted.
-    means = {"text": (27 + 0.1) / 2, "motion": (0.2 + 0.1) / 2, "leak": 0.125 / 2 - 0.125, "nuisance": 0}
+    means = {"text": (27 + 0.1) / 2, "motion": (0.2 + 0.1) / 2, "leak": 0.125 / 2 - 0.375, "nuisance": 0}
     assert {key: interval.mean for key, interval in shown.items()} == pytest.approx(means)
+
+
+def test_a_value_with_nothing_to_subtract_is_missing(toy):
+    rows = toy_rows()
+    subtracted = ("replaced_attributes", "nuisance_chance")
+    lacking = [row for row in rows if row.reference != "r0" or row.metric not in subtracted]
+    toy.tables[0].decision = None
+    (table,) = toy_tables(toy, lacking + baseline_rows(rows))
+    window, baseline = (cells(table, "motion-dominant", line) for line in (1, -1))
+    assert (window["nuisance"].mean, window["nuisance"].missing) == (pytest.approx(0.3), 4)
+    assert (baseline["leak"].mean, baseline["leak"].missing) == (pytest.approx(0.125 / 2 - 0.125), 2)
+
+
+def test_a_difference_to_a_setting_that_was_not_run_has_no_line(toy):
+    table, _ = toy_tables(toy, [row for row in toy_rows() if row.tau != 0])
+    assert [line.n for line in table.blocks[0].lines] == ["12 (3)", "12 (3)", NONE]
 
 
 def test_fidelity_stands_beside_its_chance_where_it_was_measured(toy):
@@ -146,6 +181,13 @@ def test_differences_at_equal_leakage_are_bold_where_their_sign_is_known_and_the
     assert [window.is_bold(cell) for cell in window.cells] == [False, True]
     assert not any(map(every.is_bold, every.cells))
     assert "bold" in decision.all_notes()[0]
+
+
+def test_a_cell_says_what_is_undefined_and_a_bar_is_no_column():
+    interval = Interval(0.5, math.nan, math.nan, 4, 4, undefined=0.001)
+    line = Line(["a|b"], [Cell("motion", interval, 2)], "4 (4)", "")
+    table = Table("t", ["setting"], ["motion"], [Block("b", [line])], [], "references")
+    assert r"| a\|b | 0.50 (1% undefined) | 4 (4) |" in to_markdown(table)
 
 
 def test_a_grid_is_a_pipe_table_and_a_table_of_the_terminal():

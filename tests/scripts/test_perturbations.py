@@ -1,7 +1,7 @@
 """Each score follows what it measures and does not care for the rest."""
 
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +21,7 @@ from motionexp.scripts.perturbations import (
     dose_response,
     markdown,
     measure,
+    restore_appearance,
     surprises,
 )
 from tests.metrics.conftest import CHANGES, make_scene
@@ -48,6 +49,25 @@ def responses():
 def test_scores_answer_as_expected(responses, perturbation):
     assert set(chain(*EXPECTED[perturbation].values())) <= {response.value for response in responses}
     assert surprises([response for response in responses if response.perturbation == perturbation]) == []
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_each_dose_changes_more_than_the_one_before(name):
+    """The doses in between, which `responses` leaves out."""
+    scene, perturbation = make_scene("wander", 2), PERTURBATIONS[name]
+    target = edited(scene, CHANGES)
+    videos = [perturbation.apply(target, scene, 16, dose).astype(float) for dose in perturbation.doses]
+    assert np.array_equal(videos[0], render(target, 16))
+    changes = [np.abs(video - videos[0]).mean() for video in videos]
+    assert all(before < after for before, after in pairwise(changes))
+
+
+def test_restored_attributes_add_up(monkeypatch):
+    scene = make_scene("wander", 2)
+    monkeypatch.setattr(perturbations, "render", lambda shown, frames: shown.attributes)
+    for count in range(5):
+        attributes = restore_appearance(edited(scene, CHANGES), scene, 16, count)
+        assert [attributes[name] == scene.attributes[name] for name in CHANGES].count(True) == count
 
 
 def test_the_page_leaves_out_what_abstains_everywhere_and_says_so(responses):

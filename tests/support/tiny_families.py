@@ -129,6 +129,7 @@ class Family:
         caption: str | None = None,
         output: str = "latent",
         adapter: Path | None = None,
+        load: Callable[[Any, Path], None] | None = None,
         **more: Any,
     ) -> Tensor:
         """What the pipeline makes of the noise `start`: latents (1, C, F, h, w), or `np` frames in [0, 1]."""
@@ -136,7 +137,7 @@ class Family:
         if isinstance(pipeline.scheduler, UniPCMultistepScheduler):
             pipeline.scheduler = first_order(settings.steps)
         if adapter is not None:
-            self._load_adapter(pipeline, adapter)
+            (load or self._load_adapter)(pipeline, adapter)
         frames, height, width = self.video_of(start)
         length = "video_length" if self.pipeline is LattePipeline else "num_frames"
         scale = "true_cfg_scale" if self.pipeline is HunyuanVideoPipeline else "guidance_scale"

@@ -44,6 +44,8 @@ def job_settings(
         "metrics": METRICS,
         "device": "cpu",
         "precision": "fp32",
+        "base_model": False,  # each job is then one cell
+        "exact_frames": "npz",  # which numpy reads
         "output": output,
     }
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), plain, changes))

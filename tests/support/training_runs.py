@@ -13,8 +13,8 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import Recipe, find_method
-from motionexp.methods.base import OptimizerSettings, TuningMethod
-from motionexp.methods.training import Example, FitResult, TrainingSettings, fit
+from motionexp.methods.base import OptimizerSettings, TrainingSettings, TuningMethod
+from motionexp.methods.training import Example, FitResult, fit
 
 SETTINGS = TrainingSettings(steps=8, batch_size=2, seed=5, optimizer=OptimizerSettings(learning_rate=1e-2))
 RECIPE = Recipe(["a cat runs"], 5, 8, 2, 1e-2, 0.01, "adamw", {"motionexp": "0.1.0"})

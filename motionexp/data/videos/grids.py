@@ -29,7 +29,23 @@ def enlarged(frames: np.ndarray, shorter_side: int = SHORTER_SIDE) -> np.ndarray
     factor = math.ceil(shorter_side / min(height, width))
     if factor == 1:
         return frames
-    size = (width * factor, height * factor)
+    return _resized(frames, (width * factor, height * factor))
+
+
+def as_tiles(frames: np.ndarray, side: int = TILE_SIDE) -> np.ndarray:
+    """As `enlarged`, but large frames are reduced until their shorter side has `side` pixels.
+
+    A grid of them can then be looked at as a whole: eight frames of 720 x 480 are 2304 pixels wide.
+    """
+    _, height, width, _ = checked(frames).shape
+    shorter = min(height, width)
+    # Up to this size a frame is shown as it is: reducing it by a little would only blur it.
+    if shorter < 2 * side:
+        return enlarged(frames, side)
+    return _resized(frames, (round(width * side / shorter), round(height * side / shorter)))
+
+
+def _resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     images = (Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in frames)
     return np.stack([np.asarray(image) for image in images])
 
@@ -37,9 +53,9 @@ def enlarged(frames: np.ndarray, shorter_side: int = SHORTER_SIDE) -> np.ndarray
 def contact_sheet(frames: np.ndarray, columns: int = 8) -> np.ndarray:
     """All of `frames` (F, H, W, 3) uint8, row by row, two white pixels apart; returns (H', W', 3) uint8.
 
-    A tile is the frame enlarged to at least `TILE_SIDE` pixels.
+    Its tiles are those of `as_tiles`.
     """
-    tiles = enlarged(frames, TILE_SIDE)
+    tiles = as_tiles(frames)
     count, height, width, _ = tiles.shape
     columns, gap = min(columns, count), 2
     rows = math.ceil(count / columns)
@@ -59,7 +75,7 @@ def side_by_side(
         rows: a label, usually the caption, which is written above the row ("" for none), and one video
             (F, H, W, 3) uint8 for each of `columns`. All videos have one shape.
         columns: labels at the top of the grid.
-        tile_side: pixels that the shorter side of an enlarged video has at least.
+        tile_side: pixels of the shorter side of a video's tile; see `as_tiles`.
 
     Returns:
         (F, H', W', 3) uint8. Labels are drawn after the enlargement, so that they are sharp.
@@ -67,14 +83,13 @@ def side_by_side(
     shapes = {checked(video).shape for _, videos in rows for video in videos}
     if len(shapes) != 1 or any(len(videos) != len(columns) for _, videos in rows):
         raise ValueError(f"each row needs {len(columns)} videos of one shape; the shapes are {shapes}")
-    count, height, width, _ = shapes.pop()
-    scale, gap = math.ceil(tile_side / min(height, width)), 8
-    height, width = height * scale, width * scale
+    tiles = [(text, [as_tiles(video, tile_side) for video in videos]) for text, videos in rows]
+    (count, height, width, _), gap = tiles[0][1][0].shape, 8
     total = gap + len(columns) * (width + gap)
     lefts = [gap + index * (width + gap) for index in range(len(columns))]
     # 1. Every label as a picture: the columns' in the width of a tile, the rows' in that of the grid.
     heads = [_label(name, width) for name in columns]
-    strips = [(_label(text, total - 2 * gap), videos) for text, videos in rows]
+    strips = [(_label(text, total - 2 * gap), videos) for text, videos in tiles]
     # 2. A white canvas with the columns' labels, repeated for every frame: (F, H', W', 3).
     top = gap + max(head.height for head in heads) + gap // 2
     canvas = Image.new("RGB", (total, top + sum(label.height + height + gap for label, _ in strips)), "white")
@@ -86,7 +101,7 @@ def side_by_side(
         grid[:, top : top + label.height, gap : gap + label.width] = np.asarray(label)
         top += label.height
         for left, video in zip(lefts, videos, strict=True):
-            grid[:, top : top + height, left : left + width] = enlarged(video, tile_side)
+            grid[:, top : top + height, left : left + width] = video
         top += height + gap
     return grid
 

@@ -135,9 +135,9 @@ def judge_samples(
     results: Results = {}
     for part, count in counts.items():
         truth = scenes(part, count)
-        requests = [(Edit("caption", scene.caption), index) for index, scene in enumerate(truth)]
-        samples = track(sample(backbone, None, requests, settings), f"sampling {part}", count)
-        videos = [one.frames[:FRAMES] for one in samples]
+        edits = [Edit("caption", scene.caption) for scene in truth]
+        samples = sample(backbone, None, edits, settings, indices=range(len(truth)))
+        videos = [video.frames[:FRAMES] for video in track(samples, f"sampling {part}", count)]
         if part == "pairs":
             cut = [half for video in videos for half in halves(video)]
             singles = [replace(scene, things=(thing,)) for scene in truth for thing in scene.things]

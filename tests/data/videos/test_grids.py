@@ -72,3 +72,14 @@ def test_a_grid_of_unlike_videos_is_refused():
     for videos in ([moving(4), moving(5)], [moving(4)]):
         with pytest.raises(ValueError, match="2 videos"):
             side_by_side([("", videos)], ["a", "b"])
+
+
+def test_tiles_of_large_frames_are_reduced_so_that_a_sheet_can_be_looked_at():
+    frames = moving(3, 480, 720)
+    sheet = contact_sheet(frames)
+    assert sheet.shape == (192, 3 * 288 + 2 * 2, 3)
+    # Smoothly: a tile is the mean of the pixels that it stands for.
+    means = frames[0].reshape(96, 5, 144, 5, 3).mean((1, 3))
+    tile = sheet[:, :288].reshape(96, 2, 144, 2, 3).mean((1, 3))
+    assert np.abs(tile - means).mean() < 2
+    assert contact_sheet(frames[:1, :300, :300]).shape == (300, 300, 3)

@@ -8,9 +8,9 @@ from torch.func import functional_call
 
 from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
-from motionexp.methods.base import OptimizerSettings
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import TrainingSettings, Tuning, fit
+from motionexp.methods.training import Tuning, fit
 from tests.support.training_runs import SETTINGS, copied, run
 
 

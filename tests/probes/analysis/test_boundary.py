@@ -138,3 +138,26 @@ def test_the_band_holds_all_means_at_once_as_often_as_it_says():
         values = rng.normal(size=(20, 9))
         held += np.abs(values.mean(0)).max() <= boundaries.half_width(weights @ values, 20)
     assert 178 <= held <= 199
+    # At one place alone it is Student's interval.
+    alone = rng.normal(size=(20, 1))
+    half = 2.0930 * alone.std(ddof=1) / math.sqrt(20)
+    assert boundaries.half_width(weights @ alone, 20) == pytest.approx(half, rel=0.07)
+
+
+def test_the_gap_is_that_of_the_attribute_that_is_set_first():
+    set_at = {"motion": 850.0, "background": 650.0} | dict.fromkeys(("colour", "shape", "surface"), 250.0)
+    world = World(set_at, between=10, within=20)
+    result = boundaries.boundary_of(made_probes(world, 12, np.random.default_rng(10), 2))
+    assert result.found
+    assert result.tau[0] == pytest.approx(750, abs=60)
+    # At t = 500 the background is set, and so there is no gap.
+    assert result.gaps[0, EDGES.index(500)] == pytest.approx(0, abs=0.15)
+
+
+def test_the_largest_value_has_the_band_of_all_places():
+    values = bootstrap_weights(20) @ np.random.default_rng(8).normal(size=(20, 9))
+    place, largest = boundaries.largest(values, 40, 20)
+    top, half = values[0].max(), boundaries.half_width(values, 20)
+    assert values[0, place] == top
+    assert (largest.mean, largest.low, largest.high) == pytest.approx((top, top - half, top + half))
+    assert (largest.n, largest.clusters) == (40, 20)

@@ -114,3 +114,13 @@ def test_both_probes_are_compared_on_the_references_that_they_share():
     both["tampering"] = {key: probes["tampering"].of(["00", "02"])}
     with pytest.raises(InputError, match="tampering and motion_tampering"):
         curves.tampering_probes(both, key)
+
+
+def test_a_replicate_without_the_effect_has_no_shares():
+    changed = np.ones((101, 11, 11))
+    changed[-2:] = -1  # 2 of 100: the effect is detectable
+    share = curves.shares(changed)
+    assert np.isnan(share[-2:]).all()
+    np.testing.assert_array_equal(share[:-2], 1)
+    changed[-4:] = -1  # more than 2.5%: it is not
+    assert np.isnan(curves.shares(changed)).all()

@@ -54,6 +54,10 @@ def test_a_boundary_is_compared_with_the_best_tau(boundary, shift, agrees):
     assert compared.lost[0] == pytest.approx((shift / 500) ** 2, abs=0.05)
 
 
+def test_tuning_at_all_timesteps_may_be_best(boundary):
+    assert compare(read_sweeps(sweep_rows(0))[KEY], boundary).best[0] == 0
+
+
 def test_no_tau_is_best_by_chance_alone(boundary):
     rng = np.random.default_rng(2)
     sweeps = [TauSweep(rng.normal(size=(10, 11)), np.zeros((10, 11)), 10) for _ in range(40)]

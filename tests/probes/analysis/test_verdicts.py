@@ -5,8 +5,8 @@ from scipy.stats import spearmanr
 from motionexp.probes.analysis import comparisons
 from motionexp.probes.analysis.boundary import boundary
 from motionexp.probes.analysis.onsets import changes, onsets, shares
-from motionexp.probes.analysis.rows import APPEARANCE, bootstrap_weights, interval
-from motionexp.probes.analysis.tau_sweep import read_sweeps
+from motionexp.probes.analysis.rows import APPEARANCE, bootstrap_weights, interval, unpaired
+from motionexp.probes.analysis.tau_sweep import read_sweeps, score_at
 from motionexp.probes.timesteps import EDGES
 from tests.support.made_probes import SET_AT, World, cumulative, made_probes, sweep_rows
 
@@ -37,7 +37,8 @@ def verdicts(appearance, motion, clip=None):
 
 
 def test_where_the_appearance_is_set_from_600_to_400_that_range_is_enough():
-    (best, enough, whole, difference, gap, appearance, _), (label, *_) = verdicts(*changed(800, 500))
+    (best, enough, whole, difference, gap, appearance, _), (label, *paper) = verdicts(*changed(800, 500))
+    assert paper[:3] == ["600 to 400", "600 to 0", "600 to 400 minus 600 to 0"]
     assert enough["appearance"].mean == pytest.approx(1, abs=0.1)
     assert abs(enough["motion"].mean) < 0.1
     assert difference["appearance"].low <= 0 <= difference["appearance"].high
@@ -59,9 +60,9 @@ def test_where_the_appearance_is_set_later_it_is_not():
 def test_clip_may_gain_from_ending_above_zero_where_the_appearance_does_not():
     appearance, motion = changed(motion=800, appearance=500)
     clip = appearance.copy()
-    clip[:, EDGES.index(1000), EDGES.index(200)] *= 1.5
+    clip[:, EDGES.index(1000), EDGES.index(100)] *= 1.5
     (*_, of_appearance, of_clip), (*_, label) = verdicts(appearance, motion, clip)
-    assert label == "largest increase of CLIP by an end above 0: 1000 to 200 minus 1000 to 0"
+    assert label == "largest increase of CLIP by an end above 0: 1000 to 100 minus 1000 to 0"
     assert of_clip["clip"].mean == pytest.approx(0.5, abs=0.1)
     assert of_appearance["appearance"].mean < 0.1
 
@@ -138,6 +139,9 @@ def test_the_excess_over_the_control_is_the_gap_that_the_control_has_not():
     assert interval(excess, R, R).low > 0.5
     same = interval(comparisons.excess_over_control(ours, bounded(motion=800, appearance=300, seed=3)), R, R)
     assert same.low < 0 < same.high
+    # Of one and the same model, taken as independent of itself.
+    spread = bounded(motion=700, appearance=500, within=150)
+    assert np.ptp(comparisons.excess_over_control(spread, spread)[1:]) > 0
 
 
 def test_without_the_motion_s_onset_there_is_no_order():
@@ -168,6 +172,8 @@ def test_tuning_loses_by_a_boundary_that_is_transferred_in_t():
     loss = comparisons.transfer_loss(target, shifted, source, LOG_SNR, sweep)
     assert loss[0, 0] == pytest.approx((200 / 500) ** 2, abs=0.06)
     assert abs(loss[1, 0]) < 0.03
+    best, at_t = (score_at(sweep, unpaired(boundary.tau)) for boundary in (target, source))
+    np.testing.assert_allclose(loss[0], best - at_t)
 
 
 def test_without_a_boundary_nothing_is_transferred():

@@ -1,0 +1,217 @@
+"""The table at the end of a sweep, and `table`: rows of jobs, or of a folder, by some settings."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from motionexp.config.command_line import override_key
+from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.settings import names_in
+from motionexp.data.clip import Clip
+from motionexp.data.select import make_reader, subjects_of
+from motionexp.errors import InputError
+from motionexp.files import file_name, plain_name, user_path, write_whole
+from motionexp.results.formats import Table, to_csv, to_markdown
+from motionexp.results.rows import Row, read_rows
+from motionexp.results.selection import SAMPLED, TRAINED
+from motionexp.results.settings_table import EXTERNAL, differing_names, setting_of, settings_tables
+from motionexp.results.terminal import print_table
+
+OF_FRAMES = ("start", "fps", "stride", "fit")
+OF_METHOD = names_in(JobConfig, lambda about: "method" in about.stages)
+MOST_OF_NAME = 60
+"""Characters of the names of settings in a file's name."""
+
+
+def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequence[str], done: bool) -> None:
+    """Print and store the table of a sweep's jobs; of those that have rows, where one failed.
+
+    Args:
+        jobs: the settings of all jobs, and the names of those that were given.
+        swept: the names of the swept settings.
+        done: whether all jobs ended well.
+    """
+    console = Console()
+    tuned = [cfg for cfg, _ in jobs if cfg.probe is None]
+    if not tuned:
+        return  # each job of a probe has printed its figures
+    rows: list[Row] = []
+    finished = 0
+    for output in dict.fromkeys(cfg.output for cfg in tuned):
+        of_output = [cfg for cfg in tuned if cfg.output == output]
+        makers = [JobRows.of(cfg) for cfg in of_output]
+        stored = list(_stored_rows(user_path(output), of_output))
+        chosen = [row for row in stored if any(maker.has(row) for maker in makers)]
+        finished += sum(any(maker.made(row) for row in chosen) for maker in makers)
+        rows += chosen
+    if not rows:
+        return  # no job came as far as a score
+    count = "1 job" if len(tuned) == 1 else f"{len(tuned)} jobs"
+    title = count if done else f"{finished} of {count}"
+    # A swept setting may change others with it, as full-rank tuning has a learning rate of its own.
+    names = list(dict.fromkeys([*swept, *differing_names(rows)]))
+    tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
+    settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
+    _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
+
+
+def table(words: Sequence[str]) -> None:
+    """`python run.py table output=... by=tau,rank`: a table of the rows in a folder.
+
+    `by=` are the settings that are columns; without it those in which the rows differ. Other words select
+    rows by their settings, fields or strata, as `model=tiny_latte rank=1,4`.
+
+    Raises:
+        InputError: no rows, or rows that cannot be compared.
+    """
+    select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
+    if len(select) != len(words):
+        wrong = next(word for word in words if "=" not in word)
+        raise InputError(f"{wrong}: table takes output=FOLDER, by=NAME,NAME, and NAME=VALUE to select rows")
+    output, by = user_path(select.pop("output", "outputs")), select.pop("by", None)
+    rows = read_rows(output)
+    for name, values in select.items():
+        texts = {setting_of(row, name) for row in rows}
+        rows = [row for row in rows if setting_of(row, name) in _alternatives(values)]
+        if not rows:
+            shown = ", ".join(sorted(texts - {""})[:20]) or "none"
+            raise InputError(f"{name}={values}: no row has it; the rows in {output} have {shown}")
+    if not any(not row.tau_start for row in rows):
+        raise InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
+    names = [override_key(name.strip()) for name in by.split(",")] if by else differing_names(rows)
+    if "" in names:
+        raise InputError(f"by={by}: names of settings with commas between, as by=tau,rank")
+    tables = settings_tables(rows, names, f"{output} by {', '.join(names) or 'tau'}")
+    chosen = [f"{key}={value}" for key, value in select.items()]
+    _show(Console(), tables, output, names or ["tau"], chosen)
+
+
+def _alternatives(values: str) -> list[str]:
+    """The texts that a selection allows: a list in brackets is one text."""
+    return [values] if values.startswith("[") else values.split(",")
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """Which rows are of a job's samples, or of the base model on the same references and edits.
+
+    Attributes:
+        plain: the job's settings, as JSON has them.
+        method: its name in rows.
+        references, captions, kinds: of its samples; no captions or kinds: all.
+        content_hash: of the user's clip, else empty.
+    """
+
+    cfg: JobConfig
+    plain: dict[str, Any]
+    method: str
+    references: frozenset[str]
+    captions: frozenset[str]
+    kinds: frozenset[str]
+    suite: str
+    content_hash: str
+
+    @classmethod
+    def of(cls, cfg: JobConfig) -> "JobRows":
+        """The rows of a job."""
+        reader, (names, _) = make_reader(cfg.data), subjects_of(cfg)
+        size = cfg.model.height, cfg.model.width
+        is_clip = isinstance(reader, Clip)
+        return cls(
+            cfg,
+            json.loads(json.dumps(asdict(cfg))),
+            method_name(cfg.method),
+            frozenset(names),
+            frozenset(cfg.edits or ()),
+            frozenset(cfg.edit_kinds or ()),
+            reader.suite,
+            reader.read(names[0], cfg.frames, *size).content_hash if is_clip else "",
+        )
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the job is that of the base model."""
+        return self.cfg.adapter is None and self.cfg.tau == 1000
+
+    def has(self, row: Row) -> bool:
+        """Whether the row is one of the job's samples, of the base model's, or of a sanity baseline."""
+        if (row.suite, row.model) != (self.suite, self.cfg.model.name) or row.tau_start:
+            return False
+        if row.reference not in self.references or self.content_hash not in ("", row.reference_hash):
+            return False
+        if not (self._has_edit(row) and self._agrees(row, OF_FRAMES)):
+            return False
+        if row.sanity_baseline:
+            return True
+        if row.method == EXTERNAL or (row.seed or 0) >= self.cfg.seeds or not self._samples_like(row):
+            return False
+        return row.method == "base" or (not self.is_base and self._tunes_like(row))
+
+    def made(self, row: Row) -> bool:
+        """Whether the row is one of the job's own samples."""
+        return not row.sanity_baseline and (row.method != "base" or self.is_base) and self.has(row)
+
+    def _has_edit(self, row: Row) -> bool:
+        is_caption = not self.captions or row.edit_caption in self.captions
+        return is_caption and (not self.kinds or row.edit_kind in self.kinds)
+
+    def _agrees(self, row: Row, names: Collection[str]) -> bool:
+        # A setting that a row lacks is newer than the row.
+        return all(row.settings[name] == self.plain[name] for name in names if name in row.settings)
+
+    def _samples_like(self, row: Row) -> bool:
+        model = row.settings.get("model", {})
+        weights = [
+            model.get(name) == self.plain["model"][name] for name in ("path", "revision") if name in model
+        ]
+        return (
+            self._agrees(row, (*SAMPLED, "seed"))
+            and all(weights)
+            and self.cfg.precision in ("auto", row.precision)
+        )
+
+    def _tunes_like(self, row: Row) -> bool:
+        if self.cfg.adapter is not None:
+            return row.settings.get("adapter") == self.cfg.adapter
+        method = row.settings.get("method", {})
+        same_method = all(method.get(name, value) == value for name, value in self.plain["method"].items())
+        return (
+            row.settings.get("adapter") is None
+            and row.method == self.method
+            and row.tau == self.cfg.tau
+            and same_method
+            and self._agrees(row, [name for name in TRAINED if name not in OF_METHOD])
+        )
+
+
+def _stored_rows(output: Path, jobs: Sequence[JobConfig]) -> Iterator[Row]:
+    """The rows of the suites and models of these jobs."""
+    for folder in dict.fromkeys(
+        output / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name) for cfg in jobs
+    ):
+        if folder.is_dir():
+            yield from read_rows(folder)
+
+
+def _show(
+    console: Console, tables: Sequence[Table], output: Path, names: Sequence[str], about: Sequence[str]
+) -> None:
+    """Print the first table, and store all as Markdown and CSV under a name of its own."""
+    digest = hashlib.sha256("\n".join(about).encode()).hexdigest()[:6]
+    file = output / "tables" / f"{plain_name('-'.join(names))[:MOST_OF_NAME]}-{digest}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, text in ((".md", "\n".join(map(to_markdown, tables))), (".csv", to_csv(tables))):
+        write_whole(file.with_name(file.name + suffix), text.encode())
+    console.print()
+    print_table(console, tables[0])
+    console.print(
+        f"table{', with further scores' * (len(tables) > 1)}: {file}.md and .csv",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,251 @@
+"""Which results there are: what `list runs` prints, and `index.md` beside folders whose names are hashes."""
+
+import fcntl
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from motionexp.config.renames import renamed_row
+from motionexp.config.schema import method_name
+from motionexp.config.yaml_file import read_yaml
+from motionexp.errors import InputError
+from motionexp.files import locked, write_whole
+from motionexp.results.formats import Grid
+from motionexp.results.rows import ROWS_NAME, read_lines
+from motionexp.results.selection import changed_settings
+from motionexp.results.terminal import print_grid
+
+INDEX = "index.md"
+MOST_LINKS = 8
+"""To videos of a run."""
+SCORES = {
+    "motion similarity": ("velocity_similarity", ""),
+    "background leakage": ("nuisance_similarity", "nuisance_chance"),
+    "flow similarity": ("flow_similarity", ""),
+    "text alignment": ("text_alignment", ""),
+}
+"""{heading: (metric, metric that is subtracted)}."""
+OF_TRUTH, IN_ITS_PLACE = "motion similarity", "flow similarity"
+"""Of real clips there is no motion similarity."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The samples of a cell with one setting.
+
+    Attributes:
+        folder: of the cell.
+        reference: that it is of.
+        state: as in `status.json`; `killed` where it says running and no process has the cell.
+        error: of a failed run, else empty.
+        settings: tau or what made the samples, then what differs from the defaults, as on a command line.
+        samples: that have scores.
+        scores: {heading: mean}; those without a value are absent.
+    """
+
+    folder: Path
+    reference: str
+    state: str
+    error: str
+    settings: tuple[str, ...]
+    samples: int
+    scores: Mapping[str, float]
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """The runs of a folder OUTPUT/SUITE/MODEL, by reference and settings.
+
+    A run with a damaged file is one of the state `damaged`.
+    """
+    cells = (path.parent for path in folder.glob("*/status.json") if not path.parent.name.startswith("."))
+    runs: list[Run] = []
+    for cell in cells:
+        try:
+            runs += _runs_of(cell)
+        except InputError as error:
+            runs.append(Run(cell, "", "damaged", str(error), (), 0, {}))
+    return sorted(runs, key=lambda run: (run.reference, run.settings, run.folder.name))
+
+
+def folders_of(output: Path) -> list[Path]:
+    """The folders OUTPUT/SUITE/MODEL that have runs.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = {path.parents[1] for path in output.glob("*/*/*/status.json")}
+    if folders := sorted(path for path in paths if not path.parent.name.startswith(".")):
+        return folders
+    raise InputError(f"output={output}: no run there; a job writes to OUTPUT/SUITE/MODEL/ID/")
+
+
+def print_runs(console: Console, output: Path) -> None:
+    """Print all runs below an output folder: settings that differ, state, scores and paths.
+
+    Raises:
+        InputError: there is none.
+    """
+    for folder in folders_of(output):
+        by_reference: dict[str, list[Run]] = defaultdict(list)
+        for run in runs_in(folder):
+            by_reference[run.reference].append(run)
+        for reference, runs in by_reference.items():
+            header, lines = _lines(runs, "\n")
+            title = f"{folder}/, {reference}"
+            print_grid(console, header, lines, title=title, sides="lllr")
+            for run in runs:
+                if run.error:
+                    console.print(Text(f"{run.folder.name}: {run.error}"))
+        console.print(Text(f"with links to each: {folder / INDEX}"), soft_wrap=True)
+        console.print()
+
+
+def write_index(folder: Path) -> None:
+    """Write `index.md` of a folder OUTPUT/SUITE/MODEL: a line for each run, with links to its files."""
+    with locked(folder / f".{INDEX}.lock"):
+        runs = runs_in(folder)
+        header, lines = _lines(runs, " ")
+        linked = [
+            [f"[{run.folder.name}]({run.folder.name}/)", run.reference, *line[1:], _links(run.folder)]
+            for run, line in zip(runs, lines, strict=True)
+        ]
+        grid = Grid([header[0], "reference", *header[1:], "videos"], linked, "llllrrrrl")
+        text = f"# {folder.parent.name}, {folder.name}\n\n{grid.markdown()}\n"
+        if (folder / "grids").is_dir():
+            text += "\nSamples of several settings side by side: [grids](grids/)\n"
+        write_whole(folder / INDEX, text.encode())
+
+
+def _links(cell: Path) -> str:
+    media = sorted((cell / "media").glob("*.mp4"))
+    links = [
+        f"[{path.stem.rpartition('-')[0]}]({cell.name}/media/{path.name})" for path in media[:MOST_LINKS]
+    ]
+    return ", ".join(links + ["..."] * (len(media) > MOST_LINKS))
+
+
+def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]]]:
+    """The header, and of each run its name, settings, state, number of samples and scores."""
+    shown = [name for name in SCORES if any(name in run.scores for run in runs)]
+    if OF_TRUTH in shown:
+        shown = [name for name in shown if name != IN_ITS_PLACE]
+    lines = [
+        [
+            run.folder.name,
+            between.join(run.settings),
+            run.state,
+            str(run.samples),
+            *(
+                f"{round(run.scores[name], 2) + 0.0:.2f}" if name in run.scores else "\N{EN DASH}"
+                for name in shown
+            ),
+        ]
+        for run in runs
+    ]
+    return ["run", "settings", "state", "n", *shown], lines
+
+
+def _runs_of(cell: Path) -> Iterator[Run]:
+    """One for each setting of sampling that the cell has scores of; one where it has no scores."""
+    status = _status(cell / "status.json")
+    state = str(status.get("state", ""))
+    if state == "running" and _is_free(cell / ".lock"):
+        state = "killed"
+    reference, error = str(status.get("reference", "")), str(status.get("error", ""))
+    # The values of each setting, metric and sample.
+    values: dict[tuple[str, ...], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in _rows(cell / ROWS_NAME):
+        if row.get("seed") is not None and not row["strata"].get("sanity_baseline"):
+            value = math.nan if row["value"] is None else row["value"]
+            values[_settings_of(row)][row["metric"]][row["sample_id"]] = value
+    if not values:
+        settings = _settings_of_config(cell / "config.yaml", status)
+        yield Run(cell, reference, state, error, settings, 0, {})
+    for settings, by_metric in values.items():
+        samples = set[str]().union(*by_metric.values())
+        scores = {name: _mean(by_metric, metric, minus) for name, (metric, minus) in SCORES.items()}
+        numbers = {name: score for name, score in scores.items() if not math.isnan(score)}
+        yield Run(cell, reference, state, error, settings, len(samples), numbers)
+
+
+def _mean(by_metric: Mapping[str, Mapping[str, float]], metric: str, minus: str) -> float:
+    subtracted = by_metric.get(minus, {})
+    values = [
+        value - (subtracted.get(sample, math.nan) if minus else 0.0)
+        for sample, value in by_metric.get(metric, {}).items()
+    ]
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) + 0.0 if numbers else math.nan
+
+
+def _settings_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings of a row, each as on a command line."""
+    if row.get("tau_start"):
+        return (f"probe={row['method']}",)
+    return _in_words(row.get("settings", {}), row["method"], row["tau"])
+
+
+def _settings_of_config(path: Path, status: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a cell without scores; from its settings, which a job stores before it trains."""
+    if not path.exists():
+        return ()
+    settings = read_yaml(path)
+    if settings.get("probe"):
+        return (f"probe={settings['probe']}",)
+    tau = status.get("tau", settings.get("tau"))
+    return _in_words(settings, "base" if tau == 1000 else method_name(settings["method"]), tau)
+
+
+def _in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+    if "model" not in settings:
+        return ("another system",)
+    first = "base model" if method == "base" else f"tau={tau:g}"
+    changed = changed_settings(settings, method)
+    return (first, *(f"{name}={_plain(value)}" for name, value in changed.items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for number, plain in read_lines(path):
+        try:
+            row = renamed_row(plain)
+            if not {"metric", "value", "sample_id", "method", "tau", "strata"} <= row.keys():
+                raise TypeError
+        except (TypeError, AttributeError) as error:
+            raise InputError(f"{path}, line {number}: not a row") from error
+        yield row
+
+
+def _status(path: Path) -> dict[str, Any]:
+    try:
+        status = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and run the same command again") from error
+    return status if isinstance(status, dict) else {}
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether no process on this machine holds a cell's lock."""
+    if not lock.exists():
+        return True
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

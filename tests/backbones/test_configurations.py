@@ -1,0 +1,216 @@
+"""What is stored of real models for plans: their configurations, the sizes of files, and what is fetched."""
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import socket
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
+from hydra.utils import get_object
+from torch import nn
+
+from motionexp import hub
+from motionexp.backbones.checkpoint import weights_hash
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.config.compose import load
+from motionexp.config.options import options
+from motionexp.config.schema import ModelConfig
+from motionexp.errors import InputError
+from motionexp.hub import CONFIGURATIONS, configuration, fetch_command, find_folder, is_to_fetch
+from tests.support.tiny_families import Family
+from tests.support.tiny_models import save_tiny_pipeline
+
+WAN, WAN_14B = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+WAN_2, HUNYUAN = "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "hunyuanvideo-community/HunyuanVideo"
+MOCHI, COGVIDEOX = "genmo/mochi-1-preview", "zai-org/CogVideoX-5b"
+# sha256 of the hub's files at the revisions of `conf/model/` (CogVideoX-5b: 8fc5b281), as public manifests
+# record them: of the content with sorted keys and two blanks of indentation.
+HASHES = {
+    (WAN, "transformer/config.json"): "0b093fa072e9ff28763febe9b964ee582f566733a6d6709deb9dfba1bde16b81",
+    (
+        WAN,
+        "scheduler/scheduler_config.json",
+    ): "3fed2abbd9bbc301a74db01947198057ec5049808910dccab320925bf27bea6e",
+    (WAN, "vae/config.json"): "f0c1cc1d7decb5badc384f54691746a27a9aeff49f7ebca974e583389342d527",
+    (WAN, "model_index.json"): "b8b28e022329acf975e027579a1d2dc3de44dba28f4c909b98a880fbf5b0de7d",
+    (WAN_14B, "transformer/config.json"): "bb02a8542389fb9499bde3a3aed0a7b2c8bd1b7e05dd73cf3e237f2eef77f133",
+    (WAN_14B, "vae/config.json"): "47e97cfd3ad06ff19da37844824aabeefa1784c2594136d6aed6759d98f303ff",
+    (WAN_14B, "model_index.json"): "3291f6f7a89359034aa421c29532e556c6bb8ce62c8077778b4f4b16e5549535",
+    (WAN_2, "model_index.json"): "9787428872b458feb75008857091964da11cd37a606dbd89eb0c8a4939c7c798",
+    (HUNYUAN, "transformer/config.json"): "87e056fd4f2d59a5999fb172819ea322944b2c42b95623d875e6c8da8fe790fa",
+    (
+        HUNYUAN,
+        "scheduler/scheduler_config.json",
+    ): "f1d67f3728a1a54de830ccb3b5856308a3f2844bad5950c60523fe87d6bb2bbe",
+    (HUNYUAN, "model_index.json"): "34b794bc21967bdc0bdc56be8158f883272659c07d8cf89669b2d5b15adbf52c",
+    (HUNYUAN, "vae/config.json"): "8dd1ef5ce49d2a56cdb5ea4c6553244320cd7185918463578c4c08a31f55e50a",
+    (MOCHI, "transformer/config.json"): "592148b13b5b7ab182c266f73a8d35ef6a427775e45e573bc7359b01d8824d1a",
+    (
+        MOCHI,
+        "scheduler/scheduler_config.json",
+    ): "e76276322d53cda452afe406d3c1e6a1a8bdc9de3fae3a32c831f4b8e41890f4",
+    (MOCHI, "model_index.json"): "db470a8c28b77125d74cb955f277c20b9f629e01b177dd352d7ec396ccad3d85",
+    (
+        COGVIDEOX,
+        "transformer/config.json",
+    ): "19180879f7424eb188a5ece3f222ed3d3fe2b47dacd830e788ef50fec44fa52f",
+    (
+        COGVIDEOX,
+        "scheduler/scheduler_config.json",
+    ): "247ecd6635dae7bf889a7ec69ba951c44d746cb4edef13b9c3b1b16bfeeedba5",
+}
+MODELS = [name for name in options("model") if not name.startswith("tiny_")]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    monkeypatch.setattr(socket.socket, "connect", None)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "whole")
+
+
+def class_of(model: ModelConfig) -> type[PipelineBackbone]:
+    kind: type[PipelineBackbone] = get_object(model._target_.rpartition(".")[0])
+    return kind
+
+
+@pytest.mark.parametrize("key", HASHES, ids=" ".join)
+def test_a_stored_configuration_is_the_hubs_file(key: tuple[str, str]) -> None:
+    name, file = key
+    stored = configuration(name)
+    assert stored is not None
+    # Keys that begin with _ come first, but for _diffusers_version: so diffusers writes them.
+    text = json.dumps(stored.files[file], indent=2, sort_keys=True)
+    assert HASHES[key] in {hashlib.sha256((text + end).encode()).hexdigest() for end in ("", "\n")}
+
+
+def test_every_model_of_the_hub_has_its_configuration() -> None:
+    paths = {path for name in MODELS for path in load([f"model={name}"]).model.path.split("+")}
+    assert {file.stem for file in CONFIGURATIONS.iterdir()} == {path.replace("/", "--") for path in paths}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_sizes_of_files_are_those_of_the_weights(name: str) -> None:
+    model = load([f"model={name}"]).model
+    backbone = class_of(model).from_pretrained(model.path, revision=model.revision, device="meta")
+    assert backbone.weights_hash == ""
+    sizes: dict[str, int] = {}
+    for stored in hub.configurations(model.path):
+        sizes |= {part or "motion_adapter": size for part, size in stored.bytes.items()}
+    assert set(sizes) == set(backbone.classes)
+    for part, size in sizes.items():
+        module: nn.Module = backbone._shapes[part]
+        numbers = sum(parameter.numel() for parameter in module.parameters())
+        # In two or four bytes; the headers of files, and a few weights that are unused, on top.
+        assert min(abs(size / (numbers * width) - 1) for width in (2, 4)) < 1e-3, part
+
+
+def fetched(command: str, files: list[str]) -> set[str]:
+    """The files of a repository that a command of `hf download` fetches."""
+    words = shlex.split(command)
+    after = {flag: [b for a, b in pairwise(words) if a == flag] for flag in ("--include", "--exclude")}
+    include, exclude = after.values()
+    return set(filter_repo_objects(files, allow_patterns=include, ignore_patterns=exclude))
+
+
+def test_the_command_fetches_what_is_read_and_no_more(
+    family: Family, folder: Path | str, tmp_path: Path
+) -> None:
+    paths = [Path(path) for path in str(folder).split("+")]
+    files = [file.relative_to(paths[0]).as_posix() for file in paths[0].rglob("*") if file.is_file()]
+    parts = family.kind.parts
+    unread = ["README.md", "t2v.pt", "v1-5.safetensors", "safety_checker/model.safetensors"]
+    for file in files:
+        if file.endswith(".safetensors"):
+            base = file.removesuffix(".safetensors")
+            unread += [f"{base}.bin", f"{base}.fp16.safetensors", f"{base}.non_ema.safetensors", f"{base}.h5"]
+            unread += [f"{base}.bf16-00001-of-00002.safetensors"]
+    name = "a/b+c/d" if len(paths) == 2 else "a/b"
+    model = fetch_command(name, "x+y" if len(paths) == 2 else "x", parts).split(" && ")[0]
+    read = fetched(model, [*files, *unread])
+    assert read & set(unread) == set()
+    # What is fetched is enough: the backbone of these files alone has the same weights.
+    for file in read:
+        copy = tmp_path / "copy" / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(paths[0] / file, copy)
+    copied = "+".join([str(tmp_path / "copy"), *map(str, paths[1:])])
+    first, again = (family.kind.from_pretrained(path) for path in (folder, copied))
+    assert first.weights_hash == again.weights_hash
+
+
+def test_other_shards_beside_those_of_the_index_are_neither_fetched_nor_read(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = fetch_command(MOCHI, None, ("transformer", "text_encoder"))
+    shards = [
+        "text_encoder/model-00001-of-00004.safetensors",
+        "text_encoder/model-00001-of-00002.safetensors",
+    ]
+    assert fetched(command, shards) == set(shards[:1])
+    # Of any model, once its index is there.
+    folder, asked = tmp_path / "model", []
+    shutil.copytree(whole, folder)
+    before = weights_hash(folder, LatteBackbone.parts)
+    index = folder / "transformer" / f"{WEIGHTS}.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": WEIGHTS}}))
+    shutil.copy(folder / "transformer" / WEIGHTS, folder / "transformer" / "again.safetensors")
+
+    def snapshot(*_: object, allow_patterns: list[str], **__: Any) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    find_folder("someone/model", None, True, LatteBackbone.parts)
+    assert f"transformer/{WEIGHTS}" in asked[1]
+    assert "transformer/*.safetensors" not in asked[1]
+    with_index = weights_hash(folder, LatteBackbone.parts)
+    (folder / "transformer" / "again.safetensors").unlink()
+    assert with_index == weights_hash(folder, LatteBackbone.parts) != before
+
+
+def test_a_model_of_which_nothing_is_here_is_named_with_the_command_for_its_configuration() -> None:
+    with pytest.raises(InputError) as caught:
+        LatteBackbone.from_pretrained("someone/model", revision="v2", device="meta")
+    command = re.search("`(hf download someone/model --revision v2 .*)`", str(caught.value))
+    assert command is not None
+    files = command[1].split()[5:]
+    assert set(files) == {
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        *(f"{part}/config.json" for part in ("transformer", "vae", "text_encoder")),
+    }
+
+
+def test_a_fetched_configuration_alone_is_enough_for_shapes(whole: Path) -> None:
+    snapshot = Path(constants.HF_HUB_CACHE) / "models--someone--tiny" / "snapshots" / ("0" * 40)
+    settings = {"revision": "0" * 40, "device": "meta"}
+    for file in whole.rglob("*.json"):
+        if "tokenizer" not in file.parts[-2]:
+            (snapshot / file.relative_to(whole)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, snapshot / file.relative_to(whole))
+    # A download that was interrupted leaves some of the weights.
+    shutil.copy(whole / "vae" / WEIGHTS, snapshot / "vae" / WEIGHTS)
+    assert is_to_fetch("someone/tiny", "0" * 40, LatteBackbone.parts)
+    shape = LatteBackbone.from_pretrained("someone/tiny", **settings)
+    real = LatteBackbone.from_pretrained(whole, device="meta")
+    assert shape.network.state_dict().keys() == real.network.state_dict().keys()
+    assert shape.check_captions(["any words at all"]) == []
+    assert shape.tokenizer(["one", "two"], max_length=5).attention_mask.sum() == 2 * 5
+    # With the rest it is a model that is here.
+    shutil.copytree(whole, snapshot, dirs_exist_ok=True)
+    assert not is_to_fetch("someone/tiny", "0" * 40, LatteBackbone.parts)

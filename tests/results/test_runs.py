@@ -1,0 +1,78 @@
+"""`list runs` and index.md: what there is, also where files are missing or damaged."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from motionexp.errors import InputError
+from motionexp.files import locked
+from motionexp.results.rows import append_rows
+from motionexp.results.runs import print_runs, runs_in, write_index
+from tests.support.made_rows import rank_row
+
+
+def run_at(folder: Path, rows=(), **status) -> None:
+    folder.mkdir(parents=True)
+    status = {"state": "done", "reference": "r0", "tau": 700.0} | status
+    (folder / "status.json").write_text(json.dumps(status))
+    if rows:
+        append_rows(folder / "rows.jsonl", rows)
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    folder = tmp_path / "shapes" / "tiny_latte"
+    metrics = ("velocity_similarity", "nuisance_similarity", "nuisance_chance", "flow_similarity")
+    for name, rank, tau in (("aa", 4, 700.0), ("bb", 16, 700.0), ("cc", 4, 1000.0)):
+        rows = [replace(rank_row(metric, 0, tau, rank), sample_id=name) for metric in metrics]
+        run_at(folder / name, rows)
+    run_at(folder / "dd", state="failed", error="FloatingPointError: the loss is nan")
+    run_at(folder / "ee", state="running")
+    run_at(folder / "ff")
+    (folder / "ff" / "rows.jsonl").write_text("no row\n")
+    (folder / "aa" / "media").mkdir()
+    (folder / "aa" / "media" / "style-0-123.mp4").write_bytes(b"")
+    return tmp_path
+
+
+def test_runs_have_the_settings_that_differ_a_state_and_scores(output):
+    runs = {run.folder.name: run for run in runs_in(output / "shapes" / "tiny_latte")}
+    assert runs["aa"].settings == ("tau=700",)
+    assert runs["bb"].settings == ("tau=700", "rank=16")
+    assert runs["cc"].settings == ("base model",)
+    assert runs["aa"].scores["motion similarity"] == pytest.approx(0.5)
+    assert runs["aa"].scores["background leakage"] == 0
+    assert (runs["aa"].samples, runs["aa"].state) == (1, "done")
+    states = [runs[name].state for name in ("dd", "ee", "ff")]
+    assert states == ["failed", "killed", "damaged"]
+
+
+def test_a_run_that_a_process_works_on_is_running(output):
+    folder = output / "shapes" / "tiny_latte"
+    with locked(folder / "ee" / ".lock"):
+        assert {run.folder.name: run.state for run in runs_in(folder)}["ee"] == "running"
+
+
+def test_the_list_fits_a_terminal_and_shows_errors(output, capsys):
+    print_runs(Console(width=80), output)
+    shown = capsys.readouterr().out
+    assert "the loss is nan" in shown
+    assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80
+    (line,) = (line.split() for line in shown.splitlines() if line.startswith(" bb"))
+    assert line == ["bb", "tau=700", "done", "1", *["0.60", "0.00"]]
+
+
+def test_the_index_links_every_run(output):
+    folder = output / "shapes" / "tiny_latte"
+    write_index(folder)
+    text = (folder / "index.md").read_text()
+    assert "[bb](bb/) | r0 | tau=700 rank=16 | done | 1 | 0.60 | 0.00 |" in text
+    assert "[style-0](aa/media/style-0-123.mp4)" in text
+
+
+def test_no_run_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="output="):
+        print_runs(Console(), tmp_path)
