@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import DAMAGE, InputError
 from motionexp.hub import no_loading_bars, shards
 
@@ -104,13 +104,19 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-@contextmanager
-def naming_the_file(file: Path) -> Iterator[None]:
-    """Raise InputError with the file for what its values of wrong types raise."""
+def read_scheduler(file: Path, settings: Mapping[str, Any], spacing: str | None) -> Schedule:
+    """The noise schedule of a scheduler_config.json, in which `settings` replace what it says.
+
+    Args:
+        spacing: of flow matching, where the pipeline passes its own sigmas.
+
+    Raises InputError naming the file.
+    """
+    config = {**read_json(file), **settings}
     try:
-        yield
-    except InputError:
-        raise
+        return FlowSchedule.from_config(config, spacing) if spacing else read_schedule(config)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     except DAMAGE as error:
         raise InputError(f"{file} cannot be used ({error!r:.200}); fetch it again") from error
 

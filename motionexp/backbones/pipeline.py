@@ -23,8 +23,7 @@ from motionexp.backbones.checkpoint import (
     check_shapes,
     has_weights,
     load_part,
-    naming_the_file,
-    read_json,
+    read_scheduler,
     shape_of,
     weights_hash,
 )
@@ -33,7 +32,7 @@ from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, r
 from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
-from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
+from motionexp.diffusion.flow_matching import Schedule
 from motionexp.errors import InputError
 from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
 
@@ -273,9 +272,7 @@ class PipelineBackbone(Backbone):
     @classmethod
     def schedule_of(cls, folder: Path) -> Schedule:
         """The noise schedule of the pipeline in a folder, with the steps that the pipeline takes."""
-        config = {**read_json(file := folder / "scheduler" / "scheduler_config.json"), **cls.scheduler}
-        with naming_the_file(file):
-            return FlowSchedule.from_config(config, cls.spacing) if cls.spacing else read_schedule(config)
+        return read_scheduler(folder / "scheduler" / "scheduler_config.json", cls.scheduler, cls.spacing)
 
     @classmethod
     def caption_problems(

@@ -103,9 +103,13 @@ def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
 
 def _wrong_kind(plain: object, kind: Any) -> str:
     """What a value should be where OmegaConf would let something else pass; empty where it is right."""
-    if kind in (str, int, float, bool) and isinstance(plain, dict | list):
-        return "text; put it in quotes" if kind is str else "single value"
-    return "mapping of KEY: VALUE" if get_origin(kind) is dict and not isinstance(plain, dict | None) else ""
+    if is_dataclass(kind) or get_origin(kind) is dict:
+        return "" if isinstance(plain, dict | None) else "mapping of KEY: VALUE"
+    if kind in (int, float, bool):
+        return (
+            "" if isinstance(plain, int | float | None) else "number" if kind is not bool else "true or false"
+        )
+    return "text; put it in quotes" if kind is str and isinstance(plain, dict | list) else ""
 
 
 def _name(entry: object) -> str:
