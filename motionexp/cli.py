@@ -30,7 +30,7 @@ from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
-from motionexp.files import version
+from motionexp.files import user_path, version
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -194,7 +194,7 @@ def _write_submission(arguments: list[str]) -> None:
     select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
     if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):
         raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
-    folder, samples = Path(select.pop("folder")).expanduser(), Path(select.pop("samples")).expanduser()
+    folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
     from motionexp.jobs.submission import write_submission
 
     count, whole = write_submission(samples, folder, select)
