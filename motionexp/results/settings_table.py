@@ -26,6 +26,7 @@ from motionexp.results.rows import (
 )
 from motionexp.results.selection import SAMPLED, TRAINED
 
+MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number
 EXTERNAL = "external"
 """The method in rows of videos that another system made."""
 BASE_LABEL = "base model"
@@ -348,14 +349,14 @@ class _BlockOf:
         # 3. Lines that lack samples.
         subjects = [{_subject(row) for row in line.rows if row.seed is not None} for line in self.lines]
         every = set[Subject]().union(*subjects)
-        for line, of_line in zip(self.lines, subjects, strict=True):
-            if lacking := len(every - of_line):
-                notes.append(
-                    f"{where}{' '.join(self._texts(line))}: lacks {lacking} of {len(every)} samples, so that"
-                    " its means are of others than those of the other lines; differences are of the samples"
-                    " that both lines have."
-                )
-        return notes
+        counts = [(line, len(every - of_line)) for line, of_line in zip(self.lines, subjects, strict=True)]
+        texts = [
+            f"{' '.join(self._texts(line))}: lacks {n} of {len(every)} samples" for line, n in counts if n
+        ]
+        if len(texts) > MOST_NOTES:
+            texts = [f"{len(texts)} of {len(self.lines)} lines lack samples"]
+        rest = "so that means are not of equal samples; differences are of what both lines have."
+        return [*notes, *(f"{where}{text}, {rest}" for text in texts)]
 
 
 def _why_absent(metric: str, suite: str) -> str:
@@ -378,8 +379,8 @@ def reasons_in(rows: Iterable[Row]) -> dict[str, int]:
 
 def _natural(text: str) -> list[tuple[int, float, str]]:
     """Sorts numbers in a text by their size."""
-    parts = re.findall(r"\d+\.?\d*|[^\d]+", text)
-    return [(0, float(part), "") if part[0].isdigit() else (1, 0.0, part) for part in parts]
+    parts = re.findall(r"[0-9]+\.?[0-9]*|[^0-9]+", text)
+    return [(0, float(part), "") if part[0] in "0123456789" else (1, 0.0, part) for part in parts]
 
 
 def differing_names(rows: Collection[Row]) -> list[str]:
