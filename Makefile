@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test fuzz lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -20,6 +20,9 @@ demo: .venv/installed ## the main job on three references, its table and its vid
 
 test: .venv/installed ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000
 
 lint: .venv/installed ## style, types and the order of imports
 	.venv/bin/ruff check .

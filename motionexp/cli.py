@@ -31,7 +31,7 @@ from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
-from motionexp.files import version
+from motionexp.files import user_path, version
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -204,7 +204,7 @@ def _write_submission(arguments: list[str]) -> None:
     select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
     if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):
         raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
-    folder, samples = Path(select.pop("folder")).expanduser(), Path(select.pop("samples")).expanduser()
+    folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
     from motionexp.jobs.submission import write_submission
 
     count, whole = write_submission(samples, folder, select)
@@ -302,18 +302,26 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run prints the list of jobs, and each job's plan.
+    A dry run prints the list of jobs, and the plan of the first job of each model.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
+        with announced(LOADING):
+            from motionexp.jobs.dry_run import plan
+        first = {cfg.model.name: cfg for cfg in reversed(jobs)}
+        for name, cfg in first.items():
+            count = sum(job.model.name == name for job in jobs)
+            print(f"\nthe first of {count} jobs of {name}:")
+            plan(cfg)
+        return
     IN_EXPERIMENT.set(True)
     try:
         for sweep in sweeps:
             _run_hydra(["-m", *prepared(sweep.arguments)])
     finally:
         IN_EXPERIMENT.set(False)
-    for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
+    for output in sorted({cfg.output for cfg in jobs}):
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
             for table in build(comparison, table_layout):

@@ -9,10 +9,29 @@ from contextlib import contextmanager
 from types import FrameType
 
 RESEND_SECONDS = 0.05
+LONGEST_LINE = 1000
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What libraries raise where they read a file with flipped bits, or with values of wrong types."""
 
 
 class InputError(ValueError):
-    """The user's input is wrong. The message alone is shown: it names the input and what would be right."""
+    """The user's input is wrong. The message alone is shown: it names the input and what would be right.
+
+    Of a line of more than `LONGEST_LINE` characters the middle is left out: a value out of a file has any
+    length.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(_shortened, super().__str__().split("\n")))
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    return f"{line[: LONGEST_LINE // 2]} ... ({len(line)} characters) ... {line[-LONGEST_LINE // 4 :]}"
 
 
 class Stopped(SystemExit):

@@ -50,6 +50,11 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 
+def user_path(text: str | Path) -> Path:
+    """The path that a user names, where `~` and `~NAME` are homes; `~NAME` of nobody stays as it is."""
+    return Path(os.path.expanduser(text))  # Path.expanduser raises RuntimeError for it
+
+
 def existing_part(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists. Raises OSError or ValueError for no name."""
     folder = folder.absolute()

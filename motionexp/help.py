@@ -20,6 +20,7 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
+from motionexp.files import user_path
 from motionexp.results.runs import print_runs
 
 USAGE = """\
@@ -157,7 +158,7 @@ def listed(arguments: Sequence[str]) -> str:
             paths = [word.partition("=")[2] for word in overrides if word.startswith("output=")]
             console = Console()
             with console.capture() as capture:
-                print_runs(console, Path(paths[0] if paths else "outputs").expanduser())
+                print_runs(console, user_path(paths[0] if paths else "outputs"))
             return capture.get().rstrip()
         case ["words", *overrides]:
             _check_listed("words", overrides, ("model",))

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from motionexp.config.schema import BUNDLED
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def find_folder(
     """
     name = str(path)
     is_bundled = name.startswith(BUNDLED_PREFIX)
-    folder = BUNDLED / name.removeprefix(BUNDLED_PREFIX) if is_bundled else Path(path).expanduser()
+    folder = BUNDLED / name.removeprefix(BUNDLED_PREFIX) if is_bundled else user_path(path)
     if folder.is_dir():
         return folder
     if "+" in name:
@@ -83,7 +84,7 @@ def find_folder(
 
 def _find_adapter(path: str, revision: str | None, local_files_only: bool) -> Path:
     """The folder of a motion adapter: a folder, or a hub id."""
-    if (folder := Path(path).expanduser()).is_dir():
+    if (folder := user_path(path)).is_dir():
         return folder
     if not is_hub_id(path):
         raise InputError(f"model {path}: no folder {folder}; give a folder or a hub id")
@@ -148,7 +149,7 @@ def is_to_fetch(path: str | Path, revision: str | None, parts: Sequence[str]) ->
         folder = find_folder(path, revision, local_files_only=True, parts=parts)
     except InputError:
         return "+" in str(path) or is_hub_id(path)
-    if Path(path).expanduser().is_dir() or str(path).startswith(BUNDLED_PREFIX):
+    if user_path(path).is_dir() or str(path).startswith(BUNDLED_PREFIX):
         return False
     # The cache lists what a download lacks only if it has the repository's list of files.
     weights = [pattern for part in parts for pattern in _weights_patterns(folder, part)]
@@ -209,7 +210,7 @@ def find_configuration(path: str | Path, revision: str | None, parts: Sequence[s
             find_configuration(*model, image_parts), find_configuration(*adapter, (MOTION_ADAPTER,))
         )
     name = str(path)
-    if (folder := Path(path).expanduser()).is_dir():
+    if (folder := user_path(path)).is_dir():
         return folder
     if configuration(name) is not None:
         return _written(name)
@@ -327,7 +328,7 @@ def naming_the_model(path: str | Path, revision: str | None, parts: Sequence[str
     except InputError as error:
         is_remote = "+" in str(path) or is_hub_id(path)
         command = fetch_command(path, revision, parts or ANY) if is_remote else ""
-        if Path(path).expanduser().is_dir() or not command:
+        if user_path(path).is_dir() or not command:
             raise
         raise InputError(f"model {path}: {error}: {command}") from error
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from diffusers import ModelMixin
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from motionexp.errors import InputError
+from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
+from motionexp.errors import DAMAGE, InputError
 from motionexp.hub import no_loading_bars, shards
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
@@ -23,6 +25,8 @@ TextPrecision = Literal["auto", "8bit", "4bit"]
 
 WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
+BROKEN = (*DAMAGE, SafetensorError, StrictDataclassError)
+"""What diffusers and transformers raise on a part of a pipeline that is damaged."""
 # The same weights in another precision, or before averaging: never read, and no part of what a folder is.
 VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
 # Of CLIP's text encoder in the hubs' files, which transformers takes off.
@@ -93,11 +97,28 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{file} is missing; the folder needs diffusers' pipeline layout, whole") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({_first_line(error)}); fetch it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{file} holds no settings; fetch it again")
     return content
+
+
+def read_scheduler(file: Path, settings: Mapping[str, Any], spacing: str | None) -> Schedule:
+    """The noise schedule of a scheduler_config.json, in which `settings` replace what it says.
+
+    Args:
+        spacing: of flow matching, where the pipeline passes its own sigmas.
+
+    Raises InputError naming the file.
+    """
+    config = {**read_json(file), **settings}
+    try:
+        return FlowSchedule.from_config(config, spacing) if spacing else read_schedule(config)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except DAMAGE as error:
+        raise InputError(f"{file} cannot be used ({error!r:.200}); fetch it again") from error
 
 
 def shape_of(kind: type[Part], folder: Path) -> Part:
@@ -107,7 +128,7 @@ def shape_of(kind: type[Part], folder: Path) -> Part:
             if issubclass(kind, PreTrainedModel):
                 return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
             return kind.from_config(read_json(folder / "config.json"))
-    except (OSError, ValueError, TypeError) as error:
+    except BROKEN as error:
         raise InputError(f"{folder / 'config.json'} cannot be used ({_first_line(error)})") from error
 
 
@@ -180,7 +201,7 @@ def load_part(
                 output_loading_info=True,
                 **settings,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except BROKEN as error:
         torch.set_default_dtype(before)  # which diffusers leaves as it was while loading
         raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
     model, info = loaded

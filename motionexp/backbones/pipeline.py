@@ -23,16 +23,16 @@ from motionexp.backbones.checkpoint import (
     check_shapes,
     has_weights,
     load_part,
-    read_json,
+    read_scheduler,
     shape_of,
     weights_hash,
 )
 from motionexp.backbones.codec import VideoCodec
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
-from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, unchanged
+from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
-from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
+from motionexp.diffusion.flow_matching import Schedule
 from motionexp.errors import InputError
 from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
 
@@ -272,8 +272,7 @@ class PipelineBackbone(Backbone):
     @classmethod
     def schedule_of(cls, folder: Path) -> Schedule:
         """The noise schedule of the pipeline in a folder, with the steps that the pipeline takes."""
-        config = {**read_json(folder / "scheduler" / "scheduler_config.json"), **cls.scheduler}
-        return FlowSchedule.from_config(config, cls.spacing) if cls.spacing else read_schedule(config)
+        return read_scheduler(folder / "scheduler" / "scheduler_config.json", cls.scheduler, cls.spacing)
 
     @classmethod
     def caption_problems(
@@ -294,7 +293,7 @@ class PipelineBackbone(Backbone):
     @classmethod
     def _longest_caption(cls, folder: Path, tokenizer: Tokenizer) -> int:
         """`max_caption_tokens` of the pipeline in a folder."""
-        return cls.caption_tokens or tokenizer.model_max_length
+        return cls.caption_tokens or longest_caption(folder, tokenizer)
 
     def check_captions(self, captions: Sequence[str]) -> list[str]:
         """See `Backbone.check_captions`."""

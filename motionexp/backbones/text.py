@@ -43,9 +43,33 @@ def load_tokenizer(folder: Path, part: str = "tokenizer") -> Tokenizer:
         return UnknownTokenizer(config.get("max_position_embeddings", 0))
     read_json(folder / part / "tokenizer_config.json")
     try:
-        return AutoTokenizer.from_pretrained(folder / part, local_files_only=True)
-    except (OSError, ValueError) as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder / part, local_files_only=True
+        )
+    except Exception as error:  # the library raises Exception itself
         raise InputError(f"{folder / part} cannot be read ({error}); fetch it again") from error
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"{folder / part / 'tokenizer_config.json'}: model_max_length is no number; fetch it again"
+        )
+    return tokenizer
+
+
+MOST_TOKENS = 100_000
+"""Of a caption; a tokenizer whose file gives no number takes 10^30."""
+
+
+def longest_caption(folder: Path, tokenizer: Tokenizer) -> int:
+    """The tokenizer's `model_max_length`. Raises InputError where the pipeline's folder gives none."""
+    longest = tokenizer.model_max_length
+    if isinstance(tokenizer, UnknownTokenizer):
+        return longest
+    if not isinstance(longest, int) or not 1 <= longest <= MOST_TOKENS:
+        file = folder / "tokenizer" / "tokenizer_config.json"
+        raise InputError(
+            f"{file}: model_max_length is {longest!r:.80}; a whole number from 1 to {MOST_TOKENS}"
+        )
+    return longest
 
 
 def caption_problems(tokenizer: Tokenizer, captions: Sequence[str], max_tokens: int) -> list[str]:

@@ -1,8 +1,10 @@
 """Where the weights of a saved adapter lie: in a cell's folder, in that of another trainer, or in a file."""
 
+import os
 from pathlib import Path
 
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 FILE_NAME = "adapter.safetensors"
 PEFT_FILE_NAME = "adapter_model.safetensors"
@@ -19,9 +21,9 @@ def adapter_file(adapter: str | Path) -> Path:
         InputError: there is no such file, the folder has none of `FILE_NAMES` or several of them, or the file
             is a pickle, which runs code when it is read.
     """
-    path = Path(adapter).expanduser()
-    file = _only_file(path) if path.is_dir() else path
-    if not file.exists():
+    path = user_path(adapter)
+    file = _only_file(path) if os.path.isdir(path) else path
+    if not os.path.exists(file):
         raise InputError(f"adapter={adapter}: there is no such file or folder")
     if file.suffix in PICKLES:
         raise InputError(

@@ -1,6 +1,5 @@
 """What can be wrong with a job's settings, as far as it shows without torch."""
 
-import json
 import os
 import re
 import sys
@@ -13,13 +12,14 @@ from typing import Any
 
 from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
+from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import PACKAGE, check_allowed, class_value
 from motionexp.errors import InputError
-from motionexp.files import existing_part
+from motionexp.files import existing_part, user_path
 
 
 def check(cfg: JobConfig) -> list[str]:
@@ -42,7 +42,8 @@ def _frame_problems(cfg: JobConfig) -> Iterator[str]:
     model = cfg.model
     # Without a range, the number of frames that the model was trained on.
     legal = model.frame_range or [model.frames] * 2
-    if len(legal) != 2 or not 1 <= legal[0] <= legal[1]:
+    # OmegaConf lets a list pass for a whole number within a list.
+    if len(legal) != 2 or {*map(type, legal)} != {int} or not 1 <= legal[0] <= legal[1]:
         yield f"model.frame_range={legal}: the fewest and the most frames, as in [8,32], or null"
     elif model.frame_step > 0 and cfg.frames not in range(legal[0], legal[1] + 1, model.frame_step):
         numbers = f"{legal[0]} to {legal[1]}" if model.frame_range else f"exactly {model.frames}"
@@ -84,19 +85,24 @@ def _sizes(model: ModelConfig) -> tuple[int | None, tuple[int, int] | None]:
         next((_json(folder / part / "config.json") for part in parts if (folder / part).is_dir()), {})
         for parts in (("transformer", "unet"), ("vae",))
     )
-    if vae.get("_class_name") != "AutoencoderKL" or not isinstance(network.get("patch_size", 1), int):
+    blocks, patch, side = (
+        vae.get("block_out_channels"),
+        network.get("patch_size", 1),
+        network.get("sample_size"),
+    )
+    if vae.get("_class_name") != "AutoencoderKL" or not isinstance(blocks, list) or not 0 < len(blocks) < 20:
         return None, None
-    scale = 2 ** (len(vae.get("block_out_channels", ())) - 1)
-    side = network.get("sample_size")
-    trained = (side * scale, side * scale) if isinstance(side, int) else None
-    return scale * network.get("patch_size", 1), trained
+    if type(patch) is not int or patch < 1:
+        return None, None
+    scale = 2 ** (len(blocks) - 1)
+    return scale * patch, (side * scale, side * scale) if type(side) is int else None
 
 
 def _json(file: Path) -> dict[str, Any]:
     """The settings in a file; none where it is missing or broken, which the loading of weights reports."""
     try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
+        content = read_json(file)
+    except InputError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -162,7 +168,7 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
         return
     if cfg.video not in cfg.data.values():
         yield f"video={cfg.video}: data= is no clip and does not read it; leave out data= or video="
-    if not Path(cfg.video).expanduser().exists():
+    if not os.path.exists(user_path(cfg.video)):
         yield f"video={cfg.video}: there is no such file or folder"
     if cfg.caption is None:
         yield 'video= needs caption="what it shows"'
@@ -174,7 +180,7 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
 
 def _file_problems(cfg: JobConfig) -> Iterator[str]:
     folder = schema.model_folder(cfg.model)
-    if folder is not None and not (folder / "model_index.json").is_file():
+    if folder is not None and not os.path.isfile(folder / "model_index.json"):
         yield f"model.path={cfg.model.path}: {folder} has no model_index.json, so it is no pipeline's folder"
     if cfg.adapter is not None and cfg.probe is not None:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
@@ -240,19 +246,27 @@ def _caption_problems(cfg: JobConfig) -> Iterator[str]:
 
 def vocabulary(model: ModelConfig) -> list[str]:
     """The words that a model with a closed vocabulary knows, sorted. Raises InputError where it has none."""
-    from tokenizers import Tokenizer
-
     path = schema.tokenizer_file(model)
     if not model.closed_vocabulary:
         raise InputError(f"model={model.name} takes any words: there is no list of its words")
     if not path.is_file():
         raise InputError(f"model={model.name}: {path} is missing")
-    named = json.loads(path.with_name("tokenizer_config.json").read_text()).get(schema.CLOSED_VOCABULARY)
-    if named is not None:
+    settings_file = path.with_name("tokenizer_config.json")
+    named = read_object(settings_file).get(schema.CLOSED_VOCABULARY)
+    if isinstance(named, list) and all(isinstance(word, str) for word in named):
         return sorted(named)
-    tokenizer = Tokenizer.from_file(str(path))
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    words = {token.removeprefix("▁") for token in tokenizer.get_vocab() if token not in special}
+    if named is not None:
+        raise InputError(f"{settings_file}: {schema.CLOSED_VOCABULARY} must be a list of words")
+    content = read_object(path)
+    pieces, added = content.get("model"), content.get("added_tokens") or []
+    pieces = pieces.get("vocab") if isinstance(pieces, dict) else None
+    try:
+        # A Unigram's vocabulary is a list of [piece, logarithm of its probability].
+        tokens = [piece if isinstance(pieces, dict) else piece[0] for piece in pieces or ()]
+        special = {token["content"] for token in added}
+        words = {token.removeprefix("▁") for token in tokens if token not in special}
+    except (LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the file of a tokenizer ({error!r:.200})") from error
     return sorted(words - {""})
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException
 
 from motionexp.config.config_dir import search_path
@@ -114,12 +114,39 @@ def _check_override(override: str) -> None:
         raise InputError(
             f'{override}: free text is swept with {name.removeprefix(PARAMS)}=\'choice("A","B")\''
         )
+    _check_for_hydra(override, name)
     if "@" in key:
         raise InputError(f"{override}: a setting has no @PACKAGE here; write {name}=VALUE")
     if name in GROUPS and (override.startswith("~") or override == f"{name}=null"):
         raise InputError(f"{name}: one of {', '.join(options(name))}")
     if override.startswith("~") and name in settings_in(JobConfig):
         raise InputError(f"{override}: a setting cannot be removed; leave it out for its default")
+
+
+def _check_for_hydra(override: str, name: str) -> None:
+    """Raises InputError for an override on which Hydra fails with an error of its own code."""
+    root, dot, _ = name.partition(".")
+    if dot and root in {*settings_in(JobConfig), *settings_in(ScoreConfig)} - {*GROUPS}:
+        raise InputError(f"{override:.200}: {root} has no settings within it; write {root}=VALUE")
+    if not is_text(name) and re.search(r"\d{1000}", override):
+        raise InputError(f"{override:.60}...: a number of more than a thousand digits")
+    if name in GROUPS and not override.startswith("~") and not _names_options(override):
+        raise InputError(f"{override:.200}: one of {', '.join(options(name))}")
+
+
+def _names_options(override: str) -> bool:
+    """Whether the value of a group is a name or a sweep over names; Hydra takes it for a file's path."""
+    value = _parsed(override)._value
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    return all(isinstance(value, str | QuotedString | Glob | None) for value in values)
+
+
+def _parsed(override: str) -> Override:
+    """The override as Hydra reads it. Raises InputError."""
+    try:
+        return OverridesParser.create().parse_override(override)
+    except (HydraException, ValueError) as error:  # a ValueError for a number of thousands of digits
+        raise InputError(unreadable(override)) from error
 
 
 def _is_other_data(override: str) -> bool:
@@ -155,11 +182,7 @@ def _quoted(override: str) -> str:
 
 def _with_quoted_items(override: str) -> str:
     """A list of texts, or a sweep over such lists, with `${` in them as ordinary characters."""
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        raise InputError(unreadable(override)) from error
-    key, value = override.partition("=")[0], parsed._value
+    key, value = override.partition("=")[0], _parsed(override)._value
     if isinstance(value, ChoiceSweep):
         # Without choice(), from which Hydra writes texts without their quotes.
         return f"{key}={','.join(map(_items_in_quotes, value.list))}"

@@ -18,7 +18,7 @@ from motionexp.config.command_line import as_values, is_text, override_key, prep
 from motionexp.config.config_dir import EXAMPLE
 from motionexp.config.options import CONF, GIVEN_BY_PROGRAM, GROUPS, SCHEMAS, keys_of, option_file, options
 from motionexp.config.schema import JobConfig
-from motionexp.config.settings import settings_in, value_problems
+from motionexp.config.settings import check_lists, settings_in, value_problems
 from motionexp.errors import InputError
 
 # Where this package has the classes that a group's `_target_` may name.
@@ -88,6 +88,7 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     # 4. Everything else, by the schema's types and bounds and by `check`.
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), as_values(plain)))
     assert isinstance(cfg, JobConfig)
+    check_lists(cfg)
     problems += check(cfg)
     if problems:
         raise InputError("\n".join(problems))

@@ -1,5 +1,6 @@
 """`--config-dir`: a folder of the user's own options, checked before Hydra reads it. Imports no torch."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from motionexp.config.options import CONF, GROUPS
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 EXAMPLE = "DIR/model/mine.yaml is then model=mine"
 # Of the packages that Hydra lets a file name, those that hold settings of this program.
@@ -20,8 +22,8 @@ def search_path(folder: str) -> str:
     Raises:
         InputError: no such folder, one without options, or a file that would change more than settings.
     """
-    root = Path(folder).expanduser().absolute()
-    if not root.is_dir():
+    root = user_path(folder).absolute()
+    if not os.path.isdir(root):
         raise InputError(f"--config-dir={folder}: there is no such folder")
     files = [path for group in GROUPS for path in sorted((root / group).rglob("*.yaml"))]
     if not files:
@@ -57,7 +59,10 @@ def _problems(path: Path, inside: Path) -> Iterator[str]:
     if resolver := _resolver(content):
         yield f"{resolver}: only settings can be referred to, as ${{frames}}"
     defaults = content.get("defaults", [])
-    for entry in defaults if isinstance(defaults, list) else [defaults]:
+    if not isinstance(defaults, list) or not all(isinstance(entry, str | dict) for entry in defaults):
+        yield f"defaults: {defaults!r:.80}: it must be a list of files beside this one, or of GROUP: OPTION"
+        return
+    for entry in defaults:
         pairs = entry.items() if isinstance(entry, dict) else [(entry,)]
         if not all(_is_of_groups(str(word)) for pair in pairs for word in pair):
             yield f"defaults: {entry}: only files of {', '.join(GROUPS)} are included, without .. or ${{}}"

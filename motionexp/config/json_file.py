@@ -15,6 +15,14 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), str(path))
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises InputError for anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: it must be a JSON object, {{...}}")
+    return content
+
+
 def parse_json(text: str, source: str) -> Any:
     """The content of JSON as dicts, lists, text, finite numbers, booleans and None.
 

@@ -1,5 +1,6 @@
 """The settings of a job and of `python run.py score`, one line for each. Imports no torch."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from omegaconf import II, MISSING
 
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import setting
-from motionexp.files import PACKAGE
+from motionexp.files import PACKAGE, user_path
 
 BUNDLED = PACKAGE / "bundled"
 # In tokenizer_config.json: the words of a model that knows no others, where they are not its tokens.
@@ -179,7 +180,7 @@ class ScoreConfig:
     @property
     def name(self) -> str:
         """The system's name; without `system=` the folder's."""
-        return self.system or Path(self.folder or "").expanduser().resolve().stem
+        return self.system or user_path(self.folder or "").resolve().stem
 # fmt: on
 
 
@@ -192,9 +193,9 @@ def model_folder(model: ModelConfig) -> Path | None:
     """The local folder that `path` names: `bundled:NAME`, an absolute or an existing one; None: a hub id."""
     if model.path.startswith("bundled:"):
         return BUNDLED / model.path.removeprefix("bundled:")
-    path = Path(model.path).expanduser()
+    path = user_path(model.path)
     # IMAGE_MODEL+MOTION_ADAPTER are two, which are looked at when they are loaded.
-    return path if path.is_dir() or (path.is_absolute() and "+" not in model.path) else None
+    return path if os.path.isdir(path) or (path.is_absolute() and "+" not in model.path) else None
 
 
 def tokenizer_file(model: ModelConfig) -> Path:

@@ -1,8 +1,8 @@
 """From `conf/` and overrides to a checked ScoreConfig: videos that any system made. Imports no torch."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,8 +18,9 @@ from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.options import CONF, option_file
 from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import scoring_problems
-from motionexp.config.settings import setting_problems, settings_in
+from motionexp.config.settings import check_lists, setting_problems, settings_in
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 ConfigStore.instance().store(name="score_schema", node=ScoreConfig)
 
@@ -41,6 +42,7 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
         cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ScoreConfig), as_values(plain)))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explained(error)) from error
+    check_lists(cfg)
     if "fit" in typed and cfg.data.get("fit") != cfg.fit:
         problems.append("fit=: data= does not take it, or gives another value; leave it out")
     if problems := [*problems, *_check(cfg)]:
@@ -63,11 +65,11 @@ def _explained(error: Exception) -> str:
 def _check(cfg: ScoreConfig) -> Iterator[str]:
     if cfg.folder is None:
         yield "score: folder= is missing: the folder of the videos, or a CSV that lists them"
-    elif not Path(cfg.folder).expanduser().exists():
+    elif not os.path.exists(user_path(cfg.folder)):
         yield f"folder={cfg.folder}: there is no such folder or file"
     elif not re.fullmatch(r"\w[\w.-]*", cfg.name):
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
-    if problem := unwritable(Path(cfg.output).expanduser()):
+    if problem := unwritable(user_path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"
     yield from setting_problems(cfg)
     yield from scoring_problems(cfg.scoring)

@@ -1,8 +1,8 @@
 """How samples are scored: the models behind the metrics. Imports no torch."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from motionexp.config.settings import setting, setting_problems
 
@@ -34,7 +34,7 @@ def scoring_problems(scoring: ScoringConfig) -> Iterator[str]:
     yield from setting_problems(scoring, "scoring.")
     if (scoring.tracker == "cotracker") != (scoring.tracker_weights is not None):
         yield "scoring.tracker=cotracker and scoring.tracker_weights=FILE belong together: give both or none"
-    elif scoring.tracker_weights is not None and not Path(scoring.tracker_weights).is_file():
+    elif scoring.tracker_weights is not None and not os.path.isfile(scoring.tracker_weights):
         yield f"scoring.tracker_weights={scoring.tracker_weights}: there is no such file"
     if scoring.scorer is None and (scoring.scorer_processor or scoring.scorer_revision):
         yield "scoring.scorer_processor and scoring.scorer_revision need scoring.scorer: give it too"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
+from motionexp.errors import InputError
+
 Stage = Literal["cell", "training", "applying", "sampling", "probe", "method", "tau", "content", "none"]
 """Where a setting enters the ids of results.
 
@@ -121,6 +123,15 @@ def setting_problems(cfg: Any, prefix: str = "") -> Iterator[str]:
         yield from value_problems(prefix + line.name, value, about[line.name])
         if value == [] and line.type == list[str] | None:
             yield f"{prefix}{line.name}=[]: name at least one, or null for all"
+
+
+def check_lists(cfg: Any) -> None:
+    """Raises InputError for a list or a mapping within a list of plain values; OmegaConf lets it pass."""
+    for line in fields(cfg):
+        value = getattr(cfg, line.name)
+        items = value if isinstance(value, list) and str(line.type).startswith("list[") else ()
+        if wrong := next((item for item in items if isinstance(item, list | dict)), None):
+            raise InputError(f"{line.name}: {wrong!r:.80} in the list is neither text nor number")
 
 
 def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:

@@ -81,8 +81,10 @@ def check_allowed(
     raise InputError(f"{setting}={path}: the module {module or package} defines no {name}")
 
 
-def check_room(path: str, room: str, setting: str) -> None:
+def check_room(path: object, room: str, setting: str) -> None:
     """Raises InputError for a class of this package that is not in the room of what the setting takes."""
+    if not isinstance(path, str):
+        raise InputError(f"{setting}={path!r:.80}: the name of a class, as text")
     if path.startswith(f"{PACKAGE}.") and not path.startswith(f"{room}."):
         raise InputError(f"{setting}={path}: a class of {room}, or of a package in plugins=")
 

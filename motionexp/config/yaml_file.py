@@ -32,7 +32,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = set()
         for key, _ in node.value:
-            if key.value in keys and key.tag != "tag:yaml.org,2002:merge":
+            # A list or a mapping as a key is an error of the library.
+            if isinstance(key.value, str) and key.value in keys and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value} stands twice", key.start_mark
                 )

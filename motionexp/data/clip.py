@@ -1,5 +1,6 @@
 """The user's clip: a video file or a folder of images, with its caption and target captions."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.checks import reference_named
 from motionexp.data.videos import frame_count, frame_rate, read_frames, taken_count
 from motionexp.errors import InputError
-from motionexp.files import MOST_CHARACTERS, file_name, plain_name
+from motionexp.files import MOST_CHARACTERS, file_name, plain_name, user_path
 
 if TYPE_CHECKING:
     from motionexp.diffusion.backbone import Backbone
@@ -43,8 +44,8 @@ class Clip:
 
     def names(self) -> list[str]:
         """The file's name without its ending, as letters, digits, dots, dashes and underscores."""
-        path = Path(self.path).expanduser().resolve()
-        return [path_name(path.name if path.is_dir() else path.stem) or "clip"]
+        path = user_path(self.path).resolve()
+        return [path_name(path.name if os.path.isdir(path) else path.stem) or "clip"]
 
     def describe(self, name: str) -> Description:
         """Its captions, and how many frames the file has. Raises InputError."""

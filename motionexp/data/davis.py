@@ -18,6 +18,7 @@ from motionexp.data.base import Description, Edit, Reference
 from motionexp.data.checks import caption_problem, folded, raise_problems, reference_named, scored_frames
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 FRAMES = Path("JPEGImages") / "480p"
 HEIGHT = 480
@@ -92,7 +93,7 @@ class DAVIS:
 
     @cached_property
     def _sequences(self) -> Mapping[str, Sequence]:
-        root, file = Path(self.path).expanduser() / FRAMES, Path(self.prompts).expanduser()
+        root, file = user_path(self.path) / FRAMES, user_path(self.prompts)
         if not root.is_dir():
             raise InputError(f"data.path={self.path}: has no {FRAMES}; give the folder of DAVIS's archives")
         sequences, problems = {}, []

@@ -19,6 +19,7 @@ from motionexp.data.clip import Clip, path_name
 from motionexp.data.tables import read_table
 from motionexp.data.videos import frame_count
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json")
 # Columns of a CSV with any other name are kinds of edits.
@@ -86,7 +87,7 @@ class VideoFolder:
     def _folder(self) -> Path:
         if self.path is None:
             raise InputError("data=folder needs data.path=FOLDER, with videos and a captions.csv in it")
-        folder = Path(self.path).expanduser()
+        folder = user_path(self.path)
         if not folder.is_dir():
             raise InputError(f"data.path={self.path}: there is no such folder")
         return folder
@@ -118,7 +119,7 @@ class VideoFolder:
 
     def _captions_file(self) -> Path:
         if self.captions is not None:
-            return Path(self.captions).expanduser()
+            return user_path(self.captions)
         names = [name for name in CAPTION_FILES if (self._folder / name).is_file()]
         if len(names) != 1:
             content = f"has {' and '.join(names)}" if names else "has no captions.csv"
@@ -222,7 +223,7 @@ def _number(video: Mapping[str, Any], key: str) -> Any:
     except ValueError as error:
         raise problem from error
     # Python also reads 1_0, and digits of other scripts.
-    is_plain = str(value).isascii() and "_" not in str(value) and math.isfinite(number)
+    is_plain = str(value).isascii() and "_" not in str(value) and abs(number) < math.inf
     if not is_plain or not least <= number <= LARGEST or (key == "fps" and number == 0):
         raise problem
     return number

@@ -15,6 +15,7 @@ from motionexp.data.checks import caption_problem, folded, nearest, raise_proble
 from motionexp.data.tables import first_row, read_rows, row_problem
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 TABLE = "LOVEU-TGVE-2023_Dataset.csv"
 SOURCES = {"DAVIS_480p": 16, "youtube_480p": 23, "videvo_480p": 37}
@@ -95,7 +96,7 @@ class TGVE:
 
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
-        folder = Path(self.path).expanduser()
+        folder = user_path(self.path)
         entries = read_table(folder)
         heading = f"{folder}: not the whole of LOVEU-TGVE-2023:"
         raise_problems(heading, [*_count_problems(entries)])

@@ -22,7 +22,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import contact_sheet, enlarged, side_by_side, write_mp4, write_png
 from motionexp.data.videos.lossless import lossless_video, read_lossless_video
 from motionexp.data.videos.writing import checked
-from motionexp.errors import InputError
+from motionexp.errors import DAMAGE, InputError
 from motionexp.files import file_name, locked, remove_leftovers, write_whole
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
@@ -34,10 +34,7 @@ MOST_OF_KIND = 80
 """Characters of an edit's kind in file names."""
 STOPS = (KeyboardInterrupt, SystemExit, BrokenPipeError)
 # What zipfile, zlib and numpy raise on files with flipped bits.
-DAMAGE = (
-    *(ValueError, LookupError, TypeError, OSError, EOFError, MemoryError, OverflowError, RuntimeError),
-    *(SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
-)
+DAMAGED_NUMBERS = (*DAMAGE, MemoryError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)
 ABOUT_SAMPLE: Mapping[str, Any] = {
     "caption": str, "adapter_steps": int, "seconds": int | float, "peak_memory": int
 }  # fmt: skip
@@ -188,7 +185,7 @@ class Cell:
                 with np.load(path, allow_pickle=False) as file:
                     frames, about = checked(file["frames"]), json.loads(str(file["about"]))
             check_types(about, ABOUT_SAMPLE)
-        except DAMAGE as error:
+        except DAMAGED_NUMBERS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(
                 f"{path}: damaged ({reason}); delete it, and the same command samples it again"

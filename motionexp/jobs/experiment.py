@@ -4,6 +4,7 @@ import ast
 import difflib
 import itertools
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError
+from motionexp.files import user_path
 from motionexp.jobs.paper_table import layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
 from motionexp.results.layout import Layout, has_setting
@@ -159,12 +161,12 @@ def experiment_file(name: str) -> Path:
         InputError: there is no such experiment or file.
     """
     if "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
-        if not path.is_file():
+        path = user_path(name)
+        if not os.path.isfile(path):
             raise InputError(f"experiment={name}: there is no such file")
         return path
     path = EXPERIMENTS / f"{name}.yaml"
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     if new := RENAMED.get(f"experiment={name}"):
         raise InputError(f"experiment={name}: renamed to {new}")

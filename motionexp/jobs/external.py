@@ -21,7 +21,7 @@ from motionexp.data.external_videos import Generated, check_lengths, find_videos
 from motionexp.data.select import make_reader, select_references
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.diffusion.progress import progress_bar
-from motionexp.files import file_name
+from motionexp.files import file_name, user_path
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
@@ -62,7 +62,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
 def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
     names = reader.names()
     names = names if cfg.references is None else select_references(cfg.references, names)
-    videos = find_videos(Path(cfg.folder or "").expanduser(), reader, names, cfg.edit_kinds)
+    videos = find_videos(user_path(cfg.folder or ""), reader, names, cfg.edit_kinds)
     check_lengths(videos, reader, cfg.frames)
     first = videos[0].reference
     check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
@@ -97,7 +97,7 @@ class System:
 
     def __init__(self, cfg: ScoreConfig, reader: References, on_wait: Callable[[], None]) -> None:
         self.cfg, self.on_wait = cfg, on_wait
-        output = Path(cfg.output).expanduser()
+        output = user_path(cfg.output)
         self.folder = output / file_name(reader.suite) / file_name(cfg.name)
         self.device = resolve_device(cfg.device)
         self._chance_references = lru_cache(CACHED_SIZES)(
@@ -151,7 +151,7 @@ class System:
         }
 
     def _video_fields(self, video: Generated) -> dict[str, Any]:
-        folder = Path(self.cfg.folder or "").expanduser()
+        folder = user_path(self.cfg.folder or "")
         root = folder.parent if folder.is_file() else folder
         # A list of videos may name a file elsewhere by its absolute path.
         path = video.path.relative_to(root) if video.path.is_relative_to(root) else video.path

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,8 @@ from rich.console import Console
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.schema import JobConfig, model_folder
 from motionexp.data.base import Edit, Reference
-from motionexp.files import PACKAGE, write_whole
+from motionexp.errors import InputError
+from motionexp.files import PACKAGE, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
 from motionexp.results.rows import Row
 
@@ -49,7 +50,7 @@ class FinishedCell:
 
 def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
     """Store where the results of a finished job are, under a hash of all that they come from."""
-    output = Path(cfg.output).expanduser()
+    output = user_path(cfg.output)
     record = {"cells": [_entry(finished, output) for finished in cells]}
     path = _path(cfg, [finished.reference for finished in cells])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +63,21 @@ def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[Finishe
     Every file of the results is still there, and every cell's status says that nobody works on it. A job with
     plugins has no record: their code may have changed.
     """
-    output = Path(cfg.output).expanduser()
-    record = None if cfg.plugins else read_json(_path(cfg, references))
-    if record is None or len(record["cells"]) != len(references):
+    output, path = user_path(cfg.output), _path(cfg, references)
+    record = None if cfg.plugins else read_json(path)
+    if record is None:
         return None
+    try:
+        if len(record["cells"]) != len(references):
+            return None
+        entries = [_parsed(entry, output) for entry in record["cells"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: damaged ({error!r:.200}); delete it and run the same command again"
+        ) from error
     cells = []
-    for reference, entry in zip(references, record["cells"], strict=True):
-        finished = _finished(reference, entry, output)
+    for reference, entry in zip(references, entries, strict=True):
+        finished = _finished(reference, entry)
         if finished is None or _relabelled(finished.rows, cfg):
             return None
         cells.append(finished)
@@ -108,30 +117,75 @@ def _entry(finished: FinishedCell, output: Path) -> dict[str, Any]:
     }
 
 
-def _finished(reference: Reference, entry: Mapping[str, Any], output: Path) -> FinishedCell | None:
-    """The results that an entry of a record names; None if one of them is not there."""
-    cell = Cell(output / entry["cell"])
-    requests, adapters = _requests(entry["requests"]), [Cell(output / name) for name in entry["adapters"]]
-    for adapter in adapters:
-        read_fit_record(adapter.adapter)  # raises where the record of the training is damaged
-    rows, of_baselines = _rows(cell, entry["rows"]), None
-    if entry["baselines"] is not None:
-        folder, score_ids = entry["baselines"]
-        baseline_cell = Cell(output / folder)
-        of_baselines = (baseline_cell, _rows(baseline_cell, score_ids))
-    base = entry["base"] and _finished(reference, entry["base"], output)
-    is_whole = (
-        cell.status()["state"] == "done"
-        and (base is None) == (entry["base"] is None)
-        and all(cell.has_sample(request) for request in requests)
-        and all(adapter.has_adapter for adapter in adapters)
-        and len(rows) == len(entry["rows"])
-        and (of_baselines is None or len(of_baselines[1]) == len(entry["baselines"][1]))
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a record: as `FinishedCell`, with the ids of rows."""
+
+    cell: Cell
+    requests: tuple[SampleRequest, ...]
+    adapters: list[Cell]
+    rows: list[str]
+    baselines: tuple[Cell, list[str]] | None
+    grid: tuple[Path, GridColumns]
+    base: "_Entry | None"
+
+
+def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
+    """What `_entry` wrote. Raises LookupError, TypeError or ValueError for anything else."""
+    baselines = None
+    if plain["baselines"] is not None:
+        folder, score_ids = plain["baselines"]
+        baselines = Cell(_inside(folder, output)), _texts(score_ids)
+    columns = [
+        (_texts([label])[0], Cell(_inside(name, output)), _requests(requests))
+        for label, name, requests in plain["columns"]
+    ]
+    return _Entry(
+        Cell(_inside(plain["cell"], output)),
+        _requests(plain["requests"]),
+        [Cell(_inside(name, output)) for name in plain["adapters"]],
+        _texts(plain["rows"]),
+        baselines,
+        (_inside(plain["grid"], output), columns),
+        None if plain["base"] is None else _parsed(plain["base"], output),
     )
-    columns = [(label, Cell(output / name), _requests(plain)) for label, name, plain in entry["columns"]]
-    grid = output / entry["grid"], columns
-    finished = FinishedCell(reference, cell, requests, adapters, rows, of_baselines, grid, base)
-    return finished if is_whole else None
+
+
+def _inside(name: Any, output: Path) -> Path:
+    """A path below the output: the grids of a finished job are written again."""
+    path = PurePosixPath(*_texts([name]))
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name} leads out of {output}")
+    return output / path
+
+
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{values!r:.80} is no list of texts")
+    return values
+
+
+def _finished(reference: Reference, entry: _Entry) -> FinishedCell | None:
+    """The results that an entry of a record names; None if one of them is not there."""
+    for adapter in entry.adapters:
+        read_fit_record(adapter.adapter)  # raises where the record of the training is damaged
+    rows, baselines = _rows(entry.cell, entry.rows), None
+    if entry.baselines is not None:
+        baselines = entry.baselines[0], _rows(*entry.baselines)
+    base = None if entry.base is None else _finished(reference, entry.base)
+    is_whole = (
+        (base is None) == (entry.base is None)
+        and entry.cell.status()["state"] == "done"
+        and all(entry.cell.has_sample(request) for request in entry.requests)
+        and all(adapter.has_adapter for adapter in entry.adapters)
+        and len(rows) == len(entry.rows)
+        and (entry.baselines is None or baselines is None or len(baselines[1]) == len(entry.baselines[1]))
+    )
+    if not is_whole:
+        return None
+    return FinishedCell(
+        reference, entry.cell, entry.requests, entry.adapters, rows, baselines, entry.grid, base
+    )
 
 
 def _relabelled(rows: Sequence[Row], cfg: JobConfig) -> bool:
@@ -150,7 +204,13 @@ def _plain(request: SampleRequest) -> list[Any]:
 
 
 def _requests(plain: Sequence[Sequence[Any]]) -> tuple[SampleRequest, ...]:
-    return tuple(SampleRequest(Edit(kind, caption), index, key) for kind, caption, index, key in plain)
+    requests = []
+    for kind, caption, index, key in plain:
+        if type(index) is not int:
+            raise TypeError(f"{index!r:.80} is no index of a sample")
+        kind, caption, key = _texts([kind, caption, key])
+        requests.append(SampleRequest(Edit(kind, caption), index, key))
+    return tuple(requests)
 
 
 def _below(path: Path, output: Path) -> str:
@@ -171,14 +231,14 @@ def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
         "precision": _machine(cfg) if cfg.precision == "auto" else "",
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-    return Path(cfg.output).expanduser() / ".cache" / "finished" / f"{digest[:20]}.json"
+    return user_path(cfg.output) / ".cache" / "finished" / f"{digest[:20]}.json"
 
 
 def _folders(cfg: JobConfig) -> list[Path]:
     """The local folders and files that the results come from, beside the references."""
     scoring = cfg.scoring
     names = [scoring.clip, scoring.scorer, scoring.scorer_processor, scoring.tracker_weights]
-    folders = [Path(name).expanduser() for name in names if name is not None]
+    folders = [user_path(name) for name in names if name is not None]
     folders += [folder for folder in [model_folder(cfg.model)] if folder is not None]
     if cfg.adapter is not None:
         file = adapter_file(cfg.adapter)

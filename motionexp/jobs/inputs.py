@@ -21,7 +21,7 @@ from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
-from motionexp.files import file_name
+from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
@@ -47,12 +47,12 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         InputError: references, captions, metrics, a stored adapter or the model do not suit each other.
     """
     # 1. What needs no model.
-    reader, output = make_reader(cfg.data), Path(cfg.output).expanduser()
+    reader, output = make_reader(cfg.data), user_path(cfg.output)
     without_files = cfg.dry_run and lacks_files(cfg)
     if references is None:
         references = read_references(cfg, reader, decode=not without_files)
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
-    adapter = None if cfg.adapter is None else Path(cfg.adapter).expanduser()
+    adapter = None if cfg.adapter is None else user_path(cfg.adapter)
     if adapter is not None:
         check_adapter(adapter, cfg.tau is not None, cfg.plugins)
     # 2. What needs the model's class or its files.

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from motionexp.data.base import Edit, Reference, References
 from motionexp.data.checks import shortened
 from motionexp.data.select import names_of
 from motionexp.errors import InputError
+from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
 
 Size = tuple[int, int, int]  # of a video: frames, height, width
@@ -77,7 +77,7 @@ def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
     Raises:
         InputError: the suite lacks that reference, or has another video of that name.
     """
-    record = read_fit_record(Path(cfg.adapter or "").expanduser())
+    record = read_fit_record(user_path(cfg.adapter or ""))
     if not record:
         return None
     name = str(record["reference"])

@@ -15,7 +15,7 @@ from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
-from motionexp.files import file_name, plain_name, write_whole
+from motionexp.files import file_name, plain_name, user_path, write_whole
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import SAMPLED, TRAINED
@@ -45,7 +45,7 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     for output in dict.fromkeys(cfg.output for cfg in tuned):
         of_output = [cfg for cfg in tuned if cfg.output == output]
         makers = [JobRows.of(cfg) for cfg in of_output]
-        stored = list(_stored_rows(Path(output).expanduser(), of_output))
+        stored = list(_stored_rows(user_path(output), of_output))
         chosen = [row for row in stored if any(maker.has(row) for maker in makers)]
         finished += sum(any(maker.made(row) for row in chosen) for maker in makers)
         rows += chosen
@@ -57,7 +57,7 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     names = list(dict.fromkeys([*swept, *differing_names(rows)]))
     tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
-    _show(console, tables, Path(tuned[0].output).expanduser(), swept or ["tau"], settings)
+    _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
 
 
 def table(words: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def table(words: Sequence[str]) -> None:
     if len(select) != len(words):
         wrong = next(word for word in words if "=" not in word)
         raise InputError(f"{wrong}: table takes output=FOLDER, by=NAME,NAME, and NAME=VALUE to select rows")
-    output, by = Path(select.pop("output", "outputs")).expanduser(), select.pop("by", None)
+    output, by = user_path(select.pop("output", "outputs")), select.pop("by", None)
     rows = read_rows(output)
     for name, values in select.items():
         texts = {setting_of(row, name) for row in rows}

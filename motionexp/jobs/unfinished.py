@@ -9,6 +9,7 @@ from torch import Tensor
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.inversion import invert
 from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.encoding_cache import read_tensors, write_tensors
 from motionexp.jobs.probe_units import Progress, counting
@@ -36,6 +37,8 @@ class Unfinished:
     def blocks(self) -> tuple[int, Tensor] | None:
         """The last block of a tree that is stored, and the (N, C, F, h, w) latents of its branches."""
         for block, latents in self.read("tree").items():
+            if not block.isdecimal():
+                raise InputError(f"{self.folder}: {block!r:.80} is no block; delete the folder")
             return int(block), latents
         return None
 

@@ -21,7 +21,7 @@ from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.files import sorted_metadata, write_whole
+from motionexp.files import sorted_metadata, user_path, write_whole
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.external_lora import ExternalFile, attach, read_external
 from motionexp.methods.lora_config import read_object
@@ -108,7 +108,7 @@ def save_adapter(
     text = json.dumps(about)
     metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
     metadata |= method.file_metadata()
-    path = Path(folder).expanduser() / FILE_NAME
+    path = user_path(folder) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, sorted_metadata(save(tensors, metadata)))
     return path

@@ -206,10 +206,10 @@ def _layer(name: str, parts: Mapping[str, Tensor]) -> Layer:
             " together: (rank, in) and (out, rank)"
         )
     if "alpha" in parts:
-        alpha = float(parts["alpha"].item()) if parts["alpha"].numel() == 1 else None
+        alpha = parts["alpha"].item() if parts["alpha"].numel() == 1 else None
         if not is_alpha(alpha):
             raise InputError(f"{name}.alpha is not one number other than 0")
-    return Layer(down, up, alpha)
+    return Layer(down, up, None if alpha is None else float(alpha))
 
 
 def _diffusers_settings(metadata: Mapping[str, str]) -> dict[str, LoRASettings]:

@@ -21,7 +21,7 @@ from motionexp.config.imports import without
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
-from motionexp.errors import InputError, Stopped
+from motionexp.errors import DAMAGE, InputError, Stopped
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 from motionexp.methods.base import Step, TrainingSettings, TuningMethod
 
@@ -303,8 +303,7 @@ class SealedFile(TorchCheckpointIO):
         try:
             content = io.BytesIO(read_sealed(Path(path)) or b"")  # without a seal it is as good as empty
             return dict(torch.load(content, map_location="cpu", weights_only=True))
-        except (ValueError, RuntimeError, UnpicklingError, EOFError) as error:
-            # torch's own message advises to load the file as code.
+        except (*DAMAGE, UnpicklingError) as error:
             raise InputError(f"{path}: damaged: delete it to train from the start") from error
 
 

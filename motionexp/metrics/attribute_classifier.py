@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionexp.errors import InputError
+from motionexp.config.json_file import read_object
+from motionexp.errors import DAMAGE, InputError
 from motionexp.metrics.base import Measurement, Predictions
 
 # Side of the bundled world's frames; the linear layer of `pairs` fixes it.
@@ -140,11 +141,11 @@ class AttributeClassifier(nn.Module):
     def load(cls, folder: Path, device: str = "cpu") -> "AttributeClassifier":
         """Read what `save` wrote, in float32 and eval mode. Raises `InputError` on anything else."""
         try:
-            plain = json.loads((folder / "config.json").read_text())
+            plain = read_object(folder / "config.json")
             values = {name: tuple(names) for name, names in plain.pop("attributes").items()}
             model = cls(ClassifierConfig(attributes=values, **plain))
             model.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (*DAMAGE, SafetensorError) as error:
             raise InputError(
                 f"classifier {folder}: not a config.json and a model.safetensors that fit each other: {error}"
             ) from error

@@ -7,6 +7,7 @@ score reads that from the model, never from its config (whose value is only wher
 import hashlib
 import importlib
 import logging
+import os
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import CLIPModel, CLIPProcessor
 from motionexp.config.imports import without
 from motionexp.config.schema import BUNDLED
 from motionexp.errors import InputError
+from motionexp.files import user_path
 from motionexp.hub import fetch_command, is_hub_id, no_loading_bars
 
 if TYPE_CHECKING:
@@ -268,8 +270,8 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
             )
         return architecture, tag, quick, str(pretrained.get("hf_hub", "")).rstrip("/")
     # 2. A folder: what open_clip would read of it is checked here, for open_clip's own errors name no file.
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = user_path(name)
+    if not os.path.isdir(folder):
         raise InputError(
             f"clip={name}: neither a folder nor open_clip's ARCHITECTURE/TAG; give a folder in open_clip's "
             "local-dir layout, hf-hub:OWNER/NAME, or one of open_clip.list_pretrained(), as ViT-L-14/openai"
@@ -282,7 +284,7 @@ def _open_clip_source(name: str) -> tuple[str, str | None, bool, str]:
 
 def _to_fetch(source: str) -> str:
     """For an error: how a hub id is fetched where there is a network; nothing for a folder."""
-    if Path(source).expanduser().is_dir() or not is_hub_id(source):
+    if os.path.isdir(user_path(source)) or not is_hub_id(source):
         return ""
     return f"; fetched where there is a network by `{fetch_command(source, None)}`"
 

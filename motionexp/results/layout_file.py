@@ -92,13 +92,24 @@ def _key_problems(plain: object, kind: Any, where: str) -> Iterator[str]:
     elif get_origin(kind) is list and isinstance(plain, list):
         entry_kind = get_args(kind)[0]
         inner = [(f"{where}{n}{_name(value)}: ", value, entry_kind) for n, value in enumerate(plain, start=1)]
-    elif kind is str and isinstance(plain, dict | list):
-        yield f"{where.removesuffix(' ').removesuffix(':')}: is {plain!r} and no text; put it in quotes"
     elif get_origin(kind) is dict and isinstance(plain, dict):
         inner = [(f"{where}{key}: ", value, get_args(kind)[1]) for key, value in plain.items()]
+    if wrong := _wrong_kind(plain, kind):
+        yield f"{where.removesuffix(' ').removesuffix(':')}: is {plain!r:.80} and no {wrong}"
     # 2. The same question of each part.
     for place, value, inner_kind in inner:
         yield from _key_problems(value, inner_kind, place)
+
+
+def _wrong_kind(plain: object, kind: Any) -> str:
+    """What a value should be where OmegaConf would let something else pass; empty where it is right."""
+    if is_dataclass(kind) or get_origin(kind) is dict:
+        return "" if isinstance(plain, dict | None) else "mapping of KEY: VALUE"
+    if kind in (int, float, bool):
+        return (
+            "" if isinstance(plain, int | float | None) else "number" if kind is not bool else "true or false"
+        )
+    return "text; put it in quotes" if kind is str and isinstance(plain, dict | list) else ""
 
 
 def _name(entry: object) -> str:
@@ -142,6 +153,9 @@ def layout_problems(layout: Layout) -> Iterator[str]:
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
             yield f"{file}: a path below the folder that has experiments/, without .."
+    for name, column in layout.columns.items():
+        if not 0 <= column.digits <= 12:
+            yield f"columns {name}: digits is {column.digits}; 0 to 12"
     if len(bases := [name for name, setting in layout.settings.items() if setting.base]) > 1:
         yield f"settings {', '.join(bases)} are all marked `base`; there is one"
     # A figure names its table by the last part alone.

@@ -97,7 +97,7 @@ def read_published(path: Path) -> list[Row]:
                     shared[kind].append(_part_fields(kind, part, SHARED[kind]))
                 case _:
                     raise InputError("neither a metric, nor a run, an edit or a sample")
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:  # KeyError: a field that an id needs is missing
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
             ) from error

@@ -164,6 +164,8 @@ def _video_stream(path: Path, container: Any) -> Any:
     stream = container.streams.best("video")
     if stream is None:
         raise InputError(f"{path}: holds no video that can be read, or one cut short")
+    if stream.codec_context is None:
+        raise InputError(f"{path}: its video is of a kind that FFmpeg does not decode, or damaged")
     if stream.disposition & Disposition.attached_pic:
         raise InputError(f"{path}: holds no video that can be read, but sound with a cover picture")
     if container.format.name == "webp_pipe" and stream.codec_context.pix_fmt is None:
@@ -228,7 +230,9 @@ def _opened(path: Path) -> Iterator[_Clip]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
         try:
-            container = av.open(file, "r", options={"protocol_whitelist": "data", **LIMIT})
+            container = av.open(
+                file, "r", metadata_errors="replace", options={"protocol_whitelist": "data", **LIMIT}
+            )
         except (av.FFmpegError, OSError) as error:
             why = "no video that can be read, or one cut short"
             raise InputError(f"{path}: {why} ({error.strerror})") from error

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 from motionexp.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Of Pillow's formats, one runs a program: it hands PostScript to Ghostscript, whatever the file is called.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 # A phone's MPO holds a depth map or a second view behind the photo, and counts as two frames.
 ANIMATIONS = ("GIF", "PNG", "WEBP", "TIFF")
 
@@ -57,7 +59,7 @@ def _doubt(files: list[Path], numbers: list[tuple[int, ...]]) -> str:
 def load_image(file: Path) -> Image.Image:
     """The image in RGB, turned as its camera says, on white. Raises InputError with the file's name."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             count = getattr(image, "n_frames", 1) if image.format in ANIMATIONS else 1
             if count > 1:
                 right = "give one image for each frame, or a video file as video="

@@ -1,6 +1,7 @@
 """Reads frames of a video file or a folder of images. A damaged or wrong file raises `InputError`."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -13,6 +14,7 @@ from motionexp.data.videos.decoding import decode, read_timeline
 from motionexp.data.videos.pictures import image_files, load_image
 from motionexp.data.videos.timeline import Timeline
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 # Largest ratio of fps= to the clip's rate. Above it frames repeat and motion visibly stutters.
 RATE_SLACK = Fraction(21, 20)
@@ -52,9 +54,9 @@ def read_frames(
     Raises:
         InputError: the file is missing, no video, damaged or cut short, or has fewer than F frames to take.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     _check_request(path, frames, start, fps, stride, fit)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = image_files(path)
         # Images have no times, so that fps= gives `start` its meaning.
         chosen = files[round(start * (fps or 0)) :: stride or 1][:frames]
@@ -85,8 +87,8 @@ def frame_rate(path: str | Path) -> float | None:
     A header often has only the camera's nominal rate. Raises InputError for a file that is no video, has one
     frame, or a rate that no video is played at.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
+    path = user_path(path)
+    if os.path.isdir(path):
         return None
     rate = read_timeline(path).rate
     if rate is None:
@@ -101,17 +103,17 @@ def frame_rate(path: str | Path) -> float | None:
 
 def frame_count(path: str | Path) -> int:
     """How many frames a video file shows, or images a folder has; decodes one. Raises InputError."""
-    path = Path(path).expanduser()
-    return len(image_files(path) if path.is_dir() else read_timeline(path).times)
+    path = user_path(path)
+    return len(image_files(path) if os.path.isdir(path) else read_timeline(path).times)
 
 
 def taken_count(
     path: str | Path, *, start: float = 0.0, fps: float | None = None, stride: int | None = None
 ) -> int:
     """The most frames that `read_frames` gives with these settings; decodes one. Raises InputError."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     _check_request(path, 1, start, fps, stride, "crop")
-    if path.is_dir():
+    if os.path.isdir(path):
         return len(image_files(path)[round(start * (fps or 0)) :: stride or 1])
     timeline = read_timeline(path)
     return timeline.sampled_count(start, fps) if fps else len(timeline.strided(start, stride or 1))
@@ -129,7 +131,7 @@ def _check_request(
         raise InputError(f"{path}: fps={fps}; it must be above 0")
     if fit not in ("crop", "fit"):
         raise InputError(f"{path}: fit={fit}; it must be crop or fit")
-    if path.is_dir() and start and not fps:
+    if os.path.isdir(path) and start and not fps:
         raise InputError(f"{path}: start= is in seconds, and a folder of images has none: give fps= too")
 
 
