@@ -52,9 +52,9 @@ SAMPLING = (*SAMPLED, "seed", "precision")
 TUNING = ("method", "tau", *TRAINED, "adapter")
 PER_BLOCK = ("suite", "data", "model")
 """Settings that have a block for each value."""
-# Settings that rows do not hold, and the field that differs with them; with None they only change n.
-FIELD_OF = {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
-FIELD_OF |= dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+# Settings that rows do not hold, and the field that differs with them; without one they only change n.
+FIELD_OF = dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
 
 
 @dataclass
@@ -79,9 +79,8 @@ def _subject(row: Row) -> Subject:
 def setting_of(row: Row, name: str) -> str:
     """The text of a setting, a field or a stratum of a row; `method.rank` and `data.split` are names too."""
     group, _, key = name.partition(".")
-    value: Any
     if key and group == "data":
-        value = row.strata.get(key, "")
+        value: Any = row.strata.get(key, "")
     elif key:
         settings = row.settings.get(group, {})
         value = settings.get(key, "") if isinstance(settings, dict) else ""
