@@ -349,9 +349,8 @@ class _BlockOf:
         subjects = [{_subject(row) for row in line.rows if row.seed is not None} for line in self.lines]
         every = set[Subject]().union(*subjects)
         counts = [(line, len(every - of_line)) for line, of_line in zip(self.lines, subjects, strict=True)]
-        texts = [
-            f"{' '.join(self._texts(line))}: lacks {n} of {len(every)} samples" for line, n in counts if n
-        ]
+        about = f"of {len(every)} samples"
+        texts = [f"{' '.join(self._texts(line))}: lacks {n} {about}" for line, n in counts if n]
         if len(texts) > MOST_NOTES:
             texts = [f"{len(texts)} of {len(self.lines)} lines lack samples"]
         rest = "so that means are not of equal samples; differences are of what both lines have."
