@@ -1,5 +1,6 @@
 """The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
 
+import io
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from motionexp import help
 from motionexp.config.checks import check_device
-from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_once, prepared
+from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_not_empty, check_once, prepared
 from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
@@ -43,6 +44,7 @@ from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.waiting import LOADING, announced
 from motionexp.results.comparisons import Comparison
+from motionexp.results.formats import printable
 from motionexp.results.layout import selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
@@ -58,17 +60,18 @@ CONTINUES = "the same command continues where it stopped"
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 # The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
+PARTS = ("job", "hydra", "all")
+INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
 FLAGS_WITH_VALUE = {
     "--config-dir": "a folder with options of your own",
     "-cd": "a folder with options of your own",
-    "--cfg": "job, hydra or all",
-    "-c": "job, hydra or all",
+    **dict.fromkeys(("--cfg", "-c"), f"one of {', '.join(PARTS)}"),
     "--package": "a part of the settings, with --cfg",
     "-p": "a part of the settings, with --cfg",
-    "--info": "all, config, defaults, defaults-tree, plugins or searchpath",
-    "-i": "all, config, defaults, defaults-tree, plugins or searchpath",
+    **dict.fromkeys(("--info", "-i"), f"one of {', '.join(INFORMATION)}"),
 }
+CHOICES = {"--cfg": PARTS, "-c": PARTS, "--info": INFORMATION, "-i": INFORMATION}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         # In a log file a progress bar is a line, and one every half minute is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "30")
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of another encoding than UTF-8 lacks letters; half of a character no terminal has.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with stoppable():
         try:
             _dispatch(list(sys.argv[1:] if arguments is None else arguments))
@@ -102,7 +109,7 @@ def _failed(error: BaseException) -> int:
         with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
     # Names out of data may hold characters that command a terminal.
-    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in message.splitlines()]
+    lines = map(printable, message.splitlines())
     with suppress(OSError, ValueError):
         print("error:", "\n       ".join(lines), file=sys.stderr)
     return code
@@ -137,6 +144,7 @@ def _dispatch(arguments: list[str]) -> None:
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     flags, words = split_flags(arguments[bool(command) :])
     check_once(words)
+    check_not_empty(words)
     experiments = [word for word in words if word.startswith("experiment=")]
     if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
         raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
@@ -178,6 +186,8 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             if not sign and not rest:
                 raise InputError(f"{word} needs a value: {FLAGS_WITH_VALUE[name]}")
             value = value if sign else rest.pop(0)
+            if value not in CHOICES.get(name, (value,)):
+                raise InputError(f"{name} {value}: {FLAGS_WITH_VALUE[name]}")
             if name in ("--config-dir", "-cd"):
                 words.append(CONFIG_DIR + value)
             else:
@@ -292,18 +302,26 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run prints the list of jobs, and each job's plan.
+    A dry run prints the list of jobs, and the plan of the first job of each model.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
+        with announced(LOADING):
+            from motionexp.jobs.dry_run import plan
+        first = {cfg.model.name: cfg for cfg in reversed(jobs)}
+        for name, cfg in first.items():
+            count = sum(job.model.name == name for job in jobs)
+            print(f"\nthe first of {count} jobs of {name}:")
+            plan(cfg)
+        return
     IN_EXPERIMENT.set(True)
     try:
         for sweep in sweeps:
             _run_hydra(["-m", *prepared(sweep.arguments)])
     finally:
         IN_EXPERIMENT.set(False)
-    for output in sorted({cfg.output for cfg in jobs if not cfg.dry_run}):
+    for output in sorted({cfg.output for cfg in jobs}):
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
             for table in build(comparison, table_layout):

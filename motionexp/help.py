@@ -164,4 +164,4 @@ def listed(arguments: Sequence[str]) -> str:
             _check_listed("words", overrides, ("model",))
             return "\n".join(vocabulary(load(overrides).model))
         case _:
-            raise InputError(f"list {' '.join(arguments)}: list references, list words, or list runs")
+            raise InputError(f"{' '.join(['list', *arguments])}: list references, list words, or list runs")

@@ -6,6 +6,10 @@ from motionexp.files import version
 from motionexp.results.layout_file import read_layout
 from tests.support.stub_jobs import run
 
+EMPTY = [([], name) for name in ("output", "video", "adapter", "--config-dir")]
+EMPTY += [(["table"], "output"), (["list", "runs"], "output"), (["score"], "folder")]
+EMPTY += [(["submission", "folder=a"], "samples")]
+
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
@@ -20,6 +24,12 @@ pytestmark = pytest.mark.usefixtures("quiet")
         (["--config-dir"], "--config-dir needs a value"),
         (["seed=0", "seed=1"], "seed= is given 2 times"),
         (["experiment=tau", "experiment=rank"], "experiment= is given 2 times"),
+        (["list"], "list: list references"),
+        *(([word], f"{word}: the setting's name is missing") for word in ("=x", "+=x", "++=x", " =x", "==")),
+        (["", "tau=0"], "'': no command"),
+        (["-c", "seed=0"], "-c seed=0: one of job, hydra, all"),
+        (["--info=bogus"], "--info bogus: one of all, config"),
+        *(([*command, f"{name}="], f"{name}=: the path is empty") for command, name in EMPTY),
         (["experiment=tau", "--cfg", "job"], "--cfg has no effect with experiment=tau"),
         (["experiment=tao"], "did you mean tau?"),
         (["experiment=no/such.yaml"], "experiment=no/such.yaml: there is no such file"),

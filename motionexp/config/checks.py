@@ -205,6 +205,7 @@ def unwritable(folder: Path) -> str | None:
     """Why nothing can be written below `folder`: tried in the nearest parent that exists, without a trace."""
     existing = folder
     try:
+        str(folder).encode()  # the settings, which a run stores, are text
         existing = existing_part(folder)
         with TemporaryFile(dir=existing):
             return None

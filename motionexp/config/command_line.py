@@ -32,6 +32,7 @@ from motionexp.files import MOST_CHARACTERS
 CONFIG_DIR = "--config-dir="
 COMMANDS = ("list", "score", "submission", "table")
 LISTS_OF_TEXT = ("edits",)
+PATHS = ("output", "folder", "samples", "video", "adapter", "--config-dir")
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.
 OF_HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)(\.[A-Za-z]\w*)+|hydra\.verbose")
 PARAMS = "hydra.sweeper.params."
@@ -75,6 +76,14 @@ def check_once(words: Sequence[str]) -> None:
             raise InputError(f"{key}= is given {count} times ({values}); give it once")
 
 
+def check_not_empty(words: Sequence[str]) -> None:
+    """Raises InputError for a path without a letter, which would be the folder that one works in."""
+    for word in words:
+        key, sign, value = word.partition("=")
+        if sign and not value.strip() and key in PATHS:
+            raise InputError(f"{word}: the path is empty; {key}=. is the folder that you are in")
+
+
 def no_such_command(word: str) -> InputError:
     """The error about a word that is neither a command nor a setting with its value."""
     if word in COMMANDS:
@@ -82,12 +91,17 @@ def no_such_command(word: str) -> InputError:
     if close := difflib.get_close_matches(word, [*COMMANDS, "experiment", *settings_in(JobConfig)], n=1):
         right = close[0] if close[0] in COMMANDS else f"{close[0]}=VALUE"
         return InputError(f"{word}: there is no such command; did you mean {right}?")
-    return InputError(f"{word}: no command ({', '.join(COMMANDS)}), and no setting, which is KEY=VALUE")
+    return InputError(
+        f"{word if word.strip() else repr(word)}: no command ({', '.join(COMMANDS)}), and no setting, which"
+        " is KEY=VALUE"
+    )
 
 
 def _check_override(override: str) -> None:
     key, sign, _ = override.partition("=")
     name = override_key(override)
+    if sign and not name.strip():
+        raise InputError(f"{override}: the setting's name is missing before the equals sign")
     if override.startswith("-"):
         raise InputError(f"{override}: a flag has no place here (`python run.py --help` lists the flags)")
     if not sign and not override.startswith("~"):

@@ -84,6 +84,7 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
     plain["soft_window"] = _floats(plain["soft_window"])
+    plain = _positive_zeros(plain)
     # 4. Everything else, by the schema's types and bounds and by `check`.
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), as_values(plain)))
     assert isinstance(cfg, JobConfig)
@@ -92,6 +93,15 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     if problems:
         raise InputError("\n".join(problems))
     return cfg
+
+
+def _positive_zeros(value: Any) -> Any:
+    """A setting's value with 0.0 for -0.0, which would have ids and a line in tables of its own."""
+    if isinstance(value, dict):
+        return {key: _positive_zeros(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_positive_zeros(item) for item in value]
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def typed_names(hydra: DictConfig) -> set[str]:

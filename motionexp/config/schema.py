@@ -78,7 +78,7 @@ class JobConfig:
     references: Any = setting(
         None, "a number or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
     edits: list[str] | None = setting(None, "new captions; null: the reference's", "content", rows="never")
-    seeds: int = setting(1, "samples for each edit", "content", low=1, rows="never", listed=True)
+    seeds: int = setting(1, "samples for each edit", "content", low=1, high=10_000, rows="never", listed=True)
     video: str | None = setting(None, "a clip: file or folder of frames", "content", text=True, rows="never")
     caption: str | None = setting(None, "what the clip of video= shows", "content", text=True, rows="never")
     start: float = setting(0.0, "where the clip starts, in seconds", "content", low=0)
@@ -102,7 +102,7 @@ class JobConfig:
         None, "the window's lower end in sampling; null: tau", "applying", added_later=True, **TIMESTEP)
     sampling_tau_high: float | None = setting(
         None, "the window's upper end in sampling; null: tau_high", "applying", added_later=True, **TIMESTEP)
-    rank: int = setting(4, "rank of the low-rank adapter", "method", low=1, listed=True)
+    rank: int = setting(4, "rank of the low-rank adapter", "method", low=1, high=8192, listed=True)
     alpha: float = setting(4.0, "updates are scaled by alpha / rank", "method", above=0, listed=True)
     projections: list[str] = setting(["v", "o"], "some of the attention's q, k, v, o", "method", listed=True)
     attention: str = setting(
@@ -111,7 +111,8 @@ class JobConfig:
     keep_steps: list[int] = setting([], "save the adapter after these training steps too", "none")
     learning_rate: float = setting(II("model.learning_rate"), "AdamW's", "training", above=0, listed=True)
     weight_decay: float = setting(0.01, "AdamW's weight decay", "training", low=0)
-    batch_size: int = setting(II("model.batch_size"), "noise draws in a training step", "training", low=1)
+    batch_size: int = setting(
+        II("model.batch_size"), "noise draws in a training step", "training", low=1, high=10_000)
     seed: int = setting(0, "of training and sampling", "training", "sampling", low=0, default_in_tables=False)
     checkpoint_every: int = setting(50, "training steps from checkpoint to checkpoint; 0: one", "none", low=0)
     logger: str = setting("csv", "loss curves", "none", choices=("csv", "tensorboard", "wandb"))

@@ -16,6 +16,8 @@ cell: every adapter's and every probe's id. training: the id of a trained adapte
 samples with an adapter. sampling: the ids of all samples. probe: a probe's id. method, tau: through the
 setting of that name. content: as the content of a video, a caption or weights. none: no id.
 """
+LARGEST: Mapping[type, float] = {int: 2**63 - 1, float: 3.4e38}
+"""What a tensor of whole numbers holds, and one of single precision."""
 Rows = Literal["always", "where it matters", "never"]
 
 
@@ -135,7 +137,10 @@ def check_lists(cfg: Any) -> None:
 def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
     """What is wrong with one value by its setting's metadata."""
     shown = f"{value:g}" if isinstance(value, float) else value
-    if not about.allows(value):
+    most = LARGEST.get(type(value))
+    if most is not None and about.allows(value) and abs(value) > most:
+        yield f"{name}={shown}: too large; at most {most:g}"
+    elif not about.allows(value):
         yield f"{name}={shown}: {about.expected}"
     elif about.timestep and value is not None and 0 < value <= 1:
         yield f"{name}={shown}: a timestep from 0 to 1000 is meant, not a share ({name}={1000 * value:g}?)"

@@ -20,7 +20,6 @@ from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.probe_units import Work
 from motionexp.jobs.run import duration
 from motionexp.results.formats import Grid
 
@@ -175,7 +174,8 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
 
 
 def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
-    from motionexp.jobs.probe_job import probe_of
+    from motionexp.jobs.probe_job import probe_of  # which imports lightning
+    from motionexp.jobs.probe_units import Work
 
     probe, lines = probe_of(job), []
     for unit in probe.units:

@@ -206,7 +206,7 @@ def _show(
     file = output / "tables" / f"{plain_name('-'.join(names))[:MOST_OF_NAME]}-{digest}"
     file.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".md", "\n".join(map(to_markdown, tables))), (".csv", to_csv(tables))):
-        write_whole(file.with_name(file.name + suffix), text.encode())
+        write_whole(file.with_name(file.name + suffix), text.encode(errors="backslashreplace"))
     console.print()
     print_table(console, tables[0])
     console.print(

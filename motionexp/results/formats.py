@@ -3,13 +3,15 @@
 import csv
 import io
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Literal
 
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
+from rich.text import Text
 
 from motionexp.results.intervals import Interval
 
@@ -24,6 +26,13 @@ NONE = "none"
 NONE_NOTE = "n none: the setting was not run there, or the model has no such part."
 BOLD = "\x01"
 """Marks both ends of a bold text for the terminal."""
+# Categories of Unicode: control, format (such as right to left), half of a character, breaks of lines.
+COMMANDING = ("Cc", "Cf", "Cs", "Zl", "Zp")
+JOINERS = "\u200c\u200d"
+"""Of letters and of emoji: characters of the category format that belong to a text."""
+# An underscore within a word, brackets that no link follows and a sign alone mean nothing.
+MARKUP = re.compile(r"[\\|`*<$]|&(?=#?\w+;)|~~|\](?=\()|(?<!\w)_|_(?!\w)")
+"""What Markdown reads as markup within a line."""
 FEWEST = 5
 """The least number of references at which a difference may be bold."""
 FEW_NOTE = (
@@ -60,24 +69,45 @@ class Grid:
 
     def terminal(self, title: str = "") -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
-        # escape: square brackets of intervals are no markup.
         table = rich_table.Table(
-            box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title or None, title_justify="left"
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            padding=0,
+            title=Text(title) if title else None,
+            title_justify="left",
         )
         for heading, side in zip(self.header, self._all_sides(), strict=True):
             justify: Literal["left", "right"] = "right" if side == "r" else "left"
-            table.add_column(escape(heading), justify=justify, overflow="fold")
+            table.add_column(Text(heading), justify=justify, overflow="fold")
         for cells in self.lines:
-            table.add_row(*(_bold_parts(escape(text)) for text in cells))
+            table.add_row(*map(_bold_parts, cells))
         return table
 
     def _all_sides(self) -> str:
         return self.sides.ljust(len(self.header), self.sides[-1])[: len(self.header)]
 
 
-def _bold_parts(text: str) -> str:
-    """Text in rich's markup, whose parts between two `BOLD` marks are bold."""
-    return "".join(f"[bold]{part}[/]" if place % 2 else part for place, part in enumerate(text.split(BOLD)))
+def _bold_parts(text: str) -> Text:
+    """Text whose parts between two `BOLD` marks are bold; brackets and colons in it are no markup."""
+    return Text.assemble(
+        *((part, "bold" if place % 2 else "") for place, part in enumerate(text.split(BOLD)))
+    )
+
+
+def printable(text: str) -> str:
+    """A text out of data on one line, without characters that command a terminal or turn the reading around.
+
+    They are shown as Python writes them, a line break as `\\n`.
+    """
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in COMMANDING and letter not in JOINERS else letter
+        for letter in text
+    )
+
+
+def markdown_text(text: str) -> str:
+    """A text out of data in Markdown, shown letter by letter and within a cell of a table."""
+    return MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 @dataclass(frozen=True)
@@ -191,17 +221,18 @@ def _shown(cell: Cell | None) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, one pipe table for each block, and the notes."""
-    header, sides = [*map(_markdown, table.header)], "l" * len(table.labels) + "r"
-    parts = [f"## {table.title}"]
+    header, sides = [*map(markdown_text, table.header)], "l" * len(table.labels) + "r"
+    parts = [f"## {markdown_text(table.title)}"]
     for block in table.blocks:
-        lines = [table.texts(line, _markdown, "**{}**".format) for line in block.lines]
-        parts.append(f"### {block.title}\n\n{Grid(header, lines, sides).markdown()}")
-    parts.append("\n".join(f"- {note}" for note in table.all_notes()))
+        lines = [table.texts(line, markdown_text, "**{}**".format) for line in block.lines]
+        parts.append(f"### {markdown_text(block.title)}\n\n{Grid(header, lines, sides).markdown()}")
+    parts.append("\n".join(f"- {_note(note)}" for note in table.all_notes()))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(text: str) -> str:
-    return text.replace("|", "\\|")
+def _note(text: str) -> str:
+    # A layout's notes are Markdown; what they quote of data must neither be HTML nor end the line.
+    return printable(text).replace("<", "\\<")
 
 
 def to_csv(tables: Sequence[Table]) -> str:

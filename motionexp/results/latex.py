@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from motionexp.results.formats import Block, Line, Table
+from motionexp.results.formats import Block, Line, Table, printable
 
 PAGE_WIDTH, PAGE_HEIGHT = 345.0, 550.0
 """Points of text on a page."""
@@ -211,4 +211,4 @@ def _height(text: str, width: float) -> float:
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
+    return "".join(TEX.get(character, character) for character in printable(text))

@@ -1,24 +1,26 @@
 """Which results there are: what `list runs` prints, and `index.md` beside folders whose names are hashes."""
 
 import fcntl
-import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from motionexp.config.json_file import read_json
 from motionexp.config.renames import renamed_row
 from motionexp.config.schema import method_name
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
-from motionexp.results.formats import Grid
+from motionexp.results.formats import Grid, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, read_lines
 from motionexp.results.selection import changed_settings
 from motionexp.results.terminal import print_grid
@@ -69,9 +71,12 @@ def runs_in(folder: Path) -> list[Run]:
     runs: list[Run] = []
     for cell in cells:
         try:
-            runs += _runs_of(cell)
-        except InputError as error:
+            runs += list(_runs_of(cell))
+        except (InputError, OSError) as error:
             runs.append(Run(cell, "", "damaged", str(error), (), 0, {}))
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            problem = f"{cell}: an entry of its files has another type than a job writes ({error})"
+            runs.append(Run(cell, "", "damaged", problem, (), 0, {}))
     return sorted(runs, key=lambda run: (run.reference, run.settings, run.folder.name))
 
 
@@ -100,10 +105,11 @@ def print_runs(console: Console, output: Path) -> None:
         for reference, runs in by_reference.items():
             header, lines = _lines(runs, "\n")
             title = f"{folder}/, {reference}"
-            print_grid(console, header, lines, title=title, sides="lllr")
+            shown = [["\n".join(map(printable, text.split("\n"))) for text in line] for line in lines]
+            print_grid(console, header, shown, title=printable(title), sides="lllr")
             for run in runs:
                 if run.error:
-                    console.print(Text(f"{run.folder.name}: {run.error}"))
+                    console.print(Text(printable(f"{run.folder.name}: {run.error}")))
         console.print(Text(f"with links to each: {folder / INDEX}"), soft_wrap=True)
         console.print()
 
@@ -114,22 +120,30 @@ def write_index(folder: Path) -> None:
         runs = runs_in(folder)
         header, lines = _lines(runs, " ")
         linked = [
-            [f"[{run.folder.name}]({run.folder.name}/)", run.reference, *line[1:], _links(run.folder)]
+            [
+                _link(run.folder.name, f"{run.folder.name}/"),
+                *map(markdown_text, (run.reference, *line[1:])),
+                _links(run.folder),
+            ]
             for run, line in zip(runs, lines, strict=True)
         ]
         grid = Grid([header[0], "reference", *header[1:], "videos"], linked, "llllrrrrl")
-        text = f"# {folder.parent.name}, {folder.name}\n\n{grid.markdown()}\n"
+        text = f"# {markdown_text(f'{folder.parent.name}, {folder.name}')}\n\n{grid.markdown()}\n"
         if (folder / "grids").is_dir():
             text += "\nSamples of several settings side by side: [grids](grids/)\n"
-        write_whole(folder / INDEX, text.encode())
+        write_whole(folder / INDEX, text.encode(errors="backslashreplace"))
 
 
 def _links(cell: Path) -> str:
     media = sorted((cell / "media").glob("*.mp4"))
     links = [
-        f"[{path.stem.rpartition('-')[0]}]({cell.name}/media/{path.name})" for path in media[:MOST_LINKS]
+        _link(path.stem.rpartition("-")[0], f"{cell.name}/media/{path.name}") for path in media[:MOST_LINKS]
     ]
     return ", ".join(links + ["..."] * (len(media) > MOST_LINKS))
+
+
+def _link(text: str, path: str) -> str:
+    return f"[{markdown_text(text)}]({quote(os.fsencode(path), safe='/+')})"
 
 
 def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]]]:
@@ -233,10 +247,12 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _status(path: Path) -> dict[str, Any]:
     try:
-        status = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run the same command again") from error
-    return status if isinstance(status, dict) else {}
+        status = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}: damaged; delete it and run the same command again") from error
+    if not isinstance(status, dict):
+        raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
+    return status
 
 
 def _is_free(lock: Path) -> bool:

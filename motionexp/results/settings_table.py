@@ -1,6 +1,5 @@
 """A table of any rows by some of their settings, without a layout: a block for each suite and model."""
 
-import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -27,6 +26,7 @@ from motionexp.results.rows import (
 )
 from motionexp.results.selection import SAMPLED, TRAINED
 
+MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number
 EXTERNAL = "external"
 """The method in rows of videos that another system made."""
 BASE_LABEL = "base model"
@@ -130,13 +130,18 @@ def settings_tables(rows: Iterable[Row], by: Sequence[str], title: str) -> list[
         by_block[row.suite, row.model].append(row)
     for (suite, model), of_block in by_block.items():
         _check_block(f"{model} on {suite}", of_block, by)
-    columns = _columns(shown)
-    main = MAIN if "motion" in columns else MAIN_OF_REAL_CLIPS
-    parts = {
-        title: {key: columns[key] for key in main if key in columns},
-        f"{title}: further scores": {key: columns[key] for key in columns if key not in main},
-    }
-    return [_table(part, labels, shown, by_block) for part, shown in parts.items() if shown]
+    # Each suite has tables of its own: real clips have other scores than the bundled world.
+    tables = []
+    for suite in dict.fromkeys(suite for suite, _ in by_block):
+        blocks = {place: rows for place, rows in by_block.items() if place[0] == suite}
+        columns = _columns([row for rows in blocks.values() for row in rows])
+        main = MAIN if "motion" in columns else MAIN_OF_REAL_CLIPS
+        parts = {
+            title: {key: columns[key] for key in main if key in columns},
+            f"{title}: further scores": {key: columns[key] for key in columns if key not in main},
+        }
+        tables += [_table(part, labels, of_part, blocks) for part, of_part in parts.items() if of_part]
+    return tables
 
 
 def _table(
@@ -344,14 +349,14 @@ class _BlockOf:
         # 3. Lines that lack samples.
         subjects = [{_subject(row) for row in line.rows if row.seed is not None} for line in self.lines]
         every = set[Subject]().union(*subjects)
-        for line, of_line in zip(self.lines, subjects, strict=True):
-            if lacking := len(every - of_line):
-                notes.append(
-                    f"{where}{' '.join(self._texts(line))}: lacks {lacking} of {len(every)} samples, so that"
-                    " its means are of others than those of the other lines; differences are of the samples"
-                    " that both lines have."
-                )
-        return notes
+        counts = [(line, len(every - of_line)) for line, of_line in zip(self.lines, subjects, strict=True)]
+        texts = [
+            f"{' '.join(self._texts(line))}: lacks {n} of {len(every)} samples" for line, n in counts if n
+        ]
+        if len(texts) > MOST_NOTES:
+            texts = [f"{len(texts)} of {len(self.lines)} lines lack samples"]
+        rest = "so that means are not of equal samples; differences are of what both lines have."
+        return [*notes, *(f"{where}{text}, {rest}" for text in texts)]
 
 
 def _why_absent(metric: str, suite: str) -> str:
@@ -374,20 +379,18 @@ def reasons_in(rows: Iterable[Row]) -> dict[str, int]:
 
 def _natural(text: str) -> list[tuple[int, float, str]]:
     """Sorts numbers in a text by their size."""
-    parts = re.findall(r"\d+\.?\d*|[^\d]+", text)
-    return [(0, float(part), "") if part[0].isdigit() else (1, 0.0, part) for part in parts]
+    parts = re.findall(r"[0-9]+\.?[0-9]*|[^0-9]+", text)
+    return [(0, float(part), "") if part[0] in "0123456789" else (1, 0.0, part) for part in parts]
 
 
 def differing_names(rows: Collection[Row]) -> list[str]:
     """The settings in which rows of one suite and model differ: what `by` has to name."""
     names: list[str] = []
-    samples = [
-        row for row in rows if not row.sanity_baseline and not row.tau_start and row.method != EXTERNAL
-    ]
-    for _, group in itertools.groupby(
-        sorted(samples, key=lambda row: (row.suite, row.model)), key=lambda row: (row.suite, row.model)
-    ):
-        of_block = list(group)
+    by_block: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if not (row.sanity_baseline or row.tau_start or row.method == EXTERNAL):
+            by_block[row.suite, row.model].append(row)
+    for _, of_block in sorted(by_block.items()):
         tuned = [row for row in of_block if row.method != "base"]
         for of_kind, candidates in ((tuned, TUNING), (of_block, SAMPLING)):
             names += [

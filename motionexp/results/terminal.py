@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from motionexp.results.formats import BOLD, Grid, Table
+from motionexp.results.formats import BOLD, Grid, Table, printable
 
 LEGEND = "Mean [95% interval over {unit}]; n samples ({unit}); ↑ higher is better"
 ALONE = "Mean over n samples of one reference (no interval); ↑ higher, ↓ lower is better"
@@ -14,18 +15,18 @@ ALONE = "Mean over n samples of one reference (no interval); ↑ higher, ↓ low
 
 def print_table(console: Console, table: Table) -> None:
     """Print a finished table: its blocks, a legend of one line, and its notes."""
-    console.print(Text(table.title, style="bold"))
+    console.print(Text(printable(table.title), style="bold"))
     labels = len(table.labels)
     for block in table.blocks:
-        texts = [table.texts(line, bold=_bold) for line in block.lines]
+        texts = [table.texts(line, printable, _bold) for line in block.lines]
         header, texts = _with_n_first(table, texts)
         console.print()
-        print_grid(console, header, texts, labels=labels, title=block.title)
+        print_grid(console, header, texts, labels=labels, title=printable(block.title))
     most = max((cell.interval.clusters for line in table.lines for cell in line.cells if cell), default=0)
     console.print(Text(ALONE if most == 1 else LEGEND.format(unit=table.unit)))
     # The first note says what the legend says.
     for note in table.all_notes()[1:]:
-        console.print(Text(note))
+        console.print(Text(printable(note)))
 
 
 def print_grid(
@@ -74,7 +75,7 @@ def _packed(
     """The places of the columns of each table, none of which is wider than `width` if one column can be."""
     widths = [
         max(
-            len(part)
+            cell_len(part)
             for text in (head, *(line[place] for line in lines))
             for part in _plain(text).split("\n")
         )

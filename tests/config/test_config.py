@@ -71,6 +71,25 @@ def test_a_number_given_by_hand_wins(base):
     assert (cfg.tau, cfg.steps, cfg.rank, cfg.method["rank"]) == (0, 7, 8, 8)
 
 
+@pytest.mark.parametrize("override", ["tau=-0", "tau=-0.0", "sampling_tau=-0.0", "eta=-0.0", "start=-0.0"])
+def test_a_negative_zero_is_zero(override, base):
+    name = override.partition("=")[0]
+    assert str(getattr(load([*base, override]), name)) == "0.0"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"{name}={10**20}" for name in ("seed", "train_steps", "checkpoint_every")),
+        *(f"{name}=1e39" for name in ("guidance_scale", "learning_rate", "alpha", "adapter_scale")),
+    ],
+)
+def test_a_number_that_no_tensor_holds_is_named(override, base):
+    (problem,) = problems(*base, override)
+    assert problem.startswith(override.partition("=")[0])
+    assert "too large" in problem
+
+
 # --- what is wrong
 
 
@@ -84,7 +103,8 @@ text_precision=2bit sampler=ddpm logger=print dry_run=perhaps start=1 adapter=mi
 output=~/x model.path=/missing model=nope method=nope probe=poking probe_steps=5 probe_steps=25
 probe_steps=1010 mode=slow method.rank=abc method.rank=0 method.projections=[x] method.projections=v
 method.attention=time data.split=3 data.appearances=many scoring.resize=-1 scoring.pairs=some
-scoring.tracker=raft scoring=ours model.fps=0 plugins=[no_such]
+rank=1000000000 seeds=1000000000 batch_size=1000000000 scoring.tracker=raft
+scoring=ours model.fps=0 plugins=[no_such]
 """
 """One wrong setting each: the error begins with it as it was typed."""
 
@@ -105,6 +125,7 @@ def test_a_wrong_value_is_named(override, base):
         ("edits=[a red ball]]", "edits=[a red ball]]"),
         ("references=true", "references=True"),
         (f"output={__file__}/x", f"{__file__}/x"),
+        ("output=half\udcff", "cannot write in half"),
         ("model=null", "model: one of "),
         ("tuu=3", " tau?"),
         ("+tuu=3", " tau?"),

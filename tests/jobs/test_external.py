@@ -14,10 +14,10 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.data.videos import write_png
 from motionexp.errors import InputError
 from motionexp.jobs import external, references
-from motionexp.jobs.evaluation import Scorer
 from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
+from motionexp.metrics.scorer import Scorer
 from motionexp.results.rows import SANITY_BASELINES, check_comparable, read_rows
 from tests.metrics.conftest import moving_texture
 from tests.support.kept_results import cells, plain, scores

@@ -274,7 +274,9 @@ def test_a_probe_with_an_adapter_is_refused(make):
 def test_partial_guidance_with_edits_of_the_motion_is_refused_before_weights_are_loaded(make, monkeypatch):
     kinds = tuple(Edit("motion", edit.caption) for edit in Squares().read("one", FRAMES, SIZE, SIZE).edits)
     read = references.read_references
-    monkeypatch.setattr(inputs, "read_references", lambda *of: [replace(read(*of)[0], edits=kinds)])
+    monkeypatch.setattr(
+        inputs, "read_references", lambda *of, **how: [replace(read(*of, **how)[0], edits=kinds)]
+    )
     monkeypatch.setattr(plan_module, "get_object", None)
     with pytest.raises(InputError, match=r"probe=partial_guidance: .*motion"):
         plan(make(probe="partial_guidance"))

@@ -105,17 +105,12 @@ def test_each_suite_and_model_has_a_block_and_dashes_have_a_reason():
     ]
     rows = rows_of() + clip
     lost = replace(rows[0], value=math.nan, reason="the object is lost")
-    table, _ = settings_tables([lost, *rows[1:]], ["tau"], "t")
-    assert [block.title.partition(":")[0] for block in table.blocks] == [
-        *["tiny_latte on shapes"] * 2,
-        *["latte on clip"] * 2,
-    ]
-    assert all(math.isnan(mean(line, "motion")) for line in table.blocks[2].lines)
-    notes = "\n".join(table.notes)
-    assert (
-        "latte on clip: motion similarity, background leakage, edited-attribute leakage: measured from"
-        in notes
-    )
+    tables = settings_tables([lost, *rows[1:]], ["tau"], "t")
+    places = [[block.title.partition(":")[0] for block in table.blocks] for table in tables]
+    assert ["tiny_latte on shapes"] * 2 in places
+    assert ["latte on clip"] * 2 in places
+    notes = "\n".join(note for table in tables for note in table.notes)
+    assert "motion similarity, background leakage, edited-attribute leakage: measured from" in notes
     assert "motion similarity: no value for 1 of 9 samples (the object is lost)" in notes
 
 

@@ -146,8 +146,11 @@ class ShapesReferences:
     def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
         """Render one reference. 17 frames, which some VAEs need, begin with the 16 that are scored."""
         if (height, width) != (SIZE, SIZE):
-            hint = "give the model a clip of your own (video=, caption=, edits=), or take model=tiny_latte"
-            raise InputError(f"size {height} x {width}: the bundled world has {SIZE} x {SIZE} pixels; {hint}")
+            hint = "a model of this size needs a clip of your own (video=, caption=, edits=)"
+            scored = "score takes a job's .mkv videos, for its .mp4 videos are enlarged"
+            raise InputError(
+                f"size {height} x {width}: the bundled world has {SIZE} x {SIZE} pixels; {hint}; {scored}"
+            )
         entry = reference_named(name, {one.name: one for one in entries(self.split)}, f"split {self.split}")
         stratum = grammar.motion_stratum(entry.scene.attributes["motion"])
         strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}

@@ -42,9 +42,12 @@ def read_lossless_video(content: bytes) -> tuple[np.ndarray, dict[str, Any]]:
     Raises:
         ValueError, KeyError, OSError: the content is damaged.
     """
-    with av.open(io.BytesIO(content)) as container:
-        about = json.loads(container.metadata[ABOUT])
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    try:
+        with av.open(io.BytesIO(content)) as container:
+            about = json.loads(container.metadata[ABOUT])
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except av.FFmpegError as error:  # a flipped bit may name a feature that FFmpeg lacks
+        raise ValueError(str(error)) from error
     video = np.stack(frames)
     if about.pop("sha256") != _digest(video, about):
         raise ValueError("its content is not what was written")

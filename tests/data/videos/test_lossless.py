@@ -1,5 +1,6 @@
 """Exact frames as a lossless video."""
 
+import av
 import numpy as np
 import pytest
 
@@ -27,3 +28,16 @@ def test_a_part_of_a_file_is_damaged():
     for count in (0, 10, len(content) // 2, len(content) - 30):
         with pytest.raises((ValueError, OSError, KeyError)):
             read_lossless_video(content[:count])
+
+
+@pytest.mark.parametrize(
+    "kind", [av.error.PatchWelcomeError, av.error.BugError, av.error.DecoderNotFoundError]
+)
+def test_what_ffmpeg_refuses_is_damaged(kind, monkeypatch):
+    def fail(*_: object) -> None:
+        raise kind(1, "no")
+
+    content = lossless_video(moving(2, 16, 16), 8, {})
+    monkeypatch.setattr(av, "open", fail)
+    with pytest.raises(ValueError, match="no"):
+        read_lossless_video(content)
