@@ -27,6 +27,7 @@ from motionexp.config.schema import JobConfig, ScoreConfig
 from motionexp.config.settings import names_in, settings_in
 from motionexp.config.targets import has_type
 from motionexp.errors import InputError
+from motionexp.files import MOST_CHARACTERS
 
 CONFIG_DIR = "--config-dir="
 COMMANDS = ("list", "score", "submission", "table")
@@ -128,6 +129,8 @@ def _check_for_hydra(override: str, name: str) -> None:
     root, dot, _ = name.partition(".")
     if dot and root in {*settings_in(JobConfig), *settings_in(ScoreConfig)} - {*GROUPS}:
         raise InputError(f"{override:.200}: {root} has no settings within it; write {root}=VALUE")
+    if len(name) > MOST_CHARACTERS or (name in GROUPS and len(override) > 2000):
+        raise InputError(f"{override:.60}...: there is no setting or option of so long a name")
     if not is_text(name) and re.search(r"\d{1000}", override):
         raise InputError(f"{override:.60}...: a number of more than a thousand digits")
     if name in GROUPS and not override.startswith("~") and not _names_options(override):

@@ -59,13 +59,23 @@ def _problems(path: Path, inside: Path) -> Iterator[str]:
     if resolver := _resolver(content):
         yield f"{resolver}: only settings can be referred to, as ${{frames}}"
     defaults = content.get("defaults", [])
-    if not isinstance(defaults, list) or not all(isinstance(entry, str | dict) for entry in defaults):
+    if not isinstance(defaults, list) or not all(map(_is_default, defaults)):
         yield f"defaults: {defaults!r:.80}: it must be a list of files beside this one, or of GROUP: OPTION"
         return
     for entry in defaults:
         pairs = entry.items() if isinstance(entry, dict) else [(entry,)]
         if not all(_is_of_groups(str(word)) for pair in pairs for word in pair):
             yield f"defaults: {entry}: only files of {', '.join(GROUPS)} are included, without .. or ${{}}"
+
+
+def _is_default(entry: Any) -> bool:
+    """Whether Hydra can read an entry of a defaults list."""
+    if not isinstance(entry, dict):
+        return isinstance(entry, str)
+    values = [item for value in entry.values() for item in (value if isinstance(value, list) else [value])]
+    return len(entry) == 1 and all(
+        isinstance(item, str | None) and item != "???" for item in (*entry, *values)
+    )
 
 
 def _is_of_groups(word: str) -> bool:

@@ -1,5 +1,6 @@
 """The one reader of YAML files that a user hands over: bounded, no code, errors with their place."""
 
+import json
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -92,7 +93,11 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         _check_size(source, text)
-        return yaml.load(text, _Loader)
+        content = yaml.load(text, _Loader)
+        if "\\u" in text:
+            # Half of a character, as "\\ud800", which no file and no terminal takes.
+            json.dumps(content, ensure_ascii=False, default=str).encode()
+        return content
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -34,7 +34,7 @@ class EncodingCache:
     def latents(self, reference: Reference) -> Tensor:
         """(1, C, F, h, w) latents of a reference, on the backbone's device."""
         path = self._path("latents", reference.content_hash)
-        if (parts := read_tensors(path, self.backbone.device)) is None:
+        if (parts := read_tensors(path, self.backbone.device, "latents")) is None:
             frames = torch.from_numpy(reference.frames.copy())[None]
             parts = write_tensors(path, {"latents": self.backbone.encode(frames)}, self.backbone.device)
         return parts["latents"]
@@ -43,7 +43,7 @@ class EncodingCache:
         """An embedded caption, one row, on the backbone's device."""
         if caption not in self._captions:
             path = self._path("caption", caption)
-            if (parts := read_tensors(path, self.backbone.device)) is None:
+            if (parts := read_tensors(path, self.backbone.device, "embeds")) is None:
                 embedded = self.backbone.embed([caption])
                 tensors = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
                 present = {name: part for name, part in tensors.items() if part is not None}
@@ -77,8 +77,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], device: torch.device) 
     return {name: tensor.to(device) for name, tensor in on_cpu.items()}
 
 
-def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor] | None:
+def read_tensors(path: Path, device: torch.device, needed: str = "") -> dict[str, Tensor] | None:
     """The stored tensors; None if they must be made, also in place of a file without a seal.
+
+    `needed` is the name of a tensor without which the file is of no use.
 
     Raises:
         InputError: the file is damaged.
@@ -86,6 +88,8 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, Tensor] | None:
     try:
         content = read_sealed(path) if path.exists() else None
         tensors = {} if content is None else load(content)
+        if tensors and needed and needed not in tensors:
+            raise ValueError(f"it has no {needed}")
     except (ValueError, SafetensorError) as error:
         raise InputError(
             f"{path}: damaged ({error}); delete it, and the same command makes it again"

@@ -154,6 +154,8 @@ def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
 def _inside(name: Any, output: Path) -> Path:
     """A path below the output: the grids of a finished job are written again."""
     path = PurePosixPath(*_texts([name]))
+    if any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise ValueError("a name is longer than a file's may be")
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise ValueError(f"{name} leads out of {output}")
     return output / path

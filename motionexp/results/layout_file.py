@@ -105,6 +105,8 @@ def _wrong_kind(plain: object, kind: Any) -> str:
     """What a value should be where OmegaConf would let something else pass; empty where it is right."""
     if is_dataclass(kind) or get_origin(kind) is dict:
         return "" if isinstance(plain, dict | None) else "mapping of KEY: VALUE"
+    if get_origin(kind) is list:
+        return "" if isinstance(plain, list | None) else "list"
     if kind in (int, float, bool):
         return (
             "" if isinstance(plain, int | float | None) else "number" if kind is not bool else "true or false"
@@ -186,6 +188,8 @@ def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
                 f"table {table.file}: {line} has the labels {texts}, and the table the headings"
                 f" {table.labels}; there is one label a heading"
             )
+    if not table.labels:
+        yield f"table {table.file}: `labels` is empty; its first columns need headings"
     # 3. Groups and the decision.
     yield from _twice(f"table {table.file} has two groups of the title", (g.title for g in table.groups))
     if decision:

@@ -102,7 +102,7 @@ class Damage:
         if isinstance(value, list) and value:
             changes += [lambda: value * 3, lambda: value[:-1], lambda: [*value, self.value()]]
         if isinstance(value, int | float) and not isinstance(value, bool):
-            changes += [lambda: -value, lambda: value * 1000, lambda: float(value), lambda: value + 1]
+            changes += [lambda: -value, lambda: value * 1000, lambda: float(value % 2**40), lambda: value + 1]
         if isinstance(holder, dict) and key != "root" and self.random.random() < 0.3:
             del holder[key]
             if self.random.random() < 0.5:

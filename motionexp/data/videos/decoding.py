@@ -13,7 +13,8 @@ import av
 from av.stream import Disposition
 from PIL import Image
 
-from motionexp.data.videos.pixels import MAX_PIXELS, Pictures
+from motionexp.data.videos.pictures import MAX_PIXELS
+from motionexp.data.videos.pixels import Pictures
 from motionexp.data.videos.timeline import Timeline
 from motionexp.errors import InputError
 

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 from motionexp.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+MAX_PIXELS = 36_000_000
+"""Pixels of a frame: 8K film has 8192 x 4320. A header of few bytes can claim far more."""
 # Of Pillow's formats, one runs a program: it hands PostScript to Ghostscript, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 # A phone's MPO holds a depth map or a second view behind the photo, and counts as two frames.
@@ -64,6 +66,10 @@ def load_image(file: Path) -> Image.Image:
             if count > 1:
                 right = "give one image for each frame, or a video file as video="
                 raise InputError(f"{file}: an animation or a file of {count} pages; {right}")
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{file}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read"
+                )
             upright = ImageOps.exif_transpose(image)
     except InputError:
         raise

@@ -9,11 +9,9 @@ import numpy as np
 from PIL import Image
 
 from motionexp.data.videos.hdr import HLG, PQ, tone_mapped
-from motionexp.data.videos.pictures import opaque
+from motionexp.data.videos.pictures import MAX_PIXELS, opaque
 from motionexp.errors import InputError
 
-MAX_PIXELS = 36_000_000
-"""Pixels of a frame: 8K film has 8192 x 4320. A header of few bytes can claim far more."""
 # Encoders round sizes to even numbers, and write the ratio that this made.
 SQUARE = Fraction(1, 100)
 # The codes of ITU-T H.273, by which files name their colours.
