@@ -94,7 +94,7 @@ def test_a_cell_and_its_grid_stay_in_their_folder(name, tmp_path):
         assert path.resolve().parent == cell.media.resolve()
         assert len(path.name) < 240
     reference = Named(name).read(name, 4, 16, 16)
-    plan = CellPlan(reference, (reference,), cell, (), {}, ())
+    plan = CellPlan(reference, (reference,), cell, (), {}, (("base", cell, ()),))
     write_png(tmp_path / "out" / "grids" / f"{plan.grid_name}.png", FRAMES[0])
     (grid,) = everything(tmp_path)
     assert grid.parent == tmp_path / "out" / "grids"

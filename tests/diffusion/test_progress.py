@@ -30,7 +30,7 @@ def test_a_bar_never_shows_that_nothing_is_known(monkeypatch):
     shown = sys.stderr.getvalue()
     assert "2/20" in shown
     assert "?" not in shown
-    assert "0step" not in shown
+    assert "0step [" not in shown
     assert "\n" not in shown
 
 

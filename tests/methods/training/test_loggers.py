@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas
 import pytest
 
+from motionexp.diffusion import progress
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs.loggers import make_logger
@@ -48,7 +49,8 @@ def test_an_unknown_logger_is_refused(tmp_path):
     assert not (tmp_path / "log").exists()
 
 
-def test_it_shows_the_loss_and_nothing_of_lightnings(backbone, examples, tmp_path, capfd):
+def test_it_shows_the_loss_and_nothing_of_lightnings(backbone, examples, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 1e-9)  # this is no terminal
     method = LoRA(backbone, Window(700))
     level = logging.getLogger("lightning.pytorch").level
     with warnings.catch_warnings(record=True) as caught:
