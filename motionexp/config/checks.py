@@ -25,7 +25,7 @@ from motionexp.files import existing_part, user_path
 def check(cfg: JobConfig) -> list[str]:
     """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
     return [*setting_problems(cfg), *setting_problems(cfg.model, "model."), *_step_problems(cfg),
-            *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg),
+            *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg), *_repeated_items(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
             *scoring_problems(cfg.scoring), *_class_problems(cfg)]  # fmt: skip
@@ -121,6 +121,13 @@ def check_device(device: str) -> None:
         raise InputError(f"device={device}: not on this machine, {why}; take auto or cpu")
     if kind == "mps" and sys.platform != "darwin":
         raise InputError(f"device={device}: only Apple's machines have it; take auto, cpu or cuda")
+
+
+def _repeated_items(cfg: JobConfig) -> Iterator[str]:
+    for name in ("references", "edits", "edit_kinds", "metrics", "keep_steps"):
+        items = getattr(cfg, name)
+        if isinstance(items, list) and (twice := [item for item in items if items.count(item) > 1]):
+            yield f"{name}: {twice[0]} stands in it twice; name each once"
 
 
 def _list_problems(cfg: JobConfig) -> Iterator[str]:

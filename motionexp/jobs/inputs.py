@@ -52,9 +52,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     if references is None:
         references = read_references(cfg, reader, decode=not without_files)
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
-    adapter = None if cfg.adapter is None else user_path(cfg.adapter)
-    if adapter is not None:
-        check_adapter(adapter, cfg.tau is not None, cfg.plugins)
+    adapter = _checked_adapter(cfg)
     # 2. What needs the model's class or its files.
     device = resolve_device(cfg.device)
     precision = resolve_precision(device, cfg.precision)
@@ -142,6 +140,15 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
 
 def _as_yaml(cfg: JobConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True)
+
+
+def _checked_adapter(cfg: JobConfig) -> Path | None:
+    """The stored adapter that `adapter=` names. Raises InputError if it cannot be used."""
+    if cfg.adapter is None:
+        return None
+    adapter = user_path(cfg.adapter)
+    check_adapter(adapter, cfg.tau is not None, cfg.plugins)
+    return adapter
 
 
 def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:

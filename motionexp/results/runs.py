@@ -110,7 +110,8 @@ def print_runs(console: Console, output: Path) -> None:
             for run in runs:
                 if run.error:
                     console.print(Text(printable(f"{run.folder.name}: {run.error}")))
-        console.print(Text(f"with links to each: {folder / INDEX}"), soft_wrap=True)
+        if (folder / INDEX).exists():  # the first job that ends well writes it
+            console.print(Text(printable(f"with links to each: {folder / INDEX}")), soft_wrap=True)
         console.print()
 
 

@@ -52,9 +52,9 @@ SAMPLING = (*SAMPLED, "seed", "precision")
 TUNING = ("method", "tau", *TRAINED, "adapter")
 PER_BLOCK = ("suite", "data", "model")
 """Settings that have a block for each value."""
-# Settings that rows do not hold, and the field that differs with them; with None they only change n.
-FIELD_OF = {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
-FIELD_OF |= dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+# Settings that rows do not hold, and the field that differs with them; without one they only change n.
+FIELD_OF = dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
 
 
 @dataclass
@@ -79,9 +79,8 @@ def _subject(row: Row) -> Subject:
 def setting_of(row: Row, name: str) -> str:
     """The text of a setting, a field or a stratum of a row; `method.rank` and `data.split` are names too."""
     group, _, key = name.partition(".")
-    value: Any
     if key and group == "data":
-        value = row.strata.get(key, "")
+        value: Any = row.strata.get(key, "")
     elif key:
         settings = row.settings.get(group, {})
         value = settings.get(key, "") if isinstance(settings, dict) else ""
@@ -350,9 +349,8 @@ class _BlockOf:
         subjects = [{_subject(row) for row in line.rows if row.seed is not None} for line in self.lines]
         every = set[Subject]().union(*subjects)
         counts = [(line, len(every - of_line)) for line, of_line in zip(self.lines, subjects, strict=True)]
-        texts = [
-            f"{' '.join(self._texts(line))}: lacks {n} of {len(every)} samples" for line, n in counts if n
-        ]
+        about = f"of {len(every)} samples"
+        texts = [f"{' '.join(self._texts(line))}: lacks {n} {about}" for line, n in counts if n]
         if len(texts) > MOST_NOTES:
             texts = [f"{len(texts)} of {len(self.lines)} lines lack samples"]
         rest = "so that means are not of equal samples; differences are of what both lines have."

@@ -109,6 +109,9 @@ scoring=ours model.fps=0 plugins=[no_such]
 """One wrong setting each: the error begins with it as it was typed."""
 
 
+REPEATED = (("references", "a"), ("edit_kinds", "style"), ("metrics", "text_alignment"), ("keep_steps", "1"))
+
+
 @pytest.mark.parametrize("override", WRONG.split())
 def test_a_wrong_value_is_named(override, base):
     (problem,) = problems(*base, override)
@@ -125,6 +128,7 @@ def test_a_wrong_value_is_named(override, base):
         ("edits=[a red ball]]", "edits=[a red ball]]"),
         ("references=true", "references=True"),
         (f"output={__file__}/x", f"{__file__}/x"),
+        *((f"{name}=[{item},{item}]", f"{name}: {item} stands in it twice") for name, item in REPEATED),
         ("output=half\udcff", "cannot write in half"),
         ("model=null", "model: one of "),
         ("tuu=3", " tau?"),

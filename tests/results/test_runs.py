@@ -60,15 +60,18 @@ def test_the_list_fits_a_terminal_and_shows_errors(output, capsys):
     print_runs(Console(width=80), output)
     shown = capsys.readouterr().out
     assert "the loss is nan" in shown
+    assert "index.md" not in shown, "no job has written it"
     assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80
     (line,) = (line.split() for line in shown.splitlines() if line.startswith(" bb"))
     assert line == ["bb", "tau=700", "done", "1", *["0.60", "0.00"]]
 
 
-def test_the_index_links_every_run(output):
+def test_the_index_links_every_run(output, capsys):
     folder = output / "shapes" / "tiny_latte"
     write_index(folder)
     text = (folder / "index.md").read_text()
+    print_runs(Console(), output)
+    assert str(folder / "index.md") in capsys.readouterr().out
     assert "[bb](bb/) | r0 | tau=700 rank=16 | done | 1 | 0.60 | 0.00 |" in text
     assert "[style-0](aa/media/style-0-123.mp4)" in text
 
