@@ -127,7 +127,11 @@ def shape_of(kind: type[Part], folder: Path) -> Part:
         with torch.device("meta"), no_loading_bars():
             if issubclass(kind, PreTrainedModel):
                 return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
-            return kind.from_config(read_json(folder / "config.json"))
+            model = kind.from_config(read_json(folder / "config.json"))
+            # Of U-Nets its default is null, from which no size of a video follows.
+            if not isinstance(size := model.config.get("sample_size", 1), int | list | tuple):
+                raise ValueError(f"sample_size is {size!r:.80}; a whole number")
+            return model
     except BROKEN as error:
         raise InputError(f"{folder / 'config.json'} cannot be used ({_first_line(error)})") from error
 

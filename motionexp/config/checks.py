@@ -135,8 +135,9 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
     if isinstance(projections := cfg.method.get("projections"), list) and projections != cfg.projections:
         chosen["method.projections"] = projections
     for name, letters in chosen.items():
+        letters = [*map(str, letters)]
         if not letters or not set(letters) <= set(schema.PROJECTIONS) or len(set(letters)) < len(letters):
-            yield f"{name}=[{','.join(map(str, letters))}]: one or more of q, k, v, o, each once"
+            yield f"{name}=[{','.join(letters)}]: one or more of q, k, v, o, each once"
     try:
         for name in (name for name in cfg.metrics or [] if "." in name):
             check_allowed(name, cfg.plugins, "metrics")

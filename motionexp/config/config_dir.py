@@ -71,10 +71,11 @@ def _problems(path: Path, inside: Path) -> Iterator[str]:
 def _is_default(entry: Any) -> bool:
     """Whether Hydra can read an entry of a defaults list."""
     if not isinstance(entry, dict):
-        return isinstance(entry, str)
+        return isinstance(entry, str) and len(entry) <= 200
     values = [item for value in entry.values() for item in (value if isinstance(value, list) else [value])]
     return len(entry) == 1 and all(
-        isinstance(item, str | None) and item != "???" for item in (*entry, *values)
+        isinstance(item, str | None) and item != "???" and len(item or "") <= 200
+        for item in (*entry, *values)
     )
 
 

@@ -1,8 +1,8 @@
 """The shared pass: features of a video, computed once for its content and used by every metric."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Set
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from motionexp.metrics.tracks import Tracker
 VIDEOS_IN_MEMORY = 64
 """Videos whose features stay in memory."""
 VISION: frozenset[Need] = frozenset({"clip", "preference"})
+TRACKS = {field.name for field in fields(Tracks)}
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -51,14 +52,16 @@ class FeaturePass:
         # The labels are part of the stored files' names: they stay as they are.
         for need, label, model in (("clip", "clip", self.clip), ("preference", "scorer", self.preference)):
             if model is not None and need in needs:
-                arrays = self._of(f"{label} {model.identity}", frames, partial(_embedded, model, frames))
+                arrays = self._of(
+                    f"{label} {model.identity}", frames, partial(_embedded, model, frames), {"features"}
+                )
                 features[need] = torch.from_numpy(arrays["features"])
         return FrameFeatures(**features)
 
     def tracks(self, frames: np.ndarray) -> Tracks:
         """Return the tracks of (F, H, W, 3) uint8 frames; raises `InputError` where there is no tracker."""
         tracker = needed(self.tracker, "motion_fidelity", "tracks")
-        arrays = self._of(tracker.identity, frames, lambda: asdict(tracker(frames)))
+        arrays = self._of(tracker.identity, frames, lambda: asdict(tracker(frames)), TRACKS)
         # A file holds arrays alone: the number comes back as one of length 1.
         return Tracks(arrays["position"], arrays["visible"], float(np.squeeze(arrays["still"])))
 
@@ -80,20 +83,22 @@ class FeaturePass:
             )
         return self._captions[caption, models]
 
-    def _of(self, identity: str, frames: np.ndarray, compute: Callable[[], Arrays]) -> Arrays:
+    def _of(
+        self, identity: str, frames: np.ndarray, compute: Callable[[], Arrays], needed: Set[str]
+    ) -> Arrays:
         """One model's arrays for these frames: from memory, from the folder, or computed and stored."""
         digest = hashlib.sha256(f"{identity} {frames.shape} ".encode())
         # The shape counts too: two shapes may have the same bytes.
         digest.update(np.ascontiguousarray(frames).data)
         key = digest.hexdigest()
         # Put back at the end: the first key is of the video that was used longest ago.
-        arrays = self._computed.pop(key, None) or self._from_folder(key, compute)
+        arrays = self._computed.pop(key, None) or self._from_folder(key, compute, needed)
         self._computed[key] = arrays
         if len(self._computed) > VIDEOS_IN_MEMORY:
             del self._computed[next(iter(self._computed))]
         return arrays
 
-    def _from_folder(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
+    def _from_folder(self, key: str, compute: Callable[[], Arrays], needed: Set[str]) -> Arrays:
         if self.folder is None:
             return compute()
         # 20 hex digits are 80 bits: no two keys of a project collide.
@@ -102,7 +107,10 @@ class FeaturePass:
             # A file of a former version has no seal, and is written again.
             content = read_sealed(path) if path.exists() else None
             if content is not None:
-                return dict(load(content))
+                stored = dict(load(content))
+                if not stored.keys() >= needed:
+                    raise ValueError(f"it has no {', '.join(sorted(needed - stored.keys()))}")
+                return stored
         except (ValueError, SafetensorError) as error:
             raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
         arrays = compute()

@@ -1,5 +1,6 @@
 """Cases of what is stored in binary (adapters, checkpoints, samples, encodings), and of records beside it."""
 
+import atexit
 import io
 import json
 import pickle
@@ -77,8 +78,10 @@ def damaged_tensors(damage: Damage, content: bytes) -> bytes:
 
 @cache
 def _folder() -> Path:
-    """Of the files that cases copy. The process that made it deletes it with everything of the run."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-models-"))
+    """Of the files that cases copy; the process that made it deletes it, and none that it forked."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-models-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @cache
