@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 from motionexp.backbones.checkpoint import has_weights, read_json
 from motionexp.config.schema import CLOSED_VOCABULARY
-from motionexp.errors import InputError
+from motionexp.errors import DAMAGE, InputError
 
 
 class UnknownTokenizer:
@@ -46,7 +46,10 @@ def load_tokenizer(folder: Path, part: str = "tokenizer") -> Tokenizer:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder / part, local_files_only=True
         )
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:
+        # The library raises Exception itself for a damaged file. Other kinds of errors are defects.
+        if type(error) is not Exception and not isinstance(error, DAMAGE):
+            raise
         raise InputError(f"{folder / part} cannot be read ({error}); fetch it again") from error
     if not isinstance(tokenizer.model_max_length, int | float):
         raise InputError(
