@@ -28,7 +28,7 @@ from motionexp.results.rows import ROWS_NAME, Row
 from motionexp.scripts.bench import DEFAULTS, Times, as_row, write
 from motionexp.scripts.programs import exit_code
 
-ROUNDS = 3
+ROUNDS = 8
 STEPS = 10
 NEIGHBOURS = 2
 TRAIN = "train"

@@ -12,10 +12,10 @@ def before_torch(monkeypatch) -> None:
     monkeypatch.setattr(threads, "quotas", lambda: iter([2.5, 4.0]))
 
 
-def test_threads_sleep_and_fit_the_smallest_quota(before_torch):
+def test_threads_spin_for_a_short_time_and_fit_the_smallest_quota(before_torch):
     environment: dict[str, str] = {}
     threads.settle_threads(environment)
-    assert environment == {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}
+    assert environment == {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1", "OMP_NUM_THREADS": "2"}
 
 
 @pytest.mark.parametrize("name", [*threads.WAITING, *threads.COUNTS])
