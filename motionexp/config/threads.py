@@ -7,9 +7,10 @@ from pathlib import Path
 
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# Measured with GNU's OpenMP (`results/bench/threads.md`): without any spinning an idle machine is 1.8 times slower,
-# and GNU's default of 300,000 rounds is up to 58 times slower beside busy neighbours. 5,000 to 50,000 rounds are
-# as fast as the default on an idle machine. The other OpenMP, LLVM's, counts milliseconds (default: 200).
+# Measured with GNU's OpenMP (`results/bench/threads.md`). Without any spinning a training step takes 1.8 times
+# as long on an idle machine. With GNU's default, 300,000 rounds, a step beside busy neighbours takes 4 to 58
+# times as long. 5,000 to 50,000 rounds are as fast as the default on an idle machine. The other OpenMP, LLVM's,
+# counts milliseconds (its default: 200).
 SHORT_SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 CGROUPS = Path("/sys/fs/cgroup")
 GROUPS_OF_PROCESS = Path("/proc/self/cgroup")
@@ -19,8 +20,8 @@ def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     """Make threads that wait for each other sleep soon, and no more of them than the machine grants.
 
     By default OpenMP's threads spin long while they wait. Where other processes use the cores too, a thread
-    spins on the core that the slowest thread of its own process needs. OpenMP reads the variables when torch is
-    imported: afterwards this does nothing. What the user has set stays.
+    spins on the core that the slowest thread of its own process needs. OpenMP reads the variables when torch
+    is imported: afterwards this does nothing. What the user has set stays.
     """
     if "torch" in sys.modules:
         return

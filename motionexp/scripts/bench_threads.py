@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +29,10 @@ from motionexp.scripts.bench import DEFAULTS, Times, as_row, write
 from motionexp.scripts.programs import exit_code
 
 ROUNDS = 8
-STEPS = 10
+STEPS = 30
 NEIGHBOURS = 2
 TRAIN = "train"
+OURS, DEFAULT = "as set here", "OpenMP's default"
 # GOMP's own default where no variable is set: `settle_threads` leaves a variable that is set.
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
 BUSY = "while True: sum(range(1000))"
@@ -103,20 +104,19 @@ def busy_neighbours() -> Iterator[None]:
             process.wait()
 
 
-def ratios(ours: Training, default: Training) -> Times:
-    """The seconds of a step of both trainings, alone and beside the neighbours, and their ratios."""
-    idle, default_idle = ours.step_seconds(), default.step_seconds()
+def ratios(trainings: Mapping[str, Training]) -> Times:
+    """The seconds of a step of each training, alone and beside the neighbours, and their ratios."""
+    idle = {name: training.step_seconds() for name, training in trainings.items()}
     with busy_neighbours():
-        busy, default_busy = ours.step_seconds(), default.step_seconds()
-    named = {"as set here": (idle, busy), "OpenMP's default": (default_idle, default_busy)}
+        busy = {name: training.step_seconds() for name, training in trainings.items()}
     return [
         entry
-        for name, (alone, beside) in named.items()
+        for name in trainings
         for entry in (
-            ("idle_step_seconds", name, alone),
-            ("busy_step_seconds", name, beside),
-            ("busy_to_idle_ratio", name, beside / alone),
-            ("idle_to_default_ratio", name, alone / default_idle),
+            ("idle_step_seconds", name, idle[name]),
+            ("busy_step_seconds", name, busy[name]),
+            ("busy_to_idle_ratio", name, busy[name] / idle[name]),
+            ("idle_to_default_ratio", name, idle[name] / idle[DEFAULT]),
         )
     ]
 
@@ -125,18 +125,19 @@ def measure(arguments: Sequence[str]) -> list[Row]:
     """Time both trainings `ROUNDS` times, alternating."""
     job = Job(load([*DEFAULTS, *arguments]), Console(quiet=True))
     unset = {name: value for name, value in os.environ.items() if name not in (*COUNTS, *WAITING)}
-    trainings: list[Training] = []
+    trainings: dict[str, Training] = {}
     try:
-        for more in ({}, SPINNING):
-            trainings.append(Training({**unset, **more}, arguments))
+        for name, more in {OURS: {}, DEFAULT: SPINNING}.items():
+            trainings[name] = Training({**unset, **more}, arguments)
         fields = {"method": "lora", "tau": 0.0, "steps": 0}
         return [
             replace(as_row(job, number, entry, **fields), suite="bench_threads")
             for number in range(ROUNDS)
-            for entry in ratios(trainings[0], trainings[1])
+            # The training that is timed first changes: what a round leaves behind meets both.
+            for entry in ratios(dict(sorted(trainings.items(), reverse=number % 2 == 0)))
         ]
     finally:
-        for training in trainings:
+        for training in trainings.values():
             training.end()
 
 
