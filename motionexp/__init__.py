@@ -7,6 +7,7 @@ docs/python.md shows them at work.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from motionexp.config.allocator import keep_freed_memory
 from motionexp.config.threads import settle_threads
 
 # ruff: noqa: F401  # the names are for type checkers; `__getattr__` loads them
@@ -60,6 +61,7 @@ _MODULES = {
 __all__ = [*_MODULES]
 
 settle_threads()  # torch reads these settings once, when it is imported
+keep_freed_memory()
 
 
 def __getattr__(name: str) -> Any:

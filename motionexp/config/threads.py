@@ -7,10 +7,10 @@ from pathlib import Path
 
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# Measured with GNU's OpenMP (`results/bench/threads.md`). Without any spinning a training step takes 1.8 times
-# as long on an idle machine. With GNU's default, 300,000 rounds, it takes 4 times as long beside busy
-# neighbours, and now and then 50 times. 5,000 to 50,000 rounds are as fast as the default on an idle machine.
-# The other OpenMP, LLVM's, counts milliseconds (its default: 200).
+# Measured with GNU's OpenMP (`results/bench/threads.md`). Without any spinning a step takes 1.8 times as
+# long on an idle machine. With GNU's default, 300,000 rounds, it takes 4 times as long beside busy
+# neighbours, and now and then 50 times. 5,000 to 50,000 rounds are as fast as the default on an idle
+# machine. The other OpenMP, LLVM's, counts milliseconds (its default: 200).
 SHORT_SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 CGROUPS = Path("/sys/fs/cgroup")
 GROUPS_OF_PROCESS = Path("/proc/self/cgroup")

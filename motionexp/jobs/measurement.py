@@ -66,6 +66,13 @@ def forward_seconds(job: JobPlan, conditioning: Conditioning, rows: int) -> floa
         return median_seconds(lambda: backbone.predict(noise, 500, captions))
 
 
+def decoding_seconds(job: JobPlan) -> float:
+    """Wall time of the VAE's decoder for one video."""
+    backbone = job.backbone
+    latents = torch.randn(1, *backbone.latent_shape(*job.size), device=backbone.device)
+    return median_seconds(lambda: backbone.decode(latents))
+
+
 def measure(job: JobPlan, rows: int) -> StepSeconds:
     """Time one step of each kind that the job takes. It loads the network and frees the text encoder.
 
@@ -82,7 +89,7 @@ def measure(job: JobPlan, rows: int) -> StepSeconds:
         encoding = median_seconds(lambda: backbone.encode(frames))
     backbone.release_vae_encoder()
     latents = torch.randn(1, *latent_shape, device=backbone.device)
-    decoding = median_seconds(lambda: backbone.decode(latents))
+    decoding = decoding_seconds(job)
     if job.trains and job.probe is None:
         training = _training_seconds(job, latents, caption)
     return StepSeconds(training, forward_seconds(job, caption, rows), rows, encoding, decoding)

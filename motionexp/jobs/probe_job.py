@@ -11,7 +11,7 @@ from motionexp.data.base import Reference
 from motionexp.diffusion.progress import progress_bar
 from motionexp.jobs.job import Job
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
-from motionexp.jobs.measurement import forward_seconds
+from motionexp.jobs.measurement import decoding_seconds, forward_seconds
 from motionexp.jobs.plan import JobPlan
 from motionexp.jobs.probe_inversion import InversionProbe
 from motionexp.jobs.probe_linear import LinearProbe
@@ -97,11 +97,13 @@ def run_units(job: Job, units: Sequence[Unit]) -> None:
     """Run units one by one, with one progress bar and the time left of all."""
     conditioning = job.cache.conditioning(units[0].captions[0])
     seconds = forward_seconds(job.plan, conditioning, rows=1) * sum(unit.work.evaluations for unit in units)
-    job.console.print(f"about {duration(seconds)}, scores not counted", highlight=False)
+    if videos := sum(unit.work.videos for unit in units):
+        seconds += decoding_seconds(job.plan) * videos
+    job.console.print(f"about {duration(seconds)}, files and scores not counted", highlight=False)
     steps = [unit.work.steps for unit in units]
     with progress_bar(sum(steps), "probe", "step") as bar:
         for number, unit in enumerate(units, start=1):
-            bar.set_description(f"{unit.name} ({number} of {len(units)})", refresh=False)
+            bar.desc = f"{unit.name} ({number} of {len(units)})"
             with job.holding(unit.cell, {"unit": unit.name, "probe": job.plan.row_settings["probe"]}):
                 # Read under the lock: another process may have finished the unit while this one waited.
                 if not unit.is_finished:

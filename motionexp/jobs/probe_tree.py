@@ -38,6 +38,8 @@ SCORED = {"text_alignment", "flow_similarity", "velocity_similarity", *Attribute
 """The values that have rows: of the probes' metrics the main ones, and all readings of attributes."""
 REFERENCE = "reference"
 ALL_PAIRS = "pairs.mp4"
+GRID_TILE_SIDE = 128
+"""Pixels of a video's side in the grid of all pairs: its 10 columns fit a screen."""
 
 
 class TreeProbe(Probe):
@@ -244,7 +246,7 @@ class TreeUnit(Unit):
                 for start in reversed(EDGES[1:])
             ),
         ]
-        return side_by_side(rows, [f"until {end}" for end in ends])
+        return side_by_side(rows, [f"until {end}" for end in ends], GRID_TILE_SIDE)
 
     def score(self, scores: CellScores, fields: Mapping[str, Any], progress: Progress) -> list[Row]:
         """The rows of every pair, of the control, and of the reference itself; the missing ones are measured.
