@@ -28,6 +28,7 @@ from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_not_empty,
 from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
+from motionexp.config.prediction import load_prediction
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
@@ -159,6 +160,12 @@ def _dispatch(arguments: list[str]) -> None:
         score_external(cfg)
     elif command == "table":
         print_table_of(words)
+    elif command == "predict":
+        predicted = load_prediction(words)
+        with loading_libraries():
+            from motionexp.jobs.prediction import predict_job
+
+        predict_job(predicted)
     elif command == "submission":
         _write_submission(words)
     elif experiments:

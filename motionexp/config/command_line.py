@@ -30,7 +30,7 @@ from motionexp.errors import InputError
 from motionexp.files import MOST_CHARACTERS
 
 CONFIG_DIR = "--config-dir="
-COMMANDS = ("list", "score", "submission", "table")
+COMMANDS = ("list", "predict", "score", "submission", "table")
 LISTS_OF_TEXT = ("edits",)
 PATHS = ("output", "folder", "samples", "video", "adapter", "--config-dir")
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.

@@ -8,6 +8,7 @@ import torch
 
 from motionexp.config.ids import energies_id
 from motionexp.data.shapes.energies import KINDS, PAIRS, energy_of
+from motionexp.data.shapes.scenes import Scene
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import TIMESTEPS
@@ -78,7 +79,8 @@ def energy_rows(job: Job) -> list[Row]:
                 return job.backbone.encode(torch.from_numpy(video)[None]).float().cpu().numpy()
 
             for contrast, factor in missing:
-                energy = energy_of(contrast, factor, encode, frames=job.plan.size[0]).energy
+                chroma = _chroma(job.plan)
+                energy = energy_of(contrast, factor, encode, frames=job.plan.size[0], chroma=chroma).energy
                 strata = {"contrast": contrast, "factor": factor}
                 score_id = f"{key}-{contrast}-{factor}"
                 cell.add_rows([_row(job, "energy", energy, score_id, "shapes", "energies", strata, 0)])
@@ -94,7 +96,14 @@ def _energy_cell(plan: JobPlan) -> tuple[str, Cell]:
     """The id of a model's energies, and their cell."""
     weights = plan.backbone.weights_hash
     key = energies_id(plan.size, METRIC_VERSION, weights_hash=weights, precision=plan.precision)
+    key += "" if (chroma := _chroma(plan)) == 1 else f"-chroma-{chroma:g}"
     return key, Cell(plan.folder("shapes") / f"energies-{key}")
+
+
+def _chroma(plan: JobPlan) -> float:
+    """The factor of the objects' colour contrast in the world of a job's references."""
+    scene = plan.references[0].truth
+    return scene.chroma if isinstance(scene, Scene) else 1.0
 
 
 def _missing_energies(cell: Cell) -> list[tuple[str, str]]:

@@ -154,7 +154,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table, the same content for every format."""
+    """A finished table, the same content for every format.
+
+    `about` says what brackets and n are, where they are no bootstrap intervals of means.
+    """
 
     title: str
     labels: list[str]
@@ -162,6 +165,7 @@ class Table:
     blocks: list[Block]
     notes: list[str]
     unit: str
+    about: str = ""
 
     @property
     def lines(self) -> Iterator[Line]:
@@ -182,7 +186,9 @@ class Table:
 
     def all_notes(self) -> list[str]:
         """What the numbers mean, then the layout's notes."""
-        about = f"Mean [95% bootstrap interval over {self.unit}]; n: samples (of how many {self.unit})."
+        about = self.about or (
+            f"Mean [95% bootstrap interval over {self.unit}]; n: samples (of how many {self.unit})."
+        )
         cells = [cell for line in self.lines for cell in line.cells if cell is not None]
         intervals = [cell.interval for cell in cells]
         if any(line.is_difference for line in self.lines) or any(cell.is_difference for cell in cells):

@@ -23,7 +23,7 @@ def print_table(console: Console, table: Table) -> None:
         console.print()
         print_grid(console, header, texts, labels=labels, title=printable(block.title))
     most = max((cell.interval.clusters for line in table.lines for cell in line.cells if cell), default=0)
-    console.print(Text(ALONE if most == 1 else LEGEND.format(unit=table.unit)))
+    console.print(Text(table.about or (ALONE if most == 1 else LEGEND.format(unit=table.unit))))
     # The first note says what the legend says.
     for note in table.all_notes()[1:]:
         console.print(Text(printable(note)))

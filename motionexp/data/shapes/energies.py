@@ -37,11 +37,11 @@ class Energy:
         return float(np.log(4 / self.energy))
 
 
-def pairs(contrast: str, factor: str, count: int) -> Iterator[tuple[Scene, Scene]]:
-    """Yield ``count`` pairs of scenes of one contrast that differ in ``factor`` alone."""
+def pairs(contrast: str, factor: str, count: int, chroma: float = 1.0) -> Iterator[tuple[Scene, Scene]]:
+    """Yield ``count`` pairs of scenes of one contrast and chroma that differ in ``factor`` alone."""
     for index in range(count):
         rng = seeded("energies", contrast, factor, index)
-        scene = draw(rng, contrast=contrast, choices=grammar.CAPTIONED)
+        scene = replace(draw(rng, contrast=contrast, choices=grammar.CAPTIONED), chroma=chroma)
         if factor == "nuisances":
             yield scene, replace(scene, nuisances=draw_nuisances(rng))
             continue
@@ -62,6 +62,7 @@ def energy_of(
     encode: Callable[[np.ndarray], np.ndarray] = in_pixels,
     count: int = PAIRS,
     frames: int = FRAMES,
+    chroma: float = 1.0,
 ) -> Energy:
     """Measure the energy of a factor in a contrast.
 
@@ -71,13 +72,14 @@ def energy_of(
         encode: maps frames (F, 64, 64, 3) uint8 to the values that get the noise (pixels or latents).
         count: pairs.
         frames: F. The video of an odd F begins with that of F - 1.
+        chroma: factor of the objects' colour contrast.
     """
 
     # 17 frames begin with the 16 in which the motion runs its course.
     def encoded(scene: Scene) -> np.ndarray:
         return encode(render(scene, frames, period=frames - frames % 2))
 
-    scenes = pairs(contrast, factor, count)
+    scenes = pairs(contrast, factor, count, chroma)
     values = [np.square(encoded(first) - encoded(second)).sum() for first, second in scenes]
     # The median, on which a few extreme pairs have no influence.
     return Energy(contrast, factor, float(np.median(values)), count)

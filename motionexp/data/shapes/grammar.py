@@ -66,12 +66,18 @@ def motion_stratum(motion: str) -> str:
     return next(stratum for stratum, motions in STRATA.items() if motion in motions)
 
 
+UNNAMED = ("", "colour")
+"""What captions may leave out: nothing, or the words for colours of objects."""
+
+
 def object_phrase(colour: str, surface: str, shape: str) -> str:
-    """Return e.g. "an orange striped star"."""
-    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {surface} {shape}"
+    """Return e.g. "an orange striped star"; without a colour "a striped star"."""
+    return f"{'an' if colour[:1] in [*'aeiou'] else 'a'} {colour + ' ' if colour else ''}{surface} {shape}"
 
 
-def caption(things: list[dict[str, str]], background: str, contrast: str, *, still: bool = False) -> str:
+def caption(
+    things: list[dict[str, str]], background: str, contrast: str, *, still: bool = False, unnamed: str = ""
+) -> str:
     """Return the caption of one or two objects on a background.
 
     Args:
@@ -79,10 +85,12 @@ def caption(things: list[dict[str, str]], background: str, contrast: str, *, sti
         background: one of ``BACKGROUNDS``.
         contrast: one of ``CONTRASTS``.
         still: leave every motion out, as the caption of a single frame does.
+        unnamed: one of ``UNNAMED``.
     """
     clauses, camera = [], ""
     for thing in things:
-        words = [object_phrase(thing["colour"], thing["surface"], thing["shape"])]
+        colour = "" if unnamed == "colour" else thing["colour"]
+        words = [object_phrase(colour, thing["surface"], thing["shape"])]
         if not still:
             # One camera moves for both objects, so that its phrase comes once, at the end.
             camera = camera or CAMERA_PHRASES.get(thing["motion"], "")

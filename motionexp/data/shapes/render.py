@@ -122,7 +122,7 @@ def _draw_thing(
         + contrast.light * light
         + contrast.surface * _SURFACES[thing.surface](x, y)
     )
-    colour = luminance[..., None] + contrast.chroma * _COLOUR[thing.colour]
+    colour = luminance[..., None] + contrast.chroma * scene.chroma * _COLOUR[thing.colour]
     # Blends (K, 64, 64, 3) colours over what is there.
     video += coverage[..., None] * (colour - video)
 

@@ -64,23 +64,31 @@ class Truth:
 
 @dataclass(frozen=True)
 class Scene:
-    """One video's complete description. ``render.render`` makes the pixels."""
+    """One video's complete description. ``render.render`` makes the pixels.
+
+    ``chroma`` multiplies the colour contrast of the objects, and captions leave ``unnamed`` out.
+    """
 
     things: tuple[Thing, ...]
     background: str
     contrast: str
     nuisances: Nuisances
+    chroma: float = 1.0
+    unnamed: str = ""
 
     @cached_property
     def caption(self) -> str:
         """The caption in the grammar's words."""
-        return grammar.caption([asdict(thing) for thing in self.things], self.background, self.contrast)
+        return self._caption(still=False)
 
     @cached_property
     def still_caption(self) -> str:
         """The caption of any single frame: without the motion."""
+        return self._caption(still=True)
+
+    def _caption(self, *, still: bool) -> str:
         things = [asdict(thing) for thing in self.things]
-        return grammar.caption(things, self.background, self.contrast, still=True)
+        return grammar.caption(things, self.background, self.contrast, still=still, unnamed=self.unnamed)
 
     @property
     def attributes(self) -> dict[str, str]:

@@ -25,6 +25,8 @@ EDIT_CHANGES = {
     "background": ("background",),
     "multiple": ("colour", "surface", "shape", "background"),
 }
+MOST_CHROMA = 2.0
+"""With more, colours leave the range of pixels."""
 ORDER = ("uncaptioned", "out-of-distribution", "captioned")
 SPLITS: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
     "tuning": {"motion-dominant": (4, 4, 2), "appearance-dominant": (1, 1, 0)},
@@ -117,11 +119,15 @@ class ShapesReferences:
         split: ``tuning`` or ``benchmark``.
         appearances: number of appearances in which an adapter sees a reference's motion: the reference, and
             one extra reference for each further appearance. More than one is written into the strata.
+        chroma: factor of the objects' colour contrast. Another one than 1 is written into the strata.
+        unnamed: ``colour``: captions have no words for the objects' colours; written into the strata.
     """
 
     suite: ClassVar = "shapes"
     split: str = "benchmark"
     appearances: int = 1
+    chroma: float = 1.0
+    unnamed: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.appearances <= MOST_EXTRA_REFERENCES + 1:
@@ -129,6 +135,10 @@ class ShapesReferences:
             raise InputError(f"data.appearances={self.appearances}: a whole number from 1 to {most}")
         if self.split not in SPLITS:
             raise InputError(f"split={self.split}: the bundled world has the splits {', '.join(SPLITS)}")
+        if not 0 < self.chroma <= MOST_CHROMA:
+            raise InputError(f"data.chroma={self.chroma}: a number above 0 and at most {MOST_CHROMA:g}")
+        if self.unnamed not in grammar.UNNAMED:
+            raise InputError(f"data.unnamed={self.unnamed}: colour; leave it out for whole captions")
 
     def names(self) -> list[str]:
         """Return the references' names in their fixed order."""
@@ -152,31 +162,40 @@ class ShapesReferences:
                 f"size {height} x {width}: the bundled world has {SIZE} x {SIZE} pixels; {hint}; {scored}"
             )
         entry = reference_named(name, {one.name: one for one in entries(self.split)}, f"split {self.split}")
-        stratum = grammar.motion_stratum(entry.scene.attributes["motion"])
-        strata = {"split": self.split, "contrast": entry.scene.contrast, "motion": stratum}
+        scene = self._changed(entry.scene)
+        edits = {kind: self._changed(target) for kind, target in entry.edits.items()}
+        stratum = grammar.motion_stratum(scene.attributes["motion"])
+        strata = {"split": self.split, "contrast": scene.contrast, "motion": stratum}
         if self.appearances > 1:
             strata["appearances"] = str(self.appearances)
+        if self.chroma != 1:
+            strata["chroma"] = f"{self.chroma:g}"
+        if self.unnamed:
+            strata["unnamed"] = self.unnamed
         # With 17 frames the motion runs its course in 16, and the last frame follows.
         period = FRAMES if frames == FRAMES + 1 else None
         reference = Reference(
             name=name,
             suite=self.suite,
-            frames=render(entry.scene, frames, period=period),
+            frames=render(scene, frames, period=period),
             fps=FPS,
-            caption=entry.scene.caption,
-            edits=tuple(Edit(kind, scene.caption, scene.attributes) for kind, scene in entry.edits.items()),
+            caption=scene.caption,
+            edits=tuple(Edit(kind, target.caption, target.attributes) for kind, target in edits.items()),
             strata=strata,
-            truth=entry.scene,
+            truth=scene,
             scored_frames=period,
-            motion_edits=(motion_edit(entry.scene, self.split, name),),
+            motion_edits=(motion_edit(scene, self.split, name),),
         )
         # Extra references are trained on and never edited.
         bare = replace(reference, edits=(), motion_edits=())
         extra_references = tuple(
-            replace(bare, frames=render(scene, frames, period=period), caption=scene.caption, truth=scene)
-            for scene in extra_scenes(entry.scene, self.appearances - 1, self.split, name)
+            replace(bare, frames=render(extra, frames, period=period), caption=extra.caption, truth=extra)
+            for extra in extra_scenes(scene, self.appearances - 1, self.split, name)
         )
         return replace(reference, extra_references=extra_references)
+
+    def _changed(self, scene: Scene) -> Scene:
+        return replace(scene, chroma=self.chroma, unnamed=self.unnamed)
 
 
 class CaptionedReferences(ShapesReferences):

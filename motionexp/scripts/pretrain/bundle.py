@@ -5,8 +5,9 @@ Uses the averaged parameters of the latest checkpoint, so that it can run during
 
 import argparse
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -43,11 +44,16 @@ def tiny_latte(trained: Path) -> tuple[DiffusionPipeline, int]:
     model = latte.Denoiser(latte.build(encoder.config.d_model))
     step = averaged(trained / "latte" / "training", model)
     vae = AutoencoderKL.from_pretrained(trained / "vae")
+    scheduler = latte_scheduler(latte.SCHEDULER)
+    return LattePipeline(tokenizer, encoder, vae, model.network, scheduler), step
+
+
+def latte_scheduler(settings: Mapping[str, Any]) -> DDIMScheduler:
+    """Return the scheduler of a small Latte's pipeline."""
     # LattePipeline takes half of the network's channels for a learned variance and drops them, unless the
     # scheduler's config has ``learned_range``. Our network predicts no variance.
-    config = DDIMScheduler(**latte.SCHEDULER).config
-    scheduler = DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
-    return LattePipeline(tokenizer, encoder, vae, model.network, scheduler), step
+    config = DDIMScheduler(**settings).config
+    return DDIMScheduler.from_config({**config, "variance_type": "learned_range"})
 
 
 def tiny_unet3d(trained: Path) -> tuple[DiffusionPipeline, int]:

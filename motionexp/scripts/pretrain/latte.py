@@ -4,6 +4,7 @@ First come single frames alone, which teach appearance at a sixteenth of the cos
 single frames. The network predicts v (Salimans and Ho, 2022), well scaled at both ends of the schedule.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, LatteTransformer3DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from motionexp.data.shapes.scenes import Scene
 from motionexp.scripts.pretrain.denoising import EMPTY_SHARE, noised, single_frames
 from motionexp.scripts.pretrain.loop import in_bf16, muon_and_adamw, options, train
 from motionexp.scripts.pretrain.text_encoder import embedded
@@ -69,38 +71,44 @@ class Denoiser(nn.Module):
         return output
 
 
-def main() -> None:
-    """Train and save the network."""
-    parser = options(__doc__, "latte", steps=14_000)
+def parser_of(description: str | None, name: str) -> argparse.ArgumentParser:
+    """The options of a training of this network; `name` is that of its folder."""
+    parser = options(description, name, steps=14_000)
     parser.add_argument("--image-steps", type=int, default=4_000, help="steps on single frames alone")
     parser.add_argument("--image-batch", type=int, default=192, help="single frames in a step without videos")
-    parser.add_argument(
-        "--start", type=Path, help="continue from this pipeline, such as motionexp/bundled/tiny_latte"
-    )
-    args = parser.parse_args()
-    videos = PretrainingVideos(args.videos)
-    vae = AutoencoderKL.from_pretrained((args.start or FOLDER) / "vae").to(torch.bfloat16)
-    text = args.start or FOLDER / "text_encoder"
-    latents = Latents(videos, frame_latents(vae), FOLDER / "latents")
-    scenes = videos.scenes()
-    captions = [scene.caption for scene in scenes] + [scene.still_caption for scene in scenes]
-    embeds, mask = embedded([*captions, ""], text, mask_padding=True)
-    alphas = DDIMScheduler(**SCHEDULER).alphas_cumprod
-    torch.manual_seed(0)
-    network = build(embeds.shape[-1])
-    if args.start:
-        network = LatteTransformer3DModel.from_pretrained(args.start / "transformer", dtype=torch.float32)
-    model = Denoiser(network)
+    return parser
+
+
+def train_latte(
+    args: argparse.Namespace,
+    model: Denoiser,
+    latents: Latents,
+    captions: tuple[Tensor, Tensor],
+    alphas: Tensor,
+    empty_share: float = EMPTY_SHARE,
+) -> None:
+    """Train the network; it then has the averaged parameters.
+
+    Args:
+        args: of `parser_of`.
+        model: what is trained.
+        latents: of N videos.
+        captions: embedded captions of the N videos, of their N single frames, and the empty one; their mask.
+        alphas: cumulative, of every timestep.
+        empty_share: of captions that are replaced by the empty one.
+    """
+    embeds, mask = captions
+    count = (len(embeds) - 1) // 2
 
     def loss(step: int) -> Tensor:
         rng, generator = np.random.default_rng([2, step]), torch.Generator().manual_seed(step)
         images = step < args.image_steps or step % 4 != 0
-        rows = rng.integers(len(videos), size=args.image_batch if images else args.batch)
+        rows = rng.integers(count, size=args.image_batch if images else args.batch)
         clean = single_frames(latents, rows, FRAMES, rng) if images else latents.batch(rows)
-        empty = torch.rand(len(rows), generator=generator) < EMPTY_SHARE
+        empty = torch.rand(len(rows), generator=generator) < empty_share
         # The captions of single frames follow those of videos. The stock pipeline crops the padding and the
         # empty caption to the longest caption.
-        captioned = rows + len(scenes) * images
+        captioned = rows + count * images
         lengths = mask[captioned].sum(1)
         texts = torch.where(empty[:, None, None], embeds[-1], embeds[captioned])[:, : int(lengths.max())]
         # One t in each of B equal slices of the schedule: the loss varies less between steps. Once videos are
@@ -115,6 +123,31 @@ def main() -> None:
     # Muon for the blocks' matrices, AdamW for the rest.
     optimisers = muon_and_adamw(model, args.rate, lambda name: "blocks" in name and "table" not in name)
     train(args, model, optimisers, loss, ema=0.9995)
+
+
+def captions_of(scenes: list[Scene], text: Path) -> tuple[Tensor, Tensor]:
+    """Embedded captions as `train_latte` takes them, and their mask, from the text encoder in a folder."""
+    captions = [scene.caption for scene in scenes] + [scene.still_caption for scene in scenes]
+    return embedded([*captions, ""], text, mask_padding=True)
+
+
+def main() -> None:
+    """Train and save the network."""
+    parser = parser_of(__doc__, "latte")
+    parser.add_argument(
+        "--start", type=Path, help="continue from this pipeline, such as motionexp/bundled/tiny_latte"
+    )
+    args = parser.parse_args()
+    videos = PretrainingVideos(args.videos)
+    vae = AutoencoderKL.from_pretrained((args.start or FOLDER) / "vae").to(torch.bfloat16)
+    latents = Latents(videos, frame_latents(vae), FOLDER / "latents")
+    captions = captions_of(videos.scenes(), args.start or FOLDER / "text_encoder")
+    torch.manual_seed(0)
+    network = build(captions[0].shape[-1])
+    if args.start:
+        network = LatteTransformer3DModel.from_pretrained(args.start / "transformer", dtype=torch.float32)
+    model = Denoiser(network)
+    train_latte(args, model, latents, captions, DDIMScheduler(**SCHEDULER).alphas_cumprod)
     model.network.save_pretrained(args.output / "transformer")
 
 

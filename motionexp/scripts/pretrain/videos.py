@@ -4,6 +4,7 @@ import argparse
 import io
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,9 @@ CHUNK = 500
 FOLDER = Path("outputs/pretrain")
 
 
-def _render_chunk(path: Path, first: int, frames: int) -> None:
+def _render_chunk(path: Path, first: int, frames: int, chroma: float) -> None:
     # 3D VAEs need 4k + 1 frames. The motion then runs once in the first 4k.
-    scenes = map(pretraining_scene, range(first, first + CHUNK))
+    scenes = [replace(pretraining_scene(index), chroma=chroma) for index in range(first, first + CHUNK)]
     videos = np.stack([render(scene, frames, period=frames - frames % 2) for scene in scenes])
     save_array(path, videos)
 
@@ -40,20 +41,26 @@ class PretrainingVideos:
         count: how many videos, rounded up to whole chunks; missing chunks are rendered first.
         frames: of each video. Of an odd number, the motion runs once in all frames but the last.
         folder: of the chunks, which have about 100 MB each at 16 frames.
+        chroma: factor of the objects' colour contrast.
     """
 
     def __init__(
-        self, count: int, frames: int = FRAMES, folder: Path = FOLDER, processes: int | None = None
+        self,
+        count: int,
+        frames: int = FRAMES,
+        folder: Path = FOLDER,
+        processes: int | None = None,
+        chroma: float = 1.0,
     ) -> None:
-        self.frames = frames
-        folder = folder / "videos" / str(frames)
+        self.frames, self.chroma = frames, chroma
+        folder = folder / "videos" / (str(frames) if chroma == 1 else f"{frames}-chroma-{chroma:g}")
         folder.mkdir(parents=True, exist_ok=True)
         firsts = range(0, count, CHUNK)
         paths = [folder / f"{first:07d}.npy" for first in firsts]
         missing = [(path, first) for path, first in zip(paths, firsts, strict=True) if not path.exists()]
         if missing:
             with ProcessPoolExecutor(processes) as pool:
-                pending = [pool.submit(_render_chunk, path, first, frames) for path, first in missing]
+                pending = [pool.submit(_render_chunk, path, first, frames, chroma) for path, first in missing]
                 for future in track(pending, f"rendering to {folder}"):
                     future.result()
         self._chunks = [np.load(path, mmap_mode="r") for path in paths]
@@ -68,7 +75,7 @@ class PretrainingVideos:
 
     def scenes(self) -> list[Scene]:
         """Return the scenes of all videos."""
-        return [pretraining_scene(index) for index in range(self.count)]
+        return [replace(pretraining_scene(index), chroma=self.chroma) for index in range(self.count)]
 
     def single_frames(self, videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Return single frames by (video, frame) index: uint8 (N, 64, 64, 3)."""
