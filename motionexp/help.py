@@ -39,6 +39,7 @@ Transfer the motion of one video to new captions.
                                                finished samples in TGVE's submission layout
   python run.py table output=FOLDER by=tau,rank
                                                a table of finished samples, by some of their settings
+  python run.py predict model=NAME data=NAME   when each factor is set, from the VAE and the schedule alone
   python run.py list runs output=FOLDER        finished and failed runs: settings, scores, paths
   python run.py list references                the references of data=, with their captions and edits
   python run.py list words                     the words that the tokenizer of model= has

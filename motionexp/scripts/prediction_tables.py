@@ -7,10 +7,12 @@ the rows, the table ends in the verdict.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.probes.analysis.linear_rows import BLOCKS, TIMESTEPS, ProbeAccuracy, read_accuracies
 from motionexp.probes.analysis.onsets import half_point
@@ -18,7 +20,6 @@ from motionexp.probes.analysis.prediction import (
     BOUNDARY,
     CONTRAST,
     FACTORS,
-    METHOD,
     OFFSETS,
     Energies,
     Offsets,
@@ -38,7 +39,7 @@ from motionexp.probes.analysis.prediction_tables import (
 )
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.published import read_analysis
-from motionexp.probes.analysis.rows import interval
+from motionexp.probes.analysis.rows import MOTION_TAMPERING, TAMPERING, interval
 from motionexp.results.formats import Block, Table
 from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.layout_file import read_layout
@@ -51,6 +52,9 @@ LAYOUT = Path("experiments/predict.yaml")
 LINEAR = Path("experiments/linear-probe.yaml")
 BASE = "tiny_latte"
 NO_COLOUR, UNCAPTIONED = "no_colour_words", "uncaptioned"
+UNTOLD = (NO_COLOUR, UNCAPTIONED)
+PROBES = (TAMPERING, MOTION_TAMPERING, "schedule", "energies")
+"""Methods of the rows that a boundary needs."""
 ACCURACY = 0.84
 """Share of right answers at d' = 2, where an ideal observer's log-SNR is ln(4 / energy)."""
 COLUMNS = {"today's log-SNR": 1, "change": 2, "predicted log-SNR": 1, "predicted t": 0}
@@ -87,8 +91,8 @@ def interventions_table(
     notes = [
         f"Today: what the probe measured on {BASE}. Change: of the ideal observer's log-SNR by the"
         " intervention. Predicted: their sum; the interval is that of a new measurement, sqrt(2) times"
-        " today's. The error of another pretraining is unknown and not contained. With another schedule t moves and"
-        " log-SNR does not.",
+        " today's. The error of another pretraining is unknown and not contained. With another schedule t"
+        " moves and log-SNR does not.",
         "Half and double: of the objects' colour contrast (chroma). The contrast of luminance is no lever: at"
         " half of the object's whole contrast its motion loses 1.4 nats of energy in pixels, and 0.4 nats in"
         " the latents of this VAE.",
@@ -98,31 +102,57 @@ def interventions_table(
     return Table(title, ["factor"], list(COLUMNS), blocks, notes, "references", about)
 
 
-def crossing(accuracies: ProbeAccuracy, target: str, log_snr: np.ndarray) -> Replicates:
-    """(1 + N,) log-SNR at which the late block is right about a target in `ACCURACY` of cases; or NaN."""
-    draws = accuracies.draws(BLOCKS[-1], target)
-    # `half_point` takes a rising curve, and an end of 0 and 1.
-    rising = ACCURACY - draws + 0.5
-    crosses = (rising[:, 0] < 0.5) & (rising[:, -1] > 0.5)
-    t = half_point(np.where(crosses[:, None], rising, np.nan))
-    # Its edges are every 100th t; the last timestep of the linear probe is 999.
-    return log_snr_at(np.minimum(t, TIMESTEPS[-1]), log_snr)
+@dataclass(frozen=True)
+class LinearProbe:
+    """What the linear probe read of one model: accuracies, and the log-SNR (1001,) of its schedule."""
+
+    accuracies: ProbeAccuracy
+    log_snr: np.ndarray
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Row]) -> "dict[str, LinearProbe]":
+        """{model: probe} of motion-dominant videos."""
+        # Rows of a schedule at t itself have no sampling steps.
+        tables = log_snr_tables(row for row in rows if row.method != "schedule" or row.steps == 0)
+        accuracies = read_accuracies(rows)
+        return {
+            model: cls(values, tables[model])
+            for (model, contrast), values in accuracies.items()
+            if contrast == CONTRAST
+        }
+
+    def crossing(self, target: str) -> Replicates:
+        """(1 + N,) log-SNR at which the late block is right in `ACCURACY` of cases; or NaN."""
+        draws = self.accuracies.draws(BLOCKS[-1], target)
+        # `half_point` takes a rising curve.
+        rising = ACCURACY - draws + 0.5
+        crosses = (rising[:, 0] < 0.5) & (rising[:, -1] > 0.5)
+        t = half_point(np.where(crosses[:, None], rising, np.nan))
+        # Its edges are every 100th t; the last timestep of the linear probe is 999.
+        return log_snr_at(np.minimum(t, TIMESTEPS[-1]), self.log_snr)
+
+    def interval(self, draws: Replicates) -> Interval:
+        """The interval of a statistic over groups of videos."""
+        return interval(draws, self.accuracies.counts[BLOCKS[-1]], self.accuracies.groups(BLOCKS[-1]))
 
 
-def untold_table(ideal: Mapping[str, float], accuracies: ProbeAccuracy, log_snr: np.ndarray) -> Table:
+def untold_table(ideal: Mapping[str, float], probes: Mapping[str, LinearProbe]) -> Table:
     """What the linear probe should read where no caption tells an attribute, if telling is what delays it."""
-    read = {name: crossing(accuracies, name, log_snr) for name in FACTORS}
-    motion = read["motion"] - ideal["motion"]
-    count, groups = accuracies.counts[BLOCKS[-1]], accuracies.groups(BLOCKS[-1])
+    base = probes[BASE]
+    motion = base.crossing("motion") - ideal["motion"]
     columns = {"today's log-SNR": 1, "predicted log-SNR": 1, "predicted t": 0, "halfway": 1}
+    columns |= {"measured log-SNR": 1}
     blocks = []
     for model, names in ((NO_COLOUR, ["colour"]), (UNCAPTIONED, ["colour", "shape", "background"])):
         lines = []
         for name in names:
-            today = interval(read[name], count, groups)
-            nats = changed(interval(motion, count, groups), ideal[name])
+            today = base.interval(base.crossing(name))
+            nats = changed(base.interval(motion), ideal[name])
             halfway = Interval((today.mean + nats.mean) / 2, np.nan, np.nan, 0, 0)
-            lines.append(line(name, columns, [today, nats, in_timesteps(nats, log_snr), halfway], today))
+            probe = probes.get(model)
+            measured = probe.interval(probe.crossing(name)) if probe else None
+            values = [today, nats, in_timesteps(nats, base.log_snr), halfway, measured]
+            lines.append(line(name, columns, values, today))
         blocks.append(Block(f"{model}, linear probe", lines))
     notes = [
         "The log-SNR at which a ridge regression on the late temporal block, with the empty caption, is"
@@ -135,6 +165,11 @@ def untold_table(ideal: Mapping[str, float], accuracies: ProbeAccuracy, log_snr:
     return Table("Where no caption tells", ["factor"], list(columns), blocks, notes, "groups", about)
 
 
+def references_of(analysis: Analysis, model: str) -> tuple[str, ...]:
+    """The references on which a model was probed."""
+    return next(iter(analysis.tampering[model, CONTRAST].values())).references
+
+
 def verdicts_of(
     energies: Mapping[str, Mapping[str, Energies]],
     analysis: Analysis,
@@ -145,6 +180,10 @@ def verdicts_of(
     base, today = ideal_of(energies[BASE]), measured_of(analysis, BASE)
     points: dict[str, list[tuple[float, Replicates]]] = {"levels": [], "changes": []}
     for model in models:
+        if (names := references_of(probed, model)) != references_of(analysis, BASE):
+            raise InputError(
+                f"{model}: probed on {', '.join(names)}; the verdict needs the references of {BASE}"
+            )
         ideal, measured = ideal_of(energies[model]), measured_of(probed, model)
         for name in filter(measured.__contains__, FACTORS):
             change = ideal[name] - base[name]
@@ -168,9 +207,11 @@ def tables_of(rows: Sequence[Row], analysis: Analysis, linear: Sequence[Row]) ->
         leave_one_out_table(energies, schedules, offsets),
         interventions_table(energies, schedules, analysis, models),
     ]
-    accuracies = read_accuracies(linear)[BASE, CONTRAST]
-    tables.append(untold_table(ideal_of(energies[BASE]), accuracies, log_snr_tables(linear)[BASE]))
-    probes = [row for row in rows if row.method != METHOD and row.model in models]
+    readings = LinearProbe.of_rows(linear) | LinearProbe.of_rows([row for row in rows if row.model in UNTOLD])
+    tables.append(untold_table(ideal_of(energies[BASE]), readings))
+    probes = [row for row in rows if row.method in PROBES and row.model in models]
+    # Rows of the schedule are those of the steps of these probes.
+    probes = [row for row in probes if row.method != "schedule" or row.steps]
     if probes:
         probed = Analysis.of_rows(probes)
         chosen = [model for model, contrast in probed.boundaries if contrast == CONTRAST]

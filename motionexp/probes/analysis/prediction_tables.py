@@ -171,9 +171,9 @@ def verdict_table(verdicts: Mapping[str, tuple[np.ndarray, Replicates]], referen
         lines.append(line(label, columns, values, values[0]))
     notes = [
         "Levels: measured on predicted log-SNR of all factors of the two schedules and the two contrasts;"
-        " slope 1 and offset 0 say that log-SNR decides, whatever the schedule. Changes: measured on"
-        " predicted change of the two contrasts, of all factors; slope 1 says that energy decides, slope 0 that it does"
-        " not.",
+        " slope 1 and offset 0 say that log-SNR decides, whatever the schedule.",
+        "Changes: measured on predicted change of the two contrasts, of all factors; slope 1 says that energy"
+        " decides, slope 0 that it does not.",
     ]
     about = "Value [95% bootstrap interval over references]; n: values (of how many references)."
     title, blocks = "Verdict", [Block("measured on predicted", lines)]
