@@ -44,6 +44,7 @@ from motionexp.probes.analysis.prediction import (
 from motionexp.probes.analysis.prediction_tables import WITHOUT_TRUTH, prediction_table
 from motionexp.probes.clip_energies import clip_energies
 from motionexp.results.formats import Table, to_csv, to_markdown
+from motionexp.results.intervals import Interval
 from motionexp.results.rows import Row
 from motionexp.results.terminal import print_table
 
@@ -92,7 +93,7 @@ def predict_job(cfg: JobConfig) -> Table:
         unit = "pairs" if reader.suite == WORLD else "clips"
         title = f"When each factor is set: {cfg.model.name}, predicted"
         table = prediction_table(title, predictions, offsets, unit, without_truth)
-        _show(cfg, table, "" if motion_is_first(predictions) else "none", predictions[-1].t.mean)
+        _show(cfg, table, predictions[-1].t if motion_is_first(predictions) else None)
     return table
 
 
@@ -222,7 +223,7 @@ def _schedule_rows(cfg: JobConfig, schedule: Schedule, key: str, fields: Mapping
             )  # fmt: skip
 
 
-def _show(cfg: JobConfig, table: Table, reason: str, tau: float) -> None:
+def _show(cfg: JobConfig, table: Table, tau: Interval | None) -> None:
     """Print the table and the tau that follows; store the table as Markdown and CSV."""
     console, output = Console(), user_path(cfg.output)
     about = json.dumps([asdict(cfg.model), cfg.data, str(cfg.references), cfg.frames], default=str)
@@ -232,5 +233,6 @@ def _show(cfg: JobConfig, table: Table, reason: str, tau: float) -> None:
     for suffix, text in ((".md", to_markdown(table)), (".csv", to_csv([table]))):
         write_whole(Path(f"{file}{suffix}"), text.encode(errors="backslashreplace"))
     print_table(console, table)
-    print(f"τ for the motion without the appearance: {reason or f'{tau:.0f}'}")
+    shown = f"{tau.mean:.0f} [{tau.low:.0f}, {tau.high:.0f}]" if tau else "none"
+    print(f"τ for the motion without the appearance: {shown}")
     print(f"table: {file}.md and .csv")

@@ -81,12 +81,15 @@ def table(words: Sequence[str]) -> None:
         if not rows:
             shown = ", ".join(sorted(texts - {""})[:20]) or "none"
             raise InputError(f"{name}={values}: no row has it; the rows in {output} have {shown}")
+    nothing = InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
     if not any(not row.tau_start for row in rows):
-        raise InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
+        raise nothing
     names = [override_key(name.strip()) for name in by.split(",")] if by else differing_names(rows)
     if "" in names:
         raise InputError(f"by={by}: names of settings with commas between, as by=tau,rank")
     tables = settings_tables(rows, names, f"{output} by {', '.join(names) or 'tau'}")
+    if not tables:  # rows of a model's energies alone
+        raise nothing
     chosen = [f"{key}={value}" for key, value in select.items()]
     _show(Console(), tables, output, names or ["tau"], chosen)
 

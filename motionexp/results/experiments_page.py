@@ -25,7 +25,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 ORDER = (
     *("tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
     *("window", "soft-window", "steps", "full_rank", "references", "projections", "rank", "length"),
-    *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion"),
+    *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
 PARTS = {"Decided by": "decides", "Chosen before": "choice", "References": "cut", "Cost": "cost"}

@@ -57,7 +57,7 @@ PROBES = (TAMPERING, MOTION_TAMPERING, "schedule", "energies")
 """Methods of the rows that a boundary needs."""
 ACCURACY = 0.84
 """Share of right answers at d' = 2, where an ideal observer's log-SNR is ln(4 / energy)."""
-COLUMNS = {"today's log-SNR": 1, "change": 2, "predicted log-SNR": 1, "predicted t": 0}
+COLUMNS = {"today's log-SNR": 1, "change": 2, "predicted log-SNR": 1, "predicted t": 0, "measured log-SNR": 1}
 
 
 def measured_of(analysis: Analysis, model: str) -> dict[str, Replicates]:
@@ -78,16 +78,22 @@ def interventions_table(
     schedules: Mapping[str, np.ndarray],
     analysis: Analysis,
     models: Sequence[str],
+    probed: Analysis | None,
 ) -> Table:
-    """What the probes of the interventions should measure, from those of the base model."""
+    """What the probes of the interventions should measure, and what they did, where they ran."""
     base, today = ideal_of(energies[BASE]), intervals_of(analysis, BASE)
-    blocks = [
-        intervention_block(model, ideal_of(energies[model]), base, today, schedules[model], COLUMNS)
-        for model in models
-    ]
+
+    def block(model: str, ideal: Mapping[str, float], told: Mapping[str, Interval]) -> Block:
+        is_probed = probed is not None and (model, CONTRAST) in probed.boundaries
+        outcome = intervals_of(probed, model) if probed is not None and is_probed else {}
+        return intervention_block(
+            model, ideal, base, told, schedules.get(model, schedules[BASE]), COLUMNS, outcome
+        )
+
+    blocks = [block(model, ideal_of(energies[model]), today) for model in models]
     # Latents and schedule are today's. No caption tells a colour: tampering cannot change it.
     told = {name: value for name, value in today.items() if name not in ("colour", BOUNDARY)}
-    blocks.append(intervention_block(NO_COLOUR, base, base, told, schedules[BASE], COLUMNS))
+    blocks.append(block(NO_COLOUR, base, told))
     notes = [
         f"Today: what the probe measured on {BASE}. Change: of the ideal observer's log-SNR by the"
         " intervention. Predicted: their sum; the interval is that of a new measurement, sqrt(2) times"
@@ -203,18 +209,24 @@ def tables_of(rows: Sequence[Row], analysis: Analysis, linear: Sequence[Row]) ->
     energies, schedules = read_energies(rows), read_schedules(rows)
     offsets = Offsets(onsets_of(analysis))
     models = [model for model in energies if model not in offsets.models]
+    # Rows of the schedule are those of the steps of these probes.
+    probes = [
+        row
+        for row in rows
+        if row.method in PROBES
+        and row.model in (*models, NO_COLOUR)
+        and (row.method != "schedule" or row.steps)
+    ]
+    probed = Analysis.of_rows(probes) if probes else None
+    readings = LinearProbe.of_rows(linear) | LinearProbe.of_rows([row for row in rows if row.model in UNTOLD])
     tables = [
         leave_one_out_table(energies, schedules, offsets),
-        interventions_table(energies, schedules, analysis, models),
+        interventions_table(energies, schedules, analysis, models, probed),
+        untold_table(ideal_of(energies[BASE]), readings),
     ]
-    readings = LinearProbe.of_rows(linear) | LinearProbe.of_rows([row for row in rows if row.model in UNTOLD])
-    tables.append(untold_table(ideal_of(energies[BASE]), readings))
-    probes = [row for row in rows if row.method in PROBES and row.model in models]
-    # Rows of the schedule are those of the steps of these probes.
-    probes = [row for row in probes if row.method != "schedule" or row.steps]
-    if probes:
-        probed = Analysis.of_rows(probes)
-        chosen = [model for model, contrast in probed.boundaries if contrast == CONTRAST]
+    if probed is not None and (
+        chosen := [model for model in models if (model, CONTRAST) in probed.boundaries]
+    ):
         references = probed.boundaries[chosen[0], CONTRAST].counts[1]
         tables.append(verdict_table(verdicts_of(energies, analysis, probed, chosen), references))
     return tables

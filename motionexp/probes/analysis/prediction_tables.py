@@ -52,7 +52,7 @@ def prediction_table(
         lines.append(line(entry.quantity, columns, values, entry.ideal))
     all_notes = [
         *([] if motion_is_first(predictions) else [NO_BOUNDARY]),
-        f"Ideal: ln(4 / energy). Predicted: ideal plus an offset, learnt on {' and '.join(offsets.models)}"
+        f"Ideal: ln(4 / energy). Predicted: ideal plus an offset, learnt on {', '.join(offsets.models)}"
         f" ({len(offsets.models)} models). Its interval has the spread between models and between videos.",
         *notes,
     ]
@@ -121,6 +121,7 @@ def intervention_block(
     measured: Mapping[str, Interval],
     log_snr: np.ndarray,
     columns: Mapping[str, int],
+    outcome: Mapping[str, Interval],
 ) -> Block:
     """The prediction of one intervention: what was measured on the base model, moved as the ideal moves.
 
@@ -129,13 +130,15 @@ def intervention_block(
         base_ideal: the same of the base model.
         measured: {factor or boundary: log-SNR at which the base model sets it}.
         log_snr: (1001,) of the schedule under the intervention.
+        columns: {heading: digits}.
+        outcome: as `measured`, under the intervention; empty before it was probed.
     """
     lines = []
     for quantity, base in measured.items():
         change = ideal[quantity] - base_ideal[quantity]
         nats = changed(base, change)
         number = Interval(change, math.nan, math.nan, 0, 0)
-        values = [base, number, nats, in_timesteps(nats, log_snr)]
+        values = [base, number, nats, in_timesteps(nats, log_snr), outcome.get(quantity)]
         lines.append(line(quantity, columns, values, base))
     return Block(title, lines)
 

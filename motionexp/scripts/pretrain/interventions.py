@@ -49,8 +49,9 @@ INTERVENTIONS = {
         "the noise schedule of tiny_unet3d",
         {"beta_schedule": "scaled_linear", "beta_start": 8.5e-4, "beta_end": 2.5e-2},
     ),
-    "schedule_cosine": Intervention(
-        "the cosine schedule (Nichol and Dhariwal, 2021)", {"beta_schedule": "squaredcos_cap_v2"}
+    # Within the grid of the probes: the cosine schedule would put the motion at t = 967.
+    "schedule_double": Intervention(
+        "the schedule of tiny_latte with twice the betas", {"beta_start": 2e-4, "beta_end": 4e-2}
     ),
     "colour_contrast_half": Intervention("half of the objects' colour contrast", chroma=0.5),
     "colour_contrast_double": Intervention("twice the objects' colour contrast", chroma=2.0),

@@ -26,11 +26,11 @@ def test_an_intervention_is_trained_continued_and_used(tmp_path, monkeypatch, ca
         videos=4, steps=2, image_steps=1, batch=2, image_batch=2, rate=1e-3, seconds=None, untrained=False,
         output=tmp_path / "training",
     )  # fmt: skip
-    train("schedule_cosine", args)
-    train("schedule_cosine", Namespace(**{**vars(args), "steps": 3}))
+    train("schedule_double", args)
+    train("schedule_double", Namespace(**{**vars(args), "steps": 3}))
     assert "going on from step 2" in capsys.readouterr().out
-    model = LatteBackbone.from_pretrained(tmp_path / "models" / "schedule_cosine", name="cosine")
-    expected = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    model = LatteBackbone.from_pretrained(tmp_path / "models" / "schedule_double", name="double")
+    expected = DDIMScheduler(beta_start=2e-4, beta_end=4e-2).alphas_cumprod
     assert model.schedule.alphas_cumprod.numpy() == pytest.approx(expected.numpy())
     assert model.schedule.prediction_type == "v_prediction"
 
