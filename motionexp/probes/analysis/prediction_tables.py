@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import mean
 
 import numpy as np
 
@@ -73,8 +74,6 @@ def leave_one_out_table(
     columns |= {"predicted t": 0, "measured t": 0, "error in t": 0}
     blocks, inside, total, errors = [], 0, 0, []
     for model in offsets.models:
-        if model not in energies:
-            continue
         measured = {onset.quantity: onset.measured for onset in offsets.onsets if onset.model == model}
         lines = []
         for entry in predict(energies[model], schedules[model], offsets.without(model)):
@@ -90,13 +89,28 @@ def leave_one_out_table(
     notes = [
         f"Each model is predicted from the offsets of the others: {len(offsets.models)} models, two of which"
         f" share a VAE. {inside} of {total} intervals contain what the probe measured. The boundary errs by"
-        f" {np.mean(errors):.0f} in t on average.",
+        f" {np.mean(errors):.0f} in t on average. To copy the mean of the other models would err by"
+        " {:.0f} in t, or by {:.0f} if their log-SNR is copied.".format(*copying_errors(schedules, offsets)),
         "Ideal: ln(4 / energy), with the interval over pairs. Of the boundary it is the middle between the"
         " motion and the earliest appearance attribute. Predicted: ideal plus the mean offset of the other"
         " models; the interval is Student's t of a new model, its spread pooled over the five factors.",
     ]
     title = "Predicted from the other models, and measured"
     return Table(title, ["factor"], list(columns), blocks, notes, "videos", ABOUT.format(unit="videos"))
+
+
+def copying_errors(schedules: Mapping[str, np.ndarray], offsets: Offsets) -> tuple[float, float]:
+    """Mean error in t of a boundary at the mean t of the other models, or at their mean log-SNR."""
+    nats = {onset.model: onset.measured for onset in offsets.onsets if onset.quantity == BOUNDARY}
+    t = {model: float(timestep_at(value, schedules[model])) for model, value in nats.items()}
+    errors = []
+    for model in offsets.models:
+        rest = [name for name in offsets.models if name != model]
+        same_t = mean(t[name] for name in rest)
+        same_nats = float(timestep_at(mean(nats[name] for name in rest), schedules[model]))
+        errors.append((abs(same_t - t[model]), abs(same_nats - t[model])))
+    by_t, by_nats = map(mean, zip(*errors, strict=True))
+    return by_t, by_nats
 
 
 def changed(base: Interval, change: float, *, of_new_measurement: bool = True) -> Interval:

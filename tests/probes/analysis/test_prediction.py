@@ -1,4 +1,6 @@
+import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from motionexp.probes.analysis.prediction_tables import (
 from motionexp.probes.clip_energies import clip_energies, split_energy
 from motionexp.results.formats import to_markdown
 from motionexp.results.intervals import Interval
+from motionexp.results.published import read_published
 from motionexp.results.rows import Row
 
 LOG_SNR = 10 - 0.02 * np.arange(1001.0)
@@ -130,6 +133,9 @@ def test_the_published_table_compares_each_model_with_the_others():
     errors = {model: block.lines[-1].cells[-1].interval.mean for model, block in by_model.items()}
     # 0.6 nats are 30 timesteps; the mean offset of the others is 0.3 nats too high for "one".
     assert errors == pytest.approx({"one": -15, "two": -15, "three": 30}, abs=1e-6)
+    # All have one ideal log-SNR and one schedule: to copy t or log-SNR is the same prediction.
+    assert "errs by 20 in t" in table.notes[0]
+    assert "by 20 in t, or by 20 if" in table.notes[0]
 
 
 def test_rows_of_pairs_and_schedules_are_read():
@@ -181,3 +187,25 @@ def test_the_verdicts_slope_is_that_of_least_squares():
 def test_a_new_measurement_has_the_errors_of_two():
     moved = changed(Interval(1.0, 0.5, 2.0, 8, 8), -3.0)
     assert (moved.mean, moved.low, moved.high) == pytest.approx((-2, -2 - 0.5 * 2**0.5, -2 + 2**0.5))
+
+
+def test_bundled_offsets_are_those_of_the_published_tables():
+    offsets = {(onset.model, onset.quantity): onset for onset in read_offsets().onsets}
+    folder = Path(__file__).parents[3] / "results" / "shapes"
+    measured = {}
+    for file, column in (("probe_analysis", "set at log-SNR"), ("boundary", "boundary, log-SNR")):
+        for line in csv.DictReader((folder / f"{file}.csv").read_text(encoding="utf-8").splitlines()):
+            if line["column"] == column and "motion-dominant" in line["block"] + line["setting"]:
+                model = line["setting"].split(",")[0] if file == "boundary" else line["block"].split(",")[0]
+                quantity = BOUNDARY if file == "boundary" else line["setting"]
+                measured[model, quantity] = float(line["mean"] or "nan")
+    assert len({model for model, _ in measured}) == 3
+    for key, onset in offsets.items():
+        if key in measured:
+            assert onset.measured == pytest.approx(measured[key], abs=1e-3)
+    energies = read_energies(read_published(folder / "predict.jsonl"))
+    for model, of_model in energies.items():
+        if (model, "motion") in offsets:
+            for factor, values in of_model.items():
+                ideal = math.log(4 / np.median(values.values))
+                assert offsets[model, factor].ideal == pytest.approx(ideal, abs=1e-3)
