@@ -15,6 +15,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.jobs.prediction import predict_job
+from motionexp.jobs.sweep_table import table as print_table_of
 from tests.support.made_videos import moving
 
 MODEL = BUNDLED / "tiny_latte"
@@ -65,6 +66,8 @@ def test_the_bundled_world_has_a_line_for_each_factor_and_is_measured_once(tmp_p
     assert "(2 models)" in " ".join(table.notes)
     monkeypatch.setattr(LatentSpace, "load", None)
     assert predict_job(cfg).blocks == table.blocks
+    with pytest.raises(InputError, match="no scores of samples"):
+        print_table_of([f"output={tmp_path}"])
 
 
 @pytest.mark.parametrize(
