@@ -12,6 +12,7 @@ from pathlib import Path
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
+from motionexp.results.designs import record_design
 from motionexp.results.layout import named_references, selected_rows
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import root_of, to_published
@@ -46,6 +47,7 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     path = root_of(layout_path) / layout.rows
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_published(rows).encode())
+    record_design(root_of(layout_path), layout)
     return path, len(rows)
 
 

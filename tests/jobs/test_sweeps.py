@@ -355,7 +355,7 @@ def test_an_ablation_says_what_it_has_to(name):
     layout, text = read_layout(path), path.read_text()
     assert all(line in text for line in (f"# python run.py experiment={name}", "# cost", "# last run: "))
     assert layout.verdict
-    assert layout.decides
+    assert layout.decision
     cost = " ".join(layout.cost.split())
     assert ("on 2 cores" in cost and "on one H100" in cost) or "the cells of experiment=tau" in cost
     for table in layout.tables:

@@ -8,7 +8,7 @@ from motionexp.errors import InputError
 from motionexp.results.layout_file import read_layout
 from tests.support.made_rows import RANK_LAYOUT
 
-DECIDED = "decision: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
+EQUAL_LEAKAGE = "equal_leakage: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
 SELECT = "select: {suite: shapes}"
 TABLE = "{file: mine, title: a, labels: [], settings: [], groups: []}"
 FIGURE = "{file: f, title: t, x: rank, panels: mine, columns: [motion], lines: {a: [one]}}"
@@ -56,8 +56,8 @@ def test_a_figure_that_cannot_be_drawn_is_refused(figure, named, tmp_path):
         (SELECT, f"{SELECT}\nreferences: [r0, r1]", "'r0', 'r1'"),
         (SELECT, f"{SELECT}\nreferences: {{latte: r0}}", "references .*latte"),
         ("default: four", "notes: [a: b]", "notes 1: .*{'a': 'b'}"),
-        ("default: four", f"{DECIDED} curves: [], against: []}}", "`curves`"),
-        ("default: four", f"{DECIDED} curves: [four], against: [one]}}", "setting one"),
+        ("default: four", f"{EQUAL_LEAKAGE} curves: [], against: []}}", "`curves`"),
+        ("default: four", f"{EQUAL_LEAKAGE} curves: [four], against: [one]}}", "setting one"),
         ("tables:", f"figures: [{FIGURE}, {FIGURE}]\ntables:", "file f"),
         ("tables:\n", f"tables:\n  - {TABLE}\n", "file mine"),
     ],
