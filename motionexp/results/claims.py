@@ -63,8 +63,8 @@ class Finding:
         least = max(self.n, FEWEST)
         if self.references < least:
             raise InputError(
-                f"{self.place}: it has {self.references} references, and needs {least}; leave the claim out,"
-                " or run more references"
+                f"{self.place}: {self.references} of the {least} references that it needs; leave it out, or run"
+                " more references"
             )
 
     @property
@@ -141,7 +141,7 @@ def _measures(difference: ClaimedDifference, comparison: Comparison, place: str)
             )
         measured = MeasuredDifference.of(ours, theirs)
         if measured.interval.clusters < 2:
-            raise InputError(f"{place}: it has {len(measured.means)} references, and needs {FEWEST}")
+            raise InputError(f"{place}: {len(measured.means)} of the {FEWEST} references that it needs")
         rows = [row for setting in settings for row in comparison.rows(column.metric, setting, group.select)]
         p = {
             MORE: lambda means: more_p(means),

@@ -17,7 +17,7 @@ from motionexp.results.significance import LEVEL, MeasuredDifference, equal_p
 
 DOMINATES, IS_DOMINATED, TRADE_OFF = "dominates", "is dominated", "trade-off"
 EQUIVALENT, UNDECIDED = "equivalent", "undecided"
-LABELS = ["ours", "at scale", "theirs", "at scale", "verdict"]
+LABELS = ["setting", "at scale", "against", "at scale", "verdict"]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def findings(root: Path) -> Iterator[Finding]:
         layout = read_layout(path)
         if not layout.claims:
             continue
+        if not (root / layout.rows).exists():
+            raise InputError(
+                f"{place_of(layout.claims[0], path.stem)}: no rows are published in {layout.rows}; run the"
+                " experiment and publish them, or take the claim out"
+            )
         check_unchanged(path, root, layout)
         differences = any(claim.differences for claim in layout.claims)
         comparison = Comparison(layout, read_published(root / layout.rows)) if differences else None

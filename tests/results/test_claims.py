@@ -145,12 +145,12 @@ def test_a_readme_without_its_marks_is_refused(text):
 def test_a_claim_without_rows_or_with_few_references_is_refused(ranks):
     with pytest.raises(InputError, match=r"'Rank 32 .*never has no rows of velocity_similarity"):
         finding_of(claim("Rank 32 moves", ours="never"), "mine", Comparison(ranks, rank_rows()))
-    with pytest.raises(InputError, match=r"'Rank 1 .* 4 references, and needs 5"):
+    with pytest.raises(InputError, match=r"'Rank 1 .* 4 of the 5 references"):
         finding_of(claim(), "mine", Comparison(ranks, rank_rows(4)))
-    with pytest.raises(InputError, match="1 references, and needs 5"):
+    with pytest.raises(InputError, match="1 of the 5 references"):
         finding_of(claim(), "mine", Comparison(ranks, rank_rows(1)))
     ranks.n = 7
-    with pytest.raises(InputError, match="6 references, and needs 7"):
+    with pytest.raises(InputError, match="6 of the 7 references"):
         finding(ranks, claim())
     gap = [row for row in rank_rows() if (row.settings["rank"], row.reference) != (1, "r2")]
     with pytest.raises(InputError, match="one and four do not have the same samples"):

@@ -74,5 +74,5 @@ def test_what_has_no_rows_or_changed_after_them_is_one_line(root, capsys):
     path.write_text(RANK_LAYOUT + CLAIM)
     (root / "experiments" / "probe-motion.yaml").unlink()
     (root / "results" / "shapes" / "mine.jsonl").unlink()
-    assert refused("mine.jsonl published", capsys)
+    assert refused("mine 'Rank mine.jsonl", capsys)
     assert (root / "README.md").read_text() == f"{START}\n{END}\n"
