@@ -63,8 +63,8 @@ class Finding:
         least = max(self.n, FEWEST)
         if self.references < least:
             raise InputError(
-                f"{self.place}: {self.references} of the {least} references that it needs; leave it out, or run"
-                " more references"
+                f"{self.place}: {self.references} of the {least} references that it needs; leave it out,"
+                " or run more references"
             )
 
     @property

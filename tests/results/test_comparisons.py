@@ -1,5 +1,6 @@
 """Lines of tables: differences to a default row, what is bold, the rows of a line, and what is refused."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -68,9 +69,11 @@ def test_the_ends_decide_what_is_bold_before_they_are_rounded(ranks):
     assert ROUNDED_NOTE not in shown(ranks, rank_rows())
 
 
-def test_the_last_bit_of_a_sum_is_no_difference():
-    cell = Cell("motion", Interval(1e-16, 1e-17, 2e-16, 6, 6), 2)
-    assert not Line(["a"], [cell], "6 (6)", "", is_difference=True).is_bold(cell)
+@pytest.mark.parametrize(("end", "bold"), [(1e-17, False), (0.0, False), (0.001, True), (math.nan, False)])
+def test_the_last_bit_of_a_sum_is_no_difference(end, bold):
+    for low, high in ((end, 0.1), (-0.1, -end)):
+        cell = Cell("motion", Interval((low + high) / 2, low, high, 6, 6), 2)
+        assert Line(["a"], [cell], "6 (6)", "", is_difference=True).is_bold(cell) == bold
 
 
 def test_a_setting_without_rows_has_no_n_and_a_missing_base_is_an_error(ranks):
