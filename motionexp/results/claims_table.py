@@ -18,9 +18,12 @@ CLAIMS = Path("results/claims")
 README = Path("README.md")
 START, END = "<!-- claims: `make tables` writes these lines -->", "<!-- end of claims -->"
 TITLE = "What README claims"
-NOTES = (
+ABOUT = (
     "Mean [95% bootstrap interval over references], as in the experiments' tables. Differences are paired by"
-    " reference, edit and seed. Gap: of the boundary between appearance and motion (shapes/boundary.md).",
+    " reference, edit and seed."
+)
+NOTES = (
+    "Gap: of the boundary between appearance and motion (shapes/boundary.md).",
     "p: of a difference, Student's t over references, two-sided; of an equality, two one-sided t tests at the"
     " margin in the experiment's file (p is at most 0.05 where the 90% t interval is within the margin); of a"
     " gap, the smallest level at which its simultaneous bootstrap band is above zero. A claim that says"
@@ -148,7 +151,7 @@ def claims_markdown(findings: Sequence[Finding]) -> str:
         )
     header = ["", "claim", "experiment", "difference, and what the claim says of it"]
     header += ["references", "p", "Holm", "verdict", "commits"]
-    notes = "\n".join(f"- {note}" for note in _notes(findings))
+    notes = "\n".join(f"- {note}" for note in [ABOUT, *_notes(findings)])
     return f"## {TITLE}\n\n{Grid(header, lines, 'l').markdown()}\n\n{notes}\n"
 
 
@@ -167,7 +170,7 @@ def claims_table(findings: Sequence[Finding]) -> Table:
             )
             for measure in finding.measures
         ]
-        blocks.append(Block(f"{finding.statement} Experiment {finding.experiment}; {outcome}.", lines))
+        blocks.append(Block(f"{finding.statement}. Experiment {finding.experiment}; {outcome}.", lines))
     labels = ["compared", "of", "the claim says"]
     return Table(TITLE, labels, ["difference"], blocks, _notes(findings), "references")
 
