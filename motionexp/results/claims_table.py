@@ -33,20 +33,8 @@ NOTES = (
     "Commits: of the rows; *: the working tree had uncommitted changes.",
 )
 CSV_COLUMNS = (
-    *(
-        "claim",
-        "statement",
-        "experiment",
-        "compared",
-        "of",
-        "expected",
-        "mean",
-        "low",
-        "high",
-        "n",
-        "references",
-    ),
-    *("p", "claim_p", "holm_p", "verdict"),
+    *("claim", "statement", "experiment", "compared", "of", "expected"),
+    *("mean", "low", "high", "n", "references", "p", "claim_p", "holm_p", "verdict"),
 )
 
 
