@@ -12,6 +12,7 @@ from motionexp.config.json_file import read_object
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.layout import Layout
+from motionexp.results.published import root_of
 
 DESIGNS = Path("results/designs.json")
 
@@ -36,45 +37,45 @@ def design_of(layout: Layout) -> dict[str, str]:
     }
 
 
-def record_design(root: Path, layout: Layout) -> None:
-    """Writes the design of an experiment whose rows are published now."""
-    path = root / DESIGNS
+def record_design(experiment: Path, layout: Layout) -> None:
+    """Writes the design of an experiment, by its file, whose rows are published now."""
+    path = root_of(experiment) / DESIGNS
     path.parent.mkdir(parents=True, exist_ok=True)
-    designs = read_designs(root) | {layout.rows: design_of(layout)}
+    designs = read_designs(path) | {experiment.stem: design_of(layout)}
     write_whole(path, (json.dumps(designs, indent=1, sort_keys=True) + "\n").encode())
 
 
-def read_designs(root: Path) -> dict[str, dict[str, str]]:
-    """{the file of the rows: the design}; empty where nothing is recorded.
+def read_designs(path: Path) -> dict[str, dict[str, str]]:
+    """{experiment: its design} in a file; empty where there is none.
 
     Raises:
         InputError: the file cannot be read, or is no object of objects.
     """
-    path = root / DESIGNS
     if not path.exists():
         return {}
     designs = read_object(path)
     if not all(isinstance(design, dict) for design in designs.values()):
-        raise InputError(f"{path}: it should hold an object for each file of rows; publish the rows again")
+        raise InputError(f"{path}: it should hold an object for each experiment; restore it")
     return designs
 
 
-def check_unchanged(path: Path, root: Path, layout: Layout) -> None:
-    """Refuses an experiment that changed after its rows were published.
+def check_unchanged(experiment: Path, layout: Layout) -> None:
+    """Refuses an experiment, by its file, that changed after its rows were published.
 
     Raises:
         InputError: names the keys of the experiment's file that changed.
     """
-    recorded, today = read_designs(root).get(layout.rows), design_of(layout)
+    path = root_of(experiment) / DESIGNS
+    recorded, today = read_designs(path).get(experiment.stem), design_of(layout)
     if recorded is None:
         raise InputError(
-            f"{path}: {root / DESIGNS} has no record of the experiment as it was when {layout.rows} was"
-            " published; publish its rows again"
+            f"{experiment}: {path} has no record of it as it was when {layout.rows} was published; publish"
+            " its rows again"
         )
     if changed := [name for name in today if recorded.get(name) != today[name]]:
         hashes = ", ".join(f"{name} {today[name]}" for name in changed)
         raise InputError(
-            f"{path}: its {', '.join(changed)} changed after {layout.rows} was published, so that nothing is"
-            f" claimed on these rows; run it and publish again. Where only words changed, write the hash of"
-            f" today into {DESIGNS} ({hashes})"
+            f"{experiment}: its {', '.join(changed)} changed after {layout.rows} was published, so that"
+            " nothing is claimed on these rows; run it and publish again. Where only words changed, write the"
+            f" hash of today into {DESIGNS} ({hashes})"
         )

@@ -43,7 +43,7 @@ def findings(root: Path) -> Iterator[Finding]:
                 f"{place_of(layout.claims[0], path.stem)}: no rows are published in {layout.rows}; run the"
                 " experiment and publish them, or take the claim out"
             )
-        check_unchanged(path, root, layout)
+        check_unchanged(path, layout)
         differences = any(claim.differences for claim in layout.claims)
         comparison = Comparison(layout, read_published(root / layout.rows)) if differences else None
         for claim in layout.claims:
@@ -63,7 +63,7 @@ def boundary_finding(claim: Claim, path: Path, root: Path, layout: Layout) -> Fi
     # 1. The boundaries, from the rows of this probe and of that of the motion.
     motion_path = path.with_name(MOTION_PROBE)
     motion = read_layout(motion_path)
-    check_unchanged(motion_path, root, motion)
+    check_unchanged(motion_path, motion)
     rows = [row for of_probe in (layout, motion) for row in read_published(root / of_probe.rows)]
     check_comparable(rows, {*layout.allow_mixed, *motion.allow_mixed})
     boundaries = Analysis(read_probes(rows), {}, {}).boundaries

@@ -206,11 +206,11 @@ def designs(damage: Damage, folder: Path) -> None:
     path.parent.mkdir()
     path.write_text(TOY_LAYOUT)
     layout = read_layout(path)
-    record_design(folder, layout)
+    record_design(path, layout)
     content = damage.tree(json.loads((folder / DESIGNS).read_text()))
     (folder / DESIGNS).write_bytes(damage.encoded(damage.dumped(content)))
-    check_unchanged(path, folder, layout)
-    record_design(folder, layout)
+    check_unchanged(path, layout)
+    record_design(path, layout)
 
 
 def _damaged_lines(damage: Damage, lines: list[Any]) -> bytes:

@@ -41,7 +41,8 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "experiments" / "mine.yaml").write_text(RANK_LAYOUT + CLAIM)
     (tmp_path / "results" / "shapes").mkdir(parents=True)
     (tmp_path / "results" / "shapes" / "mine.jsonl").write_text(to_published(rank_rows()))
-    record_design(tmp_path, read_layout(tmp_path / "experiments" / "mine.yaml"))
+    path = tmp_path / "experiments" / "mine.yaml"
+    record_design(path, read_layout(path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -69,10 +70,12 @@ def test_what_has_no_rows_or_changed_after_them_is_one_line(root, capsys):
     path.write_text(RANK_LAYOUT + CLAIM.replace("motion: less", "motion: equal"))
     assert refused("mine.yaml 'Rank margin", capsys)
     path.write_text(RANK_LAYOUT + BOUNDARY)
-    (root / "experiments" / "probe-motion.yaml").write_text(RANK_LAYOUT)
+    motion = root / "experiments" / "probe-motion.yaml"
+    motion.write_text(RANK_LAYOUT)
+    record_design(motion, read_layout(motion))
     assert refused("mine 'Motion tiny_latte probe", capsys)
     path.write_text(RANK_LAYOUT + CLAIM)
-    (root / "experiments" / "probe-motion.yaml").unlink()
+    motion.unlink()
     (root / "results" / "shapes" / "mine.jsonl").unlink()
     assert refused("mine 'Rank mine.jsonl", capsys)
     assert (root / "README.md").read_text() == f"{START}\n{END}\n"
