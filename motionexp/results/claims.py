@@ -28,7 +28,7 @@ class Measure:
 
     Attributes:
         name: which difference it is, in README.
-        compared: the two settings, in full.
+        compared: the model and the two settings, in full.
         of: the column's label without its arrow.
         expected: one of `layout.EXPECTATIONS`.
         p: NaN where it is untested.
@@ -150,7 +150,8 @@ def _measures(difference: ClaimedDifference, comparison: Comparison, place: str)
             UNTESTED: lambda means: math.nan,
         }[expected](measured.means)
         of = column.label.rstrip(" ↑↓")
-        compared = " minus ".join(labels)
+        models = ", ".join(sorted({row.model for row in rows}))
+        compared = f"{models}: {' minus '.join(labels)}"
         yield Measure(
             difference.name, compared, of, expected, measured.interval, column.digits, p, commits_of(rows)
         )

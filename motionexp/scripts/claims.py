@@ -74,7 +74,7 @@ def boundary_finding(claim: Claim, path: Path, root: Path, layout: Layout) -> Fi
         if boundary is None or boundary.gap.clusters == 0:
             raise InputError(f"{place_of(claim, path.stem)}: {model} has no rows of this probe; run it")
         commits = commits_of(row for row in rows if row.model == model)
-        compared, p = f"{model}, appearance minus motion", gap_p(boundary)
+        compared, p = f"{model}: appearance minus motion", gap_p(boundary)
         measures.append(Measure(model, compared, "gap", MORE, boundary.gap, DIGITS, p, commits))
     return Finding(claim, path.stem, measures, layout.margin, layout.n)
 

@@ -59,7 +59,7 @@ def test_a_claim_has_the_tables_difference_and_students_p(ranks):
     (measure,) = found.measures
     assert found.p == measure.p == pytest.approx(stats.ttest_1samp(NOISE - 0.1, 0).pvalue)
     assert measure.interval.mean == pytest.approx(np.mean(NOISE) - 0.1)
-    assert (measure.compared, measure.of, found.references) == ("1 minus 4", "motion", 6)
+    assert (measure.compared, measure.of, found.references) == ("tiny_latte: 1 minus 4", "motion", 6)
     # The other direction is never shown, however far the numbers are from zero.
     assert finding(ranks, claim(motion="more")).p == 1
 
@@ -86,7 +86,7 @@ def test_a_claim_may_compare_settings_at_adapter_scales(ranks):
     (difference,) = claim(motion="more").differences
     scaled = Claim("Half of it moves more", [replace(difference, scales=[0.5, 1.0])])
     (measure,) = finding_of(scaled, "mine", Comparison(ranks, rows)).measures
-    assert measure.compared == "1, scale 0.5 minus 4, scale 1"
+    assert measure.compared == "tiny_latte: 1, scale 0.5 minus 4, scale 1"
     assert measure.interval.mean == pytest.approx(np.mean(NOISE) + 0.15)
 
 
