@@ -190,12 +190,15 @@ def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
             )
     if not table.labels:
         yield f"table {table.file}: `labels` is empty; its first columns need headings"
-    # 3. Groups and the decision.
+    # 3. Groups and the decision. A line has one cell for each column, so that no name may stand twice.
     yield from _twice(f"table {table.file} has two groups of the title", (g.title for g in table.groups))
+    yield from _twice(f"table {table.file} names twice the column", table.columns)
+    yield from _twice(f"table {table.file} names twice the setting", table.settings)
     if decision:
-        for key in ("leakage", "levels", "scales", "curves"):
-            if not getattr(decision, key):
+        for key in ("leakage", "levels", "scales", "curves", "against"):
+            if key != "against" and not getattr(decision, key):
                 yield f"table {table.file}: decision has an empty `{key}`"
+            yield from _twice(f"table {table.file}: decision has twice in `{key}`", getattr(decision, key))
         what = f"table {table.file}: decision compares against setting"
         yield from _undefined(what, decision.against, decision.curves)
 
@@ -220,7 +223,7 @@ def _reference_problems(layout: Layout) -> Iterator[str]:
             yield f"references: {text!r} is no text of names, as 01-wander-cyan-square, 25-zigzag-orange-moon"
 
 
-def _twice(what: str, names: Iterable[str]) -> Iterator[str]:
+def _twice(what: str, names: Iterable[object]) -> Iterator[str]:
     yield from (f"{what} {name}" for name, count in Counter(names).items() if count > 1)
 
 
