@@ -4,6 +4,7 @@
 there so that all is imported which a job imports.
 """
 
+import gc
 import json
 import re
 import sys
@@ -29,19 +30,20 @@ def settings(weights: str, frames: int, size: int, output: str, changes: dict[st
 
 def resident(what: str) -> int:
     """VmRSS (now) or VmHWM (the most so far) of this process, in bytes."""
-    found = re.search(rf"{what}:\s+(\d+) kB", (PROCESS / "status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    line = re.search(rf"{what}:\s+(\d+) kB", (PROCESS / "status").read_text())
+    assert line is not None
+    return int(line[1]) * 1024
 
 
-def main(wanted: list[list[Any]]) -> None:
+def main(jobs: list[list[Any]]) -> None:
     """See the module."""
     metrics.METRICS.update(SQUARE_METRICS)
-    for each in wanted:
+    for job in jobs:
         give_memory_back()
+        gc.freeze()  # each of a job's own sweeps would look through all imports
         (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now
         before = resident("VmRSS")
-        run(settings(*each))
+        run(settings(*job))
         print("peak", resident("VmHWM") - before)
 
 
