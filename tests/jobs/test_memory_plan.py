@@ -1,4 +1,4 @@
-"""The memory that a dry run tells, beside the resident memory that the job then takes."""
+"""Jobs in a process of their own: what they import, and the memory they take beside what a dry run tells."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from tests.support.memory_job import settings
 from tests.support.tiny_models import save_tiny_pipeline, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
+IS_LINUX = Path("/proc/self/clear_refs").exists()
 
 
 def save_larger_pipeline(folder: Path, halves: int) -> Path:
@@ -41,29 +42,56 @@ def plan(job: list[Any]) -> list[Phase]:
     return memory_plan(plan_job(settings(*job)))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux")
-def test_a_plan_tells_the_memory_that_a_job_takes(tmp_path: Path) -> None:
-    """At two sizes, a factor of 27 / 8 apart, and in both modes; the text encoder is the larger half."""
-    tiny = str(save_tiny_pipeline(tmp_path / "tiny"))
-    small, large = (str(save_larger_pipeline(tmp_path / f"{halves} halves", halves)) for halves in (2, 3))
-    jobs: list[list[Any]] = [
-        [tiny, 4, 16, str(tmp_path / "imports"), {}],
-        [small, 8, 32, str(tmp_path / "small"), {}],
-        [large, 8, 48, str(tmp_path / "large"), {}],
-        [large, 8, 48, str(tmp_path / "low"), {"mode": "low_memory"}],
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("weights")
+    larger = {f"{halves} halves": save_larger_pipeline(folder / str(halves), halves) for halves in (2, 3)}
+    return {"tiny": str(save_tiny_pipeline(folder / "tiny")), **{name: str(larger[name]) for name in larger}}
+
+
+@pytest.fixture(scope="module")
+def jobs(weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+    """See `memory_job`: what is imported, then two sizes, then the larger one in the other mode."""
+    output = str(tmp_path_factory.mktemp("out") / "job")
+    large = weights["3 halves"]
+    return [
+        [weights["tiny"], 4, 16, f"{output} tiny", {}],
+        [weights["2 halves"], 8, 32, f"{output} small", {}],
+        [large, 8, 48, f"{output} large", {}],
+        [large, 8, 48, f"{output} low", {"mode": "low_memory"}],
     ]
+
+
+@pytest.fixture(scope="module")
+def printed(jobs: list[list[Any]]) -> dict[str, list[str]]:
+    """The lines of a process that runs the jobs, by their first word. Without Linux it runs none."""
     # Else glibc keeps what is given back for later, in pieces: up to a third on top.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.memory_job", json.dumps(jobs)],
+        [sys.executable, "-m", "tests.support.memory_job", json.dumps(jobs if IS_LINUX else [])],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    peaks = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak")]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {word: [line[1] for line in lines if line[:1] == [word]] for word in ("imported", "peak")}
+
+
+def test_a_job_imports_neither_pictures_nor_loggers_nor_scorers(printed: dict[str, list[str]]) -> None:
+    heavy = {"matplotlib", "wandb", "timm", "tensorboard", "open_clip", "motionexp.metrics.scorer"}
+    assert {"motionexp.jobs.job", "torch"} <= set(printed["imported"])
+    assert heavy & set(printed["imported"]) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not IS_LINUX, reason="resident memory is read from Linux")
+def test_a_plan_tells_the_memory_that_a_job_takes(
+    jobs: list[list[Any]], printed: dict[str, list[str]]
+) -> None:
+    """At two sizes, a factor of 27 / 8 apart, and in both modes; the text encoder is the larger half."""
+    peaks = [int(peak) for peak in printed["peak"]]
     plans = [plan(job) for job in jobs[1:]]
     planned = [max(phase.total for phase in phases) for phases in plans]
     print("measured", peaks[1:], "planned", planned)

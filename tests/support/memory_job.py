@@ -1,7 +1,7 @@
-"""Run jobs in a process of its own and print the resident memory that each added, in bytes, a line a job.
+"""Run jobs in a process of its own; print what it has imported before, and the memory that each job added.
 
 `python -m tests.support.memory_job "[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]"`; the first job is
-there so that all is imported which a job imports.
+there so that all is imported which a job imports. A line is `imported MODULE`, or `peak BYTES` of a job.
 """
 
 import gc
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import motionexp.jobs.job  # noqa: F401  # what a job imports at its start
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config import metrics
 from motionexp.config.schema import JobConfig
@@ -37,6 +38,8 @@ def resident(what: str) -> int:
 
 def main(jobs: list[list[Any]]) -> None:
     """See the module."""
+    for module in sys.modules:
+        print("imported", module)
     metrics.METRICS.update(SQUARE_METRICS)
     for job in jobs:
         give_memory_back()
