@@ -209,6 +209,8 @@ def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
         yield f"table {table.file}: `labels` is empty; its first columns need headings"
     # 3. Groups, and what a table compares at scales.
     yield from _twice(f"table {table.file} has two groups of the title", (g.title for g in table.groups))
+    yield from _twice(f"table {table.file} names twice the column", table.columns)
+    yield from _twice(f"table {table.file} names twice the setting", table.settings)
     lists: list[tuple[str, object, str]] = [
         ("equal_leakage", equal, key) for key in ("leakage", "levels", "scales", "curves")
     ]
@@ -216,6 +218,8 @@ def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
     for part, entry, key in lists:
         if entry and not getattr(entry, key):
             yield f"table {table.file}: {part} has an empty `{key}`"
+        if entry:
+            yield from _twice(f"table {table.file}: {part} has twice in `{key}`", getattr(entry, key))
     if equal:
         what = f"table {table.file}: equal_leakage compares against setting"
         yield from _undefined(what, equal.against, equal.curves)
@@ -275,7 +279,7 @@ def _claimed_difference_problems(
         yield f"{what} has {len(entry.scales)} scales; two, of ours and of theirs, or none"
 
 
-def _twice(what: str, names: Iterable[str]) -> Iterator[str]:
+def _twice(what: str, names: Iterable[object]) -> Iterator[str]:
     yield from (f"{what} {name}" for name, count in Counter(names).items() if count > 1)
 
 

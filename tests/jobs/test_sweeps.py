@@ -2,7 +2,9 @@
 
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row, append_rows
 from motionexp.results.tables import Table, build
 from tests.support.kept_results import job_row
-from tests.support.made_suites import make_tgve
+from tests.support.made_suites import LENGTHS, make_tgve
 
 # Of a line of the table: what tells the job, and a column's key with its place.
 COLUMNS = {
@@ -33,8 +35,19 @@ COLUMNS = {
 
 
 @pytest.fixture(scope="module")
-def tgve(tmp_path_factory) -> str:
-    return str(make_tgve(tmp_path_factory.mktemp("tgve") / "data"))
+def tgve(tmp_path_factory) -> Iterator[str]:
+    """The benchmark with 32 frames of each video: a job counts the frames of all videos several times."""
+    lengths = dict.fromkeys(LENGTHS, 32)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("motionexp.data.tgve.LENGTHS", lengths)
+        yield str(make_tgve(tmp_path_factory.mktemp("tgve") / "data", lengths=lengths))
+
+
+@cache
+def ablation(name: str) -> tuple[Layout, list[JobConfig]]:
+    """The layout and the jobs of an experiment on the bundled models."""
+    layout, _, jobs = experiment_jobs(name, ["output=outputs"])
+    return layout, jobs
 
 
 @pytest.fixture
@@ -234,8 +247,8 @@ def test_what_the_command_line_gives_stands_in_place_of_the_lines(written):
 
 @pytest.mark.parametrize("override", ["tau=500", "rank=8", "precision=bf16"])
 def test_jobs_that_no_line_of_the_tables_would_show_are_refused(override, tmp_path):
-    with pytest.raises(InputError, match=f"window with {override} "):
-        experiment_jobs("window", [override, f"output={tmp_path}"])
+    with pytest.raises(InputError, match=f"references with {override} "):
+        experiment_jobs("references", [override, f"output={tmp_path}"])
 
 
 def test_a_line_of_a_paper_names_its_models(written):
@@ -334,7 +347,7 @@ def row_of(cfg: JobConfig, **changes) -> Row:
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
-    layout, _, jobs = experiment_jobs(name, [f"output={tmp_path}"])
+    layout, jobs = ablation(name)
     rows = [row_of(cfg, score_id=str(number)) for number, cfg in enumerate(jobs)]
     base = next(row for row in rows if row.method == "base")
     probed = replace(base, method="tampering", tau_start="900", tau_end="0", score_id="probed")
@@ -365,8 +378,8 @@ def test_an_ablation_says_what_it_has_to(name):
     assert sum(setting.base for setting in layout.settings.values()) == 1
 
 
-def test_the_soft_windows_have_the_hard_ones_area(tmp_path):
-    layout, _, jobs = experiment_jobs("soft-window", [f"output={tmp_path}"])
+def test_the_soft_windows_have_the_hard_ones_area():
+    layout, jobs = ablation("soft-window")
     windows = [cfg.soft_window for cfg in jobs if cfg.soft_window]
     areas = [
         sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise([*knots, [1000.0, 1.0]]))

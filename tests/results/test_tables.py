@@ -13,7 +13,7 @@ from motionexp.results.formats import NONE, Block, Cell, Grid, Line, Table, to_c
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.latex import to_latex
 from motionexp.results.layout import Column, standard_columns
-from motionexp.results.tables import build
+from motionexp.results.tables import build, write_tables
 from tests.support.made_rows import TOY_METRICS, toy_rows
 
 
@@ -48,6 +48,17 @@ def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(toy):
     assert (appearance.n, appearance.clusters) == (4, 1)
     assert math.isnan(appearance.low), "one reference has no interval"
     assert cells(table, "motion-dominant, style edits", 0)["text"].n == 6
+
+
+def test_a_table_without_a_measured_row_is_not_written_and_its_old_files_are_removed(toy, tmp_path):
+    assert toy.tables[0].reported
+    toy.tables[0].equal_leakage = None
+    rows = toy_rows()
+    written = write_tables(tmp_path, toy, rows)
+    assert [file.suffix for file in written] == [".md", ".tex", ".csv"]
+    # No setting has these rows, so that what papers report would stand alone.
+    assert write_tables(tmp_path, toy, [replace(row, tau=300.0) for row in rows]) == []
+    assert not any(file.exists() for file in written)
 
 
 def test_motion_at_equal_leakage_interpolates_on_the_curve_of_scales(toy):

@@ -1,15 +1,17 @@
-"""Run jobs in a process of its own and print the resident memory that each added, in bytes, a line a job.
+"""Run jobs in a process of its own; print what it has imported before, and the memory that each job added.
 
 `python -m tests.support.memory_job "[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]"`; the first job is
-there so that all is imported which a job imports.
+there so that all is imported which a job imports. A line is `imported MODULE`, or `peak BYTES` of a job.
 """
 
+import gc
 import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import motionexp.jobs.job  # noqa: F401  # what a job imports at its start
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config import metrics
 from motionexp.config.schema import JobConfig
@@ -29,19 +31,22 @@ def settings(weights: str, frames: int, size: int, output: str, changes: dict[st
 
 def resident(what: str) -> int:
     """VmRSS (now) or VmHWM (the most so far) of this process, in bytes."""
-    found = re.search(rf"{what}:\s+(\d+) kB", (PROCESS / "status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    line = re.search(rf"{what}:\s+(\d+) kB", (PROCESS / "status").read_text())
+    assert line is not None
+    return int(line[1]) * 1024
 
 
-def main(wanted: list[list[Any]]) -> None:
+def main(jobs: list[list[Any]]) -> None:
     """See the module."""
+    for module in sys.modules:
+        print("imported", module)
     metrics.METRICS.update(SQUARE_METRICS)
-    for each in wanted:
+    for job in jobs:
         give_memory_back()
+        gc.freeze()  # each of a job's own sweeps would look through all imports
         (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now
         before = resident("VmRSS")
-        run(settings(*each))
+        run(settings(*job))
         print("peak", resident("VmHWM") - before)
 
 
