@@ -153,8 +153,7 @@ def _dispatch(arguments: list[str]) -> None:
     elif command == "score":
         cfg = load_score(words)
         check_device(cfg.device)
-        with announced(LOADING):
-            from motionexp.jobs.external import score_external
+        from motionexp.jobs.external import score_external  # which imports torch only if it finds the videos
 
         score_external(cfg)
     elif command == "table":

@@ -90,11 +90,7 @@ def check_lengths(videos: Sequence[Generated], reader: References, frames: int |
 def _from_layout(
     folder: Path, described: Mapping[str, Description], kinds: Collection[str] | None, problems: list[str]
 ) -> Iterator[Generated]:
-    # TGVE's submissions have a folder for each source between the top and the references.
-    folders_of: dict[str, list[Path]] = {}
-    for parent in (folder, *_folders(folder)):
-        for path in _folders(parent):
-            folders_of.setdefault(path.name, []).append(path)
+    folders_of = _folders_of_references(folder, described)
     for name, description in described.items():
         folders = folders_of.get(name, [])
         if len(folders) != 1:
@@ -111,6 +107,21 @@ def _from_layout(
                 problems.append(f"{folders[0] / edit.kind}: missing")
             for seed, path in samples:
                 yield Generated(path, name, edit, seed)
+
+
+def _folders_of_references(folder: Path, names: Collection[str]) -> Mapping[str, list[Path]]:
+    """The folders in a folder and one level below, by their names. Raises InputError if none fits."""
+    # TGVE's submissions have a folder for each source between the top and the references.
+    by_name: dict[str, list[Path]] = {}
+    for parent in (folder, *_folders(folder)):
+        for path in _folders(parent):
+            by_name.setdefault(path.name, []).append(path)
+    if by_name.keys().isdisjoint(names):
+        raise InputError(
+            f"{folder}: no folder in it, or one level below, has the name of a reference, as in"
+            f" {next(iter(names))}/KIND.mp4, and there is no {LIST} that lists the videos"
+        )
+    return by_name
 
 
 def _folders(folder: Path) -> list[Path]:
