@@ -5,7 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,26 +40,37 @@ OF_TRUTH, IN_ITS_PLACE = "motion similarity", "flow similarity"
 
 
 @dataclass(frozen=True)
-class Run:
-    """The samples of a cell with one setting.
+class Sampled:
+    """The samples of a run with one setting of the sampling.
 
     Attributes:
-        folder: of the cell.
-        reference: that it is of.
-        state: as in `status.json`; `killed` where it says running and no process has the cell.
-        error: of a failed run, else empty.
         settings: tau or what made the samples, then what differs from the defaults, as on a command line.
         samples: that have scores.
         scores: {heading: mean}; those without a value are absent.
+    """
+
+    settings: tuple[str, ...] = ()
+    samples: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell.
+
+    Attributes:
+        folder: of the cell; its name is an id.
+        reference: that it is of.
+        state: as in `status.json`; `interrupted` also where it says running and no process has the cell.
+        error: of a failed run, else empty.
+        sampled: its samples, by their settings; one entry at least.
     """
 
     folder: Path
     reference: str
     state: str
     error: str
-    settings: tuple[str, ...]
-    samples: int
-    scores: Mapping[str, float]
+    sampled: Sequence[Sampled]
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -71,13 +82,13 @@ def runs_in(folder: Path) -> list[Run]:
     runs: list[Run] = []
     for cell in cells:
         try:
-            runs += list(_runs_of(cell))
+            runs.append(_run_of(cell))
         except (InputError, OSError) as error:
-            runs.append(Run(cell, "", "damaged", str(error), (), 0, {}))
+            runs.append(Run(cell, "", "damaged", str(error), [Sampled()]))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             problem = f"{cell}: an entry of its files has another type than a job writes ({error})"
-            runs.append(Run(cell, "", "damaged", problem, (), 0, {}))
-    return sorted(runs, key=lambda run: (run.reference, run.settings, run.folder.name))
+            runs.append(Run(cell, "", "damaged", problem, [Sampled()]))
+    return sorted(runs, key=lambda run: (run.reference, run.sampled[0].settings, run.folder.name))
 
 
 def folders_of(output: Path) -> list[Path]:
@@ -122,11 +133,11 @@ def write_index(folder: Path) -> None:
         header, lines = _lines(runs, " ")
         linked = [
             [
-                _link(run.folder.name, f"{run.folder.name}/"),
-                *map(markdown_text, (run.reference, *line[1:])),
-                _links(run.folder),
+                _link(name, f"{name}/") if name else "",
+                *map(markdown_text, (run.reference, *rest)),
+                _links(run.folder) if name else "",
             ]
-            for run, line in zip(runs, lines, strict=True)
+            for (run, _), (name, *rest) in zip(_entries(runs), lines, strict=True)
         ]
         grid = Grid([header[0], "reference", *header[1:], "videos"], linked, "llllrrrrl")
         text = f"# {markdown_text(f'{folder.parent.name}, {folder.name}')}\n\n{grid.markdown()}\n"
@@ -147,48 +158,57 @@ def _link(text: str, path: str) -> str:
     return f"[{markdown_text(text)}]({quote(os.fsencode(path), safe='/+')})"
 
 
+def _entries(runs: Sequence[Run]) -> list[tuple[Run, Sampled]]:
+    return [(run, sampled) for run in runs for sampled in run.sampled]
+
+
 def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]]]:
-    """The header, and of each run its name, settings, state, number of samples and scores."""
-    shown = [name for name in SCORES if any(name in run.scores for run in runs)]
+    """The header, and of each run its name, settings, state, number of samples and scores.
+
+    Samples with other settings of the same run are lines without a name.
+    """
+    entries = _entries(runs)
+    shown = [name for name in SCORES if any(name in sampled.scores for _, sampled in entries)]
     if OF_TRUTH in shown:
         shown = [name for name in shown if name != IN_ITS_PLACE]
     lines = [
         [
-            run.folder.name,
-            between.join(run.settings),
-            run.state,
-            str(run.samples),
+            run.folder.name if sampled is run.sampled[0] else "",
+            between.join(sampled.settings),
+            run.state if sampled is run.sampled[0] else "",
+            str(sampled.samples),
             *(
-                f"{round(run.scores[name], 2) + 0.0:.2f}" if name in run.scores else "\N{EN DASH}"
+                f"{round(sampled.scores[name], 2) + 0.0:.2f}" if name in sampled.scores else "\N{EN DASH}"
                 for name in shown
             ),
         ]
-        for run in runs
+        for run, sampled in entries
     ]
     return ["run", "settings", "state", "n", *shown], lines
 
 
-def _runs_of(cell: Path) -> Iterator[Run]:
-    """One for each setting of sampling that the cell has scores of; one where it has no scores."""
+def _run_of(cell: Path) -> Run:
     status = _status(cell / "status.json")
     state = str(status.get("state", ""))
     if state == "running" and _is_free(cell / ".lock"):
-        state = "killed"
-    reference, error = str(status.get("reference", "")), str(status.get("error", ""))
+        state = "interrupted"  # by SIGKILL, or the machine went down
+    sampled = list(_sampled(cell)) or [Sampled(_settings_of_config(cell / "config.yaml", status))]
+    return Run(cell, str(status.get("reference", "")), state, str(status.get("error", "")), sampled)
+
+
+def _sampled(cell: Path) -> Iterator[Sampled]:
+    """The samples of a cell that have scores, by their settings in alphabetical order."""
     # The values of each setting, metric and sample.
     values: dict[tuple[str, ...], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in _rows(cell / ROWS_NAME):
         if row.get("seed") is not None and not row["strata"].get("sanity_baseline"):
             value = math.nan if row["value"] is None else row["value"]
             values[_settings_of(row)][row["metric"]][row["sample_id"]] = value
-    if not values:
-        settings = _settings_of_config(cell / "config.yaml", status)
-        yield Run(cell, reference, state, error, settings, 0, {})
-    for settings, by_metric in values.items():
+    for settings, by_metric in sorted(values.items()):
         samples = set[str]().union(*by_metric.values())
         scores = {name: _mean(by_metric, metric, minus) for name, (metric, minus) in SCORES.items()}
         numbers = {name: score for name, score in scores.items() if not math.isnan(score)}
-        yield Run(cell, reference, state, error, settings, len(samples), numbers)
+        yield Sampled(settings, len(samples), numbers)
 
 
 def _mean(by_metric: Mapping[str, Mapping[str, float]], metric: str, minus: str) -> float:
