@@ -141,7 +141,8 @@ def _names_options(override: str) -> bool:
     """Whether the value of a group is a name or a sweep over names; Hydra takes it for a file's path."""
     value = _parsed(override)._value
     values = value.list if isinstance(value, ChoiceSweep) else [value]
-    return all(isinstance(value, str | QuotedString | Glob | None) for value in values)
+    texts = [value.text if isinstance(value, QuotedString) else value for value in values]
+    return all("/" not in text if isinstance(text, str) else isinstance(text, Glob | None) for text in texts)
 
 
 def _parsed(override: str) -> Override:

@@ -18,7 +18,7 @@ from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.options import CONF, option_file
 from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import scoring_problems
-from motionexp.config.settings import check_lists, setting_problems, settings_in
+from motionexp.config.settings import NAME, check_lists, setting_problems, settings_in
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -67,7 +67,7 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
         yield "score: folder= is missing: the folder of the videos, or a CSV that lists them"
     elif not os.path.exists(user_path(cfg.folder)):
         yield f"folder={cfg.folder}: there is no such folder or file"
-    elif not re.fullmatch(r"\w[\w.-]*", cfg.name):
+    elif not re.fullmatch(NAME, cfg.name):
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
     if problem := unwritable(user_path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"

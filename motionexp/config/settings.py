@@ -18,6 +18,10 @@ setting of that name. content: as the content of a video, a caption or weights. 
 """
 LARGEST: Mapping[type, float] = {int: 2**63 - 1, float: 3.4e38}
 """What a tensor of whole numbers holds, and one of single precision."""
+NAME = r"\w[\w.-]*"
+"""Of what becomes a folder's name: no slash, and neither `.` nor `..`."""
+REVISION = r"(?!.*\.\.)\w[\w.+/-]*"
+"""Of a hub's commit, branch or tag, which is part of a path in the hub's cache; a + joins two."""
 Rows = Literal["always", "where it matters", "never"]
 
 
@@ -70,8 +74,10 @@ class Setting:
 
     def allows(self, value: Any) -> bool:
         """Whether a value is within the bounds, or among the choices."""
-        if self.choices or self.pattern:
-            return value in self.choices or bool(self.pattern and re.fullmatch(self.pattern, str(value)))
+        if self.choices:
+            return value in self.choices
+        if self.pattern:
+            return value is None or bool(re.fullmatch(self.pattern, str(value)))
         if value is None or max(self.low, self.above) == -math.inf:
             return True
         # YAML's true is a bool, which Python takes for 1.
@@ -140,6 +146,8 @@ def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
     most = LARGEST.get(type(value))
     if most is not None and about.allows(value) and abs(value) > most:
         yield f"{name}={shown}: too large; at most {most:g}"
+    elif isinstance(value, str) and "\0" in value:
+        yield f"{name}={shown}: no text holds the character NUL"
     elif not about.allows(value):
         yield f"{name}={shown}: {about.expected}"
     elif about.timestep and value is not None and 0 < value <= 1:
