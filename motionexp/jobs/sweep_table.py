@@ -16,6 +16,7 @@ from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name, user_path, write_whole
+from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import SAMPLED, TRAINED
@@ -37,15 +38,16 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         done: whether all jobs ended well.
     """
     console = Console()
+    _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
     tuned = [cfg for cfg, _ in jobs if cfg.probe is None]
     if not tuned:
-        return  # each job of a probe has printed its figures
+        return
     rows: list[Row] = []
     finished = 0
     for output in dict.fromkeys(cfg.output for cfg in tuned):
         of_output = [cfg for cfg in tuned if cfg.output == output]
         makers = [JobRows.of(cfg) for cfg in of_output]
-        stored = list(_stored_rows(user_path(output), of_output))
+        stored = list(_stored_rows(of_output))
         chosen = [row for row in stored if any(maker.has(row) for maker in makers)]
         finished += sum(any(maker.made(row) for row in chosen) for maker in makers)
         rows += chosen
@@ -58,6 +60,16 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
     _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
+
+
+def _print_probes(console: Console, jobs: Sequence[JobConfig], swept: Sequence[str]) -> None:
+    """Print where the results of each job lie: what probes measure has no table in common."""
+    for cfg in jobs:
+        texts = as_text(cfg)
+        label = in_a_line({name: texts[name] for name in dict.fromkeys(["probe", *swept]) if name in texts})
+        folder = _folder(cfg) / "figures"
+        place = f"{folder}/" if folder.is_dir() else "no result"
+        console.print(f"{label}: {place}", markup=False, highlight=False, soft_wrap=True)
 
 
 def table(words: Sequence[str]) -> None:
@@ -189,13 +201,16 @@ class JobRows:
         )
 
 
-def _stored_rows(output: Path, jobs: Sequence[JobConfig]) -> Iterator[Row]:
+def _stored_rows(jobs: Sequence[JobConfig]) -> Iterator[Row]:
     """The rows of the suites and models of these jobs."""
-    for folder in dict.fromkeys(
-        output / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name) for cfg in jobs
-    ):
+    for folder in dict.fromkeys(map(_folder, jobs)):
         if folder.is_dir():
             yield from read_rows(folder)
+
+
+def _folder(cfg: JobConfig) -> Path:
+    """The folder of a job's results: of its suite and model."""
+    return user_path(cfg.output) / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name)
 
 
 def _show(
