@@ -30,7 +30,7 @@ from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
-from motionexp.errors import InputError, Stopped, stoppable
+from motionexp.errors import InputError, Stopped, one_of, stoppable
 from motionexp.files import user_path, version
 from motionexp.jobs.experiment import (
     Job,
@@ -192,9 +192,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             else:
                 flags += [name, value]
         else:
-            raise InputError(
-                f"{word}: there is no such flag; there are {', '.join([*FLAGS, *FLAGS_WITH_VALUE])}"
-            )
+            raise InputError(f"{word}: there is no such flag; {one_of(name, [*FLAGS, *FLAGS_WITH_VALUE])}")
     return flags, words
 
 

@@ -19,7 +19,7 @@ from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.results.runs import print_runs
 
@@ -164,4 +164,5 @@ def listed(arguments: Sequence[str]) -> str:
             _check_listed("words", overrides, ("model",))
             return "\n".join(vocabulary(load(overrides).model))
         case _:
-            raise InputError(f"{' '.join(['list', *arguments])}: list references, list words, or list runs")
+            choices = one_of(" ".join(arguments[:1]), ("references", "words", "runs"))
+            raise InputError(f"{' '.join(['list', *arguments])}: {choices}")

@@ -5,7 +5,6 @@ brackets and `${`; in free text these are ordinary characters. Two forms are spe
 `caption='choice("first text","second text")'`, a sweep over texts.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from motionexp.config.options import (
 from motionexp.config.schema import JobConfig, ScoreConfig
 from motionexp.config.settings import names_in, settings_in
 from motionexp.config.targets import has_type
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 from motionexp.files import MOST_CHARACTERS
 
 CONFIG_DIR = "--config-dir="
@@ -88,8 +87,8 @@ def no_such_command(word: str) -> InputError:
     """The error about a word that is neither a command nor a setting with its value."""
     if word in COMMANDS:
         return InputError(f"{word}: a command is the first word: python run.py {word} ...")
-    if close := difflib.get_close_matches(word, [*COMMANDS, "experiment", *settings_in(JobConfig)], n=1):
-        right = close[0] if close[0] in COMMANDS else f"{close[0]}=VALUE"
+    if near := nearest(word, [*COMMANDS, "experiment", *settings_in(JobConfig)]):
+        right = near if near in COMMANDS else f"{near}=VALUE"
         return InputError(f"{word}: there is no such command; did you mean {right}?")
     return InputError(
         f"{word if word.strip() else repr(word)}: no command ({', '.join(COMMANDS)}), and no setting, which"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 
 Stage = Literal["cell", "training", "applying", "sampling", "probe", "method", "tau", "content", "none"]
 """Where a setting enters the ids of results.
@@ -61,11 +61,10 @@ class Setting:
     added_later: bool = False
     whole: bool = False
 
-    @property
-    def expected(self) -> str:
-        """What a right value is, in words."""
+    def expected(self, value: Any = "") -> str:
+        """What a right value is, in words, where `value` was given."""
         if self.choices or self.pattern:
-            return f"one of {', '.join(filter(None, self.choices))}" if self.choices else self.help
+            return one_of(str(value), filter(None, self.choices)) if self.choices else self.help
         kind = "a timestep" if self.timestep else "a whole number" if self.whole else "a number"
         if self.multiple_of > 1:
             kind = f"a multiple of {self.multiple_of}"
@@ -149,6 +148,6 @@ def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
     elif isinstance(value, str) and "\0" in value:
         yield f"{name}={shown}: no text holds the character NUL"
     elif not about.allows(value):
-        yield f"{name}={shown}: {about.expected}"
+        yield f"{name}={shown}: {about.expected(value)}"
     elif about.timestep and value is not None and 0 < value <= 1:
         yield f"{name}={shown}: a timestep from 0 to 1000 is meant, not a share ({name}={1000 * value:g}?)"

@@ -11,7 +11,7 @@ from motionexp.data.base import Description, Edit, References
 from motionexp.data.checks import caption_problem, folded, raise_problems, shortened
 from motionexp.data.tables import read_table
 from motionexp.data.videos import frame_count
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 
 LIST = "videos.csv"
 COLUMNS = ("video", "reference", "edit", "caption", "seed")
@@ -52,7 +52,7 @@ def find_videos(
     # 1. The edits that may be shown, and whether the kinds that were asked for are among them.
     all_kinds = {edit.kind for description in described.values() for edit in description.edits}
     if unknown := [kind for kind in kinds or () if kind not in all_kinds]:
-        raise InputError(f"edit_kinds=[{','.join(unknown)}]: the kinds are {', '.join(sorted(all_kinds))}")
+        raise InputError(f"edit_kinds=[{','.join(unknown)}]: {one_of(unknown[0], sorted(all_kinds))}")
     # 2. The videos, from a CSV or from the folders' names; problems are collected and raised together.
     problems: list[str] = []
     table = folder if folder.is_file() else folder / LIST

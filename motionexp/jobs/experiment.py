@@ -1,7 +1,6 @@
 """An experiment's jobs: composed, checked before the first starts, and listed. Imports no torch."""
 
 import ast
-import difflib
 import itertools
 import json
 import math
@@ -24,7 +23,7 @@ from motionexp.config.options import CONF, EXPERIMENTS
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.jobs.paper_table import layout_of
 from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
@@ -204,9 +203,7 @@ def experiment_file(name: str) -> Path:
     if new := RENAMED.get(f"experiment={name}"):
         raise InputError(f"experiment={name}: renamed to {new}")
     names = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? It is " if close else ""
-    raise InputError(f"experiment={name}: {hint}one of {', '.join(names)}, or the path of a .yaml file")
+    raise InputError(f"experiment={name}: {one_of(name, names)}, or the path of a .yaml file")
 
 
 def check_report(report: str, plugins: Collection[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from motionexp.config.metrics import METRICS
 from motionexp.config.schema import JobConfig
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 from motionexp.results.comparisons import count_of, mean_of
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.layout import Column, standard_columns
@@ -164,7 +164,9 @@ def _check_names(by: Sequence[str], rows: Sequence[Row]) -> None:
             setting_of(row, name) for row in rows
         ):
             names = sorted({key for row in rows for key in row.strata} | {"reference", "edit_kind"})
-            raise InputError(f"by={name}: no row has it; a setting, or one of {', '.join(names)}")
+            near = nearest(name, [*names, *JobConfig.__dataclass_fields__])
+            hint = f"did you mean {near}? It is " if near else ""
+            raise InputError(f"by={name}: no row has it; {hint}a setting, or one of {', '.join(names)}")
 
 
 def _check_block(place: str, rows: Sequence[Row], by: Sequence[str]) -> None:
