@@ -11,7 +11,7 @@ from omegaconf import MISSING as REQUIRED
 from rich.console import Console
 
 from motionexp.config.checks import vocabulary
-from motionexp.config.command_line import CONFIG_DIR, override_key
+from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
@@ -154,11 +154,11 @@ def listed(arguments: Sequence[str]) -> str:
                 ]
             return "\n".join(lines)
         case ["runs", *overrides]:
-            _check_listed("runs", overrides, ("output",))
-            paths = [word.partition("=")[2] for word in overrides if word.startswith("output=")]
+            select = selection("list runs", overrides)
+            output = user_path(select.pop("output", "outputs"))
             console = Console()
             with console.capture() as capture:
-                print_runs(console, user_path(paths[0] if paths else "outputs"))
+                print_runs(console, output, select)
             return capture.get().rstrip()
         case ["words", *overrides]:
             _check_listed("words", overrides, ("model",))

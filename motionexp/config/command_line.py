@@ -83,6 +83,15 @@ def check_not_empty(words: Sequence[str]) -> None:
             raise InputError(f"{word}: the path is empty; {key}=. is the folder that you are in")
 
 
+def selection(command: str, words: Sequence[str]) -> dict[str, str]:
+    """{name: value} of the words after a command that selects rows. Raises InputError for another word."""
+    select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
+    if len(select) != len(words):
+        wrong = next(word for word in words if "=" not in word)
+        raise InputError(f"{wrong}: {command} takes output=FOLDER, and NAME=VALUE to select rows")
+    return select
+
+
 def no_such_command(word: str) -> InputError:
     """The error about a word that is neither a command nor a setting with its value."""
     if word in COMMANDS:

@@ -154,6 +154,7 @@ def test_table_takes_any_rows_and_refuses_what_cannot_be_compared(base, writing,
         (["by=tau"], "rank (1, 4)"),
         (["by=tau", "rank=3"], "rank=3"),
         (["by=,"], "by=,"),
+        (["rnak=4"], "did you mean rank?"),
         (["tau"], "tau: "),
     ):
         assert run(["table", output, *words]) == 2

@@ -1,6 +1,7 @@
 """`list runs` and index.md: what there is, also where files are missing or damaged."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def test_the_list_fits_a_terminal_and_shows_errors(output, capsys):
     assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80
     (line,) = (line.split() for line in shown.splitlines() if line.startswith(" bb"))
     assert line == ["bb", "tau=700", "done", "1", *["0.60", "0.00"]]
+
+
+def test_words_select_runs_by_settings_fields_and_state(output, capsys):
+    folder = output / "shapes" / "tiny_latte"
+
+    def names(**select: str) -> set[str]:
+        return {run.folder.name for run in runs_in(folder, select)} - {"ff"}  # which is damaged
+
+    assert names(tau="700") == {"aa", "bb"}
+    assert names(rank="16") == {"bb", "cc"}, "the base model has no rank"
+    assert names(model="tiny_latte", method="base,lora") == {"aa", "bb", "cc"}
+    assert names(state="failed,interrupted") == {"dd", "ee"}
+    assert names(reference="r1") == set()
+    shutil.rmtree(folder / "ff")
+    print_runs(Console(width=80), output, {"rank": "16", "tau": "700"})
+    assert "aa" not in capsys.readouterr().out
+    for select, named in (({"tau": "3"}, "tau=3: no run"), ({"tua": "3"}, "tua=3: .*did you mean tau")):
+        with pytest.raises(InputError, match=named):
+            print_runs(Console(), output, select)
 
 
 def test_samples_with_other_settings_are_lines_below_that_of_the_run(output, capsys):
