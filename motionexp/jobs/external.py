@@ -16,7 +16,7 @@ from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.summary import print_summary
-from motionexp.jobs.waiting import LOADING, announced
+from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -50,7 +50,7 @@ def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
     first = videos[0].reference
     check_metrics(cfg.metrics, [first] if reader.describe(first).truth is None else [])
     # The videos were looked at before: the import takes seconds.
-    with announced(LOADING):
+    with loading_libraries():
         from motionexp.jobs.external_system import System
     system = System(cfg, reader, lambda: console.print("another process scores this system: waiting for it"))
     for video in videos:
