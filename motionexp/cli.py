@@ -303,7 +303,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
-        print(experiment_text(name, layout, jobs))
+        print(help.wrapped(experiment_text(name, layout, jobs)))
         with loading_libraries():
             from motionexp.jobs.dry_run import plan
         first = {cfg.model.name: cfg for cfg in reversed(jobs)}
