@@ -18,7 +18,7 @@ from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import PACKAGE, check_allowed, class_value
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import existing_part, user_path
 
 
@@ -60,10 +60,10 @@ def _class_problems(cfg: JobConfig) -> Iterator[str]:
     except InputError:
         return  # which is a problem of its own
     if attentions and cfg.attention not in (*attentions, "all"):
-        choices = ", ".join((*attentions, "all"))
+        choices = one_of(cfg.attention, (*attentions, "all"))
         yield (
             f"attention={cfg.attention}: {model.name} has no such attention apart from its motion"
-            f" attention; one of {choices}"
+            f" attention; {choices}"
         )
     shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
     multiple, trained = _sizes(model)
@@ -285,7 +285,7 @@ def text_precision_problems(text_precision: str) -> Iterator[str]:
     """What is wrong with `text_precision=`, the package that it needs included."""
     about = settings_in(JobConfig)["text_precision"]
     if not about.allows(text_precision):
-        yield f"text_precision={text_precision}: {about.expected}"
+        yield f"text_precision={text_precision}: {about.expected(text_precision)}"
     elif text_precision != "auto" and find_spec(QUANTIZER) is None:
         yield (
             f"text_precision={text_precision}: it needs the package {QUANTIZER}, which is not installed:"

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import II, MISSING
 
 from motionexp.config.scoring import ScoringConfig
-from motionexp.config.settings import setting
+from motionexp.config.settings import NAME, REVISION, setting
 from motionexp.files import PACKAGE, user_path
 
 BUNDLED = PACKAGE / "bundled"
@@ -39,9 +39,10 @@ class ModelConfig:
     """A backbone and the settings that suit it: one file in `conf/model/`."""
 
     _target_: str = setting(MISSING, "a Backbone's class: motionexp.backbones.FILE.CLASS.from_pretrained")
-    name: str = setting(MISSING, "name in rows, tables and output paths")
+    name: str = setting(
+        MISSING, "name in rows, tables and paths: letters, digits, dots, dashes, underscores", pattern=NAME)
     path: str = setting(MISSING, "bundled:NAME, a folder in diffusers' layout, or a hub id", text=True)
-    revision: str | None = setting(None, "commit of the hub's repository")
+    revision: str | None = setting(None, "commit of the hub's repository, branch or tag", pattern=REVISION)
     frames: int = setting(MISSING, "number of frames that the model was trained on", low=1)
     frame_range: list[int] | None = setting(None, "fewest and most for frames=; null: model.frames alone")
     frame_step: int = setting(1, "frames= is the fewest of frame_range plus a multiple of this", low=1)

@@ -29,7 +29,7 @@ from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
-from motionexp.results.selection import changed_settings
+from motionexp.results.selection import TRAINED, changed_settings
 
 
 def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPlan:
@@ -139,7 +139,11 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
 
 
 def _as_yaml(cfg: JobConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True)
+    """All settings as YAML; without those of tuning for the base model, which jobs of any tuning share."""
+    settings = asdict(cfg)
+    if (cfg.tau, cfg.adapter, cfg.probe) == (1000, None, None):
+        settings = {name: value for name, value in settings.items() if name not in ("method", *TRAINED)}
+    return OmegaConf.to_yaml(OmegaConf.create(as_values(settings)), resolve=True)
 
 
 def _checked_adapter(cfg: JobConfig) -> Path | None:

@@ -69,15 +69,9 @@ class Grid:
         header, *lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
         return "\n".join([header, f"|{rule}|", *lines])
 
-    def terminal(self, title: str = "") -> rich_table.Table:
+    def terminal(self) -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
-        table = rich_table.Table(
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-            padding=0,
-            title=Text(title) if title else None,
-            title_justify="left",
-        )
+        table = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
         for heading, side in zip(self.header, self._all_sides(), strict=True):
             justify: Literal["left", "right"] = "right" if side == "r" else "left"
             table.add_column(Text(heading), justify=justify, overflow="fold")

@@ -101,7 +101,9 @@ def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypa
 def test_the_base_model_is_one_cell_whatever_the_rank_and_equals_an_adapter_of_no_steps(make):
     cfg = make(tau=1000.0)
     base = run(cfg)
+    before = contents(cells(cfg)[0])
     assert plain(run(make(tau=1000.0, rank=8, learning_rate=0.1))) == plain(base)
+    assert contents(cells(cfg)[0]) == before, "config.yaml holds a setting of tuning"
     (cell,) = cells(cfg)
     assert not (cell / "adapter").exists()
     assert {row.method for row in base} == {"base"}

@@ -174,11 +174,12 @@ def test_a_dry_run_without_weights_counts_and_asks_nobody(tgve, tmp_path, offlin
     swept: list[list[str]] = []
     monkeypatch.setattr("motionexp.cli._run_hydra", swept.append)
     assert main(["experiment=tau", *overrides]) == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
+    shown = " ".join(printed.split())
     # Four of five jobs train; 76 references x 4 edits x 4 seeds; two branches of 50 steps.
     counts = [f"{4 * 76 * 200:,}", f"{5 * 1216:,}", f"{5 * 1216 * 100:,}"]
     assert re.search(" .*".join(counts), shown)
-    assert "`python run.py model=latte dry_run=true`" in shown
+    assert "`python run.py model=latte dry_run=true`" in printed
     assert not re.search(r"\bcores\b", shown)
     assert re.search("tau=0: 76 ", shown)
     # The plan of one job follows, and nothing is swept.
