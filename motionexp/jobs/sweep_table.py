@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from motionexp.files import file_name, plain_name, user_path, write_whole
 from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
-from motionexp.results.selection import SAMPLED, TRAINED, has_value, no_such_name, setting_of
+from motionexp.results.selection import SAMPLED, TRAINED, has_value, no_such_name, setting_of, text_in
 from motionexp.results.settings_table import EXTERNAL, differing_names, settings_tables
 from motionexp.results.terminal import print_table
 
@@ -46,10 +47,9 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     finished = 0
     for output in dict.fromkeys(cfg.output for cfg in tuned):
         of_output = [cfg for cfg in tuned if cfg.output == output]
-        makers = [JobRows.of(cfg) for cfg in of_output]
-        stored = list(_stored_rows(of_output))
-        chosen = [row for row in stored if any(maker.has(row) for maker in makers)]
-        finished += sum(any(maker.made(row) for row in chosen) for maker in makers)
+        makers = _Makers([JobRows.of(cfg) for cfg in of_output])
+        chosen = [row for row in _stored_rows(of_output) if any(maker.has(row) for maker in makers.of(row))]
+        finished += len({id(maker) for row in chosen for maker in makers.of(row) if maker.made(row)})
         rows += chosen
     if not rows:
         return  # no job came as far as a score
@@ -198,6 +198,32 @@ class JobRows:
             and same_method
             and self._agrees(row, [name for name in TRAINED if name not in OF_METHOD])
         )
+
+
+class _Makers:
+    """The jobs of a sweep by their settings: a row is compared with few of a thousand."""
+
+    def __init__(self, jobs: Sequence[JobRows]) -> None:
+        self.jobs = jobs
+        self._by_settings: dict[tuple[str, ...], dict[tuple[str, ...], list[JobRows]]] = {}
+
+    def of(self, row: Row) -> list[JobRows]:
+        """The jobs that agree with a row in the settings of sampling, and in those of training if any."""
+        tuning = () if row.method == "base" or row.settings.get("adapter") else ("tau", *TRAINED)
+        names = tuple(
+            name for name in (*SAMPLED, "seed", *tuning) if name in row.settings and name not in OF_METHOD
+        )
+        if row.sanity_baseline:
+            names = ()  # it agrees with all
+        if names not in self._by_settings:
+            by_settings = self._by_settings[names] = defaultdict(list)
+            for job in self.jobs:
+                by_settings[_texts({"settings": job.plain, "tau": job.plain["tau"]}, names)].append(job)
+        return self._by_settings[names].get(_texts(vars(row), names), [])
+
+
+def _texts(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text_in(fields, name) for name in names)
 
 
 def _stored_rows(jobs: Sequence[JobConfig]) -> Iterator[Row]:

@@ -1,19 +1,11 @@
 """What the command line refuses of a sweep as a whole, before its first job runs."""
 
-import sys
-
 import pytest
 
 from motionexp.jobs import waiting
-from tests.support.stub_jobs import Jobs, run
+from tests.support.stub_jobs import run
 
-
-@pytest.fixture
-def jobs(monkeypatch):
-    stub = Jobs()
-    for module in ("run", "dry_run", "probe_job"):
-        monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", stub)
-    return stub
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.parametrize(
