@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from motionexp.data.base import Edit
-from motionexp.data.videos import write_png
+from motionexp.data.videos import grids, write_png
 from motionexp.errors import InputError
 from motionexp.jobs import plan
 from motionexp.jobs.cell import Cell, SampleRequest
@@ -111,7 +111,9 @@ def test_anchors_are_the_reference_changed():
     assert "shuffled" not in baseline_videos(one, [])
 
 
-def test_a_sample_is_stored_exactly_and_shown_enlarged(tmp_path):
+def test_a_sample_is_stored_exactly_and_shown_enlarged(tmp_path, monkeypatch):
+    monkeypatch.setattr("motionexp.jobs.cell.enlarged", grids.enlarged)
+    monkeypatch.setattr("motionexp.jobs.cell.contact_sheet", grids.contact_sheet)
     cell, request, frames = Cell(tmp_path), SampleRequest(Edit("style", "a red ball"), 0, "abc"), moving(4)
     cell.save_sample(request, Sample(request.edit, 0, frames, 0, 1.0, 0), 8)
     assert np.array_equal(cell.read_sample(request).frames, frames)
