@@ -87,13 +87,20 @@ def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
 
 
 def probe_id(
-    cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str, at_once: int = 1
+    cfg: JobConfig,
+    *,
+    caption: str,
+    weights_hash: str,
+    precision: str,
+    reference_hash: str,
+    at_once: int = 1,
+    inversion_steps: int | None = None,
 ) -> str:
     """Id of a unit of work of a probe, and the name of its folder: 12 hex digits.
 
     The trees probe a reference with the edit `caption`, the inversion with its own caption. Of the linear
     probe `reference_hash` names the drawn videos. `at_once` is the number of videos in a batch of a tree,
-    which changes the last bits of the probe's videos.
+    which changes the last bits of the probe's videos. `inversion_steps`: None as `probe_steps`.
     """
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
@@ -104,6 +111,8 @@ def probe_id(
         parts["inversion_prompt"] = cfg.inversion_prompt
     for name in NOT_IN_PROBES.get(str(cfg.probe), ()):
         parts.pop(name, None)
+    if inversion_steps not in (None, cfg.probe_steps):
+        parts["inversion_steps"] = inversion_steps
     return _digest("probe", PROBE_VERSION, parts)
 
 

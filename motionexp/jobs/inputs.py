@@ -19,6 +19,8 @@ from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.inversion import inversion_steps
 from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.files import file_name, user_path
@@ -103,7 +105,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
         cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
-        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
+        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders, backbone.schedule),
     )
     # 6. The base model, to which every table compares.
     return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
@@ -192,10 +194,12 @@ class _Folders:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
         return self._cell(reference.suite, adapter_id, cfg, reference_hash=reference.trained_hash)
 
-    def probe(self, cfg: JobConfig, suite: str, caption: str, reference_hash: str) -> Cell:
+    def probe(
+        self, cfg: JobConfig, inversion_steps: int, suite: str, caption: str, reference_hash: str
+    ) -> Cell:
         """The cell of a unit of work of a probe."""
         about = {"caption": caption, "reference_hash": reference_hash, "at_once": self.at_once}
-        return self._cell(suite, probe_id, cfg, **about)
+        return self._cell(suite, probe_id, cfg, inversion_steps=inversion_steps, **about)
 
     def _cell(self, suite: str, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
@@ -251,15 +255,19 @@ def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple
     )
 
 
-def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders) -> ProbePlan:
+def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders, schedule: Schedule) -> ProbePlan:
+    # The probe of the inversion measures its error in the steps that the user names.
+    steps = cfg.probe_steps
+    if kind in ("tampering", "partial_guidance"):
+        steps = inversion_steps(schedule, steps)
     return ProbePlan(
         kind=kind,
         steps=cfg.probe_steps,
         guidance_scale=cfg.guidance_scale,
-        inversion=SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
+        inversion=SamplerSettings(steps, cfg.inversion_guidance_scale),
         prompts=(cfg.inversion_prompt,) if cfg.inversion_prompt else INVERSION_PROMPTS[kind],
         groups=cfg.references if isinstance(cfg.references, int) else GROUPS,
-        cell=partial(folders.probe, cfg),
+        cell=partial(folders.probe, cfg, steps),
     )
 
 
