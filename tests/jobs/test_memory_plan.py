@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import LattePipeline, LatteTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
@@ -76,13 +77,23 @@ def printed(jobs: list[list[Any]]) -> dict[str, list[str]]:
         check=True,
     )
     lines = [line.split() for line in done.stdout.splitlines()]
-    return {word: [line[1] for line in lines if line[:1] == [word]] for word in ("imported", "peak")}
+    return {
+        word: [line[1] for line in lines if line[:1] == [word]] for word in ("imported", "frozen", "peak")
+    }
 
 
 def test_a_job_imports_neither_pictures_nor_loggers_nor_scorers(printed: dict[str, list[str]]) -> None:
     heavy = {"matplotlib", "wandb", "timm", "tensorboard", "open_clip", "motionexp.metrics.scorer"}
     assert {"motionexp.jobs.job", "torch"} <= set(printed["imported"])
     assert heavy & set(printed["imported"]) == set()
+    assert torch.cuda.is_available() or "triton" not in printed["imported"]
+
+
+def test_later_searches_for_garbage_leave_out_the_libraries_and_nothing_else(
+    printed: dict[str, list[str]],
+) -> None:
+    first, second = map(int, printed["frozen"])
+    assert 1e5 < second <= first
 
 
 @pytest.mark.slow

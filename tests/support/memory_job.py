@@ -1,7 +1,8 @@
 """Run jobs in a process of its own; print what it has imported before, and the memory that each job added.
 
 `python -m tests.support.memory_job "[[WEIGHTS, FRAMES, SIZE, OUTPUT, SETTINGS], ...]"`; the first job is
-there so that all is imported which a job imports. A line is `imported MODULE`, or `peak BYTES` of a job.
+there so that all is imported which a job imports. A line is `imported MODULE`, `frozen OBJECTS` (once after
+the libraries are imported and once after they are imported again), or `peak BYTES` of a job.
 """
 
 import gc
@@ -11,11 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import motionexp.jobs.job  # noqa: F401  # what a job imports at its start
-from motionexp.backbones.memory import give_memory_back
 from motionexp.config import metrics
 from motionexp.config.schema import JobConfig
 from motionexp.jobs.run import run
+from motionexp.jobs.waiting import loading_libraries
 from tests.support.squares import METRICS, SQUARE_METRICS
 from tests.support.tiny_jobs import job_settings
 
@@ -38,12 +38,17 @@ def resident(what: str) -> int:
 
 def main(jobs: list[list[Any]]) -> None:
     """See the module."""
+    later: list[list[int]] = []
+    for _ in range(2):
+        with loading_libraries():
+            from motionexp.jobs.job import give_memory_back  # what a job imports at its start
+        print("frozen", gc.get_freeze_count() if gc.isenabled() else 0)
+        later += [[] for _ in range(1000)]
     for module in sys.modules:
         print("imported", module)
     metrics.METRICS.update(SQUARE_METRICS)
     for job in jobs:
         give_memory_back()
-        gc.freeze()  # each of a job's own sweeps would look through all imports
         (PROCESS / "clear_refs").write_text("5")  # from now on the most so far is what there is now
         before = resident("VmRSS")
         run(settings(*job))
