@@ -11,9 +11,11 @@ from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
 # Raise a version when equal settings give other results: finished cells of older versions then run again.
-FIT_VERSION = 1
-SAMPLE_VERSION = 1
-PROBE_VERSION = 1
+FIT_VERSION = 2
+SAMPLE_VERSION = 2
+PROBE_VERSION = 2
+UNTRAINED_VERSION = 1
+"""Of cells that train nothing: their ids do not follow the training's version."""
 # Settings that change nothing of what these probes measure; the inversion's rows name their prompt.
 NOT_IN_PROBES = {
     "inversion": ("guidance_scale", "inversion_prompt", "at_once"),
@@ -48,7 +50,8 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
         }
-    return _digest("adapter", FIT_VERSION, parts)
+    trains = cfg.adapter is None and cfg.tau != 1000
+    return _digest("adapter", FIT_VERSION if trains else UNTRAINED_VERSION, parts)
 
 
 def sample_id(

@@ -144,7 +144,7 @@ def _download_size(job: JobPlan) -> int:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    cells = [(plan, plan.reference.name) for plan in job.cells]
+    cells = [(plan, job.title(plan)) for plan in job.cells]
     cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
     for plan, reference in cells:
         steps, missing = plan.steps_left, len(plan.missing)

@@ -14,7 +14,7 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -102,7 +102,11 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
-        cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
+        cells=[
+            _cell_plan(cfg, reference, window, folders, seed)
+            for reference in references
+            for seed in training_seeds(cfg)
+        ],
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
     )
     # 6. The base model, to which every table compares.
@@ -134,7 +138,7 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         adapter=None,
         trains=False,
         method="base",
-        cells=[_cell_plan(base, reference, window, folders) for reference in plan.references],
+        cells=[_cell_plan(base, reference, window, folders, base.seed) for reference in plan.references],
     )
 
 
@@ -184,8 +188,9 @@ class _Folders:
     precision: str
     at_once: int
 
-    def cell(self, cfg: JobConfig, reference: Reference) -> Cell:
+    def cell(self, cfg: JobConfig, reference: Reference, training_seed: int) -> Cell:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
+        cfg = replace(cfg, seed=training_seed)
         return self._cell(reference.suite, adapter_id, cfg, reference_hash=reference.trained_hash)
 
     def probe(self, cfg: JobConfig, suite: str, caption: str, reference_hash: str) -> Cell:
@@ -198,13 +203,17 @@ class _Folders:
         return Cell(self.output / file_name(suite) / file_name(self.model) / key)
 
 
-def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:
+def _cell_plan(
+    cfg: JobConfig, reference: Reference, window: Window, folders: _Folders, training_seed: int
+) -> CellPlan:
     """The cell of a reference, its samples, and the columns of its grid.
 
     The columns are the base model, tau = 0, the model's default tau and this job, in this order.
     """
     steps = (*cfg.keep_steps, cfg.train_steps) if cfg.adapter is None and cfg.tau != 1000 else ()
-    adapters = {count: folders.cell(replace(cfg, train_steps=count), reference) for count in steps}
+    adapters = {
+        count: folders.cell(replace(cfg, train_steps=count), reference, training_seed) for count in steps
+    }
     taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
     if cfg.adapter is not None or cfg.tau not in taus:
@@ -212,14 +221,14 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     # The grid shows other cells' samples too, if a job has made them.
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
-        cell = folders.cell(job, reference)
+        cell = folders.cell(job, reference, training_seed)
         label = _column_label(job, tau)
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
-    cell = folders.cell(cfg, reference)
+    cell = folders.cell(cfg, reference, training_seed)
     batches = _batches(reference, cell, cfg, at_once)
-    return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
+    return CellPlan(reference, reference.trained_on, training_seed, cell, batches, adapters, tuple(columns))
 
 
 def _column_label(cfg: JobConfig, tau: float) -> str:

@@ -1,8 +1,9 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
+from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 def encode(backbone: Backbone, reference: Reference) -> Example:
     """A reference's latents and its embedded caption, as training takes them."""
     frames = torch.from_numpy(reference.frames.copy())[None]
-    return Example(backbone.encode(frames), backbone.embed([reference.caption]))
+    return Example(backbone.encode(frames), backbone.embed([reference.caption]), reference.content_hash)
 
 
 def _captions(reference: Reference) -> list[str]:
@@ -261,7 +263,7 @@ class Job:
     def _fit(self, plan: CellPlan, method: TuningMethod) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
         examples = [
-            Example(self.cache.latents(video), self.cache.conditioning(video.caption))
+            Example(self.cache.latents(video), self.cache.conditioning(video.caption), video.content_hash)
             for video in plan.trained_on
         ]
         from motionexp.jobs.loggers import make_logger  # which imports all loggers
@@ -272,7 +274,7 @@ class Job:
                 self.backbone,
                 method,
                 examples,
-                self.plan.training,
+                replace(self.plan.training, seed=plan.training_seed),
                 plan.cell.adapter,
                 logger=logger,
                 on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
@@ -294,7 +296,7 @@ class Job:
         adapter = plan.adapters[steps].adapter
         recipe = Recipe(
             captions=[video.caption for video in plan.trained_on],
-            seed=training.seed,
+            seed=plan.training_seed,
             steps=steps,
             batch_size=training.batch_size,
             learning_rate=training.optimizer.learning_rate,
@@ -307,6 +309,8 @@ class Job:
             "reference": reference.name,
             "reference_hash": reference.content_hash,
             "steps": steps,
+            "seed": plan.training_seed,
+            "version": FIT_VERSION,
             "trained": result.trained,
             "seconds": round(result.seconds, 3),
             "resumed_from": result.resumed_from,
@@ -336,6 +340,8 @@ class Job:
             "reference_hash": reference.content_hash,
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
+            "training_seed": record.get("seed"),
+            "versions": self._versions(record),
             "method": self.plan.method,
             "tau": float(self.window.low),
             "steps": sampling.sampler.steps,
@@ -345,6 +351,14 @@ class Job:
             "settings": dict(self.plan.row_settings),
             **self.origin(),
         }
+
+    def _versions(self, record: Mapping[str, Any]) -> dict[str, int]:
+        """The versions of the stages that make the job's samples; `record` is that of the training."""
+        if self.plan.probe is not None:
+            return {"probe": PROBE_VERSION}
+        # Records from before the version was stored are of version 1.
+        training = {"training": record.get("version", 1)} if record else {}
+        return training | {"sampling": SAMPLE_VERSION}
 
     def origin(self) -> dict[str, Any]:
         """The fields of a row that describe the model, and the code and machine that made the row."""

@@ -63,7 +63,7 @@ class TrainingSettings:
     Attributes:
         steps: optimizer steps, from 1.
         batch_size: noise draws in a step, from 1; the examples follow each other in turn.
-        seed: of the initial state, the noise and the timesteps.
+        seed: of the initial state, the noise and the timesteps, together with the reference.
         optimizer: with its learning rate.
         keep_steps: step counts at which `on_keep` is called.
         checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from motionexp.config.ids import FIT_VERSION
 from motionexp.config.imports import without
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.progress import progress_bar
@@ -39,10 +40,12 @@ class Example:
     Attributes:
         latents: (1, C, F, h, w), as `Backbone.encode` gives them.
         conditioning: the training caption, one row.
+        reference: what its random numbers are drawn from beside the seed: the reference's `content_hash`.
     """
 
     latents: Tensor
     conditioning: Conditioning
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -88,23 +91,30 @@ class Tuning(LightningModule):
             backbone.device, torch.float32
         )
         self._conditioning = Conditioning.cat([example.conditioning for example in examples]).trimmed()
+        self._references = [example.reference for example in examples]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of the method's parameters."""
         return self.settings.optimizer.build(self.trained)
 
     def draw(self, step: int) -> Step:
-        """Return the tensors of a step; all randomness comes from the seed and the number of the step."""
+        """Return the tensors of a step; all randomness comes from the seed, the reference and the step.
+
+        References have noise of their own: means over references then average over the training's noise too.
+        """
         size, seed = self.settings.batch_size, self.settings.seed
         # 1. The examples in turn: with 2 examples and 3 draws, step 0 takes 0 1 0 and step 1 takes 1 0 1.
         rows = [index % len(self._latents) for index in range(step * size, (step + 1) * size)]
         latents = self._latents[rows]  # (B, C, F, h, w)
-        # 2. Noise and timesteps from generators on the CPU: the device must not change the numbers.
-        noise = torch.randn(latents.shape, generator=generator("training noise", seed, step))
-        noise = noise.to(latents.device)
-        schedule = self._backbone.schedule
-        t = schedule.training_timesteps(self.window, size, generator("training timesteps", seed, step))
-        t = t.to(latents.device)  # (B,)
+        # 2. Noise and timesteps from generators on the CPU: the device must not change the numbers. Draws of
+        #    one reference in one step follow each other.
+        schedule, shape = self._backbone.schedule, latents.shape[1:]
+        keys = {row: (seed, self._references[row], step) for row in rows}
+        noises = {row: generator("training noise", *key) for row, key in keys.items()}
+        times = {row: generator("training timesteps", *key) for row, key in keys.items()}
+        noise = torch.stack([torch.randn(shape, generator=noises[row]) for row in rows])
+        t = torch.cat([schedule.training_timesteps(self.window, 1, times[row]) for row in rows])  # (B,)
+        noise, t = noise.to(latents.device), t.to(latents.device)
         return Step.noised(schedule, latents, noise, t, self._conditioning[rows])
 
     def training_step(self, batch: int, batch_idx: int) -> None:
@@ -161,6 +171,8 @@ class Tuning(LightningModule):
             "window": [self.method.window.low, self.method.window.high],
             "knots": [list(knot) for knot in self.method.window.knots],
             "latents": list(self._latents.shape),
+            "references": self._references,
+            "version": FIT_VERSION,
         }
 
 
@@ -203,7 +215,7 @@ def fit(
     settings = settings or TrainingSettings()
     # Reset even for an empty window, so that the result never depends on an earlier training.
     method.scale = 1.0
-    method.reset(settings.seed)
+    method.reset(start_seed(settings.seed, examples))
     if method.window.is_empty:
         method.switch(False)
         return FitResult([], 0, 0, 0.0, None)
@@ -233,6 +245,11 @@ def fit(
         for parameter in module.trained:  # Lightning leaves what it has trained on the CPU
             parameter.data = parameter.data.to(backbone.device)
     return FitResult(module.losses, trained, resumed_from, time.perf_counter() - start, checkpoint)
+
+
+def start_seed(seed: int, examples: Sequence[Example]) -> int:
+    """The seed of a method's initial state: of a training's seed and its references."""
+    return generator("initial state", seed, *(example.reference for example in examples)).initial_seed()
 
 
 class _BetweenSteps(Callback):

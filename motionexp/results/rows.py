@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from motionexp.config.ids import score_id
 from motionexp.config.json_file import DECODER
 from motionexp.config.renames import renamed_row
+from motionexp.config.schema import INVERSION_PROMPTS
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.intervals import Interval, mean_interval
@@ -44,7 +45,9 @@ class Row:
     models that compute the metric. `tau` is a timestep in 0..1000; `adapter_steps` is the number of the
     `steps` sampling steps with the adapter on. `strata` are the groups that tables report separately.
     `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control, `reference` for
-    the video of the reference. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory`
+    the video of the reference. `training_seed` is that of the adapter. `versions` holds the versions of the
+    stages that made the sample (training, sampling, probe); rows from before they were stored have none, and
+    are of version 1. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory`
     bytes. `reference_hash` is the reference's content hash.
     """
 
@@ -63,6 +66,7 @@ class Row:
     edit_kind: str = ""
     edit_caption: str = ""
     seed: int | None = None
+    training_seed: int | None = None
     tau_start: str = ""
     tau_end: str = ""
     sample_file: str = ""
@@ -78,6 +82,7 @@ class Row:
     steps: int
     train_steps: int = 0
     adapter_scale: float = 1.0
+    versions: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
     dirty: bool = False
@@ -115,6 +120,13 @@ def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
     return key[0], contrast_order(key[1])
 
 
+STAGES = ("training", "sampling", "probe")
+SETTING_FIELDS = (
+    *("suite", "reference", "reference_hash", "edit_kind", "edit_caption", "seed", "tau_start", "tau_end"),
+    *("model", "method", "tau", "steps", "train_steps", "adapter_scale", "precision", "weights_hash"),
+    *("metric", "metric_model"),
+)
+"""What identifies a score beside the settings and the versions of the stages."""
 FIELDS = {entry.name: entry for entry in fields(Row)}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
@@ -130,7 +142,7 @@ TYPES: dict[str, Any] = {
 ENTRIES = {name: get_args(entry.type)[1] for name, entry in FIELDS.items() if get_origin(entry.type) is dict}
 """What the values of an object have to be."""
 TEXT_FIELDS = frozenset(name for name, entry in FIELDS.items() if entry.type is str)
-COUNTS = ("seed", "steps", "train_steps", "adapter_steps", "peak_memory", "metric_version")
+COUNTS = ("seed", "training_seed", "steps", "train_steps", "adapter_steps", "peak_memory", "metric_version")
 RANGES = {**dict.fromkeys(COUNTS, (0, math.inf)), "tau": (0, 1000)}
 """Least and most of numbers; other numbers have no limits."""
 MOST_NESTED = 20
@@ -305,28 +317,92 @@ def to_frame(rows: Iterable[Row]) -> "DataFrame":
 
 
 def of_newest_version(rows: Iterable[Row]) -> list[Row]:
-    """The rows without scores that a newer version of the same metric has replaced."""
+    """The rows that no newer version of the same metric, training, sampling or probe has replaced."""
     keyed = [((row.sample_id, row.metric, row.metric_model), row) for row in rows]
     # A key's last entry is its newest version.
     newest = dict(sorted((key, row.metric_version) for key, row in keyed))
-    return [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
+    return _of_newest_stages(
+        [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
+    )
+
+
+def _of_newest_stages(rows: list[Row]) -> list[Row]:
+    """The rows whose setting and sample no other row has of newer versions of the stages."""
+    if len({tuple(_versions(row)) for row in rows if row.adapter_id}) < 2:
+        return rows
+    # 1. Settings that were added later are missing in older rows: only shared ones can be compared.
+    shared: dict[str, set[str]] = {}
+    for row in rows:
+        shared[row.model] = shared.get(row.model, set(row.settings)) & row.settings.keys()
+
+    def sample_of(row: Row) -> Hashable:
+        settings = {name: row.settings[name] for name in shared[row.model] - {"model", "tau_from"}}
+        about = [getattr(row, name) for name in SETTING_FIELDS]
+        return dump_line([about, dict(sorted(settings.items()))])
+
+    # 2. The newest versions of each sample.
+    keyed = [(sample_of(row) if row.adapter_id else None, row) for row in rows]
+    newest: dict[Hashable, list[int]] = {}
+    for key, row in keyed:
+        newest[key] = max(newest.get(key, []), _versions(row))
+    return [row for key, row in keyed if key is None or _versions(row) == newest[key]]
+
+
+def _versions(row: Row) -> list[int]:
+    return [row.versions.get(stage, 1) for stage in STAGES]
+
+
+def version_of(row: Row, stage: str) -> str:
+    """The version of a stage that made the row's sample; empty where the stage had no part in it."""
+    if row.versions:
+        return str(row.versions.get(stage, ""))
+    is_probe = bool(row.tau_start) or row.method in INVERSION_PROMPTS
+    has_stage = {"training": row.train_steps > 0, "sampling": not is_probe, "probe": is_probe}[stage]
+    return "1" if row.adapter_id and has_stage else ""
 
 
 def by_subject(rows: Iterable[Row]) -> Values:
-    """Value of each subject. Rows must be of one metric and one setting.
+    """Value of each subject: the mean over its training seeds. Rows must be of one metric and one setting.
+
+    The training seeds of a reference are nested in it: with references as the units of the bootstrap, the
+    interval of the means contains the spread over training seeds too. A training seed without a value is left
+    out of the mean.
 
     Raises:
-        InputError: two different rows of one subject: the selection is not one setting.
+        InputError: two different rows of one subject and training seed, so that the selection is not one
+            setting, or subjects of different training seeds.
     """
-    values: Values = {}
+    values: dict[Subject, dict[int | None, float]] = defaultdict(dict)
     for row in rows:
-        if row.subject in values:
+        if row.training_seed in values[row.subject]:
             raise InputError(
                 f"two rows of {row.metric} for {row.reference}, edit {row.edit_kind!r}, seed {row.seed} at "
                 f"tau {row.tau:g}: they differ in a setting that the layout does not select by"
             )
-        values[row.subject] = row.value
-    return values
+        values[row.subject][row.training_seed] = row.value
+    check_training_seeds(values)
+    return {subject: mean_over_seeds(of_seeds.values()) for subject, of_seeds in values.items()}
+
+
+def check_training_seeds(values: Mapping[Subject, Mapping[int | None, float]]) -> None:
+    """Refuses subjects of different training seeds: their means would be of unequal spread.
+
+    Raises:
+        InputError: names a reference that lacks a training seed.
+    """
+    every = {seed for of_seeds in values.values() for seed in of_seeds}
+    for subject, of_seeds in values.items():
+        if missing := sorted(str(seed) for seed in every - of_seeds.keys()):
+            raise InputError(
+                f"training_seed: {subject[0]} has no rows of {', '.join(missing)}, which another reference"
+                " has; run the sweep to its end, or select training seeds that all references have"
+            )
+
+
+def mean_over_seeds(values: Iterable[float]) -> float:
+    """The mean of the numbers among some values; NaN where there is none."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def paired_difference(ours: Values, theirs: Values) -> Interval:
@@ -341,11 +417,11 @@ def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
     Args:
         rows: all rows of one table.
         allow: what may differ nevertheless: `precision`, `weights_hash`, `metric_version`, `metric_model`,
-            `reference_hash`.
+            `reference_hash`, and the versions of stages, as `training_version`.
 
     Raises:
-        InputError: two precisions, two weights of one model, two versions of one metric, or two videos of one
-            name, length and size.
+        InputError: two precisions, two weights of one model, two versions of one metric, of the training, of
+            the sampling or of a probe, or two videos of one name, length and size.
     """
     if mixed := mixed_kinds(rows, allow):
         raise InputError(
@@ -368,6 +444,8 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
         for kind, subject_of in kinds.items():
             # Another system's videos come without a precision or weights, and compare with any.
             values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
+        for stage in STAGES:
+            values_of[f"{stage}_version", ""] |= {version_of(row, stage)} - {""}
     return [
         f"{kind}{f' of {subject}' if subject else ''}: {', '.join(sorted(values))}"
         for (kind, subject), values in sorted(values_of.items())

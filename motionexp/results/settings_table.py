@@ -21,6 +21,8 @@ from motionexp.results.rows import (
     Subject,
     Values,
     check_comparable,
+    check_training_seeds,
+    mean_over_seeds,
     of_newest_version,
     paired_difference,
 )
@@ -54,6 +56,7 @@ PER_BLOCK = ("suite", "data", "model")
 """Settings that have a block for each value."""
 # Settings that rows do not hold, and the field that differs with them; without one they only change n.
 FIELD_OF = dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+FIELD_OF["training_seeds"] = "training_seed"
 FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
 
 
@@ -67,8 +70,13 @@ class _Line:
     sanity_baseline: str = ""
 
     def of_metric(self, metric: str) -> Values:
-        """The values by subject; of two rows of one sample the later one counts."""
-        return {_subject(row): row.value for row in self.rows if row.metric == metric}
+        """Means over training seeds by subject; of two rows of one sample the later one counts."""
+        values: dict[Subject, dict[int | None, float]] = defaultdict(dict)
+        for row in self.rows:
+            if row.metric == metric:
+                values[_subject(row)][row.training_seed] = row.value
+        check_training_seeds(values)
+        return {subject: mean_over_seeds(of_seeds.values()) for subject, of_seeds in values.items()}
 
 
 def _subject(row: Row) -> Subject:
