@@ -57,6 +57,28 @@ def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
     assert cell.name in shown.replace("\n", "")
 
 
+def test_training_seeds_are_adapters_of_their_own_on_one_noise_of_sampling(make, capsys):
+    cfg = make(training_seeds=2, keep_steps=[1], base_model=True)
+    rows = run(cfg)
+    adapters = {row.training_seed: row.adapter_id for row in rows}
+    assert sorted(adapters) == [0, 1]
+    assert {(row.seed, row.versions["training"]) for row in rows} == {(0, 2)}
+    assert {seed: {row.edit_kind for row in rows if row.training_seed == seed} for seed in adapters} == {
+        0: {"style", "object"}, 1: {"style", "object"}
+    }  # fmt: skip
+    before = {cell: contents(cell) for cell in cells(cfg)}
+    assert len(before) == 3  # with that of the base model
+    # A finished job is found again, and one of the seeds alone, as a list or as seed=.
+    assert plain(run(cfg)) == plain(rows)
+    one = run(replace(cfg, training_seeds=[1]))
+    assert plain(one) == plain([row for row in rows if row.training_seed == 1])
+    run(replace(cfg, seed=1, training_seeds=1))
+    assert {cell for cell in cells(cfg)} == set(before)
+    folder = Path(cfg.output) / "squares" / "tiny" / adapters[1]
+    assert json.loads((folder / "adapter" / "fit.json").read_text())["seed"] == 1
+    assert "training seed 1" in capsys.readouterr().out
+
+
 def test_a_kept_adapter_is_compared_with_its_own_reference_or_one_that_is_named(make, tmp_path):
     cfg = make(references=["two"])
     run(cfg)
