@@ -19,7 +19,8 @@ from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.training import fit
-from motionexp.results.rows import check_comparable, of_newest_version, read_rows, score_id_of
+from motionexp.results.rows import read_rows, score_id_of
+from motionexp.results.versions import check_comparable, of_newest_version
 from tests.support.kept_results import contents
 from tests.support.training_runs import METHODS, attach
 

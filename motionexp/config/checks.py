@@ -14,7 +14,7 @@ from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
-from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import LARGEST, setting_problems, settings_in
 from motionexp.config.targets import PACKAGE, check_allowed, class_value
@@ -152,6 +152,8 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
             yield f"metrics=[{','.join(of_sets)}]: compares the samples of an edit: it needs seeds=2 or more"
     references = cfg.references if isinstance(cfg.references, list) else [cfg.references]
     is_count = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)
+    if cfg.train_together > 1 and (method_name(cfg.method) != "lora" or cfg.preview_every):
+        yield f"train_together={cfg.train_together}: needs method=lora and preview_every=0"
     if not is_count and not (references and all(isinstance(name, str) and name for name in references)):
         yield f"references={cfg.references}: a number from 1, a name, or a list of names"
 

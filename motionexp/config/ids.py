@@ -29,11 +29,21 @@ NOT_IN_PROBES = {
 HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
 
 
-def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:
+def adapter_id(
+    cfg: JobConfig,
+    *,
+    weights_hash: str,
+    precision: str,
+    reference_hash: str,
+    together: Sequence[str] = (),
+) -> str:
     """Id of what a cell's training gives, and the name of its folder: 12 hex digits.
 
     `weights_hash` is the backbone's, `reference_hash` a Reference's `content_hash`, `precision` the one that
-    `auto` came out as. At tau = 1000 nothing is trained, so that no training setting is part of the id.
+    `auto` came out as. `together` has the hashes of all references that are trained in one batch, this one
+    included: they change the last bits. The id contains them if there are several.
+
+    At tau = 1000 nothing is trained, so that no training setting is part of the id.
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
@@ -42,7 +52,7 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         if config := peft_config_file(file):
             parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
     elif cfg.tau != 1000:
-        parts |= _settings(cfg, "training")
+        parts |= _settings(cfg, "training") | ({"together": [*together]} if len(together) > 1 else {})
         target = cfg.method["_target_"]
         name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}

@@ -117,6 +117,9 @@ class JobConfig:
     training_seeds: Any = setting(
         1, "how many training seeds from seed on, or a list of them: an adapter for each", "content",
         rows="never", listed=True)
+    train_together: int = setting(
+        1, "references in one batch of training, each with a LoRA of its own: faster per reference where the"
+        " model is small", "none", low=1, high=1000)
     checkpoint_every: int = setting(50, "training steps from checkpoint to checkpoint; 0: one", "none", low=0)
     logger: str = setting("csv", "loss curves", "none", choices=("csv", "tensorboard", "wandb"))
     preview_every: int = setting(0, "training steps between sample previews; 0: none", "none", low=0)

@@ -21,6 +21,7 @@ from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
 from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
@@ -102,11 +103,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
-        cells=[
-            _cell_plan(cfg, reference, window, folders, seed)
-            for reference in references
-            for seed in training_seeds(cfg)
-        ],
+        cells=_cell_plans(cfg, references, window, folders),
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
     )
     # 6. The base model, to which every table compares.
@@ -138,7 +135,9 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         adapter=None,
         trains=False,
         method="base",
-        cells=[_cell_plan(base, reference, window, folders, base.seed) for reference in plan.references],
+        cells=[
+            _cell_plan(base, reference, window, folders, (base.seed, ())) for reference in plan.references
+        ],
     )
 
 
@@ -178,6 +177,10 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
     )
 
 
+Training = tuple[int, tuple[str, ...]]
+"""The training seed of an adapter, and the hashes of the references that are trained together."""
+
+
 @dataclass(frozen=True)
 class _Folders:
     """The folders of a model's results on its suites, with what all their ids contain."""
@@ -188,10 +191,11 @@ class _Folders:
     precision: str
     at_once: int
 
-    def cell(self, cfg: JobConfig, reference: Reference, training_seed: int) -> Cell:
+    def cell(self, cfg: JobConfig, reference: Reference, training: Training) -> Cell:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
-        cfg = replace(cfg, seed=training_seed)
-        return self._cell(reference.suite, adapter_id, cfg, reference_hash=reference.trained_hash)
+        seed, together = training
+        about = {"reference_hash": reference.trained_hash, "together": together}
+        return self._cell(reference.suite, adapter_id, replace(cfg, seed=seed), **about)
 
     def probe(self, cfg: JobConfig, suite: str, caption: str, reference_hash: str) -> Cell:
         """The cell of a unit of work of a probe."""
@@ -203,17 +207,40 @@ class _Folders:
         return Cell(self.output / file_name(suite) / file_name(self.model) / key)
 
 
+def _cell_plans(
+    cfg: JobConfig, references: list[Reference], window: Window, folders: _Folders
+) -> list[CellPlan]:
+    """The cells of all references and training seeds."""
+    return [
+        _cell_plan(cfg, reference, window, folders, (seed, together))
+        for reference, together in zip(references, _groups(cfg, references), strict=True)
+        for seed in training_seeds(cfg)
+    ]
+
+
+def _groups(cfg: JobConfig, references: list[Reference]) -> list[tuple[str, ...]]:
+    """The hashes of the references that each reference is trained with: so many after each other.
+
+    Raises:
+        InputError: several references are trained together of which one has extra references.
+    """
+    size = cfg.train_together
+    hashes = [reference.trained_hash for reference in references]
+    several = [reference.name for reference in references if len(reference.trained_on) > 1]
+    if size > 1 and several:
+        raise InputError(f"train_together={size}: {several[0]} is trained on several videos; leave it out")
+    return [tuple(hashes[place // size * size :][:size]) for place in range(len(hashes))]
+
+
 def _cell_plan(
-    cfg: JobConfig, reference: Reference, window: Window, folders: _Folders, training_seed: int
+    cfg: JobConfig, reference: Reference, window: Window, folders: _Folders, training: Training
 ) -> CellPlan:
     """The cell of a reference, its samples, and the columns of its grid.
 
     The columns are the base model, tau = 0, the model's default tau and this job, in this order.
     """
     steps = (*cfg.keep_steps, cfg.train_steps) if cfg.adapter is None and cfg.tau != 1000 else ()
-    adapters = {
-        count: folders.cell(replace(cfg, train_steps=count), reference, training_seed) for count in steps
-    }
+    adapters = {count: folders.cell(replace(cfg, train_steps=count), reference, training) for count in steps}
     taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
     if cfg.adapter is not None or cfg.tau not in taus:
@@ -221,14 +248,14 @@ def _cell_plan(
     # The grid shows other cells' samples too, if a job has made them.
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
-        cell = folders.cell(job, reference, training_seed)
+        cell = folders.cell(job, reference, training)
         label = _column_label(job, tau)
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
-    cell = folders.cell(cfg, reference, training_seed)
+    cell = folders.cell(cfg, reference, training)
     batches = _batches(reference, cell, cfg, at_once)
-    return CellPlan(reference, reference.trained_on, training_seed, cell, batches, adapters, tuple(columns))
+    return CellPlan(reference, reference.trained_on, *training, cell, batches, adapters, tuple(columns))
 
 
 def _column_label(cfg: JobConfig, tau: float) -> str:

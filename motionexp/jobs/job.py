@@ -1,7 +1,7 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -28,6 +28,7 @@ from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import score_cell
+from motionexp.jobs.together import fit_together, hold_others
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
@@ -145,7 +146,8 @@ class Job:
         # Captions and videos of finished cells are not encoded: only their stored results are read.
         unfinished = [plan for plan in self.plan.cells if not plan.is_finished]
         of_base = [plan for plan in self.plan.base.cells if not plan.is_finished] if self.plan.base else []
-        videos = [video for plan in unfinished for video in plan.trained_on]
+        trained = [member for plan in unfinished for member in self.plan.group_of(plan)]
+        videos = list({video.content_hash: video for plan in trained for video in plan.trained_on}.values())
         captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
         captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
         self.cache.fill(videos if self.plan.trains else [], captions if unfinished + of_base else [])
@@ -245,6 +247,11 @@ class Job:
             return None
         elif plan.cell.has_adapter:
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
+        elif len(group := self.plan.group_of(plan)) > 1:
+            with ExitStack() as locks:
+                hold_others(self, group, plan, locks)
+                fit_together(self, group)
+            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)
@@ -260,12 +267,13 @@ class Job:
 
     # Training
 
+    def example(self, video: Reference) -> Example:
+        """A video as training takes it, from the cache."""
+        return Example(self.cache.latents(video), self.cache.conditioning(video.caption), video.content_hash)
+
     def _fit(self, plan: CellPlan, method: TuningMethod) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
-        examples = [
-            Example(self.cache.latents(video), self.cache.conditioning(video.caption), video.content_hash)
-            for video in plan.trained_on
-        ]
+        examples = [self.example(video) for video in plan.trained_on]
         from motionexp.jobs.loggers import make_logger  # which imports all loggers
 
         logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
@@ -278,17 +286,17 @@ class Job:
                 plan.cell.adapter,
                 logger=logger,
                 on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
-                on_keep=lambda result: self._save_adapter(plan, method, result),
+                on_keep=lambda result: self.keep_adapter(plan, method, result),
             )
         finally:
             if self.plan.logger == "wandb":
                 logger.experiment.finish()
-        self._save_adapter(plan, method, result)
+        self.keep_adapter(plan, method, result)
         # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:
             result.checkpoint.unlink()
 
-    def _save_adapter(self, plan: CellPlan, method: TuningMethod, result: FitResult) -> None:
+    def keep_adapter(self, plan: CellPlan, method: TuningMethod, result: FitResult) -> None:
         """Save the adapter and the record of its training in the cell of its number of steps."""
         # The recipe travels with the adapter; the record stays in the cell.
         training, reference, origin = self.plan.training, plan.reference, self.origin()

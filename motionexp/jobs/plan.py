@@ -37,6 +37,7 @@ class CellPlan:
         reference: with the edits of the job.
         trained_on: the videos of the training: the reference, and its extra references.
         training_seed: of its adapter.
+        together: the hashes of the references whose adapters are trained in one batch.
         cell: the folder of its results.
         batches: the samples that are denoised together; those of one edit follow each other.
         adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
@@ -46,6 +47,7 @@ class CellPlan:
     reference: Reference
     trained_on: tuple[Reference, ...]
     training_seed: int
+    together: tuple[str, ...]
     cell: Cell
     batches: tuple[tuple[SampleRequest, ...], ...]
     adapters: Mapping[int, Cell]
@@ -246,6 +248,13 @@ class JobPlan:
     def has_weights(self) -> bool:
         """Whether the model is on this machine; else it is a plan by the model's configuration."""
         return self.backbone.device.type != "meta"
+
+    def group_of(self, cell: CellPlan) -> list[CellPlan]:
+        """The cells whose adapters are trained in one batch with that of a cell, itself included."""
+        if len(cell.together) < 2:
+            return [cell]
+        about = cell.training_seed, cell.together
+        return [plan for plan in self.cells if (plan.training_seed, plan.together) == about]
 
     def title(self, cell: CellPlan) -> str:
         """The reference of a cell, and the training seed where there are several."""

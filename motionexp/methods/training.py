@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 import signal
 import time
 import warnings
@@ -14,6 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,14 +53,15 @@ class FitResult:
     """The result of a training.
 
     Attributes:
-        losses: of every step, including the steps of interrupted runs that this run continued.
+        losses: of every step, including the steps of interrupted runs that this run continued. Of adapters
+            that are trained together each entry is a list.
         trained: number of trained parameters.
         resumed_from: steps done by earlier runs; 0 for a new run.
         seconds: duration of this run, including previews.
         checkpoint: the final state, not needed once the adapter is saved; None: there is none.
     """
 
-    losses: list[float]
+    losses: list[Any]
     trained: int
     resumed_from: int
     seconds: float
@@ -84,7 +85,7 @@ class Tuning(LightningModule):
         self.settings = settings
         self.window = method.window
         self.trained = nn.ParameterList(method.parameters.values())
-        self.losses: list[float] = []
+        self.losses: list[Any] = []
         self.is_consistent = True  # False during an update: a half updated state must not be saved
         self._backbone = backbone
         self._latents = torch.cat([example.latents for example in examples]).to(
@@ -126,19 +127,24 @@ class Tuning(LightningModule):
         self.method.switch(True)
         tensors = self.draw(step)
         loss = self.method.loss(tensors)
-        value = loss.item()
-        if not math.isfinite(value):
+        value = loss.tolist()
+        if not torch.isfinite(loss).all():
             raise FloatingPointError(
                 f"the loss is {value} in training step {step + 1} of {self.settings.steps}"
                 f" (seed={self.settings.seed}, t={tensors.t.tolist()}): lower learning_rate or take fp32"
             )
         # 2. The update; an interrupt within it must not save the state.
-        self.manual_backward(loss)
+        self.manual_backward(loss.sum())
         self.is_consistent = False
         optimizer.step()
         self.zero_grad()
         self.losses.append(value)
         self.is_consistent = True
+
+    @property
+    def last_loss(self) -> float:
+        """The loss of the last step; the mean of those of several adapters."""
+        return float(np.mean(self.losses[-1]))
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Return only the method's tensors, by their names in an adapter file."""
@@ -273,7 +279,7 @@ class _BetweenSteps(Callback):
         assert isinstance(pl_module, Tuning)
         settings, done = self.settings, trainer.global_step
         if trainer.logger is not None and done % settings.log_every == 0:
-            trainer.logger.log_metrics({"loss": pl_module.losses[-1]}, done)
+            trainer.logger.log_metrics({"loss": pl_module.last_loss}, done)
         if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
             self.on_keep()
         # Not after the last step: `on_train_end` saves it.
@@ -284,7 +290,7 @@ class _BetweenSteps(Callback):
                 self.on_preview(done)
             # A preview may have changed the scale; training is at 1.
             pl_module.method.scale = 1.0
-        self.bar.set_postfix(loss=f"{pl_module.losses[-1]:.4f}", refresh=False)
+        self.bar.set_postfix(loss=f"{pl_module.last_loss:.4f}", refresh=False)
         self.bar.update()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from motionexp.config.ids import score_id
 from motionexp.config.json_file import DECODER
 from motionexp.config.renames import renamed_row
-from motionexp.config.schema import INVERSION_PROMPTS
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.intervals import Interval, mean_interval
@@ -120,13 +119,6 @@ def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
     return key[0], contrast_order(key[1])
 
 
-STAGES = ("training", "sampling", "probe")
-SETTING_FIELDS = (
-    *("suite", "reference", "reference_hash", "edit_kind", "edit_caption", "seed", "tau_start", "tau_end"),
-    *("model", "method", "tau", "steps", "train_steps", "adapter_scale", "precision", "weights_hash"),
-    *("metric", "metric_model"),
-)
-"""What identifies a score beside the settings and the versions of the stages."""
 FIELDS = {entry.name: entry for entry in fields(Row)}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
@@ -316,91 +308,47 @@ def to_frame(rows: Iterable[Row]) -> "DataFrame":
     return pd.json_normalize([as_json(row) for row in rows])
 
 
-def of_newest_version(rows: Iterable[Row]) -> list[Row]:
-    """The rows that no newer version of the same metric, training, sampling or probe has replaced."""
-    keyed = [((row.sample_id, row.metric, row.metric_model), row) for row in rows]
-    # A key's last entry is its newest version.
-    newest = dict(sorted((key, row.metric_version) for key, row in keyed))
-    return _of_newest_stages(
-        [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
-    )
-
-
-def _of_newest_stages(rows: list[Row]) -> list[Row]:
-    """The rows whose setting and sample no other row has of newer versions of the stages."""
-    if len({tuple(_versions(row)) for row in rows if row.adapter_id}) < 2:
-        return rows
-    # 1. Settings that were added later are missing in older rows: only shared ones can be compared.
-    shared: dict[str, set[str]] = {}
-    for row in rows:
-        shared[row.model] = shared.get(row.model, set(row.settings)) & row.settings.keys()
-
-    def sample_of(row: Row) -> Hashable:
-        settings = {name: row.settings[name] for name in shared[row.model] - {"model", "tau_from"}}
-        about = [getattr(row, name) for name in SETTING_FIELDS]
-        return dump_line([about, dict(sorted(settings.items()))])
-
-    # 2. The newest versions of each sample.
-    keyed = [(sample_of(row) if row.adapter_id else None, row) for row in rows]
-    newest: dict[Hashable, list[int]] = {}
-    for key, row in keyed:
-        newest[key] = max(newest.get(key, []), _versions(row))
-    return [row for key, row in keyed if key is None or _versions(row) == newest[key]]
-
-
-def _versions(row: Row) -> list[int]:
-    return [row.versions.get(stage, 1) for stage in STAGES]
-
-
-def version_of(row: Row, stage: str) -> str:
-    """The version of a stage that made the row's sample; empty where the stage had no part in it."""
-    if row.versions:
-        return str(row.versions.get(stage, ""))
-    is_probe = bool(row.tau_start) or row.method in INVERSION_PROMPTS
-    has_stage = {"training": row.train_steps > 0, "sampling": not is_probe, "probe": is_probe}[stage]
-    return "1" if row.adapter_id and has_stage else ""
-
-
 def by_subject(rows: Iterable[Row]) -> Values:
     """Value of each subject: the mean over its training seeds. Rows must be of one metric and one setting.
 
-    The training seeds of a reference are nested in it: with references as the units of the bootstrap, the
-    interval of the means contains the spread over training seeds too. A training seed without a value is left
-    out of the mean.
-
     Raises:
         InputError: two different rows of one subject and training seed, so that the selection is not one
-            setting, or subjects of different training seeds.
+            setting; or as `over_training_seeds`.
     """
-    values: dict[Subject, dict[int | None, float]] = defaultdict(dict)
+    values: dict[tuple[Subject, int | None], float] = {}
     for row in rows:
-        if row.training_seed in values[row.subject]:
+        if (row.subject, row.training_seed) in values:
             raise InputError(
                 f"two rows of {row.metric} for {row.reference}, edit {row.edit_kind!r}, seed {row.seed} at "
                 f"tau {row.tau:g}: they differ in a setting that the layout does not select by"
             )
-        values[row.subject][row.training_seed] = row.value
-    check_training_seeds(values)
-    return {subject: mean_over_seeds(of_seeds.values()) for subject, of_seeds in values.items()}
+        values[row.subject, row.training_seed] = row.value
+    return over_training_seeds(values)
 
 
-def check_training_seeds(values: Mapping[Subject, Mapping[int | None, float]]) -> None:
-    """Refuses subjects of different training seeds: their means would be of unequal spread.
+def over_training_seeds(values: Mapping[tuple[Subject, int | None], float]) -> Values:
+    """Means over the training seeds of each subject, NaN left out, of {(subject, training seed): value}.
+
+    The training seeds of a reference are nested in it: with references as the units of the bootstrap, the
+    interval of the means contains the spread over training seeds too.
 
     Raises:
-        InputError: names a reference that lacks a training seed.
+        InputError: a subject lacks a training seed, so that the means would be of unequal spread.
     """
-    every = {seed for of_seeds in values.values() for seed in of_seeds}
-    for subject, of_seeds in values.items():
+    by_seed: dict[Subject, dict[int | None, float]] = defaultdict(dict)
+    for (subject, seed), value in values.items():
+        by_seed[subject][seed] = value
+    every = {seed for _, seed in values}
+    for subject, of_seeds in by_seed.items():
         if missing := sorted(str(seed) for seed in every - of_seeds.keys()):
             raise InputError(
                 f"training_seed: {subject[0]} has no rows of {', '.join(missing)}, which another reference"
                 " has; run the sweep to its end, or select training seeds that all references have"
             )
+    return {subject: _mean(of_seeds.values()) for subject, of_seeds in by_seed.items()}
 
 
-def mean_over_seeds(values: Iterable[float]) -> float:
-    """The mean of the numbers among some values; NaN where there is none."""
+def _mean(values: Iterable[float]) -> float:
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else math.nan
 
@@ -409,53 +357,3 @@ def paired_difference(ours: Values, theirs: Values) -> Interval:
     """Mean of ours - theirs over the subjects in both, with its bootstrap interval over references."""
     shared = sorted(set(ours) & set(theirs), key=str)
     return mean_interval([ours[key] - theirs[key] for key in shared], [key[0] for key in shared])
-
-
-def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
-    """Refuses rows that do not belong in one table.
-
-    Args:
-        rows: all rows of one table.
-        allow: what may differ nevertheless: `precision`, `weights_hash`, `metric_version`, `metric_model`,
-            `reference_hash`, and the versions of stages, as `training_version`.
-
-    Raises:
-        InputError: two precisions, two weights of one model, two versions of one metric, of the training, of
-            the sampling or of a probe, or two videos of one name, length and size.
-    """
-    if mixed := mixed_kinds(rows, allow):
-        raise InputError(
-            f"rows that do not belong in one table: {'; '.join(mixed)}. Select rows of one kind, or name the"
-            " kind under `allow_mixed` in the layout"
-        )
-
-
-def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
-    """What `check_comparable` refuses, in words: the kind, its subject, and the values."""
-    kinds: dict[str, Callable[[Row], str]] = {
-        "precision": lambda row: "",
-        "weights_hash": lambda row: row.model,
-        "metric_version": lambda row: row.metric,
-        "metric_model": lambda row: row.metric,
-        "reference_hash": _video_of,
-    }
-    values_of: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
-        for kind, subject_of in kinds.items():
-            # Another system's videos come without a precision or weights, and compare with any.
-            values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
-        for stage in STAGES:
-            values_of[f"{stage}_version", ""] |= {version_of(row, stage)} - {""}
-    return [
-        f"{kind}{f' of {subject}' if subject else ''}: {', '.join(sorted(values))}"
-        for (kind, subject), values in sorted(values_of.items())
-        if len(values) > 1 and kind not in allow
-    ]
-
-
-def _video_of(row: Row) -> str:
-    """What identifies a reference's video: suite, split (names recur in other splits), name, length, size."""
-    model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
-    size = (row.settings.get("frames"), model.get("height"), model.get("width"))
-    parts = (row.suite, row.strata.get("split"), row.reference, *size)
-    return " ".join(str(part) for part in parts if part is not None)

@@ -20,13 +20,11 @@ from motionexp.results.rows import (
     Row,
     Subject,
     Values,
-    check_comparable,
-    check_training_seeds,
-    mean_over_seeds,
-    of_newest_version,
+    over_training_seeds,
     paired_difference,
 )
 from motionexp.results.selection import SAMPLED, TRAINED
+from motionexp.results.versions import check_comparable, of_newest_version
 
 MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number
 EXTERNAL = "external"
@@ -55,8 +53,7 @@ TUNING = ("method", "tau", *TRAINED, "adapter")
 PER_BLOCK = ("suite", "data", "model")
 """Settings that have a block for each value."""
 # Settings that rows do not hold, and the field that differs with them; without one they only change n.
-FIELD_OF = dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
-FIELD_OF["training_seeds"] = "training_seed"
+FIELD_OF = dict.fromkeys(("references", "seeds", "training_seeds", "metrics", "edit_kinds", "scoring"), "")
 FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
 
 
@@ -71,12 +68,8 @@ class _Line:
 
     def of_metric(self, metric: str) -> Values:
         """Means over training seeds by subject; of two rows of one sample the later one counts."""
-        values: dict[Subject, dict[int | None, float]] = defaultdict(dict)
-        for row in self.rows:
-            if row.metric == metric:
-                values[_subject(row)][row.training_seed] = row.value
-        check_training_seeds(values)
-        return {subject: mean_over_seeds(of_seeds.values()) for subject, of_seeds in values.items()}
+        of_metric = (row for row in self.rows if row.metric == metric)
+        return over_training_seeds({(_subject(row), row.training_seed): row.value for row in of_metric})
 
 
 def _subject(row: Row) -> Subject:
