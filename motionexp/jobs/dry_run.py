@@ -204,7 +204,13 @@ def _phases(job: JobPlan, trained: int) -> list[Phase]:
     key = repr(
         (
             *(job.backbone_settings, job.device, job.text_precision, job.size, job.trains, trained),
-            *(dict(job.tuning), job.training.optimizer, job.training.batch_size, rows_of(job)),
+            *(
+                dict(job.tuning),
+                job.training.optimizer,
+                job.training.batch_size,
+                job.trained_together,
+                rows_of(job),
+            ),
             *(job.probe and job.probe.kind, captions if job.has_weights else ""),
         )
     )

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from motionexp.backbones.precision import plain_attention
+from motionexp.backbones.cpu_kernels import with_fast_kernels
+from motionexp.backbones.precision import DTYPES, plain_attention
 from motionexp.backbones.text import UnknownTokenizer
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
@@ -88,6 +89,8 @@ class MetaRun:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()
+        # The kernels that the job takes on its own device: some keep more.
+        with_fast_kernels(backbone.network, job.device, DTYPES[job.precision])
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
         offloads = job.backbone_settings.offloads(job.device)
@@ -135,7 +138,7 @@ class MetaRun:
         return memory.peak
 
     def _step(self, caption: Conditioning) -> Step:
-        size = self.job.training.batch_size
+        size = self.job.training.batch_size * self.job.trained_together
         latents = self.latents.repeat(size, 1, 1, 1, 1)
         t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()

@@ -249,6 +249,11 @@ class JobPlan:
         """Whether the model is on this machine; else it is a plan by the model's configuration."""
         return self.backbone.device.type != "meta"
 
+    @property
+    def trained_together(self) -> int:
+        """The most references whose adapters are trained in one batch; from 1."""
+        return max(1, *(len(cell.together) for cell in self.cells))
+
     def group_of(self, cell: CellPlan) -> list[CellPlan]:
         """The cells whose adapters are trained in one batch with that of a cell, itself included."""
         if len(cell.together) < 2:
