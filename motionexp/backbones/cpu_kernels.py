@@ -15,9 +15,14 @@ from torch.nn import functional as F
 from motionexp.backbones.precision import SHORT_SEQUENCE
 
 
+def takes_fast_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there are faster kernels than PyTorch's choice."""
+    return device.type == "cpu" and dtype == torch.float32 and bool(torch.backends.mkldnn.is_available())
+
+
 def with_fast_kernels(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A frozen network, changed in place if it computes in fp32 on a CPU that oneDNN knows (not a Mac's)."""
-    if device.type != "cpu" or dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if not takes_fast_kernels(device, dtype):
         return network
     for module in network.modules():
         if isinstance(module, Attention):

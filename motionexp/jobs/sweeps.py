@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from motionexp.config.command_line import is_text, override_key
 from motionexp.config.ids import FIT_VERSION
-from motionexp.config.schema import JobConfig, method_name, training_seeds
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.scoring_models import scoring_models
 from motionexp.config.settings import names_in
 from motionexp.errors import InputError
@@ -109,7 +109,7 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) 
             ("precision", ""): cfg.precision,
             ("weights_hash", cfg.model.name): (cfg.model.path, cfg.model.revision),
             ("references", cfg.model.name): _subjects(cfg),
-            ("training_seeds", cfg.model.name): training_seeds(cfg) if cfg.tau != 1000 else None,
+            ("training_seeds", cfg.model.name): None if cfg.tau == 1000 else cfg.training_seeds,
             # Rows number the samples of a seed: those of another seed would pass for the same.
             ("seed", ""): cfg.seed,
             # What looks the models up imports torch.
