@@ -43,7 +43,7 @@ from motionexp.jobs.machine import DiskError
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.sweeps import check_training_versions
-from motionexp.jobs.waiting import LOADING, announced
+from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
 from motionexp.results.layout import selected_rows
@@ -154,7 +154,7 @@ def _dispatch(arguments: list[str]) -> None:
     elif command == "score":
         cfg = load_score(words)
         check_device(cfg.device)
-        with announced(LOADING):
+        with loading_libraries():
             from motionexp.jobs.external import score_external
 
         score_external(cfg)
@@ -253,12 +253,12 @@ def _run_job(composed: DictConfig) -> None:
     check_device(cfg.device)
     check_source(cfg)
     if cfg.dry_run:
-        with announced(LOADING):
+        with loading_libraries():
             from motionexp.jobs.dry_run import plan
         if problems := plan(cfg):
             raise InputError("\n".join(problems))
     elif cfg.probe:
-        with announced(LOADING):
+        with loading_libraries():
             from motionexp.jobs.probe_job import probe
         probe(cfg)
     else:
@@ -309,7 +309,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(experiment_text(name, layout, jobs))
-        with announced(LOADING):
+        with loading_libraries():
             from motionexp.jobs.dry_run import plan
         first = {cfg.model.name: cfg for cfg in reversed(jobs)}
         for name, cfg in first.items():

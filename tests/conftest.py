@@ -26,13 +26,20 @@ install_import_hook(
 )
 
 
+def pytest_sessionstart() -> None:
+    gc.disable()  # while the tests' modules are imported
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # libraries report what was not freed at the end
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _imports_are_no_garbage() -> Iterator[None]:
+def _imports_are_no_garbage() -> None:
     """Keep imported objects out of `gc.collect()`: a job calls it several times, at 0.4 s each with them."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
+    gc.enable()
 
 
 @pytest.fixture

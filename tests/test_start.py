@@ -58,10 +58,25 @@ def test_a_device_that_may_be_there_is_left_to_torch(device, monkeypatch):
     checks.check_device(device)
 
 
+JOB = """
+import gc, sys
+from motionexp.jobs.waiting import loading_libraries
+with loading_libraries():
+    import motionexp.jobs.job
+names = {"matplotlib", "wandb", "timm", "tensorboard", "open_clip", "motionexp.metrics.scorer"}
+assert not names & sys.modules.keys(), names & sys.modules.keys()
+import torch
+assert torch.cuda.is_available() or "triton" not in sys.modules
+# Later searches for garbage leave out the libraries, and nothing that came after them.
+assert gc.isenabled()
+frozen = gc.get_freeze_count()
+assert frozen > 1e5
+later = [[] for _ in range(1000)]
+with loading_libraries():
+    import motionexp.jobs.job
+assert gc.get_freeze_count() <= frozen
+"""
+
+
 def test_a_job_imports_neither_pictures_nor_loggers_nor_scorers():
-    program = (
-        "import sys, motionexp.jobs.job\n"
-        "names = {'matplotlib', 'wandb', 'timm', 'tensorboard', 'open_clip', 'motionexp.metrics.scorer'}\n"
-        "assert not names & sys.modules.keys(), names & sys.modules.keys()\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", JOB], check=True, cwd=ROOT)

@@ -15,7 +15,7 @@ from motionexp.jobs.finished import FinishedCell, read_record, write_grids, writ
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
-from motionexp.jobs.waiting import LOADING, announced
+from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -64,7 +64,7 @@ def _run(
     cfg: JobConfig, console: Console, references: list[Reference]
 ) -> tuple[list[FinishedCell], list[Path]]:
     """Make what is missing; returns the cells and the videos side by side."""
-    with announced(LOADING):
+    with loading_libraries():
         from motionexp.jobs.job import Job
     with announced(f"loading {cfg.model.name} ..."):
         job = Job(cfg, console, references)
@@ -75,15 +75,16 @@ def _run(
     with announced("encoding captions and videos ..."):
         job.encode()
     base = job.of_base_model()
-    of_base = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
+    of_base_model = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
     cells: list[FinishedCell] = []
     grids: list[Path] = []
     for counted, plan in numbered(job.plan.cells):
         note = ", nothing left to train or sample" if plan.is_finished else ""
         line = f"{job.plan.title(plan)} ({counted}{note})"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-        finished = _cell(base, of_base[plan.reference.name]) if base else None
-        cells.append(replace(_cell(job, plan, baselines=True), base=finished))
+        finished = _cell(job, plan, baselines=True)
+        of_base = _cell(base, of_base_model[plan.reference.name]) if base else None
+        cells.append(replace(finished, base=of_base))
         grids += job.write_grid(plan)
     return cells, grids
 

@@ -1,11 +1,12 @@
 """A line on stderr about work that takes more than a second."""
 
+import atexit
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
 
-LOADING = "loading torch, diffusers and transformers ..."
 PATIENCE = 1.0  # seconds
 
 
@@ -19,3 +20,38 @@ def announced(work: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def loading_libraries() -> Iterator[None]:
+    """Import libraries without looking for garbage meanwhile, nor among their objects later.
+
+    They are a million objects, which all stay: looking through them takes a third of a dry run's CPU time.
+    """
+    if "diffusers" in sys.modules:  # by an earlier job, whose tensors are no part of the libraries
+        yield
+        return
+    gc.disable()
+    try:
+        with announced("loading torch, diffusers and transformers ..."), without_triton():
+            yield
+    finally:
+        gc.freeze()
+        if "triton" in sys.modules:
+            atexit.register(gc.unfreeze)  # at the end of the process it reports what was not freed
+        gc.enable()
+
+
+@contextmanager
+def without_triton() -> Iterator[None]:
+    """Import no triton, which torch loads if it can, on a machine without the GPU that it compiles for."""
+    import torch
+
+    if torch.cuda.is_available() or "triton" in sys.modules:
+        yield
+        return
+    sys.modules["triton"] = None  # type: ignore[assignment]  # `import triton` says that it is not installed
+    try:
+        yield
+    finally:
+        del sys.modules["triton"]
