@@ -173,4 +173,5 @@ if __name__ == "__main__":
     if sys.argv[1] == SERVE:
         serve(sys.argv[2:])
     else:
+        sys.path[0] = str(HERE)  # the rows name the commit of this checkout
         main(sys.argv[1:])
