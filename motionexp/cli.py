@@ -42,6 +42,7 @@ from motionexp.jobs.experiment import (
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
+from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
@@ -277,6 +278,7 @@ class SweepCallback(Callback):
             jobs = check_sweep(overrides, hidden)
             if not IN_EXPERIMENT.get():  # whose jobs were looked at together
                 check_effects(jobs)
+                check_training_versions(cfg for cfg, _ in jobs)
                 SWEEP.set((jobs, swept_names(overrides)))
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.

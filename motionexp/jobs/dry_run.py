@@ -146,7 +146,7 @@ def _download_size(job: JobPlan) -> int:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    cells = [(plan, plan.reference.name) for plan in job.cells]
+    cells = [(plan, job.title(plan)) for plan in job.cells]
     cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
     for plan, reference in cells:
         steps, missing = plan.steps_left, len(plan.missing)
@@ -206,7 +206,13 @@ def _phases(job: JobPlan, trained: int) -> list[Phase]:
     key = repr(
         (
             *(job.backbone_settings, job.device, job.text_precision, job.size, job.trains, trained),
-            *(dict(job.tuning), job.training.optimizer, job.training.batch_size, rows_of(job)),
+            *(
+                dict(job.tuning),
+                job.training.optimizer,
+                job.training.batch_size,
+                job.trained_together,
+                rows_of(job),
+            ),
             *(job.probe and job.probe.kind, captions if job.has_weights else ""),
         )
     )

@@ -20,13 +20,20 @@ from motionexp.config.command_line import override_key, prepared
 from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF, EXPERIMENTS
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.jobs.paper_table import layout_of
-from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
+from motionexp.jobs.sweeps import (
+    Sweep,
+    check_comparable_jobs,
+    check_training_versions,
+    in_a_line,
+    settings_of,
+    sweeps_of,
+)
 from motionexp.jobs.waiting import announced
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
@@ -43,10 +50,11 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
     lines, cells, videos = [], 0, 0
     for number, (cfg, differs) in enumerate(zip(jobs, differences, strict=True), start=1):
         names, edits = subjects_of(cfg)
-        samples = len(names) * edits * cfg.seeds
-        counted = f"{len(names)} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
+        count = len(names) * len(training_seeds(cfg))
+        samples = count * edits * cfg.seeds
+        counted = f"{count} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
         lines.append(f"{number:4}. {in_a_line(differs)}: {counted}")
-        cells, videos = cells + len(names), videos + samples
+        cells, videos = cells + count, videos + samples
     return "\n".join(
         [
             f"experiment={name}: {' '.join(layout.question.split())}",
@@ -176,6 +184,7 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     with initialize_config_dir(str(CONF), version_base="1.3"):
         keyed = [(sweep.key, job) for sweep in sweeps for job in _checked_line(path, sweep, overrides)]
     check_effects(job for _, job in keyed)
+    check_training_versions(cfg for _, (cfg, _) in keyed)
     jobs, paper = [cfg for _, (cfg, _) in keyed], [cfg for key, (cfg, _) in keyed if key == "paper"]
     if layout.report:
         check_report(layout.report, jobs[0].plugins)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motionexp.config.ids import pair_id
+from motionexp.config.ids import PROBE_VERSION, pair_id
 from motionexp.data.base import Reference
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
@@ -212,6 +212,7 @@ class LinearUnit(Unit):
                 },
                 adapter_id=self.cell.folder.name,
                 sample_id=sample_id,
+                versions={"probe": PROBE_VERSION},
                 method="linear_probe",
                 tau=1000.0,
                 steps=0,

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
@@ -197,6 +197,8 @@ class JobRows:
             and row.tau == self.cfg.tau
             and same_method
             and self._agrees(row, [name for name in TRAINED if name not in OF_METHOD])
+            # Rows from before training seeds were stored are of the one seed, which all settings name.
+            and (row.training_seed is None or row.training_seed in training_seeds(self.cfg))
         )
 
 

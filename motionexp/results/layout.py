@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config.metrics import METRICS
-from motionexp.results.rows import Row, of_newest_version, read_rows
+from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import check_names, has_defaults, matches
+from motionexp.results.versions import of_newest_version
 
 MORE, LESS, EQUAL, UNTESTED = EXPECTATIONS = ("more", "less", "equal", "untested")
 """What a claim says of a difference."""

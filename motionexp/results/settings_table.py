@@ -20,11 +20,11 @@ from motionexp.results.rows import (
     Row,
     Subject,
     Values,
-    check_comparable,
-    of_newest_version,
+    over_training_seeds,
     paired_difference,
 )
 from motionexp.results.selection import SAMPLED, TRAINED, setting_of
+from motionexp.results.versions import check_comparable, of_newest_version
 
 MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number
 EXTERNAL = "external"
@@ -53,7 +53,7 @@ TUNING = ("method", "tau", *TRAINED, "adapter")
 PER_BLOCK = ("suite", "data", "model")
 """Settings that have a block for each value."""
 # Settings that rows do not hold, and the field that differs with them; without one they only change n.
-FIELD_OF = dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+FIELD_OF = dict.fromkeys(("references", "seeds", "training_seeds", "metrics", "edit_kinds", "scoring"), "")
 FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
 
 
@@ -67,8 +67,9 @@ class _Line:
     sanity_baseline: str = ""
 
     def of_metric(self, metric: str) -> Values:
-        """The values by subject; of two rows of one sample the later one counts."""
-        return {_subject(row): row.value for row in self.rows if row.metric == metric}
+        """Means over training seeds by subject; of two rows of one sample the later one counts."""
+        of_metric = (row for row in self.rows if row.metric == metric)
+        return over_training_seeds({(_subject(row), row.training_seed): row.value for row in of_metric})
 
 
 def _subject(row: Row) -> Subject:

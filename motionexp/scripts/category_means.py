@@ -15,9 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.errors import InputError
-from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows, to_frame
+from motionexp.results.rows import Row, read_rows, to_frame
 from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
 from motionexp.results.terminal import print_grid
+from motionexp.results.versions import mixed_kinds, of_newest_version
 from motionexp.scripts.programs import exit_code
 
 NAMED = ("train_steps", "adapter_scale")  # already part of the name of every setting

@@ -20,7 +20,7 @@ from motionexp.results.experiments_page import experiment_paths
 from motionexp.results.layout import MORE, Claim, Layout
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import print_files, read_published
-from motionexp.results.rows import check_comparable
+from motionexp.results.versions import check_comparable
 
 MOTION_PROBE = "probe-motion.yaml"
 """The experiment that has the motion of a boundary, beside the one that has the appearance."""

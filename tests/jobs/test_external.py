@@ -18,7 +18,8 @@ from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
 from motionexp.metrics.scorer import Scorer
-from motionexp.results.rows import SANITY_BASELINES, check_comparable, read_rows
+from motionexp.results.rows import SANITY_BASELINES, read_rows
+from motionexp.results.versions import check_comparable
 from tests.metrics.conftest import moving_texture
 from tests.support.kept_results import cells, plain, scores
 from tests.support.squares import METRICS, Drifting

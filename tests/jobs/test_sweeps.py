@@ -1,5 +1,6 @@
 """Experiments' lines as sweeps of jobs, and experiments on real models: their jobs, cost, data and table."""
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from motionexp.cli import main
+from motionexp.config.compose import load
 from motionexp.config.options import EXPERIMENTS
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs, experiment_text
 from motionexp.jobs.paper_table import cost_of
-from motionexp.jobs.sweeps import settings_of, sweeps_of
+from motionexp.jobs.sweeps import check_training_versions, settings_of, sweeps_of
 from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.layout_file import read_layout
@@ -391,3 +393,31 @@ def test_the_soft_windows_have_the_hard_ones_area():
     assert {str(knots) for knots in windows} == {
         select["soft_window"] for select in selects if "soft_window" in select
     }
+
+
+def stored_adapter(folder: Path, **record: object) -> str:
+    """A folder with the record of a training, and no weights: none may be read."""
+    folder.mkdir()
+    about = {"suite": "shapes", "reference": "a", "steps": 1, "seconds": 1.0, **record}
+    (folder / "fit.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def test_a_sweep_over_adapters_of_two_versions_of_the_training_is_refused(tmp_path):
+    old, new = stored_adapter(tmp_path / "old"), stored_adapter(tmp_path / "new", version=2, seed=1)
+    cfg = load(["model=tiny_latte"])
+    stored = {name: replace(cfg, adapter=name, tau=None) for name in (old, new)}
+    check_training_versions([stored[new], cfg, replace(cfg, tau=1000.0)])
+    check_training_versions([stored[old], replace(cfg, tau=1000.0)])
+    for jobs in ([*stored.values()], [stored[old], cfg]):
+        with pytest.raises(InputError, match=rf"version 1: adapter={re.escape(old)}; version 2") as caught:
+            check_training_versions(jobs)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "1001", "[]", "[-1]", "[0,0]", "[a]", "1.5", "true", "[9223372036854775808]"]
+)
+def test_training_seeds_are_a_number_or_a_list_of_different_ones(value):
+    with pytest.raises(InputError, match="training_seeds"):
+        load([f"training_seeds={value}"])
