@@ -36,7 +36,10 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_no_garbage() -> None:
-    """Keep imported objects out of `gc.collect()`: a job calls it several times, at 0.4 s each with them."""
+    """Keep imported objects out of `gc.collect()`: a job calls it several times, at 0.5 s each with them.
+
+    They stay out to the end: else this very collection would take 0.5 s in each module.
+    """
     gc.collect()
     gc.freeze()
     gc.enable()

@@ -1,5 +1,6 @@
 """What a command imports, and what it finds out before."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -58,25 +59,31 @@ def test_a_device_that_may_be_there_is_left_to_torch(device, monkeypatch):
     checks.check_device(device)
 
 
-JOB = """
-import gc, sys
-from motionexp.jobs.waiting import loading_libraries
-with loading_libraries():
-    import motionexp.jobs.job
-names = {"matplotlib", "wandb", "timm", "tensorboard", "open_clip", "motionexp.metrics.scorer"}
-assert not names & sys.modules.keys(), names & sys.modules.keys()
-import torch
-assert torch.cuda.is_available() or "triton" not in sys.modules
-# Later searches for garbage leave out the libraries, and nothing that came after them.
-assert gc.isenabled()
-frozen = gc.get_freeze_count()
-assert frozen > 1e5
-later = [[] for _ in range(1000)]
-with loading_libraries():
-    import motionexp.jobs.job
-assert gc.get_freeze_count() <= frozen
-"""
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_libraries_are_loaded_without_a_search_for_garbage_once(is_loaded, monkeypatch):
+    from motionexp.jobs.waiting import loading_libraries
+
+    monkeypatch.delitem(sys.modules, "diffusers", raising=False)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    if is_loaded:
+        monkeypatch.setitem(sys.modules, "diffusers", sys)
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    with loading_libraries():
+        assert gc.isenabled() == is_loaded
+    assert gc.isenabled()
+    assert frozen == ([] if is_loaded else [False])
+    assert "triton" not in sys.modules
 
 
-def test_a_job_imports_neither_pictures_nor_loggers_nor_scorers():
-    subprocess.run([sys.executable, "-c", JOB], check=True, cwd=ROOT)
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_triton_is_put_off_where_no_gpu_is(has_gpu, monkeypatch):
+    import torch
+
+    from motionexp.jobs.waiting import without_triton
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    with without_triton():
+        assert ("triton" in sys.modules) != has_gpu
+    assert "triton" not in sys.modules

@@ -51,9 +51,13 @@ TEX = {
 
 @dataclass(frozen=True)
 class Part:
-    """One float: some columns, by their places in the header, and some blocks of a table."""
+    """One float: some columns, by their places in the header, and some blocks of a table.
+
+    `widths` are the points of all columns of the table.
+    """
 
     table: Table
+    widths: Sequence[float]
     columns: Sequence[int]
     blocks: Sequence[Block]
 
@@ -67,7 +71,9 @@ def to_latex(tables: Sequence[Table], name: str) -> str:
     """
     floats: list[str] = []
     for table in tables:
-        parts = [Part(table, columns, blocks) for columns, blocks in product(_columns(table), _blocks(table))]
+        widths = _widths(table)
+        places = product(_columns(table, widths), _blocks(table, widths))
+        parts = [Part(table, widths, columns, blocks) for columns, blocks in places]
         for number, part in enumerate(parts, start=1):
             title = table.title + (f", part {number} of {len(parts)}" if len(parts) > 1 else "")
             label = f"{name}-{len(floats) + 1}" if floats else name
@@ -78,7 +84,7 @@ def to_latex(tables: Sequence[Table], name: str) -> str:
 
 
 def _float(part: Part, title: str, label: str, notes: Sequence[str]) -> str:
-    table, widths = part.table, _widths(part.table)
+    table, widths = part.table, part.widths
     sides = [
         rf">{{\raggedright\arraybackslash}}p{{{widths[place]:.0f}pt}}" if place < len(table.labels) else "r"
         for place in part.columns
@@ -112,9 +118,9 @@ def _float(part: Part, title: str, label: str, notes: Sequence[str]) -> str:
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 
 
-def _columns(table: Table) -> Iterator[list[int]]:
+def _columns(table: Table, widths: Sequence[float]) -> Iterator[list[int]]:
     """Places in the header, in groups that fit the page's width beside the labels."""
-    first, widths = len(table.labels), _widths(table)
+    first = len(table.labels)
     room = PAGE_WIDTH - sum(width + GAP for width in widths[:first])
     group: list[int] = []
     for place in range(first, len(table.header)):
@@ -125,10 +131,9 @@ def _columns(table: Table) -> Iterator[list[int]]:
     yield [*range(first), *group]
 
 
-def _blocks(table: Table) -> Iterator[list[Block]]:
+def _blocks(table: Table, widths: Sequence[float]) -> Iterator[list[Block]]:
     """The blocks, in groups that fit the page's height; a block that is too long is continued."""
     notes = _height(" ".join(table.all_notes()), PAGE_WIDTH)
-    widths = _widths(table)
     headings = max(len(_headed(text)) for text in table.header) * ROW
     # All groups leave room for the notes, so that every group of columns has equal parts.
     room = PAGE_HEIGHT - CAPTION - notes - headings - 2 * RULE

@@ -1,13 +1,12 @@
-"""Cases of what is text: captions, suites, lists of videos, experiments, overrides, rows, names."""
+"""Cases of what is text: captions, suites, lists of videos, experiments, rows, names."""
 
-import io
 import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from motionexp.cli import main
-from motionexp.config.config_dir import search_path
 from motionexp.data.base import Edit
 from motionexp.data.clip import Clip
 from motionexp.data.davis import DAVIS
@@ -24,13 +21,16 @@ from motionexp.data.external_videos import check_lengths, find_videos
 from motionexp.data.folder import VideoFolder
 from motionexp.data.tgve import TGVE, read_table
 from motionexp.data.videos import write_png
-from motionexp.errors import InputError
 from motionexp.files import MOST_CHARACTERS, file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.submission import write_submission
+from motionexp.results.claims import finding_of
+from motionexp.results.claims_table import claims_csv, claims_markdown, claims_table
 from motionexp.results.comparisons import Comparison
+from motionexp.results.designs import DESIGNS, check_unchanged, record_design
 from motionexp.results.formats import to_markdown
+from motionexp.results.latex import to_latex
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import read_published, to_published
 from motionexp.results.rows import as_json, dump_line, read_rows, to_frame
@@ -39,7 +39,6 @@ from tests.fuzz.damage import Damage
 from tests.support.made_rows import TOY_LAYOUT, made_row, toy_rows
 from tests.support.made_suites import HEADER, HEADINGS, jpeg, made_lines
 from tests.support.squares import Squares
-from tests.support.stub_jobs import Jobs
 
 VIDEO = {"video": "a", "caption": "a dog", "edits": {"style": "a red dog", "object": "a cat"}, "stride": 1}
 PROMPTS = [
@@ -89,10 +88,10 @@ def captions_json(damage: Damage, folder: Path) -> None:
 
 
 def captions_yaml(damage: Damage, folder: Path) -> None:
-    _captions(damage, folder, ".yaml", lambda content: _as_yaml(damage, content))
+    _captions(damage, folder, ".yaml", lambda content: as_yaml(damage, content))
 
 
-def _as_yaml(damage: Damage, content: Any) -> str:
+def as_yaml(damage: Damage, content: Any) -> str:
     """YAML of either style; a text that the tree holds raw is valid in the style of JSON alone."""
     text = damage.dumped(content)
     if damage.random.random() < 0.5:
@@ -164,7 +163,16 @@ def videos_csv(damage: Damage, folder: Path) -> None:
 
 @cache
 def _layout() -> dict[str, Any]:
-    return {**yaml.safe_load(TOY_LAYOUT), "sweep": [SWEEP]}
+    layout = yaml.safe_load(TOY_LAYOUT)
+    (table,) = layout["tables"]
+    dominance = {"motion": "motion", "leakage": "leak", "ours": ["window"], "theirs": ["every"]}
+    points = {key: table[key] for key in ("title", "labels", "groups")} | {"settings": []}
+    points |= {"file": "results/shapes/points", "dominance": {**dominance, "scales": [0.5, 1]}}
+    difference = {"table": "toy", "group": "motion-dominant", "ours": "window", "theirs": "every"}
+    difference |= {"scales": [1, 0.5], "expected": {"motion": "more", "leak": "equal", "text": "untested"}}
+    claim = {"statement": "It moves", "differences": [difference]}
+    tables = {"tables": [table, points], "margin": 0.05, "n": 2, "decision": "Dominance."}
+    return layout | tables | {"sweep": [SWEEP], "claims": [claim]}
 
 
 @cache
@@ -175,11 +183,28 @@ def _rows() -> list[Any]:
 def experiment(damage: Damage, folder: Path) -> None:
     path = folder / "experiments" / "mine.yaml"
     path.parent.mkdir()
-    path.write_bytes(damage.encoded(_as_yaml(damage, damage.tree(_layout()))))
+    path.write_bytes(damage.encoded(as_yaml(damage, damage.tree(_layout()))))
     layout = read_layout(path)
     write_tables(folder, layout, _rows())
     if not damage.maybe(0.85):
         experiment_jobs(str(path), [f"output={folder / 'out'}"])
+    # A claim needs five references.
+    rows = [replace(row, reference=f"{row.reference} {copy}") for row in _rows() for copy in range(5)]
+    for claim in layout.claims:
+        finding = finding_of(claim, "mine", Comparison(layout, rows))
+        claims_markdown([finding]), to_latex([claims_table([finding])], "claims"), claims_csv([finding])
+
+
+def designs(damage: Damage, folder: Path) -> None:
+    path = folder / "experiments" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(TOY_LAYOUT)
+    layout = read_layout(path)
+    record_design(path, layout)
+    content = damage.tree(json.loads((folder / DESIGNS).read_text()))
+    (folder / DESIGNS).write_bytes(damage.encoded(damage.dumped(content)))
+    check_unchanged(path, layout)
+    record_design(path, layout)
 
 
 def _damaged_lines(damage: Damage, lines: list[Any]) -> bytes:
@@ -236,138 +261,6 @@ def submission(damage: Damage, folder: Path) -> None:
     write_submission(folder / "samples", folder / "new", select)
 
 
-# the command line
-
-WORDS = (
-    *("tau=700", "steps=2", "train_steps=2", "rank=2", "seeds=1", "references=1", "frames=16", "device=cpu"),
-    *("model=tiny_latte", "method=lora", "data=shapes", "metrics=[text_alignment]", "edit_kinds=[style]"),
-    *("projections=[v,o]", "precision=fp32", "guidance_scale=3", "learning_rate=1e-3", "alpha=2"),
-    *("method.rank=2", "data.split=motion-dominant", "adapter_scale=0.5", "keep_steps=[1]", "model.steps=5"),
-    *("negative_prompt=red", "text_precision=auto", "offload=null", "scoring.clip=null", "batch_size=1"),
-    *("sampling_tau=700", "probe=null"),
-)  # fmt: skip
-CLIP = ("video=a", "caption=a dog", 'edits=["a cat"]', "start=0", "model=latte")
-SCORE = ("folder=a", "system=mine", "data=folder", "data.path=a", "frames=4", "metrics=[text_alignment]")
-STUBBED = ("run", "dry_run", "probe_job", "external")
-
-
-def _shut(arguments: list[str]) -> None:
-    """Run the command with stand-ins for all that follows the settings; anything but 0 and 2 is an error."""
-    stub, shown = Jobs(), io.StringIO()
-    names = {f"motionexp.jobs.{name}": sys.modules.get(f"motionexp.jobs.{name}") for name in STUBBED}
-    sys.modules.update(dict.fromkeys(names, stub))
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(shown):
-            code = main(arguments)
-    finally:
-        for name, module in names.items():
-            if module is None:
-                sys.modules.pop(name)
-            else:
-                sys.modules[name] = module
-    text = shown.getvalue()
-    if code not in (0, 2) or "Traceback" in text or (code and "error: " not in text):
-        raise AssertionError(f"exit code {code}: {text[-2000:]}")
-    if code:
-        raise InputError(text)
-
-
-def _words(damage: Damage, words: tuple[str, ...], folder: Path) -> list[str]:
-    """Some of the words, some of them damaged."""
-    chosen = damage.random.sample(words, damage.random.randrange(1, min(6, len(words)) + 1))
-    for _ in range(0 if damage.is_off else damage.random.choice((1, 1, 2, 3))):
-        place = damage.random.randrange(len(chosen))
-        key, _, value = chosen[place].partition("=")
-        sign = damage.random.choice(("", "", "", "", "+", "~", "++"))
-        match damage.random.randrange(8):
-            case 0 | 1 | 2 | 3:
-                value = damage.random.choice((damage.text(value), _plain(damage)))
-            case 4:
-                key = damage.random.choice(
-                    (damage.text(key), f"{key}.a", "model._target_", "method._target_")
-                )
-            case 5:
-                value = f"{value},{damage.text(value)}"
-            case 6:
-                value = f"[{value},{_plain(damage)}]"
-            case 7:
-                value = f"${{{damage.random.choice(words).partition('=')[0]}}}"
-        # The system limits the length of what is typed, and an error repeats it.
-        chosen[place] = f"{sign}{key[:300]}={value if value.isdigit() else value[:600]}"
-    # These would name another folder to write to, or allow the code of a package.
-    chosen = [word for word in chosen if not re.match(r"\W*(output|plugins|hydra)\b", word)]
-    return [*chosen, f"output={folder / 'out'}"]
-
-
-def _plain(damage: Damage) -> str:
-    value = damage.value()
-    with suppress(TypeError, ValueError):
-        return json.dumps(value) if isinstance(value, dict | list) else str(value)
-    return "9" * 500
-
-
-def overrides(damage: Damage, folder: Path) -> None:
-    frames(folder / "a")
-    flags = ["-m"] if damage.random.random() < 0.3 else []
-    words = CLIP if damage.maybe(0.3) else WORDS
-    if damage.is_off:
-        words, flags = WORDS[:5], []
-    _shut([*flags, *_words(damage, words, folder)])
-
-
-def score_settings(damage: Damage, folder: Path) -> None:
-    frames(folder / "a")
-    words = [*SCORE, f"output={folder / 'out'}"] if damage.is_off else _words(damage, SCORE, folder)
-    _shut(["score", *words])
-
-
-MODEL = {
-    "defaults": ["tiny_latte"],
-    "name": "mine",
-    "path": "bundled:tiny_latte",
-    "steps": 4,
-    "frame_range": [8, 32],
-    "boundary": None,
-    "guidance_scale": "${model.steps}",
-}
-
-
-def config_dir(damage: Damage, folder: Path) -> None:
-    path = folder / "mine" / "model" / "mine.yaml"
-    path.parent.mkdir(parents=True)
-    head = f"# @package {damage.text('_group_')}\n" if damage.maybe(0.1) else ""
-    path.write_bytes(damage.encoded(head + _as_yaml(damage, damage.tree(MODEL))))
-    search_path(str(folder / "mine"))
-    _shut([f"--config-dir={folder / 'mine'}", "model=mine", f"output={folder / 'out'}"])
-
-
-CONFIGS: dict[str, Any] = {
-    "model_index.json": {"_class_name": "LattePipeline"},
-    "scheduler/scheduler_config.json": {"beta_schedule": "linear", "num_train_timesteps": 1000},
-    "transformer/config.json": {"patch_size": 2, "sample_size": 8},
-    "vae/config.json": {"_class_name": "AutoencoderKL", "block_out_channels": [8, 8, 8, 8]},
-    "tokenizer/tokenizer_config.json": {"unk_token": "<unk>"},
-}
-
-
-def model_settings(damage: Damage, folder: Path) -> None:
-    """What is read of a model's folder while settings are checked."""
-    bundled = Path(__file__).parents[2] / "motionexp" / "bundled" / "tiny_latte"
-    contents = dict(CONFIGS) | {"tokenizer/tokenizer.json": None}
-    damaged = damage.random.choice(list(contents))
-    for name, content in contents.items():
-        file = folder / "model" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if content is None:
-            whole = (bundled / name).read_bytes()
-            file.write_bytes(damage.bytes(whole) if name == damaged else whole)
-        elif name == damaged:
-            file.write_bytes(damage.encoded(damage.dumped(damage.tree(content))))
-        else:
-            file.write_text(json.dumps(content))
-    _shut([f"model.path={folder / 'model'}", "model.height=64", "tau=300", f"output={folder / 'out'}"])
-
-
 # names
 
 
@@ -400,13 +293,10 @@ KINDS: dict[str, tuple[Callable[[Damage, Path], None], int]] = {
     "davis": (davis, 500),
     "videos_csv": (videos_csv, 500),
     "experiment": (experiment, 600),
+    "designs": (designs, 100),
     "rows": (rows, 600),
     "published_rows": (published_rows, 500),
     "submission": (submission, 300),
-    "overrides": (overrides, 400),
-    "score_settings": (score_settings, 300),
-    "config_dir": (config_dir, 200),
-    "model_settings": (model_settings, 150),
     "names": (names, 300),
 }
 """{kind: (a case of it, how many of the whole run's cases)}."""

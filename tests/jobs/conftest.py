@@ -8,6 +8,7 @@ import pytest
 
 from motionexp.config import metrics
 from motionexp.data.videos import reading
+from motionexp.jobs import cell
 from motionexp.jobs.cell import Cell
 from tests.support.squares import SQUARE_METRICS
 from tests.support.tiny_jobs import job_settings
@@ -17,6 +18,13 @@ from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline
 @pytest.fixture(autouse=True)
 def square_metrics(monkeypatch):
     monkeypatch.setattr(metrics, "METRICS", metrics.METRICS | SQUARE_METRICS)
+
+
+@pytest.fixture(autouse=True)
+def _media_of_their_own_size(monkeypatch):
+    """Samples are not enlarged for the eye: a video of 256 pixels takes six times as long as one of 16."""
+    monkeypatch.setattr(cell, "enlarged", lambda frames: frames)
+    monkeypatch.setattr(cell, "contact_sheet", lambda frames: frames[0])
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """A probe's job on a tiny random model: its plan, its rows, its pictures, and what it refuses."""
 
+import io
 import re
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from PIL import Image
 from motionexp.config import metrics
 from motionexp.config.checks import check
 from motionexp.config.metrics import MetricSpec
+from motionexp.config.schema import JobConfig
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
 from motionexp.jobs import inputs, probe_figures, probe_tree, references, scoring, unfinished
@@ -27,10 +29,19 @@ from motionexp.probes.timesteps import PAIRS
 from motionexp.results.intervals import resampled_weights
 from motionexp.results.rows import Row, read_rows
 from tests.support.kept_results import cells, plain, scores
-from tests.support.squares import Squares
+from tests.support.squares import SQUARE_METRICS, Squares
+from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE
 
-PROBE = {"probe": "tampering", "probe_steps": 10, "references": 1, "edit_kinds": ["style"]}
+# A limit of 1 GiB lets sixteen videos share a call of the network.
+PROBE = {
+    "probe": "tampering",
+    "probe_steps": 10,
+    "references": 1,
+    "edit_kinds": ["style"],
+    "memory_limit": 1.0,
+}
+LATTE = "motionexp.backbones.latte.LatteBackbone"
 
 
 class Text(VideoMetric):
@@ -54,16 +65,27 @@ class Flow(VideoMetric):
         return {"flow_similarity": Measurement(near), "flow_confidence": Measurement(1.0)}
 
 
-@pytest.fixture(autouse=True)
-def _cheap(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+@pytest.fixture(scope="module", autouse=True)
+def _cheap():
     cheap = {
         name: MetricSpec(name, __name__, kind.__name__, False, "", kind.values, used_by=("probes",))
         for name, kind in {"text_alignment": Text, "flow_similarity": Flow}.items()
     }
     of_jobs = {name: spec for name, spec in metrics.METRICS.items() if "probes" not in spec.used_by}
-    monkeypatch.setattr(metrics, "METRICS", of_jobs | cheap)
-    monkeypatch.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:50])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COLUMNS", "120")
+        patched.setattr(metrics, "METRICS", of_jobs | cheap | SQUARE_METRICS)
+        patched.setattr(rows, "resampled_weights", lambda references: resampled_weights(references)[:50])
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(weights, tmp_path_factory) -> tuple[JobConfig, list[Row], str]:
+    """A whole probe: its settings, its rows, and what it printed."""
+    output = str(tmp_path_factory.mktemp("whole") / "out")
+    cfg = job_settings(LATTE, weights, (FRAMES, SIZE, SIZE), output=output, **PROBE)
+    with redirect_stdout(io.StringIO()) as shown:
+        return cfg, probe(cfg), shown.getvalue()
 
 
 def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, capsys):
@@ -80,10 +102,8 @@ def test_a_plan_counts_pairs_steps_and_evaluations_and_writes_nothing(make, caps
     assert shown.count("output: ") == 1
 
 
-def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monkeypatch, capsys):
-    cfg = make(**PROBE)
-    rows = probe(cfg)
-    shown = capsys.readouterr().out
+def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(whole, monkeypatch, capsys):
+    cfg, rows, shown = whole
     (cell,) = cells(cfg)
     # 1. Rows of every pair, of the control and of the reference.
     pairs = {(row.tau_start, row.tau_end) for row in rows}
@@ -115,7 +135,7 @@ def test_a_probe_leaves_rows_videos_and_figures_and_is_not_run_again(make, monke
     assert "56 of 56 0 0 0 0 s 0 B" in " ".join(capsys.readouterr().out.split())
 
 
-def test_an_interrupted_tree_goes_on_from_its_last_block_and_inverts_nothing_again(make, monkeypatch):
+def test_an_interrupted_tree_goes_on_from_its_last_block_and_inverts_nothing_again(whole, make, monkeypatch):
     cfg, add = make(**PROBE), unfinished.Unfinished.add_block
 
     def until_interrupted(self, block, latents):
@@ -140,8 +160,7 @@ def test_an_interrupted_tree_goes_on_from_its_last_block_and_inverts_nothing_aga
     assert blocks == [3, 2, 1, 0]
     (cell,) = cells(cfg)
     assert not (cell / "unfinished").exists()
-    whole = probe(make(**PROBE, output=f"{cfg.output}-whole"))
-    assert [scores(row) for row in rows] == [scores(row) for row in whole]
+    assert [scores(row) for row in rows] == [scores(row) for row in whole[1]]
 
 
 def test_what_another_process_made_while_this_one_waited_is_not_made_again(make, monkeypatch):
@@ -241,7 +260,7 @@ def test_a_probe_takes_all_looks_at_once_and_the_motion_unless_told_otherwise(ma
 def test_a_suite_without_such_edits_gives_all_that_it_has(make):
     (reference,) = references.read_references(make(probe="tampering", references=1), Squares())
     assert [edit.kind for edit in reference.edits] == ["style", "object"]
-    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: .* one .* style, object"):
+    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: .*style, object.* reference one"):
         references.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
 
 

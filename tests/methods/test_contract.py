@@ -277,7 +277,8 @@ def test_a_third_method_is_two_files(tmp_path: Path) -> None:
     (tmp_path / "motionexp" / "methods" / "bias.py").write_text(BIAS)
     (tmp_path / "conf" / "method" / "bias.yaml").write_text(OPTION)
     chosen = (
-        "bias and (saved_adapter or trainable_parameters or resumes or losses_are) or module_and_an_option"
+        "bias and (saved_adapter or trainable_parameters or resumes or losses_are and tiny_latte)"
+        " or module_and_an_option"
     )
     files = ["tests/methods/test_contract.py", "tests/test_golden.py"]
     result = subprocess.run(

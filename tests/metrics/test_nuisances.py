@@ -67,6 +67,13 @@ def test_what_leaks_is_above_chance_and_what_does_not_is_at_chance(inputs):
     assert (leaked.mean(0) > fresh.mean(0) + 0.02).all()
 
 
+def test_a_sample_that_shows_the_reference_s_appearance_leaks_as_one_that_shows_the_edit_s(inputs):
+    scene = make_scene("wander")
+    measured = Nuisances().measure(inputs(render(scene), scene))
+    assert measured["nuisance_similarity"].value > 0.97
+    assert min(measured[f"nuisance_{name}"].value for name in ("light", "size", "shade")) > -0.01
+
+
 def test_without_other_references_there_is_no_chance_level_and_mush_has_no_object(inputs):
     measured = Nuisances().measure(inputs())
     assert measured["nuisance_similarity"].value > 0.9

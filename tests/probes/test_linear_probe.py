@@ -79,6 +79,14 @@ class TestScores:
         best = min(errors, key=errors.__getitem__)
         torch.testing.assert_close(scores, whole.scores(whole.products(test), classes, best))
 
+    def test_the_penalty_does_not_depend_on_how_frequent_a_class_is(self):
+        # Nine of ten training videos have the first motion, and all held-out videos the second one.
+        truth = torch.tensor(([0] * 9 + [1]) * 4 + [1] * 4)
+        features = torch.nn.functional.one_hot(truth, MOTIONS).float()
+        scores = linear_probe.read_classes(features, features[-4:], features, {"motion": truth})["motion"]
+        # The features are the classes without noise, so that the least penalty is the best.
+        torch.testing.assert_close(scores.float(), features - features.mean(0), atol=1e-3, rtol=0)
+
     def test_right_of_two_classes_is_the_mean_over_all_other_classes(self):
         scores, truth = random(20, 5).round(decimals=0).double(), torch.arange(20) % 5
         slow = []

@@ -1,5 +1,7 @@
 """The committed tables in results/ follow from the published rows, byte for byte; .tex is not committed."""
 
+import re
+
 import pytest
 
 from motionexp.files import ROOT
@@ -7,15 +9,17 @@ from motionexp.results.layout_file import read_layout
 from motionexp.results.published import read_published
 from motionexp.results.tables import write_tables
 
-LAID_OUT = {
-    path.stem: layout
+# As text: to read the layouts takes seconds in each process that collects tests.
+LAID_OUT = [
+    path
     for path in sorted((ROOT / "experiments").glob("*.yaml"))
-    if (layout := read_layout(path)).rows and layout.tables
-}
+    if not re.search(r"^(rows: \"\"|tables: \[\])", path.read_text(), re.MULTILINE)
+]
 
 
-@pytest.mark.parametrize("layout", LAID_OUT.values(), ids=LAID_OUT)
-def test_the_published_tables_are_those_of_the_published_rows(layout, tmp_path):
+@pytest.mark.parametrize("path", LAID_OUT, ids=lambda path: path.stem)
+def test_the_published_tables_are_those_of_the_published_rows(path, tmp_path):
+    layout = read_layout(path)
     if not (ROOT / layout.rows).exists():
         pytest.skip(f"{layout.rows} is not published yet")
     written = write_tables(tmp_path, layout, read_published(ROOT / layout.rows))

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def write_table(folder: Path, lines: dict[str, list[list[str]]], header: list[st
             writer.writerow([""] * len(header))
 
 
-def make_tgve(folder: Path, lines: dict[str, list[list[str]]] | None = None) -> Path:
-    """All 76 videos as numbered JPEGs."""
+def make_tgve(
+    folder: Path, lines: dict[str, list[list[str]]] | None = None, lengths: Mapping[str, int] = LENGTHS
+) -> Path:
+    """All 76 videos as numbered JPEGs; `lengths` are the numbers of frames by source."""
     lines = lines or made_lines()
     images = folder.with_name("images")
     images.mkdir(parents=True)
@@ -72,7 +75,7 @@ def make_tgve(folder: Path, lines: dict[str, list[list[str]]] | None = None) -> 
         for name, *_ in of_source:
             frames = folder / source / "480p_frames" / name.strip()
             frames.mkdir(parents=True)
-            for index in range(LENGTHS[source]):
+            for index in range(lengths[source]):
                 os.link(images / f"{index:05d}.jpg", frames / f"{index:05d}.jpg")
     write_table(folder, lines)
     return folder

@@ -62,6 +62,12 @@ def root(published, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def _labels_at_their_points(monkeypatch):
+    """To move labels apart takes most of the time of a figure."""
+    monkeypatch.setattr("motionexp.results.figures.labels.adjust_text", lambda *texts, **settings: None)
+
+
+@pytest.fixture
 def compared():
     """Three models, of which the last has no boundary, in two contrasts."""
     rng, by_method, predicted = np.random.default_rng(0), defaultdict(dict), {}
@@ -187,6 +193,7 @@ def test_a_pair_that_cannot_be_told_says_why(compared):
     assert "| undetermined: no detectable change of the motion | – |" in text
 
 
+@pytest.mark.usefixtures("_labels_at_their_points")
 def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
     with matplotlib.rc_context(SETTINGS):
         drawn = {name: (figure, caption) for name, figure, caption in all_figures.figures(compared)}
@@ -205,6 +212,7 @@ def test_figures_are_readable_in_print_and_their_captions_say_n(compared):
 
 @pytest.mark.parametrize("references", [1, 2])
 @pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.usefixtures("_labels_at_their_points")
 def test_too_few_references_are_drawn_and_the_captions_say_so(references):
     values = made_probes(World(), references, np.random.default_rng(0))
     probes = {method: {("a", "motion-dominant"): probe} for method, probe in values.items()}
@@ -217,6 +225,7 @@ def test_too_few_references_are_drawn_and_the_captions_say_so(references):
         assert f"{references} reference{'s' * (references > 1)}." in caption or "motion-dominant, " in caption
 
 
+@pytest.mark.usefixtures("_labels_at_their_points")
 def test_without_a_classifier_clip_and_flow_are_drawn(compared):
     metrics, probes = ("text_alignment", "flow_similarity"), {}
     for method, by_key in compared.probes.items():

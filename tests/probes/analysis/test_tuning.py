@@ -8,7 +8,14 @@ import pytest
 from motionexp.errors import InputError
 from motionexp.probes.analysis.boundary import boundary_of, peak
 from motionexp.probes.analysis.rows import interval
-from motionexp.probes.analysis.tau_sweep import TauSweep, compare, lost_at, read_sweeps, score_at
+from motionexp.probes.analysis.tau_sweep import (
+    TauComparison,
+    TauSweep,
+    compare,
+    lost_at,
+    read_sweeps,
+    score_at,
+)
 from motionexp.probes.timesteps import EDGES
 from tests.support.made_probes import PEAK, World, made_probes, sweep_rows
 
@@ -52,6 +59,14 @@ def test_a_boundary_is_compared_with_the_best_tau(boundary, shift, agrees):
     assert (difference.low < 0 < difference.high) == agrees
     assert difference.mean == pytest.approx(-shift, abs=25)
     assert compared.lost[0] == pytest.approx((shift / 500) ** 2, abs=0.05)
+
+
+def test_the_boundary_s_references_are_independent_of_the_sweep_s():
+    draws = np.random.default_rng(3).normal(500, 50, 2001)
+    difference = TauComparison(draws, draws, draws).difference
+    assert difference[0] == 0
+    # The variances add; paired, equal replicates would have no difference at all.
+    assert difference[1:].std() == pytest.approx(50 * 2**0.5, rel=0.1)
 
 
 def test_tuning_at_all_timesteps_may_be_best(boundary):
