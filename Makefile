@@ -27,11 +27,12 @@ lint: .venv/installed ## style, types and the order of imports
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-tables: .venv/installed ## the tables in results/ from the published rows
+tables: .venv/installed ## the tables in results/ and README's claims from the published rows
 	$(PYTHON) -m motionexp.results.tables
 	$(PYTHON) -m motionexp.scripts.probe_tables
 	$(PYTHON) -m motionexp.scripts.metric_trust
 	$(PYTHON) -m motionexp.probes.analysis.linear_tables
+	$(PYTHON) -m motionexp.scripts.claims
 	$(PYTHON) -m motionexp.results.experiments_page
 
 figures: .venv/installed ## the figures in results/ from the published rows

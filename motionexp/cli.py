@@ -30,7 +30,7 @@ from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
-from motionexp.errors import InputError, Stopped, stoppable
+from motionexp.errors import InputError, Stopped, one_of, stoppable
 from motionexp.files import user_path, version
 from motionexp.jobs.experiment import (
     Job,
@@ -42,6 +42,7 @@ from motionexp.jobs.experiment import (
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
+from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
@@ -153,8 +154,7 @@ def _dispatch(arguments: list[str]) -> None:
     elif command == "score":
         cfg = load_score(words)
         check_device(cfg.device)
-        with loading_libraries():
-            from motionexp.jobs.external import score_external
+        from motionexp.jobs.external import score_external  # which imports torch only if it finds the videos
 
         score_external(cfg)
     elif command == "table":
@@ -193,9 +193,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             else:
                 flags += [name, value]
         else:
-            raise InputError(
-                f"{word}: there is no such flag; there are {', '.join([*FLAGS, *FLAGS_WITH_VALUE])}"
-            )
+            raise InputError(f"{word}: there is no such flag; {one_of(name, [*FLAGS, *FLAGS_WITH_VALUE])}")
     return flags, words
 
 
@@ -280,6 +278,7 @@ class SweepCallback(Callback):
             jobs = check_sweep(overrides, hidden)
             if not IN_EXPERIMENT.get():  # whose jobs were looked at together
                 check_effects(jobs)
+                check_training_versions(cfg for cfg, _ in jobs)
                 SWEEP.set((jobs, swept_names(overrides)))
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
@@ -306,7 +305,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
-        print(experiment_text(name, layout, jobs))
+        print(help.wrapped(experiment_text(name, layout, jobs)))
         with loading_libraries():
             from motionexp.jobs.dry_run import plan
         first = {cfg.model.name: cfg for cfg in reversed(jobs)}

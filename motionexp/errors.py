@@ -1,15 +1,19 @@
 """The error that wrong input raises, and the signals that end a run. Imports nothing of this package."""
 
+import difflib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from types import FrameType
 
 RESEND_SECONDS = 0.05
 LONGEST_LINE = 1000
+MOST_COMPARED = 1000  # names
+LONGEST_COMPARED = 300  # characters: the time is quadratic in them
 DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError),
     *(RuntimeError, SyntaxError, TypeError, ValueError),
@@ -32,6 +36,20 @@ def _shortened(line: str) -> str:
     if len(line) <= LONGEST_LINE:
         return line
     return f"{line[: LONGEST_LINE // 2]} ... ({len(line)} characters) ... {line[-LONGEST_LINE // 4 :]}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar of the first `MOST_COMPARED` names, capitals aside; None: none is similar."""
+    by_folded = {text.casefold(): text for text in islice(names, MOST_COMPARED)}
+    near = difflib.get_close_matches(name[:LONGEST_COMPARED].casefold(), by_folded, n=1)
+    return by_folded[near[0]] if near else None
+
+
+def one_of(name: str, names: Iterable[str]) -> str:
+    """What a wrong name could have been, for an error: all names, and the most similar one first."""
+    names = list(names)
+    near = nearest(name, names)
+    return (f"did you mean {near}? It is " if near else "") + f"one of {', '.join(names)}"
 
 
 class Stopped(SystemExit):

@@ -1,5 +1,6 @@
 """What `--help` and `list` print: settings, options, references and words. Imports no torch."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
@@ -11,7 +12,7 @@ from omegaconf import MISSING as REQUIRED
 from rich.console import Console
 
 from motionexp.config.checks import vocabulary
-from motionexp.config.command_line import CONFIG_DIR, override_key
+from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
@@ -19,32 +20,40 @@ from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.results.runs import print_runs
 
-USAGE = """\
-Transfer the motion of one video to new captions.
+WIDTH = 80
+USAGE = [
+    ("", "one reference, its edits, the default window"),
+    ("-m tau=0,650,1000", "a sweep: a job for each value or combination; one table"),
+    ("experiment=NAME", "the sweep of experiments/NAME.yaml, its tables; NAME or a path"),
+    ("adapter=FOLDER edits='[\"...\"]'", "new captions with a saved adapter"),
+    ('video=FILE caption="..." edits=\'["..."]\' model=latte', "your own clip"),
+    ("plugins=[PACKAGE] method._target_=PACKAGE.MODULE.CLASS", "a tuning method of your own package"),
+    ("score folder=FOLDER data=tgve", "score the videos of another system"),
+    (
+        "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
+        "finished samples in TGVE's submission layout",
+    ),
+    ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
+    ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
+    ("list references", "the references of data=, with their captions and edits"),
+    ("list words", "the words that the tokenizer of model= has"),
+    ("--cfg job", "print the resolved settings; run nothing"),
+    ("dry_run=true", "print what would run, its output paths and its cost"),
+]
 
-  python run.py                                one reference, its edits, the default window
-  python run.py -m tau=0,650,1000              a sweep: a job for each value or combination; one table
-  python run.py experiment=NAME                the sweep of experiments/NAME.yaml, its tables; NAME or a path
-  python run.py adapter=FOLDER edits='["..."]' new captions with a saved adapter
-  python run.py video=FILE caption="..." edits='["..."]' model=latte
-                                               your own clip
-  python run.py plugins=[PACKAGE] method._target_=PACKAGE.MODULE.CLASS
-                                               a tuning method of your own package
-  python run.py score folder=FOLDER data=tgve  score the videos of another system
-  python run.py submission folder=NEW samples=outputs/tgve/MODEL tau=700
-                                               finished samples in TGVE's submission layout
-  python run.py table output=FOLDER by=tau,rank
-                                               a table of finished samples, by some of their settings
-  python run.py list runs output=FOLDER        finished and failed runs: settings, scores, paths
-  python run.py list references                the references of data=, with their captions and edits
-  python run.py list words                     the words that the tokenizer of model= has
-  python run.py --cfg job                      print the resolved settings; run nothing
-  python run.py dry_run=true                   print what would run, its output paths and its cost
-"""
+
+def wrapped(text: str) -> str:
+    """A text in lines of `WIDTH` characters; a command in backquotes stays whole."""
+    whole = re.sub(r"`[^`\n]*`", lambda command: command[0].replace(" ", "\0"), text)
+    lines = [
+        textwrap.fill(line, WIDTH, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
+        for line in whole.splitlines()
+    ]
+    return "\n".join(lines).replace("\0", " ")
 
 
 HYDRA_FLAGS = [
@@ -59,7 +68,8 @@ HYDRA_FLAGS = [
 def help_text() -> str:
     """Every choice with a line of explanation."""
     groups = {group: settings_in(JobConfig)[group].help for group in GROUPS}
-    parts = [USAGE]
+    usage = [(f"python run.py {words}", meaning) for words, meaning in USAGE]
+    parts = [_section("Transfer the motion of one video to new captions", usage, 34)]
     for group, meaning in groups.items():
         files = [CONF / group / f"{option}.yaml" for option in options(group)]
         parts.append(_section(meaning, [(f"{group}={file.stem}", first_comment(file)) for file in files]))
@@ -114,12 +124,15 @@ def _default(line: "Field[Any]") -> str:
     return "=null" if value is None else f"={str(value).lower()}"
 
 
-def _section(title: str, lines: Iterable[tuple[str, str]]) -> str:
-    indent = " " * 33
-    shown = [
-        textwrap.fill(f"  {left:<30} {right}", 118, subsequent_indent=indent, break_on_hyphens=False)
-        for left, right in lines
-    ]
+def _section(title: str, lines: Iterable[tuple[str, str]], column: int = 26) -> str:
+    """A title and its lines: on the left what one types, and on the right from a column on what it means."""
+    shown = []
+    for left, right in lines:
+        # What one types stays whole, to be copied; if it is long, its meaning begins below it.
+        indent = " " * (column + 3)
+        start = f"  {left:<{column}} " if len(left) <= column else f"  {left}\n{indent}"
+        text = textwrap.wrap(right, WIDTH - len(indent), break_on_hyphens=False)
+        shown.append(start + f"\n{indent}".join(text))
     return "\n".join([f"{title}:", *shown, ""])
 
 
@@ -154,14 +167,15 @@ def listed(arguments: Sequence[str]) -> str:
                 ]
             return "\n".join(lines)
         case ["runs", *overrides]:
-            _check_listed("runs", overrides, ("output",))
-            paths = [word.partition("=")[2] for word in overrides if word.startswith("output=")]
+            select = selection("list runs", overrides)
+            output = user_path(select.pop("output", "outputs"))
             console = Console()
             with console.capture() as capture:
-                print_runs(console, user_path(paths[0] if paths else "outputs"))
+                print_runs(console, output, select)
             return capture.get().rstrip()
         case ["words", *overrides]:
             _check_listed("words", overrides, ("model",))
             return "\n".join(vocabulary(load(overrides).model))
         case _:
-            raise InputError(f"{' '.join(['list', *arguments])}: list references, list words, or list runs")
+            choices = one_of(" ".join(arguments[:1]), ("references", "words", "runs"))
+            raise InputError(f"{' '.join(['list', *arguments])}: {choices}")

@@ -1,4 +1,4 @@
-"""What the first release gave, pinned: ids, losses, and cells that later versions have to find again."""
+"""Pinned: the ids and losses of these versions of the stages, and cells of the first release."""
 
 import json
 import shutil
@@ -13,12 +13,14 @@ from motionexp.backbones.latte import LatteBackbone
 from motionexp.config.compose import load
 from motionexp.config.ids import adapter_id, sample_id
 from motionexp.config.schema import BUNDLED, JobConfig
-from motionexp.jobs.job import Job
+from motionexp.errors import InputError
+from motionexp.jobs.job import Job, encode
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
 from motionexp.methods.base import TrainingSettings
-from motionexp.methods.training import Example, fit
-from motionexp.results.rows import score_id_of
+from motionexp.methods.training import fit
+from motionexp.results.rows import read_rows, score_id_of
+from motionexp.results.versions import check_comparable, of_newest_version
 from tests.support.kept_results import contents
 from tests.support.training_runs import METHODS, attach
 
@@ -53,9 +55,8 @@ def losses_of(model: str, method: str, folder: Path) -> list[float]:
     """The losses of four training steps on the first reference."""
     cfg = load([f"model={model}", "precision=fp32", "device=cpu", "train_steps=4", f"output={folder}"])
     job = Job(cfg, Console(quiet=True))
-    job.encode()
     (reference,) = job.references
-    example = Example(job.cache.latents(reference), job.cache.conditioning(reference.caption))
+    example = encode(job.backbone, reference)
     tuning = attach(method, job.backbone, job.window)
     try:
         settings = TrainingSettings(steps=4, batch_size=cfg.batch_size, checkpoint_every=0)
@@ -65,12 +66,12 @@ def losses_of(model: str, method: str, folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("model", "method"), IDS_OF_FIRST_RELEASE)
-def test_ids_are_those_of_the_first_release(model, method):
+def test_ids_are_those_of_the_versions_of_their_stages(model, method):
     assert ids_of(model, method) == PINNED[model][method]["ids"]
 
 
 @pytest.mark.parametrize(("model", "method"), CASES)
-def test_losses_are_those_of_the_first_release(model, method, tmp_path):
+def test_losses_are_those_of_the_training_version(model, method, tmp_path):
     losses = losses_of(model, method, tmp_path)
     if method not in PINNED[model]:
         pytest.fail(f"method {method}: tests/golden/golden.json pins no losses on {model}: add {losses}")
@@ -81,19 +82,22 @@ def settings_of_cell(method: str, output: Path) -> JobConfig:
     return load([f"method={method}", *CELL, "base_model=false", f"output={output}"])
 
 
-@pytest.mark.parametrize(("method", "cell"), [("lora", "96840ce9201c"), ("full_rank", "3a92a6706a20")])
-def test_a_cell_of_the_first_release_is_found_again(method, cell, tmp_path):
-    folder = tmp_path / "shapes" / "tiny_latte" / cell
-    shutil.copytree(GOLDEN / "cells" / cell, folder)
+def test_a_cell_of_the_first_release_stays_and_is_trained_again(tmp_path):
+    """Its training drew the same noise for every reference: no mean mixes it with a cell of today."""
+    folder = tmp_path / "shapes" / "tiny_latte" / "96840ce9201c"
+    shutil.copytree(GOLDEN / "cells" / folder.name, folder)
     before = contents(folder)
-    rows = run(settings_of_cell(method, tmp_path))
-    after = contents(folder)
-    finished = [name for name in before if name.startswith(("adapter", "media")) or name == "rows.jsonl"]
-    assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
-    assert [path.name for path in folder.parent.iterdir() if path.is_dir() and path.name != "grids"] == [cell]
-    assert {row.sample_id for row in rows} == {
-        path.stem.split("-")[-1] for path in folder.glob("media/*.npz")
+    rows = run(settings_of_cell("lora", tmp_path))
+    assert contents(folder) == before
+    assert {(row.training_seed, *row.versions.items()) for row in rows} == {
+        (0, ("training", 2), ("sampling", 2))
     }
+    stored = read_rows(tmp_path)
+    assert len(stored) == len(rows) + len(read_rows(folder))
+    with pytest.raises(InputError, match=r"training_version: 1, 2"):
+        check_comparable(stored)
+    assert {row.score_id for row in of_newest_version(stored)} == {row.score_id for row in rows}
+    check_comparable(read_rows(folder))
 
 
 def test_an_adapter_of_the_first_release_is_loaded():

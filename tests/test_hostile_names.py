@@ -94,7 +94,7 @@ def test_a_cell_and_its_grid_stay_in_their_folder(name, tmp_path):
         assert path.resolve().parent == cell.media.resolve()
         assert len(path.name) < 240
     reference = Named(name).read(name, 4, 16, 16)
-    plan = CellPlan(reference, (reference,), cell, (), {}, (("base", cell, ()),))
+    plan = CellPlan(reference, (reference,), 0, (), cell, (), {}, (("base", cell, ()),))
     write_png(tmp_path / "out" / "grids" / f"{plan.grid_name}.png", FRAMES[0])
     (grid,) = everything(tmp_path)
     assert grid.parent == tmp_path / "out" / "grids"
@@ -105,7 +105,7 @@ def test_grids_of_two_clips_of_one_name_are_two(tmp_path):
     cells = [Cell(tmp_path / name) for name in ("a", "b")]
     requests = [(SampleRequest(Edit("style", "a"), 0, cell.folder.name),) for cell in cells]
     names = {
-        CellPlan(reference, (), cell, (), {}, (("base", cell, shown),)).grid_name
+        CellPlan(reference, (), 0, (), cell, (), {}, (("base", cell, shown),)).grid_name
         for cell, shown in zip(cells, requests, strict=True)
     }
     assert len(names) == 2

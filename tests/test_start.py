@@ -1,5 +1,6 @@
 """What a command imports, and what it finds out before."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -56,3 +57,33 @@ def test_a_device_that_may_be_there_is_left_to_torch(device, monkeypatch):
     monkeypatch.setattr(checks.sys, "platform", "linux")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     checks.check_device(device)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_libraries_are_loaded_without_a_search_for_garbage_once(is_loaded, monkeypatch):
+    from motionexp.jobs.waiting import loading_libraries
+
+    monkeypatch.delitem(sys.modules, "diffusers", raising=False)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    if is_loaded:
+        monkeypatch.setitem(sys.modules, "diffusers", sys)
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    with loading_libraries():
+        assert gc.isenabled() == is_loaded
+    assert gc.isenabled()
+    assert frozen == ([] if is_loaded else [False])
+    assert "triton" not in sys.modules
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_triton_is_put_off_where_no_gpu_is(has_gpu, monkeypatch):
+    import torch
+
+    from motionexp.jobs.waiting import without_triton
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    with without_triton():
+        assert ("triton" in sys.modules) != has_gpu
+    assert "triton" not in sys.modules

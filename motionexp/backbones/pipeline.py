@@ -28,6 +28,7 @@ from motionexp.backbones.checkpoint import (
     weights_hash,
 )
 from motionexp.backbones.codec import VideoCodec
+from motionexp.backbones.cpu_kernels import with_fast_kernels
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
 from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
@@ -134,7 +135,7 @@ class PipelineBackbone(Backbone):
             network = self._assemble(self._folder, parts)
         if self.checkpointing:
             recompute(network, self.recomputed)
-        return self._placed(network)
+        return self._placed(with_fast_kernels(network, self.device, self.dtype))
 
     @cached_property
     def vae(self) -> Any:

@@ -14,18 +14,21 @@ from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
-from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
-from motionexp.config.settings import setting_problems, settings_in
+from motionexp.config.settings import LARGEST, setting_problems, settings_in
 from motionexp.config.targets import PACKAGE, check_allowed, class_value
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import existing_part, user_path
+
+MOST_TRAINING_SEEDS = 1_000
 
 
 def check(cfg: JobConfig) -> list[str]:
     """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
     return [*setting_problems(cfg), *setting_problems(cfg.model, "model."), *_step_problems(cfg),
             *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg), *_repeated_items(cfg),
+            *_training_seed_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
             *scoring_problems(cfg.scoring), *_class_problems(cfg)]  # fmt: skip
@@ -60,10 +63,10 @@ def _class_problems(cfg: JobConfig) -> Iterator[str]:
     except InputError:
         return  # which is a problem of its own
     if attentions and cfg.attention not in (*attentions, "all"):
-        choices = ", ".join((*attentions, "all"))
+        choices = one_of(cfg.attention, (*attentions, "all"))
         yield (
             f"attention={cfg.attention}: {model.name} has no such attention apart from its motion"
-            f" attention; one of {choices}"
+            f" attention; {choices}"
         )
     shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
     multiple, trained = _sizes(model)
@@ -124,7 +127,7 @@ def check_device(device: str) -> None:
 
 
 def _repeated_items(cfg: JobConfig) -> Iterator[str]:
-    for name in ("references", "edits", "edit_kinds", "metrics", "keep_steps"):
+    for name in ("references", "edits", "edit_kinds", "metrics", "keep_steps", "training_seeds"):
         items = getattr(cfg, name)
         if isinstance(items, list) and (twice := [item for item in items if items.count(item) > 1]):
             yield f"{name}: {twice[0]} stands in it twice; name each once"
@@ -149,8 +152,20 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
             yield f"metrics=[{','.join(of_sets)}]: compares the samples of an edit: it needs seeds=2 or more"
     references = cfg.references if isinstance(cfg.references, list) else [cfg.references]
     is_count = cfg.references is None or (type(cfg.references) is int and cfg.references >= 1)
+    if cfg.train_together > 1 and (method_name(cfg.method) != "lora" or cfg.preview_every):
+        yield f"train_together={cfg.train_together}: needs method=lora and preview_every=0"
     if not is_count and not (references and all(isinstance(name, str) and name for name in references)):
         yield f"references={cfg.references}: a number from 1, a name, or a list of names"
+
+
+def _training_seed_problems(cfg: JobConfig) -> Iterator[str]:
+    seeds = cfg.training_seeds
+    is_count = type(seeds) is int and 1 <= seeds <= MOST_TRAINING_SEEDS
+    numbers = seeds if isinstance(seeds, list) else []
+    if not is_count and not (numbers and all(type(number) is int and number >= 0 for number in numbers)):
+        yield f"training_seeds={seeds}: a number from 1 to {MOST_TRAINING_SEEDS}, or a list of seeds from 0"
+    elif cfg.seed <= LARGEST[int] < max(numbers or [cfg.seed + seeds - 1]):
+        yield f"training_seeds={seeds}: a seed above {LARGEST[int]}"
 
 
 def _boundary_problems(model: ModelConfig) -> Iterator[str]:
@@ -285,7 +300,7 @@ def text_precision_problems(text_precision: str) -> Iterator[str]:
     """What is wrong with `text_precision=`, the package that it needs included."""
     about = settings_in(JobConfig)["text_precision"]
     if not about.allows(text_precision):
-        yield f"text_precision={text_precision}: {about.expected}"
+        yield f"text_precision={text_precision}: {about.expected(text_precision)}"
     elif text_precision != "auto" and find_spec(QUANTIZER) is None:
         yield (
             f"text_precision={text_precision}: it needs the package {QUANTIZER}, which is not installed:"

@@ -5,7 +5,6 @@ brackets and `${`; in free text these are ordinary characters. Two forms are spe
 `caption='choice("first text","second text")'`, a sweep over texts.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from motionexp.config.options import (
 from motionexp.config.schema import JobConfig, ScoreConfig
 from motionexp.config.settings import names_in, settings_in
 from motionexp.config.targets import has_type
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 from motionexp.files import MOST_CHARACTERS
 
 CONFIG_DIR = "--config-dir="
@@ -84,12 +83,21 @@ def check_not_empty(words: Sequence[str]) -> None:
             raise InputError(f"{word}: the path is empty; {key}=. is the folder that you are in")
 
 
+def selection(command: str, words: Sequence[str]) -> dict[str, str]:
+    """{name: value} of the words after a command that selects rows. Raises InputError for another word."""
+    select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
+    if len(select) != len(words):
+        wrong = next(word for word in words if "=" not in word)
+        raise InputError(f"{wrong}: {command} takes output=FOLDER, and NAME=VALUE to select rows")
+    return select
+
+
 def no_such_command(word: str) -> InputError:
     """The error about a word that is neither a command nor a setting with its value."""
     if word in COMMANDS:
         return InputError(f"{word}: a command is the first word: python run.py {word} ...")
-    if close := difflib.get_close_matches(word, [*COMMANDS, "experiment", *settings_in(JobConfig)], n=1):
-        right = close[0] if close[0] in COMMANDS else f"{close[0]}=VALUE"
+    if near := nearest(word, [*COMMANDS, "experiment", *settings_in(JobConfig)]):
+        right = near if near in COMMANDS else f"{near}=VALUE"
         return InputError(f"{word}: there is no such command; did you mean {right}?")
     return InputError(
         f"{word if word.strip() else repr(word)}: no command ({', '.join(COMMANDS)}), and no setting, which"
@@ -141,7 +149,8 @@ def _names_options(override: str) -> bool:
     """Whether the value of a group is a name or a sweep over names; Hydra takes it for a file's path."""
     value = _parsed(override)._value
     values = value.list if isinstance(value, ChoiceSweep) else [value]
-    return all(isinstance(value, str | QuotedString | Glob | None) for value in values)
+    texts = [value.text if isinstance(value, QuotedString) else value for value in values]
+    return all("/" not in text if isinstance(text, str) else isinstance(text, Glob | None) for text in texts)
 
 
 def _parsed(override: str) -> Override:

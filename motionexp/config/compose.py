@@ -1,6 +1,5 @@
 """From `conf/` and overrides to a checked JobConfig. Imports no torch."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from motionexp.config.config_dir import EXAMPLE
 from motionexp.config.options import CONF, GIVEN_BY_PROGRAM, GROUPS, SCHEMAS, keys_of, option_file, options
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import check_lists, settings_in, value_problems
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest, one_of
 
 # Where this package has the classes that a group's `_target_` may name.
 ROOMS = {"method": "motionexp.methods", "data": "motionexp.data", "model": "motionexp.backbones"}
@@ -216,11 +215,11 @@ def explain(error: Exception) -> str:
     if missing := re.match(r"Could not override '([^']+)'", text):
         return _no_such_setting(missing[1])
     if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w+)/([^']*)'", text)):
-        choice, choices = f"{option[1]}={option[2]}", ", ".join(error.options or options(option[1]))
-        hint = f"; a file of your own is in --config-dir=DIR ({EXAMPLE})"
-        return (
-            f"{choice}: {f'renamed to {RENAMED[choice]}' if choice in RENAMED else f'one of {choices}{hint}'}"
-        )
+        choice = f"{option[1]}={option[2]}"
+        if choice in RENAMED:
+            return f"{choice}: renamed to {RENAMED[choice]}"
+        choices = one_of(option[2], error.options or options(option[1]))
+        return f"{choice}: {choices}; a file of your own is in --config-dir=DIR ({EXAMPLE})"
     if several := re.match(
         r"Ambiguous value for argument '(.*?)'\n1\. |Sweep parameters '(.*)' req", text, re.DOTALL
     ):
@@ -242,9 +241,9 @@ def _no_such_setting(path: str, names: Collection[str] = ()) -> str:
     group = path.rpartition(".")[0]
     if not names:
         names = [f"{group}.{key}" for key in keys_of(group)] if group in GROUPS else [*settings_in(JobConfig)]
-    close = difflib.get_close_matches(path, names, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    if close == [path]:
+    near = nearest(path, names)
+    hint = f"; did you mean {near}?" if near else ""
+    if near == path:
         hint = f"; another option of {group}= has it"
     if group in GIVEN_BY_PROGRAM:
         hint += f"; a setting of a plugin's class takes a plus: +{path}="

@@ -8,7 +8,15 @@ from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
 
 # Beside the settings whose stages say that they belong to training.
-OF_TRAINING = ("keep_steps", "checkpoint_every", "logger", "preview_every", "checkpointing")
+OF_TRAINING = (
+    "training_seeds",
+    "train_together",
+    "keep_steps",
+    "checkpoint_every",
+    "logger",
+    "preview_every",
+    "checkpointing",
+)
 GROUP_OF = {
     "rank": "method",
     "alpha": "method",

@@ -11,9 +11,11 @@ from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
 # Raise a version when equal settings give other results: finished cells of older versions then run again.
-FIT_VERSION = 1
-SAMPLE_VERSION = 1
-PROBE_VERSION = 1
+FIT_VERSION = 2
+SAMPLE_VERSION = 2
+PROBE_VERSION = 2
+UNTRAINED_VERSION = 1
+"""Of cells that train nothing: their ids do not follow the training's version."""
 # Settings that change nothing of what these probes measure; the inversion's rows name their prompt.
 NOT_IN_PROBES = {
     "inversion": ("guidance_scale", "inversion_prompt", "at_once"),
@@ -27,11 +29,21 @@ NOT_IN_PROBES = {
 HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
 
 
-def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_hash: str) -> str:
+def adapter_id(
+    cfg: JobConfig,
+    *,
+    weights_hash: str,
+    precision: str,
+    reference_hash: str,
+    together: Sequence[str] = (),
+) -> str:
     """Id of what a cell's training gives, and the name of its folder: 12 hex digits.
 
     `weights_hash` is the backbone's, `reference_hash` a Reference's `content_hash`, `precision` the one that
-    `auto` came out as. At tau = 1000 nothing is trained, so that no training setting is part of the id.
+    `auto` came out as. `together` has the hashes of all references that are trained in one batch, this one
+    included: they change the last bits. The id contains them if there are several.
+
+    At tau = 1000 nothing is trained, so that no training setting is part of the id.
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
@@ -40,7 +52,7 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         if config := peft_config_file(file):
             parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
     elif cfg.tau != 1000:
-        parts |= _settings(cfg, "training")
+        parts |= _settings(cfg, "training") | ({"together": [*together]} if len(together) > 1 else {})
         target = cfg.method["_target_"]
         name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
@@ -48,7 +60,8 @@ def adapter_id(cfg: JobConfig, *, weights_hash: str, precision: str, reference_h
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
         }
-    return _digest("adapter", FIT_VERSION, parts)
+    trains = cfg.adapter is None and cfg.tau != 1000
+    return _digest("adapter", FIT_VERSION if trains else UNTRAINED_VERSION, parts)
 
 
 def sample_id(
@@ -87,13 +100,20 @@ def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:
 
 
 def probe_id(
-    cfg: JobConfig, *, caption: str, weights_hash: str, precision: str, reference_hash: str, at_once: int = 1
+    cfg: JobConfig,
+    *,
+    caption: str,
+    weights_hash: str,
+    precision: str,
+    reference_hash: str,
+    at_once: int = 1,
+    inversion_steps: int | None = None,
 ) -> str:
     """Id of a unit of work of a probe, and the name of its folder: 12 hex digits.
 
     The trees probe a reference with the edit `caption`, the inversion with its own caption. Of the linear
     probe `reference_hash` names the drawn videos. `at_once` is the number of videos in a batch of a tree,
-    which changes the last bits of the probe's videos.
+    which changes the last bits of the probe's videos. `inversion_steps`: None as `probe_steps`.
     """
     parts = _settings(cfg, "probe") | _cell(cfg, weights_hash, precision)
     parts |= {"caption": caption, "reference": reference_hash}
@@ -104,6 +124,8 @@ def probe_id(
         parts["inversion_prompt"] = cfg.inversion_prompt
     for name in NOT_IN_PROBES.get(str(cfg.probe), ()):
         parts.pop(name, None)
+    if inversion_steps not in (None, cfg.probe_steps):
+        parts["inversion_steps"] = inversion_steps
     return _digest("probe", PROBE_VERSION, parts)
 
 

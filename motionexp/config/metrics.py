@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from motionexp.config.targets import PACKAGE, defined_name, module_file
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 
 Use = Literal["jobs", "probes"]
 FOLDER = Path(__file__).parents[1] / "metrics"
@@ -135,8 +135,8 @@ def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterato
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:
-        choices = ", ".join(spec.name for spec in chosen_metrics(None, use))
-        yield f"metrics=[{','.join(unknown)}]: some of {choices}, a plugin's import path, or null for all"
+        choices = one_of(unknown[0], (spec.name for spec in chosen_metrics(None, use)))
+        yield f"metrics=[{','.join(unknown)}]: {choices}, a plugin's import path, or null for all"
 
 
 def set_metrics(names: Collection[str] | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import II, MISSING
 
 from motionexp.config.scoring import ScoringConfig
-from motionexp.config.settings import setting
+from motionexp.config.settings import NAME, REVISION, setting
 from motionexp.files import PACKAGE, user_path
 
 BUNDLED = PACKAGE / "bundled"
@@ -39,9 +39,10 @@ class ModelConfig:
     """A backbone and the settings that suit it: one file in `conf/model/`."""
 
     _target_: str = setting(MISSING, "a Backbone's class: motionexp.backbones.FILE.CLASS.from_pretrained")
-    name: str = setting(MISSING, "name in rows, tables and output paths")
+    name: str = setting(
+        MISSING, "name in rows, tables and paths: letters, digits, dots, dashes, underscores", pattern=NAME)
     path: str = setting(MISSING, "bundled:NAME, a folder in diffusers' layout, or a hub id", text=True)
-    revision: str | None = setting(None, "commit of the hub's repository")
+    revision: str | None = setting(None, "commit of the hub's repository, branch or tag", pattern=REVISION)
     frames: int = setting(MISSING, "number of frames that the model was trained on", low=1)
     frame_range: list[int] | None = setting(None, "fewest and most for frames=; null: model.frames alone")
     frame_step: int = setting(1, "frames= is the fewest of frame_range plus a multiple of this", low=1)
@@ -114,6 +115,12 @@ class JobConfig:
     batch_size: int = setting(
         II("model.batch_size"), "noise draws in a training step", "training", low=1, high=10_000)
     seed: int = setting(0, "of training and sampling", "training", "sampling", low=0, default_in_tables=False)
+    training_seeds: Any = setting(
+        1, "how many training seeds from seed on, or a list of them: an adapter for each", "content",
+        rows="never", listed=True)
+    train_together: int = setting(
+        1, "references in one batch of training, each with a LoRA of its own: faster per reference where the"
+        " model is small", "none", low=1, high=1000)
     checkpoint_every: int = setting(50, "training steps from checkpoint to checkpoint; 0: one", "none", low=0)
     logger: str = setting("csv", "loss curves", "none", choices=("csv", "tensorboard", "wandb"))
     preview_every: int = setting(0, "training steps between sample previews; 0: none", "none", low=0)
@@ -182,6 +189,15 @@ class ScoreConfig:
         """The system's name; without `system=` the folder's."""
         return self.system or user_path(self.folder or "").resolve().stem
 # fmt: on
+
+
+def training_seeds(cfg: JobConfig) -> list[int]:
+    """The training seeds of the adapters of one reference; one where nothing is trained."""
+    if cfg.adapter is not None or cfg.tau == 1000 or cfg.probe is not None:
+        return [cfg.seed]
+    if isinstance(cfg.training_seeds, list):
+        return [int(seed) for seed in cfg.training_seeds]
+    return [cfg.seed + number for number in range(cfg.training_seeds)]
 
 
 def method_name(method: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.options import CONF, option_file
 from motionexp.config.schema import ScoreConfig
 from motionexp.config.scoring import scoring_problems
-from motionexp.config.settings import check_lists, setting_problems, settings_in
-from motionexp.errors import InputError
+from motionexp.config.settings import NAME, check_lists, setting_problems, settings_in
+from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 
 ConfigStore.instance().store(name="score_schema", node=ScoreConfig)
@@ -54,8 +54,8 @@ def load_score(overrides: Sequence[str]) -> ScoreConfig:
 def _explained(error: Exception) -> str:
     # Hydra words an override of an unknown key in two ways.
     if missing := re.search(r"Could not override '([^'.]+)'|Key '([^']+)' not in", str(error)):
-        names = ", ".join(settings_in(ScoreConfig))
-        return f"{missing[1] or missing[2]}: score has no such setting; it has {names}"
+        name = missing[1] or missing[2]
+        return f"{name}: score has no such setting; {one_of(name, settings_in(ScoreConfig))}"
     # data=clip reads the captions from settings that a job has.
     if "Interpolation key" in str(error):
         return "data=clip: score needs captions in a file; put the clip into a folder (data=folder)"
@@ -67,7 +67,7 @@ def _check(cfg: ScoreConfig) -> Iterator[str]:
         yield "score: folder= is missing: the folder of the videos, or a CSV that lists them"
     elif not os.path.exists(user_path(cfg.folder)):
         yield f"folder={cfg.folder}: there is no such folder or file"
-    elif not re.fullmatch(r"\w[\w.-]*", cfg.name):
+    elif not re.fullmatch(NAME, cfg.name):
         yield f"system={cfg.name}: letters, digits, dots, dashes and underscores, because it names a folder"
     if problem := unwritable(user_path(cfg.output)):
         yield f"output={cfg.output}: {problem}; name a folder that can be written"

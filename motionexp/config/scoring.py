@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from motionexp.config.settings import setting, setting_problems
+from motionexp.config.settings import REVISION, setting, setting_problems
 
 PAIRS = ("consecutive", "pairs")
 TRACKERS = ("lucas_kanade", "cotracker")
@@ -20,7 +20,8 @@ class ScoringConfig:
     scorer: str | None = setting(None, "preference model: hub id or folder; null: by model=", text=True)
     scorer_processor: str | None = setting(
         None, "hub id or folder of its processor; null: the scorer's own", text=True)
-    scorer_revision: str | None = setting(None, "commit of the preference model's repository")
+    scorer_revision: str | None = setting(
+        None, "commit of the preference model's repository, branch or tag", pattern=REVISION)
     resize: int | None = setting(None, "frames become such squares first; 0: none; null: by model=", low=0)
     pairs: str = setting("consecutive", "of frame consistency", choices=PAIRS)
     tracker: str = setting("lucas_kanade", "of motion_fidelity", choices=TRACKERS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 
 Stage = Literal["cell", "training", "applying", "sampling", "probe", "method", "tau", "content", "none"]
 """Where a setting enters the ids of results.
@@ -18,6 +18,10 @@ setting of that name. content: as the content of a video, a caption or weights. 
 """
 LARGEST: Mapping[type, float] = {int: 2**63 - 1, float: 3.4e38}
 """What a tensor of whole numbers holds, and one of single precision."""
+NAME = r"\w[\w.-]*"
+"""Of what becomes a folder's name: no slash, and neither `.` nor `..`."""
+REVISION = r"(?!.*\.\.)\w[\w.+/-]*"
+"""Of a hub's commit, branch or tag, which is part of a path in the hub's cache; a + joins two."""
 Rows = Literal["always", "where it matters", "never"]
 
 
@@ -57,11 +61,10 @@ class Setting:
     added_later: bool = False
     whole: bool = False
 
-    @property
-    def expected(self) -> str:
-        """What a right value is, in words."""
+    def expected(self, value: Any = "") -> str:
+        """What a right value is, in words, where `value` was given."""
         if self.choices or self.pattern:
-            return f"one of {', '.join(filter(None, self.choices))}" if self.choices else self.help
+            return one_of(str(value), filter(None, self.choices)) if self.choices else self.help
         kind = "a timestep" if self.timestep else "a whole number" if self.whole else "a number"
         if self.multiple_of > 1:
             kind = f"a multiple of {self.multiple_of}"
@@ -70,8 +73,10 @@ class Setting:
 
     def allows(self, value: Any) -> bool:
         """Whether a value is within the bounds, or among the choices."""
-        if self.choices or self.pattern:
-            return value in self.choices or bool(self.pattern and re.fullmatch(self.pattern, str(value)))
+        if self.choices:
+            return value in self.choices
+        if self.pattern:
+            return value is None or bool(re.fullmatch(self.pattern, str(value)))
         if value is None or max(self.low, self.above) == -math.inf:
             return True
         # YAML's true is a bool, which Python takes for 1.
@@ -140,7 +145,9 @@ def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
     most = LARGEST.get(type(value))
     if most is not None and about.allows(value) and abs(value) > most:
         yield f"{name}={shown}: too large; at most {most:g}"
+    elif isinstance(value, str) and "\0" in value:
+        yield f"{name}={shown}: no text holds the character NUL"
     elif not about.allows(value):
-        yield f"{name}={shown}: {about.expected}"
+        yield f"{name}={shown}: {about.expected(value)}"
     elif about.timestep and value is not None and 0 < value <= 1:
         yield f"{name}={shown}: a timestep from 0 to 1000 is meant, not a share ({name}={1000 * value:g}?)"

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 
 PACKAGE = "motionexp"
 WITHOUT_CONSTRUCTOR = ("ABC", "Generic", "NamedTuple", "Protocol", "object")
@@ -216,7 +216,7 @@ def _fit(value: Any, annotation: Definition) -> tuple[bool, str]:
 def _fit_generic(value: Any, name: str, parts: list[ast.expr], module: str) -> tuple[bool, str]:
     if name == "Literal":
         values = [part.value for part in parts if isinstance(part, ast.Constant)]
-        return value in values, f"one of {', '.join(map(str, values))}"
+        return value in values, one_of(str(value), map(str, values))
     if name in ("Optional", "Union"):
         return _fit_any(value, parts + [ast.Constant(None)] * (name == "Optional"), module)
     if name not in SEQUENCES:

@@ -1,12 +1,11 @@
 """Checks that several suites' readers share: captions, reference names, lists of problems. No torch."""
 
-import difflib
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 
 Entry = TypeVar("Entry")
 # Of one error; the rest is counted.
@@ -56,13 +55,6 @@ def caption_problem(text: Any) -> str:
 def folded(text: str) -> str:
     """The text without differences in capitals and in spaces, to find what stands twice."""
     return " ".join(text.split()).casefold()
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that is most similar to `name`, if one of the first `MOST_COMPARED` names is similar."""
-    # The comparison's time is quadratic in the letters.
-    near = difflib.get_close_matches(name[:MOST_SHOWN], islice(names, MOST_COMPARED), n=1)
-    return near[0] if near else None
 
 
 def reference_named(name: str, references: Mapping[str, Entry], source: str) -> Entry:

@@ -11,7 +11,7 @@ from motionexp.data.base import Description, Edit, References
 from motionexp.data.checks import caption_problem, folded, raise_problems, shortened
 from motionexp.data.tables import read_table
 from motionexp.data.videos import frame_count
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 
 LIST = "videos.csv"
 COLUMNS = ("video", "reference", "edit", "caption", "seed")
@@ -52,7 +52,7 @@ def find_videos(
     # 1. The edits that may be shown, and whether the kinds that were asked for are among them.
     all_kinds = {edit.kind for description in described.values() for edit in description.edits}
     if unknown := [kind for kind in kinds or () if kind not in all_kinds]:
-        raise InputError(f"edit_kinds=[{','.join(unknown)}]: the kinds are {', '.join(sorted(all_kinds))}")
+        raise InputError(f"edit_kinds=[{','.join(unknown)}]: {one_of(unknown[0], sorted(all_kinds))}")
     # 2. The videos, from a CSV or from the folders' names; problems are collected and raised together.
     problems: list[str] = []
     table = folder if folder.is_file() else folder / LIST
@@ -90,11 +90,7 @@ def check_lengths(videos: Sequence[Generated], reader: References, frames: int |
 def _from_layout(
     folder: Path, described: Mapping[str, Description], kinds: Collection[str] | None, problems: list[str]
 ) -> Iterator[Generated]:
-    # TGVE's submissions have a folder for each source between the top and the references.
-    folders_of: dict[str, list[Path]] = {}
-    for parent in (folder, *_folders(folder)):
-        for path in _folders(parent):
-            folders_of.setdefault(path.name, []).append(path)
+    folders_of = _folders_of_references(folder, described)
     for name, description in described.items():
         folders = folders_of.get(name, [])
         if len(folders) != 1:
@@ -111,6 +107,21 @@ def _from_layout(
                 problems.append(f"{folders[0] / edit.kind}: missing")
             for seed, path in samples:
                 yield Generated(path, name, edit, seed)
+
+
+def _folders_of_references(folder: Path, names: Collection[str]) -> Mapping[str, list[Path]]:
+    """The folders in a folder and one level below, by their names. Raises InputError if none fits."""
+    # TGVE's submissions have a folder for each source between the top and the references.
+    by_name: dict[str, list[Path]] = {}
+    for parent in (folder, *_folders(folder)):
+        for path in _folders(parent):
+            by_name.setdefault(path.name, []).append(path)
+    if by_name.keys().isdisjoint(names):
+        raise InputError(
+            f"{folder}: no folder in it, or one level below, has the name of a reference, as in"
+            f" {next(iter(names))}/KIND.mp4, and there is no {LIST} that lists the videos"
+        )
+    return by_name
 
 
 def _folders(folder: Path) -> list[Path]:

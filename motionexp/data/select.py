@@ -10,7 +10,9 @@ from motionexp.data.base import References
 from motionexp.data.checks import shortened
 from motionexp.data.shapes.render import SIZE
 from motionexp.data.shapes.splits import ShapesReferences
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
+
+LISTED = "`python run.py list references`, with your data= and data.path=, names all"
 
 
 def select_references(references: Any, names: Sequence[str], *, probed: bool = False) -> list[str]:
@@ -25,13 +27,14 @@ def select_references(references: Any, names: Sequence[str], *, probed: bool = F
         return list(names[: PROBED_REFERENCES if probed else 1])
     if isinstance(references, int):
         if references > len(names):
-            raise InputError(f"references={references}: there are {len(names)}")
+            raise InputError(f"references={references}: there are {len(names)}; {LISTED}")
         return list(names[:references])
     chosen = [references] if isinstance(references, str) else [str(name) for name in references]
     existing = set(names)
     if unknown := [name for name in chosen if name not in existing]:
-        missing = shortened(", ".join(unknown))
-        raise InputError(f"references: no {missing}; `python run.py list references` names all")
+        near = nearest(unknown[0], names)
+        hint = f"did you mean {near}? " if near else ""
+        raise InputError(f"references: no {shortened(', '.join(unknown))}; {hint}{LISTED}")
     return chosen
 
 

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from motionexp.data import checks
 from motionexp.data.base import Description, Edit, Reference
-from motionexp.data.checks import caption_problem, folded, nearest, raise_problems, reference_named, shortened
+from motionexp.data.checks import caption_problem, folded, raise_problems, reference_named, shortened
 from motionexp.data.tables import first_row, read_rows, row_problem
 from motionexp.data.videos import frame_count, read_frames
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 from motionexp.files import user_path
 
 TABLE = "LOVEU-TGVE-2023_Dataset.csv"

@@ -10,7 +10,24 @@ from torch import Tensor
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.sampling import Guide, SamplerSettings
+from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.errors import InputError
+
+LEAST_STEPS = 50
+"""Of a video that is sampled again."""
+
+
+def inversion_steps(schedule: Schedule, steps: int) -> int:
+    """The steps to invert a video in that is sampled again in `steps`: a multiple, at least `LEAST_STEPS`.
+
+    In 10 steps the error of the inversion leaves nothing of a video. 10 steps of sampling from exact latents
+    return it. It is `steps` itself where no such multiple has all timesteps of the sampling.
+    """
+    timesteps = set(schedule.timesteps(steps))
+    for multiple in range(-(-LEAST_STEPS // steps) * steps, min(2 * LEAST_STEPS, TIMESTEPS) + 1, steps):
+        if timesteps <= set(schedule.timesteps(multiple)):
+            return multiple
+    return steps
 
 
 @torch.no_grad()

@@ -73,7 +73,9 @@ def plan(cfg: JobConfig) -> list[str]:
         return problems
     # The job may be meant for another machine: what this one lacks is no error yet.
     for note in (*_download_notes(job), *(f"this machine: {problem}" for problem in problems)):
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        for line in note.splitlines():
+            # A command that is to be copied stays in one piece.
+            console.print(line, soft_wrap=line.startswith("  "), highlight=False, markup=False)
     return []
 
 
@@ -90,7 +92,7 @@ def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
     if math.isnan(seconds):
         time = "time unknown until it is measured on this machine"
     for note in (*total.notes, f"{time}; results of {size_in_words(disk)}; scores not counted"):
-        console.print(note, soft_wrap=True, highlight=False)
+        console.print(note, highlight=False)
     folders = [line.folder for line in total.lines]
     if not job.has_weights:
         # The name of a cell's folder has the hash of the weights.
@@ -144,7 +146,7 @@ def _download_size(job: JobPlan) -> int:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    cells = [(plan, plan.reference.name) for plan in job.cells]
+    cells = [(plan, job.title(plan)) for plan in job.cells]
     cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
     for plan, reference in cells:
         steps, missing = plan.steps_left, len(plan.missing)
@@ -180,8 +182,7 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
     probe, lines = probe_of(job), []
     for unit in probe.units:
         work = Work() if unit.is_finished else unit.work
-        name = unit.cell.folder.name if job.has_weights else "unknown"
-        columns = (unit.name, name, "{} of {}".format(*unit.stored))
+        columns = (unit.name, "{} of {}".format(*unit.stored))
         counts = (f"{work.encoded:,}", f"{work.steps:,}", f"{work.evaluations:,}")
         parts = (
             (work.encoded, measured.encoding),
@@ -190,7 +191,8 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
         )
         seconds = sum(count * of_one for count, of_one in parts if count)
         lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, _disk(job, 0, work.videos)))
-    headings = ("unit of work", "cell", "stored", "encoded", "steps", "evaluations")
+    # Their cells are in the lines of the output: names are whole on 80 columns then.
+    headings = ("unit of work", "stored", "encoded", "steps", "evaluations")
     return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
 
 
@@ -204,7 +206,13 @@ def _phases(job: JobPlan, trained: int) -> list[Phase]:
     key = repr(
         (
             *(job.backbone_settings, job.device, job.text_precision, job.size, job.trains, trained),
-            *(dict(job.tuning), job.training.optimizer, job.training.batch_size, rows_of(job)),
+            *(
+                dict(job.tuning),
+                job.training.optimizer,
+                job.training.batch_size,
+                job.trained_together,
+                rows_of(job),
+            ),
             *(job.probe and job.probe.kind, captions if job.has_weights else ""),
         )
     )
@@ -226,7 +234,6 @@ def print_memory(console: Console, job: JobPlan, phases: list[Phase]) -> list[Ph
     console.print(
         f"mode={job.mode}: at most {size_in_words(peak.total)} of {where} above what the imports take"
         f" ({peak.name}), scores not counted",
-        soft_wrap=True,
         highlight=False,
     )
     return phases

@@ -1,35 +1,47 @@
 """An experiment's jobs: composed, checked before the first starts, and listed. Imports no torch."""
 
 import ast
-import difflib
 import itertools
 import json
+import math
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
 from motionexp.config.command_line import override_key, prepared
 from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF, EXPERIMENTS
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.jobs.paper_table import layout_of
-from motionexp.jobs.sweeps import Sweep, check_comparable_jobs, in_a_line, settings_of, sweeps_of
+from motionexp.jobs.sweeps import (
+    Sweep,
+    check_comparable_jobs,
+    check_training_versions,
+    in_a_line,
+    settings_of,
+    sweeps_of,
+)
+from motionexp.jobs.waiting import announced
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import Row
 from motionexp.results.selection import matches
+
+MOST_JOBS = 1000
+"""Of a sweep. To check one takes a tenth of a second."""
 
 
 def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:
@@ -38,10 +50,11 @@ def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str
     lines, cells, videos = [], 0, 0
     for number, (cfg, differs) in enumerate(zip(jobs, differences, strict=True), start=1):
         names, edits = subjects_of(cfg)
-        samples = len(names) * edits * cfg.seeds
-        counted = f"{len(names)} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
+        count = len(names) * len(training_seeds(cfg))
+        samples = count * edits * cfg.seeds
+        counted = f"{count} cells, {edits} edits, {cfg.seeds} seeds: {samples} samples"
         lines.append(f"{number:4}. {in_a_line(differs)}: {counted}")
-        cells, videos = cells + len(names), videos + samples
+        cells, videos = cells + count, videos + samples
     return "\n".join(
         [
             f"experiment={name}: {' '.join(layout.question.split())}",
@@ -68,15 +81,16 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
         InputError: lists every problem with the jobs that have it.
     """
     jobs_with: dict[str, list[str]] = defaultdict(list)
-    checked, jobs = [], list(_jobs(overrides))
-    for job, of_job in jobs:
-        try:
-            cfg = read_job([*of_job, *hidden])
-            _check_inputs(cfg)
-            checked.append((cfg, set(map(override_key, of_job))))
-        except InputError as error:
-            for problem in str(error).splitlines():
-                jobs_with[problem].append(job)
+    checked, jobs = [], _jobs(overrides)
+    with announced(f"checking the settings of {len(jobs)} jobs ..."):
+        for job, of_job in jobs:
+            try:
+                cfg = read_job([*of_job, *hidden])
+                _check_inputs(cfg)
+                checked.append((cfg, set(map(override_key, of_job))))
+            except InputError as error:
+                for problem in str(error).splitlines():
+                    jobs_with[problem].append(job)
     if jobs_with:
         lines = []
         # One line a problem: a wrong setting is wrong in every job of its sweep.
@@ -84,7 +98,17 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
             which = f" (in job {first}" + (f" and {len(more)} more)" if more else ")")
             lines.append(problem + which * (1 + len(more) < len(jobs)))
         raise InputError("\n".join(lines))
+    _check_distinct([job for job, _ in jobs], [cfg for cfg, _ in checked])
     return checked
+
+
+def _check_distinct(jobs: Sequence[str], settings: Sequence[JobConfig]) -> None:
+    """Raises InputError for two jobs of a sweep with equal settings, as of tau=0,0.0."""
+    first_of: dict[str, str] = {}
+    for job, cfg in zip(jobs, settings, strict=True):
+        first = first_of.setdefault(repr(cfg), job)
+        if first is not job:
+            raise InputError(f"two jobs of the sweep are the same, {first} and {job}: name each value once")
 
 
 def _check_inputs(cfg: JobConfig) -> None:
@@ -97,24 +121,40 @@ def _check_inputs(cfg: JobConfig) -> None:
         check_grid(cfg)
 
 
-def _jobs(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _jobs(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Every job of a sweep: the overrides that distinguish it, in words, and all its overrides.
 
     There is none where a sweeper draws its values as it goes: there each job checks itself.
+
+    Raises:
+        InputError: the sweep has no job, or more than `MOST_JOBS`.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    fixed: list[str] = []
-    swept: list[list[str]] = []
-    for override in parser.parse_overrides(list(overrides)):
-        if not override.is_sweep_override():
-            fixed.append(str(override.input_line))
-        elif override.is_discrete_sweep():
-            key = override.get_key_element()
-            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            return
-    for values in itertools.product(*swept):
-        yield " ".join(values), [*fixed, *values]
+    parsed = parser.parse_overrides(list(overrides))
+    swept = [override for override in parsed if override.is_sweep_override()]
+    if not all(override.is_discrete_sweep() for override in swept):
+        return []
+    # Before the values are listed, of which a range may have any number.
+    if not 0 < (count := math.prod(map(_number_of_values, swept))) <= MOST_JOBS:
+        words = " ".join(str(override.input_line) for override in swept)
+        raise InputError(f"{words}: {count:,} jobs; a sweep has from 1 to {MOST_JOBS:,}")
+    fixed = [str(override.input_line) for override in parsed if override not in swept]
+    values = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        for override in swept
+    ]
+    return [(" ".join(of_job), [*fixed, *of_job]) for of_job in itertools.product(*values)]
+
+
+def _number_of_values(override: Override) -> int:
+    """How many values a sweep has, which are not listed. Raises InputError for a range without an end."""
+    values = override._value
+    if not isinstance(values, RangeSweep):
+        return sum(1 for _ in override.sweep_iterator())
+    try:
+        return max(0, math.ceil(((values.stop or 0) - (values.start or 0)) / values.step))
+    except (ArithmeticError, ValueError) as error:
+        raise InputError(f"{override.input_line}: a range from a number to a number in steps") from error
 
 
 def swept_names(overrides: Sequence[str]) -> list[str]:
@@ -144,6 +184,7 @@ def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[S
     with initialize_config_dir(str(CONF), version_base="1.3"):
         keyed = [(sweep.key, job) for sweep in sweeps for job in _checked_line(path, sweep, overrides)]
     check_effects(job for _, job in keyed)
+    check_training_versions(cfg for _, (cfg, _) in keyed)
     jobs, paper = [cfg for _, (cfg, _) in keyed], [cfg for key, (cfg, _) in keyed if key == "paper"]
     if layout.report:
         check_report(layout.report, jobs[0].plugins)
@@ -171,9 +212,7 @@ def experiment_file(name: str) -> Path:
     if new := RENAMED.get(f"experiment={name}"):
         raise InputError(f"experiment={name}: renamed to {new}")
     names = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? It is " if close else ""
-    raise InputError(f"experiment={name}: {hint}one of {', '.join(names)}, or the path of a .yaml file")
+    raise InputError(f"experiment={name}: {one_of(name, names)}, or the path of a .yaml file")
 
 
 def check_report(report: str, plugins: Collection[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
-from motionexp.config.schema import JobConfig, model_folder
+from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
 from motionexp.files import PACKAGE, user_path, write_whole
@@ -28,7 +28,7 @@ class FinishedCell:
     """The results of one reference.
 
     Attributes:
-        reference: with the edits of the job.
+        reference: with the edits of the job. With several training seeds it has several cells.
         cell: its folder.
         requests: its samples.
         adapters: the folders of adapters that the job trained; empty if it trained none.
@@ -52,7 +52,7 @@ def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
     """Store where the results of a finished job are, under a hash of all that they come from."""
     output = user_path(cfg.output)
     record = {"cells": [_entry(finished, output) for finished in cells]}
-    path = _path(cfg, [finished.reference for finished in cells])
+    path = _path(cfg, list({finished.reference.name: finished.reference for finished in cells}.values()))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(record).encode())
 
@@ -68,7 +68,7 @@ def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[Finishe
     if record is None:
         return None
     try:
-        if len(record["cells"]) != len(references):
+        if len(record["cells"]) != len(references) * len(training_seeds(cfg)):
             return None
         entries = [_parsed(entry, output) for entry in record["cells"]]
     except (LookupError, TypeError, ValueError) as error:
@@ -76,7 +76,8 @@ def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[Finishe
             f"{path}: damaged ({error!r:.200}); delete it and run the same command again"
         ) from error
     cells = []
-    for reference, entry in zip(references, entries, strict=True):
+    of_cells = [reference for reference in references for _ in training_seeds(cfg)]
+    for reference, entry in zip(of_cells, entries, strict=True):
         finished = _finished(reference, entry)
         if finished is None or _relabelled(finished.rows, cfg):
             return None

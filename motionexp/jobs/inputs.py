@@ -14,13 +14,16 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.inversion import inversion_steps
 from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
 from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
 from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
@@ -29,7 +32,7 @@ from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
-from motionexp.results.selection import changed_settings
+from motionexp.results.selection import TRAINED, changed_settings
 
 
 def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPlan:
@@ -102,8 +105,8 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
-        cells=[_cell_plan(cfg, reference, window, folders) for reference in references],
-        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders),
+        cells=_cell_plans(cfg, references, window, folders),
+        probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders, backbone.schedule),
     )
     # 6. The base model, to which every table compares.
     return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
@@ -134,12 +137,18 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         adapter=None,
         trains=False,
         method="base",
-        cells=[_cell_plan(base, reference, window, folders) for reference in plan.references],
+        cells=[
+            _cell_plan(base, reference, window, folders, (base.seed, ())) for reference in plan.references
+        ],
     )
 
 
 def _as_yaml(cfg: JobConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(as_values(asdict(cfg))), resolve=True)
+    """All settings as YAML; without those of tuning for the base model, which jobs of any tuning share."""
+    settings = asdict(cfg)
+    if (cfg.tau, cfg.adapter, cfg.probe) == (1000, None, None):
+        settings = {name: value for name, value in settings.items() if name not in ("method", *TRAINED)}
+    return OmegaConf.to_yaml(OmegaConf.create(as_values(settings)), resolve=True)
 
 
 def _checked_adapter(cfg: JobConfig) -> Path | None:
@@ -174,6 +183,10 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
     )
 
 
+Training = tuple[int, tuple[str, ...]]
+"""The training seed of an adapter, and the hashes of the references that are trained together."""
+
+
 @dataclass(frozen=True)
 class _Folders:
     """The folders of a model's results on its suites, with what all their ids contain."""
@@ -184,27 +197,58 @@ class _Folders:
     precision: str
     at_once: int
 
-    def cell(self, cfg: JobConfig, reference: Reference) -> Cell:
+    def cell(self, cfg: JobConfig, reference: Reference, training: Training) -> Cell:
         """The cell of a reference, with an adapter that is trained or stored, or with the base model."""
-        return self._cell(reference.suite, adapter_id, cfg, reference_hash=reference.trained_hash)
+        seed, together = training
+        about = {"reference_hash": reference.trained_hash, "together": together}
+        return self._cell(reference.suite, adapter_id, replace(cfg, seed=seed), **about)
 
-    def probe(self, cfg: JobConfig, suite: str, caption: str, reference_hash: str) -> Cell:
+    def probe(
+        self, cfg: JobConfig, inversion_steps: int, suite: str, caption: str, reference_hash: str
+    ) -> Cell:
         """The cell of a unit of work of a probe."""
         about = {"caption": caption, "reference_hash": reference_hash, "at_once": self.at_once}
-        return self._cell(suite, probe_id, cfg, **about)
+        return self._cell(suite, probe_id, cfg, inversion_steps=inversion_steps, **about)
 
     def _cell(self, suite: str, id_of: Callable[..., str], cfg: JobConfig, **about: Any) -> Cell:
         key = id_of(cfg, weights_hash=self.weights_hash, precision=self.precision, **about)
         return Cell(self.output / file_name(suite) / file_name(self.model) / key)
 
 
-def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _Folders) -> CellPlan:
+def _cell_plans(
+    cfg: JobConfig, references: list[Reference], window: Window, folders: _Folders
+) -> list[CellPlan]:
+    """The cells of all references and training seeds."""
+    return [
+        _cell_plan(cfg, reference, window, folders, (seed, together))
+        for reference, together in zip(references, _groups(cfg, references), strict=True)
+        for seed in training_seeds(cfg)
+    ]
+
+
+def _groups(cfg: JobConfig, references: list[Reference]) -> list[tuple[str, ...]]:
+    """The hashes of the references that each reference is trained with: so many after each other.
+
+    Raises:
+        InputError: several references are trained together of which one has extra references.
+    """
+    size = cfg.train_together
+    hashes = [reference.trained_hash for reference in references]
+    several = [reference.name for reference in references if len(reference.trained_on) > 1]
+    if size > 1 and several:
+        raise InputError(f"train_together={size}: {several[0]} is trained on several videos; leave it out")
+    return [tuple(hashes[place // size * size :][:size]) for place in range(len(hashes))]
+
+
+def _cell_plan(
+    cfg: JobConfig, reference: Reference, window: Window, folders: _Folders, training: Training
+) -> CellPlan:
     """The cell of a reference, its samples, and the columns of its grid.
 
     The columns are the base model, tau = 0, the model's default tau and this job, in this order.
     """
     steps = (*cfg.keep_steps, cfg.train_steps) if cfg.adapter is None and cfg.tau != 1000 else ()
-    adapters = {count: folders.cell(replace(cfg, train_steps=count), reference) for count in steps}
+    adapters = {count: folders.cell(replace(cfg, train_steps=count), reference, training) for count in steps}
     taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
     if cfg.adapter is not None or cfg.tau not in taus:
@@ -212,14 +256,14 @@ def _cell_plan(cfg: JobConfig, reference: Reference, window: Window, folders: _F
     # The grid shows other cells' samples too, if a job has made them.
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
-        cell = folders.cell(job, reference)
+        cell = folders.cell(job, reference, training)
         label = _column_label(job, tau)
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
-    cell = folders.cell(cfg, reference)
+    cell = folders.cell(cfg, reference, training)
     batches = _batches(reference, cell, cfg, at_once)
-    return CellPlan(reference, reference.trained_on, cell, batches, adapters, tuple(columns))
+    return CellPlan(reference, reference.trained_on, *training, cell, batches, adapters, tuple(columns))
 
 
 def _column_label(cfg: JobConfig, tau: float) -> str:
@@ -247,15 +291,19 @@ def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple
     )
 
 
-def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders) -> ProbePlan:
+def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders, schedule: Schedule) -> ProbePlan:
+    # The probe of the inversion measures its error in the steps that the user names.
+    steps = cfg.probe_steps
+    if kind in ("tampering", "partial_guidance"):
+        steps = inversion_steps(schedule, steps)
     return ProbePlan(
         kind=kind,
         steps=cfg.probe_steps,
         guidance_scale=cfg.guidance_scale,
-        inversion=SamplerSettings(cfg.probe_steps, cfg.inversion_guidance_scale),
+        inversion=SamplerSettings(steps, cfg.inversion_guidance_scale),
         prompts=(cfg.inversion_prompt,) if cfg.inversion_prompt else INVERSION_PROMPTS[kind],
         groups=cfg.references if isinstance(cfg.references, int) else GROUPS,
-        cell=partial(folders.probe, cfg),
+        cell=partial(folders.probe, cfg, steps),
     )
 
 

@@ -1,8 +1,9 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
+from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
@@ -26,6 +28,7 @@ from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import score_cell
+from motionexp.jobs.together import fit_together, hold_others
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.training import Example, FitResult, fit
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 def encode(backbone: Backbone, reference: Reference) -> Example:
     """A reference's latents and its embedded caption, as training takes them."""
     frames = torch.from_numpy(reference.frames.copy())[None]
-    return Example(backbone.encode(frames), backbone.embed([reference.caption]))
+    return Example(backbone.encode(frames), backbone.embed([reference.caption]), reference.content_hash)
 
 
 def _captions(reference: Reference) -> list[str]:
@@ -143,7 +146,8 @@ class Job:
         # Captions and videos of finished cells are not encoded: only their stored results are read.
         unfinished = [plan for plan in self.plan.cells if not plan.is_finished]
         of_base = [plan for plan in self.plan.base.cells if not plan.is_finished] if self.plan.base else []
-        videos = [video for plan in unfinished for video in plan.trained_on]
+        trained = [member for plan in unfinished for member in self.plan.group_of(plan)]
+        videos = list({video.content_hash: video for plan in trained for video in plan.trained_on}.values())
         captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
         captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
         self.cache.fill(videos if self.plan.trains else [], captions if unfinished + of_base else [])
@@ -243,6 +247,11 @@ class Job:
             return None
         elif plan.cell.has_adapter:
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
+        elif len(group := self.plan.group_of(plan)) > 1:
+            with ExitStack() as locks:
+                hold_others(self, group, plan, locks)
+                fit_together(self, group)
+            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)
@@ -258,12 +267,13 @@ class Job:
 
     # Training
 
+    def example(self, video: Reference) -> Example:
+        """A video as training takes it, from the cache."""
+        return Example(self.cache.latents(video), self.cache.conditioning(video.caption), video.content_hash)
+
     def _fit(self, plan: CellPlan, method: TuningMethod) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
-        examples = [
-            Example(self.cache.latents(video), self.cache.conditioning(video.caption))
-            for video in plan.trained_on
-        ]
+        examples = [self.example(video) for video in plan.trained_on]
         from motionexp.jobs.loggers import make_logger  # which imports all loggers
 
         logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
@@ -272,21 +282,21 @@ class Job:
                 self.backbone,
                 method,
                 examples,
-                self.plan.training,
+                replace(self.plan.training, seed=plan.training_seed),
                 plan.cell.adapter,
                 logger=logger,
                 on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
-                on_keep=lambda result: self._save_adapter(plan, method, result),
+                on_keep=lambda result: self.keep_adapter(plan, method, result),
             )
         finally:
             if self.plan.logger == "wandb":
                 logger.experiment.finish()
-        self._save_adapter(plan, method, result)
+        self.keep_adapter(plan, method, result)
         # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:
             result.checkpoint.unlink()
 
-    def _save_adapter(self, plan: CellPlan, method: TuningMethod, result: FitResult) -> None:
+    def keep_adapter(self, plan: CellPlan, method: TuningMethod, result: FitResult) -> None:
         """Save the adapter and the record of its training in the cell of its number of steps."""
         # The recipe travels with the adapter; the record stays in the cell.
         training, reference, origin = self.plan.training, plan.reference, self.origin()
@@ -294,7 +304,7 @@ class Job:
         adapter = plan.adapters[steps].adapter
         recipe = Recipe(
             captions=[video.caption for video in plan.trained_on],
-            seed=training.seed,
+            seed=plan.training_seed,
             steps=steps,
             batch_size=training.batch_size,
             learning_rate=training.optimizer.learning_rate,
@@ -307,6 +317,8 @@ class Job:
             "reference": reference.name,
             "reference_hash": reference.content_hash,
             "steps": steps,
+            "seed": plan.training_seed,
+            "version": FIT_VERSION,
             "trained": result.trained,
             "seconds": round(result.seconds, 3),
             "resumed_from": result.resumed_from,
@@ -336,6 +348,8 @@ class Job:
             "reference_hash": reference.content_hash,
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
+            "training_seed": record.get("seed"),
+            "versions": self._versions(record),
             "method": self.plan.method,
             "tau": float(self.window.low),
             "steps": sampling.sampler.steps,
@@ -345,6 +359,14 @@ class Job:
             "settings": dict(self.plan.row_settings),
             **self.origin(),
         }
+
+    def _versions(self, record: Mapping[str, Any]) -> dict[str, int]:
+        """The versions of the stages that make the job's samples; `record` is that of the training."""
+        if self.plan.probe is not None:
+            return {"probe": PROBE_VERSION}
+        # Records from before the version was stored are of version 1.
+        training = {"training": record.get("version", 1)} if record else {}
+        return training | {"sampling": SAMPLE_VERSION}
 
     def origin(self) -> dict[str, Any]:
         """The fields of a row that describe the model, and the code and machine that made the row."""

@@ -59,6 +59,7 @@ def smaller(cfg: JobConfig) -> str:
     """The settings that make a job need less memory than it does now, in words."""
     settings = ["mode=low_memory"] if cfg.mode != "low_memory" else []
     settings += ["batch_size=1"] if cfg.batch_size > 1 and cfg.adapter is None and cfg.probe is None else []
+    settings += ["a smaller train_together="] if cfg.train_together > 1 else []
     settings += ["a smaller memory_limit="] if cfg.memory_limit is not None else []
     settings += ["fewer frames="] if cfg.model.frame_range is not None else []
     hint = "" if cfg.dry_run else "; dry_run=true prints the memory of each phase"

@@ -97,10 +97,11 @@ def measure(job: JobPlan, rows: int) -> StepSeconds:
 
 
 def _training_seconds(job: JobPlan, latents: Tensor, caption: Conditioning) -> float:
-    """Wall time of a training step on a video of random latents (1, C, F, h, w)."""
+    """Wall time of a training step of one reference on a video of random latents (1, C, F, h, w)."""
     settings: dict[str, Any] = dict(job.tuning)
     kind: Callable[..., TuningMethod] = get_object(settings.pop("_target_"))
-    method, size = kind(job.backbone, job.window, **settings), job.training.batch_size
+    method = kind(job.backbone, job.window, **settings)
+    size = job.training.batch_size * job.trained_together
     try:
         optimizer = job.training.optimizer.build(method.parameters.values())
         clean = latents.repeat(size, 1, 1, 1, 1)
@@ -116,6 +117,6 @@ def _training_seconds(job: JobPlan, latents: Tensor, caption: Conditioning) -> f
             optimizer.zero_grad()
             return loss.detach()
 
-        return median_seconds(step)
+        return median_seconds(step) / job.trained_together
     finally:
         method.remove()

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from motionexp.backbones.precision import plain_attention
+from motionexp.backbones.cpu_kernels import takes_fast_kernels, with_fast_kernels
+from motionexp.backbones.precision import DTYPES, plain_attention
 from motionexp.backbones.text import UnknownTokenizer
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
@@ -44,6 +45,10 @@ class Phase:
     def total(self) -> int:
         """Peak bytes of the phase."""
         return sum(self.weights.values()) + self.computing
+
+
+COMPILED_BYTES = 18_000_000
+"""What oneDNN's kernels take once they are compiled for all shapes of a network, measured."""
 
 
 def memory_plan(job: JobPlan) -> list[Phase]:
@@ -88,17 +93,22 @@ class MetaRun:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()
+        # The kernels that the job takes on its own device: some keep more.
+        with_fast_kernels(backbone.network, job.device, DTYPES[job.precision])
+        kernels = COMPILED_BYTES if takes_fast_kernels(job.device, DTYPES[job.precision]) else 0
         network = {f"network ({job.precision})": weight_bytes(backbone.network)}
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
         offloads = job.backbone_settings.offloads(job.device)
         if job.trains and not job.probe:
-            yield Phase("training", network | ({} if offloads else decoder), self._training(caption))
+            yield Phase(
+                "training", network | ({} if offloads else decoder), self._training(caption) + kernels
+            )
         rows = rows_of(job)
         is_linear = job.probe is not None and job.probe.kind == "linear_probe"
         videos = rows if is_linear else rows // job.sampling.sampler.branches
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
-        sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one))
+        sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one)) + kernels
         yield Phase(f"sampling, {videos} at once", network | ({} if offloads else decoder), sampling)
         if has_vae:
             decoding = self._peak_of(lambda: backbone.decode(self.latents))
@@ -135,7 +145,7 @@ class MetaRun:
         return memory.peak
 
     def _step(self, caption: Conditioning) -> Step:
-        size = self.job.training.batch_size
+        size = self.job.training.batch_size * self.job.trained_together
         latents = self.latents.repeat(size, 1, 1, 1, 1)
         t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()

@@ -75,7 +75,8 @@ def _settings(jobs: Sequence[JobConfig]) -> list[Setting]:
 
 def _groups(layout: Layout, models: Iterable[str]) -> list[Group]:
     """One for each model, and where the experiment's own tables go by the kind of edit one for each kind."""
-    selects = [group.select for table in layout.tables for group in table.groups]
+    # Tables of lines: one of comparisons at scales alone has no settings.
+    selects = [group.select for table in layout.tables if table.settings for group in table.groups]
     kinds = dict.fromkeys(select["edit_kind"] for select in selects if "edit_kind" in select)
     by_kind = [{"edit_kind": kind} for kind in kinds] or [dict[str, str]()]
     return [

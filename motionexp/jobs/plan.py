@@ -36,6 +36,8 @@ class CellPlan:
     Attributes:
         reference: with the edits of the job.
         trained_on: the videos of the training: the reference, and its extra references.
+        training_seed: of its adapter.
+        together: the hashes of the references whose adapters are trained in one batch.
         cell: the folder of its results.
         batches: the samples that are denoised together; those of one edit follow each other.
         adapters: {training steps: the cell of the adapter after these steps}; empty if nothing is trained.
@@ -44,6 +46,8 @@ class CellPlan:
 
     reference: Reference
     trained_on: tuple[Reference, ...]
+    training_seed: int
+    together: tuple[str, ...]
     cell: Cell
     batches: tuple[tuple[SampleRequest, ...], ...]
     adapters: Mapping[int, Cell]
@@ -202,7 +206,7 @@ class JobPlan:
         at_once: videos that are denoised in one batch.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
-        cells: one for each reference.
+        cells: one for each reference and training seed.
         probe: of a job that probes, else None.
         base: the base model on the same references and edits; None with `base_model=false`, and of a
             job that is this or probes.
@@ -244,6 +248,25 @@ class JobPlan:
     def has_weights(self) -> bool:
         """Whether the model is on this machine; else it is a plan by the model's configuration."""
         return self.backbone.device.type != "meta"
+
+    @property
+    def trained_together(self) -> int:
+        """The most references whose adapters are trained in one batch; from 1."""
+        return max(1, *(len(cell.together) for cell in self.cells))
+
+    def group_of(self, cell: CellPlan) -> list[CellPlan]:
+        """The cells whose adapters are trained in one batch with that of a cell, itself included."""
+        if len(cell.together) < 2:
+            return [cell]
+        about = cell.training_seed, cell.together
+        return [plan for plan in self.cells if (plan.training_seed, plan.together) == about]
+
+    def title(self, cell: CellPlan) -> str:
+        """The reference of a cell, and the training seed where there are several."""
+        several = len({plan.training_seed for plan in self.cells}) > 1
+        return (
+            f"{cell.reference.name}, training seed {cell.training_seed}" if several else cell.reference.name
+        )
 
     def folder(self, suite: str) -> Path:
         """The folder of the model's results on a suite."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.console import Console
 
 from motionexp.config.ids import pair_id
 from motionexp.data.base import Reference
@@ -22,8 +22,8 @@ from motionexp.jobs.probe_units import Probe, Progress, Unit, Work, counting
 from motionexp.jobs.unfinished import Unfinished, invert_or_read
 from motionexp.probes.analysis import inversion_figures
 from motionexp.probes.analysis.inversion_figures import METRICS
-from motionexp.results.formats import Grid
 from motionexp.results.rows import Row, score_id_of
+from motionexp.results.terminal import print_grid
 
 METRIC_VERSION = 1
 STRIP = "strip.png"
@@ -48,7 +48,7 @@ class InversionProbe(Probe):
 
     def show(self, job: Job, rows: Sequence[Row], model_rows: Sequence[Row]) -> None:
         """See `Probe.show`. The strips of pictures are copied beside the figure."""
-        job.console.print(means(rows))
+        print_means(job.console, rows)
         folder = self.figures / f"inversion_{self.plan.steps}"
         folder.mkdir(parents=True, exist_ok=True)
         for unit in self.units:
@@ -159,8 +159,8 @@ class InversionUnit(Unit):
         ]
 
 
-def means(rows: Sequence[Row]) -> Table:
-    """Means over references, with minimum and maximum, by contrast, prompt and steps."""
+def print_means(console: Console, rows: Sequence[Row]) -> None:
+    """Print means over references, with minimum and maximum, by contrast, prompt and steps."""
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in rows:
         key = tuple(row.stratum(name) for name in ("contrast", "prompt", "steps"))
@@ -170,4 +170,4 @@ def means(rows: Sequence[Row]) -> Table:
         texts = [f"{np.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in map(by_metric.get, METRICS) if v]
         lines.append([*key, *texts, str(len(next(iter(by_metric.values()))))])
     title = f"{rows[0].model}: reconstruction after inversion, PSNR (higher is better)"
-    return Grid(["contrast", "prompt", "steps", *METRICS.values(), "n"], lines, "llr").terminal(title)
+    print_grid(console, ["contrast", "prompt", "steps", *METRICS.values(), "n"], lines, labels=3, title=title)

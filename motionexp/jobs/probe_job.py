@@ -50,7 +50,7 @@ def probe(cfg: JobConfig) -> list[Row]:
         probe = probe_of(job.plan)
         missing = probe.missing
         for line in cost_in_words(probe, missing):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line, markup=False, highlight=False)
         model_rows = probe.model_rows(job)
         # 2. Encode. Each encoder is freed before the network is loaded.
         if probe.scores:

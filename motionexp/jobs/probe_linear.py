@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motionexp.config.ids import pair_id
+from motionexp.config.ids import PROBE_VERSION, pair_id
 from motionexp.data.base import Reference
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.energies import pairs
@@ -34,8 +34,8 @@ from motionexp.probes.analysis.linear_rows import (
     metric_of,
 )
 from motionexp.probes.block_features import motion_blocks
-from motionexp.results.formats import to_markdown
 from motionexp.results.rows import Row, score_id_of
+from motionexp.results.terminal import print_table
 
 METRIC_VERSION = 1
 TRAIN, TEST, PAIRS = 24, 10, 1
@@ -70,7 +70,7 @@ class LinearProbe(Probe):
     def show(self, job: Job, rows: Sequence[Row], model_rows: Sequence[Row]) -> None:
         """See `Probe.show`. Tables of all numbers are written beside the figures."""
         every, folder = [*rows, *model_rows], self.figures / "linear_probe"
-        print(to_markdown(linear_tables.tables(every)[""][0]))
+        print_table(job.console, linear_tables.tables(every)[""][0])
         linear_figures.write(folder, every, "A job of probe=linear_probe drew these from its rows alone.")
         linear_tables.write(folder / "linear-probe", every)
         job.console.print(f"tables and figures: {folder}", markup=False, highlight=False, soft_wrap=True)
@@ -212,6 +212,7 @@ class LinearUnit(Unit):
                 },
                 adapter_id=self.cell.folder.name,
                 sample_id=sample_id,
+                versions={"probe": PROBE_VERSION},
                 method="linear_probe",
                 tau=1000.0,
                 steps=0,

@@ -1,5 +1,6 @@
 """The probes along a tree: invert a reference, change the condition along denoising, score the videos."""
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.console import Console
 
 from motionexp.config.ids import pair_id
 from motionexp.config.metrics import chosen_metrics
@@ -31,8 +32,8 @@ from motionexp.metrics.attribute_readings import AttributeReadings
 from motionexp.probes.interventions import CONTROL, partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
 from motionexp.probes.tree import Trajectory, cost, cost_one_by_one, run_tree, step_blocks, step_counts
-from motionexp.results.formats import Grid
 from motionexp.results.rows import Row
+from motionexp.results.terminal import print_grid
 
 SCORED = {"text_alignment", "flow_similarity", "velocity_similarity", *AttributeReadings.values}
 """The values that have rows: of the probes' metrics the main ones, and all readings of attributes."""
@@ -100,7 +101,7 @@ class TreeProbe(Probe):
         """See `Probe.show`."""
         methods = list(dict.fromkeys(unit.method for unit in self.units))
         for method in methods:
-            job.console.print(summary(method, [row for row in rows if row.method == method]))
+            print_means(job.console, method, [row for row in rows if row.method == method])
         show_figures(job, self.plan.kind, self.figures / "_".join(methods), methods, [*rows, *model_rows])
         paths = [unit.cell.folder / ALL_PAIRS for unit in self.units]
         print_paths(job.console, "all pairs side by side", paths)
@@ -278,15 +279,22 @@ class TreeUnit(Unit):
         return rows + rows_of(pair_id(self.id, REFERENCE), REFERENCE, REFERENCE, None)
 
 
-def summary(method: str, rows: Sequence[Row]) -> Table:
-    """A table of the means over references and edits, by the timestep from which the condition changes."""
-    title = f"{method.replace('_', ' ')} from t to 0, means over references"
+def print_means(console: Console, method: str, rows: Sequence[Row]) -> None:
+    """Print the means over references and edits, by the timestep from which the condition changes.
+
+    A metric that has a value of no sample has no column.
+    """
     names = [name for name in dict.fromkeys(row.metric for row in rows) if not name.startswith("old_")]
+    measured = {row.metric for row in rows if row.tau_start != REFERENCE and not math.isnan(row.value)}
     shown = headings(chosen_metrics(None, "probes"))
-    header = ["from t", *(shown[name][0] if name in shown else name.replace("_", " ") for name in names)]
+    heads = {name: shown[name][0] if name in shown else name.replace("_", " ") for name in names}
+    columns = [name for name in names if name in measured]
     lines = []
     for start in (*(f"{edge}" for edge in reversed(EDGES)), "none", REFERENCE):
         to_zero = [row for row in rows if row.tau_start == start and row.tau_end in ("0", "none", REFERENCE)]
         if to_zero:
-            lines.append([start, *(mean_of(to_zero, name) for name in names)])
-    return Grid(header, lines).terminal(title)
+            lines.append([start, *(mean_of(to_zero, name) for name in columns)])
+    title = f"{method.replace('_', ' ')} from t to 0, means over references"
+    print_grid(console, ["from t", *map(heads.__getitem__, columns)], lines, title=title)
+    if absent := [heads[name] for name in names if name not in measured]:
+        console.print(f"no value at any t: {', '.join(absent)}", markup=False, highlight=False)

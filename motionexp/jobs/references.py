@@ -12,7 +12,7 @@ from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.checks import shortened
 from motionexp.data.select import names_of
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
 
@@ -52,8 +52,8 @@ def _chosen_edits(reference: Reference, cfg: JobConfig) -> tuple[Edit, ...]:
         kinds = PROBED_KINDS
     elif unknown := [kind for kind in kinds or () if kind not in available]:
         raise InputError(
-            f"edit_kinds=[{','.join(unknown)}]: reference {reference.name} has edits of"
-            f" {', '.join(available)}"
+            f"edit_kinds=[{','.join(unknown)}]: {one_of(unknown[0], dict.fromkeys(available))}, the kinds of"
+            f" reference {reference.name}"
         )
     return tuple(edit for edit in edits if kinds is None or edit.kind in kinds)
 

@@ -80,7 +80,7 @@ def _run(
     grids: list[Path] = []
     for counted, plan in numbered(job.plan.cells):
         note = ", nothing left to train or sample" if plan.is_finished else ""
-        line = f"{plan.reference.name} ({counted}{note})"
+        line = f"{job.plan.title(plan)} ({counted}{note})"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
         finished = _cell(job, plan, baselines=True)
         of_base = _cell(base, of_base_model[plan.reference.name]) if base else None

@@ -69,6 +69,8 @@ def baseline_rows(
             "train_steps": 0,
             "adapter_scale": 1.0,
             "adapter_id": "",
+            "training_seed": None,
+            "versions": {},
             "strata": {**reference.strata, "sanity_baseline": name},
         }
         return scores.of_video(edit, _video_id(frames, reference, edit), lambda: (frames, baseline_fields))

@@ -16,7 +16,17 @@ from motionexp.results.settings_table import EXTERNAL
 
 Key = tuple[str, str, str]
 """Source, reference and edit kind: the folders of one video."""
-DISTINGUISHING = ("model", "method", "tau", "seed", "steps", "train_steps", "adapter_scale", "precision")
+DISTINGUISHING = (
+    "model",
+    "method",
+    "tau",
+    "seed",
+    "training_seed",
+    "steps",
+    "train_steps",
+    "adapter_scale",
+    "precision",
+)
 
 
 def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> tuple[int, int]:

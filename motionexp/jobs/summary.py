@@ -34,9 +34,10 @@ def print_summary(
     metrics: Sequence[str] | None = None,
     of_base: Sequence[Row] = (),
 ) -> None:
-    """Print means over references and seeds, and the paths.
+    """Print a table of means over references and seeds, and the paths.
 
-    There is a line for each edit, for all edits, for the base model and for each sanity baseline.
+    There is a line for each score, and a column for each edit, for all edits, for the base model and for each
+    sanity baseline.
 
     Args:
         console: prints.
@@ -64,12 +65,9 @@ def print_summary(
         lines |= {"all edits": samples} if len(lines) > 1 else {}
         lines["base model"] = [*of_base]
     lines |= {SANITY_BASELINES[name]: of_baseline for name, of_baseline in baselines.items()}
-    specs = {spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()
-    # Metrics of tracks have a table of their own, where each has its level of chance beside it.
-    of_tracks = [spec for spec in specs if "tracks" in spec.needs and not spec.of_sets]
-    for shown in ([spec for spec in specs if spec not in of_tracks], of_tracks):
-        if columns := {name: column for name, column in headings(shown).items() if name in values}:
-            _print_means(console, lines, columns)
+    specs = [*{spec.name: spec for spec in [*chosen_metrics(None), *chosen_metrics(metrics)]}.values()]
+    columns = {name: heading for name, heading in headings(specs).items() if name in values}
+    _print_means(console, lines, columns)
     _print_legend(console, lines, {name for spec in specs for name in spec.summary} - hidden)
     print_paths(console, "rows and media", folders)
     print_paths(console, "side by side", grids)
@@ -133,28 +131,33 @@ def _title(rows: Sequence[Row]) -> str:
 
 
 def _print_means(
-    console: Console, lines: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]
+    console: Console, columns: Mapping[str, Sequence[Row]], shown: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Print the means of each line's rows. `shown` is {metric: (heading, metric that is subtracted)}."""
-    texts = []
-    for label, rows in lines.items():
-        means = (mean_of(rows, name, minus) for name, (_, minus) in shown.items())
-        videos = {row.sample_id for row in rows if row.metric not in SET_VALUES}
-        texts.append([label, str(len(videos)), *means])
-    print_grid(console, ["edit", "n", *(heading for heading, _ in shown.values())], texts)
+    """Print the means of each column's rows. `shown` is {metric: (heading, metric that is subtracted)}."""
+    videos = [{row.sample_id for row in rows if row.metric not in SET_VALUES} for rows in columns.values()]
+    lines = [["samples", *(str(len(samples)) for samples in videos)]]
+    lines += [
+        [heading, *(mean_of(rows, name, minus) for rows in columns.values())]
+        for name, (heading, minus) in shown.items()
+    ]
+    print_grid(console, ["means", *columns], lines)
 
 
 def _print_legend(console: Console, lines: Mapping[str, Sequence[Row]], shown: Collection[str]) -> None:
-    """Print what the numbers are, and why samples have no value."""
+    """Print where the scores are explained, and why samples have no value."""
     headed = {name: heading for spec in METRICS.values() for name, heading in spec.summary.items()}
-    console.print("Means over n samples; docs/scores.md explains the scores", highlight=False)
+    console.print("docs/scores.md explains the scores", highlight=False)
     several = "all edits" in lines  # whose rows are those of the lines above it
     counted = [of_line for label, of_line in lines.items() if not (several and label == "all edits")]
     rows = [row for of_line in counted for row in of_line if row.metric in shown]
+    # A score and its level of chance lack values for one reason.
+    lacking: dict[tuple[str, int], list[str]] = defaultdict(list)
     for name in dict.fromkeys(row.metric for row in rows):
-        for reason, count in reasons_in(row for row in rows if row.metric == name).items():
-            text = f"{headed.get(name, name)}: no value for {count} of its samples ({reason})"
-            console.print(text, markup=False, highlight=False)
+        for entry in reasons_in(row for row in rows if row.metric == name).items():
+            lacking[entry].append(headed.get(name, name))
+    for (reason, count), names in lacking.items():
+        text = f"{', '.join(names)}: no value for {count} of its samples ({reason})"
+        console.print(text, markup=False, highlight=False)
 
 
 def _by_edit(rows: Sequence[Row], alone: bool) -> dict[str, tuple[str, list[Row]]]:
@@ -176,4 +179,4 @@ def mean_of(rows: Sequence[Row], metric: str, minus: str = "") -> str:
     subtracted = {row.sample_id: row.value for row in rows if row.metric == minus}
     values = [row.value - subtracted.get(row.sample_id, 0.0) for row in rows if row.metric == metric]
     values = [value for value in values if not math.isnan(value)]
-    return f"{np.mean(values) + 0.0:.2f}" if values else "–"
+    return f"{round(float(np.mean(values)), 2) + 0.0:.2f}" if values else "–"

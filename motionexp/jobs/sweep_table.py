@@ -2,24 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from motionexp.config.command_line import override_key
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.command_line import override_key, selection
+from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name, user_path, write_whole
+from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
-from motionexp.results.selection import SAMPLED, TRAINED
-from motionexp.results.settings_table import EXTERNAL, differing_names, setting_of, settings_tables
+from motionexp.results.selection import SAMPLED, TRAINED, has_value, no_such_name, setting_of, text_in
+from motionexp.results.settings_table import EXTERNAL, differing_names, settings_tables
 from motionexp.results.terminal import print_table
 
 OF_FRAMES = ("start", "fps", "stride", "fit")
@@ -37,17 +39,17 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         done: whether all jobs ended well.
     """
     console = Console()
+    _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
     tuned = [cfg for cfg, _ in jobs if cfg.probe is None]
     if not tuned:
-        return  # each job of a probe has printed its figures
+        return
     rows: list[Row] = []
     finished = 0
     for output in dict.fromkeys(cfg.output for cfg in tuned):
         of_output = [cfg for cfg in tuned if cfg.output == output]
-        makers = [JobRows.of(cfg) for cfg in of_output]
-        stored = list(_stored_rows(user_path(output), of_output))
-        chosen = [row for row in stored if any(maker.has(row) for maker in makers)]
-        finished += sum(any(maker.made(row) for row in chosen) for maker in makers)
+        makers = _Makers([JobRows.of(cfg) for cfg in of_output])
+        chosen = [row for row in _stored_rows(of_output) if any(maker.has(row) for maker in makers.of(row))]
+        finished += len({id(maker) for row in chosen for maker in makers.of(row) if maker.made(row)})
         rows += chosen
     if not rows:
         return  # no job came as far as a score
@@ -60,6 +62,16 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
 
 
+def _print_probes(console: Console, jobs: Sequence[JobConfig], swept: Sequence[str]) -> None:
+    """Print where the results of each job lie: what probes measure has no table in common."""
+    for cfg in jobs:
+        texts = as_text(cfg)
+        label = in_a_line({name: texts[name] for name in dict.fromkeys(["probe", *swept]) if name in texts})
+        folder = _folder(cfg) / "figures"
+        place = f"{folder}/" if folder.is_dir() else "no result"
+        console.print(f"{label}: {place}", markup=False, highlight=False, soft_wrap=True)
+
+
 def table(words: Sequence[str]) -> None:
     """`python run.py table output=... by=tau,rank`: a table of the rows in a folder.
 
@@ -69,18 +81,11 @@ def table(words: Sequence[str]) -> None:
     Raises:
         InputError: no rows, or rows that cannot be compared.
     """
-    select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
-    if len(select) != len(words):
-        wrong = next(word for word in words if "=" not in word)
-        raise InputError(f"{wrong}: table takes output=FOLDER, by=NAME,NAME, and NAME=VALUE to select rows")
+    select = selection("table", words)
     output, by = user_path(select.pop("output", "outputs")), select.pop("by", None)
     rows = read_rows(output)
     for name, values in select.items():
-        texts = {setting_of(row, name) for row in rows}
-        rows = [row for row in rows if setting_of(row, name) in _alternatives(values)]
-        if not rows:
-            shown = ", ".join(sorted(texts - {""})[:20]) or "none"
-            raise InputError(f"{name}={values}: no row has it; the rows in {output} have {shown}")
+        rows = _selected(rows, name, values, output)
     if not any(not row.tau_start for row in rows):
         raise InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
     names = [override_key(name.strip()) for name in by.split(",")] if by else differing_names(rows)
@@ -91,9 +96,15 @@ def table(words: Sequence[str]) -> None:
     _show(Console(), tables, output, names or ["tau"], chosen)
 
 
-def _alternatives(values: str) -> list[str]:
-    """The texts that a selection allows: a list in brackets is one text."""
-    return [values] if values.startswith("[") else values.split(",")
+def _selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
+    """The rows with one of the values. Raises InputError where there are none but the base model's."""
+    chosen = [row for row in rows if has_value(vars(row), name, values)]
+    # Which have every value of a setting of tuning, also one that nothing was tuned with.
+    if any(row.method != "base" or name.partition(".")[0] not in TRAINED for row in chosen):
+        return chosen
+    shown = ", ".join(sorted({setting_of(row, name) for row in rows} - {""})[:20]) or "none"
+    problem = no_such_name(name, map(vars, rows)) or f"no row has it; the rows in {output} have {shown}"
+    raise InputError(f"{name}={values}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -186,16 +197,47 @@ class JobRows:
             and row.tau == self.cfg.tau
             and same_method
             and self._agrees(row, [name for name in TRAINED if name not in OF_METHOD])
+            # Rows from before training seeds were stored are of the one seed, which all settings name.
+            and (row.training_seed is None or row.training_seed in training_seeds(self.cfg))
         )
 
 
-def _stored_rows(output: Path, jobs: Sequence[JobConfig]) -> Iterator[Row]:
+class _Makers:
+    """The jobs of a sweep by their settings: a row is compared with few of a thousand."""
+
+    def __init__(self, jobs: Sequence[JobRows]) -> None:
+        self.jobs = jobs
+        self._by_settings: dict[tuple[str, ...], dict[tuple[str, ...], list[JobRows]]] = {}
+
+    def of(self, row: Row) -> list[JobRows]:
+        """The jobs that agree with a row in the settings of sampling, and in those of training if any."""
+        tuning = () if row.method == "base" or row.settings.get("adapter") else ("tau", *TRAINED)
+        names = tuple(
+            name for name in (*SAMPLED, "seed", *tuning) if name in row.settings and name not in OF_METHOD
+        )
+        if row.sanity_baseline:
+            names = ()  # it agrees with all
+        if names not in self._by_settings:
+            by_settings = self._by_settings[names] = defaultdict(list)
+            for job in self.jobs:
+                by_settings[_texts({"settings": job.plain, "tau": job.plain["tau"]}, names)].append(job)
+        return self._by_settings[names].get(_texts(vars(row), names), [])
+
+
+def _texts(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text_in(fields, name) for name in names)
+
+
+def _stored_rows(jobs: Sequence[JobConfig]) -> Iterator[Row]:
     """The rows of the suites and models of these jobs."""
-    for folder in dict.fromkeys(
-        output / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name) for cfg in jobs
-    ):
+    for folder in dict.fromkeys(map(_folder, jobs)):
         if folder.is_dir():
             yield from read_rows(folder)
+
+
+def _folder(cfg: JobConfig) -> Path:
+    """The folder of a job's results: of its suite and model."""
+    return user_path(cfg.output) / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name)
 
 
 def _show(

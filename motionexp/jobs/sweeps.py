@@ -3,16 +3,19 @@
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from motionexp.config.command_line import is_text, override_key
+from motionexp.config.ids import FIT_VERSION
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.scoring_models import scoring_models
 from motionexp.config.settings import names_in
 from motionexp.errors import InputError
+from motionexp.files import user_path
+from motionexp.jobs.cell import read_fit_record
 from motionexp.results.layout import Layout
 
 MODEL = "model="
@@ -95,9 +98,9 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) 
     """Refuses jobs whose rows could not stand in one table, before any of them runs.
 
     Raises:
-        InputError: of one model other weights, other references, edits or numbers of samples; or two
-            precisions, two seeds, or other models behind the scores. The layout's `allow_mixed` may allow
-            `weights_hash`, `references`, `precision`, `seed` and `metric_model`.
+        InputError: of one model other weights, other references, edits, numbers of samples or training
+            seeds; or two precisions, two seeds, or other models behind the scores. The layout's `allow_mixed`
+            may allow `weights_hash`, `references`, `training_seeds`, `precision`, `seed` and `metric_model`.
     """
     values: dict[tuple[str, str], list[Any]] = defaultdict(list)
     scored_alike = len({(str(cfg.scoring), cfg.model.closed_vocabulary) for cfg in jobs}) == 1
@@ -106,13 +109,14 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) 
             ("precision", ""): cfg.precision,
             ("weights_hash", cfg.model.name): (cfg.model.path, cfg.model.revision),
             ("references", cfg.model.name): _subjects(cfg),
+            ("training_seeds", cfg.model.name): None if cfg.tau == 1000 else cfg.training_seeds,
             # Rows number the samples of a seed: those of another seed would pass for the same.
             ("seed", ""): cfg.seed,
             # What looks the models up imports torch.
             ("metric_model", ""): None if scored_alike else _scored_by(cfg),
         }
         for key, value in of_job.items():
-            if value not in values[key]:
+            if value not in values[key] and not (key[0] == "training_seeds" and value is None):
                 values[key].append(value)
     mixed = [
         f"{kind}{f' of {model}' if model else ''}: {' and '.join(map(str, differing))}"
@@ -123,6 +127,30 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) 
         raise InputError(
             f"experiment={name}: jobs whose rows cannot be compared: {'; '.join(mixed)}. Run all lines on the"
             " same, or name the kind under `allow_mixed` in its file"
+        )
+
+
+def check_training_versions(jobs: Iterable[JobConfig]) -> None:
+    """Refuses jobs whose adapters were trained by different versions, before any of them runs.
+
+    Other versions draw other noise from the same seeds, so that their results are no repetitions.
+
+    Raises:
+        InputError: names an adapter of each version.
+    """
+    makers: dict[int, str] = {}
+    for cfg in jobs:
+        if cfg.adapter is not None:
+            record = read_fit_record(user_path(cfg.adapter))
+            if record:  # of motionexp: other trainers leave none
+                makers.setdefault(record.get("version", 1), f"adapter={cfg.adapter}")
+        elif cfg.tau != 1000 and cfg.probe is None:
+            makers.setdefault(FIT_VERSION, "the adapters that this sweep trains")
+    if len(makers) > 1:
+        named = "; ".join(f"version {version}: {maker}" for version, maker in sorted(makers.items()))
+        raise InputError(
+            f"a sweep over adapters of several versions of the training ({named}): their results cannot be"
+            " compared; train the older adapters again, or run a sweep for each version"
         )
 
 

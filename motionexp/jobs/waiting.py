@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def without_triton() -> Iterator[None]:
     if torch.cuda.is_available() or "triton" in sys.modules:
         yield
         return
+    # It warns that triton is not there.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     sys.modules["triton"] = None  # type: ignore[assignment]  # `import triton` says that it is not installed
     try:
         yield

@@ -189,7 +189,7 @@ def find_method(name: str, plugins: Collection[str] = ()) -> type[TuningMethod]:
         for _, value in getmembers(module, isclass):
             # Not the classes that the module imports, and not the interface itself.
             is_here = value.__module__ == module.__name__ and not isabstract(value)
-            if is_here and issubclass(value, TuningMethod):
+            if is_here and issubclass(value, TuningMethod) and value.is_single:
                 return value
     raise InputError(f"method {name}: motionexp/methods/ has no such method")
 

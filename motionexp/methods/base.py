@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from weakref import WeakSet
 
 import torch
@@ -63,7 +63,7 @@ class TrainingSettings:
     Attributes:
         steps: optimizer steps, from 1.
         batch_size: noise draws in a step, from 1; the examples follow each other in turn.
-        seed: of the initial state, the noise and the timesteps.
+        seed: of the initial state, the noise and the timesteps, together with the reference.
         optimizer: with its learning rate.
         keep_steps: step counts at which `on_keep` is called.
         checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.
@@ -114,6 +114,13 @@ class Step:
         noisy, target = schedule.add_noise(latents, noise, t), schedule.target(latents, noise, t)
         return cls(latents, noise, t, noisy, target, conditioning)
 
+    def rows(self, order: list[int]) -> Self:
+        """The step with these rows, in this order."""
+        latents, noise, t, noisy, target = (
+            tensor[order] for tensor in (self.latents, self.noise, self.t, self.noisy, self.target)
+        )
+        return type(self)(latents, noise, t, noisy, target, self.conditioning[order])
+
 
 class TuningMethod(ABC):
     """Trainable tensors beside a frozen network, active exactly at the timesteps of `window`.
@@ -128,12 +135,14 @@ class TuningMethod(ABC):
     tuned ones.
 
     Attributes:
+        is_single: whether it is one adapter, which a file can hold.
         key_prefix: precedes the names of `parameters` in an adapter file.
         layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
         settings: the constructor's arguments besides backbone and window, as plain values.
     """
 
     key_prefix = ""
+    is_single: ClassVar[bool] = True
 
     def __init__(
         self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]
@@ -183,7 +192,10 @@ class TuningMethod(ABC):
         """The trainable tensors, in fp32 whatever the network's precision."""
 
     def loss(self, step: Step) -> Tensor:
-        """Return the scalar that training minimizes: by default the diffusion loss, `prediction_loss`."""
+        """Return what training minimizes: by default the diffusion loss, `prediction_loss`.
+
+        A scalar, or the losses (N,) of N adapters that are trained together, whose sum is minimized.
+        """
         return prediction_loss(self.backbone, step)
 
     @abstractmethod
@@ -251,6 +263,12 @@ def prediction_loss(backbone: Backbone, step: Step) -> Tensor:
     output = backbone.predict(step.noisy, step.t, step.conditioning)  # (B, C, F, h, w)
     # DDPM eq. 14, as a mean over all elements of x_t and not as a sum.
     return F.mse_loss(output.float(), step.target)
+
+
+def squared_errors(backbone: Backbone, step: Step) -> Tensor:
+    """`prediction_loss` of each row, (B,)."""
+    output = backbone.predict(step.noisy, step.t, step.conditioning)  # (B, C, F, h, w)
+    return (output.float() - step.target).square().flatten(1).mean(dim=1)
 
 
 def projection_layers(

@@ -125,10 +125,8 @@ class LoRA(TuningMethod):
         """Draw A as a linear layer's weights are drawn, from the seed and the layer's name; set B to zero."""
         for name, layer in self.layers.items():
             down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            draw = torch.empty(down.shape)  # drawn on the CPU: the device must not change the numbers
-            nn.init.kaiming_uniform_(draw, a=math.sqrt(5), generator=generator("lora", seed, name))
             with torch.no_grad():
-                down.copy_(draw)
+                down.copy_(start_of_down(down.shape, seed, name))
                 up.zero_()
 
     def _set_scale(self, value: float) -> None:
@@ -161,6 +159,12 @@ class LoRA(TuningMethod):
         super().remove()
         # peft would take a leftover config for a second adapter.
         del self.backbone.network.peft_config
+
+
+def start_of_down(shape: Sequence[int], seed: int, name: str) -> torch.Tensor:
+    """The untrained A (rank, in) of a LoRA on the layer of a name."""
+    draw = torch.empty(tuple(shape))  # drawn on the CPU: the device must not change the numbers
+    return nn.init.kaiming_uniform_(draw, a=math.sqrt(5), generator=generator("lora", seed, name))
 
 
 def _put_back(network: nn.Module, layers: Mapping[str, nn.Module]) -> None:

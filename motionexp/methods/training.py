@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 import signal
 import time
 import warnings
@@ -14,9 +13,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from motionexp.config.ids import FIT_VERSION
 from motionexp.config.imports import without
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.progress import progress_bar
@@ -39,10 +40,12 @@ class Example:
     Attributes:
         latents: (1, C, F, h, w), as `Backbone.encode` gives them.
         conditioning: the training caption, one row.
+        reference: what its random numbers are drawn from beside the seed: the reference's `content_hash`.
     """
 
     latents: Tensor
     conditioning: Conditioning
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,15 @@ class FitResult:
     """The result of a training.
 
     Attributes:
-        losses: of every step, including the steps of interrupted runs that this run continued.
+        losses: of every step, including the steps of interrupted runs that this run continued. Of adapters
+            that are trained together each entry is a list.
         trained: number of trained parameters.
         resumed_from: steps done by earlier runs; 0 for a new run.
         seconds: duration of this run, including previews.
         checkpoint: the final state, not needed once the adapter is saved; None: there is none.
     """
 
-    losses: list[float]
+    losses: list[Any]
     trained: int
     resumed_from: int
     seconds: float
@@ -81,30 +85,37 @@ class Tuning(LightningModule):
         self.settings = settings
         self.window = method.window
         self.trained = nn.ParameterList(method.parameters.values())
-        self.losses: list[float] = []
+        self.losses: list[Any] = []
         self.is_consistent = True  # False during an update: a half updated state must not be saved
         self._backbone = backbone
         self._latents = torch.cat([example.latents for example in examples]).to(
             backbone.device, torch.float32
         )
         self._conditioning = Conditioning.cat([example.conditioning for example in examples]).trimmed()
+        self._references = [example.reference for example in examples]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of the method's parameters."""
         return self.settings.optimizer.build(self.trained)
 
     def draw(self, step: int) -> Step:
-        """Return the tensors of a step; all randomness comes from the seed and the number of the step."""
+        """Return the tensors of a step; all randomness comes from the seed, the reference and the step.
+
+        References have noise of their own: means over references then average over the training's noise too.
+        """
         size, seed = self.settings.batch_size, self.settings.seed
         # 1. The examples in turn: with 2 examples and 3 draws, step 0 takes 0 1 0 and step 1 takes 1 0 1.
         rows = [index % len(self._latents) for index in range(step * size, (step + 1) * size)]
         latents = self._latents[rows]  # (B, C, F, h, w)
-        # 2. Noise and timesteps from generators on the CPU: the device must not change the numbers.
-        noise = torch.randn(latents.shape, generator=generator("training noise", seed, step))
-        noise = noise.to(latents.device)
-        schedule = self._backbone.schedule
-        t = schedule.training_timesteps(self.window, size, generator("training timesteps", seed, step))
-        t = t.to(latents.device)  # (B,)
+        # 2. Noise and timesteps from generators on the CPU: the device must not change the numbers. Draws of
+        #    one reference in one step follow each other.
+        schedule, shape = self._backbone.schedule, latents.shape[1:]
+        keys = {row: (seed, self._references[row], step) for row in rows}
+        noises = {row: generator("training noise", *key) for row, key in keys.items()}
+        times = {row: generator("training timesteps", *key) for row, key in keys.items()}
+        noise = torch.stack([torch.randn(shape, generator=noises[row]) for row in rows])
+        t = torch.cat([schedule.training_timesteps(self.window, 1, times[row]) for row in rows])  # (B,)
+        noise, t = noise.to(latents.device), t.to(latents.device)
         return Step.noised(schedule, latents, noise, t, self._conditioning[rows])
 
     def training_step(self, batch: int, batch_idx: int) -> None:
@@ -116,19 +127,24 @@ class Tuning(LightningModule):
         self.method.switch(True)
         tensors = self.draw(step)
         loss = self.method.loss(tensors)
-        value = loss.item()
-        if not math.isfinite(value):
+        value = loss.tolist()
+        if not torch.isfinite(loss).all():
             raise FloatingPointError(
                 f"the loss is {value} in training step {step + 1} of {self.settings.steps}"
                 f" (seed={self.settings.seed}, t={tensors.t.tolist()}): lower learning_rate or take fp32"
             )
         # 2. The update; an interrupt within it must not save the state.
-        self.manual_backward(loss)
+        self.manual_backward(loss.sum())
         self.is_consistent = False
         optimizer.step()
         self.zero_grad()
         self.losses.append(value)
         self.is_consistent = True
+
+    @property
+    def last_loss(self) -> float:
+        """The loss of the last step; the mean of those of several adapters."""
+        return float(np.mean(self.losses[-1]))
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Return only the method's tensors, by their names in an adapter file."""
@@ -161,6 +177,8 @@ class Tuning(LightningModule):
             "window": [self.method.window.low, self.method.window.high],
             "knots": [list(knot) for knot in self.method.window.knots],
             "latents": list(self._latents.shape),
+            "references": self._references,
+            "version": FIT_VERSION,
         }
 
 
@@ -203,7 +221,7 @@ def fit(
     settings = settings or TrainingSettings()
     # Reset even for an empty window, so that the result never depends on an earlier training.
     method.scale = 1.0
-    method.reset(settings.seed)
+    method.reset(start_seed(settings.seed, examples))
     if method.window.is_empty:
         method.switch(False)
         return FitResult([], 0, 0, 0.0, None)
@@ -235,6 +253,11 @@ def fit(
     return FitResult(module.losses, trained, resumed_from, time.perf_counter() - start, checkpoint)
 
 
+def start_seed(seed: int, examples: Sequence[Example]) -> int:
+    """The seed of a method's initial state: of a training's seed and its references."""
+    return generator("initial state", seed, *(example.reference for example in examples)).initial_seed()
+
+
 class _BetweenSteps(Callback):
     """Logs and shows losses, saves checkpoints and calls `on_preview` and `on_keep` after a step."""
 
@@ -256,7 +279,7 @@ class _BetweenSteps(Callback):
         assert isinstance(pl_module, Tuning)
         settings, done = self.settings, trainer.global_step
         if trainer.logger is not None and done % settings.log_every == 0:
-            trainer.logger.log_metrics({"loss": pl_module.losses[-1]}, done)
+            trainer.logger.log_metrics({"loss": pl_module.last_loss}, done)
         if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
             self.on_keep()
         # Not after the last step: `on_train_end` saves it.
@@ -267,7 +290,7 @@ class _BetweenSteps(Callback):
                 self.on_preview(done)
             # A preview may have changed the scale; training is at 1.
             pl_module.method.scale = 1.0
-        self.bar.set_postfix(loss=f"{pl_module.losses[-1]:.4f}", refresh=False)
+        self.bar.set_postfix(loss=f"{pl_module.last_loss:.4f}", refresh=False)
         self.bar.update()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

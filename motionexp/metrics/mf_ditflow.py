@@ -50,7 +50,10 @@ class DitflowFidelity(VideoMetric):
     needs = ("tracks",)
     values: ClassVar = {"mf_ditflow": True, "mf_ditflow_chance": None}
     order = 120
-    summary: ClassVar = {"mf_ditflow": "DiTFlow", "mf_ditflow_chance": "by chance"}
+    summary: ClassVar = {
+        "mf_ditflow": "DiTFlow's fidelity",
+        "mf_ditflow_chance": "DiTFlow's fidelity by chance",
+    }
     columns: ClassVar = {
         "ditflow": {"label": "DiTFlow's fidelity ↑", "metric": "mf_ditflow", "optional": True},
         "ditflow_chance": {

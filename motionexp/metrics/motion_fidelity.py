@@ -21,7 +21,10 @@ class MotionFidelity(VideoMetric):
         "track_coverage": None,
     }
     order = 110
-    summary: ClassVar = {"motion_fidelity": "motion fidelity", "motion_fidelity_chance": "by chance"}
+    summary: ClassVar = {
+        "motion_fidelity": "motion fidelity",
+        "motion_fidelity_chance": "motion fidelity by chance",
+    }
     columns: ClassVar = {
         "fidelity": {"label": "motion fidelity ↑", "metric": "motion_fidelity", "optional": True},
         "fidelity_chance": {

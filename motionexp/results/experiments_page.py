@@ -28,7 +28,7 @@ ORDER = (
     *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
-PARTS = {"Decided by": "decides", "Chosen before": "choice", "References": "cut", "Cost": "cost"}
+PARTS = {"Decided by": "decision", "Chosen before": "choice", "References": "cut", "Cost": "cost"}
 
 
 def page(root: Path) -> str:
@@ -38,12 +38,15 @@ def page(root: Path) -> str:
         InputError: a file cannot be read, or its head does not say when it was last run.
     """
     introduction = (root / PAGE).read_text(encoding="utf-8").partition("\n## ")[0].strip()
-    # ORDER, then what it does not name, by name.
+    return "\n\n".join([introduction, *(section(path, root) for path in experiment_paths(root))]) + "\n"
+
+
+def experiment_paths(root: Path) -> list[Path]:
+    """The files of all experiments below `root`: in `ORDER`, then those that it does not name, by name."""
     places = {name: place for place, name in enumerate(ORDER)}
-    paths = sorted(
+    return sorted(
         (root / PAGE).parent.glob("*.yaml"), key=lambda path: (places.get(path.stem, len(ORDER)), path.stem)
     )
-    return "\n\n".join([introduction, *(section(path, root) for path in paths)]) + "\n"
 
 
 def section(path: Path, root: Path) -> str:
@@ -56,6 +59,9 @@ def section(path: Path, root: Path) -> str:
     labelled = {label: " ".join(getattr(layout, name).split()) for label, name in PARTS.items()}
     closing = [f"[{path.name}]({path.name})", f"Last run: {last_run(path)}"]
     closing += [f"Tables: {', '.join(links)}"] if links else []
+    rules = [f"Differences within {layout.margin:g} count as equal"] if layout.margin else []
+    rules += [f"Fewer than {layout.n} references decide nothing"] if layout.n else []
+    labelled["Decided by"] = ". ".join([labelled["Decided by"].rstrip("."), *rules]).removeprefix(". ")
     parts = [
         f"## {path.stem}",
         f"**{' '.join(layout.question.split())}**",

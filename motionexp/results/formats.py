@@ -36,9 +36,11 @@ MARKUP = re.compile(r"[\\|`*<$]|&(?=#?\w+;)|~~|\](?=\()|(?<!\w)_|_(?!\w)")
 FEWEST = 5
 """The least number of references at which a difference may be bold."""
 FEW_NOTE = (
-    "The interval of five or fewer references is their range. It contains the true mean in 94% of cases with"
-    " five references, in 88% with four and in 75% with three. Of fewer than five nothing is bold."
+    "The interval of five or fewer references is their range. It contains the true mean of normal values in"
+    " 94% of cases with five references, in 88% with four and in 75% with three. Of fewer than five nothing"
+    " is bold."
 )
+ROUNDED_NOTE = "An end of a bold interval that reads as zero excludes zero before it is rounded."
 UNDEFINED_NOTE = (
     "(k% undefined): in k% of the bootstrap replicates there is no such motion, because even the base model"
     " leaks more than the level. The interval leaves these replicates out; above 5% there is no interval."
@@ -67,15 +69,9 @@ class Grid:
         header, *lines = [f"| {' | '.join(cells)} |" for cells in (self.header, *self.lines)]
         return "\n".join([header, f"|{rule}|", *lines])
 
-    def terminal(self, title: str = "") -> rich_table.Table:
+    def terminal(self) -> rich_table.Table:
         """A table for a rich console; cells hold plain text, no markup."""
-        table = rich_table.Table(
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-            padding=0,
-            title=Text(title) if title else None,
-            title_justify="left",
-        )
+        table = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
         for heading, side in zip(self.header, self._all_sides(), strict=True):
             justify: Literal["left", "right"] = "right" if side == "r" else "left"
             table.add_column(Text(heading), justify=justify, overflow="fold")
@@ -124,7 +120,7 @@ class Cell:
 class Line:
     """One line of a finished table; `source` is `measured` or `reported`.
 
-    Of differences those whose interval, as it is printed, excludes zero are bold, and nothing else is.
+    Of differences those whose interval excludes zero are bold, and nothing else is.
     `is_difference` says that all its cells are differences.
     """
 
@@ -139,9 +135,7 @@ class Line:
         """Whether the cell is a difference whose sign is certain."""
         if cell is None or not (self.is_difference or cell.is_difference) or cell.interval.clusters < FEWEST:
             return False
-        # The printed ends decide, so that a bold interval never shows a zero.
-        low, high = (_rounded(end, cell.digits) for end in (cell.interval.low, cell.interval.high))
-        return low > 0 or high < 0
+        return excludes_zero(cell.interval)
 
 
 @dataclass(frozen=True)
@@ -180,6 +174,14 @@ class Table:
         texts = [*map(write, line.labels), *shown, write(line.n), write(line.adapter_steps)]
         return texts[: len(self.header)]
 
+    def _reads_as_zero(self, line: Line, cell: Cell | None) -> bool:
+        """Whether a cell is bold although an end of its interval is printed as zero."""
+        return (
+            line.is_bold(cell)
+            and cell is not None
+            and 0 in (_rounded(cell.interval.low, cell.digits), _rounded(cell.interval.high, cell.digits))
+        )
+
     def all_notes(self) -> list[str]:
         """What the numbers mean, then the layout's notes."""
         about = f"Mean [95% bootstrap interval over {self.unit}]; n: samples (of how many {self.unit})."
@@ -191,11 +193,18 @@ class Table:
         few = any(1 < interval.clusters < FEWEST for interval in intervals)
         notes = {
             FEW_NOTE: few and self.unit == "references",
+            ROUNDED_NOTE: any(self._reads_as_zero(line, cell) for line in self.lines for cell in line.cells),
             NONE_NOTE: any(line.n == NONE for line in self.lines),
             MISSING_NOTE: any(interval.missing for interval in intervals),
             UNDEFINED_NOTE: any(interval.undefined for interval in intervals),
         }
         return [about, *(note for note, applies in notes.items() if applies), *self.notes]
+
+
+def excludes_zero(interval: Interval) -> bool:
+    """Whether both ends of an interval are on one side of zero, before they are rounded for print."""
+    # Sums differ between machines in the last bit, which must not decide.
+    return round(interval.low, 12) > 0 or round(interval.high, 12) < 0
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -208,13 +217,19 @@ def _number(value: float, digits: int) -> str:
     return f"{_rounded(value, digits):.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def interval_text(interval: Interval, digits: int) -> str:
+    """A mean, and where it has one its interval in brackets."""
+    text = _number(interval.mean, digits)
+    if math.isnan(interval.low):
+        return text
+    return f"{text} [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
+
+
 def _shown(cell: Cell | None) -> str:
     if cell is None or math.isnan(cell.interval.mean):
         return "\N{EN DASH}"
-    interval, digits = cell.interval, cell.digits
-    text = _number(interval.mean, digits)
-    if not math.isnan(interval.low):
-        text += f" [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
+    interval = cell.interval
+    text = interval_text(interval, cell.digits)
     text += f" ({interval.missing} missing)" if interval.missing else ""
     return text + (f" ({math.ceil(100 * interval.undefined)}% undefined)" if interval.undefined else "")
 

@@ -70,12 +70,8 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """Mean of the clusters' means, and its percentile bootstrap interval over clusters.
-
-    Args:
-        values: one number a sample; NaN is left out and counted as missing.
-        clusters: the reference of each value.
+def cluster_means(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[np.ndarray, int]:
+    """(R,) mean of each cluster that has a value, by the clusters' names; and how many values are NaN.
 
     Raises:
         ValueError: of different lengths.
@@ -88,11 +84,24 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Inte
             missing += 1
         else:
             grouped[cluster].append(value)
+    # Sorted, so that nothing depends on the order in which rows were written.
+    return np.array([np.mean(grouped[cluster]) for cluster in sorted(grouped, key=str)]), missing
+
+
+def mean_interval(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """Mean of the clusters' means, and its percentile bootstrap interval over clusters.
+
+    Args:
+        values: one number a sample; NaN is left out and counted as missing.
+        clusters: the reference of each value.
+
+    Raises:
+        ValueError: of different lengths.
+    """
+    means, missing = cluster_means(values, clusters)
     n = len(values) - missing
-    if not grouped:
+    if len(means) == 0:
         return Interval(math.nan, math.nan, math.nan, 0, 0, missing)
-    # Sorted, so that the interval does not depend on the order in which rows were written.
-    means = np.array([np.mean(grouped[cluster]) for cluster in sorted(grouped, key=str)])
     # One cluster says nothing about the spread between clusters.
     if len(means) < 2:
         return Interval(float(means[0]), math.nan, math.nan, n, 1, missing)

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config.metrics import METRICS
-from motionexp.results.rows import Row, of_newest_version, read_rows
+from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import check_names, has_defaults, matches
+from motionexp.results.versions import of_newest_version
+
+MORE, LESS, EQUAL, UNTESTED = EXPECTATIONS = ("more", "less", "equal", "untested")
+"""What a claim says of a difference."""
 
 
 @dataclass
@@ -102,7 +106,7 @@ class Reported:
 
 
 @dataclass
-class Decision:
+class EqualLeakage:
     """Motion at equal leakage of the settings `curves` at adapter `scales`, and differences to `against`."""
 
     motion: str
@@ -114,11 +118,26 @@ class Decision:
 
 
 @dataclass
+class Dominance:
+    """Every setting of `ours` against every one of `theirs`, each at all adapter `scales`.
+
+    `motion` and `leakage` are the columns that decide: more of the first, less of the second.
+    """
+
+    motion: str
+    leakage: str
+    ours: list[str]
+    theirs: list[str]
+    scales: list[float]
+
+
+@dataclass
 class TableLayout:
     """One table: `file` without suffix, relative to the repository's root.
 
     The bootstrap resamples `unit`. With a `default` setting, a second block shows the paired difference of
-    every other setting to it.
+    every other setting to it. `equal_leakage` and `dominance` add a table below, or are all where there are
+    no `settings`.
     """
 
     file: str
@@ -129,7 +148,8 @@ class TableLayout:
     columns: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
     reported: list[Reported] = field(default_factory=list)
-    decision: Decision | None = None
+    equal_leakage: EqualLeakage | None = None
+    dominance: Dominance | None = None
     notes: list[str] = field(default_factory=list)
     unit: str = "references"
     default: str = ""
@@ -162,6 +182,38 @@ class FigureLayout:
 
 
 @dataclass
+class ClaimedDifference:
+    """Setting `ours` minus `theirs` in one group of a table, both by their keys, paired.
+
+    `table` is the last part of a table's `file`, `group` the title of one of its groups. `expected` says of
+    columns, by key, that the difference is `more` or `less` than zero, `equal` within the experiment's
+    `margin`, or `untested`, which only shows it. `scales` are the adapter scales of ours and of theirs where
+    they are not those of the settings. `name` says in README which of a claim's differences it is.
+    """
+
+    table: str
+    group: str
+    ours: str
+    theirs: str
+    expected: dict[str, str]
+    scales: list[float] = field(default_factory=list)
+    name: str = ""
+
+
+@dataclass
+class Claim:
+    """One sentence of README's table, and all that it says: differences, or boundaries of the models named.
+
+    `chosen` says when the claim was chosen: before the run, or as most are.
+    """
+
+    statement: str
+    differences: list[ClaimedDifference] = field(default_factory=list)
+    boundaries: list[str] = field(default_factory=list)
+    chosen: str = "after the rows had been seen"
+
+
+@dataclass
 class Layout:
     """One experiment: the sweep, the rows that are published (none if `rows` is empty), and their tables.
 
@@ -169,8 +221,10 @@ class Layout:
     line is run where `model=` on the command line names one of its models.
 
     `verdict` is the outcome, in paragraphs; its intervals are those of the tables, or of `pages`, which
-    other commands write. `decides` names the number that decides, and what was fixed before the run;
-    `choice` what was chosen beforehand, and how; `cut` the references that were dropped to save time.
+    other commands write. `decision` is the rule that decides, and says what was fixed before the run;
+    `choice` what was chosen beforehand, and how; `cut` the references that were dropped to save time. Two
+    settings are equal if their difference is within `margin` (0: nothing is called equal). With fewer than
+    `n` references nothing is decided. `claims` are the experiment's part of README's table.
 
     `references` names a subset of the references, or one for each model (other models then take all): a line
     of `sweep` names it as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`.
@@ -187,7 +241,10 @@ class Layout:
     settings: dict[str, Setting]
     tables: list[TableLayout]
     verdict: str = ""
-    decides: str = ""
+    decision: str = ""
+    margin: float = 0.0
+    n: int = 0
+    claims: list[Claim] = field(default_factory=list)
     choice: str = ""
     cut: str = ""
     pages: list[str] = field(default_factory=list)
@@ -231,10 +288,10 @@ def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
 
 
 def has_setting(row: Row, layout: Layout) -> bool:
-    """Whether a setting selects the row, at any adapter scale where a table compares at equal leakage."""
+    """Whether a setting selects the row, at any adapter scale where a table compares settings at scales."""
     settings, names = list(layout.settings.values()), set(layout.select)
-    if any(table.decision for table in layout.tables):
-        # The curve needs rows at every scale, not only those that a line of the table selects.
+    if any(table.equal_leakage or table.dominance for table in layout.tables):
+        # A curve needs rows at every scale, not only those that a line of the table selects.
         names.add("adapter_scale")
         settings = [setting.at_scale("") for setting in settings]
     return any(setting.selects(row, names) for setting in settings)

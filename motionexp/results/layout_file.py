@@ -1,5 +1,6 @@
 """Reading and checking experiments/*.yaml files."""
 
+import math
 import re
 import shlex
 from collections import Counter
@@ -15,7 +16,16 @@ from omegaconf.errors import OmegaConfBaseException
 from motionexp.config.command_line import as_values
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
-from motionexp.results.layout import Layout, TableLayout, standard_columns
+from motionexp.results.layout import (
+    EQUAL,
+    EXPECTATIONS,
+    UNTESTED,
+    Claim,
+    ClaimedDifference,
+    Layout,
+    TableLayout,
+    standard_columns,
+)
 
 
 def read_layout(path: Path) -> Layout:
@@ -163,19 +173,26 @@ def layout_problems(layout: Layout) -> Iterator[str]:
     # A figure names its table by the last part alone.
     yield from _twice("two tables have the file", (Path(table.file).name for table in layout.tables))
     yield from _twice("two figures have the file", (figure.file for figure in layout.figures))
+    if not (0 <= layout.margin < math.inf and layout.n >= 0):
+        yield f"margin is {layout.margin:g} and n is {layout.n}; numbers from 0 up"
+    for claim in layout.claims:
+        yield from _claim_problems(claim, layout)
     yield from _figure_problems(layout)
     yield from _number_problems(layout)
     yield from _reference_problems(layout)
 
 
 def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
-    # 1. The names of settings and columns; a decision's curves have lines of their own.
-    decision = table.decision
-    lines = [*table.settings, *(decision.curves if decision else [])]
+    # 1. The names of settings and columns; curves of equal leakage have lines of their own.
+    equal, dominance = table.equal_leakage, table.dominance
+    lines = [*table.settings, *(equal.curves if equal else [])]
     settings = [*lines, *filter(None, [table.default])]
     settings += [name for entry in table.differences for name in (entry.ours, entry.theirs)]
     columns = [*table.columns, *(name for entry in table.reported for name in entry.values)]
-    columns += [decision.motion, *decision.leakage] if decision else []
+    columns += [equal.motion, *equal.leakage] if equal else []
+    if dominance:
+        settings += [*dominance.ours, *dominance.theirs]
+        columns += [dominance.motion, dominance.leakage]
     yield from _undefined(f"table {table.file} names setting", settings, layout.settings)
     yield from _undefined(f"table {table.file} names column", columns, layout.columns)
     # 2. Lines with more or fewer labels than the table has headings.
@@ -190,17 +207,22 @@ def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
             )
     if not table.labels:
         yield f"table {table.file}: `labels` is empty; its first columns need headings"
-    # 3. Groups and the decision. A line has one cell for each column, so that no name may stand twice.
+    # 3. Groups, and what a table compares at scales.
     yield from _twice(f"table {table.file} has two groups of the title", (g.title for g in table.groups))
     yield from _twice(f"table {table.file} names twice the column", table.columns)
     yield from _twice(f"table {table.file} names twice the setting", table.settings)
-    if decision:
-        for key in ("leakage", "levels", "scales", "curves", "against"):
-            if key != "against" and not getattr(decision, key):
-                yield f"table {table.file}: decision has an empty `{key}`"
-            yield from _twice(f"table {table.file}: decision has twice in `{key}`", getattr(decision, key))
-        what = f"table {table.file}: decision compares against setting"
-        yield from _undefined(what, decision.against, decision.curves)
+    lists: list[tuple[str, object, str]] = [
+        ("equal_leakage", equal, key) for key in ("leakage", "levels", "scales", "curves")
+    ]
+    lists += [("dominance", dominance, key) for key in ("ours", "theirs", "scales")]
+    for part, entry, key in lists:
+        if entry and not getattr(entry, key):
+            yield f"table {table.file}: {part} has an empty `{key}`"
+        if entry:
+            yield from _twice(f"table {table.file}: {part} has twice in `{key}`", getattr(entry, key))
+    if equal:
+        what = f"table {table.file}: equal_leakage compares against setting"
+        yield from _undefined(what, equal.against, equal.curves)
 
 
 def _number_problems(layout: Layout) -> Iterator[str]:
@@ -221,6 +243,40 @@ def _reference_problems(layout: Layout) -> Iterator[str]:
     for text in texts:
         if not isinstance(text, str):
             yield f"references: {text!r} is no text of names, as 01-wander-cyan-square, 25-zigzag-orange-moon"
+
+
+def _claim_problems(claim: Claim, layout: Layout) -> Iterator[str]:
+    what = f"claim {claim.statement.strip()!r:.50}"
+    if not claim.statement.strip():
+        yield "a claim has an empty `statement`"
+    if not layout.rows:
+        yield f"{what}: the experiment has no `rows`"
+    if bool(claim.differences) == bool(claim.boundaries):
+        yield f"{what}: it has either `differences` or `boundaries`"
+    expected = {word for entry in claim.differences for word in entry.expected.values()}
+    if claim.differences and not expected - {UNTESTED}:
+        yield f"{what}: nothing of it is tested; a difference is {', '.join(EXPECTATIONS)}"
+    tables = {Path(table.file).name: table for table in layout.tables}
+    for entry in claim.differences:
+        yield from _claimed_difference_problems(what, entry, tables, layout)
+
+
+def _claimed_difference_problems(
+    what: str, entry: ClaimedDifference, tables: Mapping[str, TableLayout], layout: Layout
+) -> Iterator[str]:
+    titles = [group.title for group in tables[entry.table].groups] if entry.table in tables else []
+    if entry.table not in tables:
+        yield f"{what} names table {entry.table}; tables are {', '.join(tables)}"
+    elif entry.group not in titles:
+        yield f"{what} names group {entry.group!r}; groups of {entry.table} are {', '.join(titles)}"
+    yield from _undefined(f"{what} names setting", [entry.ours, entry.theirs], layout.settings)
+    yield from _undefined(f"{what} names column", entry.expected, layout.columns)
+    if wrong := set(entry.expected.values()) - set(EXPECTATIONS):
+        yield f"{what} expects {', '.join(sorted(wrong))}; a difference is {', '.join(EXPECTATIONS)}"
+    if EQUAL in entry.expected.values() and not layout.margin:
+        yield f"{what} says equal, and the experiment has no margin; add `margin: 0.05`"
+    if len(entry.scales) not in (0, 2):
+        yield f"{what} has {len(entry.scales)} scales; two, of ours and of theirs, or none"
 
 
 def _twice(what: str, names: Iterable[object]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
+from motionexp.results.designs import DESIGNS, read_designs, record_design
 from motionexp.results.layout import named_references, selected_rows
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import root_of, to_published
@@ -39,13 +40,15 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
                 f"{layout_path}: no rows of {model} for {len(missing)} of the references that it names"
                 f" ({', '.join(missing)}); run the sweep to its end, or name those that ran"
             )
-    # 2. Tables that cannot be built raise before the published rows are replaced.
+    # 2. What cannot be read or built raises before the published rows are replaced.
+    read_designs(root_of(layout_path) / DESIGNS)
     comparison = Comparison(layout, rows)
     for table in layout.tables:
         build(comparison, table)
     path = root_of(layout_path) / layout.rows
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_published(rows).encode())
+    record_design(layout_path, layout)
     return path, len(rows)
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import reprlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -44,7 +44,9 @@ class Row:
     models that compute the metric. `tau` is a timestep in 0..1000; `adapter_steps` is the number of the
     `steps` sampling steps with the adapter on. `strata` are the groups that tables report separately.
     `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control, `reference` for
-    the video of the reference. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory`
+    the video of the reference. `training_seed` is that of the adapter. `versions` holds the versions of the
+    stages that made the sample (training, sampling, probe); rows from before they were stored have none, and
+    are of version 1. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory`
     bytes. `reference_hash` is the reference's content hash.
     """
 
@@ -63,6 +65,7 @@ class Row:
     edit_kind: str = ""
     edit_caption: str = ""
     seed: int | None = None
+    training_seed: int | None = None
     tau_start: str = ""
     tau_end: str = ""
     sample_file: str = ""
@@ -78,6 +81,7 @@ class Row:
     steps: int
     train_steps: int = 0
     adapter_scale: float = 1.0
+    versions: dict[str, int] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
     dirty: bool = False
@@ -130,7 +134,7 @@ TYPES: dict[str, Any] = {
 ENTRIES = {name: get_args(entry.type)[1] for name, entry in FIELDS.items() if get_origin(entry.type) is dict}
 """What the values of an object have to be."""
 TEXT_FIELDS = frozenset(name for name, entry in FIELDS.items() if entry.type is str)
-COUNTS = ("seed", "steps", "train_steps", "adapter_steps", "peak_memory", "metric_version")
+COUNTS = ("seed", "training_seed", "steps", "train_steps", "adapter_steps", "peak_memory", "metric_version")
 RANGES = {**dict.fromkeys(COUNTS, (0, math.inf)), "tau": (0, 1000)}
 """Least and most of numbers; other numbers have no limits."""
 MOST_NESTED = 20
@@ -304,80 +308,52 @@ def to_frame(rows: Iterable[Row]) -> "DataFrame":
     return pd.json_normalize([as_json(row) for row in rows])
 
 
-def of_newest_version(rows: Iterable[Row]) -> list[Row]:
-    """The rows without scores that a newer version of the same metric has replaced."""
-    keyed = [((row.sample_id, row.metric, row.metric_model), row) for row in rows]
-    # A key's last entry is its newest version.
-    newest = dict(sorted((key, row.metric_version) for key, row in keyed))
-    return [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
-
-
 def by_subject(rows: Iterable[Row]) -> Values:
-    """Value of each subject. Rows must be of one metric and one setting.
+    """Value of each subject: the mean over its training seeds. Rows must be of one metric and one setting.
 
     Raises:
-        InputError: two different rows of one subject: the selection is not one setting.
+        InputError: two different rows of one subject and training seed, so that the selection is not one
+            setting; or as `over_training_seeds`.
     """
-    values: Values = {}
+    values: dict[tuple[Subject, int | None], float] = {}
     for row in rows:
-        if row.subject in values:
+        if (row.subject, row.training_seed) in values:
             raise InputError(
                 f"two rows of {row.metric} for {row.reference}, edit {row.edit_kind!r}, seed {row.seed} at "
                 f"tau {row.tau:g}: they differ in a setting that the layout does not select by"
             )
-        values[row.subject] = row.value
-    return values
+        values[row.subject, row.training_seed] = row.value
+    return over_training_seeds(values)
+
+
+def over_training_seeds(values: Mapping[tuple[Subject, int | None], float]) -> Values:
+    """Means over the training seeds of each subject, NaN left out, of {(subject, training seed): value}.
+
+    The training seeds of a reference are nested in it: with references as the units of the bootstrap, the
+    interval of the means contains the spread over training seeds too.
+
+    Raises:
+        InputError: a subject lacks a training seed, so that the means would be of unequal spread.
+    """
+    by_seed: dict[Subject, dict[int | None, float]] = defaultdict(dict)
+    for (subject, seed), value in values.items():
+        by_seed[subject][seed] = value
+    every = {seed for _, seed in values}
+    for subject, of_seeds in by_seed.items():
+        if missing := sorted(str(seed) for seed in every - of_seeds.keys()):
+            raise InputError(
+                f"training_seed: {subject[0]} has no rows of {', '.join(missing)}, which another reference"
+                " has; run the sweep to its end, or select training seeds that all references have"
+            )
+    return {subject: _mean(of_seeds.values()) for subject, of_seeds in by_seed.items()}
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
 
 
 def paired_difference(ours: Values, theirs: Values) -> Interval:
     """Mean of ours - theirs over the subjects in both, with its bootstrap interval over references."""
     shared = sorted(set(ours) & set(theirs), key=str)
     return mean_interval([ours[key] - theirs[key] for key in shared], [key[0] for key in shared])
-
-
-def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
-    """Refuses rows that do not belong in one table.
-
-    Args:
-        rows: all rows of one table.
-        allow: what may differ nevertheless: `precision`, `weights_hash`, `metric_version`, `metric_model`,
-            `reference_hash`.
-
-    Raises:
-        InputError: two precisions, two weights of one model, two versions of one metric, or two videos of one
-            name, length and size.
-    """
-    if mixed := mixed_kinds(rows, allow):
-        raise InputError(
-            f"rows that do not belong in one table: {'; '.join(mixed)}. Select rows of one kind, or name the"
-            " kind under `allow_mixed` in the layout"
-        )
-
-
-def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
-    """What `check_comparable` refuses, in words: the kind, its subject, and the values."""
-    kinds: dict[str, Callable[[Row], str]] = {
-        "precision": lambda row: "",
-        "weights_hash": lambda row: row.model,
-        "metric_version": lambda row: row.metric,
-        "metric_model": lambda row: row.metric,
-        "reference_hash": _video_of,
-    }
-    values_of: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
-        for kind, subject_of in kinds.items():
-            # Another system's videos come without a precision or weights, and compare with any.
-            values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
-    return [
-        f"{kind}{f' of {subject}' if subject else ''}: {', '.join(sorted(values))}"
-        for (kind, subject), values in sorted(values_of.items())
-        if len(values) > 1 and kind not in allow
-    ]
-
-
-def _video_of(row: Row) -> str:
-    """What identifies a reference's video: suite, split (names recur in other splits), name, length, size."""
-    model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
-    size = (row.settings.get("frames"), model.get("height"), model.get("width"))
-    parts = (row.suite, row.strata.get("split"), row.reference, *size)
-    return " ".join(str(part) for part in parts if part is not None)

@@ -5,8 +5,9 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -22,7 +23,7 @@ from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
 from motionexp.results.formats import Grid, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, read_lines
-from motionexp.results.selection import changed_settings
+from motionexp.results.selection import changed_settings, has_value, no_such_name
 from motionexp.results.terminal import print_grid
 
 INDEX = "index.md"
@@ -40,44 +41,58 @@ OF_TRUTH, IN_ITS_PLACE = "motion similarity", "flow similarity"
 
 
 @dataclass(frozen=True)
-class Run:
-    """The samples of a cell with one setting.
+class Sampled:
+    """The samples of a run with one setting of the sampling.
 
     Attributes:
-        folder: of the cell.
-        reference: that it is of.
-        state: as in `status.json`; `killed` where it says running and no process has the cell.
-        error: of a failed run, else empty.
         settings: tau or what made the samples, then what differs from the defaults, as on a command line.
         samples: that have scores.
         scores: {heading: mean}; those without a value are absent.
+    """
+
+    settings: tuple[str, ...] = ()
+    samples: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell.
+
+    Attributes:
+        folder: of the cell; its name is an id.
+        reference: that it is of.
+        state: as in `status.json`; `interrupted` also where it says running and no process has the cell.
+        error: of a failed run, else empty.
+        sampled: its samples, by their settings; one entry at least.
     """
 
     folder: Path
     reference: str
     state: str
     error: str
-    settings: tuple[str, ...]
-    samples: int
-    scores: Mapping[str, float]
+    sampled: Sequence[Sampled]
 
 
-def runs_in(folder: Path) -> list[Run]:
+def runs_in(folder: Path, select: Mapping[str, str] = MappingProxyType({})) -> list[Run]:
     """The runs of a folder OUTPUT/SUITE/MODEL, by reference and settings.
 
-    A run with a damaged file is one of the state `damaged`.
+    A run with a damaged file is one of the state `damaged`, whatever is selected.
+
+    Args:
+        select: {a setting, a field or a stratum of rows, or `state`: its values with commas between}.
     """
     cells = (path.parent for path in folder.glob("*/status.json") if not path.parent.name.startswith("."))
     runs: list[Run] = []
     for cell in cells:
         try:
-            runs += list(_runs_of(cell))
+            runs += [run] if (run := _run_of(cell, select)) else []
         except (InputError, OSError) as error:
-            runs.append(Run(cell, "", "damaged", str(error), (), 0, {}))
+            runs.append(Run(cell, "", "damaged", str(error), [Sampled()]))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             problem = f"{cell}: an entry of its files has another type than a job writes ({error})"
-            runs.append(Run(cell, "", "damaged", problem, (), 0, {}))
-    return sorted(runs, key=lambda run: (run.reference, run.settings, run.folder.name))
+            runs.append(Run(cell, "", "damaged", problem, [Sampled()]))
+    return sorted(runs, key=lambda run: (run.reference, run.sampled[0].settings, run.folder.name))
 
 
 def folders_of(output: Path) -> list[Path]:
@@ -92,22 +107,32 @@ def folders_of(output: Path) -> list[Path]:
     raise InputError(f"output={output}: no run there; a job writes to OUTPUT/SUITE/MODEL/ID/")
 
 
-def print_runs(console: Console, output: Path) -> None:
-    """Print all runs below an output folder: settings that differ, state, scores and paths.
+def print_runs(console: Console, output: Path, select: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Print the runs below an output folder: settings that differ, state, scores and paths.
+
+    Args:
+        select: as of `runs_in`.
 
     Raises:
         InputError: there is none.
     """
-    for folder in folders_of(output):
+    runs_of = {folder: runs_in(folder, select) for folder in folders_of(output)}
+    if not any(runs_of.values()):
+        words = " ".join(f"{name}={values}" for name, values in select.items())
+        problems = (no_such_name(name, ()) for name in select if name != "state")
+        raise InputError(f"{words}: {next(filter(None, problems), f'no run in {output} has it')}")
+    for folder, runs in runs_of.items():
         by_reference: dict[str, list[Run]] = defaultdict(list)
-        for run in runs_in(folder):
+        for run in runs:
             by_reference[run.reference].append(run)
-        for reference, runs in by_reference.items():
-            header, lines = _lines(runs, "\n")
+        if not by_reference:
+            continue
+        for reference, of_reference in by_reference.items():
+            header, lines = _lines(of_reference, "\n")
             title = f"{folder}/, {reference}"
             shown = [["\n".join(map(printable, text.split("\n"))) for text in line] for line in lines]
             print_grid(console, header, shown, title=printable(title), sides="lllr")
-            for run in runs:
+            for run in of_reference:
                 if run.error:
                     console.print(Text(printable(f"{run.folder.name}: {run.error}")))
         if (folder / INDEX).exists():  # the first job that ends well writes it
@@ -122,11 +147,11 @@ def write_index(folder: Path) -> None:
         header, lines = _lines(runs, " ")
         linked = [
             [
-                _link(run.folder.name, f"{run.folder.name}/"),
-                *map(markdown_text, (run.reference, *line[1:])),
-                _links(run.folder),
+                _link(name, f"{name}/") if name else "",
+                *map(markdown_text, (run.reference, *rest)),
+                _links(run.folder) if name else "",
             ]
-            for run, line in zip(runs, lines, strict=True)
+            for (run, _), (name, *rest) in zip(_entries(runs), lines, strict=True)
         ]
         grid = Grid([header[0], "reference", *header[1:], "videos"], linked, "llllrrrrl")
         text = f"# {markdown_text(f'{folder.parent.name}, {folder.name}')}\n\n{grid.markdown()}\n"
@@ -147,48 +172,68 @@ def _link(text: str, path: str) -> str:
     return f"[{markdown_text(text)}]({quote(os.fsencode(path), safe='/+')})"
 
 
+def _entries(runs: Sequence[Run]) -> list[tuple[Run, Sampled]]:
+    return [(run, sampled) for run in runs for sampled in run.sampled]
+
+
 def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]]]:
-    """The header, and of each run its name, settings, state, number of samples and scores."""
-    shown = [name for name in SCORES if any(name in run.scores for run in runs)]
+    """The header, and of each run its name, settings, state, number of samples and scores.
+
+    Samples with other settings of the same run are lines without a name.
+    """
+    entries = _entries(runs)
+    shown = [name for name in SCORES if any(name in sampled.scores for _, sampled in entries)]
     if OF_TRUTH in shown:
         shown = [name for name in shown if name != IN_ITS_PLACE]
     lines = [
         [
-            run.folder.name,
-            between.join(run.settings),
-            run.state,
-            str(run.samples),
+            run.folder.name if sampled is run.sampled[0] else "",
+            between.join(sampled.settings),
+            run.state if sampled is run.sampled[0] else "",
+            str(sampled.samples),
             *(
-                f"{round(run.scores[name], 2) + 0.0:.2f}" if name in run.scores else "\N{EN DASH}"
+                f"{round(sampled.scores[name], 2) + 0.0:.2f}" if name in sampled.scores else "\N{EN DASH}"
                 for name in shown
             ),
         ]
-        for run in runs
+        for run, sampled in entries
     ]
     return ["run", "settings", "state", "n", *shown], lines
 
 
-def _runs_of(cell: Path) -> Iterator[Run]:
-    """One for each setting of sampling that the cell has scores of; one where it has no scores."""
+def _run_of(cell: Path, select: Mapping[str, str]) -> Run | None:
+    """The run of a cell; None where it has nothing of what is selected."""
     status = _status(cell / "status.json")
     state = str(status.get("state", ""))
     if state == "running" and _is_free(cell / ".lock"):
-        state = "killed"
-    reference, error = str(status.get("reference", "")), str(status.get("error", ""))
+        state = "interrupted"  # by SIGKILL, or the machine went down
+    rows = [
+        row
+        for row in _rows(cell / ROWS_NAME)
+        if row.get("seed") is not None and not row["strata"].get("sanity_baseline")
+    ]
+    about = rows or [_planned(cell / "config.yaml", status)]
+    chosen = [
+        row for row in about if all(has_value({**row, "state": state}, *entry) for entry in select.items())
+    ]
+    if not chosen:
+        return None
+    sampled = list(_sampled(chosen)) if rows else [Sampled(_settings_of(chosen[0]))]
+    return Run(cell, str(status.get("reference", "")), state, str(status.get("error", "")), sampled)
+
+
+def _sampled(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sampled]:
+    """The samples of rows, by their settings in alphabetical order."""
     # The values of each setting, metric and sample.
     values: dict[tuple[str, ...], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in _rows(cell / ROWS_NAME):
-        if row.get("seed") is not None and not row["strata"].get("sanity_baseline"):
-            value = math.nan if row["value"] is None else row["value"]
-            values[_settings_of(row)][row["metric"]][row["sample_id"]] = value
-    if not values:
-        settings = _settings_of_config(cell / "config.yaml", status)
-        yield Run(cell, reference, state, error, settings, 0, {})
-    for settings, by_metric in values.items():
+    for row in rows:
+        value = math.nan if row["value"] is None else row["value"]
+        values[_settings_of(row)][row["metric"]][row["sample_id"]] = value
+    for settings, by_metric in sorted(values.items()):
         samples = set[str]().union(*by_metric.values())
         scores = {name: _mean(by_metric, metric, minus) for name, (metric, minus) in SCORES.items()}
         numbers = {name: score for name, score in scores.items() if not math.isnan(score)}
-        yield Run(cell, reference, state, error, settings, len(samples), numbers)
+        yield Sampled(settings, len(samples), numbers)
 
 
 def _mean(by_metric: Mapping[str, Mapping[str, float]], metric: str, minus: str) -> float:
@@ -203,20 +248,35 @@ def _mean(by_metric: Mapping[str, Mapping[str, float]], metric: str, minus: str)
 
 def _settings_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The settings of a row, each as on a command line."""
+    if not row["method"]:
+        return ()  # nothing is stored yet
     if row.get("tau_start"):
         return (f"probe={row['method']}",)
     return _in_words(row.get("settings", {}), row["method"], row["tau"])
 
 
-def _settings_of_config(path: Path, status: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of a cell without scores; from its settings, which a job stores before it trains."""
+def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a cell without scores what its rows would say, from the settings that a job stores first."""
+    cell = path.parent
+    about = {
+        "reference": status.get("reference", ""),
+        "suite": cell.parents[1].name,
+        "model": cell.parent.name,
+    }
     if not path.exists():
-        return ()
+        return {**about, "method": ""}
     settings = read_yaml(path)
     if settings.get("probe"):
-        return (f"probe={settings['probe']}",)
+        return {
+            **about,
+            "method": settings["probe"],
+            "settings": settings,
+            "tau": 1000.0,
+            "tau_start": "none",
+        }
     tau = status.get("tau", settings.get("tau"))
-    return _in_words(settings, "base" if tau == 1000 else method_name(settings["method"]), tau)
+    method = "base" if tau == 1000 else method_name(settings["method"])
+    return {**about, "method": method, "settings": settings, "tau": tau}
 
 
 def _in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:

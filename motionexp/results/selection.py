@@ -6,7 +6,7 @@ from typing import Any
 
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import Stage, names_in
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 from motionexp.results.rows import FIELDS, Row
 
 
@@ -68,6 +68,56 @@ def _default_of(name: str, settings: Mapping[str, Any], method: str) -> Any:
     if (key, method) == ("learning_rate", "full_rank"):
         key = "full_rank_learning_rate"
     return settings.get("model", {}).get(key)
+
+
+def setting_of(row: Row, name: str) -> str:
+    """The text of a setting, a field or a stratum of a row; `method.rank` and `data.split` are names too."""
+    return text_in(vars(row), name)
+
+
+def text_in(fields: Mapping[str, Any], name: str) -> str:
+    """As `setting_of`, of a row's fields by their names."""
+    settings, strata = fields.get("settings", {}), fields.get("strata", {})
+    group, _, key = name.partition(".")
+    if key and group == "data":
+        value: Any = strata.get(key, "")
+    elif key:
+        of_group = settings.get(group, {})
+        value = of_group.get(key, "") if isinstance(of_group, dict) else ""
+    elif name in settings and name not in ("model", "method", "tau", "precision"):
+        value = settings[name]  # `seed` is also a field, which numbers the samples of an edit
+    else:
+        name = "suite" if name == "data" else name
+        value = fields.get(name, strata.get(name, settings.get(name, "")))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def has_value(fields: Mapping[str, Any], name: str, values: str) -> bool:
+    """Whether a row has one of the values, between commas, of a setting, a field or a stratum.
+
+    A list in brackets is one value. The base model has every value of a setting of tuning.
+    """
+    if fields["method"] == "base" and name.partition(".")[0] in TRAINED:
+        return True
+    return text_in(fields, name) in ([values] if values.startswith("[") else values.split(","))
+
+
+def no_such_name(name: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """What a name could have been that no row has, for an error; empty where it is one of a row's names."""
+    names = {
+        *FIELDS,
+        *JobConfig.__dataclass_fields__,
+        *(key for row in rows for key in row.get("strata", ())),
+    }
+    near = nearest(name, names)
+    hint = f"; did you mean {near}?" if near else ""
+    return "" if name.partition(".")[0] in names else f"no row has such a setting{hint}"
 
 
 def matches(row: Row, select: Mapping[str, str]) -> bool:

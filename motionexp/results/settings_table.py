@@ -11,7 +11,7 @@ import numpy as np
 
 from motionexp.config.metrics import METRICS
 from motionexp.config.schema import JobConfig
-from motionexp.errors import InputError
+from motionexp.errors import InputError, nearest
 from motionexp.results.comparisons import count_of, mean_of
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.layout import Column, standard_columns
@@ -20,11 +20,11 @@ from motionexp.results.rows import (
     Row,
     Subject,
     Values,
-    check_comparable,
-    of_newest_version,
+    over_training_seeds,
     paired_difference,
 )
-from motionexp.results.selection import SAMPLED, TRAINED
+from motionexp.results.selection import SAMPLED, TRAINED, setting_of
+from motionexp.results.versions import check_comparable, of_newest_version
 
 MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number
 EXTERNAL = "external"
@@ -53,7 +53,7 @@ TUNING = ("method", "tau", *TRAINED, "adapter")
 PER_BLOCK = ("suite", "data", "model")
 """Settings that have a block for each value."""
 # Settings that rows do not hold, and the field that differs with them; without one they only change n.
-FIELD_OF = dict.fromkeys(("references", "seeds", "metrics", "edit_kinds", "scoring"), "")
+FIELD_OF = dict.fromkeys(("references", "seeds", "training_seeds", "metrics", "edit_kinds", "scoring"), "")
 FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
 
 
@@ -67,34 +67,14 @@ class _Line:
     sanity_baseline: str = ""
 
     def of_metric(self, metric: str) -> Values:
-        """The values by subject; of two rows of one sample the later one counts."""
-        return {_subject(row): row.value for row in self.rows if row.metric == metric}
+        """Means over training seeds by subject; of two rows of one sample the later one counts."""
+        of_metric = (row for row in self.rows if row.metric == metric)
+        return over_training_seeds({(_subject(row), row.training_seed): row.value for row in of_metric})
 
 
 def _subject(row: Row) -> Subject:
     # The edits of a clip are all of one kind.
     return row.reference, f"{row.edit_kind}: {row.edit_caption}", row.seed
-
-
-def setting_of(row: Row, name: str) -> str:
-    """The text of a setting, a field or a stratum of a row; `method.rank` and `data.split` are names too."""
-    group, _, key = name.partition(".")
-    if key and group == "data":
-        value: Any = row.strata.get(key, "")
-    elif key:
-        settings = row.settings.get(group, {})
-        value = settings.get(key, "") if isinstance(settings, dict) else ""
-    elif name in row.settings and name not in ("model", "method", "tau", "precision"):
-        value = row.settings[name]  # `seed` is also a field, which numbers the samples of an edit
-    else:
-        value = row.stratum("suite" if name == "data" else name)
-    return _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def names_in_rows(names: Iterable[str]) -> list[str]:
@@ -164,7 +144,9 @@ def _check_names(by: Sequence[str], rows: Sequence[Row]) -> None:
             setting_of(row, name) for row in rows
         ):
             names = sorted({key for row in rows for key in row.strata} | {"reference", "edit_kind"})
-            raise InputError(f"by={name}: no row has it; a setting, or one of {', '.join(names)}")
+            near = nearest(name, [*names, *JobConfig.__dataclass_fields__])
+            hint = f"did you mean {near}? It is " if near else ""
+            raise InputError(f"by={name}: no row has it; {hint}a setting, or one of {', '.join(names)}")
 
 
 def _check_block(place: str, rows: Sequence[Row], by: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.comparisons import Comparison
-from motionexp.results.equal_leakage import decision_table
+from motionexp.results.dominance import dominance_table
+from motionexp.results.equal_leakage import equal_leakage_table
 from motionexp.results.formats import NONE, Block, Cell, Line, Table, to_csv, to_markdown
 from motionexp.results.intervals import Interval
 from motionexp.results.latex import to_latex
@@ -27,7 +28,7 @@ SUFFIXES = (".md", ".tex", ".csv")
 
 
 def build(comparison: Comparison, table: TableLayout) -> list[Table]:
-    """The finished table, and where its layout has a decision a second one with motion at equal leakage.
+    """The finished table, then those of motion at equal leakage and of dominance where its layout has them.
 
     Raises:
         InputError: settings without the same samples, or a layout that selects two settings as one.
@@ -51,8 +52,12 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
     columns = [layout.columns[key].label for key in table.columns]
     blocks = [block for block in blocks if block.lines]
     tables = [Table(table.title, table.labels, columns, blocks, table.notes, table.unit)]
-    if table.decision:
-        tables.append(decision_table(comparison, table, table.decision))
+    if not table.settings and (table.equal_leakage or table.dominance):
+        tables = []  # a comparison at scales alone
+    if table.equal_leakage:
+        tables.append(equal_leakage_table(comparison, table, table.equal_leakage))
+    if table.dominance:
+        tables.append(dominance_table(comparison, table, table.dominance))
     return tables
 
 
@@ -75,7 +80,7 @@ def write_tables(root: Path, layout: Layout, rows: Sequence[Row]) -> list[Path]:
     comparison, paths = Comparison(layout, rows), []
     for table in layout.tables:
         file, tables = root / table.file, build(comparison, table)
-        if any(line.source != "reported" for line in tables[0].lines):
+        if tables and any(line.source != "reported" for line in tables[0].lines):
             paths += write_formats(file, tables)
         else:
             # A table of reported numbers alone would look like a result.

@@ -34,8 +34,8 @@ from motionexp.methods.base import TrainingSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Tuning, fit
 from motionexp.metrics.scorer import Scorer
-from motionexp.results.formats import Grid
 from motionexp.results.rows import ROWS_NAME, Row, append_rows
+from motionexp.results.terminal import print_grid
 from motionexp.scripts.programs import exit_code
 
 DEFAULTS = ("precision=fp32", "output=outputs/bench")
@@ -212,7 +212,7 @@ def write(rows: Iterable[Row], path: Path) -> None:
         for key, series in values.items()
     ]
     header = ["metric", "on", "median", "minimum", "maximum"]
-    Console().print(Grid(header, lines, "llr").terminal(device))
+    print_grid(Console(), header, lines, labels=2, title=device)
     print(f"rows: {path}")
 
 

@@ -243,7 +243,7 @@ def mode_times(job: Job, scale: Scale) -> Times:
     randomize(backbone.network)
     settings, method = job.plan.training, LoRA(backbone, job.window)
     with TemporaryDirectory() as name:
-        example = Example(latents, conditioning)
+        example = Example(latents, conditioning, reference.content_hash)
         done = fit(backbone, method, [example], settings, Path(name), progress=False)
     method.remove()
     record("training")

@@ -15,9 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.errors import InputError
-from motionexp.results.formats import Grid
-from motionexp.results.rows import Row, mixed_kinds, of_newest_version, read_rows, to_frame
+from motionexp.results.rows import Row, read_rows, to_frame
 from motionexp.results.selection import OCCASIONAL, SAMPLED, STRATA, TRAINED, default_of
+from motionexp.results.terminal import print_grid
+from motionexp.results.versions import mixed_kinds, of_newest_version
 from motionexp.scripts.programs import exit_code
 
 NAMED = ("train_steps", "adapter_scale")  # already part of the name of every setting
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str]) -> None:
             cells = [f"{mean.kinds[kind]:.3f}" if kind in mean.kinds else "–" for kind in kinds]
             lines.append([metric, f"{mean.flat:.3f}", *cells, str(mean.pairs)])
         header = ["metric", "flat mean", *kinds, "videos and edits"]
-        Console().print(Grid(header, lines).terminal(name))
+        print_grid(Console(), header, lines, title=name)
 
 
 if __name__ == "__main__":

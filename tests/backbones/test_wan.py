@@ -73,7 +73,7 @@ def test_an_adapter_holds_the_experts_that_its_window_reaches(
     assert {name.split(".")[0] for name in method.parameters} == reached
     counted = LoRA.trainable_parameters(WanExpertsBackbone.from_pretrained(experts), window, rank=2)
     training = TrainingSettings(steps=3, batch_size=3, optimizer=OptimizerSettings(learning_rate=0.05))
-    reference = Example(noise(SHAPE).roll(1), backbone.embed(["a cat runs"]))
+    reference = Example(noise(SHAPE).roll(1), backbone.embed(["a cat runs"]), "video")
     assert fit(backbone, method, [reference], training, tmp_path, progress=False).trained == counted
     # Where batches reach into both, both were trained.
     assert all(value.abs().max() > 0 for name, value in method.state().items() if "lora_B" in name)

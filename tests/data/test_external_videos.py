@@ -1,10 +1,12 @@
 """Finding the videos that another system made: all must be there, and each as long as it should be."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from motionexp.cli import main
 from motionexp.data.base import Edit
 from motionexp.data.external_videos import check_lengths, find_videos
 from motionexp.data.videos import write_png
@@ -72,6 +74,15 @@ def test_everything_that_is_missing_is_named(folder):
     write_frames(folder / "OTHER" / "one" / "style")
     assert all(f"{source}/one" in refused(folder) for source in ("SOURCE", "OTHER"))
     assert "edit_kinds=[colour]" in refused(folder, kinds=["colour"])
+
+
+def test_a_folder_of_something_else_is_one_line_without_torch(tmp_path, capsys, monkeypatch):
+    # A module that is None in sys.modules cannot be imported.
+    monkeypatch.setitem(sys.modules, "motionexp.jobs.external_system", None)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert main(["score", f"folder={tmp_path}", "data=shapes", f"output={tmp_path}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}: ")
 
 
 def test_a_csv_names_videos_wherever_they_lie(folder):

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.inversion import invert
+from motionexp.diffusion.inversion import inversion_steps, invert
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import NoiseSchedule
 from motionexp.errors import InputError
-from tests.support.gaussian import NO_CAPTION, GaussianBackbone, errors, gaussian
+from tests.support.gaussian import NO_CAPTION, GaussianBackbone, errors, gaussian, rms
 from tests.support.tiny_models import tiny_backbone
 
 CAPTION, NEGATIVE = "a red ball", "a cat"
@@ -144,3 +144,25 @@ def test_what_cannot_be_inverted_is_named(backbone: LatteBackbone) -> None:
         invert(backbone, latents, captions, None, SamplerSettings(5, guidance_scale=2.0))
     with pytest.raises(ValueError, match="1 captions"):
         invert(backbone, latents, captions[0], None, SamplerSettings(5, guidance_scale=1.0))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "counts"),
+    [
+        ("leading", {10: 50, 20: 100, 40: 40, 50: 50, 1000: 1000}),  # 40: 80 steps are 12 timesteps, not 12.5
+        ("trailing", {10: 50, 20: 60, 40: 80, 50: 50, 1000: 1000}),
+        ("linspace", {10: 100, 20: 20, 40: 40, 50: 50, 1000: 1000}),  # 100 steps: 99 intervals are 9 times 11
+    ],
+)
+def test_a_video_for_few_sampling_steps_is_inverted_in_a_multiple_of_them(
+    spacing: str, counts: dict[int, int]
+) -> None:
+    backbone, x0 = exact_backbone(prediction_type="epsilon", timestep_spacing=spacing)
+    assert {steps: inversion_steps(backbone.schedule, steps) for steps in counts} == counts
+
+    def error(steps: int) -> float:
+        """The largest distance of the inverted latents to the exact flow, at the timesteps of 10 steps."""
+        inverted = invert(backbone, x0, NO_CAPTION, None, SamplerSettings(steps, guidance_scale=1.0))
+        return max(rms(inverted[t] - backbone.flow(x0, t)) for t in backbone.schedule.timesteps(10))
+
+    assert error(counts[10]) < 0.5 * error(10)

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ from motionexp.files import MOST_CHARACTERS, file_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.submission import write_submission
+from motionexp.results.claims import finding_of
+from motionexp.results.claims_table import claims_csv, claims_markdown, claims_table
 from motionexp.results.comparisons import Comparison
+from motionexp.results.designs import DESIGNS, check_unchanged, record_design
 from motionexp.results.formats import to_markdown
+from motionexp.results.latex import to_latex
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import read_published, to_published
 from motionexp.results.rows import as_json, dump_line, read_rows, to_frame
@@ -158,7 +163,16 @@ def videos_csv(damage: Damage, folder: Path) -> None:
 
 @cache
 def _layout() -> dict[str, Any]:
-    return {**yaml.safe_load(TOY_LAYOUT), "sweep": [SWEEP]}
+    layout = yaml.safe_load(TOY_LAYOUT)
+    (table,) = layout["tables"]
+    dominance = {"motion": "motion", "leakage": "leak", "ours": ["window"], "theirs": ["every"]}
+    points = {key: table[key] for key in ("title", "labels", "groups")} | {"settings": []}
+    points |= {"file": "results/shapes/points", "dominance": {**dominance, "scales": [0.5, 1]}}
+    difference = {"table": "toy", "group": "motion-dominant", "ours": "window", "theirs": "every"}
+    difference |= {"scales": [1, 0.5], "expected": {"motion": "more", "leak": "equal", "text": "untested"}}
+    claim = {"statement": "It moves", "differences": [difference]}
+    tables = {"tables": [table, points], "margin": 0.05, "n": 2, "decision": "Dominance."}
+    return layout | tables | {"sweep": [SWEEP], "claims": [claim]}
 
 
 @cache
@@ -174,6 +188,23 @@ def experiment(damage: Damage, folder: Path) -> None:
     write_tables(folder, layout, _rows())
     if not damage.maybe(0.85):
         experiment_jobs(str(path), [f"output={folder / 'out'}"])
+    # A claim needs five references.
+    rows = [replace(row, reference=f"{row.reference} {copy}") for row in _rows() for copy in range(5)]
+    for claim in layout.claims:
+        finding = finding_of(claim, "mine", Comparison(layout, rows))
+        claims_markdown([finding]), to_latex([claims_table([finding])], "claims"), claims_csv([finding])
+
+
+def designs(damage: Damage, folder: Path) -> None:
+    path = folder / "experiments" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(TOY_LAYOUT)
+    layout = read_layout(path)
+    record_design(path, layout)
+    content = damage.tree(json.loads((folder / DESIGNS).read_text()))
+    (folder / DESIGNS).write_bytes(damage.encoded(damage.dumped(content)))
+    check_unchanged(path, layout)
+    record_design(path, layout)
 
 
 def _damaged_lines(damage: Damage, lines: list[Any]) -> bytes:
@@ -262,6 +293,7 @@ KINDS: dict[str, tuple[Callable[[Damage, Path], None], int]] = {
     "davis": (davis, 500),
     "videos_csv": (videos_csv, 500),
     "experiment": (experiment, 600),
+    "designs": (designs, 100),
     "rows": (rows, 600),
     "published_rows": (published_rows, 500),
     "submission": (submission, 300),

@@ -13,12 +13,13 @@ from motionexp.config.schema import BUNDLED, ScoreConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.videos import write_png
 from motionexp.errors import InputError
-from motionexp.jobs import external, references
+from motionexp.jobs import external_system, references
 from motionexp.jobs.external import score_external
 from motionexp.jobs.run import run
 from motionexp.metrics import scorer
 from motionexp.metrics.scorer import Scorer
-from motionexp.results.rows import SANITY_BASELINES, check_comparable, read_rows
+from motionexp.results.rows import SANITY_BASELINES, read_rows
+from motionexp.results.versions import check_comparable
 from tests.metrics.conftest import moving_texture
 from tests.support.kept_results import cells, plain, scores
 from tests.support.squares import METRICS, Drifting
@@ -95,7 +96,7 @@ def test_each_video_is_compared_at_its_own_size(scored, tmp_path, monkeypatch):
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1, side=32)})
     read = []
     monkeypatch.setattr(
-        external.Scorer,
+        external_system.Scorer,
         "score",
         lambda self, frames, reference, *_: read.append((frames.shape, reference)) or {},
     )
@@ -172,7 +173,7 @@ def test_every_video_is_decoded_once(of_lengths, decoded, tmp_path, monkeypatch)
 
 
 def test_what_is_wrong_is_said_before_a_metric_s_model_is_loaded(scored, tmp_path, monkeypatch):
-    monkeypatch.setattr(external, "Scorer", None)
+    monkeypatch.setattr(external_system, "Scorer", None)
     write_theirs(tmp_path, {"style": noise(0), "object": noise(1, count=3)})
     problems = {
         "object: .* 3 ": {},

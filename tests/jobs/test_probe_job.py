@@ -260,7 +260,7 @@ def test_a_probe_takes_all_looks_at_once_and_the_motion_unless_told_otherwise(ma
 def test_a_suite_without_such_edits_gives_all_that_it_has(make):
     (reference,) = references.read_references(make(probe="tampering", references=1), Squares())
     assert [edit.kind for edit in reference.edits] == ["style", "object"]
-    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: .* one .* style, object"):
+    with pytest.raises(InputError, match=r"edit_kinds=\[motion\]: .*style, object.* reference one"):
         references.read_references(make(edit_kinds=["motion"], references=1), MovedSquares())
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 import motionexp
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.config.checks import check
 from motionexp.errors import InputError
 from motionexp.jobs import job
 from motionexp.jobs.dry_run import plan
@@ -25,6 +26,8 @@ from motionexp.results.rows import read_rows
 from tests.support.kept_results import cells, contents, plain
 from tests.support.squares import METRICS, Squares
 from tests.support.tiny_models import FRAMES, SIZE
+
+FULL_RANK = {"_target_": "motionexp.methods.full_rank.FullRank", "projections": ["v", "o"]}
 
 
 def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
@@ -55,6 +58,60 @@ def test_a_job_leaves_settings_status_adapter_media_and_rows(make, capsys):
     shown = capsys.readouterr().out
     assert "one red" in shown
     assert cell.name in shown.replace("\n", "")
+
+
+def test_training_seeds_are_adapters_of_their_own_on_one_noise_of_sampling(make, capsys):
+    cfg = make(training_seeds=2, keep_steps=[1], base_model=True)
+    rows = run(cfg)
+    adapters = {row.training_seed: row.adapter_id for row in rows}
+    assert sorted(adapters) == [0, 1]
+    assert {(row.seed, row.versions["training"]) for row in rows} == {(0, 2)}
+    assert {seed: {row.edit_kind for row in rows if row.training_seed == seed} for seed in adapters} == {
+        0: {"style", "object"}, 1: {"style", "object"}
+    }  # fmt: skip
+    before = {cell: contents(cell) for cell in cells(cfg)}
+    assert len(before) == 3  # with that of the base model
+    # A finished job is found again, and one of the seeds alone, as a list or as seed=.
+    assert plain(run(cfg)) == plain(rows)
+    one = run(replace(cfg, training_seeds=[1]))
+    assert plain(one) == plain([row for row in rows if row.training_seed == 1])
+    run(replace(cfg, seed=1, training_seeds=1))
+    assert {cell for cell in cells(cfg)} == set(before)
+    folder = Path(cfg.output) / "squares" / "tiny" / adapters[1]
+    assert json.loads((folder / "adapter" / "fit.json").read_text())["seed"] == 1
+    assert "training seed 1" in capsys.readouterr().out
+
+
+def test_adapters_that_are_trained_together_are_those_of_single_references(make, monkeypatch):
+    cfg = make(references=2, keep_steps=[1], train_together=2)
+    rows = run(cfg)
+    alone = run(replace(cfg, train_together=1))
+    assert len({row.adapter_id for row in [*rows, *alone]}) == 4  # the last bits may differ: other ids
+
+    def losses(chosen):
+        folder = Path(cfg.output) / "squares" / "tiny"
+        records = [
+            json.loads((folder / row.adapter_id / "adapter" / "fit.json").read_text()) for row in chosen
+        ]
+        return {record["reference"]: record["losses"] for record in records}
+
+    single = losses(alone)
+    assert len(single) == 2
+    assert {name: pytest.approx(value, abs=2e-6) for name, value in losses(rows).items()} == single
+    # A member alone is never trained again as another adapter: its group is.
+    (one, two) = {row.reference: row.adapter_id for row in rows}.values()
+    folder = Path(cfg.output) / "squares" / "tiny"
+    (folder / two / "adapter" / "adapter.safetensors").unlink()
+    kept = contents(folder / one)
+    monkeypatch.setattr(motionexp.jobs.run, "read_record", lambda *_: None)
+    assert plain(run(cfg)) == plain(rows)
+    assert contents(folder / one) == kept
+    assert (folder / two / "adapter" / "adapter.safetensors").exists()
+
+
+@pytest.mark.parametrize("changes", [{"preview_every": 1}, {"method": FULL_RANK}])
+def test_what_cannot_be_trained_together_is_refused(make, changes):
+    assert any("train_together=2" in problem for problem in check(make(train_together=2, **changes)))
 
 
 def test_a_kept_adapter_is_compared_with_its_own_reference_or_one_that_is_named(make, tmp_path):
@@ -101,7 +158,9 @@ def test_new_edits_seeds_and_metrics_redo_only_what_is_below_them(make, monkeypa
 def test_the_base_model_is_one_cell_whatever_the_rank_and_equals_an_adapter_of_no_steps(make):
     cfg = make(tau=1000.0)
     base = run(cfg)
+    before = contents(cells(cfg)[0])
     assert plain(run(make(tau=1000.0, rank=8, learning_rate=0.1))) == plain(base)
+    assert contents(cells(cfg)[0]) == before, "config.yaml holds a setting of tuning"
     (cell,) = cells(cfg)
     assert not (cell / "adapter").exists()
     assert {row.method for row in base} == {"base"}

@@ -128,6 +128,17 @@ def test_a_dry_run_prints_no_table(base, writing, capsys):
     assert " by tau" not in capsys.readouterr().out
 
 
+def test_a_sweep_over_probes_says_where_the_results_of_each_job_lie(base, writing, capsys):
+    output = Path(base[1].removeprefix("output="))
+    (output / "shapes" / "tiny_latte" / "figures").mkdir(parents=True)
+    assert run(["-m", base[1], "model=tiny_latte,tiny_unet3d", "probe=tampering"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("probe=")]
+    assert lines == [
+        f"probe=tampering model=tiny_latte: {output}/shapes/tiny_latte/figures/",
+        "probe=tampering model=tiny_unet3d: no result",
+    ]
+
+
 def test_table_takes_any_rows_and_refuses_what_cannot_be_compared(base, writing, capsys):
     assert run(["-m", *base, "tau=0,650", "rank=1,4"]) == 0
     output = base[1]
@@ -143,6 +154,7 @@ def test_table_takes_any_rows_and_refuses_what_cannot_be_compared(base, writing,
         (["by=tau"], "rank (1, 4)"),
         (["by=tau", "rank=3"], "rank=3"),
         (["by=,"], "by=,"),
+        (["rnak=4"], "did you mean rank?"),
         (["tau"], "tau: "),
     ):
         assert run(["table", output, *words]) == 2

@@ -1,5 +1,6 @@
 """Experiments' lines as sweeps of jobs, and experiments on real models: their jobs, cost, data and table."""
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from motionexp.cli import main
+from motionexp.config.compose import load
 from motionexp.config.options import EXPERIMENTS
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs, experiment_text
 from motionexp.jobs.paper_table import cost_of
-from motionexp.jobs.sweeps import settings_of, sweeps_of
+from motionexp.jobs.sweeps import check_training_versions, settings_of, sweeps_of
 from motionexp.results.comparisons import Comparison
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.layout_file import read_layout
@@ -174,11 +176,12 @@ def test_a_dry_run_without_weights_counts_and_asks_nobody(tgve, tmp_path, offlin
     swept: list[list[str]] = []
     monkeypatch.setattr("motionexp.cli._run_hydra", swept.append)
     assert main(["experiment=tau", *overrides]) == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
+    shown = " ".join(printed.split())
     # Four of five jobs train; 76 references x 4 edits x 4 seeds; two branches of 50 steps.
     counts = [f"{4 * 76 * 200:,}", f"{5 * 1216:,}", f"{5 * 1216 * 100:,}"]
     assert re.search(" .*".join(counts), shown)
-    assert "`python run.py model=latte dry_run=true`" in shown
+    assert "`python run.py model=latte dry_run=true`" in printed
     assert not re.search(r"\bcores\b", shown)
     assert re.search("tau=0: 76 ", shown)
     # The plan of one job follows, and nothing is swept.
@@ -368,10 +371,10 @@ def test_an_ablation_says_what_it_has_to(name):
     layout, text = read_layout(path), path.read_text()
     assert all(line in text for line in (f"# python run.py experiment={name}", "# cost", "# last run: "))
     assert layout.verdict
-    assert layout.decides
+    assert layout.decision
     cost = " ".join(layout.cost.split())
     assert ("on 2 cores" in cost and "on one H100" in cost) or "the cells of experiment=tau" in cost
-    for table in layout.tables:
+    for table in (table for table in layout.tables if not table.dominance):
         assert {*PUBLISHED, *ALWAYS} <= set(table.columns)
         assert table.default in table.settings
         assert all({"contrast", "frames"} & set(group.select) for group in table.groups)
@@ -390,3 +393,31 @@ def test_the_soft_windows_have_the_hard_ones_area():
     assert {str(knots) for knots in windows} == {
         select["soft_window"] for select in selects if "soft_window" in select
     }
+
+
+def stored_adapter(folder: Path, **record: object) -> str:
+    """A folder with the record of a training, and no weights: none may be read."""
+    folder.mkdir()
+    about = {"suite": "shapes", "reference": "a", "steps": 1, "seconds": 1.0, **record}
+    (folder / "fit.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def test_a_sweep_over_adapters_of_two_versions_of_the_training_is_refused(tmp_path):
+    old, new = stored_adapter(tmp_path / "old"), stored_adapter(tmp_path / "new", version=2, seed=1)
+    cfg = load(["model=tiny_latte"])
+    stored = {name: replace(cfg, adapter=name, tau=None) for name in (old, new)}
+    check_training_versions([stored[new], cfg, replace(cfg, tau=1000.0)])
+    check_training_versions([stored[old], replace(cfg, tau=1000.0)])
+    for jobs in ([*stored.values()], [stored[old], cfg]):
+        with pytest.raises(InputError, match=rf"version 1: adapter={re.escape(old)}; version 2") as caught:
+            check_training_versions(jobs)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "1001", "[]", "[-1]", "[0,0]", "[a]", "1.5", "true", "[9223372036854775808]"]
+)
+def test_training_seeds_are_a_number_or_a_list_of_different_ones(value):
+    with pytest.raises(InputError, match="training_seeds"):
+        load([f"training_seeds={value}"])

@@ -31,7 +31,7 @@ def examples(loaded):
     shape = loaded.latent_shape(loaded.frames, loaded.height, loaded.width)
     latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
     captions = ["a cat runs", "a dog is running to the left"]
-    return [Example(latents[i : i + 1], loaded.embed([captions[i]])) for i in range(2)]
+    return [Example(latents[i : i + 1], loaded.embed([captions[i]]), f"video {i}") for i in range(2)]
 
 
 @pytest.fixture

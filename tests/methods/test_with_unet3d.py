@@ -42,7 +42,7 @@ def sampled(backbone, gate=None):
 
 def fitted(backbone, name, folder):
     method = attach(name, backbone, Window(0))
-    examples = [Example(drawn(seed=2), backbone.embed(["a cat runs"]))]
+    examples = [Example(drawn(seed=2), backbone.embed(["a cat runs"]), "video")]
     result = fit(backbone, method, examples, SETTINGS, folder, progress=False)
     return method, result
 

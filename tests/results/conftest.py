@@ -19,7 +19,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def toy() -> Layout:
-    """The toy experiment: three windows, with a decision at equal leakage."""
+    """The toy experiment: three windows, with a table at equal leakage."""
     return read_layout(SUPPORT / "toy.yaml")
 
 

@@ -1,12 +1,14 @@
 """Lines of tables: differences to a default row, what is bold, the rows of a line, and what is refused."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
-from motionexp.results.formats import to_markdown
+from motionexp.results.formats import ROUNDED_NOTE, Cell, Line, to_markdown
+from motionexp.results.intervals import Interval
 from motionexp.results.latex import to_latex
 from motionexp.results.layout import Difference
 from motionexp.results.rows import Row
@@ -47,17 +49,31 @@ def test_bold_is_a_difference_whose_interval_excludes_zero_and_nothing_else(rank
     assert "bold" in table.all_notes()[0]
 
 
-def test_nothing_is_bold_of_too_few_references_or_where_a_printed_end_is_zero(ranks):
+def test_nothing_is_bold_of_too_few_references(ranks):
     of_four = shown(ranks, rank_rows(4))
     assert "**" not in of_four
     assert "their range" in of_four
+
+
+def test_the_ends_decide_what_is_bold_before_they_are_rounded(ranks):
     small = [
         replace(row, value=row.value * 0.03) if row.metric == "velocity_similarity" else row
         for row in rank_rows()
     ]
-    assert "0.00 [0.00, 0.00]" in shown(ranks, small)
-    assert "−0.00" not in shown(ranks, small)
-    assert "**" not in shown(ranks, small)
+    text = shown(ranks, small)
+    # Rank 1 is 0.003 lower on every reference; of rank 16 nothing is certain.
+    assert text.count("**") == 2
+    assert "**0.00 [0.00, 0.00]**" in text
+    assert "−0.00" not in text
+    assert ROUNDED_NOTE in text
+    assert ROUNDED_NOTE not in shown(ranks, rank_rows())
+
+
+@pytest.mark.parametrize(("end", "bold"), [(1e-17, False), (0.0, False), (0.001, True), (math.nan, False)])
+def test_the_last_bit_of_a_sum_is_no_difference(end, bold):
+    for low, high in ((end, 0.1), (-0.1, -end)):
+        cell = Cell("motion", Interval((low + high) / 2, low, high, 6, 6), 2)
+        assert Line(["a"], [cell], "6 (6)", "", is_difference=True).is_bold(cell) == bold
 
 
 def test_a_setting_without_rows_has_no_n_and_a_missing_base_is_an_error(ranks):

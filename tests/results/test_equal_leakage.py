@@ -8,7 +8,7 @@ import pytest
 from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import NONE
-from motionexp.results.layout import Decision
+from motionexp.results.layout import EqualLeakage
 from motionexp.results.rows import Row
 from motionexp.results.tables import build
 from tests.support.made_rows import rank_rows
@@ -17,14 +17,16 @@ EDITS = {"easy": 0.9, "hard": 0.3}
 
 
 def decided(layout, rows: list[Row]):
-    _, decision = build(Comparison(layout, rows), layout.tables[0])
-    return [line for block in decision.blocks for line in block.lines]
+    _, equal = build(Comparison(layout, rows), layout.tables[0])
+    return [line for block in equal.blocks for line in block.lines]
 
 
 @pytest.fixture
 def compared(ranks):
     """Rank 4 and rank 1 at equal leakage, which is none anywhere."""
-    ranks.tables[0].decision = Decision("motion", ["nuisances"], [0.1], [1], ["four", "one"], ["one"])
+    ranks.tables[0].equal_leakage = EqualLeakage(
+        "motion", ["nuisances"], [0.1], [1], ["four", "one"], ["one"]
+    )
     return ranks
 
 
@@ -61,7 +63,7 @@ def test_a_setting_that_was_not_run_is_said_and_a_scale_that_was_not_is_refused(
     assert (four.n, one.n) == ("6 (6)", NONE)
     assert not any(one.cells)
     assert four.cells[1] is None
-    compared.tables[0].decision.scales = [0.5, 1]
+    compared.tables[0].equal_leakage.scales = [0.5, 1]
     with pytest.raises(InputError, match=r" four .*adapter_scale=0\.5 .* 6 .* 6 "):
         decided(compared, rank_rows())
 

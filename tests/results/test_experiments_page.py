@@ -63,6 +63,14 @@ def test_each_interval_of_the_readme_stands_in_a_table_that_it_links():
     assert missing(text, set(LINKED_TABLE.findall(text))) == []
 
 
+def test_all_timesteps_dominate_the_window_nowhere_as_readme_says():
+    table = (ROOT / "results/shapes/dominance.md").read_text(encoding="utf-8")
+    assert "At no [measured pair of adapter scales]" in (ROOT / "README.md").read_text(encoding="utf-8")
+    titles = [line for line in table.splitlines() if line.startswith("### ")]
+    assert len(titles) == 6
+    assert all(" is dominated at 0 of 16 pairs" in title for title in titles)
+
+
 def test_a_wrong_interval_would_be_found():
     table = "results/shapes/tau.md"
     assert missing(f"by 0.18 [0.13, 0.22], or {MINUS}0.18 [{MINUS}0.22, {MINUS}0.13]", [table]) == []

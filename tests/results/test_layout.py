@@ -4,7 +4,7 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
-from motionexp.results.layout import Decision, selected_rows
+from motionexp.results.layout import EqualLeakage, selected_rows
 from motionexp.results.rows import append_rows
 from tests.support.made_rows import rank_row, rank_rows
 
@@ -39,5 +39,5 @@ def test_rows_of_no_line_are_not_published(ranks, tmp_path):
     published = {row.score_id for row in selected_rows(ranks, tmp_path)}
     assert published == {row.score_id for row in [*rows, baseline]}
     # At equal leakage all scales of a setting are compared.
-    ranks.tables[0].decision = Decision("motion", ["nuisances"], [0.1], [0.5, 1], ["four"], ["one"])
+    ranks.tables[0].equal_leakage = EqualLeakage("motion", ["nuisances"], [0.1], [0.5, 1], ["four"], ["one"])
     assert {row.score_id for row in selected_rows(ranks, tmp_path)} == published | {"half"}

@@ -8,8 +8,13 @@ from motionexp.errors import InputError
 from motionexp.results.layout_file import read_layout
 from tests.support.made_rows import RANK_LAYOUT
 
-DECIDED = "decision: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
+EQUAL_LEAKAGE = "equal_leakage: {motion: motion, leakage: [nuisances], levels: [0.1], scales: [1],"
 SELECT = "select: {suite: shapes}"
+DOMINANCE = "dominance: {motion: motion, leakage: nuisances, ours: [four], theirs: [one], scales: [1]}"
+CLAIM = (
+    "claims: [{statement: It moves, differences: [{table: mine, group: motion-dominant, ours: four,"
+    " theirs: one, expected: {motion: more}}]}]"
+)
 TABLE = "{file: mine, title: a, labels: [], settings: [], groups: []}"
 FIGURE = "{file: f, title: t, x: rank, panels: mine, columns: [motion], lines: {a: [one]}}"
 
@@ -56,9 +61,14 @@ def test_a_figure_that_cannot_be_drawn_is_refused(figure, named, tmp_path):
         (SELECT, f"{SELECT}\nreferences: [r0, r1]", "'r0', 'r1'"),
         (SELECT, f"{SELECT}\nreferences: {{latte: r0}}", "references .*latte"),
         ("default: four", "notes: [a: b]", "notes 1: .*{'a': 'b'}"),
-        ("default: four", f"{DECIDED} curves: [], against: []}}", "`curves`"),
-        ("default: four", f"{DECIDED} curves: [four], against: [one]}}", "setting one"),
-        ("default: four", f"{DECIDED} curves: [four, four], against: []}}", "`curves` four"),
+        ("default: four", f"{EQUAL_LEAKAGE} curves: [], against: []}}", "`curves`"),
+        ("default: four", f"{EQUAL_LEAKAGE} curves: [four], against: [one]}}", "setting one"),
+        ("default: four", DOMINANCE.replace("[one]", "[two]"), "setting two"),
+        ("default: four", DOMINANCE.replace("nuisances", "leak"), "column leak"),
+        ("default: four", DOMINANCE.replace("[1]", "[]"), "dominance has an empty `scales`"),
+        (SELECT, f"{SELECT}\nmargin: -0.1", r"margin is -0\.1"),
+        (SELECT, f"{SELECT}\nn: -1", "n is -1"),
+        ("default: four", f"{EQUAL_LEAKAGE} curves: [four, four], against: []}}", "`curves` four"),
         ("default: four", "columns: [text, motion, text]", "twice the column text"),
         ("settings: [base, four, one, sixteen]", "settings: [base, four, four]", "twice the setting four"),
         ("tables:", f"figures: [{FIGURE}, {FIGURE}]\ntables:", "file f"),
@@ -68,3 +78,35 @@ def test_a_figure_that_cannot_be_drawn_is_refused(figure, named, tmp_path):
 def test_what_would_give_a_wrong_table_is_refused(before, after, named, tmp_path):
     assert RANK_LAYOUT.count(before) == 1
     check_refused(RANK_LAYOUT.replace(before, after), tmp_path, named)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("more", "equal", "'It moves' .*margin"),
+        ("more", "higher", "'It moves' expects higher; .*more, less, equal, untested"),
+        ("more", "untested", "'It moves': nothing of it is tested"),
+        ("table: mine", "table: yours", "table yours; .*mine"),
+        ("motion-dominant", "others", "group 'others'; .*motion-dominant"),
+        ("ours: four", "ours: two", "setting two"),
+        ("{motion:", "{speed:", "column speed"),
+        ("ours: four", "ours: four, scales: [1]", "1 scales"),
+        ("It moves", "''", "`statement`"),
+        ("}}]}]", "}}], boundaries: [tiny_latte]}]", "either"),
+        ("differences:", "difference:", "there is no such key"),
+    ],
+)
+def test_a_claim_that_cannot_be_computed_is_refused(before, after, named, tmp_path):
+    assert CLAIM.count(before) == 1
+    check_refused(f"{RANK_LAYOUT}{CLAIM.replace(before, after)}\n", tmp_path, named)
+
+
+def test_an_experiment_states_its_decision_its_margin_its_n_and_its_claims(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"{RANK_LAYOUT}decision: Dominance.\nmargin: 0.05\nn: 24\n{CLAIM.replace('more', 'equal')}\n"
+    )
+    layout = read_layout(path)
+    assert (layout.decision, layout.margin, layout.n) == ("Dominance.", 0.05, 24)
+    (difference,) = layout.claims[0].differences
+    assert (difference.ours, difference.expected) == ("four", {"motion": "equal"})

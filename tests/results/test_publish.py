@@ -11,6 +11,8 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.files import ROOT
+from motionexp.results.designs import check_unchanged
+from motionexp.results.layout_file import read_layout
 from motionexp.results.publish import publish
 from motionexp.results.published import read_published, to_published
 from motionexp.results.rows import append_rows
@@ -72,6 +74,7 @@ def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
     of_another_suite = replace(toy_rows()[0], suite="tgve", score_id="another")
     append_rows(root / "outputs" / "cell" / "rows.jsonl", [*toy_rows(), of_another_suite])
     assert publish(layout_path, root / "outputs") == (folder / "toy.jsonl", len(toy_rows()))
+    check_unchanged(layout_path, read_layout(layout_path))
     assert main([str(layout_path)]) == 0
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert set(first) == {"toy.jsonl", "toy.md", "toy.tex", "toy.csv"}
@@ -91,7 +94,12 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     rows = [replace(row, reference_hash=row.reference) for row in toy_rows()]
     append_rows(outputs / "rows.jsonl", rows)
     path, _ = publish(layout_path, outputs)
-    before = path.read_bytes()
+    before, designs = path.read_bytes(), root / "results" / "designs.json"
+    recorded = designs.read_bytes()
+    designs.write_text("[]")
+    with pytest.raises(InputError, match=r"designs\.json"):
+        publish(layout_path, outputs)
+    designs.write_bytes(recorded)
     (outputs / "rows.jsonl").unlink()
     append_rows(outputs / "rows.jsonl", [row for row in rows if (row.tau, row.reference) != (0, "r1")])
     with pytest.raises(InputError, match=r" every .* 4 .* 12 "):

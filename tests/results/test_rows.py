@@ -11,15 +11,9 @@ import pytest
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
-from motionexp.results.rows import (
-    append_rows,
-    as_json,
-    check_comparable,
-    of_newest_version,
-    paired_difference,
-    read_rows,
-    to_frame,
-)
+from motionexp.results.comparisons import mean_of
+from motionexp.results.rows import append_rows, as_json, by_subject, paired_difference, read_rows, to_frame
+from motionexp.results.versions import check_comparable, of_newest_version
 from tests.support.made_rows import made_row as row
 
 
@@ -158,6 +152,64 @@ def test_what_does_not_belong_together_is_refused_unless_told(kind):
     with pytest.raises(InputError, match=kind):
         check_comparable([first, second])
     check_comparable([first, second], allow=[kind])
+
+
+def test_a_newer_version_of_a_stage_supersedes_the_older_on_the_same_setting():
+    """Rows of the first release hold no versions, no training seed, and fewer settings."""
+    old = row(adapter_id="o", sample_id="o", train_steps=9, settings={"rank": 4})
+    rank = row(adapter_id="r", sample_id="r", train_steps=9, settings={"rank": 8})
+    base = row(adapter_id="b", sample_id="b", method="base", settings={"rank": 4})
+    versions = {"training": 2, "sampling": 1}
+    new = [
+        row(adapter_id=f"n{seed}", sample_id=f"n{seed}", train_steps=9, settings={"rank": 4, "later": 1},
+            training_seed=seed, versions=versions)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert of_newest_version([old, rank, base, *new]) == [rank, base, *new]
+    check_comparable([base, *new])
+    with pytest.raises(InputError, match=r"training_version: 1, 2"):
+        check_comparable([rank, *new])
+    check_comparable([rank, *new], allow=["training_version"])
+    with pytest.raises(InputError, match=r"sampling_version: 1, 2"):
+        check_comparable([base, row(adapter_id="s", method="base", versions={"sampling": 2})])
+
+
+def by_training_seed(values):
+    """Rows of one edit, from {reference: [value of training seed 0, 1, ...]}."""
+    return [
+        row(reference=reference, training_seed=seed, value=value)
+        for reference, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]
+
+
+def test_training_seeds_are_nested_in_references():
+    values = by_subject(by_training_seed({"a": [0.0, 2.0, math.nan], "b": [-7.0, 13.0, 3.0]}))
+    assert values == {("a", "style", 0): 1.0, ("b", "style", 0): 3.0}
+    interval = mean_of(values)
+    # The interval of two references is their range, whatever their training seeds' spread.
+    assert (interval.mean, interval.low, interval.high, interval.n) == (2.0, 1.0, 3.0, 2)
+    with pytest.raises(InputError, match=r"training_seed: b has no rows of 1"):
+        by_subject(by_training_seed({"a": [0.0, 2.0], "b": [1.0]}))
+    with pytest.raises(InputError, match="two rows"):
+        by_subject([*by_training_seed({"a": [0.0]}), *by_training_seed({"a": [1.0]})])
+
+
+def test_intervals_over_references_contain_the_spread_over_training_seeds():
+    """Of normal values the variance of the mean is (between + within / seeds) / references."""
+    random = np.random.default_rng(0)
+    references, seeds, between, within = 8, 3, 0.5, 1.0
+    widths, hits = [], 0
+    for _ in range(200):
+        levels = random.normal(scale=between, size=(references, 1))
+        drawn = levels + random.normal(scale=within, size=(references, seeds))
+        interval = mean_of(by_subject(by_training_seed({str(i): list(of) for i, of in enumerate(drawn)})))
+        widths.append(interval.high - interval.low)
+        hits += interval.low <= 0 <= interval.high
+    error = math.sqrt((between**2 + within**2 / seeds) / references)
+    # Student's t at 7 degrees of freedom is 2.365; a sample's deviation is 0.965 of the true one in the mean.
+    assert np.mean(widths) == pytest.approx(2 * 2.365 * 0.965 * error, rel=0.06)
+    assert hits >= 180
 
 
 def test_other_models_metrics_splits_and_sizes_are_compared():

@@ -1,6 +1,7 @@
 """`list runs` and index.md: what there is, also where files are missing or damaged."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,14 +41,15 @@ def output(tmp_path) -> Path:
 
 def test_runs_have_the_settings_that_differ_a_state_and_scores(output):
     runs = {run.folder.name: run for run in runs_in(output / "shapes" / "tiny_latte")}
-    assert runs["aa"].settings == ("tau=700",)
-    assert runs["bb"].settings == ("tau=700", "rank=16")
-    assert runs["cc"].settings == ("base model",)
-    assert runs["aa"].scores["motion similarity"] == pytest.approx(0.5)
-    assert runs["aa"].scores["background leakage"] == 0
-    assert (runs["aa"].samples, runs["aa"].state) == (1, "done")
+    sampled = {name: run.sampled[0] for name, run in runs.items()}
+    assert sampled["aa"].settings == ("tau=700",)
+    assert sampled["bb"].settings == ("tau=700", "rank=16")
+    assert sampled["cc"].settings == ("base model",)
+    assert sampled["aa"].scores["motion similarity"] == pytest.approx(0.5)
+    assert sampled["aa"].scores["background leakage"] == 0
+    assert (sampled["aa"].samples, runs["aa"].state) == (1, "done")
     states = [runs[name].state for name in ("dd", "ee", "ff")]
-    assert states == ["failed", "killed", "damaged"]
+    assert states == ["failed", "interrupted", "damaged"]
 
 
 def test_a_run_that_a_process_works_on_is_running(output):
@@ -64,6 +66,39 @@ def test_the_list_fits_a_terminal_and_shows_errors(output, capsys):
     assert max(len(line) for line in shown.splitlines() if "/" not in line) <= 80
     (line,) = (line.split() for line in shown.splitlines() if line.startswith(" bb"))
     assert line == ["bb", "tau=700", "done", "1", *["0.60", "0.00"]]
+
+
+def test_words_select_runs_by_settings_fields_and_state(output, capsys):
+    folder = output / "shapes" / "tiny_latte"
+
+    def names(**select: str) -> set[str]:
+        return {run.folder.name for run in runs_in(folder, select)} - {"ff"}  # which is damaged
+
+    assert names(tau="700") == {"aa", "bb"}
+    assert names(rank="16") == {"bb", "cc"}, "the base model has no rank"
+    assert names(model="tiny_latte", method="base,lora") == {"aa", "bb", "cc"}
+    assert names(state="failed,interrupted") == {"dd", "ee"}
+    assert names(reference="r1") == set()
+    shutil.rmtree(folder / "ff")
+    print_runs(Console(width=80), output, {"rank": "16", "tau": "700"})
+    assert "aa" not in capsys.readouterr().out
+    for select, named in (({"tau": "3"}, "tau=3: no run"), ({"tua": "3"}, "tua=3: .*did you mean tau")):
+        with pytest.raises(InputError, match=named):
+            print_runs(Console(), output, select)
+
+
+def test_samples_with_other_settings_are_lines_below_that_of_the_run(output, capsys):
+    folder = output / "shapes" / "tiny_latte"
+    row = rank_row("velocity_similarity", 0, 1000.0, 4)
+    other = replace(row, sample_id="c2", score_id="c2", settings={**row.settings, "eta": 0.5})
+    append_rows(folder / "cc" / "rows.jsonl", [other])
+    (run,) = (run for run in runs_in(folder) if run.folder.name == "cc")
+    assert [sampled.settings for sampled in run.sampled] == [("base model",), ("base model", "eta=0.5")]
+    write_index(folder)
+    print_runs(Console(width=80), output)
+    for shown in (capsys.readouterr().out, (folder / "index.md").read_text()):
+        assert sum("base model" in line for line in shown.splitlines()) == 2
+        assert sum(line.startswith((" cc ", "| [cc](cc/) |")) for line in shown.splitlines()) == 1
 
 
 def test_the_index_links_every_run(output, capsys):

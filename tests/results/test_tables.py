@@ -1,4 +1,4 @@
-"""Tables of the toy experiment: means by hand, formats, sanity baselines, the decision at equal leakage."""
+"""Tables of the toy experiment: means by hand, formats, sanity baselines, motion at equal leakage."""
 
 import io
 import math
@@ -52,7 +52,7 @@ def test_means_are_those_computed_by_hand_with_base_and_chance_subtracted(toy):
 
 def test_a_table_without_a_measured_row_is_not_written_and_its_old_files_are_removed(toy, tmp_path):
     assert toy.tables[0].reported
-    toy.tables[0].decision = None
+    toy.tables[0].equal_leakage = None
     rows = toy_rows()
     written = write_tables(tmp_path, toy, rows)
     assert [file.suffix for file in written] == [".md", ".tex", ".csv"]
@@ -61,9 +61,9 @@ def test_a_table_without_a_measured_row_is_not_written_and_its_old_files_are_rem
     assert not any(file.exists() for file in written)
 
 
-def test_the_decision_interpolates_on_the_curve_of_scales(toy):
-    _, decision = toy_tables(toy, toy_rows())
-    lines = next(block for block in decision.blocks if block.title.startswith("motion-dominant;")).lines
+def test_motion_at_equal_leakage_interpolates_on_the_curve_of_scales(toy):
+    _, equal = toy_tables(toy, toy_rows())
+    lines = next(block for block in equal.blocks if block.title.startswith("motion-dominant;")).lines
     # Leakage 0.1 is reached at scale 0.5 within the window and at 0.25 without one.
     assert lines[0].cells[0].interval.mean == pytest.approx(0.305 + 0.25)
     assert lines[1].cells[0].interval.mean == pytest.approx(0.305 + 0.125)
@@ -80,7 +80,7 @@ def test_the_order_of_scales_in_a_layout_does_not_matter(toy):
         for row in toy_rows()
     ]
     _, before = toy_tables(toy, rows)
-    toy.tables[0].decision.scales = [1, 0.5]
+    toy.tables[0].equal_leakage.scales = [1, 0.5]
     _, after = toy_tables(toy, rows)
     assert to_csv([after]) == to_csv([before])
 
@@ -141,7 +141,7 @@ def test_a_value_with_nothing_to_subtract_is_missing(toy):
     rows = toy_rows()
     subtracted = ("replaced_attributes", "nuisance_chance")
     lacking = [row for row in rows if row.reference != "r0" or row.metric not in subtracted]
-    toy.tables[0].decision = None
+    toy.tables[0].equal_leakage = None
     (table,) = toy_tables(toy, lacking + baseline_rows(rows))
     window, baseline = (cells(table, "motion-dominant", line) for line in (1, -1))
     assert (window["nuisance"].mean, window["nuisance"].missing) == (pytest.approx(0.3), 4)
@@ -156,7 +156,7 @@ def test_a_difference_to_a_setting_that_was_not_run_has_no_line(toy):
 def test_fidelity_stands_beside_its_chance_where_it_was_measured(toy):
     toy.columns = standard_columns()
     layout = toy.tables[0]
-    layout.columns, layout.reported, layout.decision = list(toy.columns), [], None
+    layout.columns, layout.reported, layout.equal_leakage = list(toy.columns), [], None
     rows = toy_rows()
     (plain,) = toy_tables(toy, rows)
     assert len(plain.columns) == 7
@@ -186,12 +186,12 @@ def test_differences_at_equal_leakage_are_bold_where_their_sign_is_known_and_the
         for row in toy_rows()
         for copy in range(2)
     ]
-    _, decision = toy_tables(toy, rows)
-    block = next(block for block in decision.blocks if block.title.startswith("motion-dominant;"))
+    _, equal = toy_tables(toy, rows)
+    block = next(block for block in equal.blocks if block.title.startswith("motion-dominant;"))
     window, every = block.lines
     assert [window.is_bold(cell) for cell in window.cells] == [False, True]
     assert not any(map(every.is_bold, every.cells))
-    assert "bold" in decision.all_notes()[0]
+    assert "bold" in equal.all_notes()[0]
 
 
 def test_a_cell_says_what_is_undefined_and_a_bar_is_no_column():
@@ -207,9 +207,8 @@ def test_a_grid_is_a_pipe_table_and_a_table_of_the_terminal():
         "| [metric] | mean | n |", "|---|---:|---:|", "| motion | 0.50 | 4 |"
     ]  # fmt: skip
     console = Console(file=io.StringIO(), width=60)
-    console.print(grid.terminal("title"))
+    console.print(grid.terminal())
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
-    assert lines[0].strip() == "title"
     assert any("[metric]" in line for line in lines), "text is no markup"
     ends = [len(line) for line in lines if line.strip().startswith(("motion", "text|align"))]
     assert len(ends) == 2 == 1 + len(set(ends)), "numbers are aligned at the right"

@@ -132,6 +132,22 @@ def boundary(
     return Boundary(verdict, tau, gap, smallest, below, moved)
 
 
+def gap_p(boundary: Boundary) -> float:
+    """The smallest level of the simultaneous bands at which the boundary exists; 1 where no gap is above 0.
+
+    At most 0.05 where `found`: the 95% bands of all attributes are then above 0 at one s.
+    """
+    levels = []
+    for curve in boundary.appearance.values():
+        gaps = curve - boundary.motion
+        deviations = np.abs(gaps[1:] - gaps[0])
+        largest_deviations = deviations[np.isfinite(deviations).all(1)].max(1)
+        # (11,) share of replicates that deviate as far as zero is; the estimate itself counts as one.
+        reached = (largest_deviations[:, None] >= gaps[0]).sum(0) + 1
+        levels.append(np.where(gaps[0] > 0, reached / (len(largest_deviations) + 1), 1.0))
+    return float(np.max(levels, 0).min())
+
+
 def undetermined_reason(appearance: Mapping[str, Replicates], motion: Replicates, references: int) -> str:
     """Why no shares of appearance or motion, both from `changes`, can be taken; empty if they can."""
     if references < FEWEST_REFERENCES:

@@ -12,7 +12,8 @@ from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.results.figures.style import SETTINGS, save
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import is_published, print_files, read_published, root_of
-from motionexp.results.rows import Row, check_comparable
+from motionexp.results.rows import Row
+from motionexp.results.versions import check_comparable
 
 EXPERIMENTS = "experiments/probe-*.yaml"
 SWEEP = Path("experiments/tau_selection.yaml")

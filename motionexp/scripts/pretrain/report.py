@@ -29,7 +29,7 @@ from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.metrics.attribute_classifier import AttributeClassifier
 from motionexp.metrics.encoders import OpenClip, PreferenceModel
-from motionexp.results.formats import Grid
+from motionexp.results.terminal import print_grid
 from motionexp.scripts.pretrain.bundle import MODELS
 from motionexp.scripts.pretrain.captioned import PARTS, caption_accuracy, unseen_scenes
 from motionexp.scripts.pretrain.cards import write_classifier_card, write_model_card
@@ -171,13 +171,13 @@ def show(title: str, results: Results, table: Sequence[Mapping[str, float | str]
         [name, *(f"{row[column]:.4g}" if column in row else "" for column in columns)]
         for name, row in results.items()
     ]
-    Console().print(Grid(["measured", *columns], measured).terminal(title))
+    print_grid(Console(), ["measured", *columns], measured, title=title)
     if table:
         predicted = [
             [value if isinstance(value, str) else f"{value:.4g}" for value in line.values()] for line in table
         ]
-        grid = Grid(["contrast", "factor", "energy", "log-SNR", "t"], predicted, "llr")
-        Console().print(grid.terminal("predicted: where each factor is set"))
+        header = ["contrast", "factor", "energy", "log-SNR", "t"]
+        print_grid(Console(), header, predicted, labels=2, title="predicted: where each factor is set")
 
 
 def report_model(name: str, classifier: AttributeClassifier, args: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import Tuning, fit
+from motionexp.methods.training import Tuning, fit, start_seed
 from tests.support.training_runs import SETTINGS, copied, run
 
 
@@ -26,7 +26,7 @@ def adamw_by_hand(value, gradient, moments, step, settings):
 def test_three_steps_of_lora_equal_a_slow_loop_without_peft_or_lightning(backbone, examples, tmp_path):
     settings = replace(SETTINGS, steps=3, optimizer=OptimizerSettings(learning_rate=1e-2, weight_decay=0.1))
     method = LoRA(backbone, Window(600), rank=2, alpha=3.0)
-    method.reset(settings.seed)
+    method.reset(start_seed(settings.seed, examples))
     values = copied(method)
     result = fit(backbone, method, examples, settings, tmp_path, progress=False)
     ours = copied(method)
@@ -45,8 +45,13 @@ def test_three_steps_of_lora_equal_a_slow_loop_without_peft_or_lightning(backbon
         }
         # Two noise draws a step over two references: each reference once.
         x0 = torch.cat([example.latents for example in examples])
-        noise = torch.randn(x0.shape, generator=generator("training noise", 5, step))
-        t = backbone.schedule.training_timesteps(Window(600), 2, generator("training timesteps", 5, step))
+        draws, times = (
+            [generator(purpose, 5, name, step) for name in ("video 0", "video 1")]
+            for purpose in ("training noise", "training timesteps")
+        )
+        noise = torch.stack([torch.randn(x0.shape[1:], generator=stream) for stream in draws])
+        schedule = backbone.schedule
+        t = torch.cat([schedule.training_timesteps(Window(600), 1, stream) for stream in times])
         assert (t >= 600).all()
         alpha_bar = signal_share[t].reshape(2, 1, 1, 1, 1)
         noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
@@ -105,6 +110,37 @@ def test_runs_that_differ_in_tau_share_noise_and_initial_state(backbone, example
     assert all((step.t >= 700).all() for step in high_steps)
     assert any((step.t < 700).any() for step in low_steps)
     assert len({step.noise.sum().item() for step in low_steps}) == 20
+
+
+def test_numbers_are_of_the_seed_the_reference_and_the_step(backbone, examples):
+    method = LoRA(backbone, Window(0))
+    settings = replace(SETTINGS, batch_size=1)
+
+    def drawn(*chosen, seed=5):
+        module = Tuning(backbone, method, chosen, replace(settings, batch_size=len(chosen), seed=seed))
+        return [(step.noise, step.t) for step in map(module.draw, range(4))]
+
+    first, second = examples
+    alone, beside = drawn(first), drawn(second, first)
+    for (noise, t), (both, times) in zip(alone, beside, strict=True):
+        assert torch.equal(noise[0], both[1])
+        assert t[0] == times[1]
+        assert not torch.equal(both[0], both[1])
+    assert len({noise.sum().item() for noise, _ in [*alone, *drawn(first, seed=6)]}) == 8
+    assert len({t.item() for _, t in [*alone, *drawn(second), *drawn(first, seed=6)]}) > 8
+    starts = [
+        start_seed(5, [first]),
+        start_seed(5, [second]),
+        start_seed(6, [first]),
+        start_seed(5, examples),
+    ]
+    assert len(set(starts)) == 4
+
+
+def test_several_draws_of_one_reference_in_a_step_differ(backbone, examples):
+    method = LoRA(backbone, Window(0))
+    step = Tuning(backbone, method, examples[:1], replace(SETTINGS, batch_size=3)).draw(0)
+    assert len({row.sum().item() for row in step.noise}) == len(set(step.t.tolist())) == 3
 
 
 def test_references_take_turns(backbone, examples):

@@ -161,3 +161,29 @@ def test_the_largest_value_has_the_band_of_all_places():
     assert values[0, place] == top
     assert (largest.mean, largest.low, largest.high) == pytest.approx((top, top - half, top + half))
     assert (largest.n, largest.clusters) == (40, 20)
+
+
+def test_the_p_of_a_gap_is_the_share_of_draws_that_reach_zero():
+    # Two attributes over 11 timesteps: a gap of 0.5 at one of them, and draws that deviate by as much.
+    motion = np.zeros((20, 11))
+    first, second = np.zeros((20, 11)), np.zeros((20, 11))
+    first[:, 4], second[:, 4] = 0.5, 0.5
+    first[1:4, 7], second[1:6, 2] = 0.5, 0.75
+    second[6:, 2] = 0.4
+    gap = boundaries.Interval(0.5, 0.1, 0.9, 8, 8)
+    found = boundaries.Boundary("found", motion[:, 0], gap, motion, {"a": first, "b": second}, motion)
+    # Of the 19 draws 3 and 5 deviate by 0.5; the worse attribute decides, and the estimate counts as a draw.
+    assert boundaries.gap_p(found) == pytest.approx(6 / 20)
+    first[0, 4] = 0.0
+    assert boundaries.gap_p(found) == 1
+
+
+def test_a_boundary_is_found_where_the_p_of_its_gap_is_at_most_a_twentieth():
+    rng, outcomes = np.random.default_rng(3), []
+    for apart in np.linspace(0, 300, 24):
+        result = simulated(700, 700 - apart, rng, between=60, within=60)
+        # The band is a percentile between two draws.
+        if abs((p := boundaries.gap_p(result)) - 0.05) > 0.001:
+            outcomes.append(result.found)
+            assert result.found == (p <= 0.05)
+    assert 5 < sum(outcomes) < 19

@@ -1,0 +1,111 @@
+"""Which rows belong in one table, and which of them newer versions have replaced."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable
+
+from motionexp.config.schema import INVERSION_PROMPTS
+from motionexp.errors import InputError
+from motionexp.results.rows import Row, dump_line
+
+STAGES = ("training", "sampling", "probe")
+SETTING_FIELDS = (
+    *("suite", "reference", "reference_hash", "edit_kind", "edit_caption", "seed", "tau_start", "tau_end"),
+    *("model", "method", "tau", "steps", "train_steps", "adapter_scale", "precision", "weights_hash"),
+    *("metric", "metric_model"),
+)
+"""What identifies a score beside the settings and the versions of the stages."""
+
+
+def of_newest_version(rows: Iterable[Row]) -> list[Row]:
+    """The rows that no newer version of the same metric, training, sampling or probe has replaced."""
+    keyed = [((row.sample_id, row.metric, row.metric_model), row) for row in rows]
+    # A key's last entry is its newest version.
+    newest = dict(sorted((key, row.metric_version) for key, row in keyed))
+    return _of_newest_stages(
+        [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
+    )
+
+
+def _of_newest_stages(rows: list[Row]) -> list[Row]:
+    """The rows whose setting and sample no other row has of newer versions of the stages."""
+    if len({tuple(_versions(row)) for row in rows if row.adapter_id}) < 2:
+        return rows
+    # 1. Settings that were added later are missing in older rows: only shared ones can be compared.
+    shared: dict[str, set[str]] = {}
+    for row in rows:
+        shared[row.model] = shared.get(row.model, set(row.settings)) & row.settings.keys()
+
+    def sample_of(row: Row) -> Hashable:
+        settings = {name: row.settings[name] for name in shared[row.model] - {"model", "tau_from"}}
+        about = [getattr(row, name) for name in SETTING_FIELDS]
+        return dump_line([about, dict(sorted(settings.items()))])
+
+    # 2. The newest versions of each sample.
+    keyed = [(sample_of(row) if row.adapter_id else None, row) for row in rows]
+    newest: dict[Hashable, list[int]] = {}
+    for key, row in keyed:
+        newest[key] = max(newest.get(key, []), _versions(row))
+    return [row for key, row in keyed if key is None or _versions(row) == newest[key]]
+
+
+def _versions(row: Row) -> list[int]:
+    return [row.versions.get(stage, 1) for stage in STAGES]
+
+
+def version_of(row: Row, stage: str) -> str:
+    """The version of a stage that made the row's sample; empty where the stage had no part in it."""
+    if row.versions:
+        return str(row.versions.get(stage, ""))
+    is_probe = bool(row.tau_start) or row.method in INVERSION_PROMPTS
+    has_stage = {"training": row.train_steps > 0, "sampling": not is_probe, "probe": is_probe}[stage]
+    return "1" if row.adapter_id and has_stage else ""
+
+
+def check_comparable(rows: Iterable[Row], allow: Collection[str] = ()) -> None:
+    """Refuses rows that do not belong in one table.
+
+    Args:
+        rows: all rows of one table.
+        allow: what may differ nevertheless: `precision`, `weights_hash`, `metric_version`, `metric_model`,
+            `reference_hash`, and the versions of stages, as `training_version`.
+
+    Raises:
+        InputError: two precisions, two weights of one model, two versions of one metric, of the training, of
+            the sampling or of a probe, or two videos of one name, length and size.
+    """
+    if mixed := mixed_kinds(rows, allow):
+        raise InputError(
+            f"rows that do not belong in one table: {'; '.join(mixed)}. Select rows of one kind, or name the"
+            " kind under `allow_mixed` in the layout"
+        )
+
+
+def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
+    """What `check_comparable` refuses, in words: the kind, its subject, and the values."""
+    kinds: dict[str, Callable[[Row], str]] = {
+        "precision": lambda row: "",
+        "weights_hash": lambda row: row.model,
+        "metric_version": lambda row: row.metric,
+        "metric_model": lambda row: row.metric,
+        "reference_hash": _video_of,
+    }
+    values_of: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        for kind, subject_of in kinds.items():
+            # Another system's videos come without a precision or weights, and compare with any.
+            values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
+        for stage in STAGES:
+            values_of[f"{stage}_version", ""] |= {version_of(row, stage)} - {""}
+    return [
+        f"{kind}{f' of {subject}' if subject else ''}: {', '.join(sorted(values))}"
+        for (kind, subject), values in sorted(values_of.items())
+        if len(values) > 1 and kind not in allow
+    ]
+
+
+def _video_of(row: Row) -> str:
+    """What identifies a reference's video: suite, split (names recur in other splits), name, length, size."""
+    model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
+    size = (row.settings.get("frames"), model.get("height"), model.get("width"))
+    parts = (row.suite, row.strata.get("split"), row.reference, *size)
+    return " ".join(str(part) for part in parts if part is not None)
