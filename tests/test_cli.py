@@ -15,7 +15,7 @@ from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError, Stopped
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.machine import DiskError
-from tests.jobs.test_sweeps import ABLATIONS
+from tests.jobs.test_ablations import ABLATIONS
 from tests.support.stub_jobs import run
 from tests.support.words import WORDS
 

@@ -5,15 +5,13 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from motionexp.cli import main
 from motionexp.config.compose import load
-from motionexp.config.options import EXPERIMENTS
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.jobs.experiment import experiment_jobs, experiment_text
@@ -43,13 +41,6 @@ def tgve(tmp_path_factory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("motionexp.data.tgve.LENGTHS", lengths)
         yield str(make_tgve(tmp_path_factory.mktemp("tgve") / "data", lengths=lengths))
-
-
-@cache
-def ablation(name: str) -> tuple[Layout, list[JobConfig]]:
-    """The layout and the jobs of an experiment on the bundled models."""
-    layout, _, jobs = experiment_jobs(name, ["output=outputs"])
-    return layout, jobs
 
 
 @pytest.fixture
@@ -205,12 +196,6 @@ def test_a_real_model_is_not_run_on_the_shapes(tmp_path, offline, capsys):
 
 
 HEAD = "question: Which?\ncost: an hour\nrows: ''\nselect: {}\nsettings: {}\ntables: []\n"
-ABLATIONS = (
-    *("comparison", "contrast", "edit-kinds", "full_rank", "length", "models", "projections", "rank"),
-    *("references", "soft-window", "steps", "tau", "window"),
-)
-PUBLISHED = ("text", "consistency", "pick")
-ALWAYS = ("motion", "replaced", "nuisances")
 
 
 @pytest.fixture
@@ -336,63 +321,6 @@ def test_on_real_models_the_first_papers_experiments_have_its_settings(tgve, tmp
     }
     _, jobs = paper_jobs("edit-kinds", "modelscope", tgve, tmp_path)
     assert [(cfg.tau, cfg.seeds, cfg.train_steps) for cfg in jobs] == [(600.0, 2, 200)]
-
-
-def row_of(cfg: JobConfig, **changes) -> Row:
-    """One of the rows that a job leaves."""
-    strata = {"split": "benchmark", "contrast": "motion-dominant", "motion": "uncaptioned"}
-    if cfg.data.get("appearances", 1) > 1:
-        strata["appearances"] = str(cfg.data["appearances"])
-    if "Captioned" in cfg.data["_target_"]:
-        strata["captions"] = "captioned"
-    return job_row(cfg, strata=strata, **changes)
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_each_job_is_one_line_of_an_ablations_tables(name, tmp_path):
-    layout, jobs = ablation(name)
-    rows = [row_of(cfg, score_id=str(number)) for number, cfg in enumerate(jobs)]
-    base = next(row for row in rows if row.method == "base")
-    probed = replace(base, method="tampering", tau_start="900", tau_end="0", score_id="probed")
-    append_rows(tmp_path / "rows.jsonl", [*rows, probed])
-    assert len(selected_rows(layout, tmp_path)) == len(rows)
-    filled = set()
-    for row in rows:
-        names = [key for key, setting in layout.settings.items() if setting.selects(row, layout.select)]
-        # The curve of scales is no line of its own.
-        assert len(names) == (row.adapter_scale == 1), (names, row.settings["tau"])
-        filled |= set(names)
-    assert filled == set(layout.settings)
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_says_what_it_has_to(name):
-    path = EXPERIMENTS / f"{name}.yaml"
-    layout, text = read_layout(path), path.read_text()
-    assert all(line in text for line in (f"# python run.py experiment={name}", "# cost", "# last run: "))
-    assert layout.verdict
-    assert layout.decision
-    cost = " ".join(layout.cost.split())
-    assert ("on 2 cores" in cost and "on one H100" in cost) or "the cells of experiment=tau" in cost
-    for table in (table for table in layout.tables if not table.dominance):
-        assert {*PUBLISHED, *ALWAYS} <= set(table.columns)
-        assert table.default in table.settings
-        assert all({"contrast", "frames"} & set(group.select) for group in table.groups)
-    assert sum(setting.base for setting in layout.settings.values()) == 1
-
-
-def test_the_soft_windows_have_the_hard_ones_area():
-    layout, jobs = ablation("soft-window")
-    windows = [cfg.soft_window for cfg in jobs if cfg.soft_window]
-    areas = [
-        sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise([*knots, [1000.0, 1.0]]))
-        for knots in windows
-    ]
-    assert areas == pytest.approx([300, 300, 300, 300, 293])
-    selects = [setting.select for setting in layout.settings.values()]
-    assert {str(knots) for knots in windows} == {
-        select["soft_window"] for select in selects if "soft_window" in select
-    }
 
 
 def stored_adapter(folder: Path, **record: object) -> str:
