@@ -4,13 +4,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from motionexp.backbones.cpu_kernels import (
     FrameConvolution,
     FrozenLinear,
-    ShortAttention,
     with_fast_kernels,
 )
 
@@ -52,32 +50,11 @@ def test_layers_equal_pytorchs_in_values_and_gradients(name):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [9, 300])
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_equals_diffusers(tokens, masked):
-    torch.manual_seed(0)
-    layer = Attention(query_dim=16, cross_attention_dim=12, heads=2, dim_head=8, residual_connection=masked)
-    layer.requires_grad_(False)
-    exact = deepcopy(layer).double()
-    with_fast_kernels(layer, CPU, torch.float32)
-    assert type(layer.processor) is ShortAttention
-    x, caption = torch.randn(3, tokens, 16), torch.randn(3, 5, 12)
-    mask = torch.where(torch.rand(3, 1, 5) < 0.5, -1e4, 0.0) if masked else None
-    ours = outputs(layer, x, encoder_hidden_states=caption, attention_mask=mask)
-    settings = {"attention_mask": None if mask is None else mask.double()}
-    theirs = outputs(exact, x.double(), encoder_hidden_states=caption.double(), **settings)
-    for one, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one.double(), expected, rtol=1e-5, atol=1e-5)
-
-
 def test_what_is_no_frozen_fp32_on_a_cpu_stays_pytorchs():
     for device, dtype in ((CPU, torch.bfloat16), (torch.device("meta"), torch.float32)):
         layer = frozen(nn.Linear(4, 4))
         with_fast_kernels(layer, device, dtype)
         assert type(layer[0]) is nn.Linear
-    with_norm = Attention(query_dim=16, heads=2, dim_head=8, qk_norm="layer_norm")
-    with_fast_kernels(with_norm, CPU, torch.float32)
-    assert type(with_norm.processor) is not ShortAttention
     # A weight that needs a gradient gets it.
     layer = nn.Sequential(nn.Linear(4, 4))
     with_fast_kernels(layer, CPU, torch.float32)
