@@ -102,12 +102,13 @@ def test_a_plan_says_what_would_run_and_writes_nothing(make, capsys):
 def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, monkeypatch, tmp_path):
     measured: list[str] = []
 
-    def measure(contrast, factor, encode, frames):
+    def measure(contrast, factor, encode, frames, chroma):
         measured.append(factor)
         return Energy(contrast, factor, float(measured.count(factor)), 1)
 
     def energies_of(precision="fp32", weights="a" * 64, size=(4, 16, 16)):
         plan = SimpleNamespace(model=make().model, size=size, folder=lambda suite: tmp_path / suite)
+        plan.references = [SimpleNamespace(truth=None)]
         plan.precision, plan.backbone = precision, SimpleNamespace(weights_hash=weights)
         origin = {"model": "tiny", "precision": precision, "weights_hash": weights}
         job = SimpleNamespace(plan=plan, backbone=plan.backbone, precision=precision, origin=lambda: origin)
@@ -118,7 +119,7 @@ def test_energies_are_measured_once_for_each_thing_that_they_depend_on(make, mon
     monkeypatch.setattr(probe_rows, "KINDS", kinds)
     # An interrupt loses none that is measured.
     monkeypatch.setattr(
-        probe_rows, "energy_of", Mock(side_effect=[measure(*kinds[0], None, 4), KeyboardInterrupt])
+        probe_rows, "energy_of", Mock(side_effect=[measure(*kinds[0], None, 4, 1.0), KeyboardInterrupt])
     )
     with pytest.raises(KeyboardInterrupt):
         energies_of()
