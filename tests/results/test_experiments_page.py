@@ -53,7 +53,7 @@ def test_the_committed_page_is_the_generated_one(tmp_path, capsys):
 def test_each_interval_of_a_verdict_stands_in_a_table_of_its_experiment(path):
     layout = read_layout(path)
     assert layout.verdict
-    tables = [link for link in linked(layout) if layout.verdict != "Not run yet: it needs a GPU."]
+    tables = [link for link in linked(layout) if not layout.verdict.startswith("Not run yet: ")]
     assert missing(layout.verdict, tables) == []
 
 
