@@ -1,5 +1,6 @@
 """Runs cases in processes of their own: one that hangs or dies is a result, and ends nothing."""
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -86,6 +87,7 @@ def warm(kinds: Iterable[str]) -> None:
     # A forked process would wait for ever where it frees a decoder, whose threads it does not have.
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # libraries report what was not freed at the end
 
 
 def _work(connection: Connection, parent: Path) -> None:
