@@ -6,12 +6,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -24,23 +25,29 @@ from rich.console import Console
 
 from motionexp import help
 from motionexp.config.checks import check_device
-from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_not_empty, check_once, prepared
+from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, prepared
 from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
 from motionexp.config.effects import check_effects
+from motionexp.config.flags import split_flags
+from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
+from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
-from motionexp.errors import InputError, Stopped, one_of, stoppable
+from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import user_path, version
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
     experiment_jobs,
     experiment_text,
+    sweep_jobs,
     swept_names,
 )
+from motionexp.jobs.launch import begin_sweep, launch
 from motionexp.jobs.machine import DiskError
+from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.sweeps import check_training_versions
@@ -62,18 +69,8 @@ CONTINUES = "the same command continues where it stopped"
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 # The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
-PARTS = ("job", "hydra", "all")
-INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
-FLAGS_WITH_VALUE = {
-    "--config-dir": "a folder with options of your own",
-    "-cd": "a folder with options of your own",
-    **dict.fromkeys(("--cfg", "-c"), f"one of {', '.join(PARTS)}"),
-    "--package": "a part of the settings, with --cfg",
-    "-p": "a part of the settings, with --cfg",
-    **dict.fromkeys(("--info", "-i"), f"one of {', '.join(INFORMATION)}"),
-}
-CHOICES = {"--cfg": PARTS, "-c": PARTS, "--info": INFORMATION, "-i": INFORMATION}
+# What was typed.
+COMMAND: ContextVar[list[str]] = ContextVar("COMMAND")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +133,23 @@ def _explained(error: BaseException) -> tuple[str, int]:
             return str(error), 1
 
 
+def run_commands(commands: list[list[str]]) -> int:
+    """Run the commands of a task, as many of them as no signal stops; returns the greatest exit code."""
+    codes = [0]
+
+    def run(command: list[str]) -> None:
+        if max(codes) <= 128:
+            codes.append(main(command))
+
+    # All of them run, also after one that ends in an error of this package, which is raised at the end.
+    with stoppable(), ExitStack() as stack:
+        for command in commands[::-1]:
+            stack.callback(run, command)
+    return max(codes)
+
+
 def _dispatch(arguments: list[str]) -> None:
+    COMMAND.set(arguments)
     if {"-h", "--help"} & set(arguments):
         print(help.help_text())
         return
@@ -150,6 +163,22 @@ def _dispatch(arguments: list[str]) -> None:
     experiments = [word for word in words if word.startswith("experiment=")]
     if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
         raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
+    if command:
+        _run_command(command, words)
+        return
+    about_launcher, rest = split_launcher([word for word in words if word not in experiments])
+    launcher = load_launcher(about_launcher, rest)
+    if about_launcher and not (experiments or {"-m", "--multirun"} & set(flags)):
+        raise InputError(f"{about_launcher[0]} has no effect on one job: add -m, or leave it out")
+    if experiments:
+        _run_experiment(experiments[0].removeprefix("experiment="), rest, launcher)
+    elif launcher is not None and set(flags) <= {"-m", "--multirun"}:
+        _launch_sweep(rest, launcher)
+    else:
+        _run_hydra([*flags, *prepared(rest)])
+
+
+def _run_command(command: str, words: list[str]) -> None:
     if command == "list":
         print(help.listed(words))
     elif command == "score":
@@ -168,40 +197,25 @@ def _dispatch(arguments: list[str]) -> None:
         predict_job(predicted)
     elif command == "submission":
         _write_submission(words)
-    elif experiments:
-        rest = [word for word in words if word not in experiments]
-        _run_experiment(experiments[0].removeprefix("experiment="), rest)
-    else:
-        _run_hydra([*flags, *prepared(words)])
 
 
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags with their values, and all else, where a folder of options is `--config-dir=DIR`.
-
-    Raises:
-        InputError: a flag that this command does not have, or one without its value.
-    """
-    flags, words, rest = list[str](), list[str](), list(arguments)
-    while rest:
-        word = rest.pop(0)
-        name, sign, value = word.partition("=")
-        if not word.startswith("-"):
-            words.append(word)
-        elif name in FLAGS and not sign:
-            flags.append(word)
-        elif name in FLAGS_WITH_VALUE:
-            if not sign and not rest:
-                raise InputError(f"{word} needs a value: {FLAGS_WITH_VALUE[name]}")
-            value = value if sign else rest.pop(0)
-            if value not in CHOICES.get(name, (value,)):
-                raise InputError(f"{name} {value}: {FLAGS_WITH_VALUE[name]}")
-            if name in ("--config-dir", "-cd"):
-                words.append(CONFIG_DIR + value)
-            else:
-                flags += [name, value]
-        else:
-            raise InputError(f"{word}: there is no such flag; {one_of(name, [*FLAGS, *FLAGS_WITH_VALUE])}")
-    return flags, words
+def _launch_sweep(words: list[str], launcher: Launcher) -> None:
+    """Run a sweep of jobs through a launcher, and print its table."""
+    overrides = prepared(words)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        jobs = check_sweep(overrides)
+    if not in_task():
+        check_effects(jobs)
+        check_training_versions(cfg for cfg, _ in jobs)
+    settings = [cfg for cfg, _ in jobs]
+    is_dry = any(cfg.dry_run for cfg in settings)
+    failed = launch(sweep_jobs([words], settings), launcher, COMMAND.get(), run_commands, dry=is_dry)
+    if is_dry:
+        _run_hydra(["-m", *overrides])
+        return
+    print_sweep(jobs, swept_names(overrides), not failed)
+    if failed:
+        raise SystemExit(1)
 
 
 def _write_submission(arguments: list[str]) -> None:
@@ -220,7 +234,7 @@ def _run_hydra(arguments: list[str]) -> None:
     """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
         arguments = [*arguments, "--resolve"]
-    before, is_done = sys.argv, False
+    before, is_done, is_part = sys.argv, False, in_task()
     sys.argv = [before[0], *arguments]
     SWEEP.set(([], []))
     try:
@@ -232,8 +246,11 @@ def _run_hydra(arguments: list[str]) -> None:
     finally:
         sys.argv = before
         jobs, swept = SWEEP.get()
-        if not any(cfg.dry_run for cfg, _ in jobs):
-            print_sweep(jobs, swept, is_done)
+        if not is_part:
+            if not IN_EXPERIMENT.get():
+                os.environ.pop(VARIABLE, None)
+            if not any(cfg.dry_run for cfg, _ in jobs):
+                print_sweep(jobs, swept, is_done)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -283,11 +300,12 @@ class SweepCallback(Callback):
             check_source_of_plugins(params.get("plugins"), ())
             hidden = [word for word in typed.get("hydra", []) if word.startswith("hydra.searchpath=")]
             jobs = check_sweep(overrides, hidden)
-            if not IN_EXPERIMENT.get():  # whose jobs were looked at together
+            if not (IN_EXPERIMENT.get() or in_task()):  # whose jobs were looked at together
                 check_effects(jobs)
                 check_training_versions(cfg for cfg, _ in jobs)
                 SWEEP.set((jobs, swept_names(overrides)))
-        except InputError as error:
+                begin_sweep([cfg for cfg, _ in jobs], COMMAND.get())
+        except (InputError, OSError) as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
 
@@ -305,14 +323,17 @@ class SweepCallback(Callback):
                 error = error.__context__
 
 
-def _run_experiment(name: str, overrides: list[str]) -> None:
-    """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
+def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) -> None:
+    """Check every sweep of `experiments/NAME.yaml`, run them, here or by a launcher, and print the tables.
 
     A dry run prints the list of jobs, and the plan of the first job of each model.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
+    lines = [sweep.arguments for sweep in sweeps]
     if all(cfg.dry_run for cfg in jobs):
         print(help.wrapped(experiment_text(name, layout, jobs)))
+        if launcher is not None:
+            launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands, dry=True)
         with loading_libraries():
             from motionexp.jobs.dry_run import plan
         first = {cfg.model.name: cfg for cfg in reversed(jobs)}
@@ -321,12 +342,11 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
             print(f"\nthe first of {count} jobs of {name}:")
             plan(cfg)
         return
-    IN_EXPERIMENT.set(True)
-    try:
-        for sweep in sweeps:
-            _run_hydra(["-m", *prepared(sweep.arguments)])
-    finally:
-        IN_EXPERIMENT.set(False)
+    failed = 0
+    if launcher is not None:
+        failed = launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands)
+    else:
+        _run_lines(lines, jobs)
     for output in sorted({cfg.output for cfg in jobs}):
         comparison = Comparison(layout, selected_rows(layout, Path(output)))
         for table_layout in layout.tables:
@@ -335,6 +355,23 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
         print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
         if layout.report:
             get_method(layout.report)(layout, Path(output))
+    if failed:
+        raise SystemExit(1)
+
+
+def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
+    """Run the sweeps of an experiment one after the other in this process."""
+    is_part = in_task()
+    IN_EXPERIMENT.set(True)
+    try:
+        if not is_part:
+            begin_sweep(jobs, COMMAND.get())
+        for line in lines:
+            _run_hydra(["-m", *prepared(line)])
+    finally:
+        IN_EXPERIMENT.set(False)
+        if not is_part:
+            os.environ.pop(VARIABLE, None)
 
 
 if __name__ == "__main__":

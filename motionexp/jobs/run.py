@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, training_seeds
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
+from motionexp.jobs.sweep_folder import report_cells
 from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
@@ -45,12 +46,16 @@ def run(cfg: JobConfig) -> list[Row]:
         references = read_references(cfg, make_reader(cfg.data))
         cells = read_record(cfg, references)
         if cells is not None:
+            seeds = training_seeds(cfg) * len(references)
+            report_cells(
+                cfg, ((c.reference.name, seed, c.cell.folder) for c, seed in zip(cells, seeds, strict=True))
+            )
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
         else:
             cells, grids = _run(cfg, console, references)
-            write_record(cfg, cells)
+            write_record(cfg, references, cells)
             for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
                 write_index(folder)
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
@@ -74,6 +79,9 @@ def _run(
         job.check_scoring()
     with announced("encoding captions and videos ..."):
         job.encode()
+    report_cells(
+        cfg, ((plan.reference.name, plan.training_seed, plan.cell.folder) for plan in job.plan.cells)
+    )
     base = job.of_base_model()
     of_base_model = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
     cells: list[FinishedCell] = []

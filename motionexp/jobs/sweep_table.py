@@ -67,7 +67,7 @@ def _print_probes(console: Console, jobs: Sequence[JobConfig], swept: Sequence[s
     for cfg in jobs:
         texts = as_text(cfg)
         label = in_a_line({name: texts[name] for name in dict.fromkeys(["probe", *swept]) if name in texts})
-        folder = _folder(cfg) / "figures"
+        folder = results_folder(cfg) / "figures"
         place = f"{folder}/" if folder.is_dir() else "no result"
         console.print(f"{label}: {place}", markup=False, highlight=False, soft_wrap=True)
 
@@ -233,12 +233,12 @@ def _texts(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
 
 def _stored_rows(jobs: Sequence[JobConfig]) -> Iterator[Row]:
     """The rows of the suites and models of these jobs."""
-    for folder in dict.fromkeys(map(_folder, jobs)):
+    for folder in dict.fromkeys(map(results_folder, jobs)):
         if folder.is_dir():
             yield from read_rows(folder)
 
 
-def _folder(cfg: JobConfig) -> Path:
+def results_folder(cfg: JobConfig) -> Path:
     """The folder of a job's results: of its suite and model."""
     return user_path(cfg.output) / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name)
 
