@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from motionexp.config.launcher import PREFIX, LocalLauncher, SlurmLauncher
@@ -124,7 +124,7 @@ class LocalEngine(JoblibEngine):
                 for number, (task, job) in list(running.items()):
                     if job.done():
                         del running[number]
-                        on_end(task, _outcome(job, job.state))
+                        on_end(task, _outcome(job))
                 time.sleep(0.2)
         finally:
             for _, job in running.values():
@@ -133,15 +133,13 @@ class LocalEngine(JoblibEngine):
                 job._process.wait()
 
 
-def _outcome(job: Any, state: str) -> Outcome:
+def _outcome(job: Any) -> Outcome:
     """The outcome of a job that has ended, from the result that its first process stored."""
     from submitit.core.utils import UncompletedJobError
 
     first = job.task(0)
     if not first.paths.result_pickle.exists():
-        return Outcome(
-            f"ended without a result ({state.lower()}): killed or cancelled", str(first.paths.stdout)
-        )
+        return Outcome("killed or cancelled, without a result", str(first.paths.stdout))
     if error := first.exception():
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
         reason = next((line for line in lines[::-1] if "Error" in line), lines[0])
@@ -256,7 +254,9 @@ class SlurmEngine:
                     first = since.setdefault(number, time.monotonic())
                     if job.task(0).paths.result_pickle.exists() or time.monotonic() - first > PATIENCE:
                         del left[number]
-                        on_end(number, _outcome(job, state))
+                        outcome = _outcome(job)
+                        says = f" (Slurm: {state})" if outcome.problem else ""
+                        on_end(number, replace(outcome, problem=outcome.problem + says))
                     continue
                 since.pop(number, None)
                 if state == "PENDING" and reason not in (*USUAL, notes.get(number)):

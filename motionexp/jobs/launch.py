@@ -317,6 +317,8 @@ def _run(console: Console, plan: SweepPlan, engine: Engine, folder: SweepFolder,
         engine.run(folder, plan.tasks, run, on_end)
     if plan.last and not failed:
         engine.run(folder, plan.last, run, on_end)
+    if failed:
+        print(f"{failed} of {len(plan.tasks)} tasks failed; the same command runs what is missing", flush=True)
     return failed
 
 
