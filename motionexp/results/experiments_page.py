@@ -25,6 +25,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 ORDER = (
     *("tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
     *("window", "soft-window", "steps", "full_rank", "references", "projections", "rank", "length"),
+    *("gate", "any-lora", "tuned-baseline-search", "rank-over-t"),
     *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
