@@ -220,7 +220,7 @@ class Layout:
     The bundled models run `sweep`. `paper` holds the runs of the papers: lines that name real models; such a
     line is run where `model=` on the command line names one of its models.
 
-    `verdict` is the outcome, in paragraphs; its intervals are those of the tables, or of `pages`, which
+    `answer` is the outcome in a sentence or two, without numbers; `verdict` is all of it, in paragraphs. Its intervals are those of the tables, or of `pages`, which
     other commands write. `decision` is the rule that decides, and says what was fixed before the run;
     `choice` what was chosen beforehand, and how; `cut` the references that were dropped to save time. Two
     settings are equal if their difference is within `margin` (0: nothing is called equal). With fewer than
@@ -240,6 +240,7 @@ class Layout:
     select: dict[str, str]
     settings: dict[str, Setting]
     tables: list[TableLayout]
+    answer: str = ""
     verdict: str = ""
     decision: str = ""
     margin: float = 0.0
