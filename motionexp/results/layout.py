@@ -220,11 +220,12 @@ class Layout:
     The bundled models run `sweep`. `paper` holds the runs of the papers: lines that name real models; such a
     line is run where `model=` on the command line names one of its models.
 
-    `answer` is the outcome in a sentence or two, without numbers; `verdict` is all of it, in paragraphs. Its intervals are those of the tables, or of `pages`, which
-    other commands write. `decision` is the rule that decides, and says what was fixed before the run;
-    `choice` what was chosen beforehand, and how; `cut` the references that were dropped to save time. Two
-    settings are equal if their difference is within `margin` (0: nothing is called equal). With fewer than
-    `n` references nothing is decided. `claims` are the experiment's part of README's table.
+    `answer` is the outcome in a sentence or two, without numbers; `verdict` is all of it, in paragraphs. The
+    verdict's intervals are those of the tables, or of `pages`, which other commands write. `decision` is the
+    rule that decides, and says what was fixed before the run; `choice` what was chosen beforehand, and how;
+    `cut` the references that were dropped to save time. Two settings are equal if their difference is within
+    `margin` (0: nothing is called equal). With fewer than `n` references nothing is decided. `claims` are the
+    experiment's part of README's table.
 
     `references` names a subset of the references, or one for each model (other models then take all): a line
     of `sweep` names it as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`.
