@@ -162,8 +162,9 @@ class FigureLayout:
     `panels` is the table (the last part of its `file`) whose groups are the panels: all, or those of the
     titles `groups`, in their order. With `x` the name of what settings select by (tau, rank, train_steps)
     each of `columns` is a curve over it, one for each of `lines` {label: settings}. With `x` a column's key,
-    each setting is a point in the plane of `x` and the one column, with its line's marker. With `x: setting`
-    each setting is a row, each of `columns` a panel, and each group a point in the row.
+    each setting is a point in the plane of `x` and the one column, with its line's marker; with `scales` it
+    is a curve over these adapter scales. With `x: setting` each setting is a row, each of `columns` a panel,
+    and each group a point in the row.
 
     A label of `lines` that is, or begins with, a name of `figures.colours.SETTINGS` has its colour. `names`
     {setting: text} is written at points and rows in the place of the setting's labels.
@@ -179,6 +180,7 @@ class FigureLayout:
     x_label: str = ""
     log: bool = False
     names: dict[str, str] = field(default_factory=dict)
+    scales: list[float] = field(default_factory=list)
 
 
 @dataclass
