@@ -24,6 +24,7 @@ from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
@@ -62,7 +63,7 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        self.console, self.plan = console, plan
+        self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
@@ -141,6 +142,19 @@ class Job:
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
 
+    def with_settings(self, cfg: JobConfig) -> "Job":
+        """The job with other sizes of batches on the same references, with this job's backbone and scorer."""
+        _ = self.scorer
+        job, plan = copy(self), plan_job(cfg, self.references)
+        base = None if plan.base is None else replace(plan.base, backbone=self.backbone)
+        job.plan, job.advice = replace(plan, backbone=self.backbone, base=base), smaller(cfg)
+        return job
+
+    def after_failure(self) -> None:
+        """Free what the failed cell left in memory."""
+        self._scored = None
+        give_memory_back()
+
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
         # Captions and videos of finished cells are not encoded: only their stored results are read.
@@ -168,7 +182,7 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        with cell.running(about, self._waits_for(cell)):
+        with cell.running(about, self._waits_for(cell)), clear_memory_errors(self.advice):
             cell.write_config(self.plan.config)
             yield
 
