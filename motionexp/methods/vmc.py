@@ -17,7 +17,7 @@ Distance = Literal["cosine", "l2", "authors_code"]
 
 
 class VMC(FullRank):
-    """Video Motion Customization (arXiv 2312.00845, section 4): tuned queries, keys and values, and their loss.
+    """Video Motion Customization (arXiv 2312.00845, section 4): tuned q, k and v, and a loss of their own.
 
     With d x_n = x_(n+1) - x_n of latent frames n, it minimizes 1 - cos(d noise_n, d prediction_n), the mean
     over n, where a frame's channels and positions are one vector. What every frame has in common, much of its
