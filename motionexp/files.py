@@ -80,11 +80,11 @@ def existing_part(folder: Path) -> Path:
 
 
 # A lock is a file that exists. Neither flock nor a clock is trusted: on shared file systems flock may lock
-# nothing or fail, and the clocks of hosts differ and jump. `link` fails on NFS and Lustre as on a local disk if
-# the name exists, for the server alone decides it; its answer may get lost, so that the number of links is
+# nothing or fail, and the clocks of hosts differ and jump. `link` fails on NFS and Lustre as on a local disk
+# if the name exists, for the server alone decides it; its answer may get lost, so that the number of links is
 # looked at. The owner changes the file's time every BEAT seconds. The lock of a dead owner is taken over: on
-# this machine if no such process runs, of another one if the file does not change for LEASE seconds, which the
-# waiting process counts by its monotonic clock. NFS may show a file's time a minute late: LEASE is longer.
+# this machine if no such process runs, of another one if the file does not change for LEASE seconds, which
+# the waiting process counts by its monotonic clock. NFS may show a time a minute late: LEASE is longer.
 # (filelock.SoftFileLease takes over by exchanging two names, which NFS refuses; flufl.lock trusts clocks.)
 BEAT = 15.0
 LEASE = 150.0
