@@ -14,6 +14,7 @@ from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
+from motionexp.config.ranks import trainer_problems
 from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import LARGEST, setting_problems, settings_in
@@ -31,7 +32,7 @@ def check(cfg: JobConfig) -> list[str]:
             *_training_seed_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
-            *scoring_problems(cfg.scoring), *_class_problems(cfg)]  # fmt: skip
+            *scoring_problems(cfg.scoring), *trainer_problems(cfg), *_class_problems(cfg)]  # fmt: skip
 
 
 def _step_problems(cfg: JobConfig) -> Iterator[str]:

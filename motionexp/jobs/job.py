@@ -17,6 +17,7 @@ from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
+from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
 from motionexp.jobs import provenance
@@ -25,6 +26,7 @@ from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.plan import CellPlan
+from motionexp.jobs.rank_work import Order, order_of
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import score_cell
@@ -66,6 +68,7 @@ class Job:
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
+        self.is_of_base_model = False
         self._scored: Samples | None = None  # of the last cell: its grid shows some of them again
 
     # Scoring
@@ -136,8 +139,10 @@ class Job:
         """The job of the base model on the same references, with this job's backbone and scorer."""
         if self.plan.base is None:
             return None
-        _ = self.scorer  # the copy shares what is made before it
+        if ranks.is_first():
+            _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
+        job.is_of_base_model = True
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
 
@@ -159,7 +164,7 @@ class Job:
         with self.holding(cell, about):
             # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
-                self._generate(plan)
+                self.generate(ranks.of_first(order_of(self, self.plan.cells.index(plan))))
             self._scored = Samples(cell)
             with self.at_work(self.scorer) as scorer:
                 fields = self.row_fields(cell, reference)
@@ -209,17 +214,20 @@ class Job:
 
     # Sampling
 
-    def _generate(self, plan: CellPlan) -> None:
-        """Train the cell's adapter if it is missing, and sample the missing requests with it."""
+    def generate(self, order: Order) -> None:
+        """Train the cell's adapter if it is missing, and sample the missing requests with it.
+
+        All ranks call it with the order of rank 0, which alone writes.
+        """
         # 1. Attach the method, trained now if its adapter is not stored.
-        method = self._method(plan)
+        plan, missing = self.plan.cells[order.cell], order.missing
+        method = self._method(plan, order.has_adapter)
         # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
         #    A batch that lacks a sample is denoised as a whole: its members change the last bits.
-        missing = {request.sample_id for request in plan.missing}
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with step_bar("sample") as progress:
+            with step_bar("sample", shown=ranks.is_first()) as progress:
                 samples = sample(
                     self.backbone,
                     method,
@@ -230,7 +238,7 @@ class Job:
                     embed=self.cache.conditioning,
                     progress=progress,
                 )
-                for request, video in zip(requests, samples, strict=True):
+                for request, video in zip(requests if ranks.is_first() else [], samples, strict=True):
                     if request.sample_id in missing:
                         plan.cell.save_sample(request, video, self.backbone.fps, self.plan.exact_frames)
         finally:
@@ -238,19 +246,21 @@ class Job:
             if method is not None:
                 method.remove()
 
-    def _method(self, plan: CellPlan) -> TuningMethod | None:
+    def _method(self, plan: CellPlan, has_adapter: bool) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
         # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
             method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
         elif not self.plan.trains:
             return None
-        elif plan.cell.has_adapter:
+        elif has_adapter:
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         elif len(group := self.plan.group_of(plan)) > 1:
             with ExitStack() as locks:
-                hold_others(self, group, plan, locks)
+                if ranks.is_first():
+                    hold_others(self, group, plan, locks)
                 fit_together(self, group)
+            ranks.of_first(None)  # which has written the adapters
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
@@ -276,7 +286,9 @@ class Job:
         examples = [self.example(video) for video in plan.trained_on]
         from motionexp.jobs.loggers import make_logger  # which imports all loggers
 
-        logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
+        is_first = ranks.is_first()
+        folder = plan.cell.folder / "logs"
+        logger = make_logger(self.plan.logger, folder, self.plan.row_settings) if is_first else None
         try:
             result = fit(
                 self.backbone,
@@ -289,8 +301,10 @@ class Job:
                 on_keep=lambda result: self.keep_adapter(plan, method, result),
             )
         finally:
-            if self.plan.logger == "wandb":
+            if logger is not None and self.plan.logger == "wandb":
                 logger.experiment.finish()
+        if not is_first:
+            return
         self.keep_adapter(plan, method, result)
         # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:
@@ -306,7 +320,7 @@ class Job:
             captions=[video.caption for video in plan.trained_on],
             seed=plan.training_seed,
             steps=steps,
-            batch_size=training.batch_size,
+            batch_size=training.draws * ranks.size(),
             learning_rate=training.optimizer.learning_rate,
             weight_decay=training.optimizer.weight_decay,
             optimizer=training.optimizer.name,

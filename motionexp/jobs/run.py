@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
+from motionexp.config.ranks import rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
+from motionexp.jobs.ranks import joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import announced, loading_libraries
@@ -43,16 +45,21 @@ def run(cfg: JobConfig) -> list[Row]:
     console = Console()
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
-        cells = read_record(cfg, references)
-        if cells is not None:
+        cells, rank = read_record(cfg, references), rank_of(cfg)
+        if rank is not None:  # srun or torchrun has started all of them
+            if rank.number > 0:
+                silence()
+            cells, grids = make(cfg)
+        elif cells is not None:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
+        elif size_of(cfg) > 1:
+            cells, grids = on_ranks(cfg, make)
         else:
-            cells, grids = _run(cfg, console, references)
-            write_record(cfg, cells)
-            for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
-                write_index(folder)
+            cells, grids = _make(cfg, console, references)
+    if rank is not None and rank.number > 0:
+        return []
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
     folders = [finished.cell.folder for finished in cells]
     of_base = [row for finished in cells if finished.base for row in finished.base.rows]
@@ -60,9 +67,41 @@ def run(cfg: JobConfig) -> list[Row]:
     return rows
 
 
-def _run(
-    cfg: JobConfig, console: Console, references: list[Reference]
-) -> tuple[list[FinishedCell], list[Path]]:
+Made = tuple[list[FinishedCell], list[Path]]
+"""Cells, and videos side by side."""
+
+
+def make(cfg: JobConfig) -> Made:
+    """Make what is missing of a job on all its ranks, each of which calls this; nothing on others than 0.
+
+    Raises:
+        As `run`.
+    """
+    console = Console()
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
+        references = read_references(cfg, make_reader(cfg.data))
+        with loading_libraries():
+            from motionexp.jobs import rank_work
+            from motionexp.jobs.job import Job
+        with joined(cfg):
+            if rank_work.is_first():
+                results = _make(cfg, console, references)
+                rank_work.dismiss()
+                return results
+            rank_work.serve(Job(cfg, console, references))
+    return [], []
+
+
+def _make(cfg: JobConfig, console: Console, references: list[Reference]) -> Made:
+    """Make what is missing, and store where it is."""
+    cells, grids = _run(cfg, console, references)
+    write_record(cfg, cells)
+    for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
+        write_index(folder)
+    return cells, grids
+
+
+def _run(cfg: JobConfig, console: Console, references: list[Reference]) -> Made:
     """Make what is missing; returns the cells and the videos side by side."""
     with loading_libraries():
         from motionexp.jobs.job import Job
