@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 
+from tqdm import tqdm  # type: ignore[import-untyped]
+
 from motionexp.config.ranks import Rank, rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.config.threads import COUNTS, available_cores
@@ -150,6 +152,8 @@ def _run(
     # A terminal sends Ctrl-C to all processes of a group: this one gets it from the process that started it.
     os.setpgid(0, 0)
     _die_with_parent()
+    # Without a lock for several processes, which a killed rank would leave behind.
+    tqdm.set_lock(threading.RLock())
     os.environ |= {
         **{"RANK": f"{rank.number}", "WORLD_SIZE": f"{rank.size}", "LOCAL_RANK": f"{rank.on_node}"},
         **{"LOCAL_WORLD_SIZE": f"{rank.size}", "NODE_RANK": "0"},
