@@ -14,7 +14,7 @@ from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
-from motionexp.config.ranks import trainer_problems
+from motionexp.config.ranks import OF_GPUS, trainer_problems
 from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import LARGEST, setting_problems, settings_in
@@ -111,15 +111,11 @@ def _json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvmap")
-
-
 def check_device(device: str) -> None:
     """Raises InputError for a kind of GPU that this machine certainly lacks; torch knows the rest."""
     kind = device.partition(":")[0]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    # A GPU has one of these files: NVIDIA's driver, Windows' Linux, AMD's driver, or a Jetson.
-    linux_without = sys.platform == "linux" and not any(Path(name).exists() for name in NVIDIA)
+    linux_without = sys.platform == "linux" and not any(Path("/dev", name).exists() for name in OF_GPUS)
     if kind == "cuda" and (hidden or linux_without or sys.platform == "darwin"):
         why = "CUDA_VISIBLE_DEVICES hides its GPUs" if hidden else "it has no GPU for CUDA"
         raise InputError(f"device={device}: not on this machine, {why}; take auto or cpu")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,10 @@ from motionexp.errors import InputError
 # Names of the variables with a process's number, all processes, and its number on its node.
 OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 OF_SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+
+
+# A GPU has one of these files: NVIDIA's driver, Windows' Linux, AMD's driver, or a Jetson.
+OF_GPUS = ("nvidia0", "nvidiactl", "dxg", "kfd", "nvhost-gpu", "nvmap")
 
 
 class Rank(NamedTuple):
@@ -55,8 +60,8 @@ def trainer_problems(cfg: JobConfig) -> Iterator[str]:
     yield from problems
     if problems:
         return
-    most = settings_in(JobConfig)["batch_size"].high
-    if isinstance(cfg.batch_size, int) and draws_per_step(cfg) > most:
+    most = int(settings_in(JobConfig)["batch_size"].high)
+    if cfg.batch_size <= most < draws_per_step(cfg):
         yield f"batch_size={cfg.batch_size}: {draws_per_step(cfg)} draws in a step, in all; at most {most}"
     size = size_of(cfg)
     if size > 1 and cfg.probe is not None:
@@ -104,15 +109,17 @@ def check_ranks(cfg: JobConfig, environment: Mapping[str, str] = os.environ) -> 
 
 def too_many_devices(devices: int, count: int) -> str:
     """The error about more GPUs than a machine has."""
-    there = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"
+    gpus = "1 GPU" if count == 1 else f"{count or 'no'} GPUs"
     hint = "" if count else ", or device=cpu for processes on its cores"
-    return f"trainer.devices={devices}: this machine has {there}; at most {max(count, 1)}{hint}"
+    return f"trainer.devices={devices}: this machine has {gpus}; at most {max(count, 1)}{hint}"
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ, folder: Path = Path("/dev")) -> int | None:
-    """The number of NVIDIA's GPUs that this process may use; None where only torch can tell."""
+    """How many GPUs for CUDA this process may use; None where only torch can tell."""
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return len([word for word in listed.split(",") if word.strip() not in ("", "-1")])
     count = sum(re.fullmatch(r"nvidia\d+", path.name) is not None for path in folder.glob("nvidia*"))
-    return count or None
+    if count or not sys.platform.startswith("linux"):
+        return count or None
+    return None if any((folder / name).exists() for name in OF_GPUS) else 0

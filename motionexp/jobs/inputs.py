@@ -14,7 +14,7 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.ranks import draws_per_step
+from motionexp.config.ranks import draws_per_step, too_many_devices
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
@@ -115,8 +115,11 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
 
 
 def _device(cfg: JobConfig) -> torch.device:
-    """The device of this rank. Raises InputError for one that is not there."""
-    device = resolve_device(cfg.device)
+    """The device of this rank. Raises InputError for one that is not there; a dry run may be for elsewhere."""
+    device, devices = resolve_device(cfg.device), cfg.trainer.devices
+    count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
+    if devices > max(1, count) and cfg.device != "cpu" and not cfg.dry_run:
+        raise InputError(too_many_devices(devices, count))
     if ranks.size() > 1 and device.type == "cuda":
         return torch.device("cuda", ranks.on_node()[0])
     return device

@@ -143,6 +143,7 @@ class TuningMethod(ABC):
 
     Attributes:
         is_single: whether it is one adapter, which a file can hold.
+        takes_sharded: whether it only reads shapes of the network's weights, of which a rank may hold a part.
         key_prefix: precedes the names of `parameters` in an adapter file.
         layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
         settings: the constructor's arguments besides backbone and window, as plain values.
@@ -150,6 +151,7 @@ class TuningMethod(ABC):
 
     key_prefix = ""
     is_single: ClassVar[bool] = True
+    takes_sharded: ClassVar[bool] = False
 
     def __init__(
         self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]
