@@ -66,6 +66,8 @@ def trainer_problems(cfg: JobConfig) -> Iterator[str]:
     size = size_of(cfg)
     if size > 1 and cfg.probe is not None:
         yield f"trainer.devices={trainer.devices}: probe={cfg.probe} runs on one device; leave it out"
+    if size > 1 and cfg.retry is not None:
+        yield f"retry={cfg.retry}: only with one rank, and the job has {size}; leave it out"
     if size > 1 and ":" in cfg.device:
         kind = cfg.device.partition(":")[0]
         yield f"device={cfg.device}: one GPU alone, and the job has {size} ranks; write device={kind}"

@@ -15,7 +15,7 @@ from rich.console import Console
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
-from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
+from motionexp.config.scoring_models import ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
@@ -25,11 +25,13 @@ from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.rank_work import Order, order_of
+from motionexp.jobs.ranks import clear_rank_errors
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
-from motionexp.jobs.scoring import score_cell
+from motionexp.jobs.scoring import are_bundled_and_enough, score_cell
 from motionexp.jobs.together import fit_together, hold_others
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
@@ -46,10 +48,6 @@ def encode(backbone: Backbone, reference: Reference) -> Example:
     return Example(backbone.encode(frames), backbone.embed([reference.caption]), reference.content_hash)
 
 
-def _captions(reference: Reference) -> list[str]:
-    return [reference.caption, *(edit.caption for edit in reference.edits)]
-
-
 class Job:
     """A job's plan, with one backbone, one cache of encodings and one scorer for all its cells.
 
@@ -64,7 +62,7 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        self.console, self.plan = console, plan
+        self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
@@ -105,23 +103,11 @@ class Job:
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
-        if self._scores_without_doubt():
-            return
+        if are_bundled_and_enough(self.plan.metrics, self._scoring_models, self.references):
+            return  # they are loaded when the first video is scored, and not before the training
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
             scorer.check_captions(reference, reference.edits)
-
-    def _scores_without_doubt(self) -> bool:
-        """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole.
-
-        Then they are loaded when the first video is scored, and not before the training.
-        """
-        plugins = any("." in name for name in self.plan.metrics or ())
-        if plugins or self._scoring_models != ScoringModels():
-            return False
-        captions = [caption for reference in self.references for caption in _captions(reference)]
-        # The bundled models have a token for every word, and two around the caption.
-        return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
     @contextmanager
     def at_work(self, scorer: "Scorer") -> Iterator["Scorer"]:
@@ -145,6 +131,19 @@ class Job:
         job.is_of_base_model = True
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
+
+    def with_settings(self, cfg: JobConfig) -> "Job":
+        """The job with other sizes of batches on the same references, with this job's backbone and scorer."""
+        _ = self.scorer
+        job, plan = copy(self), plan_job(cfg, self.references)
+        base = None if plan.base is None else replace(plan.base, backbone=self.backbone)
+        job.plan, job.advice = replace(plan, backbone=self.backbone, base=base), smaller(cfg)
+        return job
+
+    def after_failure(self) -> None:
+        """Free what the failed cell left in memory."""
+        self._scored = None
+        give_memory_back()
 
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
@@ -173,7 +172,11 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        with cell.running(about, self._waits_for(cell)):
+        with (
+            cell.running(about, self._waits_for(cell)),
+            clear_memory_errors(self.advice),
+            clear_rank_errors(),
+        ):
             cell.write_config(self.plan.config)
             yield
 

@@ -25,6 +25,8 @@ from motionexp.errors import DAMAGE, Stopped, stoppable
 
 GRACE_SECONDS = 60
 """For the other ranks to save and end once one of them has ended; then they are killed."""
+HEARING_SECONDS = 5
+"""For the reports of the other ranks once one has failed."""
 Result = TypeVar("Result")
 
 
@@ -37,53 +39,60 @@ class _Process(NamedTuple):
     reports: Connection
 
 
-def on_ranks(cfg: JobConfig, work: Callable[[JobConfig], Result]) -> Result:
-    """Do a job's work in processes of its own, one a device, and return what rank 0 returns.
+def on_ranks(
+    cfg: JobConfig, work: Callable[..., Result], *arguments: Any
+) -> tuple[Result | None, BaseException | None]:
+    """Do a job's work in processes of its own, one a device.
 
     The processes are new ones: the command is not run again, so that a sweep goes on in this process alone.
     If a rank fails, or this process gets a signal, all ranks end: first they may save what they have.
 
     Args:
         cfg: checked settings; `trainer.num_nodes` is 1.
-        work: a function of a module, which each rank calls.
+        work: a function of a module, which each rank calls with the settings and `arguments`.
+
+    Returns:
+        What rank 0 returned, and the error of the rank that failed first: `RankLost` if it was killed.
 
     Raises:
-        RankLost: a rank was killed.
-        Exception: that of the first rank which failed.
+        KeyboardInterrupt, Stopped: of this process.
     """
-    ranks = _started(cfg, work)
+    ranks = _started(cfg, work, arguments)
     try:
         reports = _first_reports(ranks)
     except (KeyboardInterrupt, Stopped) as stop:
         signum = stop.signum if isinstance(stop, Stopped) else signal.SIGINT
-        _end(ranks, signum)
+        _signal(ranks, signum)
+        _end(ranks)
         raise
     except BaseException:
-        _end(ranks, signal.SIGKILL)
+        _signal(ranks, signal.SIGKILL)
+        _end(ranks)
         raise
     errors = [error for error, _ in reports.values() if error is not None]
     if errors:
-        _end(ranks, signal.SIGTERM)
-        # A rank that waited for another one says less than that one.
-        raise next((error for error in errors if not isinstance(error, RankLost)), errors[0])
-    for rank in ranks:
-        rank.process.join()
-    result: Result = reports[0][1]
-    return result
+        _signal(ranks, signal.SIGTERM)
+        # Rank 0 may have finished other cells. What it sends has to be read before it can end.
+        if 0 not in reports and ranks[0].reports.poll(GRACE_SECONDS):
+            reports[0] = _report(0, ranks[0])
+    _end(ranks)
+    # A rank that waited for another one says less than that one.
+    first = next((error for error in errors if not isinstance(error, RankLost)), (errors or [None])[0])
+    return reports.get(0, (first, None))[1], first
 
 
 Report = tuple[BaseException | None, Any]
 """How a rank ended: its error, or what it returned."""
 
 
-def _started(cfg: JobConfig, work: Callable[[JobConfig], Any]) -> list[_Process]:
+def _started(cfg: JobConfig, work: Callable[..., Any], arguments: Sequence[Any]) -> list[_Process]:
     context = multiprocessing.get_context("spawn")
     size, port = size_of(cfg), _free_port()
     ranks = []
     for number in range(size):
         reports, sender = context.Pipe(duplex=False)
-        arguments = (Rank(number, size, number), port, cfg, work, sender)
-        process = context.Process(target=_run, args=arguments, name=f"rank {number}")
+        of_rank = (Rank(number, size, number), port, sender, work, cfg, *arguments)
+        process = context.Process(target=_run, args=of_rank, name=f"rank {number}")
         process.start()
         sender.close()  # so that the end of the process is the end of its reports
         ranks.append(_Process(process, reports))
@@ -105,7 +114,7 @@ def _first_reports(ranks: Sequence[_Process]) -> dict[int, Report]:
             if rank.reports in ready:
                 reports[number] = _report(number, rank)
     # A rank that waited for the failed one may have been heard first.
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + HEARING_SECONDS
     while any(error for error, _ in reports.values()) and len(reports) < len(ranks):
         ready = wait(
             [rank.reports for number, rank in enumerate(ranks) if number not in reports],
@@ -131,12 +140,16 @@ def _report(number: int, rank: _Process) -> Report:
         return RankLost(f"rank {number} {how}{hint}; the same command continues"), None
 
 
-def _end(ranks: Sequence[_Process], signum: int) -> None:
-    """Send a signal to all ranks that still run, and wait for their end."""
+def _signal(ranks: Sequence[_Process], signum: int) -> None:
+    """Send a signal to all ranks that still run."""
     for rank in ranks:
         with suppress(ProcessLookupError):
             if rank.process.is_alive() and rank.process.pid is not None:
                 os.kill(rank.process.pid, signum)
+
+
+def _end(ranks: Sequence[_Process]) -> None:
+    """Wait for the end of all ranks; kill those that take too long."""
     deadline = time.monotonic() + GRACE_SECONDS
     for rank in ranks:
         rank.process.join(max(0, deadline - time.monotonic()))
@@ -146,7 +159,7 @@ def _end(ranks: Sequence[_Process], signum: int) -> None:
 
 
 def _run(
-    rank: Rank, port: int, cfg: JobConfig, work: Callable[[JobConfig], Any], reports: Connection
+    rank: Rank, port: int, reports: Connection, work: Callable[..., Any], cfg: JobConfig, *arguments: Any
 ) -> None:
     """The life of a rank that `on_ranks` has started."""
     # A terminal sends Ctrl-C to all processes of a group: this one gets it from the process that started it.
@@ -169,7 +182,7 @@ def _run(
         try:
             if rank.number > 0:
                 silence()
-            report: Report = None, work(cfg)
+            report: Report = None, work(cfg, *arguments)
         except BaseException as error:
             # Raised again where the ranks were started: this process prints nothing of it.
             reports.send_bytes(pickle.dumps((_portable(error), None)))
@@ -231,11 +244,8 @@ def joined(cfg: JobConfig) -> Iterator[None]:
         backend, rank=rank.number, world_size=rank.size, timeout=timedelta(days=30)
     )
     try:
-        yield
-    except RuntimeError as error:
-        if any(text in str(error) for text in LOST_TEXTS):
-            raise RankLost("another rank has ended, and this one needs it") from error
-        raise
+        with clear_rank_errors():
+            yield
     finally:
         distributed.destroy_process_group()
         # Lightning forgets how many ranks there are at the end of a training; a sweep has further jobs.
@@ -243,8 +253,20 @@ def joined(cfg: JobConfig) -> Iterator[None]:
         os.environ.update(before)
 
 
+LOST = "another rank has ended, and this one waited for it"
 LOST_TEXTS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL")
 """In the errors of torch where another process of a group is gone."""
+
+
+@contextmanager
+def clear_rank_errors() -> Iterator[None]:
+    """Raise RankLost in place of torch's errors about a process that is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(text in str(error) for text in LOST_TEXTS):
+            raise RankLost(LOST) from error
+        raise
 
 
 def _settle_environment(rank: Rank, on_node: int) -> None:

@@ -8,8 +8,8 @@ from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 
 
-def number_of(cfg: JobConfig) -> str:
-    return os.environ["RANK"]
+def number_of(cfg: JobConfig, suffix: str) -> str:
+    return os.environ["RANK"] + suffix
 
 
 def refuse_on_rank_1(cfg: JobConfig) -> None:

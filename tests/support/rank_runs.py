@@ -146,5 +146,5 @@ def everything(cfg: JobConfig) -> Result:
             "resumed": _stopped_and_resumed(backbone, examples, folder / "resumed"),
             "sampled": sampled(backbone),
         }
-    run.make(cfg)
+    run.make(cfg, {})
     return results
