@@ -12,7 +12,8 @@ import pytest
 from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.results.comparisons import mean_of
-from motionexp.results.rows import append_rows, as_json, by_subject, paired_difference, read_rows, to_frame
+from motionexp.results.rows import append_rows, as_json, read_rows, to_frame
+from motionexp.results.subjects import by_subject, paired_difference
 from motionexp.results.versions import check_comparable, of_newest_version
 from tests.support.made_rows import made_row as row
 
