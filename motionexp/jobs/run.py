@@ -82,7 +82,7 @@ Made = tuple[list[FinishedCell], list[Path], Failures]
 
 
 def _on_ranks(cfg: JobConfig) -> Made:
-    """Make what is missing in processes of its own. A failed cell ends them; new ones take the other cells."""
+    """Make what is missing in new processes. A failed cell ends them; new ones take the other cells."""
     failed: dict[Path, Failure] = {}
     while True:
         results, error = on_ranks(cfg, make, failed)

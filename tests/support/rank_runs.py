@@ -97,7 +97,7 @@ def stacked(backbone: Backbone, examples: list[Example], settings: TrainingSetti
 
 
 def sampled(backbone: Backbone) -> list[Any]:
-    """Seven videos in batches of two, with an adapter that changes them: two ranks do not share them evenly."""
+    """Seven videos in twos, with an adapter that changes them: two ranks cannot share them evenly."""
     method = LoRA(backbone, Window(300))
     stream = torch.Generator().manual_seed(0)
     for tensor in method.state().values():
