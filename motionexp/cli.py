@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,28 +14,28 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from motionexp import help
 from motionexp.config.checks import check_device
-from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, prepared
-from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
+from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
+from motionexp.config.compose import check_source_of_plugins, read, typed_names
 from motionexp.config.effects import check_effects
 from motionexp.config.flags import split_flags
 from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
+from motionexp.config.ranks import check_ranks
 from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import user_path, version
+from motionexp.jobs.ends import EXPECTED, explained
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -45,8 +44,15 @@ from motionexp.jobs.experiment import (
     sweep_jobs,
     swept_names,
 )
+from motionexp.jobs.failures import (
+    CellsFailed,
+    Failure,
+    failures_of,
+    in_one_line,
+    print_failures,
+    stops_all,
+)
 from motionexp.jobs.launch import begin_sweep, launch
-from motionexp.jobs.machine import DiskError
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
@@ -54,21 +60,16 @@ from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
-from motionexp.results.layout import selected_rows
+from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
-
-# Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
-EXPECTED = (
-    *(InputError, HydraException, OmegaConfBaseException),
-    *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped),
-)
-CONTINUES = "the same command continues where it stopped"
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 # The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
+# What failed in the sweep that runs, or in the experiment.
+FAILED: ContextVar[list[Failure]] = ContextVar("FAILED")
 # What was typed.
 COMMAND: ContextVar[list[str]] = ContextVar("COMMAND")
 
@@ -102,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: BaseException) -> int:
     """Print an error's message; returns the exit code."""
-    message, code = _explained(error)
+    message, code = explained(error)
+    if isinstance(error, CellsFailed):
+        print_failures(Console(), error.failures)
     if isinstance(error, OSError) and error.filename is None and sys.stdout is not None:
         # Perhaps of the output itself: else Python would try to write the rest at its end, and fail again.
         with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
@@ -112,25 +115,6 @@ def _failed(error: BaseException) -> int:
     with suppress(OSError, ValueError):
         print("error:", "\n       ".join(lines), file=sys.stderr)
     return code
-
-
-def _explained(error: BaseException) -> tuple[str, int]:
-    """An error's message and exit code."""
-    match error:
-        case KeyboardInterrupt():
-            return f"interrupted; {CONTINUES}", 128 + signal.SIGINT
-        case Stopped():
-            return f"stopped by {error.signum.name}; {CONTINUES}", 128 + error.signum
-        case BrokenPipeError():
-            return f"nobody reads the output any more (as after `| head`); {CONTINUES}", 128 + signal.SIGPIPE
-        case InputError() if not isinstance(error, DiskError):
-            return str(error), 2
-        case HydraException() | OmegaConfBaseException():
-            return explain(error), 2
-        case MemoryError():
-            return str(error) or "out of memory", 1
-        case _:
-            return str(error), 1
 
 
 def run_commands(commands: list[list[str]]) -> int:
@@ -214,8 +198,8 @@ def _launch_sweep(words: list[str], launcher: Launcher) -> None:
         _run_hydra(["-m", *overrides])
         return
     print_sweep(jobs, swept_names(overrides), not failed)
-    if failed:
-        raise SystemExit(1)
+    FAILED.set(failed)
+    _raise_failures()
 
 
 def _write_submission(arguments: list[str]) -> None:
@@ -237,12 +221,19 @@ def _run_hydra(arguments: list[str]) -> None:
     before, is_done, is_part = sys.argv, False, in_task()
     sys.argv = [before[0], *arguments]
     SWEEP.set(([], []))
+    if not IN_EXPERIMENT.get():
+        FAILED.set([])
+    failed_before = len(FAILED.get())
     try:
         _job()
         is_done = True
     except (KeyboardInterrupt, Stopped, BrokenPipeError):
         SWEEP.set(([], []))  # the same command makes the table when it is through
         raise
+    except Exception:
+        # Hydra raises the first failure of a sweep after its last job.
+        if len(FAILED.get()) == failed_before:
+            raise
     finally:
         sys.argv = before
         jobs, swept = SWEEP.get()
@@ -251,6 +242,13 @@ def _run_hydra(arguments: list[str]) -> None:
                 os.environ.pop(VARIABLE, None)
             if not any(cfg.dry_run for cfg, _ in jobs):
                 print_sweep(jobs, swept, is_done)
+    _raise_failures()
+
+
+def _raise_failures() -> None:
+    """Raise `CellsFailed` if something failed in the sweep; within an experiment its next line runs first."""
+    if (failed := FAILED.get()) and not IN_EXPERIMENT.get():
+        raise CellsFailed(failed)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -273,6 +271,8 @@ def _run_job(composed: DictConfig) -> None:
         check_effects([(cfg, typed_names(hydra_config))])
     check_device(cfg.device)
     check_source(cfg)
+    if not cfg.dry_run:
+        check_ranks(cfg)
     if cfg.dry_run:
         with loading_libraries():
             from motionexp.jobs.dry_run import plan
@@ -311,12 +311,18 @@ class SweepCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
-            overrides = " ".join(job_return.overrides or [])
-            error = job_return._return_value
-            message = (
-                _explained(error)[0] if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
-            )
-            print(f"error: job {overrides} failed: {message}", file=sys.stderr)
+            error, (_, swept) = job_return._return_value, SWEEP.get()
+            if stops_all(error):
+                raise SystemExit(_failed(error))
+            words = list(job_return.overrides or [])
+            words = [word for word in words if override_key(word) in swept] or words
+            job = f"job {' '.join(words)}"
+            message = explained(error)[0] if isinstance(error, EXPECTED) else in_one_line(error)
+            print(printable(f"error: {job} failed: {message}"), file=sys.stderr)
+            if not isinstance(error, EXPECTED):  # a defect of this package
+                traceback.print_exception(error)
+            if not config.dry_run:  # of which the first problem is the result
+                FAILED.get().extend(failures_of(error, job))
             # Hydra holds the error until the sweep ends, and its frames would hold the job's model.
             while error is not None:
                 traceback.clear_frames(error.__traceback__)
@@ -342,21 +348,19 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
             print(f"\nthe first of {count} jobs of {name}:")
             plan(cfg)
         return
-    failed = 0
+    FAILED.set([])
     if launcher is not None:
-        failed = launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands)
+        FAILED.set(launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands))
     else:
         _run_lines(lines, jobs)
     for output in sorted({cfg.output for cfg in jobs}):
-        comparison = Comparison(layout, selected_rows(layout, Path(output)))
-        for table_layout in layout.tables:
-            for table in build(comparison, table_layout):
-                print_table(Console(), table)
-        print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
-        if layout.report:
-            get_method(layout.report)(layout, Path(output))
-    if failed:
-        raise SystemExit(1)
+        try:
+            _print_experiment(layout, Path(output))
+        except InputError as error:
+            if not FAILED.get():
+                raise
+            print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
+    _raise_failures()
 
 
 def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
@@ -372,6 +376,17 @@ def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
         IN_EXPERIMENT.set(False)
         if not is_part:
             os.environ.pop(VARIABLE, None)
+
+
+def _print_experiment(layout: Layout, output: Path) -> None:
+    """Print an experiment's tables of the rows in a folder, and run its report."""
+    comparison = Comparison(layout, selected_rows(layout, output))
+    for table_layout in layout.tables:
+        for table in build(comparison, table_layout):
+            print_table(Console(), table)
+    print(f"Rows, videos and contact sheets: {output.resolve()}")
+    if layout.report:
+        get_method(layout.report)(layout, output)
 
 
 if __name__ == "__main__":

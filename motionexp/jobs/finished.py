@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
+from motionexp.config.ranks import draws_per_step
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
@@ -22,13 +23,8 @@ from motionexp.jobs.references import trained_together
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = (
-    "output",
-    "dry_run",
-    "device",
-    "logger",
-    "references",
-)  # settings that change no result of a reference
+PLACE = ("output", "dry_run", "device", "logger", "trainer", "references")
+"""Settings that change no result of a reference."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +245,8 @@ def _below(path: Path, output: Path) -> str:
 
 def _path(cfg: JobConfig, reference: Reference, group: Sequence[str]) -> Path:
     """The record's file: its name is a hash of the code, the settings and the files of the results."""
-    settings = {name: value for name, value in asdict(cfg).items() if name not in PLACE}
+    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
+    settings = {name: value for name, value in settings.items() if name not in PLACE}
     parts = {
         "code": _code(),
         "settings": settings,

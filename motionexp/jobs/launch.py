@@ -25,6 +25,7 @@ from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import user_path
 from motionexp.jobs.costs import BACKWARD, Rates, costs_of
+from motionexp.jobs.failures import Failure, failures
 from motionexp.jobs.finished import read_record
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.references import read_references
@@ -243,7 +244,7 @@ def launch(
     run: RunCommands,
     *,
     dry: bool = False,
-) -> int:
+) -> list[Failure]:
     """Run a sweep through a launcher.
 
     Args:
@@ -253,7 +254,7 @@ def launch(
         dry: only print the tasks.
 
     Returns:
-        How many tasks failed.
+        The cells that failed, and the tasks that failed as a whole.
 
     Raises:
         InputError: the engine cannot run here, or refuses the tasks.
@@ -268,7 +269,7 @@ def launch(
         plan = plan_sweep(jobs, launcher, engine.at_once, folder)
         if dry:
             print_tasks(console, plan, launcher.name)
-            return 0
+            return []
         about = {"command": [*command], "launcher": launcher.name}
         folder.write(about, [*plan.tasks, *plan.last], plan.cells)
         return _run(console, plan, engine, folder, run)
@@ -298,27 +299,41 @@ def _wait(console: Console, engine: Any, earlier: Mapping[int, Any]) -> None:
     engine.wait(earlier, lambda number, outcome: _print_outcome(f"{number:03d}", outcome, ""))
 
 
-def _run(console: Console, plan: SweepPlan, engine: Engine, folder: SweepFolder, run: RunCommands) -> int:
+def _run(
+    console: Console, plan: SweepPlan, engine: Engine, folder: SweepFolder, run: RunCommands
+) -> list[Failure]:
     finished = sum(cell["task"] is None for cell in plan.cells)
     count = f"{len(plan.tasks)} tasks for {len(plan.cells) - finished} cells"
     console.print(f"{count}, {engine.at_once} at once; {finished} cells are finished", highlight=False)
     console.print(f"plan and logs: {folder.path}", markup=False, highlight=False, soft_wrap=True)
-    failed, ended, lock, start = 0, 0, Lock(), time.monotonic()
+    outcomes: dict[int, Outcome] = {}
+    lock, start = Lock(), time.monotonic()
 
     def on_end(task: Task, outcome: Outcome) -> None:
-        nonlocal failed, ended
-        with lock:
-            ended, failed = ended + 1, failed + bool(outcome.problem)
-            _print_outcome(
-                task.name, outcome, f" ({ended} of {len(plan.tasks)}, {duration(time.monotonic() - start)})"
-            )
+        with lock:  # engines call this from several threads
+            outcomes[task.number] = outcome
+            counted = f"{len(outcomes)} of {len(plan.tasks) + len(plan.last)}"
+            _print_outcome(task.name, outcome, f" ({counted}, {duration(time.monotonic() - start)})")
 
     if plan.tasks:
         engine.run(folder, plan.tasks, run, on_end)
-    if plan.last and not failed:
+    if plan.last and not any(outcome.problem for outcome in outcomes.values()):
         engine.run(folder, plan.last, run, on_end)
-    if failed:
-        print(f"{failed} of {len(plan.tasks)} tasks failed; the same command runs what is missing", flush=True)
+    return _failures(folder, outcomes)
+
+
+def _failures(folder: SweepFolder, outcomes: Mapping[int, Outcome]) -> list[Failure]:
+    """The failed cells of failed tasks; of a task without one the task itself."""
+    failed = []
+    cells = folder.read()["cells"]
+    for number, outcome in sorted(outcomes.items()):
+        if outcome.problem:
+            paths = [
+                folder.output / cell["cell"] for cell in cells if cell["task"] == number and cell["cell"]
+            ]
+            of_cells = failures(dict.fromkeys(paths))
+            whole = Failure(f"task {number:03d}", outcome.problem, outcome.log)
+            failed += of_cells if of_cells and outcome.is_code else [*of_cells, whole]
     return failed
 
 

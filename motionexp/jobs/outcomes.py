@@ -14,10 +14,12 @@ class Outcome:
     Attributes:
         problem: in words; empty: it ended well.
         log: a file with the output of its process; empty where there is none.
+        is_code: whether the process ended by itself with an exit code that is not 0.
     """
 
     problem: str = ""
     log: str = ""
+    is_code: bool = False
 
     @classmethod
     def of_code(cls, code: int, log: str) -> "Outcome":
@@ -28,7 +30,7 @@ class Outcome:
             number = -code if code < 0 else code - 128
             name = signal.Signals(number).name if number in [*signal.Signals] else f"signal {number}"
             return cls(f"{'killed' if code < 0 else 'stopped'} by {name}", log)
-        return cls(f"exit code {code}", log)
+        return cls(f"exit code {code}", log, is_code=True)
 
 
 OnEnd = Callable[[Task, Outcome], None]

@@ -1,6 +1,6 @@
 """Running a job. Stored results are kept, missing ones are made: adapters, samples and rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
+from motionexp.config.ranks import rank_of, size_of
 from motionexp.config.schema import JobConfig, training_seeds
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
+from motionexp.jobs.failures import Failure, Failures, in_one_line, stops_all
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
-from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
+from motionexp.jobs.machine import (
+    batch_in_words,
+    clear_disk_errors,
+    clear_memory_errors,
+    smaller,
+    smaller_batch,
+)
+from motionexp.jobs.ranks import LOST, joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.sweep_folder import report_cells
@@ -39,13 +48,20 @@ def run(cfg: JobConfig) -> list[Row]:
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
         MemoryError: main memory or the GPU's is too small.
+        CellsFailed: one of several cells failed; the others ended well.
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
+    failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
-        cells = read_record(cfg, references)
-        if cells is not None:
+        cells, rank = read_record(cfg, references), rank_of(cfg)
+        if rank is not None:  # srun or torchrun has started all of them
+            cells, grids, failures = make(cfg)
+            if rank.number > 0:
+                silence()
+                return []
+        elif cells is not None:
             seeds = training_seeds(cfg) * len(references)
             report_cells(
                 cfg, ((c.reference.name, seed, c.cell.folder) for c, seed in zip(cells, seeds, strict=True))
@@ -53,22 +69,87 @@ def run(cfg: JobConfig) -> list[Row]:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
+        elif size_of(cfg) > 1:
+            cells, grids, failures = _on_ranks(cfg)
         else:
-            cells, grids = _run(cfg, console, references)
-            write_record(cfg, references, cells)
-            for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
-                write_index(folder)
+            cells, grids, failures = _make(cfg, console, references, {})
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
     folders = [finished.cell.folder for finished in cells]
     of_base = [row for finished in cells if finished.base for row in finished.base.rows]
-    print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
+    if cells:
+        print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
+    failures.check()
     return rows
 
 
+Made = tuple[list[FinishedCell], list[Path], Failures]
+"""Cells, videos side by side, and what failed."""
+
+
+def _on_ranks(cfg: JobConfig) -> Made:
+    """Make what is missing in new processes. A failed cell ends them; new ones take the other cells."""
+    failed: dict[Path, Failure] = {}
+    while True:
+        results, error = on_ranks(cfg, make, failed)
+        if error is not None and (
+            results is None or stops_all(error) or not results[2].by_cell.keys() - failed
+        ):
+            raise error
+        assert results is not None
+        failures = results[2]
+        failures.last = failures.last or error
+        for cell in failures.by_cell.keys() - failed.keys():
+            failed[cell] = failures.by_cell[cell]
+            if error is not None and LOST in failed[cell].error:  # which is all that rank 0 has seen
+                failed[cell] = replace(failed[cell], error=in_one_line(error))
+        failures.by_cell = failed
+        if error is None:
+            return results
+
+
+def make(cfg: JobConfig, failed: Mapping[Path, Failure] | None = None) -> Made:
+    """Make what is missing of a job on all its ranks, each of which calls this; nothing on others than 0.
+
+    Args:
+        cfg: checked settings.
+        failed: cells to leave out, because they have failed.
+
+    Raises:
+        As `run`.
+    """
+    console = Console()
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
+        references = read_references(cfg, make_reader(cfg.data))
+        with loading_libraries():
+            from motionexp.jobs import rank_work
+            from motionexp.jobs.job import Job
+        with joined(cfg):
+            if rank_work.is_first():
+                results = _make(cfg, console, references, failed or {})
+                if results[2].by_cell.keys() <= (failed or {}).keys():  # else the others have ended
+                    rank_work.dismiss()
+                return results
+            rank_work.serve(Job(cfg, console, references))
+    return [], [], Failures(0)
+
+
+def _make(
+    cfg: JobConfig, console: Console, references: list[Reference], failed: Mapping[Path, Failure]
+) -> Made:
+    """Make what is missing, and store where it is."""
+    cells, grids, failures = _run(cfg, console, references, failed)
+    failed_references = {failure.reference for failure in failures.by_cell.values()}
+    finished_cells = [cell for cell in cells if cell.reference.name not in failed_references]
+    write_record(cfg, references, finished_cells)
+    for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
+        write_index(folder)
+    return cells, grids, failures
+
+
 def _run(
-    cfg: JobConfig, console: Console, references: list[Reference]
-) -> tuple[list[FinishedCell], list[Path]]:
-    """Make what is missing; returns the cells and the videos side by side."""
+    cfg: JobConfig, console: Console, references: list[Reference], failed: Mapping[Path, Failure]
+) -> Made:
+    """Make what is missing; returns the finished cells, the videos side by side, and what failed."""
     with loading_libraries():
         from motionexp.jobs.job import Job
     with announced(f"loading {cfg.model.name} ..."):
@@ -82,19 +163,109 @@ def _run(
     report_cells(
         cfg, ((plan.reference.name, plan.training_seed, plan.cell.folder) for plan in job.plan.cells)
     )
-    base = job.of_base_model()
-    of_base_model = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
-    cells: list[FinishedCell] = []
-    grids: list[Path] = []
-    for counted, plan in numbered(job.plan.cells):
-        note = ", nothing left to train or sample" if plan.is_finished else ""
-        line = f"{job.plan.title(plan)} ({counted}{note})"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-        finished = _cell(job, plan, baselines=True)
-        of_base = _cell(base, of_base_model[plan.reference.name]) if base else None
-        cells.append(replace(finished, base=of_base))
-        grids += job.write_grid(plan)
-    return cells, grids
+    work = _Work(cfg, job, Failures(len(job.plan.cells), failed))
+    work.run(job.plan.cells)
+    return work.cells, work.grids, work.failures
+
+
+class _Work:
+    """The cells of a job, one after the other. A cell that fails does not stop the others.
+
+    Attributes:
+        cells: that are finished.
+        grids: the videos side by side.
+        failures: of the cells that failed.
+    """
+
+    def __init__(self, cfg: JobConfig, job: "Job", failures: Failures) -> None:
+        self.cfg, self.job, self.failures = cfg, job, failures
+        self.cells: list[FinishedCell] = []
+        self.grids: list[Path] = []
+        self._base = job.of_base_model()
+        self._retried: list[CellPlan] = []
+        self._works: dict[bool, _Work] = {}  # with half the batch, by whether the training is halved
+
+    def run(self, plans: Sequence["CellPlan"]) -> None:
+        """Make what is missing of these cells, with `retry=` those that memory was too small for as well."""
+        for counted, plan in numbered(plans):
+            if plan.cell.folder in self.failures.by_cell:
+                continue  # it has failed before, or was trained with one that failed
+            if not plan.is_finished and self.is_done(plan):
+                self._retried.append(plan)
+                continue
+            note = ", nothing left to train or sample" if plan.is_finished else ""
+            line = f"{self.job.plan.title(plan)} ({counted}{note})"
+            self.job.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            with self.failures.catching(plan.cell.folder, plan.reference.name):
+                self._run_cell(plan)
+            if plan.cell.folder in self.failures.by_cell:
+                self._after_failure(plan)
+                if size_of(self.cfg) > 1:
+                    return  # the other ranks have ended with the cell
+        self._retry()
+
+    def _run_cell(self, plan: "CellPlan") -> None:
+        finished = _cell(self.job, plan, baselines=True)
+        if self._base is not None:
+            of_base = {base.reference.name: base for base in self._base.plan.cells}[plan.reference.name]
+            with self.failures.catching(of_base.cell.folder, plan.reference.name):
+                finished = replace(finished, base=_cell(self._base, of_base))
+        self.cells.append(finished)
+        self.grids += self.job.write_grid(plan)
+
+    def _after_failure(self, plan: "CellPlan") -> None:
+        """The cells that are trained in one batch with a cell fail with it; some are tried again later."""
+        failure = self.failures.by_cell[plan.cell.folder]
+        group = [plan]
+        if plan.steps_left:
+            group += [member for member in self.job.plan.group_of(plan) if member.steps_left]
+        for member in {member.cell.folder: member for member in group}.values():
+            if failure.of_memory and self.cfg.retry:
+                self._retried.append(member)
+            self.failures.by_cell[member.cell.folder] = replace(
+                failure, cell=str(member.cell.folder), reference=member.reference.name
+            )
+        self.job.after_failure()
+
+    def _retry(self) -> None:
+        """Run the cells that memory did not suffice for in smaller batches, whose ids are others."""
+        for trains in (True, False):
+            plans = [plan for plan in self._retried if bool(plan.steps_left) == trains]
+            work = self._smaller(trains) if plans else None
+            if work is None:
+                continue
+            smaller_plans = [work.counterpart(plan) for plan in plans]
+            for plan, smaller_plan in zip(plans, smaller_plans, strict=True):
+                self.failures.by_cell.pop(plan.cell.folder, None)
+                if plan.cell != smaller_plan.cell:
+                    plan.cell.add_to_status(replaced_by=smaller_plan.cell.folder.name)
+            self.job.console.print(f"again in a smaller batch: {batch_in_words(work.cfg)}", highlight=False)
+            work.run(smaller_plans)
+            self.cells += work.cells
+            self.grids += work.grids
+
+    def _smaller(self, trains: bool) -> "_Work | None":
+        """The same cells with half the batch, of the training or of the sampling; None: it is 1 already."""
+        cfg = smaller_batch(self.cfg, trains=trains, at_once=self.job.plan.at_once)
+        if cfg is None:
+            return None
+        if trains not in self._works:
+            self._works[trains] = _Work(cfg, self.job.with_settings(cfg), self.failures)
+        return self._works[trains]
+
+    def counterpart(self, plan: "CellPlan") -> "CellPlan":
+        """The cell of the same reference and training seed."""
+        about = plan.reference.name, plan.training_seed
+        return next(
+            cell for cell in self.job.plan.cells if (cell.reference.name, cell.training_seed) == about
+        )
+
+    def is_done(self, plan: "CellPlan") -> bool:
+        """Whether the adapter and the samples of a cell are stored, be it in a smaller batch."""
+        if plan.is_finished or not self.cfg.retry:
+            return plan.is_finished
+        work = self._smaller(bool(plan.steps_left))
+        return work is not None and work.is_done(work.counterpart(plan))
 
 
 def _cell(job: "Job", plan: "CellPlan", *, baselines: bool = False) -> FinishedCell:

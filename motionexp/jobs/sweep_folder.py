@@ -18,7 +18,7 @@ from typing import Any
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.files import user_path, write_whole
+from motionexp.files import locked, user_path, write_whole
 from motionexp.jobs.cell import read_json, write_json
 from motionexp.jobs.sweeps import settings_of
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of
@@ -105,7 +105,7 @@ class SweepFolder:
                 "written": now,
                 "folder": os.getcwd(),
                 "tasks": plain,
-                "cells": [*cells],
+                "cells": _located(cells, self._reported()),
             },
         )
 
@@ -141,6 +141,13 @@ class SweepFolder:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, {"job": job_key(cfg), "cells": located})
+            self.locate()
+
+    def locate(self) -> None:
+        """Write the folders of cells that were reported into the plan."""
+        with locked(self.path / ".plan.lock"):
+            if plan := self.read():
+                write_json(self.path / PLAN, plan)
 
     def _reported(self) -> dict[str, dict[tuple[str, int], str]]:
         """{job: {(reference or unit, training seed): the cell's folder}}."""
@@ -153,7 +160,7 @@ class SweepFolder:
 
 
 def _located(
-    cells: Sequence[dict[str, Any]], reported: Mapping[str, Mapping[tuple[str, int], str]]
+    cells: Sequence[Mapping[str, Any]], reported: Mapping[str, Mapping[tuple[str, int], str]]
 ) -> list[dict[str, Any]]:
     """The cells of a plan with their folders; of a probe its units in the place of their reference."""
     located = []

@@ -52,10 +52,10 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {more}
 {nodes}
-PartitionName=toy Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
-PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=toy Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
+PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
-NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=8000 State=UNKNOWN"
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=8000"
 
 
 def missing() -> str:
@@ -87,22 +87,22 @@ class Cluster:
     def kill_node(self, name: str) -> None:
         """Kill a node's daemon with all that runs on it, as a power cut does, and tell the controller."""
         pid = int((self.folder / f"slurmd.{name}.pid").read_text())
-        steps = [step for step in _children("slurmstepd") if f"spool/{name}" in _open_files(step)]
-        for step in [pid, *(child for step in steps for child in [step, *_below(step)])]:
+        steps = [step for step in _processes("slurmstepd") if f"spool/{name}" in _open_files(step)]
+        for process in [pid, *steps, *(below for step in steps for below in _below(step))]:
             with suppress(ProcessLookupError):
-                os.kill(step, signal.SIGKILL)
+                os.kill(process, signal.SIGKILL)
         self.slurm("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
 
 
-def _children(name: str) -> list[int]:
+def _processes(name: str) -> list[int]:
     """The processes of this name, of this machine."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    found = []
+    named = []
     for pid in pids:
         with suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                found.append(pid)
-    return found
+                named.append(pid)
+    return named
 
 
 def _open_files(pid: int) -> str:
@@ -148,7 +148,10 @@ def cluster(nodes: int = 1, cpus: int = 4, grace: int = 20, user_signal: bool = 
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # a short name, for the socket's path
     host, names = socket.gethostname().split(".")[0], [f"n{number + 1}" for number in range(nodes)]
     controller, *ports = _free_ports(nodes + 1)
-    lines = [NODE.format(name=name, host=host, port=port, cpus=cpus) for name, port in zip(names, ports, strict=True)]
+    lines = [
+        NODE.format(name=name, host=host, port=port, cpus=cpus)
+        for name, port in zip(names, ports, strict=True)
+    ]
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
             folder=folder,
@@ -173,7 +176,9 @@ def cluster(nodes: int = 1, cpus: int = 4, grace: int = 20, user_signal: bool = 
     try:
         munge = folder / "munge"
         options = [f"--{name}-file={munge / name}" for name in ("log", "pid", "seed")]
-        subprocess.run(["munged", f"--socket={munge}/socket", f"--key-file={munge}/key", *options], check=True)
+        subprocess.run(
+            ["munged", f"--socket={munge}/socket", f"--key-file={munge}/key", *options], check=True
+        )
         subprocess.run(["slurmctld"], check=True)
         for name in names:
             subprocess.run(["slurmd", "-N", name], check=True)

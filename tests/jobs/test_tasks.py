@@ -60,7 +60,7 @@ def tasks_of(jobs, count):
         (
             2,
             [
-                """negative_prompt=choice("it's red, 'or' \\"blue\\"","null","${tau} \\\\","a; rm -rf $HOME")""",
+                """negative_prompt=choice("it's red, 'or' \\"blue\\"","null","${tau} \\\\","; rm $HOME")""",
                 "model.closed_vocabulary=false",
                 "guidance_scale=2",
             ],
