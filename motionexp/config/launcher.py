@@ -57,8 +57,8 @@ class LocalLauncher(JoblibLauncher):
     name = "submitit_local"
     package, extra = "submitit", "slurm"
 
-    timeout_min: float = setting(
-        10_080.0, "minutes until submitit stops a task, which then goes on", above=0, high=100_000
+    timeout_min: int = setting(
+        10_080, "minutes until submitit stops a task, which then goes on", low=1, high=100_000
     )
     signal_delay_s: int = setting(120, "seconds before that in which it saves its state", low=0)
     max_num_timeout: int = setting(3, "how often a task goes on so", low=0)

@@ -18,7 +18,7 @@ from motionexp.config.threads import COUNTS, available_cores, quotas
 from motionexp.errors import InputError
 from motionexp.files import PACKAGE
 from motionexp.jobs.outcomes import OnEnd, Outcome
-from motionexp.jobs.sweep_folder import SweepFolder, Task
+from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task
 from motionexp.jobs.worker import RunCommands, Work, as_line, visible_gpus
 
 START = (
@@ -115,7 +115,7 @@ def run_with_joblib(
         with open(folder.log(task), "a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", START],
-                env={**os.environ, **environment},
+                env={**os.environ, **environment, VARIABLE: str(folder.path)},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -105,12 +105,10 @@ class LocalEngine(JoblibEngine):
         """See `JoblibEngine.run`."""
         import submitit
 
-        executor = submitit.AutoExecutor(
-            folder.path / "submitit", cluster="local", local_max_num_timeout=self.launcher.max_num_timeout
-        )
+        executor = submitit.LocalExecutor(folder.path / "submitit", self.launcher.max_num_timeout)
         executor.update_parameters(
             timeout_min=self.launcher.timeout_min,
-            local_signal_delay_s=self.launcher.signal_delay_s,
+            signal_delay_s=self.launcher.signal_delay_s,
             stderr_to_stdout=True,
         )
         environment = local_environment(self.at_once)
