@@ -1,4 +1,4 @@
-"""A sweep through a launcher: what its tasks do, its folder, what failed, and bad input. Without processes."""
+"""A sweep through a launcher: its tasks, its folder, what failed, and bad input. It starts no process."""
 
 import json
 import os
@@ -104,7 +104,7 @@ def test_a_dry_run_prints_the_tasks_as_commands_and_writes_nothing(base, jobs, e
     assert len(commands) == 2
     assert all("tau=0,300" in command and "dry_run=" not in command for command in commands)
     assert not jobs.ran
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "sweeps").exists()
 
 
 @pytest.mark.parametrize(
