@@ -75,9 +75,9 @@ class SlurmLauncher(Launcher):
     partition: str | None = setting(None, "of the cluster; null: its default")
     account: str | None = setting(None, "who pays; null: the user's default")
     qos: str | None = setting(None, "quality of service")
-    nodes: int = setting(1, "nodes of a task", low=1)
-    tasks_per_node: int = setting(1, "processes of a task on each node, for trainer.devices=", low=1)
-    gpus_per_node: int | None = setting(None, "GPUs of a task; null: 1, and with device=cpu none", low=0)
+    gpus_per_node: int | None = setting(
+        None, "GPUs of a task; null: trainer.devices, and with device=cpu none", low=0
+    )
     cpus_per_task: int = setting(4, "cores of a process", low=1)
     mem_gb: float | None = setting(None, "main memory of a task in GB; null: the cluster's default", above=0)
     timeout_min: int = setting(240, "minutes until Slurm stops a task, which then goes on again", low=1)
@@ -97,7 +97,7 @@ class RayLauncher(Launcher):
     address: str | None = setting(None, "of a running cluster, or auto; null: one on this machine")
     num_cpus: float = setting(1.0, "cores of a task", above=0)
     num_gpus: float | None = setting(
-        None, "GPUs of a task; null: 1, and without GPUs or with device=cpu none", low=0
+        None, "GPUs of a task; null: trainer.devices, and without GPUs or with device=cpu none", low=0
     )
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from motionexp.config.launcher import PREFIX, JoblibLauncher
+from motionexp.config.ranks import too_many_devices
 from motionexp.config.schema import JobConfig
 from motionexp.config.threads import COUNTS, available_cores, quotas
 from motionexp.errors import InputError
@@ -35,13 +36,16 @@ class JoblibEngine:
         jobs: of the sweep.
 
     Attributes:
-        gpus: of which each process takes one; empty where the jobs compute on the CPU.
+        gpus: of which each process takes some; empty where the jobs compute on the CPU.
+        devices: how many of them it takes.
         at_once: how many processes run at once.
     """
 
     def __init__(self, launcher: JoblibLauncher, jobs: Sequence[JobConfig]) -> None:
-        self.gpus = gpus_for(jobs)
-        self.at_once = _at_once(launcher, self.gpus)
+        self.gpus, self.devices = gpus_for(jobs), max(cfg.trainer.devices for cfg in jobs)
+        if self.gpus and self.devices > len(self.gpus):
+            raise InputError(too_many_devices(self.devices, len(self.gpus)))
+        self.at_once = _at_once(launcher, self.gpus, self.devices)
 
     def attached(self, folder: SweepFolder) -> list[Task]:
         """Wait for tasks of an earlier command. There are none: they end with it."""
@@ -56,7 +60,7 @@ class JoblibEngine:
         Raises:
             KeyboardInterrupt, Stopped: after the processes were asked to save their state, and have ended.
         """
-        run_with_joblib(folder, tasks, self.at_once, self.gpus, on_end)
+        run_with_joblib(folder, tasks, self, on_end)
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -68,6 +72,10 @@ def gpus_for(jobs: Sequence[JobConfig]) -> list[str]:
     Raises:
         InputError: a job names one GPU, while each process gets one of its own.
     """
+    if nodes := next((cfg.trainer.num_nodes for cfg in jobs if cfg.trainer.num_nodes > 1), None):
+        raise InputError(
+            f"trainer.num_nodes={nodes}: only hydra/launcher=submitit_slurm runs on several nodes"
+        )
     if wrong := next((cfg.device for cfg in jobs if cfg.device.startswith("cuda:")), None):
         raise InputError(
             f"device={wrong}: the launcher gives each process a GPU of its own; leave device= out"
@@ -75,14 +83,15 @@ def gpus_for(jobs: Sequence[JobConfig]) -> list[str]:
     return [] if all(cfg.device == "cpu" for cfg in jobs) else visible_gpus()
 
 
-def _at_once(launcher: JoblibLauncher, gpus: Sequence[str]) -> int:
+def _at_once(launcher: JoblibLauncher, gpus: Sequence[str], devices: int) -> int:
     """How many processes run at once. Raises InputError for more than there are GPUs."""
-    if gpus and launcher.n_jobs is not None and launcher.n_jobs > len(gpus):
+    most = len(gpus) // devices
+    if gpus and launcher.n_jobs is not None and launcher.n_jobs > most:
         raise InputError(
-            f"{PREFIX}n_jobs={launcher.n_jobs}: one process a GPU, and this machine has {len(gpus)}"
-            f" ({', '.join(gpus)}); device=cpu runs on the cores"
+            f"{PREFIX}n_jobs={launcher.n_jobs}: a process takes {devices} GPU{'s' * (devices > 1)}, and this"
+            f" machine has {len(gpus)} ({', '.join(gpus)}); device=cpu runs on the cores"
         )
-    return launcher.n_jobs or len(gpus) or _cores()
+    return launcher.n_jobs or most or _cores()
 
 
 def _cores() -> int:
@@ -98,20 +107,18 @@ def local_environment(at_once: int) -> dict[str, str]:
     return environment
 
 
-def run_with_joblib(
-    folder: SweepFolder, tasks: Sequence[Task], at_once: int, gpus: Sequence[str], on_end: OnEnd
-) -> None:
+def run_with_joblib(folder: SweepFolder, tasks: Sequence[Task], engine: JoblibEngine, on_end: OnEnd) -> None:
     """See `JoblibEngine.run`."""
     from joblib import Parallel, delayed
 
     running: set[subprocess.Popen[str]] = set()
     is_stopping = threading.Event()
-    environment = local_environment(at_once)
+    environment = local_environment(engine.at_once)
 
     def run(task: Task) -> None:
         if is_stopping.is_set():
             return
-        work = Work(str(folder.path), os.getcwd(), task.commands, environment, gpus)
+        work = Work(str(folder.path), os.getcwd(), task.commands, environment, engine.gpus, engine.devices)
         with open(folder.log(task), "a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-c", START],
@@ -131,7 +138,7 @@ def run_with_joblib(
             on_end(task, Outcome.of_code(code, str(folder.log(task))))
 
     try:
-        Parallel(n_jobs=at_once, backend="threading", pre_dispatch="n_jobs", batch_size=1)(
+        Parallel(n_jobs=engine.at_once, backend="threading", pre_dispatch="n_jobs", batch_size=1)(
             delayed(run)(task) for task in tasks
         )
     finally:

@@ -46,7 +46,10 @@ class RayEngine:
         gpus, cores = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
         on_cpu = all(cfg.device == "cpu" for cfg in jobs)
         self.num_cpus = launcher.num_cpus
-        self.num_gpus = launcher.num_gpus if launcher.num_gpus is not None else float(gpus > 0 and not on_cpu)
+        devices = max(cfg.trainer.devices for cfg in jobs)
+        self.num_gpus = launcher.num_gpus
+        if self.num_gpus is None:
+            self.num_gpus = float(devices) if gpus and not on_cpu else 0.0
         for name, needed, present in (("num_cpus", self.num_cpus, cores), ("num_gpus", self.num_gpus, gpus)):
             if needed > present:
                 ray.shutdown()

@@ -117,7 +117,9 @@ class LocalEngine(JoblibEngine):
             while waiting or running:
                 while waiting and len(running) < self.at_once:
                     task = waiting.pop(0)
-                    work = Work(str(folder.path), os.getcwd(), task.commands, environment, self.gpus)
+                    work = Work(
+                        str(folder.path), os.getcwd(), task.commands, environment, self.gpus, self.devices
+                    )
                     running[task.number] = task, executor.submit(SubmittedTask(work, run))
                 for number, (task, job) in list(running.items()):
                     if job.done():
@@ -162,6 +164,14 @@ class SlurmEngine:
     """
 
     def __init__(self, launcher: SlurmLauncher, jobs: Sequence[JobConfig]) -> None:
+        sizes = {(cfg.trainer.devices, cfg.trainer.num_nodes) for cfg in jobs}
+        if len(sizes) > 1:
+            texts = " and ".join(f"{devices} x {nodes}" for devices, nodes in sorted(sizes))
+            raise InputError(
+                f"trainer.devices= x trainer.num_nodes=: {texts}; all tasks of a job array have as many"
+                " processes: run a sweep for each"
+            )
+        ((self.processes, self.nodes),) = sizes
         self.launcher, self.gpus, self.at_once = (
             launcher,
             _gpus_of_a_task(launcher, jobs),
@@ -221,8 +231,8 @@ class SlurmEngine:
         launcher = self.launcher
         parameters = {
             "name": "motionexp",
-            "nodes": launcher.nodes,
-            "tasks_per_node": launcher.tasks_per_node,
+            "nodes": self.nodes,
+            "tasks_per_node": self.processes,
             "cpus_per_task": launcher.cpus_per_task,
             "gpus_per_node": self.gpus or None,
             "mem_gb": launcher.mem_gb,
@@ -297,4 +307,4 @@ def _gpus_of_a_task(launcher: SlurmLauncher, jobs: Sequence[JobConfig]) -> int:
     """The GPUs of a node for each task."""
     if launcher.gpus_per_node is not None:
         return launcher.gpus_per_node
-    return 0 if all(cfg.device == "cpu" for cfg in jobs) else launcher.tasks_per_node
+    return 0 if all(cfg.device == "cpu" for cfg in jobs) else jobs[0].trainer.devices

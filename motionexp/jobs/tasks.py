@@ -16,7 +16,10 @@ from motionexp.data.select import make_reader, names_of
 from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
 
-OF_BACKBONE = ("model", "frames", "precision", "text_precision", "mode", "checkpointing", "offload", "device")
+OF_BACKBONE = (
+    *("model", "frames", "precision", "text_precision", "mode", "checkpointing", "offload", "device"),
+    "trainer",
+)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from motionexp.config import ranks
 from motionexp.jobs.sweep_folder import VARIABLE
 
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -32,7 +33,8 @@ class Work:
         directory: to work in: the user's, to which paths in commands are relative.
         commands: arguments of `python run.py`.
         environment: variables of the process.
-        gpus: of which the process takes one that is free; empty: it takes those that it sees.
+        gpus: of which the process takes some that are free; empty: it takes those that it sees.
+        devices: how many of them it takes.
     """
 
     folder: str
@@ -40,6 +42,7 @@ class Work:
     commands: list[list[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
     gpus: Sequence[str] = ()
+    devices: int = 1
 
     def prepare(self) -> None:
         """Make the process ready, before torch is imported."""
@@ -47,7 +50,7 @@ class Work:
         os.environ.update(self.environment)
         os.environ[VARIABLE] = self.folder
         if self.gpus:
-            os.environ[GPUS] = claim_gpu(self.gpus)
+            os.environ[GPUS] = ",".join(claim_gpus(self.gpus, self.devices))
 
 
 RunCommands = Callable[[list[list[str]]], int]
@@ -61,21 +64,22 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """
     if GPUS in environment:
         return [name.strip() for name in environment[GPUS].split(",") if name.strip() not in ("", "-1")]
-    count = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in DEVICES.glob("nvidia*"))
-    return [str(number) for number in range(count)]
+    return [str(number) for number in range(ranks.visible_gpus(environment, DEVICES) or 0)]
 
 
-def claim_gpu(gpus: Sequence[str], folder: Path | None = None) -> str:
-    """Take a GPU that no other process of a launcher has, for this process's life; waits for a free one.
+def claim_gpus(gpus: Sequence[str], count: int = 1, folder: Path | None = None) -> list[str]:
+    """Take GPUs that no other process of a launcher has, for this process's life; waits until they are free.
 
     Args:
         gpus: to choose from.
+        count: of GPUs to take.
         folder: of the locks; None: one in the folder of temporary files, for all sweeps of a user.
     """
     folder = folder or Path(tempfile.gettempdir()) / f"motionexp-gpus-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_waiting = False
     while True:
+        claimed = dict[str, IO[str]]()
         for gpu in gpus:
             file = open(folder / f"{re.sub('[^A-Za-z0-9-]', '_', gpu)}.lock", "a")  # noqa: SIM115
             try:
@@ -83,10 +87,14 @@ def claim_gpu(gpus: Sequence[str], folder: Path | None = None) -> str:
             except BlockingIOError:
                 file.close()
                 continue
-            _CLAIMED.append(file)
-            return gpu
+            claimed[gpu] = file
+            if len(claimed) == count:
+                _CLAIMED.extend(claimed.values())
+                return list(claimed)
+        for held in claimed.values():  # none, while others are waited for
+            held.close()
         if not is_waiting:
-            print(f"all GPUs ({', '.join(gpus)}) are in use by other tasks: waiting for one", flush=True)
+            print(f"GPUs ({', '.join(gpus)}) are in use by other tasks: waiting for {count}", flush=True)
         is_waiting = True
         time.sleep(SECONDS)
 

@@ -15,7 +15,10 @@ SMALL = ["steps=2", "base_model=false", "metrics=[frame_consistency]", "edit_kin
 
 def start(output: Path, *words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """`python run.py WORDS` in a process, with settings that make its jobs small."""
-    small = [word for word in SMALL if word.partition("=")[0] not in {one.partition("=")[0] for one in words}]
+    names = {word.partition("=")[0] for word in words}
+    small = [word for word in SMALL if word.partition("=")[0] not in names]
+    if "probe" in names:  # which has steps and metrics of its own
+        small = ["device=cpu"]
     return subprocess.Popen(
         [sys.executable, "run.py", *words, *small, f"output={output}"],
         cwd=ROOT,

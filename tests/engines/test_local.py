@@ -98,7 +98,7 @@ def test_processes_end_with_the_command_and_the_same_command_goes_on(number, lau
 
 def test_an_experiment_and_a_probe_run_through_it(launcher, tmp_path):
     words = ["-m", f"hydra/launcher={launcher}", "hydra.launcher.n_jobs=2", "probe=inversion", "references=2"]
-    code, shown, errors = run(tmp_path / "probe", *words, "probe_steps=10", "edit_kinds=null", "metrics=null")
+    code, shown, errors = run(tmp_path / "probe", *words, "probe_steps=10")
     assert code == 0, errors
     assert "2 tasks for 2 cells" in shown
     assert "task 002 is done" in shown  # which draws the figures of both references
@@ -119,8 +119,9 @@ def test_an_experiment_and_a_probe_run_through_it(launcher, tmp_path):
 def test_every_process_has_a_gpu_of_its_own(launcher, tmp_path):
     """With two GPUs of the name alone: each process claims one before it would import torch."""
     code = (
-        "import sys, time; from motionexp.jobs.worker import claim_gpu; from pathlib import Path;"
-        "print(claim_gpu(['3', 'GPU-ab'], Path(sys.argv[1])), flush=True); time.sleep(float(sys.argv[2]))"
+        "import sys, time; from motionexp.jobs.worker import claim_gpus; from pathlib import Path;"
+        "print(*claim_gpus(['3', 'GPU-ab'], 1, Path(sys.argv[1])), flush=True);"
+        "time.sleep(float(sys.argv[2]))"
     )
 
     def claim(seconds):

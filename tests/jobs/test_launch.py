@@ -15,7 +15,7 @@ from motionexp.jobs import launch
 from motionexp.jobs.costs import Rates
 from motionexp.jobs.outcomes import Outcome
 from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, in_task
-from motionexp.jobs.worker import GPUS, claim_gpu, visible_gpus
+from motionexp.jobs.worker import GPUS, claim_gpus, visible_gpus
 from tests.support.stub_jobs import run
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -228,4 +228,5 @@ def test_gpus_are_those_that_the_user_lets_it_see(tmp_path, monkeypatch):
         (tmp_path / name).touch()
     monkeypatch.setattr(worker, "DEVICES", tmp_path)
     assert visible_gpus({}) == ["0", "1"]
-    assert {claim_gpu(["0", "1"], tmp_path), claim_gpu(["0", "1"], tmp_path)} == {"0", "1"}
+    claimed = [claim_gpus(["0", "1", "2"], count, tmp_path) for count in (1, 2)]
+    assert claimed == [["0"], ["1", "2"]]
