@@ -4,6 +4,7 @@ Hydra's plugin does not do here: where one process dies, it drops the results of
 """
 
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class RayEngine:
     def __init__(self, launcher: RayLauncher, jobs: Sequence[JobConfig]) -> None:
         import ray
 
+        _check_address(launcher.address)
         try:
             ray.init(
                 address=launcher.address,
@@ -84,6 +86,17 @@ class RayEngine:
         import ray
 
         ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Raises InputError where nobody answers at HOST:PORT; Ray itself would ask for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdecimal() or "://" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{PREFIX}address={address}: no cluster answers there ({error})") from error
 
 
 def do_task(work: Work, run: RunCommands, log: str) -> int:

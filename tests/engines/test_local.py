@@ -55,7 +55,7 @@ def test_two_processes_leave_the_rows_of_one(launcher, tmp_path):
 
 def test_a_killed_process_loses_no_other_task(launcher, tmp_path):
     words = ["-m", f"hydra/launcher={launcher}", "hydra.launcher.n_jobs=2", "hydra.launcher.tasks=3"]
-    words += ["tau=0", "references=3", "train_steps=150", "keep_steps=[5]", "checkpoint_every=10"]
+    words += ["tau=0", "references=3", "train_steps=150", "keep_steps=[25]", "checkpoint_every=10"]
     process = start(tmp_path, *words)
     wait_for(has_begun(tmp_path, 2))
     pids = [pid for pid in processes_with(str(folder_of(tmp_path))) if _is_worker(pid)]

@@ -3,6 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,6 @@ from tests.engines.sweeps import (
     folder_of,
     has_begun,
     plan_of,
-    processes_with,
     records,
     rows_of,
     run,
@@ -38,8 +40,7 @@ def test_a_process_that_dies_loses_no_other_task(tmp_path):
     process = start(tmp_path, *words)
     wait_for(has_begun(tmp_path, 2))
     folder = str(folder_of(tmp_path))
-    workers = [pid for pid in processes_with("ray::") if _works_for(pid, folder)]
-    os.kill(min(workers), signal.SIGKILL)
+    os.kill(min(_workers(folder)), signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "died" in errors
@@ -49,16 +50,22 @@ def test_a_process_that_dies_loses_no_other_task(tmp_path):
     assert len([record for record in records(tmp_path) if record["steps"] == 150]) == 2
 
 
-def _works_for(pid, folder):
-    links = [f"/proc/{pid}/fd/1", f"/proc/{pid}/fd/2"]
-    return any(os.readlink(link).startswith(folder) for link in links)
+def _workers(folder):
+    """The processes whose output goes into files of the sweep."""
+    pids = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        with suppress(OSError):
+            if os.readlink(link).startswith(folder):
+                pids.append(int(link.parts[2]))
+    return pids
 
 
 @pytest.fixture
 def running_cluster():
     """The address of a Ray cluster with four cores, of which two name themselves GPUs."""
-    command = "ray start --head --block --port=6399 --num-cpus=4 --num-gpus=2 --include-dashboard=false"
-    head = subprocess.Popen(command.split(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = "--head --block --port=6399 --num-cpus=4 --num-gpus=2 --include-dashboard=false"
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split()]
+    head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in head.stdout:
         if "runtime started" in line:
             break

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 
 from tests.engines.slurm import HIGH, cluster, missing
 from tests.engines.sweeps import (
+    ROOT,
     folder_of,
     has_begun,
     plan_of,
@@ -34,7 +36,7 @@ def jobs_of(output):
 def test_a_sweep_is_a_job_array_with_the_rows_of_one_process(tmp_path):
     words = ["tau=0,700", "references=2", "train_steps=4"]
     with cluster(cpus=2):
-        code, shown, errors = run(tmp_path / "slurm", *SLURM, *words)
+        code, shown, errors = run(tmp_path / "slurm", *SLURM, "hydra.launcher.tasks=2", *words)
         assert code == 0, errors
         assert sorted(jobs_of(tmp_path / "slurm").values()) == ["1_0", "1_1"]
     assert "2 tasks for 4 cells" in shown
@@ -106,7 +108,7 @@ def test_a_drained_node_ends_its_task_and_the_rest_runs_elsewhere(tmp_path):
 
 def test_the_tasks_of_a_node_that_dies_run_again_elsewhere(tmp_path):
     with cluster(nodes=2, cpus=1) as slurm:
-        words = ["tau=0", "references=2", "train_steps=150", "keep_steps=[5]", "checkpoint_every=10"]
+        words = ["tau=0", "references=2", "train_steps=150", "keep_steps=[25]", "checkpoint_every=10"]
         process = start(tmp_path, *SLURM, *words)
         wait_for(has_begun(tmp_path, 2))
         slurm.kill_node("n1")
@@ -116,6 +118,18 @@ def test_the_tasks_of_a_node_that_dies_run_again_elsewhere(tmp_path):
     resumed = sorted(record["resumed_from"] for record in records(tmp_path) if record["steps"] == 150)
     assert resumed[0] == 0
     assert resumed[1] > 0
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_task_of_two_ranks_leaves_the_rows_of_one(nodes, tmp_path):
+    words = ["tau=0", "references=1", "train_steps=4", "precision=fp32", "batch_size=1"]
+    spread = [f"trainer.devices={2 // nodes}", f"trainer.num_nodes={nodes}"]
+    with cluster(nodes=nodes, cpus=2):
+        code, _, errors = run(tmp_path, *SLURM, *words, *spread)
+    assert code == 0, errors
+    (record,) = records(tmp_path)
+    assert (record["steps"], len(record["losses"])) == (4, 4)
+    assert len(rows_of(tmp_path)) == 1
 
 
 def test_a_sweep_waits_for_the_tasks_of_a_command_that_was_killed(tmp_path):
@@ -158,25 +172,17 @@ def test_why_a_task_cannot_begin_is_said(tmp_path):
 
 def test_a_reference_s_name_is_no_word_of_a_shell(tmp_path):
     """The names out of a data set are part of commands, scripts and files' names."""
-    import shutil
-
     name = "a; touch hacked $(touch hacked) 'b' \"c\""
     data = tmp_path / "data"
     data.mkdir()
-    shutil.copy("docs/clip.mp4", data / f"{name}.mp4")
-    (data / "captions.csv").write_text(
-        'video,caption,edit\n"' + name.replace('"', '""') + '.mp4",a red ball,a blue ball\n'
-    )
-    plan = plan_of  # the script is run by a shell, as a user would
-    words = [
-        "data=folder",
-        f"data.path={data}",
-        "tau=0,1000",
-        "train_steps=2",
-        "model.closed_vocabulary=false",
-    ]
+    shutil.copy(ROOT / "docs" / "clip.mp4", data / f"{name}.mp4")
+    captions = "a red plain circle is moving on sand,a blue plain star is moving on ice"
+    quoted = name.replace('"', '""')
+    (data / "captions.csv").write_text(f'video,caption,edit\n"{quoted}.mp4",{captions}\n')
+    words = ["data=folder", f"data.path={data}", "tau=0", "train_steps=2", "edit_kinds=null"]
     with cluster(cpus=1):
-        code, shown, errors = run(tmp_path / "out", *SLURM, *words, "edit_kinds=null")
+        code, shown, errors = run(tmp_path / "out", *SLURM, *words)
     assert code == 0, shown + errors
-    assert plan(tmp_path / "out")["tasks"]
+    (task,) = plan_of(tmp_path / "out")["tasks"]
+    assert any(name.replace("'", "\\'") in word for word in task["commands"][0])
     assert not list(tmp_path.rglob("hacked"))
