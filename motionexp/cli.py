@@ -41,6 +41,7 @@ from motionexp.jobs.experiment import (
     swept_names,
 )
 from motionexp.jobs.machine import DiskError
+from motionexp.jobs.status import status
 from motionexp.jobs.sweep_table import print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.sweeps import check_training_versions
@@ -144,35 +145,44 @@ def _dispatch(arguments: list[str]) -> None:
         print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    if command == "status":
+        status(arguments[1:])  # which has a flag of its own
+        return
     flags, words = split_flags(arguments[bool(command) :])
     check_once(words)
     check_not_empty(words)
     experiments = [word for word in words if word.startswith("experiment=")]
     if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
         raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
-    if command == "list":
-        print(help.listed(words))
-    elif command == "score":
-        cfg = load_score(words)
-        check_device(cfg.device)
-        from motionexp.jobs.external import score_external  # which imports torch only if it finds the videos
-
-        score_external(cfg)
-    elif command == "table":
-        print_table_of(words)
-    elif command == "predict":
-        predicted = load_prediction(words)
-        with loading_libraries():
-            from motionexp.jobs.prediction import predict_job
-
-        predict_job(predicted)
-    elif command == "submission":
-        _write_submission(words)
+    if command:
+        _run_command(command, words)
     elif experiments:
         rest = [word for word in words if word not in experiments]
         _run_experiment(experiments[0].removeprefix("experiment="), rest)
     else:
         _run_hydra([*flags, *prepared(words)])
+
+
+def _run_command(command: str, words: Sequence[str]) -> None:
+    match command:
+        case "list":
+            print(help.listed(words))
+        case "score":
+            cfg = load_score(words)
+            check_device(cfg.device)
+            from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
+
+            score_external(cfg)
+        case "table":
+            print_table_of(words)
+        case "predict":
+            predicted = load_prediction(words)
+            with loading_libraries():
+                from motionexp.jobs.prediction import predict_job
+
+            predict_job(predicted)
+        case "submission":
+            _write_submission(words)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -204,7 +214,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
-def _write_submission(arguments: list[str]) -> None:
+def _write_submission(arguments: Sequence[str]) -> None:
     """`folder=` and `samples=` are paths; other arguments select samples by the fields of their rows."""
     select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
     if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):

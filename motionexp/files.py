@@ -10,7 +10,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 PACKAGE = Path(__file__).resolve().parent
@@ -53,6 +53,19 @@ def plain_name(text: str) -> str:
 def user_path(text: str | Path) -> Path:
     """The path that a user names, where `~` and `~NAME` are homes; `~NAME` of nobody stays as it is."""
     return Path(os.path.expanduser(text))  # Path.expanduser raises RuntimeError for it
+
+
+def path_below(folder: Path, name: str) -> Path:
+    """The path of a name out of a file, which must lead nowhere else than below the folder.
+
+    Raises TypeError or ValueError for another name.
+    """
+    path = PurePosixPath(name)
+    if any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise ValueError("a name is longer than a file's may be")
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name} leads out of {folder}")
+    return folder / path
 
 
 def existing_part(folder: Path) -> Path:

@@ -20,8 +20,7 @@ from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.run import duration
-from motionexp.results.formats import Grid
+from motionexp.results.formats import Grid, duration
 
 BYTES_PER_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from motionexp.config.adapter_files import adapter_file
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
-from motionexp.files import PACKAGE, user_path, write_whole
+from motionexp.files import PACKAGE, path_below, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
 from motionexp.results.rows import Row
 
@@ -136,30 +136,20 @@ def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
     baselines = None
     if plain["baselines"] is not None:
         folder, score_ids = plain["baselines"]
-        baselines = Cell(_inside(folder, output)), _texts(score_ids)
+        baselines = Cell(path_below(output, folder)), _texts(score_ids)
     columns = [
-        (_texts([label])[0], Cell(_inside(name, output)), _requests(requests))
+        (_texts([label])[0], Cell(path_below(output, name)), _requests(requests))
         for label, name, requests in plain["columns"]
     ]
     return _Entry(
-        Cell(_inside(plain["cell"], output)),
+        Cell(path_below(output, plain["cell"])),
         _requests(plain["requests"]),
-        [Cell(_inside(name, output)) for name in plain["adapters"]],
+        [Cell(path_below(output, name)) for name in plain["adapters"]],
         _texts(plain["rows"]),
         baselines,
-        (_inside(plain["grid"], output), columns),
+        (path_below(output, plain["grid"]), columns),
         None if plain["base"] is None else _parsed(plain["base"], output),
     )
-
-
-def _inside(name: Any, output: Path) -> Path:
-    """A path below the output: the grids of a finished job are written again."""
-    path = PurePosixPath(*_texts([name]))
-    if any(len(os.fsencode(part)) > 255 for part in path.parts):
-        raise ValueError("a name is longer than a file's may be")
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError(f"{name} leads out of {output}")
-    return output / path
 
 
 def _texts(values: Any) -> list[str]:

@@ -1,10 +1,10 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.plan import CellPlan
+from motionexp.jobs.progress_file import ProgressFile
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import score_cell
@@ -46,6 +47,11 @@ def encode(backbone: Backbone, reference: Reference) -> Example:
 
 def _captions(reference: Reference) -> list[str]:
     return [reference.caption, *(edit.caption for edit in reference.edits)]
+
+
+def _fitting(progress: ProgressFile, steps: int) -> Callable[[int, float], None]:
+    """Notes a training step of `steps` and its loss."""
+    return lambda done, loss: progress.step("fit", done, steps, loss)
 
 
 class Job:
@@ -156,14 +162,15 @@ class Job:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
         cell, reference = plan.cell, plan.reference
         about = {"reference": reference.name, "tau": self.window.low, "adapter_id": cell.folder.name}
-        with self.holding(cell, about):
+        with self.holding(cell, about), closing(ProgressFile(cell.folder)) as progress:
             # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
-                self._generate(plan)
+                self._generate(plan, progress)
             self._scored = Samples(cell)
             with self.at_work(self.scorer) as scorer:
                 fields = self.row_fields(cell, reference)
-                return score_cell(self._scored, reference, plan.requests, scorer, fields)
+                scoring = partial(progress.step, "score")
+                return score_cell(self._scored, reference, plan.requests, scorer, fields, scoring)
 
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
@@ -209,17 +216,22 @@ class Job:
 
     # Sampling
 
-    def _generate(self, plan: CellPlan) -> None:
+    def _generate(self, plan: CellPlan, progress: ProgressFile) -> None:
         """Train the cell's adapter if it is missing, and sample the missing requests with it."""
         # 1. Attach the method, trained now if its adapter is not stored.
-        method = self._method(plan)
+        method = self._method(plan, progress)
         # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
         #    A batch that lacks a sample is denoised as a whole: its members change the last bits.
         missing = {request.sample_id for request in plan.missing}
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with step_bar("sample") as progress:
+            with step_bar("sample") as bar:
+
+                def show(done: int, steps: int) -> None:
+                    bar(done, steps)
+                    progress.step("sample", done, steps)
+
                 samples = sample(
                     self.backbone,
                     method,
@@ -228,7 +240,7 @@ class Job:
                     indices=[request.index for request in requests],
                     at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
-                    progress=progress,
+                    progress=show,
                 )
                 for request, video in zip(requests, samples, strict=True):
                     if request.sample_id in missing:
@@ -238,7 +250,7 @@ class Job:
             if method is not None:
                 method.remove()
 
-    def _method(self, plan: CellPlan) -> TuningMethod | None:
+    def _method(self, plan: CellPlan, progress: ProgressFile) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
         # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
@@ -250,13 +262,13 @@ class Job:
         elif len(group := self.plan.group_of(plan)) > 1:
             with ExitStack() as locks:
                 hold_others(self, group, plan, locks)
-                fit_together(self, group)
+                fit_together(self, group, _fitting(progress, self.plan.training.steps))
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)
             try:
-                self._fit(plan, method)
+                self._fit(plan, method, progress)
             # An interrupt too: the next cell needs a network without a method.
             except BaseException:
                 method.remove()
@@ -271,7 +283,7 @@ class Job:
         """A video as training takes it, from the cache."""
         return Example(self.cache.latents(video), self.cache.conditioning(video.caption), video.content_hash)
 
-    def _fit(self, plan: CellPlan, method: TuningMethod) -> None:
+    def _fit(self, plan: CellPlan, method: TuningMethod, progress: ProgressFile) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
         examples = [self.example(video) for video in plan.trained_on]
         from motionexp.jobs.loggers import make_logger  # which imports all loggers
@@ -284,9 +296,10 @@ class Job:
                 examples,
                 replace(self.plan.training, seed=plan.training_seed),
                 plan.cell.adapter,
-                logger=logger,
+                loggers=[logger],
                 on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
                 on_keep=lambda result: self.keep_adapter(plan, method, result),
+                on_step=_fitting(progress, self.plan.training.steps),
             )
         finally:
             if self.plan.logger == "wandb":

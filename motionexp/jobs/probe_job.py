@@ -1,6 +1,7 @@
 """A probe's job: its units of work one after the other, then their rows and figures."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,8 @@ from motionexp.jobs.probe_inversion import InversionProbe
 from motionexp.jobs.probe_linear import LinearProbe
 from motionexp.jobs.probe_tree import TreeProbe
 from motionexp.jobs.probe_units import Probe, Unit
-from motionexp.jobs.run import duration
+from motionexp.jobs.progress_file import ProgressFile
+from motionexp.results.formats import duration
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -93,6 +95,16 @@ def encode(job: Job, units: Sequence[Unit]) -> None:
         job.cache.fill(_counted(videos, bar), captions)
 
 
+def _noted(bar: Any, progress: ProgressFile, before: int, steps: int) -> Callable[[int], None]:
+    """Counts steps of a unit on the bar of all units, where it begins at `before`, and in its own file."""
+
+    def count(done: int) -> None:
+        bar.update(done)
+        progress.step("probe", int(bar.n) - before, steps)
+
+    return count
+
+
 def run_units(job: Job, units: Sequence[Unit]) -> None:
     """Run units one by one, with one progress bar and the time left of all."""
     conditioning = job.cache.conditioning(units[0].captions[0])
@@ -104,9 +116,10 @@ def run_units(job: Job, units: Sequence[Unit]) -> None:
     with progress_bar(sum(steps), "probe", "step") as bar:
         for number, unit in enumerate(units, start=1):
             bar.desc = f"{unit.name} ({number} of {len(units)})"
-            with job.holding(unit.cell, {"unit": unit.name, "probe": job.plan.row_settings["probe"]}):
+            about = {"unit": unit.name, "probe": job.plan.row_settings["probe"]}
+            with job.holding(unit.cell, about), closing(ProgressFile(unit.cell.folder)) as progress:
                 # Read under the lock: another process may have finished the unit while this one waited.
                 if not unit.is_finished:
-                    unit.run(job, bar.update)
+                    unit.run(job, _noted(bar, progress, sum(steps[: number - 1]), steps[number - 1]))
             # Steps whose results were stored already pass at once.
             bar.update(sum(steps[:number]) - bar.n)

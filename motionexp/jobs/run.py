@@ -16,6 +16,7 @@ from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, small
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import announced, loading_libraries
+from motionexp.results.formats import duration
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -112,10 +113,3 @@ def numbered(items: Sequence[Item]) -> Iterator[tuple[str, Item]]:
         seconds = (perf_counter() - start) / done * (len(items) - done) if done else None
         hint = "" if seconds is None else f", about {duration(seconds)} left"
         yield f"{done + 1} of {len(items)}{hint}", item
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, with a unit that fits."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from motionexp.data.base import Edit, Reference
-from motionexp.diffusion.progress import progress_bar
+from motionexp.diffusion.progress import Progress, progress_bar
 from motionexp.jobs.cell import Cell, SampleRequest, Samples
 from motionexp.jobs.evaluation import Sample
 from motionexp.metrics.base import Measurement
@@ -158,6 +158,7 @@ def score_cell(
     requests: Sequence[SampleRequest],
     scorer: "Scorer",
     fields: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Score samples of a cell, and append the new rows to the cell's file sample by sample.
 
@@ -170,6 +171,7 @@ def score_cell(
         requests: the samples to score; those of one edit follow each other.
         scorer: the metrics.
         fields: all rows of the cell share them.
+        progress: called before a sample is measured with the samples before it and all samples.
 
     Returns:
         The rows of all requests, stored ones included. A score does not depend on where tau came from: if
@@ -183,6 +185,8 @@ def score_cell(
             for request in of_edit:
 
                 def read(request: SampleRequest = request) -> tuple[np.ndarray, dict[str, Any]]:
+                    if progress is not None:
+                        progress(bar.n, len(requests))
                     sample = samples.read(request)
                     return sample.frames, _sample_fields(samples.cell, request, sample, fields)
 

@@ -1,6 +1,6 @@
 """Training the adapters of several references in one batch: `train_together=`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from motionexp.jobs.job import Job
 
 
-def fit_together(job: "Job", group: Sequence[CellPlan]) -> None:
+def fit_together(job: "Job", group: Sequence[CellPlan], on_step: Callable[[int, float], None]) -> None:
     """Train the adapters of a group of cells, and save those that are not stored yet.
 
     The group is trained as a whole, whatever of it is stored: its members change the last bits. The caller
     holds the lock of one of the cells that lack their adapter; the losses are in the cells' records alone.
+    `on_step` is called after each step with the steps done and the mean loss.
     """
     training, seed = job.plan.training, group[0].training_seed
     examples = [job.example(video) for plan in group for video in plan.trained_on]
@@ -44,6 +45,7 @@ def fit_together(job: "Job", group: Sequence[CellPlan]) -> None:
             replace(training, seed=seed, batch_size=training.batch_size * len(group)),
             group[0].cell.adapter,
             on_keep=save,
+            on_step=on_step,
         )
         save(result)
     finally:

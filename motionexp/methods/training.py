@@ -28,7 +28,6 @@ from motionexp.methods.base import Step, TrainingSettings, TuningMethod
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.loggers import Logger
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -189,7 +188,7 @@ def fit(
     settings: TrainingSettings | None = None,
     folder: Path | None = None,
     *,
-    logger: Logger | None = None,
+    on_step: Callable[[int, float], None] | None = None,
     on_preview: Callable[[int], None] | None = None,
     on_keep: Callable[[FitResult], None] | None = None,
     progress: bool = True,
@@ -206,7 +205,8 @@ def fit(
         settings: of the training; None: the defaults.
         folder: created if needed; holds `checkpoint.ckpt`, which does not say of which videos it is. None:
             an interrupted training cannot be resumed.
-        logger: gets `loss` every `log_every` steps; see `loggers.make_logger`.
+        on_step: called after each step with the number of steps done and its loss (a mean over adapters), and
+            at the start for each step of the interrupted runs.
         on_preview: called every `preview_every` steps with the number of steps done, without gradients. It
             may switch the method and change its scale.
         on_keep: called at each of `keep_steps` with the result that a training of that many steps returns,
@@ -241,10 +241,10 @@ def fit(
             seconds = time.perf_counter() - start
             on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
 
-    between = _BetweenSteps(settings, checkpoint, on_preview, keep, bar)
+    between = _BetweenSteps(settings, checkpoint, on_step, on_preview, keep, bar)
     try:
         with bar, _quiet_lightning():
-            trainer = _trainer(backbone.device, settings, between, logger)
+            trainer = _trainer(backbone.device, settings, between)
             _run(trainer, module, checkpoint if resumed_from else None)
     finally:
         method.switch(False)
@@ -259,27 +259,35 @@ def start_seed(seed: int, examples: Sequence[Example]) -> int:
 
 
 class _BetweenSteps(Callback):
-    """Logs and shows losses, saves checkpoints and calls `on_preview` and `on_keep` after a step."""
+    """Shows losses, saves checkpoints and calls `on_step`, `on_preview` and `on_keep` after a step."""
 
     def __init__(
         self,
         settings: TrainingSettings,
         path: Path | None,
+        on_step: Callable[[int, float], None] | None,
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
         bar: Any,
     ) -> None:
         self.settings = settings
         self.path = path
+        self.on_step = on_step
         self.on_preview = on_preview
         self.on_keep = on_keep
         self.bar = bar
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Tuning)
+        for done, loss in enumerate(pl_module.losses, start=1):
+            if self.on_step is not None and trainer.is_global_zero:
+                self.on_step(done, float(np.mean(loss)))
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Tuning)
         settings, done = self.settings, trainer.global_step
-        if trainer.logger is not None and done % settings.log_every == 0:
-            trainer.logger.log_metrics({"loss": pl_module.last_loss}, done)
+        if self.on_step is not None and trainer.is_global_zero:
+            self.on_step(done, pl_module.last_loss)
         if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
             self.on_keep()
         # Not after the last step: `on_train_end` saves it.
@@ -330,9 +338,7 @@ class SealedFile(TorchCheckpointIO):
             raise InputError(f"{path}: damaged: delete it to train from the start") from error
 
 
-def _trainer(
-    device: torch.device, settings: TrainingSettings, callback: Callback, logger: Logger | None
-) -> Trainer:
+def _trainer(device: torch.device, settings: TrainingSettings, callback: Callback) -> Trainer:
     return Trainer(
         accelerator=device.type,
         devices=1 if device.index is None else [device.index],
@@ -341,7 +347,7 @@ def _trainer(
         max_steps=settings.steps,
         callbacks=callback,
         plugins=[SealedFile()],
-        logger=logger or False,
+        logger=False,
         # This module writes its own checkpoints and its own bar; Lightning's would be second ones.
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -386,6 +392,7 @@ def _quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         try:
             yield
         finally:

@@ -1,6 +1,5 @@
 """Which results there are: what `list runs` prints, and `index.md` beside folders whose names are hashes."""
 
-import fcntl
 import math
 import os
 from collections import defaultdict
@@ -15,12 +14,12 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from motionexp.config.json_file import read_json
 from motionexp.config.renames import renamed_row
 from motionexp.config.schema import method_name
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
+from motionexp.results.cell_state import read_state
 from motionexp.results.formats import Grid, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, read_lines
 from motionexp.results.selection import changed_settings, has_value, no_such_name
@@ -203,23 +202,22 @@ def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]
 
 def _run_of(cell: Path, select: Mapping[str, str]) -> Run | None:
     """The run of a cell; None where it has nothing of what is selected."""
-    status = _status(cell / "status.json")
-    state = str(status.get("state", ""))
-    if state == "running" and _is_free(cell / ".lock"):
-        state = "interrupted"  # by SIGKILL, or the machine went down
+    status = read_state(cell)
     rows = [
         row
         for row in _rows(cell / ROWS_NAME)
         if row.get("seed") is not None and not row["strata"].get("sanity_baseline")
     ]
-    about = rows or [_planned(cell / "config.yaml", status)]
+    about = rows or [_planned(cell / "config.yaml", status.about)]
     chosen = [
-        row for row in about if all(has_value({**row, "state": state}, *entry) for entry in select.items())
+        row
+        for row in about
+        if all(has_value({**row, "state": status.state}, *entry) for entry in select.items())
     ]
     if not chosen:
         return None
     sampled = list(_sampled(chosen)) if rows else [Sampled(_settings_of(chosen[0]))]
-    return Run(cell, str(status.get("reference", "")), state, str(status.get("error", "")), sampled)
+    return Run(cell, status.reference, status.state, status.error, sampled)
 
 
 def _sampled(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sampled]:
@@ -304,25 +302,3 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         except (TypeError, AttributeError) as error:
             raise InputError(f"{path}, line {number}: not a row") from error
         yield row
-
-
-def _status(path: Path) -> dict[str, Any]:
-    try:
-        status = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}: damaged; delete it and run the same command again") from error
-    if not isinstance(status, dict):
-        raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
-    return status
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether no process on this machine holds a cell's lock."""
-    if not lock.exists():
-        return True
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True

@@ -68,7 +68,7 @@ def training_times(backbone: Backbone, reference: Reference, batch_size: int) ->
         with TemporaryDirectory() as name:
             parts = (backbone, method, [example], settings, Path(name))
             logger = make_logger("csv", Path(name), {})
-            fit(*parts, logger=logger, on_preview=take_turns, progress=False)
+            fit(*parts, loggers=[logger], on_preview=take_turns, progress=False)
     finally:
         method.remove()
     # A step of `fit` lies between the end of one bare step and the start of the next; the first is warm-up.

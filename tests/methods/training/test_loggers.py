@@ -20,7 +20,7 @@ from tests.support.training_runs import SETTINGS, run
 def test_csv_has_the_losses(backbone, examples, tmp_path):
     logger = make_logger("csv", tmp_path / "log", {"tau": 700})
     settings = replace(SETTINGS, log_every=2)
-    result, _ = run(backbone, examples, tmp_path, settings=settings, logger=logger)
+    result, _ = run(backbone, examples, tmp_path, settings=settings, loggers=[logger])
     (file,) = (tmp_path / "log").rglob("metrics.csv")
     table = pandas.read_csv(file)
     assert table.step.tolist() == [2, 4, 6, 8]
@@ -30,14 +30,14 @@ def test_csv_has_the_losses(backbone, examples, tmp_path):
 
 def test_tensorboard_writes_events(backbone, examples, tmp_path):
     logger = make_logger("tensorboard", tmp_path / "log", {"tau": 700})
-    run(backbone, examples, tmp_path, logger=logger)
+    run(backbone, examples, tmp_path, loggers=[logger])
     assert list((tmp_path / "log").rglob("events.out.tfevents.*"))
 
 
 def test_wandb_writes_offline_and_leaves_no_run_behind(backbone, examples, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     logger = make_logger("wandb", tmp_path / "log", {"tau": 700})
-    run(backbone, examples, tmp_path, logger=logger)
+    run(backbone, examples, tmp_path, loggers=[logger])
     logger.experiment.finish()
     assert "WANDB_MODE" not in os.environ
     assert list((tmp_path / "log").glob("wandb/offline-run-*/run-*.wandb"))
