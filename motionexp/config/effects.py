@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, loggers
 from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
 
@@ -13,7 +13,7 @@ OF_TRAINING = (
     "train_together",
     "keep_steps",
     "checkpoint_every",
-    "logger",
+    "log_adapter",
     "preview_every",
     "checkpointing",
 )
@@ -90,6 +90,8 @@ def _by_stage(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield f"has no effect {reason}; leave it out"
     elif name == "seeds" and cfg.probe is not None:
         yield f"has no effect with probe={cfg.probe}, which draws no noise; leave it out"
+    elif name == "logger" and cfg.probe is not None:
+        yield f"has no effect with probe={cfg.probe}, which trains and samples no adapter; leave it out"
     elif name == "metrics" and cfg.probe is not None:
         yield f"has no effect with probe={cfg.probe}, which has metrics of its own; leave it out"
 
@@ -114,6 +116,8 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield "describes the clip of video=, which is not given; leave it out"
     if name == "edit_kinds" and cfg.edits is not None:
         yield "edits= replaces the edits of all kinds; leave out one of both"
+    if name == "log_adapter" and "wandb" not in loggers(cfg):
+        yield "has no effect without logger=wandb; leave it out"
     unguided = cfg.guidance_scale == 1 and cfg.probe is None
     if name in ("negative_prompt", "adapter_in_unconditional") and unguided:
         yield "has no effect with guidance_scale=1, which has no unconditional branch; leave it out"

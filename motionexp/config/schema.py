@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import II, MISSING
 
 from motionexp.config.scoring import ScoringConfig
-from motionexp.config.settings import NAME, REVISION, setting
+from motionexp.config.settings import NAME, REVISION, names_in, setting
 from motionexp.files import PACKAGE, user_path
 
 BUNDLED = PACKAGE / "bundled"
@@ -30,6 +30,7 @@ FEWEST_GROUPS = 3
 # On every spacing of timesteps: each model's own schedule decides on others, `jobs.checks.check_grid`.
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 DEVICES = r"auto|cpu|cuda(:\d+)?|mps"
+LOGGERS = ("csv", "tensorboard", "wandb")
 TIMESTEP: dict[str, Any] = {"low": 0, "high": 1000, "timestep": True}
 
 
@@ -122,7 +123,9 @@ class JobConfig:
         1, "references in one batch of training, each with a LoRA of its own: faster per reference where the"
         " model is small", "none", low=1, high=1000)
     checkpoint_every: int = setting(50, "training steps from checkpoint to checkpoint; 0: one", "none", low=0)
-    logger: str = setting("csv", "loss curves", "none", choices=("csv", "tensorboard", "wandb"))
+    logger: Any = setting(
+        "csv", f"{', '.join(LOGGERS)}, or a list of them: where losses, scores and videos go", "none")
+    log_adapter: bool = setting(False, "logger=wandb stores the adapter too, as an artifact", "none")
     preview_every: int = setting(0, "training steps between sample previews; 0: none", "none", low=0)
 
     probe: str | None = setting(None, "train nothing", "probe", choices=(None, *INVERSION_PROMPTS))
@@ -198,6 +201,32 @@ def training_seeds(cfg: JobConfig) -> list[int]:
     if isinstance(cfg.training_seeds, list):
         return [int(seed) for seed in cfg.training_seeds]
     return [cfg.seed + number for number in range(cfg.training_seeds)]
+
+
+def loggers(cfg: JobConfig) -> list[str]:
+    """The loggers of a job, of which `logger=` names one or a list."""
+    return [str(name) for name in cfg.logger] if isinstance(cfg.logger, list) else [str(cfg.logger)]
+
+
+def base_settings(cfg: JobConfig) -> JobConfig:
+    """The settings of the base model's job: without those of windows beside tau, which it has none of."""
+    return replace(
+        cfg,
+        tau=1000.0,
+        tau_from="given",
+        tau_high=1000.0,
+        soft_window=None,
+        sampling_tau=None,
+        sampling_tau_high=None,
+        adapter=None,
+    )
+
+
+def row_settings(cfg: JobConfig) -> dict[str, Any]:
+    """The resolved settings that determine a result, as plain values, which rows hold."""
+    matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
+    names = names_in(JobConfig, lambda about: about.rows == "always")
+    return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}
 
 
 def method_name(method: Mapping[str, Any]) -> str:

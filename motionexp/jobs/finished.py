@@ -20,7 +20,7 @@ from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, r
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger")  # settings that change no result
+PLACE = ("output", "dry_run", "device", "logger", "log_adapter")  # settings that change no result
 
 
 @dataclass(frozen=True)

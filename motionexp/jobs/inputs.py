@@ -14,8 +14,16 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
-from motionexp.config.settings import names_in
+from motionexp.config.schema import (
+    GROUPS,
+    INVERSION_PROMPTS,
+    JobConfig,
+    base_settings,
+    method_name,
+    row_settings,
+    tiles,
+    training_seeds,
+)
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion.backbone import Backbone
@@ -97,7 +105,6 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         adapter=adapter,
         trains=adapter is None and cfg.tau != 1000,
         method="base" if window.low == 1000 else method,
-        logger=cfg.logger,
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
         at_once=at_once,
@@ -116,17 +123,7 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
     """The plan of `tau=1000` with the job's other settings; None where the job is that, or probes."""
     if plan.probe is not None or (plan.adapter is None and not plan.trains):
         return None
-    # Without the settings of windows beside tau: the base model has none.
-    base = replace(
-        cfg,
-        tau=1000.0,
-        tau_from="given",
-        tau_high=1000.0,
-        soft_window=None,
-        sampling_tau=None,
-        sampling_tau_high=None,
-        adapter=None,
-    )
+    base = base_settings(cfg)
     window = Window(1000)
     return replace(
         plan,
@@ -347,10 +344,3 @@ def training_settings(cfg: JobConfig) -> TrainingSettings:
         checkpoint_every=cfg.checkpoint_every,
         preview_every=cfg.preview_every,
     )
-
-
-def row_settings(cfg: JobConfig) -> dict[str, Any]:
-    """The resolved settings that determine a result, as plain values."""
-    matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
-    names = names_in(JobConfig, lambda about: about.rows == "always")
-    return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, base_settings, loggers
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.backbone import Backbone
@@ -24,6 +24,8 @@ from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.logged import Logged
+from motionexp.jobs.loggers import JobLogs
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.progress_file import ProgressFile
 from motionexp.jobs.references import chance_references
@@ -68,10 +70,11 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        self.console, self.plan = console, plan
+        self.console, self.cfg, self.plan = console, cfg, plan
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
+        self.logs = JobLogs(loggers(cfg), cfg.log_adapter, plan.output)
         self._scored: Samples | None = None  # of the last cell: its grid shows some of them again
 
     # Scoring
@@ -144,7 +147,7 @@ class Job:
             return None
         _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
-        job.plan, job.window = self.plan.base, self.plan.base.window
+        job.cfg, job.plan, job.window = base_settings(self.cfg), self.plan.base, self.plan.base.window
         return job
 
     def encode(self) -> None:
@@ -162,7 +165,8 @@ class Job:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
         cell, reference = plan.cell, plan.reference
         about = {"reference": reference.name, "tau": self.window.low, "adapter_id": cell.folder.name}
-        with self.holding(cell, about), closing(ProgressFile(cell.folder)) as progress:
+        working = closing(ProgressFile(cell.folder))
+        with self.holding(cell, about), working as progress, self.logs.ended_by_errors():
             # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
                 self._generate(plan, progress)
@@ -286,24 +290,23 @@ class Job:
     def _fit(self, plan: CellPlan, method: TuningMethod, progress: ProgressFile) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
         examples = [self.example(video) for video in plan.trained_on]
-        from motionexp.jobs.loggers import make_logger  # which imports all loggers
+        show = _fitting(progress, self.plan.training.steps)
+        log = self.logs.training(Logged(self.cfg, plan.reference, plan.cell, plan.training_seed))
 
-        logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
-        try:
-            result = fit(
-                self.backbone,
-                method,
-                examples,
-                replace(self.plan.training, seed=plan.training_seed),
-                plan.cell.adapter,
-                loggers=[logger],
-                on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
-                on_keep=lambda result: self.keep_adapter(plan, method, result),
-                on_step=_fitting(progress, self.plan.training.steps),
-            )
-        finally:
-            if self.plan.logger == "wandb":
-                logger.experiment.finish()
+        def note(step: int, loss: float) -> None:
+            show(step, loss)
+            log(step, loss)
+
+        result = fit(
+            self.backbone,
+            method,
+            examples,
+            replace(self.plan.training, seed=plan.training_seed),
+            plan.cell.adapter,
+            on_step=note,
+            on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
+            on_keep=lambda result: self.keep_adapter(plan, method, result),
+        )
         self.keep_adapter(plan, method, result)
         # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:

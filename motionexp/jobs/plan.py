@@ -200,7 +200,6 @@ class JobPlan:
         adapter: a stored adapter that is sampled with in place of a trained one, or None.
         trains: whether the job trains an adapter in each cell.
         method: the method's name in rows.
-        logger: where the loss of a training goes.
         mode: fast or low_memory.
         exact_frames: how exact frames of samples are stored, video or npz.
         at_once: videos that are denoised in one batch.
@@ -234,7 +233,6 @@ class JobPlan:
     adapter: Path | None
     trains: bool
     method: str
-    logger: str
     mode: str
     exact_frames: str
     at_once: int

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, loggers
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
+from motionexp.files import user_path
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
+from motionexp.jobs.logged import Logged
+from motionexp.jobs.loggers import JobLogs, check_login
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
@@ -42,6 +45,7 @@ def run(cfg: JobConfig) -> list[Row]:
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
+    check_login(loggers(cfg))
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
         cells = read_record(cfg, references)
@@ -49,6 +53,7 @@ def run(cfg: JobConfig) -> list[Row]:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
+            _log(JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output)), cfg, cells)
         else:
             cells, grids = _run(cfg, console, references)
             write_record(cfg, cells)
@@ -87,7 +92,15 @@ def _run(
         of_base = _cell(base, of_base_model[plan.reference.name]) if base else None
         cells.append(replace(finished, base=of_base))
         grids += job.write_grid(plan)
+        _log(job.logs, cfg, cells[-1:])
     return cells, grids
+
+
+def _log(logs: JobLogs, cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
+    """Write what the loggers lack of finished cells, and of the base model's."""
+    for finished in cells:
+        for logged in Logged.of(cfg, finished):
+            logs.finish(logged)
 
 
 def _cell(job: "Job", plan: "CellPlan", *, baselines: bool = False) -> FinishedCell:

@@ -165,7 +165,7 @@ class Tuning(LightningModule):
         """Return the values that must be equal for a checkpoint to be continued."""
         settings = asdict(self.settings)
         # These change what is written on the way and not the tensors: a resumed run may change them.
-        for name in ("keep_steps", "checkpoint_every", "preview_every", "log_every"):
+        for name in ("keep_steps", "checkpoint_every", "preview_every"):
             del settings[name]
         # Lists, as a checkpoint that was read has them: a tuple would differ.
         settings["optimizer"]["betas"] = list(settings["optimizer"]["betas"])

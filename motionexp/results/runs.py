@@ -250,7 +250,7 @@ def _settings_of(row: Mapping[str, Any]) -> tuple[str, ...]:
         return ()  # nothing is stored yet
     if row.get("tau_start"):
         return (f"probe={row['method']}",)
-    return _in_words(row.get("settings", {}), row["method"], row["tau"])
+    return settings_in_words(row.get("settings", {}), row["method"], row["tau"])
 
 
 def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,7 +277,8 @@ def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "method": method, "settings": settings, "tau": tau}
 
 
-def _in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+def settings_in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+    """Tau or what made the samples, then the settings that differ from the defaults, as on a command line."""
     if "model" not in settings:
         return ("another system",)
     first = "base model" if method == "base" else f"tau={tau:g}"
