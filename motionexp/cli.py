@@ -24,7 +24,14 @@ from rich.console import Console
 
 from motionexp import help
 from motionexp.config.checks import check_device
-from motionexp.config.command_line import COMMANDS, CONFIG_DIR, check_not_empty, check_once, prepared
+from motionexp.config.command_line import (
+    COMMANDS,
+    CONFIG_DIR,
+    check_not_empty,
+    check_once,
+    override_key,
+    prepared,
+)
 from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
@@ -32,13 +39,21 @@ from motionexp.config.prediction import load_prediction
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, one_of, stoppable
-from motionexp.files import user_path, version
+from motionexp.files import version
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
     experiment_jobs,
     experiment_text,
     swept_names,
+)
+from motionexp.jobs.failures import (
+    CellsFailed,
+    Failure,
+    failures_of,
+    in_one_line,
+    print_failures,
+    stops_all,
 )
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.status import status
@@ -48,14 +63,14 @@ from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
-from motionexp.results.layout import selected_rows
+from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
 # Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
 EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
-    *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped),
+    *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped, CellsFailed),
 )
 CONTINUES = "the same command continues where it stopped"
 
@@ -63,6 +78,8 @@ CONTINUES = "the same command continues where it stopped"
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 # The jobs of the sweep that runs, and the names of its swept settings; none before they were checked.
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
+# What failed in the sweep that runs, or in the experiment.
+FAILED: ContextVar[list[Failure]] = ContextVar("FAILED")
 PARTS = ("job", "hydra", "all")
 INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
@@ -107,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(error: BaseException) -> int:
     """Print an error's message; returns the exit code."""
     message, code = _explained(error)
+    if isinstance(error, CellsFailed):
+        print_failures(Console(), error.failures)
     if isinstance(error, OSError) and error.filename is None and sys.stdout is not None:
         # Perhaps of the output itself: else Python would try to write the rest at its end, and fail again.
         with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
@@ -182,7 +201,9 @@ def _run_command(command: str, words: Sequence[str]) -> None:
 
             predict_job(predicted)
         case "submission":
-            _write_submission(words)
+            from motionexp.jobs.submission import submission
+
+            submission(words)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -214,18 +235,6 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, words
 
 
-def _write_submission(arguments: Sequence[str]) -> None:
-    """`folder=` and `samples=` are paths; other arguments select samples by the fields of their rows."""
-    select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
-    if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):
-        raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
-    folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
-    from motionexp.jobs.submission import write_submission
-
-    count, whole = write_submission(samples, folder, select)
-    print(f"{count} of the benchmark's {whole} videos written to {folder}")
-
-
 def _run_hydra(arguments: list[str]) -> None:
     """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
@@ -233,17 +242,31 @@ def _run_hydra(arguments: list[str]) -> None:
     before, is_done = sys.argv, False
     sys.argv = [before[0], *arguments]
     SWEEP.set(([], []))
+    if not IN_EXPERIMENT.get():
+        FAILED.set([])
+    failed_before = len(FAILED.get())
     try:
         _job()
         is_done = True
     except (KeyboardInterrupt, Stopped, BrokenPipeError):
         SWEEP.set(([], []))  # the same command makes the table when it is through
         raise
+    except Exception:
+        # Hydra raises the first failure of a sweep after its last job.
+        if len(FAILED.get()) == failed_before:
+            raise
     finally:
         sys.argv = before
         jobs, swept = SWEEP.get()
         if not any(cfg.dry_run for cfg, _ in jobs):
             print_sweep(jobs, swept, is_done)
+    _raise_failures()
+
+
+def _raise_failures() -> None:
+    """Raise `CellsFailed` if something failed in the sweep; within an experiment its next line runs first."""
+    if (failed := FAILED.get()) and not IN_EXPERIMENT.get():
+        raise CellsFailed(failed)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -303,12 +326,18 @@ class SweepCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
-            overrides = " ".join(job_return.overrides or [])
-            error = job_return._return_value
-            message = (
-                _explained(error)[0] if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
-            )
-            print(f"error: job {overrides} failed: {message}", file=sys.stderr)
+            error, (_, swept) = job_return._return_value, SWEEP.get()
+            if stops_all(error):
+                raise SystemExit(_failed(error))
+            words = list(job_return.overrides or [])
+            words = [word for word in words if override_key(word) in swept] or words
+            job = f"job {' '.join(words)}"
+            message = _explained(error)[0] if isinstance(error, EXPECTED) else in_one_line(error)
+            print(printable(f"error: {job} failed: {message}"), file=sys.stderr)
+            if not isinstance(error, EXPECTED):  # a defect of this package
+                traceback.print_exception(error)
+            if not config.dry_run:  # of which the first problem is the result
+                FAILED.get().extend(failures_of(error, job))
             # Hydra holds the error until the sweep ends, and its frames would hold the job's model.
             while error is not None:
                 traceback.clear_frames(error.__traceback__)
@@ -332,19 +361,31 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
             plan(cfg)
         return
     IN_EXPERIMENT.set(True)
+    FAILED.set([])
     try:
         for sweep in sweeps:
             _run_hydra(["-m", *prepared(sweep.arguments)])
     finally:
         IN_EXPERIMENT.set(False)
     for output in sorted({cfg.output for cfg in jobs}):
-        comparison = Comparison(layout, selected_rows(layout, Path(output)))
-        for table_layout in layout.tables:
-            for table in build(comparison, table_layout):
-                print_table(Console(), table)
-        print(f"Rows, videos and contact sheets: {Path(output).resolve()}")
-        if layout.report:
-            get_method(layout.report)(layout, Path(output))
+        try:
+            _print_experiment(layout, Path(output))
+        except InputError as error:
+            if not FAILED.get():
+                raise
+            print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
+    _raise_failures()
+
+
+def _print_experiment(layout: Layout, output: Path) -> None:
+    """Print an experiment's tables of the rows in a folder, and run its report."""
+    comparison = Comparison(layout, selected_rows(layout, output))
+    for table_layout in layout.tables:
+        for table in build(comparison, table_layout):
+            print_table(Console(), table)
+    print(f"Rows, videos and contact sheets: {output.resolve()}")
+    if layout.report:
+        get_method(layout.report)(layout, output)
 
 
 if __name__ == "__main__":

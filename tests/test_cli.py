@@ -9,12 +9,16 @@ from weakref import WeakSet
 
 import pytest
 
+from motionexp.config.compose import load
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError, Stopped
+from motionexp.jobs import submission
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.machine import DiskError
+from motionexp.jobs.sweeps import sweeps_of
+from motionexp.results.layout_file import read_layout
 from tests.jobs.test_ablations import ABLATIONS
 from tests.support.stub_jobs import run
 from tests.support.words import WORDS
@@ -97,7 +101,7 @@ def test_a_sweeps_problems_are_listed_once_each(base, jobs, capsys):
 @pytest.mark.parametrize("error", [InputError, FloatingPointError])
 def test_a_failed_job_does_not_stop_the_jobs_after_it(error, base, jobs, capsys):
     jobs.error = {0: error("the loss is nan"), 300: error("the disk is full")}
-    assert run(["-m", *base, "tau=0,300,600"]) == (2 if error is InputError else 1)
+    assert run(["-m", *base, "tau=0,300,600"]) == 1
     assert [cfg.tau for cfg in jobs.ran] == [0, 300, 600]
     shown = capsys.readouterr().err
     assert all(problem in shown for problem in ("tau=0", "the loss is nan", "the disk is full"))
@@ -120,11 +124,13 @@ def test_a_failed_job_does_not_stop_the_jobs_after_it(error, base, jobs, capsys)
 )
 def test_an_error_of_a_job_is_one_line(error, code, problem, base, jobs, capsys):
     jobs.error = {300: error}
-    for flags in ([], ["-m"]):
-        assert run([*flags, *base, "tau=300"]) == code
-        line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith("error: ")
-        assert problem in line
+    assert run([*base, "tau=300"]) == code
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert problem in line
+    # A sweep has other jobs, and a code of its own for failures.
+    assert run(["-m", *base, "tau=300"]) == (1 if code == 2 else code)
+    assert problem.removeprefix("error: ") in capsys.readouterr().err
 
 
 def test_an_exit_of_rich_where_nobody_reads_is_a_broken_pipe(base, jobs, capsys):
@@ -242,9 +248,11 @@ def test_score_is_handed_its_settings(jobs, tmp_path, capsys):
     assert "tau: " in capsys.readouterr().err
 
 
-def test_submission_is_handed_folders_and_what_chooses(jobs, tmp_path, capsys):
+def test_submission_is_handed_folders_and_what_chooses(tmp_path, monkeypatch, capsys):
+    written: list[tuple] = []
+    monkeypatch.setattr(submission, "write_submission", lambda *about: written.append(about) or (4, 304))
     assert run(["submission", f"folder={tmp_path}/new", f"samples={tmp_path}", "tau=700", "seed=0"]) == 0
-    assert jobs.written == [(tmp_path, tmp_path / "new", {"tau": "700", "seed": "0"})]
+    assert written == [(tmp_path, tmp_path / "new", {"tau": "700", "seed": "0"})]
     assert re.search(r"\b4 .* 304 ", capsys.readouterr().out)
     assert run(["submission", "folder=new"]) == 2
     assert "samples=" in capsys.readouterr().err
@@ -295,7 +303,10 @@ def test_an_experiment_that_cannot_be_run(name, problem, capsys):
     assert problem in capsys.readouterr().err
 
 
-OTHERS = [path for path in SWEEPS if path.stem not in ABLATIONS]  # their own tests compose those
+SEARCH = "tuned-baseline-search"  # a hundred jobs, of which each line's last one is composed below
+OTHERS = [
+    path for path in SWEEPS if path.stem not in (*ABLATIONS, SEARCH)
+]  # tests of their own compose those
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
@@ -304,6 +315,20 @@ def test_every_sweep_composes(path, base):
     assert len(sweeps) == len(layout.sweep)
     # What the layout calls the window is what a job without tau= runs.
     assert jobs[0].model.default_tau in {cfg.tau for cfg in jobs}
+
+
+def test_every_line_of_the_search_composes(base):
+    lines = sweeps_of(read_layout(EXPERIMENTS / f"{SEARCH}.yaml"), SEARCH, base)
+    jobs = [
+        load([word if "[" in word else re.sub("=.*,", "=", word) for word in line.arguments])
+        for line in lines
+    ]
+    found = {(cfg.model.name, method_name(cfg.method), cfg.tau, cfg.sampling_tau) for cfg in jobs}
+    assert found == {
+        (model, *way)
+        for model, tau in (("tiny_latte", 700.0), ("tiny_cogvideox", 400.0), ("tiny_unet3d", 600.0))
+        for way in (("lora", tau, None), ("lora", 0.0, tau), ("full_rank", tau, None))
+    }
 
 
 # --- from outside

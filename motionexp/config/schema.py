@@ -161,6 +161,9 @@ class JobConfig:
         "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
     memory_limit: float | None = setting(
         None, "GiB for videos that are sampled together; null: one video at a time", "none", above=0)
+    retry: str | None = setting(
+        None, "a cell that ran out of memory: half of train_together= or memory_limit=, under other ids;"
+        " null: it fails", "none", choices=(None, "smaller_batch"), rows="never")
     base_model: bool = setting(
         True, "sample and score the base model too, once for all jobs", "none", rows="never")
     exact_frames: str = setting(

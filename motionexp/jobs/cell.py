@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import socket
 import struct
 import tokenize
 import zipfile
@@ -24,6 +25,7 @@ from motionexp.data.videos.lossless import lossless_video, read_lossless_video
 from motionexp.data.videos.writing import checked
 from motionexp.errors import DAMAGE, InputError
 from motionexp.files import file_name, locked, remove_leftovers, write_whole
+from motionexp.jobs.failures import LOG_FILE, STATUS_FILE, STOPS, in_one_line, write_log
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -32,7 +34,6 @@ EXACT_FRAMES = {"video": ".mkv", "npz": ".npz"}
 """{value of exact_frames=: the suffix of its files}."""
 MOST_OF_KIND = 80
 """Characters of an edit's kind in file names."""
-STOPS = (KeyboardInterrupt, SystemExit, BrokenPipeError)
 # What zipfile, zlib and numpy raise on files with flipped bits.
 DAMAGED_NUMBERS = (*DAMAGE, MemoryError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)
 ABOUT_SAMPLE: Mapping[str, Any] = {
@@ -104,25 +105,37 @@ class Cell:
     def running(self, about: Mapping[str, Any], on_wait: Callable[[], None]) -> Iterator[None]:
         """Lock the cell as `locked` does. `status.json` says running, then done, interrupted or failed.
 
+        The status holds the state, since when, the host and the process; of a failure also the error in one
+        line, and the name of the file with its traceback.
+
         Args:
             about: further entries of the status, which describe the cell.
             on_wait: see `locked`.
         """
         with self.locked(on_wait):
             remove_leftovers(self.folder, below=True)
-            self._write_status({"state": "running", **about, "pid": os.getpid()})
+            self._write_status({"state": "running", **about})
             try:
                 yield
             except BaseException as error:
-                failed = {"state": "failed", **about, "error": f"{type(error).__name__}: {error}"}
-                stopped = isinstance(error, STOPS)
-                self._write_last_status({"state": "interrupted", **about} if stopped else failed)
+                if isinstance(error, STOPS):
+                    self._write_last_status({"state": "interrupted", **about})
+                else:
+                    log = write_log(self.folder, error)
+                    failed = {"state": "failed", **about, "error": in_one_line(error)}
+                    self._write_last_status(failed | ({"log": log.name} if log else {}))
                 raise
+            (self.folder / LOG_FILE).unlink(missing_ok=True)
             self._write_status({"state": "done", **about})
+
+    def add_to_status(self, **entries: Any) -> None:
+        """Add entries to the status that is stored."""
+        write_json(self.folder / STATUS_FILE, {**self.status(), **entries})
 
     def _write_status(self, status: Mapping[str, Any]) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "status.json", {**status, "updated": now})
+        process = {"since": now, "host": socket.gethostname(), "pid": os.getpid()}
+        write_json(self.folder / STATUS_FILE, {**status, **process})
 
     def _write_last_status(self, status: Mapping[str, Any]) -> None:
         # Most often the disk is full. The error that is being raised is more useful than the status.
@@ -131,7 +144,7 @@ class Cell:
 
     def status(self) -> dict[str, Any]:
         """The content of `status.json`, or `{"state": "new"}` if there is none."""
-        return {"state": "new"} | (read_json(self.folder / "status.json") or {})
+        return {"state": "new"} | (read_json(self.folder / STATUS_FILE) or {})
 
     def write_config(self, text: str) -> None:
         """Store the resolved settings of the last run."""

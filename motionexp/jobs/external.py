@@ -14,6 +14,7 @@ from motionexp.data.videos import frame_count, read_frames
 from motionexp.diffusion.progress import progress_bar
 from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell
+from motionexp.jobs.failures import Failures
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import loading_libraries
@@ -36,6 +37,7 @@ def score_external(cfg: ScoreConfig) -> list[Row]:
     Raises:
         InputError: a video is missing, cannot be read, or is of another length than its reference; or the
             output folder cannot be written.
+        CellsFailed: the videos of some of several references could not be scored; those of the others were.
     """
     advice = "try device=cpu, or shorter or smaller videos"
     with clear_disk_errors(cfg.output), clear_memory_errors(advice):
@@ -55,20 +57,23 @@ def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
     system = System(cfg, reader, lambda: console.print("another process scores this system: waiting for it"))
     for video in videos:
         system.scorer.check_captions(reader.describe(video.reference), [video.edit])
-    rows: list[Row] = []
+    rows, failures = list[Row](), Failures(len({video.reference for video in videos}))
     folders: list[Path] = []
     with progress_bar(len(videos), "score", "video") as bar:
         # `find_videos` returns the videos of a reference next to each other, as groupby needs them.
         for name, group in groupby(videos, key=lambda video: video.reference):
             of_reference, cell = list(group), Cell(system.folder / file_name(name))
-            with cell.running({"reference": name, "system": cfg.name}, system.on_wait):
+            about = {"reference": name, "system": cfg.name}
+            with failures.catching(cell.folder, name), cell.running(about, system.on_wait):
                 for video in of_reference:
                     frames = read_frames(video.path, frames=frame_count(video.path))
                     reference = system.reference(name, frames)
                     rows += system.score(cell, video, frames, reference)
                     bar.update()
                 rows += system.sanity_baselines(reference, of_reference)
-            folders.append(cell.folder)
+                folders.append(cell.folder)
     write_index(system.folder)
-    print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
+    if folders:
+        print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
+    failures.check()
     return rows

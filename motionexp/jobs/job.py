@@ -26,6 +26,7 @@ from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs
+from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.plan import CellPlan
 from motionexp.jobs.progress_file import ProgressFile
 from motionexp.jobs.references import chance_references
@@ -51,11 +52,6 @@ def _captions(reference: Reference) -> list[str]:
     return [reference.caption, *(edit.caption for edit in reference.edits)]
 
 
-def _fitting(progress: ProgressFile, steps: int) -> Callable[[int, float], None]:
-    """Notes a training step of `steps` and its loss."""
-    return lambda done, loss: progress.step("fit", done, steps, loss)
-
-
 class Job:
     """A job's plan, with one backbone, one cache of encodings and one scorer for all its cells.
 
@@ -70,7 +66,7 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        self.console, self.cfg, self.plan = console, cfg, plan
+        self.console, self.cfg, self.plan, self.advice = console, cfg, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
@@ -150,6 +146,20 @@ class Job:
         job.cfg, job.plan, job.window = base_settings(self.cfg), self.plan.base, self.plan.base.window
         return job
 
+    def with_settings(self, cfg: JobConfig) -> "Job":
+        """The job with other sizes of batches on the same references, with this job's backbone and scorer."""
+        _ = self.scorer
+        job, plan = copy(self), plan_job(cfg, self.references)
+        job.cfg = cfg
+        base = None if plan.base is None else replace(plan.base, backbone=self.backbone)
+        job.plan, job.advice = replace(plan, backbone=self.backbone, base=base), smaller(cfg)
+        return job
+
+    def after_failure(self) -> None:
+        """Free what the failed cell left in memory."""
+        self._scored = None
+        give_memory_back()
+
     def encode(self) -> None:
         """Encode all captions and videos of unfinished cells, then free the encoders."""
         # Captions and videos of finished cells are not encoded: only their stored results are read.
@@ -165,8 +175,7 @@ class Job:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
         cell, reference = plan.cell, plan.reference
         about = {"reference": reference.name, "tau": self.window.low, "adapter_id": cell.folder.name}
-        working = closing(ProgressFile(cell.folder))
-        with self.holding(cell, about), working as progress, self.logs.ended_by_errors():
+        with self.holding(cell, about), closing(ProgressFile(cell.folder)) as progress:
             # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
                 self._generate(plan, progress)
@@ -179,7 +188,7 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        with cell.running(about, self._waits_for(cell)):
+        with cell.running(about, self._waits_for(cell)), clear_memory_errors(self.advice):
             cell.write_config(self.plan.config)
             yield
 
@@ -230,12 +239,7 @@ class Job:
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with step_bar("sample") as bar:
-
-                def show(done: int, steps: int) -> None:
-                    bar(done, steps)
-                    progress.step("sample", done, steps)
-
+            with step_bar("sample", partial(progress.step, "sample")) as show:
                 samples = sample(
                     self.backbone,
                     method,
@@ -266,7 +270,7 @@ class Job:
         elif len(group := self.plan.group_of(plan)) > 1:
             with ExitStack() as locks:
                 hold_others(self, group, plan, locks)
-                fit_together(self, group, _fitting(progress, self.plan.training.steps))
+                fit_together(self, group, progress.fitting(self.plan.training.steps))
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
@@ -290,7 +294,7 @@ class Job:
     def _fit(self, plan: CellPlan, method: TuningMethod, progress: ProgressFile) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
         examples = [self.example(video) for video in plan.trained_on]
-        show = _fitting(progress, self.plan.training.steps)
+        show = progress.fitting(self.plan.training.steps)
         log = self.logs.training(Logged(self.cfg, plan.reference, plan.cell, plan.training_seed))
 
         def note(step: int, loss: float) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.diffusion.progress import progress_bar
+from motionexp.jobs.failures import Failures
 from motionexp.jobs.job import Job
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
 from motionexp.jobs.measurement import decoding_seconds, forward_seconds
@@ -44,6 +45,7 @@ def probe(cfg: JobConfig) -> list[Row]:
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
         MemoryError: main memory or the GPU's is too small.
+        CellsFailed: some of several units failed; the others ended well.
     """
     console = Console()
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
@@ -58,7 +60,7 @@ def probe(cfg: JobConfig) -> list[Row]:
         if probe.scores:
             job.check_scoring()
         encode(job, missing)
-        # 3. Run.
+        # 3. Run. The rows and figures of a probe are those of all its units.
         if missing:
             run_units(job, missing)
         # 4. Read or score, and show.
@@ -106,20 +108,28 @@ def _noted(bar: Any, progress: ProgressFile, before: int, steps: int) -> Callabl
 
 
 def run_units(job: Job, units: Sequence[Unit]) -> None:
-    """Run units one by one, with one progress bar and the time left of all."""
+    """Run units one by one, with one progress bar and the time left of all.
+
+    Raises:
+        CellsFailed: some of several units failed; the others ended well.
+    """
     conditioning = job.cache.conditioning(units[0].captions[0])
     seconds = forward_seconds(job.plan, conditioning, rows=1) * sum(unit.work.evaluations for unit in units)
     if videos := sum(unit.work.videos for unit in units):
         seconds += decoding_seconds(job.plan) * videos
     job.console.print(f"about {duration(seconds)}, files and scores not counted", highlight=False)
-    steps = [unit.work.steps for unit in units]
+    steps, failures = [unit.work.steps for unit in units], Failures(len(units))
     with progress_bar(sum(steps), "probe", "step") as bar:
         for number, unit in enumerate(units, start=1):
             bar.desc = f"{unit.name} ({number} of {len(units)})"
             about = {"unit": unit.name, "probe": job.plan.row_settings["probe"]}
-            with job.holding(unit.cell, about), closing(ProgressFile(unit.cell.folder)) as progress:
+            failing, working = failures.catching(unit.cell.folder, unit.name), ProgressFile(unit.cell.folder)
+            with failing, job.holding(unit.cell, about), closing(working) as progress:
                 # Read under the lock: another process may have finished the unit while this one waited.
                 if not unit.is_finished:
                     unit.run(job, _noted(bar, progress, sum(steps[: number - 1]), steps[number - 1]))
             # Steps whose results were stored already pass at once.
             bar.update(sum(steps[:number]) - bar.n)
+            if unit.cell.folder in failures.by_cell:
+                job.after_failure()
+    failures.check()

@@ -1,6 +1,7 @@
 """`progress.json` of a cell that is trained, sampled or scored, which `python run.py status` reads."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,10 @@ class ProgressFile:
         self._last = {"stage": stage, "step": step, "steps": steps, "loss": loss}
         if monotonic() - self._written >= EVERY:
             self._write()
+
+    def fitting(self, steps: int) -> Callable[[int, float], None]:
+        """What notes the number of training steps that are done, of `steps`, and the loss of the last one."""
+        return lambda done, loss: self.step("fit", done, steps, loss)
 
     def close(self) -> None:
         """Write the last step and the seconds that the work took; nothing if there was no step."""

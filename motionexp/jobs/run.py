@@ -12,10 +12,17 @@ from motionexp.config.schema import JobConfig, loggers
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.files import user_path
+from motionexp.jobs.failures import Failures
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs, check_login
-from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors, smaller
+from motionexp.jobs.machine import (
+    batch_in_words,
+    clear_disk_errors,
+    clear_memory_errors,
+    smaller,
+    smaller_batch,
+)
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import announced, loading_libraries
@@ -42,10 +49,12 @@ def run(cfg: JobConfig) -> list[Row]:
     Raises:
         InputError: the input is wrong, or the output folder cannot be written; finished results stay stored.
         MemoryError: main memory or the GPU's is too small.
+        CellsFailed: one of several cells failed; the others ended well.
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
     check_login(loggers(cfg))
+    failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
         cells = read_record(cfg, references)
@@ -55,21 +64,24 @@ def run(cfg: JobConfig) -> list[Row]:
             grids = write_grids(console, cells)
             _log(JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output)), cfg, cells)
         else:
-            cells, grids = _run(cfg, console, references)
-            write_record(cfg, cells)
+            cells, grids, failures = _run(cfg, console, references)
+            if not failures.by_cell:
+                write_record(cfg, cells)
             for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
                 write_index(folder)
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
     folders = [finished.cell.folder for finished in cells]
     of_base = [row for finished in cells if finished.base for row in finished.base.rows]
-    print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
+    if cells:
+        print_summary(console, rows, folders, grids, cfg.scoring.pairs, cfg.metrics, of_base)
+    failures.check()
     return rows
 
 
 def _run(
     cfg: JobConfig, console: Console, references: list[Reference]
-) -> tuple[list[FinishedCell], list[Path]]:
-    """Make what is missing; returns the cells and the videos side by side."""
+) -> tuple[list[FinishedCell], list[Path], Failures]:
+    """Make what is missing; returns the finished cells, the videos side by side, and what failed."""
     with loading_libraries():
         from motionexp.jobs.job import Job
     with announced(f"loading {cfg.model.name} ..."):
@@ -80,20 +92,109 @@ def _run(
         job.check_scoring()
     with announced("encoding captions and videos ..."):
         job.encode()
-    base = job.of_base_model()
-    of_base_model = {plan.reference.name: plan for plan in base.plan.cells} if base else {}
-    cells: list[FinishedCell] = []
-    grids: list[Path] = []
-    for counted, plan in numbered(job.plan.cells):
-        note = ", nothing left to train or sample" if plan.is_finished else ""
-        line = f"{job.plan.title(plan)} ({counted}{note})"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-        finished = _cell(job, plan, baselines=True)
-        of_base = _cell(base, of_base_model[plan.reference.name]) if base else None
-        cells.append(replace(finished, base=of_base))
-        grids += job.write_grid(plan)
-        _log(job.logs, cfg, cells[-1:])
-    return cells, grids
+    work = _Work(cfg, job, Failures(len(job.plan.cells)))
+    work.run(job.plan.cells)
+    return work.cells, work.grids, work.failures
+
+
+class _Work:
+    """The cells of a job, one after the other. A cell that fails does not stop the others.
+
+    Attributes:
+        cells: that are finished.
+        grids: the videos side by side.
+        failures: of the cells that failed.
+    """
+
+    def __init__(self, cfg: JobConfig, job: "Job", failures: Failures) -> None:
+        self.cfg, self.job, self.failures = cfg, job, failures
+        self.cells: list[FinishedCell] = []
+        self.grids: list[Path] = []
+        self._base = job.of_base_model()
+        self._retried: list[CellPlan] = []
+        self._works: dict[bool, _Work] = {}  # with half the batch, by whether the training is halved
+
+    def run(self, plans: Sequence["CellPlan"]) -> None:
+        """Make what is missing of these cells, with `retry=` those that memory was too small for as well."""
+        for counted, plan in numbered(plans):
+            if plan.cell.folder in self.failures.by_cell:
+                continue  # it was trained with one that failed
+            if not plan.is_finished and self.is_done(plan):
+                self._retried.append(plan)
+                continue
+            note = ", nothing left to train or sample" if plan.is_finished else ""
+            line = f"{self.job.plan.title(plan)} ({counted}{note})"
+            self.job.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            catching = self.failures.catching(plan.cell.folder, plan.reference.name)
+            with catching, self.job.logs.ended_by_errors():
+                self._run_cell(plan)
+            if plan.cell.folder in self.failures.by_cell:
+                self._after_failure(plan)
+        self._retry()
+
+    def _run_cell(self, plan: "CellPlan") -> None:
+        finished = _cell(self.job, plan, baselines=True)
+        if self._base is not None:
+            of_base = {base.reference.name: base for base in self._base.plan.cells}[plan.reference.name]
+            with self.failures.catching(of_base.cell.folder, plan.reference.name):
+                finished = replace(finished, base=_cell(self._base, of_base))
+        self.cells.append(finished)
+        self.grids += self.job.write_grid(plan)
+        _log(self.job.logs, self.cfg, [finished])
+
+    def _after_failure(self, plan: "CellPlan") -> None:
+        """The cells that are trained in one batch with a cell fail with it; some are tried again later."""
+        failure = self.failures.by_cell[plan.cell.folder]
+        group = [plan]
+        if plan.steps_left:
+            group += [member for member in self.job.plan.group_of(plan) if member.steps_left]
+        for member in {member.cell.folder: member for member in group}.values():
+            if failure.of_memory and self.cfg.retry:
+                self._retried.append(member)
+            self.failures.by_cell[member.cell.folder] = replace(
+                failure, cell=str(member.cell.folder), reference=member.reference.name
+            )
+        self.job.after_failure()
+
+    def _retry(self) -> None:
+        """Run the cells that memory did not suffice for in smaller batches, whose ids are others."""
+        for trains in (True, False):
+            plans = [plan for plan in self._retried if bool(plan.steps_left) == trains]
+            work = self._smaller(trains) if plans else None
+            if work is None:
+                continue
+            smaller_plans = [work.counterpart(plan) for plan in plans]
+            for plan, smaller_plan in zip(plans, smaller_plans, strict=True):
+                self.failures.by_cell.pop(plan.cell.folder, None)
+                if plan.cell != smaller_plan.cell:
+                    plan.cell.add_to_status(replaced_by=smaller_plan.cell.folder.name)
+            self.job.console.print(f"again in a smaller batch: {batch_in_words(work.cfg)}", highlight=False)
+            work.run(smaller_plans)
+            self.cells += work.cells
+            self.grids += work.grids
+
+    def _smaller(self, trains: bool) -> "_Work | None":
+        """The same cells with half the batch, of the training or of the sampling; None: it is 1 already."""
+        cfg = smaller_batch(self.cfg, trains=trains, at_once=self.job.plan.at_once)
+        if cfg is None:
+            return None
+        if trains not in self._works:
+            self._works[trains] = _Work(cfg, self.job.with_settings(cfg), self.failures)
+        return self._works[trains]
+
+    def counterpart(self, plan: "CellPlan") -> "CellPlan":
+        """The cell of the same reference and training seed."""
+        about = plan.reference.name, plan.training_seed
+        return next(
+            cell for cell in self.job.plan.cells if (cell.reference.name, cell.training_seed) == about
+        )
+
+    def is_done(self, plan: "CellPlan") -> bool:
+        """Whether the adapter and the samples of a cell are stored, be it in a smaller batch."""
+        if plan.is_finished or not self.cfg.retry:
+            return plan.is_finished
+        work = self._smaller(bool(plan.steps_left))
+        return work is not None and work.is_done(work.counterpart(plan))
 
 
 def _log(logs: JobLogs, cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:

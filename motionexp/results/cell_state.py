@@ -10,10 +10,13 @@ from typing import Any
 
 from motionexp.config.json_file import read_object
 from motionexp.errors import InputError
+from motionexp.files import file_name
 
 STATUS, PROGRESS = "status.json", "progress.json"
 RUNNING, DONE, FAILED, INTERRUPTED, WAITING = "running", "done", "failed", "interrupted", "waiting"
 DAMAGED = "damaged"
+MOST_REPLACEMENTS = 16
+"""Of a cell by cells of smaller batches: the largest batch can be halved ten times."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,19 @@ class CellState:
 
 
 def read_state(folder: Path) -> CellState:
-    """The state of the cell of a folder.
+    """The state of the cell of a folder, or of the cell that replaces it because memory was too small for it.
 
     Raises:
         InputError: a file is damaged. OSError: it cannot be read.
     """
-    if not (folder / STATUS).exists():
-        return CellState(folder, WAITING, {})
-    status = _object(folder / STATUS)
+    status: Mapping[str, Any] = {"replaced_by": folder.name}
+    for _ in range(MOST_REPLACEMENTS):
+        if not (name := status.get("replaced_by")):
+            break
+        folder = folder.parent / file_name(str(name))
+        if not (folder / STATUS).exists():
+            return CellState(folder, WAITING, {})
+        status = _object(folder / STATUS)
     state = str(status.get("state", ""))
     host = str(status.get("host", ""))
     progress = read_progress(folder / PROGRESS)

@@ -8,7 +8,7 @@ files, and on which tables there are.
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from motionexp.errors import InputError
@@ -19,12 +19,14 @@ from motionexp.results.published import print_files
 
 PAGE = Path("experiments/README.md")
 WIDTH = 118
+NOT_RUN = "Not run yet."
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # The reader's order: tuning, its settings, probes, instruments, speed. A file that is not named comes last.
 ORDER = (
     *("tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
     *("window", "soft-window", "steps", "full_rank", "references", "projections", "rank", "length"),
+    *("gate", "any-lora", "tuned-baseline-search", "rank-over-t"),
     *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
@@ -38,7 +40,18 @@ def page(root: Path) -> str:
         InputError: a file cannot be read, or its head does not say when it was last run.
     """
     introduction = (root / PAGE).read_text(encoding="utf-8").partition("\n## ")[0].strip()
-    return "\n\n".join([introduction, *(section(path, root) for path in experiment_paths(root))]) + "\n"
+    layouts = {path: read_layout(path) for path in experiment_paths(root)}
+    sections = [section(path, layout, root) for path, layout in layouts.items()]
+    return "\n\n".join([introduction, answers(layouts), *sections]) + "\n"
+
+
+def answers(layouts: Mapping[Path, Layout]) -> str:
+    """The table of all experiments: a line a question, its answer first."""
+    lines = ["## Answers", "", "| answer | question | experiment |", "|---|---|---|"]
+    for path, layout in layouts.items():
+        answer, question = (" ".join(text.split()) for text in (layout.answer or NOT_RUN, layout.question))
+        lines.append(f"| {answer} | {question} | [{path.stem}](#{path.stem}) |")
+    return "\n".join(lines)
 
 
 def experiment_paths(root: Path) -> list[Path]:
@@ -49,9 +62,8 @@ def experiment_paths(root: Path) -> list[Path]:
     )
 
 
-def section(path: Path, root: Path) -> str:
+def section(path: Path, layout: Layout, root: Path) -> str:
     """One experiment's part of the page."""
-    layout = read_layout(path)
     links = [
         f"[{link.removeprefix('results/')}](../{link})" for link in linked(layout) if (root / link).exists()
     ]

@@ -162,8 +162,9 @@ class FigureLayout:
     `panels` is the table (the last part of its `file`) whose groups are the panels: all, or those of the
     titles `groups`, in their order. With `x` the name of what settings select by (tau, rank, train_steps)
     each of `columns` is a curve over it, one for each of `lines` {label: settings}. With `x` a column's key,
-    each setting is a point in the plane of `x` and the one column, with its line's marker. With `x: setting`
-    each setting is a row, each of `columns` a panel, and each group a point in the row.
+    each setting is a point in the plane of `x` and the one column, with its line's marker; with `scales` it
+    is a curve over these adapter scales. With `x: setting` each setting is a row, each of `columns` a panel,
+    and each group a point in the row.
 
     A label of `lines` that is, or begins with, a name of `figures.colours.SETTINGS` has its colour. `names`
     {setting: text} is written at points and rows in the place of the setting's labels.
@@ -179,6 +180,7 @@ class FigureLayout:
     x_label: str = ""
     log: bool = False
     names: dict[str, str] = field(default_factory=dict)
+    scales: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -220,11 +222,12 @@ class Layout:
     The bundled models run `sweep`. `paper` holds the runs of the papers: lines that name real models; such a
     line is run where `model=` on the command line names one of its models.
 
-    `verdict` is the outcome, in paragraphs; its intervals are those of the tables, or of `pages`, which
-    other commands write. `decision` is the rule that decides, and says what was fixed before the run;
-    `choice` what was chosen beforehand, and how; `cut` the references that were dropped to save time. Two
-    settings are equal if their difference is within `margin` (0: nothing is called equal). With fewer than
-    `n` references nothing is decided. `claims` are the experiment's part of README's table.
+    `answer` is the outcome in a sentence or two, without numbers; `verdict` is all of it, in paragraphs. The
+    verdict's intervals are those of the tables, or of `pages`, which other commands write. `decision` is the
+    rule that decides, and says what was fixed before the run; `choice` what was chosen beforehand, and how;
+    `cut` the references that were dropped to save time. Two settings are equal if their difference is within
+    `margin` (0: nothing is called equal). With fewer than `n` references nothing is decided. `claims` are the
+    experiment's part of README's table.
 
     `references` names a subset of the references, or one for each model (other models then take all): a line
     of `sweep` names it as `"references=[${references}]"` or `"references=[${references.tiny_unet3d}]"`.
@@ -240,6 +243,7 @@ class Layout:
     select: dict[str, str]
     settings: dict[str, Setting]
     tables: list[TableLayout]
+    answer: str = ""
     verdict: str = ""
     decision: str = ""
     margin: float = 0.0

@@ -101,8 +101,16 @@ class Row:
         return self.reference, self.edit_kind, self.seed
 
     def stratum(self, name: str) -> str:
-        """The value of a field, or else of a stratum or a setting, as text, for the selections of layouts."""
-        value = getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
+        """The value of a field, or else of a stratum or a setting, as text, for the selections of layouts.
+
+        `method.NAME` is an argument of the method.
+        """
+        if name.startswith("method."):
+            value = self.settings.get("method", {}).get(name.removeprefix("method."), "")
+        else:
+            value = (
+                getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
+            )
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 

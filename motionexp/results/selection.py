@@ -137,7 +137,9 @@ def check_names(selects: Iterable[Mapping[str, str]], rows: Iterable[Row]) -> No
     # Strata may be absent from a few rows; fields and settings exist without rows.
     always = {*FIELDS, *JobConfig.__dataclass_fields__, *STRATA}
     if names := {name for select in selects for name in select} - always:
+        rows = list(rows)
         strata = {name for row in rows for name in (*row.strata, *row.settings)}
+        strata |= {f"method.{name}" for row in rows for name in row.settings.get("method", ())}
         if unknown := sorted(names - strata):
             raise InputError(
                 f"select: no row has {', '.join(unknown)}; rows are selected by their fields"

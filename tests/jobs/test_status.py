@@ -169,6 +169,17 @@ def test_wrong_words_and_empty_folders_are_refused(words, tmp_path, monkeypatch,
     assert words[0] in capsys.readouterr().err
 
 
+def test_a_cell_in_a_smaller_batch_stands_for_the_one_it_replaces(tmp_path):
+    for number, state in ((0, "failed"), (1, "failed"), (2, "done")):
+        more = {"replaced_by": f"cell-{number + 1}"} if state == "failed" else {}
+        write_cell(tmp_path, number, state, error="out of memory", **more)
+    write_plan(tmp_path, [planned(0, 0)])
+    assert read_sweeps(tmp_path)[0].counts == {"done": 1}
+    for number, name in ((3, "cell-4"), (4, "cell-3")):  # which no program writes
+        write_cell(tmp_path, number, "failed", replaced_by=name)
+    assert read_state(tmp_path / "shapes" / "tiny_latte" / "cell-3").state == "failed"
+
+
 # The file of the progress
 
 

@@ -43,9 +43,10 @@ def test_the_committed_page_is_the_generated_one(tmp_path, capsys):
     (tmp_path / PAGE).write_text("# Mine\n\nRead this.\n\n## old\n\nGone.\n", encoding="utf-8")
     shutil.copy(ROOT / "experiments" / "tau.yaml", tmp_path / "experiments")
     assert main([str(tmp_path)]) == 0
-    assert (
-        (tmp_path / PAGE).read_text(encoding="utf-8").startswith("# Mine\n\nRead this.\n\n## tau\n\n**Does")
-    )
+    written = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert written.startswith("# Mine\n\nRead this.\n\n## Answers\n\n| answer | question")
+    assert written.count("[tau](#tau) |") == written.count("\n## tau\n\n**Does") == 1
+    assert "Gone." not in written
     assert str(PAGE) in capsys.readouterr().out
 
 

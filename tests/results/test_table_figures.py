@@ -99,6 +99,24 @@ def test_curves_and_points_are_where_the_table_says(layout, draw):
     assert [text.get_text() for text in plane.texts] == ["base model", "rank 1", "rank 4", "rank 16"]
 
 
+def test_with_scales_a_setting_is_a_curve_over_the_scales_that_were_run(layout, draw):
+    half = [
+        replace(row, adapter_scale=0.5, value=row.value / 2, settings={**row.settings, "adapter_scale": 0.5})
+        for row in rank_rows()
+        if row.method != "base"
+    ]
+    layout.figures[1].scales = [0.5, 1]
+    data = FigureData(Comparison(layout, [*rank_rows(), *half]), layout.figures[1])
+    group = layout.tables[0].groups[0]
+    figure = draw([*rank_rows(), *half])["plane"]
+    curves = [line.get_xydata() for line in figure.axes[0].lines if len(line.get_xydata()) > 1]
+    assert len(curves) == 3, "the base model has one scale"
+    for curve, name in zip(curves, ("one", "four", "sixteen"), strict=True):
+        whole = [data.interval(key, name, group, "1").mean for key in ("nuisances", "motion")]
+        assert curve == pytest.approx(np.array([[value / 2 for value in whole], whole]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["base model", "rank 1", "rank 4", "rank 16"]
+
+
 def test_points_of_one_line_have_its_marker_and_those_of_another_another(layout, draw):
     layout.figures[1].lines = {"small": ["one", "four"], "large": ["sixteen"]}
     figure = draw(rank_rows())["plane"]

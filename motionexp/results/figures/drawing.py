@@ -69,15 +69,21 @@ class FigureData:
         panels = [groups[title] for title in self.figure.groups] or list(groups.values())
         return [group for group in panels if self.references(group)]
 
-    def interval(self, column: str, name: str, group: Group) -> Interval:
-        """One setting's mean of one column in one group."""
+    def interval(self, column: str, name: str, group: Group, scale: str = "") -> Interval:
+        """One setting's mean of one column in one group, at an adapter scale or at the setting's own."""
         layout = self.comparison.layout
-        return mean_of(self.comparison.values(layout.columns[column], layout.settings[name], group.select))
+        setting = layout.settings[name].at_scale(scale) if scale else layout.settings[name]
+        return mean_of(self.comparison.values(layout.columns[column], setting, group.select))
 
-    def point(self, name: str, group: Group) -> list[Interval]:
-        """One setting's means of the two axes' columns in one group; empty where one has no value."""
-        means = [self.interval(key, name, group) for key in (self.figure.x, *self.figure.columns)]
-        return means if all(mean.n for mean in means) else []
+    def points(self, name: str, group: Group) -> list[tuple[Interval, Interval]]:
+        """One setting's means of the two axes' columns in one group, at each of the figure's scales.
+
+        A scale at which one of the two has no value has no point.
+        """
+        scales = [f"{scale:g}" for scale in self.figure.scales] or [""]
+        keys = self.figure.x, self.figure.columns[0]
+        means = [tuple(self.interval(key, name, group, scale) for key in keys) for scale in scales]
+        return [(x, y) for x, y in means if x.n and y.n]
 
     def references(self, group: Group) -> list[int]:
         """The number of references of each setting in a panel, without settings that have none."""

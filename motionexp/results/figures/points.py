@@ -29,7 +29,7 @@ def draw_points(data: FigureData, panels: Sequence[Group]) -> Figure:
     """One panel for each group, all on the same axes; each setting is written at its point."""
     # 1. The figure's lines without the settings that have no point in any panel.
     lines = {
-        label: [name for name in names if any(data.point(name, group) for group in panels)]
+        label: [name for name in names if any(data.points(name, group) for group in panels)]
         for label, names in data.figure.lines.items()
     }
     data = replace(data, figure=replace(data.figure, lines={k: names for k, names in lines.items() if names}))
@@ -66,16 +66,19 @@ def _draw_plane(
 ) -> list[tuple[str, Line2D]]:
     """Draw a group's points; returns each with its text."""
     labels = []
+    bars: dict[str, Any] = {"fmt": "none", "ecolor": NEUTRAL, "elinewidth": 0.5, "zorder": 1}
     for line, names in data.figure.lines.items():
         for name in names:
-            if point := data.point(name, group):
-                x, y = point
-                bars: dict[str, Any] = {"fmt": "none", "ecolor": NEUTRAL, "elinewidth": 0.5, "zorder": 1}
+            points = data.points(name, group)
+            for x, y in points:
                 axis.errorbar(x.mean, y.mean, ends([y]), ends([x]), **bars)
-                labels += [
-                    (setting_label(data, name), dot)
-                    for dot in axis.plot(x.mean, y.mean, **dotted(styles[line]), zorder=3)
-                ]
+                (dot,) = axis.plot(x.mean, y.mean, **dotted(styles[line]), zorder=3)
+            if points:
+                # The text stands at the last point, which has the largest scale.
+                labels.append((setting_label(data, name), dot))
+            if len(points) > 1:
+                means = zip(*((x.mean, y.mean) for x, y in points), strict=True)
+                axis.plot(*means, **{**styles[line], "marker": ""}, linewidth=0.7, zorder=2)
     return labels
 
 
