@@ -36,6 +36,7 @@ from motionexp.config.compose import check_source_of_plugins, explain, read, typ
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
+from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, one_of, stoppable
@@ -57,7 +58,7 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.status import status
-from motionexp.jobs.sweep_table import print_sweep
+from motionexp.jobs.sweep_table import log_summary, print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
@@ -369,7 +370,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
         IN_EXPERIMENT.set(False)
     for output in sorted({cfg.output for cfg in jobs}):
         try:
-            _print_experiment(layout, Path(output))
+            _print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
         except InputError as error:
             if not FAILED.get():
                 raise
@@ -377,12 +378,13 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     _raise_failures()
 
 
-def _print_experiment(layout: Layout, output: Path) -> None:
+def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:
     """Print an experiment's tables of the rows in a folder, and run its report."""
     comparison = Comparison(layout, selected_rows(layout, output))
-    for table_layout in layout.tables:
-        for table in build(comparison, table_layout):
-            print_table(Console(), table)
+    tables = [table for table_layout in layout.tables for table in build(comparison, table_layout)]
+    for table in tables:
+        print_table(Console(), table)
+    log_summary(jobs, tables)
     print(f"Rows, videos and contact sheets: {output.resolve()}")
     if layout.report:
         get_method(layout.report)(layout, output)

@@ -25,13 +25,12 @@ from motionexp.files import plain_name, write_whole
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.finished import FinishedCell
 from motionexp.jobs.summary import headings
+from motionexp.jobs.sweep_plan import SWEEP_FOLDER
 from motionexp.results.formats import Grid, markdown_text
 from motionexp.results.rows import Row
 from motionexp.results.runs import settings_in_words
 from motionexp.results.selection import TRAINED
 
-SWEEP_FOLDER = "MOTIONEXP_SWEEP"
-"""The environment's variable that names the folder of the sweep that a process works for."""
 ABOUT_SAMPLES = ("reference", "training seed", "edit", "caption", "seed", "sample", "video")
 
 

@@ -167,14 +167,17 @@ def read_sweeps(output: Path) -> list[SweepStatus]:
 
 
 def _sweep(plan: SweepPlan) -> SweepStatus:
-    by_task: dict[int, list[tuple[PlannedCell, CellState]]] = {number: [] for number in plan.tasks}
+    by_task: dict[int | None, list[tuple[PlannedCell, CellState]]] = {number: [] for number in plan.tasks}
     for cell in plan.cells:
-        by_task.setdefault(cell.task, []).append((cell, _state(cell.folder)))
+        by_task.setdefault(cell.task, []).append((cell, _planned_state(cell)))
     models = len({cell.model for cell in plan.cells})
     seeds = len({cell.training_seed for cell in plan.cells})
     tasks = [
-        TaskStatus(f"task {number}", [(state, _label(cell, models, seeds)) for cell, state in cells])
-        for number, cells in sorted(by_task.items())
+        TaskStatus(
+            "before" if number is None else f"task {number}",
+            [(state, _label(cell, models, seeds)) for cell, state in cells],
+        )
+        for number, cells in sorted(by_task.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
     ]
     about = f"{plan.launcher}, planned {plan.written.astimezone():%Y-%m-%d %H:%M}"
     title = f"{plan.folder}: python run.py {shlex.join(plan.command)} ({about})"
@@ -199,9 +202,13 @@ def _own_label(cell: CellState) -> str:
     return str(cell.about.get("unit", "")) or " ".join([*words, cell.reference])
 
 
-def _state(folder: Path | None) -> CellState:
-    if folder is None:
-        return CellState(Path(), WAITING, {})
+def _planned_state(cell: PlannedCell) -> CellState:
+    if cell.folder is None:
+        return CellState(Path(), WAITING if cell.task is not None else DONE, {})
+    return _state(cell.folder)
+
+
+def _state(folder: Path) -> CellState:
     try:
         return read_state(folder)
     except (InputError, OSError) as error:

@@ -1,16 +1,22 @@
 """The plan of a sweep, which its folder OUTPUT/sweeps/ID/ holds: `plan.json`. Imports no torch."""
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from motionexp.config.json_file import read_object
+from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.files import path_below
+from motionexp.files import path_below, user_path
 
+SWEEP_FOLDER = "MOTIONEXP_SWEEP"
+"""The environment's variable that names the folder of the sweep that a process works for."""
 SWEEPS, PLAN = "sweeps", "plan.json"
 VERSION = 1
 
@@ -24,7 +30,7 @@ class PlannedCell:
         model, reference: that it is of.
         training_seed: of its adapter; None: nothing is trained.
         settings: {swept setting: its value as text}.
-        task: the number of the task that makes it.
+        task: the number of the task that makes it; None: it was finished before.
         seconds: that it was expected to take when the sweep was planned; None: unknown.
     """
 
@@ -33,7 +39,7 @@ class PlannedCell:
     reference: str
     training_seed: int | None
     settings: Mapping[str, str]
-    task: int
+    task: int | None
     seconds: float | None
 
 
@@ -61,6 +67,21 @@ class SweepPlan:
 def plan_files(output: Path) -> list[Path]:
     """The plans of the sweeps below an output folder, in the order of their names."""
     return sorted((output / SWEEPS).glob(f"*/{PLAN}"))
+
+
+def sweep_of(jobs: Sequence[JobConfig]) -> Path:
+    """The folder of the sweep of these jobs."""
+    if path := os.environ.get(SWEEP_FOLDER):
+        return Path(path)
+    text = json.dumps([asdict(cfg) for cfg in jobs], sort_keys=True, default=str)
+    return user_path(jobs[0].output) / SWEEPS / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def cells_of_sweep(sweep: Path) -> list[Path]:
+    """The folders of a sweep's cells, as far as its plan names them. Raises InputError for a damaged plan."""
+    path = sweep / PLAN
+    cells = read_plan(path).cells if path.exists() else ()
+    return [cell.folder for cell in cells if cell.folder is not None]
 
 
 def read_plan(path: Path) -> SweepPlan:
@@ -101,7 +122,7 @@ def _cells(entries: Any, output: Path) -> Iterator[PlannedCell]:
             _text(entry["reference"]),
             None if seed is None else int(seed),
             {_text(name): _text(value) for name, value in entry["settings"].items()},
-            int(entry["task"]),
+            None if entry["task"] is None else int(entry["task"]),
             _seconds(entry.get("seconds")),
         )
 

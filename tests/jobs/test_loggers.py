@@ -18,11 +18,16 @@ from motionexp.errors import InputError
 from motionexp.jobs import loggers as loggers_module
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.job import Job
-from motionexp.jobs.logged import SWEEP_FOLDER, Logged
+from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs, check_login
 from motionexp.jobs.run import run
+from motionexp.jobs.sweep_plan import SWEEP_FOLDER
+from motionexp.jobs.sweep_table import log_summary
 from motionexp.results.cell_state import read_progress
+from motionexp.results.settings_table import settings_tables
 from tests.support.kept_results import cells
+from tests.support.made_rows import rank_row
+from tests.support.made_sweeps import planned, write_cell, write_plan
 from tests.support.squares import Squares
 from tests.support.tiny_models import FRAMES, SIZE
 
@@ -156,6 +161,35 @@ def _check_wandb(folder: Path, cell: Path, rows, losses) -> None:
     assert all(path.startswith(str(cell.parents[2])) for path in staged), "nothing is copied into the home"
     (end,) = read["exit"]
     assert end["exit_code"] == 0
+
+
+def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path, make, monkeypatch):
+    rows = [
+        rank_row(metric, reference, tau, 4, value=value)
+        for metric in ("velocity_similarity", "nuisance_similarity", "nuisance_chance", "text_alignment")
+        for reference in range(3)
+        for tau, value in ((0.0, 0.5), (700.0, 0.25), (1000.0, 0.1))
+    ]
+    tables = settings_tables(rows, ["tau"], "3 jobs by tau")
+    cell = write_cell(tmp_path, 3, "failed", error="the loss is nan")
+    write_plan(tmp_path, [planned(3, 0)], SWEEP)
+    cfg = make(logger="wandb", output=str(tmp_path))
+    monkeypatch.setenv(SWEEP_FOLDER, str(tmp_path / "sweeps" / SWEEP))
+    log_summary([cfg], tables)
+    (folder,) = wandb_runs(str(tmp_path))
+    read = records(folder)
+    assert (read["run"][0]["run_group"], read["run"][0]["run_id"]) == (SWEEP, SWEEP)
+    (results,) = (record["item"] for record in read["history"])
+    content = {
+        name: json.loads((folder / "files" / results[f"{name}.path"]).read_text())
+        for name in ("table", "means", "failures")
+    }
+    assert content["failures"]["data"][0][::2] == [str(cell), "the loss is nan"]
+    assert [line[1] for line in content["table"]["data"][:3]] == ["base model", "0", "700"]
+    means = {tuple(line[:3]): line[3] for line in content["means"]["data"]}
+    assert means["tiny_latte on shapes", "700", "motion similarity ↑"] == pytest.approx(0.25)
+    with Image.open(folder / "files" / results["figure.path"]) as figure:
+        assert figure.width > 1000
 
 
 class Recorded:
