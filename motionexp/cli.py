@@ -305,6 +305,14 @@ def _run_job(composed: DictConfig) -> None:
         run(cfg)
 
 
+def _plan_sweep(jobs: Sequence[JobConfig]) -> int:
+    """Print one plan of all jobs of a sweep; returns the exit code."""
+    with loading_libraries():
+        from motionexp.jobs.sweep_cost import plan_sweep
+    problems = plan_sweep(jobs)
+    return _failed(InputError("\n".join(problems))) if problems else 0
+
+
 class SweepCallback(Callback):
     """Hydra's callback: checks all jobs of a sweep before the first starts, and names the jobs that fail."""
 
@@ -321,6 +329,8 @@ class SweepCallback(Callback):
                 check_effects(jobs)
                 check_training_versions(cfg for cfg, _ in jobs)
                 SWEEP.set((jobs, swept_names(overrides)))
+                if jobs and all(cfg.dry_run for cfg, _ in jobs):
+                    raise SystemExit(_plan_sweep([cfg for cfg, _ in jobs]))
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -348,18 +358,12 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run prints the list of jobs, and the plan of the first job of each model.
+    A dry run prints the list of jobs, and one plan of all.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(help.wrapped(experiment_text(name, layout, jobs)))
-        with loading_libraries():
-            from motionexp.jobs.dry_run import plan
-        first = {cfg.model.name: cfg for cfg in reversed(jobs)}
-        for name, cfg in first.items():
-            count = sum(job.model.name == name for job in jobs)
-            print(f"\nthe first of {count} jobs of {name}:")
-            plan(cfg)
+        _plan_sweep(jobs)
         return
     IN_EXPERIMENT.set(True)
     FAILED.set([])

@@ -286,8 +286,8 @@ def test_an_experiment_is_checked_as_a_whole(base, jobs, monkeypatch, tmp_path, 
     assert "rank=0" in capsys.readouterr().err
     assert not jobs.ran
     assert run(["experiment=toy", *base, "rank=4", "dry_run=true"]) == 0
-    # A dry run plans one job of each model.
-    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4)]
+    # A dry run plans all jobs at once.
+    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4), (500, 2, 4), (1000, 2, 4)]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class MetaRun:
         job, backbone = self.job, self.backbone
         text = _text_bytes(backbone.text_encoder, job.text_precision)
         with MemoryTracker(job.device) as memory:
-            caption = self._longest_caption()
+            caption = self.longest_caption()
         yield Phase(
             "captions", {f"text encoder ({job.text_precision})": text}, memory.peak, "the text encoder"
         )
@@ -114,7 +114,7 @@ class MetaRun:
             decoding = self._peak_of(lambda: backbone.decode(self.latents))
             yield Phase("decoding", decoder if offloads else network | decoder, decoding)
 
-    def _longest_caption(self) -> Conditioning:
+    def longest_caption(self) -> Conditioning:
         """The caption of the job with the most attended tokens."""
         references = self.job.references
         texts = [edit.caption for reference in references for edit in reference.edits]
@@ -140,11 +140,12 @@ class MetaRun:
                 parameter.grad = torch.zeros_like(parameter)
             tuned.step()  # creates the optimizer's state
             tuned.zero_grad()
-            torch.autograd.backward(method.loss(self._step(caption)))
+            torch.autograd.backward(method.loss(self.step(caption)))
             method.remove()
         return memory.peak
 
-    def _step(self, caption: Conditioning) -> Step:
+    def step(self, caption: Conditioning) -> Step:
+        """The tensors of a training step on one caption."""
         size = self.job.training.batch_size * self.job.trained_together
         latents = self.latents.repeat(size, 1, 1, 1, 1)
         t = torch.full((size,), 999.0)  # memory does not depend on the timestep

@@ -1,5 +1,6 @@
 """Jobs that write down what the command hands them, in the place of those that import torch."""
 
+from collections.abc import Sequence
 from types import ModuleType
 
 from motionexp.cli import main
@@ -26,6 +27,10 @@ class Jobs(ModuleType):
 
     def plan(self, cfg: JobConfig) -> list[str]:
         self.planned.append(cfg)
+        return []
+
+    def plan_sweep(self, cfgs: Sequence[JobConfig]) -> list[str]:
+        self.planned += cfgs
         return []
 
     def score_external(self, cfg: ScoreConfig) -> None:
