@@ -36,6 +36,7 @@ from motionexp.config.compose import check_source_of_plugins, explain, read, typ
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
+from motionexp.config.ranks import check_ranks
 from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
@@ -58,6 +59,7 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.status import status
+from motionexp.jobs.submission import submission as write_submission
 from motionexp.jobs.sweep_table import log_summary, print_sweep
 from motionexp.jobs.sweep_table import table as print_table_of
 from motionexp.jobs.sweeps import check_training_versions
@@ -202,9 +204,7 @@ def _run_command(command: str, words: Sequence[str]) -> None:
 
             predict_job(predicted)
         case "submission":
-            from motionexp.jobs.submission import submission
-
-            submission(words)
+            write_submission(words)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -290,6 +290,8 @@ def _run_job(composed: DictConfig) -> None:
         check_effects([(cfg, typed_names(hydra_config))])
     check_device(cfg.device)
     check_source(cfg)
+    if not cfg.dry_run:
+        check_ranks(cfg)
     if cfg.dry_run:
         with loading_libraries():
             from motionexp.jobs.dry_run import plan

@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
-from motionexp.config.schema import JobConfig, loggers
+from motionexp.config.job_settings import loggers
+from motionexp.config.ranks import size_of
+from motionexp.config.schema import JobConfig
 from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
 
@@ -62,9 +64,21 @@ def _without_effect(cfg: JobConfig, name: str) -> str | None:
     group, _, key = name.partition(".")
     if group == "model" and key in DEFAULTS_OF_MODEL:
         return _default_without_effect(cfg, key)
+    if group == "trainer":
+        return _trainer_without_effect(cfg, key)
     if group not in settings_in(JobConfig) or getattr(cfg, name, 0) in (None, []):
         return None
     return next(filter(None, (*_by_stage(cfg, group), *_by_value(cfg, name))), None)
+
+
+def _trainer_without_effect(cfg: JobConfig, key: str) -> str | None:
+    """As `_without_effect`, of a setting of `trainer.`."""
+    active, reason = _active(cfg)
+    if key == "accumulate" and "training" not in active:
+        return f"has no effect {reason}; leave it out"
+    if key == "strategy" and cfg.trainer.strategy == "ddp" and size_of(cfg) == 1:
+        return "has no effect on one device; leave it out"
+    return None
 
 
 def _default_without_effect(cfg: JobConfig, key: str) -> str | None:
@@ -116,12 +130,12 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield "describes the clip of video=, which is not given; leave it out"
     if name == "edit_kinds" and cfg.edits is not None:
         yield "edits= replaces the edits of all kinds; leave out one of both"
-    if name == "log_adapter" and "wandb" not in loggers(cfg):
-        yield "has no effect without logger=wandb; leave it out"
     if name == "retry" and cfg.probe is not None:
         yield f"has no effect with probe={cfg.probe}; leave it out"
     elif name == "retry" and cfg.train_together == 1 and cfg.memory_limit is None:
         yield "has no effect without train_together= or memory_limit=, which it halves; leave it out"
+    if name == "log_adapter" and "wandb" not in loggers(cfg):
+        yield "has no effect without logger=wandb; leave it out"
     unguided = cfg.guidance_scale == 1 and cfg.probe is None
     if name in ("negative_prompt", "adapter_in_unconditional") and unguided:
         yield "has no effect with guidance_scale=1, which has no unconditional branch; leave it out"

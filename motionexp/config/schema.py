@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import II, MISSING
 
 from motionexp.config.scoring import ScoringConfig
-from motionexp.config.settings import NAME, REVISION, names_in, setting
+from motionexp.config.settings import NAME, REVISION, setting
 from motionexp.files import PACKAGE, user_path
 
 BUNDLED = PACKAGE / "bundled"
@@ -59,9 +59,23 @@ class ModelConfig:
     train_steps: int = setting(MISSING, "training steps", low=1)
     learning_rate: float = setting(MISSING, "learning rate of low-rank adapters", above=0)
     full_rank_learning_rate: float = setting(MISSING, "learning rate of full-rank tuning", above=0)
-    batch_size: int = setting(MISSING, "noise draws of the one video in a training step", low=1)
+    batch_size: int = setting(MISSING, "noise draws of the one video in a batch of a training step", low=1)
     steps: int = setting(MISSING, "sampling steps", low=1, high=1000)
     guidance_scale: float = setting(MISSING, "classifier-free guidance; 1: none", low=1)
+
+
+@dataclass
+class TrainerConfig:
+    """How a training is spread over devices: `docs/gpus.md`."""
+
+    devices: int = setting(1, "GPUs of a node, or processes on a CPU, that share the job", low=1, high=1024)
+    num_nodes: int = setting(1, "nodes, whose processes srun or torchrun starts", low=1, high=1024)
+    strategy: str = setting(
+        "auto", "fsdp: each GPU holds a part of the frozen network; auto: ddp, each the whole network",
+        choices=("auto", "ddp", "fsdp"))
+    accumulate: int = setting(
+        1, "batches of a step, one after the other: memory of one, result of a larger batch_size", low=1,
+        high=10_000)
 
 
 @dataclass
@@ -114,7 +128,9 @@ class JobConfig:
     learning_rate: float = setting(II("model.learning_rate"), "AdamW's", "training", above=0, listed=True)
     weight_decay: float = setting(0.01, "AdamW's weight decay", "training", low=0)
     batch_size: int = setting(
-        II("model.batch_size"), "noise draws in a training step", "training", low=1, high=10_000)
+        II("model.batch_size"), "noise draws in a training step, times trainer.devices, trainer.num_nodes and"
+        " trainer.accumulate", "training", low=1, high=10_000)
+    trainer: TrainerConfig = setting(TrainerConfig, "several GPUs in one job", "none")
     seed: int = setting(0, "of training and sampling", "training", "sampling", low=0, default_in_tables=False)
     training_seeds: Any = setting(
         1, "how many training seeds from seed on, or a list of them: an adapter for each", "content",
@@ -204,32 +220,6 @@ def training_seeds(cfg: JobConfig) -> list[int]:
     if isinstance(cfg.training_seeds, list):
         return [int(seed) for seed in cfg.training_seeds]
     return [cfg.seed + number for number in range(cfg.training_seeds)]
-
-
-def loggers(cfg: JobConfig) -> list[str]:
-    """The loggers of a job, of which `logger=` names one or a list."""
-    return [str(name) for name in cfg.logger] if isinstance(cfg.logger, list) else [str(cfg.logger)]
-
-
-def base_settings(cfg: JobConfig) -> JobConfig:
-    """The settings of the base model's job: without those of windows beside tau, which it has none of."""
-    return replace(
-        cfg,
-        tau=1000.0,
-        tau_from="given",
-        tau_high=1000.0,
-        soft_window=None,
-        sampling_tau=None,
-        sampling_tau_high=None,
-        adapter=None,
-    )
-
-
-def row_settings(cfg: JobConfig) -> dict[str, Any]:
-    """The resolved settings that determine a result, as plain values, which rows hold."""
-    matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
-    names = names_in(JobConfig, lambda about: about.rows == "always")
-    return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}
 
 
 def method_name(method: Mapping[str, Any]) -> str:

@@ -6,21 +6,22 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
+from motionexp.config.ranks import draws_per_step
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
-from motionexp.files import PACKAGE, path_below, user_path, write_whole
+from motionexp.files import PACKAGE, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger", "log_adapter")  # settings that change no result
+PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "trainer")  # settings that change no result
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,19 @@ def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
     )
 
 
+def path_below(folder: Path, name: str) -> Path:
+    """The path of a name out of a file, which must lead nowhere else than below the folder.
+
+    Raises TypeError or ValueError for another name.
+    """
+    path = PurePosixPath(name)
+    if any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise ValueError("a name is longer than a file's may be")
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{name} leads out of {folder}")
+    return folder / path
+
+
 def _texts(values: Any) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TypeError(f"{values!r:.80} is no list of texts")
@@ -212,7 +226,8 @@ def _below(path: Path, output: Path) -> str:
 
 def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
     """The record's file: its name is a hash of the code, the settings and the files of the job."""
-    settings = {name: value for name, value in asdict(cfg).items() if name not in PLACE}
+    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
+    settings = {name: value for name, value in settings.items() if name not in PLACE}
     parts = {
         "code": _state(PACKAGE, "*.py", content=True),
         "settings": settings,

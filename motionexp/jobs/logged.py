@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from motionexp.config.ids import run_id
+from motionexp.config.job_settings import base_settings, row_settings
 from motionexp.config.metrics import chosen_metrics
-from motionexp.config.schema import JobConfig, base_settings, method_name, row_settings
+from motionexp.config.schema import JobConfig, method_name
 from motionexp.config.scoring import PAIRS
 from motionexp.data.base import Reference
 from motionexp.data.videos import enlarged, frame_count, read_frames, write_mp4

@@ -37,9 +37,17 @@ class ProgressFile:
         if monotonic() - self._written >= EVERY:
             self._write()
 
-    def fitting(self, steps: int) -> Callable[[int, float], None]:
-        """What notes the number of training steps that are done, of `steps`, and the loss of the last one."""
-        return lambda done, loss: self.step("fit", done, steps, loss)
+    def fitting(
+        self, steps: int, log: Callable[[int, float], None] | None = None
+    ) -> Callable[[int, float], None]:
+        """What notes, and logs, how many training steps of `steps` are done, and the last loss."""
+
+        def note(done: int, loss: float) -> None:
+            self.step("fit", done, steps, loss)
+            if log is not None:
+                log(done, loss)
+
+        return note
 
     def close(self) -> None:
         """Write the last step and the seconds that the work took; nothing if there was no step."""

@@ -13,7 +13,8 @@ from typing import Any
 from motionexp.config.json_file import read_object
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.files import path_below, user_path
+from motionexp.files import user_path
+from motionexp.jobs.finished import path_below
 
 SWEEP_FOLDER = "MOTIONEXP_SWEEP"
 """The environment's variable that names the folder of the sweep that a process works for."""

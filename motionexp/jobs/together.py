@@ -1,10 +1,11 @@
 """Training the adapters of several references in one batch: `train_together=`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from motionexp.diffusion import ranks
 from motionexp.jobs.plan import CellPlan
 from motionexp.methods.lora_stack import LoRAStack, StackMember
 from motionexp.methods.training import FitResult, fit, start_seed
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from motionexp.jobs.job import Job
 
 
-def fit_together(job: "Job", group: Sequence[CellPlan], on_step: Callable[[int, float], None]) -> None:
+def fit_together(job: "Job", group: Sequence[CellPlan]) -> None:
     """Train the adapters of a group of cells, and save those that are not stored yet.
 
     The group is trained as a whole, whatever of it is stored: its members change the last bits. The caller
     holds the lock of one of the cells that lack their adapter; the losses are in the cells' records alone.
-    `on_step` is called after each step with the steps done and the mean loss.
     """
     training, seed = job.plan.training, group[0].training_seed
     examples = [job.example(video) for plan in group for video in plan.trained_on]
@@ -45,12 +45,13 @@ def fit_together(job: "Job", group: Sequence[CellPlan], on_step: Callable[[int, 
             replace(training, seed=seed, batch_size=training.batch_size * len(group)),
             group[0].cell.adapter,
             on_keep=save,
-            on_step=on_step,
+            on_step=None if job.progress is None else job.progress.fitting(training.steps),
         )
-        save(result)
+        if ranks.is_first():
+            save(result)
     finally:
         stack.remove()
-    if result.checkpoint is not None:
+    if result.checkpoint is not None and ranks.is_first():
         result.checkpoint.unlink()
 
 

@@ -1,6 +1,5 @@
 """What a cell's folder says of its work: `status.json`, and `progress.json` while it trains or samples."""
 
-import fcntl
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from motionexp.config.json_file import read_object
 from motionexp.errors import InputError
-from motionexp.files import file_name
+from motionexp.files import file_name, is_locked
 
 STATUS, PROGRESS = "status.json", "progress.json"
 RUNNING, DONE, FAILED, INTERRUPTED, WAITING = "running", "done", "failed", "interrupted", "waiting"
@@ -105,7 +104,7 @@ def read_state(folder: Path) -> CellState:
     cell = CellState(
         folder, state, status, since, host, " ".join(str(status.get("error", "")).split()), progress
     )
-    if state == RUNNING and not cell.is_elsewhere and _is_free(folder / ".lock"):
+    if state == RUNNING and not cell.is_elsewhere and not is_locked(folder / ".lock"):
         # It was ended by SIGKILL, or the machine went down.
         return CellState(folder, INTERRUPTED, status, since, host, "", progress)
     return cell
@@ -154,15 +153,3 @@ def _time(text: Any, path: Path) -> datetime | None:
 def ago(time: datetime) -> timedelta:
     """How long ago a time was; at least zero."""
     return max(timedelta(), datetime.now(UTC) - time)
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether no process on this machine holds a cell's lock."""
-    if not lock.exists():
-        return True
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True
