@@ -23,6 +23,7 @@ from motionexp.jobs.machine import (
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import announced, loading_libraries
+from motionexp.results.compaction import compact
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -63,6 +64,7 @@ def run(cfg: JobConfig) -> list[Row]:
                 write_record(cfg, cells)
             for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
                 write_index(folder)
+                compact(folder)
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
     folders = [finished.cell.folder for finished in cells]
     of_base = [row for finished in cells if finished.base for row in finished.base.rows]
