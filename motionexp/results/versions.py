@@ -111,6 +111,16 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
     ]
 
 
+def dirty_note(rows: Collection[Row]) -> list[str]:
+    """The note of a table with rows of a working tree with uncommitted changes; none without such rows."""
+    dirty = [row for row in rows if row.dirty]
+    if not dirty:
+        return []
+    commits = ", ".join(sorted({row.commit[:7] for row in dirty if row.commit}))
+    after = f" after {commits}" if commits else ""
+    return [f"{len(dirty)} of {len(rows)} rows are of a working tree with uncommitted changes{after}."]
+
+
 def _video_of(row: Row) -> str:
     """What identifies a reference's video: suite, split (names recur in other splits), name, length, size."""
     model = row.settings.get("model", row.settings)  # another system's rows have no model's settings
