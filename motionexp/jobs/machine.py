@@ -11,7 +11,7 @@ from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 
 DISK_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 FILES_ERRORS = (errno.EMFILE, errno.ENFILE)

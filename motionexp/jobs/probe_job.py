@@ -20,6 +20,7 @@ from motionexp.jobs.probe_linear import LinearProbe
 from motionexp.jobs.probe_tree import TreeProbe
 from motionexp.jobs.probe_units import Probe, Unit
 from motionexp.jobs.progress_file import ProgressFile
+from motionexp.results.compaction import compact
 from motionexp.results.formats import duration
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
@@ -68,6 +69,7 @@ def probe(cfg: JobConfig) -> list[Row]:
         probe.show(job, rows, model_rows)
         for folder in dict.fromkeys(unit.cell.folder.parent for unit in probe.units):
             write_index(folder)
+            compact(folder)
     return rows
 
 

@@ -29,6 +29,7 @@ from motionexp.jobs.ranks import LOST, joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import announced, loading_libraries
+from motionexp.results.compaction import compact
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -143,6 +144,7 @@ def _make(
         write_record(cfg, cells)
     for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
         write_index(folder)
+        compact(folder)
     return cells, grids, failures
 
 

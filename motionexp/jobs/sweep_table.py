@@ -23,11 +23,23 @@ from motionexp.jobs.sweep_plan import cells_of_sweep, sweep_of
 from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
-from motionexp.results.selection import SAMPLED, TRAINED, has_value, no_such_name, setting_of, text_in
+from motionexp.results.selection import (
+    SAMPLED,
+    TRAINED,
+    has_value,
+    no_such_name,
+    setting_of,
+    settings_key,
+    text_in,
+)
 from motionexp.results.settings_table import EXTERNAL, differing_names, settings_tables
 from motionexp.results.terminal import print_table
 
 OF_FRAMES = ("start", "fps", "stride", "fit")
+OF_SAMPLE = (
+    *("suite", "model", "reference", "reference_hash", "edit_kind", "edit_caption"),
+    *("seed", "training_seed", "tau_start"),
+)
 OF_METHOD = names_in(JobConfig, lambda about: "method" in about.stages)
 MOST_OF_NAME = 60
 """Characters of the names of settings in a file's name."""
@@ -51,8 +63,8 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     for output in dict.fromkeys(cfg.output for cfg in tuned):
         of_output = [cfg for cfg in tuned if cfg.output == output]
         makers = _Makers([JobRows.of(cfg) for cfg in of_output])
-        chosen = [row for row in _stored_rows(of_output) if any(maker.has(row) for maker in makers.of(row))]
-        finished += len({id(maker) for row in chosen for maker in makers.of(row) if maker.made(row)})
+        chosen = [row for row in _stored_rows(of_output) if makers.having(row)]
+        finished += len({id(maker) for row in chosen for maker in makers.having(row) if maker.made(row)})
         rows += chosen
     if not rows:
         log_summary(tuned, [])
@@ -181,8 +193,8 @@ class JobRows:
         return row.method == "base" or (not self.is_base and self._tunes_like(row))
 
     def made(self, row: Row) -> bool:
-        """Whether the row is one of the job's own samples."""
-        return not row.sanity_baseline and (row.method != "base" or self.is_base) and self.has(row)
+        """Whether a row that the job has is one of its own samples."""
+        return not row.sanity_baseline and (row.method != "base" or self.is_base)
 
     def _has_edit(self, row: Row) -> bool:
         is_caption = not self.captions or row.edit_caption in self.captions
@@ -225,6 +237,19 @@ class _Makers:
     def __init__(self, jobs: Sequence[JobRows]) -> None:
         self.jobs = jobs
         self._by_settings: dict[tuple[str, ...], dict[tuple[str, ...], list[JobRows]]] = {}
+        self._having: dict[tuple[Any, ...], list[JobRows]] = {}
+        self._shared: list[Any] = []  # keeps objects whose ids are keys
+
+    def having(self, row: Row) -> list[JobRows]:
+        """The jobs whose samples, or base model's or sanity baselines', a row is of.
+
+        It is the same for all metrics of a sample, and rows that were read share their objects.
+        """
+        about = (*settings_key(row), id(row.strata), *(getattr(row, name) for name in OF_SAMPLE))
+        if about not in self._having:
+            self._shared += [row.settings, row.strata]
+            self._having[about] = [maker for maker in self.of(row) if maker.has(row)]
+        return self._having[about]
 
     def of(self, row: Row) -> list[JobRows]:
         """The jobs that agree with a row in the settings of sampling, and in those of training if any."""

@@ -89,14 +89,13 @@ def read_state(folder: Path) -> CellState:
     Raises:
         InputError: a file is damaged. OSError: it cannot be read.
     """
-    status: Mapping[str, Any] = {"replaced_by": folder.name}
     for _ in range(MOST_REPLACEMENTS):
-        if not (name := status.get("replaced_by")):
-            break
-        folder = folder.parent / file_name(str(name))
         if not (folder / STATUS).exists():
             return CellState(folder, WAITING, {})
         status = _object(folder / STATUS)
+        if not (name := status.get("replaced_by")):
+            break
+        folder = folder.parent / file_name(str(name))
     state = str(status.get("state", ""))
     host = str(status.get("host", ""))
     progress = read_progress(folder / PROGRESS)
