@@ -81,9 +81,16 @@ def _sharding_problems(cfg: JobConfig) -> Iterator[str]:
         yield "trainer.strategy=fsdp: one device holds all; set trainer.devices=, or leave it out"
     if cfg.offload:
         yield "trainer.strategy=fsdp: with offload=true the network is in main memory; leave out one of both"
-    takes = class_value(cfg.method["_target_"], "takes_sharded", cfg.plugins)
-    if not takes and cfg.adapter is None and cfg.tau != 1000:
-        name = str(cfg.method["_target_"]).rpartition(".")[-1]
+    model, method = str(cfg.model._target_).rpartition(".")[0], str(cfg.method["_target_"])
+    try:
+        shardable = class_value(model, "shardable", cfg.plugins)
+        takes_sharded = class_value(method, "takes_sharded", cfg.plugins)
+    except InputError:
+        return  # which is a problem of its own
+    if not shardable:
+        yield f"trainer.strategy=fsdp: model={cfg.model.name} cannot be sharded; take trainer.strategy=ddp"
+    elif not takes_sharded and cfg.adapter is None and cfg.tau != 1000:
+        name = method.rpartition(".")[-1]
         yield f"trainer.strategy=fsdp: {name} needs whole weights; take method=lora, or trainer.strategy=ddp"
 
 

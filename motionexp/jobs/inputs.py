@@ -14,7 +14,7 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.ranks import draws_per_step, too_many_devices
+from motionexp.config.ranks import draws_per_step, size_of, too_many_devices
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
@@ -103,6 +103,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
         at_once=at_once,
+        ranks=(size_of(cfg), cfg.trainer.devices),
         text_precision=text_precision,
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
@@ -193,6 +194,7 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         offload=cfg.offload,
         low_memory=low_memory,
         tiling=tiles(cfg.mode, cfg.model),
+        sharded=cfg.trainer.strategy == "fsdp",
     )
 
 
@@ -326,6 +328,11 @@ def _stored_method(cfg: JobConfig, adapter: Path, settings: BackboneSettings) ->
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
     method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
     method.remove()
+    if settings.sharded and not method.takes_sharded:
+        raise InputError(
+            f"trainer.strategy=fsdp: adapter={cfg.adapter} is {method.name}, which needs whole weights; take"
+            " trainer.strategy=ddp"
+        )
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
         return stored, method.name

@@ -12,6 +12,7 @@ from motionexp.config.ranks import rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
+from motionexp.jobs.cell import Cell
 from motionexp.jobs.failures import Failure, Failures, in_one_line, stops_all
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.machine import (
@@ -95,6 +96,7 @@ def _on_ranks(cfg: JobConfig) -> Made:
             failed[cell] = failures.by_cell[cell]
             if error is not None and LOST in failed[cell].error:  # which is all that rank 0 has seen
                 failed[cell] = replace(failed[cell], error=in_one_line(error))
+                Cell(cell).add_to_status(error=failed[cell].error)
         failures.by_cell = failed
         if error is None:
             return made

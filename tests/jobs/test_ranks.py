@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from motionexp.config.schema import TrainerConfig
 from motionexp.errors import InputError, Stopped
+from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.ranks import RankLost, on_ranks
 from motionexp.jobs.run import run
 from tests.support import rank_ends, rank_runs
@@ -86,8 +89,51 @@ def test_a_signal_on_one_rank_stops_all_after_the_same_step_and_all_resume(of_tw
 
 def test_samples_are_those_of_one_process_bit_for_bit(of_two, backbone):
     expected = sampled(backbone)
-    assert len(expected) == 7
+    assert len(expected) == 5
     assert all(map(np.array_equal, of_two[1]["sampled"], expected))
+    assert all(map(np.array_equal, of_two[1]["sharded"]["sampled"], expected))
+
+
+def test_a_sharded_network_trains_the_same_adapter(of_two, backbone, job, tmp_path):
+    sharded, whole = of_two[1]["sharded"], of_two[1]["single"]
+    assert difference(sharded, whole) < 1e-6
+    one = trained(backbone, backbone.examples, replace(TRAINING, batch_size=2))
+    assert difference(one, sharded) < 1e-4  # Adam divides by gradients that are nearly 0 in fp32
+    assert sharded["held"] == sum(weight.nbytes for weight in backbone.network.parameters()) / 2
+
+
+def test_a_sharded_job_leaves_the_adapter_of_whole_networks(of_two):
+    cfg, _ = of_two
+    (whole,) = (Path(cfg.output) / "squares").rglob("adapter.safetensors")
+    (sharded,) = (Path(cfg.output) / "sharded" / "squares").rglob("adapter.safetensors")
+    assert whole.parents[1].name == sharded.parents[1].name
+    assert difference_of_files(whole, sharded) < 1e-6
+
+
+def test_the_memory_plan_is_of_one_rank(job, tmp_path, backbone):
+    def phases(strategy, devices=2):
+        trainer = TrainerConfig(devices=devices, strategy=strategy)
+        return {
+            phase.name: phase
+            for phase in memory_plan(plan_job(job(output=str(tmp_path), trainer=trainer, batch_size=2)))
+        }
+
+    weights = sum(weight.nbytes for weight in backbone.network.parameters())
+    buffers = sum(buffer.nbytes for buffer in backbone.network.buffers())
+    for strategy, part in (("ddp", 1), ("fsdp", 2)):
+        training = phases(strategy)["training"]
+        (network,) = (size for name, size in training.weights.items() if name.startswith("network"))
+        assert network == weights / part + buffers
+        assert (training.ranks, phases(strategy)["captions"].ranks) == (2, 1)
+    # The draws of one rank count, and what is gathered to compute.
+    alone = phases("auto", devices=1)["training"].computing
+    assert phases("ddp")["training"].computing == alone < phases("fsdp")["training"].computing
+
+
+def difference_of_files(*files):
+    one, two = map(load_file, files)
+    assert one.keys() == two.keys()
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
 
 
 def files_of(folder):
