@@ -1,24 +1,30 @@
 """Names out of data, files of killed processes, seals, and signals. No torch."""
 
-import fcntl
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from motionexp import files
 from motionexp.errors import Stopped, stoppable
 from motionexp.files import (
     BLANK_SEAL,
     MOST_CHARACTERS,
     PARTIAL,
     file_name,
+    is_locked,
+    locked,
     read_sealed,
     remove_leftovers,
     seal,
@@ -50,35 +56,177 @@ def test_any_other_text_becomes_a_name_that_no_other_text_has(tmp_path):
 # leftovers
 
 
-def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+@pytest.fixture
+def dead_process() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path, dead_process):
     write_whole(tmp_path / "rows.jsonl", b"old")
-    dead, alive = tmp_path / f"{PARTIAL}dead", tmp_path / f"{PARTIAL}alive"
-    for path in (dead, alive):
-        path.write_bytes(b"half a ro")
-    with open(alive, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        write_whole(tmp_path / "rows.jsonl", b"new")
-        assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", alive.name}
+    here, day = files._machine_digest(), files.DAY
+    dead, alive = f"{PARTIAL}{here}-{dead_process}-x", f"{PARTIAL}{here}-{os.getpid()}-x"
+    elsewhere, old, former = f"{PARTIAL}0123-{dead_process}-x", f"{PARTIAL}0123-1-x", f"{PARTIAL}y"
+    for name in (dead, alive, elsewhere, old, former):
+        (tmp_path / name).write_bytes(b"half a ro")
+    now = (tmp_path / elsewhere).stat().st_mtime
+    for name in (old, former):
+        os.utime(tmp_path / name, (now - day - 60,) * 2)
+    write_whole(tmp_path / "rows.jsonl", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", alive, elsewhere}
     assert (tmp_path / "rows.jsonl").read_bytes() == b"new"
     (tmp_path / "media").mkdir()
-    (tmp_path / "media" / dead.name).write_bytes(b"")
+    (tmp_path / "media" / dead).write_bytes(b"")
     remove_leftovers(tmp_path, below=True)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["media", "rows.jsonl"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"media", "rows.jsonl", alive, elsewhere}
 
 
-def test_a_writer_whose_partial_file_was_taken_for_a_leftover_makes_another(tmp_path, monkeypatch):
-    lock, taken = fcntl.flock, []
+# locks
 
-    def late(file, operation):
-        if not taken:
-            taken.append(file.name)
-            os.unlink(file.name)
-        lock(file, operation)
+HOLDER = """
+import sys, time
+from pathlib import Path
+from motionexp.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
-    monkeypatch.setattr(fcntl, "flock", late)
-    write_whole(tmp_path / "a", b"content")
-    assert taken
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+@pytest.fixture
+def holder(tmp_path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock."""
+    arguments = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    assert process.stdout.readline() == b"held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_living_owner_is_waited_for_and_a_dead_one_is_not(tmp_path, holder):
+    path, waited = tmp_path / "lock", []
+
+    def kill() -> None:
+        waited.append(True)
+        assert is_locked(path)
+        # Not once it has ended, but as long as nobody has asked for its exit code.
+        threading.Timer(0.3, holder.kill).start()
+
+    start = time.monotonic()
+    with locked(path, kill):
+        assert waited
+        assert time.monotonic() - start >= 0.3
+        assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+    assert list(tmp_path.iterdir()) == []
+    assert not is_locked(path)
+
+
+def foreign(path: Path, **changes: object) -> None:
+    """A lock of a process on another machine."""
+    owner = files._Owner.new()._replace(machine="elsewhere", token="t")._replace(**changes)
+    path.write_text(json.dumps(owner._asdict()))
+
+
+@pytest.mark.parametrize("shift", [0, -1e6, 1e6])
+def test_a_dead_owner_elsewhere_is_taken_over_whatever_the_clocks_say(shift, tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    monkeypatch.setattr(files, "LEASE", 0.4)
+    foreign(path)
+    os.utime(path, (time.time() + shift,) * 2)
+    beats = 5
+
+    def beat() -> None:
+        """The owner changes the time of its lock, by a clock that is wrong and jumps."""
+        for number in range(beats):
+            time.sleep(0.2)
+            os.utime(path, (time.time() + shift * (-1) ** number,) * 2)
+
+    thread, start = threading.Thread(target=beat), time.monotonic()
+    thread.start()
+    with locked(path):
+        # It lived for a second, and was silent for the rest.
+        assert beats * 0.2 + 0.4 <= time.monotonic() - start < 10
+    thread.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_of_the_same_id_that_started_later_is_another_one(tmp_path, holder):
+    path = tmp_path / "lock2"
+    for owner in (
+        {"pid": holder.pid, "start": "1"},
+        {"pid": os.getpid()},
+    ):  # the second left without a release
+        foreign(path, machine=files._machine(), **owner)
+        assert not is_locked(path)
+        with locked(path, pytest.fail):
+            assert is_locked(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "1"}', b"\xff" * 9])
+def test_a_lock_without_an_owner_is_free_after_a_moment(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UNREADABLE", 0.05)
+    (tmp_path / "lock").write_bytes(content)  # as a former version left it
+    assert not is_locked(tmp_path / "lock")
+    with locked(tmp_path / "lock"):
+        pass
+
+
+def test_one_thread_at_a_time_holds_a_lock_that_a_dead_process_left(tmp_path, dead_process):
+    path, holding, most = tmp_path / "lock", [], []
+    foreign(path, machine=files._machine(), pid=dead_process)
+    foreign(path.with_name("lock.break"), machine=files._machine(), pid=dead_process)
+
+    def hold(_: int) -> None:
+        with locked(path):
+            holding.append(1)
+            most.append(len(holding))
+            time.sleep(0.001)
+            holding.pop()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, range(40)))
+    assert most == [1] * 40
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lost_answer_and_a_file_system_without_links(tmp_path, monkeypatch):
+    link = os.link
+
+    def lost(source, target):
+        link(source, target)
+        raise FileExistsError  # the server did it, and was asked again
+
+    def refused(source, target):
+        raise OSError(errno.EPERM, "no links here")
+
+    for answer in (lost, refused):
+        monkeypatch.setattr(os, "link", answer)
+        with locked(tmp_path / "lock", pytest.fail):
+            assert not files._create(tmp_path / "lock", files._Owner.new()) or answer is lost
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_whose_lock_was_taken_over_is_interrupted(tmp_path, monkeypatch, capsys):
+    path, times = tmp_path / "lock", []
+    monkeypatch.setattr(files, "BEAT", 0.05)
+    monkeypatch.setattr(files, "_THREADS", [])  # another thread, with the short time
+
+    def work() -> None:
+        with locked(path):
+            for number in range(500):
+                times.append(path.stat().st_mtime_ns)
+                if number == 20:
+                    foreign(path)
+                time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert len({*times[:20]}) > 2  # it said that it lives
+    assert "lock" in capsys.readouterr().err
+    assert path.exists()  # it is the other owner's
 
 
 def test_an_error_names_the_file_that_was_to_be_written(tmp_path):

@@ -116,7 +116,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
 
 
 def _device(cfg: JobConfig) -> torch.device:
-    """The device of this rank. Raises InputError for one that is not there; a dry run may be for elsewhere."""
+    """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
     device, devices = resolve_device(cfg.device), cfg.trainer.devices
     count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
     if devices > max(1, count) and cfg.device != "cpu" and not cfg.dry_run:

@@ -82,7 +82,7 @@ def on_ranks(
             reports[0] = _report(0, ranks[0])
     _end(ranks)
     # A rank that waited for another one says less than that one.
-    first = next((error for error in errors if not isinstance(error, RankLost)), (errors or [None])[0])
+    first = next((error for error in errors if not isinstance(error, RankLost)), next(iter(errors), None))
     return reports.get(0, (first, None))[1], first
 
 

@@ -83,14 +83,16 @@ Made = tuple[list[FinishedCell], list[Path], Failures]
 
 
 def _on_ranks(cfg: JobConfig) -> Made:
-    """Make what is missing in processes of its own. A failed cell ends them; new ones take the other cells."""
+    """Make what is missing in new processes. A failed cell ends them; new ones take the other cells."""
     failed: dict[Path, Failure] = {}
     while True:
-        made, error = on_ranks(cfg, make, failed)
-        if error is not None and (made is None or stops_all(error) or not made[2].by_cell.keys() - failed):
+        results, error = on_ranks(cfg, make, failed)
+        if error is not None and (
+            results is None or stops_all(error) or not results[2].by_cell.keys() - failed
+        ):
             raise error
-        assert made is not None
-        failures = made[2]
+        assert results is not None
+        failures = results[2]
         failures.last = failures.last or error
         for cell in failures.by_cell.keys() - failed.keys():
             failed[cell] = failures.by_cell[cell]
@@ -99,7 +101,7 @@ def _on_ranks(cfg: JobConfig) -> Made:
                 Cell(cell).add_to_status(error=failed[cell].error)
         failures.by_cell = failed
         if error is None:
-            return made
+            return results
 
 
 def make(cfg: JobConfig, failed: Mapping[Path, Failure] | None = None) -> Made:
@@ -120,10 +122,10 @@ def make(cfg: JobConfig, failed: Mapping[Path, Failure] | None = None) -> Made:
             from motionexp.jobs.job import Job
         with joined(cfg):
             if rank_work.is_first():
-                made = _make(cfg, console, references, failed or {})
-                if made[2].by_cell.keys() <= (failed or {}).keys():  # else the others have ended
+                results = _make(cfg, console, references, failed or {})
+                if results[2].by_cell.keys() <= (failed or {}).keys():  # else the others have ended
                     rank_work.dismiss()
-                return made
+                return results
             rank_work.serve(Job(cfg, console, references))
     return [], [], Failures(0)
 

@@ -101,12 +101,12 @@ def table(words: Sequence[str]) -> None:
 
 def _selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
     """The rows with one of the values. Raises InputError where there are none but the base model's."""
-    chosen = [row for row in rows if has_value(vars(row), name, values)]
+    chosen = [row for row in rows if has_value(row, name, values)]
     # Which have every value of a setting of tuning, also one that nothing was tuned with.
     if any(row.method != "base" or name.partition(".")[0] not in TRAINED for row in chosen):
         return chosen
     shown = ", ".join(sorted({setting_of(row, name) for row in rows} - {""})[:20]) or "none"
-    problem = no_such_name(name, map(vars, rows)) or f"no row has it; the rows in {output} have {shown}"
+    problem = no_such_name(name, rows) or f"no row has it; the rows in {output} have {shown}"
     raise InputError(f"{name}={values}: {problem}")
 
 
@@ -224,10 +224,10 @@ class _Makers:
             by_settings = self._by_settings[names] = defaultdict(list)
             for job in self.jobs:
                 by_settings[_texts({"settings": job.plain, "tau": job.plain["tau"]}, names)].append(job)
-        return self._by_settings[names].get(_texts(vars(row), names), [])
+        return self._by_settings[names].get(_texts(row, names), [])
 
 
-def _texts(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+def _texts(fields: Mapping[str, Any] | Row, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(text_in(fields, name) for name in names)
 
 

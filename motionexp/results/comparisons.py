@@ -11,8 +11,9 @@ from motionexp.errors import InputError
 from motionexp.results.formats import NONE, Block, Cell, Line
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Column, Difference, Group, Layout, Setting, TableLayout
-from motionexp.results.rows import SANITY_BASELINES, Row, Subject, Values, by_subject, paired_difference
+from motionexp.results.rows import SANITY_BASELINES, Row, Subject
 from motionexp.results.selection import check_names, matches
+from motionexp.results.subjects import Values, by_subject, paired_difference
 from motionexp.results.versions import check_comparable
 
 

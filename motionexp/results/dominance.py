@@ -12,8 +12,8 @@ from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison, count_of
 from motionexp.results.formats import FEWEST, Block, Cell, Line, Table, excludes_zero
 from motionexp.results.layout import Dominance, Group, TableLayout
-from motionexp.results.rows import Values
 from motionexp.results.significance import LEVEL, MeasuredDifference, equal_p
+from motionexp.results.subjects import Values
 
 DOMINATES, IS_DOMINATED, TRADE_OFF = "dominates", "is dominated", "trade-off"
 EQUIVALENT, UNDECIDED = "equivalent", "undecided"

@@ -13,7 +13,8 @@ from motionexp.results.comparisons import Comparison, count_of
 from motionexp.results.formats import NONE, Block, Cell, Line, Table
 from motionexp.results.intervals import Curve, motion_at_equal_leakage
 from motionexp.results.layout import EqualLeakage, Group, TableLayout
-from motionexp.results.rows import Subject, Values
+from motionexp.results.rows import Subject
+from motionexp.results.subjects import Values
 
 Points = list[list[Values]]
 """Motion, then leakage, of each subject at ascending scales, the base model first."""

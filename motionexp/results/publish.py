@@ -15,7 +15,7 @@ from motionexp.results.comparisons import Comparison
 from motionexp.results.designs import DESIGNS, read_designs, record_design
 from motionexp.results.layout import named_references, selected_rows
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import root_of, to_published
+from motionexp.results.published import root_of, write_published
 from motionexp.results.tables import build
 
 
@@ -30,6 +30,10 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     # 1. The rows, with those of every reference that the layout names of a model.
     if not layout.rows:
         raise InputError(f"{layout_path}: its rows are not published: `rows` names no file")
+    if not layout.rows.endswith(".parquet"):
+        raise InputError(
+            f"{layout_path}: rows: {layout.rows} must end in .parquet, the form of published rows"
+        )
     rows = selected_rows(layout, outputs)
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
@@ -46,8 +50,7 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     for table in layout.tables:
         build(comparison, table)
     path = root_of(layout_path) / layout.rows
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, to_published(rows).encode())
+    write_published(path, rows)
     record_design(layout_path, layout)
     return path, len(rows)
 

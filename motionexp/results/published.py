@@ -1,16 +1,17 @@
 """Published rows: a few megabytes in the repository from which every table is built again."""
 
-import json
 import math
 import os
 import reprlib
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from motionexp.errors import InputError
+from motionexp.results.columns import Columns, read_columns, to_table, write_columns
 from motionexp.results.layout import Layout
 from motionexp.results.layout_file import read_layout
 from motionexp.results.rows import (
@@ -19,59 +20,62 @@ from motionexp.results.rows import (
     RUN_FIELDS,
     SAMPLE_FIELDS,
     Row,
-    as_json,
     checked_fields,
     dump_line,
     read_lines,
     score_id_of,
 )
 
-# Fields that many rows share are written once and numbered; the line of a sample refers to the numbers.
+# Of JSON lines: fields that many rows share stand once and are numbered; a sample's line refers to them.
 SHARED = {"metric": METRIC_FIELDS, "run": RUN_FIELDS, "edit": EDIT_FIELDS}
 
 
-def to_published(rows: Iterable[Row]) -> str:
-    """JSON lines: each metric, run and edit once, then each sample with its values by the metric's number.
+def write_published(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows as a Parquet file, with values of six significant digits and without score ids.
 
-    Values have six significant digits; NaN is written `[null, reason]`. Score ids are left out, because they
-    follow from the other fields. The order is fixed: the same rows give the same bytes.
+    Score ids follow from the other fields. The order is fixed: the same rows give the same bytes.
     """
-    # 1. The parts that rows share, as text, and their numbers.
-    plain_rows = [as_json(row) for row in rows]
-    parts = [{kind: _part(plain, names) for kind, names in SHARED.items()} for plain in plain_rows]
-    numbers = {
-        kind: {text: number for number, text in enumerate(sorted({part[kind] for part in parts}))}
-        for kind in SHARED
-    }
-    # 2. The values of each sample by metric.
-    values: dict[tuple[int, int, str], dict[int, Any]] = {}
-    for plain, part in zip(plain_rows, parts, strict=True):
-        metric, run, edit = (numbers[kind][part[kind]] for kind in SHARED)
-        value, reason = plain["value"], plain["reason"]
-        if value is not None:
-            value = float(f"{value:.6g}")  # shorter than the 17 digits of a float, and enough for every table
-        scores = values.setdefault((run, edit, _part(plain, SAMPLE_FIELDS)), {})
-        scores[metric] = [value, reason] if reason or value is None else value
-    lines = [dump_line({kind: json.loads(text)}) for kind in SHARED for text in numbers[kind]]
-    for (run, edit, sample), scores in sorted(values.items()):
-        ordered = {str(metric): scores[metric] for metric in sorted(scores)}
-        lines.append(dump_line({"sample": json.loads(sample), "run": run, "edit": edit, "values": ordered}))
-    return "".join(lines)
+    # Shorter than the 17 digits of a float, and enough for every table.
+    rounded = [replace(row, value=float(f"{row.value:.6g}")) for row in rows]
+    write_columns(path, to_table(sorted(rounded, key=_order), without=["score_id"]))
 
 
-def _part(plain: dict[str, Any], names: Sequence[str]) -> str:
-    return dump_line({name: plain[name] for name in names if plain[name] not in ("", {}, None)})
+def _order(row: Row) -> tuple[str, ...]:
+    """Rows of one run, edit and sample follow each other, so that columns are long repetitions."""
+    parts = (RUN_FIELDS, EDIT_FIELDS, SAMPLE_FIELDS, METRIC_FIELDS)
+    return tuple(dump_line([getattr(row, name) for name in names]) for names in parts)
 
 
 def read_published(path: Path) -> list[Row]:
-    """The rows that `to_published` wrote, their score ids computed again.
+    """The rows that `write_published` wrote, their score ids computed again; also those in JSON lines.
 
     Raises:
-        InputError: no such file, no rows in it, a corrupted line, or a score that stands twice; the error
-            names the file and the line.
+        InputError: no such file, no rows in it, a corrupted file, or a score that stands twice; the error
+            names the file, and of JSON lines the line.
     """
     if not path.exists():
         raise InputError(f"{path}: no rows are published there; `python -m motionexp.results.publish` does")
+    rows = _read_lines(path) if path.suffix == ".jsonl" else _read_table(path)
+    if not rows:
+        raise InputError(f"{path}: it has no rows; publish them again")
+    return rows
+
+
+def _read_table(path: Path) -> list[Row]:
+    columns = Columns(read_columns(path), str(path))
+    columns.add_score_ids()
+    rows, seen = columns.rows(), set()
+    for run, row in zip(columns.groups(RUN_FIELDS).tolist(), rows, strict=True):
+        if row.score_id and (run, row.score_id) in seen:
+            raise InputError(
+                f"{path}: the {row.metric} of sample {row.sample_id} stands twice; publish again"
+            )
+        seen.add((run, row.score_id))
+    return rows
+
+
+def _read_lines(path: Path) -> list[Row]:
+    """Of JSON lines: each metric, run and edit once, then samples with their values by metric's number."""
     # A field is checked once for all rows that share it: there are a hundred thousand rows in some files.
     shared: dict[str, list[dict[str, Any]]] = {kind: [] for kind in SHARED}
     rows: list[Row] = []
@@ -101,8 +105,6 @@ def read_published(path: Path) -> list[Row]:
             raise InputError(
                 f"{path}, line {number}: not published rows ({error}); publish them again"
             ) from error
-    if not rows:
-        raise InputError(f"{path}: it has no rows; publish them again")
     return rows
 
 

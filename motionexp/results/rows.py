@@ -7,10 +7,10 @@ half a line.
 import json
 import math
 import reprlib
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from motionexp.config.ids import score_id
@@ -18,7 +18,6 @@ from motionexp.config.json_file import DECODER
 from motionexp.config.renames import renamed_row
 from motionexp.errors import InputError
 from motionexp.files import locked, write_whole
-from motionexp.results.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -33,10 +32,9 @@ SANITY_BASELINES = {
 }
 Subject = tuple[str, str, int | None]
 """A reference, an edit kind, a seed: see `Row.subject`."""
-Values = dict[Subject, float]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One value of one metric on one subject, with all that identifies it.
 
@@ -100,6 +98,10 @@ class Row:
         """(reference, edit kind, seed): by this two settings are paired."""
         return self.reference, self.edit_kind, self.seed
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a field, as a mapping of the fields by their names returns it."""
+        return getattr(self, name) if name in FIELDS else default
+
     def stratum(self, name: str) -> str:
         """The value of a field, or else of a stratum or a setting, as text, for the selections of layouts.
 
@@ -112,6 +114,10 @@ class Row:
                 getattr(self, name) if name in FIELDS else self.strata.get(name, self.settings.get(name, ""))
             )
         return f"{value:g}" if isinstance(value, float) else str(value)
+
+    def matches(self, select: Mapping[str, str]) -> bool:
+        """Whether the row has the selected values; see `selection.matches`."""
+        return all(self.stratum(name) in values.split("|") for name, values in select.items())
 
 
 CONTRASTS = ("motion-dominant", "appearance-dominant")
@@ -220,7 +226,7 @@ def _depth(value: Any) -> int:
     return 1 + max(map(_depth, parts), default=0) if isinstance(value, dict | list) else 0
 
 
-def _decoded(line: bytes) -> Any:
+def decoded(line: bytes) -> Any:
     """The content of a line. Raises ValueError, UnicodeError included, for what no row holds."""
     content = DECODER.decode(line.decode())
     # A line with few brackets is not deep; the count is 50 times faster than the walk.
@@ -265,7 +271,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError(f"{path}: cannot be read as rows ({error.strerror})") from error
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         try:
-            yield number, _decoded(line)
+            yield number, decoded(line)
         except UnicodeError as error:
             raise InputError(f"{path}, line {number}: cannot be read as text ({error})") from error
         except (ValueError, RecursionError) as error:
@@ -274,39 +280,70 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
             ) from error
 
 
-def read_rows(paths: str | Path | Iterable[Path]) -> list[Row]:
-    """The rows of files, and of every `rows.jsonl` in folders. Of rows of one score id the last counts.
+def read_file(path: Path) -> Iterator[Row]:
+    """The rows of a file of JSON lines, in order.
+
+    Raises:
+        InputError: the file is corrupted; the error names the file and the line.
+    """
+    for number, plain in read_lines(path):
+        try:
+            if not isinstance(plain, dict):
+                raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
+            yield Row(**checked_fields(plain))
+        except (InputError, TypeError) as error:  # a TypeError names the fields that are missing
+            raise InputError(f"{path}, line {number}: not a row ({error})") from error
+
+
+def read_rows(
+    paths: str | Path | Iterable[Path], select: Mapping[str, str] = MappingProxyType({})
+) -> list[Row]:
+    """The rows of files, and of all cells in folders. Of rows of one score id the last counts.
+
+    Args:
+        paths: files of rows, Parquet or JSON lines, and folders.
+        select: {field, stratum or setting: values with `|` between them}, as of a layout; empty: all rows.
 
     Raises:
         InputError: a path does not exist, or a file is corrupted; the error names the file and the line.
     """
+    from motionexp.results.columns import Columns, read_columns
+    from motionexp.results.compaction import read_parts
+
     rows: dict[Hashable, Row] = {}
     for path in [Path(paths)] if isinstance(paths, str | Path) else paths:
         if not path.exists():
             raise InputError(f"{path}: no such rows file or folder; a finished run has rows in outputs/")
-        for file in sorted(path.rglob(ROWS_NAME)) if path.is_dir() else [path]:
-            for number, plain in read_lines(file):
-                try:
-                    if not isinstance(plain, dict):
-                        raise InputError(f"a row is a JSON object, not {type(plain).__name__}")
-                    row = Row(**checked_fields(plain))
-                    _check_again(rows.get(row.score_id), row)
-                except (InputError, TypeError) as error:  # a TypeError names the fields that are missing
-                    raise InputError(f"{file}, line {number}: not a row ({error})") from error
-                rows[row.score_id or (file, number)] = row
+        parts: Iterable[Columns | Path] = [path]
+        if path.is_dir():
+            parts = read_parts(path)
+        elif path.suffix == ".parquet":
+            parts = [Columns(read_columns(path), str(path))]
+        for part in parts:
+            if isinstance(part, Columns):
+                source = part.source
+                chosen: Iterable[Row] = part.rows(part.where(select) if select else None)
+            else:
+                source, chosen = str(part), read_file(part)
+            for number, row in enumerate(chosen, start=1):
+                key = row.score_id or (source, number)
+                if (before := rows.get(key)) is not None:
+                    _check_again(before, row, f"{source}, line {number}")
+                rows[key] = row
+    if select:
+        return [row for row in rows.values() if row.matches(select)]
     return list(rows.values())
 
 
-def _check_again(before: Row | None, row: Row) -> None:
+def _check_again(before: Row, row: Row, where: str) -> None:
     """Raises InputError where a row has the score id of another score. A score may be written again."""
-    if before is not None:
-        for name in ("metric", "metric_version"):  # a score of a set of samples may be of a larger set now
-            first, second = getattr(before, name), getattr(row, name)
-            if first != second:
-                raise InputError(
-                    f"its score_id {_shown(row.score_id)} is that of a row with {name} {_shown(first)}, not"
-                    f" {_shown(second)}"
-                )
+    for name in ("metric", "metric_version"):  # a score of a set of samples may be of a larger set now
+        first, second = before.get(name), row.get(name)
+        if first != second:
+            raise InputError(
+                f"{where}: not a row (its score_id {_shown(row.score_id)} is that of a row with {name}"
+                f" {_shown(first)}, not {_shown(second)})"
+            )
 
 
 def to_frame(rows: Iterable[Row]) -> "DataFrame":
@@ -314,54 +351,3 @@ def to_frame(rows: Iterable[Row]) -> "DataFrame":
     import pandas as pd  # only here: the import takes half a second, and every command reads rows
 
     return pd.json_normalize([as_json(row) for row in rows])
-
-
-def by_subject(rows: Iterable[Row]) -> Values:
-    """Value of each subject: the mean over its training seeds. Rows must be of one metric and one setting.
-
-    Raises:
-        InputError: two different rows of one subject and training seed, so that the selection is not one
-            setting; or as `over_training_seeds`.
-    """
-    values: dict[tuple[Subject, int | None], float] = {}
-    for row in rows:
-        if (row.subject, row.training_seed) in values:
-            raise InputError(
-                f"two rows of {row.metric} for {row.reference}, edit {row.edit_kind!r}, seed {row.seed} at "
-                f"tau {row.tau:g}: they differ in a setting that the layout does not select by"
-            )
-        values[row.subject, row.training_seed] = row.value
-    return over_training_seeds(values)
-
-
-def over_training_seeds(values: Mapping[tuple[Subject, int | None], float]) -> Values:
-    """Means over the training seeds of each subject, NaN left out, of {(subject, training seed): value}.
-
-    The training seeds of a reference are nested in it: with references as the units of the bootstrap, the
-    interval of the means contains the spread over training seeds too.
-
-    Raises:
-        InputError: a subject lacks a training seed, so that the means would be of unequal spread.
-    """
-    by_seed: dict[Subject, dict[int | None, float]] = defaultdict(dict)
-    for (subject, seed), value in values.items():
-        by_seed[subject][seed] = value
-    every = {seed for _, seed in values}
-    for subject, of_seeds in by_seed.items():
-        if missing := sorted(str(seed) for seed in every - of_seeds.keys()):
-            raise InputError(
-                f"training_seed: {subject[0]} has no rows of {', '.join(missing)}, which another reference"
-                " has; run the sweep to its end, or select training seeds that all references have"
-            )
-    return {subject: _mean(of_seeds.values()) for subject, of_seeds in by_seed.items()}
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = [value for value in values if not math.isnan(value)]
-    return sum(numbers) / len(numbers) if numbers else math.nan
-
-
-def paired_difference(ours: Values, theirs: Values) -> Interval:
-    """Mean of ours - theirs over the subjects in both, with its bootstrap interval over references."""
-    shared = sorted(set(ours) & set(theirs), key=str)
-    return mean_interval([ours[key] - theirs[key] for key in shared], [key[0] for key in shared])

@@ -1,6 +1,5 @@
 """Which results there are: what `list runs` prints, and `index.md` beside folders whose names are hashes."""
 
-import fcntl
 import math
 import os
 from collections import defaultdict
@@ -20,7 +19,7 @@ from motionexp.config.renames import renamed_row
 from motionexp.config.schema import method_name
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
-from motionexp.files import locked, write_whole
+from motionexp.files import is_locked, locked, write_whole
 from motionexp.results.formats import Grid, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, read_lines
 from motionexp.results.selection import changed_settings, has_value, no_such_name
@@ -205,7 +204,7 @@ def _run_of(cell: Path, select: Mapping[str, str]) -> Run | None:
     """The run of a cell; None where it has nothing of what is selected."""
     status = _status(cell / "status.json")
     state = str(status.get("state", ""))
-    if state == "running" and _is_free(cell / ".lock"):
+    if state == "running" and not is_locked(cell / ".lock"):
         state = "interrupted"  # by SIGKILL, or the machine went down
     rows = [
         row
@@ -314,15 +313,3 @@ def _status(path: Path) -> dict[str, Any]:
     if not isinstance(status, dict):
         raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
     return status
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether no process on this machine holds a cell's lock."""
-    if not lock.exists():
-        return True
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-    return True

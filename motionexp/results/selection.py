@@ -72,10 +72,10 @@ def _default_of(name: str, settings: Mapping[str, Any], method: str) -> Any:
 
 def setting_of(row: Row, name: str) -> str:
     """The text of a setting, a field or a stratum of a row; `method.rank` and `data.split` are names too."""
-    return text_in(vars(row), name)
+    return text_in(row, name)
 
 
-def text_in(fields: Mapping[str, Any], name: str) -> str:
+def text_in(fields: Mapping[str, Any] | Row, name: str) -> str:
     """As `setting_of`, of a row's fields by their names."""
     settings, strata = fields.get("settings", {}), fields.get("strata", {})
     group, _, key = name.partition(".")
@@ -98,17 +98,17 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def has_value(fields: Mapping[str, Any], name: str, values: str) -> bool:
+def has_value(fields: Mapping[str, Any] | Row, name: str, values: str) -> bool:
     """Whether a row has one of the values, between commas, of a setting, a field or a stratum.
 
     A list in brackets is one value. The base model has every value of a setting of tuning.
     """
-    if fields["method"] == "base" and name.partition(".")[0] in TRAINED:
+    if fields.get("method") == "base" and name.partition(".")[0] in TRAINED:
         return True
     return text_in(fields, name) in ([values] if values.startswith("[") else values.split(","))
 
 
-def no_such_name(name: str, rows: Iterable[Mapping[str, Any]]) -> str:
+def no_such_name(name: str, rows: Iterable[Mapping[str, Any] | Row]) -> str:
     """What a name could have been that no row has, for an error; empty where it is one of a row's names."""
     names = {
         *FIELDS,
@@ -125,7 +125,7 @@ def matches(row: Row, select: Mapping[str, str]) -> bool:
 
     `|` separates alternatives; an empty alternative matches rows that lack the name.
     """
-    return all(row.stratum(name) in values.split("|") for name, values in select.items())
+    return row.matches(select)
 
 
 def check_names(selects: Iterable[Mapping[str, str]], rows: Iterable[Row]) -> None:

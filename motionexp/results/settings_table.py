@@ -15,15 +15,9 @@ from motionexp.errors import InputError, nearest
 from motionexp.results.comparisons import count_of, mean_of
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.layout import Column, standard_columns
-from motionexp.results.rows import (
-    SANITY_BASELINES,
-    Row,
-    Subject,
-    Values,
-    over_training_seeds,
-    paired_difference,
-)
+from motionexp.results.rows import SANITY_BASELINES, Row, Subject
 from motionexp.results.selection import SAMPLED, TRAINED, setting_of
+from motionexp.results.subjects import Values, over_training_seeds, paired_difference
 from motionexp.results.versions import check_comparable, of_newest_version
 
 MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number

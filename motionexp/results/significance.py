@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motionexp.results.intervals import Interval, cluster_means
-from motionexp.results.rows import Values, paired_difference
+from motionexp.results.subjects import Values, paired_difference
 
 LEVEL = 0.05
 """The probability that any claim of a family is made although it is false."""

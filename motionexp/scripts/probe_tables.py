@@ -1,7 +1,7 @@
 """The tables of the published probes: `python -m motionexp.scripts.probe_tables [EXPERIMENTS]`.
 
 `make tables` runs it after the tables that experiments lay out themselves. Each number in the tables is also
-a row in `verdicts.jsonl`, for other programs.
+a row in `verdicts.parquet`, for other programs.
 """
 
 import math
@@ -9,16 +9,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from motionexp.files import write_whole
 from motionexp.probes.analysis.boundary import NONE
 from motionexp.probes.analysis.probe_analysis import Analysis
 from motionexp.probes.analysis.published import write_analysis
 from motionexp.probes.analysis.tables import tables
+from motionexp.results.columns import to_table, write_columns
 from motionexp.results.formats import Table
-from motionexp.results.rows import Row, as_json, dump_line
+from motionexp.results.rows import Row
 from motionexp.results.tables import write_formats
 
-VERDICTS = "verdicts.jsonl"
+VERDICTS = "verdicts.parquet"
 METRIC_VERSION = 1
 
 
@@ -33,7 +33,7 @@ def write(folder: Path, analysis: Analysis) -> Iterator[Path]:
         for table in file_tables
         for row in verdict_rows(folder.name, table)
     ]
-    write_whole(folder / VERDICTS, "".join(dump_line(as_json(row)) for row in verdicts).encode())
+    write_columns(folder / VERDICTS, to_table(verdicts))
     yield folder / VERDICTS
 
 

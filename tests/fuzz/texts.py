@@ -32,12 +32,13 @@ from motionexp.results.designs import DESIGNS, check_unchanged, record_design
 from motionexp.results.formats import to_markdown
 from motionexp.results.latex import to_latex
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import read_published, to_published
+from motionexp.results.published import read_published
 from motionexp.results.rows import as_json, dump_line, read_rows, to_frame
 from motionexp.results.tables import build, write_tables
 from tests.fuzz.damage import Damage
 from tests.support.made_rows import TOY_LAYOUT, made_row, toy_rows
 from tests.support.made_suites import HEADER, HEADINGS, jpeg, made_lines
+from tests.support.published_lines import to_published
 from tests.support.squares import Squares
 
 VIDEO = {"video": "a", "caption": "a dog", "edits": {"style": "a red dog", "object": "a cat"}, "stride": 1}

@@ -17,9 +17,9 @@ from motionexp.probes.analysis import linear_figures, linear_rows
 from motionexp.probes.analysis import rows as analysis_rows
 from motionexp.probes.analysis.linear_rows import BLOCKS, METRICS, OBSERVER, X_T, X_T_CLEAN, read_accuracies
 from motionexp.results.intervals import resampled_weights
-from motionexp.results.published import to_published
 from motionexp.results.rows import read_rows
 from tests.support.kept_results import plain
+from tests.support.published_lines import to_published
 from tests.support.tiny_models import SIZE
 
 PROBE = {"probe": "linear_probe", "references": 3}

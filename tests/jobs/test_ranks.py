@@ -137,9 +137,7 @@ def difference_of_files(*files):
 
 
 def files_of(folder):
-    return {
-        str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def test_a_job_of_two_ranks_leaves_what_a_job_of_one_with_two_draws_leaves(of_two, job, tmp_path):

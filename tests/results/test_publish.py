@@ -14,10 +14,11 @@ from motionexp.files import ROOT
 from motionexp.results.designs import check_unchanged
 from motionexp.results.layout_file import read_layout
 from motionexp.results.publish import publish
-from motionexp.results.published import read_published, to_published
+from motionexp.results.published import read_published
 from motionexp.results.rows import append_rows
 from motionexp.results.tables import main, write_tables
 from tests.support.made_rows import TOY_LAYOUT, toy_rows
+from tests.support.published_lines import to_published
 
 
 def test_published_rows_give_back_every_field(tmp_path):
@@ -34,6 +35,7 @@ def test_published_rows_give_back_every_field(tmp_path):
     assert len(text) < 60 * len(rows)
 
 
+COLUMNAR = TOY_LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: results/shapes/toy.parquet")
 LINES = [json.loads(line) for line in to_published(toy_rows()).splitlines()]
 KINDS = [next(iter(line)) for line in LINES]
 METRIC, RUN, EDIT, SAMPLE = (KINDS.index(kind) for kind in ("metric", "run", "edit", "sample"))
@@ -71,13 +73,14 @@ def test_a_line_that_is_shifted_doubled_or_changed_is_named(tmp_path, number, ch
 
 def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
     layout_path, folder = root / "experiments" / "toy.yaml", root / "results" / "shapes"
+    layout_path.write_text(COLUMNAR, encoding="utf-8")
     of_another_suite = replace(toy_rows()[0], suite="tgve", score_id="another")
     append_rows(root / "outputs" / "cell" / "rows.jsonl", [*toy_rows(), of_another_suite])
-    assert publish(layout_path, root / "outputs") == (folder / "toy.jsonl", len(toy_rows()))
+    assert publish(layout_path, root / "outputs") == (folder / "toy.parquet", len(toy_rows()))
     check_unchanged(layout_path, read_layout(layout_path))
     assert main([str(layout_path)]) == 0
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert set(first) == {"toy.jsonl", "toy.md", "toy.tex", "toy.csv"}
+    assert set(first) == {"toy.parquet", "toy.md", "toy.tex", "toy.csv"}
     program = (
         f"import sys, motionexp.results.tables as t; assert t.main([{str(layout_path)!r}]) == 0;"
         "assert 'torch' not in sys.modules"
@@ -88,6 +91,7 @@ def test_publish_then_tables_is_byte_for_byte_and_knows_no_torch(root):
 
 def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
+    layout_path.write_text(COLUMNAR, encoding="utf-8")
     append_rows(outputs / "tgve" / "rows.jsonl", [replace(toy_rows()[0], suite="tgve", score_id="a")])
     with pytest.raises(InputError, match=str(outputs)):
         publish(layout_path, outputs)
@@ -105,12 +109,16 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
     with pytest.raises(InputError, match=r" every .* 4 .* 12 "):
         publish(layout_path, outputs)
     references = 'references: {tiny_latte: "r0, r1, r9"}\nsweep: ["model=tiny_latte ",'
-    layout_path.write_text(TOY_LAYOUT.replace("sweep: [", references), encoding="utf-8")
+    layout_path.write_text(COLUMNAR.replace("sweep: [", references), encoding="utf-8")
     with pytest.raises(InputError, match=r"tiny_latte .* 1 .*\(r9\)"):
         publish(layout_path, outputs)
-    layout_path.write_text(TOY_LAYOUT.replace("rows: results/shapes/toy.jsonl", "rows: ''"), encoding="utf-8")
-    with pytest.raises(InputError, match="`rows`"):
-        publish(layout_path, outputs)
+    for name, problem in (
+        ("''", "`rows`"),
+        ("results/shapes/toy.jsonl", r"toy\.jsonl must end in \.parquet"),
+    ):
+        layout_path.write_text(COLUMNAR.replace("results/shapes/toy.parquet", name), encoding="utf-8")
+        with pytest.raises(InputError, match=problem):
+            publish(layout_path, outputs)
     assert path.read_bytes() == before
 
 

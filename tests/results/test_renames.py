@@ -8,10 +8,11 @@ import pytest
 
 from motionexp.config.renames import METHODS, STRATA, STRATUM_VALUES
 from motionexp.files import ROOT
-from motionexp.results.published import read_published, to_published
+from motionexp.results.published import read_published
 from motionexp.results.rows import read_rows
 from motionexp.results.selection import matches
 from tests.support.made_rows import rank_row
+from tests.support.published_lines import to_published
 
 RENAMED = [
     *({"method": (old, new)} for old, new in METHODS.items()),

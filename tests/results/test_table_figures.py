@@ -18,8 +18,8 @@ from motionexp.results.figures.style import DPI, WIDTH
 from motionexp.results.figures.table_figures import CAPTIONS, main, write_figures
 from motionexp.results.layout import Group
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import to_published
 from tests.support.made_rows import RANK_LAYOUT, SUPPORT, rank_rows
+from tests.support.published_lines import to_published
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from motionexp.results.claims_table import (
 )
 from motionexp.results.designs import record_design
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import to_published
 from motionexp.scripts.claims import findings, main
 from tests.support.made_rows import RANK_LAYOUT, rank_rows
+from tests.support.published_lines import to_published
 
 CLAIM = """claims:
   - statement: Rank 1 has less motion

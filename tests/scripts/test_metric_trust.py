@@ -10,7 +10,7 @@ from motionexp.errors import InputError
 from motionexp.metrics.scorer import Scorer
 from motionexp.results.formats import to_markdown
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import to_published
+from motionexp.results.published import write_published
 from motionexp.results.rows import Row
 from motionexp.scripts import metric_trust
 from motionexp.scripts.metric_trust import CHANGES, answers, correlations, dose_rows, spearman, trust_table
@@ -122,7 +122,7 @@ def test_the_table_is_made_of_published_rows(tmp_path, capsys):
     published = tmp_path / read_layout(layout).rows
     published.parent.mkdir(parents=True)
     rows = doses({"motion": dict.fromkeys(CHANGES, 1.0)}) + samples()
-    published.write_text(to_published(rows))
+    write_published(published, rows)
     capsys.readouterr()
     assert metric_trust.main([str(layout)]) == 0
     assert "metric-trust.md" in capsys.readouterr().out

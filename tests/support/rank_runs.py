@@ -55,9 +55,7 @@ def loaded(weights: Path, dtype: torch.dtype = torch.float32) -> Backbone:
 def examples_of(backbone: Backbone) -> list[Example]:
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
     latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-    return [
-        Example(latents[i : i + 1], backbone.embed([CAPTIONS[i]]), f"video {i}") for i in range(2)
-    ]
+    return [Example(latents[i : i + 1], backbone.embed([CAPTIONS[i]]), f"video {i}") for i in range(2)]
 
 
 def trained(

@@ -106,15 +106,15 @@ class TestTables:
         assert written == {*tables, *figures, "results/shapes/linear-probe/README.md"}
         assert all(Path(name).is_file() for name in written)
         # Without published rows nothing is written; rows that are named must be published.
-        (tmp_path / "results" / "shapes" / "linear-probe.jsonl").unlink()
+        (tmp_path / "results" / "shapes" / "linear-probe.parquet").unlink()
         assert linear_tables.main([]) == linear_figures.main([]) == 0
         assert capsys.readouterr().out == ""
         assert linear_tables.main(["experiments/linear-probe.yaml"]) == 2
-        assert "linear-probe.jsonl" in capsys.readouterr().err
+        assert "linear-probe.parquet" in capsys.readouterr().err
 
     def test_the_published_tables_are_those_of_the_published_rows(self, monkeypatch):
         monkeypatch.undo()
-        file = ROOT / "results" / "shapes" / "linear-probe.jsonl"
+        file = ROOT / "results" / "shapes" / "linear-probe.parquet"
         for name, tables in linear_tables.tables(read_published(file)).items():
             text = file.with_name(f"linear-probe{name}.md").read_text(encoding="utf-8")
             assert text == "\n".join(map(to_markdown, tables))

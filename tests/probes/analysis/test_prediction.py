@@ -1,5 +1,6 @@
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def test_rows_of_pairs_and_schedules_are_read():
     with pytest.raises(InputError, match="motion on one"):
         read_energies(rows[:2])
     about = {"metric": "log_snr", "strata": {"t": "10"}, "value": 3.0}
-    table = read_schedules([Row(**{**vars(rows[0]), **about})])["one"]
+    table = read_schedules([replace(rows[0], **about)])["one"]
     assert (table[9], table[10], table[11]) == (np.inf, 3.0, -np.inf)
 
 
@@ -203,7 +204,7 @@ def test_bundled_offsets_are_those_of_the_published_tables():
     for key, onset in offsets.items():
         if key in measured:
             assert onset.measured == pytest.approx(measured[key], abs=1e-3)
-    energies = read_energies(read_published(folder / "predict.jsonl"))
+    energies = read_energies(read_published(folder / "predict.parquet"))
     for model, of_model in energies.items():
         if (model, "motion") in offsets:
             for factor, values in of_model.items():

@@ -20,11 +20,11 @@ from motionexp.probes.analysis.published import EXPERIMENTS, SWEEP, read_analysi
 from motionexp.probes.analysis.tables import tables
 from motionexp.results.figures.style import SETTINGS, WIDTH
 from motionexp.results.formats import to_csv, to_markdown
-from motionexp.results.published import to_published
 from motionexp.results.rows import read_rows
 from motionexp.scripts import probe_figures, probe_tables
 from motionexp.scripts.probe_tables import why_missing
 from tests.support.made_probes import PEAK, SET_AT, World, log_snr_of, made_probes, probe_rows, sweep_rows
+from tests.support.published_lines import to_published
 
 STRAIGHT = np.append(10 - 0.02 * np.arange(1000), -np.inf)
 """The log-SNR of a schedule at t = 0, 1, ... 1000."""
@@ -83,10 +83,10 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
     assert probe_tables.main([]) == 0
     written = capsys.readouterr().out.split()
     names = map("".join, product(("probe_analysis", "boundary", "pairs"), (".md", ".tex", ".csv")))
-    assert {Path(path).name for path in written} == {*names, "verdicts.jsonl"}
+    assert {Path(path).name for path in written} == {*names, "verdicts.parquet"}
     assert all((root / path).is_file() for path in written)
     title = "The boundary between motion and appearance: boundary, t"
-    rows = read_rows(root / "results" / "shapes" / "verdicts.jsonl")
+    rows = read_rows(root / "results" / "shapes" / "verdicts.parquet")
     (boundary,) = (row for row in rows if row.metric == title)
     place = boundary.model, boundary.stratum("contrast"), boundary.method
     assert place == ("tiny_latte", "motion-dominant", "verdict")
