@@ -351,11 +351,7 @@ class PipelineBackbone(Backbone):
         return self.codec.decode(self.vae, latents, self.device)
 
     def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        """See `Backbone.projections`.
-
-        Raises InputError where the network has no attention of this kind apart from its motion attention:
-        tuning that one instead would be the same run under another name.
-        """
+        """See `Backbone.projections`. Raises InputError for a kind that the motion attention does in passing."""
         if kind not in self.attentions:
             raise InputError(f"{self.name} has no {kind} attention apart from its motion attention")
         return self.find_projections(self.network, kind)

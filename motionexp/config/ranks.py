@@ -4,8 +4,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import setting_problems, settings_in
@@ -37,6 +38,11 @@ def size_of(cfg: JobConfig) -> int:
 def draws_per_step(cfg: JobConfig) -> int:
     """Noise draws of all ranks in a training step. Ids and rows hold it, and not how the draws are spread."""
     return cfg.batch_size * cfg.trainer.accumulate * size_of(cfg)
+
+
+def plain_settings(cfg: JobConfig) -> dict[str, Any]:
+    """All settings as plain values; `batch_size` is that of one batch a step on one rank, as rows have it."""
+    return asdict(cfg) | {"batch_size": draws_per_step(cfg)}
 
 
 def rank_of(cfg: JobConfig, environment: Mapping[str, str] = os.environ) -> Rank | None:

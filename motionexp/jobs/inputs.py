@@ -14,7 +14,7 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
-from motionexp.config.ranks import draws_per_step, size_of, too_many_devices
+from motionexp.config.ranks import plain_settings, size_of, too_many_devices
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
@@ -68,8 +68,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
-        knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-        window, method = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots), method_name(cfg.method)
+        window, method = _given_window(cfg), method_name(cfg.method)
     else:
         window, method = _stored_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
@@ -124,6 +123,12 @@ def _device(cfg: JobConfig) -> torch.device:
     if ranks.size() > 1 and device.type == "cuda":
         return torch.device("cuda", ranks.on_node()[0])
     return device
+
+
+def _given_window(cfg: JobConfig) -> Window:
+    """The timesteps of a training, as the settings say."""
+    knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
+    return Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
 
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
@@ -374,5 +379,4 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
     matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
-    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
-    return {name: value for name, value in settings.items() if name in names or matters.get(name)}
+    return {name: value for name, value in plain_settings(cfg).items() if name in names or matters.get(name)}

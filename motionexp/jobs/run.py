@@ -189,20 +189,22 @@ class _Work:
             note = ", nothing left to train or sample" if plan.is_finished else ""
             line = f"{self.job.plan.title(plan)} ({counted}{note})"
             self.job.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            failed_before = len(self.failures.by_cell)
             with self.failures.catching(plan.cell.folder, plan.reference.name):
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
-                if size_of(self.cfg) > 1:
-                    return  # the other ranks have ended with the cell
+            if size_of(self.cfg) > 1 and len(self.failures.by_cell) > failed_before:
+                return  # the other ranks have ended with the cell
         self._retry()
 
     def _run_cell(self, plan: "CellPlan") -> None:
         finished = _cell(self.job, plan, baselines=True)
         if self._base is not None:
             of_base = {base.reference.name: base for base in self._base.plan.cells}[plan.reference.name]
-            with self.failures.catching(of_base.cell.folder, plan.reference.name):
-                finished = replace(finished, base=_cell(self._base, of_base))
+            if of_base.cell.folder not in self.failures.by_cell:
+                with self.failures.catching(of_base.cell.folder, plan.reference.name):
+                    finished = replace(finished, base=_cell(self._base, of_base))
         self.cells.append(finished)
         self.grids += self.job.write_grid(plan)
 

@@ -1,6 +1,7 @@
 """What two ranks do in the tests: functions of a module, as the new processes import them."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,8 @@ def _stopped_and_resumed(backbone: Backbone, examples: list[Example], folder: Pa
         trained(backbone, examples, settings, folder=folder, on_preview=press)
     except Stopped as stop:
         stopped = stop.signum.name
+        if ranks.is_first():
+            shutil.copytree(folder, folder.with_name("stopped"))
     return trained(backbone, examples, TRAINING, folder=folder) | {"stopped": stopped}
 
 
