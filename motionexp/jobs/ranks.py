@@ -243,6 +243,8 @@ def joined(cfg: JobConfig) -> Iterator[None]:
     before = dict(os.environ)
     _settle_environment(rank, cfg.trainer.devices)
     on_gpu = cfg.device != "cpu" and torch.cuda.is_available()
+    if on_gpu and rank.on_node < torch.cuda.device_count():  # else `plan_job` says how many there are
+        torch.cuda.set_device(rank.on_node)
     # A sweep has a group for each job. A rank that is ahead must not read the addresses of the group before.
     store = distributed.PrefixStore(f"job {next(JOINED)}", _store(rank))
     distributed.init_process_group(
