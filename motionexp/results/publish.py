@@ -1,9 +1,9 @@
 """From outputs/ into the repository: the rows from which every table is built again, and pictures.
 
 `python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [--dirty]` takes the rows that the
-layout selects from the runs' folders and writes them where the layout says, below `results/`; pictures that it
-names, beside them. No other command copies from there into `results/`. Rows of a working tree with uncommitted
-changes are refused without `--dirty`; with it, a note in the tables says so.
+layout selects from the runs' folders and writes them where the layout says, below `results/`; pictures that
+it names, beside them. No other command copies from there into `results/`. Rows of a working tree with
+uncommitted changes are refused without `--dirty`; with it, a note in the tables says so.
 """
 
 import sys
