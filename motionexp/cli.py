@@ -36,6 +36,7 @@ from motionexp.config.compose import check_source_of_plugins, explain, read, typ
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
+from motionexp.config.ranks import check_ranks
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, one_of, stoppable
@@ -289,6 +290,8 @@ def _run_job(composed: DictConfig) -> None:
         check_effects([(cfg, typed_names(hydra_config))])
     check_device(cfg.device)
     check_source(cfg)
+    if not cfg.dry_run:
+        check_ranks(cfg)
     if cfg.dry_run:
         with loading_libraries():
             from motionexp.jobs.dry_run import plan

@@ -59,6 +59,10 @@ class Stopped(SystemExit):
         super().__init__(128 + signum)
         self.signum = signal.Signals(signum)
 
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[int]]:
+        """For pickle, which would hand `code` to the constructor."""
+        return type(self), (int(self.signum),)
+
 
 @contextmanager
 def stoppable() -> Iterator[None]:

@@ -15,8 +15,8 @@ from motionexp.config.checks import vocabulary
 from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
 from motionexp.config.metrics import chosen_metrics
-from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig
+from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, SCHEMAS, options
+from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig, TrainerConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader
@@ -83,6 +83,10 @@ def help_text() -> str:
             "what a model's file contains", [(f"model.{left}", right) for left, right in _lines(ModelConfig)]
         ),
         _section(
+            settings_in(JobConfig)["trainer"].help,
+            [(f"trainer.{left}", right) for left, right in _lines(TrainerConfig)],
+        ),
+        _section(
             "models behind scores", [(f"scoring.{left}", right) for left, right in _lines(ScoringConfig)]
         ),
         _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
@@ -104,7 +108,7 @@ def _lines(schema: Any) -> list[tuple[str, str]]:
     return [
         (f"{line.name}{_default(line)}", about[line.name].help)
         for line in fields(schema)
-        if line.name not in GROUPS
+        if line.name not in (*GROUPS, *SCHEMAS)
     ]
 
 

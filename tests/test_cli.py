@@ -11,7 +11,7 @@ import pytest
 
 from motionexp.config.compose import load
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig, method_name
+from motionexp.config.schema import JobConfig, ModelConfig, TrainerConfig, method_name
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError, Stopped
 from motionexp.jobs.experiment import experiment_jobs
@@ -227,7 +227,8 @@ def test_help_names_every_choice_with_a_line(capsys):
     choices += [f"experiment={path.stem}" for path in SWEEPS]
     assert not [choice for choice in choices if not shown.get(choice)]
     explained = {choice.split("=")[0] for choice, line in shown.items() if line}
-    assert {line.name for line in fields(JobConfig)} <= explained
+    assert {line.name for line in fields(JobConfig)} - {"trainer"} <= explained
+    assert {f"trainer.{line.name}" for line in fields(TrainerConfig)} <= explained
     assert {f"model.{line.name}" for line in fields(ModelConfig)} <= explained
 
 

@@ -75,7 +75,8 @@ def test_losses_are_those_of_the_training_version(model, method, tmp_path):
     losses = losses_of(model, method, tmp_path)
     if method not in PINNED[model]:
         pytest.fail(f"method {method}: tests/golden/golden.json pins no losses on {model}: add {losses}")
-    assert losses == pytest.approx(PINNED[model][method]["losses"], rel=1e-4)
+    # One minus a cosine is near zero, where the rounding of fp32 is 1e-7.
+    assert losses == pytest.approx(PINNED[model][method]["losses"], rel=1e-4, abs=1e-6)
 
 
 def settings_of_cell(method: str, output: Path) -> JobConfig:

@@ -1,6 +1,6 @@
 """What `--help` prints."""
 
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, TrainerConfig
 from motionexp.config.settings import settings_in
 from motionexp.help import USAGE, WIDTH, help_text, wrapped
 
@@ -9,7 +9,8 @@ def test_it_fits_80_columns_and_names_every_setting():
     lines = help_text().splitlines()
     words = {line.split()[0].partition("=")[0] for line in lines if line.startswith("  ")}
     assert max(map(len, lines)) <= WIDTH == 80
-    assert {*settings_in(JobConfig)} - {"model", "method", "data", "scoring"} <= words
+    assert {*settings_in(JobConfig)} - {"model", "method", "data", "scoring", "trainer"} <= words
+    assert {f"trainer.{name}" for name in settings_in(TrainerConfig)} <= words
     # What one copies is whole.
     assert all(any(f"python run.py {command}".rstrip() in line for line in lines) for command, _ in USAGE)
 

@@ -43,7 +43,7 @@ def test_a_gpu_that_is_certainly_missing_is_refused_without_torch(device, monkey
     from motionexp.config import checks
     from motionexp.errors import InputError
 
-    monkeypatch.setattr(checks, "NVIDIA", ())
+    monkeypatch.setattr(checks, "OF_GPUS", ())
     monkeypatch.setattr(checks.sys, "platform", "linux")
     with pytest.raises(InputError, match=f"device={device}"):
         checks.check_device(device)
@@ -53,7 +53,7 @@ def test_a_gpu_that_is_certainly_missing_is_refused_without_torch(device, monkey
 def test_a_device_that_may_be_there_is_left_to_torch(device, monkeypatch):
     from motionexp.config import checks
 
-    monkeypatch.setattr(checks, "NVIDIA", ("/dev/null",))
+    monkeypatch.setattr(checks, "OF_GPUS", ("null",))
     monkeypatch.setattr(checks.sys, "platform", "linux")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     checks.check_device(device)

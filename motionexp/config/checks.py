@@ -14,6 +14,7 @@ from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
+from motionexp.config.ranks import OF_GPUS, trainer_problems
 from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import LARGEST, setting_problems, settings_in
@@ -31,7 +32,7 @@ def check(cfg: JobConfig) -> list[str]:
             *_training_seed_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
-            *scoring_problems(cfg.scoring), *_class_problems(cfg)]  # fmt: skip
+            *scoring_problems(cfg.scoring), *trainer_problems(cfg), *_class_problems(cfg)]  # fmt: skip
 
 
 def _step_problems(cfg: JobConfig) -> Iterator[str]:
@@ -110,15 +111,11 @@ def _json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu", "/dev/nvmap")
-
-
 def check_device(device: str) -> None:
     """Raises InputError for a kind of GPU that this machine certainly lacks; torch knows the rest."""
     kind = device.partition(":")[0]
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    # A GPU has one of these files: NVIDIA's driver, Windows' Linux, AMD's driver, or a Jetson.
-    linux_without = sys.platform == "linux" and not any(Path(name).exists() for name in NVIDIA)
+    linux_without = sys.platform == "linux" and not any(Path("/dev", name).exists() for name in OF_GPUS)
     if kind == "cuda" and (hidden or linux_without or sys.platform == "darwin"):
         why = "CUDA_VISIBLE_DEVICES hides its GPUs" if hidden else "it has no GPU for CUDA"
         raise InputError(f"device={device}: not on this machine, {why}; take auto or cpu")

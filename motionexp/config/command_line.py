@@ -135,7 +135,7 @@ def _check_override(override: str) -> None:
 def _check_for_hydra(override: str, name: str) -> None:
     """Raises InputError for an override on which Hydra fails with an error of its own code."""
     root, dot, _ = name.partition(".")
-    if dot and root in {*settings_in(JobConfig), *settings_in(ScoreConfig)} - {*GROUPS}:
+    if dot and root in {*settings_in(JobConfig), *settings_in(ScoreConfig)} - {*GROUPS, *SCHEMAS}:
         raise InputError(f"{override:.200}: {root} has no settings within it; write {root}=VALUE")
     if len(name) > MOST_CHARACTERS or (name in GROUPS and len(override) > 2000):
         raise InputError(f"{override:.60}...: there is no setting or option of so long a name")

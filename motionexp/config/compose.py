@@ -240,7 +240,11 @@ def _no_such_setting(path: str, names: Collection[str] = ()) -> str:
         return f"{path}: renamed to {RENAMED[path]}"
     group = path.rpartition(".")[0]
     if not names:
-        names = [f"{group}.{key}" for key in keys_of(group)] if group in GROUPS else [*settings_in(JobConfig)]
+        names = (
+            [f"{group}.{key}" for key in keys_of(group)]
+            if group in (*GROUPS, *SCHEMAS)
+            else [*settings_in(JobConfig)]
+        )
     near = nearest(path, names)
     hint = f"; did you mean {near}?" if near else ""
     if near == path:

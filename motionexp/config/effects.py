@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
+from motionexp.config.ranks import size_of
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
@@ -62,9 +63,21 @@ def _without_effect(cfg: JobConfig, name: str) -> str | None:
     group, _, key = name.partition(".")
     if group == "model" and key in DEFAULTS_OF_MODEL:
         return _default_without_effect(cfg, key)
+    if group == "trainer":
+        return _trainer_without_effect(cfg, key)
     if group not in settings_in(JobConfig) or getattr(cfg, name, 0) in (None, []):
         return None
     return next(filter(None, (*_by_stage(cfg, group), *_by_value(cfg, name))), None)
+
+
+def _trainer_without_effect(cfg: JobConfig, key: str) -> str | None:
+    """As `_without_effect`, of a setting of `trainer.`."""
+    active, reason = _active(cfg)
+    if key == "accumulate" and "training" not in active:
+        return f"has no effect {reason}; leave it out"
+    if key == "strategy" and cfg.trainer.strategy == "ddp" and size_of(cfg) == 1:
+        return "has no effect on one device; leave it out"
+    return None
 
 
 def _default_without_effect(cfg: JobConfig, key: str) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config import targets
-from motionexp.config.schema import ModelConfig
+from motionexp.config.schema import ModelConfig, TrainerConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
 from motionexp.config.yaml_file import read_yaml
@@ -14,8 +14,8 @@ from motionexp.files import ROOT
 CONF = ROOT / "conf"
 EXPERIMENTS = ROOT / "experiments"
 GROUPS = ("model", "method", "data", "scoring")
-# Of groups whose options share one schema; the options of the other groups name a class under `_target_`.
-SCHEMAS: Mapping[str, type] = {"model": ModelConfig, "scoring": ScoringConfig}
+# What has settings of its own within it, by a schema; the other groups name a class under `_target_`.
+SCHEMAS: Mapping[str, type] = {"model": ModelConfig, "scoring": ScoringConfig, "trainer": TrainerConfig}
 GIVEN_BY_PROGRAM: Mapping[str, tuple[str, ...]] = {"method": ("backbone", "window"), "data": ()}
 
 

@@ -58,9 +58,23 @@ class ModelConfig:
     train_steps: int = setting(MISSING, "training steps", low=1)
     learning_rate: float = setting(MISSING, "learning rate of low-rank adapters", above=0)
     full_rank_learning_rate: float = setting(MISSING, "learning rate of full-rank tuning", above=0)
-    batch_size: int = setting(MISSING, "noise draws of the one video in a training step", low=1)
+    batch_size: int = setting(MISSING, "noise draws of the one video in a batch of a training step", low=1)
     steps: int = setting(MISSING, "sampling steps", low=1, high=1000)
     guidance_scale: float = setting(MISSING, "classifier-free guidance; 1: none", low=1)
+
+
+@dataclass
+class TrainerConfig:
+    """How a training is spread over devices: `docs/gpus.md`."""
+
+    devices: int = setting(1, "GPUs of a node, or processes on a CPU, that share the job", low=1, high=1024)
+    num_nodes: int = setting(1, "nodes, whose processes srun or torchrun starts", low=1, high=1024)
+    strategy: str = setting(
+        "auto", "fsdp: each GPU holds a part of the frozen network; auto: ddp, each the whole network",
+        choices=("auto", "ddp", "fsdp"))
+    accumulate: int = setting(
+        1, "batches of a step, one after the other: memory of one, result of a larger batch_size", low=1,
+        high=10_000)
 
 
 @dataclass
@@ -113,7 +127,9 @@ class JobConfig:
     learning_rate: float = setting(II("model.learning_rate"), "AdamW's", "training", above=0, listed=True)
     weight_decay: float = setting(0.01, "AdamW's weight decay", "training", low=0)
     batch_size: int = setting(
-        II("model.batch_size"), "noise draws in a training step", "training", low=1, high=10_000)
+        II("model.batch_size"), "noise draws in a training step, times trainer.devices, trainer.num_nodes and"
+        " trainer.accumulate", "training", low=1, high=10_000)
+    trainer: TrainerConfig = setting(TrainerConfig, "several GPUs in one job", "none")
     seed: int = setting(0, "of training and sampling", "training", "sampling", low=0, default_in_tables=False)
     training_seeds: Any = setting(
         1, "how many training seeds from seed on, or a list of them: an adapter for each", "content",

@@ -47,6 +47,11 @@ class Conditioning:
         """Every row `times` times, copies next to each other: (a, b) gives (a, a, b, b)."""
         return self._by_tensor(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
+    def to(self, device: torch.device) -> "Conditioning":
+        """With `embeds` and `pooled` on a device; the mask stays on the CPU."""
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return Conditioning(self.embeds.to(device), self.mask, pooled)
+
     def _by_tensor(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         mask, pooled = (None if tensor is None else change(tensor) for tensor in (self.mask, self.pooled))
         return Conditioning(change(self.embeds), mask, pooled)

@@ -48,9 +48,9 @@ def progress_bar(total: int, stage: str, unit: str, *, done: int = 0, shown: boo
 
 
 @contextmanager
-def step_bar(stage: str) -> Iterator[Progress]:
+def step_bar(stage: str, *, shown: bool = True) -> Iterator[Progress]:
     """A bar that counts the steps of a stage, whose total number comes with the first step."""
-    with progress_bar(0, stage, "step") as bar:
+    with progress_bar(0, stage, "step", shown=shown) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

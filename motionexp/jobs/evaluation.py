@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit, Reference
+from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.progress import Progress
 from motionexp.diffusion.sampling import (
@@ -63,6 +64,8 @@ def sample(
 ) -> Iterator[Sample]:
     """Generate one video for each edit, in batches of `at_once` videos.
 
+    Several ranks call it with equal arguments. They take the batches in turn, and rank 0 gets all samples.
+
     Args:
         backbone: generates.
         method: attached to the backbone, on only within its window; None samples the base model.
@@ -72,10 +75,10 @@ def sample(
             same noise, whatever the edit and the method.
         at_once: videos of a batch. The videos that share a batch change the last bits of a sample.
         embed: maps a caption to its conditioning; None: `backbone.embed`.
-        progress: called with the sampling steps that are done and all steps, over all batches.
+        progress: called with the sampling steps that are done and all steps, over all batches of this rank.
 
     Yields:
-        Samples in the order of `edits`, as soon as their batch is done.
+        Samples in the order of `edits`, as soon as their batch is done; on other ranks than 0 nothing.
 
     Raises:
         FloatingPointError: a sample is not finite; names its caption.
@@ -90,23 +93,25 @@ def sample(
     if method is not None:
         method.scale = settings.adapter_scale
         gate = _gate(method, settings.adapter_scale)
-    for number, batch in enumerate(batches):
-        start = time.perf_counter()
-        latents = _sample_batch(
-            backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(batches))
-        )
-        # (B, C, F, h, w). Decoding would turn numbers that are not finite into frames without an error.
-        if not torch.isfinite(latents).all():
-            raise FloatingPointError(
-                f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
-                " precision=fp32, or a lower guidance_scale or adapter_scale"
+    rounds = range(0, len(batches), ranks.size())
+    for number, first in enumerate(rounds):
+        # In the last round there may be fewer batches than ranks.
+        videos = list[Sample]()
+        for batch in batches[first : first + ranks.size()][ranks.number() :][:1]:
+            start = time.perf_counter()
+            latents = _sample_batch(
+                backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(rounds))
             )
-        # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
-        frames = [backbone.decode(video[None])[0].numpy() for video in latents]
-        seconds = (time.perf_counter() - start) / len(batch)
-        steps = count_adapter_steps(backbone, method, settings)
-        for (edit, index), video in zip(batch, frames, strict=True):
-            yield Sample(edit, index, video, steps, seconds, peak_memory(backbone.device))
+            # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
+            frames = [backbone.decode(video[None])[0].numpy() for video in latents]
+            seconds = (time.perf_counter() - start) / len(batch)
+            steps = count_adapter_steps(backbone, method, settings)
+            videos += [
+                Sample(edit, index, video, steps, seconds, peak_memory(backbone.device))
+                for (edit, index), video in zip(batch, frames, strict=True)
+            ]
+        for of_rank in ranks.gathered(videos):
+            yield from of_rank
 
 
 def _sample_batch(
@@ -121,7 +126,7 @@ def _sample_batch(
     """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
     # Noise by seed and index alone: how edits are put into batches does not change a sample.
-    return sample_latents(
+    latents = sample_latents(
         backbone,
         Conditioning.cat([embed(edit.caption) for edit, _ in batch]),
         embed(settings.negative_prompt) if settings.sampler.guided else None,
@@ -134,6 +139,13 @@ def _sample_batch(
         else None,
         progress=progress,
     )
+    # Decoding would turn numbers that are not finite into frames without an error.
+    if not torch.isfinite(latents).all():
+        raise FloatingPointError(
+            f"sampling {batch[0][0].caption!r} gave numbers that are not finite: try"
+            " precision=fp32, or a lower guidance_scale or adapter_scale"
+        )
+    return latents
 
 
 def _gate(method: TuningMethod, scale: float) -> Gate:

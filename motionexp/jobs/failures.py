@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +86,16 @@ class Failures:
 
     Args:
         count: of the job's cells.
+        failed: cells that have failed before.
+
+    Attributes:
+        last: the error of the cell that failed last.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, failed: Mapping[Path, Failure] | None = None) -> None:
         self.count = count
-        self.by_cell: dict[Path, Failure] = {}
-        self._last: Exception | None = None
+        self.by_cell: dict[Path, Failure] = dict(failed or {})
+        self.last: BaseException | None = None
 
     @contextmanager
     def catching(self, cell: Path, reference: str) -> Iterator[None]:
@@ -110,7 +114,7 @@ class Failures:
             if self.count > 1:
                 line = f"failed: {reference} ({cell}): {_shortened(failure.error)}"
                 print(printable(line), file=sys.stderr)
-            self._last = error
+            self.last = error
             # Its frames hold the tensors of the cell.
             traceback.clear_frames(error.__traceback__)
 
@@ -118,9 +122,9 @@ class Failures:
         """Raise `CellsFailed` if a cell failed; the error itself if the job has one cell."""
         if not self.by_cell:
             return
-        if self.count == 1 and self._last is not None:
-            vars(self._last)["failure"] = next(iter(self.by_cell.values()))
-            raise self._last
+        if self.count == 1 and self.last is not None:
+            vars(self.last)["failure"] = next(iter(self.by_cell.values()))
+            raise self.last
         raise CellsFailed([*self.by_cell.values()], self.count)
 
 

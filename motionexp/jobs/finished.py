@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
+from motionexp.config.ranks import draws_per_step
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
@@ -20,7 +21,7 @@ from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, r
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger")  # settings that change no result
+PLACE = ("output", "dry_run", "device", "logger", "trainer")  # settings that change no result
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,8 @@ def _below(path: Path, output: Path) -> str:
 
 def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
     """The record's file: its name is a hash of the code, the settings and the files of the job."""
-    settings = {name: value for name, value in asdict(cfg).items() if name not in PLACE}
+    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
+    settings = {name: value for name, value in settings.items() if name not in PLACE}
     parts = {
         "code": _state(PACKAGE, "*.py", content=True),
         "settings": settings,

@@ -14,10 +14,12 @@ from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.metrics import check_metrics
+from motionexp.config.ranks import draws_per_step, too_many_devices
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
+from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.inversion import inversion_steps
@@ -57,7 +59,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     check_metrics(cfg.metrics, [reference.name for reference in references if reference.truth is None])
     adapter = _checked_adapter(cfg)
     # 2. What needs the model's class or its files.
-    device = resolve_device(cfg.device)
+    device = _device(cfg)
     precision = resolve_precision(device, cfg.precision)
     check_before_weights(cfg, references, device, without_files=without_files)
     # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
@@ -110,6 +112,17 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     )
     # 6. The base model, to which every table compares.
     return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
+
+
+def _device(cfg: JobConfig) -> torch.device:
+    """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
+    device, devices = resolve_device(cfg.device), cfg.trainer.devices
+    count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
+    if devices > max(1, count) and cfg.device != "cpu" and not cfg.dry_run:
+        raise InputError(too_many_devices(devices, count))
+    if ranks.size() > 1 and device.type == "cuda":
+        return torch.device("cuda", ranks.on_node()[0])
+    return device
 
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
@@ -341,6 +354,7 @@ def training_settings(cfg: JobConfig) -> TrainingSettings:
     return TrainingSettings(
         steps=cfg.train_steps,
         batch_size=cfg.batch_size,
+        accumulate=cfg.trainer.accumulate,
         seed=cfg.seed,
         optimizer=OptimizerSettings(learning_rate=cfg.learning_rate, weight_decay=cfg.weight_decay),
         keep_steps=tuple(cfg.keep_steps),
@@ -353,4 +367,5 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values."""
     matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
-    return {name: value for name, value in asdict(cfg).items() if name in names or matters.get(name)}
+    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
+    return {name: value for name, value in settings.items() if name in names or matters.get(name)}

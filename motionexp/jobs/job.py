@@ -15,8 +15,9 @@ from rich.console import Console
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
-from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels, scoring_models
+from motionexp.config.scoring_models import ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
+from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
 from motionexp.jobs import provenance
@@ -26,9 +27,11 @@ from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.plan import CellPlan
+from motionexp.jobs.rank_work import Order, order_of
+from motionexp.jobs.ranks import clear_rank_errors
 from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
-from motionexp.jobs.scoring import score_cell
+from motionexp.jobs.scoring import are_bundled_and_enough, score_cell
 from motionexp.jobs.together import fit_together, hold_others
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
@@ -43,10 +46,6 @@ def encode(backbone: Backbone, reference: Reference) -> Example:
     """A reference's latents and its embedded caption, as training takes them."""
     frames = torch.from_numpy(reference.frames.copy())[None]
     return Example(backbone.encode(frames), backbone.embed([reference.caption]), reference.content_hash)
-
-
-def _captions(reference: Reference) -> list[str]:
-    return [reference.caption, *(edit.caption for edit in reference.edits)]
 
 
 class Job:
@@ -67,6 +66,7 @@ class Job:
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
+        self.is_of_base_model = False
         self._scored: Samples | None = None  # of the last cell: its grid shows some of them again
 
     # Scoring
@@ -103,23 +103,11 @@ class Job:
         Raises:
             InputError: a model cannot be loaded, or a caption is too long for one.
         """
-        if self._scores_without_doubt():
-            return
+        if are_bundled_and_enough(self.plan.metrics, self._scoring_models, self.references):
+            return  # they are loaded when the first video is scored, and not before the training
         scorer = self.scorer if self.plan.probe is None else self.probe_scorer
         for reference in self.references:
             scorer.check_captions(reference, reference.edits)
-
-    def _scores_without_doubt(self) -> bool:
-        """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole.
-
-        Then they are loaded when the first video is scored, and not before the training.
-        """
-        plugins = any("." in name for name in self.plan.metrics or ())
-        if plugins or self._scoring_models != ScoringModels():
-            return False
-        captions = [caption for reference in self.references for caption in _captions(reference)]
-        # The bundled models have a token for every word, and two around the caption.
-        return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
     @contextmanager
     def at_work(self, scorer: "Scorer") -> Iterator["Scorer"]:
@@ -137,8 +125,10 @@ class Job:
         """The job of the base model on the same references, with this job's backbone and scorer."""
         if self.plan.base is None:
             return None
-        _ = self.scorer  # the copy shares what is made before it
+        if ranks.is_first():
+            _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
+        job.is_of_base_model = True
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
 
@@ -173,7 +163,7 @@ class Job:
         with self.holding(cell, about):
             # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
-                self._generate(plan)
+                self.generate(ranks.of_first(order_of(self, self.plan.cells.index(plan))))
             self._scored = Samples(cell)
             with self.at_work(self.scorer) as scorer:
                 fields = self.row_fields(cell, reference)
@@ -182,7 +172,11 @@ class Job:
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
         """Lock a cell and store the job's settings in it; see `Cell.running`."""
-        with cell.running(about, self._waits_for(cell)), clear_memory_errors(self.advice):
+        with (
+            cell.running(about, self._waits_for(cell)),
+            clear_memory_errors(self.advice),
+            clear_rank_errors(),
+        ):
             cell.write_config(self.plan.config)
             yield
 
@@ -223,17 +217,20 @@ class Job:
 
     # Sampling
 
-    def _generate(self, plan: CellPlan) -> None:
-        """Train the cell's adapter if it is missing, and sample the missing requests with it."""
+    def generate(self, order: Order) -> None:
+        """Train the cell's adapter if it is missing, and sample the missing requests with it.
+
+        All ranks call it with the order of rank 0, which alone writes.
+        """
         # 1. Attach the method, trained now if its adapter is not stored.
-        method = self._method(plan)
+        plan, missing = self.plan.cells[order.cell], order.missing
+        method = self._method(plan, order.has_adapter)
         # 2. Sample. A sample is stored as soon as its batch is decoded, so that an interrupt loses one batch.
         #    A batch that lacks a sample is denoised as a whole: its members change the last bits.
-        missing = {request.sample_id for request in plan.missing}
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with step_bar("sample") as progress:
+            with step_bar("sample", shown=ranks.is_first()) as progress:
                 samples = sample(
                     self.backbone,
                     method,
@@ -244,7 +241,7 @@ class Job:
                     embed=self.cache.conditioning,
                     progress=progress,
                 )
-                for request, video in zip(requests, samples, strict=True):
+                for request, video in zip(requests if ranks.is_first() else [], samples, strict=True):
                     if request.sample_id in missing:
                         plan.cell.save_sample(request, video, self.backbone.fps, self.plan.exact_frames)
         finally:
@@ -252,19 +249,21 @@ class Job:
             if method is not None:
                 method.remove()
 
-    def _method(self, plan: CellPlan) -> TuningMethod | None:
+    def _method(self, plan: CellPlan, has_adapter: bool) -> TuningMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
         # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
             method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
         elif not self.plan.trains:
             return None
-        elif plan.cell.has_adapter:
+        elif has_adapter:
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         elif len(group := self.plan.group_of(plan)) > 1:
             with ExitStack() as locks:
-                hold_others(self, group, plan, locks)
+                if ranks.is_first():
+                    hold_others(self, group, plan, locks)
                 fit_together(self, group)
+            ranks.of_first(None)  # which has written the adapters
             method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
@@ -290,7 +289,9 @@ class Job:
         examples = [self.example(video) for video in plan.trained_on]
         from motionexp.jobs.loggers import make_logger  # which imports all loggers
 
-        logger = make_logger(self.plan.logger, plan.cell.folder / "logs", self.plan.row_settings)
+        is_first = ranks.is_first()
+        folder = plan.cell.folder / "logs"
+        logger = make_logger(self.plan.logger, folder, self.plan.row_settings) if is_first else None
         try:
             result = fit(
                 self.backbone,
@@ -303,8 +304,10 @@ class Job:
                 on_keep=lambda result: self.keep_adapter(plan, method, result),
             )
         finally:
-            if self.plan.logger == "wandb":
+            if logger is not None and self.plan.logger == "wandb":
                 logger.experiment.finish()
+        if not is_first:
+            return
         self.keep_adapter(plan, method, result)
         # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.
         if result.checkpoint is not None:
@@ -320,7 +323,7 @@ class Job:
             captions=[video.caption for video in plan.trained_on],
             seed=plan.training_seed,
             steps=steps,
-            batch_size=training.batch_size,
+            batch_size=training.draws * ranks.size(),
             learning_rate=training.optimizer.learning_rate,
             weight_decay=training.optimizer.weight_decay,
             optimizer=training.optimizer.name,

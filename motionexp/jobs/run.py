@@ -1,6 +1,6 @@
 """Running a job. Stored results are kept, missing ones are made: adapters, samples and rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
+from motionexp.config.ranks import rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
-from motionexp.jobs.failures import Failures
+from motionexp.jobs.failures import Failure, Failures, in_one_line, stops_all
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.machine import (
     batch_in_words,
@@ -20,6 +21,7 @@ from motionexp.jobs.machine import (
     smaller,
     smaller_batch,
 )
+from motionexp.jobs.ranks import LOST, joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import announced, loading_libraries
@@ -53,18 +55,20 @@ def run(cfg: JobConfig) -> list[Row]:
     failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
-        cells = read_record(cfg, references)
-        if cells is not None:
+        cells, rank = read_record(cfg, references), rank_of(cfg)
+        if rank is not None:  # srun or torchrun has started all of them
+            cells, grids, failures = make(cfg)
+            if rank.number > 0:
+                silence()
+                return []
+        elif cells is not None:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
+        elif size_of(cfg) > 1:
+            cells, grids, failures = _on_ranks(cfg)
         else:
-            cells, grids, failures = _run(cfg, console, references)
-            if not failures.by_cell:
-                write_record(cfg, cells)
-            for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
-                write_index(folder)
-                compact(folder)
+            cells, grids, failures = _make(cfg, console, references, {})
     rows = [row for finished in cells for row in (*finished.rows, *(finished.baselines or (None, ()))[1])]
     folders = [finished.cell.folder for finished in cells]
     of_base = [row for finished in cells if finished.base for row in finished.base.rows]
@@ -74,9 +78,73 @@ def run(cfg: JobConfig) -> list[Row]:
     return rows
 
 
+Made = tuple[list[FinishedCell], list[Path], Failures]
+"""Cells, videos side by side, and what failed."""
+
+
+def _on_ranks(cfg: JobConfig) -> Made:
+    """Make what is missing in new processes. A failed cell ends them; new ones take the other cells."""
+    failed: dict[Path, Failure] = {}
+    while True:
+        results, error = on_ranks(cfg, make, failed)
+        if error is not None and (
+            results is None or stops_all(error) or not results[2].by_cell.keys() - failed
+        ):
+            raise error
+        assert results is not None
+        failures = results[2]
+        failures.last = failures.last or error
+        for cell in failures.by_cell.keys() - failed.keys():
+            failed[cell] = failures.by_cell[cell]
+            if error is not None and LOST in failed[cell].error:  # which is all that rank 0 has seen
+                failed[cell] = replace(failed[cell], error=in_one_line(error))
+        failures.by_cell = failed
+        if error is None:
+            return results
+
+
+def make(cfg: JobConfig, failed: Mapping[Path, Failure] | None = None) -> Made:
+    """Make what is missing of a job on all its ranks, each of which calls this; nothing on others than 0.
+
+    Args:
+        cfg: checked settings.
+        failed: cells to leave out, because they have failed.
+
+    Raises:
+        As `run`.
+    """
+    console = Console()
+    with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
+        references = read_references(cfg, make_reader(cfg.data))
+        with loading_libraries():
+            from motionexp.jobs import rank_work
+            from motionexp.jobs.job import Job
+        with joined(cfg):
+            if rank_work.is_first():
+                results = _make(cfg, console, references, failed or {})
+                if results[2].by_cell.keys() <= (failed or {}).keys():  # else the others have ended
+                    rank_work.dismiss()
+                return results
+            rank_work.serve(Job(cfg, console, references))
+    return [], [], Failures(0)
+
+
+def _make(
+    cfg: JobConfig, console: Console, references: list[Reference], failed: Mapping[Path, Failure]
+) -> Made:
+    """Make what is missing, and store where it is."""
+    cells, grids, failures = _run(cfg, console, references, failed)
+    if not failures.by_cell:
+        write_record(cfg, cells)
+    for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
+        write_index(folder)
+        compact(folder)
+    return cells, grids, failures
+
+
 def _run(
-    cfg: JobConfig, console: Console, references: list[Reference]
-) -> tuple[list[FinishedCell], list[Path], Failures]:
+    cfg: JobConfig, console: Console, references: list[Reference], failed: Mapping[Path, Failure]
+) -> Made:
     """Make what is missing; returns the finished cells, the videos side by side, and what failed."""
     with loading_libraries():
         from motionexp.jobs.job import Job
@@ -88,7 +156,7 @@ def _run(
         job.check_scoring()
     with announced("encoding captions and videos ..."):
         job.encode()
-    work = _Work(cfg, job, Failures(len(job.plan.cells)))
+    work = _Work(cfg, job, Failures(len(job.plan.cells), failed))
     work.run(job.plan.cells)
     return work.cells, work.grids, work.failures
 
@@ -114,7 +182,7 @@ class _Work:
         """Make what is missing of these cells, with `retry=` those that memory was too small for as well."""
         for counted, plan in numbered(plans):
             if plan.cell.folder in self.failures.by_cell:
-                continue  # it was trained with one that failed
+                continue  # it has failed before, or was trained with one that failed
             if not plan.is_finished and self.is_done(plan):
                 self._retried.append(plan)
                 continue
@@ -125,6 +193,8 @@ class _Work:
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
+                if size_of(self.cfg) > 1:
+                    return  # the other ranks have ended with the cell
         self._retry()
 
     def _run_cell(self, plan: "CellPlan") -> None:

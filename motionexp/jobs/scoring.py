@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.progress import progress_bar
 from motionexp.jobs.cell import Cell, SampleRequest, Samples
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, Measurement]]
 """{metric: {name of a value: measurement}}, as a Scorer returns them."""
+
+
+def are_bundled_and_enough(
+    metrics: Sequence[str] | None, models: ScoringModels, references: Sequence[Reference]
+) -> bool:
+    """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole."""
+    plugins = any("." in name for name in metrics or ())
+    if plugins or models != ScoringModels():
+        return False
+    captions = [reference.caption for reference in references]
+    captions += [edit.caption for reference in references for edit in reference.edits]
+    # The bundled models have a token for every word, and two around the caption.
+    return max(len(caption.split()) for caption in captions) + 2 <= BUNDLED_CAPTION_TOKENS
 
 
 class CellScores:

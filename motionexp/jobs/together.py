@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from motionexp.diffusion import ranks
 from motionexp.jobs.plan import CellPlan
 from motionexp.methods.lora_stack import LoRAStack, StackMember
 from motionexp.methods.training import FitResult, fit, start_seed
@@ -45,10 +46,11 @@ def fit_together(job: "Job", group: Sequence[CellPlan]) -> None:
             group[0].cell.adapter,
             on_keep=save,
         )
-        save(result)
+        if ranks.is_first():
+            save(result)
     finally:
         stack.remove()
-    if result.checkpoint is not None:
+    if result.checkpoint is not None and ranks.is_first():
         result.checkpoint.unlink()
 
 

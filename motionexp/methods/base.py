@@ -62,7 +62,8 @@ class TrainingSettings:
 
     Attributes:
         steps: optimizer steps, from 1.
-        batch_size: noise draws in a step, from 1; the examples follow each other in turn.
+        batch_size: noise draws in a batch, from 1; the examples follow each other in turn.
+        accumulate: batches of a step, from 1, whose gradients are averaged. Each rank takes so many.
         seed: of the initial state, the noise and the timesteps, together with the reference.
         optimizer: with its learning rate.
         keep_steps: step counts at which `on_keep` is called.
@@ -73,6 +74,7 @@ class TrainingSettings:
 
     steps: int = 200
     batch_size: int = 1
+    accumulate: int = 1
     seed: int = 0
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     keep_steps: tuple[int, ...] = ()
@@ -81,9 +83,14 @@ class TrainingSettings:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: a whole number from 1")
+
+    @property
+    def draws(self) -> int:
+        """Noise draws of one rank in a step."""
+        return self.batch_size * self.accumulate
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,7 @@ class TuningMethod(ABC):
 
     Attributes:
         is_single: whether it is one adapter, which a file can hold.
+        takes_sharded: whether it only reads shapes of the network's weights, of which a rank may hold a part.
         key_prefix: precedes the names of `parameters` in an adapter file.
         layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
         settings: the constructor's arguments besides backbone and window, as plain values.
@@ -143,6 +151,7 @@ class TuningMethod(ABC):
 
     key_prefix = ""
     is_single: ClassVar[bool] = True
+    takes_sharded: ClassVar[bool] = False
 
     def __init__(
         self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]

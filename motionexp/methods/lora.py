@@ -43,6 +43,7 @@ class LoRA(TuningMethod):
         InputError: rank, alpha or projections are out of range.
     """
 
+    takes_sharded = True
     layers: dict[str, LoraLayer]
     _is_external = False
 

@@ -34,6 +34,7 @@ class LoRAStack(TuningMethod):
     """
 
     is_single = False
+    takes_sharded = True
     layers: dict[str, "StackedLinear"]
 
     def __init__(

@@ -1,16 +1,11 @@
 """One-shot tuning: trains a method's tensors on a few encoded references, beside a frozen backbone."""
 
-import io
-import logging
 import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,17 +14,19 @@ from torch import Tensor, nn
 
 from motionexp.config.ids import FIT_VERSION
 from motionexp.config.imports import without
+from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
-from motionexp.errors import DAMAGE, InputError, Stopped
-from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
+from motionexp.errors import InputError, Stopped
 from motionexp.methods.base import Step, TrainingSettings, TuningMethod
+from motionexp.methods.checkpoints import SealedFile
+from motionexp.methods.stopping import Stop
+from motionexp.methods.trainer import make_trainer, quiet_lightning
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.loggers import Logger
-    from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
@@ -98,48 +95,95 @@ class Tuning(LightningModule):
         """Return the optimizer of the method's parameters."""
         return self.settings.optimizer.build(self.trained)
 
-    def draw(self, step: int) -> Step:
+    @property
+    def draws(self) -> int:
+        """Noise draws in a step, of all ranks."""
+        return self.settings.draws * ranks.size()
+
+    @property
+    def batches(self) -> list[range]:
+        """The numbers within a step of the draws that this rank takes together, batch by batch."""
+        size, count = self.settings.batch_size, ranks.size()
+        starts = range(ranks.number() * size, self.draws, size * count)
+        return [range(start, start + size) for start in starts]
+
+    def draw(self, step: int, numbers: range | None = None) -> Step:
         """Return the tensors of a step; all randomness comes from the seed, the reference and the step.
 
         References have noise of their own: means over references then average over the training's noise too.
+
+        Args:
+            step: from 0.
+            numbers: of the draws within the step, as one of `batches`; None: all draws of the step. How the
+                draws are spread over batches and ranks does not change them.
         """
-        size, seed = self.settings.batch_size, self.settings.seed
+        size, seed = self.draws, self.settings.seed
+        numbers = range(size) if numbers is None else numbers
         # 1. The examples in turn: with 2 examples and 3 draws, step 0 takes 0 1 0 and step 1 takes 1 0 1.
         rows = [index % len(self._latents) for index in range(step * size, (step + 1) * size)]
-        latents = self._latents[rows]  # (B, C, F, h, w)
         # 2. Noise and timesteps from generators on the CPU: the device must not change the numbers. Draws of
-        #    one reference in one step follow each other.
-        schedule, shape = self._backbone.schedule, latents.shape[1:]
+        #    one reference in one step follow each other, also those that other ranks take.
+        schedule, shape = self._backbone.schedule, self._latents.shape[1:]
         keys = {row: (seed, self._references[row], step) for row in rows}
         noises = {row: generator("training noise", *key) for row, key in keys.items()}
         times = {row: generator("training timesteps", *key) for row, key in keys.items()}
-        noise = torch.stack([torch.randn(shape, generator=noises[row]) for row in rows])
-        t = torch.cat([schedule.training_timesteps(self.window, 1, times[row]) for row in rows])  # (B,)
-        noise, t = noise.to(latents.device), t.to(latents.device)
-        return Step.noised(schedule, latents, noise, t, self._conditioning[rows])
+        noise, t = [], []
+        for number, row in enumerate(rows[: numbers.stop]):
+            of_draw = torch.randn(shape, generator=noises[row])
+            timestep = schedule.training_timesteps(self.window, 1, times[row])  # (1,)
+            if number in numbers:
+                noise.append(of_draw)
+                t.append(timestep)
+        rows = rows[numbers.start : numbers.stop]
+        latents = self._latents[rows]  # (B, C, F, h, w)
+        device = latents.device
+        noised = latents, torch.stack(noise).to(device), torch.cat(t).to(device)
+        return Step.noised(schedule, *noised, self._conditioning[rows])
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Do step number `global_step`; its numbers do not depend on an interruption before it."""
         step = self.global_step
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
-        # 1. The loss, with the method on: a preview may have switched it.
+        # 1. The losses of this rank's draws, with the method on: a preview may have switched it.
         self.method.switch(True)
-        tensors = self.draw(step)
-        loss = self.method.loss(tensors)
-        value = loss.tolist()
-        if not torch.isfinite(loss).all():
+        batches, losses = self.batches, []
+        for numbers in batches:
+            loss = self.method.loss(self.draw(step, numbers)) / len(batches)
+            self.manual_backward(loss.sum())
+            losses.append(loss.detach())
+        # 2. Their mean over all ranks, and that of the gradients.
+        mean = self._averaged(torch.stack(losses).sum(dim=0))
+        value = mean.tolist()
+        if not torch.isfinite(mean).all():
+            t = self.draw(step).t.tolist()
             raise FloatingPointError(
                 f"the loss is {value} in training step {step + 1} of {self.settings.steps}"
-                f" (seed={self.settings.seed}, t={tensors.t.tolist()}): lower learning_rate or take fp32"
+                f" (seed={self.settings.seed}, t={t}): lower learning_rate or take fp32"
             )
-        # 2. The update; an interrupt within it must not save the state.
-        self.manual_backward(loss.sum())
+        # 3. The update; an interrupt within it must not save the state.
         self.is_consistent = False
         optimizer.step()
         self.zero_grad()
         self.losses.append(value)
         self.is_consistent = True
+
+    def _averaged(self, loss: Tensor) -> Tensor:
+        """The mean of a loss over the ranks; the gradients become their means too."""
+        gradients = [parameter.grad for parameter in self.trained]
+        if ranks.size() == 1:
+            return loss
+        # A timestep may reach only some of several networks: what no draw has reached keeps no gradient, as
+        # with one rank, for weight decay would change it.
+        reached = torch.tensor([gradient is not None for gradient in gradients], device=loss.device).float()
+        filled = [
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(self.trained, gradients, strict=True)
+        ]
+        mean, reached, *filled = ranks.averaged([loss, reached, *filled])
+        for parameter, gradient, share in zip(self.trained, filled, reached.tolist(), strict=True):
+            parameter.grad = gradient if share else None
+        return mean
 
     @property
     def last_loss(self) -> float:
@@ -170,6 +214,9 @@ class Tuning(LightningModule):
             del settings[name]
         # Lists, as a checkpoint that was read has them: a tuple would differ.
         settings["optimizer"]["betas"] = list(settings["optimizer"]["betas"])
+        # Not how the draws of a step are spread: a resumed run may have other ranks.
+        del settings["accumulate"]
+        settings["batch_size"] = self.draws
         return settings | {
             "weights": self._backbone.weights_hash,
             "method": self.method.name,
@@ -197,7 +244,7 @@ def fit(
     """Train a method on encoded references, or resume an interrupted run of the same folder.
 
     With an empty window (tau = 1000) nothing is trained and nothing is written. Afterwards the method is
-    switched off, with a scale of 1.
+    switched off, with a scale of 1. Several ranks call it with equal arguments, and rank 0 writes.
 
     Args:
         backbone: frozen; training only reads it.
@@ -228,25 +275,29 @@ def fit(
     # 1. A new run, or the rest of an interrupted one.
     module = Tuning(backbone, method, examples, settings)
     checkpoint = None if folder is None else folder / "checkpoint.ckpt"
-    if checkpoint is not None:
+    if checkpoint is not None and ranks.is_first():
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    resumed_from = _steps_done(checkpoint, module) if checkpoint is not None and checkpoint.exists() else 0
+    is_stored = ranks.of_first(checkpoint is not None and checkpoint.exists())
+    resumed_from = _steps_done(checkpoint, module) if checkpoint is not None and is_stored else 0
     start = time.perf_counter()
-    bar = progress_bar(settings.steps, "fit", "step", done=resumed_from, shown=progress)
+    shown = progress and ranks.is_first()
+    bar = progress_bar(settings.steps, "fit", "step", done=resumed_from, shown=shown)
     trained = sum(parameter.numel() for parameter in module.trained)
 
     # 2. The training, whatever ends it.
     def keep() -> None:
-        if on_keep is not None:
+        if on_keep is not None and ranks.is_first():
             seconds = time.perf_counter() - start
             on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
 
-    between = _BetweenSteps(settings, checkpoint, on_preview, keep, bar)
+    stop = Stop()
+    between = _BetweenSteps(settings, checkpoint, on_preview, keep, bar, stop)
     try:
-        with bar, _quiet_lightning():
-            trainer = _trainer(backbone.device, settings, between, logger)
+        with bar, quiet_lightning():
+            trainer = make_trainer(backbone.device, settings, between, logger)
             _run(trainer, module, checkpoint if resumed_from else None)
     finally:
+        stop.end()
         method.switch(False)
         for parameter in module.trained:  # Lightning leaves what it has trained on the CPU
             parameter.data = parameter.data.to(backbone.device)
@@ -268,12 +319,17 @@ class _BetweenSteps(Callback):
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
         bar: Any,
+        stop: Stop,
     ) -> None:
         self.settings = settings
         self.path = path
         self.on_preview = on_preview
         self.on_keep = on_keep
         self.bar = bar
+        self.stop = stop
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop.postpone()  # here, because the trainer has set handlers of its own before
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Tuning)
@@ -292,6 +348,7 @@ class _BetweenSteps(Callback):
             pl_module.method.scale = 1.0
         self.bar.set_postfix(loss=f"{pl_module.last_loss:.4f}", refresh=False)
         self.bar.update()
+        self.stop.check()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
@@ -306,47 +363,6 @@ class _BetweenSteps(Callback):
     def _save(self, trainer: Trainer) -> None:
         if self.path is not None:
             trainer.save_checkpoint(self.path)
-
-
-class SealedFile(TorchCheckpointIO):
-    """Checkpoints that are written whole or not at all, and read only if no bit has changed."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
-        """Write a checkpoint, with its seal after the end of PyTorch's file."""
-        # Lightning's own version passes through the system's folder of temporary files.
-        memory = io.BytesIO()
-        torch.save(checkpoint, memory)
-        memory.write(BLANK_SEAL.encode())
-        write_whole(Path(path), seal(memory.getvalue()))
-
-    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a checkpoint to the CPU. Raises InputError if it is damaged."""
-        try:
-            content = io.BytesIO(read_sealed(Path(path)) or b"")  # without a seal it is as good as empty
-            return dict(torch.load(content, map_location="cpu", weights_only=True))
-        except (*DAMAGE, UnpicklingError) as error:
-            raise InputError(f"{path}: damaged: delete it to train from the start") from error
-
-
-def _trainer(
-    device: torch.device, settings: TrainingSettings, callback: Callback, logger: Logger | None
-) -> Trainer:
-    return Trainer(
-        accelerator=device.type,
-        devices=1 if device.index is None else [device.index],
-        # Only steps count: the data loader has no end.
-        max_epochs=-1,
-        max_steps=settings.steps,
-        callbacks=callback,
-        plugins=[SealedFile()],
-        logger=logger or False,
-        # This module writes its own checkpoints and its own bar; Lightning's would be second ones.
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
 
 
 def _run(trainer: Trainer, module: Tuning, checkpoint: Path | None) -> None:
@@ -375,18 +391,3 @@ def _steps_done(path: Path, module: Tuning) -> int:
                 " use another folder, or delete it to train from the start"
             )
     return int(checkpoint["global_step"])
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's advertisements, and its remarks on deliberate choices of this module."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        try:
-            yield
-        finally:
-            log.setLevel(level)

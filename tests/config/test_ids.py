@@ -69,8 +69,21 @@ def test_an_id_is_of_what_determines_the_result(base):
     for name in training | {*names_of("sampling"), *names_of("applying")}:
         assert (ids(changed(cfg, name))[0] != adapter) == (name in training), name
         assert ids(changed(cfg, name))[1] != sample, name
-    for name in names_of("none"):
+    for name in {*names_of("none")} - {"trainer"}:
         assert ids(changed(cfg, name)) == (adapter, sample), name
+
+
+def test_an_id_is_of_the_draws_in_a_step_and_not_of_how_they_are_spread(base):
+    spread = [
+        ["batch_size=8"],
+        ["batch_size=2", "trainer.accumulate=4"],
+        ["batch_size=1", "trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate=2"],
+        ["batch_size=4", "trainer.devices=2", "trainer.strategy=fsdp"],
+    ]
+    jobs = [load([*base, *words]) for words in spread]
+    assert len({ids(cfg) for cfg in jobs}) == 1
+    assert {row_settings(cfg)["batch_size"] for cfg in jobs} == {8}
+    assert ids(jobs[0]) != ids(load(base)) == ids(load([*base, "batch_size=1"]))
 
 
 def test_what_comes_from_elsewhere_is_in_the_ids(base):

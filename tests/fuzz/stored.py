@@ -28,8 +28,8 @@ from motionexp.methods.adapters import (
     load_adapter,
     save_adapter,
 )  # fmt: skip
+from motionexp.methods.checkpoints import SealedFile
 from motionexp.methods.lora import LoRA
-from motionexp.methods.training import SealedFile
 from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
 from tests.fuzz.damage import MODULE, Damage
 from tests.support.tiny_models import save_tiny_pipeline, save_tiny_unet3d

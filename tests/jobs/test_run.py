@@ -281,6 +281,6 @@ def test_exact_frames_as_a_video_give_equal_scores_and_are_found_again(make, mon
     (cell,) = cells(cfg)
     assert not list((cell / "media").glob("*.npz"))
     # Another metric reads them, whatever the setting is now.
-    monkeypatch.setattr(job.Job, "_generate", None)
+    monkeypatch.setattr(job.Job, "generate", None)
     again = run(replace(cfg, exact_frames="npz", metrics=["colourfulness"]))
     assert [row.sample_id for row in again] == [row.sample_id for row in videos if row.metric == "brightness"]

@@ -10,7 +10,7 @@ import torch
 
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import PARTIAL
-from motionexp.methods.training import SealedFile
+from motionexp.methods.checkpoints import SealedFile
 from tests.support.training_runs import SETTINGS, run
 
 

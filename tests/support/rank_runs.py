@@ -1,0 +1,148 @@
+"""What two ranks do in the tests: functions of a module, as the new processes import them."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.config import metrics
+from motionexp.config.schema import JobConfig
+from motionexp.data.base import Edit
+from motionexp.diffusion import ranks
+from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.schedule import Window
+from motionexp.errors import Stopped
+from motionexp.jobs import run
+from motionexp.jobs.evaluation import SampleSettings, sample
+from motionexp.jobs.ranks import joined
+from motionexp.methods.base import OptimizerSettings, Step, TrainingSettings
+from motionexp.methods.lora import LoRA
+from motionexp.methods.lora_stack import LoRAStack
+from motionexp.methods.training import Example, fit
+from tests.support.squares import SQUARE_METRICS
+
+TRAINING = TrainingSettings(
+    steps=10, seed=5, optimizer=OptimizerSettings(learning_rate=1e-2), checkpoint_every=0
+)
+CAPTIONS = ["a cat runs", "a dog is running to the left", "a dog runs"]
+Result = dict[str, Any]
+
+
+class DoubleLoRA(LoRA):
+    """A LoRA in float64, so that only the order of sums makes a difference."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for layer in self.layers.values():
+            layer.double()
+
+    def loss(self, step: Step) -> torch.Tensor:
+        output = self.backbone.predict(step.noisy.double(), step.t, step.conditioning)
+        return F.mse_loss(output, step.target.double())
+
+
+def loaded(weights: Path, dtype: torch.dtype = torch.float32) -> Backbone:
+    return LatteBackbone.from_pretrained(weights, name="tiny", dtype=dtype)
+
+
+def examples_of(backbone: Backbone) -> list[Example]:
+    shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
+    latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    return [Example(latents[i : i + 1], backbone.embed([CAPTIONS[i]]), f"video {i}") for i in range(2)]
+
+
+def trained(
+    backbone: Backbone, examples: list[Example], settings: TrainingSettings, method: Any = LoRA, **about: Any
+) -> Result:
+    """The losses, the tensors and the first step's gradients of a training."""
+    gradients: list[torch.Tensor] = []
+    step = torch.optim.AdamW.step
+
+    def recorded(self: Any, closure: Any = None) -> Any:
+        if not gradients:
+            gradients.extend(
+                parameter.grad.clone() for group in self.param_groups for parameter in group["params"]
+            )
+        return step(self, closure)
+
+    tuning = method(backbone, Window(700), **about.pop("arguments", {}))
+    torch.optim.AdamW.step = recorded  # type: ignore[method-assign,assignment]
+    try:
+        result = fit(backbone, tuning, examples, settings, progress=False, **about)
+        tensors = {name: tensor.clone() for name, tensor in tuning.state().items()}
+        return {
+            "losses": result.losses,
+            "tensors": tensors,
+            "gradients": gradients,
+            "resumed_from": result.resumed_from,
+        }
+    finally:
+        torch.optim.AdamW.step = step  # type: ignore[method-assign]
+        tuning.remove()
+
+
+def in_double(weights: Path, settings: TrainingSettings) -> Result:
+    backbone = loaded(weights, torch.float64)
+    return trained(backbone, examples_of(backbone), settings, DoubleLoRA)
+
+
+def stacked(backbone: Backbone, examples: list[Example], settings: TrainingSettings) -> Result:
+    return trained(backbone, examples, settings, LoRAStack, arguments={"starts": [3, 4]})
+
+
+def sampled(backbone: Backbone) -> list[Any]:
+    """Seven videos in twos, with an adapter that changes them: two ranks cannot share them evenly."""
+    method = LoRA(backbone, Window(300))
+    stream = torch.Generator().manual_seed(0)
+    for tensor in method.state().values():
+        tensor.add_(0.1 * torch.randn(tensor.shape, generator=stream))
+    try:
+        edits = [Edit("caption", caption) for caption in (*CAPTIONS, *CAPTIONS, CAPTIONS[0])]
+        settings = SampleSettings(SamplerSettings(steps=3, guidance_scale=2.0, eta=0.5))
+        indices = [0, 0, 0, 1, 1, 1, 2]
+        samples = sample(backbone, method, edits, settings, indices=indices, at_once=2)
+        return [video.frames for video in samples]
+    finally:
+        method.remove()
+
+
+def _stopped_and_resumed(backbone: Backbone, examples: list[Example], folder: Path) -> Result:
+    """Rank 1 gets a signal in a preview after step 3; then all ranks train on."""
+
+    def press(done: int) -> None:
+        if done == 3 and not ranks.is_first():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = replace(TRAINING, preview_every=1)
+    stopped = ""
+    try:
+        trained(backbone, examples, settings, folder=folder, on_preview=press)
+    except Stopped as stop:
+        stopped = stop.signum.name
+    return trained(backbone, examples, TRAINING, folder=folder) | {"stopped": stopped}
+
+
+def everything(cfg: JobConfig) -> Result:
+    """All that the tests look at, so that torch is imported once in each rank."""
+    metrics.METRICS = metrics.METRICS | SQUARE_METRICS  # type: ignore[misc]
+    torch.set_num_threads(1)
+    weights, folder = Path(cfg.model.path), Path(cfg.output)
+    with joined(cfg):
+        backbone = loaded(weights)
+        examples = examples_of(backbone)
+        results = {
+            "double": in_double(weights, TRAINING),
+            "accumulated": in_double(weights, replace(TRAINING, accumulate=2, steps=3)),
+            "single": trained(backbone, examples, TRAINING),
+            "stack": stacked(backbone, examples, replace(TRAINING, batch_size=2, steps=3)),
+            "resumed": _stopped_and_resumed(backbone, examples, folder / "resumed"),
+            "sampled": sampled(backbone),
+        }
+    run.make(cfg, {})
+    return results
