@@ -1,8 +1,8 @@
 """A sweep that nothing can break: `python -m tests.chaos [KILLS [SEED]]` (`make chaos`).
 
 It is killed at seeded random moments, meets a full disk, a folder that cannot be written, too many open files
-and a process that hangs, runs twice and four times at once, and is started again each time. At the end every row
-is there once, the tables are byte for byte those of a sweep that nothing disturbed, and nothing is left over.
+and a process that hangs, runs twice and four times at once, and is started again each time. At the end every
+row is there once, the tables are byte for byte those of an undisturbed sweep, and nothing is left over.
 With less than 50 kills it is a short form: three cells, SIGKILL, and two sweeps at once.
 """
 
