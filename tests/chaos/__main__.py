@@ -92,6 +92,7 @@ def hang(sweep: Sweep, parent: Path, whole: Path) -> str:
     os.waitpid(hanging, os.WUNTRACED)  # until it stands still
     second = chaos.start(sweep, root, log="second")
     end = time.monotonic() + 60
+    (root / "second").touch()
     while "another process works on" not in (root / "second").read_text():
         assert time.monotonic() < end, "the second process does not say that it waits"
         time.sleep(0.02)
