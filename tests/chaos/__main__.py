@@ -6,6 +6,7 @@ row is there once, the tables are byte for byte those of an undisturbed sweep, a
 With less than 50 kills it is a short form: three cells, SIGKILL, and two sweeps at once.
 """
 
+import itertools
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,13 +31,12 @@ STEPS_OF_CELL = {"training": 3, "sampling": 1, "scoring": 1, "rows": 1, "files":
 LONGEST_DELAY = 0.05
 
 
-def events(count: int, cells: int, seed: int) -> Iterator[Event]:
-    """Seeded random moments of SIGKILL, each stage as often as the others."""
+def events(cells: int, seed: int) -> Iterator[Event]:
+    """Seeded random moments of SIGKILL without end, each stage as often as the others."""
     draw = random.Random(seed)
-    for number in range(count):
-        stage = STAGES[number % len(STAGES)]
-        # Few steps a start, so that the sweep is not through after a few kills.
-        most = max(1, 2 * cells * STEPS_OF_CELL[stage] // count)
+    for stage in itertools.cycle(STAGES):
+        # Within a few cells of the start, so that a sweep is not through after a few kills.
+        most = max(1, min(cells, 6) * STEPS_OF_CELL[stage])
         yield Event(
             "SIGKILL", stage, draw.randint(1, most), draw.choice((0.0, draw.uniform(0, LONGEST_DELAY)))
         )
@@ -51,14 +52,22 @@ def run_whole(sweep: Sweep, parent: Path) -> Path:
 
 
 def kill_and_start_again(sweep: Sweep, parent: Path, whole: Path, count: int, seed: int) -> str:
-    """SIGKILL at many moments."""
-    root, killed = sweep.prepared(parent / "killed"), 0
-    for event in events(count, len(sweep.taus) * REFERENCES, seed):
+    """SIGKILL at many moments; a sweep that is through in spite of them is checked, and a new one begins."""
+    root, through, stages = sweep.prepared(parent / "killed-0"), 0, Counter[str]()
+    for event in events(len(sweep.taus) * REFERENCES, seed):
         code = chaos.wait(chaos.start(sweep, root, event))
         assert code in (0, -signal.SIGKILL), (event, code, (root / "log").read_text()[-3000:])
-        killed += code != 0
+        stages[event.stage] += code != 0
+        if stages.total() == count:
+            break
+        if code == 0:
+            chaos.check(root, whole)
+            through += 1
+            root = sweep.prepared(parent / f"killed-{through}")
     _finish(sweep, root, whole)
-    return f"{killed} of {count} starts were killed"
+    return (
+        f"{count} kills in {through + 1} sweeps ({', '.join(f'{n} {stage}' for stage, n in stages.items())})"
+    )
 
 
 def other_ends(sweep: Sweep, parent: Path, whole: Path, seed: int) -> str:
@@ -83,6 +92,7 @@ def hang(sweep: Sweep, parent: Path, whole: Path) -> str:
     os.waitpid(hanging, os.WUNTRACED)  # until it stands still
     second = chaos.start(sweep, root, log="second")
     end = time.monotonic() + 60
+    (root / "second").touch()
     while "another process works on" not in (root / "second").read_text():
         assert time.monotonic() < end, "the second process does not say that it waits"
         time.sleep(0.02)

@@ -150,8 +150,9 @@ def _send(kind: str, root: Path) -> None:
 
 
 def _limit_files(kind: str, root: Path) -> None:
-    used = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    free = os.open(os.devnull, os.O_RDONLY)  # the lowest number
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _limit_size(kind: str, root: Path) -> None:

@@ -18,5 +18,5 @@ def test_a_sweep_is_killed_and_run_twice_at_once_and_every_row_is_there_once():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "of 3 starts were killed" in done.stdout
+    assert "SIGKILL: 3 kills" in done.stdout
     assert "two sweeps at once" in done.stdout
