@@ -15,7 +15,7 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.files import existing_part
 from motionexp.hub import configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
-from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inputs import gpu_problem, plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
@@ -124,7 +124,7 @@ def _download_notes(job: JobPlan) -> list[str]:
 
 def _problems(cfg: JobConfig, job: JobPlan, peak: int, disk: int) -> list[str]:
     """What this machine lacks for the job, a line each: memory, or room on a disk."""
-    problems = []
+    problems = [problem] if (problem := gpu_problem(cfg, job.device)) else []
     if peak > (free := int(free_memory(job.device))):
         fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
         problems.append(f"{fit}: {smaller(cfg)}")
