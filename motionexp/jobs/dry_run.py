@@ -15,7 +15,7 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.files import existing_part
 from motionexp.hub import configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
-from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inputs import gpu_problem, plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
@@ -123,11 +123,12 @@ def download_notes(job: JobPlan) -> list[str]:
 
 
 def memory_problems(cfg: JobConfig, job: JobPlan, peak: int) -> list[str]:
-    """What this machine's memory lacks for the job: one line, or none."""
-    if peak <= (free := int(free_memory(job.device))):
-        return []
-    fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
-    return [f"{fit}: {smaller(cfg)}"]
+    """What this machine's memory and GPUs lack for the job, a line each."""
+    problems = [problem] if (problem := gpu_problem(cfg, job.device)) else []
+    if peak > (free := int(free_memory(job.device))):
+        fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
+        problems.append(f"{fit}: {smaller(cfg)}")
+    return problems
 
 
 def disk_problems(cfg: JobConfig, job: JobPlan, disk: int) -> list[str]:

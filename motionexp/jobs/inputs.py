@@ -114,14 +114,20 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
 
 
 def _device(cfg: JobConfig) -> torch.device:
-    """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
-    device, devices = resolve_device(cfg.device), cfg.trainer.devices
-    count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
-    if devices > max(1, count) and cfg.device != "cpu" and not cfg.dry_run:
-        raise InputError(too_many_devices(devices, count))
+    """The device of this rank. Raises InputError for one that is not there; a dry run may be for elsewhere."""
+    device = resolve_device(cfg.device)
+    if not cfg.dry_run and (problem := gpu_problem(cfg, device)):
+        raise InputError(problem)
     if ranks.size() > 1 and device.type == "cuda":
         return torch.device("cuda", ranks.on_node()[0])
     return device
+
+
+def gpu_problem(cfg: JobConfig, device: torch.device) -> str:
+    """What is wrong with the number of devices on this machine; empty if it has enough."""
+    count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
+    is_enough = cfg.device == "cpu" or cfg.trainer.devices <= max(1, count)
+    return "" if is_enough else too_many_devices(cfg.trainer.devices, count)
 
 
 def _given_window(cfg: JobConfig) -> Window:

@@ -12,18 +12,22 @@ from safetensors.torch import load_file
 
 from motionexp import jobs
 from motionexp.config.schema import TrainerConfig
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError, Stopped
 from motionexp.jobs.cell import Cell
 from motionexp.jobs.failures import CellsFailed, Failure, Failures
-from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inputs import gpu_problem, plan_job
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.ranks import LOST, RankLost, on_ranks
 from motionexp.jobs.run import run
 from motionexp.jobs.sweep_table import JobRows
+from motionexp.methods.adapters import save_adapter
+from motionexp.methods.full_rank import FullRank
 from tests.support import rank_ends, rank_runs
 from tests.support.rank_runs import TRAINING, examples_of, in_double, loaded, sampled, stacked, trained
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE
+from tests.support.training_runs import RECIPE
 
 TWO = TrainerConfig(devices=2)
 JOB = {"edits": ["a red square", "a blue square", "a green square"], "base_model": True}
@@ -121,6 +125,24 @@ def test_a_sharded_job_leaves_the_adapter_of_whole_networks(of_two):
     (sharded,) = (Path(cfg.output) / "sharded" / "squares").rglob("adapter.safetensors")
     assert whole.parents[1].name == sharded.parents[1].name
     assert difference_of_files(whole, sharded) < 1e-6
+
+
+def test_a_stored_adapter_of_whole_weights_is_refused_for_a_sharded_network(job, weights, tmp_path):
+    backbone = loaded(weights)
+    save_adapter(tmp_path, backbone, FullRank(backbone, Window(700)), RECIPE)
+    cfg = job(output=str(tmp_path), adapter=str(tmp_path), tau=None, trainer=TWO)
+    assert plan_job(cfg).method == "full_rank"
+    with pytest.raises(InputError, match=r"trainer.strategy=fsdp: adapter=.* full_rank"):
+        plan_job(replace(cfg, trainer=replace(TWO, strategy="fsdp")))
+
+
+def test_more_gpus_than_torch_sees_are_named(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    cfg = job(output=str(tmp_path), device="auto", trainer=TrainerConfig(devices=4))
+    assert "this machine has 3 GPUs; at most 3" in gpu_problem(cfg, torch.device("cuda"))
+    assert "no GPUs" in gpu_problem(cfg, torch.device("cpu"))
+    assert gpu_problem(replace(cfg, device="cpu"), torch.device("cpu")) == ""
+    assert gpu_problem(replace(cfg, trainer=TrainerConfig(devices=3)), torch.device("cuda")) == ""
 
 
 def test_the_memory_plan_is_of_one_rank(job, tmp_path, backbone):
