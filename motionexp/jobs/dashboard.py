@@ -39,7 +39,7 @@ def dashboard(words: Sequence[str]) -> None:
 
     project = settings.get("project") or os.environ.get("WANDB_PROJECT") or "motionexp"
     entity = settings.get("entity") or os.environ.get("WANDB_ENTITY") or ""
-    is_logged_in = wandb.api.api_key is not None
+    is_logged_in = wandb.login(prompt=False)
     workspace = make_workspace(entity or (wandb.Api().default_entity if is_logged_in else ""), project)
     if is_logged_in:
         workspace.save()
