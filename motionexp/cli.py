@@ -42,6 +42,7 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, one_of, stoppable
 from motionexp.files import version
+from motionexp.jobs.dashboard import dashboard
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -59,9 +60,9 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.status import status
-from motionexp.jobs.submission import submission as write_submission
+from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_table import log_summary, print_sweep
-from motionexp.jobs.sweep_table import table as print_table_of
+from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
@@ -75,6 +76,7 @@ EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
     *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped, CellsFailed),
 )
+OF_WORDS = {"dashboard": dashboard, "submission": submission, "table": table_of}
 CONTINUES = "the same command continues where it stopped"
 
 # Whether the sweep that runs is a line of an experiment.
@@ -195,16 +197,14 @@ def _run_command(command: str, words: Sequence[str]) -> None:
             from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
 
             score_external(cfg)
-        case "table":
-            print_table_of(words)
         case "predict":
             predicted = load_prediction(words)
             with loading_libraries():
                 from motionexp.jobs.prediction import predict_job
 
             predict_job(predicted)
-        case "submission":
-            write_submission(words)
+        case _:
+            OF_WORDS[command](words)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -114,7 +114,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
 
 
 def _device(cfg: JobConfig) -> torch.device:
-    """The device of this rank. Raises InputError for one that is not there; a dry run may be for elsewhere."""
+    """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
     device = resolve_device(cfg.device)
     if not cfg.dry_run and (problem := gpu_problem(cfg, device)):
         raise InputError(problem)

@@ -27,7 +27,7 @@ def check_login(names: Sequence[str]) -> None:
     if "wandb" in names and os.environ.get("WANDB_MODE") == "online":
         import wandb
 
-        if wandb.api.api_key is None:
+        if not wandb.login(prompt=False):
             raise InputError(
                 "logger=wandb: WANDB_MODE=online, and there is no key: run `wandb login` first, or leave"
                 " WANDB_MODE out and upload the runs later with `wandb sync` (docs/usage.md)"

@@ -24,8 +24,22 @@ PEAKS = {
 """FLOP a second in bf16 with fp32 sums, without sparsity, of NVIDIA's data sheets."""
 GPU = "NVIDIA H200"
 """That is meant where the job's own device is no known GPU."""
-SHARE = 0.4
-"""Of the peak that steps are taken to reach. It is an assumption: nothing here was measured on such a GPU."""
+PEAKS_FP32 = {
+    "NVIDIA H200": 67e12,
+    "NVIDIA H100 80GB HBM3": 67e12,
+    "NVIDIA H100 PCIe": 51e12,
+    "NVIDIA A100-SXM4-80GB": 19.5e12,
+    "NVIDIA A100 80GB PCIe": 19.5e12,
+}
+"""The same in fp32, of the same sheets; torch takes no TF32 unless it is told to."""
+SHARE = 0.21
+"""Of the peak that steps are taken to reach: what the first paper states of Latte. Its 200 steps take 7
+minutes on one RTX A6000, whose peak is 154.8 TFLOP/s in bf16, and a step is 69.9 TFLOP."""
+
+
+def peak_of(gpu: str, precision: str) -> float:
+    """FLOP a second of a GPU at its best, in fp32, bf16 or fp16."""
+    return (PEAKS_FP32 if precision == "fp32" else PEAKS)[gpu]
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class StepFlops:
 
     def seconds(self, job: JobPlan, gpu: str = GPU) -> StepSeconds:
         """Seconds of the steps on a GPU; encoding, decoding and scores count as nothing."""
-        rate, rows = PEAKS[gpu] * SHARE, rows_of(job)
+        rate, rows = peak_of(gpu, job.precision) * SHARE, rows_of(job)
         return StepSeconds(self.training / rate, rows * self.forward / rate, rows, 0.0, 0.0)
 
 

@@ -26,7 +26,7 @@ from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import rows_of
 from motionexp.jobs.plan import CellPlan, JobPlan
 from motionexp.jobs.provenance import device_name
-from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, step_flops
+from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, peak_of, step_flops
 from motionexp.results.formats import Grid
 
 HEADINGS = ("model", "cells", "done", "training steps", "samples", "hours", "disk")
@@ -175,9 +175,10 @@ class _Sweep:
             return seconds, f"hours of this {threads if job.device.type == 'cpu' else 'GPU'}, measured"
         gpu = name if name in PEAKS else GPU
         seconds = step_flops(job).seconds(job, gpu)
+        of_peak = f"the {job.precision} peak of one {gpu} ({peak_of(gpu, job.precision) / 1e12:.0f} TFLOP/s)"
         source = (
-            f"computed, not measured: torch's count of FLOP, at {SHARE:.0%} of the bf16 peak of one {gpu}"
-            f" ({PEAKS[gpu] / 1e12:.0f} TFLOP/s); VAE and loading not counted"
+            f"computed, not measured: torch's count of FLOP, at {SHARE:.0%} of {of_peak}; VAE and loading not"
+            " counted"
         )
         self._note(job, source, seconds)
         return seconds, f"GPU-hours of one {gpu}, computed"

@@ -9,7 +9,7 @@ from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.measurement import StepSeconds
 from motionexp.jobs.memory_plan import MemoryTracker, MetaRun
 from motionexp.jobs.run import run
-from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, StepFlops, step_flops
+from motionexp.jobs.stated_costs import GPU, PEAKS_FP32, SHARE, StepFlops, step_flops
 from motionexp.jobs.sweep_cost import plan_sweep
 
 
@@ -62,9 +62,8 @@ def test_what_is_done_is_left_out(make, seconds, capsys):
 
 def test_without_room_the_time_is_computed_and_marked_so(make, seconds, monkeypatch, capsys):
     monkeypatch.setattr(sweep_cost, "free_memory", lambda _: 0)
-    monkeypatch.setattr(
-        sweep_cost, "step_flops", lambda _: StepFlops(PEAKS[GPU] * SHARE * 7, PEAKS[GPU] * SHARE)
-    )
+    rate = PEAKS_FP32[GPU] * SHARE  # of a job with precision=fp32
+    monkeypatch.setattr(sweep_cost, "step_flops", lambda _: StepFlops(rate * 7, rate))
     plan_sweep([make()])
     printed = capsys.readouterr().out.replace("\n", " ")
     assert "7 s a training step, 2 s a sampling step, computed, not measured" in printed
