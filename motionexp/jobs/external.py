@@ -18,6 +18,7 @@ from motionexp.jobs.failures import Failures
 from motionexp.jobs.machine import clear_disk_errors, clear_memory_errors
 from motionexp.jobs.summary import print_summary
 from motionexp.jobs.waiting import loading_libraries
+from motionexp.results.compaction import compact
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -73,6 +74,7 @@ def _score(cfg: ScoreConfig, console: Console, reader: References) -> list[Row]:
                 rows += system.sanity_baselines(reference, of_reference)
                 folders.append(cell.folder)
     write_index(system.folder)
+    compact(system.folder)
     if folders:
         print_summary(console, rows, folders, [], cfg.scoring.pairs, cfg.metrics)
     failures.check()

@@ -29,12 +29,12 @@ from motionexp.jobs.failures import Failure, failures
 from motionexp.jobs.finished import read_record
 from motionexp.jobs.outcomes import OnEnd, Outcome
 from motionexp.jobs.references import read_references
-from motionexp.jobs.run import duration
 from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, planned_cells
 from motionexp.jobs.sweep_table import results_folder
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
 from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.jobs.worker import RunCommands
+from motionexp.results.formats import duration
 from motionexp.results.rows import read_rows
 
 MOST_TASKS = 10_000

@@ -12,7 +12,8 @@ from rich.console import Console
 from motionexp.config.metrics import METRICS, SET_VALUES, MetricSpec, chosen_metrics, find_metric
 from motionexp.config.scoring import PAIRS
 from motionexp.results.rows import SANITY_BASELINES, Row
-from motionexp.results.settings_table import EXTERNAL, reasons_in
+from motionexp.results.settings_table import EXTERNAL
+from motionexp.results.subjects import reasons_in
 from motionexp.results.terminal import print_grid
 
 if TYPE_CHECKING:

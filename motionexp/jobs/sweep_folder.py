@@ -10,28 +10,28 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
+from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.files import locked, user_path, write_whole
 from motionexp.jobs.cell import read_json, write_json
+from motionexp.jobs.finished import PLACE
+from motionexp.jobs.sweep_plan import PLAN, SWEEP_FOLDER, SWEEPS, VERSION
 from motionexp.jobs.sweeps import settings_of
 from motionexp.jobs.tasks import Piece, SweepJob, cells_of
 
-VERSION = 1
-VARIABLE = "MOTIONEXP_SWEEP"
-NOT_IN_KEYS = ("output", "dry_run", "device", "logger", "references")
-PLAN = "plan.json"
+VARIABLE = SWEEP_FOLDER
 
 
 def job_key(cfg: JobConfig) -> str:
     """12 hex digits of the settings of a job, apart from its references and from what changes no result."""
-    settings = {name: value for name, value in asdict(cfg).items() if name not in NOT_IN_KEYS}
+    settings = {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
     return _digest(settings)
 
 
@@ -73,7 +73,7 @@ class SweepFolder:
         """The folder of the sweep of these jobs, whatever launcher runs it."""
         keys = [[job_key(cfg), cfg.references] for cfg in jobs]
         digest = _digest([keys, FIT_VERSION, SAMPLE_VERSION, PROBE_VERSION])
-        return cls(user_path(jobs[0].output).absolute() / "sweeps" / digest)
+        return cls(user_path(jobs[0].output).absolute() / SWEEPS / digest)
 
     @property
     def output(self) -> Path:

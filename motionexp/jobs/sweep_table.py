@@ -11,20 +11,37 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
+from motionexp.config.job_settings import loggers
+from motionexp.config.ranks import plain_settings, rank_of
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name, user_path, write_whole
+from motionexp.jobs.failures import failures
+from motionexp.jobs.sweep_folder import SweepFolder
+from motionexp.jobs.sweep_plan import cells_of_sweep
 from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
-from motionexp.results.selection import SAMPLED, TRAINED, has_value, no_such_name, setting_of, text_in
+from motionexp.results.selection import (
+    SAMPLED,
+    TRAINED,
+    has_value,
+    no_such_name,
+    setting_of,
+    settings_key,
+    text_in,
+)
 from motionexp.results.settings_table import EXTERNAL, differing_names, settings_tables
 from motionexp.results.terminal import print_table
 
 OF_FRAMES = ("start", "fps", "stride", "fit")
+OF_SAMPLE = (
+    *("suite", "model", "reference", "reference_hash", "edit_kind", "edit_caption"),
+    *("seed", "training_seed", "tau_start"),
+)
 OF_METHOD = names_in(JobConfig, lambda about: "method" in about.stages)
 MOST_OF_NAME = 60
 """Characters of the names of settings in a file's name."""
@@ -38,6 +55,8 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         swept: the names of the swept settings.
         done: whether all jobs ended well.
     """
+    if any((rank := rank_of(cfg)) is not None and rank.number > 0 for cfg, _ in jobs):
+        return  # rank 0 speaks for all
     console = Console()
     _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
     tuned = [cfg for cfg, _ in jobs if cfg.probe is None]
@@ -48,18 +67,31 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     for output in dict.fromkeys(cfg.output for cfg in tuned):
         of_output = [cfg for cfg in tuned if cfg.output == output]
         makers = _Makers([JobRows.of(cfg) for cfg in of_output])
-        chosen = [row for row in _stored_rows(of_output) if any(maker.has(row) for maker in makers.of(row))]
-        finished += len({id(maker) for row in chosen for maker in makers.of(row) if maker.made(row)})
+        chosen = [row for row in _stored_rows(of_output) if makers.having(row)]
+        finished += len({id(maker) for row in chosen for maker in makers.having(row) if maker.made(row)})
         rows += chosen
     if not rows:
+        log_summary(tuned, [])
         return  # no job came as far as a score
     count = "1 job" if len(tuned) == 1 else f"{len(tuned)} jobs"
     title = count if done else f"{finished} of {count}"
     # A swept setting may change others with it, as full-rank tuning has a learning rate of its own.
     names = list(dict.fromkeys([*swept, *differing_names(rows)]))
+    # Rows hold the draws of a step, and not how they are spread.
+    names = [name for name in names if not name.startswith("trainer.")] or ["tau"]
     tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
     _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
+    log_summary(tuned, tables)
+
+
+def log_summary(jobs: Sequence[JobConfig], tables: Sequence[Table]) -> None:
+    """Write the run of a whole sweep where its jobs have logger=wandb: tables, a figure and failures."""
+    if any("wandb" in loggers(cfg) for cfg in jobs):
+        from motionexp.jobs.wandb_sweep import log_sweep  # which imports wandb and matplotlib
+
+        sweep = SweepFolder.of(jobs).path
+        log_sweep(user_path(jobs[0].output), sweep.name, tables, failures(cells_of_sweep(sweep)))
 
 
 def _print_probes(console: Console, jobs: Sequence[JobConfig], swept: Sequence[str]) -> None:
@@ -138,7 +170,7 @@ class JobRows:
         is_clip = isinstance(reader, Clip)
         return cls(
             cfg,
-            json.loads(json.dumps(asdict(cfg))),
+            json.loads(json.dumps(plain_settings(cfg))),
             method_name(cfg.method),
             frozenset(names),
             frozenset(cfg.edits or ()),
@@ -167,8 +199,8 @@ class JobRows:
         return row.method == "base" or (not self.is_base and self._tunes_like(row))
 
     def made(self, row: Row) -> bool:
-        """Whether the row is one of the job's own samples."""
-        return not row.sanity_baseline and (row.method != "base" or self.is_base) and self.has(row)
+        """Whether a row that the job has is one of its own samples."""
+        return not row.sanity_baseline and (row.method != "base" or self.is_base)
 
     def _has_edit(self, row: Row) -> bool:
         is_caption = not self.captions or row.edit_caption in self.captions
@@ -211,6 +243,19 @@ class _Makers:
     def __init__(self, jobs: Sequence[JobRows]) -> None:
         self.jobs = jobs
         self._by_settings: dict[tuple[str, ...], dict[tuple[str, ...], list[JobRows]]] = {}
+        self._having: dict[tuple[Any, ...], list[JobRows]] = {}
+        self._shared: list[Any] = []  # keeps objects whose ids are keys
+
+    def having(self, row: Row) -> list[JobRows]:
+        """The jobs whose samples, or base model's or sanity baselines', a row is of.
+
+        It is the same for all metrics of a sample, and rows that were read share their objects.
+        """
+        about = (*settings_key(row), id(row.strata), *(getattr(row, name) for name in OF_SAMPLE))
+        if about not in self._having:
+            self._shared += [row.settings, row.strata]
+            self._having[about] = [maker for maker in self.of(row) if maker.has(row)]
+        return self._having[about]
 
     def of(self, row: Row) -> list[JobRows]:
         """The jobs that agree with a row in the settings of sampling, and in those of training if any."""

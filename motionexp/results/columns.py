@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 50_000_000
 MOST_IN_MEMORY = 64_000_000_000
 """Bytes of a file's columns, decompressed and without their dictionaries."""
+MANY = 50_000
 SEAL = "motionexp.seal"
 LEVEL = 9  # of zstd: a third smaller than its first level, and still seconds for a million rows
 DEFAULTS: dict[str, Any] = {
@@ -130,7 +131,10 @@ class Columns:
     """
 
     def __init__(self, table: "pa.Table", source: str) -> None:
-        self.table, self.source = table.unify_dictionaries().combine_chunks(), source
+        # A table of one part has one dictionary a column already.
+        parts = max((column.num_chunks for column in table.columns), default=0)
+        self.table = table if parts < 2 else table.unify_dictionaries().combine_chunks()
+        self.source = source
         self._coded: dict[str, tuple[np.ndarray, list[Any]]] = {}
 
     def __len__(self) -> int:
@@ -212,7 +216,10 @@ class Columns:
             distinct[:] = values
             columns.append(distinct[codes if chosen is None else codes[chosen]].tolist())
         with _without_collection():
-            return [_row(values) for values in zip(*columns, strict=True)]
+            rows = [_row(values) for values in zip(*columns, strict=True)]
+        if len(rows) >= MANY:
+            gc.freeze()  # nobody looks through them for garbage later: rows refer to no other rows
+        return rows
 
 
 def _text(value: Any) -> str:

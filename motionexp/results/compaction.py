@@ -6,8 +6,9 @@ differ, or the cell is new, the cell's own file is read.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ from motionexp.config.json_file import parse_json
 from motionexp.errors import InputError
 from motionexp.files import is_locked, locked
 from motionexp.results.columns import Columns, read_columns, to_table, write_columns
-from motionexp.results.rows import ROWS_NAME, read_file
+from motionexp.results.rows import ROWS_NAME, Row, read_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,12 +67,27 @@ class Compacted:
     def has(self, file: Path) -> bool:
         """Whether the rows of a cell's file are those that were compacted."""
         entry = self.cells.get(file.parent.name)
-        return entry is not None and entry[:2] == _state(file)
+        return entry is not None and file.exists() and entry[:2] == _state(file)
 
     def of(self, name: str) -> "pa.Table":
         """The rows of a cell."""
         entry = self.cells[name]
         return self.table.slice(entry.first, entry.rows)
+
+    def rows(self) -> dict[str, list[Row]]:
+        """The rows of each cell, by its name."""
+        rows = Columns(self.table, COMPACTED).rows()
+        return {name: rows[entry.first : entry.first + entry.rows] for name, entry in self.cells.items()}
+
+    def of_all(self, names: Sequence[str]) -> "pa.Table":
+        """The rows of cells in order: one slice of the table where they follow each other in it."""
+        import pyarrow as pa
+
+        entries = [self.cells[name] for name in names]
+        ends = [entry.first + entry.rows for entry in entries]
+        if [entry.first for entry in entries[1:]] == ends[:-1]:
+            return self.table.slice(entries[0].first, ends[-1] - entries[0].first)
+        return pa.concat_tables([self.of(name) for name in names])
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -133,26 +149,16 @@ def read_parts(folder: Path) -> Iterator[Columns | Path]:
     Raises:
         InputError: a columnar file is damaged.
     """
-    import pyarrow as pa
+    compacted = {path.parent: Compacted(path) for path in folder.rglob(COMPACTED)}
+    files = sorted(folder.rglob(ROWS_NAME))
 
-    compacted = {path.parent: Compacted(path) for path in sorted(folder.rglob(COMPACTED))}
-    slices: list[pa.Table] = []
-    source = str(folder)
-    for file in sorted(folder.rglob(ROWS_NAME)):
+    def place_of(file: Path) -> Path | None:
         of_folder = compacted.get(file.parent.parent)
-        if of_folder is not None and of_folder.has(file):
-            slices.append(of_folder.of(file.parent.name))
-            source = str(file.parent.parent / COMPACTED)
-            continue
-        if slices:
-            yield Columns(_joined(slices), source)
-            slices = []
-        yield file
-    if slices:
-        yield Columns(_joined(slices), source)
+        return file.parent.parent if of_folder is not None and of_folder.has(file) else None
 
-
-def _joined(slices: "list[pa.Table]") -> "pa.Table":
-    import pyarrow as pa
-
-    return pa.concat_tables([table.replace_schema_metadata(None) for table in slices])
+    for place, group in groupby(files, key=place_of):
+        if place is None:
+            yield from group
+        else:
+            names = [file.parent.name for file in group]
+            yield Columns(compacted[place].of_all(names), str(place / COMPACTED))

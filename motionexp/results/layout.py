@@ -1,11 +1,12 @@
 """Layouts: the sweep, the rows, the tables and the figures that an experiments/*.yaml file describes."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from motionexp.config.metrics import METRICS
+from motionexp.errors import InputError
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import check_names, has_defaults, matches
 from motionexp.results.versions import of_newest_version
@@ -278,10 +279,13 @@ def selected_rows(layout: Layout, outputs: Path) -> list[Row]:
     Raises:
         InputError: no such folder, or a rows file is corrupted.
     """
-    everything = read_rows(outputs)
-    # Before any selection, which would drop the rows that have the names.
-    check_names(layout.selects(), everything)
-    rows = (row for row in everything if matches(row, layout.select))
+    selected = read_rows(outputs, layout.select)
+    try:
+        check_names(layout.selects(), selected)
+    except InputError:
+        # The selection may have dropped the rows that have the names.
+        check_names(layout.selects(), read_rows(outputs))
+    rows: Iterable[Row] = selected
     if any(setting.base for setting in layout.settings.values()):
         rows = (row for row in rows if row.sanity_baseline or has_setting(row, layout))
     return of_newest_version(

@@ -1,8 +1,9 @@
 """From outputs/ into the repository: the rows from which every table is built again, and pictures.
 
-`python -m motionexp.results.publish experiments/NAME.yaml [outputs/]` takes the rows that the layout selects
-from the runs' folders and writes them where the layout says, below `results/`; pictures that it names, beside
-them. No other command copies from there into `results/`.
+`python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [--dirty]` takes the rows that the
+layout selects from the runs' folders and writes them where the layout says, below `results/`; pictures that
+it names, beside them. No other command copies from there into `results/`. Rows of a working tree with
+uncommitted changes are refused without `--dirty`; with it, a note in the tables says so.
 """
 
 import sys
@@ -17,14 +18,23 @@ from motionexp.results.layout import named_references, selected_rows
 from motionexp.results.layout_file import read_layout
 from motionexp.results.published import root_of, write_published
 from motionexp.results.tables import build
+from motionexp.results.versions import dirty_note
+
+DIRTY = "--dirty"
 
 
-def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
+def publish(layout_path: Path, outputs: Path, *, dirty: bool = False) -> tuple[Path, int]:
     """Writes the rows of `outputs` that a layout selects to the file it names; returns both file and count.
 
+    Args:
+        layout_path: of the experiment's file.
+        outputs: the runs' folder.
+        dirty: whether rows of a working tree with uncommitted changes may be published.
+
     Raises:
-        InputError: nothing to publish, references that the layout names and no run has, or rows from which
-            its tables cannot be built. What was published before then remains.
+        InputError: nothing to publish, rows of a working tree with uncommitted changes or of two versions,
+            references that the layout names and no run has, or rows from which its tables cannot be built.
+            What was published before then remains.
     """
     layout = read_layout(layout_path)
     # 1. The rows, with those of every reference that the layout names of a model.
@@ -37,6 +47,11 @@ def publish(layout_path: Path, outputs: Path) -> tuple[Path, int]:
     rows = selected_rows(layout, outputs)
     if not rows:
         raise InputError(f"no rows in {outputs} match {dict(layout.select)}; run the layout's sweep first")
+    if not dirty and (notes := dirty_note(rows)):
+        raise InputError(
+            f"{outputs}: {notes[0].rstrip('.')}: no commit has their code. Commit and run them again, or"
+            " publish with --dirty; the tables then say so"
+        )
     for model in sorted({row.model for row in rows if row.reference_hash}):
         references = {row.reference for row in rows if row.model == model and row.reference_hash}
         if missing := sorted(named_references(layout, model) - references):
@@ -72,13 +87,15 @@ def publish_pictures(layout_path: Path, outputs: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m motionexp.results.publish LAYOUT [OUTPUTS]`; returns the exit code."""
-    if len(arguments) not in (1, 2):
-        print("usage: python -m motionexp.results.publish experiments/NAME.yaml [outputs/]", file=sys.stderr)
+    """`python -m motionexp.results.publish LAYOUT [OUTPUTS] [--dirty]`; returns the exit code."""
+    words = [word for word in arguments if word != DIRTY]
+    if len(words) not in (1, 2) or words[0].startswith("-"):
+        usage = f"python -m motionexp.results.publish experiments/NAME.yaml [outputs/] [{DIRTY}]"
+        print(f"usage: {usage}", file=sys.stderr)
         return 2
     try:
-        layout, outputs = Path(arguments[0]), Path(arguments[1] if len(arguments) == 2 else "outputs")
-        path, count = publish(layout, outputs)
+        layout, outputs = Path(words[0]), Path(words[1] if len(words) == 2 else "outputs")
+        path, count = publish(layout, outputs, dirty=DIRTY in arguments)
         print(f"{count} rows published in {path}")
         for picture in publish_pictures(layout, outputs):
             print(f"picture published in {picture}")

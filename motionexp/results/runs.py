@@ -3,7 +3,7 @@
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,18 +14,20 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from motionexp.config.json_file import read_json
 from motionexp.config.renames import renamed_row
 from motionexp.config.schema import method_name
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
-from motionexp.files import is_locked, locked, write_whole
+from motionexp.files import locked, write_whole
+from motionexp.results.cell_state import read_state
+from motionexp.results.compaction import compacted_in
 from motionexp.results.formats import Grid, markdown_text, printable
-from motionexp.results.rows import ROWS_NAME, read_lines
+from motionexp.results.rows import ROWS_NAME, Row, read_lines
 from motionexp.results.selection import changed_settings, has_value, no_such_name
 from motionexp.results.terminal import print_grid
 
 INDEX = "index.md"
+Fields = Mapping[str, Any] | Row
 MOST_LINKS = 8
 """To videos of a run."""
 SCORES = {
@@ -83,9 +85,13 @@ def runs_in(folder: Path, select: Mapping[str, str] = MappingProxyType({})) -> l
     """
     cells = (path.parent for path in folder.glob("*/status.json") if not path.parent.name.startswith("."))
     runs: list[Run] = []
+    compacted = compacted_in(folder)
+    stored = compacted.rows() if compacted else {}
     for cell in cells:
         try:
-            runs += [run] if (run := _run_of(cell, select)) else []
+            is_stored = compacted is not None and compacted.has(cell / ROWS_NAME)
+            rows = stored[cell.name] if is_stored else _rows(cell / ROWS_NAME)
+            runs += [run] if (run := _run_of(cell, rows, select)) else []
         except (InputError, OSError) as error:
             runs.append(Run(cell, "", "damaged", str(error), [Sampled()]))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -200,34 +206,34 @@ def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]
     return ["run", "settings", "state", "n", *shown], lines
 
 
-def _run_of(cell: Path, select: Mapping[str, str]) -> Run | None:
-    """The run of a cell; None where it has nothing of what is selected."""
-    status = _status(cell / "status.json")
-    state = str(status.get("state", ""))
-    if state == "running" and not is_locked(cell / ".lock"):
-        state = "interrupted"  # by SIGKILL, or the machine went down
+def _run_of(cell: Path, stored: Iterable[Fields], select: Mapping[str, str]) -> Run | None:
+    """The run of a cell with its stored rows; None where it has nothing of what is selected."""
+    status = read_state(cell)
     rows = [
         row
-        for row in _rows(cell / ROWS_NAME)
-        if row.get("seed") is not None and not row["strata"].get("sanity_baseline")
+        for row in stored
+        if row.get("seed") is not None and not row.get("strata", {}).get("sanity_baseline")
     ]
-    about = rows or [_planned(cell / "config.yaml", status)]
-    chosen = [
-        row for row in about if all(has_value({**row, "state": state}, *entry) for entry in select.items())
-    ]
+    about = rows or [_planned(cell / "config.yaml", status.about)]
+    if status.state not in select.get("state", status.state).split(","):
+        return None
+    names = [name for name in select if name != "state"]
+    chosen = [row for row in about if all(has_value(row, name, select[name]) for name in names)]
     if not chosen:
         return None
     sampled = list(_sampled(chosen)) if rows else [Sampled(_settings_of(chosen[0]))]
-    return Run(cell, str(status.get("reference", "")), state, str(status.get("error", "")), sampled)
+    return Run(cell, status.reference, status.state, status.error, sampled)
 
 
-def _sampled(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sampled]:
+def _sampled(rows: Sequence[Fields]) -> Iterator[Sampled]:
     """The samples of rows, by their settings in alphabetical order."""
     # The values of each setting, metric and sample.
     values: dict[tuple[str, ...], dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        value = math.nan if row["value"] is None else row["value"]
-        values[_settings_of(row)][row["metric"]][row["sample_id"]] = value
+        metric: Any = row.get("metric")
+        sample: Any = row.get("sample_id")
+        value: Any = row.get("value")
+        values[_settings_of(row)][metric][sample] = math.nan if value is None else value
     for settings, by_metric in sorted(values.items()):
         samples = set[str]().union(*by_metric.values())
         scores = {name: _mean(by_metric, metric, minus) for name, (metric, minus) in SCORES.items()}
@@ -245,13 +251,13 @@ def _mean(by_metric: Mapping[str, Mapping[str, float]], metric: str, minus: str)
     return float(np.mean(numbers)) + 0.0 if numbers else math.nan
 
 
-def _settings_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _settings_of(row: Fields) -> tuple[str, ...]:
     """The settings of a row, each as on a command line."""
-    if not row["method"]:
+    if not row.get("method"):
         return ()  # nothing is stored yet
     if row.get("tau_start"):
-        return (f"probe={row['method']}",)
-    return _in_words(row.get("settings", {}), row["method"], row["tau"])
+        return (f"probe={row.get('method')}",)
+    return settings_in_words(row.get("settings", {}), str(row.get("method")), row.get("tau"))
 
 
 def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,7 +284,8 @@ def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "method": method, "settings": settings, "tau": tau}
 
 
-def _in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+def settings_in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+    """Tau or what made the samples, then the settings that differ from the defaults, as on a command line."""
     if "model" not in settings:
         return ("another system",)
     first = "base model" if method == "base" else f"tau={tau:g}"
@@ -303,13 +310,3 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         except (TypeError, AttributeError) as error:
             raise InputError(f"{path}, line {number}: not a row") from error
         yield row
-
-
-def _status(path: Path) -> dict[str, Any]:
-    try:
-        status = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}: damaged; delete it and run the same command again") from error
-    if not isinstance(status, dict):
-        raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
-    return status

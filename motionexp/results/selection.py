@@ -98,6 +98,24 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def settings_key(row: Row) -> tuple[Any, ...]:
+    """Equal of rows that have one object of settings, as those that were read share it, and equal fields."""
+    return (
+        id(row.settings),
+        row.method,
+        row.tau,
+        row.precision,
+        row.steps,
+        row.train_steps,
+        row.adapter_scale,
+    )
+
+
+def distinct_settings(rows: Iterable[Row]) -> list[Row]:
+    """A row of each combination of settings that rows have: few of a million."""
+    return list({settings_key(row): row for row in rows}.values())
+
+
 def has_value(fields: Mapping[str, Any] | Row, name: str, values: str) -> bool:
     """Whether a row has one of the values, between commas, of a setting, a field or a stratum.
 

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from motionexp.results.comparisons import count_of, mean_of
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.layout import Column, standard_columns
 from motionexp.results.rows import SANITY_BASELINES, Row, Subject
-from motionexp.results.selection import SAMPLED, TRAINED, setting_of
-from motionexp.results.subjects import Values, over_training_seeds, paired_difference
+from motionexp.results.selection import SAMPLED, TRAINED, distinct_settings, setting_of, settings_key
+from motionexp.results.subjects import Values, over_training_seeds, paired_difference, reasons_in
 from motionexp.results.versions import check_comparable, of_newest_version
 
 MOST_NOTES = 5  # on lines that lack samples; of more lines one note has the number
@@ -59,11 +60,24 @@ class _Line:
     rows: list[Row] = field(default_factory=list)
     is_base: bool = False
     sanity_baseline: str = ""
+    _values: dict[str, Values] = field(default_factory=dict)
+
+    @cached_property
+    def by_metric(self) -> dict[str, list[Row]]:
+        """The rows of each metric; the line has all its rows."""
+        by_metric: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            by_metric[row.metric].append(row)
+        return by_metric
 
     def of_metric(self, metric: str) -> Values:
         """Means over training seeds by subject; of two rows of one sample the later one counts."""
-        of_metric = (row for row in self.rows if row.metric == metric)
-        return over_training_seeds({(_subject(row), row.training_seed): row.value for row in of_metric})
+        if metric not in self._values:
+            rows = self.by_metric.get(metric, [])
+            self._values[metric] = over_training_seeds(
+                {(_subject(row), row.training_seed): row.value for row in rows}
+            )
+        return self._values[metric]
 
 
 def _subject(row: Row) -> Subject:
@@ -155,7 +169,8 @@ def _check_block(place: str, rows: Sequence[Row], by: Sequence[str]) -> None:
     tuned = [row for row in rows if not row.sanity_baseline and row.method not in ("base", EXTERNAL)]
     base = [row for row in rows if row.method == "base" and not row.sanity_baseline]
     problems = []
-    for choices, of_kind in ((TUNING, tuned), (SAMPLING, [*tuned, *base])):
+    for choices, all_rows in ((TUNING, tuned), (SAMPLING, [*tuned, *base])):
+        of_kind = distinct_settings(all_rows)
         for name in (name for name in choices if name not in by):
             # A setting that a row lacks is newer than the row, and has its default there.
             values = {setting_of(row, name) for row in of_kind if name in row.settings or name in TUNING[:2]}
@@ -174,7 +189,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, Column]:
     metrics = {row.metric for row in rows}
     standard = standard_columns()
     columns = {key: standard[key] for key in LABELS} | standard
-    pairs = {row.settings.get("scoring", {}).get("pairs", "consecutive") for row in rows}
+    pairs = {row.settings.get("scoring", {}).get("pairs", "consecutive") for row in distinct_settings(rows)}
     if len(pairs) == 1:
         columns["consistency"] = Column("", f"frame_consistency_{pairs.pop()}")
     if columns["nuisances"].metric not in metrics:
@@ -192,11 +207,17 @@ class _BlockOf:
     def __init__(self, rows: Sequence[Row], labels: Sequence[str], columns: dict[str, Column]) -> None:
         self.labels, self.columns = labels, columns
         lines: dict[tuple[Any, ...], _Line] = {}
+        line_of: dict[tuple[Any, ...], _Line] = {}
+        # Other names than those of settings tell apart rows that share their settings.
+        is_shared = all(name in (*TUNING, *SAMPLING) for name in labels)
         for row in rows:
-            is_base = row.method == "base" and not row.sanity_baseline
-            line = _Line(self._values(row), [], is_base, row.sanity_baseline)
-            key = (not is_base, row.sanity_baseline, *line.values.items())
-            lines.setdefault(key, line).rows.append(row)
+            about = (*settings_key(row), id(row.strata) if is_shared else id(row))
+            if about not in line_of:
+                is_base = row.method == "base" and not row.sanity_baseline
+                line = _Line(self._values(row), [], is_base, row.sanity_baseline)
+                key = (not is_base, row.sanity_baseline, *line.values.items())
+                line_of[about] = lines.setdefault(key, line)
+            line_of[about].rows.append(row)
         order = sorted(lines.values(), key=self._order)
         self.lines = [line for line in order if not line.sanity_baseline]
         self.sanity_baselines = [line for line in order if line.sanity_baseline]
@@ -302,7 +323,7 @@ class _BlockOf:
         notes = []
         # 1. Main scores without a row.
         absent: dict[str, list[str]] = defaultdict(list)
-        metrics = {row.metric for line in self.lines for row in line.rows}
+        metrics = {metric for line in self.lines for metric in line.by_metric}
         suite = next((row.suite for line in self.lines for row in line.rows), "")
         standard = standard_columns()
         for key in MAIN if not {*MAIN}.isdisjoint(self.columns) else ():
@@ -315,7 +336,7 @@ class _BlockOf:
             notes.append(f"{where}{label}: the base model's is subtracted, which has no rows.")
         # 2. Samples without a value.
         for column in self.columns.values():
-            measured = [row for line in self.lines for row in line.rows if row.metric == column.metric]
+            measured = [row for line in self.lines for row in line.by_metric.get(column.metric, [])]
             label = column.label.rstrip(" ↑↓")
             notes += [
                 f"{where}{label}: no value for {count} of {len(measured)} samples ({reason})."
@@ -340,17 +361,6 @@ def _why_absent(metric: str, suite: str) -> str:
     return "not measured (metrics=)"
 
 
-def reasons_in(rows: Iterable[Row]) -> dict[str, int]:
-    """Why rows have no value, with their numbers; reasons that differ in a percentage count as one."""
-    reasons: Counter[str] = Counter()
-    shown: dict[str, str] = {}
-    for row in rows:
-        if math.isnan(row.value):
-            reasons[re.sub(r"\d+%", "%", row.reason)] += 1
-            shown.setdefault(re.sub(r"\d+%", "%", row.reason), row.reason or "no reason is stored")
-    return {shown[kind]: count for kind, count in reasons.items()}
-
-
 def _natural(text: str) -> list[tuple[int, float, str]]:
     """Sorts numbers in a text by their size."""
     parts = re.findall(r"[0-9]+\.?[0-9]*|[^0-9]+", text)
@@ -367,9 +377,10 @@ def differing_names(rows: Collection[Row]) -> list[str]:
     for _, of_block in sorted(by_block.items()):
         tuned = [row for row in of_block if row.method != "base"]
         for of_kind, candidates in ((tuned, TUNING), (of_block, SAMPLING)):
+            distinct = distinct_settings(of_kind)
             names += [
                 name
                 for name in candidates
-                if len({setting_of(row, name) for row in of_kind if name in row.settings}) > 1
+                if len({setting_of(row, name) for row in distinct if name in row.settings}) > 1
             ]
     return list(dict.fromkeys(names))

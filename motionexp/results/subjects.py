@@ -1,7 +1,8 @@
 """Values of samples by their subjects: means over training seeds, and paired differences."""
 
 import math
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from motionexp.errors import InputError
@@ -60,3 +61,14 @@ def paired_difference(ours: Values, theirs: Values) -> Interval:
     """Mean of ours - theirs over the subjects in both, with its bootstrap interval over references."""
     shared = sorted(set(ours) & set(theirs), key=str)
     return mean_interval([ours[key] - theirs[key] for key in shared], [key[0] for key in shared])
+
+
+def reasons_in(rows: Iterable[Row]) -> dict[str, int]:
+    """Why rows have no value, with their numbers; reasons that differ in a percentage count as one."""
+    reasons: Counter[str] = Counter()
+    shown: dict[str, str] = {}
+    for row in rows:
+        if math.isnan(row.value):
+            reasons[re.sub(r"\d+%", "%", row.reason)] += 1
+            shown.setdefault(re.sub(r"\d+%", "%", row.reason), row.reason or "no reason is stored")
+    return {shown[kind]: count for kind, count in reasons.items()}

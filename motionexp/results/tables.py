@@ -51,7 +51,8 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
     blocks += _reported_blocks(layout, table)
     columns = [layout.columns[key].label for key in table.columns]
     blocks = [block for block in blocks if block.lines]
-    tables = [Table(table.title, table.labels, columns, blocks, table.notes, table.unit)]
+    notes = [*table.notes, *comparison.dirty_note]
+    tables = [Table(table.title, table.labels, columns, blocks, notes, table.unit)]
     if not table.settings and (table.equal_leakage or table.dominance):
         tables = []  # a comparison at scales alone
     if table.equal_leakage:

@@ -19,8 +19,9 @@ SETTING_FIELDS = (
 def of_newest_version(rows: Iterable[Row]) -> list[Row]:
     """The rows that no newer version of the same metric, training, sampling or probe has replaced."""
     keyed = [((row.sample_id, row.metric, row.metric_model), row) for row in rows]
-    # A key's last entry is its newest version.
-    newest = dict(sorted((key, row.metric_version) for key, row in keyed))
+    newest: dict[Hashable, int] = {}
+    for key, row in keyed:
+        newest[key] = max(newest.get(key, 0), row.metric_version)
     return _of_newest_stages(
         [row for key, row in keyed if not row.sample_id or row.metric_version == newest[key]]
     )
@@ -90,7 +91,14 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
         "reference_hash": _video_of,
     }
     values_of: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
+    # Rows that were read share their objects: few of a million differ in what is looked at.
+    distinct = {
+        (id(row.settings), id(row.strata), id(row.versions), row.metric, row.metric_version, row.metric_model,
+         row.precision, row.weights_hash, row.reference_hash, row.reference, row.suite, row.model, row.method,
+         row.train_steps, row.tau_start, row.adapter_id): row
+        for row in rows
+    }  # fmt: skip
+    for row in distinct.values():
         for kind, subject_of in kinds.items():
             # Another system's videos come without a precision or weights, and compare with any.
             values_of[kind, subject_of(row)] |= {str(getattr(row, kind))} - {""}
@@ -101,6 +109,16 @@ def mixed_kinds(rows: Iterable[Row], allow: Collection[str] = ()) -> list[str]:
         for (kind, subject), values in sorted(values_of.items())
         if len(values) > 1 and kind not in allow
     ]
+
+
+def dirty_note(rows: Collection[Row]) -> list[str]:
+    """The note of a table with rows of a working tree with uncommitted changes; none without such rows."""
+    dirty = [row for row in rows if row.dirty]
+    if not dirty:
+        return []
+    commits = ", ".join(sorted({row.commit[:7] for row in dirty if row.commit}))
+    after = f" after {commits}" if commits else ""
+    return [f"{len(dirty)} of {len(rows)} rows are of a working tree with uncommitted changes{after}."]
 
 
 def _video_of(row: Row) -> str:

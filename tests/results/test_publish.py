@@ -13,6 +13,7 @@ from motionexp.errors import InputError
 from motionexp.files import ROOT
 from motionexp.results.designs import check_unchanged
 from motionexp.results.layout_file import read_layout
+from motionexp.results.publish import main as publish_main
 from motionexp.results.publish import publish
 from motionexp.results.published import read_published
 from motionexp.results.rows import append_rows
@@ -120,6 +121,37 @@ def test_rows_of_which_no_table_can_be_built_replace_nothing(root):
         with pytest.raises(InputError, match=problem):
             publish(layout_path, outputs)
     assert path.read_bytes() == before
+
+
+def test_rows_of_a_dirty_tree_are_refused_unless_told_and_the_table_says_so(root, capsys):
+    layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
+    layout_path.write_text(COLUMNAR, encoding="utf-8")
+    rows = [replace(row, commit="abcdef012345", dirty=row.reference == "r1") for row in toy_rows()]
+    append_rows(outputs / "rows.jsonl", rows)
+    assert publish_main([str(layout_path), str(outputs)]) == 2
+    problem = capsys.readouterr().err
+    assert f"{len(rows) // 4} of {len(rows)} rows" in problem
+    assert "abcdef0" in problem
+    assert not (root / "results").exists()
+    assert publish_main([str(layout_path), str(outputs), "--dirty"]) == 0
+    assert main([str(layout_path)]) == 0
+    for suffix in (".md", ".tex"):
+        text = (root / "results" / "shapes" / f"toy{suffix}").read_text(encoding="utf-8")
+        assert "uncommitted changes after abcdef0" in text
+    (outputs / "rows.jsonl").unlink()
+    append_rows(outputs / "rows.jsonl", [replace(row, dirty=False) for row in rows])
+    assert publish_main([str(layout_path), str(outputs)]) == 0
+    assert publish_main(["--dirty"]) == 2
+
+
+def test_rows_of_two_versions_are_not_published(root):
+    layout_path, outputs = root / "experiments" / "toy.yaml", root / "outputs"
+    layout_path.write_text(COLUMNAR, encoding="utf-8")
+    rows = [replace(row, versions={"sampling": 1 + (row.tau == 0)}, adapter_id="a") for row in toy_rows()]
+    append_rows(outputs / "rows.jsonl", rows)
+    with pytest.raises(InputError, match="sampling_version: 1, 2"):
+        publish(layout_path, outputs)
+    assert not (root / "results").exists()
 
 
 def test_a_table_whose_rows_are_gone_is_removed(toy, root):
