@@ -1,19 +1,14 @@
 """The plan of a sweep, which its folder OUTPUT/sweeps/ID/ holds: `plan.json`. Imports no torch."""
 
-import hashlib
-import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from motionexp.config.json_file import read_object
-from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.files import user_path
 from motionexp.jobs.finished import path_below
 
 SWEEP_FOLDER = "MOTIONEXP_SWEEP"

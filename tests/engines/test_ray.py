@@ -61,8 +61,9 @@ def _workers(folder):
 
 
 @pytest.fixture
-def running_cluster():
+def running_cluster(monkeypatch):
     """The address of a Ray cluster with four cores, of which two name themselves GPUs."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else both sides need a token
     options = "--head --block --port=6399 --num-cpus=4 --num-gpus=2 --include-dashboard=false"
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split()]
     head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
