@@ -86,44 +86,38 @@ class Cluster:
 
     def kill_node(self, name: str) -> None:
         """Kill a node's daemon with all that runs on it, as a power cut does, and tell the controller."""
-        pid = int((self.folder / f"slurmd.{name}.pid").read_text())
-        steps = [step for step in _processes("slurmstepd") if f"spool/{name}" in _open_files(step)]
-        for process in [pid, *steps, *(below for step in steps for below in _below(step))]:
+        pids = {int((self.folder / f"slurmd.{name}.pid").read_text())}
+        for pid in _processes_of(name):
+            pids.add(pid)
+            while _name(pid := _above(pid)) == "slurmstepd":
+                pids.add(pid)
+        for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         self.slurm("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
 
 
-def _processes(name: str) -> list[int]:
-    """The processes of this name, of this machine."""
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    named = []
-    for pid in pids:
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                named.append(pid)
-    return named
-
-
-def _open_files(pid: int) -> str:
-    files = [Path(f"/proc/{pid}/cwd"), *Path(f"/proc/{pid}/fd").iterdir()]
-    texts = []
-    for file in files:
-        with suppress(OSError):
-            texts.append(os.readlink(file))
-    with suppress(OSError):
-        texts.append(Path(f"/proc/{pid}/cmdline").read_text())
-    return " ".join(texts)
-
-
-def _below(pid: int) -> list[int]:
-    """The processes that a process has started, and theirs."""
+def _processes_of(node: str) -> list[int]:
+    """The processes of all tasks on a node."""
     pids = []
-    for path in Path("/proc").iterdir():
-        with suppress(OSError, IndexError):
-            if path.name.isdecimal() and int((path / "stat").read_text().rsplit(")")[-1].split()[1]) == pid:
-                pids += [int(path.name), *_below(int(path.name))]
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"SLURMD_NODENAME={node}\0".encode() in (path / "environ").read_bytes():
+                pids.append(int(path.name))
     return pids
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _above(pid: int) -> int:
+    """The process that started a process; 0 if there is none any more."""
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def _free_ports(count: int) -> list[int]:
