@@ -67,6 +67,7 @@ bench: .venv/installed ## how fast training, sampling, metrics and a probe's tre
 	$(PYTHON) -m motionexp.scripts.bench
 	$(PYTHON) -m motionexp.scripts.bench_probes
 	$(PYTHON) -m motionexp.scripts.bench_threads
+	$(PYTHON) -m motionexp.scripts.bench_launchers
 	$(PYTHON) -m motionexp.scripts.bench_rows
 
 bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine
