@@ -37,10 +37,12 @@ from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
 from motionexp.config.ranks import check_ranks
+from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, one_of, stoppable
-from motionexp.files import user_path, version
+from motionexp.files import version
+from motionexp.jobs.dashboard import dashboard
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
@@ -57,8 +59,10 @@ from motionexp.jobs.failures import (
     stops_all,
 )
 from motionexp.jobs.machine import DiskError
-from motionexp.jobs.sweep_table import print_sweep
-from motionexp.jobs.sweep_table import table as print_table_of
+from motionexp.jobs.status import status
+from motionexp.jobs.submission import submission
+from motionexp.jobs.sweep_table import log_summary, print_sweep
+from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.comparisons import Comparison
@@ -72,6 +76,7 @@ EXPECTED = (
     *(InputError, HydraException, OmegaConfBaseException),
     *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped, CellsFailed),
 )
+OF_WORDS = {"dashboard": dashboard, "submission": submission, "table": table_of}
 CONTINUES = "the same command continues where it stopped"
 
 # Whether the sweep that runs is a line of an experiment.
@@ -164,35 +169,42 @@ def _dispatch(arguments: list[str]) -> None:
         print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    if command == "status":
+        status(arguments[1:])  # which has a flag of its own
+        return
     flags, words = split_flags(arguments[bool(command) :])
     check_once(words)
     check_not_empty(words)
     experiments = [word for word in words if word.startswith("experiment=")]
     if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
         raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
-    if command == "list":
-        print(help.listed(words))
-    elif command == "score":
-        cfg = load_score(words)
-        check_device(cfg.device)
-        from motionexp.jobs.external import score_external  # which imports torch only if it finds the videos
-
-        score_external(cfg)
-    elif command == "table":
-        print_table_of(words)
-    elif command == "predict":
-        predicted = load_prediction(words)
-        with loading_libraries():
-            from motionexp.jobs.prediction import predict_job
-
-        predict_job(predicted)
-    elif command == "submission":
-        _write_submission(words)
+    if command:
+        _run_command(command, words)
     elif experiments:
         rest = [word for word in words if word not in experiments]
         _run_experiment(experiments[0].removeprefix("experiment="), rest)
     else:
         _run_hydra([*flags, *prepared(words)])
+
+
+def _run_command(command: str, words: Sequence[str]) -> None:
+    match command:
+        case "list":
+            print(help.listed(words))
+        case "score":
+            cfg = load_score(words)
+            check_device(cfg.device)
+            from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
+
+            score_external(cfg)
+        case "predict":
+            predicted = load_prediction(words)
+            with loading_libraries():
+                from motionexp.jobs.prediction import predict_job
+
+            predict_job(predicted)
+        case _:
+            OF_WORDS[command](words)
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -222,18 +234,6 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             raise InputError(f"{word}: there is no such flag; {one_of(name, [*FLAGS, *FLAGS_WITH_VALUE])}")
     return flags, words
-
-
-def _write_submission(arguments: list[str]) -> None:
-    """`folder=` and `samples=` are paths; other arguments select samples by the fields of their rows."""
-    select = {key: value for key, sign, value in (word.partition("=") for word in arguments) if sign}
-    if len(select) != len(arguments) or not {"folder", "samples"} <= set(select):
-        raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
-    folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
-    from motionexp.jobs.submission import write_submission
-
-    count, whole = write_submission(samples, folder, select)
-    print(f"{count} of the benchmark's {whole} videos written to {folder}")
 
 
 def _run_hydra(arguments: list[str]) -> None:
@@ -307,6 +307,14 @@ def _run_job(composed: DictConfig) -> None:
         run(cfg)
 
 
+def _plan_sweep(jobs: Sequence[JobConfig]) -> int:
+    """Print one plan of all jobs of a sweep; returns the exit code."""
+    with loading_libraries():
+        from motionexp.jobs.sweep_cost import plan_sweep
+    problems = plan_sweep(jobs)
+    return _failed(InputError("\n".join(problems))) if problems else 0
+
+
 class SweepCallback(Callback):
     """Hydra's callback: checks all jobs of a sweep before the first starts, and names the jobs that fail."""
 
@@ -323,6 +331,8 @@ class SweepCallback(Callback):
                 check_effects(jobs)
                 check_training_versions(cfg for cfg, _ in jobs)
                 SWEEP.set((jobs, swept_names(overrides)))
+                if jobs and all(cfg.dry_run for cfg, _ in jobs):
+                    raise SystemExit(_plan_sweep([cfg for cfg, _ in jobs]))
         except InputError as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
@@ -350,18 +360,12 @@ class SweepCallback(Callback):
 def _run_experiment(name: str, overrides: list[str]) -> None:
     """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
 
-    A dry run prints the list of jobs, and the plan of the first job of each model.
+    A dry run prints the list of jobs, and one plan of all.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
     if all(cfg.dry_run for cfg in jobs):
         print(help.wrapped(experiment_text(name, layout, jobs)))
-        with loading_libraries():
-            from motionexp.jobs.dry_run import plan
-        first = {cfg.model.name: cfg for cfg in reversed(jobs)}
-        for name, cfg in first.items():
-            count = sum(job.model.name == name for job in jobs)
-            print(f"\nthe first of {count} jobs of {name}:")
-            plan(cfg)
+        _plan_sweep(jobs)
         return
     IN_EXPERIMENT.set(True)
     FAILED.set([])
@@ -372,7 +376,7 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
         IN_EXPERIMENT.set(False)
     for output in sorted({cfg.output for cfg in jobs}):
         try:
-            _print_experiment(layout, Path(output))
+            _print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
         except InputError as error:
             if not FAILED.get():
                 raise
@@ -380,12 +384,13 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
     _raise_failures()
 
 
-def _print_experiment(layout: Layout, output: Path) -> None:
+def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:
     """Print an experiment's tables of the rows in a folder, and run its report."""
     comparison = Comparison(layout, selected_rows(layout, output))
-    for table_layout in layout.tables:
-        for table in build(comparison, table_layout):
-            print_table(Console(), table)
+    tables = [table for table_layout in layout.tables for table in build(comparison, table_layout)]
+    for table in tables:
+        print_table(Console(), table)
+    log_summary(jobs, tables)
     print(f"Rows, videos and contact sheets: {output.resolve()}")
     if layout.report:
         get_method(layout.report)(layout, output)

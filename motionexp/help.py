@@ -40,6 +40,8 @@ USAGE = [
     ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
     ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),
     ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
+    ("status output=FOLDER --watch", "cells done, running, failed and waiting; time left"),
+    ("dashboard project=NAME", "the project's workspace in Weights & Biases, or its JSON"),
     ("list references", "the references of data=, with their captions and edits"),
     ("list words", "the words that the tokenizer of model= has"),
     ("--cfg job", "print the resolved settings; run nothing"),

@@ -83,6 +83,6 @@ def jobs(monkeypatch):
     from tests.support.stub_jobs import Jobs  # which imports the command, after the hook above
 
     jobs = Jobs()
-    for module in ("run", "dry_run", "probe_job", "external", "submission"):
+    for module in ("run", "dry_run", "probe_job", "external", "sweep_cost"):
         monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", jobs)
     return jobs

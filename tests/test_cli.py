@@ -14,6 +14,7 @@ from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
 from motionexp.config.schema import JobConfig, ModelConfig, TrainerConfig, method_name
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError, Stopped
+from motionexp.jobs import submission
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.machine import DiskError
 from motionexp.jobs.sweeps import sweeps_of
@@ -248,9 +249,11 @@ def test_score_is_handed_its_settings(jobs, tmp_path, capsys):
     assert "tau: " in capsys.readouterr().err
 
 
-def test_submission_is_handed_folders_and_what_chooses(jobs, tmp_path, capsys):
+def test_submission_is_handed_folders_and_what_chooses(tmp_path, monkeypatch, capsys):
+    written: list[tuple] = []
+    monkeypatch.setattr(submission, "write_submission", lambda *about: written.append(about) or (4, 304))
     assert run(["submission", f"folder={tmp_path}/new", f"samples={tmp_path}", "tau=700", "seed=0"]) == 0
-    assert jobs.written == [(tmp_path, tmp_path / "new", {"tau": "700", "seed": "0"})]
+    assert written == [(tmp_path, tmp_path / "new", {"tau": "700", "seed": "0"})]
     assert re.search(r"\b4 .* 304 ", capsys.readouterr().out)
     assert run(["submission", "folder=new"]) == 2
     assert "samples=" in capsys.readouterr().err
@@ -284,8 +287,8 @@ def test_an_experiment_is_checked_as_a_whole(base, jobs, monkeypatch, tmp_path, 
     assert "rank=0" in capsys.readouterr().err
     assert not jobs.ran
     assert run(["experiment=toy", *base, "rank=4", "dry_run=true"]) == 0
-    # A dry run plans one job of each model.
-    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4)]
+    # A dry run plans all jobs at once.
+    assert [(cfg.tau, cfg.seeds, cfg.rank) for cfg in jobs.planned] == [(0, 2, 4), (500, 2, 4), (1000, 2, 4)]
 
 
 @pytest.mark.parametrize(

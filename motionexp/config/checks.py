@@ -12,6 +12,7 @@ from typing import Any
 
 from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_file
+from motionexp.config.job_settings import loggers
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.ranks import OF_GPUS, trainer_problems
@@ -29,7 +30,7 @@ def check(cfg: JobConfig) -> list[str]:
     """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
     return [*setting_problems(cfg), *setting_problems(cfg.model, "model."), *_step_problems(cfg),
             *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg), *_repeated_items(cfg),
-            *_training_seed_problems(cfg),
+            *_training_seed_problems(cfg), *_logger_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
             *scoring_problems(cfg.scoring), *trainer_problems(cfg), *_class_problems(cfg)]  # fmt: skip
@@ -124,7 +125,7 @@ def check_device(device: str) -> None:
 
 
 def _repeated_items(cfg: JobConfig) -> Iterator[str]:
-    for name in ("references", "edits", "edit_kinds", "metrics", "keep_steps", "training_seeds"):
+    for name in ("references", "edits", "edit_kinds", "metrics", "keep_steps", "training_seeds", "logger"):
         items = getattr(cfg, name)
         if isinstance(items, list) and (twice := [item for item in items if items.count(item) > 1]):
             yield f"{name}: {twice[0]} stands in it twice; name each once"
@@ -153,6 +154,12 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"train_together={cfg.train_together}: needs method=lora and preview_every=0"
     if not is_count and not (references and all(isinstance(name, str) and name for name in references)):
         yield f"references={cfg.references}: a number from 1, a name, or a list of names"
+
+
+def _logger_problems(cfg: JobConfig) -> Iterator[str]:
+    names = loggers(cfg)
+    if wrong := [name for name in names or ["[]"] if name not in schema.LOGGERS]:
+        yield f"logger={cfg.logger}: {one_of(wrong[0], schema.LOGGERS)}, or a list of them"
 
 
 def _training_seed_problems(cfg: JobConfig) -> Iterator[str]:

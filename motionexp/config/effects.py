@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
+from motionexp.config.job_settings import loggers
 from motionexp.config.ranks import size_of
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import settings_in
@@ -14,7 +15,7 @@ OF_TRAINING = (
     "train_together",
     "keep_steps",
     "checkpoint_every",
-    "logger",
+    "log_adapter",
     "preview_every",
     "checkpointing",
 )
@@ -103,6 +104,8 @@ def _by_stage(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield f"has no effect {reason}; leave it out"
     elif name == "seeds" and cfg.probe is not None:
         yield f"has no effect with probe={cfg.probe}, which draws no noise; leave it out"
+    elif name == "logger" and cfg.probe is not None:
+        yield f"has no effect with probe={cfg.probe}, which trains and samples no adapter; leave it out"
     elif name == "metrics" and cfg.probe is not None:
         yield f"has no effect with probe={cfg.probe}, which has metrics of its own; leave it out"
 
@@ -131,6 +134,8 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield f"has no effect with probe={cfg.probe}; leave it out"
     elif name == "retry" and cfg.train_together == 1 and cfg.memory_limit is None:
         yield "has no effect without train_together= or memory_limit=, which it halves; leave it out"
+    if name == "log_adapter" and "wandb" not in loggers(cfg):
+        yield "has no effect without logger=wandb; leave it out"
     unguided = cfg.guidance_scale == 1 and cfg.probe is None
     if name in ("negative_prompt", "adapter_in_unconditional") and unguided:
         yield "has no effect with guidance_scale=1, which has no unconditional branch; leave it out"

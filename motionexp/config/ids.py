@@ -81,6 +81,12 @@ def sample_id(
     return _digest("sample", SAMPLE_VERSION, parts | about)
 
 
+def run_id(cfg: JobConfig, adapter: str) -> str:
+    """Id of what loggers show of a cell (an `adapter_id`): its samples with some settings of the sampling."""
+    parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
+    return _digest("run", SAMPLE_VERSION, parts | {"adapter": adapter})
+
+
 def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
     """The settings of a stage; of those that were added later only what is not the default.
 

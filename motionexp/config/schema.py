@@ -30,6 +30,7 @@ FEWEST_GROUPS = 3
 # On every spacing of timesteps: each model's own schedule decides on others, `jobs.checks.check_grid`.
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 DEVICES = r"auto|cpu|cuda(:\d+)?|mps"
+LOGGERS = ("csv", "tensorboard", "wandb")
 TIMESTEP: dict[str, Any] = {"low": 0, "high": 1000, "timestep": True}
 
 
@@ -138,7 +139,9 @@ class JobConfig:
         1, "references in one batch of training, each with a LoRA of its own: faster per reference where the"
         " model is small", "none", low=1, high=1000)
     checkpoint_every: int = setting(50, "training steps from checkpoint to checkpoint; 0: one", "none", low=0)
-    logger: str = setting("csv", "loss curves", "none", choices=("csv", "tensorboard", "wandb"))
+    logger: Any = setting(
+        "csv", f"{', '.join(LOGGERS)}, or a list of them: where losses, scores and videos go", "none")
+    log_adapter: bool = setting(False, "logger=wandb stores the adapter too, as an artifact", "none")
     preview_every: int = setting(0, "training steps between sample previews; 0: none", "none", low=0)
 
     probe: str | None = setting(None, "train nothing", "probe", choices=(None, *INVERSION_PROMPTS))

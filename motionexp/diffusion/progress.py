@@ -48,12 +48,17 @@ def progress_bar(total: int, stage: str, unit: str, *, done: int = 0, shown: boo
 
 
 @contextmanager
-def step_bar(stage: str, *, shown: bool = True) -> Iterator[Progress]:
-    """A bar that counts the steps of a stage, whose total number comes with the first step."""
+def step_bar(stage: str, also: Progress | None = None, *, shown: bool = True) -> Iterator[Progress]:
+    """A bar that counts the steps of a stage, whose total number comes with the first step.
+
+    `also` is called with every step too.
+    """
     with progress_bar(0, stage, "step", shown=shown) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
+            if also is not None:
+                also(done, total)
 
         yield show

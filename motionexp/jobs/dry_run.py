@@ -15,13 +15,12 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.files import existing_part
 from motionexp.hub import configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
-from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inputs import gpu_problem, plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.run import duration
-from motionexp.results.formats import Grid
+from motionexp.results.formats import Grid, duration
 
 BYTES_PER_TRAINED_NUMBER = 4
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet
@@ -61,22 +60,29 @@ def plan(cfg: JobConfig) -> list[str]:
     """
     console, job = Console(), plan_job(cfg)
     trained = trainable_parameters(job)
-    peak = max(phase.total for phase in print_memory(console, job, _phases(job, trained)))
+    peak = max(node_bytes(job, phase) for phase in print_memory(console, job, job_phases(job, trained)))
     seconds = StepSeconds()
-    if job.has_weights and peak <= free_memory(job.device):
+    # One process is measured: a network that takes several devices is not.
+    if job.has_weights and peak <= free_memory(job.device) and not job.backbone_settings.sharded:
         with clear_memory_errors(smaller(cfg)):
             seconds = measure(job, rows_of(job))
-    total = _probe_cost(job, seconds) if job.probe else _tuning_cost(job, seconds, trained)
+    total = job_cost(job, seconds, trained)
     _print_cost(console, job, total)
-    problems = _problems(cfg, job, peak, sum(line.disk for line in total.lines))
+    problems = memory_problems(cfg, job, peak)
+    problems += disk_problems(cfg, job, sum(line.disk for line in total.lines))
     if job.has_weights:
         return problems
     # The job may be meant for another machine: what this one lacks is no error yet.
-    for note in (*_download_notes(job), *(f"this machine: {problem}" for problem in problems)):
+    for note in (*download_notes(job), *(f"this machine: {problem}" for problem in problems)):
         for line in note.splitlines():
             # A command that is to be copied stays in one piece.
             console.print(line, soft_wrap=line.startswith("  "), highlight=False, markup=False)
     return []
+
+
+def node_bytes(job: JobPlan, phase: Phase) -> int:
+    """Peak bytes of a phase: of the main memory that all ranks of a node share, or of one GPU."""
+    return phase.total * (phase.ranks if job.device.type == "cpu" else 1)
 
 
 def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
@@ -101,7 +107,7 @@ def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
         console.print(f"output: {folder}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _download_notes(job: JobPlan) -> list[str]:
+def download_notes(job: JobPlan) -> list[str]:
     """What a plan by the configuration alone has to say: the download, and what is not known yet."""
     path, revision = job.model.path, job.model.revision
     stored, parts = configurations(path), job.backbone.parts
@@ -116,17 +122,23 @@ def _download_notes(job: JobPlan) -> list[str]:
     ]
 
 
-def _problems(cfg: JobConfig, job: JobPlan, peak: int, disk: int) -> list[str]:
-    """What this machine lacks for the job, a line each: memory, or room on a disk."""
-    problems = []
+def memory_problems(cfg: JobConfig, job: JobPlan, peak: int) -> list[str]:
+    """What this machine's memory and GPUs lack for the job, a line each."""
+    problems = [problem] if (problem := gpu_problem(cfg, job.device)) else []
     if peak > (free := int(free_memory(job.device))):
         fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
         problems.append(f"{fit}: {smaller(cfg)}")
+    return problems
+
+
+def disk_problems(cfg: JobConfig, job: JobPlan, disk: int) -> list[str]:
+    """What this machine's disks lack for results of so many bytes, and for the download, a line each."""
+    problems = []
     room = shutil.disk_usage(existing_part(job.output)).free
     if disk > room:
         problems.append(
-            f"output={cfg.output}: {size_in_words(room)} of the disk are free, and the job writes about"
-            f" {size_in_words(disk)}; free space or choose another output="
+            f"output={cfg.output}: {size_in_words(room)} of the disk are free, and about"
+            f" {size_in_words(disk)} are to be written; free space or choose another output="
         )
     size = 0 if job.has_weights else _download_size(job)
     cache = Path(constants.HF_HUB_CACHE)
@@ -144,6 +156,11 @@ def _download_size(job: JobPlan) -> int:
     return sum(sum(stored.bytes.values()) for stored in configurations(job.model.path))
 
 
+def job_cost(job: JobPlan, seconds: StepSeconds, trained: int) -> JobCost:
+    """What is left to do for each cell, or unit of a probe; `trained` is the number of trained parameters."""
+    return _probe_cost(job, seconds) if job.probe else _tuning_cost(job, seconds, trained)
+
+
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
     cells = [(plan, job.title(plan)) for plan in job.cells]
@@ -155,15 +172,15 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         name = plan.cell.folder.name if job.has_weights else "unknown"
         columns = (reference, name, state, str(steps), str(missing))
         parts = (
-            (steps, measured.training),
+            (steps * job.training.accumulate, measured.training),
             (1 if steps else 0, measured.encoding),
-            (batches * sampler.steps, measured.sampling),
-            (missing, measured.decoding),
+            (math.ceil(batches / job.ranks[0]) * sampler.steps, measured.sampling),
+            (math.ceil(missing / job.ranks[0]), measured.decoding),
         )
         # A time that is unknown does not matter where there is nothing to do.
         seconds = sum(count * of_one for count, of_one in parts if count)
         lines.append(
-            CellCost(columns, plan.cell.folder, seconds, _disk(job, trained if steps else 0, missing))
+            CellCost(columns, plan.cell.folder, seconds, cell_disk(job, trained if steps else 0, missing))
         )
     on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
@@ -190,7 +207,7 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
             (work.videos, measured.decoding),
         )
         seconds = sum(count * of_one for count, of_one in parts if count)
-        lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, _disk(job, 0, work.videos)))
+        lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, cell_disk(job, 0, work.videos)))
     # Their cells are in the lines of the output: names are whole on 80 columns then.
     headings = ("unit of work", "stored", "encoded", "steps", "evaluations")
     return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
@@ -199,7 +216,7 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
 PLANNED: dict[str, list[Phase]] = {}
 
 
-def _phases(job: JobPlan, trained: int) -> list[Phase]:
+def job_phases(job: JobPlan, trained: int) -> list[Phase]:
     """The memory of a job; computed once for all jobs of a sweep that take the same."""
     # The window matters only where it changes which layers are trained.
     captions = [(reference.caption, reference.edits) for reference in job.references]
@@ -212,6 +229,7 @@ def _phases(job: JobPlan, trained: int) -> list[Phase]:
                 job.training.batch_size,
                 job.trained_together,
                 rows_of(job),
+                job.ranks,
             ),
             *(job.probe and job.probe.kind, captions if job.has_weights else ""),
         )
@@ -227,10 +245,12 @@ def print_memory(console: Console, job: JobPlan, phases: list[Phase]) -> list[Ph
     for phase in phases:
         loaded = ", ".join(f"{part} {size_in_words(size)}" for part, size in phase.weights.items())
         computing, total = size_in_words(phase.computing), size_in_words(phase.total)
-        texts.append([phase.name, loaded, computing, total, phase.then])
+        name = phase.name if phase.ranks == 1 else f"{phase.name}, on each of {phase.ranks} ranks"
+        texts.append([name, loaded, computing, total, phase.then])
     console.print(Grid(("memory", "loaded", "computing", "in all", "then freed"), texts, "l").terminal())
     peak = max(phases, key=lambda phase: phase.total)
     where = "main memory" if job.device.type == "cpu" else f"{job.device}"
+    where += f", on each of {job.ranks[1]} ranks of a node," if job.ranks[1] > 1 else ""
     console.print(
         f"mode={job.mode}: at most {size_in_words(peak.total)} of {where} above what the imports take"
         f" ({peak.name}), scores not counted",
@@ -249,7 +269,8 @@ def trainable_parameters(job: JobPlan) -> int:
     return count(job.backbone_settings.make(torch.device("meta")), job.window, **settings)
 
 
-def _disk(job: JobPlan, trained: int, samples: int) -> int:
+def cell_disk(job: JobPlan, trained: int, samples: int) -> int:
+    """Bytes of an adapter of so many numbers, and of so many samples."""
     raw = math.prod(job.size) * 3
     return int(BYTES_PER_TRAINED_NUMBER * trained + MEDIA_OVER_RAW * raw * samples)
 

@@ -5,14 +5,14 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
-from motionexp.config.ranks import draws_per_step
+from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
@@ -21,7 +21,7 @@ from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, r
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger", "trainer")  # settings that change no result
+PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "trainer")  # settings that change no result
 
 
 @dataclass(frozen=True)
@@ -137,30 +137,33 @@ def _parsed(plain: Mapping[str, Any], output: Path) -> _Entry:
     baselines = None
     if plain["baselines"] is not None:
         folder, score_ids = plain["baselines"]
-        baselines = Cell(_inside(folder, output)), _texts(score_ids)
+        baselines = Cell(path_below(output, folder)), _texts(score_ids)
     columns = [
-        (_texts([label])[0], Cell(_inside(name, output)), _requests(requests))
+        (_texts([label])[0], Cell(path_below(output, name)), _requests(requests))
         for label, name, requests in plain["columns"]
     ]
     return _Entry(
-        Cell(_inside(plain["cell"], output)),
+        Cell(path_below(output, plain["cell"])),
         _requests(plain["requests"]),
-        [Cell(_inside(name, output)) for name in plain["adapters"]],
+        [Cell(path_below(output, name)) for name in plain["adapters"]],
         _texts(plain["rows"]),
         baselines,
-        (_inside(plain["grid"], output), columns),
+        (path_below(output, plain["grid"]), columns),
         None if plain["base"] is None else _parsed(plain["base"], output),
     )
 
 
-def _inside(name: Any, output: Path) -> Path:
-    """A path below the output: the grids of a finished job are written again."""
-    path = PurePosixPath(*_texts([name]))
+def path_below(folder: Path, name: str) -> Path:
+    """The path of a name out of a file, which must lead nowhere else than below the folder.
+
+    Raises TypeError or ValueError for another name.
+    """
+    path = PurePosixPath(name)
     if any(len(os.fsencode(part)) > 255 for part in path.parts):
         raise ValueError("a name is longer than a file's may be")
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise ValueError(f"{name} leads out of {output}")
-    return output / path
+        raise ValueError(f"{name} leads out of {folder}")
+    return folder / path
 
 
 def _texts(values: Any) -> list[str]:
@@ -223,8 +226,7 @@ def _below(path: Path, output: Path) -> str:
 
 def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
     """The record's file: its name is a hash of the code, the settings and the files of the job."""
-    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
-    settings = {name: value for name, value in settings.items() if name not in PLACE}
+    settings = {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
     parts = {
         "code": _state(PACKAGE, "*.py", content=True),
         "settings": settings,

@@ -1,10 +1,10 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
+from motionexp.config.job_settings import base_settings, loggers
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
@@ -25,8 +26,11 @@ from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.logged import Logged
+from motionexp.jobs.loggers import JobLogs
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.plan import CellPlan
+from motionexp.jobs.progress_file import ProgressFile
 from motionexp.jobs.rank_work import Order, order_of
 from motionexp.jobs.ranks import clear_rank_errors
 from motionexp.jobs.references import chance_references
@@ -62,10 +66,12 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        self.console, self.plan, self.advice = console, plan, smaller(cfg)
+        self.console, self.cfg, self.plan, self.advice = console, cfg, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
+        self.logs = JobLogs(loggers(cfg), cfg.log_adapter, plan.output)
+        self.progress: ProgressFile | None = None  # of the cell that rank 0 works on
         self.is_of_base_model = False
         self._scored: Samples | None = None  # of the last cell: its grid shows some of them again
 
@@ -129,6 +135,7 @@ class Job:
             _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
         job.is_of_base_model = True
+        job.cfg = base_settings(self.cfg)
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
 
@@ -136,6 +143,7 @@ class Job:
         """The job with other sizes of batches on the same references, with this job's backbone and scorer."""
         _ = self.scorer
         job, plan = copy(self), plan_job(cfg, self.references)
+        job.cfg = cfg
         base = None if plan.base is None else replace(plan.base, backbone=self.backbone)
         job.plan, job.advice = replace(plan, backbone=self.backbone, base=base), smaller(cfg)
         return job
@@ -160,14 +168,15 @@ class Job:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
         cell, reference = plan.cell, plan.reference
         about = {"reference": reference.name, "tau": self.window.low, "adapter_id": cell.folder.name}
-        with self.holding(cell, about):
+        with self.holding(cell, about), closing(ProgressFile(cell.folder)) as self.progress:
             # Read under the lock: another process may have finished the cell while this one waited.
             if not plan.is_finished:
                 self.generate(ranks.of_first(order_of(self, self.plan.cells.index(plan))))
             self._scored = Samples(cell)
             with self.at_work(self.scorer) as scorer:
                 fields = self.row_fields(cell, reference)
-                return score_cell(self._scored, reference, plan.requests, scorer, fields)
+                scoring = partial(self.progress.step, "score")
+                return score_cell(self._scored, reference, plan.requests, scorer, fields, scoring)
 
     @contextmanager
     def holding(self, cell: Cell, about: dict[str, Any]) -> Iterator[None]:
@@ -230,7 +239,8 @@ class Job:
         batches = [batch for batch in plan.batches if any(request.sample_id in missing for request in batch)]
         requests = [request for batch in batches for request in batch]
         try:
-            with step_bar("sample", shown=ranks.is_first()) as progress:
+            note = partial(self.progress.step, "sample") if self.progress is not None else None
+            with step_bar("sample", note, shown=ranks.is_first()) as progress:
                 samples = sample(
                     self.backbone,
                     method,
@@ -287,26 +297,21 @@ class Job:
     def _fit(self, plan: CellPlan, method: TuningMethod) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
         examples = [self.example(video) for video in plan.trained_on]
-        from motionexp.jobs.loggers import make_logger  # which imports all loggers
-
-        is_first = ranks.is_first()
-        folder = plan.cell.folder / "logs"
-        logger = make_logger(self.plan.logger, folder, self.plan.row_settings) if is_first else None
-        try:
-            result = fit(
-                self.backbone,
-                method,
-                examples,
-                replace(self.plan.training, seed=plan.training_seed),
-                plan.cell.adapter,
-                logger=logger,
-                on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
-                on_keep=lambda result: self.keep_adapter(plan, method, result),
-            )
-        finally:
-            if logger is not None and self.plan.logger == "wandb":
-                logger.experiment.finish()
-        if not is_first:
+        note = None
+        if self.progress is not None:
+            logged = Logged(self.cfg, plan.reference, plan.cell, plan.training_seed)
+            note = self.progress.fitting(self.plan.training.steps, self.logs.training(logged))
+        result = fit(
+            self.backbone,
+            method,
+            examples,
+            replace(self.plan.training, seed=plan.training_seed),
+            plan.cell.adapter,
+            on_step=note,
+            on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
+            on_keep=lambda result: self.keep_adapter(plan, method, result),
+        )
+        if not ranks.is_first():
             return
         self.keep_adapter(plan, method, result)
         # The checkpoint holds the optimizer's state, which nobody needs once the adapter is stored.

@@ -1,6 +1,7 @@
 """A probe's job: its units of work one after the other, then their rows and figures."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -18,8 +19,9 @@ from motionexp.jobs.probe_inversion import InversionProbe
 from motionexp.jobs.probe_linear import LinearProbe
 from motionexp.jobs.probe_tree import TreeProbe
 from motionexp.jobs.probe_units import Probe, Unit
-from motionexp.jobs.run import duration
+from motionexp.jobs.progress_file import ProgressFile
 from motionexp.results.compaction import compact
+from motionexp.results.formats import duration
 from motionexp.results.rows import Row
 from motionexp.results.runs import write_index
 
@@ -97,6 +99,16 @@ def encode(job: Job, units: Sequence[Unit]) -> None:
         job.cache.fill(_counted(videos, bar), captions)
 
 
+def _noted(bar: Any, progress: ProgressFile, before: int, steps: int) -> Callable[[int], None]:
+    """Counts steps of a unit on the bar of all units, where it begins at `before`, and in its own file."""
+
+    def count(done: int) -> None:
+        bar.update(done)
+        progress.step("probe", int(bar.n) - before, steps)
+
+    return count
+
+
 def run_units(job: Job, units: Sequence[Unit]) -> None:
     """Run units one by one, with one progress bar and the time left of all.
 
@@ -113,10 +125,11 @@ def run_units(job: Job, units: Sequence[Unit]) -> None:
         for number, unit in enumerate(units, start=1):
             bar.desc = f"{unit.name} ({number} of {len(units)})"
             about = {"unit": unit.name, "probe": job.plan.row_settings["probe"]}
-            with failures.catching(unit.cell.folder, unit.name), job.holding(unit.cell, about):
+            failing, working = failures.catching(unit.cell.folder, unit.name), ProgressFile(unit.cell.folder)
+            with failing, job.holding(unit.cell, about), closing(working) as progress:
                 # Read under the lock: another process may have finished the unit while this one waited.
                 if not unit.is_finished:
-                    unit.run(job, bar.update)
+                    unit.run(job, _noted(bar, progress, sum(steps[: number - 1]), steps[number - 1]))
             # Steps whose results were stored already pass at once.
             bar.update(sum(steps[:number]) - bar.n)
             if unit.cell.folder in failures.by_cell:

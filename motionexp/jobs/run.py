@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
+from motionexp.config.job_settings import loggers
 from motionexp.config.ranks import rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
+from motionexp.files import user_path
+from motionexp.jobs.cell import Cell
 from motionexp.jobs.failures import Failure, Failures, in_one_line, stops_all
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
+from motionexp.jobs.logged import Logged
+from motionexp.jobs.loggers import JobLogs, check_login
 from motionexp.jobs.machine import (
     batch_in_words,
     clear_disk_errors,
@@ -52,6 +57,7 @@ def run(cfg: JobConfig) -> list[Row]:
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
+    check_login(loggers(cfg))
     failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
@@ -65,6 +71,7 @@ def run(cfg: JobConfig) -> list[Row]:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
+            _log(JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output)), cfg, cells)
         elif size_of(cfg) > 1:
             cells, grids, failures = _on_ranks(cfg)
         else:
@@ -98,6 +105,7 @@ def _on_ranks(cfg: JobConfig) -> Made:
             failed[cell] = failures.by_cell[cell]
             if error is not None and LOST in failed[cell].error:  # which is all that rank 0 has seen
                 failed[cell] = replace(failed[cell], error=in_one_line(error))
+                Cell(cell).add_to_status(error=failed[cell].error)
         failures.by_cell = failed
         if error is None:
             return results
@@ -189,22 +197,26 @@ class _Work:
             note = ", nothing left to train or sample" if plan.is_finished else ""
             line = f"{self.job.plan.title(plan)} ({counted}{note})"
             self.job.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            with self.failures.catching(plan.cell.folder, plan.reference.name):
+            failed_before = len(self.failures.by_cell)
+            catching = self.failures.catching(plan.cell.folder, plan.reference.name)
+            with catching, self.job.logs.ended_by_errors():
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
-                if size_of(self.cfg) > 1:
-                    return  # the other ranks have ended with the cell
+            if size_of(self.cfg) > 1 and len(self.failures.by_cell) > failed_before:
+                return  # the other ranks have ended with the cell
         self._retry()
 
     def _run_cell(self, plan: "CellPlan") -> None:
         finished = _cell(self.job, plan, baselines=True)
         if self._base is not None:
             of_base = {base.reference.name: base for base in self._base.plan.cells}[plan.reference.name]
-            with self.failures.catching(of_base.cell.folder, plan.reference.name):
-                finished = replace(finished, base=_cell(self._base, of_base))
+            if of_base.cell.folder not in self.failures.by_cell:
+                with self.failures.catching(of_base.cell.folder, plan.reference.name):
+                    finished = replace(finished, base=_cell(self._base, of_base))
         self.cells.append(finished)
         self.grids += self.job.write_grid(plan)
+        _log(self.job.logs, self.cfg, [finished])
 
     def _after_failure(self, plan: "CellPlan") -> None:
         """The cells that are trained in one batch with a cell fail with it; some are tried again later."""
@@ -259,6 +271,13 @@ class _Work:
             return plan.is_finished
         work = self._smaller(bool(plan.steps_left))
         return work is not None and work.is_done(work.counterpart(plan))
+
+
+def _log(logs: JobLogs, cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
+    """Write what the loggers lack of finished cells, and of the base model's."""
+    for finished in cells:
+        for logged in Logged.of(cfg, finished):
+            logs.finish(logged)
 
 
 def _cell(job: "Job", plan: "CellPlan", *, baselines: bool = False) -> FinishedCell:

@@ -11,7 +11,7 @@ import numpy as np
 
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels
 from motionexp.data.base import Edit, Reference
-from motionexp.diffusion.progress import progress_bar
+from motionexp.diffusion.progress import Progress, progress_bar
 from motionexp.jobs.cell import Cell, SampleRequest, Samples
 from motionexp.jobs.evaluation import Sample
 from motionexp.metrics.base import Measurement
@@ -172,6 +172,7 @@ def score_cell(
     requests: Sequence[SampleRequest],
     scorer: "Scorer",
     fields: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Score samples of a cell, and append the new rows to the cell's file sample by sample.
 
@@ -184,6 +185,7 @@ def score_cell(
         requests: the samples to score; those of one edit follow each other.
         scorer: the metrics.
         fields: all rows of the cell share them.
+        progress: called before a sample is measured with the samples before it and all samples.
 
     Returns:
         The rows of all requests, stored ones included. A score does not depend on where tau came from: if
@@ -197,6 +199,8 @@ def score_cell(
             for request in of_edit:
 
                 def read(request: SampleRequest = request) -> tuple[np.ndarray, dict[str, Any]]:
+                    if progress is not None:
+                        progress(bar.n, len(requests))
                     sample = samples.read(request)
                     return sample.frames, _sample_fields(samples.cell, request, sample, fields)
 

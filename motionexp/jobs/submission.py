@@ -1,6 +1,6 @@
 """Finished samples in the layout that TGVE's organisers ask for: SOURCE/VIDEO/EDIT/00000.jpg."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -8,7 +8,7 @@ from PIL import Image
 from motionexp.data.base import Edit
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
 from motionexp.errors import InputError
-from motionexp.files import file_name
+from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
@@ -27,6 +27,20 @@ DISTINGUISHING = (
     "adapter_scale",
     "precision",
 )
+
+
+def submission(words: Sequence[str]) -> None:
+    """`python run.py submission folder=NEW samples=FOLDER`; other words select samples by their rows.
+
+    Raises:
+        InputError: a word is missing, or as `write_submission`.
+    """
+    select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
+    if len(select) != len(words) or not {"folder", "samples"} <= set(select):
+        raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
+    folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
+    count, whole = write_submission(samples, folder, select)
+    print(f"{count} of the benchmark's {whole} videos written to {folder}")
 
 
 def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> tuple[int, int]:

@@ -11,12 +11,16 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
+from motionexp.config.job_settings import loggers
+from motionexp.config.ranks import plain_settings, rank_of
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name, user_path, write_whole
+from motionexp.jobs.failures import failures
+from motionexp.jobs.sweep_plan import cells_of_sweep, sweep_of
 from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
@@ -50,6 +54,8 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         swept: the names of the swept settings.
         done: whether all jobs ended well.
     """
+    if any((rank := rank_of(cfg)) is not None and rank.number > 0 for cfg, _ in jobs):
+        return  # rank 0 speaks for all
     console = Console()
     _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
     tuned = [cfg for cfg, _ in jobs if cfg.probe is None]
@@ -64,14 +70,27 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         finished += len({id(maker) for row in chosen for maker in makers.having(row) if maker.made(row)})
         rows += chosen
     if not rows:
+        log_summary(tuned, [])
         return  # no job came as far as a score
     count = "1 job" if len(tuned) == 1 else f"{len(tuned)} jobs"
     title = count if done else f"{finished} of {count}"
     # A swept setting may change others with it, as full-rank tuning has a learning rate of its own.
     names = list(dict.fromkeys([*swept, *differing_names(rows)]))
+    # Rows hold the draws of a step, and not how they are spread.
+    names = [name for name in names if not name.startswith("trainer.")] or ["tau"]
     tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
     _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
+    log_summary(tuned, tables)
+
+
+def log_summary(jobs: Sequence[JobConfig], tables: Sequence[Table]) -> None:
+    """Write the run of a whole sweep where its jobs have logger=wandb: tables, a figure and failures."""
+    if any("wandb" in loggers(cfg) for cfg in jobs):
+        from motionexp.jobs.wandb_sweep import log_sweep  # which imports wandb and matplotlib
+
+        sweep = sweep_of(jobs)
+        log_sweep(user_path(jobs[0].output), sweep.name, tables, failures(cells_of_sweep(sweep)))
 
 
 def _print_probes(console: Console, jobs: Sequence[JobConfig], swept: Sequence[str]) -> None:
@@ -150,7 +169,7 @@ class JobRows:
         is_clip = isinstance(reader, Clip)
         return cls(
             cfg,
-            json.loads(json.dumps(asdict(cfg))),
+            json.loads(json.dumps(plain_settings(cfg))),
             method_name(cfg.method),
             frozenset(names),
             frozenset(cfg.edits or ()),

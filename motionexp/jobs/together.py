@@ -45,6 +45,7 @@ def fit_together(job: "Job", group: Sequence[CellPlan]) -> None:
             replace(training, seed=seed, batch_size=training.batch_size * len(group)),
             group[0].cell.adapter,
             on_keep=save,
+            on_step=None if job.progress is None else job.progress.fitting(training.steps),
         )
         if ranks.is_first():
             save(result)

@@ -69,7 +69,6 @@ class TrainingSettings:
         keep_steps: step counts at which `on_keep` is called.
         checkpoint_every: steps between checkpoints; 0: only at the end, or when interrupted.
         preview_every: steps between calls of `on_preview`; 0: none.
-        log_every: steps between logged losses, from 1.
     """
 
     steps: int = 200
@@ -80,10 +79,9 @@ class TrainingSettings:
     keep_steps: tuple[int, ...] = ()
     checkpoint_every: int = 50
     preview_every: int = 0
-    log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every"):
+        for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: a whole number from 1")
 

@@ -15,7 +15,6 @@ from motionexp.methods.checkpoints import SealedFile
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
     from lightning.pytorch import Callback, Trainer
-    from lightning.pytorch.loggers import Logger
     from lightning.pytorch.plugins.environments import LightningEnvironment
     from lightning.pytorch.strategies import DDPStrategy
 
@@ -31,9 +30,7 @@ class SharedDraws(DDPStrategy):
         """Leave the module without PyTorch's wrapper."""
 
 
-def make_trainer(
-    device: torch.device, settings: TrainingSettings, callback: Callback, logger: Logger | None
-) -> Trainer:
+def make_trainer(device: torch.device, settings: TrainingSettings, callback: Callback) -> Trainer:
     """A trainer of `settings.steps` steps, which writes no files of its own."""
     # The environment is named, because under Slurm the trainer would requeue the job itself.
     plugins = [SealedFile(), LightningEnvironment()]
@@ -49,7 +46,7 @@ def make_trainer(
         max_steps=settings.steps,
         callbacks=callback,
         plugins=plugins,
-        logger=logger or False,
+        logger=False,
         # This module writes its own checkpoints and its own bar; Lightning's would be second ones.
         enable_checkpointing=False,
         enable_progress_bar=False,

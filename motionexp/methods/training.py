@@ -26,7 +26,6 @@ from motionexp.methods.trainer import make_trainer, quiet_lightning
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.loggers import Logger
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
@@ -210,7 +209,7 @@ class Tuning(LightningModule):
         """Return the values that must be equal for a checkpoint to be continued."""
         settings = asdict(self.settings)
         # These change what is written on the way and not the tensors: a resumed run may change them.
-        for name in ("keep_steps", "checkpoint_every", "preview_every", "log_every"):
+        for name in ("keep_steps", "checkpoint_every", "preview_every"):
             del settings[name]
         # Lists, as a checkpoint that was read has them: a tuple would differ.
         settings["optimizer"]["betas"] = list(settings["optimizer"]["betas"])
@@ -236,7 +235,7 @@ def fit(
     settings: TrainingSettings | None = None,
     folder: Path | None = None,
     *,
-    logger: Logger | None = None,
+    on_step: Callable[[int, float], None] | None = None,
     on_preview: Callable[[int], None] | None = None,
     on_keep: Callable[[FitResult], None] | None = None,
     progress: bool = True,
@@ -253,7 +252,8 @@ def fit(
         settings: of the training; None: the defaults.
         folder: created if needed; holds `checkpoint.ckpt`, which does not say of which videos it is. None:
             an interrupted training cannot be resumed.
-        logger: gets `loss` every `log_every` steps; see `loggers.make_logger`.
+        on_step: called on rank 0 after each step with the number of steps done and its loss (a mean over
+            adapters), and at the start for each step of the interrupted runs.
         on_preview: called every `preview_every` steps with the number of steps done, without gradients. It
             may switch the method and change its scale.
         on_keep: called at each of `keep_steps` with the result that a training of that many steps returns,
@@ -291,10 +291,10 @@ def fit(
             on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
 
     stop = Stop()
-    between = _BetweenSteps(settings, checkpoint, on_preview, keep, bar, stop)
+    between = _BetweenSteps(settings, checkpoint, on_step, on_preview, keep, bar, stop)
     try:
         with bar, quiet_lightning():
-            trainer = make_trainer(backbone.device, settings, between, logger)
+            trainer = make_trainer(backbone.device, settings, between)
             _run(trainer, module, checkpoint if resumed_from else None)
     finally:
         stop.end()
@@ -310,12 +310,13 @@ def start_seed(seed: int, examples: Sequence[Example]) -> int:
 
 
 class _BetweenSteps(Callback):
-    """Logs and shows losses, saves checkpoints and calls `on_preview` and `on_keep` after a step."""
+    """Shows losses, saves checkpoints and calls `on_step`, `on_preview` and `on_keep` after a step."""
 
     def __init__(
         self,
         settings: TrainingSettings,
         path: Path | None,
+        on_step: Callable[[int, float], None] | None,
         on_preview: Callable[[int], None] | None,
         on_keep: Callable[[], None],
         bar: Any,
@@ -323,19 +324,24 @@ class _BetweenSteps(Callback):
     ) -> None:
         self.settings = settings
         self.path = path
+        self.on_step = on_step if ranks.is_first() else None
         self.on_preview = on_preview
         self.on_keep = on_keep
         self.bar = bar
         self.stop = stop
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Tuning)
         self.stop.postpone()  # here, because the trainer has set handlers of its own before
+        for done, loss in enumerate(pl_module.losses, start=1):
+            if self.on_step is not None:
+                self.on_step(done, float(np.mean(loss)))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, Tuning)
         settings, done = self.settings, trainer.global_step
-        if trainer.logger is not None and done % settings.log_every == 0:
-            trainer.logger.log_metrics({"loss": pl_module.last_loss}, done)
+        if self.on_step is not None:
+            self.on_step(done, pl_module.last_loss)
         if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
             self.on_keep()
         # Not after the last step: `on_train_end` saves it.

@@ -101,6 +101,13 @@ def printable(text: str) -> str:
     )
 
 
+def duration(seconds: float) -> str:
+    """Seconds in words, with a unit that fits."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def markdown_text(text: str) -> str:
     """A text out of data in Markdown, shown letter by letter and within a cell of a table."""
     return MARKUP.sub(r"\\\g<0>", printable(text))

@@ -14,12 +14,12 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from motionexp.config.json_file import read_json
 from motionexp.config.renames import renamed_row
 from motionexp.config.schema import method_name
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
-from motionexp.files import is_locked, locked, write_whole
+from motionexp.files import locked, write_whole
+from motionexp.results.cell_state import read_state
 from motionexp.results.compaction import compacted_in
 from motionexp.results.formats import Grid, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, Row, read_lines
@@ -208,24 +208,21 @@ def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]
 
 def _run_of(cell: Path, stored: Iterable[Fields], select: Mapping[str, str]) -> Run | None:
     """The run of a cell with its stored rows; None where it has nothing of what is selected."""
-    status = _status(cell / "status.json")
-    state = str(status.get("state", ""))
-    if state == "running" and not is_locked(cell / ".lock"):
-        state = "interrupted"  # by SIGKILL, or the machine went down
+    status = read_state(cell)
     rows = [
         row
         for row in stored
         if row.get("seed") is not None and not row.get("strata", {}).get("sanity_baseline")
     ]
-    about = rows or [_planned(cell / "config.yaml", status)]
-    if state not in select.get("state", state).split(","):
+    about = rows or [_planned(cell / "config.yaml", status.about)]
+    if status.state not in select.get("state", status.state).split(","):
         return None
     names = [name for name in select if name != "state"]
     chosen = [row for row in about if all(has_value(row, name, select[name]) for name in names)]
     if not chosen:
         return None
     sampled = list(_sampled(chosen)) if rows else [Sampled(_settings_of(chosen[0]))]
-    return Run(cell, str(status.get("reference", "")), state, str(status.get("error", "")), sampled)
+    return Run(cell, status.reference, status.state, status.error, sampled)
 
 
 def _sampled(rows: Sequence[Fields]) -> Iterator[Sampled]:
@@ -260,7 +257,7 @@ def _settings_of(row: Fields) -> tuple[str, ...]:
         return ()  # nothing is stored yet
     if row.get("tau_start"):
         return (f"probe={row.get('method')}",)
-    return _in_words(row.get("settings", {}), str(row.get("method")), row.get("tau"))
+    return settings_in_words(row.get("settings", {}), str(row.get("method")), row.get("tau"))
 
 
 def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +284,8 @@ def _planned(path: Path, status: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "method": method, "settings": settings, "tau": tau}
 
 
-def _in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+def settings_in_words(settings: Mapping[str, Any], method: str, tau: Any) -> tuple[str, ...]:
+    """Tau or what made the samples, then the settings that differ from the defaults, as on a command line."""
     if "model" not in settings:
         return ("another system",)
     first = "base model" if method == "base" else f"tau={tau:g}"
@@ -312,13 +310,3 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         except (TypeError, AttributeError) as error:
             raise InputError(f"{path}, line {number}: not a row") from error
         yield row
-
-
-def _status(path: Path) -> dict[str, Any]:
-    try:
-        status = read_json(path)
-    except InputError as error:
-        raise InputError(f"{error}: damaged; delete it and run the same command again") from error
-    if not isinstance(status, dict):
-        raise InputError(f"{path}: not a JSON object; delete it and run the same command again")
-    return status

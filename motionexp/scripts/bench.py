@@ -29,7 +29,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.jobs import provenance
 from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.job import Job, encode
-from motionexp.jobs.loggers import make_logger
+from motionexp.jobs.loggers import CsvLog
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Tuning, fit
@@ -67,8 +67,9 @@ def training_times(backbone: Backbone, reference: Reference, batch_size: int) ->
 
         with TemporaryDirectory() as name:
             parts = (backbone, method, [example], settings, Path(name))
-            logger = make_logger("csv", Path(name), {})
-            fit(*parts, logger=logger, on_preview=take_turns, progress=False)
+            log = CsvLog(Path(name))
+            fit(*parts, on_step=log.loss, on_preview=take_turns, progress=False)
+            log.close()
     finally:
         method.remove()
     # A step of `fit` lies between the end of one bare step and the start of the next; the first is warm-up.

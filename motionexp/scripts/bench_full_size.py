@@ -38,6 +38,7 @@ from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
+from motionexp.jobs.stated_costs import PEAKS
 from motionexp.methods.base import OptimizerSettings, Step
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
@@ -52,14 +53,6 @@ CAPTION = "a red plain circle is moving on sand"
 EDITS = '["a blue plain star is moving on ice"]'
 # The models whose memory is planned, with the most GB that `mode=low_memory` shall take.
 PLANNED = {"latte": ([], 12), "wan_1_3b": (["frames=49"], 24), "cogvideox_5b": ([], 24)}
-# FLOP a second in bf16 with fp32 sums, without sparsity, of NVIDIA's data sheets.
-PEAKS = {
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA A100 80GB PCIe": 312e12,
-}
 CLIP = (49, 64, 64, 3)  # as many frames as any of them takes; they are made larger
 
 

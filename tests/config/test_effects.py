@@ -15,8 +15,8 @@ def job(*overrides: str):
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
-        ("tau=1000 rank=8 train_steps=9 logger=csv keep_steps=[1]",
-         "rank train_steps logger keep_steps"),
+        ("tau=1000 rank=8 train_steps=9 log_adapter=true keep_steps=[1]",
+         "rank train_steps log_adapter keep_steps"),
         ("tau=1000 adapter_scale=2 method=full_rank", "adapter_scale method"),
         ("probe_steps=20 inversion_prompt=empty", "probe_steps inversion_prompt"),
         ("probe=tampering tau=300 seed=1 seeds=2 metrics=[motion_fidelity]", "tau seed seeds metrics"),

@@ -46,7 +46,7 @@ class Writing(Jobs):
 @pytest.fixture
 def writing(monkeypatch):
     jobs = Writing()
-    for module in ("run", "dry_run", "probe_job"):
+    for module in ("run", "dry_run", "probe_job", "sweep_cost"):
         monkeypatch.setitem(sys.modules, f"motionexp.jobs.{module}", jobs)
     return jobs
 

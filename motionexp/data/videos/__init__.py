@@ -3,9 +3,10 @@
 from motionexp.data.videos.grids import contact_sheet, enlarged, side_by_side
 from motionexp.data.videos.psnr import psnr
 from motionexp.data.videos.reading import frame_count, frame_rate, read_frames, taken_count
-from motionexp.data.videos.writing import write_gif, write_mp4, write_png
+from motionexp.data.videos.writing import as_gif, write_gif, write_mp4, write_png
 
 __all__ = [
+    "as_gif",
     "contact_sheet",
     "enlarged",
     "frame_count",

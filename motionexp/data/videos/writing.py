@@ -45,10 +45,15 @@ def write_mp4(path: str | Path, frames: np.ndarray, fps: float) -> None:
 
 
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Writes an endless GIF, `frames` (F, H, W, 3) uint8, with one palette of 256 colours for all frames.
+    """Writes the GIF of `as_gif`. Raises OSError with the path where it cannot be written."""
+    _write(path, as_gif(frames, fps))
+
+
+def as_gif(frames: np.ndarray, fps: float) -> bytes:
+    """An endless GIF of `frames` (F, H, W, 3) uint8, with one palette of 256 colours for all frames.
 
     Durations are whole hundredths of a second that add up to F / fps. Equal frames in succession become one
-    that is shown longer. Raises OSError with the path where it cannot be written.
+    that is shown longer.
     """
     count = len(checked(frames))
     pixels = frames.reshape(1, -1, 3)
@@ -61,7 +66,7 @@ def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
     durations = [10 * (after - before) for before, after in pairwise(times)]
     memory = io.BytesIO()
     images[0].save(memory, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    _write(path, memory.getvalue())
+    return memory.getvalue()
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

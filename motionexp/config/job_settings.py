@@ -1,0 +1,34 @@
+"""What follows from the settings of a job: its loggers, the base model's job, and what rows hold of them."""
+
+from dataclasses import replace
+from typing import Any
+
+from motionexp.config.ranks import plain_settings
+from motionexp.config.schema import JobConfig, tiles
+from motionexp.config.settings import names_in
+
+
+def loggers(cfg: JobConfig) -> list[str]:
+    """The loggers of a job, of which `logger=` names one or a list."""
+    return [str(name) for name in cfg.logger] if isinstance(cfg.logger, list) else [str(cfg.logger)]
+
+
+def base_settings(cfg: JobConfig) -> JobConfig:
+    """The settings of the base model's job: without those of windows beside tau, which it has none of."""
+    return replace(
+        cfg,
+        tau=1000.0,
+        tau_from="given",
+        tau_high=1000.0,
+        soft_window=None,
+        sampling_tau=None,
+        sampling_tau_high=None,
+        adapter=None,
+    )
+
+
+def row_settings(cfg: JobConfig) -> dict[str, Any]:
+    """The resolved settings that determine a result, as plain values, which rows hold."""
+    matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
+    names = names_in(JobConfig, lambda about: about.rows == "always")
+    return {name: value for name, value in plain_settings(cfg).items() if name in names or matters.get(name)}

@@ -1,0 +1,91 @@
+"""The one plan of a dry run of a sweep."""
+
+import pytest
+import torch
+
+from motionexp.config.compose import load
+from motionexp.jobs import sweep_cost
+from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.measurement import StepSeconds
+from motionexp.jobs.memory_plan import MemoryTracker, MetaRun
+from motionexp.jobs.run import run
+from motionexp.jobs.stated_costs import GPU, PEAKS_FP32, SHARE, StepFlops, step_flops
+from motionexp.jobs.sweep_cost import plan_sweep
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A training step takes 100 s, a sampling step 10 s; how often they were measured."""
+    calls: list[int] = []
+
+    def measured(job, rows):
+        calls.append(rows)
+        return StepSeconds(100.0, 10.0, rows, 0.0, 0.0)
+
+    monkeypatch.setattr(sweep_cost, "measure", measured)
+    return calls
+
+
+def lines(capsys) -> dict[str, list[str]]:
+    """The table that was printed: {first column: the others}."""
+    words = [line.rsplit(maxsplit=7) for line in capsys.readouterr().out.splitlines()]
+    return {line[0].strip(): line[1:] for line in words if len(line) == 8}
+
+
+def test_cells_that_jobs_share_count_once_and_finished_ones_take_no_time(make, seconds, capsys):
+    # Two references: 2 steps of training, then two edits in 2 sampling steps each.
+    jobs = [make(tau=tau, references=2, base_model=True) for tau in (0.0, 500.0)]
+    jobs += [
+        make(tau=500.0, references=2, base_model=True, adapter_scale=0.5),
+        make(tau=1000.0, references=2),
+    ]
+    assert plan_sweep(jobs) == []
+    table = lines(capsys)
+    # 4 adapters; three jobs sample two edits of two references. The base model is one cell for each.
+    hours = (4 * 2 * 100 + 3 * 4 * 2 * 10) / 3600
+    assert table["tiny"][:5] == ["4", "0", "8", "12", f"{hours:.2g}"]
+    assert table["tiny, base model"][:5] == ["2", "0", "0", "4", f"{80 / 3600:.2g}"]
+    assert table["in all"][:4] == ["6", "0", "8", "16"]
+    assert len(seconds) == 1
+
+
+def test_what_is_done_is_left_out(make, seconds, capsys):
+    cfg = make()
+    run(cfg)
+    capsys.readouterr()
+    assert plan_sweep([cfg, make(tau=0.0)]) == []
+    printed = capsys.readouterr().out
+    assert "2    1              2       2 0.067" in printed
+    assert "measured" in printed
+    assert "computed" not in printed
+
+
+def test_without_room_the_time_is_computed_and_marked_so(make, seconds, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_cost, "free_memory", lambda _: 0)
+    rate = PEAKS_FP32[GPU] * SHARE  # of a job with precision=fp32
+    monkeypatch.setattr(sweep_cost, "step_flops", lambda _: StepFlops(rate * 7, rate))
+    plan_sweep([make()])
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "7 s a training step, 2 s a sampling step, computed, not measured" in printed
+    assert "GPU-hours of one NVIDIA H200, computed" in printed
+    assert not seconds
+
+
+def test_the_arithmetic_of_a_step_is_that_of_its_matrix_products():
+    job = plan_job(load(["tau=700", "references=1", "precision=fp32"]))
+    flops, run = step_flops(job), MetaRun(job)
+    with MemoryTracker(job.device):
+        caption = run.longest_caption()
+    products: list[int] = []
+    for module in run.backbone.network.modules():
+        if isinstance(module, torch.nn.Linear):
+            size = module.in_features * module.out_features
+            module.register_forward_hook(
+                lambda _, __, out, size=size: products.append(2 * size * out[..., 0].numel())
+            )
+    with torch.no_grad():
+        run.backbone.predict(run.latents, 500, caption)
+    # The rest is attention's own products, and a convolution in front.
+    assert sum(products) < flops.forward < 1.3 * sum(products)
+    # Backward through frozen layers costs as much as forward, and the adapter little.
+    assert 1.7 * flops.forward < flops.training < 2.6 * flops.forward
