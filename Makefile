@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test fuzz chaos lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -20,6 +20,9 @@ test: .venv/installed ## all tests
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000
+
+chaos: .venv/installed ## a sweep killed at 50 random moments, on a full disk, hanging, four at once (ten minutes)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.chaos
 
 lint: .venv/installed ## style, types and the order of imports
 	.venv/bin/ruff check .
@@ -48,10 +51,11 @@ REPRODUCED := tau_selection tau comparison edit-kinds models contrast window sof
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
 
-bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, and how training shares cores
+bench: .venv/installed ## how fast training, sampling, metrics and a probe's tree are here, how training shares cores, how fast rows are read
 	$(PYTHON) -m motionexp.scripts.bench
 	$(PYTHON) -m motionexp.scripts.bench_probes
 	$(PYTHON) -m motionexp.scripts.bench_threads
+	$(PYTHON) -m motionexp.scripts.bench_rows
 
 bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine
 	$(PYTHON) -m motionexp.scripts.bench_full_size

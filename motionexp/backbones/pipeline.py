@@ -30,6 +30,7 @@ from motionexp.backbones.checkpoint import (
 from motionexp.backbones.codec import VideoCodec
 from motionexp.backbones.cpu_kernels import with_fast_kernels
 from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
+from motionexp.backbones.sharding import shard
 from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
@@ -75,6 +76,7 @@ class PipelineBackbone(Backbone):
     caption_tokens: ClassVar[int | None] = None
     encoder_masks_padding: ClassVar[bool] = False
     network_masks_padding: ClassVar[bool] = False
+    shardable = True
     scheduler: ClassVar[Mapping[str, Any]] = {}
     spacing: ClassVar[str | None] = None
     config: Any
@@ -135,7 +137,8 @@ class PipelineBackbone(Backbone):
             network = self._assemble(self._folder, parts)
         if self.checkpointing:
             recompute(network, self.recomputed)
-        return self._placed(with_fast_kernels(network, self.device, self.dtype))
+        network = with_fast_kernels(network, self.device, self.dtype)
+        return shard(frozen(network), self.device) if self.sharded else self._placed(network)
 
     @cached_property
     def vae(self) -> Any:
@@ -348,11 +351,7 @@ class PipelineBackbone(Backbone):
         return self.codec.decode(self.vae, latents, self.device)
 
     def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        """See `Backbone.projections`.
-
-        Raises InputError where the network has no attention of this kind apart from its motion attention:
-        tuning that one instead would be the same run under another name.
-        """
+        """See `Backbone.projections`. Raises InputError for a kind that the motion attention covers."""
         if kind not in self.attentions:
             raise InputError(f"{self.name} has no {kind} attention apart from its motion attention")
         return self.find_projections(self.network, kind)

@@ -177,6 +177,7 @@ class WanExpertsBackbone(WanBackbone):
     }
     unsupported: ClassVar = WanBackbone.unsupported[:1]
     key_prefix = ""
+    shardable = False  # a rank may draw a timestep of one expert, while another rank computes with the other
 
     @classmethod
     def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> WanExperts:

@@ -128,7 +128,7 @@ def _check_override(override: str) -> None:
         raise InputError(f"{override}: a setting has no @PACKAGE here; write {name}=VALUE")
     if name in GROUPS and (override.startswith("~") or override == f"{name}=null"):
         raise InputError(f"{name}: one of {', '.join(options(name))}")
-    if override.startswith("~") and name in settings_in(JobConfig):
+    if override.startswith("~") and (name in settings_in(JobConfig) or name.partition(".")[0] in SCHEMAS):
         raise InputError(f"{override}: a setting cannot be removed; leave it out for its default")
 
 

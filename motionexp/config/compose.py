@@ -29,6 +29,7 @@ EXPECTED = {
     "is not a ListConfig": 'a list: [one,two], and of captions \'["one","two"]\'',
     "is not a valid bool": "true or false",
     "is not Optional": "null is not allowed",
+    "is not a subclass": "it has settings within it, and no value; write NAME.SETTING=VALUE",
 }
 
 ConfigStore.instance().store(name="schema", node=JobConfig)

@@ -1,9 +1,9 @@
 """What follows from the settings of a job: its loggers, the base model's job, and what rows hold of them."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from motionexp.config.ranks import draws_per_step
+from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, tiles
 from motionexp.config.settings import names_in
 
@@ -31,5 +31,4 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values, which rows hold."""
     matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
-    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
-    return {name: value for name, value in settings.items() if name in names or matters.get(name)}
+    return {name: value for name, value in plain_settings(cfg).items() if name in names or matters.get(name)}

@@ -4,8 +4,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import setting_problems, settings_in
@@ -37,6 +38,11 @@ def size_of(cfg: JobConfig) -> int:
 def draws_per_step(cfg: JobConfig) -> int:
     """Noise draws of all ranks in a training step. Ids and rows hold it, and not how the draws are spread."""
     return cfg.batch_size * cfg.trainer.accumulate * size_of(cfg)
+
+
+def plain_settings(cfg: JobConfig) -> dict[str, Any]:
+    """All settings as plain values; `batch_size` is that of one batch a step on one rank, as rows have it."""
+    return asdict(cfg) | {"batch_size": draws_per_step(cfg)}
 
 
 def rank_of(cfg: JobConfig, environment: Mapping[str, str] = os.environ) -> Rank | None:
@@ -81,9 +87,16 @@ def _sharding_problems(cfg: JobConfig) -> Iterator[str]:
         yield "trainer.strategy=fsdp: one device holds all; set trainer.devices=, or leave it out"
     if cfg.offload:
         yield "trainer.strategy=fsdp: with offload=true the network is in main memory; leave out one of both"
-    takes = class_value(cfg.method["_target_"], "takes_sharded", cfg.plugins)
-    if not takes and cfg.adapter is None and cfg.tau != 1000:
-        name = str(cfg.method["_target_"]).rpartition(".")[-1]
+    model, method = str(cfg.model._target_).rpartition(".")[0], str(cfg.method["_target_"])
+    try:
+        shardable = class_value(model, "shardable", cfg.plugins)
+        takes_sharded = class_value(method, "takes_sharded", cfg.plugins)
+    except InputError:
+        return  # which is a problem of its own
+    if not shardable:
+        yield f"trainer.strategy=fsdp: model={cfg.model.name} cannot be sharded; take trainer.strategy=ddp"
+    elif not takes_sharded and cfg.adapter is None and cfg.tau != 1000:
+        name = method.rpartition(".")[-1]
         yield f"trainer.strategy=fsdp: {name} needs whole weights; take method=lora, or trainer.strategy=ddp"
 
 

@@ -105,12 +105,17 @@ class Backbone(ABC):
         key_prefix: precedes the network's names in an adapter file.
         attentions: the kinds that `projections` accepts.
         any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
+        shardable: whether `sharded` may be set.
+        sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
+            equally often. It is set before the network is first used.
     """
 
     component: ClassVar[str] = "transformer"
     key_prefix: ClassVar[str] = "transformer."
     attentions: ClassVar[tuple[ProjectionKind, ...]] = get_args(ProjectionKind)
     any_size: ClassVar[bool] = False
+    shardable: ClassVar[bool] = False
+    sharded: bool = False
     parts: ClassVar[tuple[str, ...]]
     name: str
     source: str

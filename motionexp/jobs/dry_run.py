@@ -15,7 +15,7 @@ from motionexp.config.schema import JobConfig, method_name
 from motionexp.files import existing_part
 from motionexp.hub import configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
-from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inputs import gpu_problem, plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
@@ -60,9 +60,10 @@ def plan(cfg: JobConfig) -> list[str]:
     """
     console, job = Console(), plan_job(cfg)
     trained = trainable_parameters(job)
-    peak = max(phase.total for phase in print_memory(console, job, job_phases(job, trained)))
+    peak = max(node_bytes(job, phase) for phase in print_memory(console, job, job_phases(job, trained)))
     seconds = StepSeconds()
-    if job.has_weights and peak <= free_memory(job.device):
+    # One process is measured: a network that takes several devices is not.
+    if job.has_weights and peak <= free_memory(job.device) and not job.backbone_settings.sharded:
         with clear_memory_errors(smaller(cfg)):
             seconds = measure(job, rows_of(job))
     total = job_cost(job, seconds, trained)
@@ -77,6 +78,11 @@ def plan(cfg: JobConfig) -> list[str]:
             # A command that is to be copied stays in one piece.
             console.print(line, soft_wrap=line.startswith("  "), highlight=False, markup=False)
     return []
+
+
+def node_bytes(job: JobPlan, phase: Phase) -> int:
+    """Peak bytes of a phase: of the main memory that all ranks of a node share, or of one GPU."""
+    return phase.total * (phase.ranks if job.device.type == "cpu" else 1)
 
 
 def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
@@ -117,11 +123,12 @@ def download_notes(job: JobPlan) -> list[str]:
 
 
 def memory_problems(cfg: JobConfig, job: JobPlan, peak: int) -> list[str]:
-    """What this machine's memory lacks for the job: one line, or none."""
-    if peak <= (free := int(free_memory(job.device))):
-        return []
-    fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
-    return [f"{fit}: {smaller(cfg)}"]
+    """What this machine's memory and GPUs lack for the job, a line each."""
+    problems = [problem] if (problem := gpu_problem(cfg, job.device)) else []
+    if peak > (free := int(free_memory(job.device))):
+        fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
+        problems.append(f"{fit}: {smaller(cfg)}")
+    return problems
 
 
 def disk_problems(cfg: JobConfig, job: JobPlan, disk: int) -> list[str]:
@@ -165,10 +172,10 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         name = plan.cell.folder.name if job.has_weights else "unknown"
         columns = (reference, name, state, str(steps), str(missing))
         parts = (
-            (steps, measured.training),
+            (steps * job.training.accumulate, measured.training),
             (1 if steps else 0, measured.encoding),
-            (batches * sampler.steps, measured.sampling),
-            (missing, measured.decoding),
+            (math.ceil(batches / job.ranks[0]) * sampler.steps, measured.sampling),
+            (math.ceil(missing / job.ranks[0]), measured.decoding),
         )
         # A time that is unknown does not matter where there is nothing to do.
         seconds = sum(count * of_one for count, of_one in parts if count)
@@ -222,6 +229,7 @@ def job_phases(job: JobPlan, trained: int) -> list[Phase]:
                 job.training.batch_size,
                 job.trained_together,
                 rows_of(job),
+                job.ranks,
             ),
             *(job.probe and job.probe.kind, captions if job.has_weights else ""),
         )
@@ -237,10 +245,12 @@ def print_memory(console: Console, job: JobPlan, phases: list[Phase]) -> list[Ph
     for phase in phases:
         loaded = ", ".join(f"{part} {size_in_words(size)}" for part, size in phase.weights.items())
         computing, total = size_in_words(phase.computing), size_in_words(phase.total)
-        texts.append([phase.name, loaded, computing, total, phase.then])
+        name = phase.name if phase.ranks == 1 else f"{phase.name}, on each of {phase.ranks} ranks"
+        texts.append([name, loaded, computing, total, phase.then])
     console.print(Grid(("memory", "loaded", "computing", "in all", "then freed"), texts, "l").terminal())
     peak = max(phases, key=lambda phase: phase.total)
     where = "main memory" if job.device.type == "cpu" else f"{job.device}"
+    where += f", on each of {job.ranks[1]} ranks of a node," if job.ranks[1] > 1 else ""
     console.print(
         f"mode={job.mode}: at most {size_in_words(peak.total)} of {where} above what the imports take"
         f" ({peak.name}), scores not counted",

@@ -95,13 +95,16 @@ def sample(
         gate = _gate(method, settings.adapter_scale)
     rounds = range(0, len(batches), ranks.size())
     for number, first in enumerate(rounds):
-        # In the last round there may be fewer batches than ranks.
-        videos = list[Sample]()
-        for batch in batches[first : first + ranks.size()][ranks.number() :][:1]:
+        # In the last round there may be fewer batches than ranks. If each rank holds a part of the network,
+        # all have to compute: the others then repeat a batch, and drop it.
+        is_idle, videos = first + ranks.number() >= len(batches), list[Sample]()
+        if not is_idle or backbone.sharded:
             start = time.perf_counter()
+            batch = batches[first if is_idle else first + ranks.number()]
             latents = _sample_batch(
                 backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(rounds))
             )
+        if not is_idle:
             # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
             frames = [backbone.decode(video[None])[0].numpy() for video in latents]
             seconds = (time.perf_counter() - start) / len(batch)

@@ -7,7 +7,6 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -20,6 +19,7 @@ from motionexp.config.command_line import override_key, prepared
 from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF, EXPERIMENTS
+from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
@@ -286,6 +286,6 @@ def _row_of(cfg: JobConfig) -> Row:
         steps=cfg.steps,
         train_steps=cfg.train_steps if trains else 0,
         adapter_scale=float(cfg.adapter_scale),
-        settings=json.loads(json.dumps(asdict(cfg))),
+        settings=json.loads(json.dumps(plain_settings(cfg))),
         precision=cfg.precision,
     )

@@ -5,14 +5,14 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
-from motionexp.config.ranks import draws_per_step
+from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
@@ -226,8 +226,7 @@ def _below(path: Path, output: Path) -> str:
 
 def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
     """The record's file: its name is a hash of the code, the settings and the files of the job."""
-    settings = asdict(cfg) | {"batch_size": draws_per_step(cfg)}
-    settings = {name: value for name, value in settings.items() if name not in PLACE}
+    settings = {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
     parts = {
         "code": _state(PACKAGE, "*.py", content=True),
         "settings": settings,

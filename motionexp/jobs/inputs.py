@@ -15,7 +15,7 @@ from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.job_settings import base_settings, row_settings
 from motionexp.config.metrics import check_metrics
-from motionexp.config.ranks import too_many_devices
+from motionexp.config.ranks import size_of, too_many_devices
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -68,8 +68,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     if adapter is None:
-        knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-        window, method = Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots), method_name(cfg.method)
+        window, method = _given_window(cfg), method_name(cfg.method)
     else:
         window, method = _stored_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
@@ -102,6 +101,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
         at_once=at_once,
+        ranks=(size_of(cfg), cfg.trainer.devices),
         text_precision=text_precision,
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
@@ -115,13 +115,25 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
 
 def _device(cfg: JobConfig) -> torch.device:
     """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
-    device, devices = resolve_device(cfg.device), cfg.trainer.devices
-    count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
-    if devices > max(1, count) and cfg.device != "cpu" and not cfg.dry_run:
-        raise InputError(too_many_devices(devices, count))
+    device = resolve_device(cfg.device)
+    if not cfg.dry_run and (problem := gpu_problem(cfg, device)):
+        raise InputError(problem)
     if ranks.size() > 1 and device.type == "cuda":
         return torch.device("cuda", ranks.on_node()[0])
     return device
+
+
+def gpu_problem(cfg: JobConfig, device: torch.device) -> str:
+    """What is wrong with the number of devices on this machine; empty if it has enough."""
+    count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
+    is_enough = cfg.device == "cpu" or cfg.trainer.devices <= max(1, count)
+    return "" if is_enough else too_many_devices(cfg.trainer.devices, count)
+
+
+def _given_window(cfg: JobConfig) -> Window:
+    """The timesteps of a training, as the settings say."""
+    knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
+    return Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
 
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
@@ -182,6 +194,7 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         offload=cfg.offload,
         low_memory=low_memory,
         tiling=tiles(cfg.mode, cfg.model),
+        sharded=cfg.trainer.strategy == "fsdp",
     )
 
 
@@ -315,6 +328,11 @@ def _stored_method(cfg: JobConfig, adapter: Path, settings: BackboneSettings) ->
     # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
     method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
     method.remove()
+    if settings.sharded and not method.takes_sharded:
+        raise InputError(
+            f"trainer.strategy=fsdp: adapter={cfg.adapter} is {method.name}, which needs whole weights; take"
+            " trainer.strategy=ddp"
+        )
     stored = method.window
     if cfg.tau is None and cfg.tau_high >= stored.high:
         return stored, method.name

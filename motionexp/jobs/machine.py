@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from motionexp.config.ranks import size_of
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 
@@ -74,7 +75,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def smaller(cfg: JobConfig) -> str:
     """The settings that make a job need less memory than it does now, in words."""
     settings = ["mode=low_memory"] if cfg.mode != "low_memory" else []
-    settings += ["batch_size=1"] if cfg.batch_size > 1 and cfg.adapter is None and cfg.probe is None else []
+    trains = cfg.adapter is None and cfg.probe is None
+    if cfg.batch_size > 1 and trains:  # the same draws a step, and so the same id
+        settings += [f"batch_size=1 trainer.accumulate={cfg.batch_size * cfg.trainer.accumulate}"]
+    if size_of(cfg) > 1 and cfg.trainer.strategy != "fsdp":
+        settings += ["trainer.strategy=fsdp"]
     settings += ["a smaller train_together="] if cfg.train_together > 1 else []
     settings += ["a smaller memory_limit="] if cfg.memory_limit is not None else []
     settings += ["fewer frames="] if cfg.model.frame_range is not None else []

@@ -1,5 +1,6 @@
 """The memory of a job phase by phase, computed before any weight is loaded."""
 
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from motionexp.backbones.cpu_kernels import takes_fast_kernels, with_fast_kernels
 from motionexp.backbones.precision import DTYPES, plain_attention
+from motionexp.backbones.sharding import blocks_of
 from motionexp.backbones.text import UnknownTokenizer
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
@@ -34,12 +36,14 @@ class Phase:
         weights: {name and precision of a loaded part: bytes}.
         computing: peak bytes beside the weights.
         then: the part that is freed afterwards.
+        ranks: of a node, that are in this phase at once.
     """
 
     name: str
     weights: dict[str, int]
     computing: int
     then: str = ""
+    ranks: int = 1
 
     @property
     def total(self) -> int:
@@ -52,7 +56,7 @@ COMPILED_BYTES = 18_000_000
 
 
 def memory_plan(job: JobPlan) -> list[Phase]:
-    """The memory of a job's phases, in their order, without that of the imports.
+    """The memory of a job's phases, in their order, without that of the imports; of one rank.
 
     Weights are counted. The tensors of computations are tracked while the job's code runs on the meta device.
     Scores and the workspaces of libraries are left out.
@@ -96,23 +100,37 @@ class MetaRun:
         # The kernels that the job takes on its own device: some keep more.
         with_fast_kernels(backbone.network, job.device, DTYPES[job.precision])
         kernels = COMPILED_BYTES if takes_fast_kernels(job.device, DTYPES[job.precision]) else 0
-        network = {f"network ({job.precision})": weight_bytes(backbone.network)}
+        network, gathered = self._network()
+        ranks = job.ranks[1]
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
         offloads = job.backbone_settings.offloads(job.device)
         if job.trains and not job.probe:
-            yield Phase(
-                "training", network | ({} if offloads else decoder), self._training(caption) + kernels
-            )
+            computing = self._training(caption) + kernels + gathered
+            yield Phase("training", network | ({} if offloads else decoder), computing, ranks=ranks)
         rows = rows_of(job)
         is_linear = job.probe is not None and job.probe.kind == "linear_probe"
         videos = rows if is_linear else rows // job.sampling.sampler.branches
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
-        sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one)) + kernels
-        yield Phase(f"sampling, {videos} at once", network | ({} if offloads else decoder), sampling)
+        sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one)) + kernels + gathered
+        held = network | ({} if offloads else decoder)
+        yield Phase(f"sampling, {videos} at once", held, sampling, ranks=ranks)
         if has_vae:
             decoding = self._peak_of(lambda: backbone.decode(self.latents))
-            yield Phase("decoding", decoder if offloads else network | decoder, decoding)
+            yield Phase("decoding", decoder if offloads else network | decoder, decoding, ranks=ranks)
+
+    def _network(self) -> tuple[dict[str, int], int]:
+        """The bytes of the network's weights that a rank holds, and those that it gathers to compute."""
+        job, network = self.job, self.backbone.network
+        name, size = f"network ({job.precision})", weight_bytes(network)
+        if not job.backbone_settings.sharded:
+            return {name: size}, 0
+        # The block that computes, the next one, which is fetched meanwhile, and what lies outside of blocks.
+        blocks = [weight_bytes(block) for block in blocks_of(network)]
+        gathered = min(sum(blocks), 2 * max(blocks, default=0)) + size - sum(blocks)
+        shared = sum(weight.nbytes for weight in network.parameters())  # buffers stay whole
+        held = math.ceil(shared / job.ranks[0]) + size - shared
+        return {f"{name}, one of {job.ranks[0]} parts": held}, gathered
 
     def longest_caption(self) -> Conditioning:
         """The caption of the job with the most attended tokens."""

@@ -100,6 +100,7 @@ class BackboneSettings:
         offload: whether what does not compute waits in main memory; None: with `low_memory`, on a GPU.
         low_memory: whether `mode=low_memory`.
         tiling: whether the VAE works in tiles.
+        sharded: whether each rank holds a part of the network.
     """
 
     model: ModelConfig
@@ -110,10 +111,11 @@ class BackboneSettings:
     offload: bool | None
     low_memory: bool
     tiling: bool
+    sharded: bool = False
 
     def offloads(self, device: torch.device) -> bool:
         """Whether what does not compute waits in main memory."""
-        on_gpu = self.low_memory and device.type == "cuda"
+        on_gpu = self.low_memory and device.type == "cuda" and not self.sharded
         return device.type != "meta" and (on_gpu if self.offload is None else self.offload)
 
     def make(self, device: torch.device) -> Backbone:
@@ -140,6 +142,7 @@ class BackboneSettings:
         if backbone.any_size:
             backbone.height, backbone.width = model.height, model.width
             backbone.latent_shape(self.frames, model.height, model.width)
+        backbone.sharded = self.sharded and device.type != "meta"
         settings = f"{self.frames} x {model.height} x {model.width}"
         weights = f"{backbone.frames} x {backbone.height} x {backbone.width}"
         if settings != weights:
@@ -203,6 +206,7 @@ class JobPlan:
         mode: fast or low_memory.
         exact_frames: how exact frames of samples are stored, video or npz.
         at_once: videos that are denoised in one batch.
+        ranks: processes that share the job, and those of one node.
         text_precision: of embedded captions: the network's precision, or the bits of the text encoder.
         encoded_in: the precisions that latents and conditionings depend on, in words.
         cells: one for each reference and training seed.
@@ -236,6 +240,7 @@ class JobPlan:
     mode: str
     exact_frames: str
     at_once: int
+    ranks: tuple[int, int]
     text_precision: str
     encoded_in: str
     cells: list[CellPlan]

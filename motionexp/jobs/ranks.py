@@ -1,5 +1,6 @@
 """The processes that share a job: started here, or found started by srun or torchrun. Imports no torch."""
 
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -12,9 +13,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -22,6 +24,9 @@ from motionexp.config.ranks import Rank, rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.config.threads import COUNTS, available_cores
 from motionexp.errors import DAMAGE, Stopped, stoppable
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 GRACE_SECONDS = 60
 """For the other ranks to save and end once one of them has ended; then they are killed."""
@@ -238,10 +243,16 @@ def joined(cfg: JobConfig) -> Iterator[None]:
     before = dict(os.environ)
     _settle_environment(rank, cfg.trainer.devices)
     on_gpu = cfg.device != "cpu" and torch.cuda.is_available()
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    # Rank 0 may wait for days for another process that works on the same cell.
+    if on_gpu and rank.on_node < torch.cuda.device_count():  # else `plan_job` says how many there are
+        torch.cuda.set_device(rank.on_node)
+    # A sweep has a group for each job. A rank that is ahead must not read the addresses of the group before.
+    store = distributed.PrefixStore(f"job {next(JOINED)}", _store(rank))
     distributed.init_process_group(
-        backend, rank=rank.number, world_size=rank.size, timeout=timedelta(days=30)
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank.number,
+        world_size=rank.size,
+        timeout=timedelta(days=30),  # rank 0 may wait so long for a process that works on the same cell
     )
     try:
         with clear_rank_errors():
@@ -251,6 +262,20 @@ def joined(cfg: JobConfig) -> Iterator[None]:
         # Lightning forgets how many ranks there are at the end of a training; a sweep has further jobs.
         os.environ.clear()
         os.environ.update(before)
+
+
+JOINED = itertools.count()
+"""Counts the jobs of this process on several ranks."""
+
+
+@cache
+def _store(rank: Rank) -> "TCPStore":
+    """Where the ranks find each other: as long as the process lives, for a port is not free again at once."""
+    from torch.distributed import TCPStore
+
+    is_server = rank.number == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(address, port, rank.size, is_server, timeout=timedelta(minutes=30))
 
 
 LOST = "another rank has ended, and this one waited for it"

@@ -14,6 +14,7 @@ from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.files import user_path
+from motionexp.jobs.cell import Cell
 from motionexp.jobs.failures import Failure, Failures, in_one_line, stops_all
 from motionexp.jobs.finished import FinishedCell, read_record, write_grids, write_record
 from motionexp.jobs.logged import Logged
@@ -104,6 +105,7 @@ def _on_ranks(cfg: JobConfig) -> Made:
             failed[cell] = failures.by_cell[cell]
             if error is not None and LOST in failed[cell].error:  # which is all that rank 0 has seen
                 failed[cell] = replace(failed[cell], error=in_one_line(error))
+                Cell(cell).add_to_status(error=failed[cell].error)
         failures.by_cell = failed
         if error is None:
             return results
@@ -195,21 +197,23 @@ class _Work:
             note = ", nothing left to train or sample" if plan.is_finished else ""
             line = f"{self.job.plan.title(plan)} ({counted}{note})"
             self.job.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            failed_before = len(self.failures.by_cell)
             catching = self.failures.catching(plan.cell.folder, plan.reference.name)
             with catching, self.job.logs.ended_by_errors():
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
-                if size_of(self.cfg) > 1:
-                    return  # the other ranks have ended with the cell
+            if size_of(self.cfg) > 1 and len(self.failures.by_cell) > failed_before:
+                return  # the other ranks have ended with the cell
         self._retry()
 
     def _run_cell(self, plan: "CellPlan") -> None:
         finished = _cell(self.job, plan, baselines=True)
         if self._base is not None:
             of_base = {base.reference.name: base for base in self._base.plan.cells}[plan.reference.name]
-            with self.failures.catching(of_base.cell.folder, plan.reference.name):
-                finished = replace(finished, base=_cell(self._base, of_base))
+            if of_base.cell.folder not in self.failures.by_cell:
+                with self.failures.catching(of_base.cell.folder, plan.reference.name):
+                    finished = replace(finished, base=_cell(self._base, of_base))
         self.cells.append(finished)
         self.grids += self.job.write_grid(plan)
         _log(self.job.logs, self.cfg, [finished])

@@ -15,6 +15,7 @@ from motionexp.jobs.dry_run import (
     job_cost,
     job_phases,
     memory_problems,
+    node_bytes,
     size_in_words,
     trainable_parameters,
 )
@@ -158,14 +159,15 @@ class _Sweep:
         same = [key for key in self._steps if key[0] == sampling and (key[1] == training or not training)]
         if same:
             return self._steps[same[0]]
-        peak = max(phase.total for phase in job_phases(job, self._parameters(job)))
+        peak = max(node_bytes(job, phase) for phase in job_phases(job, self._parameters(job)))
         self._lacks |= dict.fromkeys(memory_problems(cfg, job, peak), job.has_weights)
         steps = self._steps[sampling, training] = self._steps_of(cfg, job, peak)
         return steps
 
     def _steps_of(self, cfg: JobConfig, job: JobPlan, peak: int) -> tuple[StepSeconds, str]:
         name = device_name(job.device)
-        if job.has_weights and peak <= free_memory(job.device):
+        # One process is measured: a network that takes several devices is not.
+        if job.has_weights and peak <= free_memory(job.device) and not job.backbone_settings.sharded:
             with clear_memory_errors(smaller(cfg)):
                 seconds = measure(job, rows_of(job))
             self._note(job, f"measured on {name}", seconds)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
 from motionexp.config.job_settings import loggers
+from motionexp.config.ranks import plain_settings, rank_of
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
@@ -53,6 +54,8 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         swept: the names of the swept settings.
         done: whether all jobs ended well.
     """
+    if any((rank := rank_of(cfg)) is not None and rank.number > 0 for cfg, _ in jobs):
+        return  # rank 0 speaks for all
     console = Console()
     _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
     tuned = [cfg for cfg, _ in jobs if cfg.probe is None]
@@ -73,6 +76,8 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     title = count if done else f"{finished} of {count}"
     # A swept setting may change others with it, as full-rank tuning has a learning rate of its own.
     names = list(dict.fromkeys([*swept, *differing_names(rows)]))
+    # Rows hold the draws of a step, and not how they are spread.
+    names = [name for name in names if not name.startswith("trainer.")] or ["tau"]
     tables = settings_tables(rows, names, f"{title} by {', '.join(swept or ['tau'])}")
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
     _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
@@ -164,7 +169,7 @@ class JobRows:
         is_clip = isinstance(reader, Clip)
         return cls(
             cfg,
-            json.loads(json.dumps(asdict(cfg))),
+            json.loads(json.dumps(plain_settings(cfg))),
             method_name(cfg.method),
             frozenset(names),
             frozenset(cfg.edits or ()),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from motionexp.data.base import Edit
@@ -27,6 +29,7 @@ from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.submission import write_submission
 from motionexp.results.claims import finding_of
 from motionexp.results.claims_table import claims_csv, claims_markdown, claims_table
+from motionexp.results.columns import to_table, write_columns
 from motionexp.results.comparisons import Comparison
 from motionexp.results.designs import DESIGNS, check_unchanged, record_design
 from motionexp.results.formats import to_markdown
@@ -244,6 +247,30 @@ def published_rows(damage: Damage, folder: Path) -> None:
     _use_rows(read_published(folder / "rows.jsonl"), folder)
 
 
+def columnar_rows(damage: Damage, folder: Path) -> None:
+    """A Parquet file of another program, with damaged values, or bytes of ours that are damaged."""
+    path = folder / "rows.parquet"
+    write_columns(path, to_table(_rows()))
+    if damage.maybe(0.5):
+        path.write_bytes(damage.bytes(path.read_bytes()))
+    else:
+        plain = [as_json(row) for row in _rows()]
+        plain = [damage.tree(row) if damage.maybe(0.2) else row for row in plain]
+        texts = [
+            {name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()}
+            for row in plain
+            if isinstance(row, dict)
+        ]
+        try:
+            pq.write_table(pa.Table.from_pylist(texts), path)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            return  # values that no column has together
+        if damage.maybe(0.3):
+            path.write_bytes(damage.bytes(path.read_bytes()))
+    _use_rows(read_rows(path), folder)
+    read_published(path)
+
+
 def submission(damage: Damage, folder: Path) -> None:
     cell = Cell(folder / "samples" / "cell")
     edit = Edit("style", "a")
@@ -297,6 +324,7 @@ KINDS: dict[str, tuple[Callable[[Damage, Path], None], int]] = {
     "designs": (designs, 100),
     "rows": (rows, 600),
     "published_rows": (published_rows, 500),
+    "columnar_rows": (columnar_rows, 400),
     "submission": (submission, 300),
     "names": (names, 300),
 }

@@ -44,7 +44,9 @@ from tests.support.squares import METRICS, Drifting, Squares
 def test_too_little_memory_names_the_settings_that_take_less(make, allocate):
     cfg = make(batch_size=4, memory_limit=8)
     with (
-        pytest.raises(MemoryError, match=r"mode=low_memory, batch_size=1, .*memory_limit="),
+        pytest.raises(
+            MemoryError, match=r"mode=low_memory, batch_size=1 trainer.accumulate=4, .*memory_limit="
+        ),
         clear_memory_errors(smaller(cfg)),
     ):
         allocate()

@@ -54,7 +54,7 @@ def test_a_real_model_is_planned_without_weights_and_without_a_network(
 def test_a_probe_is_planned_too_and_the_memory_of_the_same_job_only_once(clip, offline, monkeypatch, capsys):
     plans = []
     monkeypatch.setattr(dry_run, "memory_plan", lambda job: plans.append(job) or [SimpleNamespace(
-        name="all", weights={}, computing=1, total=1, then="")])  # fmt: skip
+        name="all", weights={}, computing=1, total=1, then="", ranks=1)])  # fmt: skip
     monkeypatch.setattr(dry_run, "PLANNED", {})
     plan(load(["model=latte", *clip, "probe=tampering"]))
     assert "network evaluations" in capsys.readouterr().out
