@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from omegaconf import OmegaConf
 
-from motionexp.config.command_line import prepared
+from motionexp.config.command_line import named, prepared
 from motionexp.config.compose import load
 from motionexp.config.options import CONF
 from motionexp.jobs.costs import Rates, cell_cost, costs_of
@@ -149,6 +152,26 @@ def test_jobs_become_as_few_sweeps_as_their_settings_allow():
     jobs = [{"a": f"tau={a}", "b": f"rank={b}"} for a in (0, 700) for b in (2, 4)]
     assert merged(jobs) == [["tau=0,700", "rank=2,4"]]
     assert merged(jobs[:3]) == [["tau=0", "rank=2,4"], ["tau=700", "rank=2"]]
+
+
+def test_names_out_of_data_are_read_back_letter_by_letter():
+    names = [
+        "a-1",
+        "007",
+        "1e5",
+        "null",
+        "true",
+        "a b",
+        'it\'s "x"',
+        "a,b]",
+        "${tau}",
+        "\\",
+        "$(rm x); y",
+        "é",
+    ]
+    override = OverridesParser.create().parse_override(named("references", names))
+    listed = [value.text if isinstance(value, QuotedString) else value for value in override._value]
+    assert OmegaConf.to_container(OmegaConf.create({"names": listed}), resolve=True) == {"names": names}
 
 
 def row(**fields):
