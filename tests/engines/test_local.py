@@ -106,16 +106,15 @@ def test_an_experiment_and_a_probe_run_through_it(launcher, tmp_path):
     assert "task 002 is done" in shown  # which draws the figures of both references
     (figure,) = (tmp_path / "probe").rglob("figures/inversion_10/*.md")
     assert figure.read_text()
-    words = [
-        "experiment=demo",
-        f"hydra/launcher={launcher}",
-        "references=2",
-        "train_steps=3",
-        "base_model=true",
-    ]
-    code, shown, errors = run(tmp_path / "experiment", *words)
+    (tmp_path / "toy.yaml").write_text(
+        'question: "?"\nanswer: "?"\ncost: nothing\nrows: ""\n'
+        "select: {}\nsettings: {}\ncolumns: {}\ntables: []\n"
+        "sweep: [model=tiny_latte tau=0 references=2, model=tiny_latte tau=700 references=2]\n"
+    )
+    words = [f"experiment={tmp_path / 'toy.yaml'}", f"hydra/launcher={launcher}", "train_steps=3"]
+    code, shown, errors = run(tmp_path / "experiment", *words, "hydra.launcher.tasks=2")
     assert code == 0, errors
-    assert "tasks" in shown
+    assert "2 tasks for 4 cells" in shown
 
 
 def test_every_process_has_a_gpu_of_its_own(launcher, tmp_path):
