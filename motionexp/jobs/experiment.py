@@ -19,7 +19,7 @@ from motionexp.config.command_line import override_key, prepared
 from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
 from motionexp.config.options import CONF, EXPERIMENTS
-from motionexp.config.ranks import plain_settings
+from motionexp.config.job_settings import plain_settings
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
