@@ -6,7 +6,7 @@ It reads files alone, so that it works beside any launcher, and on a folder that
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -148,40 +148,71 @@ def read_sweeps(output: Path) -> list[SweepStatus]:
             plans.append(read_plan(path))
         except (InputError, OSError) as error:
             sweeps.append(SweepStatus(printable(str(error)), (), None))
-    for plan in sorted(plans, key=lambda plan: plan.written):
-        sweeps.append(_sweep(plan))
+    for plan in plans:
         planned.update(cell.folder for cell in plan.cells if cell.folder is not None)
-    try:
-        folders = folders_of(output)
-    except InputError:
-        if not sweeps:
-            raise
-        return sweeps
-    tasks = []
-    for folder in folders:
-        cells = [path.parent for path in sorted(folder.glob("*/status.json")) if path.parent not in planned]
-        states = [_state(cell) for cell in cells if not cell.name.startswith(".")]
-        name = printable(folder.relative_to(output).as_posix())
-        tasks += [TaskStatus(name, [(state, _own_label(state)) for state in states])] if states else []
+    by_folder = _unplanned(output, planned, is_needed=not plans and not sweeps)
+    # The last sweep first: it may have taken over a process's number.
+    newest = sorted(plans, key=lambda plan: plan.written, reverse=True)
+    sweeps += [_sweep(plan, by_folder) for plan in newest][::-1]
+    tasks = [
+        TaskStatus(printable(name), [(state, _own_label(state)) for state in states])
+        for name, states in by_folder.items()
+        if states
+    ]
     return [*sweeps, *([SweepStatus(f"cells of {output} in no sweep", tasks, None)] if tasks else [])]
 
 
-def _sweep(plan: SweepPlan) -> SweepStatus:
+def _unplanned(output: Path, planned: Collection[Path], *, is_needed: bool) -> dict[str, list[CellState]]:
+    """The cells that no plan names, by their folder below the output. Raises InputError if one is needed."""
+    try:
+        folders = folders_of(output)
+    except InputError:
+        if is_needed:
+            raise
+        return {}
+    by_folder = {}
+    for folder in folders:
+        paths = (path.parent for path in sorted(folder.glob("*/status.json")))
+        cells = [path for path in paths if path not in planned and not path.name.startswith(".")]
+        states = [_state(cell) for cell in cells]
+        # One that a smaller batch replaces is not shown beside it.
+        states = [state for cell, state in zip(cells, states, strict=True) if state.folder == cell]
+        by_folder[folder.relative_to(output).as_posix()] = states
+    return by_folder
+
+
+def _beside(by_folder: dict[str, list[CellState]], cells: Sequence[CellState]) -> list[CellState]:
+    """Take out what the processes that made these cells made beside them: cells of the base model, mostly."""
+    processes = {(cell.host, cell.about.get("pid")) for cell in cells if "pid" in cell.about}
+    replacements = {cell.folder for cell in cells}  # which stand for cells of the plan
+    beside = []
+    for folder, states in by_folder.items():
+        states = [state for state in states if state.folder not in replacements]
+        is_made = [(state.host, state.about.get("pid")) in processes for state in states]
+        beside += [state for state, is_beside in zip(states, is_made, strict=True) if is_beside]
+        by_folder[folder] = [state for state, is_beside in zip(states, is_made, strict=True) if not is_beside]
+    return beside
+
+
+def _sweep(plan: SweepPlan, unplanned: dict[str, list[CellState]]) -> SweepStatus:
     by_task: dict[int | None, list[tuple[PlannedCell, CellState]]] = {number: [] for number in plan.tasks}
     for cell in plan.cells:
         by_task.setdefault(cell.task, []).append((cell, _planned_state(cell)))
     models = len({cell.model for cell in plan.cells})
     seeds = len({cell.training_seed for cell in plan.cells})
-    tasks = [
-        TaskStatus(
-            "before" if number is None else f"task {number}",
-            [(state, _label(cell, models, seeds)) for cell, state in cells],
-        )
-        for number, cells in sorted(by_task.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
-    ]
+    tasks, busy = list[TaskStatus](), list[bool]()
+    in_order = sorted(by_task.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
+    for number, cells in in_order:
+        labelled = [(state, _label(cell, models, seeds)) for cell, state in cells]
+        # What a task's process makes beside its cells, as samples of the base model.
+        labelled += [
+            (state, _own_label(state)) for state in _beside(unplanned, [state for _, state in cells])
+        ]
+        tasks.append(TaskStatus("before" if number is None else f"task {number}", labelled))
+        busy.append(any(state.state == RUNNING for state, _ in labelled))
     about = f"{plan.launcher}, planned {plan.written.astimezone():%Y-%m-%d %H:%M}"
     title = f"{plan.folder}: python run.py {shlex.join(plan.command)} ({about})"
-    return SweepStatus(printable(title), tasks, time_left([*by_task.values()]))
+    return SweepStatus(printable(title), tasks, time_left([cells for _, cells in in_order], busy))
 
 
 def _label(cell: PlannedCell, models: int, seeds: int) -> str:

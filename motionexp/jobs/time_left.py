@@ -40,10 +40,11 @@ class TimeLeft:
         return f"about {duration(self.wall)} left with {tasks} at a time{source}"
 
 
-def time_left(tasks: Sequence[Sequence[Planned]]) -> TimeLeft:
+def time_left(tasks: Sequence[Sequence[Planned]], busy: Sequence[bool]) -> TimeLeft:
     """The time left for the cells of tasks, each of which makes its cells one after another.
 
-    Failed cells are not counted: nobody runs them before the command is given again.
+    Failed cells are not counted: nobody runs them before the command is given again. `busy` says of each
+    task whether a process works on it now.
     """
     timed = [
         (cell, state.progress.seconds)
@@ -53,7 +54,6 @@ def time_left(tasks: Sequence[Sequence[Planned]]) -> TimeLeft:
     ]
     costs = _Costs(timed)
     left = [sum(_left(state, costs.of(cell)) for cell, state in task) for task in tasks]
-    busy = [any(state.state == RUNNING for _, state in task) for task in tasks]
     running, work = sum(busy), sum(left)
     # A task that runs ends no sooner than its own cells; those that wait share the places.
     longest = max((seconds for seconds, is_busy in zip(left, busy, strict=True) if is_busy), default=0.0)

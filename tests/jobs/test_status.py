@@ -132,6 +132,19 @@ def test_damaged_cells_and_a_clock_of_the_future_stop_nothing(sweep, capsys):
     assert "last seen" not in lines[1]
 
 
+def test_what_a_task_makes_beside_its_cells_is_in_its_line(tmp_path, capsys):
+    write_cell(tmp_path, 0, "done")
+    base = write_cell(tmp_path, 7, "running", tau=1000.0)
+    elsewhere = write_cell(tmp_path, 8, "running", pid=99)
+    write_plan(tmp_path, [planned(0, 0), planned(1, 0)])
+    with locked(base / ".lock"), locked(elsewhere / ".lock"):
+        _, task, total, title, line, _ = printed(tmp_path, capsys)
+    assert task.startswith("task 0  1 of 3 done  running  tau=1000 reference-7: ")
+    assert "with 1 task at a time" in total
+    assert "in no sweep" in title
+    assert line.startswith("shapes/tiny_latte  0 of 1 done  running  tau=700 reference-8: ")
+
+
 def test_a_cell_whose_weights_are_not_here_waits(tmp_path, capsys):
     write_plan(tmp_path, [planned(0, 0) | {"cell": None}])
     assert printed(tmp_path, capsys)[1:] == [
