@@ -31,7 +31,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
-from motionexp.jobs.references import read_references
+from motionexp.jobs.references import read_references, trained_together
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.results.selection import TRAINED, changed_settings
@@ -242,17 +242,16 @@ def _cell_plans(
 
 
 def _groups(cfg: JobConfig, references: list[Reference]) -> list[tuple[str, ...]]:
-    """The hashes of the references that each reference is trained with: so many after each other.
+    """As `trained_together`.
 
     Raises:
         InputError: several references are trained together of which one has extra references.
     """
     size = cfg.train_together
-    hashes = [reference.trained_hash for reference in references]
     several = [reference.name for reference in references if len(reference.trained_on) > 1]
     if size > 1 and several:
         raise InputError(f"train_together={size}: {several[0]} is trained on several videos; leave it out")
-    return [tuple(hashes[place // size * size :][:size]) for place in range(len(hashes))]
+    return trained_together(cfg, references)
 
 
 def _cell_plan(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from motionexp.config.job_settings import loggers
 from motionexp.config.ranks import rank_of
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, training_seeds
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.files import user_path
@@ -29,6 +29,7 @@ from motionexp.jobs.machine import (
 from motionexp.jobs.ranks import LOST, joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
+from motionexp.jobs.sweep_folder import report_cells
 from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.results.compaction import compact
 from motionexp.results.rows import Row
@@ -68,6 +69,10 @@ def run(cfg: JobConfig) -> list[Row]:
                 silence()
                 return []
         elif cells is not None:
+            seeds = training_seeds(cfg) * len(references)
+            report_cells(
+                cfg, ((c.reference.name, seed, c.cell.folder) for c, seed in zip(cells, seeds, strict=True))
+            )
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
@@ -142,8 +147,9 @@ def _make(
 ) -> Made:
     """Make what is missing, and store where it is."""
     cells, grids, failures = _run(cfg, console, references, failed)
-    if not failures.by_cell:
-        write_record(cfg, cells)
+    failed_references = {failure.reference for failure in failures.by_cell.values()}
+    finished_cells = [cell for cell in cells if cell.reference.name not in failed_references]
+    write_record(cfg, references, finished_cells)
     for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
         write_index(folder)
         compact(folder)
@@ -164,6 +170,9 @@ def _run(
         job.check_scoring()
     with announced("encoding captions and videos ..."):
         job.encode()
+    report_cells(
+        cfg, ((plan.reference.name, plan.training_seed, plan.cell.folder) for plan in job.plan.cells)
+    )
     work = _Work(cfg, job, Failures(len(job.plan.cells), failed))
     work.run(job.plan.cells)
     return work.cells, work.grids, work.failures
