@@ -25,7 +25,7 @@ test-joblib: .venv/installed ## sweeps by joblib and submitit in processes of th
 	$(ENGINE) tests/engines/test_local.py
 
 test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: needs slurmctld, slurmd, munge (ten minutes)
-	$(ENGINE) tests/engines/test_slurm.py
+	$(ENGINE) tests/engines/test_slurm.py tests/engines/test_slurm_ddp.py
 
 test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five minutes)
 	$(ENGINE) tests/engines/test_ray.py

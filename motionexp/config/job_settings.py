@@ -1,9 +1,8 @@
 """What follows from the settings of a job: its loggers, the base model's job, and what rows hold of them."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, tiles
 from motionexp.config.settings import names_in
 
@@ -25,6 +24,11 @@ def base_settings(cfg: JobConfig) -> JobConfig:
         sampling_tau_high=None,
         adapter=None,
     )
+
+
+def plain_settings(cfg: JobConfig) -> dict[str, Any]:
+    """All settings as plain values; `batch_size` is that of one batch a step on one rank, as rows have it."""
+    return asdict(cfg) | {"batch_size": cfg.trainer.draws(cfg.batch_size)}
 
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:

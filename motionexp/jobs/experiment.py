@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from motionexp.config.command_line import is_text, override_key, prepared, values_of
 from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
+from motionexp.config.job_settings import plain_settings
 from motionexp.config.options import CONF, EXPERIMENTS
-from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
-from motionexp.config.ranks import plain_settings
+from motionexp.config.job_settings import plain_settings
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError

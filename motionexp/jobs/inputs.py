@@ -15,7 +15,7 @@ from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.job_settings import base_settings, row_settings
 from motionexp.config.metrics import check_metrics
-from motionexp.config.ranks import size_of, too_many_devices
+from motionexp.config.ranks import too_many_devices
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -101,7 +101,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
         at_once=at_once,
-        ranks=(size_of(cfg), cfg.trainer.devices),
+        ranks=(cfg.trainer.ranks, cfg.trainer.devices),
         text_precision=text_precision,
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 
 from motionexp.config.job_settings import loggers
-from motionexp.config.ranks import rank_of, size_of
+from motionexp.config.ranks import rank_of
 from motionexp.config.schema import JobConfig, training_seeds
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
@@ -62,7 +62,7 @@ def run(cfg: JobConfig) -> list[Row]:
     failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
-        cells, rank = read_record(cfg, references), rank_of(cfg)
+        cells, rank = read_record(cfg, references), rank_of(cfg.trainer)
         if rank is not None:  # srun or torchrun has started all of them
             cells, grids, failures = make(cfg)
             if rank.number > 0:
@@ -77,7 +77,7 @@ def run(cfg: JobConfig) -> list[Row]:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
             _log(JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output)), cfg, cells)
-        elif size_of(cfg) > 1:
+        elif cfg.trainer.ranks > 1:
             cells, grids, failures = _on_ranks(cfg)
         else:
             cells, grids, failures = _make(cfg, console, references, {})
@@ -212,7 +212,7 @@ class _Work:
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
-            if size_of(self.cfg) > 1 and len(self.failures.by_cell) > failed_before:
+            if self.cfg.trainer.ranks > 1 and len(self.failures.by_cell) > failed_before:
                 return  # the other ranks have ended with the cell
         self._retry()
 

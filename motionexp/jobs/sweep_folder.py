@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
-from motionexp.config.ranks import plain_settings
+from motionexp.config.job_settings import plain_settings
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 from motionexp.files import locked, user_path, write_whole

@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
-from motionexp.config.job_settings import loggers
-from motionexp.config.ranks import plain_settings, rank_of
+from motionexp.config.job_settings import loggers, plain_settings
+from motionexp.config.ranks import rank_of
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
@@ -55,7 +55,7 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         swept: the names of the swept settings.
         done: whether all jobs ended well.
     """
-    if any((rank := rank_of(cfg)) is not None and rank.number > 0 for cfg, _ in jobs):
+    if any((rank := rank_of(cfg.trainer)) is not None and rank.number > 0 for cfg, _ in jobs):
         return  # rank 0 speaks for all
     console = Console()
     _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
