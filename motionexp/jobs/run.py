@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from motionexp.config.job_settings import loggers
+from motionexp.config.job_settings import RunSettings, base_settings, loggers
 from motionexp.config.ranks import rank_of, size_of
 from motionexp.config.schema import JobConfig
 from motionexp.data.base import Reference
@@ -71,7 +71,8 @@ def run(cfg: JobConfig) -> list[Row]:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
-            _log(JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output)), cfg, cells)
+            logs = JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output))
+            _log(logs, RunSettings.of(cfg), RunSettings.of(base_settings(cfg)), cells)
         elif size_of(cfg) > 1:
             cells, grids, failures = _on_ranks(cfg)
         else:
@@ -216,7 +217,8 @@ class _Work:
                     finished = replace(finished, base=_cell(self._base, of_base))
         self.cells.append(finished)
         self.grids += self.job.write_grid(plan)
-        _log(self.job.logs, self.cfg, [finished])
+        base = self._base or self.job
+        _log(self.job.logs, self.job.plan.logged, base.plan.logged, [finished])
 
     def _after_failure(self, plan: "CellPlan") -> None:
         """The cells that are trained in one batch with a cell fail with it; some are tried again later."""
@@ -273,10 +275,10 @@ class _Work:
         return work is not None and work.is_done(work.counterpart(plan))
 
 
-def _log(logs: JobLogs, cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
+def _log(logs: JobLogs, settings: RunSettings, of_base: RunSettings, cells: Sequence[FinishedCell]) -> None:
     """Write what the loggers lack of finished cells, and of the base model's."""
     for finished in cells:
-        for logged in Logged.of(cfg, finished):
+        for logged in Logged.of(settings, of_base, finished):
             logs.finish(logged)
 
 
