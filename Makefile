@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz chaos lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray fuzz chaos lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -17,6 +17,18 @@ demo: .venv/installed ## the main job on three references, its table and its vid
 
 test: .venv/installed ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+# These take minutes of CPU time. What an engine lacks here is a reason of a skipped test.
+ENGINE := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m engine -rs
+
+test-joblib: .venv/installed ## sweeps by joblib and submitit in processes of this machine (six minutes of two cores)
+	$(ENGINE) tests/engines/test_local.py
+
+test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: needs slurmctld, slurmd, munge (ten minutes)
+	$(ENGINE) tests/engines/test_slurm.py tests/engines/test_slurm_ddp.py
+
+test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five minutes)
+	$(ENGINE) tests/engines/test_ray.py
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000
@@ -55,6 +67,7 @@ bench: .venv/installed ## how fast training, sampling, metrics and a probe's tre
 	$(PYTHON) -m motionexp.scripts.bench
 	$(PYTHON) -m motionexp.scripts.bench_probes
 	$(PYTHON) -m motionexp.scripts.bench_threads
+	$(PYTHON) -m motionexp.scripts.bench_launchers
 	$(PYTHON) -m motionexp.scripts.bench_rows
 
 bench-full-size: .venv/installed ## how fast Latte-1 is tuned here at its full size, on a GPU; plans of memory on any machine

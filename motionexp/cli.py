@@ -2,52 +2,47 @@
 
 import io
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from motionexp import help
 from motionexp.config.checks import check_device
-from motionexp.config.command_line import (
-    COMMANDS,
-    CONFIG_DIR,
-    check_not_empty,
-    check_once,
-    override_key,
-    prepared,
-)
-from motionexp.config.compose import check_source_of_plugins, explain, read, typed_names
+from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
+from motionexp.config.compose import check_source_of_plugins, read, typed_names
 from motionexp.config.effects import check_effects
+from motionexp.config.flags import split_flags
+from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
 from motionexp.config.prediction import load_prediction
 from motionexp.config.ranks import check_ranks
 from motionexp.config.schema import JobConfig
 from motionexp.config.score import load_score
 from motionexp.data.select import check_source
-from motionexp.errors import InputError, Stopped, one_of, stoppable
+from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
 from motionexp.jobs.dashboard import dashboard
+from motionexp.jobs.ends import EXPECTED, explained
 from motionexp.jobs.experiment import (
     Job,
     check_sweep,
     experiment_jobs,
     experiment_text,
+    sweep_jobs,
     swept_names,
 )
 from motionexp.jobs.failures import (
@@ -58,9 +53,10 @@ from motionexp.jobs.failures import (
     print_failures,
     stops_all,
 )
-from motionexp.jobs.machine import DiskError
+from motionexp.jobs.launch import begin_sweep, launch
 from motionexp.jobs.status import status
 from motionexp.jobs.submission import submission
+from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import log_summary, print_sweep
 from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
@@ -71,13 +67,7 @@ from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
-# Errors of the user's input or machine: one line is printed. Any other exception is a defect of this package.
-EXPECTED = (
-    *(InputError, HydraException, OmegaConfBaseException),
-    *(OSError, MemoryError, FloatingPointError, KeyboardInterrupt, Stopped, CellsFailed),
-)
 OF_WORDS = {"dashboard": dashboard, "submission": submission, "table": table_of}
-CONTINUES = "the same command continues where it stopped"
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -85,18 +75,8 @@ IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
 SWEEP: ContextVar[tuple[list[Job], list[str]]] = ContextVar("SWEEP")
 # What failed in the sweep that runs, or in the experiment.
 FAILED: ContextVar[list[Failure]] = ContextVar("FAILED")
-PARTS = ("job", "hydra", "all")
-INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-FLAGS = ("-m", "--multirun", "--resolve", "--hydra-help", "--help", "-h", "--version")
-FLAGS_WITH_VALUE = {
-    "--config-dir": "a folder with options of your own",
-    "-cd": "a folder with options of your own",
-    **dict.fromkeys(("--cfg", "-c"), f"one of {', '.join(PARTS)}"),
-    "--package": "a part of the settings, with --cfg",
-    "-p": "a part of the settings, with --cfg",
-    **dict.fromkeys(("--info", "-i"), f"one of {', '.join(INFORMATION)}"),
-}
-CHOICES = {"--cfg": PARTS, "-c": PARTS, "--info": INFORMATION, "-i": INFORMATION}
+# What was typed.
+COMMAND: ContextVar[list[str]] = ContextVar("COMMAND")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: BaseException) -> int:
     """Print an error's message; returns the exit code."""
-    message, code = _explained(error)
+    message, code = explained(error)
     if isinstance(error, CellsFailed):
         print_failures(Console(), error.failures)
     if isinstance(error, OSError) and error.filename is None and sys.stdout is not None:
@@ -142,26 +122,23 @@ def _failed(error: BaseException) -> int:
     return code
 
 
-def _explained(error: BaseException) -> tuple[str, int]:
-    """An error's message and exit code."""
-    match error:
-        case KeyboardInterrupt():
-            return f"interrupted; {CONTINUES}", 128 + signal.SIGINT
-        case Stopped():
-            return f"stopped by {error.signum.name}; {CONTINUES}", 128 + error.signum
-        case BrokenPipeError():
-            return f"nobody reads the output any more (as after `| head`); {CONTINUES}", 128 + signal.SIGPIPE
-        case InputError() if not isinstance(error, DiskError):
-            return str(error), 2
-        case HydraException() | OmegaConfBaseException():
-            return explain(error), 2
-        case MemoryError():
-            return str(error) or "out of memory", 1
-        case _:
-            return str(error), 1
+def run_commands(commands: list[list[str]]) -> int:
+    """Run the commands of a task, as many of them as no signal stops; returns the greatest exit code."""
+    codes = [0]
+
+    def run(command: list[str]) -> None:
+        if max(codes) <= 128:
+            codes.append(main(command))
+
+    # All of them run, also after one that ends in an error of this package, which is raised at the end.
+    with stoppable(), ExitStack() as stack:
+        for command in commands[::-1]:
+            stack.callback(run, command)
+    return max(codes)
 
 
 def _dispatch(arguments: list[str]) -> None:
+    COMMAND.set(arguments)
     if {"-h", "--help"} & set(arguments):
         print(help.help_text())
         return
@@ -180,11 +157,17 @@ def _dispatch(arguments: list[str]) -> None:
         raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
     if command:
         _run_command(command, words)
-    elif experiments:
-        rest = [word for word in words if word not in experiments]
-        _run_experiment(experiments[0].removeprefix("experiment="), rest)
+        return
+    about_launcher, rest = split_launcher([word for word in words if word not in experiments])
+    launcher = load_launcher(about_launcher, rest)
+    if about_launcher and not (experiments or {"-m", "--multirun"} & set(flags)):
+        raise InputError(f"{about_launcher[0]} has no effect on one job: add -m, or leave it out")
+    if experiments:
+        _run_experiment(experiments[0].removeprefix("experiment="), rest, launcher)
+    elif launcher is not None and set(flags) <= {"-m", "--multirun"}:
+        _launch_sweep(rest, launcher)
     else:
-        _run_hydra([*flags, *prepared(words)])
+        _run_hydra([*flags, *prepared(rest)])
 
 
 def _run_command(command: str, words: Sequence[str]) -> None:
@@ -207,40 +190,29 @@ def _run_command(command: str, words: Sequence[str]) -> None:
             OF_WORDS[command](words)
 
 
-def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags with their values, and all else, where a folder of options is `--config-dir=DIR`.
-
-    Raises:
-        InputError: a flag that this command does not have, or one without its value.
-    """
-    flags, words, rest = list[str](), list[str](), list(arguments)
-    while rest:
-        word = rest.pop(0)
-        name, sign, value = word.partition("=")
-        if not word.startswith("-"):
-            words.append(word)
-        elif name in FLAGS and not sign:
-            flags.append(word)
-        elif name in FLAGS_WITH_VALUE:
-            if not sign and not rest:
-                raise InputError(f"{word} needs a value: {FLAGS_WITH_VALUE[name]}")
-            value = value if sign else rest.pop(0)
-            if value not in CHOICES.get(name, (value,)):
-                raise InputError(f"{name} {value}: {FLAGS_WITH_VALUE[name]}")
-            if name in ("--config-dir", "-cd"):
-                words.append(CONFIG_DIR + value)
-            else:
-                flags += [name, value]
-        else:
-            raise InputError(f"{word}: there is no such flag; {one_of(name, [*FLAGS, *FLAGS_WITH_VALUE])}")
-    return flags, words
+def _launch_sweep(words: list[str], launcher: Launcher) -> None:
+    """Run a sweep of jobs through a launcher, and print its table."""
+    overrides = prepared(words)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        jobs = check_sweep(overrides)
+    check_effects(jobs)
+    check_training_versions(cfg for cfg, _ in jobs)
+    settings = [cfg for cfg, _ in jobs]
+    is_dry = any(cfg.dry_run for cfg in settings)
+    failed = launch(sweep_jobs([words], settings), launcher, COMMAND.get(), run_commands, dry=is_dry)
+    if is_dry:
+        _run_hydra(["-m", *overrides])
+        return
+    print_sweep(jobs, swept_names(overrides), not failed)
+    FAILED.set(failed)
+    _raise_failures()
 
 
 def _run_hydra(arguments: list[str]) -> None:
     """Run Hydra on flags and on overrides in its form (`prepared`)."""
     if {"-c", "--cfg"} & set(arguments):
         arguments = [*arguments, "--resolve"]
-    before, is_done = sys.argv, False
+    before, is_done, is_part = sys.argv, False, in_task()
     sys.argv = [before[0], *arguments]
     SWEEP.set(([], []))
     if not IN_EXPERIMENT.get():
@@ -259,8 +231,11 @@ def _run_hydra(arguments: list[str]) -> None:
     finally:
         sys.argv = before
         jobs, swept = SWEEP.get()
-        if not any(cfg.dry_run for cfg, _ in jobs):
-            print_sweep(jobs, swept, is_done)
+        if not is_part:
+            if not IN_EXPERIMENT.get():
+                os.environ.pop(VARIABLE, None)
+            if not any(cfg.dry_run for cfg, _ in jobs):
+                print_sweep(jobs, swept, is_done)
     _raise_failures()
 
 
@@ -327,13 +302,14 @@ class SweepCallback(Callback):
             check_source_of_plugins(params.get("plugins"), ())
             hidden = [word for word in typed.get("hydra", []) if word.startswith("hydra.searchpath=")]
             jobs = check_sweep(overrides, hidden)
-            if not IN_EXPERIMENT.get():  # whose jobs were looked at together
+            if not (IN_EXPERIMENT.get() or in_task()):  # whose jobs were looked at together
                 check_effects(jobs)
                 check_training_versions(cfg for cfg, _ in jobs)
                 SWEEP.set((jobs, swept_names(overrides)))
                 if jobs and all(cfg.dry_run for cfg, _ in jobs):
                     raise SystemExit(_plan_sweep([cfg for cfg, _ in jobs]))
-        except InputError as error:
+                begin_sweep([cfg for cfg, _ in jobs], COMMAND.get())
+        except (InputError, OSError) as error:
             # Hydra turns a callback's exceptions into warnings; an exit it lets through.
             raise SystemExit(_failed(error)) from error
 
@@ -345,7 +321,7 @@ class SweepCallback(Callback):
             words = list(job_return.overrides or [])
             words = [word for word in words if override_key(word) in swept] or words
             job = f"job {' '.join(words)}"
-            message = _explained(error)[0] if isinstance(error, EXPECTED) else in_one_line(error)
+            message = explained(error)[0] if isinstance(error, EXPECTED) else in_one_line(error)
             print(printable(f"error: {job} failed: {message}"), file=sys.stderr)
             if not isinstance(error, EXPECTED):  # a defect of this package
                 traceback.print_exception(error)
@@ -357,23 +333,25 @@ class SweepCallback(Callback):
                 error = error.__context__
 
 
-def _run_experiment(name: str, overrides: list[str]) -> None:
-    """Check every sweep of `experiments/NAME.yaml`, run them in this process, and print the tables.
+def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) -> None:
+    """Check every sweep of `experiments/NAME.yaml`, run them, here or by a launcher, and print the tables.
 
     A dry run prints the list of jobs, and one plan of all.
     """
     layout, sweeps, jobs = experiment_jobs(name, overrides)
+    lines = [sweep.arguments for sweep in sweeps]
     if all(cfg.dry_run for cfg in jobs):
         print(help.wrapped(experiment_text(name, layout, jobs)))
-        _plan_sweep(jobs)
+        if launcher is not None:
+            launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands, dry=True)
+        if code := _plan_sweep(jobs):
+            raise SystemExit(code)
         return
-    IN_EXPERIMENT.set(True)
     FAILED.set([])
-    try:
-        for sweep in sweeps:
-            _run_hydra(["-m", *prepared(sweep.arguments)])
-    finally:
-        IN_EXPERIMENT.set(False)
+    if launcher is not None:
+        FAILED.set(launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands))
+    else:
+        _run_lines(lines, jobs)
     for output in sorted({cfg.output for cfg in jobs}):
         try:
             _print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
@@ -382,6 +360,21 @@ def _run_experiment(name: str, overrides: list[str]) -> None:
                 raise
             print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
     _raise_failures()
+
+
+def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
+    """Run the sweeps of an experiment one after the other in this process."""
+    is_part = in_task()
+    IN_EXPERIMENT.set(True)
+    try:
+        if not is_part:
+            begin_sweep(jobs, COMMAND.get())
+        for line in lines:
+            _run_hydra(["-m", *prepared(line)])
+    finally:
+        IN_EXPERIMENT.set(False)
+        if not is_part:
+            os.environ.pop(VARIABLE, None)
 
 
 def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:

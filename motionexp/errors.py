@@ -52,8 +52,12 @@ def one_of(name: str, names: Iterable[str]) -> str:
     return (f"did you mean {near}? It is " if near else "") + f"one of {', '.join(names)}"
 
 
+STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask a process to end; the last two are how a cluster announces that it takes the node."""
+
+
 class Stopped(SystemExit):
-    """SIGTERM or SIGHUP asks the process to end; `code` is 128 plus the signal's number."""
+    """One of `STOPS` asks the process to end; `code` is 128 plus the signal's number."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
@@ -66,7 +70,7 @@ class Stopped(SystemExit):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise `Stopped` on SIGTERM and SIGHUP, and lose no Ctrl-C, until the block is left.
+    """Raise `Stopped` on one of `STOPS`, and lose no Ctrl-C, until the block is left.
 
     A signal that the process ignores, as SIGHUP under nohup, stays ignored. After one signal further ones are
     ignored: they would interrupt the saving that the first one causes.
@@ -95,9 +99,7 @@ def stoppable() -> Iterator[None]:
 
     replaced = []
     if threading.current_thread() is threading.main_thread():
-        replaced = [
-            signum for signum in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(signum) == signal.SIG_DFL
-        ]
+        replaced = [signum for signum in STOPS if signal.getsignal(signum) == signal.SIG_DFL]
     for signum in replaced:
         signal.signal(signum, stop)
     sys.unraisablehook = send_again

@@ -14,6 +14,7 @@ from rich.console import Console
 from motionexp.config.checks import vocabulary
 from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
+from motionexp.config.launcher import BASIC, GROUP, KINDS, PREFIX, Launcher
 from motionexp.config.metrics import chosen_metrics
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, SCHEMAS, options
 from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig, TrainerConfig
@@ -64,7 +65,7 @@ HYDRA_FLAGS = [
     ("--config-dir DIR", "options of your own: DIR/model/mine.yaml is then model=mine (docs/usage.md)"),
     ("--version", "this program's version"),
     ("--cfg job", "print the resolved settings"),
-    ("--hydra-help", "launchers, sweepers and everything else of Hydra"),
+    ("--hydra-help", "sweepers and everything else of Hydra"),
 ]
 
 
@@ -76,6 +77,11 @@ def help_text() -> str:
     for group, meaning in groups.items():
         files = [CONF / group / f"{option}.yaml" for option in options(group)]
         parts.append(_section(meaning, [(f"{group}={file.stem}", first_comment(file)) for file in files]))
+    launchers = [(f"{GROUP}={BASIC}", "this process, one job after the other (the default)")]
+    launchers += [
+        (f"{GROUP}={option}", first_comment(CONF / GROUP / f"{option}.yaml")) for option in options(GROUP)
+    ]
+    parts.append(_section("who runs a sweep (docs/clusters.md)", launchers, 32))
     files = [path for path in sorted(EXPERIMENTS.glob("*.yaml")) if _has_sweep(path)]
     experiments = [(f"experiment={path.stem}", first_comment(path)) for path in files]
     parts += [
@@ -93,6 +99,8 @@ def help_text() -> str:
         ),
         _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
         _section("settings of `score`", _lines(ScoreConfig)),
+        _section(f"settings of every {GROUP}= but {BASIC}", _launcher_lines(Launcher)),
+        *(_section(f"settings of {GROUP}={kind.name}", _launcher_lines(kind)) for kind in KINDS.values()),
         _section("flags", HYDRA_FLAGS),
     ]
     return "\n".join(parts)
@@ -114,6 +122,12 @@ def _lines(schema: Any) -> list[tuple[str, str]]:
     ]
 
 
+def _launcher_lines(kind: type[Launcher]) -> list[tuple[str, str]]:
+    """The settings of a launcher that not all have."""
+    shared = () if kind is Launcher else _lines(Launcher)
+    return [(f"{PREFIX}{left}", right) for left, right in _lines(kind) if (left, right) not in shared]
+
+
 def first_comment(path: Path) -> str:
     """The first comment of a YAML file, without the line that Hydra reads: what the file is for."""
     comments = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
@@ -128,6 +142,8 @@ def _default(line: "Field[Any]") -> str:
         return "=(the model's)"
     if isinstance(value, list):
         return f"=[{','.join(value)}]"
+    if isinstance(value, dict):
+        return "={}"
     return "=null" if value is None else f"={str(value).lower()}"
 
 

@@ -7,7 +7,7 @@ brackets and `${`; in free text these are ordinary characters. Two forms are spe
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -64,6 +64,74 @@ def prepared(words: Sequence[str]) -> list[str]:
             raise InputError(f"video= and {source}: both say where the references come from; leave out one")
         ready += [] if any(override_key(override) == "data" for override in ready) else ["data=clip"]
     return [*ready, *map(search_path, folders)]
+
+
+def values_of(word: str, parser: OverridesParser) -> list[str]:
+    """The words of the single values of a sweep over a setting, as a user would type each; else the word.
+
+    Args:
+        word: as it was typed.
+        parser: knows the options of groups where `*` stands for them.
+    """
+    key, _, value = word.partition("=")
+    if is_text(override_key(word)) and override_key(word) not in LISTS_OF_TEXT:
+        return [_typed_text(key, text) for text in _texts_of(value)] if CHOICE.fullmatch(value) else [word]
+    override = parser.parse_override(word)
+    if not override.is_discrete_sweep():
+        return [word]
+    if override_key(word) in LISTS_OF_TEXT and isinstance(override._value, ChoiceSweep):
+        return [f"{key}={_items_in_quotes(texts, _escaped)}" for texts in override._value.list]
+    return [f"{key}={text}" for text in override.sweep_string_iterator()]
+
+
+def swept(words: Sequence[str]) -> str:
+    """The word of a sweep over the values of several words for one setting; of one word, that word."""
+    key = words[0].partition("=")[0]
+    if len(words) == 1:
+        return words[0]
+    values = [word.partition("=")[2] for word in words]
+    if is_text(override_key(words[0])) and override_key(words[0]) not in LISTS_OF_TEXT:
+        texts = [_texts_of(value)[0] if CHOICE.fullmatch(value) else value for value in values]
+        return f"{key}=choice({','.join(map(_in_double_quotes, texts))})"
+    return f"{key}={','.join(values)}"
+
+
+def named(key: str, names: Sequence[str]) -> str:
+    """The word that gives a list of names out of data, as in `references=[a,b]`."""
+    plain = [
+        name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) and not _is_value(name) else in_quotes(name)
+        for name in names
+    ]
+    return f"{key}=[{','.join(plain)}]"
+
+
+def _is_value(name: str) -> bool:
+    """Whether Hydra reads a word as something else than text."""
+    if name.lower() in ("null", "true", "false"):
+        return True
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _typed_text(key: str, text: str) -> str:
+    """A word with free text; a text that alone would have a meaning stands in a choice of one."""
+    if text == "null" or CHOICE.fullmatch(text):
+        return f"{key}=choice({_in_double_quotes(text)})"
+    return f"{key}={text}"
+
+
+def _texts_of(choice: str) -> list[str]:
+    """The texts of `choice("A","B")`."""
+    return [
+        re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) for text in re.findall(TEXT, choice, re.DOTALL)
+    ]
+
+
+def _in_double_quotes(text: str) -> str:
+    return '"' + re.sub(r'([\\"])', r"\\\1", text) + '"'
 
 
 def check_once(words: Sequence[str]) -> None:
@@ -184,11 +252,7 @@ def _quoted(override: str) -> str:
     if value == "???":
         raise InputError(f"{key}=???: Hydra takes ??? for a missing value; write other text")
     if CHOICE.fullmatch(value):
-        texts = [
-            re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL)
-            for text in re.findall(TEXT, value, re.DOTALL)
-        ]
-        return f"{key}={','.join(map(in_quotes, texts))}"
+        return f"{key}={','.join(map(in_quotes, _texts_of(value)))}"
     return f"{key}={in_quotes(value)}"
 
 
@@ -197,21 +261,25 @@ def _with_quoted_items(override: str) -> str:
     key, value = override.partition("=")[0], _parsed(override)._value
     if isinstance(value, ChoiceSweep):
         # Without choice(), from which Hydra writes texts without their quotes.
-        return f"{key}={','.join(map(_items_in_quotes, value.list))}"
-    return f"{key}={_items_in_quotes(value)}"
+        return f"{key}={','.join(_items_in_quotes(texts, in_quotes) for texts in value.list)}"
+    return f"{key}={_items_in_quotes(value, in_quotes)}"
 
 
-def _items_in_quotes(value: Any) -> str:
+def _items_in_quotes(value: Any, quoted: Callable[[str], str]) -> str:
     if isinstance(value, list):
-        return f"[{','.join(map(_items_in_quotes, value))}]"
+        return f"[{','.join(_items_in_quotes(item, quoted) for item in value)}]"
     text = value.text if isinstance(value, QuotedString) else value
-    return in_quotes(text) if isinstance(text, str) else "null" if text is None else str(text).lower()
+    return quoted(text) if isinstance(text, str) else "null" if text is None else str(text).lower()
 
 
 def in_quotes(text: str) -> str:
-    """A text as Hydra reads it back letter by letter."""
-    # Hydra reads a backslash as itself, except in front of a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), as_value(text))
+    """A text as Hydra and OmegaConf read it back letter by letter."""
+    return _escaped(as_value(text))
+
+
+def _escaped(text: str) -> str:
+    """A text in the quotes of Hydra's grammar, which reads a backslash as itself except before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
     return f"'{escaped}'"
 
 

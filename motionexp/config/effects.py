@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
 from motionexp.config.job_settings import loggers
-from motionexp.config.ranks import size_of
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
@@ -76,7 +75,7 @@ def _trainer_without_effect(cfg: JobConfig, key: str) -> str | None:
     active, reason = _active(cfg)
     if key == "accumulate" and "training" not in active:
         return f"has no effect {reason}; leave it out"
-    if key == "strategy" and cfg.trainer.strategy == "ddp" and size_of(cfg) == 1:
+    if key == "strategy" and cfg.trainer.strategy == "ddp" and cfg.trainer.ranks == 1:
         return "has no effect on one device; leave it out"
     return None
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.adapter_files import adapter_file, peft_config_file
-from motionexp.config.ranks import draws_per_step
 from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
@@ -53,7 +52,7 @@ def adapter_id(
         if config := peft_config_file(file):
             parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
     elif cfg.tau != 1000:
-        parts |= _settings(cfg, "training") | {"batch_size": draws_per_step(cfg)}
+        parts |= _settings(cfg, "training") | {"batch_size": cfg.trainer.draws(cfg.batch_size)}
         parts |= {"together": [*together]} if len(together) > 1 else {}
         target = cfg.method["_target_"]
         name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target

@@ -4,11 +4,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, TrainerConfig
 from motionexp.config.settings import setting_problems, settings_in
 from motionexp.config.targets import class_value
 from motionexp.errors import InputError
@@ -30,27 +29,12 @@ class Rank(NamedTuple):
     on_node: int
 
 
-def size_of(cfg: JobConfig) -> int:
-    """How many processes share the job."""
-    return cfg.trainer.devices * cfg.trainer.num_nodes
-
-
-def draws_per_step(cfg: JobConfig) -> int:
-    """Noise draws of all ranks in a training step. Ids and rows hold it, and not how the draws are spread."""
-    return cfg.batch_size * cfg.trainer.accumulate * size_of(cfg)
-
-
-def plain_settings(cfg: JobConfig) -> dict[str, Any]:
-    """All settings as plain values; `batch_size` is that of one batch a step on one rank, as rows have it."""
-    return asdict(cfg) | {"batch_size": draws_per_step(cfg)}
-
-
-def rank_of(cfg: JobConfig, environment: Mapping[str, str] = os.environ) -> Rank | None:
+def rank_of(trainer: TrainerConfig, environment: Mapping[str, str] = os.environ) -> Rank | None:
     """This process's rank, where torchrun or Slurm's srun has started all of them; None: nobody has yet.
 
     A job of one process takes no notice of the environment: a sweep may run several of them side by side.
     """
-    if size_of(cfg) == 1:
+    if trainer.ranks == 1:
         return None
     for names in (OF_TORCHRUN, OF_SRUN):
         texts = [environment.get(name, "") for name in names]
@@ -67,9 +51,9 @@ def trainer_problems(cfg: JobConfig) -> Iterator[str]:
     if problems:
         return
     most = int(settings_in(JobConfig)["batch_size"].high)
-    if cfg.batch_size <= most < draws_per_step(cfg):
-        yield f"batch_size={cfg.batch_size}: {draws_per_step(cfg)} draws in a step, in all; at most {most}"
-    size = size_of(cfg)
+    if cfg.batch_size <= most < (draws := trainer.draws(cfg.batch_size)):
+        yield f"batch_size={cfg.batch_size}: {draws} draws in a step, in all; at most {most}"
+    size = trainer.ranks
     if size > 1 and cfg.probe is not None:
         yield f"trainer.devices={trainer.devices}: probe={cfg.probe} runs on one device; leave it out"
     if size > 1 and cfg.retry is not None:
@@ -83,7 +67,7 @@ def trainer_problems(cfg: JobConfig) -> Iterator[str]:
 
 def _sharding_problems(cfg: JobConfig) -> Iterator[str]:
     """What does not suit a network of which each rank holds a part."""
-    if size_of(cfg) == 1:
+    if cfg.trainer.ranks == 1:
         yield "trainer.strategy=fsdp: one device holds all; set trainer.devices=, or leave it out"
     if cfg.offload:
         yield "trainer.strategy=fsdp: with offload=true the network is in main memory; leave out one of both"
@@ -106,8 +90,8 @@ def check_ranks(cfg: JobConfig, environment: Mapping[str, str] = os.environ) -> 
     Raises:
         InputError: names what there is.
     """
-    trainer, rank = cfg.trainer, rank_of(cfg, environment)
-    if rank is not None and rank.size != size_of(cfg):
+    trainer, rank = cfg.trainer, rank_of(cfg.trainer, environment)
+    if rank is not None and rank.size != trainer.ranks:
         raise InputError(
             f"trainer.devices={trainer.devices} trainer.num_nodes={trainer.num_nodes}: {rank.size} processes"
             " were started; their product must be that number"

@@ -77,6 +77,15 @@ class TrainerConfig:
         1, "batches of a step, one after the other: memory of one, result of a larger batch_size", low=1,
         high=10_000)
 
+    @property
+    def ranks(self) -> int:
+        """How many processes share the job."""
+        return self.devices * self.num_nodes
+
+    def draws(self, batch_size: int) -> int:
+        """Noise draws of all ranks in a training step. Ids and rows hold it, and not how they are spread."""
+        return batch_size * self.accumulate * self.ranks
+
 
 @dataclass
 class JobConfig:

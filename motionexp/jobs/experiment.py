@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
-from motionexp.config.command_line import override_key, prepared
+from motionexp.config.command_line import is_text, override_key, prepared, values_of
 from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
+from motionexp.config.job_settings import plain_settings
 from motionexp.config.options import CONF, EXPERIMENTS
-from motionexp.config.ranks import plain_settings
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
@@ -34,6 +35,7 @@ from motionexp.jobs.sweeps import (
     settings_of,
     sweeps_of,
 )
+from motionexp.jobs.tasks import SweepJob
 from motionexp.jobs.waiting import announced
 from motionexp.results.layout import Layout, has_setting
 from motionexp.results.layout_file import read_layout
@@ -162,6 +164,30 @@ def swept_names(overrides: Sequence[str]) -> list[str]:
     parser = OverridesParser.create()
     parsed = [parser.parse_override(override) for override in overrides]
     return [override_key(str(word.input_line)) for word in parsed if word.is_sweep_override()]
+
+
+def sweep_jobs(lines: Iterable[Sequence[str]], jobs: Sequence[JobConfig]) -> list[SweepJob]:
+    """The jobs of sweeps, each with the words that a user would type for it alone.
+
+    Args:
+        lines: the words of each sweep, as they were typed.
+        jobs: of all sweeps, in their order, checked.
+
+    Raises:
+        InputError: a sweep without an order, or one whose values are drawn while it runs.
+    """
+    words = [of_job for line in lines for of_job in _typed_jobs(line)]
+    return [SweepJob(cfg, tuple(of_job)) for cfg, of_job in zip(jobs, words, strict=True)]
+
+
+def _typed_jobs(words: Sequence[str]) -> list[list[str]]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        for word in words:
+            if not is_text(override_key(word)) and re.search(r"=\s*(shuffle|interval)\(", word):
+                raise InputError(f"{word}: only hydra/launcher=basic takes it; list the values")
+        values = [values_of(word, parser) for word in words]
+    return [list(of_job) for of_job in itertools.product(*values)]
 
 
 def experiment_jobs(name: str, overrides: Sequence[str]) -> tuple[Layout, list[Sweep], list[JobConfig]]:

@@ -6,22 +6,25 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rich.console import Console
 
 from motionexp.config.adapter_files import adapter_file
-from motionexp.config.ranks import plain_settings
+from motionexp.config.job_settings import plain_settings
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
 from motionexp.files import PACKAGE, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest, Samples, read_fit_record, read_json, write_grid
+from motionexp.jobs.references import trained_together
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "trainer")  # settings that change no result
+PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "trainer", "references")
+"""Settings that change no result of a reference."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +52,47 @@ class FinishedCell:
     base: "FinishedCell | None" = None
 
 
-def write_record(cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
-    """Store where the results of a finished job are, under a hash of all that they come from."""
-    output = user_path(cfg.output)
-    record = {"cells": [_entry(finished, output) for finished in cells]}
-    path = _path(cfg, list({finished.reference.name: finished.reference for finished in cells}.values()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(record).encode())
+def write_record(cfg: JobConfig, references: Sequence[Reference], cells: Sequence[FinishedCell]) -> None:
+    """Store where the results of each reference are, under a hash of all that they come from.
+
+    Args:
+        references: all of the job.
+        cells: that are finished; a reference without all of its cells gets no record.
+    """
+    output, seeds = user_path(cfg.output), len(training_seeds(cfg))
+    for reference, group in zip(references, trained_together(cfg, references), strict=True):
+        of_one = {cell.cell: cell for cell in cells if cell.reference.name == reference.name}
+        if len(of_one) == seeds:
+            path = _path(cfg, reference, group)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            entries = [_entry(finished, output) for finished in of_one.values()]
+            write_whole(path, json.dumps({"cells": entries}).encode())
 
 
 def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[FinishedCell] | None:
-    """The cells of a job that was finished with the same code, settings and files; None: it may not be.
+    """The cells of references that a job finished with the same code, settings and files; None: not of all.
 
     Every file of the results is still there, and every cell's status says that nobody works on it. A job with
-    plugins has no record: their code may have changed.
+    plugins has no record: their code may have changed. A job that has finished more references has a record
+    of each, unless it trained others together.
     """
-    output, path = user_path(cfg.output), _path(cfg, references)
+    cells: list[FinishedCell] = []
+    for reference, group in zip(references, trained_together(cfg, references), strict=True):
+        of_one = _recorded(cfg, reference, group)
+        if of_one is None:
+            return None
+        cells += of_one
+    return cells
+
+
+def _recorded(cfg: JobConfig, reference: Reference, group: Sequence[str]) -> list[FinishedCell] | None:
+    """The cells of one reference, one for each training seed; None where one of them is not finished."""
+    output, path = user_path(cfg.output), _path(cfg, reference, group)
     record = None if cfg.plugins else read_json(path)
     if record is None:
         return None
     try:
-        if len(record["cells"]) != len(references) * len(training_seeds(cfg)):
+        if len(record["cells"]) != len(training_seeds(cfg)):
             return None
         entries = [_parsed(entry, output) for entry in record["cells"]]
     except (LookupError, TypeError, ValueError) as error:
@@ -77,8 +100,7 @@ def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[Finishe
             f"{path}: damaged ({error!r:.200}); delete it and run the same command again"
         ) from error
     cells = []
-    of_cells = [reference for reference in references for _ in training_seeds(cfg)]
-    for reference, entry in zip(of_cells, entries, strict=True):
+    for entry in entries:
         finished = _finished(reference, entry)
         if finished is None or _relabelled(finished.rows, cfg):
             return None
@@ -224,21 +246,25 @@ def _below(path: Path, output: Path) -> str:
     return path.relative_to(output).as_posix()
 
 
-def _path(cfg: JobConfig, references: Sequence[Reference]) -> Path:
-    """The record's file: its name is a hash of the code, the settings and the files of the job."""
+def _path(cfg: JobConfig, reference: Reference, group: Sequence[str]) -> Path:
+    """The record's file: its name is a hash of the code, the settings and the files of the results."""
     settings = {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
     parts = {
-        "code": _state(PACKAGE, "*.py", content=True),
+        "code": _code(),
         "settings": settings,
-        "references": [reference.trained_hash for reference in references],
-        "captions": [
-            [reference.caption, *(edit.caption for edit in reference.edits)] for reference in references
-        ],
+        "references": [reference.trained_hash, *group],
+        "captions": [reference.caption, *(edit.caption for edit in reference.edits)],
         "files": [_state(folder) for folder in _folders(cfg)],
         "precision": _machine(cfg) if cfg.precision == "auto" else "",
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
     return user_path(cfg.output) / ".cache" / "finished" / f"{digest[:20]}.json"
+
+
+@cache
+def _code() -> list[Any]:
+    """The names and contents of this package's modules, which do not change while it runs."""
+    return _state(PACKAGE, "*.py", content=True)
 
 
 def _folders(cfg: JobConfig) -> list[Path]:

@@ -13,9 +13,10 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
-from motionexp.config.job_settings import RunSettings, base_settings, row_settings
+from motionexp.config.job_settings import base_settings, row_settings
 from motionexp.config.metrics import check_metrics
-from motionexp.config.ranks import size_of, too_many_devices
+from motionexp.config.ranks import too_many_devices
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -31,7 +32,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
-from motionexp.jobs.references import read_references
+from motionexp.jobs.references import read_references, trained_together
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.results.selection import TRAINED, changed_settings
@@ -101,7 +102,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
         at_once=at_once,
-        ranks=(size_of(cfg), cfg.trainer.devices),
+        ranks=(cfg.trainer.ranks, cfg.trainer.devices),
         text_precision=text_precision,
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
@@ -242,17 +243,16 @@ def _cell_plans(
 
 
 def _groups(cfg: JobConfig, references: list[Reference]) -> list[tuple[str, ...]]:
-    """The hashes of the references that each reference is trained with: so many after each other.
+    """As `trained_together`.
 
     Raises:
         InputError: several references are trained together of which one has extra references.
     """
     size = cfg.train_together
-    hashes = [reference.trained_hash for reference in references]
     several = [reference.name for reference in references if len(reference.trained_on) > 1]
     if size > 1 and several:
         raise InputError(f"train_together={size}: {several[0]} is trained on several videos; leave it out")
-    return [tuple(hashes[place // size * size :][:size]) for place in range(len(hashes))]
+    return trained_together(cfg, references)
 
 
 def _cell_plan(

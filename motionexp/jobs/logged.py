@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.config.job_settings import RunSettings
 from motionexp.config.metrics import chosen_metrics
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.scoring import PAIRS
 from motionexp.data.base import Reference
 from motionexp.data.videos import enlarged, frame_count, read_frames, write_mp4

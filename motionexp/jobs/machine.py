@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from motionexp.config.ranks import size_of
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 
@@ -78,7 +77,7 @@ def smaller(cfg: JobConfig) -> str:
     trains = cfg.adapter is None and cfg.probe is None
     if cfg.batch_size > 1 and trains:  # the same draws a step, and so the same id
         settings += [f"batch_size=1 trainer.accumulate={cfg.batch_size * cfg.trainer.accumulate}"]
-    if size_of(cfg) > 1 and cfg.trainer.strategy != "fsdp":
+    if cfg.trainer.ranks > 1 and cfg.trainer.strategy != "fsdp":
         settings += ["trainer.strategy=fsdp"]
     settings += ["a smaller train_together="] if cfg.train_together > 1 else []
     settings += ["a smaller memory_limit="] if cfg.memory_limit is not None else []

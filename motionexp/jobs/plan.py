@@ -10,7 +10,7 @@ import torch
 from hydra.utils import get_object
 
 from motionexp.backbones.precision import DTYPES
-from motionexp.config.job_settings import RunSettings
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Reference, References

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from motionexp.config.ranks import Rank, rank_of, size_of
+from motionexp.config.ranks import Rank, rank_of
 from motionexp.config.schema import JobConfig
 from motionexp.config.threads import COUNTS, available_cores
 from motionexp.errors import DAMAGE, Stopped, stoppable
@@ -92,7 +92,7 @@ Report = tuple[BaseException | None, Any]
 
 def _started(cfg: JobConfig, work: Callable[..., Any], arguments: Sequence[Any]) -> list[_Process]:
     context = multiprocessing.get_context("spawn")
-    size, port = size_of(cfg), _free_port()
+    size, port = cfg.trainer.ranks, _free_port()
     ranks = []
     for number in range(size):
         reports, sender = context.Pipe(duplex=False)
@@ -233,7 +233,7 @@ def joined(cfg: JobConfig) -> Iterator[None]:
     Raises:
         RankLost: within the block, where another rank has ended.
     """
-    rank = rank_of(cfg)
+    rank = rank_of(cfg.trainer)
     if rank is None:
         yield
         return

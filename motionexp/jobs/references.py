@@ -93,6 +93,12 @@ def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
     )
 
 
+def trained_together(cfg: JobConfig, references: Sequence[Reference]) -> list[tuple[str, ...]]:
+    """The hashes of the references that each reference is trained with: `train_together` after each other."""
+    hashes, size = [reference.trained_hash for reference in references], cfg.train_together
+    return [tuple(hashes[place // size * size :][:size]) for place in range(len(hashes))]
+
+
 def clip_in_words(cfg: JobConfig, clip: Reference) -> str:
     """Which part of a clip a job takes, in words."""
     end = cfg.start + len(clip.frames) / clip.fps

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from motionexp.config.job_settings import RunSettings, base_settings, loggers
-from motionexp.config.ranks import rank_of, size_of
-from motionexp.config.schema import JobConfig
+from motionexp.config.job_settings import base_settings, loggers
+from motionexp.config.ranks import rank_of
+from motionexp.config.run_settings import RunSettings
+from motionexp.config.schema import JobConfig, training_seeds
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.files import user_path
@@ -29,6 +30,7 @@ from motionexp.jobs.machine import (
 from motionexp.jobs.ranks import LOST, joined, on_ranks, silence
 from motionexp.jobs.references import clip_in_words, read_references
 from motionexp.jobs.summary import print_summary
+from motionexp.jobs.sweep_folder import report_cells
 from motionexp.jobs.waiting import announced, loading_libraries
 from motionexp.results.compaction import compact
 from motionexp.results.rows import Row
@@ -61,19 +63,23 @@ def run(cfg: JobConfig) -> list[Row]:
     failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
-        cells, rank = read_record(cfg, references), rank_of(cfg)
+        cells, rank = read_record(cfg, references), rank_of(cfg.trainer)
         if rank is not None:  # srun or torchrun has started all of them
             cells, grids, failures = make(cfg)
             if rank.number > 0:
                 silence()
                 return []
         elif cells is not None:
+            seeds = training_seeds(cfg) * len(references)
+            report_cells(
+                cfg, ((c.reference.name, seed, c.cell.folder) for c, seed in zip(cells, seeds, strict=True))
+            )
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
             logs = JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output))
             _log(logs, RunSettings.of(cfg), RunSettings.of(base_settings(cfg)), cells)
-        elif size_of(cfg) > 1:
+        elif cfg.trainer.ranks > 1:
             cells, grids, failures = _on_ranks(cfg)
         else:
             cells, grids, failures = _make(cfg, console, references, {})
@@ -143,8 +149,9 @@ def _make(
 ) -> Made:
     """Make what is missing, and store where it is."""
     cells, grids, failures = _run(cfg, console, references, failed)
-    if not failures.by_cell:
-        write_record(cfg, cells)
+    failed_references = {failure.reference for failure in failures.by_cell.values()}
+    finished_cells = [cell for cell in cells if cell.reference.name not in failed_references]
+    write_record(cfg, references, finished_cells)
     for folder in dict.fromkeys(finished.cell.folder.parent for finished in cells):
         write_index(folder)
         compact(folder)
@@ -165,6 +172,9 @@ def _run(
         job.check_scoring()
     with announced("encoding captions and videos ..."):
         job.encode()
+    report_cells(
+        cfg, ((plan.reference.name, plan.training_seed, plan.cell.folder) for plan in job.plan.cells)
+    )
     work = _Work(cfg, job, Failures(len(job.plan.cells), failed))
     work.run(job.plan.cells)
     return work.cells, work.grids, work.failures
@@ -204,7 +214,7 @@ class _Work:
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
-            if size_of(self.cfg) > 1 and len(self.failures.by_cell) > failed_before:
+            if self.cfg.trainer.ranks > 1 and len(self.failures.by_cell) > failed_before:
                 return  # the other ranks have ended with the cell
         self._retry()
 

@@ -1,19 +1,14 @@
 """The plan of a sweep, which its folder OUTPUT/sweeps/ID/ holds: `plan.json`. Imports no torch."""
 
-import hashlib
-import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from motionexp.config.json_file import read_object
-from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
-from motionexp.files import user_path
 from motionexp.jobs.finished import path_below
 
 SWEEP_FOLDER = "MOTIONEXP_SWEEP"
@@ -68,14 +63,6 @@ class SweepPlan:
 def plan_files(output: Path) -> list[Path]:
     """The plans of the sweeps below an output folder, in the order of their names."""
     return sorted((output / SWEEPS).glob(f"*/{PLAN}"))
-
-
-def sweep_of(jobs: Sequence[JobConfig]) -> Path:
-    """The folder of the sweep of these jobs."""
-    if path := os.environ.get(SWEEP_FOLDER):
-        return Path(path)
-    text = json.dumps([asdict(cfg) for cfg in jobs], sort_keys=True, default=str)
-    return user_path(jobs[0].output) / SWEEPS / hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def cells_of_sweep(sweep: Path) -> list[Path]:

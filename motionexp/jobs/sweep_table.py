@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
-from motionexp.config.job_settings import loggers
-from motionexp.config.ranks import plain_settings, rank_of
+from motionexp.config.job_settings import loggers, plain_settings
+from motionexp.config.ranks import rank_of
 from motionexp.config.schema import JobConfig, method_name, training_seeds
 from motionexp.config.settings import names_in
 from motionexp.data.clip import Clip
@@ -20,7 +20,8 @@ from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name, user_path, write_whole
 from motionexp.jobs.failures import failures
-from motionexp.jobs.sweep_plan import cells_of_sweep, sweep_of
+from motionexp.jobs.sweep_folder import SweepFolder
+from motionexp.jobs.sweep_plan import cells_of_sweep
 from motionexp.jobs.sweeps import as_text, in_a_line
 from motionexp.results.formats import Table, to_csv, to_markdown
 from motionexp.results.rows import Row, read_rows
@@ -54,7 +55,7 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
         swept: the names of the swept settings.
         done: whether all jobs ended well.
     """
-    if any((rank := rank_of(cfg)) is not None and rank.number > 0 for cfg, _ in jobs):
+    if any((rank := rank_of(cfg.trainer)) is not None and rank.number > 0 for cfg, _ in jobs):
         return  # rank 0 speaks for all
     console = Console()
     _print_probes(console, [cfg for cfg, _ in jobs if cfg.probe is not None], swept)
@@ -89,7 +90,7 @@ def log_summary(jobs: Sequence[JobConfig], tables: Sequence[Table]) -> None:
     if any("wandb" in loggers(cfg) for cfg in jobs):
         from motionexp.jobs.wandb_sweep import log_sweep  # which imports wandb and matplotlib
 
-        sweep = sweep_of(jobs)
+        sweep = SweepFolder.of(jobs).path
         log_sweep(user_path(jobs[0].output), sweep.name, tables, failures(cells_of_sweep(sweep)))
 
 
@@ -98,7 +99,7 @@ def _print_probes(console: Console, jobs: Sequence[JobConfig], swept: Sequence[s
     for cfg in jobs:
         texts = as_text(cfg)
         label = in_a_line({name: texts[name] for name in dict.fromkeys(["probe", *swept]) if name in texts})
-        folder = _folder(cfg) / "figures"
+        folder = results_folder(cfg) / "figures"
         place = f"{folder}/" if folder.is_dir() else "no result"
         console.print(f"{label}: {place}", markup=False, highlight=False, soft_wrap=True)
 
@@ -277,12 +278,12 @@ def _texts(fields: Mapping[str, Any] | Row, names: Sequence[str]) -> tuple[str, 
 
 def _stored_rows(jobs: Sequence[JobConfig]) -> Iterator[Row]:
     """The rows of the suites and models of these jobs."""
-    for folder in dict.fromkeys(map(_folder, jobs)):
+    for folder in dict.fromkeys(map(results_folder, jobs)):
         if folder.is_dir():
             yield from read_rows(folder)
 
 
-def _folder(cfg: JobConfig) -> Path:
+def results_folder(cfg: JobConfig) -> Path:
     """The folder of a job's results: of its suite and model."""
     return user_path(cfg.output) / file_name(make_reader(cfg.data).suite) / file_name(cfg.model.name)
 

@@ -5,6 +5,7 @@ own, whose CPU seconds and peak memory are measured. Writes rows to `outputs/ben
 """
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -112,6 +113,14 @@ def measured(stage: str, output: Path) -> tuple[float, float]:
     return seconds, peak
 
 
+def _peak() -> float:
+    """The most bytes of this process; not those of its parent, which the system counts for a new process."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024.0 * int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0])
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
+
+
 def measure(folder: Path, counts: Sequence[int]) -> Iterator[Row]:
     """The rows of all stages and numbers of rows; cells are added from number to number."""
     from motionexp.backbones.precision import resolve_device
@@ -145,8 +154,7 @@ def main(arguments: Sequence[str]) -> None:
     if arguments and arguments[0] in STAGES:
         start = time.process_time()
         STAGES[arguments[0]](Path(arguments[1]))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        print(json.dumps([time.process_time() - start, peak / 1e6]))
+        print(json.dumps([time.process_time() - start, _peak() / 1e6]))
         return
     from motionexp.scripts.bench import DEFAULTS, write
 

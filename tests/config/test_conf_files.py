@@ -7,7 +7,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from motionexp.config import launcher
 from motionexp.config.compose import load
+from motionexp.config.launcher import GROUP, KINDS, load_launcher
 from motionexp.config.options import CONF, GROUPS, SCHEMAS, options
 
 OPTIONS = [(group, option) for group in GROUPS for option in options(group)]
@@ -40,7 +42,15 @@ def test_every_file_in_conf_is_an_option_that_was_composed():
     roots = {Path("config.yaml"), Path("score.yaml")}
     files = {path for path in CONF.rglob("*.yaml") if path.relative_to(CONF) not in roots}
     families = {path for option in options("model") for path in includes(CONF / "model" / f"{option}.yaml")}
-    assert files == {CONF / group / f"{option}.yaml" for group, option in OPTIONS} | families
+    launchers = {CONF / GROUP / f"{option}.yaml" for option in options(GROUP)}
+    assert files == {CONF / group / f"{option}.yaml" for group, option in OPTIONS} | families | launchers
+
+
+def test_every_launcher_has_a_file(monkeypatch):
+    monkeypatch.setattr(launcher, "_problems", lambda _: [])  # its package may not be installed
+    loaded = [load_launcher([f"{GROUP}={option}"]) for option in options(GROUP)]
+    assert {type(settings) for settings in loaded} == {*KINDS.values()}
+    assert [settings.name for settings in loaded] == options(GROUP)
 
 
 @pytest.mark.parametrize("option", options("model"))

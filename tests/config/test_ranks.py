@@ -62,13 +62,17 @@ def test_a_setting_without_effect_is_refused(words, named, tmp_path):
     [(TORCHRUN, Rank(3, 4, 1)), (SRUN, Rank(2, 4, 0)), (SRUN | TORCHRUN, Rank(3, 4, 1)), ({}, None)],
 )
 def test_the_rank_is_that_of_torchrun_or_srun(environment, rank):
-    cfg = load(FOUR)
+    cfg = load(FOUR).trainer
     assert rank_of(cfg, environment) == rank
-    assert rank_of(load(["trainer.accumulate=2"]), environment) is None  # its processes are jobs of their own
+    assert (
+        rank_of(load(["trainer.accumulate=2"]).trainer, environment) is None
+    )  # its processes are jobs of their own
 
 
 def test_a_batch_script_of_slurm_is_no_rank():
-    assert rank_of(load(FOUR), {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}) is None
+    assert (
+        rank_of(load(FOUR).trainer, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}) is None
+    )
 
 
 @pytest.mark.parametrize(

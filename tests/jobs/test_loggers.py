@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from motionexp.config.ids import sampling_id
-from motionexp.config.job_settings import RunSettings
+from motionexp.config.run_settings import RunSettings
 from motionexp.errors import InputError
 from motionexp.jobs import loggers as loggers_module
 from motionexp.jobs.cell import Cell
@@ -22,6 +22,7 @@ from motionexp.jobs.job import Job
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs, check_login
 from motionexp.jobs.run import run
+from motionexp.jobs.sweep_folder import SweepFolder
 from motionexp.jobs.sweep_plan import SWEEP_FOLDER
 from motionexp.jobs.sweep_table import log_summary
 from motionexp.results.cell_state import read_progress
@@ -165,7 +166,7 @@ def _check_wandb(folder: Path, cell: Path, rows, losses) -> None:
     assert end["exit_code"] == 0
 
 
-def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path, make, monkeypatch):
+def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path, make):
     rows = [
         rank_row(metric, reference, tau, 4, value=value)
         for metric in ("velocity_similarity", "nuisance_similarity", "nuisance_chance", "text_alignment")
@@ -174,13 +175,13 @@ def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path,
     ]
     tables = settings_tables(rows, ["tau"], "3 jobs by tau")
     cell = write_cell(tmp_path, 3, "failed", error="the loss is nan")
-    write_plan(tmp_path, [planned(3, 0)], SWEEP)
     cfg = make(logger="wandb", output=str(tmp_path))
-    monkeypatch.setenv(SWEEP_FOLDER, str(tmp_path / "sweeps" / SWEEP))
+    sweep = SweepFolder.of([cfg]).path.name
+    write_plan(tmp_path, [planned(3, 0)], sweep)
     log_summary([cfg], tables)
     (folder,) = wandb_runs(str(tmp_path))
     read = records(folder)
-    assert (read["run"][0]["run_group"], read["run"][0]["run_id"]) == (SWEEP, SWEEP)
+    assert (read["run"][0]["run_group"], read["run"][0]["run_id"]) == (sweep, sweep)
     (results,) = (record["item"] for record in read["history"])
     content = {
         name: json.loads((folder / "files" / results[f"{name}.path"]).read_text())

@@ -27,25 +27,26 @@ def results(cfg: JobConfig, rows: list[Row]) -> tuple[dict, dict]:
     return fields, arrays | adapter
 
 
-@pytest.mark.parametrize(
-    "references", [["two"], ["one", "two", "three"], ["three", "two", "one"]], ids=["alone", "first", "last"]
-)
-def test_a_cell_is_the_same_alone_and_in_any_order(references, make, tmp_path, monkeypatch):
-    whole = make(references=["two"], train_steps=4, checkpoint_every=1, output=str(tmp_path / "whole"))
-    cfg = make(references=references, train_steps=4, checkpoint_every=1)
-    expected = results(whole, run(whole))
-    if references == ["two"]:  # and interrupted in the middle of its training
-        step = Tuning.training_step
+def test_a_cell_is_the_same_alone_and_in_any_order_and_resumed(make, tmp_path, monkeypatch):
+    def cell(name: str, *references: str) -> JobConfig:
+        output = str(tmp_path / name)
+        return make(references=[*references], train_steps=4, checkpoint_every=1, output=output)
 
-        def interrupted(self, batch, index):
-            if self.global_step == 2:
-                raise KeyboardInterrupt
-            return step(self, batch, index)
+    alone = cell("alone", "two")
+    expected = results(alone, run(alone))
+    assert [len(part) for part in expected] == [4, 3]
+    for cfg in (cell("first", "one", "two"), cell("last", "two", "one")):
+        assert results(cfg, run(cfg)) == expected
+    # Interrupted in the middle of its training.
+    step, resumed = Tuning.training_step, cell("resumed", "two")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Tuning, "training_step", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                run(cfg)
-    assert len(expected[0]) == 4
-    assert len(expected[1]) == 3
-    assert results(cfg, run(cfg)) == expected
+    def interrupted(self, batch, index):
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuning, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(resumed)
+    assert results(resumed, run(resumed)) == expected

@@ -108,7 +108,9 @@ def test_checkpoints_do_not_pass_through_the_system_s_temporary_folder(
     backbone, examples, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
-    (tmp_path / f"{PARTIAL}killed").write_bytes(b"half a checkpoint")
+    leftover = tmp_path / f"{PARTIAL}killed"
+    leftover.write_bytes(b"half a checkpoint")
+    os.utime(leftover, (0, 0))  # of a machine that nobody sees here, long ago
     result, _ = run(backbone, examples, tmp_path)
     assert list(tmp_path.iterdir()) == [result.checkpoint]
 

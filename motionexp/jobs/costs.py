@@ -1,0 +1,88 @@
+"""What cells cost, by the seconds that finished cells of the same model took. Imports no torch."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from motionexp.config.schema import JobConfig, training_seeds
+from motionexp.data.select import make_reader
+from motionexp.jobs.tasks import Piece, SweepJob
+from motionexp.results.rows import Row
+
+BACKWARD = 3.0
+"""Cost of a training step over that of the network's forward pass: the backward pass takes twice as long."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of a model, medians over finished cells.
+
+    Attributes:
+        training: of a noise draw in a training step.
+        sampling: of a sampling step of one video, for each branch of guidance.
+        scoring: of all scores of a video.
+        is_measured: whether these are seconds; else they are in units of the network's forward pass.
+    """
+
+    training: float = BACKWARD
+    sampling: float = 1.0
+    scoring: float = 0.0
+    is_measured: bool = False
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> "Rates":
+        """The rates by the rows of a model's samples."""
+        training, sampling = dict[str, float](), dict[str, float]()
+        scoring: dict[str, float] = defaultdict(float)
+        for row in rows:
+            settings, seconds = row.settings, row.seconds
+            if not row.sample_id or not row.steps:
+                continue
+            branches = 1 if settings.get("guidance_scale", 1) == 1 else 2
+            if seconds.get("sample"):
+                sampling[row.sample_id] = seconds["sample"] / (row.steps * branches)
+            if seconds.get("fit") and row.train_steps:
+                draws = row.train_steps * settings.get("batch_size", 1)
+                training[row.adapter_id] = seconds["fit"] / draws
+            scoring[row.sample_id] += seconds.get("score", 0.0)
+        if not sampling:
+            return cls()
+        of_sampling = statistics.median(sampling.values())
+        of_training = statistics.median(training.values()) if training else BACKWARD * of_sampling
+        return cls(of_training, of_sampling, statistics.median(scoring.values()), True)
+
+
+def costs_of(jobs: Sequence[SweepJob], rates: Callable[[JobConfig], Rates]) -> Callable[[Piece], float]:
+    """The cost of a piece, in seconds where the rates of its model are."""
+    of_cell: dict[tuple[int, str], float] = {}
+
+    def cost(piece: Piece) -> float:
+        cfg = jobs[piece.job].cfg
+        for name in piece.references:
+            if (piece.job, name) not in of_cell:
+                of_cell[piece.job, name] = cell_cost(cfg, name, rates(cfg)) * len(training_seeds(cfg))
+        return sum(of_cell[piece.job, name] for name in piece.references)
+
+    return cost
+
+
+def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
+    """The cost of one cell; the base model's, which jobs share, is not counted."""
+    branches = 1 if cfg.guidance_scale == 1 else 2
+    samples = _edits(cfg, reference) * cfg.seeds
+    if cfg.probe is not None:
+        return samples * cfg.probe_steps * branches * rates.sampling
+    trains = cfg.adapter is None and cfg.tau != 1000
+    training = cfg.train_steps * cfg.batch_size * rates.training if trains else 0.0
+    return training + samples * (cfg.steps * branches * rates.sampling + rates.scoring)
+
+
+def _edits(cfg: JobConfig, reference: str) -> int:
+    """The number of a reference's edits that a job takes."""
+    if cfg.edits is not None:
+        return len(cfg.edits)
+    if cfg.video is not None or cfg.probe == "linear_probe":
+        return 1
+    kinds = [edit.kind for edit in make_reader(cfg.data).describe(reference).edits]
+    return max(1, sum(cfg.edit_kinds is None or kind in cfg.edit_kinds for kind in kinds))

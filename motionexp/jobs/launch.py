@@ -1,0 +1,345 @@
+"""A sweep through a launcher: planned, cut into tasks, run, and what failed of it. Imports no torch."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from motionexp.config.launcher import (
+    PREFIX,
+    JoblibLauncher,
+    Launcher,
+    LocalLauncher,
+    RayLauncher,
+    SlurmLauncher,
+)
+from motionexp.config.schema import JobConfig, training_seeds
+from motionexp.data.base import Reference
+from motionexp.data.select import make_reader
+from motionexp.errors import InputError
+from motionexp.files import user_path
+from motionexp.jobs.costs import BACKWARD, Rates, costs_of
+from motionexp.jobs.failures import Failure, failures
+from motionexp.jobs.finished import read_record
+from motionexp.jobs.outcomes import OnEnd, Outcome
+from motionexp.jobs.references import read_references
+from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, planned_cells
+from motionexp.jobs.sweep_table import results_folder
+from motionexp.jobs.tasks import Piece, SweepJob, cells_of, commands_of, cut, pieces_of
+from motionexp.jobs.waiting import announced, loading_libraries
+from motionexp.jobs.worker import RunCommands
+from motionexp.results.formats import duration
+from motionexp.results.rows import read_rows
+
+MOST_TASKS = 10_000
+
+
+class Engine(Protocol):
+    """What runs tasks. `at_once` is how many of them run at once."""
+
+    at_once: int
+
+    def attached(self, folder: SweepFolder) -> Any:
+        """The tasks of an earlier command that still run."""
+
+    def run(self, folder: SweepFolder, tasks: Sequence[Task], run: RunCommands, on_end: OnEnd) -> None:
+        """Run tasks; `on_end` is called with each one's outcome."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep that is cut into tasks.
+
+    Attributes:
+        jobs: of the sweep.
+        pieces: of all jobs.
+        tasks: of the pieces that are not finished.
+        last: what comes after all tasks: probes that draw their figures from all parts.
+        cells: as the plan's file has them.
+    """
+
+    jobs: Sequence[SweepJob]
+    pieces: Sequence[Piece]
+    tasks: list[Task]
+    last: list[Task]
+    cells: list[dict[str, Any]]
+
+
+def engine_of(launcher: Launcher, jobs: Sequence[JobConfig]) -> Engine:
+    """The engine of a launcher. Raises InputError where this machine or the cluster lacks what it needs."""
+    match launcher:
+        case SlurmLauncher():
+            from motionexp.jobs.engine_submitit import SlurmEngine
+
+            return SlurmEngine(launcher, jobs)
+        case RayLauncher():
+            from motionexp.jobs.engine_ray import RayEngine
+
+            return RayEngine(launcher, jobs)
+        case LocalLauncher():
+            from motionexp.jobs.engine_submitit import LocalEngine
+
+            return LocalEngine(launcher, jobs)
+        case JoblibLauncher():
+            from motionexp.jobs.engine_joblib import JoblibEngine
+
+            return JoblibEngine(launcher, jobs)
+    raise TypeError(launcher)
+
+
+def plan_sweep(jobs: Sequence[SweepJob], launcher: Launcher, at_once: int, folder: SweepFolder) -> SweepPlan:
+    """Cut what is not finished of a sweep into tasks.
+
+    Raises:
+        InputError: `hours` is given, and no cost is known.
+    """
+    pieces = [piece for number, job in enumerate(jobs) for piece in pieces_of(number, job.cfg)]
+    with announced("looking for finished cells ..."):
+        finished = _finished(jobs, pieces, folder)
+    left = [piece for piece in pieces if piece not in finished]
+    rates = _Rates(launcher)
+    cost = costs_of(jobs, rates.of)
+    tasks = cut(jobs, left, cost, lambda total: _count(launcher, total, at_once, rates)) if left else []
+    seconds = {piece: cost(piece) for piece in pieces if rates.of(jobs[piece.job].cfg).is_measured}
+    planned = [
+        Task(
+            number,
+            commands_of(jobs, task),
+            round(sum(seconds[piece] for piece in task), 1) if all(p in seconds for p in task) else None,
+            sum(len(cells_of(jobs[piece.job].cfg, piece)) for piece in task),
+        )
+        for number, task in enumerate(tasks)
+    ]
+    task_of = {piece: number for number, task in enumerate(tasks) for piece in task}
+    last = _last(jobs, tasks, len(tasks))
+    return SweepPlan(jobs, pieces, planned, last, planned_cells(jobs, pieces, task_of, seconds))
+
+
+def _count(launcher: Launcher, total: float, at_once: int, rates: "_Rates") -> int:
+    """How many tasks there are, for their cost in all."""
+    if launcher.hours is None:
+        return launcher.tasks or at_once
+    if not rates.are_measured:
+        raise InputError(
+            f"{PREFIX}hours={launcher.hours:g}: no cell of these models is finished in output=, so that its"
+            f" cost is not known; give {PREFIX}tasks= this time"
+        )
+    count = -(-total // (3600 * launcher.hours))
+    if count > MOST_TASKS:
+        raise InputError(f"{PREFIX}hours={launcher.hours:g}: {count:,.0f} tasks; at most {MOST_TASKS:,}")
+    return max(1, int(count))
+
+
+class _Rates:
+    """The rates of each model, read when they are first asked for."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
+        self._by_folder: dict[str, Rates] = {}
+
+    def of(self, cfg: JobConfig) -> Rates:
+        """Those of finished cells; where costs in seconds are needed, and there are none, those of now."""
+        folder = results_folder(cfg)
+        if str(folder) not in self._by_folder:
+            rates = Rates.of(read_rows(folder)) if folder.is_dir() else Rates()
+            if not rates.is_measured and self.launcher.hours is not None and self.launcher.is_here:
+                rates = estimated(cfg)
+            self._by_folder[str(folder)] = rates
+        return self._by_folder[str(folder)]
+
+    @property
+    def are_measured(self) -> bool:
+        """Whether those that were asked for are in seconds."""
+        return all(rates.is_measured for rates in self._by_folder.values())
+
+
+def estimated(cfg: JobConfig) -> Rates:
+    """The rates of a model by one step of each kind, measured now, as a dry run does."""
+    with loading_libraries():
+        from motionexp.jobs.inputs import plan_job
+        from motionexp.jobs.measurement import measure
+        from motionexp.jobs.memory_plan import rows_of
+    plan = plan_job(replace(cfg, dry_run=True))
+    if not plan.has_weights:
+        return Rates()
+    with announced(f"measuring a step of {cfg.model.name} ..."):
+        seconds = measure(plan, rows_of(plan))
+    sampling = seconds.sampling / seconds.rows
+    training = (
+        seconds.training / cfg.batch_size if plan.trains and plan.probe is None else BACKWARD * sampling
+    )
+    return Rates(training, sampling, seconds.decoding, is_measured=True)
+
+
+def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece], folder: SweepFolder) -> set[Piece]:
+    """The pieces whose results are all stored. A probe looks itself for what it has stored."""
+    finished = set()
+    read: dict[str, dict[str, Reference]] = {}
+    for piece in pieces:
+        cfg = jobs[piece.job].cfg
+        if cfg.probe is not None or not (user_path(cfg.output) / ".cache" / "finished").is_dir():
+            continue
+        subject = repr([getattr(cfg, name) for name in OF_REFERENCES])
+        if subject not in read:
+            references = read_references(cfg, make_reader(cfg.data))
+            read[subject] = {reference.name: reference for reference in references}
+        cells = read_record(cfg, [read[subject][name] for name in piece.references])
+        if cells is not None:
+            finished.add(piece)
+            seeds = training_seeds(cfg) * len(piece.references)
+            folder.report(
+                cfg,
+                [
+                    (cell.reference.name, seed, cell.cell.folder)
+                    for cell, seed in zip(cells, seeds, strict=True)
+                ],
+            )
+    return finished
+
+
+OF_REFERENCES = (
+    *("data", "references", "video", "caption", "start", "fps", "stride", "frames", "fit", "model"),
+    *("edits", "edit_kinds", "adapter"),
+)
+"""The settings that a job's references depend on."""
+
+
+def _last(jobs: Sequence[SweepJob], tasks: Sequence[Sequence[Piece]], number: int) -> list[Task]:
+    """A task for the probes of which no task does all parts: their figures show all."""
+    probes = [job for job, single in enumerate(jobs) if single.cfg.probe is not None]
+    divided = [job for job in probes if sum(any(piece.job == job for piece in task) for task in tasks) > 1]
+    whole = [Piece(job, (), divides=False) for job in divided]
+    return [Task(number, commands_of(jobs, whole), None, 0)] if whole else []
+
+
+def print_tasks(console: Console, plan: SweepPlan, engine: str) -> None:
+    """Print the tasks of a launcher as commands."""
+    finished = sum(cell["task"] is None for cell in plan.cells)
+    console.print(
+        f"{engine}: {len(plan.tasks)} tasks, {len(plan.cells) - finished} cells to do, {finished} finished",
+        highlight=False,
+    )
+    for task in [*plan.tasks, *plan.last]:
+        time_of = "" if task.seconds is None else f", about {duration(task.seconds)}"
+        console.print(f"task {task.name}: {task.cells} cells{time_of}", highlight=False)
+        for command in task.commands:
+            console.print(
+                f"  python run.py {shlex.join(command)}", markup=False, highlight=False, soft_wrap=True
+            )
+
+
+def launch(
+    jobs: Sequence[SweepJob],
+    launcher: Launcher,
+    command: Sequence[str],
+    run: RunCommands,
+    *,
+    dry: bool = False,
+) -> list[Failure]:
+    """Run a sweep through a launcher.
+
+    Args:
+        jobs: of the sweep, checked.
+        command: the arguments that the user typed.
+        run: what a process does with the commands of its task; a function that can be imported.
+        dry: only print the tasks.
+
+    Returns:
+        The cells that failed, and the tasks that failed as a whole.
+
+    Raises:
+        InputError: the engine cannot run here, or refuses the tasks.
+        KeyboardInterrupt, Stopped: an interrupt; tasks of a cluster go on.
+    """
+    console, settings = Console(), [job.cfg for job in jobs]
+    folder = SweepFolder.of(settings)
+    engine = engine_of(launcher, settings)
+    try:
+        if not dry and (earlier := engine.attached(folder)):
+            _wait(console, engine, earlier)
+        plan = plan_sweep(jobs, launcher, engine.at_once, folder)
+        if dry:
+            print_tasks(console, plan, launcher.name)
+            return []
+        about = {"command": [*command], "launcher": launcher.name}
+        folder.write(about, [*plan.tasks, *plan.last], plan.cells)
+        return _run(console, plan, engine, folder, run)
+    finally:
+        engine.close()
+
+
+def begin_sweep(jobs: Sequence[JobConfig], command: Sequence[str]) -> None:
+    """Store the plan of a sweep that this process runs: one task, and its cells.
+
+    Until `VARIABLE` is taken out of the environment, the jobs of this process report their cells to it.
+    """
+    if not jobs or any(cfg.dry_run for cfg in jobs):
+        return
+    folder, singles = SweepFolder.of(jobs), [SweepJob(cfg, ()) for cfg in jobs]
+    pieces = [piece for number, cfg in enumerate(jobs) for piece in pieces_of(number, cfg)]
+    cells = planned_cells(singles, pieces, dict.fromkeys(pieces, 0), {})
+    task = Task(0, [[*command]], None, len(cells))
+    folder.write({"command": [*command], "launcher": "basic"}, [task], cells)
+    os.environ[VARIABLE] = str(folder.path)
+
+
+def _wait(console: Console, engine: Any, earlier: Mapping[int, Any]) -> None:
+    console.print(
+        f"{len(earlier)} tasks that an earlier command submitted are queued or run: waiting for them"
+    )
+    engine.wait(earlier, lambda number, outcome: _print_outcome(f"{number:03d}", outcome, ""))
+
+
+def _run(
+    console: Console, plan: SweepPlan, engine: Engine, folder: SweepFolder, run: RunCommands
+) -> list[Failure]:
+    finished = sum(cell["task"] is None for cell in plan.cells)
+    count = f"{len(plan.tasks)} tasks for {len(plan.cells) - finished} cells"
+    console.print(f"{count}, {engine.at_once} at once; {finished} cells are finished", highlight=False)
+    console.print(f"plan and logs: {folder.path}", markup=False, highlight=False, soft_wrap=True)
+    outcomes: dict[int, Outcome] = {}
+    lock, start = Lock(), time.monotonic()
+
+    def on_end(task: Task, outcome: Outcome) -> None:
+        with lock:  # engines call this from several threads
+            outcomes[task.number] = outcome
+            counted = f"{len(outcomes)} of {len(plan.tasks) + len(plan.last)}"
+            _print_outcome(task.name, outcome, f" ({counted}, {duration(time.monotonic() - start)})")
+
+    if plan.tasks:
+        engine.run(folder, plan.tasks, run, on_end)
+    if plan.last and not any(outcome.problem for outcome in outcomes.values()):
+        engine.run(folder, plan.last, run, on_end)
+    return _failures(folder, outcomes)
+
+
+def _failures(folder: SweepFolder, outcomes: Mapping[int, Outcome]) -> list[Failure]:
+    """The failed cells of failed tasks; of a task without one the task itself."""
+    failed = []
+    cells = folder.read()["cells"]
+    for number, outcome in sorted(outcomes.items()):
+        if outcome.problem:
+            paths = [
+                folder.output / cell["cell"] for cell in cells if cell["task"] == number and cell["cell"]
+            ]
+            of_cells = failures(dict.fromkeys(paths))
+            whole = Failure(f"task {number:03d}", outcome.problem, outcome.log)
+            failed += of_cells if of_cells and outcome.is_code else [*of_cells, whole]
+    return failed
+
+
+def _print_outcome(task: str, outcome: Outcome, counted: str) -> None:
+    if outcome.problem:
+        log = f"; its output: {outcome.log}" if outcome.log else ""
+        print(f"error: task {task} failed: {outcome.problem}{log}", file=sys.stderr, flush=True)
+    else:
+        print(f"task {task} is done{counted}", flush=True)

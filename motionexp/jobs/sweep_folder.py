@@ -1,0 +1,217 @@
+"""A sweep's folder, `OUTPUT/sweeps/ID/`: its plan, its tasks as commands, and where their cells are.
+
+A process that does a task, or a part of one, has the folder's name in the variable `MOTIONEXP_SWEEP`.
+Imports no torch.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
+from motionexp.config.job_settings import plain_settings
+from motionexp.config.schema import JobConfig
+from motionexp.errors import InputError
+from motionexp.files import locked, user_path, write_whole
+from motionexp.jobs.cell import read_json, write_json
+from motionexp.jobs.finished import PLACE
+from motionexp.jobs.sweep_plan import PLAN, SWEEP_FOLDER, SWEEPS, VERSION
+from motionexp.jobs.sweeps import settings_of
+from motionexp.jobs.tasks import Piece, SweepJob, cells_of
+
+VARIABLE = SWEEP_FOLDER
+
+
+def job_key(cfg: JobConfig) -> str:
+    """12 hex digits of the settings of a job, apart from its references and from what changes no result."""
+    settings = {name: value for name, value in plain_settings(cfg).items() if name not in PLACE}
+    return _digest(settings)
+
+
+def _digest(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a plan.
+
+    Attributes:
+        number: from 0, the longest first.
+        commands: the arguments of `python run.py`, one list a command.
+        seconds: it takes; None: not known.
+        cells: how many cells it does.
+    """
+
+    number: int
+    commands: list[list[str]]
+    seconds: float | None
+    cells: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.number:03d}"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of a sweep."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, jobs: Sequence[JobConfig]) -> "SweepFolder":
+        """The folder of the sweep of these jobs, whatever launcher runs it."""
+        keys = [[job_key(cfg), cfg.references] for cfg in jobs]
+        digest = _digest([keys, FIT_VERSION, SAMPLE_VERSION, PROBE_VERSION])
+        return cls(user_path(jobs[0].output).absolute() / SWEEPS / digest)
+
+    @property
+    def output(self) -> Path:
+        """The folder of results, to which the plan's paths are relative."""
+        return self.path.parent.parent
+
+    def log(self, task: Task) -> Path:
+        """The output of a task's process."""
+        return self.path / "tasks" / f"{task.name}.log"
+
+    def write(
+        self, about: Mapping[str, Any], tasks: Sequence[Task], cells: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write the plan, and every task as a script."""
+        (self.path / "tasks").mkdir(parents=True, exist_ok=True)
+        for task in tasks:
+            write_whole(
+                self.path / "tasks" / f"{task.name}.sh", self._script(task).encode(errors="surrogateescape")
+            )
+        plain = [
+            {"number": task.number, "commands": task.commands, "seconds": task.seconds} for task in tasks
+        ]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(
+            self.path / PLAN,
+            {
+                "version": VERSION,
+                **about,
+                "written": now,
+                "folder": os.getcwd(),
+                "tasks": plain,
+                "cells": _located(cells, self._reported()),
+            },
+        )
+
+    def _script(self, task: Task) -> str:
+        lines = [shlex.join([sys.executable, "-m", "motionexp.cli", *command]) for command in task.commands]
+        variables = [f"export {VARIABLE}={shlex.quote(str(self.path))}"]
+        if path := os.environ.get("PYTHONPATH"):
+            variables.append(f"export PYTHONPATH={shlex.quote(path)}")
+        return "\n".join([f"cd {shlex.quote(os.getcwd())}", *variables, *lines, ""])
+
+    def read(self) -> dict[str, Any]:
+        """The plan, with the folders of the cells to which a process has come; empty if there is none.
+
+        Raises:
+            InputError: the plan is damaged, or of another version of this program.
+        """
+        plan = read_json(self.path / PLAN) or {}
+        if plan and plan.get("version") != VERSION:
+            raise InputError(
+                f"{self.path / PLAN}: of version {plan.get('version')}; this program reads {VERSION}"
+            )
+        if plan:
+            plan["cells"] = _located(plan["cells"], self._reported())
+        return plan
+
+    def report(self, cfg: JobConfig, cells: Iterable[tuple[str, int, Path]]) -> None:
+        """Store where a job's cells are: (reference or unit of work, training seed, folder)."""
+        located = [
+            [name, seed, os.path.relpath(folder.absolute(), self.output)] for name, seed, folder in cells
+        ]
+        # One file a process: no file is written by two.
+        path = self.path / "cells" / f"{job_key(cfg)}-{_digest(located)}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"job": job_key(cfg), "cells": located})
+            self.locate()
+
+    def locate(self) -> None:
+        """Write the folders of cells that were reported into the plan."""
+        with locked(self.path / ".plan.lock"):
+            if plan := self.read():
+                write_json(self.path / PLAN, plan)
+
+    def _reported(self) -> dict[str, dict[tuple[str, int], str]]:
+        """{job: {(reference or unit, training seed): the cell's folder}}."""
+        by_job: dict[str, dict[tuple[str, int], str]] = {}
+        for path in sorted((self.path / "cells").glob("*.json")):
+            reported = read_json(path) or {}
+            cells = by_job.setdefault(str(reported["job"]), {})
+            cells |= {(str(name), int(seed)): str(cell) for name, seed, cell in reported["cells"]}
+        return by_job
+
+
+def _located(
+    cells: Sequence[Mapping[str, Any]], reported: Mapping[str, Mapping[tuple[str, int], str]]
+) -> list[dict[str, Any]]:
+    """The cells of a plan with their folders; of a probe its units in the place of their reference."""
+    located = []
+    for cell in cells:
+        of_job = reported.get(cell["job"], {})
+        key = str(cell["reference"]), int(cell["training_seed"])
+        units = [name for name, _ in of_job if name.startswith(f"{cell['reference']}, ")]
+        if key in of_job or not units:
+            located.append({**cell, "cell": of_job.get(key, cell["cell"])})
+        located += [
+            {**cell, "reference": name, "cell": of_job[name, key[1]]} for name in units if key not in of_job
+        ]
+    return located
+
+
+def in_task() -> bool:
+    """Whether this process works for a sweep: it then checks, plans and sums up nothing of it."""
+    return VARIABLE in os.environ
+
+
+def report_cells(cfg: JobConfig, cells: Iterable[tuple[str, int, Path]]) -> None:
+    """Tell the sweep that this process works for, if any, where a job's cells are."""
+    if path := os.environ.get(VARIABLE):
+        SweepFolder(Path(path)).report(cfg, cells)
+
+
+def planned_cells(
+    jobs: Sequence[SweepJob],
+    pieces: Sequence[Piece],
+    task_of: Mapping[Piece, int],
+    seconds: Mapping[Piece, float],
+) -> list[dict[str, Any]]:
+    """The cells of a plan, whose folders are not known yet; those without a task are finished."""
+    _, differences = settings_of([job.cfg for job in jobs])
+    keys = [job_key(job.cfg) for job in jobs]
+    entries = []
+    for piece in pieces:
+        cells = cells_of(jobs[piece.job].cfg, piece)
+        of_one = seconds[piece] / len(cells) if piece in seconds else None
+        settings = {name: text for name, text in differences[piece.job].items() if name != "references"}
+        for reference, seed in cells:
+            entries.append(
+                {
+                    "cell": None,
+                    "job": keys[piece.job],
+                    "model": jobs[piece.job].cfg.model.name,
+                    "reference": reference,
+                    "training_seed": seed,
+                    "settings": settings,
+                    "task": task_of.get(piece),
+                    "seconds": None if of_one is None else round(of_one, 1),
+                }
+            )
+    return entries

@@ -1,0 +1,232 @@
+"""A sweep through a launcher: its tasks, its folder, what failed, and bad input. It starts no process."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from motionexp.config import launcher
+from motionexp.config.compose import load
+from motionexp.errors import InputError
+from motionexp.jobs import launch
+from motionexp.jobs.costs import Rates
+from motionexp.jobs.outcomes import Outcome
+from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, in_task
+from motionexp.jobs.worker import GPUS, claim_gpus, visible_gpus
+from tests.support.stub_jobs import run
+
+pytestmark = pytest.mark.usefixtures("quiet")
+JOBLIB = ("-m", "hydra/launcher=joblib")
+
+
+class InThisProcess:
+    """An engine that runs tasks one after the other where it is."""
+
+    at_once = 2
+
+    def __init__(self, *_) -> None:
+        self.order: list[int] = []
+
+    def attached(self, folder):
+        return []
+
+    def run(self, folder, tasks, work, on_end):
+        for task in tasks:
+            self.order.append(task.number)
+            os.environ[VARIABLE] = str(folder.path)
+            try:
+                code = work(task.commands)
+            finally:
+                del os.environ[VARIABLE]
+            on_end(task, Outcome.of_code(code, ""))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    engine = InThisProcess()
+    monkeypatch.setattr(launch, "engine_of", lambda *_: engine)
+    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: True)
+    return engine
+
+
+def names_and_taus(jobs):
+    return sorted((name, cfg.tau) for cfg in jobs for name in _names(cfg))
+
+
+def _names(cfg):
+    return cfg.references if isinstance(cfg.references, list) else [str(cfg.references)]
+
+
+def test_the_jobs_of_all_tasks_run_and_the_plan_names_them(base, jobs, engine, tmp_path, capsys):
+    # tau=1000 takes no rank, which a command for it alone would refuse.
+    words = [*base, "tau=0,1000", "rank=2", "references=3", "hydra.launcher.tasks=2"]
+    assert run([*JOBLIB, *words]) == 0
+    assert {cfg.rank for cfg in jobs.ran} == {2}
+    assert len(names_and_taus(jobs.ran)) == 6
+    (folder,) = (tmp_path / "out" / "sweeps").iterdir()
+    plan = json.loads((folder / "plan.json").read_text())
+    assert (plan["version"], plan["launcher"], plan["command"]) == (1, "joblib", [*JOBLIB, *words])
+    assert [task["number"] for task in plan["tasks"]] == engine.order == [0, 1]
+    assert [(cell["reference"], cell["settings"]["tau"]) for cell in plan["cells"]] == [
+        (reference, tau) for tau in ("0", "1000") for reference in names_of_plan(plan)
+    ]
+    assert {cell["task"] for cell in plan["cells"]} == {0, 1}
+    assert not in_task()
+    # The same command has the same folder, and so has another launcher of the same jobs.
+    assert run(["-m", *words[:-1]]) == 0
+    assert [*(tmp_path / "out" / "sweeps").iterdir()] == [folder]
+    assert json.loads((folder / "plan.json").read_text())["launcher"] == "basic"
+
+
+def names_of_plan(plan):
+    return list(dict.fromkeys(cell["reference"] for cell in plan["cells"]))
+
+
+def test_a_task_that_fails_stops_no_other_and_the_exit_code_is_1(base, jobs, engine, capsys):
+    jobs.error = {0: InputError("this video is damaged")}
+    assert run([*JOBLIB, *base, "tau=0,300", "references=2", "hydra.launcher.tasks=2"]) == 1
+    assert len(jobs.ran) == 4
+    shown = capsys.readouterr()
+    assert "task 000" in shown.out + shown.err
+    assert "the same command" in shown.err
+
+
+def test_a_dry_run_prints_the_tasks_as_commands_and_writes_nothing(base, jobs, engine, tmp_path, capsys):
+    assert run([*JOBLIB, *base, "tau=0,300", "references=2", "dry_run=true", "hydra.launcher.tasks=2"]) == 0
+    shown = capsys.readouterr().out
+    commands = [line for line in shown.splitlines() if line.startswith("  python run.py -m")]
+    assert len(commands) == 2
+    assert all("tau=0,300" in command and "dry_run=" not in command for command in commands)
+    assert not jobs.ran
+    assert not (tmp_path / "out" / "sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["hydra/launcher=jobli"], "did you mean joblib"),
+        (["hydra/launcher=joblib", "hydra.launcher.tasks=0"], "hydra.launcher.tasks=0"),
+        (["hydra/launcher=joblib", "hydra.launcher.tasks=1.5"], "hydra.launcher.tasks"),
+        (["hydra/launcher=joblib", "hydra.launcher.hours=0"], "hydra.launcher.hours=0"),
+        (["hydra/launcher=joblib", "hydra.launcher.tasks=2", "hydra.launcher.hours=1"], "leave out one"),
+        (["hydra/launcher=joblib", "hydra.launcher.task=2"], "did you mean tasks"),
+        (["hydra/launcher=joblib", "hydra.launcher.partition=gpu"], "hydra.launcher.partition"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=1,2"], "n_jobs=1,2"),
+        (["hydra/launcher=joblib", "hydra/sweeper=optuna"], "hydra/sweeper=optuna"),
+        (["hydra/launcher=basic", "hydra.launcher.tasks=2"], "hydra.launcher.tasks=2"),
+        (["hydra.launcher.tasks=2"], "hydra.launcher.tasks=2"),
+        (["hydra/launcher=joblib", "tau=shuffle(0,300)"], "shuffle"),
+        (["hydra/launcher=joblib", "tau=interval(0,300)"], "interval"),
+    ],
+)
+def test_wrong_settings_of_a_launcher_are_one_line(words, problem, base, jobs, engine, capsys):
+    assert run(["-m", *base, *words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert problem in lines[0]
+    assert not jobs.ran
+
+
+def test_a_launcher_is_for_sweeps(base, jobs, engine, capsys):
+    assert run([*base, "hydra/launcher=joblib"]) == 2
+    assert "-m" in capsys.readouterr().err
+    assert run([*JOBLIB, *base, "references=2"]) == 0  # one job, whose references are divided
+    assert len(jobs.ran) == 2
+
+
+@pytest.mark.parametrize("name", ["joblib", "ray", "submitit_local", "submitit_slurm"])
+def test_a_launcher_that_is_not_installed_names_its_extra(name, base, jobs, monkeypatch, capsys):
+    monkeypatch.setattr(launcher.importlib.util, "find_spec", lambda _: None)
+    assert run(["-m", *base, f"hydra/launcher={name}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"motionexp[{'slurm' if 'submitit' in name else name}]" in line
+
+
+def test_hours_need_a_known_cost(base, jobs, engine, monkeypatch, capsys):
+    words = [*JOBLIB, *base, "tau=0,300", "references=4", "hydra.launcher.hours=1"]
+    monkeypatch.setattr(launch, "estimated", lambda _: Rates())
+    assert run(words) == 2
+    assert "hydra.launcher.tasks=" in capsys.readouterr().err
+    cfg = load(base)
+    draws = cfg.train_steps * cfg.batch_size  # of a cell, which then takes half an hour
+    monkeypatch.setattr(launch, "estimated", lambda _: Rates(1800 / draws, 0.0, 0.0, True))
+    assert run(words) == 0
+    assert len(engine.order) == 4
+
+
+def test_a_task_s_script_does_what_its_commands_say(tmp_path, monkeypatch):
+    """A caption that would be words of a shell is one argument, through a real shell."""
+    hostile = [
+        "caption=a; touch hacked $(touch hacked) `touch hacked` 'x' \"y\"\n&& touch hacked",
+        "output=a b",
+    ]
+    monkeypatch.chdir(tmp_path)
+    printing = tmp_path / "python"
+    printing.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    printing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(printing))
+    task = Task(0, [["-m", *hostile]], None, 1)
+    folder = SweepFolder(tmp_path / "out" / "sweeps" / "it's")
+    folder.write({"command": [], "launcher": "joblib"}, [task], [])
+    done = subprocess.run(["bash", folder.path / "tasks" / "000.sh"], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0") == ["-m", "motionexp.cli", "-m", *hostile, ""]
+    assert not list(tmp_path.rglob("hacked"))
+
+
+def test_cells_tell_where_they_are(tmp_path):
+    cfg = load(["references=2", f"output={tmp_path}"])
+    folder = SweepFolder.of([cfg])
+    assert folder == SweepFolder.of([replace(cfg, dry_run=True, device="cpu", output=str(tmp_path))])
+    assert folder != SweepFolder.of([replace(cfg, rank=8)])
+    launch.begin_sweep([cfg], ["-m"])
+    assert os.environ.pop(VARIABLE) == str(folder.path)
+    before = folder.read()["cells"]
+    assert [cell["cell"] for cell in before] == [None, None]
+    folder.report(cfg, [(before[1]["reference"], 0, tmp_path / "shapes" / "tiny_latte" / "abc")])
+    assert [cell["cell"] for cell in folder.read()["cells"]] == [None, "shapes/tiny_latte/abc"]
+    stored = json.loads((folder.path / "plan.json").read_text())
+    assert stored["cells"][1]["cell"] == "shapes/tiny_latte/abc"
+    # A job that only differs in its references is the same one.
+    folder.report(replace(cfg, references=["x"]), [(before[0]["reference"], 0, tmp_path / "x")])
+    assert folder.read()["cells"][0]["cell"] == "x"
+
+
+def test_units_of_a_probe_stand_for_its_reference(tmp_path):
+    cfg = load(["probe=tampering", "references=1", f"output={tmp_path}"])
+    launch.begin_sweep([cfg], ["-m"])
+    folder = SweepFolder(os.environ.pop(VARIABLE) and SweepFolder.of([cfg]).path)
+    name = folder.read()["cells"][0]["reference"]
+    folder.report(cfg, [(f"{name}, multiple", 0, tmp_path / "a"), (f"{name}, motion", 0, tmp_path / "b")])
+    assert [(cell["reference"], cell["cell"]) for cell in folder.read()["cells"]] == [
+        (f"{name}, multiple", "a"),
+        (f"{name}, motion", "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [(0, ""), (1, "exit code 1"), (-9, "killed by SIGKILL"), (143, "stopped by SIGTERM"), (138, "SIGUSR1")],
+)
+def test_how_a_process_ended_is_said(code, problem):
+    outcome = Outcome.of_code(code, "log")
+    assert problem in outcome.problem
+    assert bool(outcome.problem) == bool(code)
+
+
+def test_gpus_are_those_that_the_user_lets_it_see(tmp_path, monkeypatch):
+    from motionexp.jobs import worker
+
+    assert visible_gpus({GPUS: "1, GPU-ab"}) == ["1", "GPU-ab"]
+    assert visible_gpus({GPUS: ""}) == visible_gpus({GPUS: "-1"}) == []
+    for name in ("nvidia0", "nvidia7", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(worker, "DEVICES", tmp_path)
+    assert visible_gpus({}) == ["0", "1"]
+    claimed = [claim_gpus(["0", "1", "2"], count, tmp_path) for count in (1, 2)]
+    assert claimed == [["0"], ["1", "2"]]
