@@ -344,7 +344,8 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
         print(help.wrapped(experiment_text(name, layout, jobs)))
         if launcher is not None:
             launch(sweep_jobs(lines, jobs), launcher, COMMAND.get(), run_commands, dry=True)
-        _plan_sweep(jobs)
+        if code := _plan_sweep(jobs):
+            raise SystemExit(code)
         return
     FAILED.set([])
     if launcher is not None:

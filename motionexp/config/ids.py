@@ -80,10 +80,10 @@ def sample_id(
     return _digest("sample", SAMPLE_VERSION, parts | about)
 
 
-def run_id(cfg: JobConfig, adapter: str) -> str:
-    """Id of what loggers show of a cell (an `adapter_id`): its samples with some settings of the sampling."""
+def sampling_id(cfg: JobConfig) -> str:
+    """Id of the settings of the sampling: with a cell's name it identifies a run of the loggers."""
     parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
-    return _digest("run", SAMPLE_VERSION, parts | {"adapter": adapter})
+    return _digest("run", SAMPLE_VERSION, parts)[:8]
 
 
 def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:

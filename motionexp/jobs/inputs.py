@@ -16,6 +16,7 @@ from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.config.job_settings import base_settings, row_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
@@ -92,7 +93,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         plugins=cfg.plugins,
         metrics=cfg.metrics,
         scoring=cfg.scoring,
-        row_settings=row_settings(cfg),
+        logged=RunSettings.of(cfg),
         config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
@@ -146,7 +147,7 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         plan,
         window=window,
         sampling_window=window,
-        row_settings=row_settings(base),
+        logged=RunSettings.of(base),
         config=_as_yaml(base),
         adapter=None,
         trains=False,

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
-from motionexp.config.job_settings import base_settings, loggers
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import ScoringModels, scoring_models
 from motionexp.data.base import Edit, Reference
@@ -66,11 +65,11 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        self.console, self.cfg, self.plan, self.advice = console, cfg, plan, smaller(cfg)
+        self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
         self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
-        self.logs = JobLogs(loggers(cfg), cfg.log_adapter, plan.output)
+        self.logs = JobLogs(plan.logged.loggers, plan.logged.log_adapter, plan.output)
         self.progress: ProgressFile | None = None  # of the cell that rank 0 works on
         self.is_of_base_model = False
         self._scored: Samples | None = None  # of the last cell: its grid shows some of them again
@@ -135,7 +134,6 @@ class Job:
             _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
         job.is_of_base_model = True
-        job.cfg = base_settings(self.cfg)
         job.plan, job.window = self.plan.base, self.plan.base.window
         return job
 
@@ -143,7 +141,6 @@ class Job:
         """The job with other sizes of batches on the same references, with this job's backbone and scorer."""
         _ = self.scorer
         job, plan = copy(self), plan_job(cfg, self.references)
-        job.cfg = cfg
         base = None if plan.base is None else replace(plan.base, backbone=self.backbone)
         job.plan, job.advice = replace(plan, backbone=self.backbone, base=base), smaller(cfg)
         return job
@@ -299,7 +296,7 @@ class Job:
         examples = [self.example(video) for video in plan.trained_on]
         note = None
         if self.progress is not None:
-            logged = Logged(self.cfg, plan.reference, plan.cell, plan.training_seed)
+            logged = Logged(self.plan.logged, plan.reference, plan.cell, plan.training_seed)
             note = self.progress.fitting(self.plan.training.steps, self.logs.training(logged))
         result = fit(
             self.backbone,

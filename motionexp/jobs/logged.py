@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.config.ids import run_id
-from motionexp.config.job_settings import base_settings, row_settings
 from motionexp.config.metrics import chosen_metrics
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.scoring import PAIRS
 from motionexp.data.base import Reference
 from motionexp.data.videos import enlarged, frame_count, read_frames, write_mp4
@@ -57,7 +55,7 @@ class Logged:
     """A cell as loggers show it, before its samples are scored, or finished.
 
     Attributes:
-        cfg: the settings of its job; of the base model's cells those of the base model.
+        settings: of its job; of the base model's cells those of the base model.
         reference: that it is of.
         cell: its folder.
         training_seed: of its adapter; None: nothing was trained.
@@ -65,7 +63,7 @@ class Logged:
         base: the id of the base model's run on the same reference; empty: there is none.
     """
 
-    cfg: JobConfig
+    settings: RunSettings
     reference: Reference
     cell: Cell
     training_seed: int | None = None
@@ -73,36 +71,41 @@ class Logged:
     base: str = ""
 
     @classmethod
-    def of(cls, cfg: JobConfig, finished: FinishedCell) -> "Iterator[Logged]":
+    def of(cls, settings: RunSettings, of_base: RunSettings, finished: FinishedCell) -> "Iterator[Logged]":
         """What loggers show of a finished cell, then of the base model's."""
         seeds = [row.training_seed for row in finished.rows if row.training_seed is not None]
         base = None
         if finished.base is not None:
-            base = cls(base_settings(cfg), finished.reference, finished.base.cell, None, finished.base)
+            base = cls(of_base, finished.reference, finished.base.cell, None, finished.base)
         id_of_base = base.run_id if base else ""
-        yield cls(cfg, finished.reference, finished.cell, next(iter(seeds), None), finished, id_of_base)
+        yield cls(settings, finished.reference, finished.cell, next(iter(seeds), None), finished, id_of_base)
         if base is not None:
             yield base
 
     @property
     def run_id(self) -> str:
         """The id of the run: of the cell and of the settings of the sampling."""
-        return run_id(self.cfg, self.cell.folder.name)
+        return f"{self.cell.folder.name}-{self.settings.sampling}"
 
     @property
     def is_base(self) -> bool:
         """Whether it is the base model."""
-        return self.cfg.adapter is None and self.cfg.tau == 1000
+        return self.settings.is_base
 
     @property
     def method(self) -> str:
         """The method's name, as in rows."""
-        return self.rows[0].method if self.rows else "base" if self.is_base else method_name(self.cfg.method)
+        return self.rows[0].method if self.rows else self.settings.method
+
+    @property
+    def tau(self) -> float:
+        """The window's lower end, as in rows."""
+        return self.rows[0].tau if self.rows else self.settings.tau or 0.0
 
     @property
     def name(self) -> str:
         """The run's name: the reference, and the settings that differ from the defaults."""
-        words = settings_in_words(row_settings(self.cfg), self.method, self.cfg.tau)
+        words = settings_in_words(self.settings.rows, self.method, self.tau)
         seed = [f"training_seed={self.training_seed}"] if self.training_seed else []
         return " ".join([self.reference.name, *words, *seed])
 
@@ -119,15 +122,15 @@ class Logged:
     @property
     def config(self) -> dict[str, Any]:
         """The settings, and what identifies model, reference, adapter and code."""
-        settings = row_settings(self.cfg)
+        settings = dict(self.settings.rows)
         if self.is_base:  # jobs of any tuning share it
             settings = {name: value for name, value in settings.items() if name not in ("method", *TRAINED)}
         about = {
             "model_settings": settings.pop("model"),
-            "model": self.cfg.model.name,
+            "model": self.settings.model,
             "method_settings": settings.pop("method", {}),
             "method": self.method,
-            "tau": self.cfg.tau,
+            "tau": self.tau,
             "suite": self.reference.suite,
             "reference": self.reference.name,
             "reference_hash": self.reference.content_hash,
@@ -180,7 +183,7 @@ class Logged:
         values = {(row.sample_id, row.metric): row.value for row in self.rows}
         for metric in dict.fromkeys(row.metric for row in self.rows):
             _add_mean(means, f"metrics/{metric}", [v for (_, name), v in values.items() if name == metric])
-        hidden = {f"frame_consistency_{name}" for name in PAIRS if name != self.cfg.scoring.pairs}
+        hidden = {f"frame_consistency_{name}" for name in PAIRS if name != self.settings.pairs}
         for metric, (heading, minus) in headings(chosen_metrics(None)).items():
             differences = [
                 value - (values.get((sample, minus), math.nan) if minus else 0.0)

@@ -10,6 +10,7 @@ import torch
 from hydra.utils import get_object
 
 from motionexp.backbones.precision import DTYPES
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Reference, References
@@ -197,7 +198,7 @@ class JobPlan:
         plugins: the packages whose classes an adapter may name.
         metrics: that are scored; None: all that the data allow.
         scoring: the models behind scores, and the sanity baselines.
-        row_settings: the settings that rows hold.
+        logged: the settings as rows and loggers show them.
         config: all settings, as YAML.
         output: the folder of all results.
         adapter: a stored adapter that is sampled with in place of a trained one, or None.
@@ -231,7 +232,7 @@ class JobPlan:
     plugins: list[str]
     metrics: list[str] | None
     scoring: ScoringConfig
-    row_settings: Mapping[str, Any]
+    logged: RunSettings
     config: str
     output: Path
     adapter: Path | None
@@ -246,6 +247,11 @@ class JobPlan:
     cells: list[CellPlan]
     probe: ProbePlan | None
     base: "JobPlan | None" = None
+
+    @property
+    def row_settings(self) -> Mapping[str, Any]:
+        """The settings that rows hold."""
+        return self.logged.rows
 
     @property
     def has_weights(self) -> bool:

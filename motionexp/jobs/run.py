@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
-from motionexp.config.job_settings import loggers
+from motionexp.config.job_settings import base_settings, loggers
 from motionexp.config.ranks import rank_of
+from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import JobConfig, training_seeds
 from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
@@ -76,7 +77,8 @@ def run(cfg: JobConfig) -> list[Row]:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
-            _log(JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output)), cfg, cells)
+            logs = JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output))
+            _log(logs, RunSettings.of(cfg), RunSettings.of(base_settings(cfg)), cells)
         elif cfg.trainer.ranks > 1:
             cells, grids, failures = _on_ranks(cfg)
         else:
@@ -225,7 +227,8 @@ class _Work:
                     finished = replace(finished, base=_cell(self._base, of_base))
         self.cells.append(finished)
         self.grids += self.job.write_grid(plan)
-        _log(self.job.logs, self.cfg, [finished])
+        base = self._base or self.job
+        _log(self.job.logs, self.job.plan.logged, base.plan.logged, [finished])
 
     def _after_failure(self, plan: "CellPlan") -> None:
         """The cells that are trained in one batch with a cell fail with it; some are tried again later."""
@@ -282,10 +285,10 @@ class _Work:
         return work is not None and work.is_done(work.counterpart(plan))
 
 
-def _log(logs: JobLogs, cfg: JobConfig, cells: Sequence[FinishedCell]) -> None:
+def _log(logs: JobLogs, settings: RunSettings, of_base: RunSettings, cells: Sequence[FinishedCell]) -> None:
     """Write what the loggers lack of finished cells, and of the base model's."""
     for finished in cells:
-        for logged in Logged.of(cfg, finished):
+        for logged in Logged.of(settings, of_base, finished):
             logs.finish(logged)
 
 

@@ -80,7 +80,7 @@ class WandbLog:
             key = keys.get(line[columns.index("sample")], "")
             line[place] = videos.get(key)
             table.add_data(videos["reference"], *line)
-        self._run.log({**logged.means(), "tau": float(logged.cfg.tau), **videos, "samples": table})
+        self._run.log({**logged.means(), "tau": logged.tau, **videos, "samples": table})
         if self._with_adapter and (logged.cell.adapter / ADAPTER_FILE).exists():
             self._run.log_artifact(_artifact(logged))
 

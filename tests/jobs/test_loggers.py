@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from motionexp.config.ids import run_id
+from motionexp.config.ids import sampling_id
+from motionexp.config.run_settings import RunSettings
 from motionexp.errors import InputError
 from motionexp.jobs import loggers as loggers_module
 from motionexp.jobs.cell import Cell
@@ -21,6 +22,7 @@ from motionexp.jobs.job import Job
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs, check_login
 from motionexp.jobs.run import run
+from motionexp.jobs.sweep_folder import SweepFolder
 from motionexp.jobs.sweep_plan import SWEEP_FOLDER
 from motionexp.jobs.sweep_table import log_summary
 from motionexp.results.cell_state import read_progress
@@ -80,8 +82,9 @@ def test_three_loggers_get_the_loss_the_scores_and_the_videos(make, monkeypatch)
     monkeypatch.setenv(SWEEP_FOLDER, "outputs/sweeps/ffff")
     run(replace(cfg, logger="wandb"))
     (again,) = wandb_runs(cfg.output)
-    assert again.name.endswith(folder.name.rpartition("-")[2])
-    header = (again / f"run-{again.name.rpartition('-')[2]}.wandb").read_bytes()
+    assert again.name.split("-", 3)[3] == folder.name.split("-", 3)[3]
+    (file,) = again.glob("run-*.wandb")
+    header = file.read_bytes()
     assert b"ffff" in header
     assert SWEEP.encode() not in header
 
@@ -163,7 +166,7 @@ def _check_wandb(folder: Path, cell: Path, rows, losses) -> None:
     assert end["exit_code"] == 0
 
 
-def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path, make, monkeypatch):
+def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path, make):
     rows = [
         rank_row(metric, reference, tau, 4, value=value)
         for metric in ("velocity_similarity", "nuisance_similarity", "nuisance_chance", "text_alignment")
@@ -172,13 +175,13 @@ def test_a_sweep_has_a_run_with_its_tables_its_figure_and_its_failures(tmp_path,
     ]
     tables = settings_tables(rows, ["tau"], "3 jobs by tau")
     cell = write_cell(tmp_path, 3, "failed", error="the loss is nan")
-    write_plan(tmp_path, [planned(3, 0)], SWEEP)
     cfg = make(logger="wandb", output=str(tmp_path))
-    monkeypatch.setenv(SWEEP_FOLDER, str(tmp_path / "sweeps" / SWEEP))
+    sweep = SweepFolder.of([cfg]).path.name
+    write_plan(tmp_path, [planned(3, 0)], sweep)
     log_summary([cfg], tables)
     (folder,) = wandb_runs(str(tmp_path))
     read = records(folder)
-    assert (read["run"][0]["run_group"], read["run"][0]["run_id"]) == (SWEEP, SWEEP)
+    assert (read["run"][0]["run_group"], read["run"][0]["run_id"]) == (sweep, sweep)
     (results,) = (record["item"] for record in read["history"])
     content = {
         name: json.loads((folder / "files" / results[f"{name}.path"]).read_text())
@@ -254,14 +257,13 @@ def test_the_base_model_s_cell_has_a_run_which_others_name(make, recorded):
 
 def test_a_run_is_of_a_cell_and_its_sampling_and_not_of_where_it_goes(make):
     cfg = make()
-    one = run_id(cfg, "cell")
-    assert one != run_id(cfg, "other")
-    assert one != run_id(replace(cfg, steps=3), "cell")
-    assert one != run_id(replace(cfg, adapter_scale=0.5), "cell")
+    one = sampling_id(cfg)
+    assert one != sampling_id(replace(cfg, steps=3))
+    assert one != sampling_id(replace(cfg, adapter_scale=0.5))
     for name, value in {"logger": "wandb", "log_adapter": True, "output": "x", "seeds": 4}.items():
-        assert one == run_id(replace(cfg, **{name: value}), "cell")
+        assert one == sampling_id(replace(cfg, **{name: value}))
     base = replace(cfg, tau=1000.0)
-    assert run_id(base, "cell") == run_id(replace(base, adapter_scale=0.5), "cell")
+    assert sampling_id(base) == sampling_id(replace(base, adapter_scale=0.5))
 
 
 def test_a_server_without_a_login_is_refused_before_anything_runs(monkeypatch):
@@ -281,7 +283,7 @@ def test_edits_of_one_kind_have_keys_of_their_own(make):
     job = Job(cfg, None)  # type: ignore[arg-type]
     (plan,) = job.plan.cells
     finished = Finished(plan.requests)
-    logged = Logged(cfg, Squares().read("one", FRAMES, SIZE, SIZE), plan.cell, 0, finished)  # type: ignore[arg-type]
+    logged = Logged(RunSettings.of(cfg), Squares().read("one", FRAMES, SIZE, SIZE), plan.cell, 0, finished)  # type: ignore[arg-type]
     assert sorted(logged.keys().values()) == [
         f"samples/caption{number}-{seed}" for number in ("", "_2", "_3") for seed in (0, 1)
     ]
