@@ -55,15 +55,15 @@ def kill_and_start_again(sweep: Sweep, parent: Path, whole: Path, count: int, se
     """SIGKILL at many moments; a sweep that is through in spite of them is checked, and a new one begins."""
     root, through, stages = sweep.prepared(parent / "killed-0"), 0, Counter[str]()
     for event in events(len(sweep.taus) * REFERENCES, seed):
-        code = chaos.wait(chaos.start(sweep, root, event))
-        assert code in (0, -signal.SIGKILL), (event, code, (root / "log").read_text()[-3000:])
-        stages[event.stage] += code != 0
-        if stages.total() == count:
-            break
-        if code == 0:
+        # A sweep that is through before the moment comes is checked, and the event meets a new one.
+        while (code := chaos.wait(chaos.start(sweep, root, event))) == 0:
             chaos.check(root, whole)
             through += 1
             root = sweep.prepared(parent / f"killed-{through}")
+        assert code == -signal.SIGKILL, (event, code, (root / "log").read_text()[-3000:])
+        stages[event.stage] += 1
+        if stages.total() == count:
+            break
     _finish(sweep, root, whole)
     return (
         f"{count} kills in {through + 1} sweeps ({', '.join(f'{n} {stage}' for stage, n in stages.items())})"

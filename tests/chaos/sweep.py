@@ -23,7 +23,6 @@ import pandas  # noqa: F401  # what a sweep imports late would be imported by ea
 import pyarrow.parquet  # noqa: F401
 
 from motionexp import files
-from motionexp.cli import CONTINUES
 from motionexp.config import metrics
 from motionexp.config.schema import JobConfig
 from motionexp.errors import stoppable
@@ -228,7 +227,6 @@ def _outcome(work: Callable[[], None]) -> int:
             print(f"error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(CONTINUES, file=sys.stderr)
         return 130
     except SystemExit as stop:
         return int(stop.code or 0)
