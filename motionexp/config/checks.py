@@ -157,7 +157,7 @@ def _list_problems(cfg: JobConfig) -> Iterator[str]:
 
 
 def _logger_problems(cfg: JobConfig) -> Iterator[str]:
-    names = loggers(cfg)
+    names = loggers(cfg.logger)
     if wrong := [name for name in names or ["[]"] if name not in schema.LOGGERS]:
         yield f"logger={cfg.logger}: {one_of(wrong[0], schema.LOGGERS)}, or a list of them"
 

@@ -133,7 +133,7 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield f"has no effect with probe={cfg.probe}; leave it out"
     elif name == "retry" and cfg.train_together == 1 and cfg.memory_limit is None:
         yield "has no effect without train_together= or memory_limit=, which it halves; leave it out"
-    if name == "log_adapter" and "wandb" not in loggers(cfg):
+    if name == "log_adapter" and "wandb" not in loggers(cfg.logger):
         yield "has no effect without logger=wandb; leave it out"
     unguided = cfg.guidance_scale == 1 and cfg.probe is None
     if name in ("negative_prompt", "adapter_in_unconditional") and unguided:

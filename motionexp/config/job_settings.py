@@ -7,9 +7,9 @@ from motionexp.config.schema import JobConfig, tiles
 from motionexp.config.settings import names_in
 
 
-def loggers(cfg: JobConfig) -> list[str]:
+def loggers(named: object) -> list[str]:
     """The loggers of a job, of which `logger=` names one or a list."""
-    return [str(name) for name in cfg.logger] if isinstance(cfg.logger, list) else [str(cfg.logger)]
+    return [str(name) for name in named] if isinstance(named, list) else [str(named)]
 
 
 def base_settings(cfg: JobConfig) -> JobConfig:

@@ -6,7 +6,7 @@ from typing import Any
 
 from motionexp.config.ids import sampling_id
 from motionexp.config.job_settings import loggers, row_settings
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name, training_seeds
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class RunSettings:
         sampling: the id of those of the sampling.
         model, method: their names.
         tau: the window's lower end; None: that of the stored adapter.
+        training_seeds: of the adapters of one reference.
         is_base: whether it is the job of the base model.
         pairs: of frames, of the frame consistency that is shown.
         loggers: their names.
@@ -29,6 +30,7 @@ class RunSettings:
     model: str
     method: str
     tau: float | None
+    training_seeds: tuple[int, ...]
     is_base: bool
     pairs: str
     loggers: tuple[str, ...]
@@ -40,6 +42,6 @@ class RunSettings:
         is_base = cfg.adapter is None and cfg.tau == 1000
         method = "base" if is_base else method_name(cfg.method)
         names = row_settings(cfg), sampling_id(cfg), cfg.model.name, method
-        where = tuple(loggers(cfg)), cfg.log_adapter
+        where = tuple(loggers(cfg.logger)), cfg.log_adapter
         tau = None if cfg.tau is None else float(cfg.tau)
-        return cls(*names, tau, is_base, cfg.scoring.pairs, *where)
+        return cls(*names, tau, tuple(training_seeds(cfg)), is_base, cfg.scoring.pairs, *where)

@@ -57,12 +57,12 @@ def write_record(cfg: JobConfig, references: Sequence[Reference], cells: Sequenc
 
     Args:
         references: all of the job.
-        cells: that are finished; a reference without all of its cells gets no record.
+        cells: that are finished; a reference that lacks some has a record that nobody takes for whole.
     """
-    output, seeds = user_path(cfg.output), len(training_seeds(cfg))
-    for reference, group in zip(references, trained_together(cfg, references), strict=True):
+    output = user_path(cfg.output)
+    for reference, group in zip(references, trained_together(references, cfg.train_together), strict=True):
         of_one = {cell.cell: cell for cell in cells if cell.reference.name == reference.name}
-        if len(of_one) == seeds:
+        if of_one:
             path = _path(cfg, reference, group)
             path.parent.mkdir(parents=True, exist_ok=True)
             entries = [_entry(finished, output) for finished in of_one.values()]
@@ -77,7 +77,7 @@ def read_record(cfg: JobConfig, references: Sequence[Reference]) -> list[Finishe
     of each, unless it trained others together.
     """
     cells: list[FinishedCell] = []
-    for reference, group in zip(references, trained_together(cfg, references), strict=True):
+    for reference, group in zip(references, trained_together(references, cfg.train_together), strict=True):
         of_one = _recorded(cfg, reference, group)
         if of_one is None:
             return None

@@ -1,6 +1,6 @@
 """A job's settings, resolved once: references, backbone, windows, settings of stages, and cells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
-from motionexp.config.job_settings import base_settings, row_settings
+from motionexp.config.job_settings import base_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.run_settings import RunSettings
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, training_seeds
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion import ranks
@@ -74,7 +74,8 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         window, method = _stored_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
-    # 5. The folders of results, whose names are ids of all that is resolved above.
+    # 5. The settings that rows hold, and the folders of results, whose names are ids of all that is above.
+    logged = RunSettings.of(cfg)
     folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
     plan = JobPlan(
         model=cfg.model,
@@ -93,7 +94,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         plugins=cfg.plugins,
         metrics=cfg.metrics,
         scoring=cfg.scoring,
-        logged=RunSettings.of(cfg),
+        logged=logged,
         config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
@@ -107,7 +108,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
-        cells=_cell_plans(cfg, references, window, folders),
+        cells=_cell_plans(cfg, references, window, folders, logged),
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders, backbone.schedule),
     )
     # 6. The base model, to which every table compares.
@@ -142,18 +143,19 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
     if plan.probe is not None or (plan.adapter is None and not plan.trains):
         return None
     base = base_settings(cfg)
-    window = Window(1000)
+    window, logged = Window(1000), RunSettings.of(base)
     return replace(
         plan,
         window=window,
         sampling_window=window,
-        logged=RunSettings.of(base),
+        logged=logged,
         config=_as_yaml(base),
         adapter=None,
         trains=False,
         method="base",
         cells=[
-            _cell_plan(base, reference, window, folders, (base.seed, ())) for reference in plan.references
+            _cell_plan(base, reference, window, folders, (base.seed, ()), logged.rows)
+            for reference in plan.references
         ],
     )
 
@@ -232,13 +234,17 @@ class _Folders:
 
 
 def _cell_plans(
-    cfg: JobConfig, references: list[Reference], window: Window, folders: _Folders
+    cfg: JobConfig,
+    references: list[Reference],
+    window: Window,
+    folders: _Folders,
+    settings: RunSettings,
 ) -> list[CellPlan]:
     """The cells of all references and training seeds."""
     return [
-        _cell_plan(cfg, reference, window, folders, (seed, together))
+        _cell_plan(cfg, reference, window, folders, (seed, together), settings.rows)
         for reference, together in zip(references, _groups(cfg, references), strict=True)
-        for seed in training_seeds(cfg)
+        for seed in settings.training_seeds
     ]
 
 
@@ -252,11 +258,16 @@ def _groups(cfg: JobConfig, references: list[Reference]) -> list[tuple[str, ...]
     several = [reference.name for reference in references if len(reference.trained_on) > 1]
     if size > 1 and several:
         raise InputError(f"train_together={size}: {several[0]} is trained on several videos; leave it out")
-    return trained_together(cfg, references)
+    return trained_together(references, size)
 
 
 def _cell_plan(
-    cfg: JobConfig, reference: Reference, window: Window, folders: _Folders, training: Training
+    cfg: JobConfig,
+    reference: Reference,
+    window: Window,
+    folders: _Folders,
+    training: Training,
+    settings: Mapping[str, Any],
 ) -> CellPlan:
     """The cell of a reference, its samples, and the columns of its grid.
 
@@ -272,7 +283,8 @@ def _cell_plan(
     columns, at_once = [], folders.at_once
     for tau, job in jobs:
         cell = folders.cell(job, reference, training)
-        label = _column_label(job, tau)
+        is_base = job.adapter is None and tau == 1000
+        label = _column_label(settings, tau, "base" if is_base else method_name(cfg.method))
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))
@@ -281,11 +293,10 @@ def _cell_plan(
     return CellPlan(reference, reference.trained_on, *training, cell, batches, adapters, tuple(columns))
 
 
-def _column_label(cfg: JobConfig, tau: float) -> str:
+def _column_label(settings: Mapping[str, Any], tau: float, method: str) -> str:
     """The base model, or tau; and every other setting of the job that is not its default."""
-    is_base = cfg.adapter is None and tau == 1000
-    changed = changed_settings(row_settings(cfg), "base" if is_base else method_name(cfg.method))
-    labels = ["base" if is_base else f"τ = {tau:g}", *(f"{key} = {value}" for key, value in changed.items())]
+    first = "base" if method == "base" else f"τ = {tau:g}"
+    labels = [first, *(f"{key} = {value}" for key, value in changed_settings(settings, method).items())]
     return ", ".join(labels)
 
 

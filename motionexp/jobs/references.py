@@ -93,9 +93,9 @@ def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:
     )
 
 
-def trained_together(cfg: JobConfig, references: Sequence[Reference]) -> list[tuple[str, ...]]:
-    """The hashes of the references that each reference is trained with: `train_together` after each other."""
-    hashes, size = [reference.trained_hash for reference in references], cfg.train_together
+def trained_together(references: Sequence[Reference], size: int) -> list[tuple[str, ...]]:
+    """The hashes of the references that each reference is trained with: `size` of them after each other."""
+    hashes = [reference.trained_hash for reference in references]
     return [tuple(hashes[place // size * size :][:size]) for place in range(len(hashes))]
 
 

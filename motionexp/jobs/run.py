@@ -59,7 +59,7 @@ def run(cfg: JobConfig) -> list[Row]:
         KeyboardInterrupt: the user's; the same command continues.
     """
     console = Console()
-    check_login(loggers(cfg))
+    check_login(loggers(cfg.logger))
     failures = Failures(0)
     with clear_disk_errors(cfg.output), clear_memory_errors(smaller(cfg)):
         references = read_references(cfg, make_reader(cfg.data))
@@ -77,7 +77,7 @@ def run(cfg: JobConfig) -> list[Row]:
             if cfg.video is not None:
                 console.print(clip_in_words(cfg, cells[0].reference), markup=False, soft_wrap=True)
             grids = write_grids(console, cells)
-            logs = JobLogs(loggers(cfg), cfg.log_adapter, user_path(cfg.output))
+            logs = JobLogs(loggers(cfg.logger), cfg.log_adapter, user_path(cfg.output))
             _log(logs, RunSettings.of(cfg), RunSettings.of(base_settings(cfg)), cells)
         elif cfg.trainer.ranks > 1:
             cells, grids, failures = _on_ranks(cfg)
@@ -190,7 +190,8 @@ class _Work:
     """
 
     def __init__(self, cfg: JobConfig, job: "Job", failures: Failures) -> None:
-        self.cfg, self.job, self.failures = cfg, job, failures
+        self.job, self.failures = job, failures
+        self._retry_settings = cfg if cfg.retry else None
         self.cells: list[FinishedCell] = []
         self.grids: list[Path] = []
         self._base = job.of_base_model()
@@ -214,7 +215,7 @@ class _Work:
                 self._run_cell(plan)
             if plan.cell.folder in self.failures.by_cell:
                 self._after_failure(plan)
-            if self.cfg.trainer.ranks > 1 and len(self.failures.by_cell) > failed_before:
+            if self.job.plan.ranks[0] > 1 and len(self.failures.by_cell) > failed_before:
                 return  # the other ranks have ended with the cell
         self._retry()
 
@@ -237,7 +238,7 @@ class _Work:
         if plan.steps_left:
             group += [member for member in self.job.plan.group_of(plan) if member.steps_left]
         for member in {member.cell.folder: member for member in group}.values():
-            if failure.of_memory and self.cfg.retry:
+            if failure.of_memory and self._retry_settings:
                 self._retried.append(member)
             self.failures.by_cell[member.cell.folder] = replace(
                 failure, cell=str(member.cell.folder), reference=member.reference.name
@@ -256,14 +257,17 @@ class _Work:
                 self.failures.by_cell.pop(plan.cell.folder, None)
                 if plan.cell != smaller_plan.cell:
                     plan.cell.add_to_status(replaced_by=smaller_plan.cell.folder.name)
-            self.job.console.print(f"again in a smaller batch: {batch_in_words(work.cfg)}", highlight=False)
+            if work._retry_settings:
+                batch = batch_in_words(work._retry_settings)
+                self.job.console.print(f"again in a smaller batch: {batch}", highlight=False)
             work.run(smaller_plans)
             self.cells += work.cells
             self.grids += work.grids
 
     def _smaller(self, trains: bool) -> "_Work | None":
         """The same cells with half the batch, of the training or of the sampling; None: it is 1 already."""
-        cfg = smaller_batch(self.cfg, trains=trains, at_once=self.job.plan.at_once)
+        settings, at_once = self._retry_settings, self.job.plan.at_once
+        cfg = smaller_batch(settings, trains=trains, at_once=at_once) if settings else None
         if cfg is None:
             return None
         if trains not in self._works:
@@ -279,7 +283,7 @@ class _Work:
 
     def is_done(self, plan: "CellPlan") -> bool:
         """Whether the adapter and the samples of a cell are stored, be it in a smaller batch."""
-        if plan.is_finished or not self.cfg.retry:
+        if plan.is_finished or not self._retry_settings:
             return plan.is_finished
         work = self._smaller(bool(plan.steps_left))
         return work is not None and work.is_done(work.counterpart(plan))

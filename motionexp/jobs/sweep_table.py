@@ -87,7 +87,7 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
 
 def log_summary(jobs: Sequence[JobConfig], tables: Sequence[Table]) -> None:
     """Write the run of a whole sweep where its jobs have logger=wandb: tables, a figure and failures."""
-    if any("wandb" in loggers(cfg) for cfg in jobs):
+    if any("wandb" in loggers(cfg.logger) for cfg in jobs):
         from motionexp.jobs.wandb_sweep import log_sweep  # which imports wandb and matplotlib
 
         sweep = SweepFolder.of(jobs).path
