@@ -15,7 +15,7 @@ help: ## this list
 demo: .venv/installed ## the main job on three references, its table and its videos (3 minutes)
 	$(PYTHON) run.py experiment=demo
 
-test: .venv/installed ## all tests
+test: .venv/installed ## all tests but those of launchers and `make chaos`
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # These take minutes of CPU time. What an engine lacks here is a reason of a skipped test.

@@ -200,14 +200,18 @@ class _Sweep:
         hours = [f"about {_hours(seconds)} {unit}" for unit, seconds in self._hours.items() if seconds]
         disk = size_in_words(sum(part.disk for part in self.parts.values()))
         total = "; ".join([*(hours or ["nothing is left to do"]), f"results of {disk}", "scores not counted"])
-        lacks = [f"this machine: {problem}" for problem, is_here in self._lacks.items() if not is_here]
-        return [*self._notes, *lacks, total]
+        # Jobs of a model that is not here may be meant for another machine: what this one lacks is no error.
+        return [*self._notes, *(f"this machine: {problem}" for problem in self._problems(False)), total]
 
     def problems(self) -> list[str]:
         """What this machine lacks for the models that are here, and for the results of all."""
+        return self._problems(True)
+
+    def _problems(self, is_here: bool) -> list[str]:
         disk = sum(part.disk for part in self.parts.values())
-        of_disks = [line for cfg, job in self._last.values() for line in disk_problems(cfg, job, disk)]
-        return [*(problem for problem, is_here in self._lacks.items() if is_here), *dict.fromkeys(of_disks)]
+        jobs = [(cfg, job) for cfg, job in self._last.values() if job.has_weights == is_here]
+        of_disks = dict.fromkeys(line for cfg, job in jobs for line in disk_problems(cfg, job, disk))
+        return [*(problem for problem, here in self._lacks.items() if here == is_here), *of_disks]
 
 
 def _merged(parts: Iterable[_Part]) -> _Part:
