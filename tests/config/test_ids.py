@@ -7,9 +7,9 @@ from typing import Any
 from motionexp.config import ids as stages
 from motionexp.config.compose import load
 from motionexp.config.ids import adapter_id, pair_id, probe_id, sample_id, score_id
+from motionexp.config.job_settings import row_settings
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import Stage, names_in, settings_in
-from motionexp.jobs.inputs import row_settings
 
 CHANGED = {"tau": 300.0, "soft_window": [[700.0, 0.5]], "text_precision": "8bit"}
 """Values of settings whose other values do not follow from the type or the choices."""

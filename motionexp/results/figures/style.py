@@ -100,10 +100,15 @@ def axis_legend(figure: Figure, axis: Axes, columns: int = 0) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns or len(handles))
 
 
+MOST_IN_ROW = 100
+"""Letters of the labels of a legend in one row."""
+
+
 def style_legend(figure: Figure, styles: Mapping[str, Mapping[str, Any]], columns: int = 0) -> None:
-    """A legend below the figure with {label: style of its line}; without `columns` in one row."""
+    """A legend below the figure with {label: style of its line}; without `columns` in one row, if it fits."""
     handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles))
+    across = len(handles) if sum(map(len, styles)) < MOST_IN_ROW else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns or across)
 
 
 def contrast_title(contrast: str) -> str:
