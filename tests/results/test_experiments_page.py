@@ -54,7 +54,9 @@ def test_the_committed_page_is_the_generated_one(tmp_path, capsys):
 def test_each_interval_of_a_verdict_stands_in_a_table_of_its_experiment(path):
     layout = read_layout(path)
     assert layout.verdict
-    tables = [link for link in linked(layout) if not layout.verdict.startswith("Not run yet: ")]
+    # An experiment whose models finish one after the other has the tables of those that are whole.
+    tables = [link for link in linked(layout) if (ROOT / link).exists()]
+    assert tables or layout.verdict.startswith("Not run yet: ") or not layout.rows
     assert missing(layout.verdict, tables) == []
 
 
