@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_sweep_is_killed_and_run_twice_at_once_and_every_row_is_there_once():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "2"],
+        [sys.executable, "-m", "tests.chaos", "3"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -18,5 +18,5 @@ def test_a_sweep_is_killed_and_run_twice_at_once_and_every_row_is_there_once():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "SIGKILL: 2 kills" in done.stdout
+    assert "SIGKILL: 3 kills" in done.stdout
     assert "two sweeps at once" in done.stdout

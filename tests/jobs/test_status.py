@@ -239,6 +239,7 @@ def test_a_progress_that_cannot_be_written_does_not_end_the_work(tmp_path):
     progress = ProgressFile(tmp_path / "missing")
     progress.step("fit", 1, 2, 0.5)
     progress.close()
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_status_that_is_no_object_is_damaged(tmp_path):
