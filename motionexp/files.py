@@ -164,9 +164,12 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
         _keep_alive()
         yield
     finally:
-        del _HELD[owner]
-        if _read_owner(path) == owner:
-            path.unlink(missing_ok=True)
+        try:
+            # First the file: other threads take an owner that is not held for a dead one.
+            if _read_owner(path) == owner:
+                path.unlink(missing_ok=True)
+        finally:
+            del _HELD[owner]
 
 
 def is_locked(path: Path) -> bool:
@@ -244,19 +247,22 @@ class _Watch:
     def remove(self) -> None:
         """Remove the dead owner's lock. A second lock decides who does, or a new owner's could be removed."""
         path, owner = self.path.with_name(f"{self.path.name}.break"), _Owner.new()
-        _HELD[owner] = None
-        try:
-            if _create(path, owner):
-                if _read_owner(self.path) == self.owner:
-                    self.path.unlink(missing_ok=True)
+        # One thread of a process at a time: two could take a killed owner's second lock for dead, and one
+        # remove the new one. Between processes a kill in the moment of a removal leaves that chance.
+        with _BREAK:
+            _HELD[owner] = None
+            try:
+                if _create(path, owner):
+                    if _read_owner(self.path) == self.owner:
+                        self.path.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+                    return
+            finally:
+                del _HELD[owner]
+            # Its owner has it for a moment only, or was killed in that moment.
+            self._guard = self._guard or _Watch(path)
+            if self._guard.is_dead():
                 path.unlink(missing_ok=True)
-                return
-        finally:
-            del _HELD[owner]
-        # Its owner has it for a moment only, or was killed in that moment.
-        self._guard = self._guard or _Watch(path)
-        if self._guard.is_dead():
-            path.unlink(missing_ok=True)
         time.sleep(0.01)
 
 
@@ -270,6 +276,7 @@ def _keep_alive() -> None:
 
 _THREADS: list[threading.Thread] = []
 _START = threading.Lock()
+_BREAK = threading.Lock()
 
 
 def _beat() -> None:

@@ -192,6 +192,21 @@ def test_one_thread_at_a_time_holds_a_lock_that_a_dead_process_left(tmp_path, de
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_is_being_left_is_not_that_of_a_dead_owner(tmp_path, monkeypatch):
+    path, read, looks = tmp_path / "lock", files._read_owner, []
+
+    def look_of_another_thread(lock):
+        monkeypatch.setattr(files, "_read_owner", read)
+        looks.append(files._Watch(path).is_dead())
+        return read(lock)
+
+    with locked(path):
+        monkeypatch.setattr(files, "_read_owner", look_of_another_thread)
+    assert looks == [False]
+    assert list(tmp_path.iterdir()) == []
+    assert path not in files._HELD.values()
+
+
 def test_a_lost_answer_and_a_file_system_without_links(tmp_path, monkeypatch):
     link = os.link
 
