@@ -385,6 +385,16 @@ class PipelineBackbone(Backbone):
         _, frames, height, width = shape
         return frames * height * width // self._patch() ** 2
 
+    def unload(self) -> None:
+        """See `Backbone.unload`."""
+        self._embeds = self._encodes = True
+        self._offloaded = []
+        # The parts that are cached properties; none of a backbone that has computed nothing.
+        loaded = [vars(self).pop(part, None) for part in ("network", "vae", "text_encoder")]
+        if any(part is not None for part in loaded):
+            del loaded
+            give_memory_back()
+
     def release_text_encoder(self) -> None:
         """See `Backbone.release_text_encoder`."""
         self._embeds = False

@@ -225,5 +225,9 @@ class Backbone(ABC):
         """Free the text encoder's memory; `embed` raises afterwards."""
 
     @abstractmethod
+    def unload(self) -> None:
+        """Free the memory of all parts. Each is loaded again when it is used, also released encoders."""
+
+    @abstractmethod
     def release_vae_encoder(self) -> None:
         """Free the VAE encoder's memory; `encode` raises afterwards."""
