@@ -71,7 +71,9 @@ def test_samples_are_those_of_a_job_that_runs_alone(make, tmp_path):
         run(first)
         run(second)
     run(replace(second, output=str(tmp_path / "b")))
-    alone = {path.relative_to(tmp_path / "b"): path.read_bytes() for path in (tmp_path / "b").rglob("media/*.mp4")}
+    alone = {
+        path.relative_to(tmp_path / "b"): path.read_bytes() for path in (tmp_path / "b").rglob("media/*.mp4")
+    }
     assert alone
     assert all((tmp_path / "a" / path).read_bytes() == content for path, content in alone.items())
 
