@@ -1,4 +1,4 @@
-"""The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
+"""What the command does with its arguments. No torch before a job runs."""
 
 import io
 import os
@@ -389,7 +389,3 @@ def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -
     print(f"Rows, videos and contact sheets: {output.resolve()}")
     if layout.report:
         get_method(layout.report)(layout, output)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

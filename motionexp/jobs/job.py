@@ -90,11 +90,8 @@ class Job:
             [(video.suite, video.name, video.content_hash) for video in unrelated],
             folder,
         )
-        return kept(
-            "scorer",
-            settings,
-            lambda: Scorer(plan.metrics, models, chance_references=unrelated, folder=folder),
-        )
+        make = partial(Scorer, plan.metrics, models, chance_references=unrelated, folder=folder)
+        return kept("scorer", settings, make)
 
     @cached_property
     def probe_scorer(self) -> "Scorer":
