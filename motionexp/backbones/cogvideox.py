@@ -56,6 +56,7 @@ class CogVideoXBackbone(PipelineBackbone):
     )
     codec: ClassVar = video_vae
     find_projections = staticmethod(attention_projections)
+    caption_first = True
     caption_form = staticmethod(lower_case_if_closed)
 
     def _trained_video(self) -> tuple[int, int, int]:
@@ -86,6 +87,16 @@ class CogVideoXBackbone(PipelineBackbone):
                 return_dict=False,
             )[0]
         return output.transpose(1, 2).to(x_t.dtype)
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`: the 2B model adds its embedding, the 5B model rotates."""
+        rotates = self.config.use_rotary_positional_embeddings
+        return ("image_rotary_emb",) if rotates else ("patch_embed.pos_embedding",)
+
+    def position_argument(self, name: str, shape: Sequence[int]) -> Sequence[Tensor] | None:
+        """See `Backbone.position_argument`."""
+        return self._rotary(*shape[1:]) if name == "image_rotary_emb" else None
 
     def _rotary(self, frames: int, height: int, width: int) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines (tokens, head width) of the video tokens' places in a latent (F, h, w).

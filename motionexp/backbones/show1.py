@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from motionexp.backbones import pixels
+from motionexp.backbones.blocks import levels
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
@@ -60,6 +61,9 @@ class Show1Backbone(PipelineBackbone):
     recomputed: ClassVar = (ResnetBlock2D, TemporalConvLayer, Attention, TransformerTemporalModel)
     codec: ClassVar = pixels
     find_projections = staticmethod(attention_projections)
+    find_blocks = staticmethod(levels)
+    motion_layout = "time"
+    caption_first = True
     caption_form = staticmethod(stripped_lower_case)
     caption_tokens = 77  # that IF's text encoder was used with, whatever it can take
     encoder_masks_padding = True

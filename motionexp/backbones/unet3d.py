@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from motionexp.backbones.blocks import levels
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
@@ -76,6 +77,8 @@ class UNet3DBackbone(PipelineBackbone):
         TransformerTemporalModel,
     )
     find_projections = staticmethod(attention_projections)
+    find_blocks = staticmethod(levels)
+    motion_layout = "time"
     caption_form = staticmethod(lower_case)
 
     def _trained_video(self) -> tuple[int, int, int]:
