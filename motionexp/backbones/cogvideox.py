@@ -22,7 +22,7 @@ from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.backbones.text import Tokenizer, lower_case_if_closed
+from motionexp.backbones.text import Tokenizer, lower_case_if_closed, refuse_mask
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
 
@@ -76,7 +76,7 @@ class CogVideoXBackbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         with attention_kernels(self.device, self.dtype, self._attended(x_t.shape[1:])):
             output = self.network(
                 # (B, C, F, h, w) to (B, F, C, h, w), as this network takes videos.

@@ -350,10 +350,6 @@ class PipelineBackbone(NamedLayers):
         """See `Backbone.decode`."""
         return self.codec.decode(self.vae, latents, self.device)
 
-    def _refuse_mask(self, conditioning: Conditioning) -> None:
-        if conditioning.mask is not None:
-            raise ValueError("this network hears every column of a caption: a mask would do nothing")
-
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """See `Backbone.latent_shape`: whole latent frames after the first, sides in whole patches."""
         count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
@@ -381,12 +377,11 @@ class PipelineBackbone(NamedLayers):
 
     def unload(self) -> None:
         """See `Backbone.unload`."""
-        self._embeds = self._encodes = True
-        self._offloaded = []
-        # The parts that are cached properties; none of a backbone that has computed nothing.
-        loaded = [vars(self).pop(part, None) for part in ("network", "vae", "text_encoder")]
-        if any(part is not None for part in loaded):
-            del loaded
+        self._embeds, self._encodes, self._offloaded = True, True, []
+        loaded = vars(self).keys() & {"network", "vae", "text_encoder"}  # cached properties
+        for part in loaded:
+            del vars(self)[part]
+        if loaded:
             give_memory_back()
 
     def release_text_encoder(self) -> None:

@@ -21,7 +21,7 @@ from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
-from motionexp.backbones.text import Tokenizer
+from motionexp.backbones.text import Tokenizer, refuse_mask
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
@@ -161,7 +161,7 @@ class WanBackbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         with attention_kernels(self.device, self.dtype, self.video_tokens(x_t.shape[1:])):
             output = self.network(
                 hidden_states=x_t.to(self.device, self.dtype),
