@@ -1,7 +1,7 @@
 """The page of what was found, docs/findings.md (`make tables` writes its sections).
 
-The introduction is written in the page itself and stays. Each section has a figure, and the answers and verdicts
-of experiments, which stand in the files of these experiments alone.
+The introduction is written in the page itself and stays. Each section has a figure, and the answers and
+verdicts of experiments, which stand in the files of these experiments alone.
 """
 
 import sys
