@@ -21,6 +21,7 @@ from motionexp.methods.guidance import (
     Optimization,
     OptimizedGuidance,
     OptimizerName,
+    published_block,
 )
 
 Optimised = Literal["latents", "positions"]
@@ -236,17 +237,13 @@ def flow_places(backbone: Backbone, blocks: Sequence[int] | None) -> list[Place]
 
     Args:
         backbone: where frames have attention of their own, that one.
-        blocks: their numbers; None: the first block that is at least as deep as block 20 of 42, the 5B
-            model's, and block 15 of 30, the 2B model's.
+        blocks: their numbers; None: `published_block`.
 
     Raises:
         InputError: the network has no such block, or no such attention in it.
     """
     kind: Literal["motion", "spatial"] = "motion" if backbone.motion_layout == "all" else "spatial"
-    having = [number for number, block in enumerate(backbone.blocks) if block.attentions.get(kind)]
-    if blocks is None:
-        # ceil(20 / 42 of the depth)
-        blocks = [having[-(-20 * len(having) // 42)]] if having else [0]
+    blocks = [published_block(backbone, kind)] if blocks is None else blocks
     for block in blocks:
         find_block(backbone, block, kind)
     return [(kind, block) for block in blocks]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
 from motionexp.diffusion.hooks import Attended, AttentionHook, Hooks, Place, activation_hooks, find_block
+from motionexp.diffusion.inversion import inversion_steps, invert
 from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings, StepGuidance
 from motionexp.diffusion.schedule import Window
@@ -227,6 +228,35 @@ def self_attention_blocks(backbone: Backbone) -> list[int]:
             f"model={backbone.name}: its network names no blocks that activation hooks could read"
         )
     return blocks
+
+
+def published_block(backbone: Backbone, kind: ProjectionKind | None = None) -> int:
+    """The number of the block that guides by default, among those with attention of a kind.
+
+    In a U-Net the second on the way up, as SMM, MOFT and MotionClone have it. Else the first that is at least
+    as deep as block 20 of 42 in CogVideoX 5B and block 15 of 30 in CogVideoX 2B, as DiTFlow has it.
+
+    Raises:
+        InputError: there is no such block.
+    """
+    blocks = list(enumerate(backbone.blocks))
+    having = [number for number, block in blocks if kind is None or block.attentions.get(kind)]
+    if not having:
+        find_block(backbone, 0, kind)  # which says what there is
+    second = [number for number, block in blocks if block.outputs[0] == "up_blocks.1" and number in having]
+    # ceil(20 / 42 of the depth)
+    return second[0] if second else having[-(-20 * len(having) // 42)]
+
+
+def inverted_latents(
+    backbone: Backbone, reference: Guiding, captions: Conditioning, settings: SamplerSettings
+) -> dict[float, Tensor]:
+    """The reference's latents (1, C, F, h, w) at all timesteps of a sampling, by DDIM inversion.
+
+    It takes at least 50 steps (`inversion_steps`), without classifier-free guidance.
+    """
+    steps = inversion_steps(backbone.schedule, settings.steps)
+    return invert(backbone, reference.latents, captions, None, SamplerSettings(steps, guidance_scale=1.0))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.config.compose import load
+from motionexp.diffusion import inversion
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from tests.support.guidance_runs import GUIDANCE, guidance, sampled
@@ -22,9 +23,23 @@ LACKING: set[tuple[str, type]] = set()
 every_method = pytest.mark.parametrize("name", GUIDANCE)
 
 
+@pytest.fixture(autouse=True)
+def _few_steps_of_inversion(monkeypatch):
+    monkeypatch.setattr(inversion, "LEAST_STEPS", 4)
+
+
 @pytest.fixture(scope="module")
 def base(loaded):
     return sampled(loaded, None)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+    return {
+        CogVideoXBackbone: save_tiny_cogvideox(folder / "cogvideox", rotary=True),
+        UNet3DBackbone: save_tiny_unet3d(folder / "unet3d"),
+    }
 
 
 def test_a_method_is_a_module_and_an_option_of_one_name():
@@ -94,12 +109,8 @@ def test_samples_are_the_golden_ones(name, loaded):
 
 
 @every_method
-def test_it_takes_other_families_or_says_what_they_lack(name, tmp_path):
-    families = (
-        (CogVideoXBackbone, save_tiny_cogvideox(tmp_path / "cogvideox", rotary=True)),
-        (UNet3DBackbone, save_tiny_unet3d(tmp_path / "unet3d")),
-    )
-    for kind, folder in families:
+def test_it_takes_other_families_or_says_what_they_lack(name, folders):
+    for kind, folder in folders.items():
         backbone = kind.from_pretrained(folder, name="tiny")
         if (name, kind) in LACKING:
             with pytest.raises(InputError, match="tiny"):
