@@ -20,15 +20,15 @@ def places(grid: Grid, like: Tensor) -> Float[Tensor, "p 2"]:
 
 
 def displacements(
-    query: Float[Tensor, "b f p d"],
-    key: Float[Tensor, "b f p d"],
+    query: Float[Tensor, "b i p d"],
+    key: Float[Tensor, "b j p d"],
     grid: Grid,
     *,
     factor: float,
     soft: bool,
     frames_at_once: int | None = None,
-) -> Float[Tensor, "b f f p 2"]:
-    """By how many rows and columns each token of frame i moves to frame j, for all ordered pairs (i, j).
+) -> Float[Tensor, "b i j p 2"]:
+    """By how many rows and columns each token of frame i moves to frame j, for all pairs (i, j).
 
     The scores of a token are `factor` times the product of its query with the keys of frame j. Hard, it moves
     to the highest score, of equal ones to the first. Soft, it moves to the mean of all places, weighted by
@@ -36,17 +36,17 @@ def displacements(
     all frames, and the backward pass computes them again. None: as many as `SCORES_AT_ONCE` allows.
 
     Returns:
-        (B, F, F, P, 2) in token units: [:, i, j] is from frame i to frame j.
+        (B, I, J, P, 2) in token units: [:, i, j] is from frame i of the queries to frame j of the keys.
     """
     coordinates = places(grid, query)
     where = _expected_places if soft else _best_places
 
     def moved(of_frames: Tensor, keys: Tensor) -> Tensor:
-        # (B, I, P, D) and (B, F, P, D) to scores (B, I, F, P, P), and to (B, I, F, P, 2).
+        # (B, I, P, D) and (B, J, P, D) to scores (B, I, J, P, P), and to (B, I, J, P, 2).
         scores = factor * torch.einsum("bipd,bjqd->bijpq", of_frames, keys)
         return where(scores, coordinates) - coordinates
 
-    videos, frames, tokens, _ = query.shape
+    videos, frames, tokens, _ = key.shape
     at_once = frames_at_once or max(1, SCORES_AT_ONCE // (videos * frames * tokens**2))
     parts = query.split(at_once, dim=1)
     if len(parts) == 1 or not torch.is_grad_enabled():

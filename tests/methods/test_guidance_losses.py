@@ -12,6 +12,7 @@ from motionexp.errors import InputError
 from motionexp.methods.moft import motion_channels, without_mean
 from motionexp.methods.motionclone import frame_attention, link_loss
 from motionexp.methods.smm import difference_loss, with_low_frequencies
+from motionexp.methods.time_to_move import coarse_video
 from tests.support.guidance_runs import guidance, noise_of, reference, sampled
 
 
@@ -161,6 +162,80 @@ def test_inversion_starts_from_the_reference_and_mixes_by_scale(loaded):
     assert settings.cost.forward == 0
 
 
+def test_flowmotion_follows_the_predicted_video_without_the_networks_gradient(loaded):
+    method = guidance("flowmotion", loaded)
+    x_t, captions = noise_of(loaded, 2).requires_grad_(), loaded.embed(["a", "b"])
+    method._target = drawn(1, 4, 4, 4, 4, seed=6).float()
+    with torch.no_grad():
+        output = loaded.predict(x_t, 800.0, captions)
+    x_0 = loaded.schedule.to_x0(x_t, output, 800.0)  # the output is a constant
+    rows = []
+    for ours, theirs in zip(x_0, method._target.expand(2, -1, -1, -1, -1), strict=True):
+        squared = ((ours - theirs) ** 2).mean()
+        changes = [
+            ((ours[:, f + 1] - ours[:, f]).abs() - (theirs[:, f + 1] - theirs[:, f]).abs()) ** 2
+            for f in range(3)
+        ]
+        rows.append(20 * squared + 5 * torch.stack(changes).mean())
+    assert_same(method.batch_losses(None, x_t, 800.0, captions), torch.stack(rows), x_t)
+
+
+def test_flowmotions_target_is_predicted_for_the_noised_reference(loaded):
+    method = guidance("flowmotion", loaded, Window(900))
+    sampled(loaded, method)
+    assert method.losses == {}
+    method = guidance("flowmotion", loaded, Window(700))
+    sampled(loaded, method)
+    (t,) = method.losses
+    watched = method.reference
+    noised = loaded.schedule.add_noise(watched.latents, method.noise, t)
+    with torch.no_grad():
+        expected = loaded.schedule.to_x0(noised, loaded.predict(noised, t, watched.conditioning), t)
+    torch.testing.assert_close(method._target, expected)
+
+
+def test_nearest_neighbours_of_latents(loaded):
+    method = guidance("nearest", loaded, temperature=3.0, injection=False)
+    latents = drawn(1, 4, 2, 2, 3).float().requires_grad_()  # (B, C, F, h, w)
+    soft, hard = method.flow(latents, soft=True), method.flow(latents, soft=False)
+    places = [(row, column) for row in range(2) for column in range(3)]
+    expected = []
+    for i in range(2):
+        for j in range(2):
+            for row, column in places:
+                mine = latents[0, :, i, row, column]
+                theirs = [latents[0, :, j, y, x] for y, x in places]
+                cosines = torch.stack([mine @ latent / (mine.norm() * latent.norm()) for latent in theirs])
+                y, x = places[int(cosines.argmax())]
+                assert hard[0, i, j, row * 3 + column].tolist() == [y - row, x - column]
+                weights = (3 * cosines).softmax(0)
+                offsets = torch.tensor([[y - row, x - column] for y, x in places])
+                expected.append((weights[:, None] * offsets).sum(0))
+    literal = torch.stack(expected).view(1, 2, 2, 6, 2)
+    assert_same(soft, literal, latents)
+
+
+def test_a_coarse_video_moves_as_the_reference_and_its_clocks_run_out(loaded):
+    first = torch.zeros(4, 4, 4)
+    first[0], first[1, 1, 0], first[0, 1, 0] = 1.0, 5.0, 0.0  # a point on an even ground
+    first[2] = 0.1 * torch.arange(16).reshape(4, 4) ** 2
+    moved = first.clone()
+    moved[:, 1, 1], moved[:, 1, 0] = first[:, 1, 0], first[:, 1, 1]
+    coarse, moves = coarse_video(torch.stack([first, moved], dim=1)[None])
+    torch.testing.assert_close(coarse[0, :, 1], moved)
+    assert moves[0, 0, 0].sum() == 0
+    assert moves[0, 0, 1].nonzero().tolist() == [[1, 0], [1, 1]]
+    method = guidance("time_to_move", loaded, Window(300), background_t=700.0)
+    method.noise, x = noise_of(loaded, 1), noise_of(loaded, 2)[1:]
+    forced = {t: loaded.schedule.add_noise(method.coarse, method.noise, t) for t in (750, 500)}
+    torch.testing.assert_close(method.correct(x, 999, 750), forced[750])
+    expected = method.moves * forced[500] + (1 - method.moves) * x
+    torch.testing.assert_close(method.correct(x, 750, 500), expected)
+    assert torch.equal(method.correct(x, 500, 250), x)
+    method.scale = 0.5
+    torch.testing.assert_close(method.correct(x, 999, 750), (forced[750] + x) / 2)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "named"),
     [
@@ -170,6 +245,9 @@ def test_inversion_starts_from_the_reference_and_mixes_by_scale(loaded):
         ("smm", {"downsampling": 0}, "method.downsampling=0"),
         ("moft", {"share": 0.0}, "method.share=0"),
         ("moft", {"reference_t": 1001.0}, "method.reference_t=1001"),
+        ("flowmotion", {"weight": 0.0, "weight_of_changes": 0.0}, "method.weight=0"),
+        ("nearest", {"temperature": -1.0}, "method.temperature=-1"),
+        ("time_to_move", {"background_t": 1001.0}, "method.background_t=1001"),
         ("motionclone", {"ramp": 0.6}, "method.ramp=0.6"),
         ("motionclone", {"block": 9}, "block=9"),
     ],
