@@ -199,7 +199,7 @@ class Job:
 
     def _waits_for(self, cell: Cell) -> Callable[[], None]:
         waiting = f"another process works on {cell.folder}: waiting for it"
-        return lambda: self.console.print(waiting, markup=False)
+        return lambda: self.console.print(waiting, markup=False, soft_wrap=True)
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
