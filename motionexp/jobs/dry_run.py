@@ -163,9 +163,10 @@ def job_cost(job: JobPlan, seconds: StepSeconds, trained: int) -> JobCost:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    cells = [(plan, job.title(plan)) for plan in job.cells]
-    cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
-    for plan, reference in cells:
+    cells = [(plan, job.title(plan), job.batch_steps) for plan in job.cells]
+    of_base = job.base.cells if job.base else []
+    cells += [(plan, f"{plan.reference.name}, base model", float(sampler.steps)) for plan in of_base]
+    for plan, reference, sampling_steps in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
         state = plan.cell.status()["state"] if job.has_weights else "unknown"
@@ -174,7 +175,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         parts = (
             (steps * job.training.accumulate, measured.training),
             (1 if steps else 0, measured.encoding),
-            (math.ceil(batches / job.ranks[0]) * sampler.steps, measured.sampling),
+            (math.ceil(batches / job.ranks[0]) * sampling_steps, measured.sampling),
             (math.ceil(missing / job.ranks[0]), measured.decoding),
         )
         # A time that is unknown does not matter where there is nothing to do.
@@ -188,6 +189,13 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         adapter if job.trains else "nothing is trained",
         f"the adapter is on in {on} of {sampler.steps} sampling steps",
     )
+    if job.guidance is not None:
+        cost, name = job.guidance, method_name(job.tuning)
+        notes = (
+            f"nothing is trained: {name} guides {on} of {sampler.steps} sampling steps",
+            f"guidance of a sample: at most {on * cost.forward:g} forward and {on * cost.backward:g} backward"
+            f" evaluations of the network; of a reference: {cost.once:g} forward",
+        )
     headings = ("reference", "cell", "state", "training steps", "samples")
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 

@@ -24,6 +24,7 @@ from motionexp.diffusion.sampling import (
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
+from motionexp.methods.guidance import GuidanceMethod
 from motionexp.metrics.base import Measurement
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class SampleSettings:
 
 def sample(
     backbone: Backbone,
-    method: TuningMethod | None,
+    method: TuningMethod | GuidanceMethod | None,
     edits: Sequence[Edit],
     settings: SampleSettings | None = None,
     *,
@@ -68,7 +69,8 @@ def sample(
 
     Args:
         backbone: generates.
-        method: attached to the backbone, on only within its window; None samples the base model.
+        method: attached to the backbone, on only within its window; a guidance method has been handed its
+            reference (`watch`). None samples the base model.
         edits: the captions to sample. An edit may occur several times, with several indices.
         settings: of sampler and adapter; None: the defaults.
         indices: of the initial noise, one for each edit; None: 0 for all. Samples of one index start from the
@@ -102,7 +104,14 @@ def sample(
             start = time.perf_counter()
             batch = batches[first if is_idle else first + ranks.number()]
             latents = _sample_batch(
-                backbone, gate, batch, shape, settings, embed, _offset(progress, number, len(rounds))
+                backbone,
+                gate,
+                batch,
+                shape,
+                settings,
+                embed,
+                _offset(progress, number, len(rounds)),
+                method if isinstance(method, GuidanceMethod) else None,
             )
         if not is_idle:
             # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
@@ -125,6 +134,7 @@ def _sample_batch(
     settings: SampleSettings,
     embed: Embed,
     progress: Progress | None,
+    guidance: GuidanceMethod | None,
 ) -> torch.Tensor:
     """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
@@ -137,6 +147,7 @@ def _sample_batch(
         settings.sampler,
         gate=gate,
         adapter_in_unconditional=settings.adapter_in_unconditional,
+        guidance=guidance,
         generator=[step_generator(settings.seed, index) for index in indices]
         if settings.sampler.eta
         else None,
@@ -151,13 +162,14 @@ def _sample_batch(
     return latents
 
 
-def _gate(method: TuningMethod, scale: float) -> Gate:
+def _gate(method: TuningMethod | GuidanceMethod, scale: float) -> Gate:
     """Switch the method by its window. A soft window also weighs its strength, `scale` at weight 1."""
 
     def gate(t: float | None) -> bool:
         # t is None at the end of sampling, where the strength does not matter.
         on = method.set_active(t)
-        if t is not None and on and method.window.knots:
+        # A guidance method weighs its strength itself.
+        if t is not None and on and method.window.knots and isinstance(method, TuningMethod):
             method.scale = scale * method.window.weight(t)
         return on
 
@@ -171,7 +183,9 @@ def _offset(progress: Progress | None, number: int, batches: int) -> Progress | 
     return lambda done, steps: progress(number * steps + done, batches * steps)
 
 
-def count_adapter_steps(backbone: Backbone, method: TuningMethod | None, settings: SampleSettings) -> int:
+def count_adapter_steps(
+    backbone: Backbone, method: TuningMethod | GuidanceMethod | None, settings: SampleSettings
+) -> int:
     """How many of the sampling steps have the method on."""
     if method is None or settings.adapter_scale == 0:
         return 0

@@ -16,7 +16,7 @@ from motionexp.config.job_settings import base_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.run_settings import RunSettings
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, trains
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion import ranks
@@ -30,6 +30,7 @@ from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.checks import check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
+from motionexp.jobs.guidance import guidance_cost
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references, trained_together
 from motionexp.methods.adapters import check_adapter, load_adapter
@@ -96,7 +97,8 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
-        trains=adapter is None and cfg.tau != 1000,
+        trains=trains(cfg),
+        guidance=guidance_cost(cfg, backbone, window, references),
         method="base" if window.low == 1000 else method,
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
@@ -138,7 +140,7 @@ def _given_window(cfg: JobConfig) -> Window:
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
     """The plan of `tau=1000` with the job's other settings; None where the job is that, or probes."""
-    if plan.probe is not None or (plan.adapter is None and not plan.trains):
+    if plan.probe is not None or plan.window.low == 1000:
         return None
     base = base_settings(cfg)
     window, logged = Window(1000), RunSettings.of(base)
@@ -150,6 +152,7 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         config=_as_yaml(base),
         adapter=None,
         trains=False,
+        guidance=None,
         method="base",
         cells=[
             _cell_plan(base, reference, window, folders, (base.seed, ()), logged.rows)
@@ -271,7 +274,7 @@ def _cell_plan(
 
     The columns are the base model, tau = 0, the model's default tau and this job, in this order.
     """
-    steps = (*cfg.keep_steps, cfg.train_steps) if cfg.adapter is None and cfg.tau != 1000 else ()
+    steps = (*cfg.keep_steps, cfg.train_steps) if trains(cfg) else ()
     adapters = {count: folders.cell(replace(cfg, train_steps=count), reference, training) for count in steps}
     taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]

@@ -25,6 +25,7 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.kept import kept
 from motionexp.jobs.references import Size
 from motionexp.methods.base import TrainingSettings
+from motionexp.methods.guidance import StepCost
 
 MOST_OF_LABEL = 80
 """Characters of a label in the name of a file."""
@@ -214,6 +215,7 @@ class JobPlan:
         output: the folder of all results.
         adapter: a stored adapter that is sampled with in place of a trained one, or None.
         trains: whether the job trains an adapter in each cell.
+        guidance: what the guidance of a sample costs; None where the method is no guidance.
         method: the method's name in rows.
         mode: fast or low_memory.
         exact_frames: how exact frames of samples are stored, video or npz.
@@ -248,6 +250,7 @@ class JobPlan:
     output: Path
     adapter: Path | None
     trains: bool
+    guidance: StepCost | None
     method: str
     mode: str
     exact_frames: str
@@ -268,6 +271,22 @@ class JobPlan:
     def has_weights(self) -> bool:
         """Whether the model is on this machine; else it is a plan by the model's configuration."""
         return self.backbone.device.type != "meta"
+
+    @property
+    def reads_references(self) -> bool:
+        """Whether the latents of references are needed, and not their captions alone."""
+        return self.trains or self.guidance is not None
+
+    @property
+    def batch_steps(self) -> float:
+        """Sampling steps of one batch, its guidance counted in sampling steps too."""
+        steps = float(self.sampling.sampler.steps)
+        if self.guidance is None or not self.sampling.adapter_scale:
+            return steps
+        guided = self.sampling_window.count(self.backbone.schedule.timesteps(self.sampling.sampler.steps))
+        # A backward pass takes as long as two forward passes.
+        evaluations = guided * (self.guidance.forward + 2 * self.guidance.backward)
+        return steps + evaluations / self.sampling.sampler.branches
 
     @property
     def trained_together(self) -> int:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from motionexp.config.ids import GUIDANCE_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.files import PACKAGE
+from motionexp.jobs.plan import JobPlan
 
 PACKAGES = (
     "motionexp",
@@ -79,3 +81,13 @@ def origin(device: torch.device) -> Mapping[str, Any]:
     """The fields of a row that describe the code and the device that made it."""
     head, dirty = commit()
     return {"commit": head, "dirty": dirty, "packages": packages(), "device": device_name(device)}
+
+
+def versions(plan: JobPlan, training_record: Mapping[str, Any]) -> dict[str, int]:
+    """The versions of the stages that make a job's samples."""
+    if plan.probe is not None:
+        return {"probe": PROBE_VERSION}
+    # Records from before the version was stored are of version 1.
+    training = {"training": training_record.get("version", 1)} if training_record else {}
+    guidance = {} if plan.guidance is None else {"guidance": GUIDANCE_VERSION}
+    return training | guidance | {"sampling": SAMPLE_VERSION}
