@@ -13,6 +13,9 @@ from motionexp.results.rows import Row
 BACKWARD = 3.0
 """Cost of a training step over that of the network's forward pass: the backward pass takes twice as long."""
 
+INVERSION_STEPS = 50
+"""Of a reference: `diffusion.inversion.INVERSION_STEPS`, which needs torch."""
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -75,7 +78,12 @@ def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
         return samples * cfg.probe_steps * branches * rates.sampling
     trains = cfg.adapter is None and cfg.tau != 1000
     training = cfg.train_steps * cfg.batch_size * rates.training if trains else 0.0
-    return training + samples * (cfg.steps * branches * rates.sampling + rates.scoring)
+    inversion = max(cfg.steps, INVERSION_STEPS) if cfg.inverted_noise and cfg.tau != 1000 else 0
+    return (
+        training
+        + inversion * rates.sampling
+        + samples * (cfg.steps * branches * rates.sampling + rates.scoring)
+    )
 
 
 def _edits(cfg: JobConfig, reference: str) -> int:

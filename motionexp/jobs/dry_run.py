@@ -163,9 +163,11 @@ def job_cost(job: JobPlan, seconds: StepSeconds, trained: int) -> JobCost:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    cells = [(plan, job.title(plan)) for plan in job.cells]
-    cells += [(plan, f"{plan.reference.name}, base model") for plan in job.base.cells] if job.base else []
-    for plan, reference in cells:
+    inversion = job.steps_of_inversion
+    cells = [(plan, job.title(plan), False) for plan in job.cells]
+    if job.base:
+        cells += [(plan, f"{plan.reference.name}, base model", True) for plan in job.base.cells]
+    for plan, reference, is_base in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
         state = plan.cell.status()["state"] if job.has_weights else "unknown"
@@ -176,6 +178,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
             (1 if steps else 0, measured.encoding),
             (math.ceil(batches / job.ranks[0]) * sampler.steps, measured.sampling),
             (math.ceil(missing / job.ranks[0]), measured.decoding),
+            (inversion if missing and not is_base else 0, measured.sampling / measured.rows),
         )
         # A time that is unknown does not matter where there is nothing to do.
         seconds = sum(count * of_one for count, of_one in parts if count)
@@ -187,6 +190,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     notes = (
         adapter if job.trains else "nothing is trained",
         f"the adapter is on in {on} of {sampler.steps} sampling steps",
+        *([f"sampling starts from inverted latents: {inversion} steps a reference"] if inversion else []),
     )
     headings = ("reference", "cell", "state", "training steps", "samples")
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)

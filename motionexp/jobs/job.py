@@ -16,7 +16,7 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import ScoringModels, scoring_models
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Reference
 from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
@@ -25,6 +25,7 @@ from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inverted import inverted_reference
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs
 from motionexp.jobs.machine import clear_memory_errors, smaller
@@ -133,8 +134,7 @@ class Job:
         if ranks.is_first():
             _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
-        job.is_of_base_model = True
-        job.plan, job.window = self.plan.base, self.plan.base.window
+        job.plan, job.window, job.is_of_base_model = self.plan.base, self.plan.base.window, True
         return job
 
     def with_settings(self, cfg: JobConfig) -> "Job":
@@ -158,8 +158,8 @@ class Job:
         trained = [member for plan in unfinished for member in self.plan.group_of(plan)]
         videos = list({video.content_hash: video for plan in trained for video in plan.trained_on}.values())
         captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
-        captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
-        self.cache.fill(videos if self.plan.trains else [], captions if unfinished + of_base else [])
+        captions += [*(video.caption for video in videos), *self.plan.captions_of_sampling]
+        self.cache.fill(videos if self.plan.encodes_videos else [], captions if unfinished + of_base else [])
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
@@ -246,6 +246,7 @@ class Job:
                     indices=[request.index for request in requests],
                     at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
+                    inverted=inverted_reference(self, plan, method),
                     progress=progress,
                 )
                 for request, video in zip(requests if ranks.is_first() else [], samples, strict=True):
@@ -305,7 +306,7 @@ class Job:
             replace(self.plan.training, seed=plan.training_seed),
             plan.cell.adapter,
             on_step=note,
-            on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
+            on_preview=lambda step: self._preview(plan, method, step),
             on_keep=lambda result: self.keep_adapter(plan, method, result),
         )
         if not ranks.is_first():
@@ -350,10 +351,12 @@ class Job:
         write_json(adapter / FIT_FILE, record)
         save_adapter(adapter, self.backbone, method, recipe)
 
-    def _preview(self, cell: Cell, edit: Edit, method: TuningMethod, step: int) -> None:
+    def _preview(self, plan: CellPlan, method: TuningMethod, step: int) -> None:
         """Save a sample of the adapter after `step` training steps."""
-        for video in sample(self.backbone, method, [edit], self.plan.sampling, embed=self.cache.conditioning):
-            cell.save_preview(video, step, self.backbone.fps)
+        edits, inverted = plan.reference.edits[:1], inverted_reference(self, plan, method)
+        about = self.backbone, method, edits, self.plan.sampling
+        for video in sample(*about, embed=self.cache.conditioning, inverted=inverted):
+            plan.cell.save_preview(video, step, self.backbone.fps)
 
     # Rows
 

@@ -85,7 +85,7 @@ def measure(job: JobPlan, rows: int) -> StepSeconds:
     caption = backbone.embed([job.references[0].caption])
     backbone.release_text_encoder()
     encoding, training = 0.0, math.nan
-    if job.trains or job.probe:
+    if job.encodes_videos:
         frames = torch.from_numpy(job.references[0].frames.copy())[None]
         encoding = median_seconds(lambda: backbone.encode(frames))
     backbone.release_vae_encoder()

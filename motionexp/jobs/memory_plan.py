@@ -93,7 +93,7 @@ class MetaRun:
         )
         backbone.release_text_encoder()
         has_vae = backbone.vae is not None
-        if (job.trains or job.probe) and has_vae:
+        if job.encodes_videos and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()

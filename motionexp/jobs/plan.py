@@ -15,6 +15,7 @@ from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.inversion import inversion_steps
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -24,6 +25,8 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.references import Size
 from motionexp.methods.base import TrainingSettings
 
+EMPTY_CAPTION = ""
+"""The caption that a reference is inverted with, for `inverted_noise=`."""
 MOST_OF_LABEL = 80
 """Characters of a label in the name of a file."""
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
@@ -252,6 +255,22 @@ class JobPlan:
     def row_settings(self) -> Mapping[str, Any]:
         """The settings that rows hold."""
         return self.logged.rows
+
+    @property
+    def encodes_videos(self) -> bool:
+        """Whether the job needs the latents of its references."""
+        return self.trains or self.probe is not None or self.sampling.inverted_noise > 0
+
+    @property
+    def captions_of_sampling(self) -> list[str]:
+        """The captions of the unconditional branch and of the inversion, beside those of the edits."""
+        return [self.sampling.negative_prompt, *[EMPTY_CAPTION] * (self.sampling.inverted_noise > 0)]
+
+    @property
+    def steps_of_inversion(self) -> int:
+        """Steps to invert a reference, from whose latents sampling starts; 0: it starts from noise alone."""
+        steps = self.sampling.sampler.steps
+        return inversion_steps(self.backbone.schedule, steps) if self.sampling.inverted_noise else 0
 
     @property
     def has_weights(self) -> bool:

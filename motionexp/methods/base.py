@@ -142,6 +142,8 @@ class TuningMethod(ABC):
     Attributes:
         is_single: whether it is one adapter, which a file can hold.
         takes_sharded: whether it only reads shapes of the network's weights, of which a rank may hold a part.
+        inverts_tuned: whether the tuned network inverts the reference for `inverted_noise`, in place of the
+            base model.
         key_prefix: precedes the names of `parameters` in an adapter file.
         layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
         settings: the constructor's arguments besides backbone and window, as plain values.
@@ -150,6 +152,7 @@ class TuningMethod(ABC):
     key_prefix = ""
     is_single: ClassVar[bool] = True
     takes_sharded: ClassVar[bool] = False
+    inverts_tuned: ClassVar[bool] = False
 
     def __init__(
         self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]
