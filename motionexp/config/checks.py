@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -70,12 +70,27 @@ def _class_problems(cfg: JobConfig) -> Iterator[str]:
             f"attention={cfg.attention}: {model.name} has no such attention apart from its motion"
             f" attention; {choices}"
         )
+    needs = class_value(cfg.method["_target_"], "needs", cfg.plugins) or ()
+    if attentions and cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None:
+        yield from missing_attention(method_name(cfg.method), needs, model.name, attentions)
     shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
     multiple, trained = _sizes(model)
     if any_size and multiple is not None and (model.height % multiple or model.width % multiple):
         yield f"{shown} needs multiples of {multiple} pixels"
     elif not any_size and trained is not None and trained != (model.height, model.width):
         yield f"{shown} makes videos of {trained[0]} x {trained[1]} pixels alone (height, width)"
+
+
+def missing_attention(
+    method: str, needs: Sequence[str], model: str, attentions: Sequence[str]
+) -> Iterator[str]:
+    """What is wrong if a model lacks a kind of attention that a method needs."""
+    if lacking := [kind for kind in needs if kind not in attentions]:
+        yield (
+            f"method={method}: {model} has no {lacking[0]} attention apart from its motion attention, and the"
+            " method needs it; take a model with attention within frames and along time (latte, modelscope),"
+            " or another method"
+        )
 
 
 def _sizes(model: ModelConfig) -> tuple[int | None, tuple[int, int] | None]:

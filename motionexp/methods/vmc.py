@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.base import Step, TunedAttention
+from motionexp.methods.base import TunedAttention
 from motionexp.methods.full_rank import FullRank
+from motionexp.methods.step import Step
 
 Residuals = Literal["noise", "frames"]
 Distance = Literal["cosine", "l2", "authors_code"]
