@@ -1,4 +1,4 @@
-"""The command: `python run.py`, or `motionexp` where the package is installed. No torch before a job runs."""
+"""What the command does with its arguments. No torch before a job runs."""
 
 import io
 import os
@@ -53,6 +53,7 @@ from motionexp.jobs.failures import (
     print_failures,
     stops_all,
 )
+from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
 from motionexp.jobs.status import status
 from motionexp.jobs.submission import submission
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A terminal of another encoding than UTF-8 lacks letters; half of a character no terminal has.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with stoppable():
+    with stoppable(), keeping():
         try:
             _dispatch(list(sys.argv[1:] if arguments is None else arguments))
             # What is still buffered may be all of the output, and its reader may be gone.
@@ -131,7 +132,7 @@ def run_commands(commands: list[list[str]]) -> int:
             codes.append(main(command))
 
     # All of them run, also after one that ends in an error of this package, which is raised at the end.
-    with stoppable(), ExitStack() as stack:
+    with stoppable(), keeping(), ExitStack() as stack:
         for command in commands[::-1]:
             stack.callback(run, command)
     return max(codes)
@@ -316,6 +317,7 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN and job_return.status == JobStatus.FAILED:
             error, (_, swept) = job_return._return_value, SWEEP.get()
+            drop_kept()
             if stops_all(error):
                 raise SystemExit(_failed(error))
             words = list(job_return.overrides or [])
@@ -387,7 +389,3 @@ def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -
     print(f"Rows, videos and contact sheets: {output.resolve()}")
     if layout.report:
         get_method(layout.report)(layout, output)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,16 +9,13 @@ from weakref import WeakSet
 
 import pytest
 
-from motionexp.config.compose import load
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, options
-from motionexp.config.schema import JobConfig, ModelConfig, TrainerConfig, method_name
+from motionexp.config.schema import JobConfig, ModelConfig, TrainerConfig
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError, Stopped
-from motionexp.jobs import submission
+from motionexp.jobs import experiment, submission
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.jobs.machine import DiskError
-from motionexp.jobs.sweeps import sweeps_of
-from motionexp.results.layout_file import read_layout
 from tests.jobs.test_ablations import ABLATIONS
 from tests.support.stub_jobs import run
 from tests.support.words import WORDS
@@ -304,32 +301,21 @@ def test_an_experiment_that_cannot_be_run(name, problem, capsys):
     assert problem in capsys.readouterr().err
 
 
-SEARCH = "tuned-baseline-search"  # a hundred jobs, of which each line's last one is composed below
-OTHERS = [
-    path for path in SWEEPS if path.stem not in (*ABLATIONS, SEARCH)
-]  # tests of their own compose those
+OTHERS = [path for path in SWEEPS if path.stem not in ABLATIONS]  # which a test of their own composes whole
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
-def test_every_sweep_composes(path, base):
+def test_every_line_of_an_experiment_composes(path, base, monkeypatch):
+    """The last job of each line: to compose one takes 0.1 s, and some experiments have a hundred."""
+    jobs_of = experiment._jobs
+    monkeypatch.setattr(experiment, "_jobs", lambda overrides: jobs_of(overrides)[-1:])
     layout, sweeps, jobs = experiment_jobs(path.stem, base)
-    assert len(sweeps) == len(layout.sweep)
+    assert len(sweeps) == len(layout.sweep) == len(jobs)
     # What the layout calls the window is what a job without tau= runs.
-    assert jobs[0].model.default_tau in {cfg.tau for cfg in jobs}
-
-
-def test_every_line_of_the_search_composes(base):
-    lines = sweeps_of(read_layout(EXPERIMENTS / f"{SEARCH}.yaml"), SEARCH, base)
-    jobs = [
-        load([word if "[" in word else re.sub("=.*,", "=", word) for word in line.arguments])
-        for line in lines
-    ]
-    found = {(cfg.model.name, method_name(cfg.method), cfg.tau, cfg.sampling_tau) for cfg in jobs}
-    assert found == {
-        (model, *way)
-        for model, tau in (("tiny_latte", 700.0), ("tiny_cogvideox", 400.0), ("tiny_unet3d", 600.0))
-        for way in (("lora", tau, None), ("lora", 0.0, tau), ("full_rank", tau, None))
-    }
+    words = [word for sweep in sweeps for word in sweep.arguments if word.startswith("tau=")]
+    values = {value for word in words for value in word.removeprefix("tau=").split(",")}
+    values |= {f"{cfg.tau:g}" for cfg in jobs}
+    assert f"{jobs[0].model.default_tau:g}" in values
 
 
 # --- from outside
@@ -342,10 +328,12 @@ def python(*arguments: str, cwd: Path, path: Path) -> subprocess.CompletedProces
     )
 
 
-def test_run_py_hands_over(base, tmp_path):
-    result = python(str(ROOT / "run.py"), *base, "tau=-1", cwd=tmp_path, path=ROOT)
+@pytest.mark.parametrize("words", [[str(ROOT / "run.py"), "tau=-1"], ["-m", "motionexp", "-m", "tau=0,-1"]])
+def test_the_command_is_run_py_and_the_package(base, tmp_path, words):
+    result = python(*words, *base, cwd=tmp_path, path=ROOT)
     assert (result.returncode, result.stdout) == (2, "")
     assert "tau=-1: " in result.stderr
+    assert "Warning" not in result.stderr
     assert len((ROOT / "run.py").read_text().splitlines()) <= 60
 
 
@@ -359,7 +347,7 @@ def test_a_wheel_does_what_run_py_does_outside_the_checkout(base, tmp_path):
         entry_points = archive.read(
             next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         )
-    assert b"motionexp = motionexp.cli:main" in entry_points
+    assert b"motionexp = motionexp.__main__:run" in entry_points
     inside = {
         path.relative_to(away / "motionexp") for path in (away / "motionexp").rglob("*") if path.is_file()
     }

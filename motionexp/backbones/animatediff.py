@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from motionexp.backbones.blocks import levels
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.backbones.text import lower_case
+from motionexp.backbones.text import lower_case, refuse_mask
 from motionexp.backbones.unet3d import Attentions, denoise, find_attentions, unet_bytes
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
@@ -62,6 +63,8 @@ class AnimateDiffBackbone(PipelineBackbone):
     }
     recomputed: ClassVar = (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D)
     find_projections = staticmethod(attention_projections)
+    find_blocks = staticmethod(levels)
+    motion_layout = "time"
     caption_form = staticmethod(lower_case)
     scheduler = SCHEDULER
 
@@ -92,7 +95,7 @@ class AnimateDiffBackbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         # (B, L, D) to (B F, L, D): the image model takes a caption for each frame.
         return denoise(self, x_t, t, conditioning.embeds.repeat_interleave(x_t.shape[2], dim=0))
 

@@ -22,7 +22,7 @@ from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.backbones.text import Tokenizer, lower_case_if_closed
+from motionexp.backbones.text import Tokenizer, lower_case_if_closed, refuse_mask
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.errors import InputError
 
@@ -56,6 +56,7 @@ class CogVideoXBackbone(PipelineBackbone):
     )
     codec: ClassVar = video_vae
     find_projections = staticmethod(attention_projections)
+    caption_first = True
     caption_form = staticmethod(lower_case_if_closed)
 
     def _trained_video(self) -> tuple[int, int, int]:
@@ -75,7 +76,7 @@ class CogVideoXBackbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         with attention_kernels(self.device, self.dtype, self._attended(x_t.shape[1:])):
             output = self.network(
                 # (B, C, F, h, w) to (B, F, C, h, w), as this network takes videos.
@@ -86,6 +87,16 @@ class CogVideoXBackbone(PipelineBackbone):
                 return_dict=False,
             )[0]
         return output.transpose(1, 2).to(x_t.dtype)
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`: the 2B model adds its embedding, the 5B model rotates."""
+        rotates = self.config.use_rotary_positional_embeddings
+        return ("image_rotary_emb",) if rotates else ("patch_embed.pos_embedding",)
+
+    def position_argument(self, name: str, shape: Sequence[int]) -> Sequence[Tensor] | None:
+        """See `Backbone.position_argument`."""
+        return self._rotary(*shape[1:]) if name == "image_rotary_emb" else None
 
     def _rotary(self, frames: int, height: int, width: int) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines (tokens, head width) of the video tokens' places in a latent (F, h, w).

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, LlamaModel
 
 from motionexp.backbones import video_vae
+from motionexp.backbones.blocks import numbered
 from motionexp.backbones.checkpoint import Unsupported
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
@@ -90,6 +91,16 @@ class HunyuanBackbone(PipelineBackbone):
     spacing = "even"
     schedule: FlowSchedule
     template: ClassVar[dict[str, Any]] = DEFAULT_PROMPT_TEMPLATE
+
+    @staticmethod
+    def find_blocks(network: HunyuanVideoTransformer3DModel) -> list[tuple[str, ...]]:
+        """The blocks of two streams, then those of one."""
+        return numbered(network, "transformer_blocks", "single_transformer_blocks")
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`."""
+        return ("rope",)
 
     def _trained_video(self) -> tuple[int, int, int]:
         return 129, 720, 1280

@@ -50,9 +50,21 @@ class LatteBackbone(PipelineBackbone):
         "text_encoder": T5EncoderModel,
     }
     find_projections = staticmethod(attention_projections)
+    motion_layout = "time"
     caption_form = staticmethod(stripped_lower_case)
     caption_tokens = 120
     encoder_masks_padding = network_masks_padding = True
+
+    @staticmethod
+    def find_blocks(network: LatteTransformer3DModel) -> list[tuple[str, ...]]:
+        """A spatial block and the temporal one after it."""
+        count = len(network.transformer_blocks)
+        return [(f"transformer_blocks.{i}", f"temporal_transformer_blocks.{i}") for i in range(count)]
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`: of the places of a frame, and of the frames."""
+        return "pos_embed.pos_embed", "temp_pos_embed"
 
     def _trained_video(self) -> tuple[int, int, int]:
         side = self.config.sample_size * self.pixels_per_latent

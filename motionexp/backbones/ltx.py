@@ -61,6 +61,11 @@ class LTXBackbone(PipelineBackbone):
     network_masks_padding = True
     spacing = "even"
 
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`."""
+        return ("rope",)
+
     def _trained_video(self) -> tuple[int, int, int]:
         return 161, 512, 704
 

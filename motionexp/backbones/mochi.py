@@ -55,6 +55,11 @@ class MochiBackbone(PipelineBackbone):
     spacing = "linear_quadratic"
     schedule: FlowSchedule
 
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`."""
+        return ("rope",)
+
     def _trained_video(self) -> tuple[int, int, int]:
         return 19, 480, 848
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel
 
 from motionexp.backbones import image_vae
+from motionexp.backbones.blocks import NamedLayers
 from motionexp.backbones.checkpoint import (
     TextPrecision,
     Unsupported,
@@ -33,7 +34,7 @@ from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, r
 from motionexp.backbones.sharding import shard
 from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
 from motionexp.config.checks import text_precision_problems
-from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
+from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.errors import InputError
 from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
@@ -41,7 +42,7 @@ from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
 Family = TypeVar("Family", bound="PipelineBackbone")
 
 
-class PipelineBackbone(Backbone):
+class PipelineBackbone(NamedLayers):
     """A network, a text encoder, a tokenizer, a scheduler, and all but once a VAE, as a pipeline is saved.
 
     Each part's weights are loaded when it is first used, so that a text encoder can be gone before the
@@ -119,8 +120,7 @@ class PipelineBackbone(Backbone):
         self._shapes = {part: shape_of(kind, folder / part) for part, kind in self.classes.items()}
         for part, shape in self._shapes.items() if self.weights_hash else ():
             check_shapes(shape, folder / part, all_named=part in self._parts_of_network())
-        with torch.device("meta"):
-            self.config = self._assemble(folder, self._shapes).config
+        self.config = self.without_weights().config
         self.frames_per_latent, self.pixels_per_latent = self.codec.compression(self._shapes.get("vae"))
         self.max_caption_tokens = self._longest_caption(folder, self.tokenizer)
         self.frames, self.height, self.width = self._trained_video()
@@ -139,6 +139,11 @@ class PipelineBackbone(Backbone):
             recompute(network, self.recomputed)
         network = with_fast_kernels(network, self.device, self.dtype)
         return shard(frozen(network), self.device) if self.sharded else self._placed(network)
+
+    def without_weights(self) -> Any:
+        """See `NamedLayers`."""
+        with torch.device("meta"):
+            return self._assemble(self._folder, self._shapes)
 
     @cached_property
     def vae(self) -> Any:
@@ -182,11 +187,6 @@ class PipelineBackbone(Backbone):
             hook.hook.prev_module_hook, partner.hook.prev_module_hook = partner, hook
         self._offloaded.append(hook)
         return module
-
-    @staticmethod
-    @abstractmethod
-    def find_projections(network: Any, kind: ProjectionKind, /) -> dict[str, list[str]]:
-        """`projections` of a network, which may be on `meta`."""
 
     @staticmethod
     def caption_form(tokenizer: Tokenizer, captions: Sequence[str], /) -> list[str]:
@@ -350,16 +350,6 @@ class PipelineBackbone(Backbone):
         """See `Backbone.decode`."""
         return self.codec.decode(self.vae, latents, self.device)
 
-    def projections(self, kind: ProjectionKind) -> dict[str, list[str]]:
-        """See `Backbone.projections`. Raises InputError for a kind that the motion attention covers."""
-        if kind not in self.attentions:
-            raise InputError(f"{self.name} has no {kind} attention apart from its motion attention")
-        return self.find_projections(self.network, kind)
-
-    def _refuse_mask(self, conditioning: Conditioning) -> None:
-        if conditioning.mask is not None:
-            raise ValueError("this network hears every column of a caption: a mask would do nothing")
-
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """See `Backbone.latent_shape`: whole latent frames after the first, sides in whole patches."""
         count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
@@ -384,6 +374,15 @@ class PipelineBackbone(Backbone):
         """How many tokens a video's latents (C, F, h, w) become."""
         _, frames, height, width = shape
         return frames * height * width // self._patch() ** 2
+
+    def unload(self) -> None:
+        """See `Backbone.unload`."""
+        self._embeds, self._encodes, self._offloaded = True, True, []
+        loaded = vars(self).keys() & {"network", "vae", "text_encoder"}  # cached properties
+        for part in loaded:
+            del vars(self)[part]
+        if loaded:
+            give_memory_back()
 
     def release_text_encoder(self) -> None:
         """See `Backbone.release_text_encoder`."""

@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from motionexp.backbones import pixels
+from motionexp.backbones.blocks import levels
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.show1_network import ShowOneUNet, attention_layers
-from motionexp.backbones.text import stripped_lower_case
+from motionexp.backbones.text import refuse_mask, stripped_lower_case
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 
 # The hub's scheduler clips x_0 frame by frame at a quantile of it (dynamic thresholding), in DPM-Solver++'s
@@ -60,6 +61,9 @@ class Show1Backbone(PipelineBackbone):
     recomputed: ClassVar = (ResnetBlock2D, TemporalConvLayer, Attention, TransformerTemporalModel)
     codec: ClassVar = pixels
     find_projections = staticmethod(attention_projections)
+    find_blocks = staticmethod(levels)
+    motion_layout = "time"
+    caption_first = True
     caption_form = staticmethod(stripped_lower_case)
     caption_tokens = 77  # that IF's text encoder was used with, whatever it can take
     encoder_masks_padding = True
@@ -73,7 +77,7 @@ class Show1Backbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         # Latents are pixels here: (B, 3, F, H, W).
         tokens = self._attended(*x_t.shape[3:])
         with attention_kernels(self.device, self.dtype, max(tokens, x_t.shape[2])):

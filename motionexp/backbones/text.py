@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 from motionexp.backbones.checkpoint import has_weights, read_json
 from motionexp.config.schema import CLOSED_VOCABULARY
+from motionexp.diffusion.backbone import Conditioning
 from motionexp.errors import DAMAGE, InputError
 
 
@@ -140,3 +141,9 @@ def closed_vocabulary(tokenizer: Tokenizer) -> frozenset[str] | None:
     if not all(token.startswith("▁") for token in tokens):
         return None
     return frozenset(token.removeprefix("▁") for token in tokens)
+
+
+def refuse_mask(conditioning: Conditioning) -> None:
+    """Raise ValueError if captions have a mask, where the network would not look at it."""
+    if conditioning.mask is not None:
+        raise ValueError("this network hears every column of a caption: a mask would do nothing")

@@ -18,10 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from motionexp.backbones.blocks import levels
 from motionexp.backbones.flow import projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
-from motionexp.backbones.text import lower_case
+from motionexp.backbones.text import lower_case, refuse_mask
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 
 Attentions = tuple[type[torch.nn.Module], tuple[str, ...]]
@@ -76,6 +77,8 @@ class UNet3DBackbone(PipelineBackbone):
         TransformerTemporalModel,
     )
     find_projections = staticmethod(attention_projections)
+    find_blocks = staticmethod(levels)
+    motion_layout = "time"
     caption_form = staticmethod(lower_case)
 
     def _trained_video(self) -> tuple[int, int, int]:
@@ -86,7 +89,7 @@ class UNet3DBackbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         return denoise(self, x_t, t, conditioning.embeds)
 
     def predict_bytes(self, shape: tuple[int, int, int, int]) -> int:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, UMT5EncoderModel
 
 from motionexp.backbones import video_vae
+from motionexp.backbones.blocks import numbered
 from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
-from motionexp.backbones.text import Tokenizer
+from motionexp.backbones.text import Tokenizer, refuse_mask
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
@@ -131,6 +132,21 @@ class WanBackbone(PipelineBackbone):
     caption_tokens = 512
     schedule: FlowSchedule
 
+    @staticmethod
+    def find_blocks(network: WanTransformer3DModel | WanExperts) -> list[tuple[str, ...]]:
+        """The blocks of the one network, or those of both experts side by side."""
+        if not isinstance(network, WanExperts):
+            return numbered(network, "blocks")
+        return [
+            tuple(f"{expert}.{name}" for expert in EXPERTS)
+            for (name,) in numbered(network.transformer, "blocks")
+        ]
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`."""
+        return ("rope",)
+
     def _trained_video(self) -> tuple[int, int, int]:
         return 81, 480, 832
 
@@ -145,7 +161,7 @@ class WanBackbone(PipelineBackbone):
         self, x_t: Float[Tensor, "b c f y x"], t: float | Tensor, conditioning: Conditioning
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
-        self._refuse_mask(conditioning)
+        refuse_mask(conditioning)
         with attention_kernels(self.device, self.dtype, self.video_tokens(x_t.shape[1:])):
             output = self.network(
                 hidden_states=x_t.to(self.device, self.dtype),
@@ -178,6 +194,16 @@ class WanExpertsBackbone(WanBackbone):
     unsupported: ClassVar = WanBackbone.unsupported[:1]
     key_prefix = ""
     shardable = False  # a rank may draw a timestep of one expert, while another rank computes with the other
+
+    @staticmethod
+    def outputs_of(modules: tuple[str, ...]) -> tuple[str, ...]:
+        """See `NamedLayers`: the block of one expert runs."""
+        return modules
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """See `Backbone.positions`: the experts have one each, and a replacement would be for both."""
+        return ()
 
     @classmethod
     def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> WanExperts:

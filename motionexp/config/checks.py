@@ -39,6 +39,14 @@ def check(cfg: JobConfig) -> list[str]:
 def _step_problems(cfg: JobConfig) -> Iterator[str]:
     if not all(1 <= step < cfg.train_steps for step in cfg.keep_steps):
         yield f"keep_steps={cfg.keep_steps}: whole numbers from 1, below train_steps={cfg.train_steps}"
+    first_phase = cfg.method.get("absorber_steps", 0)
+    fewest = min([*cfg.keep_steps, cfg.train_steps])
+    trains = cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None
+    if isinstance(first_phase, int) and not 0 <= first_phase < fewest and trains:
+        yield (
+            f"method.absorber_steps={first_phase}: from 0, and below train_steps and keep_steps, here"
+            f" {fewest}: the steps that are left train the adapter"
+        )
     if cfg.tau is None and cfg.adapter is None:
         yield "tau=null: only with adapter=FOLDER, whose file has a window"
 

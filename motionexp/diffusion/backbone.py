@@ -1,7 +1,7 @@
 """The interface of a pre-trained text-to-video model: captions, latents, predictions and named layers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
@@ -14,6 +14,27 @@ from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import Window
 
 ProjectionKind = Literal["motion", "spatial", "cross"]
+Layout = Literal["all", "frame", "time"]
+"""Which tokens of a video are one sequence: all, those of a frame, or those of one place in all frames."""
+
+
+VideoShape = tuple[int, int, int, int]
+"""Of the latents of one video: (C, F, h, w)."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a network, where activation hooks read and replace (`motionexp.diffusion.hooks`).
+
+    Attributes:
+        outputs: the modules whose output is the block's. One of them runs in a forward pass.
+        attentions: names of the attention modules of a kind within the block.
+        layout: of the output, `all` or `time`, if it is no map (B F, D, rows, columns).
+    """
+
+    outputs: tuple[str, ...]
+    attentions: Mapping[ProjectionKind, tuple[str, ...]]
+    layout: Layout = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +129,8 @@ class Backbone(ABC):
         shardable: whether `sharded` may be set.
         sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
             equally often. It is set before the network is first used.
+        motion_layout: of the motion attention: `all`, or `time` where frames have attention of their own.
+        caption_first: whether the caption's tokens come before the video's, where both are one sequence.
     """
 
     component: ClassVar[str] = "transformer"
@@ -116,6 +139,8 @@ class Backbone(ABC):
     any_size: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     sharded: bool = False
+    motion_layout: ClassVar[Layout] = "all"
+    caption_first: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]]
     name: str
     source: str
@@ -201,6 +226,28 @@ class Backbone(ABC):
         """The `motion` projections of the networks that act in a window, where networks share timesteps."""
         return self.projections("motion")
 
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """The blocks in the order in which they run, known before weights are loaded; empty: no hooks."""
+        return ()
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """Where the positional embedding is; empty: it cannot be replaced.
+
+        Names of buffers that are added to tokens, of modules of the network that return cosines and sines, or
+        of arguments of the network (`position_argument`).
+        """
+        return ()
+
+    def video_tokens(self, shape: Sequence[int]) -> int:
+        """How many tokens a video's latents (C, F, h, w) become; for networks with blocks."""
+        raise NotImplementedError(f"{self.name} has no blocks")
+
+    def position_argument(self, name: str, shape: Sequence[int]) -> Sequence[Tensor] | None:
+        """Cosines and sines that `predict` hands to the network under a name; None: it hands over none."""
+        return None
+
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, h, w) of the latents of a video (frames, pixels).
@@ -223,6 +270,10 @@ class Backbone(ABC):
     @abstractmethod
     def release_text_encoder(self) -> None:
         """Free the text encoder's memory; `embed` raises afterwards."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Free the memory of all parts. Each is loaded again when it is used, also released encoders."""
 
     @abstractmethod
     def release_vae_encoder(self) -> None:

@@ -65,6 +65,11 @@ class EncodingCache:
 
     def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:
         """Encode what has no file yet. Each encoder is freed before the next part of the model is loaded."""
+        references, captions = list(references), list(captions)
+        paths = [self._path("caption", caption) for caption in captions]
+        paths += [self._path("latents", reference.content_hash) for reference in references]
+        if any(not path.exists() or read_sealed(path) is None for path in paths):
+            self.backbone.unload()  # it may be that of an earlier job, without encoders and with a network
         for caption in captions:
             self.conditioning(caption)
         self.backbone.release_text_encoder()

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import resolve_device, resolve_precision
 from motionexp.config.command_line import as_values
 from motionexp.config.ids import adapter_id, probe_id, sample_id
@@ -63,8 +62,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     device = _device(cfg)
     precision = resolve_precision(device, cfg.precision)
     check_before_weights(cfg, references, device, without_files=without_files)
-    # 3. The backbone, without weights. An earlier job of a sweep may have left memory to free.
-    give_memory_back()
+    # 3. The backbone, without weights.
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.

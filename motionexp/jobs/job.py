@@ -26,6 +26,7 @@ from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.inverted import inverted_reference
+from motionexp.jobs.kept import kept
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs
 from motionexp.jobs.machine import clear_memory_errors, smaller
@@ -82,15 +83,12 @@ class Job:
         """The metrics of the job and their models, which stay in main memory; see `at_work`."""
         from motionexp.metrics.scorer import Scorer  # which imports transformers and takes seconds
 
-        plan = self.plan
-        return Scorer(
-            plan.metrics,
-            self._scoring_models,
-            chance_references=chance_references(
-                plan.metrics, plan.scoring, plan.reader, plan.size, plan.references
-            ),
-            folder=self.output / ".cache" / "features",
-        )
+        plan, models, folder = self.plan, self._scoring_models, self.output / ".cache" / "features"
+        unrelated = chance_references(plan.metrics, plan.scoring, plan.reader, plan.size, plan.references)
+        videos = [(video.suite, video.name, video.content_hash) for video in unrelated]
+        settings = plan.metrics, models, videos, folder
+        make = partial(Scorer, plan.metrics, models, chance_references=unrelated, folder=folder)
+        return kept("scorer", settings, make)
 
     @cached_property
     def probe_scorer(self) -> "Scorer":

@@ -14,7 +14,7 @@ from torch import Tensor
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import TuningMethod
-from motionexp.methods.step import Step
+from motionexp.methods.step import LAST_STEP, DrawKey, Step
 
 BUDGET = 0.2  # seconds, after the call that warms up
 LONG_CALL = 0.6  # seconds; a first call that takes longer is the only one
@@ -107,7 +107,7 @@ def _training_seconds(job: JobPlan, latents: Tensor, caption: Conditioning) -> f
         optimizer = job.training.optimizer.build(method.trained)
         clean = latents.repeat(size, 1, 1, 1, 1)
         captions = Conditioning.cat([caption] * size).trimmed()
-        keys = [(0, "", 0, row) for row in range(size)]
+        keys = [DrawKey(0, "", LAST_STEP, row) for row in range(size)]
         t = torch.full((size,), min(999, math.ceil(job.window.high)), device=latents.device)
 
         def step() -> Tensor:

@@ -22,7 +22,7 @@ from motionexp.backbones.text import UnknownTokenizer
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import TuningMethod
-from motionexp.methods.step import Step
+from motionexp.methods.step import LAST_STEP, DrawKey, Step
 from motionexp.probes.block_features import VIDEOS_PER_CALL
 
 BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
@@ -170,7 +170,7 @@ class MetaRun:
         latents = self.latents.repeat(size, 1, 1, 1, 1)
         t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()
-        keys = [(0, "", 0, row) for row in range(size)]
+        keys = [DrawKey(0, "", LAST_STEP, row) for row in range(size)]
         return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions, keys)
 
     @torch.no_grad()

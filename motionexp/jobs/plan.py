@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 
+from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES
 from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import ModelConfig
@@ -22,6 +23,7 @@ from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
+from motionexp.jobs.kept import kept
 from motionexp.jobs.references import Size
 from motionexp.methods.base import TrainingSettings
 
@@ -125,9 +127,18 @@ class BackboneSettings:
     def make(self, device: torch.device) -> Backbone:
         """The backbone on a device. Its weights are loaded when they are first used; on `meta` never.
 
+        In a sweep it may be that of the job before, whose network is loaded and whose encoders are released.
+
         Raises:
             InputError: the model's file and its weights disagree on the size of videos.
         """
+        # A sharded network belongs to the processes of one job.
+        if device.type == "meta" or self.sharded:
+            return self._made(device)
+        return kept("backbone", (self, device), lambda: self._made(device))
+
+    def _made(self, device: torch.device) -> Backbone:
+        give_memory_back()  # an earlier job of a sweep may have left memory to free
         model = self.model
         backbone: Backbone = get_object(model._target_)(
             model.path,

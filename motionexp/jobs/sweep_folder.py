@@ -110,7 +110,7 @@ class SweepFolder:
         )
 
     def _script(self, task: Task) -> str:
-        lines = [shlex.join([sys.executable, "-m", "motionexp.cli", *command]) for command in task.commands]
+        lines = [shlex.join([sys.executable, "-m", "motionexp", *command]) for command in task.commands]
         variables = [f"export {VARIABLE}={shlex.quote(str(self.path))}"]
         if path := os.environ.get("PYTHONPATH"):
             variables.append(f"export PYTHONPATH={shlex.quote(path)}")

@@ -1,7 +1,7 @@
 """A LoRA along time that is saved, beside one within frames that acts in training alone."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class DualLoRA(LoRA):
     """
 
     is_single = False
-    needs = ("motion", "spatial")
+    needs: ClassVar[tuple[str, ...]] = ("motion", "spatial")
 
     def __init__(
         self,

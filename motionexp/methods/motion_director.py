@@ -128,8 +128,8 @@ class MotionDirector(DualLoRA):
 
     def _skips(self, step: Step) -> bool:
         """Whether the authors' code leaves the appearance out: of a step as a whole, whatever its batches."""
-        seed, _, number, _ = step.keys[0]
-        stream = generator("motion director path", seed, number)
+        key = step.keys[0]
+        stream = generator("motion director path", key.seed, key.step)
         return bool(torch.rand((), generator=stream) < SKIPPED)
 
     def _dropout(self, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -11,8 +11,22 @@ from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import generator
 
-DrawKey = tuple[int, str, int, int]
-"""What all randomness of a draw comes from: seed, reference, step, and the draw's number in the step."""
+LAST_STEP = 10**9
+"""A step that is in the last phase of any training: what its memory and time are measured by."""
+
+
+class DrawKey(NamedTuple):
+    """What all randomness of a draw comes from: the training's seed, the reference, and where the draw is.
+
+    Attributes:
+        step: of the training, from 0.
+        number: of the draw within the step, from 0.
+    """
+
+    seed: int
+    reference: str
+    step: int
+    number: int
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from motionexp.errors import InputError, Stopped
 from motionexp.methods.base import TrainingSettings, TuningMethod
 from motionexp.methods.between_steps import BetweenSteps
 from motionexp.methods.checkpoints import SealedFile
-from motionexp.methods.step import Step
+from motionexp.methods.step import DrawKey, Step
 from motionexp.methods.stopping import Stop
 from motionexp.methods.trainer import make_trainer, quiet_lightning
 
@@ -139,7 +139,7 @@ class Tuning(LightningModule):
         latents = self._latents[rows]  # (B, C, F, h, w)
         device = latents.device
         noised = latents, torch.stack(noise).to(device), torch.cat(t).to(device)
-        draws = [(*keys[row], number) for row, number in zip(rows, numbers, strict=True)]
+        draws = [DrawKey(*keys[row], number) for row, number in zip(rows, numbers, strict=True)]
         return Step.noised(schedule, *noised, self._conditioning[rows], draws)
 
     def training_step(self, batch: int, batch_idx: int) -> None:

@@ -14,7 +14,7 @@ from motionexp.results.layout import Column, Difference, Group, Layout, Setting,
 from motionexp.results.rows import SANITY_BASELINES, Row, Subject
 from motionexp.results.selection import check_names, matches
 from motionexp.results.subjects import Values, by_subject, paired_difference
-from motionexp.results.versions import check_comparable, dirty_note
+from motionexp.results.versions import check_comparable
 
 
 def mean_of(values: Values) -> Interval:
@@ -41,7 +41,7 @@ class Comparison:
     def __init__(self, layout: Layout, rows: Sequence[Row]) -> None:
         check_names(layout.selects(), rows)
         check_comparable(rows, layout.allow_mixed)
-        self.layout, self.dirty_note = layout, dirty_note(rows)
+        self.layout, self.all_rows = layout, rows
         # By sanity baseline, empty for other rows, and metric.
         self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in rows:

@@ -8,7 +8,7 @@ nor a network. Without names it takes all experiments whose rows are published.
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from motionexp.results.latex import to_latex
 from motionexp.results.layout import Layout, TableLayout
 from motionexp.results.published import print_files, published_layouts, read_published, root_of
 from motionexp.results.rows import Row
+from motionexp.results.versions import dirty_note
 
 SUFFIXES = (".md", ".tex", ".csv")
 
@@ -51,15 +52,20 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
     blocks += _reported_blocks(layout, table)
     columns = [layout.columns[key].label for key in table.columns]
     blocks = [block for block in blocks if block.lines]
-    notes = [*table.notes, *comparison.dirty_note]
-    tables = [Table(table.title, table.labels, columns, blocks, notes, table.unit)]
+    tables = [Table(table.title, table.labels, columns, blocks, table.notes, table.unit)]
     if not table.settings and (table.equal_leakage or table.dominance):
         tables = []  # a comparison at scales alone
     if table.equal_leakage:
         tables.append(equal_leakage_table(comparison, table, table.equal_leakage))
     if table.dominance:
         tables.append(dominance_table(comparison, table, table.dominance))
-    return tables
+    return with_dirty_note(tables, comparison.all_rows)
+
+
+def with_dirty_note(tables: Sequence[Table], rows: Collection[Row]) -> list[Table]:
+    """Tables of rows, which say so if the rows are of a working tree with uncommitted changes."""
+    note = dirty_note(rows)
+    return [replace(table, notes=[*table.notes, *note]) for table in tables]
 
 
 def _reported_blocks(layout: Layout, table: TableLayout) -> list[Block]:

@@ -23,7 +23,7 @@ from motionexp.results.formats import Block, Cell, Line, Table, to_markdown
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
-from motionexp.results.tables import write_formats
+from motionexp.results.tables import with_dirty_note, write_formats
 from motionexp.scripts.perturbations import PERTURBATIONS, dosed
 
 EXPERIMENT = Path("experiments/metric-trust.yaml")
@@ -190,14 +190,19 @@ def run(layout: Layout, output: Path) -> None:
         scenes = [(reference, reference.truth) for reference in references]
         single = [reference for reference, scene in scenes if scene and len(scene.things) == 1]
         append_rows(path, dose_rows(single, scorer))
-    table = trust_table(selected_rows(layout, output))
-    write_formats(output / "metric-trust", [table])
+    rows = selected_rows(layout, output)
+    (table,) = tables = with_dirty_note([trust_table(rows)], rows)
+    write_formats(output / "metric-trust", tables)
     print(to_markdown(table))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the table beside the published rows of the experiment; returns the exit code."""
-    return write_published(arguments, EXPERIMENT, lambda file, rows: write_formats(file, [trust_table(rows)]))
+    return write_published(
+        arguments,
+        EXPERIMENT,
+        lambda file, rows: write_formats(file, with_dirty_note([trust_table(rows)], rows)),
+    )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from motionexp.results.layout_file import read_layout
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.published import is_published, print_files, read_published
 from motionexp.results.rows import Row
-from motionexp.results.tables import write_formats
+from motionexp.results.tables import with_dirty_note, write_formats
 
 LAYOUT = Path("experiments/predict.yaml")
 LINEAR = Path("experiments/linear-probe.yaml")
@@ -245,7 +245,8 @@ def main() -> int:
         layout, linear = read_layout(LAYOUT), read_layout(LINEAR)
         if is_published(LAYOUT, layout) and is_published(LINEAR, linear):
             rows = read_published(Path(layout.rows))
-            tables = tables_of(rows, analysis, read_published(Path(linear.rows)))
+            of_linear = read_published(Path(linear.rows))
+            tables = with_dirty_note(tables_of(rows, analysis, of_linear), [*rows, *of_linear])
             yield from write_formats(Path(layout.rows).with_suffix(""), tables)
 
     return print_files(paths())

@@ -16,7 +16,7 @@ from motionexp.probes.analysis.tables import tables
 from motionexp.results.columns import to_table, write_columns
 from motionexp.results.formats import Table
 from motionexp.results.rows import Row
-from motionexp.results.tables import write_formats
+from motionexp.results.tables import with_dirty_note, write_formats
 
 VERDICTS = "verdicts.parquet"
 METRIC_VERSION = 1
@@ -26,7 +26,7 @@ def write(folder: Path, analysis: Analysis) -> Iterator[Path]:
     """Write `probe_analysis`, `boundary` and `pairs` in three formats each, and their numbers as rows."""
     files = tables(analysis)
     for name, file_tables in files.items():
-        yield from write_formats(folder / name, file_tables)
+        yield from write_formats(folder / name, with_dirty_note(file_tables, analysis.rows))
     verdicts = [
         row
         for file_tables in files.values()

@@ -175,7 +175,7 @@ def test_a_task_s_script_does_what_its_commands_say(tmp_path, monkeypatch):
     folder = SweepFolder(tmp_path / "out" / "sweeps" / "it's")
     folder.write({"command": [], "launcher": "joblib"}, [task], [])
     done = subprocess.run(["bash", folder.path / "tasks" / "000.sh"], capture_output=True, check=True)
-    assert done.stdout.decode().split("\0") == ["-m", "motionexp.cli", "-m", *hostile, ""]
+    assert done.stdout.decode().split("\0") == ["-m", "motionexp", "-m", *hostile, ""]
     assert not list(tmp_path.rglob("hacked"))
 
 

@@ -14,11 +14,9 @@ from motionexp.errors import InputError
 from motionexp.methods.adapters import save_adapter
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.motion_director import temporal_loss
-from motionexp.methods.step import Step
+from motionexp.methods.step import DrawKey, Step
 from motionexp.methods.training import Tuning, fit
-from tests.support.training_runs import RECIPE, attach, change
-
-KEYS = [(5, "video 0", 3, 0), (5, "video 1", 3, 1)]
+from tests.support.training_runs import RECIPE, attach, merged, stirred
 
 
 def slow_temporal_loss(output, target, anchors):
@@ -52,35 +50,6 @@ def test_the_temporal_loss_is_its_formula():
             slow_temporal_loss(moved[0], target, anchors) - slow_temporal_loss(moved[1], target, anchors)
         ) / 2e-5
         assert gradient[place].item() == pytest.approx(slope, rel=1e-5, abs=1e-9)
-
-
-@pytest.fixture
-def step(backbone, examples):
-    latents = torch.cat([example.latents for example in examples])
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
-    captions = backbone.embed(["a cat runs", "a dog is running to the left"]).trimmed()
-    return Step.noised(backbone.schedule, latents, noise, torch.tensor([700, 900]), captions, KEYS)
-
-
-def stirred(method):
-    """The method with both LoRAs away from their untrained state."""
-    change(method)
-    stream = torch.Generator().manual_seed(1)
-    for tensor in method.auxiliary.values():
-        tensor.detach().add_(0.1 * torch.randn(tensor.shape, generator=stream))
-    return method
-
-
-def merged(backbone, tensors):
-    """A copy of the network with W + B A in place of W, at alpha = rank."""
-    plain = deepcopy(backbone)
-    with torch.no_grad():
-        for name in tensors:
-            if name.endswith(".lora_A.weight"):
-                layer = name.removesuffix(".lora_A.weight")
-                update = tensors[f"{layer}.lora_B.weight"] @ tensors[name]
-                plain.network.get_submodule(layer).weight += update
-    return plain
 
 
 def test_each_path_is_the_network_with_its_loras_and_trains_one_of_them(backbone, step):
@@ -164,7 +133,7 @@ def test_recomputed_activations_change_no_loss(tiny_folder, backbone, examples, 
 def test_the_authors_code_leaves_the_appearance_out_of_a_fifth_of_the_steps(backbone, step):
     method = attach("motion_director", backbone, Window(0), variant="authors_code")
     skipped = [
-        method._skips(Step(*(step.t,) * 5, step.conditioning, [(0, "video", number, 0)]))
+        method._skips(Step(*(step.t,) * 5, step.conditioning, [DrawKey(0, "video", number, 0)]))
         for number in range(2000)
     ]
     assert sum(skipped) / len(skipped) == pytest.approx(0.2, abs=0.03)

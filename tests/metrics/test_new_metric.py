@@ -34,7 +34,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [("--help", 0, "How bright is the sample?"), ("metrics=[brihgtness]", 2, "brightness")],
 )
 def test_it_is_listed_and_checked(copy, argument, code, answer):
-    command = [sys.executable, "-m", "motionexp.cli", argument]
+    command = [sys.executable, "-m", "motionexp", argument]
     finished = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     assert finished.returncode == code
     assert answer in finished.stderr + finished.stdout

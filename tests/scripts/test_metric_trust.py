@@ -1,5 +1,6 @@
 """The table of which metric to trust: its numbers against closed forms, its rows from real renders."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +123,12 @@ def test_the_table_is_made_of_published_rows(tmp_path, capsys):
     published = tmp_path / read_layout(layout).rows
     published.parent.mkdir(parents=True)
     rows = doses({"motion": dict.fromkeys(CHANGES, 1.0)}) + samples()
+    rows[0] = replace(rows[0], dirty=True)
     write_published(published, rows)
     capsys.readouterr()
     assert metric_trust.main([str(layout)]) == 0
     assert "metric-trust.md" in capsys.readouterr().out
-    assert "| motion |" in published.with_suffix(".md").read_text()
+    text = published.with_suffix(".md").read_text()
+    assert "| motion |" in text
+    assert f"1 of {len(rows)} rows are of a working tree with uncommitted changes" in text
     assert published.with_suffix(".csv").exists()

@@ -21,7 +21,7 @@ from motionexp.results.formats import Table
 from motionexp.results.intervals import Replicates
 from motionexp.results.log_snr import log_snr_at, log_snr_tables
 from motionexp.results.rows import Row
-from motionexp.results.tables import write_formats
+from motionexp.results.tables import with_dirty_note, write_formats
 
 EXPERIMENT = Path("experiments/linear-probe.yaml")
 UNIT = "groups of test videos"
@@ -153,7 +153,7 @@ def write(file: Path, rows: Sequence[Row]) -> list[Path]:
     return [
         path
         for suffix, file_tables in tables(rows).items()
-        for path in write_formats(file.with_name(f"{file.name}{suffix}"), file_tables)
+        for path in write_formats(file.with_name(f"{file.name}{suffix}"), with_dirty_note(file_tables, rows))
     ]
 
 

@@ -35,17 +35,20 @@ class Analysis:
         log_snr: {model: (1001,) log-SNR of its schedule at t = 0, 1, ... 1000}.
         predicted: {(model, contrast, factor): log-SNR}.
         sweeps: {(model, contrast): results of tuning with windows that begin at each tau}.
+        rows: of which all this was read.
     """
 
     probes: Mapping[str, Mapping[Key, ProbeValues]]
     log_snr: Mapping[str, np.ndarray]
     predicted: Mapping[tuple[str, str, str], float]
     sweeps: Mapping[Key, TauSweep] = field(default_factory=dict)
+    rows: Sequence[Row] = ()
 
     @classmethod
     def of_rows(cls, rows: Sequence[Row]) -> "Analysis":
         """The analysis of rows of probes, schedules, energies and a sweep over tau."""
-        return cls(read_probes(rows), log_snr_tables(rows), predicted_log_snr(rows), read_sweeps(rows))
+        predicted, sweeps = predicted_log_snr(rows), read_sweeps(rows)
+        return cls(read_probes(rows), log_snr_tables(rows), predicted, sweeps, rows)
 
     @cached_property
     def tampering(self) -> dict[Key, dict[str, ProbeValues]]:

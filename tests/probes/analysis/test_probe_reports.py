@@ -40,7 +40,8 @@ def publish(root, name, text):
 
 @pytest.fixture(scope="module")
 def rows():
-    return probe_rows(World(between=5, within=10, mistakes=0), 3)
+    probed = probe_rows(World(between=5, within=10, mistakes=0), 3)
+    return [replace(row, dirty=row.method == "motion_tampering") for row in probed]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,9 @@ def test_the_command_writes_every_table_in_three_formats(root, capsys):
     assert float(boundary.stratum("low")) < boundary.value < float(boundary.stratum("high"))
     reasons = [why_missing({"verdict": verdict}) for verdict in (NONE, "undetermined: few")]
     assert reasons == ["no boundary", "undetermined"]
-    assert "| tiny_latte | motion-dominant | " in (root / "results" / "shapes" / "boundary.md").read_text()
+    text = (root / "results" / "shapes" / "boundary.md").read_text()
+    assert "| tiny_latte | motion-dominant | " in text
+    assert "rows are of a working tree with uncommitted changes" in text
 
 
 def test_the_command_writes_the_same_figures_each_time(root):
