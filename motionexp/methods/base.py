@@ -170,9 +170,12 @@ class TuningMethod(ABC):
         return sum(cls.layer_parameters(layer, **settings) for layer in layers)
 
     @classmethod
-    @abstractmethod
     def layer_parameters(cls, layer: nn.Linear, **settings: Any) -> int:
-        """Return how many numbers the method trains for one linear layer of the network."""
+        """Return how many numbers the method trains for one linear layer that it chooses by projection.
+
+        A method that chooses otherwise implements `trainable_parameters`.
+        """
+        raise NotImplementedError
 
     @property
     @abstractmethod
