@@ -108,6 +108,7 @@ class TuningMethod(ABC):
         is_single: whether it is one adapter, which a file can hold.
         takes_sharded: whether it only reads shapes of the network's weights, of which a rank may hold a part.
         needs: the kinds of attention that the network must have apart from each other.
+        starts_as_base: whether the untrained method, switched on, gives the base model's outputs.
         inverts_tuned: whether the tuned network inverts the reference for `inverted_noise`, in place of the
             base model.
         key_prefix: precedes the names of `parameters` in an adapter file.
@@ -119,6 +120,7 @@ class TuningMethod(ABC):
     is_single: ClassVar[bool] = True
     takes_sharded: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
+    starts_as_base: ClassVar[bool] = True
     inverts_tuned: ClassVar[bool] = False
 
     def __init__(
@@ -212,7 +214,7 @@ class TuningMethod(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Return to the untrained state: switched on, the method then gives the base model's outputs."""
+        """Return to the untrained state; see `starts_as_base`."""
 
     @abstractmethod
     def switch(self, on: bool) -> None:

@@ -91,18 +91,19 @@ def test_it_is_on_exactly_inside_its_window(name, backbone, predict):
 
 
 @every_method
-def test_reset_gives_the_base_models_output(name, backbone, predict):
+def test_reset_gives_the_untrained_output_which_is_the_base_models(name, backbone, predict):
     base = predict()
     method = attach(name, backbone, Window(0))
     method.switch(True)
-    assert torch.equal(predict(), base)
+    untrained = predict()
+    assert torch.equal(untrained, base) is method.starts_as_base
     change(method)
-    assert not torch.equal(predict(), base)
+    assert not torch.equal(predict(), untrained)
     method.scale = 0.0
     torch.testing.assert_close(predict(), base)
     method.scale = 1.0
     method.reset(seed=3)
-    assert torch.equal(predict(), base)
+    assert torch.equal(predict(), untrained)
 
 
 @every_method
