@@ -78,7 +78,7 @@ class CustomizeAVideo(DualLoRA):
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """Yield the loss of the phase that the step belongs to."""
-        self.check_video(step)
+        step.check_frames(self.name)
         if step.keys[0].step < self.absorber_steps:
             yield self.appearance_loss(step, "customize a video frame")
         else:

@@ -1,6 +1,6 @@
 """A LoRA along time that is saved, beside one within frames that acts in training alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from peft.tuners.lora import LoraLayer
@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
-from motionexp.errors import InputError
-from motionexp.methods.base import EVERYWHERE, prediction_loss
+from motionexp.methods.base import EVERYWHERE, prediction_loss, projection_layers
 from motionexp.methods.lora import LoRA, tensors_of
 from motionexp.methods.step import Step
 
@@ -99,10 +98,20 @@ class DualLoRA(LoRA):
         self.turn(temporal=False, spatial=True, train_spatial=True)
         return prediction_loss(self.backbone, step.frames(step.random_frames(purpose)))
 
-    def check_video(self, step: Step) -> None:
-        """Raise InputError for videos of one latent frame, in which nothing moves."""
-        if step.latents.shape[2] < 2:
-            raise InputError(f"method={self.name}: the clip has one latent frame, and nothing moves in it")
+
+def layers_of_both(
+    backbone: Backbone, window: Window, projections: Sequence[str], feed_forward: bool
+) -> tuple[dict[str, nn.Linear], dict[str, nn.Linear]]:
+    """The projections of the attention along time, and of that within frames, by name.
+
+    With `feed_forward` also the feed-forward layers of their blocks.
+    """
+    temporal = projection_layers(backbone, projections, window, "motion")
+    spatial = projection_layers(backbone, projections, window, "spatial")
+    if feed_forward:
+        temporal |= feed_forward_layers(backbone, temporal)
+        spatial |= feed_forward_layers(backbone, spatial)
+    return temporal, spatial
 
 
 def feed_forward_layers(backbone: Backbone, attention_layers: Iterable[str]) -> dict[str, nn.Linear]:

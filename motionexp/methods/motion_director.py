@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window, generator
 from motionexp.errors import InputError
-from motionexp.methods.base import EVERYWHERE, projection_layers
-from motionexp.methods.dual_lora import DualLoRA, feed_forward_layers
+from motionexp.methods.base import EVERYWHERE
+from motionexp.methods.dual_lora import DualLoRA, layers_of_both
 from motionexp.methods.lora import ADAPTER
 from motionexp.methods.step import Step
 
@@ -96,12 +96,7 @@ class MotionDirector(DualLoRA):
         **settings: Any,
     ) -> tuple[dict[str, nn.Linear], dict[str, nn.Linear]]:
         """See `DualLoRA.chosen`."""
-        temporal = projection_layers(backbone, projections, window, "motion")
-        spatial = projection_layers(backbone, projections, window, "spatial")
-        if feed_forward:
-            temporal |= feed_forward_layers(backbone, temporal)
-            spatial |= feed_forward_layers(backbone, spatial)
-        return temporal, spatial
+        return layers_of_both(backbone, window, projections, feed_forward)
 
     def reset(self, seed: int) -> None:
         """See `LoRA.reset`; of the authors' code A has the standard deviation 1 / rank."""
@@ -113,7 +108,7 @@ class MotionDirector(DualLoRA):
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """Yield the loss of the spatial path, then that of the temporal path."""
-        self.check_video(step)
+        step.check_frames(self.name)
         has_appearance = not (self._follows_code and self._skips(step))
         try:
             if has_appearance:

@@ -10,6 +10,7 @@ from torch import Tensor
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import generator
+from motionexp.errors import InputError
 
 LAST_STEP = 10**9
 """A step that is in the last phase of any training: what its memory and time are measured by."""
@@ -81,6 +82,11 @@ class Step:
             for tensor in (self.latents, self.noise, self.noisy, self.target)
         )
         return type(self)(latents, noise, self.t, noisy, target, self.conditioning, self.keys)
+
+    def check_frames(self, method: str) -> None:
+        """Raise InputError for videos of one latent frame, in which nothing moves."""
+        if self.latents.shape[2] < 2:
+            raise InputError(f"method={method}: the clip has one latent frame, and nothing moves in it")
 
     def random_frames(self, purpose: str) -> list[int]:
         """A latent frame's number for each row, drawn evenly; it depends on the purpose and the row's key."""

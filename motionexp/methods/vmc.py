@@ -60,8 +60,7 @@ class VMC(FullRank):
         Raises:
             InputError: the video has one latent frame, which nothing follows.
         """
-        if step.latents.shape[2] < 2:
-            raise InputError("method=vmc: the clip has one latent frame, and no change from frame to frame")
+        step.check_frames(self.name)
         output = self.backbone.predict(step.noisy, step.t, step.conditioning)  # (B, C, F, h, w)
         schedule = self.backbone.schedule
         convert = schedule.to_epsilon if self.residuals == "noise" else schedule.to_x0
