@@ -342,7 +342,7 @@ class Job:
             "resumed_from": result.resumed_from,
             "peak_memory": peak_memory(self.device),
             "device": origin["device"],
-            "losses": [round(loss, 6) for loss in result.losses],
+            "losses": [float(f"{loss:.6g}") for loss in result.losses],  # of some methods they are tiny
         }
         # The adapter's file comes last: it marks the training as done and its record as complete.
         adapter.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,11 @@ from torch.nn import functional as F
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.hooks import Attended, Hooks, activation_hooks
 from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
 from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.dual_lora import layers_of_both
 from motionexp.methods.lora import LoRA
 from motionexp.methods.step import Step
-
-WEIGHT = 2000.0
-"""Of each of the two terms, in the authors' code."""
 
 
 class MotionMatcher(LoRA):
@@ -47,12 +45,15 @@ class MotionMatcher(LoRA):
         backbone, window, rank, alpha: as of `LoRA`; the network has attention within frames and to captions.
         projections: of both attentions.
         feed_forward: whether the feed-forward layers of the attentions' blocks are tuned too.
+        weight: of both terms, above 0; that of the authors' code is 2000. It matters where gradients are near
+            the optimizer's eps, 1e-8, as in the small bundled models.
 
     Raises:
-        InputError: as of `LoRA`, or a network without these attentions.
+        InputError: as of `LoRA`, or a weight out of range, or a network without these attentions.
     """
 
     needs = ("motion", "spatial", "cross")
+    takes_sharded = False  # a pass that is stopped early would leave weights gathered
     inverts_tuned = True
 
     def __init__(
@@ -64,8 +65,12 @@ class MotionMatcher(LoRA):
         alpha: float = 4.0,
         projections: Sequence[str] = ("q", "k", "v", "o"),
         feed_forward: bool = True,
+        weight: float = 2000.0,
     ) -> None:
         self.check_size(rank, alpha)
+        if not 0 < weight < math.inf:
+            raise InputError(f"method.weight={weight:g}: a number above 0")
+        self.weight = weight
         self.refuse_missing_attention(backbone)
         layers = _tuned_layers(backbone, window, projections, feed_forward)
         settings = {
@@ -73,6 +78,7 @@ class MotionMatcher(LoRA):
             "alpha": alpha,
             "projections": list(projections),
             "feed_forward": feed_forward,
+            "weight": weight,
         }
         self._attach(backbone, window, dict.fromkeys(layers, (rank, alpha)), settings)
 
@@ -98,7 +104,7 @@ class MotionMatcher(LoRA):
         # 1. The frozen network: its gradient is taken at once, because a pass that computes activations
         #    again needs the LoRA as it was: off here, on for the output.
         self.switch(False)
-        loss, gradient = matching_loss(self.backbone, step, output.detach())
+        loss, gradient = matching_loss(self.backbone, step, output.detach(), self.weight)
         self.switch(True)
         # 2. The value is the loss, and the gradient is handed on to the LoRA.
         chained = (output * gradient).sum()
@@ -112,7 +118,7 @@ def _tuned_layers(
     return temporal | spatial
 
 
-def matching_loss(backbone: Backbone, step: Step, output: Tensor) -> tuple[Tensor, Tensor]:
+def matching_loss(backbone: Backbone, step: Step, output: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """The difference of the maps after the step by an output (B, C, F, h, w) and after the true step.
 
     The network is used as it is.
@@ -129,7 +135,7 @@ def matching_loss(backbone: Backbone, step: Step, output: Tensor) -> tuple[Tenso
     with maps.read():
         backbone.predict(one_step(backbone, step, output), earlier, step.conditioning)
         to_caption, along_time = (F.mse_loss(*pair) for pair in zip(maps.means(), true, strict=True))
-        loss = WEIGHT * to_caption + WEIGHT * along_time
+        loss = weight * (to_caption + along_time)
         (gradient,) = torch.autograd.grad(loss, output)
     return loss.detach(), gradient
 

@@ -103,7 +103,7 @@ def test_the_loss_and_its_gradient_are_their_formula(backbone, step, monkeypatch
 
 
 def test_the_true_step_has_no_loss(backbone, step):
-    loss, gradient = matching_loss(backbone, step, step.target.clone())
+    loss, gradient = matching_loss(backbone, step, step.target.clone(), 2000.0)
     assert loss.item() == pytest.approx(0, abs=1e-9)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-6, rtol=0)
 
@@ -152,3 +152,9 @@ def test_its_own_window_is_the_default():
     assert load(["method=motion_matcher", "tau=0", "sampling_tau=700"]).tau == 0
     with pytest.raises(InputError, match="method=motion_matcher: tiny_cogvideox has no spatial"):
         load(["model=tiny_cogvideox", "method=motion_matcher"])
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_a_weight_out_of_range_is_refused(weight, backbone):
+    with pytest.raises(InputError, match=r"method\.weight="):
+        attach("motion_matcher", backbone, Window(0), weight=weight)
