@@ -22,7 +22,7 @@ test: .venv/installed ## all tests but those of launchers and `make chaos`
 ENGINE := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m engine -rs
 
 test-joblib: .venv/installed ## sweeps by joblib and submitit in processes of this machine (six minutes of two cores)
-	$(ENGINE) tests/engines/test_local.py
+	$(ENGINE) tests/engines/test_local.py tests/engines/test_together.py
 
 test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: needs slurmctld, slurmd, munge (ten minutes)
 	$(ENGINE) tests/engines/test_slurm.py tests/engines/test_slurm_ddp.py
@@ -50,6 +50,7 @@ tables: .venv/installed ## the tables in results/ and README's claims from the p
 	$(PYTHON) -m motionexp.probes.analysis.linear_tables
 	$(PYTHON) -m motionexp.scripts.claims
 	$(PYTHON) -m motionexp.results.experiments_page
+	$(PYTHON) -m motionexp.results.findings_page
 
 figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.scripts.probe_figures

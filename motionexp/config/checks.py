@@ -41,8 +41,7 @@ def _step_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"keep_steps={cfg.keep_steps}: whole numbers from 1, below train_steps={cfg.train_steps}"
     first_phase = cfg.method.get("absorber_steps", 0)
     fewest = min([*cfg.keep_steps, cfg.train_steps])
-    trains = cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None
-    if isinstance(first_phase, int) and not 0 <= first_phase < fewest and trains:
+    if isinstance(first_phase, int) and not 0 <= first_phase < fewest and schema.trains(cfg):
         yield (
             f"method.absorber_steps={first_phase}: from 0, and below train_steps and keep_steps, here"
             f" {fewest}: the steps that are left train the adapter"
@@ -79,7 +78,7 @@ def _class_problems(cfg: JobConfig) -> Iterator[str]:
             f" attention; {choices}"
         )
     needs = class_value(cfg.method["_target_"], "needs", cfg.plugins) or ()
-    if attentions and cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None:
+    if attentions and schema.trains(cfg):
         yield from missing_attention(method_name(cfg.method), needs, model.name, attentions)
     shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
     multiple, trained = _sizes(model)

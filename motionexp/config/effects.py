@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
 from motionexp.config.job_settings import loggers
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, guides, method_name
 from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
 
@@ -96,6 +96,8 @@ def _by_stage(cfg: JobConfig, name: str) -> Iterator[str | None]:
         stages = {"training"}
     if name == "tau":  # with tau=1000 it is the base model
         stages |= {"sampling"}
+    if guides(cfg) and name in ("method", "soft_window"):
+        stages = {"applying"}
     active, reason = _active(cfg)
     if stages == {"probe"} and cfg.probe is None:
         yield "has no effect without probe="
@@ -118,6 +120,11 @@ def _active(cfg: JobConfig) -> tuple[Set[str], str]:
         return sampled | {"applying"}, "with adapter=, which trains nothing"
     if cfg.tau == 1000:
         return sampled, "with tau=1000, where nothing is trained"
+    if guides(cfg):
+        return sampled | {
+            "applying",
+            "method",
+        }, f"with method={method_name(cfg.method)}, which trains nothing"
     return sampled | {"applying", "training", "method"}, "where an adapter is trained"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.adapter_files import adapter_file, peft_config_file
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, is_guidance, method_name, tiles
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -14,6 +14,7 @@ from motionexp.config.targets import PACKAGE
 FIT_VERSION = 2
 SAMPLE_VERSION = 2
 PROBE_VERSION = 2
+GUIDANCE_VERSION = 1
 UNTRAINED_VERSION = 1
 """Of cells that train nothing: their ids do not follow the training's version."""
 # Settings that change nothing of what these probes measure; the inversion's rows name their prompt.
@@ -24,6 +25,7 @@ NOT_IN_PROBES = {
         *("inversion_guidance_scale", "inversion_prompt", "at_once"),
     ),
 }
+WINDOW = ("tau", "tau_high", "soft_window")
 # A method's name in ids, or a plugin's import path. For the two methods of the first release it is the import
 # path that was hashed then, so that their finished cells are found again.
 HASHED_NAMES = {"lora": "motionexp.methods.lora.LoRA", "full_rank": "motionexp.methods.direct.Direct"}
@@ -43,7 +45,8 @@ def adapter_id(
     `auto` came out as. `together` has the hashes of all references that are trained in one batch, this one
     included: they change the last bits. The id contains them if there are several.
 
-    At tau = 1000 nothing is trained, so that no training setting is part of the id.
+    At tau = 1000 nothing is trained, so that no training setting is part of the id. A guidance method trains
+    nothing either: the id contains its own settings and its window.
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
@@ -51,17 +54,22 @@ def adapter_id(
         parts["adapter"] = hashlib.sha256(file.read_bytes()).hexdigest()
         if config := peft_config_file(file):
             parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
+    elif cfg.tau != 1000 and cfg.probe is None and is_guidance(cfg.method, cfg.plugins):
+        window = {name: value for name, value in _settings(cfg, "training").items() if name in WINDOW}
+        name = method_name(cfg.method) if is_of_package(cfg.method) else cfg.method["_target_"]
+        return _digest(
+            "guidance", GUIDANCE_VERSION, parts | window | {"method": {**cfg.method, "_target_": name}}
+        )
     elif cfg.tau != 1000:
         parts |= _settings(cfg, "training") | {"batch_size": cfg.trainer.draws(cfg.batch_size)}
         parts |= {"together": [*together]} if len(together) > 1 else {}
-        target = cfg.method["_target_"]
-        name = method_name(cfg.method) if target.startswith(f"{PACKAGE}.") else target
+        name = method_name(cfg.method) if is_of_package(cfg.method) else cfg.method["_target_"]
         settings = {**cfg.method, "_target_": HASHED_NAMES.get(name, name)}
         # Left out at its default: adapters from before the setting existed keep their ids.
         parts["method"] = {
             key: value for key, value in settings.items() if (key, value) != ("attention", "motion")
         }
-    trains = cfg.adapter is None and cfg.tau != 1000
+    trains = cfg.adapter is None and cfg.tau != 1000  # a probe's settings may be asked for their adapter
     return _digest("adapter", FIT_VERSION if trains else UNTRAINED_VERSION, parts)
 
 
@@ -84,6 +92,11 @@ def sampling_id(cfg: JobConfig) -> str:
     """Id of the settings of the sampling: with a cell's name it identifies a run of the loggers."""
     parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
     return _digest("run", SAMPLE_VERSION, parts)[:8]
+
+
+def is_of_package(method: Mapping[str, Any]) -> bool:
+    """Whether the class of a method is one of this package."""
+    return str(method["_target_"]).startswith(f"{PACKAGE}.")
 
 
 def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The settings of a job and of `python run.py score`, one line for each. Imports no torch."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from omegaconf import II, MISSING
 
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import NAME, REVISION, setting
+from motionexp.config.targets import class_value
+from motionexp.errors import InputError
 from motionexp.files import PACKAGE, user_path
 
 BUNDLED = PACKAGE / "bundled"
@@ -225,9 +227,29 @@ class ScoreConfig:
 # fmt: on
 
 
+def guides(cfg: JobConfig) -> bool:
+    """Whether a job samples with a guidance method, which trains nothing."""
+    if cfg.adapter is not None or cfg.tau == 1000 or cfg.probe is not None:
+        return False
+    return is_guidance(cfg.method, cfg.plugins)
+
+
+def is_guidance(method: Mapping[str, Any], plugins: Collection[str] = ()) -> bool:
+    """Whether the class of a method says that it trains nothing."""
+    try:
+        return class_value(str(method["_target_"]), "trains", plugins) is False
+    except InputError:
+        return False  # there is no such class, or its package may not run: a problem of its own
+
+
+def trains(cfg: JobConfig) -> bool:
+    """Whether a job trains an adapter in each cell."""
+    return cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None and not guides(cfg)
+
+
 def training_seeds(cfg: JobConfig) -> list[int]:
     """The training seeds of the adapters of one reference; one where nothing is trained."""
-    if cfg.adapter is not None or cfg.tau == 1000 or cfg.probe is not None:
+    if not trains(cfg):
         return [cfg.seed]
     if isinstance(cfg.training_seeds, list):
         return [int(seed) for seed in cfg.training_seeds]

@@ -7,7 +7,7 @@ blocks are called, and how the tokens of a video lie in them (`Backbone.blocks`)
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from motionexp.diffusion.backbone import Backbone, Block, Layout, ProjectionKind, VideoShape
+from motionexp.diffusion.backbone import Backbone, Block, Conditioning, Layout, ProjectionKind, VideoShape
 from motionexp.diffusion.positions import replaced_positions
 from motionexp.errors import InputError
 
@@ -31,12 +31,14 @@ class Attended(NamedTuple):
         query, key: after norms and rotary embedding.
         value: as the attention sums it up.
         rows: which videos of the batch these are. Mochi calls its attention once for each video.
+        name: of the attention's module.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
     rows: slice
+    name: str
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,6 +46,10 @@ class Attended(NamedTuple):
         return self.query, self.key, self.value
 
 
+Predict = Callable[[Tensor, float | Tensor, Conditioning], Tensor | None]
+"""`Backbone.predict`; returns None where the hooks stop the forward pass."""
+Place = tuple[ProjectionKind, int]
+"""A kind of attention, and the number of a block."""
 AttentionHook = Callable[[Attended], Attended | None]
 """Gets what an attention computes with. Returns what it should compute with instead; None: no change."""
 FeatureHook = Callable[[Tensor], Tensor | None]
@@ -59,11 +65,10 @@ class Hooks:
             attentions of a kind: the hook is called for one after the other.
         features: by the number of the block.
         positions: replace the positional embedding, in the form of `position_embedding`; None: no change.
-        stop: the forward pass ends after the last hooked block. `predict` then raises, and the context of
-            `activation_hooks` catches what it raises.
+        stop: the forward pass ends after the last hooked block.
     """
 
-    attention: Mapping[tuple[ProjectionKind, int], AttentionHook] = field(default_factory=dict)
+    attention: Mapping[Place, AttentionHook] = field(default_factory=dict)
     features: Mapping[int, FeatureHook] = field(default_factory=dict)
     positions: Sequence[Tensor] | None = None
     stop: bool = False
@@ -75,13 +80,14 @@ class Hooks:
 
 
 @contextmanager
-def activation_hooks(backbone: Backbone, shape: VideoShape, hooks: Hooks) -> Iterator[None]:
+def activation_hooks(backbone: Backbone, shape: VideoShape, hooks: Hooks) -> Iterator[Predict]:
     """Make the hooks act on `backbone.predict`, for as long as the context is open.
 
     Take gradients within the context too: with `checkpointing` the backward pass computes blocks again.
+    It yields the `predict` to call.
 
     Args:
-        backbone: its `predict` is called in the context, with any number of videos.
+        backbone: its `predict` takes any number of videos.
         shape: (C, F, h, w) of these videos' latents.
         hooks: what to read and to replace.
 
@@ -100,9 +106,9 @@ def activation_hooks(backbone: Backbone, shape: VideoShape, hooks: Hooks) -> Ite
         if hooks.stop:
             # Last: of two hooks of one module, the one that was registered first is called first.
             hooked.stop_after(find_block(backbone, max(hooks.blocks)))
-        with suppress(_Stopped):
-            yield
-        if hooked.missing:
+        yield hooked.predict
+        # After an error the pass has run no further: the error says more.
+        if hooked.missing and hooked.is_complete:
             names = ", ".join(sorted(hooked.missing))
             raise RuntimeError(f"{backbone.name} did not run {names}, so that nothing was read there")
 
@@ -165,12 +171,26 @@ class _HookedPass:
         self.network = backbone.network
         self.missing = set[str]()
         self.videos = self.row = 0
-        handle = self.network.register_forward_pre_hook(self._count_videos, with_kwargs=True)
-        stack.callback(handle.remove)
+        self.is_complete = False
+        before = self.network.register_forward_pre_hook(self._count_videos, with_kwargs=True)
+        after = self.network.register_forward_hook(self._complete)
+        stack.callback(before.remove)
+        stack.callback(after.remove)
 
     def _count_videos(self, network: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         """The first argument of a network is its batch of videos."""
         self.videos = len(args[0] if args else kwargs["hidden_states"])
+
+    def predict(self, x_t: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor | None:
+        """`Backbone.predict`; None where the forward pass was stopped."""
+        try:
+            return self.backbone.predict(x_t, t, conditioning)
+        except _Stopped:
+            self.is_complete = True
+            return None
+
+    def _complete(self, network: nn.Module, args: Any, output: Any) -> None:
+        self.is_complete = True
 
     # Attention
 
@@ -180,7 +200,7 @@ class _HookedPass:
         self.missing.add(block.attentions[kind][0])
         for name in block.attentions[kind]:
             module = self.network.get_submodule(name)
-            calls = _AttentionCalls(partial(self._attend, block.attentions[kind][0], layout, hook))
+            calls = _AttentionCalls(partial(self._attend, name, block.attentions[kind][0], layout, hook))
             # While the module runs and no longer: `backward()`, which may run it again, turns off every
             # mode that was entered before.
             enter, leave = partial(self._enter, calls), partial(self._leave, calls)
@@ -196,16 +216,18 @@ class _HookedPass:
     def _leave(self, calls: _AttentionCalls, module: nn.Module, args: Any, output: Any) -> None:
         calls.__exit__(None, None, None)
 
-    def _attend(self, name: str, layout: Layout, hook: AttentionHook, inputs: list[Tensor]) -> list[Tensor]:
+    def _attend(
+        self, name: str, first_name: str, layout: Layout, hook: AttentionHook, inputs: list[Tensor]
+    ) -> list[Tensor]:
         """The inputs (R, heads, S, D) of an attention, as the hook leaves them."""
-        self.missing.discard(name)
+        self.missing.discard(first_name)
         tokens = inputs[0].shape[2]
         if layout == "all":
             tokens = self.backbone.video_tokens(self.shape)
         first = self.backbone.caption_first
         parts = [_split(tensor, tokens, first) for tensor in inputs]
         query, key, value = (self._to_grid(video, layout) for _, video in parts)
-        before = Attended(query, key, value, slice(self.row, self.row + len(query)))
+        before = Attended(query, key, value, slice(self.row, self.row + len(query)), name)
         self.row += len(query)
         after = hook(before)
         if after is None:

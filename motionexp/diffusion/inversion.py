@@ -13,20 +13,18 @@ from motionexp.diffusion.sampling import Gate, Guide, SamplerSettings
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.errors import InputError
 
-INVERSION_STEPS = 50
+LEAST_STEPS = 50
 """The fewest for a video that is sampled again."""
 
 
 def inversion_steps(schedule: Schedule, steps: int) -> int:
-    """The steps to invert a video in that is sampled again in `steps`: a multiple, from `INVERSION_STEPS` on.
+    """The steps to invert a video in that is sampled again in `steps`: a multiple, from `LEAST_STEPS` on.
 
     In 10 steps the error of the inversion leaves nothing of a video. 10 steps of sampling from exact latents
     return it. It is `steps` itself where no such multiple has all timesteps of the sampling.
     """
     timesteps = set(schedule.timesteps(steps))
-    for multiple in range(
-        -(-INVERSION_STEPS // steps) * steps, min(2 * INVERSION_STEPS, TIMESTEPS) + 1, steps
-    ):
+    for multiple in range(-(-LEAST_STEPS // steps) * steps, min(2 * LEAST_STEPS, TIMESTEPS) + 1, steps):
         if timesteps <= set(schedule.timesteps(multiple)):
             return multiple
     return steps

@@ -26,7 +26,7 @@ def position_embedding(backbone: Backbone, shape: VideoShape, caption: Condition
         InputError: the network has none that can be replaced.
     """
     tensors = list[Tensor]()
-    for point in _position_points(backbone):
+    for point in position_points(backbone):
         if (values := backbone.position_argument(point, shape)) is not None:
             tensors += values
         elif _is_module(backbone.network, point):
@@ -40,7 +40,8 @@ class _Read(Exception):
     """Ends a forward pass whose positional embedding has been read."""
 
 
-def _position_points(backbone: Backbone) -> tuple[str, ...]:
+def position_points(backbone: Backbone) -> tuple[str, ...]:
+    """`Backbone.positions`. Raises InputError if there is none, before weights are loaded."""
     if not backbone.positions:
         raise InputError(
             f"model={backbone.name}: its network has no positional embedding that can be replaced; optimise"
@@ -101,7 +102,7 @@ def replaced_positions(backbone: Backbone, shape: VideoShape, positions: Sequenc
 
 
 def _replace(stack: ExitStack, backbone: Backbone, shape: VideoShape, remaining: list[Tensor]) -> None:
-    for point in _position_points(backbone):
+    for point in position_points(backbone):
         if (values := backbone.position_argument(point, shape)) is not None:
             replacement = tuple(remaining.pop(0) for _ in values)
             change = partial(_change_argument, point, replacement)

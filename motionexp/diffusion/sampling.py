@@ -1,5 +1,6 @@
 """The sampling loop: classifier-free guidance, and an adapter that is on only in its window."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,26 @@ MOST_AT_ONCE = 16  # a larger batch is not faster, and an interrupt would lose m
 
 Gate = Callable[[float | None], bool]
 """Turns an adapter on if its window holds timestep t, else or with None off; returns whether it is on."""
+
+
+class StepGuidance(ABC):
+    """Guides a sampling at the timesteps of its gate; see `motionexp.methods.guidance.GuidanceMethod`."""
+
+    @abstractmethod
+    def start(self, noise: Tensor, guide: "Guide", settings: "SamplerSettings") -> Tensor:
+        """The latents (B, C, F, h, w) from which the sampling starts, of its unit noise."""
+
+    @abstractmethod
+    def is_on(self, t: float) -> bool:
+        """Whether it guides at timestep t."""
+
+    @abstractmethod
+    def move(self, x_t: Tensor, t: float, guide: "Guide") -> Tensor:
+        """The latents that the network gets at a guided timestep, in place of x_t."""
+
+    @abstractmethod
+    def correct(self, x_prev: Tensor, t: float, t_prev: float) -> Tensor:
+        """The latents at t_prev after a guided step, in place of x_prev."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +118,7 @@ def sample_latents(
     *,
     gate: Gate | None = None,
     adapter_in_unconditional: bool = True,
+    guidance: StepGuidance | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "b c f h w"]:
@@ -113,6 +135,7 @@ def sample_latents(
         settings: steps, guidance and eta.
         gate: called with t before each step, and with None to switch the adapter off.
         adapter_in_unconditional: False keeps it out of the unconditional branch, at two calls a step.
+        guidance: moves the latents by a reference; None: nothing does.
         generator: for eta > 0: one per video, which makes a video independent of its batch, or one for all.
         progress: called with (steps done, all steps) after each step.
 
@@ -139,10 +162,19 @@ def sample_latents(
     latents = noise.to(backbone.device, torch.float32)  # (B, C, F, h, w)
     pairs = backbone.schedule.step_pairs(settings.steps)
     try:
+        if guidance is not None:
+            latents = guidance.start(latents, guide, settings)
         for done, (t, t_prev) in enumerate(pairs, start=1):
+            guided = guidance if guidance is not None and guidance.is_on(t) else None
+            if guided is not None:
+                latents = guided.move(latents, t, guide)
             output = guide.predict(latents, t)
+            if guided is not None and gate is not None:
+                gate(None)  # the next step's `move` reads the network as it is
             step_noise = _unit_noise(latents, generator) if settings.eta > 0 else None
             latents = backbone.schedule.step(latents, output, t, t_prev, settings.eta, step_noise)
+            if guided is not None:
+                latents = guided.correct(latents, t, t_prev)
             if progress is not None:
                 progress(done, len(pairs))
     finally:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from motionexp.config.schema import JobConfig, training_seeds
+from motionexp.config.schema import JobConfig, guides, training_seeds, trains
 from motionexp.data.select import make_reader
 from motionexp.jobs.tasks import Piece, SweepJob
 from motionexp.results.rows import Row
@@ -13,8 +13,8 @@ from motionexp.results.rows import Row
 BACKWARD = 3.0
 """Cost of a training step over that of the network's forward pass: the backward pass takes twice as long."""
 
-INVERSION_STEPS = 50
-"""Of a reference: `diffusion.inversion.INVERSION_STEPS`, which needs torch."""
+LEAST_STEPS = 50
+"""Of a reference: `diffusion.inversion.LEAST_STEPS`, which needs torch."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,18 @@ def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
     samples = _edits(cfg, reference) * cfg.seeds
     if cfg.probe is not None:
         return samples * cfg.probe_steps * branches * rates.sampling
-    trains = cfg.adapter is None and cfg.tau != 1000
-    training = cfg.train_steps * cfg.batch_size * rates.training if trains else 0.0
-    inversion = max(cfg.steps, INVERSION_STEPS) if cfg.inverted_noise and cfg.tau != 1000 else 0
-    return (
-        training
-        + inversion * rates.sampling
-        + samples * (cfg.steps * branches * rates.sampling + rates.scoring)
-    )
+    training = cfg.train_steps * cfg.batch_size * rates.training if trains(cfg) else 0.0
+    inversion = max(cfg.steps, LEAST_STEPS) if cfg.inverted_noise and cfg.tau != 1000 else 0
+    evaluations = cfg.steps * (branches + _guidance_cost(cfg))
+    return training + inversion * rates.sampling + samples * (evaluations * rates.sampling + rates.scoring)
+
+
+def _guidance_cost(cfg: JobConfig) -> float:
+    """Forward passes of the network that guidance adds to a sampling step, averaged over all steps."""
+    if not guides(cfg):
+        return 0.0
+    share = (min(cfg.tau_high, 1000.0) - float(cfg.tau)) / 1000
+    return share * (1 + BACKWARD * cfg.method.get("optimization_steps", 0))
 
 
 def _edits(cfg: JobConfig, reference: str) -> int:

@@ -164,10 +164,10 @@ def job_cost(job: JobPlan, seconds: StepSeconds, trained: int) -> JobCost:
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
     inversion = job.steps_of_inversion
-    cells = [(plan, job.title(plan), False) for plan in job.cells]
-    if job.base:
-        cells += [(plan, f"{plan.reference.name}, base model", True) for plan in job.base.cells]
-    for plan, reference, is_base in cells:
+    cells = [(plan, job.title(plan), job.batch_steps, inversion) for plan in job.cells]
+    of_base = job.base.cells if job.base else []
+    cells += [(plan, f"{plan.reference.name}, base model", float(sampler.steps), 0) for plan in of_base]
+    for plan, reference, sampling_steps, inverted in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
         state = plan.cell.status()["state"] if job.has_weights else "unknown"
@@ -176,9 +176,9 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         parts = (
             (steps * job.training.accumulate, measured.training),
             (1 if steps else 0, measured.encoding),
-            (math.ceil(batches / job.ranks[0]) * sampler.steps, measured.sampling),
+            (math.ceil(batches / job.ranks[0]) * sampling_steps, measured.sampling),
             (math.ceil(missing / job.ranks[0]), measured.decoding),
-            (inversion if missing and not is_base else 0, measured.sampling / measured.rows),
+            (inverted if missing else 0, measured.sampling / measured.rows),
         )
         # A time that is unknown does not matter where there is nothing to do.
         seconds = sum(count * of_one for count, of_one in parts if count)
@@ -192,6 +192,13 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         f"the adapter is on in {on} of {sampler.steps} sampling steps",
         *([f"sampling starts from inverted latents: {inversion} steps a reference"] if inversion else []),
     )
+    if job.guidance is not None:
+        cost, name = job.guidance, method_name(job.tuning)
+        notes = (
+            f"nothing is trained: {name} guides {on} of {sampler.steps} sampling steps",
+            f"guidance of a sample: at most {on * cost.forward:g} forward and {on * cost.backward:g} backward"
+            f" evaluations of the network; of a reference: {cost.once:g} forward",
+        )
     headings = ("reference", "cell", "state", "training steps", "samples")
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 

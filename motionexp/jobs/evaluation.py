@@ -25,6 +25,7 @@ from motionexp.diffusion.sampling import (
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
+from motionexp.methods.guidance import GuidanceMethod
 from motionexp.metrics.base import Measurement
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class SampleSettings:
 
 def sample(
     backbone: Backbone,
-    method: TuningMethod | None,
+    method: TuningMethod | GuidanceMethod | None,
     edits: Sequence[Edit],
     settings: SampleSettings | None = None,
     *,
@@ -72,7 +73,8 @@ def sample(
 
     Args:
         backbone: generates.
-        method: attached to the backbone, on only within its window; None samples the base model.
+        method: attached to the backbone, on only within its window; a guidance method has been handed its
+            reference (`watch`). None samples the base model.
         edits: the captions to sample. An edit may occur several times, with several indices.
         settings: of sampler and adapter; None: the defaults.
         indices: of the initial noise, one for each edit; None: 0 for all. Samples of one index start from the
@@ -112,6 +114,7 @@ def sample(
             latents = _sample_batch(
                 *(backbone, gate, batch, shape, settings, embed, inverted),
                 _offset(progress, number, len(rounds)),
+                method if isinstance(method, GuidanceMethod) else None,
             )
         if not is_idle:
             # One video at a time, (F, H, W, 3) each: decoding takes more memory than denoising.
@@ -135,6 +138,7 @@ def _sample_batch(
     embed: Embed,
     inverted: torch.Tensor | None,
     progress: Progress | None,
+    guidance: GuidanceMethod | None,
 ) -> torch.Tensor:
     """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
@@ -150,6 +154,7 @@ def _sample_batch(
         settings.sampler,
         gate=gate,
         adapter_in_unconditional=settings.adapter_in_unconditional,
+        guidance=guidance,
         generator=[step_generator(settings.seed, index) for index in indices]
         if settings.sampler.eta
         else None,
@@ -164,13 +169,14 @@ def _sample_batch(
     return latents
 
 
-def gate_of(method: TuningMethod, scale: float) -> Gate:
+def gate_of(method: TuningMethod | GuidanceMethod, scale: float) -> Gate:
     """Switch the method by its window. A soft window also weighs its strength, `scale` at weight 1."""
 
     def gate(t: float | None) -> bool:
         # t is None at the end of sampling, where the strength does not matter.
         on = method.set_active(t)
-        if t is not None and on and method.window.knots:
+        # A guidance method weighs its strength itself.
+        if t is not None and on and method.window.knots and isinstance(method, TuningMethod):
             method.scale = scale * method.window.weight(t)
         return on
 
@@ -184,7 +190,9 @@ def _offset(progress: Progress | None, number: int, batches: int) -> Progress | 
     return lambda done, steps: progress(number * steps + done, batches * steps)
 
 
-def count_adapter_steps(backbone: Backbone, method: TuningMethod | None, settings: SampleSettings) -> int:
+def count_adapter_steps(
+    backbone: Backbone, method: TuningMethod | GuidanceMethod | None, settings: SampleSettings
+) -> int:
     """How many of the sampling steps have the method on."""
     if method is None or settings.adapter_scale == 0:
         return 0

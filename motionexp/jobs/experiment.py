@@ -21,7 +21,7 @@ from motionexp.config.compose import RENAMED, explain, read_job
 from motionexp.config.effects import check_effects
 from motionexp.config.job_settings import plain_settings
 from motionexp.config.options import CONF, EXPERIMENTS
-from motionexp.config.schema import JobConfig, method_name, training_seeds
+from motionexp.config.schema import JobConfig, method_name, training_seeds, trains
 from motionexp.config.targets import check_allowed
 from motionexp.data.select import check_source, make_reader, subjects_of
 from motionexp.errors import InputError, one_of
@@ -296,7 +296,6 @@ def _row_of(cfg: JobConfig) -> Row:
     """What tables select by in the rows that the job leaves of its first reference."""
     reader, (names, _) = make_reader(cfg.data), subjects_of(cfg)
     reference = reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
-    trains = cfg.tau != 1000
     return Row(
         metric="",
         metric_version=0,
@@ -307,10 +306,10 @@ def _row_of(cfg: JobConfig) -> Row:
         strata=dict(reference.strata),
         seed=0,
         model=cfg.model.name,
-        method=method_name(cfg.method) if trains else "base",
+        method="base" if cfg.tau == 1000 else method_name(cfg.method),
         tau=float(cfg.tau),
         steps=cfg.steps,
-        train_steps=cfg.train_steps if trains else 0,
+        train_steps=cfg.train_steps if trains(cfg) else 0,
         adapter_scale=float(cfg.adapter_scale),
         settings=json.loads(json.dumps(plain_settings(cfg))),
         precision=cfg.precision,

@@ -261,6 +261,9 @@ def _path(cfg: JobConfig, reference: Reference, group: Sequence[str]) -> Path:
     return user_path(cfg.output) / ".cache" / "finished" / f"{digest[:20]}.json"
 
 
+DEVICES, NVIDIA = Path("/dev"), Path("/proc/driver/nvidia")
+
+
 @cache
 def _code() -> list[Any]:
     """The names and contents of this package's modules, which do not change while it runs."""
@@ -290,19 +293,28 @@ def _state(path: Path, pattern: str = "*", *, content: bool = False) -> list[Any
 
 
 def _machine(cfg: JobConfig) -> list[Any]:
-    """What `precision=auto` depends on: the processor's instructions, and the GPUs."""
+    """What `precision=auto` depends on: the processor's instructions, and the kind of GPU."""
     information = Path("/proc/cpuinfo")
     flags = (
         [line for line in information.read_text().splitlines() if line.startswith("flags")][:1]
         if information.exists()
         else []
     )
-    gpus = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
-    return [
-        cfg.device,
-        platform.machine(),
-        platform.system(),
-        flags,
-        gpus,
-        os.environ.get("CUDA_VISIBLE_DEVICES"),
-    ]
+    return [cfg.device, platform.machine(), platform.system(), flags, _gpu_kind(DEVICES, NVIDIA, os.environ)]
+
+
+def _gpu_kind(devices: Path, nvidia: Path, environment: Mapping[str, str]) -> Any:
+    """The kind of the GPUs that a process sees; which of them it sees counts where there are several kinds.
+
+    A launcher gives each process a GPU of its own, and the process that looks for finished cells sees all.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if not any(devices.glob("nvidia[0-9]*")) or (visible or "0").strip() == "-1" or visible == "":
+        return None
+    kinds = {
+        line
+        for file in nvidia.glob("gpus/*/information")
+        for line in file.read_text().splitlines()
+        if line.startswith("Model")
+    }
+    return sorted(kinds) if len(kinds) == 1 else visible

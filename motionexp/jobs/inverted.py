@@ -10,12 +10,15 @@ from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.jobs.evaluation import gate_of
 from motionexp.jobs.plan import EMPTY_CAPTION, CellPlan
 from motionexp.methods.base import TuningMethod
+from motionexp.methods.guidance import GuidanceMethod
 
 if TYPE_CHECKING:
     from motionexp.jobs.job import Job
 
 
-def inverted_reference(job: "Job", plan: CellPlan, method: TuningMethod | None) -> Tensor | None:
+def inverted_reference(
+    job: "Job", plan: CellPlan, method: TuningMethod | GuidanceMethod | None
+) -> Tensor | None:
     """Latents (1, C, F, h, w) of a cell's reference at the noisiest timestep of the sampling, in fp32.
 
     The base model inverts, and the result is stored for all jobs. A method with `inverts_tuned` inverts
@@ -28,7 +31,7 @@ def inverted_reference(job: "Job", plan: CellPlan, method: TuningMethod | None) 
     sampling, backbone, steps = job.plan.sampling, job.backbone, job.plan.steps_of_inversion
     if not steps:
         return None
-    is_tuned = method is not None and method.inverts_tuned
+    is_tuned = isinstance(method, TuningMethod) and method.inverts_tuned
     if not is_tuned:
         stored = ranks.of_first(_stored(job, plan, steps) if ranks.is_first() else None)
         if stored is not None:
@@ -38,7 +41,7 @@ def inverted_reference(job: "Job", plan: CellPlan, method: TuningMethod | None) 
     captions = map(job.cache.conditioning, (plan.reference.caption, EMPTY_CAPTION))
     empty, _ = backbone.guidance_pair(*captions)
     gate = None
-    if method is not None:
+    if isinstance(method, TuningMethod):
         method.scale = sampling.adapter_scale
         gate = gate_of(method, sampling.adapter_scale) if is_tuned else None
         method.switch(False)

@@ -1,6 +1,6 @@
 """The backbone, encodings and metrics that a job's cells share, and how a cell is fit, sampled and scored."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from copy import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from rich.console import Console
 
 from motionexp.backbones.memory import give_memory_back
-from motionexp.config.ids import FIT_VERSION, PROBE_VERSION, SAMPLE_VERSION
+from motionexp.config.ids import FIT_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import ScoringModels, scoring_models
 from motionexp.data.base import Reference
@@ -24,6 +24,7 @@ from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
+from motionexp.jobs.guidance import guidance_of
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.inverted import inverted_reference
 from motionexp.jobs.kept import kept
@@ -40,6 +41,7 @@ from motionexp.jobs.scoring import are_bundled_and_enough, score_cell
 from motionexp.jobs.together import fit_together, hold_others
 from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
+from motionexp.methods.guidance import GuidanceMethod
 from motionexp.methods.training import Example, FitResult, fit
 from motionexp.results.rows import Row
 
@@ -157,7 +159,8 @@ class Job:
         videos = list({video.content_hash: video for plan in trained for video in plan.trained_on}.values())
         captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
         captions += [*(video.caption for video in videos), *self.plan.captions_of_sampling]
-        self.cache.fill(videos if self.plan.encodes_videos else [], captions if unfinished + of_base else [])
+        videos = videos if self.plan.reads_references else []
+        self.cache.fill(videos, captions if unfinished + of_base else [])
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
@@ -190,7 +193,7 @@ class Job:
 
     def _waits_for(self, cell: Cell) -> Callable[[], None]:
         waiting = f"another process works on {cell.folder}: waiting for it"
-        return lambda: self.console.print(waiting, markup=False)
+        return lambda: self.console.print(waiting, markup=False, soft_wrap=True)
 
     def sanity_baselines(self, plan: CellPlan) -> list[Row]:
         """The rows of a reference's sanity baselines, if `scoring=` asks for them."""
@@ -255,8 +258,10 @@ class Job:
             if method is not None:
                 method.remove()
 
-    def _method(self, plan: CellPlan, has_adapter: bool) -> TuningMethod | None:
+    def _method(self, plan: CellPlan, has_adapter: bool) -> TuningMethod | GuidanceMethod | None:
         """The method to sample with, attached: stored or trained now; None for the base model."""
+        if self.plan.guidance is not None:
+            return guidance_of(self, plan.reference)
         # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
             method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
@@ -369,7 +374,9 @@ class Job:
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
             "training_seed": record.get("seed"),
-            "versions": self._versions(record),
+            "versions": provenance.versions(
+                record, probes=self.plan.probe is not None, guides=self.plan.guidance is not None
+            ),
             "method": self.plan.method,
             "tau": float(self.window.low),
             "steps": sampling.sampler.steps,
@@ -379,14 +386,6 @@ class Job:
             "settings": dict(self.plan.row_settings),
             **self.origin(),
         }
-
-    def _versions(self, record: Mapping[str, Any]) -> dict[str, int]:
-        """The versions of the stages that make the job's samples; `record` is that of the training."""
-        if self.plan.probe is not None:
-            return {"probe": PROBE_VERSION}
-        # Records from before the version was stored are of version 1.
-        training = {"training": record.get("version", 1)} if record else {}
-        return training | {"sampling": SAMPLE_VERSION}
 
     def origin(self) -> dict[str, Any]:
         """The fields of a row that describe the model, and the code and machine that made the row."""

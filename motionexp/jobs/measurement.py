@@ -86,7 +86,7 @@ def measure(job: JobPlan, rows: int) -> StepSeconds:
     caption = backbone.embed([job.references[0].caption])
     backbone.release_text_encoder()
     encoding, training = 0.0, math.nan
-    if job.encodes_videos:
+    if job.reads_references or job.probe:
         frames = torch.from_numpy(job.references[0].frames.copy())[None]
         encoding = median_seconds(lambda: backbone.encode(frames))
     backbone.release_vae_encoder()

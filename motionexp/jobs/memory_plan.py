@@ -94,7 +94,7 @@ class MetaRun:
         )
         backbone.release_text_encoder()
         has_vae = backbone.vae is not None
-        if job.encodes_videos and has_vae:
+        if (job.reads_references or job.probe) and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
         backbone.release_vae_encoder()
@@ -108,6 +108,9 @@ class MetaRun:
         if job.trains and not job.probe:
             computing = self._training(caption) + kernels + gathered
             yield Phase("training", network | ({} if offloads else decoder), computing, ranks=ranks)
+        if job.guidance is not None and job.guidance.backward:
+            computing = self._guidance(caption) + kernels + gathered
+            yield Phase("guidance", network | ({} if offloads else decoder), computing, ranks=ranks)
         rows = rows_of(job)
         is_linear = job.probe is not None and job.probe.kind == "linear_probe"
         videos = rows if is_linear else rows // job.sampling.sampler.branches
@@ -162,6 +165,14 @@ class MetaRun:
             for loss in method.losses(self.step(caption)):
                 torch.autograd.backward(loss)
             method.remove()
+        return memory.peak
+
+    def _guidance(self, caption: Conditioning) -> int:
+        """The peak of a guided step: an upper estimate, as if its gradient went through the whole network."""
+        captions = Conditioning.cat([caption] * self.job.at_once)
+        with MemoryTracker(self.job.device) as memory:
+            x_t = self.latents.repeat(self.job.at_once, 1, 1, 1, 1).requires_grad_()
+            self.backbone.predict(x_t, 500, captions).sum().backward()
         return memory.peak
 
     def step(self, caption: Conditioning) -> Step:

@@ -26,6 +26,7 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.kept import kept
 from motionexp.jobs.references import Size
 from motionexp.methods.base import TrainingSettings
+from motionexp.methods.guidance import StepCost
 
 EMPTY_CAPTION = ""
 """The caption that a reference is inverted with, for `inverted_noise=`."""
@@ -217,6 +218,7 @@ class JobPlan:
         output: the folder of all results.
         adapter: a stored adapter that is sampled with in place of a trained one, or None.
         trains: whether the job trains an adapter in each cell.
+        guidance: what the guidance of a sample costs; None where the method is no guidance.
         method: the method's name in rows.
         mode: fast or low_memory.
         exact_frames: how exact frames of samples are stored, video or npz.
@@ -251,6 +253,7 @@ class JobPlan:
     output: Path
     adapter: Path | None
     trains: bool
+    guidance: StepCost | None
     method: str
     mode: str
     exact_frames: str
@@ -268,14 +271,10 @@ class JobPlan:
         return self.logged.rows
 
     @property
-    def encodes_videos(self) -> bool:
-        """Whether the job needs the latents of its references."""
-        return self.trains or self.probe is not None or self.sampling.inverted_noise > 0
-
-    @property
     def captions_of_sampling(self) -> list[str]:
-        """The captions of the unconditional branch and of the inversion, beside those of the edits."""
-        return [self.sampling.negative_prompt, *[EMPTY_CAPTION] * (self.sampling.inverted_noise > 0)]
+        """The captions of the unconditional branch, of guidance and of the inversion, beside the edits'."""
+        reads_empty = self.guidance is not None or self.sampling.inverted_noise > 0
+        return [self.sampling.negative_prompt, *[EMPTY_CAPTION] * reads_empty]
 
     @property
     def steps_of_inversion(self) -> int:
@@ -287,6 +286,22 @@ class JobPlan:
     def has_weights(self) -> bool:
         """Whether the model is on this machine; else it is a plan by the model's configuration."""
         return self.backbone.device.type != "meta"
+
+    @property
+    def reads_references(self) -> bool:
+        """Whether the latents of references are needed, and not their captions alone."""
+        return self.trains or self.guidance is not None or self.sampling.inverted_noise > 0
+
+    @property
+    def batch_steps(self) -> float:
+        """Sampling steps of one batch, its guidance counted in sampling steps too."""
+        steps = float(self.sampling.sampler.steps)
+        if self.guidance is None or not self.sampling.adapter_scale:
+            return steps
+        guided = self.sampling_window.count(self.backbone.schedule.timesteps(self.sampling.sampler.steps))
+        # A backward pass takes as long as two forward passes.
+        evaluations = guided * (self.guidance.forward + 2 * self.guidance.backward)
+        return steps + evaluations / self.sampling.sampler.branches
 
     @property
     def trained_together(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from motionexp.config.ids import GUIDANCE_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.files import PACKAGE
 
 PACKAGES = (
@@ -79,3 +80,13 @@ def origin(device: torch.device) -> Mapping[str, Any]:
     """The fields of a row that describe the code and the device that made it."""
     head, dirty = commit()
     return {"commit": head, "dirty": dirty, "packages": packages(), "device": device_name(device)}
+
+
+def versions(training_record: Mapping[str, Any], *, probes: bool, guides: bool) -> dict[str, int]:
+    """The versions of the stages that make a job's samples."""
+    if probes:
+        return {"probe": PROBE_VERSION}
+    # Records from before the version was stored are of version 1.
+    training = {"training": training_record.get("version", 1)} if training_record else {}
+    guidance = {"guidance": GUIDANCE_VERSION} if guides else {}
+    return training | guidance | {"sampling": SAMPLE_VERSION}

@@ -61,7 +61,7 @@ def order_of(job: "Job", number: int) -> Order:
     if ranks.size() > 1:
         trained = [video for member in job.plan.group_of(plan) for video in member.trained_on]
         texts = [*job.plan.captions_of_sampling, *(edit.caption for edit in plan.reference.edits)]
-        if trains or job.plan.sampling.inverted_noise:
+        if trains or job.plan.guidance is not None or job.plan.steps_of_inversion:
             cpu = torch.device("cpu")
             latents = {video.content_hash: job.cache.latents(video).to(cpu) for video in trained}
             texts += [video.caption for video in trained]

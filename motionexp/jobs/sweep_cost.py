@@ -67,7 +67,7 @@ class _Part:
         parts = (
             (steps, seconds.training),
             (1 if steps else 0, seconds.encoding),
-            (batches * job.sampling.sampler.steps, seconds.sampling),
+            (batches * job.batch_steps, seconds.sampling),
             (len(missing), seconds.decoding),
         )
         self.seconds += sum(count * of_one for count, of_one in parts if count)
@@ -136,9 +136,12 @@ class _Sweep:
     def _add_cells(self, job: JobPlan, trained: int, seconds: StepSeconds) -> None:
         base = f"{job.model.name}, base model"
         of_base = job.base.cells if job.base is not None else []
-        for name, plans in ((base if job.method == "base" else job.model.name, job.cells), (base, of_base)):
+        for name, of_cells, plans in (
+            (base if job.method == "base" else job.model.name, job, job.cells),
+            (base, job.base or job, of_base),
+        ):
             for plan in plans:
-                self.parts.setdefault(name, _Part()).add(job, plan, trained, seconds)
+                self.parts.setdefault(name, _Part()).add(of_cells, plan, trained, seconds)
 
     def _add_probe(self, job: JobPlan, seconds: StepSeconds) -> None:
         assert job.probe is not None

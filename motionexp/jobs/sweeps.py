@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from motionexp.config.command_line import is_text, override_key
 from motionexp.config.ids import FIT_VERSION
-from motionexp.config.schema import JobConfig, method_name
+from motionexp.config.schema import JobConfig, method_name, trains
 from motionexp.config.scoring_models import scoring_models
 from motionexp.config.settings import names_in
 from motionexp.errors import InputError
@@ -109,7 +109,7 @@ def check_comparable_jobs(name: str, layout: Layout, jobs: Sequence[JobConfig]) 
             ("precision", ""): cfg.precision,
             ("weights_hash", cfg.model.name): (cfg.model.path, cfg.model.revision),
             ("references", cfg.model.name): _subjects(cfg),
-            ("training_seeds", cfg.model.name): None if cfg.tau == 1000 else cfg.training_seeds,
+            ("training_seeds", cfg.model.name): cfg.training_seeds if trains(cfg) else None,
             # Rows number the samples of a seed: those of another seed would pass for the same.
             ("seed", ""): cfg.seed,
             # What looks the models up imports torch.
@@ -144,7 +144,7 @@ def check_training_versions(jobs: Iterable[JobConfig]) -> None:
             record = read_fit_record(user_path(cfg.adapter))
             if record:  # of motionexp: other trainers leave none
                 makers.setdefault(record.get("version", 1), f"adapter={cfg.adapter}")
-        elif cfg.tau != 1000 and cfg.probe is None:
+        elif trains(cfg):
             makers.setdefault(FIT_VERSION, "the adapters that this sweep trains")
     if len(makers) > 1:
         named = "; ".join(f"version {version}: {maker}" for version, maker in sorted(makers.items()))

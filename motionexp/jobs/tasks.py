@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from motionexp.config.command_line import named, override_key, swept
-from motionexp.config.schema import JobConfig, training_seeds
+from motionexp.config.schema import JobConfig, training_seeds, trains
 from motionexp.config.settings import settings_in
 from motionexp.data.select import make_reader, names_of
 from motionexp.files import user_path
@@ -147,7 +147,7 @@ def _by_adapter(jobs: Sequence[SweepJob], block: Sequence[Piece]) -> list[list[P
 
 def _adapter(cfg: JobConfig) -> str:
     """What adapters come from, seeds and references aside; all settings where nothing is trained."""
-    if cfg.probe is not None or cfg.adapter is not None or cfg.tau == 1000:
+    if not trains(cfg):
         return repr(cfg)
     names = [
         name

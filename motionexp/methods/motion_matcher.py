@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
-from motionexp.diffusion.hooks import Attended, Hooks, activation_hooks
+from motionexp.diffusion.hooks import Attended, Hooks, Predict, activation_hooks
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.base import EVERYWHERE
@@ -127,13 +127,13 @@ def matching_loss(backbone: Backbone, step: Step, output: Tensor, weight: float)
         The loss, a scalar, and its gradient by the output.
     """
     earlier, maps = (step.t - 1).clamp(min=0), MotionMaps(backbone, step)
-    with maps.read(stop=True), torch.no_grad():
-        backbone.predict(one_step(backbone, step, step.target), earlier, step.conditioning)
+    with maps.read(stop=True) as predict, torch.no_grad():
+        predict(one_step(backbone, step, step.target), earlier, step.conditioning)
     true = maps.means()
     output = output.requires_grad_()
     # The whole pass, and the gradient before the hooks are gone: a backward pass may compute blocks again.
-    with maps.read():
-        backbone.predict(one_step(backbone, step, output), earlier, step.conditioning)
+    with maps.read() as predict:
+        predict(one_step(backbone, step, output), earlier, step.conditioning)
         to_caption, along_time = (F.mse_loss(*pair) for pair in zip(maps.means(), true, strict=True))
         loss = weight * (to_caption + along_time)
         (gradient,) = torch.autograd.grad(loss, output)
@@ -171,14 +171,13 @@ class MotionMaps:
         return torch.stack(self.to_caption).mean(dim=0), torch.stack(self.along_time).mean(dim=0)
 
     @contextmanager
-    def read(self, stop: bool = False) -> Iterator[None]:
-        """Read the maps of the pass in the context; with `stop` it ends after the last block."""
+    def read(self, stop: bool = False) -> Iterator[Predict]:
+        """Read the maps of the pass in the context, which gets its `predict`; see `activation_hooks`."""
         self.to_caption, self.along_time = [], []
         hooks = Hooks(attention={("motion", number): self._read_time for number in self.blocks}, stop=stop)
         with ExitStack() as stack:
             self._hook_captions(stack)
-            stack.enter_context(activation_hooks(self.backbone, self.shape, hooks))
-            yield
+            yield stack.enter_context(activation_hooks(self.backbone, self.shape, hooks))
 
     def _read_time(self, attended: Attended) -> None:
         query, key = (part.transpose(2, 3) for part in (attended.query, attended.key))  # (B, heads, P, F, D)

@@ -32,10 +32,8 @@ def call(family: Family, backbone: Backbone) -> Iterator[Any]:
     x_t, captions = family.noisy(2), backbone.embed(["a cat", "b"])
 
     def predict(x: Tensor = x_t, **hooks: Any) -> Tensor | None:
-        output = None
-        with activation_hooks(backbone, family.latents, Hooks(**hooks)):
-            output = backbone.predict(x, 600.0, captions)
-        return output
+        with activation_hooks(backbone, family.latents, Hooks(**hooks)) as hooked:
+            return hooked(x, 600.0, captions)
 
     predict.x_t = x_t  # type: ignore[attr-defined]
     with torch.no_grad():

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -103,6 +104,35 @@ def hang(sweep: Sweep, parent: Path, whole: Path) -> str:
     return "waited, then took over"
 
 
+def full_disk(sweep: Sweep, parent: Path, whole: Path) -> str:
+    """A file system that is full, after a quarter of the sweep's files, half and three quarters of them."""
+    root = sweep.prepared(parent / "disk")
+    outputs = root / "outputs"
+    outputs.mkdir()
+    needed = 512 * sum(path.stat().st_blocks for path in (whole / "outputs").rglob("*"))
+
+    def mounted(share: float, *options: str) -> bool:
+        size = ",".join([*options, f"size={int(share * needed)}"])
+        command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", outputs]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not mounted(0.25):
+        return "left out: this user cannot mount a file system"
+    try:
+        for share in (0.25, 0.5, 0.75):
+            assert mounted(share, "remount")
+            code = chaos.wait(chaos.start(sweep, root))
+            message = (root / "log").read_text().rpartition("error:")[2]
+            assert code == 1, (share, code, message)
+            assert "space" in message, message
+            assert "Traceback" not in message, message
+        assert mounted(4, "remount")
+        _finish(sweep, root, whole)
+    finally:
+        subprocess.run(["umount", outputs], check=True)
+    return "full three times"
+
+
 def at_once(sweep: Sweep, parent: Path, whole: Path, count: int, kills: int, seed: int) -> str:
     """Several sweeps over the same cells at once, in other orders; some are killed and started again."""
     root, draw = sweep.prepared(parent / f"at-once-{count}-{kills}"), random.Random(seed)
@@ -149,6 +179,7 @@ def main(arguments: list[str]) -> int:
         }
         if is_long:
             parts["other ends"] = lambda: other_ends(sweep, parent, whole, seed)
+            parts["a full disk"] = lambda: full_disk(sweep, parent, whole)
             parts["a process that hangs"] = lambda: hang(sweep, parent, whole)
             parts["four sweeps at once"] = lambda: at_once(sweep, parent, whole, 4, 0, seed)
             for again in range(3):

@@ -56,7 +56,7 @@ def test_a_cancelled_and_a_killed_task_are_noticed_and_made_up_for(tmp_path):
             os.kill(pid, signal.SIGKILL)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 1
-        lines = [line for line in errors.splitlines() if "failed" in line]
+        lines = [line for line in errors.splitlines() if line.startswith("error: task")]
         assert [line.split()[2] for line in lines] == ["000", "001"]
         assert "CANCELLED" in lines[0]
         assert "FAILED" in lines[1]
@@ -84,8 +84,9 @@ def test_a_preempted_task_goes_on_at_its_step(user_signal, tmp_path):
 def test_a_task_goes_on_after_its_time_is_over(tmp_path):
     # At the earliest possible moment, which comes in the training.
     limits = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=35"]
+    longer = [word.replace("train_steps=300", "train_steps=800") for word in LONG]
     with cluster(cpus=1):
-        process = start(tmp_path, *SLURM, *LONG, *limits, "train_steps=800")
+        process = start(tmp_path, *SLURM, *longer, *limits)
         _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     (record,) = (record for record in records(tmp_path) if record["steps"] == 800)

@@ -8,6 +8,7 @@ import pytest
 
 from motionexp.config.options import EXPERIMENTS
 from motionexp.config.schema import JobConfig
+from motionexp.jobs import experiment
 from motionexp.jobs.experiment import experiment_jobs
 from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.layout_file import read_layout
@@ -24,8 +25,18 @@ ALWAYS = ("motion", "replaced", "nuisances")
 
 @cache
 def ablation(name: str) -> tuple[Layout, list[JobConfig]]:
-    """The layout and the jobs of an experiment on the bundled models."""
-    layout, _, jobs = experiment_jobs(name, ["output=outputs"])
+    """The layout of an experiment, and its jobs on the bundled models without most adapter scales."""
+    jobs_of = experiment._jobs
+
+    def at_scale_one(overrides):  # to compose a job takes 0.1 s
+        jobs = jobs_of(overrides)
+        return [job for job in jobs if "adapter_scale" not in job[0] or "adapter_scale=1" in job[1]] or jobs[
+            :1
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "_jobs", at_scale_one)
+        layout, _, jobs = experiment_jobs(name, ["output=outputs"])
     return layout, jobs
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from motionexp.config.effects import check_effects
-from motionexp.diffusion.inversion import INVERSION_STEPS, invert, mixed_noise
+from motionexp.diffusion.inversion import LEAST_STEPS, invert, mixed_noise
 from motionexp.diffusion.sampling import SamplerSettings, initial_noise
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -91,8 +91,8 @@ def test_its_cost_is_in_the_plan(make, capsys):
     steps = plan_job(cfg).steps_of_inversion
     assert f"inverted latents: {steps} steps" in " ".join(capsys.readouterr().out.split())
     without = make(references="one")
-    assert cell_cost(cfg, "one", Rates()) == cell_cost(without, "one", Rates()) + INVERSION_STEPS
-    assert costs.INVERSION_STEPS == INVERSION_STEPS
+    assert cell_cost(cfg, "one", Rates()) == cell_cost(without, "one", Rates()) + LEAST_STEPS
+    assert costs.LEAST_STEPS == LEAST_STEPS
 
 
 def test_the_base_model_starts_from_noise(make, starts):

@@ -19,6 +19,7 @@ from motionexp.jobs.cell import EXACT_FRAMES, Cell, SampleRequest
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample
+from motionexp.jobs.finished import _gpu_kind
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.run import run
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
@@ -216,3 +217,20 @@ def test_two_sweeps_score_the_sanity_baselines_of_a_reference_once(tmp_path):
     assert rows[0] == rows[1]
     (path,) = tmp_path.rglob("rows.jsonl")
     assert len(list(read_lines(path))) == len(rows[0])
+
+
+def test_a_gpu_counts_by_its_kind_and_by_its_number_only_among_several_kinds(tmp_path):
+    devices, nvidia = tmp_path / "dev", tmp_path / "nvidia"
+    devices.mkdir()
+
+    def kind(**environment):
+        return _gpu_kind(devices, nvidia, environment)
+
+    assert kind() == kind(CUDA_VISIBLE_DEVICES="") == kind(CUDA_VISIBLE_DEVICES="0")
+    for number, name in enumerate(["A100", "A100"]):
+        (devices / f"nvidia{number}").touch()
+        (nvidia / "gpus" / str(number)).mkdir(parents=True)
+        (nvidia / "gpus" / str(number) / "information").write_text(f"Model: {name}\nIRQ: {number}\n")
+    assert kind() == kind(CUDA_VISIBLE_DEVICES="1") != kind(CUDA_VISIBLE_DEVICES="")
+    (nvidia / "gpus" / "1" / "information").write_text("Model: V100\n")
+    assert kind(CUDA_VISIBLE_DEVICES="0") != kind(CUDA_VISIBLE_DEVICES="1")

@@ -28,6 +28,7 @@ from motionexp.results.log_snr import log_snr_tables
 from motionexp.results.publish import publish
 from motionexp.results.published import read_published
 from motionexp.results.rows import append_rows
+from motionexp.results.tables import with_dirty_note
 from tests.support.made_linear import GROUPS, share
 from tests.support.made_linear import linear_rows as made_rows
 
@@ -115,9 +116,10 @@ class TestTables:
     def test_the_published_tables_are_those_of_the_published_rows(self, monkeypatch):
         monkeypatch.undo()
         file = ROOT / "results" / "shapes" / "linear-probe.parquet"
-        for name, tables in linear_tables.tables(read_published(file)).items():
+        rows = read_published(file)
+        for name, tables in linear_tables.tables(rows).items():
             text = file.with_name(f"linear-probe{name}.md").read_text(encoding="utf-8")
-            assert text == "\n".join(map(to_markdown, tables))
+            assert text == "\n".join(map(to_markdown, with_dirty_note(tables, rows)))
 
 
 class TestFigures:

@@ -21,6 +21,7 @@ from motionexp.probes.analysis.tables import tables
 from motionexp.results.figures.style import SETTINGS, WIDTH
 from motionexp.results.formats import to_csv, to_markdown
 from motionexp.results.rows import read_rows
+from motionexp.results.tables import with_dirty_note
 from motionexp.scripts import probe_figures, probe_tables
 from motionexp.scripts.probe_tables import why_missing
 from tests.support.made_probes import PEAK, SET_AT, World, log_snr_of, made_probes, probe_rows, sweep_rows
@@ -247,7 +248,8 @@ def test_the_published_tables_are_those_of_the_published_rows(monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(ROOT)
     folder, analysis = read_analysis([])
-    for name, tables_of_file in tables(analysis).items():
+    for name, made in tables(analysis).items():
+        tables_of_file = with_dirty_note(made, analysis.rows)
         markdown = "\n".join(map(to_markdown, tables_of_file))
         assert (folder / f"{name}.md").read_text(encoding="utf-8") == markdown
         assert (folder / f"{name}.csv").read_text(encoding="utf-8") == to_csv(tables_of_file)

@@ -1,0 +1,116 @@
+"""What every guidance method must do: tests every method of motionexp/methods/, with no list by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from motionexp.backbones.cogvideox import CogVideoXBackbone
+from motionexp.backbones.unet3d import UNet3DBackbone
+from motionexp.config.compose import load
+from motionexp.diffusion import inversion
+from motionexp.diffusion.schedule import Window
+from tests.support.guidance_runs import GUIDANCE, guidance, sampled
+from tests.support.tiny_cogvideox import save_tiny_cogvideox
+from tests.support.tiny_models import save_tiny_unet3d
+from tests.support.training_runs import FOLDER, METHODS
+
+ROOT = FOLDER.parent.parent
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "guidance.json").read_text())
+every_method = pytest.mark.parametrize("name", GUIDANCE)
+
+
+@pytest.fixture(autouse=True)
+def _few_steps_of_inversion(monkeypatch):
+    monkeypatch.setattr(inversion, "LEAST_STEPS", 4)
+
+
+@pytest.fixture(scope="module")
+def base(loaded):
+    return sampled(loaded, None)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+    return {
+        CogVideoXBackbone: save_tiny_cogvideox(folder / "cogvideox", rotary=True),
+        UNet3DBackbone: save_tiny_unet3d(folder / "unet3d"),
+    }
+
+
+def test_a_method_is_a_module_and_an_option_of_one_name():
+    assert {"ditflow", "injection", "inversion"} <= set(GUIDANCE)
+    assert not set(GUIDANCE) & set(METHODS)
+    for name in GUIDANCE:
+        target = load([f"method={name}"]).method["_target_"]
+        assert target.startswith(f"motionexp.methods.{name}.")
+        assert (FOLDER / f"{name}.py").is_file()
+
+
+@every_method
+def test_off_it_is_the_base_model_and_it_leaves_no_trace(name, loaded, base):
+    network = loaded.network
+    attributes, modules = set(vars(network)), dict(network.named_modules())
+    off = guidance(name, loaded)
+    off.scale = 0.0
+    assert torch.equal(sampled(loaded, off), base)
+    for window in (Window(1000), Window(995, 999)):
+        assert torch.equal(sampled(loaded, guidance(name, loaded, window)), base), "no step is in the window"
+    guided = sampled(loaded, guidance(name, loaded))
+    assert guided.isfinite().all()
+    assert not torch.equal(guided, base)
+    assert torch.equal(sampled(loaded, None), base)
+    assert (set(vars(network)), dict(network.named_modules())) == (attributes, modules)
+    hooks = [module for module in network.modules() if module._forward_hooks or module._forward_pre_hooks]
+    assert hooks == []
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in network.parameters()
+    )
+
+
+@every_method
+def test_it_guides_exactly_the_steps_in_its_window(name, loaded, monkeypatch):
+    steps = list[float]()
+    method = guidance(name, loaded, Window(300, 700))
+    move = method.move
+    monkeypatch.setattr(method, "move", lambda x, t, guide: (steps.append(t), move(x, t, guide))[1])
+    sampled(loaded, method)
+    assert steps == [t for t in loaded.schedule.timesteps(4) if 300 <= t <= 700] != []
+
+
+@every_method
+def test_a_batch_changes_no_sample(name, loaded):
+    method = guidance(name, loaded)
+    together = sampled(loaded, method, (0, 1))
+    for row in (0, 1):
+        alone = sampled(loaded, method, (row,))
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-3, atol=1e-4)
+
+
+@every_method
+def test_its_loss_falls_at_every_step(name, loaded):
+    method = guidance(name, loaded)
+    sampled(loaded, method)
+    for losses in method.losses.values():
+        assert len(losses) < 2 or losses[-1] < losses[0]
+
+
+@every_method
+def test_samples_are_the_golden_ones(name, loaded):
+    latents = sampled(loaded, guidance(name, loaded))
+    numbers = [float(frame.abs().mean()) for frame in latents[0].unbind(1)]
+    assert numbers == pytest.approx(GOLDEN.get(name), rel=1e-3), (
+        f"tests/golden/guidance.json: {name}: {numbers}"
+    )
+
+
+@every_method
+def test_it_takes_other_families(name, folders):
+    for kind, folder in folders.items():
+        backbone = kind.from_pretrained(folder, name="tiny")
+        backbone.frames = 9 if kind is CogVideoXBackbone else 4
+        sample = sampled(backbone, guidance(name, backbone, Window(700)))
+        assert sample.isfinite().all()
+        assert not torch.equal(sample, sampled(backbone, None))
