@@ -92,26 +92,32 @@ def test_it_is_on_exactly_inside_its_window(name, backbone, predict):
 
 
 @every_method
-def test_reset_gives_the_base_models_output(name, backbone, predict):
+def test_reset_gives_the_untrained_output_which_is_the_base_models(name, backbone, predict):
     base = predict()
     method = attach(name, backbone, Window(0))
     method.switch(True)
-    assert torch.equal(predict(), base)
+    untrained = predict()
+    assert torch.equal(untrained, base) is method.starts_as_base
     change(method)
-    assert not torch.equal(predict(), base)
+    assert not torch.equal(predict(), untrained)
     method.scale = 0.0
     torch.testing.assert_close(predict(), base)
     method.scale = 1.0
     method.reset(seed=3)
-    assert torch.equal(predict(), base)
+    assert torch.equal(predict(), untrained)
 
 
 @every_method
 def test_trainable_parameters_are_what_is_trained(name, backbone, examples, tmp_path):
     count = find_method(name).trainable_parameters(backbone, Window(700), **configured(name))
     result, tensors = run(backbone, examples, tmp_path, name, replace(SETTINGS, steps=1))
-    assert result.trained == sum(tensor.numel() for tensor in tensors.values()) == count > 0
     method = attach(name, backbone, Window(700))
+    saved = sum(tensor.numel() for tensor in tensors.values())
+    auxiliary = sum(tensor.numel() for tensor in method.auxiliary.values())
+    assert result.trained == saved + auxiliary == count
+    assert saved > 0
+    assert tensors.keys() == method.parameters.keys()
+    assert tensors.keys().isdisjoint(method.auxiliary)
     method.switch(True)
     requires_grad = {id(tensor) for tensor in backbone.network.parameters() if tensor.requires_grad}
     assert requires_grad == {id(tensor) for tensor in method.parameters.values()}
