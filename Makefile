@@ -50,6 +50,7 @@ tables: .venv/installed ## the tables in results/ and README's claims from the p
 	$(PYTHON) -m motionexp.probes.analysis.linear_tables
 	$(PYTHON) -m motionexp.scripts.claims
 	$(PYTHON) -m motionexp.results.experiments_page
+	$(PYTHON) -m motionexp.results.findings_page
 
 figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.scripts.probe_figures

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.adapter_files import adapter_file, peft_config_file
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, guides, method_name, tiles
+from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, is_guidance, method_name, tiles
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -54,7 +54,7 @@ def adapter_id(
         parts["adapter"] = hashlib.sha256(file.read_bytes()).hexdigest()
         if config := peft_config_file(file):
             parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
-    elif guides(cfg):
+    elif cfg.tau != 1000 and cfg.probe is None and is_guidance(cfg.method, cfg.plugins):
         window = {name: value for name, value in _settings(cfg, "training").items() if name in WINDOW}
         name = method_name(cfg.method) if is_of_package(cfg.method) else cfg.method["_target_"]
         return _digest(

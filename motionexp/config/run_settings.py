@@ -6,7 +6,7 @@ from typing import Any
 
 from motionexp.config.ids import sampling_id
 from motionexp.config.job_settings import loggers, row_settings
-from motionexp.config.schema import JobConfig, method_name, training_seeds
+from motionexp.config.schema import JobConfig, guides, method_name, training_seeds, trains
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class RunSettings:
         model, method: their names.
         tau: the window's lower end; None: that of the stored adapter.
         training_seeds: of the adapters of one reference.
+        trains: whether an adapter is trained in each cell.
+        guides: whether a guidance method samples, which trains nothing.
         is_base: whether it is the job of the base model.
         pairs: of frames, of the frame consistency that is shown.
         loggers: their names.
@@ -31,6 +33,8 @@ class RunSettings:
     method: str
     tau: float | None
     training_seeds: tuple[int, ...]
+    trains: bool
+    guides: bool
     is_base: bool
     pairs: str
     loggers: tuple[str, ...]
@@ -44,4 +48,5 @@ class RunSettings:
         names = row_settings(cfg), sampling_id(cfg), cfg.model.name, method
         where = tuple(loggers(cfg.logger)), cfg.log_adapter
         tau = None if cfg.tau is None else float(cfg.tau)
-        return cls(*names, tau, tuple(training_seeds(cfg)), is_base, cfg.scoring.pairs, *where)
+        training = tuple(training_seeds(cfg)), trains(cfg), guides(cfg)
+        return cls(*names, tau, *training, is_base, cfg.scoring.pairs, *where)

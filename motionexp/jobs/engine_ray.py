@@ -36,7 +36,8 @@ class RayEngine:
         _check_address(launcher.address)
         try:
             ray.init(
-                address=launcher.address,
+                # Without an address Ray would look for a cluster, and wait for one that has died.
+                address=launcher.address or "local",
                 log_to_driver=False,
                 include_dashboard=False if launcher.address is None else None,
                 logging_level="error",

@@ -1,10 +1,11 @@
 """The guidance method of a job: checked before weights are loaded, and handed the reference of a cell."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from motionexp.config.schema import JobConfig, guides, method_name
+from motionexp.config.schema import method_name
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
@@ -16,25 +17,27 @@ if TYPE_CHECKING:
 
 
 def guidance_cost(
-    cfg: JobConfig, backbone: Backbone, window: Window, references: list[Reference]
-) -> StepCost | None:
-    """What the job's guidance method costs; None if its method is none. It loads no weights.
+    method: Mapping[str, Any],
+    memory_limit: float | None,
+    backbone: Backbone,
+    window: Window,
+    references: list[Reference],
+) -> StepCost:
+    """What a job's guidance method costs. It loads no weights.
 
     Raises:
         InputError: the model lacks what the method needs, a reference comes with further videos, or the
             method samples one video at a time and `memory_limit` asks for several.
     """
-    if not guides(cfg):
-        return None
     if several := [reference.name for reference in references if len(reference.trained_on) > 1]:
         raise InputError(
-            f"method={method_name(cfg.method)}: it is guided by one video, and {several[0]} has several;"
+            f"method={method_name(method)}: it is guided by one video, and {several[0]} has several;"
             " leave it out"
         )
-    guidance = make_guidance(cfg.method, backbone, window)
-    if cfg.memory_limit is not None and guidance.one_at_a_time:
+    guidance = make_guidance(method, backbone, window)
+    if memory_limit is not None and guidance.one_at_a_time:
         raise InputError(
-            f"memory_limit={cfg.memory_limit:g}: method={guidance.name} samples one video at a time with"
+            f"memory_limit={memory_limit:g}: method={guidance.name} samples one video at a time with"
             " these settings; leave it out"
         )
     return guidance.cost

@@ -16,7 +16,7 @@ from motionexp.config.job_settings import base_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.run_settings import RunSettings
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles, trains
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion import ranks
@@ -35,6 +35,7 @@ from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references, trained_together
 from motionexp.methods.adapters import check_adapter, load_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
+from motionexp.methods.guidance import StepCost
 from motionexp.results.selection import TRAINED, changed_settings
 
 
@@ -97,8 +98,8 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
-        trains=trains(cfg),
-        guidance=guidance_cost(cfg, backbone, window, references),
+        trains=logged.trains,
+        guidance=_guidance_cost(cfg, logged.guides, backbone, window, references),
         method="base" if window.low == 1000 else method,
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
@@ -155,10 +156,16 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         guidance=None,
         method="base",
         cells=[
-            _cell_plan(base, reference, window, folders, (base.seed, ()), logged.rows)
+            _cell_plan(base, reference, window, folders, (base.seed, ()), logged)
             for reference in plan.references
         ],
     )
+
+
+def _guidance_cost(
+    cfg: JobConfig, guides: bool, backbone: Backbone, window: Window, references: list[Reference]
+) -> StepCost | None:
+    return guidance_cost(cfg.method, cfg.memory_limit, backbone, window, references) if guides else None
 
 
 def _as_yaml(cfg: JobConfig) -> str:
@@ -243,7 +250,7 @@ def _cell_plans(
 ) -> list[CellPlan]:
     """The cells of all references and training seeds."""
     return [
-        _cell_plan(cfg, reference, window, folders, (seed, together), settings.rows)
+        _cell_plan(cfg, reference, window, folders, (seed, together), settings)
         for reference, together in zip(references, _groups(cfg, references), strict=True)
         for seed in settings.training_seeds
     ]
@@ -268,13 +275,13 @@ def _cell_plan(
     window: Window,
     folders: _Folders,
     training: Training,
-    settings: Mapping[str, Any],
+    settings: RunSettings,
 ) -> CellPlan:
     """The cell of a reference, its samples, and the columns of its grid.
 
     The columns are the base model, tau = 0, the model's default tau and this job, in this order.
     """
-    steps = (*cfg.keep_steps, cfg.train_steps) if trains(cfg) else ()
+    steps = (*cfg.keep_steps, cfg.train_steps) if settings.trains else ()
     adapters = {count: folders.cell(replace(cfg, train_steps=count), reference, training) for count in steps}
     taus = [1000.0, 0.0, cfg.model.default_tau] if cfg.adapter is None else [1000.0]
     jobs = [(tau, replace(cfg, tau=tau, adapter=None)) for tau in taus]
@@ -285,7 +292,7 @@ def _cell_plan(
     for tau, job in jobs:
         cell = folders.cell(job, reference, training)
         is_base = job.adapter is None and tau == 1000
-        label = _column_label(settings, tau, "base" if is_base else method_name(cfg.method))
+        label = _column_label(settings.rows, tau, "base" if is_base else method_name(cfg.method))
         batches = _batches(reference, cell, job, at_once)
         first = tuple(request for batch in batches for request in batch if request.index == 0)
         columns.append((label, cell, first))

@@ -377,7 +377,9 @@ class Job:
             "strata": dict(reference.strata),
             "adapter_id": cell.folder.name,
             "training_seed": record.get("seed"),
-            "versions": provenance.versions(self.plan, record),
+            "versions": provenance.versions(
+                record, probes=self.plan.probe is not None, guides=self.plan.guidance is not None
+            ),
             "method": self.plan.method,
             "tau": float(self.window.low),
             "steps": sampling.sampler.steps,

@@ -13,7 +13,6 @@ import torch
 
 from motionexp.config.ids import GUIDANCE_VERSION, PROBE_VERSION, SAMPLE_VERSION
 from motionexp.files import PACKAGE
-from motionexp.jobs.plan import JobPlan
 
 PACKAGES = (
     "motionexp",
@@ -83,11 +82,11 @@ def origin(device: torch.device) -> Mapping[str, Any]:
     return {"commit": head, "dirty": dirty, "packages": packages(), "device": device_name(device)}
 
 
-def versions(plan: JobPlan, training_record: Mapping[str, Any]) -> dict[str, int]:
+def versions(training_record: Mapping[str, Any], *, probes: bool, guides: bool) -> dict[str, int]:
     """The versions of the stages that make a job's samples."""
-    if plan.probe is not None:
+    if probes:
         return {"probe": PROBE_VERSION}
     # Records from before the version was stored are of version 1.
     training = {"training": training_record.get("version", 1)} if training_record else {}
-    guidance = {} if plan.guidance is None else {"guidance": GUIDANCE_VERSION}
+    guidance = {"guidance": GUIDANCE_VERSION} if guides else {}
     return training | guidance | {"sampling": SAMPLE_VERSION}

@@ -81,7 +81,7 @@ def section(path: Path, layout: Layout, root: Path) -> str:
         *(f"*{label}.* {text.rstrip('.')}." for label, text in labelled.items() if text),
         f"{'. '.join(closing)}.",
     ]
-    return "\n\n".join(map(_filled, parts))
+    return "\n\n".join(map(filled, parts))
 
 
 def linked(layout: Layout) -> list[str]:
@@ -97,7 +97,7 @@ def last_run(path: Path) -> str:
     return match[1]
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
     """The text in lines of the page's width; no line breaks within brackets."""
     # An interval in brackets stays on one line: readers and tests search for it as it is.
     unbroken = re.sub(r"\[[^]]*\]", lambda match: match[0].replace(" ", NO_BREAK), text)

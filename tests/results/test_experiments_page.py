@@ -3,11 +3,13 @@
 import re
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from motionexp.errors import InputError
 from motionexp.files import ROOT
+from motionexp.results import findings_page
 from motionexp.results.experiments_page import PAGE, last_run, linked, main, page
 from motionexp.results.layout_file import read_layout
 
@@ -85,3 +87,16 @@ def test_a_head_without_its_last_run_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("# mine\n")
     with pytest.raises(InputError, match=r"mine\.yaml"):
         last_run(tmp_path / "mine.yaml")
+
+
+def test_the_committed_findings_are_the_generated_ones():
+    text = (ROOT / findings_page.PAGE).read_text(encoding="utf-8")
+    assert text == findings_page.page(ROOT)
+    images = re.findall(r"!\[.+?\]\(\.\./(.+?)\)", text)
+    assert all((ROOT / image).is_file() for image in images)
+    assert {Path(image).stem for image in images} >= {
+        "gate-tiny_cogvideox",
+        "tau-settings",
+        "prediction",
+        "projections",
+    }
