@@ -115,3 +115,16 @@ def test_it_takes_other_families(name, families):
         sample = sampled(backbone, guidance(name, backbone, Window(400)), settings=TWO_STEPS)
         assert sample.isfinite().all()
         assert not torch.equal(sample, plain)
+
+
+def test_a_soft_window_weighs_the_strength(loaded, monkeypatch):
+    seen, injected = [], type(guidance("injection", loaded).injection)
+    hooks = injected.hooks
+    monkeypatch.setattr(
+        injected, "hooks", lambda self, kv, strength: (seen.append(strength), hooks(self, kv, strength))[1]
+    )
+    method = guidance("injection", loaded, Window(0, 1000, ((0.0, 0.0), (1000.0, 1.0))))
+    method.scale = 0.5
+    sampled(loaded, method)
+    guided = [t for t in loaded.schedule.timesteps(4) if t > 0]
+    assert seen == pytest.approx([t / 2000 for t in guided])
