@@ -57,6 +57,8 @@ class ModelConfig:
     default_tau: float = setting(MISSING, "the window's lower end unless tau= is given", **TIMESTEP)
     boundary: float | None = setting(None, "timestep of tau=auto: the boundary from probes", **TIMESTEP)
     boundary_weights: str | None = setting(None, "first 12 digits of the probed weights' weights_hash")
+    guided_block: int | None = setting(
+        None, "the block that method=ditflow reads; null: as deep as in its paper", low=0)
     video_vae: bool = setting(False, "true: a video VAE, which mode=low_memory runs in tiles")
     train_steps: int = setting(MISSING, "training steps", low=1)
     learning_rate: float = setting(MISSING, "learning rate of low-rank adapters", above=0)

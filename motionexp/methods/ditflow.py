@@ -52,8 +52,8 @@ class DiTFlow(OptimizedGuidance):
 
     Args:
         backbone, window: as of `GuidanceMethod`.
-        blocks: numbers of the guided blocks, of whose losses the mean is taken; null: one, as deep as the
-            published one.
+        blocks: number of the guided block, or numbers, of whose losses the mean is taken; null: one, as deep
+            as the published one.
         temperature: multiplies the scores before the softmax.
         optimise: latents, or positions: the embedding stays changed from one guided step to the next.
         zero_shot: optimise once for each initial noise, with the reference's caption, and use the latents or
@@ -73,7 +73,7 @@ class DiTFlow(OptimizedGuidance):
         backbone: Backbone,
         window: Window,
         *,
-        blocks: list[int] | None = None,
+        blocks: int | list[int] | None = None,
         temperature: float = 2.0,
         optimise: Optimised = "latents",
         zero_shot: bool = False,
@@ -96,7 +96,7 @@ class DiTFlow(OptimizedGuidance):
         optimization = Optimization(optimization_steps, first_rate, last_rate, optimizer)
         injected = Injection(backbone, injection_blocks) if injection else None
         super().__init__(backbone, window, optimization, injected)
-        self.places = flow_places(backbone, blocks)
+        self.places = flow_places(backbone, [blocks] if isinstance(blocks, int) else blocks)
         self.temperature, self.frames_at_once, self.variant = temperature, frames_at_once, variant
         self.optimises_positions, self.zero_shot = optimise == "positions", zero_shot
         if self.optimises_positions:

@@ -18,7 +18,7 @@ VIDEOS_PER_CALL = 16
 
 
 @contextmanager
-def activation_hooks(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def module_outputs(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Yield {name: output} of the named modules, in the order in which they ran; of a tuple, the first entry.
 
     Each forward pass replaces the outputs of the pass before. The hooks are removed at the end.
@@ -53,7 +53,7 @@ def motion_blocks(backbone: Backbone, caption: Conditioning) -> list[str]:
     """
     holders = dict.fromkeys(name.rsplit(".", 2)[0] for name in backbone.projections("motion")["q"])
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    with activation_hooks(backbone.network, holders) as outputs:
+    with module_outputs(backbone.network, holders) as outputs:
         backbone.predict(torch.zeros(1, *shape), 0, caption)
     # A short network has fewer than three blocks, so names may be equal.
     ran = list(outputs)
@@ -84,7 +84,7 @@ def block_features(
         fp32 on the CPU; D is frames x channels x places.
     """
     parts = []
-    with activation_hooks(backbone.network, blocks) as outputs:
+    with module_outputs(backbone.network, blocks) as outputs:
         for videos in x_t.split(VIDEOS_PER_CALL):
             backbone.predict(videos, t, caption.repeat(len(videos)))
             # Pooled at once: the blocks' own outputs are many times larger than their means.

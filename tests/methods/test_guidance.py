@@ -10,6 +10,7 @@ from motionexp.backbones.cogvideox import CogVideoXBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
 from motionexp.config.compose import load
 from motionexp.diffusion import inversion
+from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from tests.support.guidance_runs import GUIDANCE, guidance, sampled
 from tests.support.tiny_cogvideox import save_tiny_cogvideox
@@ -18,6 +19,7 @@ from tests.support.training_runs import FOLDER, METHODS
 
 ROOT = FOLDER.parent.parent
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "guidance.json").read_text())
+TWO_STEPS = SamplerSettings(2, 2.0)
 every_method = pytest.mark.parametrize("name", GUIDANCE)
 
 
@@ -32,12 +34,13 @@ def base(loaded):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def families(tmp_path_factory):
+    """A transformer with one attention over all tokens, and a U-Net, with a sample of each."""
     folder = tmp_path_factory.mktemp("families")
-    return {
-        CogVideoXBackbone: save_tiny_cogvideox(folder / "cogvideox", rotary=True),
-        UNet3DBackbone: save_tiny_unet3d(folder / "unet3d"),
-    }
+    transformer = CogVideoXBackbone.from_pretrained(save_tiny_cogvideox(folder / "dit", rotary=True))
+    unet = UNet3DBackbone.from_pretrained(save_tiny_unet3d(folder / "unet"))
+    unet.frames = 4
+    return [(backbone, sampled(backbone, None, settings=TWO_STEPS)) for backbone in (transformer, unet)]
 
 
 def test_a_method_is_a_module_and_an_option_of_one_name():
@@ -107,10 +110,21 @@ def test_samples_are_the_golden_ones(name, loaded):
 
 
 @every_method
-def test_it_takes_other_families(name, folders):
-    for kind, folder in folders.items():
-        backbone = kind.from_pretrained(folder, name="tiny")
-        backbone.frames = 9 if kind is CogVideoXBackbone else 4
-        sample = sampled(backbone, guidance(name, backbone, Window(700)))
+def test_it_takes_other_families(name, families):
+    for backbone, plain in families:
+        sample = sampled(backbone, guidance(name, backbone, Window(400)), settings=TWO_STEPS)
         assert sample.isfinite().all()
-        assert not torch.equal(sample, sampled(backbone, None))
+        assert not torch.equal(sample, plain)
+
+
+def test_a_soft_window_weighs_the_strength(loaded, monkeypatch):
+    seen, injected = [], type(guidance("injection", loaded).injection)
+    hooks = injected.hooks
+    monkeypatch.setattr(
+        injected, "hooks", lambda self, kv, strength: (seen.append(strength), hooks(self, kv, strength))[1]
+    )
+    method = guidance("injection", loaded, Window(0, 1000, ((0.0, 0.0), (1000.0, 1.0))))
+    method.scale = 0.5
+    sampled(loaded, method)
+    guided = [t for t in loaded.schedule.timesteps(4) if t > 0]
+    assert seen == pytest.approx([t / 2000 for t in guided])

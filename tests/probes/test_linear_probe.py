@@ -11,7 +11,7 @@ from motionexp.data.shapes import grammar
 from motionexp.diffusion.schedule import NoiseSchedule, generator
 from motionexp.probes import linear_probe
 from motionexp.probes.analysis.linear_rows import TARGETS, X_T, X_T_CLEAN
-from motionexp.probes.block_features import activation_hooks, block_features, motion_blocks, pooled
+from motionexp.probes.block_features import block_features, module_outputs, motion_blocks, pooled
 from motionexp.probes.linear_probe import LinearProbe, Ridge
 from tests.support.tiny_cogvideox import tiny_cogvideox
 from tests.support.tiny_models import tiny_unet3d
@@ -140,12 +140,12 @@ class TestActivationHooks:
     def test_they_leave_the_network_as_it_was(self, backbone):
         x_t, caption = random(1, 4, 4, 4, 4), backbone.embed([""])
         before = backbone.predict(x_t, 500, caption)
-        with activation_hooks(backbone.network, ["transformer_blocks.1", "transformer_blocks.0"]) as outputs:
+        with module_outputs(backbone.network, ["transformer_blocks.1", "transformer_blocks.0"]) as outputs:
             during = backbone.predict(x_t, 500, caption)
         assert list(outputs) == ["transformer_blocks.0", "transformer_blocks.1"]
         torch.testing.assert_close(during, before, atol=0, rtol=0)
         assert not any(module._forward_hooks for module in backbone.network.modules())
-        with pytest.raises(ZeroDivisionError), activation_hooks(backbone.network, ["transformer_blocks.0"]):
+        with pytest.raises(ZeroDivisionError), module_outputs(backbone.network, ["transformer_blocks.0"]):
             1 / 0  # noqa: B018
         assert not any(module._forward_hooks for module in backbone.network.modules())
 

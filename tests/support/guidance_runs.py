@@ -23,7 +23,7 @@ CAPTIONS = ("a dog runs", "b")
 @cache
 def configured(name: str) -> dict[str, Any]:
     """The class and its arguments, as conf/method/NAME.yaml has them; two steps of an optimizer."""
-    settings = load([f"method={name}", "tau=500"]).method
+    settings = load([f"method={name}", "tau=500", "model.guided_block=null"]).method
     return settings | ({"optimization_steps": 2} if "optimization_steps" in settings else {})
 
 
