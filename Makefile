@@ -59,7 +59,7 @@ figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.results.figures.table_figures
 
 # In the order in which they were run: tau_selection chose what tau runs.
-REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate
+REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done

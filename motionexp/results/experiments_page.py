@@ -25,7 +25,17 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 # The reader's order: tuning, its settings, probes, instruments, speed. A file that is not named comes last.
 ORDER = (
     *("tau", "tau_selection", "models", "contrast", "edit-kinds", "comparison"),
-    *("window", "soft-window", "steps", "full_rank", "references", "projections", "rank", "length"),
+    *(
+        "window",
+        "soft-window",
+        "steps",
+        "fewer-steps",
+        "full_rank",
+        "references",
+        "projections",
+        "rank",
+        "length",
+    ),
     *("gate", "any-lora", "tuned-baseline-search", "rank-over-t"),
     *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
