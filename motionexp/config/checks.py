@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,13 @@ def check(cfg: JobConfig) -> list[str]:
 def _step_problems(cfg: JobConfig) -> Iterator[str]:
     if not all(1 <= step < cfg.train_steps for step in cfg.keep_steps):
         yield f"keep_steps={cfg.keep_steps}: whole numbers from 1, below train_steps={cfg.train_steps}"
+    first_phase = cfg.method.get("absorber_steps", 0)
+    fewest = min([*cfg.keep_steps, cfg.train_steps])
+    if isinstance(first_phase, int) and not 0 <= first_phase < fewest and schema.trains(cfg):
+        yield (
+            f"method.absorber_steps={first_phase}: from 0, and below train_steps and keep_steps, here"
+            f" {fewest}: the steps that are left train the adapter"
+        )
     if cfg.tau is None and cfg.adapter is None:
         yield "tau=null: only with adapter=FOLDER, whose file has a window"
 
@@ -70,12 +77,27 @@ def _class_problems(cfg: JobConfig) -> Iterator[str]:
             f"attention={cfg.attention}: {model.name} has no such attention apart from its motion"
             f" attention; {choices}"
         )
+    needs = class_value(cfg.method["_target_"], "needs", cfg.plugins) or ()
+    if attentions and schema.trains(cfg):
+        yield from missing_attention(method_name(cfg.method), needs, model.name, attentions)
     shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
     multiple, trained = _sizes(model)
     if any_size and multiple is not None and (model.height % multiple or model.width % multiple):
         yield f"{shown} needs multiples of {multiple} pixels"
     elif not any_size and trained is not None and trained != (model.height, model.width):
         yield f"{shown} makes videos of {trained[0]} x {trained[1]} pixels alone (height, width)"
+
+
+def missing_attention(
+    method: str, needs: Sequence[str], model: str, attentions: Sequence[str]
+) -> Iterator[str]:
+    """What is wrong if a model lacks a kind of attention that a method needs."""
+    if lacking := [kind for kind in needs if kind not in attentions]:
+        yield (
+            f"method={method}: {model} has no {lacking[0]} attention apart from its motion attention, and the"
+            " method needs it; take a model with attention within frames and along time (latte, modelscope),"
+            " or another method"
+        )
 
 
 def _sizes(model: ModelConfig) -> tuple[int | None, tuple[int, int] | None]:

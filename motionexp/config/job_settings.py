@@ -22,6 +22,7 @@ def base_settings(cfg: JobConfig) -> JobConfig:
         soft_window=None,
         sampling_tau=None,
         sampling_tau_high=None,
+        inverted_noise=0.0,
         adapter=None,
     )
 

@@ -1,6 +1,7 @@
 """The groups of `conf/`, their options, and the names of their settings. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def option_file(group: str, option: str, folders: Sequence[Path] = (CONF,)) -> d
     path = next((path for path in paths if path.is_file()), None)
     content = {} if path is None else read_yaml(path) or {}
     return dict(content.get(group, content))
+
+
+@cache
+def method_defaults(method: str) -> Mapping[str, Any]:
+    """The settings of a job, apart from `method`, whose defaults the file of a method in `conf/` replaces."""
+    path = CONF / "method" / f"{method}.yaml"
+    content = (read_yaml(path) or {}) if path.is_file() else {}
+    return {name: value for name, value in content.items() if name != "method" and "method" in content}
 
 
 def keys_of(group: str) -> set[str]:

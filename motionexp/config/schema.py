@@ -169,6 +169,9 @@ class JobConfig:
         None, "a saved adapter (folder, file): sample, train nothing", "content", text=True,
         rows="where it matters")
     adapter_scale: float = setting(1.0, "of the adapter while sampling; 1: as trained", "applying", low=0)
+    inverted_noise: float = setting(
+        0.0, "p: sampling with an adapter starts from sqrt(p) times the inverted reference plus sqrt(1 - p)"
+        " times noise; 0: noise alone", "applying", low=0, high=1, added_later=True)
     adapter_in_unconditional: bool = setting(True, "also adapt guidance's unconditional branch", "applying")
     sampler: str = setting("ddim", "the solver", "sampling", choices=("ddim",))
     steps: int = setting(II("model.steps"), "sampling steps", "sampling", low=1, high=1000, listed=True)

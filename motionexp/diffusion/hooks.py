@@ -46,6 +46,8 @@ class Attended(NamedTuple):
         return self.query, self.key, self.value
 
 
+Predict = Callable[[Tensor, float | Tensor, Conditioning], Tensor | None]
+"""`Backbone.predict`; returns None where the hooks stop the forward pass."""
 Place = tuple[ProjectionKind, int]
 """A kind of attention, and the number of a block."""
 AttentionHook = Callable[[Attended], Attended | None]
@@ -78,13 +80,11 @@ class Hooks:
 
 
 @contextmanager
-def activation_hooks(
-    backbone: Backbone, shape: VideoShape, hooks: Hooks
-) -> Iterator[Callable[[Tensor, float, Conditioning], Tensor | None]]:
+def activation_hooks(backbone: Backbone, shape: VideoShape, hooks: Hooks) -> Iterator[Predict]:
     """Make the hooks act on `backbone.predict`, for as long as the context is open.
 
     Take gradients within the context too: with `checkpointing` the backward pass computes blocks again.
-    It yields `predict`, which returns None where the hooks stop the forward pass.
+    It yields the `predict` to call.
 
     Args:
         backbone: its `predict` takes any number of videos.
@@ -181,7 +181,7 @@ class _HookedPass:
         """The first argument of a network is its batch of videos."""
         self.videos = len(args[0] if args else kwargs["hidden_states"])
 
-    def predict(self, x_t: Tensor, t: float, conditioning: Conditioning) -> Tensor | None:
+    def predict(self, x_t: Tensor, t: float | Tensor, conditioning: Conditioning) -> Tensor | None:
         """`Backbone.predict`; None where the forward pass was stopped."""
         try:
             return self.backbone.predict(x_t, t, conditioning)

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import Schedule
-from motionexp.diffusion.sampling import Guide, SamplerSettings
+from motionexp.diffusion.sampling import Gate, Guide, SamplerSettings
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.errors import InputError
 
 LEAST_STEPS = 50
-"""Of a video that is sampled again."""
+"""The fewest for a video that is sampled again."""
 
 
 def inversion_steps(schedule: Schedule, steps: int) -> int:
-    """The steps to invert a video in that is sampled again in `steps`: a multiple, at least `LEAST_STEPS`.
+    """The steps to invert a video in that is sampled again in `steps`: a multiple, from `LEAST_STEPS` on.
 
     In 10 steps the error of the inversion leaves nothing of a video. 10 steps of sampling from exact latents
     return it. It is `steps` itself where no such multiple has all timesteps of the sampling.
@@ -38,6 +38,7 @@ def invert(
     negative: Conditioning | None,
     settings: SamplerSettings,
     *,
+    gate: Gate | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[float, Tensor]:
     """Return the latents of videos at every sampling timestep: DDIM's equation, solved from clean to noise.
@@ -53,6 +54,7 @@ def invert(
         conditioning: B captions; empty captions are legal.
         negative: captions of the unconditional branch, B or 1; unused without guidance.
         settings: steps and guidance of the sampling to invert; eta must be 0.
+        gate: as in `sample_latents`; None: the network as it is.
         progress: called with (steps done, all steps) after each step.
 
     Returns:
@@ -66,16 +68,29 @@ def invert(
         raise InputError(
             f"eta={settings.eta}: inversion cannot recover the noise that sampling adds; use eta=0"
         )
-    guide = Guide.of(backbone, len(latents), conditioning, negative, settings)
+    guide = Guide.of(backbone, len(latents), conditioning, negative, settings, gate=gate)
     x = latents.to(backbone.device, torch.float32)  # (B, C, F, h, w)
     # Reversed: from the clean end (t_prev = -1 or 0) up to the noisiest timestep.
     pairs = backbone.schedule.step_pairs(settings.steps)[::-1]
     inverted: dict[float, Tensor] = {}
-    for done, (t, t_prev) in enumerate(pairs, start=1):
-        x = inverted[t] = _step_back(backbone.schedule, x, guide.predict(x, t), t, t_prev)
-        if progress is not None:
-            progress(done, len(pairs))
+    try:
+        for done, (t, t_prev) in enumerate(pairs, start=1):
+            x = inverted[t] = _step_back(backbone.schedule, x, guide.predict(x, t), t, t_prev)
+            if progress is not None:
+                progress(done, len(pairs))
+    finally:
+        if gate is not None:
+            gate(None)
     return inverted
+
+
+def mixed_noise(inverted: Tensor, noise: Tensor, share: float) -> Tensor:
+    """sqrt(p) inverted + sqrt(1 - p) noise, (B, C, F, h, w), with p = `share` from 0 to 1.
+
+    The start of sampling in MotionDirector's code. The variances add up to one where both have variance one
+    and are independent. `inverted` may have one row for all of `noise`.
+    """
+    return math.sqrt(share) * inverted + math.sqrt(1 - share) * noise
 
 
 def _step_back(schedule: Schedule, x_prev: Tensor, output: Tensor, t: float, t_prev: float) -> Tensor:

@@ -5,8 +5,8 @@ from hydra.utils import get_object
 
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.config.checks import offload_problems
-from motionexp.config.schema import JobConfig
+from motionexp.config.checks import missing_attention, offload_problems
+from motionexp.config.schema import JobConfig, is_guidance, method_name
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule
@@ -93,7 +93,12 @@ def _check_captions(references: list[Reference], cfg: JobConfig) -> None:
 
 
 def _check_attention(cfg: JobConfig) -> None:
-    """Raises InputError if the model's family lacks the attention that is to be tuned."""
+    """Raises InputError if the model's family lacks attention that is tuned, or that the method needs."""
+    uses_method = cfg.adapter is None and cfg.tau != 1000 and cfg.probe is None
+    if uses_method and not is_guidance(cfg.method, cfg.plugins):
+        needs, attentions = get_object(cfg.method["_target_"]).needs, _backbone_class(cfg).attentions
+        for problem in missing_attention(method_name(cfg.method), needs, cfg.model.name, attentions):
+            raise InputError(problem)
     choices = (*_backbone_class(cfg).attentions, "all")
     if cfg.attention not in choices:
         raise InputError(

@@ -13,6 +13,9 @@ from motionexp.results.rows import Row
 BACKWARD = 3.0
 """Cost of a training step over that of the network's forward pass: the backward pass takes twice as long."""
 
+LEAST_STEPS = 50
+"""Of a reference: `diffusion.inversion.LEAST_STEPS`, which needs torch."""
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -74,8 +77,9 @@ def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
     if cfg.probe is not None:
         return samples * cfg.probe_steps * branches * rates.sampling
     training = cfg.train_steps * cfg.batch_size * rates.training if trains(cfg) else 0.0
+    inversion = max(cfg.steps, LEAST_STEPS) if cfg.inverted_noise and cfg.tau != 1000 else 0
     evaluations = cfg.steps * (branches + _guidance_cost(cfg))
-    return training + samples * (evaluations * rates.sampling + rates.scoring)
+    return training + inversion * rates.sampling + samples * (evaluations * rates.sampling + rates.scoring)
 
 
 def _guidance_cost(cfg: JobConfig) -> float:

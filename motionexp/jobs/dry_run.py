@@ -163,10 +163,11 @@ def job_cost(job: JobPlan, seconds: StepSeconds, trained: int) -> JobCost:
 
 def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
-    cells = [(plan, job.title(plan), job.batch_steps) for plan in job.cells]
+    inversion = job.steps_of_inversion
+    cells = [(plan, job.title(plan), job.batch_steps, inversion) for plan in job.cells]
     of_base = job.base.cells if job.base else []
-    cells += [(plan, f"{plan.reference.name}, base model", float(sampler.steps)) for plan in of_base]
-    for plan, reference, sampling_steps in cells:
+    cells += [(plan, f"{plan.reference.name}, base model", float(sampler.steps), 0) for plan in of_base]
+    for plan, reference, sampling_steps, inverted in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
         state = plan.cell.status()["state"] if job.has_weights else "unknown"
@@ -177,6 +178,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
             (1 if steps else 0, measured.encoding),
             (math.ceil(batches / job.ranks[0]) * sampling_steps, measured.sampling),
             (math.ceil(missing / job.ranks[0]), measured.decoding),
+            (inverted if missing else 0, measured.sampling / measured.rows),
         )
         # A time that is unknown does not matter where there is nothing to do.
         seconds = sum(count * of_one for count, of_one in parts if count)
@@ -188,6 +190,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     notes = (
         adapter if job.trains else "nothing is trained",
         f"the adapter is on in {on} of {sampler.steps} sampling steps",
+        *([f"sampling starts from inverted latents: {inversion} steps a reference"] if inversion else []),
     )
     if job.guidance is not None:
         cost, name = job.guidance, method_name(job.tuning)

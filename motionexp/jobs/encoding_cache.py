@@ -53,6 +53,16 @@ class EncodingCache:
             self._captions[caption] = Conditioning(parts["embeds"], mask, parts.get("pooled"))
         return self._captions[caption]
 
+    def inverted(self, reference: Reference, steps: int) -> Tensor | None:
+        """The (1, C, F, h, w) latents that the base model inverted a reference to; None: not stored."""
+        path = self._path("inverted", f"{reference.content_hash} in {steps} steps")
+        return (read_tensors(path, self.backbone.device, "latents") or {}).get("latents")
+
+    def store_inverted(self, reference: Reference, steps: int, latents: Tensor) -> None:
+        """Store what `inverted` reads."""
+        path = self._path("inverted", f"{reference.content_hash} in {steps} steps")
+        write_tensors(path, {"latents": latents}, self.backbone.device)
+
     def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:
         """Encode what has no file yet. Each encoder is freed before the next part of the model is loaded."""
         references, captions = list(references), list(captions)

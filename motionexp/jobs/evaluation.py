@@ -13,6 +13,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.inversion import mixed_noise
 from motionexp.diffusion.progress import Progress
 from motionexp.diffusion.sampling import (
     Gate,
@@ -43,6 +44,7 @@ class SampleSettings:
         negative_prompt: caption of the unconditional branch.
         adapter_scale: strength of the method; 1 as trained.
         adapter_in_unconditional: whether the method acts in the unconditional branch too.
+        inverted_noise: share of inverted latents in the initial noise, 0 to 1; see `mixed_noise`.
     """
 
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
@@ -50,6 +52,7 @@ class SampleSettings:
     negative_prompt: str = ""
     adapter_scale: float = 1.0
     adapter_in_unconditional: bool = True
+    inverted_noise: float = 0.0
 
 
 def sample(
@@ -61,6 +64,7 @@ def sample(
     indices: Sequence[int] | None = None,
     at_once: int = 1,
     embed: Embed | None = None,
+    inverted: torch.Tensor | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Sample]:
     """Generate one video for each edit, in batches of `at_once` videos.
@@ -77,6 +81,8 @@ def sample(
             same noise, whatever the edit and the method.
         at_once: videos of a batch. The videos that share a batch change the last bits of a sample.
         embed: maps a caption to its conditioning; None: `backbone.embed`.
+        inverted: (1, C, F, h, w) latents of the reference at the noisiest timestep of the sampling, which
+            `settings.inverted_noise` above 0 needs.
         progress: called with the sampling steps that are done and all steps, over all batches of this rank.
 
     Yields:
@@ -86,6 +92,8 @@ def sample(
         FloatingPointError: a sample is not finite; names its caption.
     """
     settings = settings or SampleSettings()
+    if settings.inverted_noise and inverted is None:
+        raise ValueError(f"inverted_noise={settings.inverted_noise:g} needs inverted latents")
     embed = embed or (lambda caption: backbone.embed([caption]))
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
     indices = [0] * len(edits) if indices is None else indices
@@ -94,7 +102,7 @@ def sample(
     gate = None
     if method is not None:
         method.scale = settings.adapter_scale
-        gate = _gate(method, settings.adapter_scale)
+        gate = gate_of(method, settings.adapter_scale)
     rounds = range(0, len(batches), ranks.size())
     for number, first in enumerate(rounds):
         # In the last round there may be fewer batches than ranks. If each rank holds a part of the network,
@@ -104,12 +112,7 @@ def sample(
             start = time.perf_counter()
             batch = batches[first if is_idle else first + ranks.number()]
             latents = _sample_batch(
-                backbone,
-                gate,
-                batch,
-                shape,
-                settings,
-                embed,
+                *(backbone, gate, batch, shape, settings, embed, inverted),
                 _offset(progress, number, len(rounds)),
                 method if isinstance(method, GuidanceMethod) else None,
             )
@@ -133,17 +136,21 @@ def _sample_batch(
     shape: tuple[int, int, int, int],
     settings: SampleSettings,
     embed: Embed,
+    inverted: torch.Tensor | None,
     progress: Progress | None,
     guidance: GuidanceMethod | None,
 ) -> torch.Tensor:
     """Denoise one batch of B edits; returns (B, C, F, h, w) latents. `shape` is (C, F, h, w)."""
     indices = [index for _, index in batch]
     # Noise by seed and index alone: how edits are put into batches does not change a sample.
+    noise = torch.stack([initial_noise(settings.seed, index, shape) for index in indices])
+    if settings.inverted_noise and inverted is not None:
+        noise = mixed_noise(inverted.cpu(), noise, settings.inverted_noise)
     latents = sample_latents(
         backbone,
         Conditioning.cat([embed(edit.caption) for edit, _ in batch]),
         embed(settings.negative_prompt) if settings.sampler.guided else None,
-        torch.stack([initial_noise(settings.seed, index, shape) for index in indices]),
+        noise,
         settings.sampler,
         gate=gate,
         adapter_in_unconditional=settings.adapter_in_unconditional,
@@ -162,7 +169,7 @@ def _sample_batch(
     return latents
 
 
-def _gate(method: TuningMethod | GuidanceMethod, scale: float) -> Gate:
+def gate_of(method: TuningMethod | GuidanceMethod, scale: float) -> Gate:
     """Switch the method by its window. A soft window also weighs its strength, `scale` at weight 1."""
 
     def gate(t: float | None) -> bool:

@@ -149,6 +149,7 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         plan,
         window=window,
         sampling_window=window,
+        sampling=sample_settings(base),
         logged=logged,
         config=_as_yaml(base),
         adapter=None,
@@ -370,8 +371,15 @@ def _sampling_window(cfg: JobConfig, trained: Window) -> Window:
 def sample_settings(cfg: JobConfig) -> SampleSettings:
     """The settings of `sample`."""
     sampler = SamplerSettings(cfg.steps, cfg.guidance_scale, cfg.eta, cfg.sampler)
+    # The base model's samples are shared by jobs of all methods, whatever each starts from.
+    is_base = cfg.adapter is None and cfg.tau == 1000
     return SampleSettings(
-        sampler, cfg.seed, cfg.negative_prompt, cfg.adapter_scale, cfg.adapter_in_unconditional
+        sampler,
+        seed=cfg.seed,
+        negative_prompt=cfg.negative_prompt,
+        adapter_scale=cfg.adapter_scale,
+        adapter_in_unconditional=cfg.adapter_in_unconditional,
+        inverted_noise=0.0 if is_base else cfg.inverted_noise,
     )
 
 

@@ -16,7 +16,7 @@ from motionexp.backbones.memory import give_memory_back
 from motionexp.config.ids import FIT_VERSION
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring_models import ScoringModels, scoring_models
-from motionexp.data.base import Edit, Reference
+from motionexp.data.base import Reference
 from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
@@ -26,6 +26,7 @@ from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.guidance import guidance_of
 from motionexp.jobs.inputs import plan_job
+from motionexp.jobs.inverted import inverted_reference
 from motionexp.jobs.kept import kept
 from motionexp.jobs.logged import Logged
 from motionexp.jobs.loggers import JobLogs
@@ -86,12 +87,8 @@ class Job:
 
         plan, models, folder = self.plan, self._scoring_models, self.output / ".cache" / "features"
         unrelated = chance_references(plan.metrics, plan.scoring, plan.reader, plan.size, plan.references)
-        settings = (
-            plan.metrics,
-            models,
-            [(video.suite, video.name, video.content_hash) for video in unrelated],
-            folder,
-        )
+        videos = [(video.suite, video.name, video.content_hash) for video in unrelated]
+        settings = plan.metrics, models, videos, folder
         make = partial(Scorer, plan.metrics, models, chance_references=unrelated, folder=folder)
         return kept("scorer", settings, make)
 
@@ -137,8 +134,7 @@ class Job:
         if ranks.is_first():
             _ = self.scorer  # the copy shares what is made before it
         job = copy(self)
-        job.is_of_base_model = True
-        job.plan, job.window = self.plan.base, self.plan.base.window
+        job.plan, job.window, job.is_of_base_model = self.plan.base, self.plan.base.window, True
         return job
 
     def with_settings(self, cfg: JobConfig) -> "Job":
@@ -162,11 +158,9 @@ class Job:
         trained = [member for plan in unfinished for member in self.plan.group_of(plan)]
         videos = list({video.content_hash: video for plan in trained for video in plan.trained_on}.values())
         captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
-        captions += [video.caption for video in videos] + [self.plan.sampling.negative_prompt]
-        captions += [""] * (self.plan.guidance is not None)
-        self.cache.fill(
-            videos if self.plan.reads_references else [], captions if unfinished + of_base else []
-        )
+        captions += [*(video.caption for video in videos), *self.plan.captions_of_sampling]
+        videos = videos if self.plan.reads_references else []
+        self.cache.fill(videos, captions if unfinished + of_base else [])
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
@@ -253,6 +247,7 @@ class Job:
                     indices=[request.index for request in requests],
                     at_once=self.plan.at_once,
                     embed=self.cache.conditioning,
+                    inverted=inverted_reference(self, plan, method),
                     progress=progress,
                 )
                 for request, video in zip(requests if ranks.is_first() else [], samples, strict=True):
@@ -314,7 +309,7 @@ class Job:
             replace(self.plan.training, seed=plan.training_seed),
             plan.cell.adapter,
             on_step=note,
-            on_preview=lambda step: self._preview(plan.cell, plan.reference.edits[0], method, step),
+            on_preview=lambda step: self._preview(plan, method, step),
             on_keep=lambda result: self.keep_adapter(plan, method, result),
         )
         if not ranks.is_first():
@@ -352,17 +347,19 @@ class Job:
             "resumed_from": result.resumed_from,
             "peak_memory": peak_memory(self.device),
             "device": origin["device"],
-            "losses": [round(loss, 6) for loss in result.losses],
+            "losses": [float(f"{loss:.6g}") for loss in result.losses],  # of some methods they are tiny
         }
         # The adapter's file comes last: it marks the training as done and its record as complete.
         adapter.mkdir(parents=True, exist_ok=True)
         write_json(adapter / FIT_FILE, record)
         save_adapter(adapter, self.backbone, method, recipe)
 
-    def _preview(self, cell: Cell, edit: Edit, method: TuningMethod, step: int) -> None:
+    def _preview(self, plan: CellPlan, method: TuningMethod, step: int) -> None:
         """Save a sample of the adapter after `step` training steps."""
-        for video in sample(self.backbone, method, [edit], self.plan.sampling, embed=self.cache.conditioning):
-            cell.save_preview(video, step, self.backbone.fps)
+        edits, inverted = plan.reference.edits[:1], inverted_reference(self, plan, method)
+        about = self.backbone, method, edits, self.plan.sampling
+        for video in sample(*about, embed=self.cache.conditioning, inverted=inverted):
+            plan.cell.save_preview(video, step, self.backbone.fps)
 
     # Rows
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
-from motionexp.methods.base import Step, TuningMethod
+from motionexp.methods.base import TuningMethod
+from motionexp.methods.step import LAST_STEP, DrawKey, Step
 
 BUDGET = 0.2  # seconds, after the call that warms up
 LONG_CALL = 0.6  # seconds; a first call that takes longer is the only one
@@ -103,16 +104,17 @@ def _training_seconds(job: JobPlan, latents: Tensor, caption: Conditioning) -> f
     method = kind(job.backbone, job.window, **settings)
     size = job.training.batch_size * job.trained_together
     try:
-        optimizer = job.training.optimizer.build(method.parameters.values())
+        optimizer = job.training.optimizer.build(method.trained)
         clean = latents.repeat(size, 1, 1, 1, 1)
         captions = Conditioning.cat([caption] * size).trimmed()
+        keys = [DrawKey(0, "", LAST_STEP, row) for row in range(size)]
         t = torch.full((size,), min(999, math.ceil(job.window.high)), device=latents.device)
 
         def step() -> Tensor:
             method.switch(True)
             noise = torch.randn_like(clean)
-            loss = method.loss(Step.noised(job.backbone.schedule, clean, noise, t, captions))
-            loss.backward()
+            for loss in method.losses(Step.noised(job.backbone.schedule, clean, noise, t, captions, keys)):
+                loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             return loss.detach()

@@ -21,7 +21,8 @@ from motionexp.backbones.sharding import blocks_of
 from motionexp.backbones.text import UnknownTokenizer
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
-from motionexp.methods.base import Step, TuningMethod
+from motionexp.methods.base import TuningMethod
+from motionexp.methods.step import LAST_STEP, DrawKey, Step
 from motionexp.probes.block_features import VIDEOS_PER_CALL
 
 BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
@@ -153,7 +154,7 @@ class MetaRun:
         optimizer = self.job.training.optimizer
         with MemoryTracker(self.job.device) as memory:
             method = kind(self.backbone, self.job.window, **settings)
-            parameters = list(method.parameters.values())
+            parameters = method.trained
             tuned = optimizer.build(parameters)
             method.switch(True)
             # The optimizer's state, two numbers for each parameter of AdamW, exists from the first step on.
@@ -161,7 +162,8 @@ class MetaRun:
                 parameter.grad = torch.zeros_like(parameter)
             tuned.step()  # creates the optimizer's state
             tuned.zero_grad()
-            torch.autograd.backward(method.loss(self.step(caption)))
+            for loss in method.losses(self.step(caption)):
+                torch.autograd.backward(loss)
             method.remove()
         return memory.peak
 
@@ -179,7 +181,8 @@ class MetaRun:
         latents = self.latents.repeat(size, 1, 1, 1, 1)
         t = torch.full((size,), 999.0)  # memory does not depend on the timestep
         captions = Conditioning.cat([caption] * size).trimmed()
-        return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions)
+        keys = [DrawKey(0, "", LAST_STEP, row) for row in range(size)]
+        return Step(latents, latents.clone(), t, latents.clone(), latents.clone(), captions, keys)
 
     @torch.no_grad()
     def _peak_of(self, work: Callable[[], Tensor]) -> int:

@@ -16,6 +16,7 @@ from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.inversion import inversion_steps
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -27,6 +28,8 @@ from motionexp.jobs.references import Size
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.guidance import StepCost
 
+EMPTY_CAPTION = ""
+"""The caption that a reference is inverted with, for `inverted_noise=`."""
 MOST_OF_LABEL = 80
 """Characters of a label in the name of a file."""
 GridColumn = tuple[str, Cell, tuple[SampleRequest, ...]]
@@ -268,6 +271,18 @@ class JobPlan:
         return self.logged.rows
 
     @property
+    def captions_of_sampling(self) -> list[str]:
+        """The captions of the unconditional branch, of guidance and of the inversion, beside the edits'."""
+        reads_empty = self.guidance is not None or self.sampling.inverted_noise > 0
+        return [self.sampling.negative_prompt, *[EMPTY_CAPTION] * reads_empty]
+
+    @property
+    def steps_of_inversion(self) -> int:
+        """Steps to invert a reference, from whose latents sampling starts; 0: it starts from noise alone."""
+        steps = self.sampling.sampler.steps
+        return inversion_steps(self.backbone.schedule, steps) if self.sampling.inverted_noise else 0
+
+    @property
     def has_weights(self) -> bool:
         """Whether the model is on this machine; else it is a plan by the model's configuration."""
         return self.backbone.device.type != "meta"
@@ -275,7 +290,7 @@ class JobPlan:
     @property
     def reads_references(self) -> bool:
         """Whether the latents of references are needed, and not their captions alone."""
-        return self.trains or self.guidance is not None
+        return self.trains or self.guidance is not None or self.sampling.inverted_noise > 0
 
     @property
     def batch_steps(self) -> float:

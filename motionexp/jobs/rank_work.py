@@ -60,11 +60,11 @@ def order_of(job: "Job", number: int) -> Order:
     latents, captions = dict[str, Tensor](), dict[str, Conditioning]()
     if ranks.size() > 1:
         trained = [video for member in job.plan.group_of(plan) for video in member.trained_on]
-        texts = [job.plan.sampling.negative_prompt, *(edit.caption for edit in plan.reference.edits)]
-        if trains or job.plan.guidance is not None:
+        texts = [*job.plan.captions_of_sampling, *(edit.caption for edit in plan.reference.edits)]
+        if trains or job.plan.guidance is not None or job.plan.steps_of_inversion:
             cpu = torch.device("cpu")
             latents = {video.content_hash: job.cache.latents(video).to(cpu) for video in trained}
-            texts += [video.caption for video in trained] + ([] if trains else [""])
+            texts += [video.caption for video in trained]
         captions = {text: job.cache.conditioning(text).to(torch.device("cpu")) for text in texts}
     ids = frozenset(request.sample_id for request in missing)
     return Order(number, job.is_of_base_model, has_adapter, ids, latents, captions)

@@ -80,7 +80,8 @@ def _training(run: MetaRun, caption: Conditioning) -> float:
     try:
         method.switch(True)
         with FlopCounterMode(display=False) as counter:
-            torch.autograd.backward(method.loss(run.step(caption)))
+            for loss in method.losses(run.step(caption)):
+                torch.autograd.backward(loss)
     finally:
         method.remove()
     return float(counter.get_total_flops())

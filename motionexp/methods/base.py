@@ -1,20 +1,21 @@
 """The interface of a tuning method: tensors beside a frozen network, trained and applied in one window."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from motionexp.config.checks import missing_attention
 from motionexp.config.schema import PROJECTIONS
-from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
-from motionexp.diffusion.flow_matching import Schedule
+from motionexp.diffusion.backbone import Backbone, ProjectionKind
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.step import Step
 
 OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
     "adamw": torch.optim.AdamW,
@@ -91,42 +92,6 @@ class TrainingSettings:
         return self.batch_size * self.accumulate
 
 
-@dataclass(frozen=True)
-class Step:
-    """The tensors of one training step, on the backbone's device, in fp32.
-
-    Attributes:
-        latents: clean, (B, C, F, h, w).
-        noise: standard normal, as `latents`.
-        t: timesteps (B,), all inside the method's window; integers unless the schedule is flow matching.
-        noisy: the latents at t, as `latents`.
-        target: what the backbone should predict, in its prediction type, as `latents`.
-        conditioning: the training captions, B rows.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    t: Tensor
-    noisy: Tensor
-    target: Tensor
-    conditioning: Conditioning
-
-    @classmethod
-    def noised(
-        cls, schedule: Schedule, latents: Tensor, noise: Tensor, t: Tensor, conditioning: Conditioning
-    ) -> Self:
-        """Return the step that mixes clean `latents` with `noise` at `t`, under the backbone's schedule."""
-        noisy, target = schedule.add_noise(latents, noise, t), schedule.target(latents, noise, t)
-        return cls(latents, noise, t, noisy, target, conditioning)
-
-    def rows(self, order: list[int]) -> Self:
-        """The step with these rows, in this order."""
-        latents, noise, t, noisy, target = (
-            tensor[order] for tensor in (self.latents, self.noise, self.t, self.noisy, self.target)
-        )
-        return type(self)(latents, noise, t, noisy, target, self.conditioning[order])
-
-
 class TuningMethod(ABC):
     """Trainable tensors beside a frozen network, active exactly at the timesteps of `window`.
 
@@ -142,6 +107,10 @@ class TuningMethod(ABC):
     Attributes:
         is_single: whether it is one adapter, which a file can hold.
         takes_sharded: whether it only reads shapes of the network's weights, of which a rank may hold a part.
+        needs: the kinds of attention that the network must have apart from each other.
+        starts_as_base: whether the untrained method, switched on, gives the base model's outputs.
+        inverts_tuned: whether the tuned network inverts the reference for `inverted_noise`, in place of the
+            base model.
         key_prefix: precedes the names of `parameters` in an adapter file.
         layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
         settings: the constructor's arguments besides backbone and window, as plain values.
@@ -150,6 +119,9 @@ class TuningMethod(ABC):
     key_prefix = ""
     is_single: ClassVar[bool] = True
     takes_sharded: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
+    starts_as_base: ClassVar[bool] = True
+    inverts_tuned: ClassVar[bool] = False
 
     def __init__(
         self, backbone: Backbone, window: Window, layers: Mapping[str, nn.Module], settings: dict[str, Any]
@@ -166,10 +138,21 @@ class TuningMethod(ABC):
         for name, layer in layers.items():
             backbone.network.set_submodule(name, layer)
 
+    @classmethod
+    def refuse_missing_attention(cls, backbone: Backbone) -> None:
+        """Raise InputError if the backbone lacks a kind of attention that the method needs."""
+        for problem in missing_attention(cls.module_name(), cls.needs, backbone.name, backbone.attentions):
+            raise InputError(problem)
+
+    @classmethod
+    def module_name(cls) -> str:
+        """The name of the method's module."""
+        return cls.__module__.rpartition(".")[-1]
+
     @property
     def name(self) -> str:
         """The method's name in rows, ids and adapter files: the name of its module."""
-        return type(self).__module__.rpartition(".")[-1]
+        return self.module_name()
 
     @classmethod
     def trainable_parameters(
@@ -189,14 +172,38 @@ class TuningMethod(ABC):
         return sum(cls.layer_parameters(layer, **settings) for layer in layers)
 
     @classmethod
-    @abstractmethod
     def layer_parameters(cls, layer: nn.Linear, **settings: Any) -> int:
-        """Return how many numbers the method trains for one linear layer of the network."""
+        """Return how many numbers the method trains for one linear layer that it chooses by projection.
+
+        A method that chooses otherwise implements `trainable_parameters`.
+        """
+        raise NotImplementedError
 
     @property
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable tensors, in fp32 whatever the network's precision."""
+
+    @property
+    def auxiliary(self) -> dict[str, nn.Parameter]:
+        """Tensors that are trained beside `parameters` and act in training alone; no adapter file has them.
+
+        In fp32; their names are not those of `parameters`. A training's checkpoint holds them.
+        """
+        return {}
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """All tensors that a training updates."""
+        return [*self.parameters.values(), *self.auxiliary.values()]
+
+    def losses(self, step: Step) -> Iterator[Tensor]:
+        """Yield the terms whose sum a training minimizes; see `loss`, by default the only one.
+
+        The gradient of a term is computed before the next one is asked for. A method may then switch its
+        layers between the terms, also where activations are computed again in the backward pass.
+        """
+        yield self.loss(step)
 
     def loss(self, step: Step) -> Tensor:
         """Return what training minimizes: by default the diffusion loss, `prediction_loss`.
@@ -207,7 +214,7 @@ class TuningMethod(ABC):
 
     @abstractmethod
     def reset(self, seed: int) -> None:
-        """Return to the untrained state: switched on, the method then gives the base model's outputs."""
+        """Return to the untrained state; see `starts_as_base`."""
 
     @abstractmethod
     def switch(self, on: bool) -> None:

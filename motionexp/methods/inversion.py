@@ -1,11 +1,11 @@
 """The sampling starts from the reference's inverted latents, and nothing else: a floor of motion transfer."""
 
-import math
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.inversion import mixed_noise
 from motionexp.diffusion.sampling import Guide, SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -62,4 +62,4 @@ class Inversion(GuidanceMethod):
             reference = self.reference
             captions = reference.conditioning if self.prompt == "caption" else reference.empty
             self._inverted[key] = inverted_latents(self.backbone, reference, captions, settings)[first]
-        return math.sqrt(share) * self._inverted[key] + math.sqrt(1 - share) * noise
+        return mixed_noise(self._inverted[key], noise, share)

@@ -57,13 +57,18 @@ class LoRA(TuningMethod):
         projections: Sequence[str] = ("v", "o"),
         attention: TunedAttention = "motion",
     ) -> None:
+        self.check_size(rank, alpha)
+        names = projection_layers(backbone, projections, window, attention)
+        settings = {"rank": rank, "alpha": alpha, "projections": list(projections), "attention": attention}
+        self._attach(backbone, window, dict.fromkeys(names, (rank, alpha)), settings)
+
+    @staticmethod
+    def check_size(rank: int, alpha: float) -> None:
+        """Raise InputError for a rank below 1, or an alpha that is not above 0."""
         if rank < 1:
             raise InputError(f"rank={rank}: a whole number from 1")
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha={alpha:g}: a number above 0")
-        names = projection_layers(backbone, projections, window, attention)
-        settings = {"rank": rank, "alpha": alpha, "projections": list(projections), "attention": attention}
-        self._attach(backbone, window, dict.fromkeys(names, (rank, alpha)), settings)
 
     @classmethod
     def on_layers(cls, backbone: Backbone, window: Window, sizes: Mapping[str, tuple[int, float]]) -> "LoRA":
@@ -115,12 +120,13 @@ class LoRA(TuningMethod):
         return rank * (layer.in_features + layer.out_features)
 
     @property
+    def saved_layers(self) -> Mapping[str, LoraLayer]:
+        """The layers whose tensors are `parameters`: all, unless a subclass trains others beside them."""
+        return self.layers
+
+    @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        return {
-            f"{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight
-            for name, layer in self.layers.items()
-            for part in ("lora_A", "lora_B")
-        }
+        return tensors_of(self.saved_layers)
 
     def reset(self, seed: int) -> None:
         """Draw A as a linear layer's weights are drawn, from the seed and the layer's name; set B to zero."""
@@ -144,7 +150,7 @@ class LoRA(TuningMethod):
         """Return the LoraConfig that diffusers builds for each component of its pipeline, as JSON."""
         # By the pipeline's component; Wan with two experts has two.
         modules: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(self.key_prefix + name for name in self.layers):
+        for name in sorted(self.key_prefix + name for name in self.saved_layers):
             component, _, module = name.partition(".")
             modules[component].append(module)
         rank, alpha = self.settings["rank"], self.settings["alpha"]
@@ -160,6 +166,15 @@ class LoRA(TuningMethod):
         super().remove()
         # peft would take a leftover config for a second adapter.
         del self.backbone.network.peft_config
+
+
+def tensors_of(layers: Mapping[str, LoraLayer]) -> dict[str, nn.Parameter]:
+    """A (rank, in) and B (out, rank) of each layer, by their names in an adapter file."""
+    return {
+        f"{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight
+        for name, layer in layers.items()
+        for part in ("lora_A", "lora_B")
+    }
 
 
 def start_of_down(shape: Sequence[int], seed: int, name: str) -> torch.Tensor:

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.base import (
-    Step,
     TunedAttention,
     TuningMethod,
     projection_layers,
     squared_errors,
 )
 from motionexp.methods.lora import LoRA, start_of_down
+from motionexp.methods.step import Step
 
 
 class LoRAStack(TuningMethod):

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.base import Step, TunedAttention
+from motionexp.methods.base import TunedAttention
 from motionexp.methods.lora import ADAPTER, LoRA
+from motionexp.methods.step import Step
 
 RankOverT = Literal["falling", "rising"]
 

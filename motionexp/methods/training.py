@@ -19,13 +19,15 @@ from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.progress import progress_bar
 from motionexp.diffusion.schedule import generator
 from motionexp.errors import InputError, Stopped
-from motionexp.methods.base import Step, TrainingSettings, TuningMethod
+from motionexp.methods.base import TrainingSettings, TuningMethod
+from motionexp.methods.between_steps import BetweenSteps
 from motionexp.methods.checkpoints import SealedFile
+from motionexp.methods.step import DrawKey, Step
 from motionexp.methods.stopping import Stop
 from motionexp.methods.trainer import make_trainer, quiet_lightning
 
 with without("matplotlib", "torchvision", "scipy"):  # torchmetrics imports them, for metrics and pictures
-    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
@@ -80,7 +82,7 @@ class Tuning(LightningModule):
         self.method = method
         self.settings = settings
         self.window = method.window
-        self.trained = nn.ParameterList(method.parameters.values())
+        self.trained = nn.ParameterList(method.trained)
         self.losses: list[Any] = []
         self.is_consistent = True  # False during an update: a half updated state must not be saved
         self._backbone = backbone
@@ -137,7 +139,8 @@ class Tuning(LightningModule):
         latents = self._latents[rows]  # (B, C, F, h, w)
         device = latents.device
         noised = latents, torch.stack(noise).to(device), torch.cat(t).to(device)
-        return Step.noised(schedule, *noised, self._conditioning[rows])
+        draws = [DrawKey(*keys[row], number) for row, number in zip(rows, numbers, strict=True)]
+        return Step.noised(schedule, *noised, self._conditioning[rows], draws)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Do step number `global_step`; its numbers do not depend on an interruption before it."""
@@ -148,9 +151,10 @@ class Tuning(LightningModule):
         self.method.switch(True)
         batches, losses = self.batches, []
         for numbers in batches:
-            loss = self.method.loss(self.draw(step, numbers)) / len(batches)
-            self.manual_backward(loss.sum())
-            losses.append(loss.detach())
+            for term in self.method.losses(self.draw(step, numbers)):
+                loss = term / len(batches)
+                self.manual_backward(loss.sum())
+                losses.append(loss.detach())
         # 2. Their mean over all ranks, and that of the gradients.
         mean = self._averaged(torch.stack(losses).sum(dim=0))
         value = mean.tolist()
@@ -190,12 +194,16 @@ class Tuning(LightningModule):
         return float(np.mean(self.losses[-1]))
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
-        """Return only the method's tensors, by their names in an adapter file."""
-        return self.method.state()
+        """Return only the method's tensors, the auxiliary ones included, by their names."""
+        auxiliary = {name: parameter.detach() for name, parameter in self.method.auxiliary.items()}
+        return self.method.state() | auxiliary
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> None:
         """Load the method's tensors."""
-        self.method.load(state_dict)
+        auxiliary = self.method.auxiliary
+        self.method.load({name: state_dict[name] for name in state_dict if name not in auxiliary})
+        for name, parameter in auxiliary.items():
+            parameter.detach().copy_(state_dict[name])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the losses, and the identity that a resumed run must have."""
@@ -291,7 +299,7 @@ def fit(
             on_keep(FitResult(list(module.losses), trained, resumed_from, seconds, None))
 
     stop = Stop()
-    between = _BetweenSteps(settings, checkpoint, on_step, on_preview, keep, bar, stop)
+    between = BetweenSteps(settings, checkpoint, on_step, on_preview, keep, bar, stop)
     try:
         with bar, quiet_lightning():
             trainer = make_trainer(backbone.device, settings, between)
@@ -307,68 +315,6 @@ def fit(
 def start_seed(seed: int, examples: Sequence[Example]) -> int:
     """The seed of a method's initial state: of a training's seed and its references."""
     return generator("initial state", seed, *(example.reference for example in examples)).initial_seed()
-
-
-class _BetweenSteps(Callback):
-    """Shows losses, saves checkpoints and calls `on_step`, `on_preview` and `on_keep` after a step."""
-
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        path: Path | None,
-        on_step: Callable[[int, float], None] | None,
-        on_preview: Callable[[int], None] | None,
-        on_keep: Callable[[], None],
-        bar: Any,
-        stop: Stop,
-    ) -> None:
-        self.settings = settings
-        self.path = path
-        self.on_step = on_step if ranks.is_first() else None
-        self.on_preview = on_preview
-        self.on_keep = on_keep
-        self.bar = bar
-        self.stop = stop
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Tuning)
-        self.stop.postpone()  # here, because the trainer has set handlers of its own before
-        for done, loss in enumerate(pl_module.losses, start=1):
-            if self.on_step is not None:
-                self.on_step(done, float(np.mean(loss)))
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, Tuning)
-        settings, done = self.settings, trainer.global_step
-        if self.on_step is not None:
-            self.on_step(done, pl_module.last_loss)
-        if done in settings.keep_steps:  # before the checkpoint: a run resumed from it would skip this call
-            self.on_keep()
-        # Not after the last step: `on_train_end` saves it.
-        if settings.checkpoint_every and done % settings.checkpoint_every == 0 and done < settings.steps:
-            self._save(trainer)
-        if self.on_preview is not None and settings.preview_every and done % settings.preview_every == 0:
-            with torch.no_grad():
-                self.on_preview(done)
-            # A preview may have changed the scale; training is at 1.
-            pl_module.method.scale = 1.0
-        self.bar.set_postfix(loss=f"{pl_module.last_loss:.4f}", refresh=False)
-        self.bar.update()
-        self.stop.check()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        assert isinstance(pl_module, Tuning)
-        is_interrupt = isinstance(exception, KeyboardInterrupt | SystemExit)
-        # Other errors save nothing: their state may be the cause.
-        if is_interrupt and pl_module.is_consistent and pl_module.losses:
-            self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        if self.path is not None:
-            trainer.save_checkpoint(self.path)
 
 
 def _run(trainer: Trainer, module: Tuning, checkpoint: Path | None) -> None:

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.base import Step, TunedAttention
+from motionexp.methods.base import TunedAttention
 from motionexp.methods.full_rank import FullRank
+from motionexp.methods.step import Step
 
 Residuals = Literal["noise", "frames"]
 Distance = Literal["cosine", "l2", "authors_code"]
@@ -59,8 +60,7 @@ class VMC(FullRank):
         Raises:
             InputError: the video has one latent frame, which nothing follows.
         """
-        if step.latents.shape[2] < 2:
-            raise InputError("method=vmc: the clip has one latent frame, and no change from frame to frame")
+        step.check_frames(self.name)
         output = self.backbone.predict(step.noisy, step.t, step.conditioning)  # (B, C, F, h, w)
         schedule = self.backbone.schedule
         convert = schedule.to_epsilon if self.residuals == "noise" else schedule.to_x0

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any
 
+from motionexp.config.options import method_defaults
 from motionexp.config.schema import JobConfig
 from motionexp.config.settings import Stage, names_in
 from motionexp.errors import InputError, nearest
@@ -61,12 +62,11 @@ def default_of(name: str, row: Row) -> Any:
 def _default_of(name: str, settings: Mapping[str, Any], method: str) -> Any:
     entry = JobConfig.__dataclass_fields__[name]
     default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+    default = method_defaults(method).get(name, default)
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
     # The default is an entry of the model's configuration, which the row holds under `model`.
     key = default.removeprefix("${model.").removesuffix("}")
-    if (key, method) == ("learning_rate", "full_rank"):
-        key = "full_rank_learning_rate"
     return settings.get("model", {}).get(key)
 
 

@@ -39,8 +39,9 @@ from motionexp.jobs.job import Job, encode
 from motionexp.jobs.memory_plan import memory_plan
 from motionexp.jobs.provenance import device_name
 from motionexp.jobs.stated_costs import PEAKS
-from motionexp.methods.base import OptimizerSettings, Step
+from motionexp.methods.base import OptimizerSettings
 from motionexp.methods.lora import LoRA
+from motionexp.methods.step import Step
 from motionexp.methods.training import Example, fit
 from motionexp.results.rows import ROWS_NAME, Row
 from motionexp.scripts.bench import Times, as_row, wait, write

@@ -167,6 +167,7 @@ def main(arguments: list[str]) -> int:
     """Run everything; a failed assertion ends it with a traceback."""
     kills, seed = [*map(int, arguments), KILLS, 0][:2] if len(arguments) < 2 else map(int, arguments[:2])
     is_long = kills >= KILLS
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     chaos.settle()
     with tempfile.TemporaryDirectory() as name:
         parent = Path(name)

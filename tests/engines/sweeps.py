@@ -58,7 +58,7 @@ def records(output: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(output.rglob("fit.json"))]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     """The first true value of a condition. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not (value := condition()):

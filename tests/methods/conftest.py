@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from motionexp.backbones.latte import LatteBackbone
+from motionexp.methods.step import DrawKey, Step
 from motionexp.methods.training import Example
 from tests.support.tiny_models import save_tiny_pipeline
 
@@ -43,3 +44,13 @@ def predict(backbone, examples):
         return backbone.predict(examples[0].latents, t, examples[0].conditioning)
 
     return output
+
+
+@pytest.fixture
+def step(backbone, examples):
+    """The fourth step of a training on both references."""
+    latents = torch.cat([example.latents for example in examples])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+    keys = [DrawKey(5, "video 0", 3, 0), DrawKey(5, "video 1", 3, 1)]
+    captions = backbone.embed(["a cat runs", "a dog is running to the left"]).trimmed()
+    return Step.noised(backbone.schedule, latents, noise, torch.tensor([700, 900]), captions, keys)

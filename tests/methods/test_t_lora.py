@@ -6,8 +6,8 @@ import torch
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.base import Step
 from motionexp.methods.lora import LoRA
+from motionexp.methods.step import Step
 from tests.support.training_runs import attach, change, copied
 
 # round(1 + 3 u) by hand, u = 1 - t / 1000 where the rank falls with t and t / 1000 where it rises.

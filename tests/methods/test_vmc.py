@@ -7,7 +7,7 @@ import torch
 
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
-from motionexp.methods.base import Step
+from motionexp.methods.step import Step
 from motionexp.methods.vmc import residual_distance
 from tests.support.training_runs import attach, change
 

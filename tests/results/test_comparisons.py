@@ -12,6 +12,7 @@ from motionexp.results.intervals import Interval
 from motionexp.results.latex import to_latex
 from motionexp.results.layout import Difference
 from motionexp.results.rows import Row
+from motionexp.results.selection import changed_settings, has_defaults
 from motionexp.results.tables import build
 from tests.support.made_rows import rank_row, rank_rows
 
@@ -121,6 +122,17 @@ def test_the_default_learning_rate_is_that_of_the_method(ranks):
         shown(ranks, [*rows, full_rank])
     ranks.settings["four"].select["method"] = "lora"
     assert shown(ranks, [*rows, full_rank]) == shown(ranks, rows)
+
+
+def test_the_default_of_a_setting_is_that_of_the_methods_file():
+    published = {"projections": ["q", "k", "v", "o"], "inverted_noise": 0.5}
+    for changes, is_default in ((published, True), ({**published, "inverted_noise": 0.0}, False)):
+        row = rank_row("text_alignment", 0, method="motion_director")
+        row = replace(row, settings={**row.settings, **changes})
+        assert has_defaults(row, ()) is is_default
+        names = set(changed_settings(row.settings, row.method))
+        assert names == ({"method"} if is_default else {"method", "inverted_noise"})
+        assert not has_defaults(replace(row, method="lora"), ())
 
 
 def test_what_a_layout_selects_by_need_not_be_the_default(ranks):

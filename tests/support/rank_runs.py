@@ -23,9 +23,10 @@ from motionexp.errors import Stopped
 from motionexp.jobs import run
 from motionexp.jobs.evaluation import SampleSettings, sample
 from motionexp.jobs.ranks import joined
-from motionexp.methods.base import OptimizerSettings, Step, TrainingSettings
+from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.lora import LoRA
 from motionexp.methods.lora_stack import LoRAStack
+from motionexp.methods.step import Step
 from motionexp.methods.training import Example, fit
 from tests.support.squares import SQUARE_METRICS
 

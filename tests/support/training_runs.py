@@ -1,6 +1,7 @@
 """Every method of motionexp/methods/, with the settings of its file in conf/method/; a short training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,14 @@ def holds_method(name: str) -> bool:
 METHODS = sorted(path.stem for path in FOLDER.glob("*.py") if holds_method(path.stem))
 
 
+FEW_STEPS = {"absorber_steps": 2}
+"""Arguments that short trainings need smaller than they are by default."""
+
+
 def configured(name: str) -> dict[str, Any]:
-    """The constructor's arguments that conf/method/NAME.yaml gives by default."""
-    return {key: value for key, value in load([f"method={name}"]).method.items() if key != "_target_"}
+    """The constructor's arguments that conf/method/NAME.yaml gives by default; of phases a few steps."""
+    settings = {key: value for key, value in load([f"method={name}"]).method.items() if key != "_target_"}
+    return {key: FEW_STEPS.get(key, value) for key, value in settings.items()}
 
 
 def attach(name: str, backbone: Backbone, window: Window, **settings: Any) -> TuningMethod:
@@ -45,6 +51,27 @@ def change(method: TuningMethod, size: float = 0.1) -> None:
     stream = torch.Generator().manual_seed(0)
     for tensor in method.state().values():
         tensor.add_(size * torch.randn(tensor.shape, generator=stream))
+
+
+def stirred(method: TuningMethod) -> TuningMethod:
+    """The method with its tensors and its auxiliary ones away from the untrained state."""
+    change(method)
+    stream = torch.Generator().manual_seed(1)
+    for tensor in method.auxiliary.values():
+        tensor.detach().add_(0.1 * torch.randn(tensor.shape, generator=stream))
+    return method
+
+
+def merged(backbone: Backbone, tensors: Mapping[str, Tensor]) -> Backbone:
+    """A copy of the backbone with W + B A in place of W, at alpha = rank, for LoRAs of these tensors."""
+    plain = deepcopy(backbone)
+    with torch.no_grad():
+        for name in tensors:
+            if name.endswith(".lora_A.weight"):
+                layer = name.removesuffix(".lora_A.weight")
+                update = tensors[f"{layer}.lora_B.weight"] @ tensors[name]
+                plain.network.get_submodule(layer).weight += update
+    return plain
 
 
 def copied(method: TuningMethod) -> dict[str, Tensor]:
