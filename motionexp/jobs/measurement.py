@@ -83,6 +83,7 @@ def measure(job: JobPlan, rows: int) -> StepSeconds:
         rows: of a batch of sampling.
     """
     backbone, latent_shape = job.backbone, job.backbone.latent_shape(*job.size)
+    backbone.unload()  # the job before may have released encoders
     caption = backbone.embed([job.references[0].caption])
     backbone.release_text_encoder()
     encoding, training = 0.0, math.nan

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from motionexp.backbones import pipeline
+from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.kept import drop_kept, keeping, kept
 from motionexp.jobs.run import run
@@ -100,3 +101,8 @@ def test_unloaded_parts_are_loaded_again(make, loads):
         assert torch.equal(backbone.embed(["a cat"]).embeds, embedded)
         assert backbone.network is not network
     assert loads == ["text_encoder", "transformer", "text_encoder", "transformer"]
+
+
+def test_a_dry_run_measures_every_job_of_a_sweep(make):
+    with keeping():
+        assert [plan(make(tau=tau, edits=["a square"], dry_run=True)) for tau in (0.0, 500.0)] == [[], []]
