@@ -30,10 +30,7 @@ PINNED: Mapping[str, Any] = json.loads((GOLDEN / "golden.json").read_text())
 # A step of tiny_unet3d takes a second: of its methods those that differ in kind.
 ON_UNET3D = ("full_rank", "lora", "t_lora", "vmc")
 CASES = [
-    (model, method)
-    for model in MODELS
-    for method in METHODS
-    if model != "tiny_unet3d" or method in ON_UNET3D
+    (model, method) for model in MODELS for method in METHODS if model != "tiny_unet3d" or method in ON_UNET3D
 ]
 REFUSED = [case for case in CASES if "refused" in PINNED[case[0]].get(case[1], {})]
 IDS_OF_FIRST_RELEASE = [(model, method) for model in MODELS for method in ("lora", "full_rank")]

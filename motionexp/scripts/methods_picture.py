@@ -4,6 +4,7 @@ One reference and one edit by every method at its defaults, on tiny_latte. A met
 `outputs/methods/` is not run again.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from motionexp.results.rows import Row, read_rows
 from motionexp.scripts.programs import exit_code
 
 REFERENCE, KIND, FRAMES = "34-zigzag-lime-square", "multiple", 6
-OUTPUT, PICTURE = Path("outputs/methods"), Path("docs/methods.png")
+OUTPUT, PICTURE = Path("outputs/methods"), Path("docs/methods.jpg")
 FIRST = ("base", "lora")
 
 
@@ -38,7 +39,12 @@ def draw(lines: Sequence[tuple[str, np.ndarray]]) -> None:
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
     figure.subplots_adjust(left=0.27, right=0.99, top=0.995, bottom=0.005, wspace=0.03, hspace=0.03)
-    figure.savefig(PICTURE, dpi=100)
+    figure.savefig(PICTURE, dpi=90, pil_kwargs={"quality": 85})
+
+
+def printed(value: float) -> str:
+    """A value, or that there is none."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 @exit_code
@@ -59,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     draw(
         [
             ("reference", reference.frames),
-            *((f"{name}\nmotion {rows[name].value:.2f}", frames_of(rows[name])) for name in ordered),
+            *((f"{name}\nmotion {printed(rows[name].value)}", frames_of(rows[name])) for name in ordered),
         ]
     )
     print(PICTURE)
