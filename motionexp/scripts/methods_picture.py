@@ -5,6 +5,7 @@ One reference and one edit by every method at its defaults, on tiny_latte. A met
 """
 
 import math
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from motionexp.cli import main as run
 from motionexp.config.options import options
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.data.videos.lossless import read_lossless_video
@@ -51,11 +51,20 @@ def printed(value: float) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Run the methods, and draw the reference, the base model's sample and a sample of each method."""
     names = options("method")
-    run(
+    subprocess.run(
         [
-            *("-m", "model=tiny_latte", f"method={','.join(names)}", f"references=[{REFERENCE}]"),
+            *(
+                sys.executable,
+                "-m",
+                "motionexp",
+                "-m",
+                "model=tiny_latte",
+                f"method={','.join(names)}",
+                f"references=[{REFERENCE}]",
+            ),
             *("data.split=benchmark", f"edit_kinds=[{KIND}]", "precision=fp32", f"output={OUTPUT}"),
-        ]
+        ],
+        check=True,
     )
     rows = {
         row.method: row for row in read_rows(OUTPUT) if row.metric == "velocity_similarity" and row.seed == 0
