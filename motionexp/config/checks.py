@@ -39,7 +39,7 @@ def check(cfg: JobConfig) -> list[str]:
 def _step_problems(cfg: JobConfig) -> Iterator[str]:
     if not all(1 <= step < cfg.train_steps for step in cfg.keep_steps):
         yield f"keep_steps={cfg.keep_steps}: whole numbers from 1, below train_steps={cfg.train_steps}"
-    first_phase = cfg.method.get("absorber_steps", 0)
+    first_phase = cfg.method.get("absorber_steps")  # of methods that have two phases
     fewest = min([*cfg.keep_steps, cfg.train_steps])
     if isinstance(first_phase, int) and not 0 <= first_phase < fewest and schema.trains(cfg):
         yield (
@@ -77,15 +77,22 @@ def _class_problems(cfg: JobConfig) -> Iterator[str]:
             f"attention={cfg.attention}: {model.name} has no such attention apart from its motion"
             f" attention; {choices}"
         )
-    needs = class_value(cfg.method["_target_"], "needs", cfg.plugins) or ()
     if attentions and schema.trains(cfg):
-        yield from missing_attention(method_name(cfg.method), needs, model.name, attentions)
+        yield from missing_attention(method_name(cfg.method), _needs(cfg), model.name, attentions)
     shown = f"model.height={model.height}, model.width={model.width}: {model.name}"
     multiple, trained = _sizes(model)
     if any_size and multiple is not None and (model.height % multiple or model.width % multiple):
         yield f"{shown} needs multiples of {multiple} pixels"
     elif not any_size and trained is not None and trained != (model.height, model.width):
         yield f"{shown} makes videos of {trained[0]} x {trained[1]} pixels alone (height, width)"
+
+
+def _needs(cfg: JobConfig) -> Sequence[str]:
+    """The kinds of attention that the method needs."""
+    try:
+        return class_value(str(cfg.method["_target_"]), "needs", cfg.plugins) or ()
+    except InputError:
+        return ()  # there is no such class, or its package may not run: a problem of its own
 
 
 def missing_attention(
