@@ -8,7 +8,7 @@ files, and on which tables there are.
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from motionexp.errors import InputError
@@ -116,15 +116,20 @@ def filled(text: str) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes the page of the repository in the named folder, or in this one; returns the exit code."""
+def write_page(arguments: Sequence[str], path: Path, text: Callable[[Path], str]) -> int:
+    """Writes a page of the repository in the named folder, or in this one; returns the exit code."""
     root = Path(*arguments[:1])
 
     def written() -> Iterator[Path]:
-        write_whole(root / PAGE, page(root).encode())
-        yield root / PAGE
+        write_whole(root / path, text(root).encode())
+        yield root / path
 
     return print_files(written())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page of all experiments; returns the exit code."""
+    return write_page(arguments, PAGE, page)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ verdicts of experiments, which stand in the files of these experiments alone.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from motionexp.files import write_whole
-from motionexp.results.experiments_page import NOT_RUN, filled
+from motionexp.results.experiments_page import NOT_RUN, filled, write_page
 from motionexp.results.layout import Layout
 from motionexp.results.layout_file import read_layout
-from motionexp.results.published import print_files
 
 PAGE = Path("docs/findings.md")
 FIGURES = Path("results/shapes/figures")
@@ -102,14 +100,8 @@ def experiment(name: str, layout: Layout) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the page of the repository in the named folder, or in this one; returns the exit code."""
-    root = Path(*arguments[:1])
-
-    def written() -> Iterator[Path]:
-        write_whole(root / PAGE, page(root).encode())
-        yield root / PAGE
-
-    return print_files(written())
+    """Writes the page of what was found; returns the exit code."""
+    return write_page(arguments, PAGE, page)
 
 
 if __name__ == "__main__":
