@@ -1,5 +1,6 @@
 """A LoRA along time that is saved, beside one within frames that acts in training alone."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -47,11 +48,11 @@ class DualLoRA(LoRA):
         self._attach(backbone, window, dict.fromkeys(names, (rank, alpha)), dict(settings))
 
     @classmethod
+    @abstractmethod
     def chosen(
         cls, backbone: Backbone, window: Window, **settings: Any
     ) -> tuple[dict[str, nn.Linear], dict[str, nn.Linear]]:
         """The layers along time and those within frames, by name; of a network that may be on `meta`."""
-        raise NotImplementedError
 
     @classmethod
     def trainable_parameters(cls, backbone: Backbone, window: Window = EVERYWHERE, **settings: Any) -> int:
