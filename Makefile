@@ -95,7 +95,7 @@ lock: | $(filter-out uv,$(UV)) ## pin again what requirements.in names
 	@echo "Installing into .venv (several GB at the first time) ..."
 	@start=$$(date +%s); \
 	test -x $(PYTHON) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv; \
-	$(UV) pip sync --quiet --compile-bytecode --python $(PYTHON) --require-hashes requirements.lock; \
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes --requirement requirements.lock; \
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .; \
 	echo "Installed in $$(( $$(date +%s) - start )) s."
 	@touch $@
