@@ -1,12 +1,11 @@
 """The checked settings of `python run.py study`. Imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from motionexp.config.checks import unwritable
 from motionexp.config.command_line import selection
-from motionexp.config.settings import setting, setting_problems
+from motionexp.config.settings import setting, setting_problems, typed_settings
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -44,13 +43,7 @@ def load_study(words: Sequence[str]) -> tuple[StudyConfig, dict[str, str]]:
         InputError: a word is no NAME=VALUE, a value is none of its setting, or the folder cannot be used.
     """
     select = selection("study", words)
-    cfg = StudyConfig(
-        **{
-            entry.name: _typed(entry.name, select.pop(entry.name), entry.type)
-            for entry in fields(StudyConfig)
-            if entry.name in select
-        }
-    )
+    cfg = typed_settings(StudyConfig, select)
     problems = [*setting_problems(cfg)]
     if cfg.folder is None:
         problems.append("study: folder=NEW is missing: the folder that the questionnaires are written to")
@@ -63,19 +56,3 @@ def load_study(words: Sequence[str]) -> tuple[StudyConfig, dict[str, str]]:
     if problems:
         raise InputError("\n".join(problems))
     return cfg, select
-
-
-def _typed(name: str, text: str, kind: Any) -> Any:
-    """The value of a setting from its text. Raises InputError for a text of another type."""
-    if text == "null" and kind in (str | None, int | None):
-        return None
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise InputError(f"{name}={text}: true or false")
-        return text == "true"
-    if kind in (int, int | None):
-        try:
-            return int(text)
-        except ValueError as error:
-            raise InputError(f"{name}={text:.40}: a whole number") from error
-    return text

@@ -5,15 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from motionexp.config.command_line import override_key
-from motionexp.config.targets import check_allowed, check_room, node_problems, signature
-from motionexp.config.yaml_file import read_yaml
-from motionexp.data.base import Reference
-from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.jobs.finished import path_below
 from motionexp.results.rows import Row, read_rows
@@ -208,32 +204,3 @@ def sample_video(candidates: Candidates, row: Row) -> Path:
             " to, with its videos"
         )
     return path
-
-
-def reference_video(candidates: Candidates, row: Row) -> Reference:
-    """The reference that a sample is of, read again as its job read it.
-
-    Raises:
-        InputError: the cell has no settings, code of a plugin would run, or the video is another one now.
-    """
-    path = sample_video(candidates, row).parents[1] / "config.yaml"
-    config: Any = read_yaml(path) if path.is_file() else None
-    try:
-        data, frames = dict(config["data"]), config["frames"]
-        size = config["model"]["height"], config["model"]["width"]
-    except (TypeError, LookupError, ValueError) as error:
-        raise InputError(f"{path}: it has no settings of a job, by which the reference is read") from error
-    target = data.get("_target_")
-    check_room(target, "motionexp.data", "data._target_")
-    check_allowed(str(target))
-    problems = [*node_problems("data", data, signature(str(target)))]
-    if not all(type(number) is int and number > 0 for number in (frames, *size)):
-        problems.append("frames and size must be whole numbers")
-    if problems:
-        raise InputError(f"{path}: {problems[0]}")
-    reference = make_reader(data).read(row.reference, frames, *size)
-    if row.reference_hash not in ("", reference.content_hash):
-        raise InputError(
-            f"{path}: the video or the caption of {row.reference} is another one now than its samples had"
-        )
-    return reference

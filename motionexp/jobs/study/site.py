@@ -14,6 +14,7 @@ from motionexp.config.study import StudyConfig
 from motionexp.data.base import Reference
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.files import user_path, version, write_whole
+from motionexp.jobs.references import stored_reference
 from motionexp.jobs.study.forms import FORMS, MANNERS, Form
 from motionexp.jobs.study.questionnaires import (
     ELSE,
@@ -24,7 +25,7 @@ from motionexp.jobs.study.questionnaires import (
     make_key,
     video_namer,
 )
-from motionexp.jobs.study.samples import Candidates, Pair, reference_video, sample_video
+from motionexp.jobs.study.samples import Candidates, Pair, sample_video
 
 KEY, SITE, ANSWERS, LINKS = "key.json", "site", "answers", "links.txt"
 STATIC = Path(__file__).parent / "page"
@@ -135,7 +136,8 @@ class _Videos:
 
     def _reference(self, pair: Pair) -> Reference:
         shown = next(iter(self.candidates.shown[pair].values()))
-        return reference_video(self.candidates, next(iter(shown.samples.values())))
+        row = next(iter(shown.samples.values()))
+        return stored_reference(sample_video(self.candidates, row).parents[1], row)
 
     def _write(self, name: str, frames: np.ndarray, fps: float) -> None:
         if not (self.folder / name).exists():
