@@ -105,8 +105,8 @@ def _videos(content: "CardContent") -> Iterator[str]:
     yield "## Samples"
     if content.reference_video:
         yield f"The reference:\n\n{_player(content.reference_video)}"
-    made = " ".join(content.scores.settings) if content.scores else ""
-    yield f"Made with `{made}`:"
+    words = " ".join(content.scores.settings) if content.scores else ""
+    yield f"Made with `{words}`:"
     for name, caption in content.videos.items():
         yield f"{_player(name)}\n\n[{markdown_text(caption)}]({name})"
 
