@@ -35,6 +35,7 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
+from motionexp.jobs.card import card
 from motionexp.jobs.dashboard import dashboard
 from motionexp.jobs.ends import EXPECTED, explained
 from motionexp.jobs.experiment import (
@@ -56,6 +57,7 @@ from motionexp.jobs.failures import (
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
 from motionexp.jobs.status import status
+from motionexp.jobs.study.command import study
 from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import log_summary, print_sweep
@@ -68,7 +70,7 @@ from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
-OF_WORDS = {"dashboard": dashboard, "submission": submission, "table": table_of}
+OF_WORDS = {"card": card, "dashboard": dashboard, "study": study, "submission": submission, "table": table_of}
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
