@@ -55,6 +55,7 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
+from motionexp.jobs.report.command import report
 from motionexp.jobs.status import status
 from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
@@ -68,7 +69,7 @@ from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
-OF_WORDS = {"dashboard": dashboard, "submission": submission, "table": table_of}
+OF_WORDS = {"dashboard": dashboard, "report": report, "submission": submission, "table": table_of}
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
