@@ -46,7 +46,9 @@
     video.disableRemotePlayback = true;
     near.observe(video);
     seen.observe(video);
-    video.addEventListener("loadeddata", () => follow(video, performance.now()));
+    video.addEventListener("loadeddata", () => {
+      if (player.visible.has(video)) follow(video, performance.now());
+    });
   };
 
   function measure() {

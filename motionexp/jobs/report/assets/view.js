@@ -163,7 +163,9 @@
     remember();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("input, select, textarea, button, summary, a, [tabindex]")) return;
+    // A key stays that of the element which has the focus, where the element knows it.
+    const known = event.key === " " ? "input, select, textarea, button, summary, a, [tabindex]" : "input, select, textarea, [tabindex]";
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest(known)) return;
     const action = { " ": "play", ArrowLeft: "back", ArrowRight: "forward" }[event.key];
     if (!action) return;
     event.preventDefault();
