@@ -6,10 +6,20 @@ from itertools import pairwise
 import pytest
 
 from motionexp.cli import main
-from tests.support.made_output import FPS, FRAMES, KINDS, REFERENCES, TAUS, write_output
+from tests.support.made_output import (
+    FPS,
+    FRAMES,
+    KINDS,
+    REFERENCES,
+    TAUS,
+    write_failed,
+    write_output,
+    write_probe,
+)
 
 HOSTILE = "<script>window.hacked = 1; alert('x')</script><img src=x onerror='window.hacked = 1'> {kind}"
-PAGES = ("index.html", "samples.html", f"references/shapes-{REFERENCES[0]}.html")
+VIEWS = ("samples.html", f"references/shapes-{REFERENCES[0]}.html")
+PAGES = ("index.html", *VIEWS, "probes.html", "failures.html")
 SHOWN = "#groups .card"
 # Of every visible video the frame that it shows.
 FRAMES_SHOWN = """() => [...document.querySelectorAll('video')].filter((video) => video.readyState >= 2
@@ -20,6 +30,8 @@ FRAMES_SHOWN = """() => [...document.querySelectorAll('video')].filter((video) =
 def report(tmp_path_factory):
     output = tmp_path_factory.mktemp("made") / "out"
     write_output(output, HOSTILE)
+    write_probe(output)
+    write_failed(output)
     assert main(["report", f"output={output}"]) == 0
     return output / "report"
 
@@ -45,7 +57,7 @@ def test_pages_load_from_a_disk_and_from_a_server(path, report, opened, served):
         page.wait_for_load_state("networkidle")
         assert page.title()
         assert page.evaluate("window.hacked") is None
-        if path != "index.html":
+        if path in (*VIEWS, "probes.html"):
             is_ready(page)
 
 
@@ -209,7 +221,7 @@ def test_axe_finds_no_serious_fault(scheme, report, opened, served):
     for path in PAGES:
         page = opened(f"{address}/{path}", color_scheme=scheme)
         page.wait_for_timeout(500)
-        if path != "index.html":
+        if path in VIEWS:
             page.locator(".filter summary").first.click()
             page.locator("select[name=curve]").select_option("text_alignment")
             page.locator(".sample .about summary").first.click()
@@ -234,3 +246,14 @@ def test_without_scripts_videos_have_controls_of_their_own(report, browser):
     page.goto((report / "samples.html").as_uri())
     assert page.locator(f"{SHOWN} video[controls][src]").count() == len(REFERENCES) * len(KINDS) * len(TAUS)
     assert FPS == 8  # of FRAMES_SHOWN
+
+
+def test_a_cell_of_a_heat_map_plays_its_video(report, opened):
+    page = start(opened, report, "probes.html")
+    page.get_by_label("from 900 until 800").click()
+    assert page.locator(".chosen figcaption").inner_text() == "from 900 until 800"
+    key = page.locator(".heat [aria-pressed=true]").get_attribute("data-key")
+    page.wait_for_function(f"document.querySelector('.chosen video').currentSrc.endsWith('{key}.mp4')")
+    is_ready(page)
+    again = opened(page.url)
+    assert again.locator(".heat [aria-pressed=true]").get_attribute("data-key") == key

@@ -11,7 +11,17 @@ import pytest
 from motionexp.cli import main
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.jobs.report.overlays import UNITS, overlays
-from tests.support.made_output import FRAMES, KINDS, REFERENCES, TAUS, moving_square, write_output
+from tests.support.made_output import (
+    FRAMES,
+    KINDS,
+    REFERENCES,
+    TAUS,
+    moving_square,
+    write_failed,
+    write_output,
+    write_probe,
+)
+from tests.support.made_sweeps import write_plan
 
 HOSTILE = "<script>alert(\"x\")</script> & '{kind}' {{{{ 7 * 7 }}}}"
 
@@ -45,6 +55,8 @@ def details(folder, key) -> dict:
 def made(tmp_path_factory):
     output = tmp_path_factory.mktemp("made") / "out"
     rows = write_output(output, HOSTILE)
+    write_probe(output)
+    write_failed(output)
     assert main(["report", f"output={output}"]) == 0
     return output, rows
 
@@ -173,3 +185,60 @@ def test_the_settings_of_a_cell_run_no_code_of_elsewhere(tmp_path):
         )
     assert main(["report", f"output={tmp_path / 'out'}"]) == 0
     assert "No video" in Page(tmp_path / "out" / "report" / "samples.html").text
+
+
+def test_cells_of_a_heat_map_have_their_videos(made):
+    output, _ = made
+    page = Page(output / "report" / "probes.html")
+    buttons = [button for button in page.of("button") if "data-values" in button]
+    assert {
+        button["aria-label"]: json.loads(button["data-values"])["text_alignment"] for button in buttons
+    } == {
+        "from 1000 until 0": 31.0,
+        "from 900 until 800": 32.0,
+    }
+    for button in buttons:
+        assert frame_count(output / "report" / "media" / f"{button['data-key']}.mp4") == FRAMES
+    assert (output / "report" / "media" / "probe-unit00000000.webp").exists()
+    assert "undetermined" in page.text
+
+
+def test_failures_have_their_logs(made):
+    output, _ = made
+    page = Page(output / "report" / "failures.html")
+    for text in ("a<b>", "no memory <img src=x>", "</pre><script>alert(1)</script>"):
+        assert text in page.text
+    assert page.of("img") == []
+
+
+def test_two_folders_are_compared_side_by_side(made, tmp_path, capsys):
+    output, rows = made
+    write_output(tmp_path / "second", references=REFERENCES[:1])
+    words = [f"compare={output},{tmp_path / 'second'}", f"folder={tmp_path / 'new'}", "tau=700"]
+    assert main(["report", *words]) == 0
+    cards = Page(tmp_path / "new" / "samples.html").of("article", **{"class": "card sample"})
+    tuned = {row.sample_id for row in rows if row.tau == 700}
+    assert {card["data-key"] for card in cards if card["data-source"] == "A"} == {f"A{key}" for key in tuned}
+    of_second = [card for card in cards if card["data-source"] == "B"]
+    assert {card["data-tau"] for card in of_second} == {"700"}
+    assert len(of_second) == len(KINDS)
+    assert "A: Means by tau" in Page(tmp_path / "new" / "index.html").text
+    for wrong in (["compare=a"], ["compare=a,b,c"], ["compare=a,b", "output=c"], ["compare=a,"]):
+        capsys.readouterr()
+        assert main(["report", *wrong]) == 2
+        assert wrong[-1].partition("=")[0] in capsys.readouterr().err
+
+
+def test_a_sweep_has_its_own_cells_alone_and_the_base_model(tmp_path):
+    output = tmp_path / "out"
+    rows = write_output(output)
+    cell = next(row for row in rows if row.tau == 500).sample_file.split("/")[2]
+    planned = {"cell": f"shapes/tiny_latte/{cell}", "model": "tiny_latte", "reference": REFERENCES[0]}
+    planned |= {"training_seed": 0, "settings": {}, "task": 0, "seconds": None}
+    sweep = write_plan(output, [planned]).parent
+    assert main(["report", f"output={sweep}"]) == 0
+    cards = Page(sweep / "report" / "samples.html").of("article", **{"class": "card sample"})
+    assert {(card["data-tau"], card["data-reference"]) for card in cards} == {
+        ("500", f"shapes/{REFERENCES[0]}"),
+        ("1000", f"shapes/{REFERENCES[0]}"),
+    }

@@ -8,7 +8,8 @@ import yaml
 
 from motionexp.data.base import Edit
 from motionexp.data.shapes.splits import ShapesReferences
-from motionexp.jobs.cell import Cell, Sample, SampleRequest
+from motionexp.data.videos import write_png
+from motionexp.jobs.cell import INVERTED_FILE, Cell, Sample, SampleRequest
 from motionexp.results.rows import Row
 from tests.support.made_rows import made_row
 
@@ -77,3 +78,38 @@ def _row(metric, reference, tau, request, path, number) -> Row:
         tau=tau,
         settings={"model": {"name": "tiny_latte", "frames": FRAMES}, "tau": tau, "rank": 4, "frames": FRAMES},
     )
+
+
+def write_probe(folder: Path) -> list[Row]:
+    """Write a unit of the tampering probe beside such cells: its control and two pairs; returns its rows."""
+    cell = Cell(folder / "shapes" / "tiny_latte" / "unit00000000")
+    cell.media.mkdir(parents=True)
+    (cell.folder / "status.json").write_text(
+        '{"state": "done", "unit": "01-wander-cyan-square, style", "probe": "tampering"}'
+    )
+    write_png(cell.folder / INVERTED_FILE, moving_square(0)[0])
+    edit, rows = Edit("style", "a changed caption"), []
+    for number, (start, end) in enumerate((("none", "none"), ("1000", "0"), ("900", "800"))):
+        request = SampleRequest(edit, 0, f"pair{number:08d}")
+        cell.save_sample(request, Sample(edit, 0, moving_square(number), 0, 1.0, 1), FPS)
+        about = {
+            "reference": REFERENCES[0],
+            "edit_caption": edit.caption,
+            "method": "tampering",
+            "tau": 1000.0,
+        }
+        about |= {"sample_id": request.sample_id, "tau_start": start, "tau_end": end}
+        rows.append(made_row(value=30.0 + number, score_id=f"{request.sample_id}text", **about))
+    cell.add_rows(rows)
+    return rows
+
+
+def write_failed(folder: Path) -> Path:
+    """Write a cell that failed, with its log; returns its folder."""
+    cell = folder / "shapes" / "tiny_latte" / "failed000000"
+    cell.mkdir(parents=True)
+    (cell / "status.json").write_text(
+        '{"state": "failed", "reference": "a<b>", "error": "no memory <img src=x>"}'
+    )
+    (cell / "error.log").write_text("Traceback\n</pre><script>alert(1)</script>")
+    return cell

@@ -4,20 +4,19 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from motionexp.errors import InputError
-from motionexp.files import version, write_whole
-from motionexp.jobs.failures import Failure
+from motionexp.files import file_name, version, write_whole
+from motionexp.jobs.report.content import Content, natural
 from motionexp.jobs.report.plots import plots_of
-from motionexp.jobs.report.references import ShownReference
-from motionexp.jobs.report.samples import Score, ShownSample
-from motionexp.results.formats import Table, printable
+from motionexp.jobs.report.probes import ENDS, STARTS
+from motionexp.jobs.report.samples import ShownSample
+from motionexp.results.formats import printable
 
 HERE = Path(__file__).parent
 MARK = "report.json"
@@ -37,50 +36,6 @@ FILTERS = {
 """{what samples are filtered by: its heading}."""
 
 
-@dataclass(frozen=True)
-class Media:
-    """A small video of a report: its size in pixels, its frames and their rate."""
-
-    width: int
-    height: int
-    frames: int
-    fps: float
-
-
-@dataclass
-class Content:
-    """All that a report shows.
-
-    Attributes:
-        title: of the report.
-        samples, references, scores: see there.
-        media: {key of a sample, or page of a reference: its small video}; those without one have none.
-        problems: {key or page: why it has no video}.
-        ranges: {metric: least and most of its values by frame, over all samples}.
-        tables: finished tables.
-        notes: sentences of the overview, as why there is no table.
-        facts: {heading: values in words} of what was run.
-        failures: cells that failed, each with the text of its log.
-    """
-
-    title: str
-    samples: Sequence[ShownSample] = ()
-    references: Sequence[ShownReference] = ()
-    scores: Sequence[Score] = ()
-    media: Mapping[str, Media] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    tables: Sequence[Table] = ()
-    notes: Sequence[str] = ()
-    facts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    failures: Sequence[tuple[Failure, str]] = ()
-
-    def heading(self, name: str) -> str:
-        """Of a metric, in words."""
-        of_score = (score.heading for score in self.scores if score.name == name)
-        return next(of_score, name.replace("_", " "))
-
-
 def check_folder(folder: Path) -> None:
     """Raises InputError for a folder with files that are no report, which would be mixed with its pages."""
     if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
@@ -97,7 +52,10 @@ def write_pages(folder: Path, content: Content) -> None:
     for path in [*folder.glob("*.html"), *folder.glob("references/*.html")]:
         path.unlink()
     environment = _environment()
-    names = ["index", "samples", *(["failures"] if content.failures else [])]
+    names = ["index"]
+    names += ["samples"] if content.samples else []
+    names += ["probes"] if content.probes.units else []
+    names += ["failures"] if content.failed else []
     shared = {
         "content": content,
         "links": [(name, f"{name}.html") for name in names],
@@ -113,10 +71,28 @@ def write_pages(folder: Path, content: Content) -> None:
         write_whole(folder / path, text.encode(errors="backslashreplace"))
 
     for name in names:
-        write(name, f"{name}.html", content.samples)
+        write(name, f"{name}.html", content.samples, **(_of_probes(content) if name == "probes" else {}))
     (folder / "references").mkdir(exist_ok=True)
     for reference in content.references:
         write("reference", f"references/{reference.page}.html", reference.samples, reference=reference)
+
+
+def _of_probes(content: Content) -> dict[str, Any]:
+    """What the page of probes needs beside the content."""
+    units = content.probes.units
+    pages = {(reference.suite, reference.name): reference.page for reference in content.references}
+    return {
+        "starts": STARTS,
+        "ends": ENDS,
+        "nan": math.nan,
+        "metrics": {name: heading for unit in units for name, heading in unit.metrics.items()},
+        "references_of_units": {
+            unit.key: pages[place]
+            for unit in units
+            if unit.rows and (place := (unit.rows[0].suite, unit.rows[0].reference)) in pages
+        },
+        "figure_name": file_name,
+    }
 
 
 def _environment() -> Environment:
@@ -166,11 +142,3 @@ def choices_of(samples: Sequence[ShownSample]) -> dict[str, dict[str, int]]:
         for name, count in counts.items()
         if len(count.keys() - {""}) > 1
     }
-
-
-def natural(text: str) -> tuple[int, float, str]:
-    """Sorts numbers by their size, and before other texts."""
-    try:
-        return 0, float(text), ""
-    except ValueError:
-        return 1, 0.0, text

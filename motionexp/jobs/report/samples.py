@@ -108,10 +108,11 @@ def samples_of(rows: Iterable[Row], output: Path, source: str = "") -> list[Show
         if row.seed is not None and not row.tau_start and not row.sanity_baseline:
             by_sample[row.sample_id].append(row)
     samples = [ShownSample(of_sample, output, source) for of_sample in by_sample.values()]
-    return sorted(samples, key=_order)
+    return sorted(samples, key=sample_order)
 
 
-def _order(sample: ShownSample) -> tuple[Any, ...]:
+def sample_order(sample: ShownSample) -> tuple[Any, ...]:
+    """Sorts samples by reference, edit and settings: those of two sweeps beside each other."""
     row = sample.row
     changed = sample.settings[1:]
     return (
