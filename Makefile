@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -60,6 +60,9 @@ figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.probes.analysis.linear_figures
 	$(PYTHON) -m motionexp.probes.analysis.inversion_figures
 	$(PYTHON) -m motionexp.results.figures.table_figures
+
+report: .venv/installed ## the published results as pages in outputs/report/: videos, plots, tables (a minute)
+	$(PYTHON) -m motionexp.scripts.published_report
 
 # In the order in which they were run: tau_selection chose what tau runs.
 REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps

@@ -55,7 +55,7 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
-from motionexp.jobs.report.command import report
+from motionexp.jobs.report.command import report, report_jobs
 from motionexp.jobs.status import status
 from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
@@ -206,6 +206,7 @@ def _launch_sweep(words: list[str], launcher: Launcher) -> None:
         _run_hydra(["-m", *overrides])
         return
     print_sweep(jobs, swept_names(overrides), not failed)
+    report_jobs(settings)
     FAILED.set(failed)
     _raise_failures()
 
@@ -238,6 +239,8 @@ def _run_hydra(arguments: list[str]) -> None:
                 os.environ.pop(VARIABLE, None)
             if not any(cfg.dry_run for cfg, _ in jobs):
                 print_sweep(jobs, swept, is_done)
+                if not IN_EXPERIMENT.get():
+                    report_jobs([cfg for cfg, _ in jobs])
     _raise_failures()
 
 
@@ -282,6 +285,8 @@ def _run_job(composed: DictConfig) -> None:
         from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
         run(cfg)
+    if hydra_config.mode == RunMode.RUN:
+        report_jobs([cfg])
 
 
 def _plan_sweep(jobs: Sequence[JobConfig]) -> int:
@@ -362,6 +367,7 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
             if not FAILED.get():
                 raise
             print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
+    report_jobs(jobs)
     _raise_failures()
 
 

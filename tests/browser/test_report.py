@@ -1,11 +1,16 @@
 """The report in a browser: its videos are in step, its filters filter, and everybody can use it."""
 
 import json
-from itertools import pairwise
+import shutil
+from dataclasses import replace
+from itertools import cycle, pairwise
 
 import pytest
 
 from motionexp.cli import main
+from motionexp.jobs.report.content import Source, content_of
+from motionexp.jobs.report.media import write_media
+from motionexp.jobs.report.pages import write_pages
 from tests.support.made_output import (
     FPS,
     FRAMES,
@@ -257,3 +262,54 @@ def test_a_cell_of_a_heat_map_plays_its_video(report, opened):
     is_ready(page)
     again = opened(page.url)
     assert again.locator(".heat [aria-pressed=true]").get_attribute("data-key") == key
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, report):
+    """A report of 500 samples: copies of those of the small one."""
+    output = report.parent
+    content = content_of([Source(output)], {})
+    folder = tmp_path_factory.mktemp("large") / "report"
+    write_media(folder, content)
+    samples, media = [], dict(content.media)
+    for number, sample in zip(range(500), cycle(content.samples)):
+        copy = replace(sample, rows=[replace(row, sample_id=f"{number:012x}") for row in sample.rows])
+        samples.append(copy)
+        media[copy.key] = media[sample.key]
+        for place, suffix in (("media", ".mp4"), ("media", ".webp"), ("samples", ".js")):
+            shutil.copyfile(folder / place / f"{sample.key}{suffix}", folder / place / f"{copy.key}{suffix}")
+    content.samples, content.media = samples, media
+    write_pages(folder, content)
+    return folder
+
+
+def test_500_videos_stay_smooth(large, opened):
+    page = opened((large / "samples.html").as_uri() + "#group=&size=160")
+    is_ready(page)
+    assert page.locator("#groups video").count() == 500
+    page.evaluate("""() => {
+        window.intervals = [];
+        let last = performance.now();
+        const note = (now) => { intervals.push(now - last); last = now; requestAnimationFrame(note); };
+        requestAnimationFrame(note);
+    }""")
+    counts = []
+    for _ in range(12):
+        page.mouse.wheel(0, 700)
+        page.wait_for_timeout(400)
+        counts.append(
+            page.evaluate("""() => {
+                const videos = [...document.querySelectorAll('#groups video')];
+                const isSeen = (video) => { const box = video.getBoundingClientRect();
+                    return box.bottom > -50 && box.top < innerHeight + 50; };
+                return [videos.filter((video) => !video.paused && !isSeen(video)).length,
+                    videos.filter((video) => video.hasAttribute('src') && video.readyState > 0).length];
+            }""")
+        )
+    intervals = sorted(page.evaluate("intervals"))
+    middle, late = intervals[len(intervals) // 2], intervals[int(len(intervals) * 0.95)]
+    print(f"500 videos: a frame every {middle:.0f} ms (median), {late:.0f} ms (95%)", counts)
+    assert all(playing == 0 for playing, _ in counts)
+    assert all(0 < loaded <= 150 for _, loaded in counts)
+    assert page.evaluate("scrollY") > 3000
+    assert middle < 100

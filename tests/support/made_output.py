@@ -76,7 +76,12 @@ def _row(metric, reference, tau, request, path, number) -> Row:
         sample_id=request.sample_id,
         method="base" if tau == 1000 else "lora",
         tau=tau,
-        settings={"model": {"name": "tiny_latte", "frames": FRAMES}, "tau": tau, "rank": 4, "frames": FRAMES},
+        settings={
+            "model": settings_of(tau)["model"] | {"frames": FRAMES},
+            "tau": tau,
+            "rank": 4,
+            "frames": FRAMES,
+        },
     )
 
 

@@ -15,11 +15,13 @@ from motionexp.results.settings_table import EXTERNAL
 
 OF_CLIP = ("video", "caption")
 """Settings that stand for `data=clip`."""
+BUNDLED = "shapes"
+"""The suite and the option of the bundled world."""
 
 
 def command_of(sample: ShownSample) -> str:
     """The command that makes a sample; empty for videos of another system, and without a cell's settings."""
-    stored = cell_settings(sample.cell) if sample.cell else {}
+    stored = stored_settings(sample)
     if sample.row.method == EXTERNAL or not stored:
         return ""
     return shlex.join(["python", "run.py", *_words(sample, stored)])
@@ -49,20 +51,32 @@ def _data_words(data: Mapping[str, Any]) -> Iterator[str]:
     """`data=NAME`, and the settings within it that differ from the option's own."""
     for option in options("data"):
         defaults = option_file("data", option)
-        if defaults.get("_target_") == data.get("_target_"):
-            if option != "shapes":
-                yield f"data={option}"
-            changed = {name: value for name, value in data.items() if value != defaults.get(name, value)}
-            yield from (
-                f"data.{name}={value}" for name, value in changed.items() if "$" not in str(defaults[name])
-            )
-            return
+        if defaults.get("_target_") != data.get("_target_"):
+            continue
+        if option != BUNDLED:
+            yield f"data={option}"
+        for name, default in defaults.items():
+            # A default such as ${fit} is a setting of the job.
+            if data.get(name, default) != default and "$" not in str(default):
+                yield f"data.{name}={data[name]}"
+        return
     yield f"data._target_={data.get('_target_')}"
 
 
+def stored_settings(sample: ShownSample) -> Mapping[str, Any]:
+    """The settings that the last job of a sample's cell stored; of the bundled world what its rows say.
+
+    Empty where there are none that can be read.
+    """
+    stored = _cell_settings(sample.cell) if sample.cell else {}
+    if not stored and sample.row.suite == BUNDLED:
+        data = option_file("data", BUNDLED)
+        return {"data": data | {"split": sample.row.strata.get("split", data["split"])}}
+    return stored
+
+
 @cache
-def cell_settings(cell: Path) -> Mapping[str, Any]:
-    """The settings that the last job of a cell stored in it; empty where there are none that can be read."""
+def _cell_settings(cell: Path) -> Mapping[str, Any]:
     try:
         settings = read_yaml(cell / "config.yaml") if (cell / "config.yaml").exists() else {}
     except InputError:

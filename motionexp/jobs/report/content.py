@@ -90,6 +90,7 @@ class Content:
 
     Attributes:
         title: of the report.
+        about: sentences below it.
         sources: of its rows.
         samples, references, scores, probes: see there.
         media: {key of a sample, or page of a reference: its small video}; those without one have none.
@@ -102,6 +103,7 @@ class Content:
     """
 
     title: str
+    about: Sequence[str] = ()
     sources: Sequence[Source] = ()
     samples: Sequence[ShownSample] = ()
     references: Sequence[ShownReference] = ()
@@ -123,7 +125,7 @@ class Content:
 
 def content_of(sources: Sequence[Source], select: Mapping[str, str]) -> Content:
     """What a report of one source, or of two, shows. Raises InputError where there is nothing to show."""
-    content = Content(" and ".join(_title(source) for source in sources), sources)
+    content = Content(" and ".join(_title(source) for source in sources), sources=sources)
     samples, tables, failed = list[ShownSample](), list[Table](), list[tuple[Failure, str]]()
     notes, facts = list[str](), dict[str, Facts]()
     for source in sources:

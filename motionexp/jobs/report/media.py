@@ -16,6 +16,7 @@ from motionexp.data.videos.lossless import read_lossless_video
 from motionexp.diffusion.progress import progress_bar
 from motionexp.errors import DAMAGE, InputError
 from motionexp.files import file_name, write_whole
+from motionexp.jobs.cell import EXACT_FRAMES
 from motionexp.jobs.report.content import Content, Media
 from motionexp.jobs.report.details import Series, details_of, ranges_of, series_of, write_details
 from motionexp.jobs.report.overlays import overlays
@@ -88,6 +89,8 @@ def _write_sample(folder: Path, sample: ShownSample, series: Series) -> Media:
             raise InputError("its row names no file")
         frames = read_stored(sample.video)
         details |= overlays(frames)
+        if is_small(sample.video, frames):
+            shutil.copyfile(sample.video, folder / MEDIA / f"{sample.key}.mp4")
         return write_small(folder / MEDIA, sample.key, frames, frame_rate(sample.video) or DEFAULT_FPS)
     finally:
         write_details(folder / DETAILS, sample.key, details)
@@ -117,12 +120,19 @@ def read_stored(video: Path) -> np.ndarray:
     return read_frames(video, frames=frame_count(video))
 
 
+def is_small(video: Path, frames: np.ndarray) -> bool:
+    """Whether a stored mp4 is what `write_small` would make of it, and nothing better lies beside it."""
+    exact = any(video.with_suffix(suffix).exists() for suffix in EXACT_FRAMES.values())
+    return not exact and LEAST <= min(frames.shape[1:3]) <= MOST
+
+
 def write_small(folder: Path, key: str, frames: np.ndarray, fps: float) -> Media:
     """Write `KEY.mp4` and the poster `KEY.webp` unless they are there."""
     tiles = enlarged(frames, LEAST) if min(frames.shape[1:3]) < LEAST else as_tiles(frames, MOST)
     count, height, width, _ = tiles.shape
     if not (folder / f"{key}.webp").exists():
-        write_mp4(folder / f"{key}.mp4", tiles, fps, crf=CRF)
+        if not (folder / f"{key}.mp4").exists():
+            write_mp4(folder / f"{key}.mp4", tiles, fps, crf=CRF)
         memory = io.BytesIO()
         Image.fromarray(tiles[0]).save(memory, "WEBP", quality=POSTER_QUALITY)
         # Last: it marks both as written.

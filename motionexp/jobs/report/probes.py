@@ -146,7 +146,7 @@ def probes_of(rows: Sequence[Row], output: Path, cells: Sequence[Path]) -> Probe
     units = sorted(
         (unit for unit in units if unit.pairs or unit.strip), key=lambda unit: (unit.model, unit.name)
     )
-    return Probes(units, _boundaries(rows), _ranges(units), figures)
+    return Probes(units, boundaries_of(rows), _ranges(units), figures)
 
 
 def _unit(cell: Path, kind: str, name: str, by_sample: Mapping[str, list[Row]]) -> ProbeUnit:
@@ -155,7 +155,8 @@ def _unit(cell: Path, kind: str, name: str, by_sample: Mapping[str, list[Row]]) 
     return ProbeUnit(kind, name, cell, rows, videos)
 
 
-def _boundaries(rows: Sequence[Row]) -> list[str]:
+def boundaries_of(rows: Sequence[Row]) -> list[str]:
+    """Lines about the boundary of each model and contrast that was probed, or why there is none."""
     try:
         analysis = Analysis.of_rows([row for row in rows if row.tau_start or row.metric in OF_MODELS])
         return [

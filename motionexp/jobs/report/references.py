@@ -10,7 +10,7 @@ from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import file_name
-from motionexp.jobs.report.commands import cell_settings
+from motionexp.jobs.report.commands import stored_settings
 from motionexp.jobs.report.samples import ShownSample
 
 DATA = "motionexp.data"
@@ -70,18 +70,15 @@ def read_reference(samples: Sequence[ShownSample]) -> Reference:
         InputError: it cannot be read, or it is another video by now.
     """
     row = samples[0].row
-    stored = next(
-        (settings for sample in samples if sample.cell and (settings := cell_settings(sample.cell))), {}
-    )
-    data = stored.get("data")
+    data = next((data for sample in samples if (data := stored_settings(sample).get("data"))), None)
     if not isinstance(data, dict) or "_target_" not in data:
         raise InputError("the settings of its cell are not there")
     # A file names the class: only this package's own readers may run.
     check_room(data["_target_"], DATA, "data._target_")
     check_allowed(data["_target_"], setting="data._target_")
-    model = stored["model"]
     try:
-        reference = make_reader(data).read(row.reference, stored["frames"], model["height"], model["width"])
+        model, frames = row.settings["model"], row.settings["frames"]
+        reference = make_reader(data).read(row.reference, frames, model["height"], model["width"])
     except (TypeError, LookupError, ValueError) as error:
         raise InputError(f"the settings of its cell are not those of a job ({error!r:.80})") from error
     if row.reference_hash and reference.content_hash != row.reference_hash:
