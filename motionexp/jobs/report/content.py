@@ -6,7 +6,7 @@ from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.jobs.failures import Failure, failures
-from motionexp.jobs.report.probes import Probes, probes_of
+from motionexp.jobs.report.probes import OF_MODELS, Probes, probes_of
 from motionexp.jobs.report.references import ShownReference, references_of
 from motionexp.jobs.report.samples import Score, ShownSample, sample_order, samples_of, scores_of
 from motionexp.jobs.sweep_plan import PLAN, read_plan
@@ -151,7 +151,8 @@ def _title(source: Source) -> str:
 
 def _tables(rows: Sequence[Row], source: Source) -> tuple[list[Table], list[str]]:
     """The tables of rows by the settings in which they differ, or a note why rows have none."""
-    if all(row.tau_start or row.seed is None for row in rows):
+    rows = [row for row in rows if not row.tau_start and row.metric not in OF_MODELS]
+    if not any(row.seed is not None for row in rows):
         return [], []
     prefix = f"{source.name}: " if source.name else ""
     try:

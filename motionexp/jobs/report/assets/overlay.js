@@ -3,7 +3,7 @@
 (() => {
   const { player, load, element } = motionexp;
   const UNITS = 1000; // places are thousandths of the frame
-  const TRAIL = 8; // frames of a track that stay visible
+  const TRAIL = 4; // frames of a track that stay visible
   const overlay = { kind: "", curve: "", ranges: {} };
   motionexp.overlay = overlay;
 
@@ -35,14 +35,14 @@
     // Dark below light: it can be seen on every picture.
     for (const [style, extra] of [["rgb(0 0 0 / 0.6)", 1.5], [colour("--overlay"), 0]]) {
       pen.strokeStyle = pen.fillStyle = style;
-      pen.lineWidth = (1.5 + extra) * ratio;
+      pen.lineWidth = (1.2 + extra) * ratio;
       for (const points of strokes) {
         pen.beginPath();
         points.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y)));
         pen.stroke();
         const [x, y] = points[points.length - 1];
         pen.beginPath();
-        pen.arc(x, y, (1.6 + extra / 2) * ratio, 0, 7);
+        pen.arc(x, y, (1.4 + extra / 2) * ratio, 0, 7);
         pen.fill();
       }
     }

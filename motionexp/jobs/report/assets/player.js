@@ -3,7 +3,7 @@
 (() => {
   const SEEK_PAUSE = 400; // ms between two seeks of a playing video
   const GATHER = 600; // ms that the clock waits at most for videos to reach its time
-  const player = { time: 0, isPlaying: false, speed: 1, loop: true, fps: 8, frames: 1, visible: new Set(), onFrame: [] };
+  const player = { time: 0, isPlaying: false, speed: 1, loop: true, fps: 8, frames: 1, visible: new Set(), onFrame: [], onState: [] };
   motionexp.player = player;
   let last = null; // the time of the last animation frame, in ms
   let shown = -1; // the frame that was announced last
@@ -53,7 +53,7 @@
 
   function measure() {
     let longest = 0;
-    for (const video of document.querySelectorAll("#groups video, #references video")) {
+    for (const video of document.querySelectorAll(".frame video")) {
       longest = Math.max(longest, length(video));
       player.fps = Math.max(player.fps, number(video, "fps"));
     }
@@ -126,13 +126,13 @@
     player.isPlaying = true;
     if (player.frame >= player.frames - 1) player.time = 0;
     gather(performance.now());
-    player.onState?.();
+    for (const listener of player.onState) listener();
   };
   player.pause = () => {
     player.isPlaying = false;
     gathering = null;
     player.time = (player.frame + 0.5) / player.fps;
-    player.onState?.();
+    for (const listener of player.onState) listener();
   };
   player.seek = (frame) => {
     player.time = (Math.max(0, Math.min(player.frames - 1, frame)) + 0.5) / player.fps;

@@ -1,9 +1,7 @@
 "use strict";
 // Heat maps of probes: a cell shows its video beside the reference and the control, in step.
 (() => {
-  const { player } = motionexp;
-  const controls = document.getElementById("controls");
-  const field = (name) => controls.elements[name];
+  const { form: controls, field, start } = motionexp.controls;
   const ranges = JSON.parse(controls.dataset.ranges);
   const buttons = [...document.querySelectorAll(".heat button")];
   const values = new Map(buttons.map((button) => [button, JSON.parse(button.dataset.values)]));
@@ -33,8 +31,6 @@
   }
 
   function apply() {
-    player.speed = Number(field("speed").value);
-    player.loop = field("loop").checked;
     const unit = field("unit").value;
     for (const section of document.querySelectorAll(".unit")) section.hidden = Boolean(unit) && section.id !== unit;
     colour();
@@ -59,31 +55,8 @@
     apply();
   }
 
-  function showTime() {
-    field("frame").max = player.frames - 1;
-    field("frame").value = player.frame;
-    field("frame").setAttribute("aria-valuetext", `frame ${player.frame + 1} of ${player.frames}`);
-    field("at").value = `${player.frame + 1} / ${player.frames}`;
-  }
-
-  const actions = {
-    play: () => (player.isPlaying ? player.pause() : player.play()),
-    back: () => player.step(-1),
-    forward: () => player.step(1),
-  };
-  player.onFrame.push(showTime);
-  player.onState = () => {
-    const button = controls.querySelector("[data-do=play]");
-    button.textContent = player.isPlaying ? "Pause" : "Play";
-    button.setAttribute("aria-pressed", player.isPlaying);
-  };
-  controls.addEventListener("submit", (event) => event.preventDefault());
-  controls.addEventListener("click", (event) => actions[event.target.closest("[data-do]")?.dataset.do]?.());
   controls.addEventListener("input", (event) => {
-    if (event.target.name === "frame") {
-      player.pause();
-      player.seek(Number(event.target.value));
-    }
+    if (!["metric", "unit"].includes(event.target.name)) return;
     apply();
     remember();
   });
@@ -106,9 +79,6 @@
       choose(target);
     }
   });
-  controls.hidden = false;
-  for (const video of document.querySelectorAll(".stage video")) player.watch(video);
-  player.measure();
+  start();
   restore();
-  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
 })();

@@ -2,9 +2,8 @@
 // Filters, order and the state of the view, which the address holds.
 (() => {
   const { player, overlay, element, copy } = motionexp;
-  const controls = document.getElementById("controls");
+  const { form: controls, field, actions, start } = motionexp.controls;
   const groups = document.getElementById("groups");
-  const field = (name) => controls.elements[name];
   const cards = [...groups.querySelectorAll(".card")];
   const references = new Map([...document.querySelectorAll("#references .card")].map((card) => [card.dataset.reference, card]));
   const isBeside = Boolean(document.querySelector(".beside"));
@@ -67,7 +66,6 @@
     controls.querySelector(".status").textContent = `${shown.length} of ${cards.length} samples`;
     player.measure();
     player.refresh();
-    showTime();
   }
 
   function apply() {
@@ -77,13 +75,6 @@
     overlay.curve = field("curve").value;
     document.documentElement.style.setProperty("--card", `${field("size").value}px`);
     overlay.refresh();
-  }
-
-  function showTime() {
-    field("frame").max = player.frames - 1;
-    field("frame").value = player.frame;
-    field("frame").setAttribute("aria-valuetext", `frame ${player.frame + 1} of ${player.frames}`);
-    field("at").value = `${player.frame + 1} / ${player.frames}`;
   }
 
   // The state of the view in the address: what differs from the defaults.
@@ -121,10 +112,7 @@
     }
   }
 
-  const actions = {
-    play: () => (player.isPlaying ? player.pause() : player.play()),
-    back: () => player.step(-1),
-    forward: () => player.step(1),
+  Object.assign(actions, {
     reset: () => {
       for (const filter of filters) for (const box of filter.querySelectorAll("input")) box.checked = false;
       arrange();
@@ -141,35 +129,12 @@
         box.select();
       }
     },
-  };
-
-  player.onState = () => {
-    const button = controls.querySelector("[data-do=play]");
-    button.textContent = player.isPlaying ? "Pause" : "Play";
-    button.setAttribute("aria-pressed", player.isPlaying);
-  };
-  player.onFrame.push(showTime);
-  controls.addEventListener("submit", (event) => event.preventDefault());
-  controls.addEventListener("click", (event) => {
-    const action = event.target.closest("[data-do]")?.dataset.do;
-    if (action) actions[action]();
   });
+
   controls.addEventListener("input", (event) => {
-    if (event.target.name === "frame") {
-      player.pause();
-      player.seek(Number(event.target.value));
-    } else if (event.target.closest(".filter") || ["group", "sort", "reverse"].includes(event.target.name)) arrange();
+    if (event.target.closest(".filter") || ["group", "sort", "reverse"].includes(event.target.name)) arrange();
     apply();
     remember();
-  });
-  document.addEventListener("keydown", (event) => {
-    // A key stays that of the element which has the focus, where the element knows it.
-    const known = event.key === " " ? "input, select, textarea, button, summary, a, [tabindex]" : "input, select, textarea, [tabindex]";
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest(known)) return;
-    const action = { " ": "play", ArrowLeft: "back", ArrowRight: "forward" }[event.key];
-    if (!action) return;
-    event.preventDefault();
-    actions[action]();
   });
   addEventListener("hashchange", restore);
   new ResizeObserver(() => {
@@ -177,12 +142,6 @@
   }).observe(controls);
 
   overlay.ranges = JSON.parse(controls.dataset.ranges);
-  controls.hidden = false;
-  for (const video of document.querySelectorAll(".card video")) player.watch(video);
-  for (const video of document.querySelectorAll(".card video")) {
-    video.addEventListener("click", actions.play);
-  }
+  start();
   restore();
-  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  if (!isCalm && !location.hash.includes("frame=")) player.play();
 })();
