@@ -56,6 +56,7 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
+from motionexp.jobs.report.command import report, report_jobs
 from motionexp.jobs.status import status
 from motionexp.jobs.study.command import study
 from motionexp.jobs.submission import submission
@@ -70,7 +71,14 @@ from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
-OF_WORDS = {"card": card, "dashboard": dashboard, "study": study, "submission": submission, "table": table_of}
+OF_WORDS = {
+    "card": card,
+    "dashboard": dashboard,
+    "report": report,
+    "study": study,
+    "submission": submission,
+    "table": table_of,
+}
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -207,6 +215,7 @@ def _launch_sweep(words: list[str], launcher: Launcher) -> None:
         _run_hydra(["-m", *overrides])
         return
     print_sweep(jobs, swept_names(overrides), not failed)
+    report_jobs(settings)
     FAILED.set(failed)
     _raise_failures()
 
@@ -239,6 +248,8 @@ def _run_hydra(arguments: list[str]) -> None:
                 os.environ.pop(VARIABLE, None)
             if not any(cfg.dry_run for cfg, _ in jobs):
                 print_sweep(jobs, swept, is_done)
+                if not IN_EXPERIMENT.get():
+                    report_jobs([cfg for cfg, _ in jobs])
     _raise_failures()
 
 
@@ -283,6 +294,8 @@ def _run_job(composed: DictConfig) -> None:
         from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
         run(cfg)
+    if hydra_config.mode == RunMode.RUN:
+        report_jobs([cfg])
 
 
 def _plan_sweep(jobs: Sequence[JobConfig]) -> int:
@@ -363,6 +376,7 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
             if not FAILED.get():
                 raise
             print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
+    report_jobs(jobs)
     _raise_failures()
 
 

@@ -117,7 +117,7 @@ def table(words: Sequence[str]) -> None:
     output, by = user_path(select.pop("output", "outputs")), select.pop("by", None)
     rows = read_rows(output)
     for name, values in select.items():
-        rows = _selected(rows, name, values, output)
+        rows = selected(rows, name, values, output)
     nothing = InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
     if not any(not row.tau_start for row in rows):
         raise nothing
@@ -131,7 +131,7 @@ def table(words: Sequence[str]) -> None:
     _show(Console(), tables, output, names or ["tau"], chosen)
 
 
-def _selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
+def selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
     """The rows with one of the values. Raises InputError where there are none but the base model's."""
     chosen = [row for row in rows if has_value(row, name, values)]
     # Which have every value of a setting of tuning, also one that nothing was tuned with.
