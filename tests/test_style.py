@@ -16,7 +16,7 @@ PRONOUNS_AT_MOST = 0.0
 TOP = {
     *(".ci", "conf", "docs", "experiments", "motionexp", "results", "tests"),
     *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
-    *("requirements.in", "requirements.lock", "run.py"),
+    *("mkdocs.yml", "requirements.in", "requirements.lock", "run.py"),
 }
 
 
