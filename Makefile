@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-joblib test-slurm test-ray fuzz chaos lint tables figures docs reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -15,7 +15,7 @@ help: ## this list
 demo: .venv/installed ## the main job on three references, its table and its videos (3 minutes)
 	$(PYTHON) run.py experiment=demo
 
-test: .venv/installed ## all tests but those of launchers and `make chaos`
+test: .venv/installed ## all tests but those of launchers, of pages in a browser and `make chaos`
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # These take minutes of CPU time. What an engine lacks here is a reason of a skipped test.
@@ -29,6 +29,9 @@ test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: n
 
 test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five minutes)
 	$(ENGINE) tests/engines/test_ray.py
+
+test-browser: .venv/installed ## the report and the study in Chromium: needs Chromium and the extra `browser` (a minute)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m browser -rs tests/browser
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000
@@ -57,6 +60,9 @@ figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.probes.analysis.linear_figures
 	$(PYTHON) -m motionexp.probes.analysis.inversion_figures
 	$(PYTHON) -m motionexp.results.figures.table_figures
+
+report: .venv/installed ## the published results as pages in outputs/report/: videos, plots, tables (a minute)
+	$(PYTHON) -m motionexp.scripts.published_report
 
 # In the order in which they were run: tau_selection chose what tau runs.
 REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps

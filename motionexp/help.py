@@ -41,6 +41,7 @@ USAGE = [
         "finished samples in TGVE's submission layout",
     ),
     ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
+    ("report output=FOLDER", "pages: videos in step, plots, tables, probes, failures"),
     ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),
     ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
     ("status output=FOLDER --watch", "cells done, running, failed and waiting; time left"),

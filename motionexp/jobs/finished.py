@@ -23,7 +23,7 @@ from motionexp.jobs.references import trained_together
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "trainer", "references")
+PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "report", "trainer", "references")
 """Settings that change no result of a reference."""
 
 
