@@ -70,10 +70,11 @@ OF_WORDS = {
     "card": card,
     "dashboard": dashboard,
     "report": report,
-    "study": study,
     "submission": submission,
     "table": table_of,
 }
+OF_ARGUMENTS = {"status": status, "study": study}
+"""Commands with flags, or with words that are no settings."""
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -152,8 +153,8 @@ def _dispatch(arguments: list[str]) -> None:
         print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    if command == "status":
-        status(arguments[1:])  # which has a flag of its own
+    if command in OF_ARGUMENTS:
+        OF_ARGUMENTS[command](arguments[1:])
         return
     flags, words = split_flags(arguments[bool(command) :])
     check_once(words)
