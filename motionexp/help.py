@@ -38,7 +38,7 @@ USAGE = [
     ("score folder=FOLDER data=tgve", "score the videos of another system"),
     (
         "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
-        "finished samples in TGVE's submission layout",
+        "finished samples in TGVE's submission layout; layout=videos: as videos with prompts and references",
     ),
     ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
     ("report output=FOLDER", "pages: videos in step, plots, tables, probes, failures"),
