@@ -38,6 +38,7 @@ USAGE = [
         "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
         "finished samples in TGVE's submission layout",
     ),
+    ("export adapter=FOLDER format=comfyui folder=NEW", "an adapter for other tools, with its window"),
     ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
     ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),
     ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
