@@ -66,6 +66,7 @@ def cell(tmp_path) -> Path:
         "model": {"height": SIZE[1], "width": SIZE[2], "frames": SIZE[0]},
         "rank": 4,
         "adapter_scale": 1.0,
+        "eta": 0.0,
     }
     (cell / "config.yaml").write_text(yaml.safe_dump({**settings, "frames": SIZE[0], "data": DATA}))
     about = {
@@ -91,6 +92,9 @@ def cell(tmp_path) -> Path:
     base = [
         replace(row, method="base", tau=1000.0, value=0.0, sample_id=f"base {row.edit_kind}") for row in whole
     ]
+    # Of the base model, sampled with other settings, nothing is shown.
+    noisy = {**settings, "eta": 1.0}
+    base += [replace(row, value=9.0, settings=noisy, sample_id=f"noisy {row.sample_id}") for row in base]
     append_rows(model / "base" / "rows.jsonl", base)
     frozen = [
         replace(row, value=0.25, seed=None, sample_id="", strata={"sanity_baseline": "frozen"})
