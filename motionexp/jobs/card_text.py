@@ -45,7 +45,8 @@ def card_text(content: "CardContent") -> str:
 
 
 def _source(content: "CardContent") -> str:
-    return str(content.about.get("source") or content.model.path)
+    """The place of the backbone's weights by the model's file: an adapter's own words end in no program."""
+    return content.model.path
 
 
 def _hub_ids(content: "CardContent") -> list[str]:
@@ -178,8 +179,7 @@ def _in_diffusers(content: "CardContent", caption: str) -> Iterator[str]:
     place = (
         f"motionexp/bundled/{source.removeprefix('bundled:')}" if source.startswith("bundled:") else source
     )
-    revision = content.about.get("revision")
-    named = f', revision="{revision}"' if revision and "+" not in source else ""
+    named = f', revision="{model.revision}"' if model.revision and "+" not in source else ""
     yield (
         "`keep_window` switches the adapter on and off; motionexp's docs/python.md has it, and what differs"
         " from pipeline to pipeline."
@@ -226,8 +226,9 @@ def _code(language: str, text: str) -> str:
 def _training(content: "CardContent") -> str:
     about, record = content.about, content.record
     recipe = about["recipe"] if isinstance(about.get("recipe"), dict) else {}
+    packages = recipe["packages"] if isinstance(recipe.get("packages"), dict) else {}
     lines = {
-        "backbone": f"{_source(content)}, weights {str(about['weights_hash'])[:12]}",
+        "backbone": f"{about.get('source') or _source(content)}, weights {str(about['weights_hash'])[:12]}",
         "reference": _reference(content),
         "suite": record.get("suite"),
         "sha256 of its frames and caption": record.get("reference_hash"),
@@ -238,9 +239,7 @@ def _training(content: "CardContent") -> str:
         "seed": recipe.get("seed"),
         "device": record.get("device"),
         "settings": ", ".join(f"{name} {value}" for name, value in about["settings"].items()),
-        "packages": ", ".join(
-            f"{name} {version}" for name, version in (recipe.get("packages") or {}).items()
-        ),
+        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
     table = [[name, markdown_text(str(value))] for name, value in lines.items() if value not in (None, "")]
     return Grid(["training", ""], table, "l").markdown()

@@ -298,7 +298,10 @@ def test_every_model_of_the_hub_has_a_noted_licence():
 
 def test_captions_are_no_markup_and_end_no_quotes(tmp_path):
     hostile = "</video><script>alert(1)</script> '\"$(rm)` \n---\nlicense: mit"
-    write_adapter(tmp_path / "a", recipe={"captions": [hostile]})
+    recipe = {"captions": [hostile], "packages": [1], "steps": hostile}
+    write_adapter(
+        tmp_path / "a", recipe=recipe, source=hostile, revision=hostile, settings={hostile: hostile}
+    )
     card([f"adapter={tmp_path / 'a'}"])
     front, body = parts((tmp_path / "a" / "card" / "README.md").read_text())
     assert front["license"] == "apache-2.0"
