@@ -24,6 +24,7 @@ from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
 from motionexp.config.compose import check_source_of_plugins, read, typed_names
 from motionexp.config.effects import check_effects
+from motionexp.config.export import load_export
 from motionexp.config.flags import split_flags
 from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
@@ -187,6 +188,12 @@ def _run_command(command: str, words: Sequence[str]) -> None:
             from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
 
             score_external(cfg)
+        case "export":
+            exported = load_export(words)
+            with loading_libraries():
+                from motionexp.jobs.export import export
+
+            export(exported)
         case "predict":
             predicted = load_prediction(words)
             with loading_libraries():
