@@ -48,9 +48,10 @@ ABOUT = (
 
 def chosen_rows(output: Path) -> Iterator[Row]:
     """The rows of the samples to publish: of the eight references, at the adapter's full strength."""
-    select = {"reference": "|".join(REFERENCES), "edit_kind": "|".join(KINDS), "adapter_scale": "1"}
+    select = {"reference": "|".join(REFERENCES), "edit_kind": "|".join(KINDS), "seed": "0", "tau_start": ""}
     for row in read_rows(output, select):
-        if row.training_seed in (None, 0) and row.seed == 0 and not row.tau_start and not row.sanity_baseline:
+        is_full = row.method == "base" or row.adapter_scale == 1
+        if is_full and row.training_seed in (None, 0) and not row.sanity_baseline:
             yield row
 
 

@@ -17,6 +17,8 @@ from motionexp.results.settings_table import EXTERNAL
 BESIDE = ("start", "fps", "stride", "fit", "adapter", "mode")
 """Settings that change samples and stand in no table."""
 EXTERNAL_LORA = "external_lora"
+UNUSUAL = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError)
+"""What settings raise whose values have other types than a job writes."""
 OF_CLIP = ("video", "caption")
 """Settings that stand for `data=clip`."""
 BUNDLED = "shapes"
@@ -28,7 +30,10 @@ def command_of(sample: ShownSample) -> str:
     stored = stored_settings(sample)
     if sample.row.method == EXTERNAL or not stored:
         return ""
-    return shlex.join(["python", "run.py", *_words(sample, stored)])
+    try:
+        return shlex.join(["python", "run.py", *_words(sample, stored)])
+    except UNUSUAL:
+        return ""  # its settings are not those of a job
 
 
 def _words(sample: ShownSample, stored: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from motionexp.data.base import Reference
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import file_name
-from motionexp.jobs.report.commands import stored_settings
+from motionexp.jobs.report.commands import UNUSUAL, stored_settings
 from motionexp.jobs.report.samples import ShownSample
 
 DATA = "motionexp.data"
@@ -79,7 +79,7 @@ def read_reference(samples: Sequence[ShownSample]) -> Reference:
     try:
         model, frames = row.settings["model"], row.settings["frames"]
         reference = make_reader(data).read(row.reference, frames, model["height"], model["width"])
-    except (TypeError, LookupError, ValueError) as error:
+    except UNUSUAL as error:
         raise InputError(f"the settings of its cell are not those of a job ({error!r:.80})") from error
     if row.reference_hash and reference.content_hash != row.reference_hash:
         raise InputError("it is another video, or has another caption, than the one that was tuned on")
