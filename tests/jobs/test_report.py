@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from motionexp.cli import main
+from motionexp.config.compose import load
 from motionexp.data.videos import frame_count, read_frames
+from motionexp.jobs.report import command
 from motionexp.jobs.report.overlays import UNITS, overlays
+from motionexp.jobs.sweep_folder import VARIABLE
 from tests.support.made_output import (
     FRAMES,
     KINDS,
@@ -22,6 +25,7 @@ from tests.support.made_output import (
     write_probe,
 )
 from tests.support.made_sweeps import write_plan
+from tests.support.stub_jobs import run
 
 HOSTILE = "<script>alert(\"x\")</script> & '{kind}' {{{{ 7 * 7 }}}}"
 
@@ -242,3 +246,28 @@ def test_a_sweep_has_its_own_cells_alone_and_the_base_model(tmp_path):
         ("500", f"shapes/{REFERENCES[0]}"),
         ("1000", f"shapes/{REFERENCES[0]}"),
     }
+
+
+@pytest.mark.parametrize(("words", "folder"), [([], "out"), (["-m", "tau=0,700"], "out/sweeps/*")])
+def test_a_job_and_a_sweep_end_with_their_report_on_demand(
+    words, folder, base, jobs, quiet, monkeypatch, tmp_path
+):
+    written = []
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(command, "write_report", lambda paths, place, _: written.append((paths, place)))
+    assert run([*words, *base]) == 0
+    assert run([*words, *base, "dry_run=true", "report=true"]) == 0
+    assert written == []
+    assert run([*words, *base, "report=true"]) == 0
+    ((paths, place),) = written
+    assert [path.resolve() for path in paths] == [path.resolve() for path in tmp_path.glob(folder)]
+    assert place == paths[0] / "report"
+    # A process that does a task of a sweep leaves the report to the sweep.
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "sweep"))
+    command.report_jobs([load([*base, "report=true"])])
+    assert len(written) == 1
+
+
+def test_a_report_that_is_not_possible_is_no_failure_of_the_jobs(base, jobs, quiet, capsys):
+    assert run([*base, "report=true"]) == 0
+    assert "no report: " in capsys.readouterr().err

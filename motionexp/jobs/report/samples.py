@@ -137,4 +137,10 @@ def scores_of(samples: Iterable[ShownSample]) -> list[Score]:
         for name, (heading, minus) in words.items()
         if name in rows
     ]
+    # Values that stand in no summary can be sorted by too.
+    scores += [
+        Score(name, name.replace("_", " "), "", row.higher_is_better, False)
+        for name, row in sorted(rows.items())
+        if name not in words and row.higher_is_better is not None
+    ]
     return sorted(scores, key=lambda score: main.index(score.name) if score.is_main else len(main))
