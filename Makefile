@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -67,6 +67,10 @@ report: .venv/installed ## the published results as pages in outputs/report/: vi
 # In the order in which they were run: tau_selection chose what tau runs.
 REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps
 
+docs: .venv/installed ## the documentation as a site, into site/ (10 s; its search needs a web server)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	@echo "site/index.html; with the search: $(PYTHON) -m http.server --directory site"
+
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
 
@@ -101,7 +105,7 @@ lock: | $(filter-out uv,$(UV)) ## pin again what requirements.in names
 	@echo "Installing into .venv (several GB at the first time) ..."
 	@start=$$(date +%s); \
 	test -x $(PYTHON) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv; \
-	$(UV) pip sync --quiet --compile-bytecode --python $(PYTHON) --require-hashes requirements.lock; \
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes --requirement requirements.lock; \
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .; \
 	echo "Installed in $$(( $$(date +%s) - start )) s."
 	@touch $@

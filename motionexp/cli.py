@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -35,6 +34,7 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
+from motionexp.jobs.card import card
 from motionexp.jobs.dashboard import dashboard
 from motionexp.jobs.ends import EXPECTED, explained
 from motionexp.jobs.experiment import (
@@ -57,19 +57,23 @@ from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
 from motionexp.jobs.report.command import report, report_jobs
 from motionexp.jobs.status import status
+from motionexp.jobs.study.command import study
 from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
-from motionexp.jobs.sweep_table import log_summary, print_sweep
+from motionexp.jobs.sweep_table import print_experiment, print_sweep
 from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
-from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
-from motionexp.results.layout import Layout, selected_rows
-from motionexp.results.tables import build
-from motionexp.results.terminal import print_table
 
-OF_WORDS = {"dashboard": dashboard, "report": report, "submission": submission, "table": table_of}
+OF_WORDS = {
+    "card": card,
+    "dashboard": dashboard,
+    "report": report,
+    "study": study,
+    "submission": submission,
+    "table": table_of,
+}
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -362,7 +366,7 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
         _run_lines(lines, jobs)
     for output in sorted({cfg.output for cfg in jobs}):
         try:
-            _print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
+            print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
         except InputError as error:
             if not FAILED.get():
                 raise
@@ -384,15 +388,3 @@ def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
         IN_EXPERIMENT.set(False)
         if not is_part:
             os.environ.pop(VARIABLE, None)
-
-
-def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:
-    """Print an experiment's tables of the rows in a folder, and run its report."""
-    comparison = Comparison(layout, selected_rows(layout, output))
-    tables = [table for table_layout in layout.tables for table in build(comparison, table_layout)]
-    for table in tables:
-        print_table(Console(), table)
-    log_summary(jobs, tables)
-    print(f"Rows, videos and contact sheets: {output.resolve()}")
-    if layout.report:
-        get_method(layout.report)(layout, output)

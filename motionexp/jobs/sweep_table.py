@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_method
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
@@ -23,7 +24,9 @@ from motionexp.jobs.failures import failures
 from motionexp.jobs.sweep_folder import SweepFolder
 from motionexp.jobs.sweep_plan import cells_of_sweep
 from motionexp.jobs.sweeps import as_text, in_a_line
+from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Table, to_csv, to_markdown
+from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import (
     SAMPLED,
@@ -35,6 +38,7 @@ from motionexp.results.selection import (
     text_in,
 )
 from motionexp.results.settings_table import EXTERNAL, differing_names, settings_tables
+from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
 OF_FRAMES = ("start", "fps", "stride", "fit")
@@ -83,6 +87,18 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     settings = [json.dumps(asdict(cfg), sort_keys=True, default=str) for cfg in tuned]
     _show(console, tables, user_path(tuned[0].output), swept or ["tau"], settings)
     log_summary(tuned, tables)
+
+
+def print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:
+    """Print an experiment's tables of the rows in a folder, and run its report."""
+    comparison = Comparison(layout, selected_rows(layout, output))
+    tables = [table for table_layout in layout.tables for table in build(comparison, table_layout)]
+    for table in tables:
+        print_table(Console(), table)
+    log_summary(jobs, tables)
+    print(f"Rows, videos and contact sheets: {output.resolve()}")
+    if layout.report:
+        get_method(layout.report)(layout, output)
 
 
 def log_summary(jobs: Sequence[JobConfig], tables: Sequence[Table]) -> None:
