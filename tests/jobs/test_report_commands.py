@@ -19,17 +19,27 @@ from tests.support.made_rows import made_row
 NAME = "references=[34-zigzag-lime-square]"
 CAPTION = 'a "red" star, it\'s <b>moving</b> \\ ${now}'
 JOBS = (
-    [NAME],
-    [NAME, "tau=600", "rank=8", "projections=[q,k]", "edit_kinds=[style]", "learning_rate=2e-3"],
-    [NAME, "tau=700", "sampling_tau=0", "adapter_scale=0.5"],
-    [NAME, "tau=400", "soft_window=[[400,0],[1000,1]]", "seed=3"],
-    [NAME, "tau=1000", "data=captioned"],
-    [NAME, "data.appearances=4", "data.split=benchmark"],
-    [NAME, "method=vmc"],
+    [
+        NAME,
+        "tau=600",
+        "rank=8",
+        "projections=[q,k]",
+        "edit_kinds=[style]",
+        "sampling_tau=0",
+        "adapter_scale=0.5",
+    ],
+    [
+        NAME,
+        "tau=400",
+        "soft_window=[[400,0],[1000,1]]",
+        "seed=3",
+        "data.appearances=4",
+        "edits=['a red star moves']",
+    ],
+    [NAME, "tau=1000", "data=captioned", "steps=10"],
     [NAME, "method=t_lora", "method.rank_over_t=rising"],
     [NAME, "method=ditflow"],
-    [NAME, "edits=['a red star is moving on sand']", "steps=10"],
-    ["video={clip}", f"caption={CAPTION}", "edits=['a red star is moving']", "model=latte", "stride=1"],
+    ["video={clip}", f"caption={CAPTION}", "edits=['a red star moves']", "model=latte", "stride=1"],
 )
 
 
@@ -43,7 +53,7 @@ def stored(folder, words) -> ShownSample:
         model=cfg.model.name,
         reference="34-zigzag-lime-square",
         edit_kind="style",
-        edit_caption="a red star is moving" if cfg.video else "a red star is moving on sand",
+        edit_caption="a red star moves",
         method="base" if cfg.tau == 1000 else method_name(cfg.method),
         tau=float(cfg.tau),
         precision="fp32",
