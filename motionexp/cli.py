@@ -24,6 +24,7 @@ from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
 from motionexp.config.compose import check_source_of_plugins, read, typed_names
 from motionexp.config.effects import check_effects
+from motionexp.config.export import load_export
 from motionexp.config.flags import split_flags
 from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
@@ -70,10 +71,11 @@ OF_WORDS = {
     "card": card,
     "dashboard": dashboard,
     "report": report,
-    "study": study,
     "submission": submission,
     "table": table_of,
 }
+OF_ARGUMENTS = {"status": status, "study": study}
+"""Commands with flags, or with words that are no settings."""
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -152,8 +154,8 @@ def _dispatch(arguments: list[str]) -> None:
         print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    if command == "status":
-        status(arguments[1:])  # which has a flag of its own
+    if command in OF_ARGUMENTS:
+        OF_ARGUMENTS[command](arguments[1:])
         return
     flags, words = split_flags(arguments[bool(command) :])
     check_once(words)
@@ -186,6 +188,12 @@ def _run_command(command: str, words: Sequence[str]) -> None:
             from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
 
             score_external(cfg)
+        case "export":
+            exported = load_export(words)
+            with loading_libraries():
+                from motionexp.jobs.export import export
+
+            export(exported)
         case "predict":
             predicted = load_prediction(words)
             with loading_libraries():

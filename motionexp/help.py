@@ -38,8 +38,9 @@ USAGE = [
     ("score folder=FOLDER data=tgve", "score the videos of another system"),
     (
         "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
-        "finished samples in TGVE's submission layout",
+        "finished samples in TGVE's submission layout; layout=videos: as videos with prompts and references",
     ),
+    ("export adapter=FOLDER format=comfyui folder=NEW", "an adapter for other tools, with its window"),
     ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
     ("report output=FOLDER", "pages: videos in step, plots, tables, probes, failures"),
     ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),

@@ -32,6 +32,7 @@ CONFIG_DIR = "--config-dir="
 COMMANDS = (
     "card",
     "dashboard",
+    "export",
     "list",
     "predict",
     "report",

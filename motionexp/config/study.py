@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from motionexp.config.checks import unwritable
-from motionexp.config.command_line import selection
+from motionexp.config.command_line import check_not_empty, check_once, selection
 from motionexp.config.settings import setting, setting_problems, typed_settings
 from motionexp.errors import InputError
 from motionexp.files import user_path
@@ -42,6 +42,8 @@ def load_study(words: Sequence[str]) -> tuple[StudyConfig, dict[str, str]]:
     Raises:
         InputError: a word is no NAME=VALUE, a value is none of its setting, or the folder cannot be used.
     """
+    check_once(words)
+    check_not_empty(words)
     select = selection("study", words)
     cfg = typed_settings(StudyConfig, select)
     problems = [*setting_problems(cfg)]

@@ -135,8 +135,8 @@ def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
     scores = None if cell is None else read_scores(cell, select)
     copies, captions = {FILE_NAME: file}, dict[str, str]()
     if cell is not None and scores is not None:
-        for row, path in sample_files(cell, scores):
-            name = f"samples/{file_name(f'{row.edit_kind}-{row.seed}')}.mp4"
+        for number, (row, path) in enumerate(sample_files(cell, scores), start=1):
+            name = f"samples/{number}-{file_name(row.edit_kind)}-{row.seed}.mp4"
             copies[name], captions[name] = path, row.edit_caption
     reference = None
     if cfg.reference_video and cell is not None and scores is not None:

@@ -152,17 +152,14 @@ def _means(
 
 
 def sample_files(cell: Cell, scores: Scores) -> Iterator[tuple[Row, Path]]:
-    """A row and the mp4 of a few samples: the first of each edit, then further ones."""
+    """A row and the mp4 of at most `MOST_VIDEOS` samples: first one of each edit."""
     samples = {row.sample_id: row for row in scores.rows if row.sample_file and row.seed is not None}
     output = cell.folder.parents[2]
-    order = sorted(samples.values(), key=lambda row: (row.seed or 0, row.edit_kind, row.edit_caption))
-    names = set[tuple[str, int | None]]()
-    for row in order:
+    paths = list[tuple[Row, Path]]()
+    for row in sorted(samples.values(), key=lambda row: (row.seed or 0, row.edit_kind, row.edit_caption)):
         try:
             path = path_below(output, row.sample_file)
         except ValueError as error:
             raise InputError(f"{cell.folder}: a row's sample_file: {error}") from error
-        name = row.edit_kind, row.seed
-        if path.is_file() and name not in names and len(names) < MOST_VIDEOS:
-            names.add(name)
-            yield row, path
+        paths += [(row, path)] if path.is_file() else []
+    yield from paths[:MOST_VIDEOS]

@@ -100,6 +100,11 @@ def cell(tmp_path) -> Path:
     return cell
 
 
+def kinds() -> list[str]:
+    """Of the samples, in the order of the card."""
+    return sorted(edit.kind for edit in references(1)[0].edits[:2])
+
+
 def parts(text: str) -> tuple[dict, str]:
     _, front, body = text.split("---\n", 2)
     return yaml.safe_load(front), body
@@ -119,7 +124,7 @@ def test_a_card_says_what_the_cell_holds(cell):
     (reference,) = references(1)
     assert (front["license"], front["pipeline_tag"]) == ("apache-2.0", "text-to-video")
     assert [entry["output"]["url"] for entry in front["widget"]] == [
-        f"samples/{kind}-0.mp4" for kind in sorted(edit.kind for edit in reference.edits[:2])
+        f"samples/{number}-{kind}-0.mp4" for number, kind in enumerate(kinds(), start=1)
     ]
     assert reference.name in body
     assert CAPTION in body
@@ -127,8 +132,8 @@ def test_a_card_says_what_the_cell_holds(cell):
     assert (folder / "adapter.safetensors").read_bytes() == (
         cell / "adapter/adapter.safetensors"
     ).read_bytes()
-    for edit in reference.edits[:2]:
-        assert (folder / "samples" / f"{edit.kind}-0.mp4").read_text() == edit.kind
+    for number, kind in enumerate(kinds(), start=1):
+        assert (folder / "samples" / f"{number}-{kind}-0.mp4").read_text() == kind
     assert (folder / "reference.mp4").stat().st_size > 1000
     # 2. The window in t, log-SNR and steps: 25 trailing steps of tiny_cogvideox are t = 999, 959, ... 39.
     window = lines_of(body, "Window")
@@ -257,12 +262,8 @@ def test_nothing_is_uploaded_unless_a_repository_is_named(cell, hub, capsys):
     assert (created, settings) == ("me/motion", {"private": True, "exist_ok": True})
     assert upload["repo_id"] == "me/motion"
     assert upload["folder_path"] == cell / "card"
-    kinds = sorted(edit.kind for edit in references(1)[0].edits[:2])
-    assert upload["allow_patterns"] == [
-        "README.md",
-        "adapter.safetensors",
-        *(f"samples/{k}-0.mp4" for k in kinds),
-    ]
+    videos = [f"samples/{number}-{kind}-0.mp4" for number, kind in enumerate(kinds(), start=1)]
+    assert upload["allow_patterns"] == ["README.md", "adapter.safetensors", *videos]
     assert 'hf_hub_download("me/motion", "adapter.safetensors")' in (cell / "card" / "README.md").read_text()
     assert "uploaded to https://hub/me/motion" in capsys.readouterr().out
 

@@ -102,7 +102,12 @@ def test_the_base_model_is_a_method_only_where_it_is_asked_for(output):
     pair = next(iter(with_base.shown))
     scores = with_base.shown[pair]["tau=700"].mean_scores([0, 1])
     assert scores == pytest.approx(
-        {"motion_fidelity": 0.905, "nuisance_similarity": -0.905, "foreground_share": 0.5}
+        {
+            "motion_fidelity": 0.905,
+            "nuisance_similarity": -0.905,
+            "frame_consistency": 0.5,
+            "foreground_share": 0.5,
+        }
     )
 
 
@@ -134,6 +139,9 @@ def test_instructions_are_a_page_to_print_and_links_are_one_a_person(folder):
         (["folder={new}", "output={output}", "pairs=9"], "pairs=9: there are 8"),
         (["folder={new}", "output={output}", "pairs=3", "pages=4"], "pages=4: there are 3"),
         (["folder={new}", "notasetting"], "notasetting"),
+        (["folder={new}", "-m"], "-m"),
+        (["folder={new}", "people=3", "people=4"], "people= is given 2 times"),
+        (["folder="], "the path is empty"),
     ],
 )
 def test_wrong_words_are_named_and_nothing_is_written(output, tmp_path, words, named):

@@ -28,7 +28,12 @@ DATA = {
     "unnamed": "",
 }
 SIZE = 16, 64, 64
-METRICS = {"motion_fidelity": True, "nuisance_similarity": False, "foreground_share": None}
+METRICS = {
+    "motion_fidelity": True,
+    "nuisance_similarity": False,
+    "frame_consistency": True,
+    "foreground_share": None,
+}
 QUALITY = {"0": 0.2, "400": 0.5, "700": 0.9}
 """{tau: what the metrics say of its motion}."""
 
@@ -54,7 +59,12 @@ def write_samples(output: Path, count: int = 4, seeds: int = 2, edits: int = 2, 
             file = f"shapes/tiny_latte/{cell.name}/media/{edit.kind}-{seed}.mp4"
             _write_video(output / file, output / f".{tau}.mp4", int(tau))
             quality = QUALITY.get(tau, 0.1) + 0.01 * seed
-            values = {"motion_fidelity": quality, "nuisance_similarity": -quality, "foreground_share": 0.5}
+            values = {
+                "motion_fidelity": quality,
+                "nuisance_similarity": -quality,
+                "frame_consistency": 0.5,
+                "foreground_share": 0.5,
+            }
             about = {
                 "reference": reference.name,
                 "reference_hash": reference.content_hash,

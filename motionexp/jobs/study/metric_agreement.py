@@ -27,7 +27,7 @@ UNCORRECTED = (
     "Pairs in which all methods are equal have no correlation. The intervals are not corrected for the number"
     " of metrics."
 )
-UNSIGNED = "{names}: neither more nor less is better; above 0, people prefer what scores higher."
+UNSIGNED = "Left out, for neither more nor less of them is better: {names}."
 
 
 def metric_table(key: Mapping[str, Any], answers: Sequence[Answer]) -> Table | None:
@@ -44,8 +44,9 @@ def metric_table(key: Mapping[str, Any], answers: Sequence[Answer]) -> Table | N
         preference = _preference(answers, question.name, form.has_picks, key["methods"])
         lines = []
         for metric, better in metrics.items():
-            scores = _scores(key, preference, metric, -1 if better is False else 1)
-            if scores:
+            if better is None:
+                continue
+            if scores := _scores(key, preference, metric, 1 if better else -1):
                 lines.append(_line(key, metric, columns, preference, scores, answers, question.name))
         # The metric that agrees best comes first; one without a correlation last.
         lines.sort(key=_order)
