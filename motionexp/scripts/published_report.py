@@ -81,7 +81,7 @@ def _written(sample: ShownSample) -> list[Row]:
     """Write the small video of a sample and its scores by frame; returns its rows, which name the video."""
     if sample.video is None:
         raise InputError(f"sample {sample.row.sample_id}: its row names no file")
-    name = sample.row.sample_id
+    name = sample.key
     write_small(VIDEOS, name, read_stored(sample.video), FPS)
     (VIDEOS / f"{name}.webp").unlink()  # a poster is made again from the video
     series = {

@@ -187,6 +187,21 @@ def test_a_sample_without_its_video_and_a_reference_that_cannot_be_read_say_so(t
     assert "os.system" in page.text
 
 
+def test_names_out_of_rows_lead_nowhere_else(tmp_path):
+    write_output(tmp_path / "out", references=REFERENCES[:1], taus=(700.0,))
+    (path,) = (tmp_path / "out").rglob("rows.jsonl")
+    for old, new in (("000000000000", "../../evil"), ("shapes/tiny_latte/cell00000000", "../outside")):
+        path.write_text(
+            path.read_text()
+            .replace(f'"sample_id":"{old}', f'"sample_id":"{new}')
+            .replace(f'file":"{old}', f'file":"{new}')
+        )
+    before = {path for path in tmp_path.rglob("*")}
+    assert main(["report", f"output={tmp_path / 'out'}", f"folder={tmp_path / 'new'}"]) == 0
+    assert all(tmp_path / "new" in (path, *path.parents) for path in {*tmp_path.rglob("*")} - before)
+    assert Page(tmp_path / "new" / "samples.html").text.count("its row names no file") == len(KINDS)
+
+
 def test_cells_of_a_heat_map_have_their_videos(made):
     output, _ = made
     page = Page(output / "report" / "probes.html")
