@@ -352,9 +352,6 @@ SAMPLING_WINDOW = ("sampling_tau", "sampling_tau_high")
 
 def window_problems(cfg: JobConfig) -> Iterator[str]:
     """What is wrong with the window as a whole, one sentence a problem; `check` looks at single settings."""
-    for name in ("tau", "tau_high", *SAMPLING_WINDOW):
-        if isinstance(bound := getattr(cfg, name), float) and 0 < bound < 1:
-            yield f"{name}={bound:g}: a timestep from 0 to 1000, and no share of the steps: {1000 * bound:g}?"
     separate = [name for name in (*SAMPLING_WINDOW, "soft_window") if getattr(cfg, name) is not None]
     if cfg.soft_window is not None and cfg.adapter is not None:
         yield "soft_window= goes with training; with adapter=, sampling_tau= and sampling_tau_high= do"
