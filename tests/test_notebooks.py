@@ -1,4 +1,4 @@
-"""The notebooks of docs/ run, with fewer steps and references than a reader takes; a probe is only planned."""
+"""The notebooks of docs/ run, with fewer steps and references than a reader takes; probes are only planned."""
 
 import json
 import os
