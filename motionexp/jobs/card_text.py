@@ -1,0 +1,325 @@
+"""The text of a card: front matter by the hub's own library, then Markdown."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from motionexp.config.licences import licence_of
+from motionexp.config.metrics import METRICS
+from motionexp.diffusion.schedule import Window
+from motionexp.jobs.card_scores import ADAPTER, BASE, Mean
+from motionexp.methods.export_formats import READERS
+from motionexp.results.formats import Grid, markdown_text
+from motionexp.results.rows import SANITY_BASELINES
+
+if TYPE_CHECKING:
+    from motionexp.jobs.card_folder import CardContent
+    from motionexp.jobs.export_card import WindowSettings
+
+OTHERWISE = {
+    "TextToVideoSDPipeline": "has another kind of callback: motionexp's docs/python.md has the program",
+    "TextToVideoIFPipeline": "is no pipeline of diffusers",
+}
+"""{class of a pipeline: why it needs another program}."""
+TAGS = ("text-to-video", "lora", "motion", "motionexp")
+PAPERS = (
+    "V. Baherwani, Y. Ren, A. Shrivastava: Video Diffusion Models Encode Motion in Early Timesteps.",
+    "V. Baherwani, Y. Ren, A. Shrivastava: Timestep-Constrained One-Shot Video Motion Customization.",
+)
+
+
+def card_text(content: "CardContent") -> str:
+    """The whole README.md."""
+    parts = [
+        _front_matter(content),
+        f"# The motion of {_reference(content)}, for {markdown_text(content.model.name)}",
+        _summary(content),
+        *_videos(content),
+        "## Window",
+        _window(content),
+        "## Use",
+        *_use(content),
+        "## Training",
+        _training(content),
+        *_scores(content),
+        "## Licence",
+        _licence(content),
+        "## Papers",
+        "\n".join(f"- {paper}" for paper in PAPERS),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _source(content: "CardContent") -> str:
+    """The place of the backbone's weights by the model's file: an adapter's own words end in no program."""
+    return content.model.path
+
+
+def _hub_ids(content: "CardContent") -> list[str]:
+    """The backbone's repositories on the hub; none of a bundled model or a folder."""
+    source = _source(content)
+    ids = source.split("+")
+    return [] if source.startswith(("bundled:", "/", ".", "~")) or "/" not in source else ids
+
+
+def _front_matter(content: "CardContent") -> str:
+    from huggingface_hub import ModelCardData
+
+    licence, ids = licence_of(_source(content)), _hub_ids(content)
+    about = {
+        "license": licence.key,
+        "license_name": licence.name or None,
+        "license_link": licence.link or None,
+        "base_model": ids or None,
+        "base_model_relation": "adapter" if ids else None,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-video",
+        "tags": [*TAGS],
+        "widget": [{"text": caption, "output": {"url": name}} for name, caption in content.videos.items()]
+        or None,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
+    return f"---\n{ModelCardData(**chosen).to_yaml().strip()}\n---"
+
+
+def _reference(content: "CardContent") -> str:
+    return markdown_text(str(content.record.get("reference", "one video")))
+
+
+def _summary(content: "CardContent") -> str:
+    method, settings = content.about["method"], content.about["settings"]
+    rank = f" of rank {settings['rank']}" if "rank" in settings else ""
+    backbone = " and ".join(f"[{name}](https://huggingface.co/{name})" for name in _hub_ids(content))
+    captions = "; ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{markdown_text(text)}\N{RIGHT DOUBLE QUOTATION MARK}"
+                         for text in _captions(content))  # fmt: skip
+    shows = f" Its caption: {captions}." if captions else ""
+    made_for = backbone or markdown_text(_source(content))
+    return (
+        f"An adapter ({markdown_text(method)}{rank}) for {made_for}. It was tuned on one video,"
+        f" {_reference(content)}, and repeats the video's *motion* in scenes of new captions.{shows}"
+    )
+
+
+def _captions(content: "CardContent") -> Sequence[str]:
+    recipe = content.about.get("recipe")
+    captions = recipe.get("captions") if isinstance(recipe, dict) else None
+    return [str(text) for text in captions] if isinstance(captions, list) else []
+
+
+def _videos(content: "CardContent") -> Iterator[str]:
+    if not content.videos:
+        return
+    yield "## Samples"
+    if content.reference_video:
+        yield f"The reference:\n\n{_player(content.reference_video)}"
+    words = " ".join(content.scores.settings) if content.scores else ""
+    yield f"Made with `{words}`:"
+    for name, caption in content.videos.items():
+        yield f"{_player(name)}\n\n[{markdown_text(caption)}]({name})"
+
+
+def _player(name: str) -> str:
+    return f'<video src="{name}" width="256" controls muted loop playsinline></video>'
+
+
+def _window(content: "CardContent") -> str:
+    about, window = content.in_steps, content.in_steps.window
+    lines = [f"| t | {window.low:g} to {window.high:g}, of 0 (clean) to 1000 (noise) |"]
+    if window.low > 0:
+        lines.append(f"| log-SNR at t = {window.low:g} | {about.log_snr:.2f} |")
+    if window.knots:
+        knots = ", ".join(f"{weight:g} at t = {t:g}" for t, weight in window.knots)
+        lines.append(f"| weight | {knots}, linear between |")
+    lines.append(f"| sampling steps | {_steps(about)} |")
+    text = "\n".join(["| the adapter acts at | |", "|---|---|", *lines])
+    if window == Window(0):
+        return f"{text}\n\nThe adapter acts at all timesteps: no tool needs a setting for it."
+    return (
+        f"{text}\n\nNo tool reads the window from the file: without the setting below the adapter acts in all"
+        " steps, and shows more of the reference's appearance."
+    )
+
+
+def _steps(about: "WindowSettings") -> str:
+    """In which of the sampling steps the adapter acts, and where it goes off."""
+    inside = [place for place, weight in enumerate(about.weights) if weight > 0]
+    at = "" if about.shift is None else f" at shift {about.shift:g}"
+    if not inside:
+        return f"none of {len(about.times)}{at}"
+    after = about.times[inside[-1] + 1 :][:1]
+    end = f"it goes off at t = {after[0]:.4g}" if after else "it stays on to the end"
+    first, last = about.times[inside[0]], about.times[inside[-1]]
+    return f"on in {len(inside)} of {len(about.times)}{at}, t = {first:.4g} to {last:.4g}; {end}"
+
+
+def _use(content: "CardContent") -> Iterator[str]:
+    yield "With motionexp, which keeps the window by itself:"
+    name, caption = content.model.name, _example(content)
+    lines = (
+        f"hf download {content.repository} {content.file} --local-dir adapter",
+        f"python run.py adapter=adapter/{content.file} model={name} \\",
+        f"""    video=reference.mp4 caption="what it shows" edits='["{caption}"]'""",
+    )
+    yield _code("bash", "\n".join(lines))
+    if not content.is_plain:
+        yield f"No other tool applies an adapter of the method {markdown_text(content.about['method'])}."
+        return
+    yield from _in_diffusers(content, caption)
+    yield from _in_comfyui(content)
+
+
+def _example(content: "CardContent") -> str:
+    captions = [*content.videos.values(), *_captions(content)]
+    # In quotes of a shell and of Python: other signs would end them.
+    plain = (text for text in captions if text.isascii() and not set(text) & set("\"'\\`$!\n"))
+    return next(plain, "what the new video shows")
+
+
+def _in_diffusers(content: "CardContent", caption: str) -> Iterator[str]:
+    yield "### diffusers"
+    adapter = f"adapter/{content.file}"
+    if content.has_two_networks:
+        yield (
+            f"`python run.py export adapter={adapter} format=diffusers folder=NEW` writes a file for each of"
+            " the two experts, and how to load them."
+        )
+        return
+    if content.pipeline in READERS["diffusers"]:
+        load = ["pipeline.load_lora_weights(adapter)"]
+    elif content.pipeline in OTHERWISE:
+        yield f"{content.pipeline} {OTHERWISE[content.pipeline]}."
+        return
+    else:
+        yield f"{content.pipeline} loads no LoRA. peft does, in its format:"
+        yield _code("bash", f"python run.py export adapter={adapter} format=peft folder=peft")
+        load = ['PeftModel.from_pretrained(pipeline.transformer, "peft")  # changes the network in place']
+    yield _code("python", _program(content, caption, load))
+
+
+def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
+    model, parts = content.model, _source(content).split("+")
+    place = parts[0].replace("bundled:", "motionexp/bundled/")
+    extra = f', revision="{model.revision}"' if model.revision and len(parts) == 1 else ""
+    imports, load_motion = content.pipeline, list[str]()
+    if len(parts) == 2:  # an image model, and what moves it
+        imports, extra = f"{content.pipeline}, MotionAdapter", ", motion_adapter=motion"
+        load_motion = [f'motion = MotionAdapter.from_pretrained("{parts[1]}", torch_dtype=torch.bfloat16)']
+    is_peft = "PeftModel" in load[0]
+    lines = [
+        "import motionexp",
+        "import torch",
+        f"from diffusers import {imports}",
+        "from diffusers.utils import export_to_video",
+        "from huggingface_hub import hf_hub_download",
+        *["from peft import PeftModel"] * is_peft,
+        "",
+        f'adapter = hf_hub_download("{content.repository}", "{content.file}")',
+        *load_motion,
+        f'pipeline = {content.pipeline}.from_pretrained("{place}"{extra}, torch_dtype=torch.bfloat16)',
+        'pipeline.to("cuda")',
+        *load,
+        "frames = pipeline(",
+        f'    "{caption}",',
+        f"    num_inference_steps={len(content.in_steps.times)},",
+        f"    guidance_scale={model.guidance_scale:g},",
+        *[f"    num_frames={model.frames},"] * (content.pipeline != "LattePipeline"),
+        f"    height={model.height},",
+        f"    width={model.width},",
+        "    callback_on_step_end=motionexp.window_callback(adapter, pipeline),",
+        ").frames[0]",
+        f'export_to_video(frames, "video.mp4", fps={model.fps:g})',
+    ]
+    return "\n".join(lines)
+
+
+def _in_comfyui(content: "CardContent") -> Iterator[str]:
+    yield "### ComfyUI"
+    if not content.comfyui:
+        yield f"ComfyUI reads no LoRA for {content.pipeline}."
+        return
+    frames = ", ".join(f"{weight:g} from {start:g}" for start, weight in content.in_steps.keyframes)
+    shift = content.in_steps.shift
+    at = "" if shift is None else f" They hold for shift {shift:g}, which the workflow has to have."
+    yield (
+        f"`python run.py export adapter=adapter/{content.file} format=comfyui folder=NEW` writes the names"
+        " that ComfyUI reads, a workflow with the window, and the text for prompt-control. By hand: the node"
+        f" Create Hook LoRA (MO) with keyframes of strength_mult from start_percent: {frames}.{at}"
+    )
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _training(content: "CardContent") -> str:
+    about, record = content.about, content.record
+    recipe = about["recipe"] if isinstance(about.get("recipe"), dict) else {}
+    packages = recipe["packages"] if isinstance(recipe.get("packages"), dict) else {}
+    lines = {
+        "backbone": f"{about.get('source') or _source(content)}, weights {str(about['weights_hash'])[:12]}",
+        "reference": _reference(content),
+        "suite": record.get("suite"),
+        "sha256 of its frames and caption": record.get("reference_hash"),
+        "steps": recipe.get("steps"),
+        "batch size": recipe.get("batch_size"),
+        "learning rate": recipe.get("learning_rate"),
+        "optimizer": recipe.get("optimizer"),
+        "seed": recipe.get("seed"),
+        "device": record.get("device"),
+        "settings": ", ".join(f"{name} {value}" for name, value in about["settings"].items()),
+        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
+    }
+    table = [[name, markdown_text(str(value))] for name, value in lines.items() if value not in (None, "")]
+    return Grid(["training", ""], table, "l").markdown()
+
+
+def _scores(content: "CardContent") -> Iterator[str]:
+    if content.scores is None:
+        return
+    yield "## Scores"
+    scores = content.scores
+    names = {**SANITY_BASELINES, ADAPTER: ADAPTER, BASE: BASE}
+    header = ["score", *(names[name] for name in scores.means), "what it is"]
+    questions = {value: spec.question for spec in METRICS.values() for value in spec.values}
+    lines = [
+        [
+            markdown_text(column.label),
+            *(_cell(means.get(key), column.digits) for means in scores.means.values()),
+            markdown_text(questions.get(column.metric, "")),
+        ]
+        for key, column in scores.columns.items()
+        if key in scores.means[ADAPTER]
+    ]
+    yield Grid(header, lines, "l" + "r" * len(scores.means) + "l").markdown()
+    count = len({row.sample_id for row in scores.rows if row.seed is not None})
+    more = (
+        f" There are samples with {len(scores.alternatives)} other settings." if scores.alternatives else ""
+    )
+    missing = [SANITY_BASELINES[name] for name in SANITY_BASELINES if name not in scores.means]
+    lacking = f" Not scored: {', '.join(missing)} (scoring.sanity_baselines=true)." if missing else ""
+    yield (
+        f"Means over {count} samples of one reference, which have no interval: they describe this adapter and"
+        f" compare no methods. Columns of known videos show what a score means.{more}{lacking}"
+    )
+
+
+def _cell(mean: Mean | None, digits: int) -> str:
+    if mean is None:
+        return "\N{EN DASH}"
+    text = f"{round(mean.value, digits) + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return text + (f" ({mean.values} of {mean.videos})" if mean.values < mean.videos else "")
+
+
+def _licence(content: "CardContent") -> str:
+    licence, ids = licence_of(_source(content)), _hub_ids(content)
+    if not ids:
+        return (
+            f"The backbone's: {licence.key}."
+            if licence.key != "unknown"
+            else "The backbone's, which is unknown."
+        )
+    page = " and ".join(f"[its page](https://huggingface.co/{name})" for name in ids)
+    noted = licence.name or licence.key
+    return (
+        f"An adapter is made of its backbone: the backbone's licence holds, as noted {noted}. Compare it with"
+        f" {page} before you use or share this. The reference may have rights of its own."
+    )
