@@ -44,6 +44,7 @@ def cell(tmp_path) -> Path:
         "rank": 4,
         "adapter_scale": 1.0,
         "eta": 0.0,
+        "guidance_scale": 2.5,
     }
     (cell / "config.yaml").write_text(yaml.safe_dump({**settings, "frames": SIZE[0], "data": DATA}))
     about = {
@@ -130,6 +131,7 @@ def test_a_card_says_what_the_cell_holds(cell):
     assert "There are samples with 1 other settings" in body
     # 4. How to use it.
     assert "callback_on_step_end=motionexp.window_callback(adapter, pipeline)" in body
+    assert "guidance_scale=2.5," in body
     assert "ComfyUI reads no LoRA for CogVideoXPipeline" in body
 
 
