@@ -30,7 +30,7 @@ test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: n
 test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five minutes)
 	$(ENGINE) tests/engines/test_ray.py
 
-test-browser: .venv/installed ## the report and the study in Chromium: needs Chromium and the extra `browser` (a minute)
+test-browser: .venv/installed ## report, study and page in Chromium: needs it and the extras `browser` and `ui` (two minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m browser -rs tests/browser
 
 test-notebooks: .venv/installed ## the notebooks of docs/, with few steps (half a minute)
