@@ -1,4 +1,4 @@
-"""The notebooks of docs/ run, with fewer steps and references than a reader takes; probes are only planned."""
+"""The notebooks of docs/ run, with fewer steps and references than a reader takes; no probe runs."""
 
 import json
 import os
