@@ -50,6 +50,7 @@ class CardContent:
         videos: {name of a file below the card: what it shows}.
         reference_video: the name of the reference's file; empty: it is not included.
         repository: USER/NAME, or a placeholder.
+        guidance_scale: of the samples.
         is_plain: whether the adapter is a pair of matrices for each layer, which other tools apply.
         has_two_networks: whether the model has two experts.
         comfyui: whether ComfyUI reads adapters for the model.
@@ -65,6 +66,7 @@ class CardContent:
     videos: Mapping[str, str]
     reference_video: str
     repository: str
+    guidance_scale: Any
     is_plain: bool
     has_two_networks: bool
     comfyui: bool
@@ -124,23 +126,27 @@ def _content(
         raise InputError(
             f"adapter={file}: it is for the model {about['model']:.80}, of which conf/model/ has no file"
         )
-    model = load([f"model={about['model']}"]).model
+    cfg = load([f"model={about['model']}"])
+    model = cfg.model
     backbone = _without_weights(model)
     if not isinstance(backbone, PipelineBackbone):
         raise InputError(
             f"adapter={file}: {model.name} is in no pipeline of diffusers, which a card is about"
         )
-    shift = scores.rows[0].settings.get("shift") if scores else None
+    # As the samples that are shown were made; without samples, as the model's file has it.
+    settings = scores.rows[0].settings if scores else {}
+    shift = settings.get("shift")
     in_steps = WindowSettings.of(
         _window(about["window"], file),
         with_shift(backbone.schedule, shift if isinstance(shift, int | float) else None),
-        scores.steps if scores else model.steps,
+        scores.steps if scores else cfg.steps,
         backbone,
     )
     return CardContent(
         *(FILE_NAME, about, read_fit_record(file), in_steps, backbone.pipeline, model, scores),
         *videos,
         repository,
+        guidance_scale=settings.get("guidance_scale", cfg.guidance_scale),
         is_plain=_is_plain(stored),
         has_two_networks=not backbone.key_prefix,
         comfyui=backbone.pipeline in READERS["comfyui"],

@@ -203,7 +203,7 @@ def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
     if len(parts) == 2:  # an image model, and what moves it
         imports, extra = f"{content.pipeline}, MotionAdapter", ", motion_adapter=motion"
         load_motion = [f'motion = MotionAdapter.from_pretrained("{parts[1]}", torch_dtype=torch.bfloat16)']
-    is_peft = "PeftModel" in load[0]
+    is_peft, guidance = "PeftModel" in load[0], content.guidance_scale
     lines = [
         "import motionexp",
         "import torch",
@@ -220,7 +220,7 @@ def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
         "frames = pipeline(",
         f'    "{caption}",',
         f"    num_inference_steps={len(content.in_steps.times)},",
-        f"    guidance_scale={model.guidance_scale:g},",
+        *[f"    guidance_scale={guidance:g},"] * isinstance(guidance, int | float),
         *[f"    num_frames={model.frames},"] * (content.pipeline != "LattePipeline"),
         f"    height={model.height},",
         f"    width={model.width},",

@@ -43,8 +43,8 @@ KINDS = ("multiple", "background")
 FPS = 8.0
 ABOUT = (
     "Tables are of all references of their experiments. Videos and plots are of eight references and two"
-    " kinds of edits: those of experiment gate, and of some other methods at their defaults on tiny_latte.",
-    "A method without videos here was run on other references, or has no published run.",
+    " kinds of edits: those of experiment gate, and on tiny_latte some of other windows and methods at their"
+    " defaults. Methods that are not listed below have no videos yet.",
 )
 
 

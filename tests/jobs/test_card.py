@@ -17,41 +17,17 @@ from motionexp.config.licences import LICENCES, licence_of
 from motionexp.config.options import CONF, options
 from motionexp.errors import InputError
 from motionexp.jobs.card import card
-from motionexp.methods.adapters import DIGEST_KEY, METADATA_KEY, _digest
 from motionexp.results.rows import append_rows
+from tests.support.made_adapter import CAPTION, write_adapter
 from tests.support.made_rows import made_row
 from tests.support.made_study import DATA, SIZE, references
 
-CAPTION = "a lime striped circle is moving on sand"
 SCORES = {
     "velocity_similarity": 0.6,
     "nuisance_similarity": 0.3,
     "nuisance_chance": 0.1,
     "text_alignment": 38.0,
 }
-
-
-def write_adapter(folder: Path, **changes) -> Path:
-    """An adapter of tiny_cogvideox in its cell, without a training."""
-    about = {
-        "model": "tiny_cogvideox",
-        "source": "bundled:tiny_cogvideox",
-        "revision": None,
-        "weights_hash": "2383357e373a",
-        "method": "lora",
-        "settings": {"rank": 4, "alpha": 4.0},
-        "window": {"low": 400.0, "high": 1000.0, "knots": []},
-        "recipe": {"captions": [CAPTION], "steps": 100, "seed": 0, "packages": {"torch": "2"}},
-    } | changes
-    tensors = {
-        "transformer.a.lora_A.weight": torch.zeros(4, 8),
-        "transformer.a.lora_B.weight": torch.zeros(8, 4),
-    }
-    text = json.dumps(about)
-    folder.mkdir(parents=True)
-    metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
-    save_file(tensors, folder / "adapter.safetensors", metadata)
-    return folder
 
 
 @pytest.fixture
@@ -68,6 +44,7 @@ def cell(tmp_path) -> Path:
         "rank": 4,
         "adapter_scale": 1.0,
         "eta": 0.0,
+        "guidance_scale": 2.5,
     }
     (cell / "config.yaml").write_text(yaml.safe_dump({**settings, "frames": SIZE[0], "data": DATA}))
     about = {
@@ -154,6 +131,7 @@ def test_a_card_says_what_the_cell_holds(cell):
     assert "There are samples with 1 other settings" in body
     # 4. How to use it.
     assert "callback_on_step_end=motionexp.window_callback(adapter, pipeline)" in body
+    assert "guidance_scale=2.5," in body
     assert "ComfyUI reads no LoRA for CogVideoXPipeline" in body
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from motionexp.config.command_line import in_quotes, named
+from motionexp.config.command_line import listed_texts, named
 from motionexp.config.options import option_file, options
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
@@ -41,12 +41,12 @@ def _words(sample: ShownSample, stored: Mapping[str, Any]) -> Iterator[str]:
     yield f"model={row.model}"
     if stored.get("video"):
         yield from (f"{name}={stored[name]}" for name in OF_CLIP)
-        yield f"edits=[{in_quotes(row.edit_caption)}]"
+        yield listed_texts("edits", [row.edit_caption])
     else:
         yield from _data_words(stored.get("data") or {})
         yield named("references", [row.reference])
         if stored.get("edits"):
-            yield f"edits=[{in_quotes(row.edit_caption)}]"
+            yield listed_texts("edits", [row.edit_caption])
         elif row.edit_kind:
             yield named("edit_kinds", [row.edit_kind])
     yield f"tau={row.tau:g}"
