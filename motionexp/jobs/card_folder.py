@@ -26,7 +26,7 @@ from motionexp.jobs.export_card import WindowSettings
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.plan import BackboneSettings
 from motionexp.jobs.references import stored_reference
-from motionexp.methods.adapters import StoredAdapter, check_plain, read_adapter, read_window
+from motionexp.methods.adapters import StoredAdapter, plain_window, read_adapter, read_window
 from motionexp.methods.export_formats import READERS
 from motionexp.results.rows import ROWS_NAME
 
@@ -155,7 +155,7 @@ def _content(
 
 def _is_plain(stored: StoredAdapter) -> bool:
     try:
-        check_plain(stored, "")
+        plain_window(stored, "")
     except InputError:
         return False
     return True
@@ -164,8 +164,8 @@ def _is_plain(stored: StoredAdapter) -> bool:
 def _window(stored: Mapping[str, Any], file: Path) -> Window:
     try:
         return read_window(stored)
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"adapter={file}: its window is not of this version ({error})") from error
+    except InputError as error:
+        raise InputError(f"adapter={file}: {error}") from error
 
 
 def _without_weights(model: ModelConfig) -> Backbone:

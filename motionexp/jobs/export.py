@@ -18,7 +18,7 @@ from motionexp.files import plain_name, sorted_metadata, write_whole
 from motionexp.jobs.export_card import WindowSettings, card, workflow
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.plan import BackboneSettings
-from motionexp.methods.adapters import StoredAdapter, check_plain, read_adapter, read_window
+from motionexp.methods.adapters import StoredAdapter, plain_window, read_adapter
 from motionexp.methods.export_formats import (
     FILE_NAMES,
     LoRALayer,
@@ -41,7 +41,7 @@ def export(cfg: ExportConfig) -> list[Path]:
             tool reads the format for the model; or the model has no shift.
     """
     stored = read_adapter(cfg.adapter)
-    check_plain(stored, f"adapter={cfg.adapter}")
+    window = plain_window(stored, cfg.adapter)
     if stored.about["model"] != cfg.model.name:
         raise InputError(
             f"adapter={cfg.adapter}: it was tuned on {stored.about['model']}, not on model={cfg.model.name}"
@@ -49,7 +49,6 @@ def export(cfg: ExportConfig) -> list[Path]:
     backbone = _without_weights(cfg)
     check_format(cfg.format, backbone.pipeline, cfg.model.name)
     layers = _layers(cfg, stored, backbone)
-    window = read_window(stored.about["window"])
     settings = WindowSettings.of(window, with_shift(backbone.schedule, cfg.shift), cfg.steps, backbone)
     with clear_disk_errors(str(cfg.folder)):
         files = [
@@ -86,7 +85,7 @@ def _layers(
     for key, down in stored.tensors.items():
         if not key.endswith(ends[0]):
             continue
-        up, full_name = stored.tensors[key.replace(*ends)], key.removesuffix(ends[0])
+        up, full_name = stored.tensors.get(key.replace(*ends), down), key.removesuffix(ends[0])
         layer = modules.get(full_name.removeprefix(backbone.key_prefix))
         shape = None if layer is None else tuple(layer.weight.shape)
         if shape != (len(up), down.shape[1]):
