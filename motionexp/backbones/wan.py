@@ -105,6 +105,7 @@ class WanBackbone(PipelineBackbone):
     """
 
     any_size = True
+    flow_matching = True
     attentions = ("motion", "cross")
     pipeline = "WanPipeline"
     classes: ClassVar = {

@@ -39,6 +39,17 @@ OmegaConf.register_new_resolver(
 )
 
 
+def _from_recipe(name: str, *, _root_: DictConfig) -> Any:
+    """A setting of the recipe that is chosen, or else of the model's file."""
+    model = _root_.model
+    # A name that the model has not is refused with all other problems.
+    chosen = (model.get("recipes") or {}).get(_root_.recipe or "", {})
+    return chosen[name] if name in chosen else model[name]
+
+
+OmegaConf.register_new_resolver("from_recipe", _from_recipe, replace=True)
+
+
 def load(overrides: Sequence[str] = ()) -> JobConfig:
     """The checked settings of `python run.py OVERRIDES`, for notebooks, scripts and tests.
 
@@ -83,7 +94,8 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
     problems += _backbone_problems(plain)
     # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
-    plain["soft_window"] = _floats(plain["soft_window"])
+    for name in ("soft_window", "guidance_scale"):
+        plain[name] = _floats(plain[name])
     plain = _positive_zeros(plain)
     # 4. Everything else, by the schema's types and bounds and by `check`.
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), as_values(plain)))

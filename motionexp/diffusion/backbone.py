@@ -116,7 +116,8 @@ class Backbone(ABC):
         revision: the hub repository's commit; None for a folder.
         weights_hash: sha256 of the checkpoint's weights and configuration.
         network: the denoising network, in eval mode; no parameter requires a gradient.
-        schedule: the noise schedule, discrete or of flow matching.
+        stored_schedule: the noise schedule of the checkpoint, discrete or of flow matching.
+        schedule: the same, or with another spacing of the sampling steps (`respaced`).
         device: of the network.
         dtype: of the network's weights.
         frames, height, width: of the training videos (frames, pixels).
@@ -126,6 +127,7 @@ class Backbone(ABC):
         key_prefix: precedes the network's names in an adapter file.
         attentions: the kinds that `projections` accepts.
         any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
+        flow_matching: whether `schedule` is of flow matching, known before any file is read.
         shardable: whether `sharded` may be set.
         sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
             equally often. It is set before the network is first used.
@@ -137,6 +139,7 @@ class Backbone(ABC):
     key_prefix: ClassVar[str] = "transformer."
     attentions: ClassVar[tuple[ProjectionKind, ...]] = get_args(ProjectionKind)
     any_size: ClassVar[bool] = False
+    flow_matching: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     sharded: bool = False
     motion_layout: ClassVar[Layout] = "all"
@@ -147,6 +150,7 @@ class Backbone(ABC):
     revision: str | None
     weights_hash: str
     network: nn.Module
+    stored_schedule: Schedule
     schedule: Schedule
     device: torch.device
     dtype: torch.dtype

@@ -185,11 +185,11 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         lines.append(
             CellCost(columns, plan.cell.folder, seconds, cell_disk(job, trained if steps else 0, missing))
         )
-    on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
+    on = job.adapter_steps.on
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
     notes = (
         adapter if job.trains else "nothing is trained",
-        f"the adapter is on in {on} of {sampler.steps} sampling steps",
+        str(job.adapter_steps),
         *([f"sampling starts from inverted latents: {inversion} steps a reference"] if inversion else []),
     )
     if job.guidance is not None:

@@ -191,8 +191,7 @@ def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
     if cfg.memory_limit is None:
         return 1
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    settings = SamplerSettings(cfg.steps, cfg.guidance_scale)
-    return videos_per_batch(backbone, shape, settings, cfg.memory_limit * 2**30)
+    return videos_per_batch(backbone, shape, sampler_settings(cfg), cfg.memory_limit * 2**30)
 
 
 def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
@@ -206,6 +205,8 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         offload=cfg.offload,
         low_memory=low_memory,
         tiling=tiles(cfg.mode, cfg.model),
+        shift=cfg.shift,
+        timestep_spacing=cfg.timestep_spacing,
         sharded=cfg.trainer.strategy == "fsdp",
     )
 
@@ -370,17 +371,24 @@ def _sampling_window(cfg: JobConfig, trained: Window) -> Window:
 
 def sample_settings(cfg: JobConfig) -> SampleSettings:
     """The settings of `sample`."""
-    sampler = SamplerSettings(cfg.steps, cfg.guidance_scale, cfg.eta, cfg.sampler)
     # The base model's samples are shared by jobs of all methods, whatever each starts from.
     is_base = cfg.adapter is None and cfg.tau == 1000
     return SampleSettings(
-        sampler,
+        sampler_settings(cfg),
         seed=cfg.seed,
         negative_prompt=cfg.negative_prompt,
         adapter_scale=cfg.adapter_scale,
         adapter_in_unconditional=cfg.adapter_in_unconditional,
         inverted_noise=0.0 if is_base else cfg.inverted_noise,
     )
+
+
+def sampler_settings(cfg: JobConfig) -> SamplerSettings:
+    """The settings of `sample_latents`."""
+    scale = cfg.guidance_scale
+    if isinstance(scale, list):
+        scale = tuple((t, value) for t, value in scale)
+    return SamplerSettings(cfg.steps, scale, cfg.eta, cfg.sampler, cfg.dynamic_guidance)
 
 
 def training_settings(cfg: JobConfig) -> TrainingSettings:
