@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from motionexp.diffusion.backbone import Backbone, Block, Conditioning, Layout, ProjectionKind, VideoShape
 from motionexp.diffusion.positions import replaced_positions
 from motionexp.errors import InputError
 
-FUSED_ATTENTION: Any = torch.nn.functional.scaled_dot_product_attention
 ATTENTION_INPUTS = ("query", "key", "value")
 
 
@@ -155,7 +155,8 @@ class _AttentionCalls(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function is not FUSED_ATTENTION:
+        fused: Any = F.scaled_dot_product_attention  # as it is now: the memory plan replaces it
+        if function is not fused:
             return function(*args, **kwargs)
         # Some of diffusers' attentions name their inputs, others do not.
         inputs = [*args[:3], *(kwargs[name] for name in ATTENTION_INPUTS[len(args[:3]) :])]

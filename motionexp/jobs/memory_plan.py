@@ -12,6 +12,7 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor, UntypedStorage, nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -255,6 +256,12 @@ class MemoryTracker(TorchDispatchMode):
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **settings: Any
     ) -> Tensor:
+        if has_torch_function(
+            (query,)
+        ):  # activation hooks, which see the calls of torch's own functions alone
+            replaced, inputs = F.scaled_dot_product_attention, (query, key, value, attn_mask)
+            hooked: Tensor = handle_torch_function(replaced, (query,), *inputs, **settings)
+            return hooked
         if plain_attention(self._device, query.dtype, max(query.shape[-2], key.shape[-2])):
             return self._plain(query, key, value, attn_mask, **settings)
         if attn_mask is not None:

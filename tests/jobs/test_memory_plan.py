@@ -12,10 +12,12 @@ import torch
 from diffusers import LattePipeline, LatteTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
+from motionexp.config.compose import load
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.memory_plan import Phase, memory_plan
 from tests.support.memory_job import settings
 from tests.support.tiny_models import save_tiny_pipeline, tiny_pipeline
+from tests.support.training_runs import METHODS
 
 ROOT = Path(__file__).parents[2]
 IS_LINUX = Path("/proc/self/clear_refs").exists()
@@ -112,3 +114,10 @@ def test_a_plan_tells_the_memory_that_a_job_takes(
     weights = {part: size for phase in plans[2] for part, size in phase.weights.items()}
     assert peaks[3] < weights["text encoder (fp32)"] + weights["network (fp32)"]
     assert planned[2] < 0.9 * planned[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_planned_those_that_read_attention_too(name: str) -> None:
+    job = plan_job(load([f"method={name}", "data.split=tuning", "references=1", "precision=fp32"]))
+    training = next(phase for phase in memory_plan(job) if phase.name == "training")
+    assert training.computing > 1e6
