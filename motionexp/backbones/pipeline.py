@@ -111,8 +111,7 @@ class PipelineBackbone(NamedLayers):
         self.device, self.dtype, self._folder = torch.device(device), dtype, folder
         self.checkpointing, self.offload, self.tiling = checkpointing, offload, tiling
         self.text_precision = text_precision
-        self.tokenizer, self.stored_schedule = load_tokenizer(folder), self.schedule_of(folder)
-        self.schedule = self.stored_schedule
+        self.tokenizer, self.schedule = load_tokenizer(folder), self.schedule_of(folder)
         self.name, self.source, self.revision, self.fps = name, source, revision, fps
         self.weights_hash = weights_hash(folder, self.parts) if has_weights(folder) else ""
         self._encodes = self._embeds = True

@@ -116,8 +116,8 @@ class Backbone(ABC):
         revision: the hub repository's commit; None for a folder.
         weights_hash: sha256 of the checkpoint's weights and configuration.
         network: the denoising network, in eval mode; no parameter requires a gradient.
-        stored_schedule: the noise schedule of the checkpoint, discrete or of flow matching.
-        schedule: the same, or with another spacing of the sampling steps (`respaced`).
+        schedule: the noise schedule, discrete or of flow matching.
+        stored_schedule: of the checkpoint; a job may have another spacing of sampling steps (`respaced`).
         device: of the network.
         dtype: of the network's weights.
         frames, height, width: of the training videos (frames, pixels).

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -106,6 +107,11 @@ class SamplerSettings:
     def branches(self) -> int:
         """Evaluations of the network in a step: 2 with guidance."""
         return 2 if self.guided else 1
+
+
+def in_pairs(guidance_scale: Any) -> Any:
+    """A guidance scale of settings, whose pairs are lists, as `SamplerSettings` takes it."""
+    return tuple(map(tuple, guidance_scale)) if isinstance(guidance_scale, list) else guidance_scale
 
 
 def initial_noise(seed: int, index: int, shape: Sequence[int]) -> Tensor:

@@ -174,7 +174,7 @@ class AdapterSteps:
         """As a dry run says it."""
         share = f"the adapter is on in {self.on} of {self.steps} sampling steps"
         if self.on == 0:
-            return f"{share}: no step lies in its window, and samples are the base model's"
+            return share
         if self.off_t is None:
-            return f"{share} and to the end"
+            return f"{share} and stays on to the end"
         return f"{share}, and goes off at t = {self.off_t:.4g} (log-SNR {self.off_log_snr:.2g})"

@@ -23,7 +23,7 @@ from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.inversion import inversion_steps
-from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
+from motionexp.diffusion.sampling import SamplerSettings, in_pairs, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import file_name, user_path
@@ -191,7 +191,7 @@ def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
     if cfg.memory_limit is None:
         return 1
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    return videos_per_batch(backbone, shape, sampler_settings(cfg), cfg.memory_limit * 2**30)
+    return videos_per_batch(backbone, shape, sample_settings(cfg).sampler, cfg.memory_limit * 2**30)
 
 
 def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
@@ -371,24 +371,19 @@ def _sampling_window(cfg: JobConfig, trained: Window) -> Window:
 
 def sample_settings(cfg: JobConfig) -> SampleSettings:
     """The settings of `sample`."""
+    sampler = SamplerSettings(
+        cfg.steps, in_pairs(cfg.guidance_scale), cfg.eta, cfg.sampler, cfg.dynamic_guidance
+    )
     # The base model's samples are shared by jobs of all methods, whatever each starts from.
     is_base = cfg.adapter is None and cfg.tau == 1000
     return SampleSettings(
-        sampler_settings(cfg),
+        sampler,
         seed=cfg.seed,
         negative_prompt=cfg.negative_prompt,
         adapter_scale=cfg.adapter_scale,
         adapter_in_unconditional=cfg.adapter_in_unconditional,
         inverted_noise=0.0 if is_base else cfg.inverted_noise,
     )
-
-
-def sampler_settings(cfg: JobConfig) -> SamplerSettings:
-    """The settings of `sample_latents`."""
-    scale = cfg.guidance_scale
-    if isinstance(scale, list):
-        scale = tuple((t, value) for t, value in scale)
-    return SamplerSettings(cfg.steps, scale, cfg.eta, cfg.sampler, cfg.dynamic_guidance)
 
 
 def training_settings(cfg: JobConfig) -> TrainingSettings:

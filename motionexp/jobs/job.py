@@ -72,7 +72,8 @@ class Job:
         self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
-        self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
+        respacing = plan.backbone_settings.respacing
+        self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in, respacing)
         self.logs = JobLogs(plan.logged.loggers, plan.logged.log_adapter, plan.output)
         self.progress: ProgressFile | None = None  # of the cell that rank 0 works on
         self.is_of_base_model = False
@@ -365,7 +366,7 @@ class Job:
 
     def row_fields(self, cell: Cell, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a cell share."""
-        sampling = self.plan.sampling
+        sampling, steps = self.plan.sampling, self.plan.adapter_steps
         record = read_fit_record(self.plan.adapter or cell.adapter)
         return {
             "suite": reference.suite,
@@ -380,6 +381,8 @@ class Job:
             "method": self.plan.method,
             "tau": float(self.window.low),
             "steps": sampling.sampler.steps,
+            "off_t": steps.off_t,
+            "off_log_snr": steps.off_log_snr,
             "train_steps": int(record.get("steps", 0)),
             "adapter_scale": float(sampling.adapter_scale),
             "seconds": {"fit": float(record.get("seconds", 0.0))},

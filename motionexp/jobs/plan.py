@@ -126,6 +126,12 @@ class BackboneSettings:
     timestep_spacing: str | None = None
     sharded: bool = False
 
+    @property
+    def respacing(self) -> str:
+        """What differs from the scheduler's sampling steps, in words; empty: nothing."""
+        differences = {"shift": self.shift, "spacing": self.timestep_spacing}
+        return "".join(f", {name} {value}" for name, value in differences.items() if value is not None)
+
     def offloads(self, device: torch.device) -> bool:
         """Whether what does not compute waits in main memory."""
         on_gpu = self.low_memory and device.type == "cuda" and not self.sharded
@@ -168,6 +174,7 @@ class BackboneSettings:
         if backbone.any_size:
             backbone.height, backbone.width = model.height, model.width
             backbone.latent_shape(self.frames, model.height, model.width)
+        backbone.stored_schedule = backbone.schedule
         backbone.sharded = self.sharded and device.type != "meta"
         settings = f"{self.frames} x {model.height} x {model.width}"
         weights = f"{backbone.frames} x {backbone.height} x {backbone.width}"

@@ -129,7 +129,7 @@ def test_windows_that_hold_all_or_none_of_the_steps_are_told() -> None:
     assert AdapterSteps.of(schedule, "euler", 4, Window(0, 1)) == AdapterSteps(0, 4)
     inner = AdapterSteps.of(FlowSchedule(), "ddim", 10, Window(400, 700))
     assert (inner.on, inner.off_t) == (3, pytest.approx(334, abs=1))
-    assert "base model" in str(AdapterSteps(0, 4))
+    assert "0 of 4" in str(AdapterSteps(0, 4))
 
 
 def test_what_a_solver_cannot_solve_is_refused() -> None:
