@@ -168,7 +168,8 @@ class AdapterSteps:
         after = len(inside) - inside[::-1].index(True) if any(inside) else len(inside)
         if after == len(inside):
             return cls(sum(inside), steps)
-        return cls(sum(inside), steps, timesteps[after], float(schedule.log_snr(timesteps[after])))
+        t = float(timesteps[after])
+        return cls(sum(inside), steps, t, float(schedule.log_snr(t)))
 
     def __str__(self) -> str:
         """As a dry run says it."""

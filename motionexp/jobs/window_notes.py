@@ -28,8 +28,8 @@ def window_warnings(job: JobPlan) -> list[str]:
     rows, model = job.row_settings, job.model
     shift = job.backbone.schedule.shift if isinstance(job.backbone.schedule, FlowSchedule) else None
     if rows.get("tau_from") == "boundary" and shift is not None:
-        found = "an unknown shift" if model.boundary_shift is None else f"shift {model.boundary_shift:g}"
-        warnings.append(f"tau=auto: the boundary was found at {found}; this job samples at shift {shift:g}")
+        probed = "an unknown shift" if model.boundary_shift is None else f"shift {model.boundary_shift:g}"
+        warnings.append(f"tau=auto: the boundary was probed at {probed}; this job samples at shift {shift:g}")
     return warnings
 
 

@@ -17,6 +17,7 @@ from motionexp.jobs import job as job_module
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
+from motionexp.jobs.window_notes import window_warnings
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
 from tests.support.squares import Squares
@@ -41,9 +42,21 @@ def test_one_training_is_sampled_in_several_windows(make, monkeypatch):
     late = run(make(tau=0.0, sampling_tau_high=300.0))
     assert cells(make()) == [cell]
     assert [{row.adapter_steps for row in rows} for rows in (everywhere, early, late)] == [{2}, {1}, {1}]
+    assert [{row.off_t for row in rows} for rows in (everywhere, early, late)] == [{None}, {0.0}, {None}]
+    assert early[0].off_log_snr == pytest.approx(9.2, abs=0.1)
     assert len({row.sample_id for rows in (everywhere, early, late) for row in rows}) == 6
     assert {row.settings["sampling_tau"] for row in early} == {300.0}
     assert len({frames.tobytes() for frames in videos(make()).values()}) == 6
+
+
+def test_a_window_with_none_or_all_of_the_steps_is_announced(make):
+    # Two steps have t = 500 and 0.
+    assert window_warnings(plan_job(make(tau=300.0))) == []
+    (none,) = window_warnings(plan_job(make(tau=700.0)))
+    assert none.startswith("window [700, 1000]: none of the 2 ")
+    (everything,) = window_warnings(plan_job(make(tau=300.0, steps=1, timestep_spacing="trailing")))
+    assert everything.startswith("window [300, 1000]: all of the 1 ")
+    assert window_warnings(plan_job(make(tau=1000.0))) == []
 
 
 def test_a_window_ends_where_it_is_told_to(make):
