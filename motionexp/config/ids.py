@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.adapter_files import adapter_file, peft_config_file
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, ModelConfig, is_guidance, method_name, tiles
+from motionexp.config.schema import (
+    INVERSION_PROMPTS,
+    RECIPE_SETTINGS,
+    JobConfig,
+    ModelConfig,
+    is_guidance,
+    method_name,
+    tiles,
+)
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -113,9 +121,8 @@ def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
 
 def _before(name: str) -> Any:
     """The value of a setting before there was such a setting: its default, or that of the model's schema."""
-    default = JobConfig.__dataclass_fields__[name].default
-    is_of_model = isinstance(default, str) and default.startswith("${")
-    return ModelConfig.__dataclass_fields__[name].default if is_of_model else default
+    schema = ModelConfig if name in RECIPE_SETTINGS else JobConfig
+    return schema.__dataclass_fields__[name].default
 
 
 def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
     plain = plain_settings(cfg)
-    # The settings hold what the chosen recipe says.
-    plain["model"] = {name: value for name, value in plain["model"].items() if name != "recipes"}
+    # The model of rows has the settings of its own recipe, which are the defaults, and no other recipe.
+    model = plain["model"] | cfg.model.recipes.get(cfg.model.recipe or "", {})
+    plain["model"] = {name: value for name, value in model.items() if name != "recipes"}
     return {name: value for name, value in plain.items() if name in names or matters.get(name)}

@@ -198,7 +198,7 @@ class JobConfig:
     adapter_in_unconditional: bool = setting(True, "also adapt guidance's unconditional branch", "applying")
     recipe: str | None = setting(
         II("model.recipe"), "owners, diffusers or papers: the settings of sampling that the model's file has"
-        " under this name (docs/models.md); single settings come on top", "content", rows="never")
+        " under this name (docs/models.md); single settings come on top", "content")
     sampler: str = setting(
         "${from_recipe:sampler}", "the solver; in flow matching ddim is euler", "sampling", choices=SAMPLERS)
     shift: float | None = setting(

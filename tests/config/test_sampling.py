@@ -11,6 +11,7 @@ from motionexp.config.ids import adapter_id, sample_id
 from motionexp.config.job_settings import row_settings
 from motionexp.config.options import options
 from motionexp.errors import InputError
+from motionexp.results.selection import changed_settings
 
 PAPERS = {"modelscope", "show1", "latte", "cogvideox_2b", "cogvideox_5b"}
 MODELS = [name for name in options("model") if not name.startswith("tiny_")]
@@ -128,4 +129,17 @@ def test_ids_hold_what_changes_a_sample_and_nothing_at_its_default() -> None:
         assert changed[0] == adapter, "training does not see it"
         assert changed[1] != sample
     assert ids("model.recipe=owners", "recipe=diffusers") == (adapter, sample)
-    assert "recipes" not in row_settings(load(["model=wan_1_3b"]))["model"]
+
+
+def test_rows_hold_the_defaults_of_the_model_s_own_recipe_and_no_other() -> None:
+    default, changed = (
+        row_settings(job("model=wan_1_3b", f"recipe={name}")) for name in ("owners", "diffusers")
+    )
+    assert "recipes" not in default["model"]
+    assert changed_settings(default, "lora") == {}
+    assert changed_settings(changed, "lora") == {"shift": 3.0, "guidance_scale": 5.0, "negative_prompt": ""}
+    # A row from before these settings.
+    before = row_settings(job("model=tiny_latte"))
+    for name in ("sampler", "shift", "timestep_spacing", "dynamic_guidance", "negative_prompt", "recipe"):
+        del before["model"][name]
+    assert changed_settings(before, "lora") == {}
