@@ -118,6 +118,7 @@ class Backbone(ABC):
         network: the denoising network, in eval mode; no parameter requires a gradient.
         schedule: the noise schedule, discrete or of flow matching.
         stored_schedule: of the checkpoint; a job may have another spacing of sampling steps (`respaced`).
+        respacing: what differs from `stored_schedule`, in words; empty: nothing.
         device: of the network.
         dtype: of the network's weights.
         frames, height, width: of the training videos (frames, pixels).
@@ -142,6 +143,7 @@ class Backbone(ABC):
     flow_matching: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     sharded: bool = False
+    respacing: str = ""
     motion_layout: ClassVar[Layout] = "all"
     caption_first: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]]

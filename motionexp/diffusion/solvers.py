@@ -171,6 +171,11 @@ class AdapterSteps:
         t = float(timesteps[after])
         return cls(sum(inside), steps, t, float(schedule.log_snr(t)))
 
+    @property
+    def fields(self) -> dict[str, float | None]:
+        """As rows have them."""
+        return {"steps": self.steps, "off_t": self.off_t, "off_log_snr": self.off_log_snr}
+
     def __str__(self) -> str:
         """As a dry run says it."""
         share = f"the adapter is on in {self.on} of {self.steps} sampling steps"

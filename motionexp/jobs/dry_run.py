@@ -20,7 +20,7 @@ from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.window_notes import window_notes, window_warnings
+from motionexp.jobs.window_notes import boundary_notes, window_warnings
 from motionexp.results.formats import Grid, duration
 
 BYTES_PER_TRAINED_NUMBER = 4
@@ -197,18 +197,21 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         lines.append(
             CellCost(columns, plan.cell.folder, seconds, cell_disk(job, trained if steps else 0, missing))
         )
-    on = job.adapter_steps.on
+    on, schedule = job.adapter_steps.on, job.backbone.schedule
+    warnings = window_warnings(job.adapter_steps, job.sampling_window, schedule)
+    warnings += boundary_notes(job.row_settings["tau_from"], job.model, schedule)
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
     notes = (
         adapter if job.trains else "nothing is trained",
-        *window_notes(job),
+        str(job.adapter_steps),
+        *warnings,
         *([f"sampling starts from inverted latents: {inversion} steps a reference"] if inversion else []),
     )
     if job.guidance is not None:
         cost, name = job.guidance, method_name(job.tuning)
         notes = (
             f"nothing is trained: {name} guides {on} of {sampler.steps} sampling steps",
-            *window_warnings(job),
+            *warnings,
             f"guidance of a sample: at most {on * cost.forward:g} forward and {on * cost.backward:g} backward"
             f" evaluations of the network; of a reference: {cost.once:g} forward",
         )

@@ -25,12 +25,10 @@ class EncodingCache:
         folder: of the files; made when the first file is written.
         backbone: encodes.
         precision: of the backbone. Another precision gives other files.
-        respacing: what differs in the spacing of sampling steps, as `BackboneSettings.respacing`.
     """
 
-    def __init__(self, folder: Path, backbone: Backbone, precision: str, respacing: str = "") -> None:
+    def __init__(self, folder: Path, backbone: Backbone, precision: str) -> None:
         self.folder, self.backbone, self.precision = folder, backbone, precision
-        self.respacing = respacing
         self._captions: dict[str, Conditioning] = {}
 
     def latents(self, reference: Reference) -> Tensor:
@@ -57,12 +55,12 @@ class EncodingCache:
 
     def inverted(self, reference: Reference, steps: int) -> Tensor | None:
         """The (1, C, F, h, w) latents that the base model inverted a reference to; None: not stored."""
-        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.respacing}")
+        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
         return (read_tensors(path, self.backbone.device, "latents") or {}).get("latents")
 
     def store_inverted(self, reference: Reference, steps: int, latents: Tensor) -> None:
         """Store what `inverted` reads."""
-        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.respacing}")
+        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
         write_tensors(path, {"latents": latents}, self.backbone.device)
 
     def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:

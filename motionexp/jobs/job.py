@@ -20,6 +20,7 @@ from motionexp.data.base import Reference
 from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
+from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
@@ -69,11 +70,12 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
+        schedule, sampler = plan.backbone.schedule, plan.sampling.sampler
+        self.adapter_steps = AdapterSteps.of(schedule, sampler.sampler, sampler.steps, plan.sampling_window)
         self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
-        respacing = plan.backbone_settings.respacing
-        self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in, respacing)
+        self.cache = EncodingCache(self.output / ".cache", self.backbone, plan.encoded_in)
         self.logs = JobLogs(plan.logged.loggers, plan.logged.log_adapter, plan.output)
         self.progress: ProgressFile | None = None  # of the cell that rank 0 works on
         self.is_of_base_model = False
@@ -366,7 +368,7 @@ class Job:
 
     def row_fields(self, cell: Cell, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a cell share."""
-        sampling, steps = self.plan.sampling, self.plan.adapter_steps
+        sampling = self.plan.sampling
         record = read_fit_record(self.plan.adapter or cell.adapter)
         return {
             "suite": reference.suite,
@@ -380,9 +382,7 @@ class Job:
             ),
             "method": self.plan.method,
             "tau": float(self.window.low),
-            "steps": sampling.sampler.steps,
-            "off_t": steps.off_t,
-            "off_log_snr": steps.off_log_snr,
+            **self.adapter_steps.fields,
             "train_steps": int(record.get("steps", 0)),
             "adapter_scale": float(sampling.adapter_scale),
             "seconds": {"fit": float(record.get("seconds", 0.0))},

@@ -152,6 +152,7 @@ class BackboneSettings:
             key = replace(self, shift=None, timestep_spacing=None), device
             backbone = kept("backbone", key, lambda: self._made(device))
         backbone.schedule = respaced(backbone.stored_schedule, self.shift, self.timestep_spacing)
+        backbone.respacing = self.respacing
         return backbone
 
     def _made(self, device: torch.device) -> Backbone:
