@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-joblib test-slurm test-ray fuzz chaos lint tables figures reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -15,7 +15,7 @@ help: ## this list
 demo: .venv/installed ## the main job on three references, its table and its videos (3 minutes)
 	$(PYTHON) run.py experiment=demo
 
-test: .venv/installed ## all tests but those of launchers and `make chaos`
+test: .venv/installed ## all tests but those of launchers, of pages in a browser and `make chaos`
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # These take minutes of CPU time. What an engine lacks here is a reason of a skipped test.
@@ -29,6 +29,9 @@ test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: n
 
 test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five minutes)
 	$(ENGINE) tests/engines/test_ray.py
+
+test-browser: .venv/installed ## the report and the study in Chromium: needs Chromium and the extra `browser` (a minute)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m browser -rs tests/browser
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000
@@ -58,8 +61,15 @@ figures: .venv/installed ## the figures in results/ from the published rows
 	$(PYTHON) -m motionexp.probes.analysis.inversion_figures
 	$(PYTHON) -m motionexp.results.figures.table_figures
 
+report: .venv/installed ## the published results as pages in outputs/report/: videos, plots, tables (a minute)
+	$(PYTHON) -m motionexp.scripts.published_report
+
 # In the order in which they were run: tau_selection chose what tau runs.
 REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps
+
+docs: .venv/installed ## the documentation as a site, into site/ (10 s; its search needs a web server)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	@echo "site/index.html; with the search: $(PYTHON) -m http.server --directory site"
 
 reproduce: .venv/installed ## run the published experiments again, into outputs/ (hours)
 	for name in $(REPRODUCED); do $(PYTHON) run.py experiment=$$name; done
@@ -95,7 +105,7 @@ lock: | $(filter-out uv,$(UV)) ## pin again what requirements.in names
 	@echo "Installing into .venv (several GB at the first time) ..."
 	@start=$$(date +%s); \
 	test -x $(PYTHON) || $(UV) venv --quiet --python '>=3.11,<3.14' .venv; \
-	$(UV) pip sync --quiet --compile-bytecode --python $(PYTHON) --require-hashes requirements.lock; \
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes --requirement requirements.lock; \
 	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .; \
 	echo "Installed in $$(( $$(date +%s) - start )) s."
 	@touch $@

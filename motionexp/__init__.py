@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from motionexp.methods.full_rank import FullRank
     from motionexp.methods.lora import LoRA
     from motionexp.methods.training import fit
+    from motionexp.methods.window_callback import window_callback
     from motionexp.metrics.scorer import Scorer
     from motionexp.results.rows import read_rows, to_frame
 
@@ -56,6 +57,7 @@ _MODULES = {
     "score": "jobs.evaluation",
     "table": "jobs.summary",
     "to_frame": "results.rows",
+    "window_callback": "methods.window_callback",
     "write_mp4": "data.videos",
 }
 __all__ = [*_MODULES]

@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -25,6 +24,7 @@ from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
 from motionexp.config.compose import check_source_of_plugins, read, typed_names
 from motionexp.config.effects import check_effects
+from motionexp.config.export import load_export
 from motionexp.config.flags import split_flags
 from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
@@ -35,6 +35,7 @@ from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
+from motionexp.jobs.card import card
 from motionexp.jobs.dashboard import dashboard
 from motionexp.jobs.ends import EXPECTED, explained
 from motionexp.jobs.experiment import (
@@ -55,20 +56,26 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
+from motionexp.jobs.report.command import report, report_jobs
 from motionexp.jobs.status import status
+from motionexp.jobs.study.command import study
 from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
-from motionexp.jobs.sweep_table import log_summary, print_sweep
+from motionexp.jobs.sweep_table import print_experiment, print_sweep
 from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
-from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import printable
-from motionexp.results.layout import Layout, selected_rows
-from motionexp.results.tables import build
-from motionexp.results.terminal import print_table
 
-OF_WORDS = {"dashboard": dashboard, "submission": submission, "table": table_of}
+OF_WORDS = {
+    "card": card,
+    "dashboard": dashboard,
+    "report": report,
+    "submission": submission,
+    "table": table_of,
+}
+OF_ARGUMENTS = {"status": status, "study": study}
+"""Commands with flags, or with words that are no settings."""
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -147,8 +154,8 @@ def _dispatch(arguments: list[str]) -> None:
         print(f"motionexp {version()}")
         return
     command = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    if command == "status":
-        status(arguments[1:])  # which has a flag of its own
+    if command in OF_ARGUMENTS:
+        OF_ARGUMENTS[command](arguments[1:])
         return
     flags, words = split_flags(arguments[bool(command) :])
     check_once(words)
@@ -181,6 +188,12 @@ def _run_command(command: str, words: Sequence[str]) -> None:
             from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
 
             score_external(cfg)
+        case "export":
+            exported = load_export(words)
+            with loading_libraries():
+                from motionexp.jobs.export import export
+
+            export(exported)
         case "predict":
             predicted = load_prediction(words)
             with loading_libraries():
@@ -205,6 +218,7 @@ def _launch_sweep(words: list[str], launcher: Launcher) -> None:
         _run_hydra(["-m", *overrides])
         return
     print_sweep(jobs, swept_names(overrides), not failed)
+    report_jobs(settings)
     FAILED.set(failed)
     _raise_failures()
 
@@ -237,6 +251,8 @@ def _run_hydra(arguments: list[str]) -> None:
                 os.environ.pop(VARIABLE, None)
             if not any(cfg.dry_run for cfg, _ in jobs):
                 print_sweep(jobs, swept, is_done)
+                if not IN_EXPERIMENT.get():
+                    report_jobs([cfg for cfg, _ in jobs])
     _raise_failures()
 
 
@@ -281,6 +297,8 @@ def _run_job(composed: DictConfig) -> None:
         from motionexp.jobs.run import run  # which imports torch only if the job is not finished
 
         run(cfg)
+    if hydra_config.mode == RunMode.RUN:
+        report_jobs([cfg])
 
 
 def _plan_sweep(jobs: Sequence[JobConfig]) -> int:
@@ -356,11 +374,12 @@ def _run_experiment(name: str, overrides: list[str], launcher: Launcher | None) 
         _run_lines(lines, jobs)
     for output in sorted({cfg.output for cfg in jobs}):
         try:
-            _print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
+            print_experiment(layout, Path(output), [cfg for cfg in jobs if cfg.output == output])
         except InputError as error:
             if not FAILED.get():
                 raise
             print(f"no table: {error}", file=sys.stderr)  # rows are missing, for something failed
+    report_jobs(jobs)
     _raise_failures()
 
 
@@ -377,15 +396,3 @@ def _run_lines(lines: list[list[str]], jobs: list[JobConfig]) -> None:
         IN_EXPERIMENT.set(False)
         if not is_part:
             os.environ.pop(VARIABLE, None)
-
-
-def _print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:
-    """Print an experiment's tables of the rows in a folder, and run its report."""
-    comparison = Comparison(layout, selected_rows(layout, output))
-    tables = [table for table_layout in layout.tables for table in build(comparison, table_layout)]
-    for table in tables:
-        print_table(Console(), table)
-    log_summary(jobs, tables)
-    print(f"Rows, videos and contact sheets: {output.resolve()}")
-    if layout.report:
-        get_method(layout.report)(layout, output)

@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as REQUIRED
 from rich.console import Console
 
+from motionexp.config.card import CardConfig
 from motionexp.config.checks import vocabulary
 from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
@@ -20,6 +21,7 @@ from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, SCHEMAS, options
 from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig, TrainerConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
+from motionexp.config.study import StudyConfig
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
@@ -36,12 +38,17 @@ USAGE = [
     ("score folder=FOLDER data=tgve", "score the videos of another system"),
     (
         "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
-        "finished samples in TGVE's submission layout",
+        "finished samples in TGVE's submission layout; layout=videos: as videos with prompts and references",
     ),
+    ("export adapter=FOLDER format=comfyui folder=NEW", "an adapter for other tools, with its window"),
     ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
+    ("report output=FOLDER", "pages: videos in step, plots, tables, probes, failures"),
     ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),
     ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
     ("status output=FOLDER --watch", "cells done, running, failed and waiting; time left"),
+    ("study folder=NEW output=FOLDER", "a user study of finished samples, as a static page"),
+    ("study tally NEW/answers/*.json", "its table: top-pick rates, agreement, rejected answers"),
+    ("card adapter=FOLDER push=USER/NAME", "a hub repository's README.md with scores and videos"),
     ("dashboard project=NAME", "the project's workspace in Weights & Biases, or its JSON"),
     ("list references", "the references of data=, with their captions and edits"),
     ("list words", "the words that the tokenizer of model= has"),
@@ -99,6 +106,8 @@ def help_text() -> str:
         ),
         _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
         _section("settings of `score`", _lines(ScoreConfig)),
+        _section("settings of `card`; other words select samples by their rows", _lines(CardConfig)),
+        _section("settings of `study`; other words select samples by their rows", _lines(StudyConfig)),
         _section(f"settings of every {GROUP}= but {BASIC}", _launcher_lines(Launcher)),
         *(_section(f"settings of {GROUP}={kind.name}", _launcher_lines(kind)) for kind in KINDS.values()),
         _section("flags", HYDRA_FLAGS),

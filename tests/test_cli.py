@@ -308,7 +308,12 @@ OTHERS = [path for path in SWEEPS if path.stem not in ABLATIONS]  # which a test
 def test_every_line_of_an_experiment_composes(path, base, monkeypatch):
     """The last job of each line: to compose one takes 0.1 s, and some experiments have a hundred."""
     jobs_of = experiment._jobs
-    monkeypatch.setattr(experiment, "_jobs", lambda overrides: jobs_of(overrides)[-1:])
+
+    def last(overrides):
+        fixed, jobs = jobs_of(overrides)
+        return fixed, jobs[-1:]
+
+    monkeypatch.setattr(experiment, "_jobs", last)
     layout, sweeps, jobs = experiment_jobs(path.stem, base)
     assert len(sweeps) == len(layout.sweep) == len(jobs)
     # What the layout calls the window is what a job without tau= runs.

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 import motionexp as mx
+from motionexp.cli import main
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.metrics.flow_similarity import flow_similarity
-from tests.support.python_page import PANDAS, STORED, TABLE, TEXT, WITH_LOADER, WITH_PEFT
+from tests.support.python_page import EXPORT, PANDAS, STORED, TABLE, TEXT, WITH_LOADER, WITH_PEFT
 from tests.support.training_runs import change
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +126,7 @@ def test_a_callback_keeps_the_window_in_diffusers(names: dict[str, Any]):
 
 def test_peft_loads_the_adapter_where_diffusers_does_not(names: dict[str, Any]):
     backbone = mx.load_backbone("bundled:tiny_latte", device="cpu", precision="fp32")
+    assert main(EXPORT) == 0
     execute(WITH_PEFT, names)
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
     check_window(names["frames"], backbone, "outputs/python", noise(1, *shape))

@@ -16,7 +16,7 @@ PRONOUNS_AT_MOST = 0.0
 TOP = {
     *(".ci", "conf", "docs", "experiments", "motionexp", "results", "tests"),
     *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
-    *("requirements.in", "requirements.lock", "run.py"),
+    *("mkdocs.yml", "requirements.in", "requirements.lock", "run.py"),
 }
 
 
@@ -62,7 +62,7 @@ def test_the_layout_lists_every_room_by_its_path():
     paths = [path for pattern in patterns for path in PACKAGE.glob(pattern) if path.parent.name != "bundled"]
     rooms = {path.relative_to(PACKAGE).as_posix() for path in paths}
     assert listed == rooms
-    assert len(rooms - {"bundled"}) <= 20
+    assert len(rooms - {"bundled"}) <= 22
 
 
 def test_variables_are_nouns():

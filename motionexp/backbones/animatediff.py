@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from motionexp.backbones import original_names
 from motionexp.backbones.blocks import levels
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.text import lower_case, refuse_mask
@@ -63,6 +64,7 @@ class AnimateDiffBackbone(PipelineBackbone):
     }
     recomputed: ClassVar = (ResnetBlock2D, Transformer2DModel, AnimateDiffTransformer3D)
     find_projections = staticmethod(attention_projections)
+    find_originals = staticmethod(original_names.animatediff)
     find_blocks = staticmethod(levels)
     motion_layout = "time"
     caption_form = staticmethod(lower_case)

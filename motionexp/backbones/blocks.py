@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from motionexp.diffusion.backbone import Backbone, Block, ProjectionKind
+from motionexp.diffusion.backbone import Backbone, Block, Originals, ProjectionKind
 from motionexp.errors import InputError
 
 
@@ -23,6 +23,16 @@ class NamedLayers(Backbone):
     def find_blocks(network: Any, /) -> list[tuple[str, ...]]:
         """Of each block the modules that make it up, the one that runs last at the end; see `blocks`."""
         return numbered(network, "transformer_blocks")
+
+    @staticmethod
+    def find_originals(network: Any, /) -> Originals:
+        """`original_layers` of a network."""
+        return {}
+
+    @property
+    def original_layers(self) -> Originals:
+        """See `Backbone.original_layers`."""
+        return self.find_originals(self.without_weights())
 
     @abstractmethod
     def without_weights(self) -> nn.Module:

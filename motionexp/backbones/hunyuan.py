@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import CLIPTextModel, LlamaModel
 
-from motionexp.backbones import video_vae
+from motionexp.backbones import original_names, video_vae
 from motionexp.backbones.blocks import numbered
 from motionexp.backbones.checkpoint import Unsupported
 from motionexp.backbones.flow import block_bytes, projections_of
@@ -88,6 +88,7 @@ class HunyuanBackbone(PipelineBackbone):
     )
     codec: ClassVar = video_vae
     find_projections = staticmethod(attention_projections)
+    find_originals = staticmethod(original_names.hunyuan)
     caption_tokens = 256
     spacing = "even"
     schedule: FlowSchedule

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from motionexp.backbones import video_vae
+from motionexp.backbones import original_names, video_vae
 from motionexp.backbones.checkpoint import Unsupported
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
@@ -51,6 +51,7 @@ class MochiBackbone(PipelineBackbone):
     )
     codec: ClassVar = video_vae
     find_projections = staticmethod(attention_projections)
+    find_originals = staticmethod(original_names.mochi)
     caption_tokens = 256
     encoder_masks_padding = network_masks_padding = True
     spacing = "linear_quadratic"

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import BatchEncoding, T5EncoderModel, UMT5EncoderModel
 
-from motionexp.backbones import image_vae, video_vae
+from motionexp.backbones import image_vae, original_names, video_vae
 from motionexp.backbones.blocks import numbered
 from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import block_bytes, projections_of
@@ -130,6 +130,7 @@ class WanBackbone(PipelineBackbone):
     )
     codec: ClassVar = video_vae
     find_projections = staticmethod(attention_projections)
+    find_originals = staticmethod(original_names.wan)
     caption_form = staticmethod(clean)
     caption_tokens: ClassVar[int | None] = 512
     schedule: FlowSchedule

@@ -1,6 +1,7 @@
 """Where the weights of a saved adapter lie: in a cell's folder, in that of another trainer, or in a file."""
 
 import os
+import re
 from pathlib import Path
 
 from motionexp.errors import InputError
@@ -14,23 +15,44 @@ PEFT_CONFIG_NAME = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def adapter_file(adapter: str | Path) -> Path:
-    """Return the file that `adapter=` names, or the one in the folder that it names.
+EXPERT = re.compile(r"(?<![a-z])(high|low)(?![a-z])|(?<![a-z])(high|low)noise")
+"""In the name of a LoRA's file: the one of two experts that it is for."""
+
+
+def adapter_files(adapter: str | Path) -> tuple[Path, ...]:
+    """Return the file that `adapter=` names, or that of the folder that it names, or both experts' files.
 
     Raises:
         InputError: there is no such file, the folder has none of `FILE_NAMES` or several of them, or the file
             is a pickle, which runs code when it is read.
     """
     path = user_path(adapter)
-    file = _only_file(path) if os.path.isdir(path) else path
-    if not os.path.exists(file):
-        raise InputError(f"adapter={adapter}: there is no such file or folder")
-    if file.suffix in PICKLES:
-        raise InputError(
-            f"adapter={adapter}: {file.name} is a pickle, which can run any code: save the adapter as"
-            " .safetensors"
-        )
-    return file
+    files = _files(path) if os.path.isdir(path) else (path,)
+    for file in files:
+        if not os.path.exists(file):
+            raise InputError(f"adapter={adapter}: there is no such file or folder")
+        if file.suffix in PICKLES:
+            raise InputError(
+                f"adapter={adapter}: {file.name} is a pickle, which can run any code: save the adapter as"
+                " .safetensors"
+            )
+    return files
+
+
+def adapter_file(adapter: str | Path) -> Path:
+    """The one file of `adapter=`. Raises InputError as `adapter_files`, or for the files of two experts."""
+    files = adapter_files(adapter)
+    if len(files) > 1:
+        names = " and ".join(file.name for file in files)
+        raise InputError(f"adapter={adapter}: the folder has {names}, of two experts: name one of the files")
+    return files[0]
+
+
+def expert_of(file: Path) -> str:
+    """`high` or `low`: the one of two experts that a file's or its folder's name has; else empty."""
+    names = (file.parent.name, file.name) if file.name in FILE_NAMES else (file.name,)
+    matches = [match for name in names if (match := EXPERT.search(name.lower()))]
+    return (matches[-1][1] or matches[-1][2]) if matches else ""
 
 
 def peft_config_file(file: Path) -> Path | None:
@@ -39,17 +61,27 @@ def peft_config_file(file: Path) -> Path | None:
     return config if file.name == PEFT_FILE_NAME and config.exists() else None
 
 
-def _only_file(folder: Path) -> Path:
+def _files(folder: Path) -> tuple[Path, ...]:
     files = [folder / name for name in FILE_NAMES if (folder / name).exists()]
     if len(files) > 1:
         names = " and ".join(file.name for file in files)
         raise InputError(f"adapter={folder}: the folder has {names}: name one of the files")
+    if not files and (both := _of_both_experts(folder)):
+        return both
     # A pickle of the same name is the file's reason for an error.
     pickles = [folder / name for name in ("adapter_model.bin", "pytorch_lora_weights.bin")]
     files += [file for file in pickles if file.exists()]
     if not files:
         raise InputError(
-            f"adapter={folder}: the folder has no {', '.join(FILE_NAMES)}: name a cell's adapter/ or a"
-            " .safetensors file"
+            f"adapter={folder}: the folder has no {', '.join(FILE_NAMES)}, and no files named high and low:"
+            " name a cell's adapter/ or a .safetensors file"
         )
-    return files[0]
+    return (files[0],)
+
+
+def _of_both_experts(folder: Path) -> tuple[Path, ...]:
+    """The files for high and low noise, if a folder, or its folders of peft, have one of each; else none."""
+    files = [*folder.glob("*.safetensors"), *folder.glob(f"*/{PEFT_FILE_NAME}")]
+    by_expert = {expert_of(file): file for file in files}
+    is_pair = len(files) == 2 and by_expert.keys() == {"high", "low"}
+    return (by_expert["high"], by_expert["low"]) if is_pair else ()

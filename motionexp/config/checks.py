@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from motionexp.config import schema
-from motionexp.config.adapter_files import adapter_file
+from motionexp.config.adapter_files import adapter_files
 from motionexp.config.job_settings import loggers
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
@@ -237,7 +237,7 @@ def _file_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"adapter={cfg.adapter}: a probe measures the base model; leave out adapter= or probe="
     elif cfg.adapter is not None:
         try:
-            adapter_file(cfg.adapter)
+            adapter_files(cfg.adapter)
         except InputError as error:
             yield str(error)
     if cfg.output.startswith("~"):
@@ -355,10 +355,12 @@ SAMPLING_WINDOW = ("sampling_tau", "sampling_tau_high")
 def window_problems(cfg: JobConfig) -> Iterator[str]:
     """What is wrong with the window as a whole, one sentence a problem; `check` looks at single settings."""
     separate = [name for name in (*SAMPLING_WINDOW, "soft_window") if getattr(cfg, name) is not None]
-    if separate and cfg.adapter is not None:
-        yield f"{separate[0]}= goes with training; with adapter=, tau= and tau_high= are its window"
+    if cfg.soft_window is not None and cfg.adapter is not None:
+        yield "soft_window= goes with training; with adapter=, sampling_tau= and sampling_tau_high= do"
     elif separate and cfg.tau == 1000:
         yield f"{separate[0]}= goes with training; at tau=1000 nothing is trained"
+    elif separate and cfg.tau is None:  # the window is in the adapter's file
+        yield from _empty_windows(cfg, 0)
     elif isinstance(cfg.tau, float):
         yield from _empty_windows(cfg, cfg.tau)
         if cfg.soft_window is not None and not _is_soft(cfg.soft_window, cfg.tau, cfg.tau_high):

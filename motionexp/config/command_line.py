@@ -29,7 +29,19 @@ from motionexp.errors import InputError, nearest
 from motionexp.files import MOST_CHARACTERS
 
 CONFIG_DIR = "--config-dir="
-COMMANDS = ("dashboard", "list", "predict", "score", "status", "submission", "table")
+COMMANDS = (
+    "card",
+    "dashboard",
+    "export",
+    "list",
+    "predict",
+    "report",
+    "score",
+    "status",
+    "study",
+    "submission",
+    "table",
+)
 LISTS_OF_TEXT = ("edits",)
 PATHS = ("output", "folder", "samples", "video", "adapter", "--config-dir")
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.

@@ -2,13 +2,19 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from motionexp.config import renames, targets
@@ -62,16 +68,92 @@ def load(overrides: Sequence[str] = ()) -> JobConfig:
 
 def read_job(overrides: Sequence[str]) -> JobConfig:
     """As `load`, inside a Hydra that is initialised, with overrides as Hydra itself splits them for a job."""
+    return read(*_composed(overrides))
+
+
+def _composed(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """The settings that Hydra composes, and its node `hydra`. Raises InputError."""
     try:
         composed = compose("config", list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
-    settings = [str(key) for key in composed if key != "hydra"]
-    return read(OmegaConf.masked_copy(composed, settings), composed.hydra)
+    hydra = composed.hydra
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, hydra
 
 
-def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
+class SweepReader:
+    """Reads the jobs of one sweep, inside a Hydra that is initialised.
+
+    Hydra composes jobs with the same options of groups once, which takes most of the time. The values in
+    which such jobs differ are set in a copy, as Hydra sets them.
+
+    Args:
+        fixed: the overrides that all jobs have, in Hydra's form.
+    """
+
+    def __init__(self, fixed: Sequence[str]) -> None:
+        self._fixed = list(fixed)
+        self._parser = OverridesParser.create()
+        self._groups: dict[str, bool] = {}
+        self._values: dict[str, Override | None] = {}
+        self._compositions: dict[tuple[str, ...], tuple[DictConfig, DictConfig] | None] = {}
+
+    def read(self, swept: Sequence[str]) -> JobConfig:
+        """As `read_job`, of the job that has these overrides too."""
+        values = [value for word in swept if (value := self._value(word))]
+        choices = tuple(word for word in swept if not self._value(word))
+        if choices not in self._compositions:
+            self._compositions[choices] = self._composition(choices)
+        if composition := self._compositions[choices]:
+            settings, hydra = deepcopy(composition[0]), composition[1]
+            # Where an update fails, Hydra says what is wrong with the whole job.
+            with suppress(OmegaConfBaseException):
+                for value in values:
+                    OmegaConf.update(settings, value.key_or_group, value.value(), merge=True)
+                return read(settings, hydra, [value.key_or_group for value in values])
+        return read_job([*self._fixed, *swept])
+
+    def _composition(self, choices: Sequence[str]) -> tuple[DictConfig, DictConfig] | None:
+        try:
+            return _composed([*self._fixed, *choices])
+        except InputError:
+            return None  # which each job says in its own words
+
+    def _value(self, word: str) -> Override | None:
+        """An override that sets the value of a setting; None if it chooses an option, adds or removes."""
+        if word not in self._values:
+            self._values[word] = self._parsed_value(word)
+        return self._values[word]
+
+    def _parsed_value(self, word: str) -> Override | None:
+        try:
+            override = self._parser.parse_override(word)
+        except HydraException:
+            return None
+        name = override.key_or_group
+        is_value = (
+            override.type is OverrideType.CHANGE
+            and override.package is None
+            and name.partition(".")[0] in JobConfig.__dataclass_fields__
+            and not self._is_group(name)
+        )
+        return override if is_value else None
+
+    def _is_group(self, name: str) -> bool:
+        if name not in self._groups:
+            loader = GlobalHydra.instance().config_loader()
+            folders = [word for word in self._fixed if word.startswith("hydra.searchpath=")]
+            self._groups[name] = bool(loader.get_group_options(name, None, "config", folders))
+        return self._groups[name]
+
+
+def read(composed: DictConfig, hydra: DictConfig, typed: Collection[str] = ()) -> JobConfig:
     """The checked settings of a job, from what Hydra composed and from its node `hydra`.
+
+    Args:
+        typed: names of settings that were given besides the overrides in `hydra`.
 
     Raises:
         InputError: lists every problem: unknown settings (`+key` gets past Hydra), values of a type that
@@ -81,7 +163,7 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
         plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
-    command_line = typed_names(hydra)
+    command_line = typed_names(hydra) | set(typed)
     check_source_of_plugins(plain.get("plugins"), command_line)
     # 1. Settings that do not exist are set aside, so that all other problems are found too.
     problems = [_no_such_setting(key) for key in [*plain] if key not in JobConfig.__dataclass_fields__]
@@ -98,13 +180,19 @@ def read(composed: DictConfig, hydra: DictConfig) -> JobConfig:
         plain[name] = _floats(plain[name])
     plain = _positive_zeros(plain)
     # 4. Everything else, by the schema's types and bounds and by `check`.
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(JobConfig), as_values(plain)))
+    cfg = OmegaConf.to_object(OmegaConf.merge(_schema(), as_values(plain)))
     assert isinstance(cfg, JobConfig)
     check_lists(cfg)
     problems += check(cfg)
     if problems:
         raise InputError("\n".join(problems))
     return cfg
+
+
+@cache
+def _schema() -> DictConfig:
+    """The settings with their types and defaults, which nobody changes: a merge copies them."""
+    return OmegaConf.structured(JobConfig)
 
 
 def _positive_zeros(value: Any) -> Any:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from motionexp.config.adapter_files import adapter_file, peft_config_file
+from motionexp.config.adapter_files import adapter_files, expert_of, peft_config_file
 from motionexp.config.schema import (
     INVERSION_PROMPTS,
     RECIPE_SETTINGS,
@@ -58,10 +58,7 @@ def adapter_id(
     """
     parts = _cell(cfg, weights_hash, precision) | {"reference": reference_hash}
     if cfg.adapter is not None:
-        file = adapter_file(cfg.adapter)
-        parts["adapter"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        if config := peft_config_file(file):
-            parts["adapter_config"] = hashlib.sha256(config.read_bytes()).hexdigest()
+        parts |= _adapter_content(cfg)
     elif cfg.tau != 1000 and cfg.probe is None and is_guidance(cfg.method, cfg.plugins):
         window = {name: value for name, value in _settings(cfg, "training").items() if name in WINDOW}
         name = method_name(cfg.method) if is_of_package(cfg.method) else cfg.method["_target_"]
@@ -79,6 +76,21 @@ def adapter_id(
         }
     trains = cfg.adapter is None and cfg.tau != 1000  # a probe's settings may be asked for their adapter
     return _digest("adapter", FIT_VERSION if trains else UNTRAINED_VERSION, parts)
+
+
+def _adapter_content(cfg: JobConfig) -> dict[str, Any]:
+    """What an id contains of the files of `adapter=`."""
+    files = adapter_files(cfg.adapter or "")
+    parts: dict[str, Any] = {"adapter": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]}
+    configs = [config for file in files if (config := peft_config_file(file))]
+    if configs:
+        parts["adapter_config"] = [hashlib.sha256(config.read_bytes()).hexdigest() for config in configs]
+    if len(files) == 1:  # as ids were before there were files of two experts
+        parts = {name: hashes[0] for name, hashes in parts.items()}
+    # Where there are two experts, the file's name may say for which one it is.
+    if ".WanExpertsBackbone." in cfg.model._target_ and any(map(expert_of, files)):
+        parts["adapter_experts"] = [expert_of(file) for file in files]
+    return parts
 
 
 def sample_id(

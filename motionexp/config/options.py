@@ -29,8 +29,14 @@ def option_file(group: str, option: str, folders: Sequence[Path] = (CONF,)) -> d
     """What the option's file in the first of the folders that has one says of its group; else nothing."""
     paths = (folder / group / f"{option}.yaml" for folder in folders)
     path = next((path for path in paths if path.is_file()), None)
-    content = {} if path is None else read_yaml(path) or {}
+    content = {} if path is None else _content(path, path.stat().st_mtime_ns)
     return dict(content.get(group, content))
+
+
+@cache
+def _content(path: Path, changed: int) -> Mapping[str, Any]:
+    """The content of a file of `conf/` as it was last changed at that time."""
+    return read_yaml(path) or {}
 
 
 @cache

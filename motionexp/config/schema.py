@@ -241,6 +241,9 @@ class JobConfig:
     exact_frames: str = setting(
         "video", "exact frames of samples: lossless .mkv, or .npz", "none", choices=("video", "npz"),
         rows="never")
+    report: bool = setting(
+        False, "end with the report of the sweep, or of output=: pages with videos, plots and tables", "none",
+        rows="never")
     output: str = setting("outputs", "folder for everything that a run writes", "none", text=True)
     dry_run: bool = setting(False, "only print what the job would cost and write", "none")
     plugins: list[str] = setting([], "packages of code that may run; command line only", "none")

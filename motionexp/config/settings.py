@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from motionexp.errors import InputError, one_of
 
@@ -23,6 +23,7 @@ NAME = r"\w[\w.-]*"
 REVISION = r"(?!.*\.\.)\w[\w.+/-]*"
 """Of a hub's commit, branch or tag, which is part of a path in the hub's cache; a + joins two."""
 Rows = Literal["always", "where it matters", "never"]
+Schema = TypeVar("Schema")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,3 +152,38 @@ def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
         yield f"{name}={shown}: {about.expected(value)}"
     elif about.timestep and value is not None and 0 < value <= 1:
         yield f"{name}={shown}: a timestep from 0 to 1000 is meant, not a share ({name}={1000 * value:g}?)"
+
+
+def typed_settings(schema: type[Schema], texts: dict[str, str]) -> Schema:
+    """An instance of a schema of texts, numbers and truth values from words of a command.
+
+    Args:
+        schema: a dataclass of settings.
+        texts: {name: value as it was typed}; those of the schema are taken out.
+
+    Raises:
+        InputError: a value is of another type than its setting.
+    """
+    lines: Any = schema
+    return schema(
+        **{
+            line.name: _typed(line.name, texts.pop(line.name), line.type)
+            for line in fields(lines)
+            if line.name in texts
+        }
+    )
+
+
+def _typed(name: str, text: str, kind: Any) -> Any:
+    if text == "null" and kind in (str | None, int | None):
+        return None
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise InputError(f"{name}={text:.40}: true or false")
+        return text == "true"
+    if kind in (int, int | None):
+        try:
+            return int(text)
+        except ValueError as error:
+            raise InputError(f"{name}={text:.40}: a whole number") from error
+    return text

@@ -18,6 +18,9 @@ Layout = Literal["all", "frame", "time"]
 """Which tokens of a video are one sequence: all, those of a frame, or those of one place in all frames."""
 
 
+Originals = Mapping[str, tuple[str, ...]]
+"""{layer of a model's original code: the layers of diffusers' network that its rows are, in their order}."""
+
 VideoShape = tuple[int, int, int, int]
 """Of the latents of one video: (C, F, h, w)."""
 
@@ -236,6 +239,15 @@ class Backbone(ABC):
     def blocks(self) -> Sequence[Block]:
         """The blocks in the order in which they run, known before weights are loaded; empty: no hooks."""
         return ()
+
+    @property
+    def original_layers(self) -> Originals:
+        """Layers by their names in the model's original code, where those are not diffusers'.
+
+        A fused layer, such as one for q, k and v, is several layers of the network. Where the network is two
+        of one shape, the names are those in one of them. Some of the layers may be missing in the network.
+        """
+        return {}
 
     @property
     def positions(self) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ from motionexp.results.rows import ROWS_NAME, Row, append_rows, read_rows
 
 ADAPTER_FILE = "adapter.safetensors"
 FIT_FILE = "fit.json"
+INVERTED_FILE, STRIP_FILE = "inverted.png", "strip.png"
+"""Decoded inverted latents in the cell of a probe along a tree, and of the inversion probe."""
 EXACT_FRAMES = {"video": ".mkv", "npz": ".npz"}
 """{value of exact_frames=: the suffix of its files}."""
 MOST_OF_KIND = 80

@@ -89,6 +89,8 @@ def node_bytes(job: JobPlan, phase: Phase) -> int:
 def _print_cost(console: Console, job: JobPlan, total: JobCost) -> None:
     """Print what is left of each cell, the sum, and the folders of results."""
     console.print(f"{job.model.name}, {total.title}, {job.precision} on {job.device}", markup=False)
+    if job.adapter_note:
+        console.print(job.adapter_note, markup=False, highlight=False, soft_wrap=True)
     times = ["?" if math.isnan(line.seconds) else duration(line.seconds) for line in total.lines]
     texts = [
         (*line.columns, time, size_in_words(line.disk)) for line, time in zip(total.lines, times, strict=True)

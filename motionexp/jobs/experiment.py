@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 
 from motionexp.config.command_line import is_text, override_key, prepared, values_of
-from motionexp.config.compose import RENAMED, explain, read_job
+from motionexp.config.compose import RENAMED, SweepReader, explain
 from motionexp.config.effects import check_effects
 from motionexp.config.job_settings import plain_settings
 from motionexp.config.options import CONF, EXPERIMENTS
@@ -43,7 +43,7 @@ from motionexp.results.rows import Row
 from motionexp.results.selection import matches
 
 MOST_JOBS = 1000
-"""Of a sweep. To check one takes a tenth of a second."""
+"""Of a sweep. To check one takes up to a tenth of a second."""
 
 
 def experiment_text(name: str, layout: Layout, jobs: Sequence[JobConfig]) -> str:
@@ -83,16 +83,17 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
         InputError: lists every problem with the jobs that have it.
     """
     jobs_with: dict[str, list[str]] = defaultdict(list)
-    checked, jobs = [], _jobs(overrides)
+    checked, (fixed, jobs) = [], _jobs(overrides)
+    reader = SweepReader([*fixed, *hidden])
     with announced(f"checking the settings of {len(jobs)} jobs ..."):
-        for job, of_job in jobs:
+        for swept in jobs:
             try:
-                cfg = read_job([*of_job, *hidden])
+                cfg = reader.read(swept)
                 _check_inputs(cfg)
-                checked.append((cfg, set(map(override_key, of_job))))
+                checked.append((cfg, set(map(override_key, [*fixed, *swept]))))
             except InputError as error:
                 for problem in str(error).splitlines():
-                    jobs_with[problem].append(job)
+                    jobs_with[problem].append(" ".join(swept))
     if jobs_with:
         lines = []
         # One line a problem: a wrong setting is wrong in every job of its sweep.
@@ -100,7 +101,7 @@ def check_sweep(overrides: Sequence[str], hidden: Sequence[str] = ()) -> list[Jo
             which = f" (in job {first}" + (f" and {len(more)} more)" if more else ")")
             lines.append(problem + which * (1 + len(more) < len(jobs)))
         raise InputError("\n".join(lines))
-    _check_distinct([job for job, _ in jobs], [cfg for cfg, _ in checked])
+    _check_distinct([" ".join(swept) for swept in jobs], [cfg for cfg, _ in checked])
     return checked
 
 
@@ -123,10 +124,10 @@ def _check_inputs(cfg: JobConfig) -> None:
         check_grid(cfg)
 
 
-def _jobs(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Every job of a sweep: the overrides that distinguish it, in words, and all its overrides.
+def _jobs(overrides: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The overrides that all jobs of a sweep have, and those of each job.
 
-    There is none where a sweeper draws its values as it goes: there each job checks itself.
+    There is no job where a sweeper draws its values as it goes: there each job checks itself.
 
     Raises:
         InputError: the sweep has no job, or more than `MOST_JOBS`.
@@ -135,7 +136,7 @@ def _jobs(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
     parsed = parser.parse_overrides(list(overrides))
     swept = [override for override in parsed if override.is_sweep_override()]
     if not all(override.is_discrete_sweep() for override in swept):
-        return []
+        return [], []
     # Before the values are listed, of which a range may have any number.
     if not 0 < (count := math.prod(map(_number_of_values, swept))) <= MOST_JOBS:
         words = " ".join(str(override.input_line) for override in swept)
@@ -145,7 +146,7 @@ def _jobs(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         for override in swept
     ]
-    return [(" ".join(of_job), [*fixed, *of_job]) for of_job in itertools.product(*values)]
+    return fixed, list(itertools.product(*values))
 
 
 def _number_of_values(override: Override) -> int:

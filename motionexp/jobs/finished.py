@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from motionexp.config.adapter_files import adapter_file
+from motionexp.config.adapter_files import adapter_files
 from motionexp.config.job_settings import plain_settings
 from motionexp.config.schema import JobConfig, model_folder, training_seeds
 from motionexp.data.base import Edit, Reference
@@ -23,7 +23,7 @@ from motionexp.jobs.references import trained_together
 from motionexp.results.rows import Row
 
 GridColumns = Sequence[tuple[str, Cell, Sequence[SampleRequest]]]
-PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "trainer", "references")
+PLACE = ("output", "dry_run", "device", "logger", "log_adapter", "report", "trainer", "references")
 """Settings that change no result of a reference."""
 
 
@@ -277,8 +277,8 @@ def _folders(cfg: JobConfig) -> list[Path]:
     folders = [user_path(name) for name in names if name is not None]
     folders += [folder for folder in [model_folder(cfg.model)] if folder is not None]
     if cfg.adapter is not None:
-        file = adapter_file(cfg.adapter)
-        folders += [file, file.with_name("adapter_config.json")]  # peft's settings beside the weights
+        for file in adapter_files(cfg.adapter):
+            folders += [file, file.with_name("adapter_config.json")]  # peft's settings beside the weights
     return folders
 
 

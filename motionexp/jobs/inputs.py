@@ -33,7 +33,8 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.guidance import guidance_cost
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references, trained_together
-from motionexp.methods.adapters import check_adapter, load_adapter
+from motionexp.jobs.windows import sampling_window, window_and_method
+from motionexp.methods.adapters import check_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.guidance import StepCost
 from motionexp.results.selection import TRAINED, changed_settings
@@ -68,10 +69,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
-    if adapter is None:
-        window, method = _given_window(cfg), method_name(cfg.method)
-    else:
-        window, method = _stored_method(cfg, adapter, backbone_settings)
+    window, method, note = window_and_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
     # 5. The settings that rows hold, and the folders of results, whose names are ids of all that is above.
@@ -87,7 +85,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         backbone_settings=backbone_settings,
         backbone=backbone,
         window=window,
-        sampling_window=_sampling_window(cfg, window),
+        sampling_window=sampling_window(cfg, window),
         sampling=sample_settings(cfg),
         training=training_settings(cfg),
         tuning=cfg.method,
@@ -98,6 +96,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
+        adapter_note=note,
         trains=logged.trains,
         guidance=_guidance_cost(cfg, logged.guides, backbone, window, references),
         method="base" if window.low == 1000 else method,
@@ -131,12 +130,6 @@ def gpu_problem(cfg: JobConfig, device: torch.device) -> str:
     count = torch.cuda.device_count() if device.type == "cuda" else 1 if device.type == "mps" else 0
     is_enough = cfg.device == "cpu" or cfg.trainer.devices <= max(1, count)
     return "" if is_enough else too_many_devices(cfg.trainer.devices, count)
-
-
-def _given_window(cfg: JobConfig) -> Window:
-    """The timesteps of a training, as the settings say."""
-    knots = tuple((t, weight) for t, weight in cfg.soft_window or [])
-    return Window(cfg.tau, max(cfg.tau_high, cfg.tau), knots)
 
 
 def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | None:
@@ -182,7 +175,7 @@ def _checked_adapter(cfg: JobConfig) -> Path | None:
     if cfg.adapter is None:
         return None
     adapter = user_path(cfg.adapter)
-    check_adapter(adapter, cfg.tau is not None, cfg.plugins)
+    check_adapter(adapter, cfg.tau is not None or cfg.sampling_tau is not None, cfg.plugins)
     return adapter
 
 
@@ -341,32 +334,6 @@ def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders, schedule: Schedule
         groups=cfg.references if isinstance(cfg.references, int) else GROUPS,
         cell=partial(folders.probe, cfg, steps),
     )
-
-
-def _stored_method(cfg: JobConfig, adapter: Path, settings: BackboneSettings) -> tuple[Window, str]:
-    """The window of a stored adapter, narrowed by that of the settings, and the name of its method."""
-    narrowed = None if cfg.tau is None else Window(cfg.tau)
-    # Attached to a backbone on the meta device: the job's own network is loaded after the text encoder.
-    method = load_adapter(adapter, settings.make(torch.device("meta")), narrowed, cfg.plugins)
-    method.remove()
-    if settings.sharded and not method.takes_sharded:
-        raise InputError(
-            f"trainer.strategy=fsdp: adapter={cfg.adapter} is {method.name}, which needs whole weights; take"
-            " trainer.strategy=ddp"
-        )
-    stored = method.window
-    if cfg.tau is None and cfg.tau_high >= stored.high:
-        return stored, method.name
-    low = stored.low if cfg.tau is None else cfg.tau
-    return Window(low, max(low, min(stored.high, cfg.tau_high))), method.name
-
-
-def _sampling_window(cfg: JobConfig, trained: Window) -> Window:
-    """The timesteps that the method acts at while sampling: a hard window if it is not the trained one."""
-    if cfg.sampling_tau is None and cfg.sampling_tau_high is None:
-        return trained
-    low = trained.low if cfg.sampling_tau is None else cfg.sampling_tau
-    return Window(low, trained.high if cfg.sampling_tau_high is None else cfg.sampling_tau_high)
 
 
 def sample_settings(cfg: JobConfig) -> SampleSettings:

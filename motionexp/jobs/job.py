@@ -40,7 +40,7 @@ from motionexp.jobs.references import chance_references
 from motionexp.jobs.sanity_baselines import baseline_cell, baseline_rows
 from motionexp.jobs.scoring import are_bundled_and_enough, score_cell
 from motionexp.jobs.together import fit_together, hold_others
-from motionexp.methods.adapters import Recipe, load_adapter, save_adapter
+from motionexp.methods.adapters import Recipe, attach_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.guidance import GuidanceMethod
 from motionexp.methods.training import Example, FitResult, fit
@@ -267,18 +267,18 @@ class Job:
             return guidance_of(self, plan.reference)
         # In this order: a stored adapter that the user names, none, this cell's own, a new one.
         if self.plan.adapter is not None:
-            method = load_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
+            method = attach_adapter(self.plan.adapter, self.backbone, self.window, self.plan.plugins)
         elif not self.plan.trains:
             return None
         elif has_adapter:
-            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
+            method = attach_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         elif len(group := self.plan.group_of(plan)) > 1:
             with ExitStack() as locks:
                 if ranks.is_first():
                     hold_others(self, group, plan, locks)
                 fit_together(self, group)
             ranks.of_first(None)  # which has written the adapters
-            method = load_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
+            method = attach_adapter(plan.cell.adapter, self.backbone, plugins=self.plan.plugins)
         else:
             settings = dict(self.plan.tuning)
             method = get_object(settings.pop("_target_"))(self.backbone, self.window, **settings)

@@ -235,6 +235,7 @@ class JobPlan:
         config: all settings, as YAML.
         output: the folder of all results.
         adapter: a stored adapter that is sampled with in place of a trained one, or None.
+        adapter_note: what of an external LoRA's file is loaded, and what is not; else empty.
         trains: whether the job trains an adapter in each cell.
         guidance: what the guidance of a sample costs; None where the method is no guidance.
         method: the method's name in rows.
@@ -270,6 +271,7 @@ class JobPlan:
     config: str
     output: Path
     adapter: Path | None
+    adapter_note: str
     trains: bool
     guidance: StepCost | None
     method: str

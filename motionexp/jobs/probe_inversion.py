@@ -15,6 +15,7 @@ from motionexp.data.base import Reference
 from motionexp.data.videos import psnr, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.sampling import sample_latents
+from motionexp.jobs.cell import STRIP_FILE
 from motionexp.jobs.job import Job
 from motionexp.jobs.plan import JobPlan, ProbePlan
 from motionexp.jobs.probe_figures import strip, strip_timesteps
@@ -26,7 +27,6 @@ from motionexp.results.rows import Row, score_id_of
 from motionexp.results.terminal import print_grid
 
 METRIC_VERSION = 1
-STRIP = "strip.png"
 
 
 class InversionProbe(Probe):
@@ -52,9 +52,9 @@ class InversionProbe(Probe):
         folder = self.figures / f"inversion_{self.plan.steps}"
         folder.mkdir(parents=True, exist_ok=True)
         for unit in self.units:
-            if (unit.cell.folder / STRIP).is_file():
-                name = f"{job.plan.model.name}-{unit.reference.name}-{STRIP}"
-                shutil.copyfile(unit.cell.folder / STRIP, folder / name)
+            if (unit.cell.folder / STRIP_FILE).is_file():
+                name = f"{job.plan.model.name}-{unit.reference.name}-{STRIP_FILE}"
+                shutil.copyfile(unit.cell.folder / STRIP_FILE, folder / name)
         inversion_figures.write(folder, rows, "A job of probe=inversion drew the figure from its rows alone.")
         job.console.print(f"figures: {folder}", markup=False, highlight=False, soft_wrap=True)
 
@@ -127,7 +127,7 @@ class InversionUnit(Unit):
             caption = self.job.sampling.negative_prompt
             name = f'"{caption}"' if caption else "the empty prompt"
             shown = strip(backbone, inverted, conditioning, name)
-            write_png(self.cell.folder / STRIP, shown)
+            write_png(self.cell.folder / STRIP_FILE, shown)
         frames, vae_frames = (backbone.decode(video)[0].numpy() for video in (sampled, latents))
         self.cell.add_rows(self._rows(job, prompt, frames, vae_frames))
         unfinished.remove()

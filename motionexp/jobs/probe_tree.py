@@ -17,7 +17,7 @@ from motionexp.data.base import Edit, Reference
 from motionexp.data.videos import side_by_side, write_mp4, write_png
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.progress import progress_bar
-from motionexp.jobs.cell import SampleRequest
+from motionexp.jobs.cell import INVERTED_FILE, SampleRequest
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import Sample, peak_memory
 from motionexp.jobs.job import Job
@@ -188,7 +188,7 @@ class TreeUnit(Unit):
         write_mp4(self.cell.folder / ALL_PAIRS, self._grid(videos), backbone.fps)
         caption = self.reference.caption if "caption" in self.plan.prompts else self.negative
         prompt = f'"{caption}"' if caption else "the empty prompt"
-        write_png(self.cell.folder / "inverted.png", strip(backbone, inverted, inverted_with, prompt))
+        write_png(self.cell.folder / INVERTED_FILE, strip(backbone, inverted, inverted_with, prompt))
 
         def save(pair: Pair) -> None:
             sample = Sample(self.edit, 0, videos[pair], 0, seconds, memory)

@@ -3,18 +3,23 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring import ScoringConfig
+from motionexp.config.targets import check_allowed, check_room, node_problems, signature
+from motionexp.config.yaml_file import read_yaml
 from motionexp.data.base import Edit, Reference, References
 from motionexp.data.checks import shortened
-from motionexp.data.select import names_of
+from motionexp.data.select import make_reader, names_of
 from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
+from motionexp.results.rows import Row
 
 Size = tuple[int, int, int]  # of a video: frames, height, width
 PROBED_KINDS = ("multiple", "motion")  # the whole appearance, and the motion: what a boundary takes
@@ -125,3 +130,35 @@ def chance_references(
     names = (name for name in reader.names() if reader.long_enough(name, size[0]))
     # One more than are needed: a reference is not compared with itself.
     return [by_name.get(name) or reader.read(name, *size) for name in islice(names, CHANCE_REFERENCES + 1)]
+
+
+def stored_reference(cell: Path, row: Row) -> Reference:
+    """The reference that a row's sample is of, read again as its job read it.
+
+    Args:
+        cell: the folder of the sample's cell, which holds the settings of its job.
+
+    Raises:
+        InputError: the cell has no settings, code of a plugin would run, or the video is another one now.
+    """
+    path = cell / "config.yaml"
+    config: Any = read_yaml(path) if path.is_file() else None
+    try:
+        data, frames = dict(config["data"]), config["frames"]
+        size = config["model"]["height"], config["model"]["width"]
+    except (TypeError, LookupError, ValueError) as error:
+        raise InputError(f"{path}: it has no settings of a job, by which the reference is read") from error
+    target = data.get("_target_")
+    check_room(target, "motionexp.data", "data._target_")
+    check_allowed(str(target))
+    problems = [*node_problems("data", data, signature(str(target)))]
+    if not all(type(number) is int and number > 0 for number in (frames, *size)):
+        problems.append("frames and size must be whole numbers")
+    if problems:
+        raise InputError(f"{path}: {problems[0]}")
+    reference = make_reader(data).read(row.reference, frames, *size)
+    if row.reference_hash not in ("", reference.content_hash):
+        raise InputError(
+            f"{path}: the video or the caption of {row.reference} is another one now than its samples had"
+        )
+    return reference

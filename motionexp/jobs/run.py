@@ -169,6 +169,8 @@ def _run(
         job = Job(cfg, console, references)
     if cfg.video is not None:
         console.print(clip_in_words(cfg, job.references[0]), markup=False, soft_wrap=True)
+    if job.plan.adapter_note:
+        console.print(job.plan.adapter_note, markup=False, highlight=False, soft_wrap=True)
     with announced("checking the models behind the scores ..."):
         job.check_scoring()
     with announced("encoding captions and videos ..."):

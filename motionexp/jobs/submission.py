@@ -1,21 +1,31 @@
-"""Finished samples in the layout that TGVE's organisers ask for: SOURCE/VIDEO/EDIT/00000.jpg."""
+"""Finished samples for other scorers: TGVE's layout, SOURCE/VIDEO/EDIT/00000.jpg, or plain videos."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 from PIL import Image
 
-from motionexp.data.base import Edit
+from motionexp.data.base import Edit, Reference
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
-from motionexp.errors import InputError
-from motionexp.files import file_name, user_path
+from motionexp.data.videos import write_mp4
+from motionexp.errors import InputError, one_of
+from motionexp.files import file_name, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.machine import clear_disk_errors
+from motionexp.jobs.references import stored_reference
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
 from motionexp.results.settings_table import EXTERNAL
 
+LAYOUTS = ("tgve", "videos")
 Key = tuple[str, str, str]
 """Source, reference and edit kind: the folders of one video."""
+SampleKey = tuple[str, str, str, str, int]
+"""Suite, reference, kind and caption of the edit, and seed."""
+K = TypeVar("K", bound=Hashable)
 DISTINGUISHING = (
     "model",
     "method",
@@ -30,15 +40,21 @@ DISTINGUISHING = (
 
 
 def submission(words: Sequence[str]) -> None:
-    """`python run.py submission folder=NEW samples=FOLDER`; other words select samples by their rows.
+    """`python run.py submission folder=NEW samples=FOLDER [layout=videos]`; other words select samples.
 
     Raises:
-        InputError: a word is missing, or as `write_submission`.
+        InputError: a word is missing, or as `write_submission` and `write_videos`.
     """
     select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
     if len(select) != len(words) or not {"folder", "samples"} <= set(select):
         raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
     folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
+    layout = select.pop("layout", LAYOUTS[0])
+    if layout not in LAYOUTS:
+        raise InputError(f"layout={layout}: {one_of(layout, LAYOUTS)}")
+    if layout == "videos":
+        print(f"{write_videos(samples, folder, select)} videos written to {folder}")
+        return
     count, whole = write_submission(samples, folder, select)
     print(f"{count} of the benchmark's {whole} videos written to {folder}")
 
@@ -58,46 +74,114 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
         InputError: no sample is chosen, or two for one video and edit, or the folder is not empty; or a row
             is not of a video of the benchmark.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"folder={folder}: it is not empty; name a new folder")
-    if not samples.is_dir():
-        raise InputError(f"samples={samples}: there is no such folder")
-    chosen: dict[Key, tuple[Cell, Row]] = {}
-    for cell, row in _samples(samples):
-        if any(_text_of(row, name) != value for name, value in select.items()):
-            continue
-        key = _key(cell, row)
-        if key in chosen:
-            raise InputError(_two(chosen[key][1], row))
-        chosen[key] = cell, row
-    if not chosen:
-        chosen_by = "".join(f" {name}={value}" for name, value in select.items())
-        raise InputError(
-            f"samples={samples}: it holds no samples of data=tgve{' with' * bool(select)}{chosen_by}"
-        )
+    chosen = _chosen(samples, folder, select, _of_benchmark, _key, "samples of data=tgve")
     with clear_disk_errors(str(folder)):
         _write(chosen, folder)
     return len(chosen), sum(SOURCES.values()) * len(EDIT_COLUMNS)
 
 
+def write_videos(samples: Path, folder: Path, select: Mapping[str, str]) -> int:
+    """Write one sample of each reference, edit and seed as a video, with its caption and its reference.
+
+    `videos/NAME.mp4` are the samples, `prompts.json` their captions by name, as VBench's `custom_input` reads
+    them, and `references/NAME.mp4` the references under the same names, for what compares two folders
+    (FVD, DINO similarity).
+
+    Args:
+        samples: folder with finished cells of any suite.
+        folder, select: as of `write_submission`.
+
+    Returns:
+        The number of videos.
+
+    Raises:
+        InputError: as `write_submission`; or a reference cannot be read again, or is another video now.
+    """
+    chosen = _chosen(samples, folder, select, lambda row: True, _key_of_sample, "samples of jobs")
+    names = file_names(chosen)
+    references: dict[tuple[str, str], Reference] = {}
+    with clear_disk_errors(str(folder)):
+        for key, (cell, row) in chosen.items():
+            if key[:2] not in references:
+                references[key[:2]] = stored_reference(cell.folder, row)
+            reference = references[key[:2]]
+            for part, frames in (("videos", _frames(cell, row)), ("references", reference.frames)):
+                path = folder / part / names[key]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_mp4(path, frames[: reference.scored_frames], reference.fps)
+        prompts = {names[key]: row.edit_caption for key, (_, row) in chosen.items()}
+        write_whole(folder / "prompts.json", json.dumps(prompts, ensure_ascii=False, indent=1).encode())
+    return len(chosen)
+
+
+def file_names(keys: Iterable[SampleKey]) -> dict[SampleKey, str]:
+    """{key: REFERENCE-KIND-SEED.mp4}; a number tells those apart that would have one name."""
+    names: dict[SampleKey, str] = {}
+    uses: Counter[str] = Counter()
+    for key in keys:
+        _, reference, kind, _, seed = key
+        name = file_name(f"{reference}-{kind}-{seed}")
+        uses[name] += 1
+        names[key] = f"{name}.mp4" if uses[name] == 1 else f"{name}-{uses[name]}.mp4"
+    return names
+
+
+def _chosen(
+    samples: Path,
+    folder: Path,
+    select: Mapping[str, str],
+    is_candidate: Callable[[Row], bool],
+    key_of: Callable[[Cell, Row], K],
+    what: str,
+) -> dict[K, tuple[Cell, Row]]:
+    """The samples that are selected, one for each key. Raises InputError as `write_submission`."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"folder={folder}: it is not empty; name a new folder")
+    if not samples.is_dir():
+        raise InputError(f"samples={samples}: there is no such folder")
+    chosen: dict[K, tuple[Cell, Row]] = {}
+    for cell, row in _samples(samples):
+        if not is_candidate(row) or any(_text_of(row, name) != value for name, value in select.items()):
+            continue
+        key = key_of(cell, row)
+        if key in chosen:
+            raise InputError(_two(chosen[key][1], row))
+        chosen[key] = cell, row
+    if not chosen:
+        chosen_by = "".join(f" {name}={value}" for name, value in select.items())
+        raise InputError(f"samples={samples}: it holds no {what}{' with' * bool(select)}{chosen_by}")
+    return chosen
+
+
 def _write(chosen: Mapping[Key, tuple[Cell, Row]], folder: Path) -> None:
     for (source, reference, kind), (cell, row) in chosen.items():
-        edit, path = Edit(kind, row.edit_caption), folder / source / reference / kind
-        frames = cell.read_sample(SampleRequest(edit, row.seed or 0, row.sample_id)).frames
+        frames, path = _frames(cell, row), folder / source / reference / kind
         path.mkdir(parents=True)
         # Of a video of 4k + 1 frames the benchmark scores the first 4k.
         for index, frame in enumerate(frames[: scored_frames(len(frames))]):
             Image.fromarray(frame).save(path / f"{index:05d}.jpg", quality=95, subsampling=0)
 
 
+def _frames(cell: Cell, row: Row) -> np.ndarray:
+    edit = Edit(row.edit_kind, row.edit_caption)
+    return cell.read_sample(SampleRequest(edit, row.seed or 0, row.sample_id)).frames
+
+
 def _samples(folder: Path) -> Iterator[tuple[Cell, Row]]:
-    """The samples of TGVE's own edits with one row each, without those of probes and other systems."""
+    """The samples with one row each, without those of probes and other systems."""
     for file in sorted(folder.rglob(ROWS_NAME)):
         rows = {row.sample_id: row for row in read_rows(file)}
         for row in rows.values():
-            sampled = row.method != EXTERNAL and not row.tau_start
-            if sampled and row.suite == "tgve" and row.sample_id and row.edit_kind in EDIT_COLUMNS:
+            if row.method != EXTERNAL and not row.tau_start and row.sample_id:
                 yield Cell(file.parent), row
+
+
+def _of_benchmark(row: Row) -> bool:
+    return row.suite == "tgve" and row.edit_kind in EDIT_COLUMNS
+
+
+def _key_of_sample(cell: Cell, row: Row) -> SampleKey:
+    return row.suite, row.reference, row.edit_kind, row.edit_caption, row.seed or 0
 
 
 def _key(cell: Cell, row: Row) -> Key:

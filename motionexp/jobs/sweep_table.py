@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_method
 from rich.console import Console
 
 from motionexp.config.command_line import override_key, selection
@@ -23,7 +24,9 @@ from motionexp.jobs.failures import failures
 from motionexp.jobs.sweep_folder import SweepFolder
 from motionexp.jobs.sweep_plan import cells_of_sweep
 from motionexp.jobs.sweeps import as_text, in_a_line
+from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Table, to_csv, to_markdown
+from motionexp.results.layout import Layout, selected_rows
 from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import (
     SAMPLED,
@@ -35,6 +38,7 @@ from motionexp.results.selection import (
     text_in,
 )
 from motionexp.results.settings_table import EXTERNAL, differing_names, settings_tables
+from motionexp.results.tables import build
 from motionexp.results.terminal import print_table
 
 OF_FRAMES = ("start", "fps", "stride", "fit")
@@ -85,6 +89,18 @@ def print_sweep(jobs: Sequence[tuple[JobConfig, Collection[str]]], swept: Sequen
     log_summary(tuned, tables)
 
 
+def print_experiment(layout: Layout, output: Path, jobs: Sequence[JobConfig]) -> None:
+    """Print an experiment's tables of the rows in a folder, and run its report."""
+    comparison = Comparison(layout, selected_rows(layout, output))
+    tables = [table for table_layout in layout.tables for table in build(comparison, table_layout)]
+    for table in tables:
+        print_table(Console(), table)
+    log_summary(jobs, tables)
+    print(f"Rows, videos and contact sheets: {output.resolve()}")
+    if layout.report:
+        get_method(layout.report)(layout, output)
+
+
 def log_summary(jobs: Sequence[JobConfig], tables: Sequence[Table]) -> None:
     """Write the run of a whole sweep where its jobs have logger=wandb: tables, a figure and failures."""
     if any("wandb" in loggers(cfg.logger) for cfg in jobs):
@@ -117,7 +133,7 @@ def table(words: Sequence[str]) -> None:
     output, by = user_path(select.pop("output", "outputs")), select.pop("by", None)
     rows = read_rows(output)
     for name, values in select.items():
-        rows = _selected(rows, name, values, output)
+        rows = selected(rows, name, values, output)
     nothing = InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
     if not any(not row.tau_start for row in rows):
         raise nothing
@@ -131,7 +147,7 @@ def table(words: Sequence[str]) -> None:
     _show(Console(), tables, output, names or ["tau"], chosen)
 
 
-def _selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
+def selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
     """The rows with one of the values. Raises InputError where there are none but the base model's."""
     chosen = [row for row in rows if has_value(row, name, values)]
     # Which have every value of a setting of tuning, also one that nothing was tuned with.

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from inspect import getmembers, isabstract, isclass
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from motionexp.config.adapter_files import FILE_NAME, adapter_file, peft_config_file
+from motionexp.config.adapter_files import FILE_NAME, adapter_files, expert_of, peft_config_file
 from motionexp.config.renames import METHODS
 from motionexp.config.targets import check_allowed
 from motionexp.diffusion.backbone import Backbone
@@ -23,16 +24,17 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import sorted_metadata, user_path, write_whole
 from motionexp.methods.base import TuningMethod
-from motionexp.methods.external_lora import ExternalFile, attach, read_external
+from motionexp.methods.external_lora import EXPORT_KEY, ExternalFile, ExternalLoRA, attach, read_external
 from motionexp.methods.lora_config import read_object
 
 METADATA_KEY = "motionexp"
 DIGEST_KEY = "motionexp_sha256"  # safetensors has no checksum: a flipped bit would load
 _NO_WINDOW = (
-    "adapter={path}: not saved by motionexp and without a window: give tau=, the lowest timestep at which it"
-    " acts (0 for all timesteps)"
+    "adapter={path}: not saved by motionexp and without a window: give sampling_tau= (or tau=), the lowest"
+    " timestep at which it acts (0 for all timesteps)"
 )
-
+# The experts' components, by the words in the names of their files.
+EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
 _DTYPES = (
     torch.float64,
@@ -119,20 +121,41 @@ def load_adapter(
 ) -> TuningMethod:
     """Attach a stored adapter with its window, switched off; or an external LoRA with the given window.
 
+    It warns of tensors of an external LoRA that are not loaded, and names them.
+
     Args:
         path: the file, or its folder (`motionexp.config.adapter_files`).
         backbone: with the weights that the adapter was tuned on; an external file does not name its weights.
-        window: of an external LoRA, whose file has none; ignored for an adapter of motionexp.
+        window: of an external LoRA; None: the one in a file that motionexp has exported. Ignored for an
+            adapter of motionexp.
         plugins: packages outside motionexp whose methods may be run.
 
     Raises:
         InputError: the file is missing, damaged or no adapter; it belongs to other weights or to another
             network; or there is no window. No method is left attached then.
     """
-    path = adapter_file(path)
+    method = attach_adapter(path, backbone, window, plugins)
+    if isinstance(method, ExternalLoRA) and method.unread:
+        warnings.warn(f"{path}: {method.note}", stacklevel=2)
+    return method
+
+
+def attach_adapter(
+    path: str | Path,
+    backbone: Backbone,
+    window: Window | None = None,
+    plugins: Collection[str] = (),
+    *,
+    default_window: Window | None = None,
+) -> TuningMethod:
+    """As `load_adapter`, without the warning: `ExternalLoRA.note` has what is loaded and what is not.
+
+    `default_window`: of an external LoRA whose file has none, where `window` is None.
+    """
     content = _read(path)
-    # 1. The file of another trainer: it says nothing about a window or about weights.
-    if isinstance(content, ExternalFile):
+    # 1. The file of another trainer: it does not name its weights.
+    if not isinstance(content, StoredAdapter):
+        window = window or window_in(content) or default_window
         if window is None:
             raise InputError(_NO_WINDOW.format(path=path))
         try:
@@ -143,9 +166,7 @@ def load_adapter(
     try:
         # 2. The method as it was attached for the training.
         method_class = find_method(METHODS.get(about["method"], about["method"]), plugins)
-        stored = about["window"]
-        knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
-        method = method_class(backbone, Window(stored["low"], stored["high"], knots), **about["settings"])
+        method = method_class(backbone, read_window(about["window"]), **about["settings"])
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -199,17 +220,73 @@ def check_adapter(path: Path, has_window: bool = False, plugins: Collection[str]
 
     `has_window`: the job gives a window, so that an external LoRA is accepted.
     """
-    path = adapter_file(path)
     content = _read(path)
-    if isinstance(content, ExternalFile):
-        if not has_window:
+    if not isinstance(content, StoredAdapter):
+        if not has_window and window_in(content) is None:
             raise InputError(_NO_WINDOW.format(path=path))
     elif "." in content.about["method"]:
         check_allowed(content.about["method"], plugins, f"adapter={path}: method")
 
 
-def _read(path: Path) -> StoredAdapter | ExternalFile:
-    """The content of an adapter file. Raises InputError if it is damaged, or holds no usable numbers."""
+def window_in(files: Sequence[ExternalFile]) -> Window | None:
+    """The window that motionexp has written into files of other formats; None if they have none."""
+    texts = {text for file in files if (text := file.window) is not None}
+    return read_window(read_object(min(texts), EXPORT_KEY)) if texts else None
+
+
+def read_window(stored: Mapping[str, Any]) -> Window:
+    """A window as a file stores it. Raises LookupError, TypeError, ValueError or InputError if it is none."""
+    knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
+    return Window(stored["low"], stored["high"], knots)
+
+
+def window_of(path: str | Path) -> Window:
+    """The window of an adapter of motionexp, in any of its formats, which acts as a LoRA does.
+
+    Raises:
+        InputError: as `load_adapter`; or the file has no window, or is of a method that is no plain LoRA.
+    """
+    content = _read(path)
+    if isinstance(content, StoredAdapter):
+        check_plain(content, f"adapter={path}")
+        return read_window(content.about["window"])
+    window = window_in(content)
+    if window is None:
+        raise InputError(
+            f"adapter={path}: the file has no window: give one, as in window_callback(Window(700))"
+        )
+    return window
+
+
+def check_plain(adapter: StoredAdapter, source: str) -> None:
+    """Raise InputError for a stored adapter that is not one pair of matrices A and B for each layer."""
+    name = METHODS.get(adapter.about["method"], adapter.about["method"])
+    if "." in name or not getattr(find_method(name), "is_plain", False):
+        raise InputError(f"{source}: its method is {name}, and only a plain LoRA can act outside motionexp")
+
+
+def read_adapter(path: str | Path) -> StoredAdapter:
+    """The content of an adapter that motionexp has saved. Raises InputError for anything else."""
+    content = _read(path)
+    if not isinstance(content, StoredAdapter):
+        raise InputError(f"adapter={path}: not saved by motionexp")
+    return content
+
+
+def _read(path: str | Path) -> StoredAdapter | list[ExternalFile]:
+    """The content of an adapter: of motionexp, or of another trainer's file or files.
+
+    Raises:
+        InputError: a file is damaged, or holds no usable numbers.
+    """
+    contents = [_read_file(file) for file in adapter_files(path)]
+    stored = next((content for content in contents if isinstance(content, StoredAdapter)), None)
+    if stored is not None and len(contents) > 1:
+        raise InputError(f"adapter={path}: two files, and one of them was saved by motionexp: name one")
+    return stored or [content for content in contents if isinstance(content, ExternalFile)]
+
+
+def _read_file(path: Path) -> StoredAdapter | ExternalFile:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -224,7 +301,8 @@ def _read(path: Path) -> StoredAdapter | ExternalFile:
         if METADATA_KEY in metadata:
             return StoredAdapter(tensors, _read_about(metadata[METADATA_KEY]))
         config = peft_config_file(path)
-        return read_external(tensors, metadata, None if config is None else _read_config(config))
+        settings = None if config is None else _read_config(config)
+        return read_external(tensors, metadata, settings, EXPERTS.get(expert_of(path), ""))
     except InputError as error:
         raise InputError(f"adapter={path}: {error}") from error
 

@@ -1,17 +1,18 @@
-"""External LoRAs: files of other trainers, with the keys of diffusers, peft or kohya's scripts."""
+"""External LoRAs: files of other trainers, with diffusers' names for the layers or the original code's."""
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from motionexp.config.adapter_files import PEFT_CONFIG_NAME, PEFT_FILE_NAME
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import DIFFUSERS_KEY, LoRA
 from motionexp.methods.lora_config import LoRASettings, is_alpha, read_object, read_settings
 
@@ -21,27 +22,26 @@ ENDS = (
     (re.compile(r"[._]lora(_B(\.\w+)?|[._]up)\.weight$"), "lora_B.weight"),
     (re.compile(r"\.alpha$"), "alpha"),
 )
+EXPORT_KEY = "motionexp_window"  # in the metadata of files that motionexp has exported: their window
 WRAPPER = "base_model.model."  # peft's
-# The start of a layer's name: the pipeline's component, or kohya's prefix, which has _ for each dot.
-PREFIX = re.compile(r"^(unet\.|transformer\.|(model\.)?diffusion_model\.|lora_(unet|transformer)_)+")
 TEXT_ENCODER = re.compile(
     r"^(base_model\.model\.)?(text_encoder|text_model|te\d?\.|lora_te|clip_[lgh]\.|t5xxl\.|conditioner\.)"
 )
 COMPONENTS = ("transformer", "transformer_2", "unet")
-PREFIX_OF_COMPONENT = re.compile(rf"({'|'.join(COMPONENTS)})\.")
 # alpha as trainers write it into the metadata, where neither peft nor diffusers reads it.
 PLAIN_ALPHA = re.compile(r"(^|\.)(lora_alpha|network_alpha|ss_network_alpha|alpha)$")
+DORA = re.compile(r"dora_scale|lora_magnitude_vector")
 PLAIN_RSLORA = re.compile(r"(^|\.)use_rslora$")
-LAYERS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The tensors of one layer: A (rank, in, ...), B (out, rank, ...), and alpha if it is a tensor too."""
+    """One layer: A (rank, in, ...), B (out, rank, ...), alpha if it is a tensor, and the tensors' names."""
 
     down: Tensor
     up: Tensor
     alpha: float | None
+    keys: tuple[str, ...]
 
     @property
     def rank(self) -> int:
@@ -52,29 +52,43 @@ class Layer:
 class ExternalFile:
     """What an external LoRA says without a network: layers by the names in the file, and their settings.
 
-    `settings` has them by the component of diffusers' pipeline, and under "" for a network that was saved
-    alone. `is_peft`: they are of peft's adapter_config.json, which describes whatever lies beside it.
+    Attributes:
+        layers: by the names in the file.
+        settings: by the component of diffusers' pipeline, and under "" for a network that was saved alone.
+        is_peft: the settings are of peft's adapter_config.json, which describes whatever lies beside it.
+        unread: tensors that are no part of a layer of `layers`.
+        tensors: how many the file has.
+        expert: of two networks that share the timesteps, the one that the file's name names; else "".
+        window: as JSON, in a file that motionexp has exported; else None.
     """
 
     layers: Mapping[str, Layer]
     settings: Mapping[str, LoRASettings]
     is_peft: bool
+    unread: tuple[str, ...] = ()
+    tensors: int = 0
+    expert: str = ""
+    window: str | None = None
 
 
 def read_external(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], peft_config: Mapping[str, Any] | None
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    peft_config: Mapping[str, Any] | None,
+    expert: str = "",
 ) -> ExternalFile:
     """Read the file of another trainer, as far as it can be read without a network.
 
     Args:
         tensors, metadata: of the file.
         peft_config: the content of peft's adapter_config.json, if it lies beside the file.
+        expert: see `ExternalFile`.
 
     Raises:
-        InputError: a tensor is no part of a LoRA or belongs to a text encoder; two places state alpha; or the
-            settings are damaged or stand for something else than a plain LoRA.
+        InputError: no tensor is part of a LoRA's layer, or a layer has half of its tensors or more than a
+            LoRA; two places state alpha; or the settings are damaged or stand for something else than a LoRA.
     """
-    layers = _layers(tensors)
+    layers, unread = _layers(tensors)
     settings = _diffusers_settings(metadata)
     if peft_config is not None:
         if settings:
@@ -89,33 +103,48 @@ def read_external(
         raise InputError(f"the tensors ({with_alpha[0]}.alpha) and {source} both state alpha: keep one")
     if without and not settings:
         _check_plain_metadata(layers, metadata)
-    return ExternalFile(layers, settings, peft_config is not None)
+    window = metadata.get(EXPORT_KEY)
+    return ExternalFile(layers, settings, peft_config is not None, unread, len(tensors), expert, window)
 
 
-def attach(file: ExternalFile, backbone: Backbone, window: Window) -> LoRA:
+def attach(files: Sequence[ExternalFile], backbone: Backbone, window: Window) -> "ExternalLoRA":
     """Attach a LoRA of another trainer, switched off, with the given window, to any layers of the network.
 
     A layer's update is scaled as peft and diffusers scale it: by alpha / rank, or alpha / sqrt(rank) with
     use_rslora. alpha is a tensor of the layer (kohya), or in the metadata (diffusers), or in
-    adapter_config.json (peft). Where it is nowhere, alpha is the rank, as in diffusers.
+    adapter_config.json (peft). Where it is nowhere, alpha is the rank, as in diffusers. A fused layer of the
+    original code, such as one for q, k and v, becomes one layer for each part: A is shared, B is cut.
+
+    Args:
+        files: one, or one for each expert.
+        backbone: with the network.
+        window: at which it acts.
 
     Raises:
-        InputError: a tensor does not fit the network, or the settings do not fit a tensor. Nothing stays
-            attached then.
+        InputError: no layer of the files is one of the network; a file has layers of another model; a tensor
+            does not fit the network, or the settings do not fit a tensor. Nothing stays attached then.
     """
     names = LayerNames(backbone)
-    # 1. Rank and alpha of each layer by its name in the network.
+    # 1. Rank, alpha and tensors of each layer by its name in the network.
     sizes: dict[str, tuple[int, float]] = {}
     state: dict[str, Tensor] = {}
-    for key, layer in file.layers.items():
-        name = names.find(key)
-        if name in sizes:
-            raise InputError(f"two layers of the file are {name}, one of them {key}")
-        sizes[name] = layer.rank, _alpha(file, key, layer, backbone.key_prefix + name)
-        state |= {f"{name}.lora_A.weight": layer.down, f"{name}.lora_B.weight": layer.up}
+    missing: list[str] = []
+    unread = [key for file in files for key in file.unread]
+    for file in files:
+        for key, layer in file.layers.items():
+            modules = names.find(key, file.expert)
+            if not modules:
+                missing.append(key)
+                unread += layer.keys
+            for module, up in _parts(key, layer.up, modules, names):
+                if module in sizes:
+                    raise InputError(f"two layers of the file are {module}, one of them {key}")
+                sizes[module] = layer.rank, _alpha(file, key, layer, backbone.key_prefix + module)
+                state |= {f"{module}.lora_A.weight": layer.down, f"{module}.lora_B.weight": up}
+    _check_missing(missing, names, is_all=not sizes)
     # 2. The layers, and their tensors.
     try:
-        method = LoRA.on_layers(backbone, window, sizes)
+        method = ExternalLoRA(backbone, window, sizes, sum(file.tensors for file in files), tuple(unread))
     except ValueError as error:
         raise InputError(str(error)) from error  # peft's reason, for example a convolution in groups
     try:
@@ -126,39 +155,76 @@ def attach(file: ExternalFile, backbone: Backbone, window: Window) -> LoRA:
     return method
 
 
-class LayerNames:
-    """The layers of a network by the names that files have for them."""
+class ExternalLoRA(LoRA):
+    """A LoRA of another trainer, on the layers that its file names.
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.prefix = backbone.key_prefix  # empty where the names themselves begin with the component
-        names = [name for name, layer in backbone.network.named_modules() if isinstance(layer, LAYERS)]
-        self.example = self.prefix + next(iter(backbone.motion_projections(Window(0))["v"]))
-        self.names = {self.prefix + name: name for name in names}
-        # kohya's keys have _ for each dot.
-        self.flat_names = {name.replace(".", "_"): name for name in names}
+    Attributes:
+        file_tensors: how many tensors the files have.
+        unread: those of them that are not loaded.
+    """
 
-    def find(self, key: str) -> str:
-        """Return the network's name of a layer. Raises InputError if the network has no such layer."""
-        stem = key.removeprefix(WRAPPER)
-        if stem in self.names:
-            return self.names[stem]
-        stem = PREFIX.sub("", stem) if self.prefix else stem.removeprefix("lora_")
-        # diffusers' old keys name the attention's processor between the attention and the layer, and omit
-        # the 0 of to_out.0.
-        flat = stem.replace(".processor.", ".").replace(".", "_")
-        name = self.flat_names.get(f"{flat}_0" if flat.endswith("_to_out") else flat)
-        if name is None:
-            raise InputError(
-                f"{key} names no layer of this network: the names are diffusers', here"
-                f" {self.example}.lora_A.weight{self._variants()}; names of a model's original code are not"
-                " taken: convert the file to diffusers' names"
-            )
-        return name
+    is_single = False  # its file is not one of motionexp
 
-    def _variants(self) -> str:
-        if not self.prefix:
-            return ", with the component transformer or transformer_2"
-        return f" (or with {WRAPPER}, diffusion_model. or lora_unet_ for {self.prefix})"
+    def __init__(
+        self,
+        backbone: Backbone,
+        window: Window,
+        sizes: Mapping[str, tuple[int, float]],
+        file_tensors: int,
+        unread: tuple[str, ...],
+    ) -> None:
+        self._attach(backbone, window, sizes, {"layers": len(sizes)})
+        self.sizes, self.file_tensors, self.unread = sizes, file_tensors, unread
+
+    @property
+    def note(self) -> str:
+        """What of the file is loaded: numbers of tensors and layers, ranks and alphas, and what is not."""
+        ranks = sorted({rank for rank, _ in self.sizes.values()})
+        alphas = sorted({alpha for _, alpha in self.sizes.values()})
+        loaded = self.file_tensors - len(self.unread)
+        count = f"all {loaded}" if not self.unread else f"{loaded} of {self.file_tensors}"
+        rest = f"; not loaded: {', '.join(self.unread)}" if self.unread else ""
+        return (
+            f"{count} tensors loaded, into {len(self.sizes)} layers (rank {_span(ranks)}, alpha"
+            f" {_span(alphas)}){rest}"
+        )
+
+
+def _span(numbers: Sequence[float]) -> str:
+    return f"{numbers[0]:g}" if len(numbers) == 1 else f"{numbers[0]:g} to {numbers[-1]:g}"
+
+
+def _check_missing(layers: Sequence[str], names: LayerNames, *, is_all: bool) -> None:
+    """Raise InputError if the layers that the network lacks are all of the file's, or of another model."""
+    unclear = next(filter(names.lacks_expert, layers), None)
+    if unclear is not None:
+        raise InputError(
+            f"{unclear} does not say of which expert it is: begin names with the component transformer. or"
+            " transformer_2., or name the file high or low"
+        )
+    if is_all:
+        raise InputError(
+            f"{layers[0]} names no layer of this network: names are those of diffusers, here"
+            f" {names.example}.lora_A.weight, or those of the model's original code"
+        )
+    foreign = next(filter(names.is_of_another_model, layers), None)
+    if foreign is not None:
+        raise InputError(
+            f"{foreign} is of another model than {names.example}: the file has layers of two models"
+        )
+
+
+def _parts(key: str, up: Tensor, modules: Sequence[str], names: LayerNames) -> Iterator[tuple[str, Tensor]]:
+    """The network's layers that a file's layer is, with their rows of B."""
+    if len(modules) < 2:
+        yield from ((module, up) for module in modules)
+        return
+    rows = [names.rows(module) for module in modules]
+    if sum(rows) != len(up):
+        raise InputError(
+            f"{key}: lora_B has {len(up)} rows, where this network's fused layer has {sum(rows)}"
+        )
+    yield from zip(modules, (part.contiguous() for part in up.split(rows)), strict=True)
 
 
 def _alpha(file: ExternalFile, key: str, layer: Layer, full_name: str) -> float:
@@ -170,32 +236,44 @@ def _alpha(file: ExternalFile, key: str, layer: Layer, full_name: str) -> float:
     component, _, module = full_name.partition(".")
     # A file without components describes the one network that it is for.
     settings = file.settings.get(component)
-    if settings is None and (file.is_peft or not PREFIX_OF_COMPONENT.match(key)):
+    if settings is None and (file.is_peft or not key.startswith(tuple(f"{name}." for name in COMPONENTS))):
         settings = file.settings.get("")
+    if settings is None and file.expert and len(file.settings) == 1:
+        (settings,) = (
+            file.settings.values()
+        )  # diffusers calls either expert `transformer` in a file of its own
     if settings is None:
         raise InputError(f"{DIFFUSERS_KEY} does not describe {component}, to which {key} belongs")
     return settings.scale(module, layer.rank) * layer.rank
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> dict[str, Layer]:
-    """The tensors by layer, under the name that the file has for it."""
+def _layers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Layer], tuple[str, ...]]:
+    """The tensors by layer, under the name that the file has for it; and the names of all other tensors."""
     if not tensors:
         raise InputError("the file has no tensors")
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    keys: dict[str, list[str]] = defaultdict(list)
+    unread = []
     for key, tensor in tensors.items():
-        if TEXT_ENCODER.match(key):
-            raise InputError(f"{key} tunes the text encoder: only a LoRA of the network alone can be used")
         end, part = next(((end, part) for end, part in ENDS if end.search(key)), (None, ""))
-        if end is None:
-            raise InputError(f"{key} is no part of a LoRA (lora_A and lora_B, or lora_down and lora_up)")
+        if end is None or TEXT_ENCODER.match(key):
+            unread.append(key)
+            continue
         name = end.sub("", key)
         if part in parts[name]:
             raise InputError(f"{key} is a second {part} of {name}: a layer has one")
         parts[name][part] = tensor
-    return {name: _layer(name, tensors) for name, tensors in parts.items()}
+        keys[name].append(key)
+    if not parts and TEXT_ENCODER.match(unread[0]):
+        raise InputError(f"{unread[0]} tunes the text encoder: only a LoRA of the network can be used")
+    for key in unread:
+        # Else half of what a layer was trained to do would be applied.
+        if not parts or DORA.search(key) or any(key.startswith(f"{name}.") for name in parts):
+            raise InputError(f"{key} is no part of a LoRA (lora_A and lora_B, or lora_down and lora_up)")
+    return {name: _layer(name, part, tuple(keys[name])) for name, part in parts.items()}, tuple(unread)
 
 
-def _layer(name: str, parts: Mapping[str, Tensor]) -> Layer:
+def _layer(name: str, parts: Mapping[str, Tensor], keys: tuple[str, ...]) -> Layer:
     missing = {"lora_A.weight", "lora_B.weight"} - parts.keys()
     if missing:
         raise InputError(f"{name} has no {min(missing)}: a LoRA has two tensors for each layer")
@@ -209,7 +287,7 @@ def _layer(name: str, parts: Mapping[str, Tensor]) -> Layer:
         alpha = parts["alpha"].item() if parts["alpha"].numel() == 1 else None
         if not is_alpha(alpha):
             raise InputError(f"{name}.alpha is not one number other than 0")
-    return Layer(down, up, None if alpha is None else float(alpha))
+    return Layer(down, up, None if alpha is None else float(alpha), keys)
 
 
 def _diffusers_settings(metadata: Mapping[str, str]) -> dict[str, LoRASettings]:

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -30,6 +30,8 @@ class LoRA(TuningMethod):
     gives the network's class adapter methods. The layers are switched, never fused into the weights: fusing
     and unfusing changes the last bits of the base weights.
 
+    `is_plain`: the stored matrices alone say what the method does, at all timesteps of its window alike.
+
     Args:
         backbone: the model to tune.
         window: timesteps at which the method is trained and applied.
@@ -44,8 +46,8 @@ class LoRA(TuningMethod):
     """
 
     takes_sharded = True
+    is_plain: ClassVar[bool] = True
     layers: dict[str, LoraLayer]
-    _is_external = False
 
     def __init__(
         self,
@@ -69,20 +71,6 @@ class LoRA(TuningMethod):
             raise InputError(f"rank={rank}: a whole number from 1")
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha={alpha:g}: a number above 0")
-
-    @classmethod
-    def on_layers(cls, backbone: Backbone, window: Window, sizes: Mapping[str, tuple[int, float]]) -> "LoRA":
-        """Attach a LoRA to any layers of the network: (rank, alpha) by name; for external LoRAs."""
-        # Without __init__, which chooses layers by projection: the file of another trainer has chosen them.
-        method = cls.__new__(cls)
-        method._is_external = True
-        method._attach(backbone, window, sizes, {"layers": len(sizes)})
-        return method
-
-    @property
-    def name(self) -> str:
-        """See `TuningMethod.name`; another name for a LoRA that motionexp did not train."""
-        return "external_lora" if self._is_external else super().name
 
     def _attach(
         self,

@@ -39,6 +39,8 @@ class TLoRA(LoRA):
         InputError: as of `LoRA`, or another direction, or a least rank out of range.
     """
 
+    is_plain = False
+
     def __init__(
         self,
         backbone: Backbone,

@@ -107,3 +107,30 @@ def follow(
     returned = np.linalg.norm(back - points, axis=-1) < settings.round_trip
     followed = forwards == 1
     return end, (followed & (backwards == 1) & inside & returned)[:, 0], followed[:, 0]
+
+
+def track(frames: np.ndarray, settings: FlowSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Follow the grid's points of the first frame through all frames.
+
+    A point is lost for good at the first step at which it has no texture, leaves the frame, or does not come
+    back when followed backwards.
+
+    Args:
+        frames: (F, H, W, 3) uint8 RGB, F >= 2.
+        settings: see `FlowSettings`.
+
+    Returns:
+        (F, P, 2) x and y in pixels, of a lost point where it was last seen; (F, P) whether it is seen.
+    """
+    points = grid(frames.shape[1], frames.shape[2], settings)[:, None]
+    alive = np.ones(len(points), bool)
+    position, visible = [points[:, 0]], [alive]
+    for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
+        end, valid, followed = follow(before, after, points, settings)
+        # A lost point stays where it was last seen, so that OpenCV gets finite places.
+        points = np.where(followed[:, None, None], end, points)
+        # Never alive again: a point that comes back may be another one.
+        alive = alive & valid
+        position.append(points[:, 0])
+        visible.append(alive)
+    return np.stack(position).astype(np.float64), np.stack(visible)

@@ -1,15 +1,13 @@
 """Points followed through a whole video, by Lucas-Kanade or by a tracker that the user brings along."""
 
-from itertools import pairwise
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 
 from motionexp.errors import InputError
 from motionexp.metrics.base import Tracks
-from motionexp.metrics.lucas_kanade import FlowSettings, follow, grid
+from motionexp.metrics.lucas_kanade import FlowSettings, track
 
 
 class Tracker(Protocol):
@@ -26,11 +24,7 @@ class Tracker(Protocol):
 
 
 class LucasKanadeTracker:
-    """Follows the grid of `flow_similarity` from frame to frame.
-
-    A point is lost for good at the first step at which it has no texture, leaves the frame, or does not come
-    back when followed backwards.
-    """
+    """Follows the grid of `flow_similarity` from frame to frame; see `lucas_kanade.track`."""
 
     identity = "lucas_kanade 1"
 
@@ -43,18 +37,7 @@ class LucasKanadeTracker:
                 f"tracks need two or more frames of at least {2 * settings.window} pixels each way, not"
                 f" {len(frames)} of {height} x {width}"
             )
-        points = grid(height, width, settings)[:, None]
-        alive = np.ones(len(points), bool)
-        position, visible = [points[:, 0]], [alive]
-        for before, after in pairwise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames):
-            end, valid, followed = follow(before, after, points, settings)
-            # A lost point stays where it was last seen, so that OpenCV gets finite places.
-            points = np.where(followed[:, None, None], end, points)
-            # Never alive again: a point that comes back may be another one.
-            alive = alive & valid
-            position.append(points[:, 0])
-            visible.append(alive)
-        return Tracks(np.stack(position).astype(np.float64), np.stack(visible), settings.still)
+        return Tracks(*track(frames, settings), settings.still)
 
     def to(self, device: torch.device) -> None:
         """OpenCV follows points on the CPU, whatever the device."""

@@ -8,12 +8,13 @@ import numpy as np
 
 from motionexp.config.metrics import SET_VALUES
 from motionexp.errors import InputError
-from motionexp.results.formats import NONE, Block, Cell, Line
+from motionexp.results.formats import FEWEST, NONE, Block, Cell, Line
 from motionexp.results.intervals import Interval, mean_interval
 from motionexp.results.layout import Column, Difference, Group, Layout, Setting, TableLayout
 from motionexp.results.rows import SANITY_BASELINES, Row, Subject
 from motionexp.results.selection import check_names, matches
-from motionexp.results.subjects import Values, by_subject, paired_difference
+from motionexp.results.significance import MeasuredDifference
+from motionexp.results.subjects import Values, by_subject
 from motionexp.results.versions import check_comparable
 
 
@@ -134,8 +135,9 @@ class Comparison:
         settings = [self.layout.settings[name] for name in (difference.ours, difference.theirs)]
         cells = []
         for key, column in self._columns(table).items():
-            ours, theirs = (self.values(column, setting, group) for setting in settings)
-            cells.append(Cell(key, paired_difference(ours, theirs), column.digits))
+            measured = MeasuredDifference.of(*(self.values(column, setting, group) for setting in settings))
+            p = measured.p if key in table.corrected and len(measured.means) >= FEWEST else None
+            cells.append(Cell(key, measured.interval, column.digits, p=p))
         # A column may abstain on some samples; the line's n is that of the fullest column.
         most = max((cell.interval for cell in cells), key=lambda interval: interval.n)
         n = f"{most.n} ({most.clusters})" if most.n else NONE

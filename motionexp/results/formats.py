@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
 from motionexp.results.intervals import Interval
+from motionexp.results.significance import LEVEL
 
 Write = Callable[[str], str]
 
@@ -115,12 +116,16 @@ def markdown_text(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A measured interval, or a reported number (`interval` has then NaN bounds and n = 0)."""
+    """A measured interval, or a reported number (`interval` has then NaN bounds and n = 0).
+
+    `p` is that of a difference which is one of a family, after the correction for their number.
+    """
 
     column: str
     interval: Interval
     digits: int
     is_difference: bool = False
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Line:
         """Whether the cell is a difference whose sign is certain."""
         if cell is None or not (self.is_difference or cell.is_difference) or cell.interval.clusters < FEWEST:
             return False
-        return excludes_zero(cell.interval)
+        return excludes_zero(cell.interval) and (cell.p is None or cell.p <= LEVEL)
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,9 @@ class TableLayout:
     """One table: `file` without suffix, relative to the repository's root.
 
     The bootstrap resamples `unit`. With a `default` setting, a second block shows the paired difference of
-    every other setting to it. `equal_leakage` and `dominance` add a table below, or are all where there are
-    no `settings`.
+    every other setting to it. Of the columns `corrected`, a difference is bold only after Holm's correction
+    for all of the table's differences of these columns. `equal_leakage` and `dominance` add a table below, or
+    are all where there are no `settings`.
     """
 
     file: str
@@ -148,6 +149,7 @@ class TableLayout:
     groups: list[Group]
     columns: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
+    corrected: list[str] = field(default_factory=list)
     reported: list[Reported] = field(default_factory=list)
     equal_leakage: EqualLeakage | None = None
     dominance: Dominance | None = None

@@ -188,7 +188,7 @@ def _table_problems(table: TableLayout, layout: Layout) -> Iterator[str]:
     lines = [*table.settings, *(equal.curves if equal else [])]
     settings = [*lines, *filter(None, [table.default])]
     settings += [name for entry in table.differences for name in (entry.ours, entry.theirs)]
-    columns = [*table.columns, *(name for entry in table.reported for name in entry.values)]
+    columns = [*table.columns, *table.corrected, *(name for entry in table.reported for name in entry.values)]
     columns += [equal.motion, *equal.leakage] if equal else []
     if dominance:
         settings += [*dominance.ours, *dominance.theirs]

@@ -121,7 +121,7 @@ def settings_tables(rows: Iterable[Row], by: Sequence[str], title: str) -> list[
     tables = []
     for suite in dict.fromkeys(suite for suite, _ in by_block):
         blocks = {place: rows for place, rows in by_block.items() if place[0] == suite}
-        columns = _columns([row for rows in blocks.values() for row in rows])
+        columns = score_columns([row for rows in blocks.values() for row in rows])
         main = MAIN if "motion" in columns else MAIN_OF_REAL_CLIPS
         parts = {
             title: {key: columns[key] for key in main if key in columns},
@@ -184,7 +184,7 @@ def _check_block(place: str, rows: Sequence[Row], by: Sequence[str]) -> None:
         )
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, Column]:
+def score_columns(rows: Sequence[Row]) -> dict[str, Column]:
     """The columns with rows: motion and leakage, the published three, then further scores."""
     metrics = {row.metric for row in rows}
     standard = standard_columns()

@@ -33,6 +33,11 @@ class MeasuredDifference:
         means, _ = cluster_means(differences, [key[0] for key in shared])
         return cls(paired_difference(ours, theirs), means)
 
+    @property
+    def p(self) -> float:
+        """The two-sided p-value of a mean that is not zero."""
+        return min(more_p(self.means), more_p(-self.means))
+
 
 def tail(means: np.ndarray, value: float) -> float:
     """The one-sided p-value, by Student's t over references, of a true mean of at most `value`.

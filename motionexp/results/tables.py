@@ -23,6 +23,7 @@ from motionexp.results.latex import to_latex
 from motionexp.results.layout import Layout, TableLayout
 from motionexp.results.published import print_files, published_layouts, read_published, root_of
 from motionexp.results.rows import Row
+from motionexp.results.significance import holm
 from motionexp.results.versions import dirty_note
 
 SUFFIXES = (".md", ".tex", ".csv")
@@ -52,7 +53,12 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
     blocks += _reported_blocks(layout, table)
     columns = [layout.columns[key].label for key in table.columns]
     blocks = [block for block in blocks if block.lines]
-    tables = [Table(table.title, table.labels, columns, blocks, table.notes, table.unit)]
+    notes = table.notes
+    if table.corrected:
+        blocks, count = corrected(blocks)
+        named = " and ".join(layout.columns[key].label for key in table.corrected)
+        notes = [f"Bold in {named}: also after Holm's correction for these {count} differences.", *notes]
+    tables = [Table(table.title, table.labels, columns, blocks, notes, table.unit)]
     if not table.settings and (table.equal_leakage or table.dominance):
         tables = []  # a comparison at scales alone
     if table.equal_leakage:
@@ -60,6 +66,21 @@ def build(comparison: Comparison, table: TableLayout) -> list[Table]:
     if table.dominance:
         tables.append(dominance_table(comparison, table, table.dominance))
     return with_dirty_note(tables, comparison.all_rows)
+
+
+def corrected(blocks: Sequence[Block]) -> tuple[list[Block], int]:
+    """Blocks whose p-values are Holm's for all p-values in them, and the number of these."""
+    lines = [line for block in blocks for line in block.lines]
+    p_values = [cell.p for line in lines for cell in line.cells if cell is not None and cell.p is not None]
+    adjusted = iter(holm(p_values))
+
+    def with_adjusted(line: Line) -> Line:
+        cells = [
+            cell if cell is None or cell.p is None else replace(cell, p=next(adjusted)) for cell in line.cells
+        ]
+        return replace(line, cells=cells)
+
+    return [replace(block, lines=list(map(with_adjusted, block.lines))) for block in blocks], len(p_values)
 
 
 def with_dirty_note(tables: Sequence[Table], rows: Collection[Row]) -> list[Table]:

@@ -1,4 +1,4 @@
-"""What each paper's table costs on a laptop and on GPUs, for the lines between marks of `docs/usage.md`.
+"""What each paper's table costs on a laptop and on GPUs, for the lines between marks of `README.md`.
 
 (`python -m motionexp.scripts.paper_costs`.) On a laptop the bundled models stand for the papers' backbones:
 CPU seconds of a cell as measured (`results/bench/cells.md`), times the cells of the table's design. On GPUs
@@ -27,7 +27,7 @@ from motionexp.results.published import read_published
 from motionexp.scripts.programs import exit_code
 
 BENCH = ROOT / "results" / "bench" / "cells.parquet"
-PAGE = ROOT / "docs" / "usage.md"
+PAGE = ROOT / "README.md"
 BEGIN, END = (
     "<!-- costs: `python -m motionexp.scripts.paper_costs` writes these lines -->",
     "<!-- end of costs -->",
@@ -126,7 +126,7 @@ def lines(seconds_of: Callable[[str], tuple[float, float]] = measured) -> str:
         f"Hours. Design: {REFERENCES} references, {EDITS} edits; 200 training and 50 sampling steps, which"
         " the second paper does not give. Lines of other systems are reported, and cost nothing.",
         "The bundled models take their own numbers of steps. Their hours are the CPU seconds of a cell as"
-        " [measured](../results/bench/cells.md), times the cells, over the cores. Nothing of this was run as"
+        " [measured](results/bench/cells.md), times the cells, over the cores. Nothing of this was run as"
         " a whole.",
         "The hours of GPUs are **computed, not measured**: torch's count of FLOP in bf16, at"
         f" {SHARE:.0%} of the peak ({peaks}). The first paper states as much: 200 steps of Latte in 7 minutes"

@@ -1,24 +1,25 @@
-"""Every family behind our interface against diffusers' pipeline: samples, frames, and adapter files."""
+"""Every family behind our interface against diffusers' pipeline: samples, frames, and exported adapters."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import MochiPipeline, TextToVideoSDPipeline
-from safetensors import safe_open
+from diffusers import TextToVideoSDPipeline
+from peft import PeftModel
 from torch import Tensor
 from torch.testing import assert_close
 
 from motionexp.backbones import load_backbone
-from motionexp.backbones.wan import WanExpertsBackbone
+from motionexp.config.export import ExportConfig
+from motionexp.config.schema import ModelConfig
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
+from motionexp.jobs.export import export
 from motionexp.methods.adapters import save_adapter
 from motionexp.methods.lora import LoRA
-from tests.support.python_page import WITH_LOADER, WITH_PEFT, functions
-from tests.support.tiny_families import NEGATIVE, STOCK, Family, noise
+from motionexp.methods.window_callback import networks_of, window_callback
+from tests.support.tiny_families import NEGATIVE, STOCK, Family, Latents, noise
 from tests.support.training_runs import RECIPE, change
 
 
@@ -62,54 +63,91 @@ def test_frames_equal_the_pipelines(family: Family, folder: Path | str, backbone
     assert expected.std() > 0.03
 
 
-def callback(family: Family, names: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline's argument that calls the page's `keep_window` after each step."""
+def settings_of(family: Family, backbone: Backbone, folder: Path | str, latents: Latents) -> ModelConfig:
+    """What a model's file in `conf/model/` has of it."""
+    kind = type(backbone)
+    frames, height, width = family.video_of(noise((1, *latents)))
+    return ModelConfig(
+        _target_=f"{kind.__module__}.{kind.__name__}.from_pretrained",
+        name=backbone.name,
+        path=str(folder),
+        frames=frames,
+        frame_range=[1, 1000],
+        height=height if backbone.any_size else backbone.height,
+        width=width if backbone.any_size else backbone.width,
+        fps=24,
+        max_caption_tokens=backbone.max_caption_tokens,
+        steps=5,
+    )
 
-    def keep_window(pipeline: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        names["pipeline"] = pipeline
-        return names["keep_window"](pipeline, step, t, tensors)
 
+def exported(family: Family, model: ModelConfig, adapter: Path) -> Path:
+    """The adapter in the format that the pipeline reads, or else peft."""
+    folder = adapter / "exported"
+    form = "diffusers" if family.loads_lora else "peft"
+    export(ExportConfig(str(adapter), form, folder, None, model, model.steps, model.frames))
+    return folder
+
+
+def load(pipeline: Any, folder: Path) -> None:
+    """As the card beside an export says."""
+    files = sorted(folder.glob("*.safetensors"))
+    if (folder / "adapter_config.json").exists():
+        PeftModel.from_pretrained(networks_of(pipeline)[0], folder)
+    elif len(files) == 1:
+        pipeline.load_lora_weights(folder)
+    else:
+        high, low = files
+        pipeline.load_lora_weights(folder, weight_name=high.name, adapter_name="motion")
+        pipeline.load_lora_weights(
+            folder, weight_name=low.name, adapter_name="motion", load_into_transformer_2=True
+        )
+
+
+def watched(family: Family, adapter: Path | Window, *, early: bool = False) -> dict[str, Any]:
+    """The pipeline's arguments that load an adapter and keep its window."""
+    callbacks = []
+
+    def load_and_watch(pipeline: Any, folder: Path) -> None:
+        load(pipeline, folder)
+        callback = window_callback(adapter, pipeline if early else None)
+        callbacks.append(lambda *arguments: callback(pipeline, *arguments))
+
+    more: dict[str, Any] = {"load": load_and_watch}
     if family.pipeline is TextToVideoSDPipeline:
-        return {"callback": lambda step, t, latents: keep_window(names["pipeline"], step, t, {})}
-    return {"callback_on_step_end": keep_window}
+        return more | {"callback": lambda step, t, latents: callbacks[0](step, t, {}) and None}
+    return more | {"callback_on_step_end": lambda _, *arguments: callbacks[0](*arguments)}
 
 
-def test_an_adapter_and_its_window_fit_the_pipeline(
+def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
     family: Family, folder: Path | str, backbone: Backbone, tmp_path: Path
 ) -> None:
     if family is STOCK["unet3d-velocity"]:
         pytest.skip("the network is that of unet3d")
     settings, start = SamplerSettings(5, 2.0), noise((1, *family.sampled[-1]))
-    # The experts' tensors are loaded one expert at a time, without the file's alpha, which is then the rank.
-    alpha = 2.0 if family.kind is WanExpertsBackbone else 6.0
-    method = LoRA(backbone, Window(0), rank=2, alpha=alpha)
+    method = LoRA(backbone, Window(0), rank=2, alpha=6.0)
     change(method, size=0.3)
 
-    def sampled(low: float) -> Tensor:
-        method.window = Window(low)
+    def sampled(low: float, high: float = 1000) -> Tensor:
+        method.window = Window(low, high)
         return ours(family, backbone, start, settings, gate=method.set_active)
 
     everywhere, base = sampled(0), sampled(1000)
-    # On in three of the five steps. The timesteps are those of the video's size, which is set now.
-    windowed = sampled(sum(backbone.schedule.timesteps(5)[2:4]) / 2)
+    times = backbone.schedule.timesteps(5)
+    # In the second to the fourth of the five steps, and in the first three, the third at the very end of the
+    # window. The timesteps are those of the video's size, which is set now.
+    within = sampled(float(times[3]), (times[0] + times[1]) / 2)
+    windowed = sampled(float(times[2]))
     save_adapter(tmp_path, backbone, method, RECIPE)
+    inner = Window(float(times[3]), (times[0] + times[1]) / 2)
     method.remove()
-    assert (everywhere - windowed).abs().max() > 0.01
-    assert (base - windowed).abs().max() > 0.01
-
-    # The code of docs/python.md, with the changes that it names.
-    blocks = [WITH_LOADER] if family.loads_lora else [WITH_LOADER, WITH_PEFT]
-    if family.pipeline is MochiPipeline:
-        blocks = [WITH_LOADER.replace("following[0]", "1000 - following[0]")]
-    names = functions(*blocks)
-
-    def load(pipeline: Any, adapter: Path) -> None:
-        names["pipeline"] = pipeline
-        network = getattr(pipeline, backbone.component)
-        with safe_open(adapter / "adapter.safetensors", "pt") as file:
-            names["layers"] = names["load_lora"](network, file, backbone.key_prefix)
-
-    with safe_open(tmp_path / "adapter.safetensors", "pt") as file:
-        names["window"] = json.loads(file.metadata()["motionexp"])["window"]
-    more = {"adapter": tmp_path, "load": None if family.loads_lora else load, **callback(family, names)}
-    assert_close(family.stock(folder, start, settings, **more), windowed, rtol=1e-4, atol=1e-4)
+    for differs in (everywhere, base, within):
+        assert (differs - windowed).abs().max() > 0.01
+    model = settings_of(family, backbone, folder, family.sampled[-1])
+    adapter = exported(family, model, tmp_path)
+    for expected, more in (
+        (windowed, watched(family, adapter)),
+        (within, watched(family, inner, early=True)),
+    ):
+        theirs = family.stock(folder, start, settings, adapter=adapter, **more)
+        assert_close(theirs, expected, rtol=1e-4, atol=1e-4)

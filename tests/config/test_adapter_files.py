@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from motionexp.config.adapter_files import FILE_NAMES, adapter_file, peft_config_file
+from motionexp.config.adapter_files import FILE_NAMES, adapter_files, peft_config_file
 from motionexp.errors import InputError
 
 
@@ -16,11 +16,13 @@ def written(folder: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("name", FILE_NAMES)
 def test_a_folder_has_the_file_of_its_trainer(name: str, tmp_path: Path) -> None:
-    assert adapter_file(str(written(tmp_path, name, "optimizer.pt", "other.safetensors"))) == tmp_path / name
+    files = adapter_files(str(written(tmp_path, name, "optimizer.pt", "other.safetensors")))
+    assert files == (tmp_path / name,)
 
 
 def test_a_file_has_any_name(tmp_path: Path) -> None:
-    assert adapter_file(written(tmp_path, "v1.sft", *FILE_NAMES) / "v1.sft") == tmp_path / "v1.sft"
+    file = written(tmp_path, "v1.sft", *FILE_NAMES) / "v1.sft"
+    assert adapter_files(file) == (file,)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_a_file_has_any_name(tmp_path: Path) -> None:
 )
 def test_anything_else_is_an_error(names: tuple[str, ...], named: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"^adapter={tmp_path / named}: .*{problem}"):
-        adapter_file(written(tmp_path, *names) / named)
+        adapter_files(written(tmp_path, *names) / named)
 
 
 def test_settings_belong_to_pefts_own_file_alone(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from motionexp.data.shapes import grammar
 from motionexp.data.shapes.scenes import edited
-from motionexp.data.shapes.splits import CaptionedReferences, ShapesReferences
+from motionexp.data.shapes.splits import CaptionedReferences, DiTFlowPrompts, ShapesReferences
 from motionexp.data.shapes.variants import other_motions
 from motionexp.errors import InputError
 
@@ -99,3 +99,18 @@ def test_only_the_motion_words_of_motions_without_caption_change():
             assert any(phrase in new.caption for phrase in grammar.OBJECT_PHRASES.values())
             assert new.caption != old.caption
     assert changed == 10
+
+
+def test_ditflows_prompts_are_the_caption_another_subject_and_another_scene():
+    plain, prompts = ShapesReferences("benchmark"), DiTFlowPrompts("benchmark")
+    name = plain.names()[0]
+    before, after = plain.read(name), prompts.read(name)
+    edits = {edit.kind: edit for edit in before.edits}
+    assert after.content_hash == before.content_hash
+    assert [(edit.kind, edit.caption) for edit in after.edits] == [
+        ("caption", before.caption),
+        ("subject", edits["object"].caption),
+        ("scene", edits["multiple"].caption),
+    ]
+    assert after.edits[0].truth == before.truth.attributes
+    assert after.strata == {**before.strata, "prompts": "ditflow"}

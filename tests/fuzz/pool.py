@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from motionexp.errors import LONGEST_LINE, InputError
-from tests.fuzz import cells, commands, stored, texts, videos
+from tests.fuzz import cells, commands, stored, studies, texts, videos
 from tests.fuzz.damage import Damage
 from tests.fuzz.guard import Guard, limit_memory
 
-KINDS = texts.KINDS | commands.KINDS | videos.KINDS | stored.KINDS | cells.KINDS
+KINDS = texts.KINDS | commands.KINDS | videos.KINDS | stored.KINDS | cells.KINDS | studies.KINDS
 HANG_SECONDS = 90.0
 """Of wall time, after which a process that does not answer is ended."""
 LONGEST_ERROR = 20_000

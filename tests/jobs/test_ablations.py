@@ -28,11 +28,11 @@ def ablation(name: str) -> tuple[Layout, list[JobConfig]]:
     """The layout of an experiment, and its jobs on the bundled models without most adapter scales."""
     jobs_of = experiment._jobs
 
-    def at_scale_one(overrides):  # to compose a job takes 0.1 s
-        jobs = jobs_of(overrides)
-        return [job for job in jobs if "adapter_scale" not in job[0] or "adapter_scale=1" in job[1]] or jobs[
-            :1
-        ]
+    def at_scale_one(overrides):  # to check a job takes 0.03 s
+        fixed, jobs = jobs_of(overrides)
+        return fixed, [
+            job for job in jobs if "adapter_scale=1" in job or "adapter_scale" not in str(job)
+        ] or jobs[:1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "_jobs", at_scale_one)

@@ -1,5 +1,6 @@
 """Finished samples become TGVE's submission layout, and come back from it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ from PIL import Image
 
 from motionexp.config.schema import ScoreConfig
 from motionexp.data.base import Edit
+from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.data.videos import read_frames
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import Sample
 from motionexp.jobs.external import score_external
-from motionexp.jobs.submission import write_submission
+from motionexp.jobs.submission import file_names, submission, write_submission, write_videos
 from motionexp.results.rows import Row
+from tests.support import made_output
+from tests.support.made_output import FRAMES, REFERENCES, write_output
 from tests.support.made_suites import KINDS, made_lines, make_tgve
 from tests.support.made_videos import moving, psnr
 
@@ -108,3 +112,31 @@ def test_a_submission_is_scored_as_its_samples_were(tmp_path):
     with pytest.raises(InputError, match=r"style: .* 16 .*dav-0 .* 32"):
         score_external(whole)
     Image.open(tmp_path / "new" / SOURCE / "dav-0" / "style" / "00000.jpg").verify()
+
+
+def test_other_scorers_get_videos_with_their_captions_and_references(tmp_path):
+    outputs, folder = tmp_path / "outputs", tmp_path / "new"
+    write_output(outputs)
+    with pytest.raises(InputError, match="they differ in tau"):
+        write_videos(outputs, folder, {"method": "lora"})
+    assert write_videos(outputs, folder, {"tau": "700"}) == 4
+    names = [f"{reference}-{kind}-0.mp4" for reference in REFERENCES for kind in made_output.KINDS]
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == sorted(names)
+    prompts = json.loads((folder / "prompts.json").read_text())
+    assert prompts == {name: f"a {name.split('-')[-2]} is moving" for name in names}
+    for reference in REFERENCES:
+        video = read_frames(folder / "references" / f"{reference}-style-0.mp4", frames=FRAMES)
+        assert psnr(video, ShapesReferences().read(reference).frames) > 35
+    video = read_frames(folder / "videos" / f"{REFERENCES[0]}-style-0.mp4", frames=FRAMES)
+    # That of the third cell; its texture is noise, whose colours an mp4 blurs.
+    assert psnr(video, made_output.moving_square(2)) > psnr(video, made_output.moving_square(1)) + 3
+
+
+def test_samples_of_one_name_get_a_number():
+    keys = [("clip", "a", "caption", caption, 0) for caption in ("a cat", "a dog")]
+    assert list(file_names(keys).values()) == ["a-caption-0.mp4", "a-caption-0-2.mp4"]
+
+
+def test_a_layout_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="layout=vbench"):
+        submission(["folder=a", "samples=b", "layout=vbench"])

@@ -179,7 +179,7 @@ ALONE = {
     "a difference": (PAIR | {f"{NAME}.diff_b": torch.ones(8)}, {}, "diff_b"),
     "a bias": (PAIR | {f"{NAME}.lora_B.bias": torch.ones(8)}, {}, "bias"),
     "kohya's text encoder": (pair("lora_te_text_model_encoder_layers_0_mlp_fc1"), {}, "text encoder"),
-    "text encoder": (PAIR | pair("text_encoder.layers.0"), {}, "text encoder"),
+    "text encoder": (pair("text_encoder.layers.0"), {}, "text encoder"),
     "peft without settings": (pair(f"base_model.model.{MOTION}"), {}, "adapter_config.json"),
     "no JSON": (PAIR, {DIFFUSERS_KEY: "{"}, f"{DIFFUSERS_KEY}"),
     "deep JSON": (PAIR, {DIFFUSERS_KEY: "[" * 100_000}, f"{DIFFUSERS_KEY}"),

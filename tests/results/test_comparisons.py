@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from motionexp.errors import InputError
 from motionexp.results.comparisons import Comparison
@@ -54,6 +55,31 @@ def test_nothing_is_bold_of_too_few_references(ranks):
     of_four = shown(ranks, rank_rows(4))
     assert "**" not in of_four
     assert "their range" in of_four
+
+
+def test_a_corrected_difference_is_bold_by_its_p_value_times_the_number_of_its_family(ranks):
+    """Three differences to the default: rank 1's p-value is below 0.05 alone, and above it times three."""
+    lower, table = (0.1, 0.02, 0.08, -0.01, 0.09, 0.03), ranks.tables[0]
+    uncertain = [
+        replace(row, value=0.5 + number / 10 - lower[number])
+        if row.metric == "velocity_similarity" and row.settings["rank"] == 1
+        else row
+        for row in rank_rows()
+        for number in [int(row.reference[1:])]
+    ]
+    p = float(ttest_1samp(lower, 0).pvalue)
+    assert p < 0.05 < 3 * p
+    assert "**" in shown(ranks, uncertain)
+    table.corrected = ["motion"]
+    corrected = shown(ranks, uncertain)
+    assert "**" not in corrected
+    assert "Holm" in corrected
+    assert "3 differences" in corrected
+    _, differences = rank_table(ranks, uncertain).blocks
+    adjusted = [cell.p for line in differences.lines for cell in line.cells if cell.column == "motion"]
+    assert adjusted == pytest.approx([1.0, 3 * p, 1.0])
+    table.corrected = ["text"]  # motion is no member of that family
+    assert "**" in shown(ranks, uncertain)
 
 
 def test_the_ends_decide_what_is_bold_before_they_are_rounded(ranks):

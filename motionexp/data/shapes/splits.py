@@ -217,3 +217,26 @@ class CaptionedReferences(ShapesReferences):
         if edits == reference.edits:
             return reference
         return replace(reference, edits=edits, strata={**reference.strata, "captions": "captioned"})
+
+
+class DiTFlowPrompts(ShapesReferences):
+    """`ShapesReferences` with the three prompts of DiTFlow's benchmark (section 5.1) in place of four edits.
+
+    ``caption`` is the reference's caption, ``subject`` another object in the same scene (the edit
+    ``object``), ``scene`` another object in another scene (the edit ``multiple``).
+
+    Args:
+        split: ``tuning`` or ``benchmark``.
+    """
+
+    def read(self, name: str, frames: int = FRAMES, height: int = SIZE, width: int = SIZE) -> Reference:
+        """Render one reference with three edits."""
+        reference = super().read(name, frames, height, width)
+        edits = {edit.kind: edit for edit in reference.edits}
+        assert isinstance(reference.truth, Scene)
+        prompts = (
+            Edit("caption", reference.caption, reference.truth.attributes),
+            replace(edits["object"], kind="subject"),
+            replace(edits["multiple"], kind="scene"),
+        )
+        return replace(reference, edits=prompts, strata={**reference.strata, "prompts": "ditflow"})

@@ -1,0 +1,128 @@
+"""`python run.py export`: an adapter in another tool's format, and the setting that carries its window."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.config.adapter_files import PEFT_CONFIG_NAME
+from motionexp.config.export import ExportConfig
+from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.window_in_steps import with_shift
+from motionexp.errors import InputError
+from motionexp.files import plain_name, sorted_metadata, write_whole
+from motionexp.jobs.export_card import WindowSettings, card, workflow
+from motionexp.jobs.machine import clear_disk_errors
+from motionexp.jobs.plan import BackboneSettings
+from motionexp.methods.adapters import StoredAdapter, check_plain, read_adapter, read_window
+from motionexp.methods.export_formats import (
+    FILE_NAMES,
+    LoRALayer,
+    check_format,
+    diffusers_metadata,
+    export_tensors,
+    peft_config,
+)
+from motionexp.methods.external_lora import EXPORT_KEY
+
+SUFFIXES = {"transformer": "high_noise", "transformer_2": "low_noise"}
+"""What files of one expert of Wan 2.2 are called in every tool."""
+
+
+def export(cfg: ExportConfig) -> list[Path]:
+    """Write an adapter in another tool's format, with a card and its window; returns the files.
+
+    Raises:
+        InputError: the adapter is not one of motionexp, or no plain LoRA; it is of another model or size; no
+            tool reads the format for the model; or the model has no shift.
+    """
+    stored = read_adapter(cfg.adapter)
+    check_plain(stored, f"adapter={cfg.adapter}")
+    if stored.about["model"] != cfg.model.name:
+        raise InputError(
+            f"adapter={cfg.adapter}: it was tuned on {stored.about['model']}, not on model={cfg.model.name}"
+        )
+    backbone = _without_weights(cfg)
+    check_format(cfg.format, backbone.pipeline, cfg.model.name)
+    layers = _layers(cfg, stored, backbone)
+    window = read_window(stored.about["window"])
+    settings = WindowSettings.of(window, with_shift(backbone.schedule, cfg.shift), cfg.steps, backbone)
+    with clear_disk_errors(str(cfg.folder)):
+        files = [
+            file for part, of_part in layers.items() for file in _write(cfg, part, of_part, backbone, window)
+        ]
+        loras = [file for file in files if file.suffix == ".safetensors"]
+        texts = {"README.md": card(cfg, stored, loras, settings), "window.json": settings.as_json(loras)}
+        if cfg.format in ("comfyui", "kohya"):
+            texts |= {f"{file.stem}_hooks.json": workflow(file.name, settings) for file in loras}
+        for name, text in texts.items():
+            write_whole(cfg.folder / name, text.encode())
+            files.append(cfg.folder / name)
+    print(settings.in_words())
+    for file in files:
+        print(file)
+    return files
+
+
+def _without_weights(cfg: ExportConfig) -> PipelineBackbone:
+    settings = BackboneSettings(cfg.model, cfg.frames, "fp32", "auto", False, False, False, False)
+    backbone = settings.make(torch.device("meta"))
+    if not isinstance(backbone, PipelineBackbone):
+        raise InputError(f"model={cfg.model.name}: only models in diffusers' layout can be exported")
+    return backbone
+
+
+def _layers(
+    cfg: ExportConfig, stored: StoredAdapter, backbone: PipelineBackbone
+) -> dict[str, dict[str, LoRALayer]]:
+    """The layers of each of the pipeline's networks, by their names in it."""
+    layers: dict[str, dict[str, LoRALayer]] = {}
+    modules = dict(backbone.network.named_modules())
+    ends = ".lora_A.weight", ".lora_B.weight"
+    for key, down in stored.tensors.items():
+        if not key.endswith(ends[0]):
+            continue
+        up, full_name = stored.tensors[key.replace(*ends)], key.removesuffix(ends[0])
+        layer = modules.get(full_name.removeprefix(backbone.key_prefix))
+        shape = None if layer is None else tuple(layer.weight.shape)
+        if shape != (len(up), down.shape[1]):
+            raise InputError(
+                f"adapter={cfg.adapter}: {full_name} is of a layer ({len(up)}, {down.shape[1]}), and model="
+                f"{cfg.model.name} has {shape or 'no such layer'}"
+            )
+        component, _, name = full_name.partition(".")
+        layers.setdefault(component, {})[name] = LoRALayer(down, up, float(stored.about["settings"]["alpha"]))
+    return layers
+
+
+def _write(
+    cfg: ExportConfig,
+    component: str,
+    layers: Mapping[str, LoRALayer],
+    backbone: PipelineBackbone,
+    window: Window,
+) -> list[Path]:
+    """Write the LoRA of one network of the pipeline."""
+    of_expert = SUFFIXES[component] if not backbone.key_prefix else ""
+    name = FILE_NAMES.get(cfg.format, f"{plain_name(cfg.folder.name)}.safetensors")
+    if cfg.format == "peft":
+        path = cfg.folder / of_expert / name
+    elif of_expert:
+        path = cfg.folder / f"{plain_name(cfg.folder.name)}_{of_expert}.safetensors"
+    else:
+        path = cfg.folder / name
+    metadata = {"format": "pt", EXPORT_KEY: json.dumps(asdict(window))}
+    if cfg.format == "diffusers":
+        metadata |= diffusers_metadata(layers, backbone.component)
+    tensors = export_tensors(layers, cfg.format, backbone, backbone.pipeline)
+    files = {path: sorted_metadata(save(tensors, metadata))}
+    if cfg.format == "peft":
+        files[path.with_name(PEFT_CONFIG_NAME)] = json.dumps(peft_config(layers), indent=2).encode()
+    for file, content in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)
+    return list(files)

@@ -1,0 +1,156 @@
+"""A plain LoRA in the formats of option tools: the names of its tensors, alpha, and fused layers."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from motionexp.config.adapter_files import PEFT_FILE_NAME
+from motionexp.config.export import FORMATS
+from motionexp.diffusion.backbone import Backbone
+from motionexp.errors import InputError
+from motionexp.methods.layer_names import rows_of_layers
+from motionexp.methods.lora import DIFFUSERS_KEY
+
+# The pipelines for which each format has a reader: diffusers' own loaders; ComfyUI's core and its wrappers;
+# musubi-tuner and ComfyUI of kohya's names. peft reads its own format into any network.
+READERS: Mapping[str, tuple[str, ...]] = {
+    "comfyui": ("WanPipeline", "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline"),
+    "kohya": ("WanPipeline", "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline"),
+    "diffusers": (
+        *("WanPipeline", "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline"),
+        *("CogVideoXPipeline", "AnimateDiffPipeline"),
+    ),
+}
+BARE = ("MochiPipeline",)  # whose LoRAs have no diffusion_model. before a layer's name
+
+
+@dataclass(frozen=True)
+class LoRALayer:
+    """One layer of a LoRA: A (rank, in), B (out, rank), and alpha."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / len(self.down)
+
+
+def check_format(form: str, pipeline: str, name: str) -> None:
+    """Raise InputError for a format that no tool reads for models of a pipeline's class."""
+    if pipeline not in READERS.get(form, (pipeline,)):
+        possible = [option for option in FORMATS if pipeline in READERS.get(option, (pipeline,))]
+        raise InputError(f"format={form}: no tool reads it for {name} ({pipeline}); {' or '.join(possible)}")
+
+
+def export_tensors(
+    layers: Mapping[str, LoRALayer], form: str, backbone: Backbone, pipeline: str
+) -> dict[str, Tensor]:
+    """The tensors of a LoRA of one network, under the names of a format.
+
+    Args:
+        layers: by the names in the network.
+        form: one of `FORMATS`.
+        backbone: its network may be on `meta`.
+        pipeline: the class's name.
+
+    Raises:
+        InputError: a layer has no name in the format.
+    """
+    if form in ("diffusers", "peft"):
+        start = f"{backbone.component}." if form == "diffusers" else "base_model.model."
+        return {
+            f"{start}{name}.lora_{part}.weight": tensor.contiguous()
+            for name, layer in layers.items()
+            for part, tensor in (("A", layer.down), ("B", layer.up))
+        }
+    parts = ("lora_A", "lora_B") if form == "comfyui" else ("lora_down", "lora_up")
+    tensors: dict[str, Tensor] = {}
+    for name, layer in original_lora(layers, backbone).items():
+        if form == "kohya":
+            stem = f"lora_unet_{name.replace('.', '_')}"
+        else:
+            stem = name if pipeline in BARE else f"diffusion_model.{name}"
+        tensors[f"{stem}.{parts[0]}.weight"] = layer.down.contiguous()
+        tensors[f"{stem}.{parts[1]}.weight"] = layer.up.contiguous()
+        tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha)
+    return tensors
+
+
+def original_lora(layers: Mapping[str, LoRALayer], backbone: Backbone) -> dict[str, LoRALayer]:
+    """A LoRA of the original code's layers, by their names there, which changes the weights equally.
+
+    Raises:
+        InputError: the original code's layer of one of the layers is not known.
+    """
+    originals = backbone.original_layers
+    if not originals:  # whose names are those of diffusers
+        return dict(layers)
+    rows = rows_of_layers(backbone)
+    fused: dict[str, LoRALayer] = {}
+    for name, modules in originals.items():
+        # Of several names for a layer, the first.
+        if set(modules) & layers.keys() and not any(originals[option] == modules for option in fused):
+            fused[name] = _fused(layers, modules, rows)
+    named = {module for name in fused for module in originals[name]}
+    if missing := sorted(layers.keys() - named):
+        raise InputError(f"{missing[0]} has no layer of the original code: tune others, or take format=peft")
+    return fused
+
+
+def _fused(layers: Mapping[str, LoRALayer], modules: tuple[str, ...], rows: Mapping[str, int]) -> LoRALayer:
+    """One layer for several, whose outputs are joined: A one below the option, B in blocks."""
+    tuned = [layers[module] for module in modules if module in layers]
+    if len(modules) == 1:
+        return tuned[0]
+    scale = tuned[0].scale
+    blocks = [
+        torch.nn.functional.pad(
+            layers[module].up * (layers[module].scale / scale),
+            (
+                sum(len(layers[before].down) for before in modules[:place] if before in layers),
+                sum(len(layers[after].down) for after in modules[place + 1 :] if after in layers),
+            ),
+        )
+        if module in layers
+        else tuned[0].up.new_zeros(rows[module], sum(len(layer.down) for layer in tuned))
+        for place, module in enumerate(modules)
+    ]
+    down = torch.cat([layer.down for layer in tuned])  # (the sum of the ranks, in)
+    return LoRALayer(down, torch.cat(blocks), scale * len(down))
+
+
+def diffusers_metadata(layers: Mapping[str, LoRALayer], component: str) -> dict[str, str]:
+    """The LoraConfig that diffusers reads from a file's metadata."""
+    config = {f"{component}.{key}": value for key, value in _config(layers).items()}
+    return {DIFFUSERS_KEY: json.dumps(config)}
+
+
+def peft_config(layers: Mapping[str, LoRALayer]) -> dict[str, Any]:
+    """The content of peft's adapter_config.json."""
+    return {"peft_type": "LORA", "task_type": None, "inference_mode": True, **_config(layers)}
+
+
+def _config(layers: Mapping[str, LoRALayer]) -> dict[str, Any]:
+    first = next(iter(layers.values()))
+    patterns = {
+        "rank_pattern": {f"^{name}": len(layer.down) for name, layer in layers.items()},
+        "alpha_pattern": {f"^{name}": layer.alpha for name, layer in layers.items()},
+    }
+    is_uniform = {(len(layer.down), layer.alpha) for layer in layers.values()} == {
+        (len(first.down), first.alpha)
+    }
+    return {
+        "r": len(first.down),
+        "lora_alpha": first.alpha,
+        "target_modules": list(layers),
+        **({} if is_uniform else patterns),
+    }
+
+
+FILE_NAMES = {"diffusers": "pytorch_lora_weights.safetensors", "peft": PEFT_FILE_NAME}

@@ -1,0 +1,113 @@
+"""The published results as pages, into outputs/report/: `make report`.
+
+The tables are those of all experiments. The videos lie in the repository, small ones of eight references.
+`python -m motionexp.scripts.published_report OUTPUTS ...` chooses them again from folders of results.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from motionexp.files import write_whole
+from motionexp.jobs.report.content import Content, facts_of
+from motionexp.jobs.report.details import series_of
+from motionexp.jobs.report.media import read_stored, write_media, write_small
+from motionexp.jobs.report.pages import check_folder, write_pages
+from motionexp.jobs.report.probes import Probes, boundaries_of
+from motionexp.jobs.report.references import references_of
+from motionexp.jobs.report.samples import samples_of, scores_of
+from motionexp.probes.analysis.published import read_analysis
+from motionexp.results.comparisons import Comparison
+from motionexp.results.formats import Table
+from motionexp.results.published import published_layouts, read_published, root_of, write_published
+from motionexp.results.rows import Row, read_rows
+from motionexp.results.tables import build
+from motionexp.scripts.programs import exit_code
+
+FOLDER = Path("outputs/report")
+RESULTS = Path("results/shapes")
+VIDEOS = RESULTS / "videos"
+ROWS = VIDEOS / "rows.parquet"
+REFERENCES = (
+    *("09-wander-green-square", "10-wander-red-square", "11-wander-violet-square"),
+    *("33-stop-and-go-pink-cross", "34-zigzag-lime-square", "35-hop-blue-star"),
+    *("50-right-pink-moon", "52-down-orange-star"),
+)
+"""Those of experiment gate that all three models were tuned on."""
+KINDS = ("multiple", "background")
+FPS = 8.0
+ABOUT = (
+    "Tables are of all references of their experiments. Videos and plots are of eight references and two"
+    " kinds of edits: those of experiment gate, and of some other methods at their defaults on tiny_latte.",
+    "A method without videos here was run on other references, or has no published run.",
+)
+
+
+def chosen_rows(output: Path) -> Iterator[Row]:
+    """The rows of the samples to publish: of the eight references, at the adapter's full strength."""
+    select = {"reference": "|".join(REFERENCES), "edit_kind": "|".join(KINDS), "adapter_scale": "1"}
+    for row in read_rows(output, select):
+        if row.training_seed in (None, 0) and row.seed == 0 and not row.tau_start and not row.sanity_baseline:
+            yield row
+
+
+def choose(outputs: Iterable[Path]) -> None:
+    """Write small videos, their scores by frame and their rows below `results/`; of equal ids the first."""
+    shutil.rmtree(VIDEOS, ignore_errors=True)
+    rows: dict[str, list[Row]] = {}
+    for output in outputs:
+        for sample in samples_of(chosen_rows(output), output):
+            name = sample.row.sample_id
+            if name in rows or sample.video is None or not sample.video.exists():
+                continue
+            write_small(VIDEOS, name, read_stored(sample.video), FPS)
+            (VIDEOS / f"{name}.webp").unlink()  # a poster is made again from the video
+            series = {
+                metric: [None if value is None else float(f"{value:.4g}") for value in values]
+                for metric, values in series_of(sample).items()
+            }
+            text = json.dumps(series, separators=(",", ":"))
+            write_whole(VIDEOS / f"{name}.series.json", f"{text}\n".encode())
+            file = f"{VIDEOS.name}/{name}.mp4"
+            rows[name] = [replace(row, sample_file=file) for row in sample.rows]
+    write_published(ROWS, [row for of_sample in rows.values() for row in of_sample])
+
+
+def published_tables() -> Iterator[Table]:
+    """The tables of all experiments whose rows are published."""
+    for path, layout in published_layouts([]):
+        if layout.tables:
+            comparison = Comparison(layout, read_published(root_of(path) / layout.rows))
+            for table in layout.tables:
+                yield from build(comparison, table)
+
+
+@exit_code
+def main(arguments: Sequence[str]) -> None:
+    """Write the report, from the videos of some folders of results where they are named."""
+    if arguments:
+        choose(map(Path, arguments))
+    check_folder(FOLDER)
+    rows = read_published(ROWS)
+    samples = samples_of(rows, RESULTS)
+    analysis = read_analysis([])
+    content = Content(
+        "motionexp: published results",
+        about=ABOUT,
+        samples=samples,
+        references=references_of(samples),
+        scores=scores_of(samples),
+        probes=Probes(boundaries=boundaries_of(analysis[1].rows) if analysis else ()),
+        tables=list(published_tables()),
+        facts={"": facts_of(rows)},
+    )
+    write_media(FOLDER, content)
+    write_pages(FOLDER, content)
+    print(f"report: {FOLDER / 'index.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

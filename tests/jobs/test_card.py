@@ -1,0 +1,302 @@
+"""`card`: the folder of a hub repository, its text, and the upload, which a stand-in of the hub takes."""
+
+import json
+import re
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from motionexp.config.licences import LICENCES, licence_of
+from motionexp.config.options import CONF, options
+from motionexp.errors import InputError
+from motionexp.jobs.card import card
+from motionexp.methods.adapters import DIGEST_KEY, METADATA_KEY, _digest
+from motionexp.results.rows import append_rows
+from tests.support.made_rows import made_row
+from tests.support.made_study import DATA, SIZE, references
+
+CAPTION = "a lime striped circle is moving on sand"
+SCORES = {
+    "velocity_similarity": 0.6,
+    "nuisance_similarity": 0.3,
+    "nuisance_chance": 0.1,
+    "text_alignment": 38.0,
+}
+
+
+def write_adapter(folder: Path, **changes) -> Path:
+    """An adapter of tiny_cogvideox in its cell, without a training."""
+    about = {
+        "model": "tiny_cogvideox",
+        "source": "bundled:tiny_cogvideox",
+        "revision": None,
+        "weights_hash": "2383357e373a",
+        "method": "lora",
+        "settings": {"rank": 4, "alpha": 4.0},
+        "window": {"low": 400.0, "high": 1000.0, "knots": []},
+        "recipe": {"captions": [CAPTION], "steps": 100, "seed": 0, "packages": {"torch": "2"}},
+    } | changes
+    tensors = {
+        "transformer.a.lora_A.weight": torch.zeros(4, 8),
+        "transformer.a.lora_B.weight": torch.zeros(8, 4),
+    }
+    text = json.dumps(about)
+    folder.mkdir(parents=True)
+    metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
+    save_file(tensors, folder / "adapter.safetensors", metadata)
+    return folder
+
+
+@pytest.fixture
+def cell(tmp_path) -> Path:
+    """A cell with an adapter, samples of two settings, and beside it the base model and a known video."""
+    model = tmp_path / "outputs" / "shapes" / "tiny_cogvideox"
+    (reference,) = references(1)
+    cell = model / "abc"
+    adapter = write_adapter(cell / "adapter")
+    fit = {"suite": "shapes", "reference": reference.name, "steps": 100, "seconds": 1.0, "device": "cpu"}
+    (adapter / "fit.json").write_text(json.dumps({**fit, "reference_hash": reference.content_hash}))
+    settings = {
+        "model": {"height": SIZE[1], "width": SIZE[2], "frames": SIZE[0]},
+        "rank": 4,
+        "adapter_scale": 1.0,
+    }
+    (cell / "config.yaml").write_text(yaml.safe_dump({**settings, "frames": SIZE[0], "data": DATA}))
+    about = {
+        "model": "tiny_cogvideox",
+        "reference": reference.name,
+        "reference_hash": reference.content_hash,
+        "steps": 25,
+        "settings": settings,
+    }
+    rows = []
+    for (metric, value), edit in product(SCORES.items(), reference.edits[:2]):
+        file = f"shapes/tiny_cogvideox/abc/media/{edit.kind}-0.mp4"
+        (tmp_path / "outputs" / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "outputs" / file).write_bytes(edit.kind.encode())
+        sample = {**about, "edit_kind": edit.kind, "edit_caption": edit.caption, "sample_file": file}
+        rows.append(made_row(metric=metric, value=value, tau=400.0, sample_id=edit.kind, **sample))
+        half = {**sample, "settings": {**settings, "adapter_scale": 0.5}, "adapter_scale": 0.5}
+        rows.append(
+            made_row(metric=metric, value=value / 2, tau=400.0, sample_id=f"half {edit.kind}", **half)
+        )
+    append_rows(cell / "rows.jsonl", rows)
+    whole = [row for row in rows if row.adapter_scale == 1]
+    base = [
+        replace(row, method="base", tau=1000.0, value=0.0, sample_id=f"base {row.edit_kind}") for row in whole
+    ]
+    append_rows(model / "base" / "rows.jsonl", base)
+    frozen = [
+        replace(row, value=0.25, seed=None, sample_id="", strata={"sanity_baseline": "frozen"})
+        for row in whole
+    ]
+    append_rows(model / "known" / "rows.jsonl", frozen)
+    return cell
+
+
+def kinds() -> list[str]:
+    """Of the samples, in the order of the card."""
+    return sorted(edit.kind for edit in references(1)[0].edits[:2])
+
+
+def parts(text: str) -> tuple[dict, str]:
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def lines_of(body: str, heading: str) -> dict[str, list[str]]:
+    """{first column: the others} of the table below a heading."""
+    section = body.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_a_card_says_what_the_cell_holds(cell):
+    card([f"adapter={cell / 'adapter'}", "reference_video=true"])
+    folder = cell / "card"
+    front, body = parts((folder / "README.md").read_text())
+    (reference,) = references(1)
+    assert (front["license"], front["pipeline_tag"]) == ("apache-2.0", "text-to-video")
+    assert [entry["output"]["url"] for entry in front["widget"]] == [
+        f"samples/{number}-{kind}-0.mp4" for number, kind in enumerate(kinds(), start=1)
+    ]
+    assert reference.name in body
+    assert CAPTION in body
+    # 1. Files are copies, and the reference is a video.
+    assert (folder / "adapter.safetensors").read_bytes() == (
+        cell / "adapter/adapter.safetensors"
+    ).read_bytes()
+    for number, kind in enumerate(kinds(), start=1):
+        assert (folder / "samples" / f"{number}-{kind}-0.mp4").read_text() == kind
+    assert (folder / "reference.mp4").stat().st_size > 1000
+    # 2. The window in t, log-SNR and steps: 25 trailing steps of tiny_cogvideox are t = 999, 959, ... 39.
+    window = lines_of(body, "Window")
+    assert window["t"] == ["400 to 1000, of 0 (clean) to 1000 (noise)"]
+    assert window["sampling steps"][0].startswith("on in 15 of 25, t = 999 to 439; it goes off at t = 399")
+    assert re.fullmatch(r"-?\d+\.\d\d", window["log-SNR at t = 400"][0])
+    # 3. The scores are means, with what tables subtract.
+    scores = lines_of(body, "Scores")
+    assert scores["score"][:3] == ["this adapter", "base model", "its first frame, held"]
+    assert scores["motion similarity ↑"][:3] == ["0.60", "0.00", "0.25"]
+    assert scores["background leakage ↓"][:3] == ["0.20", "0.00", "0.00"]
+    assert scores["text alignment ↑"][0] == "38.00"
+    assert "There are samples with 1 other settings" in body
+    # 4. How to use it.
+    assert "callback_on_step_end=keep_window" in body
+    assert "1 from 0, 0 from 0.6." in body  # 1 - 400 / 999
+
+
+def test_words_select_the_samples(cell):
+    card([f"adapter={cell / 'adapter'}", f"folder={cell / 'half'}", "adapter_scale=0.5"])
+    _, body = parts((cell / "half" / "README.md").read_text())
+    assert "adapter_scale=0.5" in body
+    assert lines_of(body, "Scores")["motion similarity ↑"][0] == "0.30"
+    assert not (cell / "half" / "reference.mp4").exists()
+
+
+def test_it_can_be_written_again_but_not_over_other_text(cell):
+    words = [f"adapter={cell / 'adapter'}"]
+    card(words)
+    card(words)
+    (cell / "card" / "README.md").write_text("by hand")
+    with pytest.raises(InputError, match=r"README\.md is there with other text"):
+        card(words)
+    assert (cell / "card" / "README.md").read_text() == "by hand"
+
+
+def test_an_adapter_without_a_cell_has_a_card_without_scores(tmp_path):
+    file = write_adapter(tmp_path / "somewhere") / "adapter.safetensors"
+    card([f"adapter={file}"])
+    _, body = parts((tmp_path / "somewhere" / "card" / "README.md").read_text())
+    assert "## Scores" not in body
+    assert "## Samples" not in body
+    assert "on in 15 of 25" in body
+    with pytest.raises(InputError, match="tau=: the adapter lies in no cell"):
+        card([f"adapter={file}", "tau=400"])
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ({"low": 0.0, "high": 1000.0}, "it stays on to the end"),
+        ({"low": 400.0, "high": 1000.0, "knots": [[400, 0], [1000, 1]]}, "0 at t = 400, 1 at t = 1000"),
+        ({"low": 440.0, "high": 450.0}, "none of 25"),
+    ],
+)
+def test_every_kind_of_window_is_said(tmp_path, window, said):
+    write_adapter(tmp_path / "a", window=window)
+    card([f"adapter={tmp_path / 'a'}"])
+    assert said in (tmp_path / "a" / "card" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "adapter=FOLDER is missing"),
+        (["adapter=nowhere"], "adapter=nowhere"),
+        (["adapter={adapter}", "push=me"], "push=me"),
+        (["adapter={adapter}", "push=me/../you"], "push="),
+        (["adapter={adapter}", "private=maybe"], "private=maybe"),
+        (["adapter={adapter}", "tau=3"], "tau=3: no sample has it"),
+        (["adapter={adapter}", "tua=3"], "did you mean tau"),
+        (["adapter={adapter}", "folder=/proc/none"], "folder=/proc/none"),
+    ],
+)
+def test_wrong_words_are_named(cell, words, named):
+    with pytest.raises(InputError, match=named):
+        card([word.format(adapter=cell / "adapter") for word in words])
+    assert not (cell / "card").exists()
+
+
+def test_other_adapters_are_refused(tmp_path):
+    write_adapter(tmp_path / "a", model="my_model")
+    with pytest.raises(InputError, match="model my_model, of which"):
+        card([f"adapter={tmp_path / 'a'}"])
+    (tmp_path / "b").mkdir()
+    lora = {
+        "transformer.a.lora_A.weight": torch.zeros(4, 8),
+        "transformer.a.lora_B.weight": torch.zeros(8, 4),
+    }
+    save_file(lora, tmp_path / "b" / "adapter.safetensors")
+    with pytest.raises(InputError, match="of another trainer"):
+        card([f"adapter={tmp_path / 'b'}"])
+
+
+class FakeHub:
+    """Stands for the hub's client: keeps what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict]] = []
+        self.error: Exception | None = None
+
+    def create_repo(self, repository: str, **settings):
+        if self.error:
+            raise self.error
+        self.asked.append((repository, settings))
+        return f"https://hub/{repository}"
+
+    def upload_folder(self, **settings) -> None:
+        self.asked.append(("upload", settings))
+
+
+@pytest.fixture
+def hub(monkeypatch) -> FakeHub:
+    hub = FakeHub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    return hub
+
+
+def test_nothing_is_uploaded_unless_a_repository_is_named(cell, hub, capsys):
+    card([f"adapter={cell / 'adapter'}"])
+    assert hub.asked == []
+    (cell / "card" / "README.md").unlink()
+    (cell / "card" / "private notes.txt").write_text("mine")
+    card([f"adapter={cell / 'adapter'}", "push=me/motion"])
+    (created, settings), (_, upload) = hub.asked
+    assert (created, settings) == ("me/motion", {"private": True, "exist_ok": True})
+    assert upload["repo_id"] == "me/motion"
+    assert upload["folder_path"] == cell / "card"
+    videos = [f"samples/{number}-{kind}-0.mp4" for number, kind in enumerate(kinds(), start=1)]
+    assert upload["allow_patterns"] == ["README.md", "adapter.safetensors", *videos]
+    assert 'hf_hub_download("me/motion", "adapter.safetensors")' in (cell / "card" / "README.md").read_text()
+    assert "uploaded to https://hub/me/motion" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("no token"),
+        ValueError("no name"),
+        huggingface_hub.errors.HfHubHTTPError.__bases__[0]("no network"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(cell, hub, error):
+    hub.error = error
+    with pytest.raises(InputError, match=f"push=me/motion.*{error}.*hf auth login"):
+        card([f"adapter={cell / 'adapter'}", "push=me/motion"])
+    assert (cell / "card" / "README.md").exists()
+
+
+def test_every_model_of_the_hub_has_a_noted_licence():
+    paths = [
+        yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text()).get("path", "")
+        for name in options("model")
+    ]
+    assert {path for path in paths if licence_of(path).key == "unknown"} == set()
+    assert {path.partition("+")[0] for path in paths if not path.startswith("bundled:")} == {*LICENCES}
+
+
+def test_captions_are_no_markup_and_end_no_quotes(tmp_path):
+    hostile = "</video><script>alert(1)</script> '\"$(rm)` \n---\nlicense: mit"
+    write_adapter(tmp_path / "a", recipe={"captions": [hostile]})
+    card([f"adapter={tmp_path / 'a'}"])
+    front, body = parts((tmp_path / "a" / "card" / "README.md").read_text())
+    assert front["license"] == "apache-2.0"
+    assert not re.search(r"(?<!\\)<script>", body)
+    assert "$(rm)" not in "".join(re.findall(r"```.*?```", body, re.DOTALL))

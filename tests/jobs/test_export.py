@@ -1,0 +1,335 @@
+"""`python run.py export`: what it writes for each tool, and the window in the tool's settings.
+
+The tools' own readings of names and settings are written down here anew, from their code as of 2026-11.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import HunyuanVideoPipeline, WanPipeline
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.cli import main
+from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
+from motionexp.diffusion.schedule import NoiseSchedule, Window
+from motionexp.diffusion.window_in_steps import equal_parts, keyframes, share, step_weights, with_shift
+from motionexp.errors import InputError
+from motionexp.methods.adapters import load_adapter, save_adapter, window_of
+from motionexp.methods.lora import ADAPTER, LoRA
+from motionexp.methods.t_lora import TLoRA
+from tests.support.tiny_families import FAMILIES, Family
+from tests.support.training_runs import change
+
+MODELS = {
+    "wan": ("wan_1_3b", "model.frames=5 model.frame_range=[5,81] model.height=16 model.width=32"),
+    "wan-experts": ("wan2_2_14b", "model.frames=5 model.frame_range=[5,81] model.height=16 model.width=32"),
+    "hunyuan": ("hunyuan", "model.frames=5 model.frame_range=[5,129] model.height=16 model.width=32"),
+    "mochi": ("mochi", "model.frames=7 model.frame_range=[7,163] model.height=16 model.width=32"),
+    "ltx": ("ltx", "model.frames=9 model.frame_range=[9,257] model.height=16 model.width=32"),
+}
+
+
+class Model:
+    """A tiny model, an adapter of it, and the command that exports the adapter."""
+
+    def __init__(self, name: str, place: Path) -> None:
+        family: Family = FAMILIES[name]
+        self.name, self.folder = name, family.save(place / "model")
+        self.backbone: PipelineBackbone = family.kind.from_pretrained(self.folder, name="tiny")
+        method = LoRA(self.backbone, Window(700), rank=2, alpha=6.0, projections=("q", "v", "o"))
+        change(method, size=0.3)
+        self.adapter = save_adapter(place / "adapter", self.backbone, method)
+        self.changes = deltas(method)
+        self._place, self._exported = place, dict[str, Path]()
+        method.remove()
+
+    def exported(self, form: str) -> Path:
+        """The folder of an export, which tests share."""
+        if form not in self._exported:
+            self._exported[form] = self._place / f"motion-{form}"
+            assert self.export(form, self._exported[form]) == 0
+        return self._exported[form]
+
+    def export(self, form: str, folder: Path, *words: str) -> int:
+        option, size = MODELS[self.name]
+        source = [f"model={option}", f"model.path={self.folder}", "model.name=tiny", *size.split()]
+        return main(
+            ["export", f"adapter={self.adapter}", f"format={form}", f"folder={folder}", *source, *words]
+        )
+
+
+def deltas(method: Any) -> dict[str, Tensor]:
+    return {name: layer.get_delta_weight(ADAPTER).clone() for name, layer in method.layers.items()}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("model", names, indirect=True)
+
+
+def test_every_format_comes_back_with_its_window(model: Model) -> None:
+    for form in ("diffusers", "comfyui", "kohya", "peft"):
+        folder = model.exported(form)
+        files = sorted(folder.glob("**/*.safetensors"))
+        assert len(files) == 1 + (model.name == "wan-experts")
+        # Two files in a folder are both experts'; a file alone is named.
+        source = files[0] if len(files) == 1 else folder
+        method = load_adapter(source, model.backbone)
+        assert method.window == window_of(source) == Window(700)
+        back = deltas(method)
+        method.remove()
+        for name, delta in model.changes.items():
+            assert_close(back.pop(name), delta, rtol=1e-5, atol=1e-6)
+        # The parts of a fused layer that were not tuned.
+        assert all(not delta.any() for delta in back.values())
+        assert "[700, 1000]" in (folder / "README.md").read_text()
+
+
+# --- what each tool makes of the names
+
+
+def comfyui_core(key: str, modules: set[str], family: str) -> str | None:
+    """The model's weight that ComfyUI patches for a layer's name (comfy/lora.py, model_lora_keys_unet)."""
+    table = {}
+    for module in modules:
+        table[f"diffusion_model.{module}"] = table[f"lora_unet_{module.replace('.', '_')}"] = module
+        if family == "mochi":
+            table[module] = module
+        if family == "hunyuan":
+            renamed = re.sub(r"_(attn)\.(qkv|proj)$", r"_\1_\2", module).replace("_mod.lin", "_mod.linear")
+            renamed = renamed.replace("mlp.0", "mlp.fc1").replace("mlp.2", "mlp.fc2")
+            table[f"diffusion_model.{renamed}"] = table[f"transformer.{renamed}"] = module
+    return table.get(key)
+
+
+def wan_video_wrapper(key: str) -> str:
+    """nodes_model_loading.py, standardize_lora_key_format, as far as it touches layers of blocks."""
+    key = re.sub(r"^transformer\.", "diffusion_model.", key)
+    key = re.sub(r"^blocks\.", "diffusion_model.blocks.", key)
+    return key.replace(".attn1.", ".cross_attn.").replace(".attn2.", ".cross_attn.")
+
+
+def musubi(key: str) -> str:
+    """networks/lora.py: a module's name with _ for each dot, after lora_unet_."""
+    return key.removeprefix("lora_unet_")
+
+
+TUNED = {
+    "wan": {f"blocks.{block}.self_attn.{letter}" for block in (0, 1) for letter in "qvo"},
+    "wan-experts": {f"blocks.{block}.self_attn.{letter}" for block in (0, 1) for letter in "qvo"},
+    "hunyuan": {"double_blocks.0.img_attn.qkv", "double_blocks.0.img_attn.proj", "single_blocks.0.linear1"},
+    "mochi": {f"blocks.{block}.attn.{layer}" for block in (0, 1) for layer in ("qkv_x", "proj_x")},
+    "ltx": {
+        f"transformer_blocks.{block}.attn1.{layer}"
+        for block in (0, 1)
+        for layer in ("to_q", "to_v", "to_out.0")
+    },
+}
+"""Which modules of the original code the adapter tunes."""
+
+
+def layers_in(file: Path, *ends: str) -> dict[str, dict[str, Tensor]]:
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(file).items():
+        end = next(end for end in ends if key.endswith(end))
+        layers.setdefault(key.removesuffix(f".{end}"), {})[end] = tensor
+    assert all(set(parts) == set(ends) for parts in layers.values())
+    return layers
+
+
+def test_the_tools_find_every_layer(model: Model) -> None:
+    tuned = TUNED[model.name]
+    for file in model.exported("comfyui").glob("*.safetensors"):
+        layers = layers_in(file, "lora_A.weight", "lora_B.weight", "alpha")
+        assert {comfyui_core(key, tuned, model.name) for key in layers} == tuned
+        if model.name.startswith("wan"):
+            assert {wan_video_wrapper(key) for key in layers} == {f"diffusion_model.{name}" for name in tuned}
+    for file in model.exported("kohya").glob("*.safetensors"):
+        layers = layers_in(file, "lora_down.weight", "lora_up.weight", "alpha")
+        flat = {name.replace(".", "_") for name in tuned}
+        assert {musubi(key) for key in layers} == flat
+    if model.name != "wan-experts":
+        return
+    for form in ("comfyui", "kohya"):
+        names = {file.name for file in model.exported(form).glob("*.safetensors")}
+        assert names == {f"motion-{form}_{noise}_noise.safetensors" for noise in ("high", "low")}
+
+
+@only("wan", "hunyuan")
+def test_diffusers_converts_what_comfyui_gets(model: Model) -> None:
+    pipeline = {"wan": WanPipeline, "hunyuan": HunyuanVideoPipeline}[model.name]
+    tensors = load_file(model.exported("comfyui") / "motion-comfyui.safetensors")
+    alphas = {key: tensors.pop(key) for key in [*tensors] if key.endswith(".alpha")}
+    if model.name == "hunyuan":  # whose converter takes no alpha, and the real model's width alone
+        tensors = {key: tensor for key, tensor in tensors.items() if "single_blocks" not in key}
+        scales = {key.removesuffix(".alpha"): float(alpha) for key, alpha in alphas.items()}
+        tensors = {
+            key: tensor * (scales[key.split(".lora_")[0]] / len(tensor) if ".lora_A" in key else 1)
+            for key, tensor in tensors.items()
+        }
+        alphas = {}
+    converted = pipeline.lora_state_dict(tensors | alphas)
+    ends, compared = (".lora_B.weight", ".lora_A.weight"), 0
+    for key, up in converted.items():
+        name = key.removeprefix("transformer.").removesuffix(ends[0])
+        if key.endswith(ends[0]) and name in model.changes:
+            assert_close(up @ converted[key.replace(*ends)], model.changes[name], rtol=1e-5, atol=1e-6)
+            compared += 1
+    assert compared == sum("single" not in name for name in model.changes)
+
+
+# --- the window in the tools' units
+
+
+def percent_to_sigma(percent: float, schedule: Schedule) -> float:
+    """comfy/model_sampling.py: ModelSamplingDiscreteFlow, and ModelSamplingDiscrete's timestep."""
+    if isinstance(schedule, NoiseSchedule):
+        return (1 - percent) * 999
+    if percent <= 0:
+        return 1.0
+    return schedule.shift * (1 - percent) / (1 + (schedule.shift - 1) * (1 - percent))
+
+
+def comfyui_strengths(frames: list[tuple[float, float]], schedule: Schedule, steps: int) -> list[float]:
+    """comfy/hooks.py, HookKeyframeGroup: the last keyframe whose sigma is not below the step's."""
+    strengths = []
+    for t in schedule.timesteps(steps):
+        sigma = t / 1000 if isinstance(schedule, FlowSchedule) else t
+        acting = [weight for percent, weight in frames if percent_to_sigma(percent, schedule) >= sigma]
+        strengths.append(acting[-1] if acting else frames[0][1])
+    return strengths
+
+
+def wan2gp_strengths(text: str, steps: int) -> list[float]:
+    """shared/utils/loras_mutipliers.py, expand_one: equal parts of the steps."""
+    values = [float(value) for value in text.split(",")]
+    return [values[int(step * len(values) / steps)] for step in range(steps)]
+
+
+SOFT = Window(300, 1000, ((300.0, 0.0), (700.0, 1.0)))
+
+
+@pytest.mark.parametrize("window", [Window(700), Window(875), Window(300, 800), Window(999), Window(0), SOFT])
+@pytest.mark.parametrize(
+    "schedule",
+    [FlowSchedule(shift=shift) for shift in (1, 3, 5, 7, 8, 12)]
+    + [FlowSchedule(shift=3, spacing="unipc"), NoiseSchedule.from_config({"beta_schedule": "linear"})],
+)
+def test_comfyui_and_wan2gp_switch_in_the_same_steps(schedule: Schedule, window: Window) -> None:
+    for steps in (1, 4, 10, 40, 50):
+        weights = step_weights(window, schedule, steps)
+        assert weights == [window.weight(t) for t in schedule.timesteps(steps)]
+        assert comfyui_strengths(keyframes(window, schedule, steps), schedule, steps) == weights
+        parts = wan2gp_strengths(equal_parts(weights), steps)
+        assert parts == pytest.approx(weights, rel=1e-5)
+
+
+def test_the_share_of_a_bound_is_that_of_the_published_table() -> None:
+    shifts = (1, 3, 5, 7, 8, 12)
+    for t, digits, shares in (
+        (700, 2, [0.30, 0.56, 0.68, 0.75, 0.77, 0.84]),
+        (875, 3, [0.125, 0.300, 0.417, 0.500, 0.533, 0.632]),
+    ):
+        assert [round(share(t, FlowSchedule(shift=shift)), digits) for shift in shifts] == shares
+    assert share(0, NoiseSchedule.from_config({"beta_schedule": "linear"})) == 1
+
+
+@only("wan-experts")
+def test_the_settings_beside_the_file(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert model.export("comfyui", tmp_path / "my-motion", "shift=12", "steps=40") == 0
+    assert "on in 34 of 40 steps at shift 12" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "my-motion" / "window.json").read_text())
+    # Of Wan 2.2's 40 steps at shift 12, 26 have t >= 875, and 34 have t >= 700.
+    assert settings["weights"] == [1.0] * 34 + [0.0] * 6
+    low = settings["files"]["my-motion_low_noise.safetensors"]
+    assert low["wan2gp"] == "0;" + ",".join(["1"] * 8 + ["0"] * 6)
+    assert low["prompt_control"] == "[<lora:my-motion_low_noise:1>::0.838]"
+    high = settings["files"]["my-motion_high_noise.safetensors"]["wan2gp"]
+    assert high == ",".join(["1"] * 26) + ";0"
+    nodes: Mapping[str, Any] = json.loads(
+        (tmp_path / "my-motion" / "my-motion_low_noise_hooks.json").read_text()
+    )
+    assert nodes["1"]["inputs"]["lora_name"] == "my-motion_low_noise.safetensors"
+    frames = [node["inputs"] for node in nodes.values() if node["class_type"] == "CreateHookKeyframe"]
+    assert [(frame["start_percent"], frame["strength_mult"]) for frame in frames] == [
+        (0.0, 1.0),
+        (0.838, 0.0),
+    ]
+    links = [value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, list)]
+    assert all(link[0] in nodes for link in links)
+    assert "load_into_transformer_2" not in (tmp_path / "my-motion" / "README.md").read_text()
+
+
+# --- bad input
+
+
+@only("wan")
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("format=gguf", "format=gguf"),
+        ("shift=0", "shift=0"),
+        ("shift=-3", "shift=-3"),
+        ("shift=high", "shift=high"),
+        ("tau=0.56", "tau=0.56"),
+        ("steps=0", "steps"),
+        ("model.name=another", "tiny.*another"),
+        ("folder=docs", "folder=docs"),
+        ("adapter=missing", "adapter=missing"),
+    ],
+)
+def test_a_wrong_word_is_named(
+    model: Model, words: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option, size = MODELS["wan"]
+    given = {word.partition("=")[0]: word for word in size.split()} | {
+        "adapter": f"adapter={model.adapter}",
+        "format": "format=comfyui",
+        "folder": f"folder={tmp_path / 'new'}",
+        "model": f"model={option}",
+        "model.path": f"model.path={model.folder}",
+        "model.name": "model.name=tiny",
+    }
+    given[words.partition("=")[0]] = words
+    assert main(["export", *given.values()]) == 2
+    assert re.search(named, capsys.readouterr().err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_no_tool_reads_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family = FAMILIES["latte"]
+    backbone = family.kind.from_pretrained(family.save(tmp_path / "model"), name="tiny")
+    method = LoRA(backbone, Window(700))
+    adapter = save_adapter(tmp_path / "adapter", backbone, method)
+    method.remove()
+    source = (
+        f"model=tiny_latte model.name=tiny model.path={tmp_path / 'model'} model.frames=4 model.height=16"
+    )
+    words = [*source.split(), "model.width=16", f"folder={tmp_path / 'new'}"]
+    for form in ("comfyui", "kohya", "diffusers"):
+        assert main(["export", *words, f"adapter={adapter}", f"format={form}"]) == 2
+        assert re.search(rf"format={form}: .*LattePipeline.*peft", capsys.readouterr().err)
+    assert main(["export", *words, f"adapter={adapter}", "format=peft", "shift=3"]) == 2
+    assert "shift=3" in capsys.readouterr().err
+    with pytest.raises(InputError, match="shift=3"):
+        with_shift(backbone.schedule, 3)
+
+    # A LoRA whose active rank depends on the timestep.
+    adapter = save_adapter(tmp_path / "t_lora", backbone, TLoRA(backbone, Window(700)))
+    assert main(["export", *words, f"adapter={adapter}", "format=peft"]) == 2
+    assert "t_lora" in capsys.readouterr().err
+    with pytest.raises(InputError, match="t_lora"):
+        window_of(adapter)
