@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from motionexp.config.adapter_files import FILE_NAME, adapter_file
 from motionexp.config.card import CardConfig
 from motionexp.config.compose import load
 from motionexp.config.options import options
-from motionexp.config.schema import ModelConfig
+from motionexp.config.schema import RECIPE_SETTINGS, JobConfig, ModelConfig
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.flow_matching import FlowSchedule
+from motionexp.diffusion.flow_matching import FlowSchedule, respaced
 from motionexp.diffusion.schedule import TIMESTEPS, Window
+from motionexp.diffusion.solvers import solver_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, write_whole
 from motionexp.jobs.card_scores import Scores, read_scores, sample_files
@@ -54,9 +55,9 @@ class WindowInSteps:
     log_snr: tuple[float, float | None]
 
     @classmethod
-    def of(cls, window: Window, backbone: Backbone, steps: int) -> "WindowInSteps":
+    def of(cls, window: Window, backbone: Backbone, steps: int, sampler: str = "ddim") -> "WindowInSteps":
         """The window along a backbone's sampling steps."""
-        timesteps = [float(t) for t in backbone.schedule.timesteps(steps)]
+        timesteps = [float(t) for t in solver_of(backbone.schedule, sampler, steps).timesteps]
         inside = [place for place, t in enumerate(timesteps) if window.contains(t)]
         after = timesteps[inside[-1] + 1 :][:1] if inside else []
 
@@ -165,9 +166,10 @@ def _content(
         raise InputError(
             f"adapter={file}: it is for the model {about['model']:.80}, of which conf/model/ has no file"
         )
-    model = load([f"model={about['model']}"]).model
+    model = _with_recipe(load([f"model={about['model']}"]), scores.rows[0].settings if scores else {})
     backbone, window = _without_weights(model), _window(about["window"], file)
-    in_steps = WindowInSteps.of(window, backbone, scores.steps if scores else model.steps)
+    backbone.schedule = respaced(backbone.schedule, model.shift, model.timestep_spacing)
+    in_steps = WindowInSteps.of(window, backbone, scores.steps if scores else model.steps, model.sampler)
     shift = backbone.schedule.shift if isinstance(backbone.schedule, FlowSchedule) else None
     pipeline = backbone.pipeline if isinstance(backbone, PipelineBackbone) else ""
     return CardContent(
@@ -176,6 +178,12 @@ def _content(
         repository,
         shift,
     )
+
+
+def _with_recipe(cfg: JobConfig, settings: Mapping[str, Any]) -> ModelConfig:
+    """A model's settings with those of sampling that samples were made with, or else those of its recipe."""
+    chosen = {name: settings.get(name, getattr(cfg, name)) for name in RECIPE_SETTINGS}
+    return replace(cfg.model, **chosen)
 
 
 def _read_about(file: Path) -> dict[str, Any]:

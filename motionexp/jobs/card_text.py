@@ -195,13 +195,20 @@ pipeline.load_lora_weights(adapter)
 frames = pipeline(
     "{caption}",
     num_inference_steps={content.in_steps.steps},
-    guidance_scale={model.guidance_scale:g},
+    {_guidance(model.guidance_scale)},
     num_frames={model.frames},
     height={model.height},
     width={model.width},
     callback_on_step_end=keep_window,
 ).frames[0]
 export_to_video(frames, "video.mp4", fps={model.fps:g})""")  # fmt: skip
+
+
+def _guidance(scale: Any) -> str:
+    """The guidance of a call of a pipeline; by expert where there are several scales."""
+    if not isinstance(scale, list):
+        return f"guidance_scale={scale:g}"
+    return f"guidance_scale={scale[-1][1]:g}, guidance_scale_2={scale[0][1]:g}"
 
 
 def _in_comfyui(content: "CardContent") -> Iterator[str]:

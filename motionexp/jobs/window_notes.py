@@ -9,8 +9,8 @@ from motionexp.diffusion.solvers import AdapterSteps
 def window_warnings(steps: AdapterSteps, window: Window, schedule: Schedule) -> list[str]:
     """That none or all of the sampling steps lie in a window, for a user to know before a job runs."""
     shown = f"window [{window.low:g}, {window.high:g}]"
-    other = "shift=" if isinstance(schedule, FlowSchedule) else "timestep_spacing="
-    advice = f"another tau=, steps= or {other} changes it"
+    setting = "shift=" if isinstance(schedule, FlowSchedule) else "timestep_spacing="
+    advice = f"another tau=, steps= or {setting} changes it"
     if steps.on == 0 and not window.is_empty:
         return [
             f"{shown}: none of the {steps.steps} sampling steps begins in it, and every sample is the base"
