@@ -23,7 +23,7 @@ from motionexp.config.command_line import as_values, is_text, override_key, prep
 from motionexp.config.config_dir import EXAMPLE
 from motionexp.config.options import CONF, GIVEN_BY_PROGRAM, GROUPS, SCHEMAS, keys_of, option_file, options
 from motionexp.config.schema import JobConfig
-from motionexp.config.settings import check_lists, settings_in, value_problems
+from motionexp.config.settings import LARGEST, check_lists, settings_in, value_problems
 from motionexp.errors import InputError, nearest, one_of
 
 # Where this package has the classes that a group's `_target_` may name.
@@ -307,7 +307,9 @@ def _floats(value: Any) -> Any:
     """Whole numbers as floats, in lists too; all else as it is."""
     if isinstance(value, list):
         return [_floats(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    # A number that is too large is refused with all other problems.
+    return float(value) if is_whole and abs(value) <= LARGEST[float] else value
 
 
 def explain(error: Exception) -> str:

@@ -1,12 +1,12 @@
 """What can be wrong with the settings of sampling and with a model's recipes. Imports no torch."""
 
-import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 from motionexp.config import schema
 from motionexp.config.schema import JobConfig, ModelConfig
+from motionexp.config.settings import LARGEST
 from motionexp.config.targets import class_value
 from motionexp.errors import InputError, one_of
 
@@ -63,7 +63,7 @@ def _scale_problems(name: str, value: Any) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST[float]
 
 
 def _solver_problems(cfg: JobConfig) -> Iterator[str]:
