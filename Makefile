@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray test-browser test-notebooks fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -30,8 +30,11 @@ test-slurm: .venv/installed ## sweeps on Slurm clusters that are started here: n
 test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five minutes)
 	$(ENGINE) tests/engines/test_ray.py
 
-test-browser: .venv/installed ## the report and the study in Chromium: needs Chromium and the extra `browser` (a minute)
+test-browser: .venv/installed ## report, study and page in Chromium: needs it and the extras `browser` and `ui` (two minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m browser -rs tests/browser
+
+test-notebooks: .venv/installed ## the notebooks of docs/, with few steps (half a minute)
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(PYTHON) -m pytest --numprocesses=0 -m notebook tests/test_notebooks.py
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000
@@ -65,7 +68,7 @@ report: .venv/installed ## the published results as pages in outputs/report/: vi
 	$(PYTHON) -m motionexp.scripts.published_report
 
 # In the order in which they were run: tau_selection chose what tau runs.
-REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps
+REPRODUCED := tau_selection tau comparison edit-kinds models contrast window soft-window full_rank steps references projections rank length probe-tampering probe-motion probe-guidance linear-probe inversion metric-trust gate fewer-steps rank-over-t
 
 docs: .venv/installed ## the documentation as a site, into site/ (10 s; its search needs a web server)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet

@@ -64,6 +64,7 @@ from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import print_experiment, print_sweep
 from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
+from motionexp.jobs.ui.command import ui
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.formats import printable
 
@@ -73,6 +74,7 @@ OF_WORDS = {
     "report": report,
     "submission": submission,
     "table": table_of,
+    "ui": ui,
 }
 OF_ARGUMENTS = {"status": status, "study": study}
 """Commands with flags, or with words that are no settings."""

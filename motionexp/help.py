@@ -48,6 +48,7 @@ USAGE = [
     ("status output=FOLDER --watch", "cells done, running, failed and waiting; time left"),
     ("study folder=NEW output=FOLDER", "a user study of finished samples, as a static page"),
     ("study tally NEW/answers/*.json", "its table: top-pick rates, agreement, rejected answers"),
+    ("ui output=FOLDER port=7860", "a page on this machine to try it on: needs motionexp[ui]"),
     ("card adapter=FOLDER push=USER/NAME", "a hub repository's README.md with scores and videos"),
     ("dashboard project=NAME", "the project's workspace in Weights & Biases, or its JSON"),
     ("list references", "the references of data=, with their captions and edits"),

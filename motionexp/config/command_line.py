@@ -41,6 +41,7 @@ COMMANDS = (
     "study",
     "submission",
     "table",
+    "ui",
 )
 LISTS_OF_TEXT = ("edits",)
 PATHS = ("output", "folder", "samples", "video", "adapter", "--config-dir")
@@ -115,6 +116,11 @@ def named(key: str, names: Sequence[str]) -> str:
         for name in names
     ]
     return f"{key}=[{','.join(plain)}]"
+
+
+def listed_texts(key: str, texts: Sequence[str]) -> str:
+    """The word that gives a list of free texts, as in `edits=['a dog, running','a cat']`."""
+    return f"{key}={_items_in_quotes(list(texts), _escaped)}"
 
 
 def _is_value(name: str) -> bool:

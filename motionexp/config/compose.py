@@ -1,6 +1,7 @@
 """From `conf/` and overrides to a checked JobConfig. Imports no torch."""
 
 import re
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -28,6 +29,7 @@ from motionexp.errors import InputError, nearest, one_of
 
 # Where this package has the classes that a group's `_target_` may name.
 ROOMS = {"method": "motionexp.methods", "data": "motionexp.data", "model": "motionexp.backbones"}
+ONE_AT_A_TIME = threading.Lock()
 RENAMED = {**renames.SETTINGS, **renames.OPTIONS}
 EXPECTED = {
     "converted to Integer": "a whole number",
@@ -62,7 +64,8 @@ def load(overrides: Sequence[str] = ()) -> JobConfig:
     Raises:
         InputError: names everything that is wrong.
     """
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    # Hydra has one state for all threads.
+    with ONE_AT_A_TIME, initialize_config_dir(str(CONF), version_base="1.3"):
         return read_job(prepared(overrides))
 
 

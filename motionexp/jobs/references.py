@@ -1,6 +1,6 @@
 """The references of a job, and those that chance is measured against."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -139,26 +139,42 @@ def stored_reference(cell: Path, row: Row) -> Reference:
         cell: the folder of the sample's cell, which holds the settings of its job.
 
     Raises:
-        InputError: the cell has no settings, code of a plugin would run, or the video is another one now.
+        InputError: the cell has no settings, or as `reference_of_row`.
     """
     path = cell / "config.yaml"
-    config: Any = read_yaml(path) if path.is_file() else None
+    settings: Any = read_yaml(path) if path.is_file() else None
     try:
-        data, frames = dict(config["data"]), config["frames"]
-        size = config["model"]["height"], config["model"]["width"]
+        return reference_of_row(settings["data"], settings, row)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (TypeError, LookupError, ValueError) as error:
         raise InputError(f"{path}: it has no settings of a job, by which the reference is read") from error
-    target = data.get("_target_")
+
+
+def reference_of_row(data: Any, settings: Mapping[str, Any], row: Row) -> Reference:
+    """The reference that a row is of, by stored settings, which come from a file.
+
+    Args:
+        data: the settings of its reader.
+        settings: with the frames and the model's size.
+
+    Raises:
+        InputError: code of a plugin would run, a setting cannot be used, or the video is another one now.
+        LookupError, TypeError, ValueError: an entry is missing, or is none of settings.
+    """
+    target, data = str(data["_target_"]), dict(data)
+    frames, size = settings["frames"], (settings["model"]["height"], settings["model"]["width"])
+    # A file names the class: only this package's own readers may run.
     check_room(target, "motionexp.data", "data._target_")
-    check_allowed(str(target))
-    problems = [*node_problems("data", data, signature(str(target)))]
+    check_allowed(target)
+    problems = [*node_problems("data", data, signature(target))]
     if not all(type(number) is int and number > 0 for number in (frames, *size)):
         problems.append("frames and size must be whole numbers")
     if problems:
-        raise InputError(f"{path}: {problems[0]}")
+        raise InputError(problems[0])
     reference = make_reader(data).read(row.reference, frames, *size)
     if row.reference_hash not in ("", reference.content_hash):
         raise InputError(
-            f"{path}: the video or the caption of {row.reference} is another one now than its samples had"
+            f"the video or the caption of {row.reference} is another one now than its samples had"
         )
     return reference

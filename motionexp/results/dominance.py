@@ -37,8 +37,9 @@ def dominance_table(comparison: Comparison, table: TableLayout, dominance: Domin
         InputError: a setting lacks samples at a scale that another point has.
     """
     layout = comparison.layout
-    places = product(table.groups, dominance.ours, dominance.theirs)
-    blocks = [_block(comparison, table, dominance, *place) for place in places]
+    pairs = [pair for pair in product(dominance.ours, dominance.theirs) if pair[0] != pair[1]]
+    places = product(table.groups, pairs)
+    blocks = [_block(comparison, table, dominance, group, *pair) for group, pair in places]
     rules = [
         "Each setting at the adapter scale beside it, as it was run; nothing is interpolated.",
         f"{DOMINATES}: more motion and less leakage, and both intervals exclude zero; {IS_DOMINATED}: the"

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motionexp.config.targets import check_allowed, check_room
 from motionexp.data.base import Reference
-from motionexp.data.select import make_reader
 from motionexp.errors import InputError
 from motionexp.files import file_name
-from motionexp.jobs.report.commands import stored_settings
+from motionexp.jobs.references import reference_of_row
+from motionexp.jobs.report.commands import UNUSUAL, stored_settings
 from motionexp.jobs.report.samples import ShownSample
-
-DATA = "motionexp.data"
 
 
 @dataclass(frozen=True)
@@ -71,16 +68,11 @@ def read_reference(samples: Sequence[ShownSample]) -> Reference:
     """
     row = samples[0].row
     data = next((data for sample in samples if (data := stored_settings(sample).get("data"))), None)
-    if not isinstance(data, dict) or "_target_" not in data:
+    if data is None:
         raise InputError("the settings of its cell are not there")
-    # A file names the class: only this package's own readers may run.
-    check_room(data["_target_"], DATA, "data._target_")
-    check_allowed(data["_target_"], setting="data._target_")
     try:
-        model, frames = row.settings["model"], row.settings["frames"]
-        reference = make_reader(data).read(row.reference, frames, model["height"], model["width"])
-    except (TypeError, LookupError, ValueError) as error:
+        return reference_of_row(data, row.settings, row)
+    except InputError:
+        raise
+    except UNUSUAL as error:
         raise InputError(f"the settings of its cell are not those of a job ({error!r:.80})") from error
-    if row.reference_hash and reference.content_hash != row.reference_hash:
-        raise InputError("it is another video, or has another caption, than the one that was tuned on")
-    return reference
