@@ -127,8 +127,8 @@ def lines(seconds_of: Callable[[str], tuple[float, float]] = measured) -> str:
         "The bundled models: the CPU seconds of a cell as [measured](results/bench/cells.md), times the"
         " cells, over the cores. Nothing of this was run as a whole.",
         "GPUs are **computed, not measured**: torch's count of FLOP of 200 training and 50 sampling steps in"
-        f" bf16, at {SHARE:.0%} of the peak, which is the first paper's speed. VAE, loading and scores are not"
-        " counted. `precision=fp32`, as in `experiment=tau`, takes 15 times as long on an H200.",
+        f" bf16, at {SHARE:.0%} of the peak, which is the first paper's speed. VAE, loading and scores are"
+        " not counted. `precision=fp32`, as in `experiment=tau`, takes 15 times as long on an H200.",
     )
     return "\n".join([Grid(header, texts, "lr").markdown(), "", *(f"- {note}" for note in notes)])
 
