@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-joblib test-slurm test-ray test-browser fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
+.PHONY: help demo test test-joblib test-slurm test-ray test-browser test-notebooks fuzz chaos lint tables figures report docs reproduce bench bench-full-size dose-response pretrain model-report lock
 
 PYTHON := .venv/bin/python
 # A uv that runs, from the PATH or else installed beside .venv; never a Python that uv would have to download.
@@ -32,6 +32,9 @@ test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five 
 
 test-browser: .venv/installed ## report, study and page in Chromium: needs it and the extras `browser` and `ui` (two minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m browser -rs tests/browser
+
+test-notebooks: .venv/installed ## the notebooks of docs/, with few steps (half a minute)
+	OMP_NUM_THREADS=1 MPLBACKEND=agg $(PYTHON) -m pytest --numprocesses=0 -m notebook tests/test_notebooks.py
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.fuzz 10000

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from motionexp.jobs.job import Job, encode
 from motionexp.jobs.run import run
 from motionexp.methods.adapters import load_adapter
 from motionexp.methods.base import TrainingSettings
-from motionexp.methods.training import fit
+from motionexp.methods.training import Example, fit
 from motionexp.results.rows import read_rows, score_id_of
 from motionexp.results.versions import check_comparable, of_newest_version
 from tests.support.kept_results import contents
@@ -58,15 +59,26 @@ def ids_of(model: str, method: str) -> dict[str, list[str]]:
     }
 
 
-def losses_of(model: str, method: str, folder: Path) -> list[float]:
-    """The losses of four training steps on the first reference."""
-    cfg = load([f"model={model}", "precision=fp32", "device=cpu", "train_steps=4", f"output={folder}"])
-    job = Job(cfg, Console(quiet=True))
-    (reference,) = job.references
-    example = encode(job.backbone, reference)
+@pytest.fixture(scope="module")
+def job_of(tmp_path_factory) -> Callable[[str], tuple[Job, Example]]:
+    """By model a job on the first reference, and that reference encoded, made once."""
+
+    @cache
+    def job(model: str) -> tuple[Job, Example]:
+        output = tmp_path_factory.mktemp(model)
+        cfg = load([f"model={model}", "precision=fp32", "device=cpu", "train_steps=4", f"output={output}"])
+        job = Job(cfg, Console(quiet=True))
+        (reference,) = job.references
+        return job, encode(job.backbone, reference)
+
+    return job
+
+
+def losses_of(job: Job, example: Example, method: str, folder: Path) -> list[float]:
+    """The losses of four training steps."""
     tuning = attach(method, job.backbone, job.window)
     try:
-        settings = TrainingSettings(steps=4, batch_size=cfg.batch_size, checkpoint_every=0)
+        settings = TrainingSettings(steps=4, batch_size=job.plan.training.batch_size, checkpoint_every=0)
         return fit(job.backbone, tuning, [example], settings, folder / "fit", progress=False).losses
     finally:
         tuning.remove()
@@ -86,8 +98,8 @@ def test_a_model_without_what_a_method_needs_is_refused(model, method):
 
 
 @pytest.mark.parametrize(("model", "method"), [case for case in CASES if case not in REFUSED])
-def test_losses_are_those_of_the_training_version(model, method, tmp_path):
-    losses = losses_of(model, method, tmp_path)
+def test_losses_are_those_of_the_training_version(model, method, job_of, tmp_path):
+    losses = losses_of(*job_of(model), method, tmp_path)
     if method not in PINNED[model]:
         pytest.fail(f"method {method}: tests/golden/golden.json pins no losses on {model}: add {losses}")
     relative, absolute = TOLERANCES.get(method, (1e-4, 1e-9))

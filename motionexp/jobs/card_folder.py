@@ -1,13 +1,11 @@
 """The folder of a hub's repository for an adapter: its card, the file and videos, from its cell."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.adapter_files import FILE_NAME, adapter_file
@@ -17,60 +15,24 @@ from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.flow_matching import FlowSchedule
-from motionexp.diffusion.schedule import TIMESTEPS, Window
+from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.window_in_steps import with_shift
 from motionexp.errors import InputError
 from motionexp.files import file_name, write_whole
 from motionexp.jobs.card_scores import Scores, read_scores, sample_files
 from motionexp.jobs.card_text import card_text
 from motionexp.jobs.cell import Cell, read_fit_record
+from motionexp.jobs.export_card import WindowSettings
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.plan import BackboneSettings
 from motionexp.jobs.references import stored_reference
-from motionexp.methods.adapters import METADATA_KEY, check_adapter
+from motionexp.methods.adapters import StoredAdapter, check_plain, read_adapter, read_window
+from motionexp.methods.export_formats import READERS
 from motionexp.results.rows import ROWS_NAME
 
 README = "README.md"
 REFERENCE = "reference.mp4"
 COMMIT = "An adapter of motionexp with its card"
-
-
-@dataclass(frozen=True)
-class WindowInSteps:
-    """What a window means in sampling.
-
-    Attributes:
-        steps: sampling steps.
-        on: in how many of them the adapter acts.
-        t: of the first and the last of these; None: it acts in none.
-        off: the first t after them at which it does not act; None: it acts to the end.
-        log_snr: at the window's lower end, and at `off`.
-    """
-
-    steps: int
-    on: int
-    t: tuple[float, float] | None
-    off: float | None
-    log_snr: tuple[float, float | None]
-
-    @classmethod
-    def of(cls, window: Window, backbone: Backbone, steps: int) -> "WindowInSteps":
-        """The window along a backbone's sampling steps."""
-        timesteps = [float(t) for t in backbone.schedule.timesteps(steps)]
-        inside = [place for place, t in enumerate(timesteps) if window.contains(t)]
-        after = timesteps[inside[-1] + 1 :][:1] if inside else []
-
-        def log_snr(t: float) -> float:
-            # t = 0 is clean data; the schedule's first timestep stands for it.
-            return float(backbone.schedule.log_snr(min(max(t, 1.0), 999.0)))
-
-        return cls(
-            steps,
-            len(inside),
-            (timesteps[inside[0]], timesteps[inside[-1]]) if inside else None,
-            after[0] if after else None,
-            (log_snr(window.low), log_snr(after[0]) if after else None),
-        )
 
 
 @dataclass(frozen=True)
@@ -81,35 +43,33 @@ class CardContent:
         file: the adapter's name in the repository.
         about: the metadata of the adapter: model, source, method, window, settings and recipe.
         record: of its training; empty: the adapter has no cell.
-        window, in_steps: of the adapter.
+        in_steps: the adapter's window in the steps of the sampling.
         pipeline: the class in diffusers; empty: it has none.
         model: its settings.
         scores: of the samples that are shown; None: there are none.
         videos: {name of a file below the card: what it shows}.
         reference_video: the name of the reference's file; empty: it is not included.
         repository: USER/NAME, or a placeholder.
-        shift: of flow matching; None: the schedule is discrete.
+        guidance_scale: of the samples.
+        is_plain: whether the adapter is a pair of matrices for each layer, which other tools apply.
+        has_two_networks: whether the model has two experts.
+        comfyui: whether ComfyUI reads adapters for the model.
     """
 
     file: str
     about: Mapping[str, Any]
     record: Mapping[str, Any]
-    window: Window
-    in_steps: WindowInSteps
+    in_steps: WindowSettings
     pipeline: str
     model: ModelConfig
     scores: Scores | None
     videos: Mapping[str, str]
     reference_video: str
     repository: str
-    shift: float | None
-
-    def share(self, t: float) -> float:
-        """The share of ComfyUI's schedule, 0 (noise) to 1, at t: its `percent_to_sigma` inverted."""
-        if self.shift is None:
-            return min(1.0, max(0.0, 1 - t / (TIMESTEPS - 1)))
-        sigma = t / TIMESTEPS
-        return 1 - sigma / (self.shift - (self.shift - 1) * sigma)
+    guidance_scale: Any
+    is_plain: bool
+    has_two_networks: bool
+    comfyui: bool
 
 
 def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
@@ -127,7 +87,7 @@ def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
             is selected, or README.md is there with other text; or the hub refuses the upload.
     """
     file, folder = adapter_file(cfg.adapter or ""), cfg.target
-    about = _read_about(file)
+    stored = read_adapter(file)
     cell = Cell(file.parents[1]) if (file.parents[1] / ROWS_NAME).is_file() else None
     if cell is None and (select or cfg.reference_video):
         word = f"{next(iter(select))}=" if select else "reference_video=true"
@@ -142,7 +102,7 @@ def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
     if cfg.reference_video and cell is not None and scores is not None:
         reference = stored_reference(cell.folder, scores.rows[0])
     videos = captions, REFERENCE if reference is not None else ""
-    content = _content(about, file, scores, videos, cfg.push or "USER/NAME")
+    content = _content(stored, file, scores, videos, cfg.push or "USER/NAME")
     _write(folder, copies, card_text(content))
     names = [README, *copies]
     if reference is not None:
@@ -155,47 +115,56 @@ def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
 
 
 def _content(
-    about: Mapping[str, Any],
+    stored: StoredAdapter,
     file: Path,
     scores: Scores | None,
     videos: tuple[Mapping[str, str], str],
     repository: str,
 ) -> CardContent:
+    about = stored.about
     if about["model"] not in options("model"):
         raise InputError(
             f"adapter={file}: it is for the model {about['model']:.80}, of which conf/model/ has no file"
         )
-    model = load([f"model={about['model']}"]).model
-    backbone, window = _without_weights(model), _window(about["window"], file)
-    in_steps = WindowInSteps.of(window, backbone, scores.steps if scores else model.steps)
-    shift = backbone.schedule.shift if isinstance(backbone.schedule, FlowSchedule) else None
-    pipeline = backbone.pipeline if isinstance(backbone, PipelineBackbone) else ""
+    cfg = load([f"model={about['model']}"])
+    model = cfg.model
+    backbone = _without_weights(model)
+    if not isinstance(backbone, PipelineBackbone):
+        raise InputError(
+            f"adapter={file}: {model.name} is in no pipeline of diffusers, which a card is about"
+        )
+    # As the samples that are shown were made; without samples, as the model's file has it.
+    settings = scores.rows[0].settings if scores else {}
+    shift = settings.get("shift")
+    in_steps = WindowSettings.of(
+        _window(about["window"], file),
+        with_shift(backbone.schedule, shift if isinstance(shift, int | float) else None),
+        scores.steps if scores else cfg.steps,
+        backbone,
+    )
     return CardContent(
-        *(FILE_NAME, about, read_fit_record(file), window, in_steps, pipeline, model, scores),
+        *(FILE_NAME, about, read_fit_record(file), in_steps, backbone.pipeline, model, scores),
         *videos,
         repository,
-        shift,
+        guidance_scale=settings.get("guidance_scale", cfg.guidance_scale),
+        is_plain=_is_plain(stored),
+        has_two_networks=not backbone.key_prefix,
+        comfyui=backbone.pipeline in READERS["comfyui"],
     )
 
 
-def _read_about(file: Path) -> dict[str, Any]:
-    """The metadata of an adapter of motionexp, whose content agrees with its digest."""
-    check_adapter(file, has_window=True)
-    with safe_open(file, framework="np") as tensors:
-        metadata = tensors.metadata() or {}
-    if METADATA_KEY not in metadata:
-        raise InputError(
-            f"adapter={file}: of another trainer: the file says nothing of a window or a training, which a"
-            " card is about"
-        )
-    about: dict[str, Any] = json.loads(metadata[METADATA_KEY])
-    return about
+def _is_plain(stored: StoredAdapter) -> bool:
+    try:
+        check_plain(stored, "")
+    except InputError:
+        return False
+    return True
 
 
 def _window(stored: Mapping[str, Any], file: Path) -> Window:
     try:
-        return Window(stored["low"], stored["high"], tuple((t, w) for t, w in stored.get("knots", ())))
-    except (KeyError, TypeError, ValueError) as error:
+        return read_window(stored)
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"adapter={file}: its window is not of this version ({error})") from error
 
 

@@ -7,14 +7,19 @@ from motionexp.config.licences import licence_of
 from motionexp.config.metrics import METRICS
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.card_scores import ADAPTER, BASE, Mean
+from motionexp.methods.export_formats import READERS
 from motionexp.results.formats import Grid, markdown_text
 from motionexp.results.rows import SANITY_BASELINES
 
 if TYPE_CHECKING:
     from motionexp.jobs.card_folder import CardContent
+    from motionexp.jobs.export_card import WindowSettings
 
-WITHOUT_LORA = ("", "LattePipeline", "TextToVideoSDPipeline")
-"""Pipelines of diffusers that load no LoRA into their network; Show-1 has none at all."""
+OTHERWISE = {
+    "TextToVideoSDPipeline": "has another kind of callback: motionexp's docs/python.md has the program",
+    "TextToVideoIFPipeline": "is no pipeline of diffusers",
+}
+"""{class of a pipeline: why it needs another program}."""
 TAGS = ("text-to-video", "lora", "motion", "motionexp")
 PAPERS = (
     "V. Baherwani, Y. Ren, A. Shrivastava: Video Diffusion Models Encode Motion in Early Timesteps.",
@@ -45,7 +50,8 @@ def card_text(content: "CardContent") -> str:
 
 
 def _source(content: "CardContent") -> str:
-    return str(content.about.get("source") or content.model.path)
+    """The place of the backbone's weights by the model's file: an adapter's own words end in no program."""
+    return content.model.path
 
 
 def _hub_ids(content: "CardContent") -> list[str]:
@@ -116,24 +122,14 @@ def _player(name: str) -> str:
 
 
 def _window(content: "CardContent") -> str:
-    window, about = content.window, content.in_steps
-    lines = [
-        f"| t | {window.low:g} to {window.high:g}, of 0 (clean) to 1000 (noise) |",
-        f"| log-SNR at t = {window.low:g} | {about.log_snr[0]:.2f} |",
-    ]
+    about, window = content.in_steps, content.in_steps.window
+    lines = [f"| t | {window.low:g} to {window.high:g}, of 0 (clean) to 1000 (noise) |"]
+    if window.low > 0:
+        lines.append(f"| log-SNR at t = {window.low:g} | {about.log_snr:.2f} |")
     if window.knots:
         knots = ", ".join(f"{weight:g} at t = {t:g}" for t, weight in window.knots)
         lines.append(f"| weight | {knots}, linear between |")
-    if about.t is None:
-        lines.append(f"| sampling steps | none of {about.steps} |")
-    else:
-        end = "it stays on to the end"
-        if about.off is not None:
-            end = f"it goes off at t = {about.off:g} (log-SNR {about.log_snr[1]:.2f})"
-        lines.append(
-            f"| sampling steps | on in {about.on} of {about.steps}, t = {about.t[0]:g} to {about.t[1]:g};"
-            f" {end} |"
-        )
+    lines.append(f"| sampling steps | {_steps(about)} |")
     text = "\n".join(["| the adapter acts at | |", "|---|---|", *lines])
     if window == Window(0):
         return f"{text}\n\nThe adapter acts at all timesteps: no tool needs a setting for it."
@@ -141,6 +137,18 @@ def _window(content: "CardContent") -> str:
         f"{text}\n\nNo tool reads the window from the file: without the setting below the adapter acts in all"
         " steps, and shows more of the reference's appearance."
     )
+
+
+def _steps(about: "WindowSettings") -> str:
+    """In which of the sampling steps the adapter acts, and where it goes off."""
+    inside = [place for place, weight in enumerate(about.weights) if weight > 0]
+    at = "" if about.shift is None else f" at shift {about.shift:g}"
+    if not inside:
+        return f"none of {len(about.times)}{at}"
+    after = about.times[inside[-1] + 1 :][:1]
+    end = f"it goes off at t = {after[0]:.4g}" if after else "it stays on to the end"
+    first, last = about.times[inside[0]], about.times[inside[-1]]
+    return f"on in {len(inside)} of {len(about.times)}{at}, t = {first:.4g} to {last:.4g}; {end}"
 
 
 def _use(content: "CardContent") -> Iterator[str]:
@@ -152,6 +160,9 @@ def _use(content: "CardContent") -> Iterator[str]:
         f"""    video=reference.mp4 caption="what it shows" edits='["{caption}"]'""",
     )
     yield _code("bash", "\n".join(lines))
+    if not content.is_plain:
+        yield f"No other tool applies an adapter of the method {markdown_text(content.about['method'])}."
+        return
     yield from _in_diffusers(content, caption)
     yield from _in_comfyui(content)
 
@@ -165,57 +176,73 @@ def _example(content: "CardContent") -> str:
 
 def _in_diffusers(content: "CardContent", caption: str) -> Iterator[str]:
     yield "### diffusers"
-    if content.pipeline in WITHOUT_LORA:
-        which = f"{content.pipeline} loads no LoRA into its network" if content.pipeline else (
-            "diffusers has no pipeline for this model"
-        )  # fmt: skip
+    adapter = f"adapter/{content.file}"
+    if content.has_two_networks:
         yield (
-            f"{which}: motionexp's docs/python.md shows how peft loads the file, and how a callback keeps the"
-            " window."
+            f"`python run.py export adapter={adapter} format=diffusers folder=NEW` writes a file for each of"
+            " the two experts, and how to load them."
         )
         return
-    source, model = _source(content), content.model
-    place = (
-        f"motionexp/bundled/{source.removeprefix('bundled:')}" if source.startswith("bundled:") else source
-    )
-    revision = content.about.get("revision")
-    named = f', revision="{revision}"' if revision and "+" not in source else ""
-    yield (
-        "`keep_window` switches the adapter on and off; motionexp's docs/python.md has it, and what differs"
-        " from pipeline to pipeline."
-    )
-    yield _code("python", f"""import torch
-from diffusers import {content.pipeline}
-from diffusers.utils import export_to_video
-from huggingface_hub import hf_hub_download
+    if content.pipeline in READERS["diffusers"]:
+        load = ["pipeline.load_lora_weights(adapter)"]
+    elif content.pipeline in OTHERWISE:
+        yield f"{content.pipeline} {OTHERWISE[content.pipeline]}."
+        return
+    else:
+        yield f"{content.pipeline} loads no LoRA. peft does, in its format:"
+        yield _code("bash", f"python run.py export adapter={adapter} format=peft folder=peft")
+        load = ['PeftModel.from_pretrained(pipeline.transformer, "peft")  # changes the network in place']
+    yield _code("python", _program(content, caption, load))
 
-adapter = hf_hub_download("{content.repository}", "{content.file}")
-pipeline = {content.pipeline}.from_pretrained("{place}"{named}, torch_dtype=torch.bfloat16).to("cuda")
-pipeline.load_lora_weights(adapter)
-frames = pipeline(
-    "{caption}",
-    num_inference_steps={content.in_steps.steps},
-    guidance_scale={model.guidance_scale:g},
-    num_frames={model.frames},
-    height={model.height},
-    width={model.width},
-    callback_on_step_end=keep_window,
-).frames[0]
-export_to_video(frames, "video.mp4", fps={model.fps:g})""")  # fmt: skip
+
+def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
+    model, parts = content.model, _source(content).split("+")
+    place = parts[0].replace("bundled:", "motionexp/bundled/")
+    extra = f', revision="{model.revision}"' if model.revision and len(parts) == 1 else ""
+    imports, load_motion = content.pipeline, list[str]()
+    if len(parts) == 2:  # an image model, and what moves it
+        imports, extra = f"{content.pipeline}, MotionAdapter", ", motion_adapter=motion"
+        load_motion = [f'motion = MotionAdapter.from_pretrained("{parts[1]}", torch_dtype=torch.bfloat16)']
+    is_peft, guidance = "PeftModel" in load[0], content.guidance_scale
+    lines = [
+        "import motionexp",
+        "import torch",
+        f"from diffusers import {imports}",
+        "from diffusers.utils import export_to_video",
+        "from huggingface_hub import hf_hub_download",
+        *["from peft import PeftModel"] * is_peft,
+        "",
+        f'adapter = hf_hub_download("{content.repository}", "{content.file}")',
+        *load_motion,
+        f'pipeline = {content.pipeline}.from_pretrained("{place}"{extra}, torch_dtype=torch.bfloat16)',
+        'pipeline.to("cuda")',
+        *load,
+        "frames = pipeline(",
+        f'    "{caption}",',
+        f"    num_inference_steps={len(content.in_steps.times)},",
+        *[f"    guidance_scale={guidance:g},"] * isinstance(guidance, int | float),
+        *[f"    num_frames={model.frames},"] * (content.pipeline != "LattePipeline"),
+        f"    height={model.height},",
+        f"    width={model.width},",
+        "    callback_on_step_end=motionexp.window_callback(adapter, pipeline),",
+        ").frames[0]",
+        f'export_to_video(frames, "video.mp4", fps={model.fps:g})',
+    ]
+    return "\n".join(lines)
 
 
 def _in_comfyui(content: "CardContent") -> Iterator[str]:
     yield "### ComfyUI"
-    low, high = (content.share(t) for t in (content.window.low, content.window.high))
-    shift = (
-        "" if content.shift is None else f" at shift {content.shift:g}, which has to be that of the workflow"
-    )
-    frames = [f"0 from {0:g}"] if high > 0 else []
-    frames += [f"1 from {high:.3g}"] + ([f"0 from {low:.3g}"] if low < 1 else [])
+    if not content.comfyui:
+        yield f"ComfyUI reads no LoRA for {content.pipeline}."
+        return
+    frames = ", ".join(f"{weight:g} from {start:g}" for start, weight in content.in_steps.keyframes)
+    shift = content.in_steps.shift
+    at = "" if shift is None else f" They hold for shift {shift:g}, which the workflow has to have."
     yield (
-        "The file has the names of diffusers' layers, which ComfyUI reads for some models and ignores for"
-        " others: convert it first. Then the node Create Hook LoRA (MO), with keyframes (strength_mult from"
-        f" start_percent): {', '.join(frames)}{shift}."
+        f"`python run.py export adapter=adapter/{content.file} format=comfyui folder=NEW` writes the names"
+        " that ComfyUI reads, a workflow with the window, and the text for prompt-control. By hand: the node"
+        f" Create Hook LoRA (MO) with keyframes of strength_mult from start_percent: {frames}.{at}"
     )
 
 
@@ -226,8 +253,9 @@ def _code(language: str, text: str) -> str:
 def _training(content: "CardContent") -> str:
     about, record = content.about, content.record
     recipe = about["recipe"] if isinstance(about.get("recipe"), dict) else {}
+    packages = recipe["packages"] if isinstance(recipe.get("packages"), dict) else {}
     lines = {
-        "backbone": f"{_source(content)}, weights {str(about['weights_hash'])[:12]}",
+        "backbone": f"{about.get('source') or _source(content)}, weights {str(about['weights_hash'])[:12]}",
         "reference": _reference(content),
         "suite": record.get("suite"),
         "sha256 of its frames and caption": record.get("reference_hash"),
@@ -238,9 +266,7 @@ def _training(content: "CardContent") -> str:
         "seed": recipe.get("seed"),
         "device": record.get("device"),
         "settings": ", ".join(f"{name} {value}" for name, value in about["settings"].items()),
-        "packages": ", ".join(
-            f"{name} {version}" for name, version in (recipe.get("packages") or {}).items()
-        ),
+        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
     table = [[name, markdown_text(str(value))] for name, value in lines.items() if value not in (None, "")]
     return Grid(["training", ""], table, "l").markdown()

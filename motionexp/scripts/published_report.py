@@ -7,10 +7,12 @@ The tables are those of all experiments. The videos lie in the repository, small
 import json
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.jobs.report.content import Content, facts_of
 from motionexp.jobs.report.details import series_of
@@ -18,7 +20,7 @@ from motionexp.jobs.report.media import read_stored, write_media, write_small
 from motionexp.jobs.report.pages import check_folder, write_pages
 from motionexp.jobs.report.probes import Probes, boundaries_of
 from motionexp.jobs.report.references import references_of
-from motionexp.jobs.report.samples import samples_of, scores_of
+from motionexp.jobs.report.samples import ShownSample, samples_of, scores_of
 from motionexp.probes.analysis.published import read_analysis
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Table
@@ -41,39 +43,54 @@ KINDS = ("multiple", "background")
 FPS = 8.0
 ABOUT = (
     "Tables are of all references of their experiments. Videos and plots are of eight references and two"
-    " kinds of edits: those of experiment gate, and of some other methods at their defaults on tiny_latte.",
-    "A method without videos here was run on other references, or has no published run.",
+    " kinds of edits: those of experiment gate, and on tiny_latte some of other windows and methods at their"
+    " defaults. Methods that are not listed below have no videos yet.",
 )
 
 
 def chosen_rows(output: Path) -> Iterator[Row]:
     """The rows of the samples to publish: of the eight references, at the adapter's full strength."""
-    select = {"reference": "|".join(REFERENCES), "edit_kind": "|".join(KINDS), "adapter_scale": "1"}
+    select = {"reference": "|".join(REFERENCES), "edit_kind": "|".join(KINDS), "seed": "0", "tau_start": ""}
     for row in read_rows(output, select):
-        if row.training_seed in (None, 0) and row.seed == 0 and not row.tau_start and not row.sanity_baseline:
+        is_full = row.method == "base" or row.adapter_scale == 1
+        if is_full and row.training_seed in (None, 0) and not row.sanity_baseline:
             yield row
 
 
 def choose(outputs: Iterable[Path]) -> None:
     """Write small videos, their scores by frame and their rows below `results/`; of equal ids the first."""
     shutil.rmtree(VIDEOS, ignore_errors=True)
-    rows: dict[str, list[Row]] = {}
+    by_setting: dict[tuple[str, ...], dict[str, ShownSample]] = defaultdict(dict)
     for output in outputs:
         for sample in samples_of(chosen_rows(output), output):
-            name = sample.row.sample_id
-            if name in rows or sample.video is None or not sample.video.exists():
-                continue
-            write_small(VIDEOS, name, read_stored(sample.video), FPS)
-            (VIDEOS / f"{name}.webp").unlink()  # a poster is made again from the video
-            series = {
-                metric: [None if value is None else float(f"{value:.4g}") for value in values]
-                for metric, values in series_of(sample).items()
-            }
-            text = json.dumps(series, separators=(",", ":"))
-            write_whole(VIDEOS / f"{name}.series.json", f"{text}\n".encode())
-            file = f"{VIDEOS.name}/{name}.mp4"
-            rows[name] = [replace(row, sample_file=file) for row in sample.rows]
-    write_published(ROWS, [row for of_sample in rows.values() for row in of_sample])
+            row = sample.row
+            if row.method in ("base", "lora") or sample.settings[1:] == (f"method={row.method}",):
+                setting = row.model, row.edit_kind, *sample.settings
+                by_setting[setting].setdefault(row.reference, sample)
+    rows = [
+        row
+        for of_setting in by_setting.values()
+        if of_setting.keys() == {*REFERENCES}  # all settings are shown on equal references
+        for sample in of_setting.values()
+        for row in _written(sample)
+    ]
+    write_published(ROWS, rows)
+
+
+def _written(sample: ShownSample) -> list[Row]:
+    """Write the small video of a sample and its scores by frame; returns its rows, which name the video."""
+    if sample.video is None:
+        raise InputError(f"sample {sample.row.sample_id}: its row names no file")
+    name = sample.key
+    write_small(VIDEOS, name, read_stored(sample.video), FPS)
+    (VIDEOS / f"{name}.webp").unlink()  # a poster is made again from the video
+    series = {
+        metric: [None if value is None else float(f"{value:.4g}") for value in values]
+        for metric, values in series_of(sample).items()
+    }
+    text = json.dumps(series, separators=(",", ":"))
+    write_whole(VIDEOS / f"{name}.series.json", f"{text}\n".encode())
+    return [replace(row, sample_file=f"{VIDEOS.name}/{name}.mp4") for row in sample.rows]
 
 
 def published_tables() -> Iterator[Table]:

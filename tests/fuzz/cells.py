@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,16 +14,19 @@ import numpy as np
 import torch
 
 from motionexp.data.base import Edit
+from motionexp.data.videos import write_mp4
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.files import BLANK_SEAL, seal
 from motionexp.jobs import finished
 from motionexp.jobs.cell import Cell, Sample, SampleRequest, read_fit_record, write_grid
 from motionexp.jobs.encoding_cache import EncodingCache
+from motionexp.jobs.report.command import write_report
 from motionexp.jobs.unfinished import Unfinished
 from motionexp.metrics.feature_cache import FeaturePass
-from motionexp.results.rows import append_rows
+from motionexp.results.rows import append_rows, as_json
 from tests.fuzz.damage import Damage
 from tests.fuzz.stored import Payload, split
+from tests.support.made_output import moving_square, settings_of
 from tests.support.made_rows import made_row
 from tests.support.squares import Squares
 from tests.support.tiny_jobs import job_settings
@@ -163,9 +167,39 @@ def encoding(damage: Damage, folder: Path) -> None:
     read()
 
 
+@cache
+def _video() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_mp4(Path(folder) / "a.mp4", moving_square(0)[:2], 8.0)
+        return (Path(folder) / "a.mp4").read_bytes()
+
+
+def report(damage: Damage, folder: Path) -> None:
+    """The report of an output folder in which one file is damaged."""
+    name = "style-0-abc"
+    about = {"score_id": "s", "sample_id": "abc", "sample_file": f"shapes/tiny_latte/id/media/{name}.mp4"}
+    row = made_row(reference="01-wander-cyan-square", settings=settings_of(700.0), **about)
+    contents: dict[str, Any] = {
+        "rows.jsonl": as_json(row),
+        "config.yaml": settings_of(700.0),
+        "status.json": {"state": "failed", "reference": "a", "error": "b", "log": "error.log"},
+        f"media/{name}.series.json": {"text_alignment": [1.0, None]},
+    }
+    cell = folder / "out" / "shapes" / "tiny_latte" / "id"
+    (cell / "media").mkdir(parents=True)
+    damaged = damage.random.choice([*contents, "media"])
+    for file, content in contents.items():
+        text = damage.dumped(damage.tree(content)) if file == damaged else json.dumps(content)
+        (cell / file).write_bytes(damage.encoded(text) if file == damaged else text.encode())
+    video = damage.bytes(_video()) if damaged == "media" else _video()
+    (cell / "media" / f"{name}.mp4").write_bytes(video)
+    write_report([folder / "out"], folder / "new", {})
+
+
 KINDS: dict[str, tuple[Callable[[Damage, Path], None], int]] = {
     "sample": (sample, 500),
     "cell_records": (cell_records, 400),
     "finished_record": (finished_record, 300),
     "encoding": (encoding, 500),
+    "report": (report, 300),
 }

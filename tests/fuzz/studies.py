@@ -1,4 +1,4 @@
-"""Cases of a user study: its key, the files of participants, and the cells that it is made of."""
+"""Cases of a user study (key, files of participants, cells that it is made of) and of an adapter's card."""
 
 import atexit
 import json
@@ -8,16 +8,24 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
+from safetensors import safe_open
 
+from motionexp.config.compose import load
+from motionexp.diffusion.backbone import Backbone
+from motionexp.jobs import card_folder
+from motionexp.jobs.card import card
 from motionexp.jobs.study.answers import read_answers, read_key
 from motionexp.jobs.study.command import study
 from motionexp.jobs.study.forms import FORMS
 from motionexp.jobs.study.metric_agreement import metric_table
 from motionexp.jobs.study.tally import tally_tables
+from motionexp.methods.adapters import METADATA_KEY
 from motionexp.results.formats import to_csv, to_markdown
 from tests.fuzz.damage import Damage
+from tests.support.made_adapter import write_adapter
 from tests.support.made_study import answered, write_samples
 
 METHODS = ["tau=0", "tau=700"]
@@ -85,7 +93,30 @@ def made(damage: Damage, folder: Path) -> None:
     study([f"folder={folder / 'new'}", f"output={output}", *words])
 
 
+@cache
+def _backbone() -> Backbone:
+    return card_folder._without_weights(load(["model=tiny_cogvideox"]).model)
+
+
+def adapter_card(damage: Damage, folder: Path) -> None:
+    """An adapter's card, where what the file says of itself is damaged, under the right digest."""
+    write_adapter(folder / "whole")
+    with safe_open(folder / "whole" / "adapter.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()[METADATA_KEY])
+    try:
+        write_adapter(folder / "damaged", **json.loads(damage.dumped(damage.tree(about))))
+    except (TypeError, ValueError):
+        return  # no JSON, or no object: `adapter` has those
+    # A backbone looks for devices, outside the folder, and is no part of the adapter.
+    backbone = _backbone()
+    with patch.object(card_folder, "_without_weights", return_value=backbone):
+        card([f"adapter={folder / 'damaged'}"])
+    parts = (folder / "damaged" / "card" / "README.md").read_text().split("---\n", 2)
+    assert isinstance(yaml.safe_load(parts[1]), dict)
+
+
 KINDS: dict[str, tuple[Callable[[Damage, Path], None], int]] = {
     "study_answers": (tally, 400),
     "study_cells": (made, 100),
+    "card": (adapter_card, 100),
 }

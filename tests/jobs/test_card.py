@@ -1,5 +1,6 @@
 """`card`: the folder of a hub repository, its text, and the upload, which a stand-in of the hub takes."""
 
+import ast
 import json
 import re
 from dataclasses import replace
@@ -16,41 +17,17 @@ from motionexp.config.licences import LICENCES, licence_of
 from motionexp.config.options import CONF, options
 from motionexp.errors import InputError
 from motionexp.jobs.card import card
-from motionexp.methods.adapters import DIGEST_KEY, METADATA_KEY, _digest
 from motionexp.results.rows import append_rows
+from tests.support.made_adapter import CAPTION, write_adapter
 from tests.support.made_rows import made_row
 from tests.support.made_study import DATA, SIZE, references
 
-CAPTION = "a lime striped circle is moving on sand"
 SCORES = {
     "velocity_similarity": 0.6,
     "nuisance_similarity": 0.3,
     "nuisance_chance": 0.1,
     "text_alignment": 38.0,
 }
-
-
-def write_adapter(folder: Path, **changes) -> Path:
-    """An adapter of tiny_cogvideox in its cell, without a training."""
-    about = {
-        "model": "tiny_cogvideox",
-        "source": "bundled:tiny_cogvideox",
-        "revision": None,
-        "weights_hash": "2383357e373a",
-        "method": "lora",
-        "settings": {"rank": 4, "alpha": 4.0},
-        "window": {"low": 400.0, "high": 1000.0, "knots": []},
-        "recipe": {"captions": [CAPTION], "steps": 100, "seed": 0, "packages": {"torch": "2"}},
-    } | changes
-    tensors = {
-        "transformer.a.lora_A.weight": torch.zeros(4, 8),
-        "transformer.a.lora_B.weight": torch.zeros(8, 4),
-    }
-    text = json.dumps(about)
-    folder.mkdir(parents=True)
-    metadata = {"format": "pt", METADATA_KEY: text, DIGEST_KEY: _digest(text, tensors)}
-    save_file(tensors, folder / "adapter.safetensors", metadata)
-    return folder
 
 
 @pytest.fixture
@@ -66,6 +43,8 @@ def cell(tmp_path) -> Path:
         "model": {"height": SIZE[1], "width": SIZE[2], "frames": SIZE[0]},
         "rank": 4,
         "adapter_scale": 1.0,
+        "eta": 0.0,
+        "guidance_scale": 2.5,
     }
     (cell / "config.yaml").write_text(yaml.safe_dump({**settings, "frames": SIZE[0], "data": DATA}))
     about = {
@@ -91,6 +70,9 @@ def cell(tmp_path) -> Path:
     base = [
         replace(row, method="base", tau=1000.0, value=0.0, sample_id=f"base {row.edit_kind}") for row in whole
     ]
+    # Of the base model, sampled with other settings, nothing is shown.
+    noisy = {**settings, "eta": 1.0}
+    base += [replace(row, value=9.0, settings=noisy, sample_id=f"noisy {row.sample_id}") for row in base]
     append_rows(model / "base" / "rows.jsonl", base)
     frozen = [
         replace(row, value=0.25, seed=None, sample_id="", strata={"sanity_baseline": "frozen"})
@@ -138,7 +120,7 @@ def test_a_card_says_what_the_cell_holds(cell):
     # 2. The window in t, log-SNR and steps: 25 trailing steps of tiny_cogvideox are t = 999, 959, ... 39.
     window = lines_of(body, "Window")
     assert window["t"] == ["400 to 1000, of 0 (clean) to 1000 (noise)"]
-    assert window["sampling steps"][0].startswith("on in 15 of 25, t = 999 to 439; it goes off at t = 399")
+    assert window["sampling steps"] == ["on in 15 of 25, t = 999 to 439; it goes off at t = 399"]
     assert re.fullmatch(r"-?\d+\.\d\d", window["log-SNR at t = 400"][0])
     # 3. The scores are means, with what tables subtract.
     scores = lines_of(body, "Scores")
@@ -148,8 +130,9 @@ def test_a_card_says_what_the_cell_holds(cell):
     assert scores["text alignment ↑"][0] == "38.00"
     assert "There are samples with 1 other settings" in body
     # 4. How to use it.
-    assert "callback_on_step_end=keep_window" in body
-    assert "1 from 0, 0 from 0.6." in body  # 1 - 400 / 999
+    assert "callback_on_step_end=motionexp.window_callback(adapter, pipeline)" in body
+    assert "guidance_scale=2.5," in body
+    assert "ComfyUI reads no LoRA for CogVideoXPipeline" in body
 
 
 def test_words_select_the_samples(cell):
@@ -224,7 +207,7 @@ def test_other_adapters_are_refused(tmp_path):
         "transformer.a.lora_B.weight": torch.zeros(8, 4),
     }
     save_file(lora, tmp_path / "b" / "adapter.safetensors")
-    with pytest.raises(InputError, match="of another trainer"):
+    with pytest.raises(InputError, match="not saved by motionexp"):
         card([f"adapter={tmp_path / 'b'}"])
 
 
@@ -294,9 +277,38 @@ def test_every_model_of_the_hub_has_a_noted_licence():
 
 def test_captions_are_no_markup_and_end_no_quotes(tmp_path):
     hostile = "</video><script>alert(1)</script> '\"$(rm)` \n---\nlicense: mit"
-    write_adapter(tmp_path / "a", recipe={"captions": [hostile]})
+    recipe = {"captions": [hostile], "packages": [1], "steps": hostile}
+    write_adapter(
+        tmp_path / "a", recipe=recipe, source=hostile, revision=hostile, settings={hostile: hostile}
+    )
     card([f"adapter={tmp_path / 'a'}"])
     front, body = parts((tmp_path / "a" / "card" / "README.md").read_text())
     assert front["license"] == "apache-2.0"
     assert not re.search(r"(?<!\\)<script>", body)
     assert "$(rm)" not in "".join(re.findall(r"```.*?```", body, re.DOTALL))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model": "latte"},
+            ["format=peft", "PeftModel.from_pretrained(pipeline.transformer", "reads no LoRA for Latte"],
+        ),
+        (
+            {"model": "wan_1_3b"},
+            ["pipeline.load_lora_weights(adapter)", "format=comfyui", "which the workflow has to have"],
+        ),
+        ({"model": "wan2_2_14b"}, ["format=diffusers folder=NEW` writes a file for each", "format=comfyui"]),
+        ({"model": "animatediff"}, ["MotionAdapter.from_pretrained(", "motion_adapter=motion"]),
+        ({"model": "modelscope"}, ["docs/python.md"]),
+        ({"method": "full_rank"}, ["No other tool applies an adapter of the method full"]),
+    ],
+)
+def test_every_tool_gets_what_it_takes(tmp_path, changes, said):
+    write_adapter(tmp_path / "a", **changes)
+    card([f"adapter={tmp_path / 'a'}"])
+    text = (tmp_path / "a" / "card" / "README.md").read_text()
+    assert [part for part in said if part not in text] == []
+    for program in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        ast.parse(program)

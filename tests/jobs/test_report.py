@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from motionexp.cli import main
+from motionexp.config.compose import load
 from motionexp.data.videos import frame_count, read_frames
+from motionexp.jobs.report import command
 from motionexp.jobs.report.overlays import UNITS, overlays
+from motionexp.jobs.sweep_folder import VARIABLE
 from tests.support.made_output import (
     FRAMES,
     KINDS,
@@ -22,6 +25,7 @@ from tests.support.made_output import (
     write_probe,
 )
 from tests.support.made_sweeps import write_plan
+from tests.support.stub_jobs import run
 
 HOSTILE = "<script>alert(\"x\")</script> & '{kind}' {{{{ 7 * 7 }}}}"
 
@@ -167,24 +171,35 @@ def test_a_folder_with_other_files_is_refused(made, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"notes.txt"}
 
 
-def test_a_sample_without_its_video_says_so(tmp_path):
-    rows = write_output(tmp_path / "out", references=REFERENCES[:1])
+def test_a_sample_without_its_video_and_a_reference_that_cannot_be_read_say_so(tmp_path):
+    rows = write_output(tmp_path / "out", references=REFERENCES[:1], taus=(700.0,))
     for path in (tmp_path / "out").rglob(f"*{rows[0].sample_id}*"):
         path.unlink()
-    assert main(["report", f"output={tmp_path / 'out'}", f"folder={tmp_path / 'new'}"]) == 0
-    page = Page(tmp_path / "new" / "samples.html")
-    assert len(page.of("video")) == len(TAUS) * len(KINDS)
-    assert "No video" in page.text
-
-
-def test_the_settings_of_a_cell_run_no_code_of_elsewhere(tmp_path):
-    write_output(tmp_path / "out", references=REFERENCES[:1])
+    # A file names a class: code of elsewhere is not run.
     for path in (tmp_path / "out").rglob("config.yaml"):
         path.write_text(
             path.read_text().replace("motionexp.data.shapes.splits.ShapesReferences", "os.system")
         )
-    assert main(["report", f"output={tmp_path / 'out'}"]) == 0
-    assert "No video" in Page(tmp_path / "out" / "report" / "samples.html").text
+    assert main(["report", f"output={tmp_path / 'out'}", f"folder={tmp_path / 'new'}"]) == 0
+    page = Page(tmp_path / "new" / "samples.html")
+    assert len(page.of("video")) == len(KINDS) - 1
+    assert page.text.count("No video") == 2
+    assert "os.system" in page.text
+
+
+def test_names_out_of_rows_lead_nowhere_else(tmp_path):
+    write_output(tmp_path / "out", references=REFERENCES[:1], taus=(700.0,))
+    (path,) = (tmp_path / "out").rglob("rows.jsonl")
+    for old, new in (("000000000000", "../../evil"), ("shapes/tiny_latte/cell00000000", "../outside")):
+        path.write_text(
+            path.read_text()
+            .replace(f'"sample_id":"{old}', f'"sample_id":"{new}')
+            .replace(f'file":"{old}', f'file":"{new}')
+        )
+    before = {path for path in tmp_path.rglob("*")}
+    assert main(["report", f"output={tmp_path / 'out'}", f"folder={tmp_path / 'new'}"]) == 0
+    assert all(tmp_path / "new" in (path, *path.parents) for path in {*tmp_path.rglob("*")} - before)
+    assert Page(tmp_path / "new" / "samples.html").text.count("its row names no file") == len(KINDS)
 
 
 def test_cells_of_a_heat_map_have_their_videos(made):
@@ -213,15 +228,12 @@ def test_failures_have_their_logs(made):
 
 def test_two_folders_are_compared_side_by_side(made, tmp_path, capsys):
     output, rows = made
-    write_output(tmp_path / "second", references=REFERENCES[:1])
-    words = [f"compare={output},{tmp_path / 'second'}", f"folder={tmp_path / 'new'}", "tau=700"]
+    words = [f"compare={output},{output}", f"folder={tmp_path / 'new'}", "tau=700"]
     assert main(["report", *words]) == 0
     cards = Page(tmp_path / "new" / "samples.html").of("article", **{"class": "card sample"})
     tuned = {row.sample_id for row in rows if row.tau == 700}
     assert {card["data-key"] for card in cards if card["data-source"] == "A"} == {f"A{key}" for key in tuned}
-    of_second = [card for card in cards if card["data-source"] == "B"]
-    assert {card["data-tau"] for card in of_second} == {"700"}
-    assert len(of_second) == len(KINDS)
+    assert {card["data-key"] for card in cards if card["data-source"] == "B"} == {f"B{key}" for key in tuned}
     assert "A: Means by tau" in Page(tmp_path / "new" / "index.html").text
     for wrong in (["compare=a"], ["compare=a,b,c"], ["compare=a,b", "output=c"], ["compare=a,"]):
         capsys.readouterr()
@@ -229,9 +241,8 @@ def test_two_folders_are_compared_side_by_side(made, tmp_path, capsys):
         assert wrong[-1].partition("=")[0] in capsys.readouterr().err
 
 
-def test_a_sweep_has_its_own_cells_alone_and_the_base_model(tmp_path):
-    output = tmp_path / "out"
-    rows = write_output(output)
+def test_a_sweep_has_its_own_cells_alone_and_the_base_model(made):
+    output, rows = made
     cell = next(row for row in rows if row.tau == 500).sample_file.split("/")[2]
     planned = {"cell": f"shapes/tiny_latte/{cell}", "model": "tiny_latte", "reference": REFERENCES[0]}
     planned |= {"training_seed": 0, "settings": {}, "task": 0, "seconds": None}
@@ -242,3 +253,27 @@ def test_a_sweep_has_its_own_cells_alone_and_the_base_model(tmp_path):
         ("500", f"shapes/{REFERENCES[0]}"),
         ("1000", f"shapes/{REFERENCES[0]}"),
     }
+
+
+@pytest.mark.parametrize(("words", "folder"), [([], "out"), (["-m", "tau=0"], "out/sweeps/*")])
+def test_a_job_and_a_sweep_end_with_their_report_on_demand(
+    words, folder, base, jobs, quiet, monkeypatch, tmp_path
+):
+    written = []
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(command, "write_report", lambda paths, place, _: written.append((paths, place)))
+    assert run([*words, *base, "dry_run=true", "report=true"]) == 0
+    assert written == []
+    assert run([*words, *base, "report=true"]) == 0
+    ((paths, place),) = written
+    assert [path.resolve() for path in paths] == [path.resolve() for path in tmp_path.glob(folder)]
+    assert place == paths[0] / "report"
+    # A process that does a task of a sweep leaves the report to the sweep.
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "sweep"))
+    command.report_jobs([load([*base, "report=true"])])
+    assert len(written) == 1
+
+
+def test_a_report_that_is_not_possible_is_no_failure_of_the_jobs(base, jobs, quiet, capsys):
+    assert run([*base, "report=true"]) == 0
+    assert "no report: " in capsys.readouterr().err

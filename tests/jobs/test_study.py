@@ -111,6 +111,33 @@ def test_the_base_model_is_a_method_only_where_it_is_asked_for(output):
     )
 
 
+def rewritten(output: Path, pattern: str, *changes: dict) -> None:
+    """Replace each row of some cells by a row for each of the changes."""
+    for path in output.glob(f"*/*/{pattern}/rows.jsonl"):
+        rows = [
+            as_json(row)
+            | {"score_id": f"{row.score_id} {number}", "sample_id": f"{row.sample_id} {number}"}
+            | change
+            for row in read_rows(path)
+            for number, change in enumerate(changes)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_several_models_are_told_apart_and_of_training_seeds_the_first_is_shown(tmp_path):
+    output = write_samples(tmp_path / "outputs", count=1, edits=1)
+    rewritten(output, "*", {"training_seed": 1}, {"training_seed": 0})
+    drawn = candidates(output)
+    assert drawn.methods == ("tau=0", "tau=400", "tau=700")
+    rows = [
+        row for shown in drawn.shown.values() for entry in shown.values() for row in entry.samples.values()
+    ]
+    assert {row.training_seed for row in rows} == {0}
+    rewritten(output, "700-*", {"model": "tiny_unet3d"})
+    names = ("model=tiny_latte tau=0", "model=tiny_latte tau=400", "model=tiny_unet3d tau=700")
+    assert candidates(output).methods == names
+
+
 def test_instructions_are_a_page_to_print_and_links_are_one_a_person(folder):
     text = (folder / "site" / "instructions.html").read_text()
     assert "me &lt;a@b.c&gt;" in text

@@ -10,6 +10,7 @@ from diffusers import LatteTransformer3DModel
 
 from motionexp.backbones.latte import attention_projections
 from motionexp.backbones.random_weights import LATTE_1
+from motionexp.config.options import option_file
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods.adapters import find_method
@@ -18,7 +19,9 @@ from motionexp.methods.full_rank import FullRank, TunedLinear
 from motionexp.methods.lora import LoRA
 from tests.support.training_runs import METHODS, attach, change, configured, copied
 
-WITH_PROJECTIONS = [name for name in METHODS if {"projections", "attention"} <= configured(name).keys()]
+WITH_PROJECTIONS = [
+    name for name in METHODS if {"projections", "attention"} <= option_file("method", name).keys()
+]
 by_projections = pytest.mark.parametrize("name", WITH_PROJECTIONS)
 
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from motionexp.config.compose import load
-from motionexp.config.options import options
-from motionexp.config.schema import guides
+from motionexp.config.options import option_file, options
+from motionexp.config.schema import is_guidance
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.guidance import GuidanceMethod, Guiding, make_guidance
 
-GUIDANCE = [name for name in options("method") if guides(load([f"method={name}", "tau=500"]))]
+GUIDANCE = [name for name in options("method") if is_guidance(option_file("method", name))]
 SAMPLER = SamplerSettings(steps=4, guidance_scale=2.0)
 EVERYWHERE = Window(0)
 CAPTIONS = ("a dog runs", "b")

@@ -37,10 +37,10 @@ def settings_of(tau: float) -> dict:
     return {"model": model, "data": data, "frames": FRAMES, "tau": tau, "video": None, "edits": None}
 
 
-def write_output(folder: Path, caption: str = "a {kind} is moving", references=REFERENCES) -> list[Row]:
+def write_output(folder: Path, caption="a {kind} is moving", references=REFERENCES, taus=TAUS) -> list[Row]:
     """Write cells of the base model and of two windows below an output folder; returns their rows."""
     rows = []
-    for number, (name, tau) in enumerate(product(references, TAUS)):
+    for number, (name, tau) in enumerate(product(references, taus)):
         cell = Cell(folder / "shapes" / "tiny_latte" / f"cell{number:08d}")
         cell.media.mkdir(parents=True)
         (cell.folder / "config.yaml").write_text(yaml.safe_dump(settings_of(tau)))

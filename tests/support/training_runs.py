@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,14 @@ FEW_STEPS = {"absorber_steps": 2}
 """Arguments that short trainings need smaller than they are by default."""
 
 
+@cache
+def _settings_of(name: str) -> Mapping[str, Any]:
+    return load([f"method={name}"]).method
+
+
 def configured(name: str) -> dict[str, Any]:
     """The constructor's arguments that conf/method/NAME.yaml gives by default; of phases a few steps."""
-    settings = {key: value for key, value in load([f"method={name}"]).method.items() if key != "_target_"}
+    settings = {key: value for key, value in deepcopy(_settings_of(name)).items() if key != "_target_"}
     return {key: FEW_STEPS.get(key, value) for key, value in settings.items()}
 
 

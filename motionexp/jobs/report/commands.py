@@ -11,8 +11,14 @@ from motionexp.config.options import option_file, options
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
 from motionexp.jobs.report.samples import ShownSample
+from motionexp.results.selection import default_of
 from motionexp.results.settings_table import EXTERNAL
 
+BESIDE = ("start", "fps", "stride", "fit", "adapter", "mode")
+"""Settings that change samples and stand in no table."""
+EXTERNAL_LORA = "external_lora"
+UNUSUAL = (TypeError, LookupError, ValueError, AttributeError, ArithmeticError)
+"""What settings raise whose values have other types than a job writes."""
 OF_CLIP = ("video", "caption")
 """Settings that stand for `data=clip`."""
 BUNDLED = "shapes"
@@ -24,7 +30,10 @@ def command_of(sample: ShownSample) -> str:
     stored = stored_settings(sample)
     if sample.row.method == EXTERNAL or not stored:
         return ""
-    return shlex.join(["python", "run.py", *_words(sample, stored)])
+    try:
+        return shlex.join(["python", "run.py", *_words(sample, stored)])
+    except UNUSUAL:
+        return ""  # its settings are not those of a job
 
 
 def _words(sample: ShownSample, stored: Mapping[str, Any]) -> Iterator[str]:
@@ -42,6 +51,9 @@ def _words(sample: ShownSample, stored: Mapping[str, Any]) -> Iterator[str]:
             yield named("edit_kinds", [row.edit_kind])
     yield f"tau={row.tau:g}"
     yield from sample.settings[1:]
+    if row.method not in ("base", EXTERNAL_LORA):
+        yield from _changed(row.settings.get("method", {}), option_file("method", row.method), "method.")
+    yield from _changed(row.settings, {name: default_of(name, row) for name in BESIDE})
     if row.seed:
         yield f"seeds={row.seed + 1}"
     yield f"precision={row.precision}"
@@ -51,16 +63,20 @@ def _data_words(data: Mapping[str, Any]) -> Iterator[str]:
     """`data=NAME`, and the settings within it that differ from the option's own."""
     for option in options("data"):
         defaults = option_file("data", option)
-        if defaults.get("_target_") != data.get("_target_"):
-            continue
-        if option != BUNDLED:
-            yield f"data={option}"
-        for name, default in defaults.items():
-            # A default such as ${fit} is a setting of the job.
-            if data.get(name, default) != default and "$" not in str(default):
-                yield f"data.{name}={data[name]}"
-        return
+        if defaults.get("_target_") == data.get("_target_"):
+            if option != BUNDLED:
+                yield f"data={option}"
+            yield from _changed(data, defaults, "data.")
+            return
     yield f"data._target_={data.get('_target_')}"
+
+
+def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Words for the settings that differ from their defaults; a default such as ${fit} is a job's setting."""
+    for name, default in defaults.items():
+        value = settings.get(name, default)
+        if value != default and "$" not in str(default):
+            yield f"{before}{name}={value}"
 
 
 def stored_settings(sample: ShownSample) -> Mapping[str, Any]:

@@ -49,8 +49,12 @@ def series_of(sample: ShownSample) -> Series:
     return {
         name: values
         for name, values in series.items()
-        if isinstance(values, list) and all(value is None or type(value) in (int, float) for value in values)
+        if isinstance(values, list) and all(value is None or _is_number(value) for value in values)
     }
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def ranges_of(series: Sequence[Series]) -> dict[str, tuple[float, float]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from motionexp.metrics.lucas_kanade import FlowSettings, flow, grid, track
 
-MOST_POINTS = 100
+MOST_POINTS = 64
 """That are drawn on a frame."""
 UNITS = 1000
 """Places and steps are thousandths of the frame's width and height, as whole numbers."""

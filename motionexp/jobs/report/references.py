@@ -9,7 +9,7 @@ from motionexp.data.base import Reference
 from motionexp.errors import InputError
 from motionexp.files import file_name
 from motionexp.jobs.references import reference_of_row
-from motionexp.jobs.report.commands import stored_settings
+from motionexp.jobs.report.commands import UNUSUAL, stored_settings
 from motionexp.jobs.report.samples import ShownSample
 
 
@@ -74,5 +74,5 @@ def read_reference(samples: Sequence[ShownSample]) -> Reference:
         return reference_of_row(data, row.settings, row)
     except InputError:
         raise
-    except (TypeError, LookupError, ValueError) as error:
+    except UNUSUAL as error:
         raise InputError(f"the settings of its cell are not those of a job ({error!r:.80})") from error

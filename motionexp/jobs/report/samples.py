@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from motionexp.config.metrics import chosen_metrics
+from motionexp.files import file_name
 from motionexp.jobs.finished import path_below
 from motionexp.jobs.summary import headings
 from motionexp.results.layout import standard_columns
@@ -66,8 +67,8 @@ class ShownSample:
 
     @property
     def key(self) -> str:
-        """Its id, after its source."""
-        return f"{self.source}{self.row.sample_id}"
+        """Its id after its source, as the name of a file."""
+        return file_name(f"{self.source}{self.row.sample_id}")
 
     @cached_property
     def video(self) -> Path | None:
@@ -136,5 +137,11 @@ def scores_of(samples: Iterable[ShownSample]) -> list[Score]:
         Score(name, heading, minus, rows[name].higher_is_better, name in main)
         for name, (heading, minus) in words.items()
         if name in rows
+    ]
+    # Values that stand in no summary can be sorted by too.
+    scores += [
+        Score(name, name.replace("_", " "), "", row.higher_is_better, False)
+        for name, row in sorted(rows.items())
+        if name not in words and row.higher_is_better is not None
     ]
     return sorted(scores, key=lambda score: main.index(score.name) if score.is_main else len(main))

@@ -1,0 +1,49 @@
+"""The published videos belong to their rows, and are chosen as the report says."""
+
+import numpy as np
+
+from motionexp.data.videos import frame_count, read_frames
+from motionexp.jobs.report.references import references_of
+from motionexp.jobs.report.samples import samples_of
+from motionexp.results.published import read_published
+from motionexp.scripts import published_report
+from motionexp.scripts.published_report import KINDS, RESULTS, ROWS, VIDEOS, choose
+from tests.support import made_output
+
+MOST_MEGABYTES = 6
+
+
+def test_every_published_sample_has_its_small_video():
+    samples = samples_of(read_published(ROWS), RESULTS)
+    assert {sample.video for sample in samples} == {*VIDEOS.glob("*.mp4")}
+    assert {sample.row.reference for sample in samples} == {*published_report.REFERENCES}
+    assert {sample.row.edit_kind for sample in samples} == {*KINDS}
+    assert {"base", "lora"} < {sample.row.method for sample in samples}
+    assert len({sample.row.model for sample in samples}) == 3
+    assert sum(path.stat().st_size for path in VIDEOS.iterdir()) < MOST_MEGABYTES * 1e6
+    # Their references are still what they were tuned on.
+    for reference in references_of(samples):
+        assert reference.problem == ""
+
+
+def test_videos_are_chosen_by_reference_kind_and_strength(tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    rows = made_output.write_output(output)
+    monkeypatch.setattr(published_report, "REFERENCES", made_output.REFERENCES[:1])
+    monkeypatch.setattr(published_report, "KINDS", ("style",))
+    monkeypatch.setattr(published_report, "VIDEOS", tmp_path / "videos")
+    monkeypatch.setattr(published_report, "ROWS", tmp_path / "videos" / "rows.parquet")
+    choose([output, output])
+    chosen = samples_of(read_published(tmp_path / "videos" / "rows.parquet"), tmp_path)
+    first = made_output.REFERENCES[0]
+    ids = {row.sample_id for row in rows if (row.reference, row.edit_kind) == (first, "style")}
+    assert {sample.row.sample_id for sample in chosen} == ids
+    for sample in chosen:
+        assert sample.video is not None
+        frames = read_frames(sample.video, frames=frame_count(sample.video))
+        exact = read_frames(
+            output / next(row for row in rows if row.sample_id == sample.row.sample_id).sample_file, frames=16
+        )
+        assert frames.shape == (16, 128, 128, 3)
+        # The same picture in half of the size, in fewer bytes.
+        assert np.abs(frames.astype(float) - exact[:, ::2, ::2]).mean() < 12
