@@ -92,7 +92,7 @@ dose-response: .venv/installed ## how every metric answers to a known change of 
 
 # In this order: each needs what those before it made.
 PRETRAIN := videos vae vae3d text_encoder latte unet3d cogvideox "bundle tiny_latte" "bundle tiny_unet3d" \
-	"bundle tiny_cogvideox" clip preference_model classifier
+	"bundle tiny_cogvideox" wan "bundle tiny_wan" clip preference_model classifier
 
 pretrain: .venv/installed ## train the bundled models from nothing; stopped, it goes on (hours, or a GPU)
 	for stage in $(PRETRAIN); do $(PYTHON) -m motionexp.scripts.pretrain.$$stage; done

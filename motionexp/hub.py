@@ -4,7 +4,7 @@ import atexit
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -41,7 +41,8 @@ ADAPTER = ("config.json", "diffusion_pytorch_model.safetensors")
 MOTION_ADAPTER = "motion_adapter"
 ANY = ("*",)  # in place of the names of parts, where they are not known
 # The same weights in another precision, or before averaging.
-UNREAD = ("*.fp16*", "*.bf16*", "*.non_ema*")
+UNREAD = ("*.fp16*", "*.non_ema*")
+VARIANT = "bf16"
 
 
 def find_folder(
@@ -96,8 +97,17 @@ def _find_adapter(path: str, revision: str | None, local_files_only: bool) -> Pa
 
 def _snapshot(name: str, revision: str | None, local_files_only: bool, patterns: Sequence[str]) -> Path:
     """The folder in the hub's cache, with the files of these patterns."""
-    files: Any = {"allow_patterns": list(patterns), "ignore_patterns": list(UNREAD)}
+    files: Any = {"allow_patterns": list(patterns), "ignore_patterns": _unread(name, patterns)}
     return Path(snapshot_download(name, revision=revision, local_files_only=local_files_only, **files))
+
+
+def _unread(name: str, patterns: Iterable[str]) -> list[str]:
+    """Patterns of files that match one of `patterns` and are not read."""
+    stored = configuration(name)
+    folders = dict.fromkeys(pattern.partition("/")[0] for pattern in patterns if "/" in pattern)
+    if stored is None or not stored.variants:
+        return [*UNREAD, f"*.{VARIANT}*"]
+    return [*UNREAD, *(f"{part}/*.{VARIANT}*" for part in folders if part not in stored.variants)]
 
 
 def _is_weighted(part: str) -> bool:
@@ -118,6 +128,9 @@ def _weights_patterns(folder: Path, part: str) -> list[str]:
     """Patterns of the weights of a part, whose index, if it has one, is in the folder."""
     if not _is_weighted(part):
         return []
+    # Of a variant there is an index only where its weights are read.
+    for index in (folder / part).glob(f"*.safetensors.index.{VARIANT}.json"):
+        return [f"{part}/{name}" for name in shards(index)]
     for index in (folder / part).glob("*.safetensors.index.json"):
         if index.name.count(".") == 3:  # of no variant, as `model.fp16.safetensors.index.json` is
             return [f"{part}/{name}" for name in shards(index)]
@@ -172,12 +185,14 @@ class Configuration:
         bytes: {part: size of its weights on the hub}; the part of a motion adapter is "".
         files: {path below the repository: its content}.
         shards: {part: number of its shards}, where other weights lie beside them.
+        variants: parts of which the weights in bf16 are read, half as large, and those in fp32 are not.
     """
 
     source: str
     bytes: Mapping[str, int]
     files: Mapping[str, Mapping[str, Any]]
     shards: Mapping[str, int] = field(default_factory=dict)
+    variants: Sequence[str] = ()
 
 
 @lru_cache
@@ -308,12 +323,12 @@ def fetch_command(path: str | Path, revision: str | None, parts: Sequence[str] =
     stored = configuration(name)
     counts = stored.shards if stored else {}
     patterns = settings_patterns(parts)
+    variants = stored.variants if stored else ()
     for part in filter(_is_weighted, parts):
-        patterns.append(
-            f"{part}/*-of-{counts[part]:05}.safetensors" if part in counts else f"{part}/{WEIGHTS}"
-        )
+        ending = f"*-of-{counts[part]:05}.safetensors" if part in counts else WEIGHTS
+        patterns.append(f"{part}/*.{VARIANT}*" if part in variants else f"{part}/{ending}")
     options = [f"--include {quote(pattern)}" for pattern in patterns]
-    return " ".join([command, *options, *(f"--exclude {quote(pattern)}" for pattern in UNREAD)])
+    return " ".join([command, *options, *(f"--exclude {quote(item)}" for item in _unread(name, patterns))])
 
 
 def _download(name: str, revision: str | None) -> str:

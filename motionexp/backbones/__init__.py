@@ -1,7 +1,8 @@
 """Pre-trained text-to-video models behind one interface."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import get_object
 
@@ -13,20 +14,23 @@ from motionexp.hub import find_folder, naming_the_model
 
 __all__ = ["Backbone", "Conditioning", "load_backbone"]
 
+WAN = "motionexp.backbones.wan.WanBackbone"
+EXPERTS = "motionexp.backbones.wan.WanExpertsBackbone"
+"""The class of a Wan whose model_index.json names a second network."""
+FRAMES = "motionexp.backbones.wan.WanFramesBackbone"
+"""The class of a Wan with the VAE of an image model."""
 FAMILIES = {
     "LattePipeline": "motionexp.backbones.latte.LatteBackbone",
     "TextToVideoSDPipeline": "motionexp.backbones.unet3d.UNet3DBackbone",
     "AnimateDiffPipeline": "motionexp.backbones.animatediff.AnimateDiffBackbone",
     "TextToVideoIFPipeline": "motionexp.backbones.show1.Show1Backbone",
     "CogVideoXPipeline": "motionexp.backbones.cogvideox.CogVideoXBackbone",
-    "WanPipeline": "motionexp.backbones.wan.WanBackbone",
+    "WanPipeline": WAN,
     "LTXPipeline": "motionexp.backbones.ltx.LTXBackbone",
     "HunyuanVideoPipeline": "motionexp.backbones.hunyuan.HunyuanBackbone",
     "MochiPipeline": "motionexp.backbones.mochi.MochiBackbone",
 }
 """The class behind our interface, by `_class_name` of a folder's model_index.json."""
-EXPERTS = "motionexp.backbones.wan.WanExpertsBackbone"
-"""The class of a Wan whose model_index.json has a `boundary_ratio`."""
 
 
 def load_backbone(
@@ -69,9 +73,18 @@ def load_backbone(
     family = about.get("_class_name")
     if family not in FAMILIES:
         raise InputError(f"{index}: a {family} cannot be used; what can: {', '.join(FAMILIES)}")
-    # Both kinds of Wan have one class name in the index; the boundary tells them apart.
-    kind = EXPERTS if about.get("boundary_ratio") is not None else FAMILIES[family]
-    load: Callable[..., Backbone] = get_object(f"{kind}.from_pretrained")
+    load: Callable[..., Backbone] = get_object(f"{_backbone_of(about)}.from_pretrained")
     memory = {"checkpointing": checkpointing, "offload": offload, "tiling": tiling}
     settings = {**memory, "text_precision": text_precision}
     return load(path, revision=revision, device=where, dtype=dtype, name=name, fps=fps, **settings)
+
+
+def _backbone_of(index: Mapping[str, Any]) -> str:
+    """The class behind our interface for a folder's model_index.json, which is of one of `FAMILIES`."""
+    kind = FAMILIES[index["_class_name"]]
+    if kind != WAN:
+        return kind
+    # All kinds of Wan have one class name in the index: the second network and the VAE tell them apart.
+    if (index.get("transformer_2") or [None])[-1] is not None:
+        return EXPERTS
+    return FRAMES if (index.get("vae") or [None])[-1] == "AutoencoderKL" else WAN

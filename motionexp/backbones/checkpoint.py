@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from motionexp import hub
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import DAMAGE, InputError
 from motionexp.hub import no_loading_bars, shards
@@ -203,6 +204,7 @@ def load_part(
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                variant=variant_of(folder),
                 **settings,
             )
     except BROKEN as error:
@@ -243,8 +245,18 @@ def _content_hash(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def variant_of(folder: Path) -> str | None:
+    """The variant of a part's weights that is read: bf16, in shards, where those in fp32 are not there."""
+    has_index = any(folder.glob(f"*.safetensors.index.{hub.VARIANT}.json"))
+    has_others = any(file.suffix in WEIGHTS for file in _files(folder))
+    return hub.VARIANT if has_index and not has_others else None
+
+
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files of one part: all of its shards where it is sharded."""
+    if variant := variant_of(folder):
+        (index,) = folder.glob(f"*.safetensors.index.{variant}.json")
+        return [folder / name for name in shards(index)]
     # A shard that is not there is listed too, so that `_check_weights` names it. Beside the shards may be the
     # same weights once more, in other shards.
     for index in (file for file in _files(folder) if file.name.endswith(".safetensors.index.json")):
@@ -258,7 +270,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _read_files(folder: Path) -> list[Path]:
     """The files of one part without weights beside its shards, which are not read."""
     files = _files(folder)
-    if not any(file.name.endswith(".safetensors.index.json") for file in files):
+    if not any(file.name.endswith(".safetensors.index.json") for file in files) and not variant_of(folder):
         return files
     return [file for file in files if file.suffix not in WEIGHTS] + [
         file for file in _weight_files(folder) if file.exists()

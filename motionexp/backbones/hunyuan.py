@@ -67,6 +67,7 @@ class HunyuanBackbone(PipelineBackbone):
     """
 
     any_size = True
+    flow_matching = True
     attentions = ("motion",)
     pipeline = "HunyuanVideoPipeline"
     classes: ClassVar = {

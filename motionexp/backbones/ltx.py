@@ -38,6 +38,7 @@ class LTXBackbone(PipelineBackbone):
     """
 
     any_size = True
+    flow_matching = True
     attentions = ("motion", "cross")
     pipeline = "LTXPipeline"
     classes: ClassVar = {

@@ -38,6 +38,7 @@ class MochiBackbone(PipelineBackbone):
     """
 
     any_size = True
+    flow_matching = True
     attentions = ("motion",)
     pipeline = "MochiPipeline"
     classes: ClassVar = {

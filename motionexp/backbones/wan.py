@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKL, AutoencoderKLWan, WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import BatchEncoding, UMT5EncoderModel
+from transformers import BatchEncoding, T5EncoderModel, UMT5EncoderModel
 
-from motionexp.backbones import original_names, video_vae
+from motionexp.backbones import image_vae, original_names, video_vae
 from motionexp.backbones.blocks import numbered
 from motionexp.backbones.checkpoint import Unsupported, read_json
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
-from motionexp.backbones.text import Tokenizer, refuse_mask
+from motionexp.backbones.text import Tokenizer, lower_case_if_closed, refuse_mask
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
@@ -105,6 +105,7 @@ class WanBackbone(PipelineBackbone):
     """
 
     any_size = True
+    flow_matching = True
     attentions = ("motion", "cross")
     pipeline = "WanPipeline"
     classes: ClassVar = {
@@ -121,8 +122,9 @@ class WanBackbone(PipelineBackbone):
         ),
         Unsupported(
             "model_index.json",
-            "boundary_ratio",
-            (None,),
+            "transformer_2",
+            # A Wan 2.1 may carry a boundary_ratio all the same: diffusers' conversion writes one.
+            (None, [None, None]),
             "Wan 2.2's two experts have it; they are read by WanExpertsBackbone",
         ),
     )
@@ -130,7 +132,7 @@ class WanBackbone(PipelineBackbone):
     find_projections = staticmethod(attention_projections)
     find_originals = staticmethod(original_names.wan)
     caption_form = staticmethod(clean)
-    caption_tokens = 512
+    caption_tokens: ClassVar[int | None] = 512
     schedule: FlowSchedule
 
     @staticmethod
@@ -177,6 +179,25 @@ class WanBackbone(PipelineBackbone):
         width = self.config.num_attention_heads * self.config.attention_head_dim
         # In the feed-forward layers a token holds two activations of their width.
         return block_bytes(self, shape, video=(6, max(4, 2 * self.config.ffn_dim / width)), caption=(5.5, 0))
+
+
+class WanFramesBackbone(WanBackbone):
+    """Wan on latents of single frames, as the bundled small model has it: any number of frames.
+
+    Its text encoder is a T5, for captions as long as the tokenizer's `model_max_length`.
+    """
+
+    classes: ClassVar = {
+        "transformer": WanTransformer3DModel,
+        "vae": AutoencoderKL,
+        "text_encoder": T5EncoderModel,
+    }
+    codec: ClassVar = image_vae
+    caption_form = staticmethod(lower_case_if_closed)
+    caption_tokens = None
+
+    def _trained_video(self) -> tuple[int, int, int]:
+        return 16, 64, 64
 
 
 class WanExpertsBackbone(WanBackbone):

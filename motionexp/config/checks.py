@@ -16,6 +16,7 @@ from motionexp.config.job_settings import loggers
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.ranks import OF_GPUS, trainer_problems
+from motionexp.config.sampling import sampling_problems
 from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
 from motionexp.config.settings import LARGEST, setting_problems, settings_in
@@ -29,7 +30,8 @@ MOST_TRAINING_SEEDS = 1_000
 def check(cfg: JobConfig) -> list[str]:
     """All that is wrong with the settings, as far as it shows without torch; one sentence a problem."""
     return [*setting_problems(cfg), *setting_problems(cfg.model, "model."), *_step_problems(cfg),
-            *window_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg), *_repeated_items(cfg),
+            *window_problems(cfg), *sampling_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg),
+            *_repeated_items(cfg),
             *_training_seed_problems(cfg), *_logger_problems(cfg),
             *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),

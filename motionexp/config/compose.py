@@ -24,7 +24,7 @@ from motionexp.config.command_line import as_values, is_text, override_key, prep
 from motionexp.config.config_dir import EXAMPLE
 from motionexp.config.options import CONF, GIVEN_BY_PROGRAM, GROUPS, SCHEMAS, keys_of, option_file, options
 from motionexp.config.schema import JobConfig
-from motionexp.config.settings import check_lists, settings_in, value_problems
+from motionexp.config.settings import LARGEST, check_lists, settings_in, value_problems
 from motionexp.errors import InputError, nearest, one_of
 
 # Where this package has the classes that a group's `_target_` may name.
@@ -45,6 +45,17 @@ ConfigStore.instance().store(name="schema", node=JobConfig)
 OmegaConf.register_new_resolver(
     "window_of", lambda adapter, default: default if adapter is None else None, replace=True
 )
+
+
+def _from_recipe(name: str, *, _root_: DictConfig) -> Any:
+    """A setting of the recipe that is chosen, or else of the model's file."""
+    model = _root_.model
+    # A name that the model has not is refused with all other problems.
+    chosen = (model.get("recipes") or {}).get(_root_.recipe or "", {})
+    return chosen[name] if name in chosen else model[name]
+
+
+OmegaConf.register_new_resolver("from_recipe", _from_recipe, replace=True)
 
 
 def load(overrides: Sequence[str] = ()) -> JobConfig:
@@ -168,7 +179,8 @@ def read(composed: DictConfig, hydra: DictConfig, typed: Collection[str] = ()) -
     problems += _backbone_problems(plain)
     # 3. Values in the form that ids and rows have.
     _settle_tau(plain)
-    plain["soft_window"] = _floats(plain["soft_window"])
+    for name in ("soft_window", "guidance_scale"):
+        plain[name] = _floats(plain[name])
     plain = _positive_zeros(plain)
     # 4. Everything else, by the schema's types and bounds and by `check`.
     cfg = OmegaConf.to_object(OmegaConf.merge(_schema(), as_values(plain)))
@@ -298,7 +310,9 @@ def _floats(value: Any) -> Any:
     """Whole numbers as floats, in lists too; all else as it is."""
     if isinstance(value, list):
         return [_floats(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    # A number that is too large is refused with all other problems.
+    return float(value) if is_whole and abs(value) <= LARGEST[float] else value
 
 
 def explain(error: Exception) -> str:

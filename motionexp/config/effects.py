@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Set
 
 from motionexp.config.job_settings import loggers
-from motionexp.config.schema import JobConfig, guides, method_name
+from motionexp.config.sampling import is_guided
+from motionexp.config.schema import RECIPE_SETTINGS, JobConfig, guides, method_name
 from motionexp.config.settings import settings_in
 from motionexp.errors import InputError
 
@@ -34,8 +35,7 @@ DEFAULTS_OF_MODEL = {
     "learning_rate": "learning_rate",
     "full_rank_learning_rate": "learning_rate",
     "batch_size": "batch_size",
-    "steps": "steps",
-    "guidance_scale": "guidance_scale",
+    **{name: name for name in RECIPE_SETTINGS},
 }
 """Settings of a model, and the setting of the job whose default they are."""
 
@@ -142,6 +142,6 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield "has no effect without train_together= or memory_limit=, which it halves; leave it out"
     if name == "log_adapter" and "wandb" not in loggers(cfg.logger):
         yield "has no effect without logger=wandb; leave it out"
-    unguided = cfg.guidance_scale == 1 and cfg.probe is None
-    if name in ("negative_prompt", "adapter_in_unconditional") and unguided:
+    unguided = not is_guided(cfg.guidance_scale) and cfg.probe is None
+    if name in ("negative_prompt", "adapter_in_unconditional", "dynamic_guidance") and unguided:
         yield "has no effect with guidance_scale=1, which has no unconditional branch; leave it out"

@@ -27,7 +27,8 @@ class ExportConfig:
         adapter: a file or folder of an adapter that motionexp has saved.
         format: one of `FORMATS`.
         folder: new or empty; the files are named after it.
-        shift: of flow matching, at which the videos will be sampled; None: the model's.
+        shift: of flow matching, at which the videos will be sampled; unless given that of the model's recipe;
+            None: its scheduler's.
         model: that the adapter was tuned on.
         steps, frames: of the videos that will be sampled; the model's, unless given. On the frames depends a
             shift that grows with the video's size.
@@ -67,7 +68,7 @@ def load_export(words: Sequence[str]) -> ExportConfig:
     if not any(override_key(word) == "model" for word in rest):
         rest.append(f"model={_model_of(values['adapter'])}")
     cfg = load(rest)
-    shift = _shift(values.get("shift"))
+    shift = _shift(values["shift"]) if "shift" in values else cfg.shift
     return ExportConfig(values["adapter"], values["format"], folder, shift, cfg.model, cfg.steps, cfg.frames)
 
 

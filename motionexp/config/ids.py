@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.adapter_files import adapter_files, expert_of, peft_config_file
-from motionexp.config.schema import INVERSION_PROMPTS, JobConfig, is_guidance, method_name, tiles
+from motionexp.config.schema import (
+    INVERSION_PROMPTS,
+    RECIPE_SETTINGS,
+    JobConfig,
+    ModelConfig,
+    is_guidance,
+    method_name,
+    tiles,
+)
 from motionexp.config.settings import Stage, settings_in
 from motionexp.config.targets import PACKAGE
 
@@ -116,12 +124,17 @@ def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
 
     Results from before a setting was added keep their ids.
     """
-    defaults = JobConfig.__dataclass_fields__
     return {
         name: getattr(cfg, name)
         for name, about in settings_in(JobConfig).items()
-        if stage in about.stages and not (about.added_later and getattr(cfg, name) == defaults[name].default)
+        if stage in about.stages and not (about.added_later and getattr(cfg, name) == _before(name))
     }
+
+
+def _before(name: str) -> Any:
+    """The value of a setting before there was such a setting: its default, or that of the model's schema."""
+    schema = ModelConfig if name in RECIPE_SETTINGS else JobConfig
+    return schema.__dataclass_fields__[name].default
 
 
 def _cell(cfg: JobConfig, weights_hash: str, precision: str) -> dict[str, Any]:

@@ -36,4 +36,8 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values, which rows hold."""
     matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
     names = names_in(JobConfig, lambda about: about.rows == "always")
-    return {name: value for name, value in plain_settings(cfg).items() if name in names or matters.get(name)}
+    plain = plain_settings(cfg)
+    # The model of rows has the settings of its own recipe, which are the defaults, and no other recipe.
+    model = plain["model"] | cfg.model.recipes.get(cfg.model.recipe or "", {})
+    plain["model"] = {name: value for name, value in model.items() if name != "recipes"}
+    return {name: value for name, value in plain.items() if name in names or matters.get(name)}

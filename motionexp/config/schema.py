@@ -33,6 +33,19 @@ FEWEST_GROUPS = 3
 ANY_SCHEDULES_STEPS = (10, 20, 40, 50, 100, 200)
 DEVICES = r"auto|cpu|cuda(:\d+)?|mps"
 LOGGERS = ("csv", "tensorboard", "wandb")
+SAMPLERS = ("ddim", "euler", "dpmpp_2m", "unipc")
+DISCRETE_SPACINGS = ("leading", "trailing", "linspace")
+FLOW_SPACINGS = ("euler", "unipc", "dpm", "even", "linear_quadratic")
+RECIPE_SETTINGS = (
+    "steps",
+    "sampler",
+    "shift",
+    "timestep_spacing",
+    "guidance_scale",
+    "dynamic_guidance",
+    "negative_prompt",
+)
+"""The settings that `recipe=` chooses, all of them of sampling."""
 TIMESTEP: dict[str, Any] = {"low": 0, "high": 1000, "timestep": True}
 
 
@@ -65,7 +78,17 @@ class ModelConfig:
     full_rank_learning_rate: float = setting(MISSING, "learning rate of full-rank tuning", above=0)
     batch_size: int = setting(MISSING, "noise draws of the one video in a batch of a training step", low=1)
     steps: int = setting(MISSING, "sampling steps", low=1, high=1000)
-    guidance_scale: float = setting(MISSING, "classifier-free guidance; 1: none", low=1)
+    guidance_scale: Any = setting(MISSING, "classifier-free guidance; 1: none")
+    dynamic_guidance: bool = setting(False, "guidance as CogVideoX's authors vary it")
+    negative_prompt: str = setting("", "caption of the unconditional branch", text=True)
+    sampler: str = setting("ddim", "the solver", choices=SAMPLERS)
+    shift: float | None = setting(None, "of flow matching's sigmas; null: its scheduler's", above=0)
+    timestep_spacing: str | None = setting(
+        None, "null: its scheduler's", choices=(None, *DISCRETE_SPACINGS, *FLOW_SPACINGS))
+    boundary_shift: float | None = setting(None, "the shift with which boundary was found", above=0)
+    recipe: str | None = setting(None, "the one of recipes that holds unless recipe= is given")
+    recipes: dict[str, dict[str, Any]] = setting(
+        {}, f"{{NAME: settings}} of {', '.join(RECIPE_SETTINGS)}; what one leaves out is as above")
 
 
 @dataclass
@@ -173,12 +196,29 @@ class JobConfig:
         0.0, "p: sampling with an adapter starts from sqrt(p) times the inverted reference plus sqrt(1 - p)"
         " times noise; 0: noise alone", "applying", low=0, high=1, added_later=True)
     adapter_in_unconditional: bool = setting(True, "also adapt guidance's unconditional branch", "applying")
-    sampler: str = setting("ddim", "the solver", "sampling", choices=("ddim",))
-    steps: int = setting(II("model.steps"), "sampling steps", "sampling", low=1, high=1000, listed=True)
+    recipe: str | None = setting(
+        II("model.recipe"), "owners, diffusers or papers: the settings of sampling that the model's file has"
+        " under this name (docs/models.md); single settings come on top", "content")
+    sampler: str = setting(
+        "${from_recipe:sampler}", "the solver; in flow matching ddim is euler", "sampling", choices=SAMPLERS)
+    shift: float | None = setting(
+        "${from_recipe:shift}", "sampling sigmas s of flow matching become shift s / (1 + (shift - 1) s);"
+        " null: its scheduler's", "sampling", "probe", above=0, added_later=True)
+    timestep_spacing: str | None = setting(
+        "${from_recipe:timestep_spacing}", "of sampling steps; null: its scheduler's", "sampling", "probe",
+        choices=(None, *DISCRETE_SPACINGS, *FLOW_SPACINGS), added_later=True)
+    steps: int = setting(
+        "${from_recipe:steps}", "sampling steps", "sampling", low=1, high=1000, listed=True)
     eta: float = setting(0.0, "noise of each step: 0 none, 1 as DDPM", "sampling", low=0, high=1)
-    guidance_scale: float = setting(
-        II("model.guidance_scale"), "classifier-free; 1: none", "sampling", "probe", low=1, listed=True)
-    negative_prompt: str = setting("", "caption of the unconditional branch", "sampling", "probe", text=True)
+    guidance_scale: Any = setting(
+        "${from_recipe:guidance_scale}", "classifier-free; 1: none; [[0,low],[t,high],...]: each from its"
+        " timestep on", "sampling", "probe", listed=True)
+    dynamic_guidance: bool = setting(
+        "${from_recipe:dynamic_guidance}", "CogVideoX's: the scale varies from 1 to 1 + guidance_scale",
+        "sampling", added_later=True)
+    negative_prompt: str = setting(
+        "${from_recipe:negative_prompt}", "caption of the unconditional branch", "sampling", "probe",
+        text=True)
 
     metrics: list[str] | None = setting(None, "some metrics; null: all that fit", "content", rows="never")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", "none", pattern=DEVICES)

@@ -120,6 +120,8 @@ class Backbone(ABC):
         weights_hash: sha256 of the checkpoint's weights and configuration.
         network: the denoising network, in eval mode; no parameter requires a gradient.
         schedule: the noise schedule, discrete or of flow matching.
+        stored_schedule: of the checkpoint; a job may have another spacing of sampling steps (`respaced`).
+        respacing: what differs from `stored_schedule`, in words; empty: nothing.
         device: of the network.
         dtype: of the network's weights.
         frames, height, width: of the training videos (frames, pixels).
@@ -129,6 +131,7 @@ class Backbone(ABC):
         key_prefix: precedes the network's names in an adapter file.
         attentions: the kinds that `projections` accepts.
         any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
+        flow_matching: whether `schedule` is of flow matching, known before any file is read.
         shardable: whether `sharded` may be set.
         sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
             equally often. It is set before the network is first used.
@@ -140,8 +143,10 @@ class Backbone(ABC):
     key_prefix: ClassVar[str] = "transformer."
     attentions: ClassVar[tuple[ProjectionKind, ...]] = get_args(ProjectionKind)
     any_size: ClassVar[bool] = False
+    flow_matching: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     sharded: bool = False
+    respacing: str = ""
     motion_layout: ClassVar[Layout] = "all"
     caption_first: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]]
@@ -150,6 +155,7 @@ class Backbone(ABC):
     revision: str | None
     weights_hash: str
     network: nn.Module
+    stored_schedule: Schedule
     schedule: Schedule
     device: torch.device
     dtype: torch.dtype

@@ -19,7 +19,7 @@ from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule, Window, weigh
 from motionexp.errors import InputError
 
 EULER, UNIPC = "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"
-SPACINGS = ("euler", "unipc", "even", "linear_quadratic")
+SPACINGS = ("euler", "unipc", "dpm", "even", "linear_quadratic")
 # UniPC starts this far from pure noise, so that its logarithms stay finite.
 UNIPC_START = 1e-6
 # Half of Mochi's steps are spent this near to pure noise (`MochiPipeline.__call__`).
@@ -57,8 +57,8 @@ class FlowSchedule:
 
     Attributes:
         shift: the sampling steps' sigmas become shift sigma / (1 + (shift - 1) sigma) (Esser et al., eq. 23).
-        spacing: sigmas of N steps before the shift: `even`: 1, ... 2/N, 1/N; `euler` and `unipc`: the
-            defaults of these two schedulers of diffusers; `linear_quadratic`: Mochi's.
+        spacing: sigmas of N steps before the shift: `even`: 1, ... 2/N, 1/N; `euler`, `unipc` and `dpm`:
+            the defaults of these schedulers of diffusers; `linear_quadratic`: Mochi's.
         terminal: after the shift, sigmas are stretched so that the last step starts here; None: no stretch.
         whole_labels: the network gets integer timesteps, rounded down as UniPC does.
         dynamic_shift: gives the shift for a video's size; see `for_tokens`. None: the shift is fixed.
@@ -159,6 +159,8 @@ class FlowSchedule:
             return np.linspace(1, 1 / steps, steps)
         if self.spacing == "unipc":
             return np.linspace(1, 1 / TIMESTEPS, steps + 1)[:-1]
+        if self.spacing == "dpm":
+            return np.linspace(1 - 1 / TIMESTEPS, 0, steps + 1)[:-1]
         if self.spacing == "linear_quadratic":
             return 1 - _linear_quadratic(steps)
         # `euler`: that scheduler shifts its smallest sigma, spaces evenly down to it, and shifts all again.
@@ -242,6 +244,17 @@ Schedule = NoiseSchedule | FlowSchedule
 def read_schedule(config: Mapping[str, Any]) -> Schedule:
     """The schedule of a diffusers scheduler's config. Raises InputError as `from_config` does."""
     return FlowSchedule.from_config(config) if is_flow(config) else NoiseSchedule.from_config(config)
+
+
+def respaced(schedule: Schedule, shift: float | None, spacing: str | None) -> Schedule:
+    """The schedule with another shift (of flow matching) or spacing of its sampling steps; None: as it is.
+
+    Training draws its timesteps as before. Raises InputError for a spacing of the other kind of schedule.
+    """
+    if isinstance(schedule, NoiseSchedule):
+        return schedule if spacing is None else replace(schedule, timestep_spacing=spacing)
+    schedule = schedule if spacing is None else replace(schedule, spacing=spacing)
+    return schedule if shift is None else replace(schedule, shift=shift, dynamic_shift=None)
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:

@@ -1,8 +1,10 @@
 """The sampling loop: classifier-free guidance, and an adapter that is on only in its window."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +13,8 @@ from torch import Tensor
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import generator
-from motionexp.errors import InputError
+from motionexp.diffusion.solvers import SAMPLERS, solver_of
+from motionexp.errors import InputError, one_of
 
 MOST_AT_ONCE = 16  # a larger batch is not faster, and an interrupt would lose more
 
@@ -46,25 +49,30 @@ class SamplerSettings:
     Attributes:
         steps: network evaluations along the trajectory, 1 to 1000.
         guidance_scale: from 1 (no guidance, one branch); output = unconditional + scale x difference
-            (Ho and Salimans 2022, arXiv 2207.12598; the scale counts as in LattePipeline).
-        eta: 0 (deterministic) to 1 (as random as DDPM); flow matching allows only 0.
-        sampler: only `ddim`; with flow matching its steps are Euler's.
+            (Ho and Salimans 2022, arXiv 2207.12598; the scale counts as in LattePipeline). Or pairs
+            (t, scale) in ascending t from 0: each scale from its t on.
+        eta: 0 (deterministic) to 1 (as random as DDPM); above 0 with DDIM's steps alone.
+        sampler: of `SAMPLERS`; with flow matching the steps of `ddim` are Euler's.
+        dynamic_guidance: the scale at t is that of CogVideoX's authors; see `scale_at`.
     """
 
     steps: int = 50
-    guidance_scale: float = 7.5
+    guidance_scale: float | tuple[tuple[float, float], ...] = 7.5
     eta: float = 0.0
     sampler: str = "ddim"
+    dynamic_guidance: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
             raise InputError(f"steps={self.steps}: a whole number from 1 to 1000")
-        if not 1 <= self.guidance_scale < float("inf"):
+        if not all(1 <= scale < float("inf") for scale in self._scales):
             raise InputError(f"guidance_scale={self.guidance_scale}: a number from 1 (no guidance)")
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta={self.eta}: a number from 0 (deterministic) to 1")
-        if self.sampler != "ddim":
-            raise InputError(f"sampler={self.sampler}: must be ddim")
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"sampler={self.sampler}: {one_of(self.sampler, SAMPLERS)}")
+        if self.eta > 0 and self.sampler != "ddim":
+            raise InputError(f"eta={self.eta}: needs sampler=ddim; {self.sampler} adds no noise")
 
     @property
     def evaluations(self) -> int:
@@ -74,12 +82,36 @@ class SamplerSettings:
     @property
     def guided(self) -> bool:
         """Whether there is an unconditional branch."""
-        return self.guidance_scale > 1
+        return max(self._scales) > 1
+
+    @property
+    def _scales(self) -> list[float]:
+        scale = self.guidance_scale
+        return [value for _, value in scale] if isinstance(scale, tuple) else [scale]
+
+    def scale_at(self, t: float) -> float:
+        """The guidance scale at timestep t.
+
+        Of `dynamic_guidance` it is 1 + scale (1 - cos(pi ((steps - t) / steps)^5)) / 2, between 1 and
+        1 + scale: the formula of CogVideoX's authors, in which t is the timestep and not the step's number
+        (as in diffusers' `CogVideoXPipeline` with `use_dynamic_cfg`).
+        """
+        if isinstance(self.guidance_scale, tuple):
+            return [scale for low, scale in self.guidance_scale if low <= t][-1]
+        if not self.dynamic_guidance:
+            return self.guidance_scale
+        share = ((self.steps - t) / self.steps) ** 5.0
+        return 1 + self.guidance_scale * (1 - math.cos(math.pi * share)) / 2
 
     @property
     def branches(self) -> int:
         """Evaluations of the network in a step: 2 with guidance."""
         return 2 if self.guided else 1
+
+
+def in_pairs(guidance_scale: Any) -> Any:
+    """A guidance scale of settings, whose pairs are lists, as `SamplerSettings` takes it."""
+    return tuple(map(tuple, guidance_scale)) if isinstance(guidance_scale, list) else guidance_scale
 
 
 def initial_noise(seed: int, index: int, shape: Sequence[int]) -> Tensor:
@@ -159,12 +191,12 @@ def sample_latents(
         adapter_in_unconditional=adapter_in_unconditional,
     )
     # 2. The loop from noise to clean latents, in fp32 whatever the network's precision.
-    latents = noise.to(backbone.device, torch.float32)  # (B, C, F, h, w)
-    pairs = backbone.schedule.step_pairs(settings.steps)
+    solver = solver_of(backbone.schedule, settings.sampler, settings.steps)
+    latents = solver.start(noise.to(backbone.device, torch.float32))  # (B, C, F, h, w)
     try:
         if guidance is not None:
             latents = guidance.start(latents, guide, settings)
-        for done, (t, t_prev) in enumerate(pairs, start=1):
+        for number, (t, t_prev) in enumerate(solver.pairs):
             guided = guidance if guidance is not None and guidance.is_on(t) else None
             if guided is not None:
                 latents = guided.move(latents, t, guide)
@@ -172,11 +204,11 @@ def sample_latents(
             if guided is not None and gate is not None:
                 gate(None)  # the next step's `move` reads the network as it is
             step_noise = _unit_noise(latents, generator) if settings.eta > 0 else None
-            latents = backbone.schedule.step(latents, output, t, t_prev, settings.eta, step_noise)
+            latents = solver.step(latents, output, number, settings.eta, step_noise)
             if guided is not None:
                 latents = guided.correct(latents, t, t_prev)
             if progress is not None:
-                progress(done, len(pairs))
+                progress(number + 1, len(solver.pairs))
     finally:
         # An adapter that stayed on after an error would change the next base sample.
         if gate is not None:
@@ -191,14 +223,14 @@ class Guide:
     Attributes:
         conditional: B captions.
         unconditional: B negative captions; None without guidance.
-        scale: the guidance scale.
+        scale_at: the guidance scale at a timestep.
         gate, adapter_in_unconditional: as in `sample_latents`.
     """
 
     backbone: Backbone
     conditional: Conditioning
     unconditional: Conditioning | None
-    scale: float
+    scale_at: Callable[[float], float]
     gate: Gate | None
     adapter_in_unconditional: bool
 
@@ -229,13 +261,13 @@ class Guide:
                 raise ValueError(f"{len(negative)} negative captions for {videos} videos: give 1 or {videos}")
             # Pipelines lay both captions out together: padding and masks depend on the pair.
             unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
-        scale = settings.guidance_scale
-        return cls(backbone, conditioning, unconditional, scale, gate, adapter_in_unconditional)
+        return cls(backbone, conditioning, unconditional, settings.scale_at, gate, adapter_in_unconditional)
 
     def predict(self, latents: Float[Tensor, "b c f h w"], t: float) -> Float[Tensor, "b c f h w"]:
         """The guided output at timestep t, in the schedule's prediction type; the gate is called with t."""
         active = self.gate is not None and self.gate(t)
-        if self.unconditional is None:
+        scale = self.scale_at(t)
+        if self.unconditional is None or scale == 1:
             return self.backbone.predict(latents, t, self.conditional)
         if self.gate is not None and active and not self.adapter_in_unconditional:
             # Two calls of B rows: the adapter is on in the first and off in the second.
@@ -247,7 +279,7 @@ class Guide:
             both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
             unconditional, conditional = both.chunk(2)
         # Ho and Salimans, eq. 6, with scale = 1 + w.
-        return unconditional + self.scale * (conditional - unconditional)
+        return unconditional + scale * (conditional - unconditional)
 
 
 def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
-from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
+from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, respaced
 from motionexp.diffusion.schedule import TIMESTEPS, Window
 from motionexp.errors import InputError
 
@@ -24,7 +23,7 @@ def with_shift(schedule: Schedule, shift: float | None) -> Schedule:
         raise InputError(f"shift={shift:g}: only models of flow matching have a shift; leave it out")
     if not 0 < shift < math.inf:
         raise InputError(f"shift={shift:g}: a number above 0")
-    return replace(schedule, shift=shift, dynamic_shift=None)
+    return respaced(schedule, shift, None)
 
 
 def step_weights(window: Window, schedule: Schedule, steps: int) -> list[float]:

@@ -15,6 +15,7 @@ from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.window_in_steps import with_shift
 from motionexp.errors import InputError
@@ -133,12 +134,15 @@ def _content(
         raise InputError(
             f"adapter={file}: {model.name} is in no pipeline of diffusers, which a card is about"
         )
-    # As the samples that are shown were made; without samples, as the model's file has it.
+    # As the samples that are shown were made; without samples, as the model's recipe has it.
     settings = scores.rows[0].settings if scores else {}
-    shift = settings.get("shift")
+    shift = settings.get("shift", cfg.shift)
+    spacing = settings.get("timestep_spacing", cfg.timestep_spacing)
     in_steps = WindowSettings.of(
         _window(about["window"], file),
-        with_shift(backbone.schedule, shift if isinstance(shift, int | float) else None),
+        with_shift(
+            respaced(backbone.schedule, None, spacing), shift if isinstance(shift, int | float) else None
+        ),
         scores.steps if scores else cfg.steps,
         backbone,
     )

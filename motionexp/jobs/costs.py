@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from motionexp.config.sampling import is_guided
 from motionexp.config.schema import JobConfig, guides, training_seeds, trains
 from motionexp.data.select import make_reader
 from motionexp.jobs.tasks import Piece, SweepJob
@@ -72,7 +73,7 @@ def costs_of(jobs: Sequence[SweepJob], rates: Callable[[JobConfig], Rates]) -> C
 
 def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
     """The cost of one cell; the base model's, which jobs share, is not counted."""
-    branches = 1 if cfg.guidance_scale == 1 else 2
+    branches = 2 if is_guided(cfg.guidance_scale) else 1
     samples = _edits(cfg, reference) * cfg.seeds
     if cfg.probe is not None:
         return samples * cfg.probe_steps * branches * rates.sampling

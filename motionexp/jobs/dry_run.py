@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,14 @@ from rich.console import Console
 
 from motionexp.config.schema import JobConfig, method_name
 from motionexp.files import existing_part
-from motionexp.hub import configurations, fetch_command
+from motionexp.hub import MOTION_ADAPTER, VARIANT, Configuration, configurations, fetch_command
 from motionexp.jobs.evaluation import free_memory
 from motionexp.jobs.inputs import gpu_problem, plan_job
 from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
+from motionexp.jobs.window_notes import boundary_notes, window_warnings
 from motionexp.results.formats import Grid, duration
 
 BYTES_PER_TRAINED_NUMBER = 4
@@ -113,15 +114,26 @@ def download_notes(job: JobPlan) -> list[str]:
     """What a plan by the configuration alone has to say: the download, and what is not known yet."""
     path, revision = job.model.path, job.model.revision
     stored, parts = configurations(path), job.backbone.parts
-    size = _download_size(job)
+    size = size_in_words(count) if (count := _download_size(job)) else "size unknown"
     return [
-        f"download: {size_in_words(size) if size else 'size unknown'}, not on this machine yet:",
+        f"download: {size}, not on this machine yet{_by_part(stored)}:",
         f"  {fetch_command(path, revision, parts)}",
         *(f"configuration: {entry.source}" for entry in stored),
         "captions: not checked, for the tokenizer is not on this machine; planned at the greatest length,"
         f" {job.model.max_caption_tokens} tokens",
         "stored results: not looked up, for their names depend on the weights; planned as if there were none",
     ]
+
+
+def _by_part(stored: Sequence[Configuration]) -> str:
+    """The sizes of a download's parts, with their files where they are known; empty where nothing is."""
+    parts = []
+    for entry in stored:
+        for part, size in entry.bytes.items():
+            files = f" in {entry.shards[part]} files" if part in entry.shards else ""
+            variant = f" in {VARIANT}" if part in entry.variants else ""
+            parts.append(f"{part or MOTION_ADAPTER} {size_in_words(size)}{variant}{files}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def memory_problems(cfg: JobConfig, job: JobPlan, peak: int) -> list[str]:
@@ -187,17 +199,21 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         lines.append(
             CellCost(columns, plan.cell.folder, seconds, cell_disk(job, trained if steps else 0, missing))
         )
-    on = job.sampling_window.count(job.backbone.schedule.timesteps(sampler.steps))
+    on, schedule = job.adapter_steps.on, job.backbone.schedule
+    warnings = window_warnings(job.adapter_steps, job.sampling_window, schedule)
+    warnings += boundary_notes(job.row_settings["tau_from"], job.model, schedule)
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
     notes = (
         adapter if job.trains else "nothing is trained",
-        f"the adapter is on in {on} of {sampler.steps} sampling steps",
+        str(job.adapter_steps),
+        *warnings,
         *([f"sampling starts from inverted latents: {inversion} steps a reference"] if inversion else []),
     )
     if job.guidance is not None:
         cost, name = job.guidance, method_name(job.tuning)
         notes = (
             f"nothing is trained: {name} guides {on} of {sampler.steps} sampling steps",
+            *warnings,
             f"guidance of a sample: at most {on * cost.forward:g} forward and {on * cost.backward:g} backward"
             f" evaluations of the network; of a reference: {cost.once:g} forward",
         )

@@ -55,12 +55,12 @@ class EncodingCache:
 
     def inverted(self, reference: Reference, steps: int) -> Tensor | None:
         """The (1, C, F, h, w) latents that the base model inverted a reference to; None: not stored."""
-        path = self._path("inverted", f"{reference.content_hash} in {steps} steps")
+        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
         return (read_tensors(path, self.backbone.device, "latents") or {}).get("latents")
 
     def store_inverted(self, reference: Reference, steps: int, latents: Tensor) -> None:
         """Store what `inverted` reads."""
-        path = self._path("inverted", f"{reference.content_hash} in {steps} steps")
+        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
         write_tensors(path, {"latents": latents}, self.backbone.device)
 
     def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:

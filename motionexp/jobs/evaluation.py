@@ -22,6 +22,7 @@ from motionexp.diffusion.sampling import (
     sample_latents,
     step_generator,
 )
+from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Sample
 from motionexp.methods.base import TuningMethod
@@ -196,7 +197,8 @@ def count_adapter_steps(
     """How many of the sampling steps have the method on."""
     if method is None or settings.adapter_scale == 0:
         return 0
-    return method.window.count(backbone.schedule.timesteps(settings.sampler.steps))
+    sampler = settings.sampler
+    return AdapterSteps.of(backbone.schedule, sampler.sampler, sampler.steps, method.window).on
 
 
 def peak_memory(device: torch.device) -> int:

@@ -23,7 +23,7 @@ from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.inversion import inversion_steps
-from motionexp.diffusion.sampling import SamplerSettings, videos_per_batch
+from motionexp.diffusion.sampling import SamplerSettings, in_pairs, videos_per_batch
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import file_name, user_path
@@ -85,7 +85,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         backbone_settings=backbone_settings,
         backbone=backbone,
         window=window,
-        sampling_window=sampling_window(cfg, window),
+        sampling_window=sampling_window(window, cfg.sampling_tau, cfg.sampling_tau_high),
         sampling=sample_settings(cfg),
         training=training_settings(cfg),
         tuning=cfg.method,
@@ -184,8 +184,7 @@ def _videos_at_once(cfg: JobConfig, backbone: Backbone) -> int:
     if cfg.memory_limit is None:
         return 1
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
-    settings = SamplerSettings(cfg.steps, cfg.guidance_scale)
-    return videos_per_batch(backbone, shape, settings, cfg.memory_limit * 2**30)
+    return videos_per_batch(backbone, shape, sample_settings(cfg).sampler, cfg.memory_limit * 2**30)
 
 
 def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
@@ -199,6 +198,8 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         offload=cfg.offload,
         low_memory=low_memory,
         tiling=tiles(cfg.mode, cfg.model),
+        shift=cfg.shift,
+        timestep_spacing=cfg.timestep_spacing,
         sharded=cfg.trainer.strategy == "fsdp",
     )
 
@@ -337,7 +338,9 @@ def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders, schedule: Schedule
 
 def sample_settings(cfg: JobConfig) -> SampleSettings:
     """The settings of `sample`."""
-    sampler = SamplerSettings(cfg.steps, cfg.guidance_scale, cfg.eta, cfg.sampler)
+    sampler = SamplerSettings(
+        cfg.steps, in_pairs(cfg.guidance_scale), cfg.eta, cfg.sampler, cfg.dynamic_guidance
+    )
     # The base model's samples are shared by jobs of all methods, whatever each starts from.
     is_base = cfg.adapter is None and cfg.tau == 1000
     return SampleSettings(

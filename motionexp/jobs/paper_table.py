@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from motionexp.config.ids import adapter_id
+from motionexp.config.sampling import is_guided
 from motionexp.config.schema import JobConfig
 from motionexp.data.select import make_reader, subjects_of
 from motionexp.jobs.sweeps import as_text, in_a_line, settings_of
@@ -97,7 +98,7 @@ def cost_of(jobs: Sequence[JobConfig]) -> str:
         names, edits = subjects_of(cfg)
         of_job = len(names) * edits * cfg.seeds
         samples += of_job
-        evaluations += of_job * cfg.steps * (2 if cfg.guidance_scale > 1 else 1)
+        evaluations += of_job * cfg.steps * (2 if is_guided(cfg.guidance_scale) else 1)
         if cfg.adapter is not None or cfg.tau == 1000:
             continue
         for name in names:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.inversion import inversion_steps
 from motionexp.diffusion.sampling import SamplerSettings
 from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name
 from motionexp.jobs.cell import Cell, SampleRequest
@@ -107,6 +109,8 @@ class BackboneSettings:
         offload: whether what does not compute waits in main memory; None: with `low_memory`, on a GPU.
         low_memory: whether `mode=low_memory`.
         tiling: whether the VAE works in tiles.
+        shift: of the sampling sigmas; None: its scheduler's.
+        timestep_spacing: of the sampling steps; None: its scheduler's.
         sharded: whether each rank holds a part of the network.
     """
 
@@ -118,7 +122,15 @@ class BackboneSettings:
     offload: bool | None
     low_memory: bool
     tiling: bool
+    shift: float | None = None
+    timestep_spacing: str | None = None
     sharded: bool = False
+
+    @property
+    def respacing(self) -> str:
+        """What differs from the scheduler's sampling steps, in words; empty: nothing."""
+        differences = {"shift": self.shift, "spacing": self.timestep_spacing}
+        return "".join(f", {name} {value}" for name, value in differences.items() if value is not None)
 
     def offloads(self, device: torch.device) -> bool:
         """Whether what does not compute waits in main memory."""
@@ -133,10 +145,15 @@ class BackboneSettings:
         Raises:
             InputError: the model's file and its weights disagree on the size of videos.
         """
-        # A sharded network belongs to the processes of one job.
+        # A sharded network belongs to the processes of one job. Others are kept whatever their schedule.
         if device.type == "meta" or self.sharded:
-            return self._made(device)
-        return kept("backbone", (self, device), lambda: self._made(device))
+            backbone = self._made(device)
+        else:
+            key = replace(self, shift=None, timestep_spacing=None), device
+            backbone = kept("backbone", key, lambda: self._made(device))
+        backbone.schedule = respaced(backbone.stored_schedule, self.shift, self.timestep_spacing)
+        backbone.respacing = self.respacing
+        return backbone
 
     def _made(self, device: torch.device) -> Backbone:
         give_memory_back()  # an earlier job of a sweep may have left memory to free
@@ -158,6 +175,7 @@ class BackboneSettings:
         if backbone.any_size:
             backbone.height, backbone.width = model.height, model.width
             backbone.latent_shape(self.frames, model.height, model.width)
+        backbone.stored_schedule = backbone.schedule
         backbone.sharded = self.sharded and device.type != "meta"
         settings = f"{self.frames} x {model.height} x {model.width}"
         weights = f"{backbone.frames} x {backbone.height} x {backbone.width}"
@@ -295,14 +313,19 @@ class JobPlan:
         return self.trains or self.guidance is not None or self.sampling.inverted_noise > 0
 
     @property
+    def adapter_steps(self) -> AdapterSteps:
+        """Which of the sampling steps have the adapter, or the guidance method, on."""
+        sampler = self.sampling.sampler
+        return AdapterSteps.of(self.backbone.schedule, sampler.sampler, sampler.steps, self.sampling_window)
+
+    @property
     def batch_steps(self) -> float:
         """Sampling steps of one batch, its guidance counted in sampling steps too."""
         steps = float(self.sampling.sampler.steps)
         if self.guidance is None or not self.sampling.adapter_scale:
             return steps
-        guided = self.sampling_window.count(self.backbone.schedule.timesteps(self.sampling.sampler.steps))
         # A backward pass takes as long as two forward passes.
-        evaluations = guided * (self.guidance.forward + 2 * self.guidance.backward)
+        evaluations = self.adapter_steps.on * (self.guidance.forward + 2 * self.guidance.backward)
         return steps + evaluations / self.sampling.sampler.branches
 
     @property

@@ -33,6 +33,7 @@ def schedule_rows(job: Job, steps: int) -> list[Row]:
     """
     weights, schedule, suite = job.backbone.weights_hash[:12], job.backbone.schedule, job.references[0].suite
     key = f"{weights}-{job.plan.size[0]}-{steps}-{job.precision}-{METRIC_VERSION}"
+    key += job.backbone.respacing.replace(", ", "-").replace(" ", "-")
     cell = Cell(job.plan.folder(suite) / f"schedule-{key}")
     with job.locked(cell):
         if not cell.rows():

@@ -49,9 +49,13 @@ def window_and_method(
     return stored, method.name, note
 
 
-def sampling_window(cfg: JobConfig, trained: Window) -> Window:
-    """The timesteps that the method acts at while sampling: a hard window if it is not the trained one."""
-    if cfg.sampling_tau is None and cfg.sampling_tau_high is None:
+def sampling_window(trained: Window, low: float | None, high: float | None) -> Window:
+    """The timesteps that the method acts at while sampling: a hard window if it is not the trained one.
+
+    Args:
+        trained: the window of the training.
+        low, high: `sampling_tau=` and `sampling_tau_high=`; None: as trained.
+    """
+    if low is None and high is None:
         return trained
-    low = trained.low if cfg.sampling_tau is None else cfg.sampling_tau
-    return Window(low, trained.high if cfg.sampling_tau_high is None else cfg.sampling_tau_high)
+    return Window(trained.low if low is None else low, trained.high if high is None else high)

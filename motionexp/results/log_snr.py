@@ -22,9 +22,9 @@ def log_snr_tables(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     probed = set()
     for row in rows:
         if row.method == "schedule":
-            schedules[row.model][int(row.stratum("t"))] = row.value
+            schedules[row.sampled_model][int(row.stratum("t"))] = row.value
         elif row.tau_start:
-            probed.add(row.model)
+            probed.add(row.sampled_model)
     if lacking := sorted(probed - set(schedules)):
         raise InputError(
             f"rows of probes on {', '.join(lacking)} without rows of the schedule; run the probe again"

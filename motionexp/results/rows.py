@@ -40,7 +40,8 @@ class Row:
 
     `value` is NaN where the metric abstained, for the given `reason`; `metric_model` is a short hash of the
     models that compute the metric. `tau` is a timestep in 0..1000; `adapter_steps` is the number of the
-    `steps` sampling steps with the adapter on. `strata` are the groups that tables report separately.
+    `steps` sampling steps with the adapter on; it is off again at `off_t`, of log-SNR `off_log_snr`; None:
+    never. `strata` are the groups that tables report separately.
     `tau_start` and `tau_end` are a probe's pair of timesteps as text, `none` for its control, `reference` for
     the video of the reference. `training_seed` is that of the adapter. `versions` holds the versions of the
     stages that made the sample (training, sampling, probe); rows from before they were stored have none, and
@@ -70,6 +71,8 @@ class Row:
     adapter_id: str = ""
     sample_id: str = ""
     adapter_steps: int = 0
+    off_t: float | None = None
+    off_log_snr: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
 
@@ -97,6 +100,12 @@ class Row:
     def subject(self) -> Subject:
         """(reference, edit kind, seed): by this two settings are paired."""
         return self.reference, self.edit_kind, self.seed
+
+    @property
+    def sampled_model(self) -> str:
+        """The model, and the shift of its sampling steps where it has one: a boundary may depend on it."""
+        shift = self.settings.get("shift")
+        return self.model if shift is None else f"{self.model}, shift {shift:g}"
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a field, as a mapping of the fields by their names returns it."""

@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING
 from typing import Any
 
+from omegaconf import MISSING as REQUIRED
+
 from motionexp.config.options import method_defaults
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import RECIPE_SETTINGS, JobConfig, ModelConfig
 from motionexp.config.settings import Stage, names_in
 from motionexp.errors import InputError, nearest
 from motionexp.results.rows import FIELDS, Row
@@ -63,11 +65,15 @@ def _default_of(name: str, settings: Mapping[str, Any], method: str) -> Any:
     entry = JobConfig.__dataclass_fields__[name]
     default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     default = method_defaults(method).get(name, default)
+    # The default may be an entry of the model's configuration, which the row holds under `model`.
+    model = settings.get("model", {})
+    if name in RECIPE_SETTINGS:
+        # Rows from before the model had it lack the entry.
+        before = ModelConfig.__dataclass_fields__[name].default
+        return model.get(name, None if before == REQUIRED else before)
     if not (isinstance(default, str) and default.startswith("${model.")):
         return default
-    # The default is an entry of the model's configuration, which the row holds under `model`.
-    key = default.removeprefix("${model.").removesuffix("}")
-    return settings.get("model", {}).get(key)
+    return model.get(default.removeprefix("${model.").removesuffix("}"))
 
 
 def setting_of(row: Row, name: str) -> str:

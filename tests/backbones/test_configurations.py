@@ -6,11 +6,14 @@ import re
 import shlex
 import shutil
 import socket
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import LatteTransformer3DModel
 from huggingface_hub import constants
 from huggingface_hub.utils import filter_repo_objects
 from hydra.utils import get_object
@@ -20,6 +23,7 @@ from motionexp import hub
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.backbones.wan import WanExpertsBackbone
 from motionexp.config.compose import load
 from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
@@ -67,6 +71,7 @@ HASHES = {
         "scheduler/scheduler_config.json",
     ): "247ecd6635dae7bf889a7ec69ba951c44d746cb4edef13b9c3b1b16bfeeedba5",
 }
+ORIGINAL_EXPERTS = "691a47e123c3dd41f134836fd9a00e744110c6a812a11b3d95ca70e9485ffe11"
 MODELS = [name for name in options("model") if not name.startswith("tiny_")]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -88,14 +93,41 @@ def class_of(model: ModelConfig) -> type[PipelineBackbone]:
     return kind
 
 
+def written_hashes(content: Mapping[str, Any]) -> set[str]:
+    """sha256 of a configuration as diffusers writes it, without and with a last newline."""
+    text = json.dumps(content, indent=2, sort_keys=True)
+    return {hashlib.sha256((text + end).encode()).hexdigest() for end in ("", "\n")}
+
+
 @pytest.mark.parametrize("key", HASHES, ids=" ".join)
 def test_a_stored_configuration_is_the_hubs_file(key: tuple[str, str]) -> None:
     name, file = key
     stored = configuration(name)
     assert stored is not None
-    # Keys that begin with _ come first, but for _diffusers_version: so diffusers writes them.
-    text = json.dumps(stored.files[file], indent=2, sort_keys=True)
-    assert HASHES[key] in {hashlib.sha256((text + end).encode()).hexdigest() for end in ("", "\n")}
+    assert HASHES[key] in written_hashes(stored.files[file])
+
+
+@pytest.mark.parametrize("expert", ["transformer", "transformer_2"])
+def test_wan_2_2_s_experts_are_those_of_their_owners_original_files(expert: str) -> None:
+    """Wan-AI/Wan2.2-T2V-A14B at c8c270b1, {high,low}_noise_model/config.json, rebuilt from our table."""
+    stored = configuration(WAN_2)
+    assert stored is not None
+    ours = stored.files[f"{expert}/config.json"]
+    original = {
+        "_class_name": "WanModel",
+        "_diffusers_version": "0.33.1",
+        "dim": ours["num_attention_heads"] * ours["attention_head_dim"],
+        "eps": ours["eps"],
+        "ffn_dim": ours["ffn_dim"],
+        "freq_dim": ours["freq_dim"],
+        "in_dim": ours["in_channels"],
+        "model_type": "t2v",
+        "num_heads": ours["num_attention_heads"],
+        "num_layers": ours["num_layers"],
+        "out_dim": ours["out_channels"],
+        "text_len": WanExpertsBackbone.caption_tokens,
+    }
+    assert ORIGINAL_EXPERTS in written_hashes(original)
 
 
 def test_every_model_of_the_hub_has_its_configuration() -> None:
@@ -181,6 +213,43 @@ def test_other_shards_beside_those_of_the_index_are_neither_fetched_nor_read(
     with_index = weights_hash(folder, LatteBackbone.parts)
     (folder / "transformer" / "again.safetensors").unlink()
     assert with_index == weights_hash(folder, LatteBackbone.parts) != before
+
+
+def test_of_mochi_s_network_the_weights_in_bf16_are_fetched_and_no_shard_twice() -> None:
+    network, vae = "transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
+    read = [
+        f"{network}.safetensors.index.bf16.json",
+        f"{network}.bf16-00001-of-00003.safetensors",
+        f"{vae}.safetensors",
+        "text_encoder/model-00001-of-00004.safetensors",
+    ]
+    unread = [
+        f"{network}-00001-of-00005.safetensors",
+        f"{vae}.bf16.safetensors",
+        "text_encoder/model-00001-of-00002.safetensors",
+    ]
+    parts = ("transformer", "vae", "text_encoder")
+    assert fetched(fetch_command(MOCHI, None, parts), read + unread) == set(read)
+
+
+def test_a_network_of_which_there_is_the_variant_in_bf16_alone_is_read(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "model")
+    folder = tmp_path / "model" / "transformer"
+    network = LatteTransformer3DModel.from_pretrained(folder).to(torch.bfloat16)
+    plain = LatteBackbone.from_pretrained(tmp_path / "model").weights_hash
+    config = (folder / "config.json").read_text()
+    network.save_pretrained(folder, variant="bf16", max_shard_size="20KB")
+    (folder / "config.json").write_text(config)
+    # Beside weights in fp32 it is not read.
+    assert LatteBackbone.from_pretrained(tmp_path / "model").weights_hash == plain
+    (folder / WEIGHTS).unlink()
+    backbone = LatteBackbone.from_pretrained(tmp_path / "model")
+    assert backbone.weights_hash != plain
+    for name, value in backbone.network.named_parameters():
+        assert torch.equal(value, network.get_parameter(name).float())
+    next(folder.glob("*-00001-of-*")).unlink()
+    with pytest.raises(InputError, match="00001-of-"):
+        LatteBackbone.from_pretrained(tmp_path / "model")
 
 
 def test_a_model_of_which_nothing_is_here_is_named_with_the_command_for_its_configuration() -> None:

@@ -14,8 +14,9 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
+from tests.backbones.test_configurations import HASHES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text().partition("## Recipes")[0]
 ROWS = {row[0].strip("`"): row[1:] for row in re.findall(r"^\| (`\w+`) \| (.*) \|$", PAGE, re.MULTILINE)
         for row in [[row[0], *row[1].split(" | ")]]}  # fmt: skip
 
@@ -56,8 +57,14 @@ def test_every_model_of_the_hub_has_a_row() -> None:
 def test_a_row_says_what_the_models_file_says(name: str) -> None:
     row, model = ROWS[name], load([f"model={name}"]).model
     assert row[:4] == facts(model)
-    # Only a configuration in the owner's own repository is verified.
-    assert ("**unverified**" in row[8]) == (f"hub, {model.path.split('/')[0]}/" not in row[8])
+    # What is verified by a hash is so in the table, and nothing else.
+    hashed = {file for path, file in HASHES if path == model.path}
+    status, _, files = row[8].partition(":")
+    assert status.startswith("verified") == bool(hashed)
+    assert status == "verified" or status.startswith(("verified at another", "agrees", "not found"))
+    said = files.partition("; not")[0]
+    assert ("scheduler" in said) == ("scheduler/scheduler_config.json" in hashed)
+    assert ("VAE" in said) == ("vae/config.json" in hashed)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,8 +35,18 @@ def test_what_is_not_wan_is_refused_before_weights_are_read(experts: Path, tmp_p
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"expand_timesteps": True}))
     with pytest.raises(InputError, match="expand_timesteps=True"):
         load_backbone(tmp_path)
-    with pytest.raises(InputError, match=r"boundary_ratio=0\.875"):
+    with pytest.raises(InputError, match="transformer_2="):
         WanBackbone.from_pretrained(experts)
+
+
+def test_a_wan_2_1_with_a_boundary_ratio_loads_as_one_network(experts: Path, tmp_path: Path) -> None:
+    for part in experts.iterdir():
+        if part.name not in ("transformer_2", "model_index.json"):
+            (tmp_path / part.name).symlink_to(part)
+    index = json.loads((experts / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"transformer_2": [None, None]}))
+    assert index["boundary_ratio"] == 0.875
+    assert type(load_backbone(tmp_path)) is WanBackbone
 
 
 def test_each_row_goes_to_the_expert_of_its_timestep(experts: Path) -> None:

@@ -193,7 +193,7 @@ def test_initial_noise_belongs_to_seed_and_index() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"steps": 0}, {"guidance_scale": 0.5}, {"eta": 1.5}, {"sampler": "euler"}]
+    "settings", [{"steps": 0}, {"guidance_scale": 0.5}, {"eta": 1.5}, {"sampler": "heun"}]
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):

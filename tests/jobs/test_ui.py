@@ -47,7 +47,7 @@ def clip(tmp_path):
 
 def test_the_command_has_the_settings_of_the_choice(tmp_path, clip):
     video = store_upload(clip, str(tmp_path / "out"))
-    hostile = """a "red" plain circle, [is] ${moving} on 'sand'"""
+    hostile = r"""a "red" plain\circle\", [is] ${moving} on 'sand'\\"""
     for about in (
         chosen(tmp_path),
         chosen(tmp_path, edits=["a red plain star is moving on ice"], tau=0.0, method="full_rank"),

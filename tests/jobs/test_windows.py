@@ -11,12 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from motionexp.config.checks import check
+from motionexp.config.compose import load
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
+from motionexp.jobs.window_notes import boundary_notes, window_warnings
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
 from tests.support.squares import Squares
@@ -41,9 +44,32 @@ def test_one_training_is_sampled_in_several_windows(make, monkeypatch):
     late = run(make(tau=0.0, sampling_tau_high=300.0))
     assert cells(make()) == [cell]
     assert [{row.adapter_steps for row in rows} for rows in (everywhere, early, late)] == [{2}, {1}, {1}]
+    assert [{row.off_t for row in rows} for rows in (everywhere, early, late)] == [{None}, {0.0}, {None}]
+    assert early[0].off_log_snr == pytest.approx(9.2, abs=0.1)
     assert len({row.sample_id for rows in (everywhere, early, late) for row in rows}) == 6
     assert {row.settings["sampling_tau"] for row in early} == {300.0}
     assert len({frames.tobytes() for frames in videos(make()).values()}) == 6
+
+
+def test_a_window_with_none_or_all_of_the_steps_is_announced(make):
+    # Two steps have t = 500 and 0.
+    def warnings(**settings):
+        job = plan_job(make(**settings))
+        return window_warnings(job.adapter_steps, job.sampling_window, job.backbone.schedule)
+
+    assert warnings(tau=300.0) == warnings(tau=1000.0) == []
+    (none,) = warnings(tau=700.0)
+    assert none.startswith("window [700, 1000]: none of the 2 ")
+    (everything,) = warnings(tau=300.0, steps=1, timestep_spacing="trailing")
+    assert everything.startswith("window [300, 1000]: all of the 1 ")
+
+
+def test_the_shift_of_a_boundary_is_told():
+    model = load(["model=wan_1_3b", "recipe=diffusers"]).model
+    (note,) = boundary_notes("boundary", replace(model, boundary_shift=3.0), FlowSchedule(8.0))
+    assert "shift 3" in note
+    assert "shift 8" in note
+    assert boundary_notes("given", model, FlowSchedule(8.0)) == []
 
 
 def test_a_window_ends_where_it_is_told_to(make):

@@ -130,11 +130,14 @@ class Family:
         output: str = "latent",
         adapter: Path | None = None,
         load: Callable[[Any, Path], None] | None = None,
+        scheduler: Callable[[Any], Any] | None = None,
         **more: Any,
     ) -> Tensor:
         """What the pipeline makes of the noise `start`: latents (1, C, F, h, w), or `np` frames in [0, 1]."""
         pipeline = self.load_pipeline(folder)
-        if isinstance(pipeline.scheduler, UniPCMultistepScheduler):
+        if scheduler is not None:
+            pipeline.scheduler = scheduler(pipeline.scheduler)
+        elif isinstance(pipeline.scheduler, UniPCMultistepScheduler):
             pipeline.scheduler = first_order(settings.steps)
         if adapter is not None:
             (load or self._load_adapter)(pipeline, adapter)

@@ -60,7 +60,7 @@ def served(output: str, host: str, port: int) -> Iterator[str]:
                 allowed_paths=[str(folder)],
                 max_file_size=MOST_BYTES,
                 css=markup.CSS,
-                theme=gr.themes.Default(font=FONTS, font_mono=MONO_FONTS),
+                theme=_theme(),
             )
         except OSError as error:
             raise InputError(f"port={port}: taken; name another port") from error
@@ -210,10 +210,10 @@ class Page:
         try:
             request = self._request(*about)
             cfg, words = request.settings(), request.words()
-            job = self.queue.submit(replace(cfg, dry_run=dry), [*words, *(["dry_run=true"] if dry else [])])
+            job = self.queue.submit(replace(cfg, dry_run=dry), request.dry_words(cfg) if dry else words)
         except InputError as error:
             return [number, markup.error(str(error)), gr.skip()]
-        return [job.number, markup.status(job, self.queue), request.command()]
+        return [job.number, markup.status(job, self.queue), gr.Code(request.command(), visible=True)]
 
     def on_stop(self, number: int | None) -> str:
         """Stop the job that this page shows."""
@@ -292,10 +292,24 @@ def _outputs() -> Outputs:
         adapter=gr.DownloadButton("Download the adapter", visible=False),
         command=gr.Code(
             "", label="The command that does the same", language="shell", interactive=False, wrap_lines=True,
-            lines=1,
+            lines=1, visible=False,
         ),
-        log=gr.Textbox("", label="What the job prints", lines=6, max_lines=12, interactive=False),
+        log=gr.Textbox(
+            "", label="What the job prints", lines=6, max_lines=16, interactive=False, elem_classes="printed"
+        ),
     )  # fmt: skip
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own with fonts of this machine, and buttons whose letters are easy to read."""
+    colours = {"primary": "*primary_700", "cancel": "#b91c1c"}
+    fills = {
+        f"button_{name}_background_fill{state}": colour
+        for name, colour in colours.items()
+        for state in ("", "_dark", "_hover", "_hover_dark")
+    }
+    letters = {f"button_{name}_text_color{mode}": "white" for name in colours for mode in ("", "_dark")}
+    return gr.themes.Default(font=FONTS, font_mono=MONO_FONTS).set(**fills, **letters)
 
 
 def _event(page: gr.Blocks, listen: Any, function: Any, inputs: Any, outputs: Any) -> None:

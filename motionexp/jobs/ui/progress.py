@@ -120,9 +120,8 @@ def estimate_in_words(cfg: JobConfig) -> str:
         seconds = START + sum(tuned) + (sum(base) if cfg.base_model else 0.0)
         return f"Time: about {duration(seconds)}, by the last jobs of {cfg.model.name} here."
     if (published := _published_seconds(cfg)) is not None:
-        return (
-            f"Time: about {duration(START + published)} of CPU time, as measured for the published results."
-        )
+        about = "of CPU time, by the published measurements (fp32, one thread)"
+        return f"Time: about {duration(START + published)} {about}."
     return (
         f"Time: not known before a job of {cfg.model.name} is done. Estimate measures it, and trains nothing."
     )

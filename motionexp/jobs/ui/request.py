@@ -11,7 +11,7 @@ from motionexp.config.checks import check_device
 from motionexp.config.command_line import listed_texts, named, override_key
 from motionexp.config.compose import load
 from motionexp.config.effects import check_effects
-from motionexp.config.schema import JobConfig
+from motionexp.config.schema import JobConfig, model_folder
 from motionexp.data.base import Description
 from motionexp.data.select import check_source, make_reader
 from motionexp.data.videos import frame_count, frame_rate
@@ -68,6 +68,11 @@ class Request:
         if all(caption in kinds for caption in self.edits):
             return named("edit_kinds", [kinds[caption] for caption in self.edits])
         return listed_texts("edits", self.edits)
+
+    def dry_words(self, cfg: JobConfig) -> list[str]:
+        """The words of the dry run. Of a model from a hub it is a sweep's, which computes GPU-hours."""
+        is_here = model_folder(cfg.model) is not None
+        return [*([] if is_here else ["-m"]), *self.words(), "dry_run=true"]
 
     def command(self) -> str:
         """The command line that does the same, for a shell."""

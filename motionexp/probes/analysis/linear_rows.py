@@ -89,7 +89,7 @@ def read_accuracies(rows: Iterable[Row], kind: str = TWO_ALTERNATIVE) -> dict[Ke
     grouped: dict[Key, list[Row]] = {}
     for row in rows:
         if row.metric in METRICS and METRICS[row.metric][0] == kind:
-            grouped.setdefault((row.model, row.stratum("contrast")), []).append(row)
+            grouped.setdefault((row.sampled_model, row.stratum("contrast")), []).append(row)
     return {key: _accuracy(key, grouped[key]) for key in sorted(grouped, key=key_order)}
 
 

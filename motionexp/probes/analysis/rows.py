@@ -74,7 +74,7 @@ def read_probes(rows: Iterable[Row]) -> dict[str, dict[Key, ProbeValues]]:
     grouped: dict[tuple[str, Key], list[Row]] = defaultdict(list)
     for row in rows:
         if row.tau_start:
-            grouped[row.method, (row.model, row.stratum("contrast"))].append(row)
+            grouped[row.method, (row.sampled_model, row.stratum("contrast"))].append(row)
     probes: dict[str, dict[Key, ProbeValues]] = defaultdict(dict)
     for method, key in sorted(grouped, key=lambda place: (place[0], key_order(place[1]))):
         probes[method][key] = _probe_values(grouped[method, key])
@@ -234,7 +234,7 @@ def predicted_log_snr(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
     """
     # d' = sqrt(SNR) |D| is 2 where SNR |D|^2 is 4; d' = 2 is 84% correct. `value` is |D|^2.
     return {
-        (row.model, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)
+        (row.sampled_model, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)
         for row in rows
         if row.method == "energies"
     }

@@ -19,12 +19,14 @@ from diffusers import (
     DiffusionPipeline,
     LattePipeline,
     TextToVideoSDPipeline,
+    UniPCMultistepScheduler,
+    WanPipeline,
 )
 from torch import nn
 from transformers import CLIPTokenizer
 
 from motionexp.config.schema import BUNDLED
-from motionexp.scripts.pretrain import clip_text, cogvideox, latte, text_encoder, unet3d
+from motionexp.scripts.pretrain import clip_text, cogvideox, latte, text_encoder, unet3d, wan
 from motionexp.scripts.pretrain.videos import FOLDER
 
 
@@ -77,8 +79,24 @@ def tiny_cogvideox(trained: Path) -> tuple[DiffusionPipeline, int]:
     return CogVideoXPipeline(tokenizer, encoder, vae, model.network, scheduler), step
 
 
+def tiny_wan(trained: Path) -> tuple[DiffusionPipeline, int]:
+    """Return the small Wan's pipeline, whose VAE and text encoder are tiny_latte's, and its step."""
+    tokenizer, encoder = text_encoder.load(wan.BASE)
+    tokenizer.model_max_length = text_encoder.MAX_TOKENS
+    model = wan.Denoiser(wan.build(encoder.config.d_model))
+    step = averaged(trained / "wan" / "training", model)
+    vae = AutoencoderKL.from_pretrained(wan.BASE / "vae", torch_dtype=torch.float32)
+    # diffusers writes where the VAE was loaded from, and the hash of the weights would depend on the machine.
+    vae.register_to_config(_name_or_path="tiny_latte")
+    scheduler = UniPCMultistepScheduler(**wan.SCHEDULER)
+    # diffusers' class asks a VAE for its factor in time, which one of single frames has not.
+    pipeline = WanPipeline(tokenizer, encoder, None, scheduler, model.network)
+    pipeline.register_modules(vae=vae)
+    return pipeline, step
+
+
 MODELS: dict[str, Callable[[Path], tuple[DiffusionPipeline, int]]] = {
-    model.__name__: model for model in (tiny_latte, tiny_unet3d, tiny_cogvideox)
+    model.__name__: model for model in (tiny_latte, tiny_unet3d, tiny_cogvideox, tiny_wan)
 }
 
 

@@ -117,6 +117,10 @@ PURPOSE = {
     " pixels of the bundled world: a 3D VAE of its own that makes one latent frame of four, tiny_latte's T5"
     " text encoder, and 6 blocks of one attention over text and video that predict v, down to zero terminal"
     " SNR.",
+    "tiny_wan": "A small text-to-video model in WanPipeline's layout, for 16 frames of 64 x 64 pixels of the"
+    " bundled world: tiny_latte's VAE of single frames and its T5 text encoder, and 6 blocks of one attention"
+    " over the video and one to the text, trained by flow matching. (diffusers' WanPipeline decodes with a"
+    " video VAE alone.)",
 }
 
 SAMPLES = {
@@ -124,6 +128,7 @@ SAMPLES = {
     "tiny_unet3d": "single frames, 96 a step, at first and in a step of four; else videos of 8 to 32 frames,"
     " 192 frames a step",
     "tiny_cogvideox": "single frames, 128 a step, at first and in a step of eight; else videos, 32 a step",
+    "tiny_wan": "single frames, 192 a step, at first and in a step of four; else videos, 32 a step",
 }
 
 GUIDANCE = {

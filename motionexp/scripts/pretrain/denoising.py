@@ -25,6 +25,15 @@ def without_some(captions: Tensor, empty: Tensor, rng: np.random.Generator) -> T
     return torch.where(replaced.view(-1, *[1] * empty.ndim), empty, captions)
 
 
+def stratified(count: int, generator: torch.Generator) -> Tensor:
+    """Return shares (count,) in 0..1 in random order, one in each of ``count`` equal slices.
+
+    Their mean varies less than that of ``count`` free draws.
+    """
+    slices = torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)
+    return slices / count
+
+
 def noised(clean: Tensor, t: Tensor, alphas: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return latents (B, C, F, h, w) with noise at timesteps (B,), and their v (Salimans and Ho, 2022).
 
@@ -58,11 +67,9 @@ def velocity_loss(
     def loss(step: int) -> Tensor:
         clean, captions = batches(step)
         generator = torch.Generator().manual_seed(step)
-        # Stratified: one t in each of B equal slices has less variance than B free draws.
-        slices = torch.randperm(len(clean), generator=generator) + torch.rand(len(clean), generator=generator)
         power = video_power if clean.shape[2] > 1 else 1.0
         # (B,): shares of the schedule, which the power bends, as timesteps.
-        t = (len(alphas) * (slices / len(clean)) ** power).long()
+        t = (len(alphas) * stratified(len(clean), generator) ** power).long()
         noisy, velocity = noised(clean, t, alphas, generator)
         return (in_bf16(model, noisy, t, captions).float() - velocity).square().mean()
 

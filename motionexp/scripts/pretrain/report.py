@@ -202,7 +202,8 @@ def report_model(name: str, classifier: AttributeClassifier, args: argparse.Name
 def main() -> None:
     """Measure, print, and write ``report.json`` and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}")
+    trained = [name for name in MODELS if (BUNDLED / name).is_dir()]
+    parser.add_argument("models", nargs="*", default=trained, help=f"of {', '.join(MODELS)}")
     parser.add_argument(
         "--count", type=int, default=256, help="motion-dominant samples; other parts have a quarter"
     )
