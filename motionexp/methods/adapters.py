@@ -249,7 +249,7 @@ def read_window(stored: Mapping[str, Any]) -> Window:
         knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
         return Window(stored["low"], stored["high"], knots)
     except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"its window is not of this version ({error})") from error
+        raise InputError(f"its settings have no window of this version ({error!r:.200})") from error
 
 
 def window_of(path: str | Path) -> Window:

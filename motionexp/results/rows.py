@@ -150,8 +150,10 @@ EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_capti
 SAMPLE_FIELDS = tuple(FIELDS)[[*FIELDS].index("seed") : [*FIELDS].index("model")]
 RUN_FIELDS = tuple(name for name in FIELDS if name not in VALUE_FIELDS + EDIT_FIELDS + SAMPLE_FIELDS)
 # What a JSON value has to be: a float may lack its point, and isinstance takes dict, but not dict[str, str].
+# A file may hold a whole number where a float is meant.
+WIDER: dict[Any, Any] = {float: int | float, float | None: int | float | None}
 TYPES: dict[str, Any] = {
-    name: int | float if entry.type is float else dict if get_origin(entry.type) is dict else entry.type
+    name: dict if get_origin(entry.type) is dict else WIDER.get(entry.type, entry.type)
     for name, entry in FIELDS.items()
 }
 ENTRIES = {name: get_args(entry.type)[1] for name, entry in FIELDS.items() if get_origin(entry.type) is dict}
