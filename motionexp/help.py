@@ -40,9 +40,19 @@ USAGE = [
         "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
         "finished samples in TGVE's submission layout; layout=videos: as videos with prompts and references",
     ),
-    ("export adapter=FOLDER format=comfyui folder=NEW", "an adapter for other tools, with its window"),
-    ("table output=FOLDER by=tau,rank", "a table of finished samples, by some of their settings"),
-    ("report output=FOLDER", "pages: videos in step, plots, tables, probes, failures"),
+    (
+        "export adapter=FOLDER format=comfyui folder=NEW",
+        "an adapter for other tools, with its window: format=diffusers, comfyui, kohya or peft; shift=, steps="
+        " and frames= of the sampling there (docs/adapters.md)",
+    ),
+    (
+        "table output=FOLDER by=tau,rank model=latte",
+        "a table of finished samples, by some of their settings; words select rows",
+    ),
+    (
+        "report output=FOLDER folder=NEW tau=700",
+        "pages: videos in step, plots, tables, probes, failures; words select rows; compare=A,B shows two",
+    ),
     ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),
     ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
     ("status output=FOLDER --watch", "cells done, running, failed and waiting; time left"),
