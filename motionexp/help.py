@@ -42,7 +42,7 @@ USAGE = [
     ),
     (
         "export adapter=FOLDER format=comfyui folder=NEW",
-        "an adapter for other tools, with its window: format=diffusers, comfyui, kohya or peft; shift=, steps="
+        "an adapter for other tools, and its window: format=diffusers, comfyui, kohya or peft; shift=, steps="
         " and frames= of the sampling there (docs/adapters.md)",
     ),
     (
