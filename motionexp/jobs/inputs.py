@@ -33,7 +33,7 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.guidance import guidance_cost
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references, trained_together
-from motionexp.jobs.windows import sampling_window, window_and_method
+from motionexp.jobs.windows import given_window, sampling_window, stored_window
 from motionexp.methods.adapters import check_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.guidance import StepCost
@@ -69,7 +69,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
-    window, method, note = window_and_method(cfg, adapter, backbone_settings)
+    window, method, note = _window_and_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
     # 5. The settings that rows hold, and the folders of results, whose names are ids of all that is above.
@@ -113,6 +113,16 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     )
     # 6. The base model, to which every table compares.
     return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
+
+
+def _window_and_method(
+    cfg: JobConfig, adapter: Path | None, settings: BackboneSettings
+) -> tuple[Window, str, str]:
+    """The window of the training, the method's name, and a note on a stored adapter's file."""
+    ends = cfg.tau, cfg.tau_high
+    if adapter is None:
+        return given_window(*ends, cfg.soft_window), method_name(cfg.method), ""
+    return stored_window(adapter, settings, *ends, cfg.plugins)
 
 
 def _device(cfg: JobConfig) -> torch.device:
