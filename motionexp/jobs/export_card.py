@@ -10,6 +10,7 @@ from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.export import ExportConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.solvers import solver_of
 from motionexp.diffusion.window_in_steps import equal_parts, keyframes, step_weights
 from motionexp.methods.adapters import StoredAdapter
 
@@ -37,17 +38,17 @@ class WindowSettings:
 
     @classmethod
     def of(
-        cls, window: Window, schedule: Schedule, steps: int, backbone: PipelineBackbone
+        cls, window: Window, schedule: Schedule, sampler: str, steps: int, backbone: PipelineBackbone
     ) -> "WindowSettings":
-        """The settings for so many steps of a schedule."""
-        times = [float(t) for t in schedule.timesteps(steps)]
+        """The settings for so many steps of a sampler."""
+        times = [float(t) for t in solver_of(schedule, sampler, steps).timesteps]
         boundary = getattr(backbone.network, "boundary", None)
         return cls(
             window,
             schedule.shift if isinstance(schedule, FlowSchedule) else None,
             times,
-            step_weights(window, schedule, steps),
-            keyframes(window, schedule, steps),
+            step_weights(window, times),
+            keyframes(window, schedule, times),
             float(schedule.log_snr(window.low)),
             None if boundary is None else sum(t >= boundary for t in times),
         )
@@ -152,7 +153,7 @@ def card(cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settin
         f"It is to act in the window {settings.bounds} of timesteps alone (1000: pure noise): no tool reads"
         " this from the file.",
         settings.in_words()[0].upper() + settings.in_words()[1:] + ".",
-        "For another number of steps, or another shift, export it again with `steps=` and `shift=`.",
+        "For another sampling, export it again with `recipe=`, `sampler=`, `steps=` or `shift=`.",
         "",
         *_usage(cfg, loras, settings),
     ]
