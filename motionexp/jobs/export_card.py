@@ -10,7 +10,7 @@ from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.export import ExportConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
-from motionexp.diffusion.solvers import solver_of
+from motionexp.diffusion.solvers import AdapterSteps, solver_of
 from motionexp.diffusion.window_in_steps import equal_parts, keyframes, step_weights
 from motionexp.methods.adapters import StoredAdapter
 
@@ -20,6 +20,7 @@ class WindowSettings:
     """A window in the steps of one sampling.
 
     Attributes:
+        adapter_steps: which of the steps have the adapter on.
         shift: of flow matching; None: the schedule is discrete, without a shift.
         times: t of each step.
         weights: of the adapter in each step.
@@ -29,6 +30,7 @@ class WindowSettings:
     """
 
     window: Window
+    adapter_steps: AdapterSteps
     shift: float | None
     times: Sequence[float]
     weights: Sequence[float]
@@ -45,6 +47,7 @@ class WindowSettings:
         boundary = getattr(backbone.network, "boundary", None)
         return cls(
             window,
+            AdapterSteps.of(schedule, sampler, steps, window),
             schedule.shift if isinstance(schedule, FlowSchedule) else None,
             times,
             step_weights(window, times),
@@ -55,13 +58,8 @@ class WindowSettings:
 
     def in_words(self) -> str:
         """How many steps have the adapter on, and where it goes off."""
-        steps = len(self.times)
-        on = [t for t, weight in zip(self.times, self.weights, strict=True) if weight > 0]
-        at = "" if self.shift is None else f" at shift {self.shift:g}"
-        if not on:
-            return f"the window {self.bounds} holds none of {steps} steps{at}: the adapter would do nothing"
-        which = f"on in {len(on)} of {steps} steps{at}, at t = {on[0]:.0f} to {on[-1]:.0f}"
-        return f"the window {self.bounds}: {which}; its lower end has a log-SNR of {self.log_snr:.2f}"
+        at = "" if self.shift is None else f", at shift {self.shift:g}"
+        return f"the window {self.bounds}{at}: {self.adapter_steps}"
 
     @property
     def bounds(self) -> str:
