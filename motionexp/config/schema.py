@@ -137,7 +137,7 @@ class JobConfig:
     fps: float | None = setting(None, "frames a second to take of it; null: by stride=", "content", above=0)
     stride: int | None = setting(None, "take every n-th frame of it; null: 1, or by fps=", "content", low=1)
     frames: int = setting(II("model.frames"), "number of frames of references and samples", "cell", low=1)
-    fit: str = setting("crop", "fit: show all on black", "content", choices=("crop", "fit"))
+    fit: str = setting("crop", "cut edges off, or show all on black", "content", choices=("crop", "fit"))
 
     tau: Any = setting(
         "${window_of:${adapter},${model.default_tau}}", "train and apply at timesteps t >= tau only; 0: all"
@@ -260,12 +260,12 @@ class ScoreConfig:
     """Every setting of `python run.py score`; `--help` prints this list."""
 
     data: dict[str, Any] = setting({}, "the suite whose edits the videos show, as for a job")
-    folder: str | None = setting(None, "videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
+    folder: str | None = setting(None, "needed: videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
     system: str | None = setting(None, "who made the videos; null: the folder's name", text=True)
     frames: int | None = setting(None, "frames of each video; null: as many as its whole reference", low=1)
     references: Any = setting(None, "which references, by number or name; null: all of the suite")
     edit_kinds: list[str] | None = setting(None, "only edits of these kinds; null: all")
-    fit: str = setting("crop", "fit: show all on black", choices=("crop", "fit"))
+    fit: str = setting("crop", "cut edges off, or show all on black", choices=("crop", "fit"))
     metrics: list[str] | None = setting(None, "metrics to score; null: all that the data allow")
     scoring: ScoringConfig = setting(ScoringConfig, "models behind scores")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", pattern=DEVICES)
