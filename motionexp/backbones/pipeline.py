@@ -46,9 +46,9 @@ class PipelineBackbone(NamedLayers):
     """A network, a text encoder, a tokenizer, a scheduler, and all but once a VAE, as a pipeline is saved.
 
     Each part's weights are loaded when it is first used, so that a text encoder can be gone before the
-    network needs the room, and is never read where captions were embedded before. The VAE stays in fp32: it
-    runs once a video, and rounding shows in its pictures. On the device `meta` all works as far as shapes go,
-    without weights.
+    network needs the room, and is never read where captions were embedded before. The VAE and an image
+    encoder stay in fp32: they run once a video, and rounding shows. On the device `meta` all works as far as
+    shapes go, without weights.
 
     A family sets the attributes below and implements `predict`, `predict_bytes` and `_trained_video`.
 
@@ -127,7 +127,7 @@ class PipelineBackbone(NamedLayers):
 
     @classmethod
     def _parts_of_network(cls) -> list[str]:
-        return [part for part in cls.classes if part != "vae" and not part.startswith("text_encoder")]
+        return [part for part in cls.classes if part != "vae" and "_encoder" not in part]
 
     @cached_property
     def network(self) -> Any:  # type: ignore[override]  # mypy takes it for read-only
@@ -169,7 +169,7 @@ class PipelineBackbone(NamedLayers):
 
     def _load(self, part: str) -> Any:
         kind, folder = self.classes[part], self._folder / part
-        dtype = torch.float32 if part == "vae" else self.dtype
+        dtype = torch.float32 if part in ("vae", "image_encoder") else self.dtype
         if self.device.type == "meta":
             return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
         with naming_the_model(self.source, self.revision, self.parts):
@@ -339,7 +339,8 @@ class PipelineBackbone(NamedLayers):
         self, conditioning: Conditioning, negative: Conditioning
     ) -> tuple[Conditioning, Conditioning]:
         """See `Backbone.guidance_pair`: all captions are of one length, and nothing is laid out anew."""
-        return (negative.repeat(len(conditioning)) if len(negative) == 1 else negative), conditioning
+        negative = negative.repeat(len(conditioning)) if len(negative) == 1 else negative
+        return negative.with_image(conditioning.image), conditioning
 
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c l y x"]:
         """See `Backbone.encode`."""
@@ -355,8 +356,8 @@ class PipelineBackbone(NamedLayers):
         count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        sides = height // self.pixels_per_latent, width // self.pixels_per_latent
-        return self.config.in_channels, count, *sides
+        channels = self.config.out_channels if self.takes_image else self.config.in_channels
+        return channels, count, height // self.pixels_per_latent, width // self.pixels_per_latent
 
     def _latent_frames(self, frames: int) -> int:
         """Latent frames of a video. Raises InputError for a number that the network cannot take."""
