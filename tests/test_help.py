@@ -1,8 +1,8 @@
 """What `--help` prints."""
 
+from motionexp.cli.help import USAGE, WIDTH, help_text, wrapped
 from motionexp.config.schema import JobConfig, TrainerConfig
 from motionexp.config.settings import settings_in
-from motionexp.help import USAGE, WIDTH, help_text, wrapped
 
 
 def test_it_fits_80_columns_and_names_every_setting():

@@ -1,7 +1,6 @@
 """The checked settings of `python run.py export`. Imports no torch."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 
 FORMATS = ("diffusers", "comfyui", "kohya", "peft")
-SETTINGS = ("adapter", "format", "folder", "shift", "steps", "frames", "model")
+SAMPLING = ("recipe", "sampler", "shift", "timestep_spacing", "steps", "frames")
+SETTINGS = ("adapter", "format", "folder", *SAMPLING, "model")
 NEEDED = ("adapter", "format", "folder")
 
 
@@ -27,18 +27,18 @@ class ExportConfig:
         adapter: a file or folder of an adapter that motionexp has saved.
         format: one of `FORMATS`.
         folder: new or empty; the files are named after it.
-        shift: of flow matching, at which the videos will be sampled; unless given that of the model's recipe;
-            None: its scheduler's.
         model: that the adapter was tuned on.
-        steps, frames: of the videos that will be sampled; the model's, unless given. On the frames depends a
-            shift that grows with the video's size.
+        sampler, shift, timestep_spacing, steps, frames: of the videos that will be sampled, as for a job;
+            unless given those of the model's recipe. Some shifts grow with the size of videos.
     """
 
     adapter: str
     format: str
     folder: Path
-    shift: float | None
     model: ModelConfig
+    sampler: str
+    shift: float | None
+    timestep_spacing: str | None
     steps: int
     frames: int
 
@@ -54,7 +54,7 @@ def load_export(words: Sequence[str]) -> ExportConfig:
         name = override_key(word).partition(".")[0]
         if name not in SETTINGS and not word.startswith(CONFIG_DIR):
             raise InputError(f"{word}: export takes {', '.join(f'{setting}=' for setting in SETTINGS)}")
-    of_export = ("adapter", "format", "folder", "shift")
+    of_export = ("adapter", "format", "folder")
     values = {key: value for key, _, value in (word.partition("=") for word in words) if key in of_export}
     for name in NEEDED:
         if name not in values:
@@ -68,20 +68,8 @@ def load_export(words: Sequence[str]) -> ExportConfig:
     if not any(override_key(word) == "model" for word in rest):
         rest.append(f"model={_model_of(values['adapter'])}")
     cfg = load(rest)
-    shift = _shift(values["shift"]) if "shift" in values else cfg.shift
-    return ExportConfig(values["adapter"], values["format"], folder, shift, cfg.model, cfg.steps, cfg.frames)
-
-
-def _shift(text: str | None) -> float | None:
-    if text in (None, "null"):
-        return None
-    try:
-        shift = float(text or "")
-    except ValueError:
-        shift = math.nan
-    if not 0 < shift < math.inf:
-        raise InputError(f"shift={text}: a number above 0, at which the videos will be sampled")
-    return shift
+    sampling = {name: getattr(cfg, name) for name in SAMPLING if name != "recipe"}
+    return ExportConfig(values["adapter"], values["format"], folder, cfg.model, **sampling)
 
 
 def _model_of(adapter: str) -> str:

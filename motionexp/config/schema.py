@@ -197,8 +197,8 @@ class JobConfig:
         " times noise; 0: noise alone", "applying", low=0, high=1, added_later=True)
     adapter_in_unconditional: bool = setting(True, "also adapt guidance's unconditional branch", "applying")
     recipe: str | None = setting(
-        II("model.recipe"), "owners, diffusers or papers: the settings of sampling that the model's file has"
-        " under this name (docs/models.md); single settings come on top", "content")
+        II("model.recipe"), "owners, diffusers, papers ...: the settings of sampling that the model's file"
+        " has under this name (docs/models.md); single settings come on top", "content")
     sampler: str = setting(
         "${from_recipe:sampler}", "the solver; in flow matching ddim is euler", "sampling", choices=SAMPLERS)
     shift: float | None = setting(

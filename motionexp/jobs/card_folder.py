@@ -17,7 +17,6 @@ from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.schedule import Window
-from motionexp.diffusion.window_in_steps import with_shift
 from motionexp.errors import InputError
 from motionexp.files import file_name, write_whole
 from motionexp.jobs.card_scores import Scores, read_scores, sample_files
@@ -138,14 +137,9 @@ def _content(
     settings = scores.rows[0].settings if scores else {}
     shift = settings.get("shift", cfg.shift)
     spacing = settings.get("timestep_spacing", cfg.timestep_spacing)
-    in_steps = WindowSettings.of(
-        _window(about["window"], file),
-        with_shift(
-            respaced(backbone.schedule, None, spacing), shift if isinstance(shift, int | float) else None
-        ),
-        scores.steps if scores else cfg.steps,
-        backbone,
-    )
+    schedule = respaced(backbone.schedule, shift if isinstance(shift, int | float) else None, spacing)
+    sampler, steps = settings.get("sampler", cfg.sampler), scores.steps if scores else cfg.steps
+    in_steps = WindowSettings.of(_window(about["window"], file), schedule, sampler, steps, backbone)
     return CardContent(
         *(FILE_NAME, about, read_fit_record(file), in_steps, backbone.pipeline, model, scores),
         *videos,

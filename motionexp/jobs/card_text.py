@@ -13,7 +13,6 @@ from motionexp.results.rows import SANITY_BASELINES
 
 if TYPE_CHECKING:
     from motionexp.jobs.card_folder import CardContent
-    from motionexp.jobs.export_card import WindowSettings
 
 OTHERWISE = {
     "TextToVideoSDPipeline": "has another kind of callback: motionexp's docs/python.md has the program",
@@ -129,7 +128,8 @@ def _window(content: "CardContent") -> str:
     if window.knots:
         knots = ", ".join(f"{weight:g} at t = {t:g}" for t, weight in window.knots)
         lines.append(f"| weight | {knots}, linear between |")
-    lines.append(f"| sampling steps | {_steps(about)} |")
+    shift = "" if about.shift is None else f" (shift {about.shift:g})"
+    lines.append(f"| sampling steps{shift} | {about.adapter_steps} |")
     text = "\n".join(["| the adapter acts at | |", "|---|---|", *lines])
     if window == Window(0):
         return f"{text}\n\nThe adapter acts at all timesteps: no tool needs a setting for it."
@@ -137,18 +137,6 @@ def _window(content: "CardContent") -> str:
         f"{text}\n\nNo tool reads the window from the file: without the setting below the adapter acts in all"
         " steps, and shows more of the reference's appearance."
     )
-
-
-def _steps(about: "WindowSettings") -> str:
-    """In which of the sampling steps the adapter acts, and where it goes off."""
-    inside = [place for place, weight in enumerate(about.weights) if weight > 0]
-    at = "" if about.shift is None else f" at shift {about.shift:g}"
-    if not inside:
-        return f"none of {len(about.times)}{at}"
-    after = about.times[inside[-1] + 1 :][:1]
-    end = f"it goes off at t = {after[0]:.4g}" if after else "it stays on to the end"
-    first, last = about.times[inside[0]], about.times[inside[-1]]
-    return f"on in {len(inside)} of {len(about.times)}{at}, t = {first:.4g} to {last:.4g}; {end}"
 
 
 def _use(content: "CardContent") -> Iterator[str]:

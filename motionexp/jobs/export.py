@@ -11,8 +11,8 @@ from safetensors.torch import save
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.adapter_files import PEFT_CONFIG_NAME
 from motionexp.config.export import ExportConfig
+from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.schedule import Window
-from motionexp.diffusion.window_in_steps import with_shift
 from motionexp.errors import InputError
 from motionexp.files import plain_name, sorted_metadata, write_whole
 from motionexp.jobs.export_card import WindowSettings, card, workflow
@@ -49,7 +49,8 @@ def export(cfg: ExportConfig) -> list[Path]:
     backbone = _without_weights(cfg)
     check_format(cfg.format, backbone.pipeline, cfg.model.name)
     layers = _layers(cfg, stored, backbone)
-    settings = WindowSettings.of(window, with_shift(backbone.schedule, cfg.shift), cfg.steps, backbone)
+    schedule = respaced(backbone.schedule, cfg.shift, cfg.timestep_spacing)
+    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone)
     with clear_disk_errors(str(cfg.folder)):
         files = [
             file for part, of_part in layers.items() for file in _write(cfg, part, of_part, backbone, window)

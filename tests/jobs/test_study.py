@@ -9,9 +9,9 @@ import pytest
 
 from motionexp.config.study import StudyConfig, load_study
 from motionexp.errors import InputError
-from motionexp.jobs.study.command import study
-from motionexp.jobs.study.questionnaires import ELSE, REFERENCE, STILL, draw_plan
-from motionexp.jobs.study.samples import BASE, find_candidates
+from motionexp.jobs.pages.study.command import study
+from motionexp.jobs.pages.study.questionnaires import ELSE, REFERENCE, STILL, draw_plan
+from motionexp.jobs.pages.study.samples import BASE, find_candidates
 from motionexp.results.rows import as_json, read_rows
 from tests.support.made_study import write_samples
 

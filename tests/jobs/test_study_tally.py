@@ -12,12 +12,12 @@ from scipy.stats import binomtest, spearmanr, t
 
 from motionexp.cli import main
 from motionexp.errors import InputError
-from motionexp.jobs.study.agreement import krippendorff_alpha
-from motionexp.jobs.study.answers import read_answers, read_key
-from motionexp.jobs.study.command import study
-from motionexp.jobs.study.metric_agreement import metric_table, rank_correlation
-from motionexp.jobs.study.rates import clustered_variance, design_effect, rate_interval
-from motionexp.jobs.study.tally import agreement, tally_tables
+from motionexp.jobs.pages.study.agreement import krippendorff_alpha
+from motionexp.jobs.pages.study.answers import read_answers, read_key
+from motionexp.jobs.pages.study.command import study
+from motionexp.jobs.pages.study.metric_agreement import metric_table, rank_correlation
+from motionexp.jobs.pages.study.rates import clustered_variance, design_effect, rate_interval
+from motionexp.jobs.pages.study.tally import agreement, tally_tables
 from tests.support.made_study import answered, people_answer, write_samples
 
 PREFERENCE = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.jobs.study.agreement import krippendorff_alpha
-from motionexp.jobs.study.answers import Answer, Answers, reference_of
-from motionexp.jobs.study.forms import FORMS
-from motionexp.jobs.study.rates import design_effect, rate_interval, rating_interval
+from motionexp.jobs.pages.study.agreement import krippendorff_alpha
+from motionexp.jobs.pages.study.answers import Answer, Answers, reference_of
+from motionexp.jobs.pages.study.forms import FORMS
+from motionexp.jobs.pages.study.rates import design_effect, rate_interval, rating_interval
 from motionexp.results.formats import Block, Cell, Line, Table, interval_text
 from motionexp.results.intervals import Interval
 

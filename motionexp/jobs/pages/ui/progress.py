@@ -12,7 +12,7 @@ from motionexp.data.select import make_reader, names_of
 from motionexp.errors import InputError
 from motionexp.files import ROOT, user_path
 from motionexp.jobs.costs import Rates, cell_cost
-from motionexp.jobs.ui.queue import UiJob
+from motionexp.jobs.pages.ui.queue import UiJob
 from motionexp.results.cell_state import DONE, STATUS, CellState, Progress, read_state
 from motionexp.results.formats import duration
 from motionexp.results.rows import ROWS_NAME, Row, read_rows

@@ -7,8 +7,8 @@ from typing import Any
 
 from motionexp.config.json_file import read_object
 from motionexp.errors import InputError
-from motionexp.jobs.study.forms import CHECKED, FORMS
-from motionexp.jobs.study.questionnaires import ELSE, REFERENCE, STILL, VERSION
+from motionexp.jobs.pages.study.forms import CHECKED, FORMS
+from motionexp.jobs.pages.study.questionnaires import ELSE, REFERENCE, STILL, VERSION
 
 LETTERS = "ABCDEFGH"
 """Of the columns of a page, as participants see them."""

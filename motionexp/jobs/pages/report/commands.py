@@ -10,7 +10,7 @@ from motionexp.config.command_line import listed_texts, named
 from motionexp.config.options import option_file, options
 from motionexp.config.yaml_file import read_yaml
 from motionexp.errors import InputError
-from motionexp.jobs.report.samples import ShownSample
+from motionexp.jobs.pages.report.samples import ShownSample
 from motionexp.results.selection import default_of
 from motionexp.results.settings_table import EXTERNAL
 

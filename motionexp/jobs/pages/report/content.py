@@ -6,9 +6,9 @@ from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.jobs.failures import Failure, failures
-from motionexp.jobs.report.probes import OF_MODELS, Probes, probes_of
-from motionexp.jobs.report.references import ShownReference, references_of
-from motionexp.jobs.report.samples import Score, ShownSample, sample_order, samples_of, scores_of
+from motionexp.jobs.pages.report.probes import OF_MODELS, Probes, probes_of
+from motionexp.jobs.pages.report.references import ShownReference, references_of
+from motionexp.jobs.pages.report.samples import Score, ShownSample, sample_order, samples_of, scores_of
 from motionexp.jobs.sweep_plan import PLAN, read_plan
 from motionexp.jobs.sweep_table import selected
 from motionexp.results.formats import Table

@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from motionexp.errors import InputError
 from motionexp.files import file_name, version, write_whole
-from motionexp.jobs.report.content import Content, natural
-from motionexp.jobs.report.plots import plots_of
-from motionexp.jobs.report.probes import ENDS, STARTS
-from motionexp.jobs.report.samples import ShownSample
+from motionexp.jobs.pages.report.content import Content, natural
+from motionexp.jobs.pages.report.plots import plots_of
+from motionexp.jobs.pages.report.probes import ENDS, STARTS
+from motionexp.jobs.pages.report.samples import ShownSample
 from motionexp.results.formats import printable
 
 HERE = Path(__file__).parent

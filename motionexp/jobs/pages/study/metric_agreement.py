@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.jobs.study.answers import Answer, reference_of
-from motionexp.jobs.study.forms import FORMS
+from motionexp.jobs.pages.study.answers import Answer, reference_of
+from motionexp.jobs.pages.study.forms import FORMS
 from motionexp.results.formats import Block, Cell, Line, Table
 from motionexp.results.intervals import Interval, mean_interval
 

@@ -10,13 +10,13 @@ from motionexp.config.study import load_study
 from motionexp.errors import InputError
 from motionexp.files import user_path, write_whole
 from motionexp.jobs.machine import clear_disk_errors
-from motionexp.jobs.study.answers import Answers, Rejection, read_answers, read_key
-from motionexp.jobs.study.forms import FORMS
-from motionexp.jobs.study.metric_agreement import metric_table
-from motionexp.jobs.study.questionnaires import draw_plan
-from motionexp.jobs.study.samples import find_candidates
-from motionexp.jobs.study.site import ANSWERS, KEY, LINKS, SITE, write_study
-from motionexp.jobs.study.tally import tally_tables
+from motionexp.jobs.pages.study.answers import Answers, Rejection, read_answers, read_key
+from motionexp.jobs.pages.study.forms import FORMS
+from motionexp.jobs.pages.study.metric_agreement import metric_table
+from motionexp.jobs.pages.study.questionnaires import draw_plan
+from motionexp.jobs.pages.study.samples import find_candidates
+from motionexp.jobs.pages.study.site import ANSWERS, KEY, LINKS, SITE, write_study
+from motionexp.jobs.pages.study.tally import tally_tables
 from motionexp.results.formats import Grid, markdown_text, printable, to_csv, to_markdown
 from motionexp.results.terminal import print_table
 

@@ -9,8 +9,8 @@ from typing import Any
 from motionexp.config.json_file import read_object
 from motionexp.errors import InputError
 from motionexp.files import write_whole
-from motionexp.jobs.report.commands import command_of
-from motionexp.jobs.report.samples import ShownSample
+from motionexp.jobs.pages.report.commands import command_of
+from motionexp.jobs.pages.report.samples import ShownSample
 from motionexp.results.rows import VALUE_FIELDS, as_json
 
 Series = Mapping[str, Sequence[float | None]]

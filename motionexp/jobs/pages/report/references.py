@@ -8,9 +8,9 @@ import numpy as np
 from motionexp.data.base import Reference
 from motionexp.errors import InputError
 from motionexp.files import file_name
+from motionexp.jobs.pages.report.commands import UNUSUAL, stored_settings
+from motionexp.jobs.pages.report.samples import ShownSample
 from motionexp.jobs.references import reference_of_row
-from motionexp.jobs.report.commands import UNUSUAL, stored_settings
-from motionexp.jobs.report.samples import ShownSample
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from motionexp.diffusion.progress import progress_bar
 from motionexp.errors import DAMAGE, InputError
 from motionexp.files import file_name, write_whole
 from motionexp.jobs.cell import EXACT_FRAMES
-from motionexp.jobs.report.content import Content, Media
-from motionexp.jobs.report.details import Series, details_of, ranges_of, series_of, write_details
-from motionexp.jobs.report.overlays import overlays
-from motionexp.jobs.report.probes import PairVideo, write_strip
-from motionexp.jobs.report.references import ShownReference
-from motionexp.jobs.report.samples import ShownSample
+from motionexp.jobs.pages.report.content import Content, Media
+from motionexp.jobs.pages.report.details import Series, details_of, ranges_of, series_of, write_details
+from motionexp.jobs.pages.report.overlays import overlays
+from motionexp.jobs.pages.report.probes import PairVideo, write_strip
+from motionexp.jobs.pages.report.references import ShownReference
+from motionexp.jobs.pages.report.samples import ShownSample
 
 LEAST, MOST = 128, 192
 """Pixels of the shorter side in a report: at least, and what videos twice as large are reduced to."""

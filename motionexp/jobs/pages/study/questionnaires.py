@@ -15,7 +15,7 @@ from typing import Any
 
 from motionexp.config.study import StudyConfig
 from motionexp.errors import InputError
-from motionexp.jobs.study.samples import Candidates, Pair
+from motionexp.jobs.pages.study.samples import Candidates, Pair
 
 VERSION = 1
 REFERENCE, STILL, ELSE = "the reference", "a still", "another motion"

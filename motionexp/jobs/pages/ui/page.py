@@ -13,11 +13,11 @@ from motionexp.config.compose import load
 from motionexp.config.options import options
 from motionexp.errors import InputError
 from motionexp.files import user_path
-from motionexp.jobs.ui import markup
-from motionexp.jobs.ui.curve import curve, in_words
-from motionexp.jobs.ui.progress import estimate_in_words
-from motionexp.jobs.ui.queue import DONE, JobQueue
-from motionexp.jobs.ui.request import (
+from motionexp.jobs.pages.ui import markup
+from motionexp.jobs.pages.ui.curve import curve, in_words
+from motionexp.jobs.pages.ui.progress import estimate_in_words
+from motionexp.jobs.pages.ui.queue import DONE, JobQueue
+from motionexp.jobs.pages.ui.request import (
     MOST_BYTES,
     MOST_EDITS,
     MOST_SECONDS,
@@ -28,7 +28,7 @@ from motionexp.jobs.ui.request import (
     references,
     store_upload,
 )
-from motionexp.jobs.ui.results import MEDIA, JobResult, job_result, preview
+from motionexp.jobs.pages.ui.results import MEDIA, JobResult, job_result, preview
 
 BUNDLED, UPLOAD = "a bundled reference", "a clip of your own"
 DEFAULT_MODEL = "tiny_latte"

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from motionexp import help
+from motionexp.cli import help
 from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
 from motionexp.config.compose import check_source_of_plugins, read, typed_names
@@ -56,15 +56,15 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
-from motionexp.jobs.report.command import report, report_jobs
+from motionexp.jobs.pages.report.command import report, report_jobs
+from motionexp.jobs.pages.study.command import study
+from motionexp.jobs.pages.ui.command import ui
 from motionexp.jobs.status import status
-from motionexp.jobs.study.command import study
 from motionexp.jobs.submission import submission
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import print_experiment, print_sweep
 from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
-from motionexp.jobs.ui.command import ui
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.formats import printable
 

@@ -35,7 +35,7 @@ def ui(words: Sequence[str]) -> None:
     os.environ.update(NO_NETWORK)
     with tempfile.TemporaryDirectory(prefix="motionexp-ui-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of uploads, before their check
-        from motionexp.jobs.ui.page import served  # imports Gradio
+        from motionexp.jobs.pages.ui.page import served  # imports Gradio
 
         with served(output, HOST, port) as address, suppress(KeyboardInterrupt):
             print(f"page: {address} (Ctrl-C ends it, and stops its jobs)", flush=True)

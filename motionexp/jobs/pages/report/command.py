@@ -67,9 +67,9 @@ def write_report(paths: Sequence[Path], folder: Path, select: Mapping[str, str])
         InputError: as `report`.
     """
     # Here: OpenCV, PyAV and Jinja take half a second, and every command imports this module.
-    from motionexp.jobs.report.content import Source, content_of
-    from motionexp.jobs.report.media import write_media
-    from motionexp.jobs.report.pages import check_folder, write_pages
+    from motionexp.jobs.pages.report.content import Source, content_of
+    from motionexp.jobs.pages.report.media import write_media
+    from motionexp.jobs.pages.report.pages import check_folder, write_pages
 
     check_folder(folder)
     names = "AB" if len(paths) > 1 else [""]

@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from motionexp.jobs.ui.progress import job_progress
-from motionexp.jobs.ui.queue import DONE, FAILED, RUNNING, WAITING, JobQueue, UiJob
-from motionexp.jobs.ui.results import JobResult
+from motionexp.jobs.pages.ui.progress import job_progress
+from motionexp.jobs.pages.ui.queue import DONE, FAILED, RUNNING, WAITING, JobQueue, UiJob
+from motionexp.jobs.pages.ui.results import JobResult
 from motionexp.results.formats import duration
 
 CSS = """

@@ -14,9 +14,8 @@ from motionexp.config.study import StudyConfig
 from motionexp.data.base import Reference
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.files import user_path, version, write_whole
-from motionexp.jobs.references import stored_reference
-from motionexp.jobs.study.forms import FORMS, MANNERS, Form
-from motionexp.jobs.study.questionnaires import (
+from motionexp.jobs.pages.study.forms import FORMS, MANNERS, Form
+from motionexp.jobs.pages.study.questionnaires import (
     ELSE,
     REFERENCE,
     STILL,
@@ -25,7 +24,8 @@ from motionexp.jobs.study.questionnaires import (
     make_key,
     video_namer,
 )
-from motionexp.jobs.study.samples import Candidates, Pair, sample_video
+from motionexp.jobs.pages.study.samples import Candidates, Pair, sample_video
+from motionexp.jobs.references import stored_reference
 
 KEY, SITE, ANSWERS, LINKS = "key.json", "site", "answers", "links.txt"
 STATIC = Path(__file__).parent / "page"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from motionexp.jobs.report.samples import LEAKAGE, MOTION, Score, ShownSample
+from motionexp.jobs.pages.report.samples import LEAKAGE, MOTION, Score, ShownSample
 from motionexp.results.intervals import Interval, mean_interval
 
 Point = dict[str, Any]
