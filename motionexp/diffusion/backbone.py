@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
@@ -57,6 +58,10 @@ class ImageCondition:
         """Of videos of one latent frame: of row b the frame numbers[b]."""
         rows = list(range(len(numbers)))
         return ImageCondition(self.channels[rows, :, list(numbers)].unsqueeze(2), self.embeds)
+
+    def to(self, device: torch.device) -> "ImageCondition":
+        """On a device."""
+        return self.by_tensor(lambda tensor: tensor.to(device))
 
     def by_tensor(self, change: Callable[[Tensor], Tensor]) -> "ImageCondition":
         """With each tensor changed."""
@@ -116,7 +121,7 @@ class Conditioning:
     def to(self, device: torch.device) -> "Conditioning":
         """With all tensors but the mask on a device; the mask stays on the CPU."""
         pooled = None if self.pooled is None else self.pooled.to(device)
-        image = None if self.image is None else self.image.by_tensor(lambda tensor: tensor.to(device))
+        image = None if self.image is None else self.image.to(device)
         return Conditioning(self.embeds.to(device), self.mask, pooled, image)
 
     def _by_tensor(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
@@ -259,6 +264,11 @@ class Backbone(ABC):
             RuntimeError: after `release_vae_encoder`.
         """
         raise InputError(f"model={self.name}: a text-to-video model, which takes no image")
+
+    def condition(self, caption: str, image: np.ndarray | None = None) -> Conditioning:
+        """A caption, and the image (H, W, 3) that its video begins with, one row; see `encode_image`."""
+        encoded = None if image is None else self.encode_image(torch.from_numpy(image.copy()))
+        return self.embed([caption]).with_image(encoded)
 
     @abstractmethod
     def guidance_pair(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,17 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from motionexp.backbones import load_backbone
+from motionexp.config.export import ExportConfig
+from motionexp.config.schema import ModelConfig
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.jobs.export import export
+from motionexp.methods.adapters import attach_adapter, save_adapter
+from motionexp.methods.base import TuningMethod
+from motionexp.methods.lora import LoRA
+from motionexp.methods.window_callback import window_callback
 from tests.support.tiny_families import noise
 from tests.support.tiny_image_models import (
     IMAGE_MODELS,
@@ -21,6 +30,7 @@ from tests.support.tiny_image_models import (
     save_tiny_cogvideox_image,
     save_tiny_wan_image,
 )
+from tests.support.training_runs import RECIPE, change
 
 SETTINGS = SamplerSettings(5, 3.0)
 
@@ -135,3 +145,55 @@ def test_learnt_positions_are_of_one_number_of_frames(tmp_path: Path) -> None:
     backbone = IMAGE_MODELS["cogvideox"].load(save_tiny_cogvideox_image(tmp_path))
     with pytest.raises(InputError, match="frames=17"):
         backbone.latent_shape(17, 16, 24)
+
+
+def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
+    model: ImageModel, folder: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    kind, (frames, height, width) = model.kind, model.video
+    low = float(backbone.schedule.timesteps(SETTINGS.steps)[2])  # the last of three steps in the window
+    method = LoRA(backbone, Window(0), rank=2, alpha=6.0)
+    change(method, size=0.3)
+    start, captions = noise((1, *model.latents)), model.captions(backbone)
+    everywhere, windowed = (
+        sample_latents(backbone, *captions, start, SETTINGS, gate=switched(method, window))
+        for window in (Window(0), Window(low))
+    )
+    assert (everywhere - windowed).abs().max() > 0.01
+    save_adapter(tmp_path / "adapter", backbone, method, RECIPE)
+    method.remove()
+    about = ModelConfig(
+        _target_=f"{kind.__module__}.{kind.__name__}.from_pretrained",
+        name=backbone.name,
+        path=str(folder),
+        frames=frames,
+        frame_range=[1, 100] if backbone.any_size else None,
+        height=height,
+        width=width,
+        fps=24,
+        max_caption_tokens=backbone.max_caption_tokens,
+        steps=SETTINGS.steps,
+    )
+    exported = tmp_path / "exported"
+    steps = ("ddim", None, None, SETTINGS.steps, frames)
+    export(ExportConfig(str(tmp_path / "adapter"), "diffusers", exported, about, *steps))
+
+    def load(pipeline: Any) -> None:
+        for file, second in zip(sorted(exported.glob("*.safetensors")), (False, True), strict=False):
+            more = {"load_into_transformer_2": True} if second else {}
+            pipeline.load_lora_weights(exported, weight_name=file.name, adapter_name="motion", **more)
+
+    theirs = model.stock(folder, start, SETTINGS, load, callback_on_step_end=window_callback(exported))
+    assert_close(theirs, windowed, rtol=1e-4, atol=1e-4)
+    # Read again, as it is and as another program's file.
+    for path in (tmp_path / "adapter", exported):
+        again = attach_adapter(path, backbone, Window(low))
+        ours = sample_latents(backbone, *captions, start, SETTINGS, gate=switched(again, Window(low)))
+        again.remove()
+        assert_close(ours, windowed, rtol=1e-4, atol=1e-4)
+
+
+def switched(method: TuningMethod, window: Window) -> Any:
+    """The gate of a method with a window."""
+    method.window = window
+    return method.set_active
