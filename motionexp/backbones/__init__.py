@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.backbones.checkpoint import TextPrecision, read_json
+from motionexp.backbones.checkpoint import NetworkPrecision, Offload, TextPrecision, read_json
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.errors import InputError
@@ -48,9 +48,10 @@ def load_backbone(
     name: str | None = None,
     fps: float = 8.0,
     checkpointing: bool = False,
-    offload: bool = False,
+    offload: Offload = "none",
     tiling: bool = False,
     text_precision: TextPrecision = "auto",
+    network_precision: NetworkPrecision = "auto",
 ) -> Backbone:
     """A backbone, ready to use on the device and in the precision that suit this machine.
 
@@ -63,9 +64,10 @@ def load_backbone(
         name: in rows and paths; the folder's name unless given.
         fps: frames a second of the videos that it makes.
         checkpointing: compute activations again in the backward pass in place of keeping them.
-        offload: keep network and VAE in main memory while they do not compute; not on a CPU.
+        offload: none, model, group or group_stream: what waits in main memory; not on a CPU.
         tiling: run the VAE in tiles whose seams are blended.
         text_precision: auto, 8bit or 4bit: of the text encoder's weights.
+        network_precision: auto, fp8, 8bit or 4bit: of the weights in the network's blocks.
 
     Raises:
         InputError: no such model, one of another family, a damaged file, or a device that is not there.
@@ -81,7 +83,7 @@ def load_backbone(
         raise InputError(f"{index}: a {family} cannot be used; what can: {', '.join(FAMILIES)}")
     load: Callable[..., Backbone] = get_object(f"{_backbone_of(about)}.from_pretrained")
     memory = {"checkpointing": checkpointing, "offload": offload, "tiling": tiling}
-    settings = {**memory, "text_precision": text_precision}
+    settings = {**memory, "text_precision": text_precision, "network_precision": network_precision}
     return load(path, revision=revision, device=where, dtype=dtype, name=name, fps=fps, **settings)
 
 

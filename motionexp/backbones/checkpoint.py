@@ -23,6 +23,8 @@ from motionexp.hub import no_loading_bars, shards
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
 TextPrecision = Literal["auto", "8bit", "4bit"]
+NetworkPrecision = Literal["auto", "fp8", "8bit", "4bit"]
+Offload = Literal["none", "model", "group", "group_stream"]
 
 WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")

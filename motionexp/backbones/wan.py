@@ -228,6 +228,11 @@ class WanExpertsBackbone(WanBackbone):
         """See `NamedLayers`: the block of one expert runs."""
         return modules
 
+    @classmethod
+    def find_runs(cls, network: WanExperts) -> list[list[str]]:
+        """See `NamedLayers`: the blocks of each expert."""
+        return [[*names] for names in zip(*cls.find_blocks(network), strict=True)]
+
     @property
     def positions(self) -> tuple[str, ...]:
         """See `Backbone.positions`: the experts have one each, and a replacement would be for both."""

@@ -76,7 +76,7 @@ class WanImageBackbone(WanBackbone):
     @torch.no_grad()
     def encode_image(self, image: UInt8[Tensor, "h w 3"]) -> ImageCondition:
         """See `Backbone.encode_image`."""
-        channels = image_channels(self, image)
+        channels = self._vae_back(image_channels(self, image))
         pixels = self._processed(image).to(self.device)  # (1, 3, S, S)
         hidden = self.image_encoder(pixels, output_hidden_states=True).hidden_states
         return ImageCondition(channels, hidden[-2])
@@ -119,4 +119,4 @@ class WanImageExpertsBackbone(WanExpertsBackbone):
 
     def encode_image(self, image: UInt8[Tensor, "h w 3"]) -> ImageCondition:
         """See `Backbone.encode_image`."""
-        return ImageCondition(image_channels(self, image))
+        return ImageCondition(self._vae_back(image_channels(self, image)))

@@ -14,29 +14,27 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from motionexp.cli import help
+from motionexp.cli import completion, help
+from motionexp.cli.subcommands import OF_ARGUMENTS, run_command
 from motionexp.config.checks import check_device
 from motionexp.config.command_line import COMMANDS, check_not_empty, check_once, override_key, prepared
 from motionexp.config.compose import check_source_of_plugins, read, typed_names
 from motionexp.config.effects import check_effects
-from motionexp.config.export import load_export
 from motionexp.config.flags import split_flags
 from motionexp.config.launcher import Launcher, load_launcher, split_launcher
 from motionexp.config.options import CONF
-from motionexp.config.prediction import load_prediction
 from motionexp.config.ranks import check_ranks
 from motionexp.config.schema import JobConfig
-from motionexp.config.score import load_score
 from motionexp.data.select import check_source
 from motionexp.errors import InputError, Stopped, stoppable
 from motionexp.files import version
-from motionexp.jobs.card import card
-from motionexp.jobs.dashboard import dashboard
 from motionexp.jobs.ends import EXPECTED, explained
 from motionexp.jobs.experiment import (
     Job,
@@ -56,28 +54,12 @@ from motionexp.jobs.failures import (
 )
 from motionexp.jobs.kept import drop_kept, keeping
 from motionexp.jobs.launch import begin_sweep, launch
-from motionexp.jobs.pages.report.command import report, report_jobs
-from motionexp.jobs.pages.study.command import study
-from motionexp.jobs.pages.ui.command import ui
-from motionexp.jobs.status import status
-from motionexp.jobs.submission import submission
+from motionexp.jobs.pages.report.command import report_jobs
 from motionexp.jobs.sweep_folder import VARIABLE, in_task
 from motionexp.jobs.sweep_table import print_experiment, print_sweep
-from motionexp.jobs.sweep_table import table as table_of
 from motionexp.jobs.sweeps import check_training_versions
 from motionexp.jobs.waiting import loading_libraries
 from motionexp.results.formats import printable
-
-OF_WORDS = {
-    "card": card,
-    "dashboard": dashboard,
-    "report": report,
-    "submission": submission,
-    "table": table_of,
-    "ui": ui,
-}
-OF_ARGUMENTS = {"status": status, "study": study}
-"""Commands with flags, or with words that are no settings."""
 
 # Whether the sweep that runs is a line of an experiment.
 IN_EXPERIMENT = ContextVar("IN_EXPERIMENT", default=False)
@@ -150,7 +132,10 @@ def run_commands(commands: list[list[str]]) -> int:
 def _dispatch(arguments: list[str]) -> None:
     COMMAND.set(arguments)
     if {"-h", "--help"} & set(arguments):
-        print(help.help_text())
+        print(help.help_text(next((word for word in arguments if word in COMMANDS), "")))
+        return
+    if completion.FLAGS & set(arguments):
+        _complete(arguments)
         return
     if "--version" in arguments:
         print(f"motionexp {version()}")
@@ -166,7 +151,7 @@ def _dispatch(arguments: list[str]) -> None:
     if (command or experiments) and flags and (command or set(flags) - {"-m", "--multirun"}):
         raise InputError(f"{flags[0]} has no effect with {command or experiments[0]}: leave it out")
     if command:
-        _run_command(command, words)
+        run_command(command, words)
         return
     about_launcher, rest = split_launcher([word for word in words if word not in experiments])
     launcher = load_launcher(about_launcher, rest)
@@ -180,30 +165,17 @@ def _dispatch(arguments: list[str]) -> None:
         _run_hydra([*flags, *prepared(rest)])
 
 
-def _run_command(command: str, words: Sequence[str]) -> None:
-    match command:
-        case "list":
-            print(help.listed(words))
-        case "score":
-            cfg = load_score(words)
-            check_device(cfg.device)
-            from motionexp.jobs.external import score_external  # imports torch only if it finds the videos
-
-            score_external(cfg)
-        case "export":
-            exported = load_export(words)
-            with loading_libraries():
-                from motionexp.jobs.export import export
-
-            export(exported)
-        case "predict":
-            predicted = load_prediction(words)
-            with loading_libraries():
-                from motionexp.jobs.prediction import predict_job
-
-            predict_job(predicted)
-        case _:
-            OF_WORDS[command](words)
+def _complete(arguments: list[str]) -> None:
+    """Print what the shell asks for: a script to install, or the words that a line may go on with."""
+    if not any(word.startswith("query=") for word in arguments):
+        _run_hydra(arguments)
+        return
+    words, is_of_command = completion.completions(os.environ.get("COMP_LINE", ""))
+    print(" ".join(words))
+    # A line that is half typed may be none that Hydra reads: then nothing completes it.
+    with suppress(InputError, HydraException, OmegaConfBaseException):
+        if not is_of_command:
+            _run_hydra(arguments)
 
 
 def _launch_sweep(words: list[str], launcher: Launcher) -> None:

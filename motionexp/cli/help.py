@@ -11,17 +11,17 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as REQUIRED
 from rich.console import Console
 
-from motionexp.config.card import CardConfig
+from motionexp.cli.commands import COMMANDS, OF_CLIPS, Command
 from motionexp.config.checks import vocabulary
 from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
 from motionexp.config.launcher import BASIC, GROUP, KINDS, PREFIX, Launcher
 from motionexp.config.metrics import chosen_metrics
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, SCHEMAS, options
-from motionexp.config.schema import JobConfig, ModelConfig, ScoreConfig, TrainerConfig
+from motionexp.config.schema import JobConfig, ModelConfig, TrainerConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import settings_in
-from motionexp.config.study import StudyConfig
+from motionexp.config.yaml_file import read_yaml
 from motionexp.data.select import make_reader
 from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
@@ -35,34 +35,8 @@ USAGE = [
     ("adapter=FOLDER edits='[\"...\"]'", "new captions with a saved adapter"),
     ('video=FILE caption="..." edits=\'["..."]\' model=latte', "your own clip"),
     ("plugins=[PACKAGE] method._target_=PACKAGE.MODULE.CLASS", "a tuning method of your own package"),
-    ("score folder=FOLDER data=tgve", "score the videos of another system"),
-    (
-        "submission folder=NEW samples=outputs/tgve/MODEL tau=700",
-        "finished samples in TGVE's submission layout; layout=videos: as videos with prompts and references",
-    ),
-    (
-        "export adapter=FOLDER format=comfyui folder=NEW",
-        "an adapter for other tools, and its window: format=diffusers, comfyui, kohya or peft; shift=, steps="
-        " and frames= of the sampling there (docs/adapters.md)",
-    ),
-    (
-        "table output=FOLDER by=tau,rank model=latte",
-        "a table of finished samples, by some of their settings; words select rows",
-    ),
-    (
-        "report output=FOLDER folder=NEW tau=700",
-        "pages: videos in step, plots, tables, probes, failures; words select rows; compare=A,B shows two",
-    ),
-    ("predict model=NAME data=NAME", "when each factor is set, from the VAE and the schedule alone"),
-    ("list runs output=FOLDER tau=700", "runs: settings, state, scores, paths; words select"),
-    ("status output=FOLDER --watch", "cells done, running, failed and waiting; time left"),
-    ("study folder=NEW output=FOLDER", "a user study of finished samples, as a static page"),
-    ("study tally NEW/answers/*.json", "its table: top-pick rates, agreement, rejected answers"),
-    ("ui output=FOLDER port=7860", "a page on this machine to try it on: needs motionexp[ui]"),
-    ("card adapter=FOLDER push=USER/NAME", "a hub repository's README.md with scores and videos"),
-    ("dashboard project=NAME", "the project's workspace in Weights & Biases, or its JSON"),
-    ("list references", "the references of data=, with their captions and edits"),
-    ("list words", "the words that the tokenizer of model= has"),
+    *(line for command in COMMANDS.values() for line in command.usage.items()),
+    ("COMMAND --help", "the settings of one of these commands"),
     ("--cfg job", "print the resolved settings; run nothing"),
     ("dry_run=true", "print what would run, its output paths and its cost"),
 ]
@@ -83,18 +57,19 @@ HYDRA_FLAGS = [
     ("--config-dir DIR", "options of your own: DIR/model/mine.yaml is then model=mine (docs/usage.md)"),
     ("--version", "this program's version"),
     ("--cfg job", "print the resolved settings"),
+    ("--shell-completion install=bash", "a script for bash, which completes words (docs/usage.md)"),
     ("--hydra-help", "sweepers and everything else of Hydra"),
 ]
 
 
-def help_text() -> str:
-    """Every choice with a line of explanation."""
+def help_text(command: str = "") -> str:
+    """Every choice with a line of explanation; of a command its settings alone."""
+    if command:
+        return _command_text(command, COMMANDS[command])
     groups = {group: settings_in(JobConfig)[group].help for group in GROUPS}
     usage = [(f"python run.py {words}", meaning) for words, meaning in USAGE]
     parts = [_section("Transfer the motion of one video to new captions", usage, 34)]
-    for group, meaning in groups.items():
-        files = [CONF / group / f"{option}.yaml" for option in options(group)]
-        parts.append(_section(meaning, [(f"{group}={file.stem}", first_comment(file)) for file in files]))
+    parts += [_section(meaning, _option_lines(group)) for group, meaning in groups.items()]
     launchers = [(f"{GROUP}={BASIC}", "this process, one job after the other (the default)")]
     launchers += [
         (f"{GROUP}={option}", first_comment(CONF / GROUP / f"{option}.yaml")) for option in options(GROUP)
@@ -116,14 +91,56 @@ def help_text() -> str:
             "models behind scores", [(f"scoring.{left}", right) for left, right in _lines(ScoringConfig)]
         ),
         _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
-        _section("settings of `score`", _lines(ScoreConfig)),
-        _section("settings of `card`; other words select samples by their rows", _lines(CardConfig)),
-        _section("settings of `study`; other words select samples by their rows", _lines(StudyConfig)),
         _section(f"settings of every {GROUP}= but {BASIC}", _launcher_lines(Launcher)),
         *(_section(f"settings of {GROUP}={kind.name}", _launcher_lines(kind)) for kind in KINDS.values()),
         _section("flags", HYDRA_FLAGS),
     ]
     return "\n".join(parts)
+
+
+def _command_text(name: str, command: Command) -> str:
+    """What a command does, and its settings."""
+    usage = [(f"python run.py {words}", meaning) for words, meaning in command.usage.items()]
+    lines = [] if command.settings is None else _lines(command.settings)
+    # A group has no default in its schema: its file in conf/ says which option holds unless one is named.
+    defaults = _default_options(CONF / ("score.yaml" if name == "score" else "config.yaml"))
+    of_jobs = dict(_lines(JobConfig))
+    names = command.of_jobs or [group for group in GROUPS if group in settings_in(command.settings)]
+    for setting in names:
+        if setting in GROUPS:
+            left = setting if setting in command.meanings else f"{setting}={defaults[setting]}"
+            right = f"{settings_in(JobConfig)[setting].help}: {', '.join(options(setting))}"
+        else:
+            left, right = next(line for line in of_jobs.items() if line[0].partition("=")[0] == setting)
+        lines.append((left, command.meanings.get(setting, right)))
+    if "scoring" in names:
+        lines += [(f"scoring.{left}", right) for left, right in _lines(ScoringConfig)]
+    parts = [_section(name, usage, 34), _section("settings, with their defaults", lines)]
+    if command.flags:
+        parts.append(_section("flags", command.flags.items()))
+    if command.selects:
+        parts.append("Other words NAME=VALUE select samples by their rows, as tau=0,700 model=latte.\n")
+    return "\n".join(parts)
+
+
+def _default_options(file: Path) -> dict[str, str]:
+    """{group: the option that holds unless another is named} of a file of `conf/`."""
+    defaults = (read_yaml(file) or {})["defaults"]
+    return {
+        str(group): option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()
+    }
+
+
+def _option_lines(group: str) -> list[tuple[str, str]]:
+    """The options of a group of `conf/`; the default says so."""
+    default = _default_options(CONF / "config.yaml")[group]
+    return [
+        (
+            f"{group}={option}",
+            first_comment(CONF / group / f"{option}.yaml") + " (the default)" * (option == default),
+        )
+        for option in options(group)
+    ]
 
 
 def _has_sweep(experiment: Path) -> bool:
@@ -177,9 +194,6 @@ def _section(title: str, lines: Iterable[tuple[str, str]], column: int = 26) -> 
         text = textwrap.wrap(right, WIDTH - len(indent), break_on_hyphens=False)
         shown.append(start + f"\n{indent}".join(text))
     return "\n".join([f"{title}:", *shown, ""])
-
-
-OF_CLIPS = ("video", "caption", "edits", "start", "fps", "stride", "fit")
 
 
 def _check_listed(command: str, overrides: Sequence[str], groups: Sequence[str]) -> None:

@@ -5,18 +5,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import MISSING
+
 from motionexp.config.adapter_files import adapter_files
 from motionexp.config.command_line import CONFIG_DIR, override_key
+from motionexp.config.commands import command_settings
 from motionexp.config.compose import load
 from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
-from motionexp.errors import InputError, one_of
+from motionexp.config.settings import setting, settings_in
+from motionexp.errors import InputError
 from motionexp.files import user_path
 
 FORMATS = ("diffusers", "comfyui", "kohya", "peft")
 SAMPLING = ("recipe", "sampler", "shift", "timestep_spacing", "steps", "frames")
-SETTINGS = ("adapter", "format", "folder", *SAMPLING, "model")
-NEEDED = ("adapter", "format", "folder")
+OF_JOBS = (*SAMPLING, "model")
+"""The settings of a job on which an export depends."""
+
+
+@dataclass
+class ExportSettings:
+    """The settings of `python run.py export`; beside them it takes some of a job's."""
+
+    adapter: str = setting(MISSING, "folder or file of an adapter of motionexp", text=True)
+    format: str = setting(MISSING, "the tool that reads it (docs/adapters.md)", choices=FORMATS)
+    folder: str = setting(MISSING, "new folder, which is written to", text=True)
 
 
 @dataclass(frozen=True)
@@ -50,26 +63,21 @@ def load_export(words: Sequence[str]) -> ExportConfig:
         InputError: a setting is missing, unknown or out of range; there is no such adapter or model; or the
             folder holds something.
     """
-    for word in words:
-        name = override_key(word).partition(".")[0]
-        if name not in SETTINGS and not word.startswith(CONFIG_DIR):
-            raise InputError(f"{word}: export takes {', '.join(f'{setting}=' for setting in SETTINGS)}")
-    of_export = ("adapter", "format", "folder")
-    values = {key: value for key, _, value in (word.partition("=") for word in words) if key in of_export}
-    for name in NEEDED:
-        if name not in values:
-            raise InputError(f"export: {name}= is missing; it takes adapter=FOLDER format=FORMAT folder=NEW")
-    if values["format"] not in FORMATS:
-        raise InputError(f"format={values['format']}: {one_of(values['format'], FORMATS)}")
-    folder = user_path(values["folder"])
+    of_export = settings_in(ExportSettings)
+    rest = [word for word in words if override_key(word) not in of_export]
+    for word in rest:
+        if override_key(word).partition(".")[0] not in OF_JOBS and not word.startswith(CONFIG_DIR):
+            names = ", ".join(f"{name}=" for name in (*of_export, *OF_JOBS))
+            raise InputError(f"{word}: export takes {names}")
+    export, _ = command_settings("export", ExportSettings, [word for word in words if word not in rest])
+    folder = user_path(export.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder={folder}: it is not empty; name a new folder")
-    rest = [word for word in words if override_key(word) not in of_export]
     if not any(override_key(word) == "model" for word in rest):
-        rest.append(f"model={_model_of(values['adapter'])}")
+        rest.append(f"model={_model_of(export.adapter)}")
     cfg = load(rest)
     sampling = {name: getattr(cfg, name) for name in SAMPLING if name != "recipe"}
-    return ExportConfig(values["adapter"], values["format"], folder, cfg.model, **sampling)
+    return ExportConfig(export.adapter, export.format, folder, cfg.model, **sampling)
 
 
 def _model_of(adapter: str) -> str:

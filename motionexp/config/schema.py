@@ -140,7 +140,7 @@ class JobConfig:
     fps: float | None = setting(None, "frames a second to take of it; null: by stride=", "content", above=0)
     stride: int | None = setting(None, "take every n-th frame of it; null: 1, or by fps=", "content", low=1)
     frames: int = setting(II("model.frames"), "number of frames of references and samples", "cell", low=1)
-    fit: str = setting("crop", "fit: show all on black", "content", choices=("crop", "fit"))
+    fit: str = setting("crop", "cut edges off, or show all on black", "content", choices=("crop", "fit"))
 
     tau: Any = setting(
         "${window_of:${adapter},${model.default_tau}}", "train and apply at timesteps t >= tau only; 0: all"
@@ -231,9 +231,15 @@ class JobConfig:
         "fast", "low_memory is slower, and its results equal unless model.video_vae is true", "none",
         choices=("fast", "low_memory"), rows="where it matters")
     checkpointing: bool | None = setting(None, "recompute activations in training; null: by mode=", "none")
-    offload: bool | None = setting(None, "idle network and VAE wait in main memory; null: by mode=", "none")
+    offload: str | None = setting(
+        None, "wait in main memory: model: idle network and VAE; group: every idle block of the network too;"
+        " group_stream: the next block is copied meanwhile; null: by mode=", "none",
+        choices=(None, "none", "model", "group", "group_stream"))
     text_precision: str = setting(
         "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
+    network_precision: str = setting(
+        "auto", "of the frozen weights in the network's blocks", "cell",
+        choices=("auto", "fp8", "8bit", "4bit"), rows="where it matters", added_later=True)
     memory_limit: float | None = setting(
         None, "GiB for videos that are sampled together; null: one video at a time", "none", above=0)
     retry: str | None = setting(
@@ -257,12 +263,12 @@ class ScoreConfig:
     """Every setting of `python run.py score`; `--help` prints this list."""
 
     data: dict[str, Any] = setting({}, "the suite whose edits the videos show, as for a job")
-    folder: str | None = setting(None, "videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
+    folder: str | None = setting(None, "needed: videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
     system: str | None = setting(None, "who made the videos; null: the folder's name", text=True)
     frames: int | None = setting(None, "frames of each video; null: as many as its whole reference", low=1)
     references: Any = setting(None, "which references, by number or name; null: all of the suite")
     edit_kinds: list[str] | None = setting(None, "only edits of these kinds; null: all")
-    fit: str = setting("crop", "fit: show all on black", choices=("crop", "fit"))
+    fit: str = setting("crop", "cut edges off, or show all on black", choices=("crop", "fit"))
     metrics: list[str] | None = setting(None, "metrics to score; null: all that the data allow")
     scoring: ScoringConfig = setting(ScoringConfig, "models behind scores")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", pattern=DEVICES)

@@ -185,6 +185,7 @@ class Backbone(ABC):
         attentions: the kinds that `projections` accepts.
         any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
         flow_matching: whether `schedule` is of flow matching, known before any file is read.
+        moves_blocks: whether blocks of the network may wait in main memory, and its weights have fewer bits.
         shardable: whether `sharded` may be set.
         sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
             equally often. It is set before the network is first used.
@@ -198,6 +199,7 @@ class Backbone(ABC):
     attentions: ClassVar[tuple[ProjectionKind, ...]] = get_args(ProjectionKind)
     any_size: ClassVar[bool] = False
     flow_matching: ClassVar[bool] = False
+    moves_blocks: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     sharded: bool = False
     respacing: str = ""

@@ -86,7 +86,7 @@ def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
         InputError: the adapter is damaged or another trainer's, its model is unknown here, no sample has what
             is selected, or README.md is there with other text; or the hub refuses the upload.
     """
-    file, folder = adapter_file(cfg.adapter or ""), cfg.target
+    file, folder = adapter_file(cfg.adapter), cfg.target
     stored = read_adapter(file)
     cell = Cell(file.parents[1]) if (file.parents[1] / ROWS_NAME).is_file() else None
     if cell is None and (select or cfg.reference_video):
@@ -167,7 +167,7 @@ def _window(stored: Mapping[str, Any], file: Path) -> Window:
 
 
 def _without_weights(model: ModelConfig) -> Backbone:
-    settings = BackboneSettings(model, model.frames, "fp32", "auto", False, False, False, False)
+    settings = BackboneSettings(model, model.frames, "fp32")
     return settings.make(torch.device("meta"))
 
 

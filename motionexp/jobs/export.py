@@ -70,7 +70,7 @@ def export(cfg: ExportConfig) -> list[Path]:
 
 
 def _without_weights(cfg: ExportConfig) -> PipelineBackbone:
-    settings = BackboneSettings(cfg.model, cfg.frames, "fp32", "auto", False, False, False, False)
+    settings = BackboneSettings(cfg.model, cfg.frames, "fp32")
     backbone = settings.make(torch.device("meta"))
     if not isinstance(backbone, PipelineBackbone):
         raise InputError(f"model={cfg.model.name}: only models in diffusers' layout can be exported")

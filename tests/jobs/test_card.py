@@ -181,7 +181,7 @@ def test_every_kind_of_window_is_said(tmp_path, window, said):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "adapter=FOLDER is missing"),
+        ([], "adapter= is missing"),
         (["adapter=nowhere"], "adapter=nowhere"),
         (["adapter={adapter}", "push=me"], "push=me"),
         (["adapter={adapter}", "push=me/../you"], "push="),

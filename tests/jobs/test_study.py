@@ -150,7 +150,7 @@ def test_instructions_are_a_page_to_print_and_links_are_one_a_person(folder):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "folder=NEW"),
+        ([], "folder= is missing"),
         (["folder={new}", "people=0"], "people=0"),
         (["folder={new}", "people=many"], "people=many"),
         (["folder={new}", "form=likert"], "form=likert"),

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from motionexp.config.command_line import selection
+from motionexp.config.commands import ReportConfig, command_settings
 from motionexp.config.ranks import rank_of
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
@@ -22,15 +22,14 @@ def report(words: Sequence[str]) -> None:
     Raises:
         InputError: there is nothing to show, or the folder has other files.
     """
-    select = selection("report", words)
-    compare, output = select.pop("compare", None), select.pop("output", None)
-    if compare is None:
-        paths = [user_path(output or "outputs")]
-    elif output is not None:
-        raise InputError(f"output={output}: compare= names both folders; leave output= out")
+    cfg, select = command_settings("report", ReportConfig, words, selects=True)
+    if cfg.compare is None:
+        paths = [user_path(cfg.output or "outputs")]
+    elif cfg.output is not None:
+        raise InputError(f"output={cfg.output}: compare= names both folders; leave output= out")
     else:
-        paths = _compared(compare)
-    folder = user_path(select.pop("folder", paths[0] / (FOLDER if compare is None else COMPARED)))
+        paths = _compared(cfg.compare)
+    folder = user_path(cfg.folder or paths[0] / (FOLDER if cfg.compare is None else COMPARED))
     write_report(paths, folder, select)
 
 

@@ -41,7 +41,7 @@ def write_study(cfg: StudyConfig, candidates: Candidates, plan: Plan, command: S
     Raises:
         InputError: a video of a sample or a reference is missing. OSError: the folder cannot be written.
     """
-    folder, form = user_path(cfg.folder or ""), FORMS[cfg.form]
+    folder, form = user_path(cfg.folder), FORMS[cfg.form]
     created = datetime.now(UTC).isoformat(timespec="seconds")
     key = make_key(cfg, candidates, plan)
     videos = _Videos(folder / SITE / "videos", video_namer(key), candidates, plan)
