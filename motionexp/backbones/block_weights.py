@@ -57,14 +57,14 @@ class WaitingBlock:
     Args:
         block: in main memory.
         device: where it computes.
-        stream: of the copies; None: they are made when the block is called.
+        stream: of CUDA, for the copies; None: they are made when the block is called.
 
     Attributes:
         places: of each tensor: the table of a module that holds it, its name there, and the tensor itself.
         before, after: the neighbours in the order of computing.
     """
 
-    def __init__(self, block: nn.Module, device: torch.device, stream: torch.cuda.Stream | None) -> None:
+    def __init__(self, block: nn.Module, device: torch.device, stream: Any) -> None:
         self.device, self.stream = device, stream
         self.before: WaitingBlock | None = None
         self.after: WaitingBlock | None = None
@@ -105,9 +105,8 @@ class WaitingBlock:
                 nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
             )
 
-    def start_copies(self, computing: torch.cuda.Stream) -> None:
+    def start_copies(self, computing: Any) -> None:
         """Copy the tensors to the device, beside what the stream `computing` gets from now on."""
-        assert self.stream is not None
         if self._copies:
             return
         # They may take the memory of a block that still computes: what was asked for so far ends first.
@@ -194,8 +193,11 @@ def quantize_blocks(network: nn.Module, runs: Runs, bits: str, device: torch.dev
             quantized = bitsandbytes.nn.Linear8bitLt(*size, has_fp16_weights=False, threshold=OUTLIERS)
             quantized.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
         else:
-            quantized = bitsandbytes.nn.Linear4bit(*size, compute_dtype=weight.dtype, quant_type="nf4")
-            quantized.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+            kind = {"quant_type": "nf4", "compress_statistics": False}
+            quantized = bitsandbytes.nn.Linear4bit(*size, compute_dtype=weight.dtype, **kind)
+            quantized.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, **kind)
+            # Weights in the order of its kernel for CPUs suit few sizes, and no gradient.
+            quantized.support_avx512bf16_for_cpu = False
         quantized.bias = layer.bias
         # Layer by layer: moving to the device is what quantizes.
         setattr(parent, name, quantized.to(device).eval())

@@ -1,5 +1,6 @@
 """Sampling a reference's edits, with a method or without, and scoring the samples."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -217,9 +218,9 @@ def peak_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Free bytes of the GPU, or of main memory if the device is not a GPU."""
+    """Free bytes of the GPU, or of main memory if the device is not a GPU; NaN for another machine's GPU."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else math.nan
     return psutil.virtual_memory().available
 
 

@@ -127,6 +127,8 @@ def _window_and_method(
 
 def _device(cfg: JobConfig) -> torch.device:
     """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
+    if cfg.dry_run and cfg.device == "cuda" and not torch.cuda.is_available():
+        return torch.device("cuda")
     device = resolve_device(cfg.device)
     if not cfg.dry_run and (problem := gpu_problem(cfg, device)):
         raise InputError(problem)
