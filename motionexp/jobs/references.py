@@ -70,7 +70,7 @@ def _with_images(reference: Reference, image: FirstFrame | None, cfg: JobConfig)
     edits = [replace(edit, image=image or edit.image) for edit in reference.edits]
     if cfg.probe is not None:  # which conditions on the reference's own first frame
         return replace(reference, edits=tuple(replace(edit, image=None) for edit in edits))
-    takes = takes_image(cfg)
+    takes = takes_image(cfg.model, cfg.plugins)
     for edit in edits:
         if takes and edit.pixels is None:  # an image is read now, and not after hours of training
             raise InputError(
