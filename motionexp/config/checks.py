@@ -251,7 +251,7 @@ def _linear_probe_problems(cfg: JobConfig) -> Iterator[str]:
     """The linear probe draws videos of the bundled world itself, so that other videos would be ignored."""
     if cfg.probe != "linear_probe":
         return
-    if takes_image(cfg):
+    if takes_image(cfg.model, cfg.plugins):
         yield (
             f"probe=linear_probe: model={cfg.model.name} makes videos that begin with a picture; take"
             " probe=inversion or probe=tampering, whose references have their own first frame"

@@ -1,7 +1,7 @@
 """What every suite provides: references with their edits, and the reader that loads them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,11 +15,16 @@ class FirstFrame:
 
     Attributes:
         name: of its file.
-        pixels: (H, W, 3) uint8 RGB, of the size of the videos.
+        source: the pixels, or what reads them when they are first needed.
     """
 
     name: str
-    pixels: np.ndarray
+    source: np.ndarray | Callable[[], np.ndarray]
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, of the size of the videos. Raises InputError where they cannot be read."""
+        return self.source if isinstance(self.source, np.ndarray) else self.source()
 
     @cached_property
     def content_hash(self) -> str:

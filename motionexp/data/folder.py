@@ -6,7 +6,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -47,14 +47,13 @@ class Entry:
     images: tuple[Path | None, ...]
 
     def edits_with_images(self, size: tuple[int, int] | None) -> tuple[Edit, ...]:
-        """The edits with images of a size (H, W); None: with one pixel, where they are not decoded.
-
-        Raises InputError where an image cannot be read.
-        """
+        """The edits with images of a size (H, W), read when they are needed; None: of one pixel."""
         return tuple(
             edit
             if path is None
-            else replace(edit, image=FirstFrame(path.name, PIXEL if size is None else read_image(path, size)))
+            else replace(
+                edit, image=FirstFrame(path.name, partial(read_image, path, size) if size else PIXEL)
+            )
             for edit, path in zip(self.edits, self.images, strict=True)
         )
 

@@ -70,9 +70,9 @@ def _with_images(reference: Reference, image: FirstFrame | None, cfg: JobConfig)
     edits = [replace(edit, image=image or edit.image) for edit in reference.edits]
     if cfg.probe is not None:  # which conditions on the reference's own first frame
         return replace(reference, edits=tuple(replace(edit, image=None) for edit in edits))
-    takes = takes_image(cfg)
+    takes = takes_image(cfg.model, cfg.plugins)
     for edit in edits:
-        if takes and edit.image is None:
+        if takes and edit.pixels is None:  # an image is read now, and not after hours of training
             raise InputError(
                 f"reference {shortened(reference.name)}, edit {shortened(edit.caption)!r}: model="
                 f"{cfg.model.name} makes videos that begin with a picture, and this edit has none: give all"

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from motionexp.backbones import load_backbone
 from motionexp.config.export import ExportConfig
 from motionexp.config.schema import ModelConfig
-from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning, ImageCondition
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
@@ -21,6 +21,7 @@ from motionexp.jobs.export import export
 from motionexp.methods.adapters import attach_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.lora import LoRA
+from motionexp.methods.step import Step
 from motionexp.methods.window_callback import window_callback
 from tests.support.tiny_families import noise
 from tests.support.tiny_image_models import (
@@ -100,6 +101,15 @@ def test_rows_have_images_of_their_own(model: ImageModel, backbone: Backbone) ->
         backbone.predict(x_t[:1], 500, backbone.embed(["a"]))
     with pytest.raises(ValueError, match="image"):
         Conditioning.cat([captions[0], backbone.embed(["a"])])
+
+
+def test_a_frame_alone_has_its_part_of_the_image() -> None:
+    channels = torch.arange(24.0).reshape(2, 3, 4, 1, 1)  # (B, E, F, h, w)
+    video = torch.zeros(2, 1, 4, 1, 1)
+    captions = Conditioning(torch.zeros(2, 5, 6)).with_image(ImageCondition(channels))
+    step = Step(video, video, torch.ones(2), video, video, captions).frames([2, 0])
+    assert step.conditioning.image is not None
+    assert torch.equal(step.conditioning.image.channels[:, :, 0, 0, 0], channels[[0, 1], :, [2, 0], 0, 0])
 
 
 def test_an_image_is_not_encoded_after_the_release(model: ImageModel, folder: Path) -> None:
