@@ -15,8 +15,12 @@ from motionexp.hub import find_folder, naming_the_model
 __all__ = ["Backbone", "Conditioning", "load_backbone"]
 
 WAN = "motionexp.backbones.wan.WanBackbone"
-EXPERTS = "motionexp.backbones.wan.WanExpertsBackbone"
-"""The class of a Wan whose model_index.json names a second network."""
+WAN_IMAGE = "motionexp.backbones.wan_image.WanImageBackbone"
+EXPERTS = {
+    WAN: "motionexp.backbones.wan.WanExpertsBackbone",
+    WAN_IMAGE: "motionexp.backbones.wan_image.WanImageExpertsBackbone",
+}
+"""The class of a Wan whose model_index.json names a second network, by that of one with one network."""
 FRAMES = "motionexp.backbones.wan.WanFramesBackbone"
 """The class of a Wan with the VAE of an image model."""
 FAMILIES = {
@@ -25,7 +29,9 @@ FAMILIES = {
     "AnimateDiffPipeline": "motionexp.backbones.animatediff.AnimateDiffBackbone",
     "TextToVideoIFPipeline": "motionexp.backbones.show1.Show1Backbone",
     "CogVideoXPipeline": "motionexp.backbones.cogvideox.CogVideoXBackbone",
+    "CogVideoXImageToVideoPipeline": "motionexp.backbones.cogvideox_image.CogVideoXImageBackbone",
     "WanPipeline": WAN,
+    "WanImageToVideoPipeline": WAN_IMAGE,
     "LTXPipeline": "motionexp.backbones.ltx.LTXBackbone",
     "HunyuanVideoPipeline": "motionexp.backbones.hunyuan.HunyuanBackbone",
     "MochiPipeline": "motionexp.backbones.mochi.MochiBackbone",
@@ -84,9 +90,11 @@ def load_backbone(
 def _backbone_of(index: Mapping[str, Any]) -> str:
     """The class behind our interface for a folder's model_index.json, which is of one of `FAMILIES`."""
     kind = FAMILIES[index["_class_name"]]
-    if kind != WAN:
+    if kind not in EXPERTS:
         return kind
     # All kinds of Wan have one class name in the index: the second network and the VAE tell them apart.
     if (index.get("transformer_2") or [None])[-1] is not None:
-        return EXPERTS
+        return EXPERTS[kind]
+    if kind == WAN_IMAGE:
+        return kind
     return FRAMES if (index.get("vae") or [None])[-1] == "AutoencoderKL" else WAN

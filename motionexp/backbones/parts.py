@@ -37,12 +37,12 @@ from motionexp.hub import naming_the_model
 
 
 class PipelineParts(NamedLayers):
-    """A network, a text encoder, and all but once a VAE.
+    """A network, a text encoder, and all but once a VAE; some have an image encoder.
 
     Each part's weights are loaded when it is first used, so that a text encoder can be gone before the
-    network needs the room, and is never read where captions were embedded before. The VAE stays in fp32: it
-    runs once a video, and rounding shows in its pictures. On the device `meta` all works as far as shapes go,
-    without weights.
+    network needs the room, and is never read where captions were embedded before. The VAE and an image
+    encoder stay in fp32: they run once a video, and rounding shows. On the device `meta` all works as far as
+    shapes go, without weights.
 
     Attributes:
         classes: the class of each part with weights, the network's first.
@@ -67,7 +67,7 @@ class PipelineParts(NamedLayers):
 
     @classmethod
     def _parts_of_network(cls) -> list[str]:
-        return [part for part in cls.classes if part != "vae" and not part.startswith("text_encoder")]
+        return [part for part in cls.classes if part != "vae" and "_encoder" not in part]
 
     @cached_property
     def network(self) -> Any:  # type: ignore[override]  # mypy takes it for read-only
@@ -124,7 +124,7 @@ class PipelineParts(NamedLayers):
 
     def _load(self, part: str) -> Any:
         kind, folder = self.classes[part], self._folder / part
-        dtype = torch.float32 if part == "vae" else self.dtype
+        dtype = torch.float32 if part in ("vae", "image_encoder") else self.dtype
         if self.device.type == "meta":
             shape = nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
             if part == "vae" and not self._encodes:

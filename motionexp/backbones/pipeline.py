@@ -261,7 +261,8 @@ class PipelineBackbone(PipelineParts):
         self, conditioning: Conditioning, negative: Conditioning
     ) -> tuple[Conditioning, Conditioning]:
         """See `Backbone.guidance_pair`: all captions are of one length, and nothing is laid out anew."""
-        return (negative.repeat(len(conditioning)) if len(negative) == 1 else negative), conditioning
+        negative = negative.repeat(len(conditioning)) if len(negative) == 1 else negative
+        return negative.with_image(conditioning.image), conditioning
 
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c l y x"]:
         """See `Backbone.encode`."""
@@ -277,8 +278,8 @@ class PipelineBackbone(PipelineParts):
         count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        sides = height // self.pixels_per_latent, width // self.pixels_per_latent
-        return self.config.in_channels, count, *sides
+        channels = self.config.out_channels if self.takes_image else self.config.in_channels
+        return channels, count, height // self.pixels_per_latent, width // self.pixels_per_latent
 
     def _latent_frames(self, frames: int) -> int:
         """Latent frames of a video. Raises InputError for a number that the network cannot take."""

@@ -16,7 +16,7 @@ from motionexp.config.checks import vocabulary
 from motionexp.config.command_line import CONFIG_DIR, override_key, selection
 from motionexp.config.compose import load
 from motionexp.config.launcher import BASIC, GROUP, KINDS, PREFIX, Launcher
-from motionexp.config.metrics import chosen_metrics
+from motionexp.config.metrics import measurable
 from motionexp.config.options import CONF, EXPERIMENTS, GROUPS, SCHEMAS, options
 from motionexp.config.schema import JobConfig, ModelConfig, TrainerConfig
 from motionexp.config.scoring import ScoringConfig
@@ -90,7 +90,7 @@ def help_text(command: str = "") -> str:
         _section(
             "models behind scores", [(f"scoring.{left}", right) for left, right in _lines(ScoringConfig)]
         ),
-        _section("metrics", [(spec.name, spec.question) for spec in chosen_metrics(None)]),
+        _section("metrics", [(spec.name, spec.question) for spec in measurable()]),
         _section(f"settings of every {GROUP}= but {BASIC}", _launcher_lines(Launcher)),
         *(_section(f"settings of {GROUP}={kind.name}", _launcher_lines(kind)) for kind in KINDS.values()),
         _section("flags", HYDRA_FLAGS),

@@ -11,6 +11,7 @@ from typing import Any
 
 from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_files
+from motionexp.config.images import image_problems, takes_image
 from motionexp.config.job_settings import loggers
 from motionexp.config.json_file import read_json, read_object
 from motionexp.config.memory import memory_problems
@@ -33,7 +34,7 @@ def check(cfg: JobConfig) -> list[str]:
             *window_problems(cfg), *sampling_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg),
             *_repeated_items(cfg),
             *_training_seed_problems(cfg), *_logger_problems(cfg),
-            *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
+            *_boundary_problems(cfg.model), *_clip_problems(cfg), *image_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
             *scoring_problems(cfg.scoring), *trainer_problems(cfg), *_class_problems(cfg)]  # fmt: skip
 
@@ -250,6 +251,11 @@ def _linear_probe_problems(cfg: JobConfig) -> Iterator[str]:
     """The linear probe draws videos of the bundled world itself, so that other videos would be ignored."""
     if cfg.probe != "linear_probe":
         return
+    if takes_image(cfg.model, cfg.plugins):
+        yield (
+            f"probe=linear_probe: model={cfg.model.name} makes videos that begin with a picture; take"
+            " probe=inversion or probe=tampering, whose references have their own first frame"
+        )
     if not str(cfg.data["_target_"]).startswith(f"{PACKAGE}.data.shapes."):
         yield "probe=linear_probe: it draws videos of the bundled world; leave out data= and video="
     if ignored := [name for name in ("edits", "edit_kinds") if getattr(cfg, name) is not None]:

@@ -130,6 +130,9 @@ class JobConfig:
     references: Any = setting(
         None, "a number or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
     edits: list[str] | None = setting(None, "new captions; null: the reference's", "content", rows="never")
+    image: str | None = setting(
+        None, "a picture, the first frame of all samples, for a model that takes one; null: the suite's for"
+        " each edit", "content", text=True, rows="never")
     seeds: int = setting(1, "samples for each edit", "content", low=1, high=10_000, rows="never", listed=True)
     video: str | None = setting(None, "a clip: file or folder of frames", "content", text=True, rows="never")
     caption: str | None = setting(None, "what the clip of video= shows", "content", text=True, rows="never")

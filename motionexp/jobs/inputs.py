@@ -326,10 +326,18 @@ def _batches(
 
 
 def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple[SampleRequest, ...]:
-    members = [(edit.caption, index) for edit, index in batch]
+    images = ["" if edit.image is None else edit.image.content_hash for edit, _ in batch]
+    members: list[tuple[str | int, ...]] = [
+        (edit.caption, index, image) if image else (edit.caption, index)
+        for (edit, index), image in zip(batch, images, strict=True)
+    ]
     return tuple(
-        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members))
-        for edit, index in batch
+        SampleRequest(
+            edit,
+            index,
+            sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members, image=image),
+        )
+        for (edit, index), image in zip(batch, images, strict=True)
     )
 
 

@@ -103,6 +103,9 @@ class MetaRun:
         if (job.reads_references or job.probe) and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
+        if backbone.takes_image:
+            yield from self._image()
+            caption = self.with_image(caption)
         backbone.release_vae_encoder()
         # The kernels that the job takes on its own device: some keep more.
         with_fast_kernels(backbone.network, job.device, DTYPES[job.precision])
@@ -129,6 +132,22 @@ class MetaRun:
             decoding = self._peak_of(lambda: backbone.decode(self.latents))
             held = network if self.settings.offload in ("none", *GROUPED) else {}
             yield Phase("decoding", held | decoder, decoding, ranks=ranks)
+
+    def _image(self) -> Iterator[Phase]:
+        """The phase in which the images are encoded that videos begin with."""
+        vae = {"VAE (fp32)": weight_bytes(self.backbone.vae)}
+        if encoder := weight_bytes(getattr(self.backbone, "image_encoder", None)):
+            vae["image encoder (fp32)"] = encoder
+        computing = self._peak_of(lambda: self.backbone.encode_image(self.frames[0, 0]).channels)
+        yield Phase("image", vae, computing, "the encoders")
+
+    @torch.no_grad()
+    def with_image(self, caption: Conditioning) -> Conditioning:
+        """The caption with an image, if the network takes one; before the encoders are released."""
+        if not self.backbone.takes_image:
+            return caption
+        with MemoryTracker(self.job.device):  # under which encoders work without values
+            return caption.with_image(self.backbone.encode_image(self.frames[0, 0]))
 
     def _network(self) -> tuple[dict[str, int], int]:
         """The bytes of the network's weights that stay on the device, and of those that come to compute."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import get_object
 
@@ -80,6 +81,11 @@ class CellPlan:
     def requests(self) -> list[SampleRequest]:
         """The samples of all batches, in order."""
         return [request for batch in self.batches for request in batch]
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        """The images (H, W, 3) that samples begin with; empty: the model takes none."""
+        return [edit.pixels for edit in self.reference.edits if edit.pixels is not None]
 
     @property
     def missing(self) -> list[SampleRequest]:
