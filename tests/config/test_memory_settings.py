@@ -7,6 +7,7 @@ import pytest
 from motionexp.config import memory
 from motionexp.config.compose import load
 from motionexp.config.ids import adapter_id
+from motionexp.config.job_settings import row_settings
 from motionexp.config.schema import JobConfig
 from motionexp.errors import InputError
 
@@ -73,3 +74,5 @@ def test_bits_of_the_network_are_part_of_ids_and_where_it_waits_is_not(base: lis
     ids = [ident(f"network_precision={name}") for name in ("auto", "fp8", "8bit", "4bit")]
     assert len({*ids}) == 4
     assert ident("offload=group_stream", "device=cuda") == ids[0] == ident()
+    assert row_settings(load([*base, "network_precision=fp8"]))["network_precision"] == "fp8"
+    assert row_settings(load([*base, "offload=model", "device=cuda"])) == row_settings(load(base))
