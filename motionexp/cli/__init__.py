@@ -254,8 +254,9 @@ def _run_job(composed: DictConfig) -> None:
     cfg = read(composed, hydra_config)
     if hydra_config.mode == RunMode.RUN:  # a sweep's jobs were checked together
         check_effects([(cfg, typed_names(hydra_config))])
-    check_device(cfg.device)
     check_source(cfg)
+    if not cfg.dry_run or cfg.device != "cuda":  # a plan may be for another machine's GPU
+        check_device(cfg.device)
     if not cfg.dry_run:
         check_ranks(cfg)
     if cfg.dry_run:

@@ -45,7 +45,7 @@ COMMANDS = (
     "ui",
 )
 LISTS_OF_TEXT = ("edits",)
-PATHS = ("output", "folder", "samples", "video", "adapter", "--config-dir")
+PATHS = ("output", "folder", "samples", "video", "image", "adapter", "--config-dir")
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.
 OF_HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)(\.[A-Za-z]\w*)+|hydra\.verbose")
 PARAMS = "hydra.sweeper.params."

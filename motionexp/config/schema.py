@@ -130,6 +130,9 @@ class JobConfig:
     references: Any = setting(
         None, "a number or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
     edits: list[str] | None = setting(None, "new captions; null: the reference's", "content", rows="never")
+    image: str | None = setting(
+        None, "a picture, the first frame of all samples, for a model that takes one; null: the suite's for"
+        " each edit", "content", text=True, rows="never")
     seeds: int = setting(1, "samples for each edit", "content", low=1, high=10_000, rows="never", listed=True)
     video: str | None = setting(None, "a clip: file or folder of frames", "content", text=True, rows="never")
     caption: str | None = setting(None, "what the clip of video= shows", "content", text=True, rows="never")
@@ -228,9 +231,15 @@ class JobConfig:
         "fast", "low_memory is slower, and its results equal unless model.video_vae is true", "none",
         choices=("fast", "low_memory"), rows="where it matters")
     checkpointing: bool | None = setting(None, "recompute activations in training; null: by mode=", "none")
-    offload: bool | None = setting(None, "idle network and VAE wait in main memory; null: by mode=", "none")
+    offload: str | None = setting(
+        None, "wait in main memory: model: idle network and VAE; group: every idle block of the network too;"
+        " group_stream: the next block is copied meanwhile; null: by mode=", "none",
+        choices=(None, "none", "model", "group", "group_stream"))
     text_precision: str = setting(
         "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
+    network_precision: str = setting(
+        "auto", "of the frozen weights in the network's blocks", "cell",
+        choices=("auto", "fp8", "8bit", "4bit"), rows="where it matters", added_later=True)
     memory_limit: float | None = setting(
         None, "GiB for videos that are sampled together; null: one video at a time", "none", above=0)
     retry: str | None = setting(

@@ -167,7 +167,7 @@ def _window(stored: Mapping[str, Any], file: Path) -> Window:
 
 
 def _without_weights(model: ModelConfig) -> Backbone:
-    settings = BackboneSettings(model, model.frames, "fp32", "auto", False, False, False, False)
+    settings = BackboneSettings(model, model.frames, "fp32")
     return settings.make(torch.device("meta"))
 
 

@@ -56,7 +56,8 @@ def export(cfg: ExportConfig) -> list[Path]:
             file for part, of_part in layers.items() for file in _write(cfg, part, of_part, backbone, window)
         ]
         loras = [file for file in files if file.suffix == ".safetensors"]
-        texts = {"README.md": card(cfg, stored, loras, settings), "window.json": settings.as_json(loras)}
+        readme = card(cfg, stored, loras, settings, backbone.pipeline)
+        texts = {"README.md": readme, "window.json": settings.as_json(loras)}
         if cfg.format in ("comfyui", "kohya"):
             texts |= {f"{file.stem}_hooks.json": workflow(file.name, settings) for file in loras}
         for name, text in texts.items():
@@ -69,7 +70,7 @@ def export(cfg: ExportConfig) -> list[Path]:
 
 
 def _without_weights(cfg: ExportConfig) -> PipelineBackbone:
-    settings = BackboneSettings(cfg.model, cfg.frames, "fp32", "auto", False, False, False, False)
+    settings = BackboneSettings(cfg.model, cfg.frames, "fp32")
     backbone = settings.make(torch.device("meta"))
     if not isinstance(backbone, PipelineBackbone):
         raise InputError(f"model={cfg.model.name}: only models in diffusers' layout can be exported")

@@ -13,6 +13,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.solvers import AdapterSteps, solver_of
 from motionexp.diffusion.window_in_steps import equal_parts, keyframes, step_weights
 from motionexp.methods.adapters import StoredAdapter
+from motionexp.methods.export_formats import task_of
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,20 @@ def workflow(file: str, settings: WindowSettings) -> str:
     return json.dumps(nodes, indent=2) + "\n"
 
 
-def card(cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settings: WindowSettings) -> str:
-    """The text of README.md: what the adapter is, and how each tool applies it in its window."""
+def card(
+    cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settings: WindowSettings, pipeline: str
+) -> str:
+    """The text of README.md: what the adapter is, and how each tool applies it in its window.
+
+    `pipeline` is the class of the model's pipeline.
+    """
     about, recipe = stored.about, stored.about.get("recipe") or {}
     base = about.get("source") or cfg.model.path
     lines = [
         "---",
         f"base_model: {base}",
         "library_name: diffusers",
-        "tags: [lora, text-to-video, motion]",
+        f"tags: [lora, {task_of(pipeline)}, motion]",
         "---",
         f"# {cfg.folder.name}",
         "",

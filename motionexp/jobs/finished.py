@@ -254,6 +254,7 @@ def _path(cfg: JobConfig, reference: Reference, group: Sequence[str]) -> Path:
         "settings": settings,
         "references": [reference.trained_hash, *group],
         "captions": [reference.caption, *(edit.caption for edit in reference.edits)],
+        "images": [str(edit.image) for edit in reference.edits],
         "files": [_state(folder) for folder in _folders(cfg)],
         "precision": _machine(cfg) if cfg.precision == "auto" else "",
     }

@@ -127,6 +127,8 @@ def _window_and_method(
 
 def _device(cfg: JobConfig) -> torch.device:
     """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
+    if cfg.dry_run and cfg.device == "cuda" and not torch.cuda.is_available():
+        return torch.device("cuda")
     device = resolve_device(cfg.device)
     if not cfg.dry_run and (problem := gpu_problem(cfg, device)):
         raise InputError(problem)
@@ -204,7 +206,8 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         frames=cfg.frames,
         precision=precision,
         text_precision=cfg.text_precision,
-        checkpointing=low_memory if cfg.checkpointing is None else cfg.checkpointing,
+        network_precision=cfg.network_precision,
+        checkpointing=cfg.checkpointing,
         offload=cfg.offload,
         low_memory=low_memory,
         tiling=tiles(cfg.mode, cfg.model),
@@ -323,10 +326,18 @@ def _batches(
 
 
 def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple[SampleRequest, ...]:
-    members = [(edit.caption, index) for edit, index in batch]
+    images = ["" if edit.image is None else edit.image.content_hash for edit, _ in batch]
+    members: list[tuple[str | int, ...]] = [
+        (edit.caption, index, image) if image else (edit.caption, index)
+        for (edit, index), image in zip(batch, images, strict=True)
+    ]
     return tuple(
-        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members))
-        for edit, index in batch
+        SampleRequest(
+            edit,
+            index,
+            sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members, image=image),
+        )
+        for (edit, index), image in zip(batch, images, strict=True)
     )
 
 

@@ -92,6 +92,7 @@ class CellScores:
                 **fields,
                 "edit_kind": edit.kind,
                 "edit_caption": edit.caption,
+                "edit_image": str(edit.image or ""),
                 "sample_id": sample_id,
                 "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             }
@@ -128,6 +129,7 @@ class CellScores:
                 **fields,
                 "edit_kind": first.edit.kind,
                 "edit_caption": first.edit.caption,
+                "edit_image": str(first.edit.image or ""),
                 "sample_id": set_id,
                 "adapter_steps": samples[0].adapter_steps,
             }

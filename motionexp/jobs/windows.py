@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from motionexp.config.memory import BITS
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs.plan import BackboneSettings
@@ -41,6 +42,11 @@ def stored_window(
         raise InputError(
             f"trainer.strategy=fsdp: adapter={adapter} is {method.name}, which needs whole weights; take"
             " trainer.strategy=ddp"
+        )
+    if settings.network_precision in BITS and not method.takes_sharded:
+        raise InputError(
+            f"network_precision={settings.network_precision}: adapter={adapter} is {method.name}, which needs"
+            " whole weights; take network_precision=fp8 or auto"
         )
     stored = method.window
     note = f"adapter={adapter}: {method.note}" if isinstance(method, ExternalLoRA) else ""

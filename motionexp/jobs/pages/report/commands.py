@@ -49,6 +49,8 @@ def _words(sample: ShownSample, stored: Mapping[str, Any]) -> Iterator[str]:
             yield listed_texts("edits", [row.edit_caption])
         elif row.edit_kind:
             yield named("edit_kinds", [row.edit_kind])
+    if stored.get("image"):
+        yield f"image={stored['image']}"
     yield f"tau={row.tau:g}"
     yield from sample.settings[1:]
     if row.method not in ("base", EXTERNAL_LORA):

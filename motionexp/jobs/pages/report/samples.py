@@ -117,7 +117,7 @@ def sample_order(sample: ShownSample) -> tuple[Any, ...]:
     row = sample.row
     changed = sample.settings[1:]
     return (
-        *(row.suite, row.reference, row.edit_kind, row.edit_caption, row.model),
+        *(row.suite, row.reference, row.edit_kind, row.edit_caption, row.edit_image, row.model),
         *(row.method != "base", row.method, changed, row.tau, row.seed, sample.source),
     )
 
