@@ -47,3 +47,9 @@ def test_videos_are_chosen_by_reference_kind_and_strength(tmp_path, monkeypatch)
         assert frames.shape == (16, 128, 128, 3)
         # The same picture in half of the size, in fewer bytes.
         assert np.abs(frames.astype(float) - exact[:, ::2, ::2]).mean() < 12
+
+
+def test_the_figures_of_probes_are_those_of_every_model():
+    names = [*published_report.figures_of_probes()]
+    assert {"shares", "gaps", "tiny_latte: tampering pairs", "tiny_unet3d: onsets"} < {*names}
+    assert len(names) > 20
