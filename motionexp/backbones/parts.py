@@ -76,10 +76,13 @@ class PipelineParts(NamedLayers):
         with torch.device("meta") if self.device.type == "meta" else nullcontext():
             network = self._assemble(self._folder, parts)
         network = frozen(with_fast_kernels(network, self.device, self.dtype))
-        runs, by_block = self.block_runs(network), self.offload in GROUPED and self.device.type != "meta"
-        lower_precision(network, runs, self.network_precision, self.dtype, self.device)
+        if self.network_precision != "auto":
+            runs = self.block_runs(network)
+            lower_precision(network, runs, self.network_precision, self.dtype, self.device)
+        by_block = self.offload in GROUPED and self.device.type != "meta"
         if by_block:
-            offload_blocks(network, runs, self.device, stream=self.offload == "group_stream")
+            runs, stream = self.block_runs(network), self.offload == "group_stream"
+            offload_blocks(network, runs, self.device, stream=stream)
         # After the blocks: their backward pass then fetches their weights again.
         if self.checkpointing:
             recompute(network, self.recomputed)
