@@ -15,7 +15,14 @@ from transformers import PreTrainedModel
 
 from motionexp.backbones.block_weights import lower_precision, offload_blocks
 from motionexp.backbones.blocks import NamedLayers
-from motionexp.backbones.checkpoint import NetworkPrecision, Offload, TextPrecision, load_part, shape_of
+from motionexp.backbones.checkpoint import (
+    NetworkPrecision,
+    Offload,
+    TextPrecision,
+    load_decoder,
+    load_part,
+    shape_of,
+)
 from motionexp.backbones.cpu_kernels import with_fast_kernels
 from motionexp.backbones.memory import (
     drop_encoder,
@@ -103,8 +110,6 @@ class PipelineParts(NamedLayers):
         vae = self._load("vae")
         if self.tiling:
             vae.enable_tiling()
-        if not self._encodes:
-            drop_encoder(vae)
         return self._placed(vae)
 
     @cached_property
@@ -121,8 +126,13 @@ class PipelineParts(NamedLayers):
         kind, folder = self.classes[part], self._folder / part
         dtype = torch.float32 if part in ("vae", "image_encoder") else self.dtype
         if self.device.type == "meta":
-            return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
+            shape = nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
+            if part == "vae" and not self._encodes:
+                drop_encoder(shape)
+            return shape
         with naming_the_model(self.source, self.revision, self.parts):
+            if part == "vae" and not self._encodes:
+                return load_decoder(kind, folder, dtype)
             if not part.startswith("text_encoder"):
                 return load_part(kind, folder, dtype)
             return load_part(kind, folder, dtype, self.text_precision, self.device)
