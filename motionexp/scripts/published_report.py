@@ -45,8 +45,8 @@ OF_PROBES = ("shares", "gaps", "*-pairs", "*-onsets", "*-trade-off")
 FPS = 8.0
 ABOUT = (
     "Tables are of all references of their experiments. Videos and plots are of eight references and two"
-    " kinds of edits: those of experiment gate, and on tiny_latte some of other windows and methods at their"
-    " defaults. Methods that are not listed below have no videos yet.",
+    " kinds of edits: those of experiment gate, and on tiny_latte, with edits of kind multiple alone, windows"
+    " from 500 to 900 and every method at its defaults, for which no rate or weight was searched.",
 )
 
 
@@ -59,6 +59,13 @@ def chosen_rows(output: Path) -> Iterator[Row]:
             yield row
 
 
+def is_shown(method: str, words: Sequence[str]) -> bool:
+    """Whether a setting's words are those of experiment gate, or of a method at its defaults."""
+    names = {word.partition("=")[0] for word in words}
+    of_gate = names <= {"tau", "train_steps", "sampling_tau"}
+    return method == "base" or of_gate or tuple(words[1:]) == (f"method={method}",)
+
+
 def choose(outputs: Iterable[Path]) -> None:
     """Write small videos, their scores by frame and their rows below `results/`; of equal ids the first."""
     shutil.rmtree(VIDEOS, ignore_errors=True)
@@ -66,7 +73,7 @@ def choose(outputs: Iterable[Path]) -> None:
     for output in outputs:
         for sample in samples_of(chosen_rows(output), output):
             row = sample.row
-            if row.method in ("base", "lora") or sample.settings[1:] == (f"method={row.method}",):
+            if is_shown(row.method, sample.settings):
                 setting = row.model, row.edit_kind, *sample.settings
                 by_setting[setting].setdefault(row.reference, sample)
     rows = [
