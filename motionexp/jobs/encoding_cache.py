@@ -111,10 +111,10 @@ class EncodingCache:
         for caption in captions:
             self.caption(caption)
         self.backbone.release_text_encoder()
-        for image in images:
-            self.image(image)
         for reference in references:
             self.latents(reference)
+        for image in images:
+            self.image(image)
         self.backbone.release_vae_encoder()
 
     def _image_path(self, image: np.ndarray) -> Path:

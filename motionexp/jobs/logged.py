@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from motionexp.config.metrics import chosen_metrics
+from motionexp.config.metrics import measurable
 from motionexp.config.run_settings import RunSettings
 from motionexp.config.scoring import PAIRS
 from motionexp.data.base import Reference
@@ -184,7 +184,7 @@ class Logged:
         for metric in dict.fromkeys(row.metric for row in self.rows):
             _add_mean(means, f"metrics/{metric}", [v for (_, name), v in values.items() if name == metric])
         hidden = {f"frame_consistency_{name}" for name in PAIRS if name != self.settings.pairs}
-        for metric, (heading, minus) in headings(chosen_metrics(None)).items():
+        for metric, (heading, minus) in headings(measurable()).items():
             differences = [
                 value - (values.get((sample, minus), math.nan) if minus else 0.0)
                 for (sample, name), value in values.items()

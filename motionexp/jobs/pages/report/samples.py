@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from motionexp.config.metrics import chosen_metrics
+from motionexp.config.metrics import measurable
 from motionexp.files import file_name
 from motionexp.jobs.finished import path_below
 from motionexp.jobs.summary import headings
@@ -128,7 +128,7 @@ def scores_of(samples: Iterable[ShownSample]) -> list[Score]:
     columns = {**standard_columns(), **OF_REAL_CLIPS}
     labels = {columns[key].metric: label.rstrip(" ↑↓") for key, label in LABELS.items()}
     main = [*labels, *(["appearance_leakage"] if LEAKAGE[0] not in rows else [])]
-    words = headings(chosen_metrics(None))
+    words = headings(measurable())
     # Two ways to pair frames share a heading.
     words = {name: (labels.get(name, heading), minus) for name, (heading, minus) in words.items()}
     if "frame_consistency_pairs" in words:
