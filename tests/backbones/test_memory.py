@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from motionexp.backbones import checkpoint
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.schedule import Window
@@ -174,6 +175,19 @@ def test_an_encoder_that_was_given_back_before_it_was_needed_is_never_read(latte
     assert whole.decode(torch.zeros(1, 4, 4, 4, 4)).shape == (1, 4, 16, 16, 3)
     with pytest.raises(RuntimeError, match="release_vae_encoder"):
         whole.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("name", ["latte", "cogvideox", "wan", "ltx", "hunyuan", "mochi"])  # one of each VAE
+def test_what_decodes_is_the_same_without_the_encoder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, folder = FAMILIES[name], FAMILIES[name].save(tmp_path / "tiny")
+    whole, part = family.kind.from_pretrained(folder), family.kind.from_pretrained(folder)
+    latents = family.noisy(1)
+    expected = whole.decode(latents)
+    monkeypatch.setattr(checkpoint, "load_part", None)  # the encoder is not read
+    part.release_vae_encoder()
+    assert torch.equal(part.decode(latents), expected)
 
 
 def test_network_and_vae_send_each_other_to_main_memory(latte: Path) -> None:
