@@ -14,7 +14,7 @@ from motionexp.config.threads import settle_threads
 if TYPE_CHECKING:
     from motionexp.backbones import load_backbone
     from motionexp.config.scoring_models import TGVE_MODELS
-    from motionexp.data.base import Edit
+    from motionexp.data.base import Edit, FirstFrame
     from motionexp.data.clip import read_clip
     from motionexp.data.videos import write_mp4
     from motionexp.diffusion.sampling import SamplerSettings
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Edit": "data.base",
+    "FirstFrame": "data.base",
     "FullRank": "methods.full_rank",
     "InputError": "errors",
     "LoRA": "methods.lora",

@@ -111,7 +111,7 @@ def _unread(name: str, patterns: Iterable[str]) -> list[str]:
 
 
 def _is_weighted(part: str) -> bool:
-    return not part.startswith(("tokenizer", "scheduler"))
+    return not part.startswith(("tokenizer", "scheduler", "image_processor"))
 
 
 def settings_patterns(parts: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from motionexp.config import ranks
 from motionexp.config.command_line import COMMANDS
 from motionexp.config.options import EXPERIMENTS
-from motionexp.data.videos import write_mp4
+from motionexp.data.videos import write_mp4, write_png
 from tests.support.stub_jobs import run
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +66,7 @@ def folder(tmp_path_factory) -> Path:
     """Where a reader is, with a clip that is long enough for every model."""
     folder = tmp_path_factory.mktemp("reader")
     write_mp4(folder / "my.mp4", np.zeros((130, 64, 64, 3), np.uint8), fps=16)
+    write_png(folder / "robot.png", np.zeros((480, 832, 3), np.uint8))
     return folder
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
-from motionexp.backbones.checkpoint import TextPrecision, read_json
+from motionexp.backbones.checkpoint import NetworkPrecision, Offload, TextPrecision, read_json
 from motionexp.backbones.precision import DTYPES, resolve_device, resolve_precision
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.errors import InputError
@@ -15,8 +15,12 @@ from motionexp.hub import find_folder, naming_the_model
 __all__ = ["Backbone", "Conditioning", "load_backbone"]
 
 WAN = "motionexp.backbones.wan.WanBackbone"
-EXPERTS = "motionexp.backbones.wan.WanExpertsBackbone"
-"""The class of a Wan whose model_index.json names a second network."""
+WAN_IMAGE = "motionexp.backbones.wan_image.WanImageBackbone"
+EXPERTS = {
+    WAN: "motionexp.backbones.wan.WanExpertsBackbone",
+    WAN_IMAGE: "motionexp.backbones.wan_image.WanImageExpertsBackbone",
+}
+"""The class of a Wan whose model_index.json names a second network, by that of one with one network."""
 FRAMES = "motionexp.backbones.wan.WanFramesBackbone"
 """The class of a Wan with the VAE of an image model."""
 FAMILIES = {
@@ -25,7 +29,9 @@ FAMILIES = {
     "AnimateDiffPipeline": "motionexp.backbones.animatediff.AnimateDiffBackbone",
     "TextToVideoIFPipeline": "motionexp.backbones.show1.Show1Backbone",
     "CogVideoXPipeline": "motionexp.backbones.cogvideox.CogVideoXBackbone",
+    "CogVideoXImageToVideoPipeline": "motionexp.backbones.cogvideox_image.CogVideoXImageBackbone",
     "WanPipeline": WAN,
+    "WanImageToVideoPipeline": WAN_IMAGE,
     "LTXPipeline": "motionexp.backbones.ltx.LTXBackbone",
     "HunyuanVideoPipeline": "motionexp.backbones.hunyuan.HunyuanBackbone",
     "MochiPipeline": "motionexp.backbones.mochi.MochiBackbone",
@@ -42,9 +48,10 @@ def load_backbone(
     name: str | None = None,
     fps: float = 8.0,
     checkpointing: bool = False,
-    offload: bool = False,
+    offload: Offload = "none",
     tiling: bool = False,
     text_precision: TextPrecision = "auto",
+    network_precision: NetworkPrecision = "auto",
 ) -> Backbone:
     """A backbone, ready to use on the device and in the precision that suit this machine.
 
@@ -57,9 +64,10 @@ def load_backbone(
         name: in rows and paths; the folder's name unless given.
         fps: frames a second of the videos that it makes.
         checkpointing: compute activations again in the backward pass in place of keeping them.
-        offload: keep network and VAE in main memory while they do not compute; not on a CPU.
+        offload: none, model, group or group_stream: what waits in main memory; not on a CPU.
         tiling: run the VAE in tiles whose seams are blended.
         text_precision: auto, 8bit or 4bit: of the text encoder's weights.
+        network_precision: auto, fp8, 8bit or 4bit: of the weights in the network's blocks.
 
     Raises:
         InputError: no such model, one of another family, a damaged file, or a device that is not there.
@@ -75,16 +83,18 @@ def load_backbone(
         raise InputError(f"{index}: a {family} cannot be used; what can: {', '.join(FAMILIES)}")
     load: Callable[..., Backbone] = get_object(f"{_backbone_of(about)}.from_pretrained")
     memory = {"checkpointing": checkpointing, "offload": offload, "tiling": tiling}
-    settings = {**memory, "text_precision": text_precision}
+    settings = {**memory, "text_precision": text_precision, "network_precision": network_precision}
     return load(path, revision=revision, device=where, dtype=dtype, name=name, fps=fps, **settings)
 
 
 def _backbone_of(index: Mapping[str, Any]) -> str:
     """The class behind our interface for a folder's model_index.json, which is of one of `FAMILIES`."""
     kind = FAMILIES[index["_class_name"]]
-    if kind != WAN:
+    if kind not in EXPERTS:
         return kind
     # All kinds of Wan have one class name in the index: the second network and the VAE tell them apart.
     if (index.get("transformer_2") or [None])[-1] is not None:
-        return EXPERTS
+        return EXPERTS[kind]
+    if kind == WAN_IMAGE:
+        return kind
     return FRAMES if (index.get("vae") or [None])[-1] == "AutoencoderKL" else WAN

@@ -29,6 +29,11 @@ class NamedLayers(Backbone):
         """`original_layers` of a network."""
         return {}
 
+    @classmethod
+    def find_runs(cls, network: Any, /) -> list[list[str]]:
+        """Names of the modules of all blocks, in the order in which they run; a list for each network."""
+        return [[name for modules in cls.find_blocks(network) for name in modules]]
+
     @property
     def original_layers(self) -> Originals:
         """See `Backbone.original_layers`."""

@@ -23,6 +23,8 @@ from motionexp.hub import no_loading_bars, shards
 
 Part = TypeVar("Part", bound=ModelMixin | PreTrainedModel)
 TextPrecision = Literal["auto", "8bit", "4bit"]
+NetworkPrecision = Literal["auto", "fp8", "8bit", "4bit"]
+Offload = Literal["none", "model", "group", "group_stream"]
 
 WEIGHTS = (".safetensors",)
 IDENTITY = (*WEIGHTS, ".json", ".model", "merges.txt")
@@ -30,8 +32,8 @@ BROKEN = (*DAMAGE, SafetensorError, StrictDataclassError)
 """What diffusers and transformers raise on a part of a pipeline that is damaged."""
 # The same weights in another precision, or before averaging: never read, and no part of what a folder is.
 VARIANT = re.compile(r"\.(fp16|bf16|non_ema)\b")
-# Of CLIP's text encoder in the hubs' files, which transformers takes off.
-FORMER_PREFIX = "text_model."
+# Of CLIP's encoders in the hubs' files, which transformers takes off.
+FORMER_PREFIX = re.compile(r"^(text|vision)_model\.")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def check_folder(
         # The index names a part [library, class], and the pipeline by its class alone.
         entry = index.get(part)
         name = entry[-1] if isinstance(entry, list) else entry
-        if name != expected:
+        if name not in (expected, f"{expected}WithProjection"):  # a projection on top is not read
             raise InputError(f"{folder / 'model_index.json'}: {part} is {name}; this reader needs {expected}")
     for part in weighted:
         config = folder / part / "config.json"
@@ -153,7 +155,7 @@ def check_shapes(model: nn.Module, folder: Path, *, all_named: bool) -> None:
     shapes: dict[str, list[int]] = {}
     for file in _weight_files(folder):
         with safe_open(file, framework="pt") as content:
-            names = {name.removeprefix(FORMER_PREFIX): name for name in content.keys()}  # noqa: SIM118
+            names = {FORMER_PREFIX.sub("", name): name for name in content.keys()}  # noqa: SIM118
             shapes |= {ours: content.get_slice(theirs).get_shape() for ours, theirs in names.items()}
     # 2. Against those of the model.
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}

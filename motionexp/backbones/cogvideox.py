@@ -19,7 +19,7 @@ from transformers import T5EncoderModel
 
 from motionexp.backbones import video_vae
 from motionexp.backbones.checkpoint import Unsupported, read_json
-from motionexp.backbones.flow import projections_of
+from motionexp.backbones.flow import network_input, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels, plain_attention
 from motionexp.backbones.text import Tokenizer, lower_case_if_closed, refuse_mask
@@ -49,7 +49,7 @@ class CogVideoXBackbone(PipelineBackbone):
         "vae": AutoencoderKLCogVideoX,
         "text_encoder": T5EncoderModel,
     }
-    unsupported: ClassVar = (
+    unsupported: ClassVar[tuple[Unsupported, ...]] = (
         Unsupported(
             "transformer/config.json", "patch_size_t", (None,), "CogVideoX 1.5 has it; take a CogVideoX 1.0"
         ),
@@ -80,7 +80,7 @@ class CogVideoXBackbone(PipelineBackbone):
         with attention_kernels(self.device, self.dtype, self._attended(x_t.shape[1:])):
             output = self.network(
                 # (B, C, F, h, w) to (B, F, C, h, w), as this network takes videos.
-                hidden_states=x_t.transpose(1, 2).to(self.device, self.dtype),
+                hidden_states=network_input(self, x_t, conditioning.image).transpose(1, 2),
                 timestep=torch.as_tensor(t, device=self.device).expand(len(x_t)),
                 encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
                 image_rotary_emb=self._rotary(*x_t.shape[2:]),

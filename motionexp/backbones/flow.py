@@ -1,9 +1,13 @@
-"""What video transformers share: names of the attention's layers, and the memory of a block."""
+"""What video transformers share: their input, names of the attention's layers, and the memory of a block."""
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import plain_attention
+from motionexp.diffusion.backbone import ImageCondition
 
 LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 Activations = tuple[float, float]
@@ -13,6 +17,18 @@ Activations = tuple[float, float]
 def projections_of(attentions: Sequence[str]) -> dict[str, list[str]]:
     """Names of the projections of the attention modules with these names, in their order."""
     return {letter: [f"{name}.{layer}" for name in attentions] for letter, layer in LAYERS.items()}
+
+
+def network_input(backbone: PipelineBackbone, x_t: Tensor, image: ImageCondition | None) -> Tensor:
+    """Noisy latents (B, C, F, h, w) and the channels of an image, if the network takes one, as it takes them.
+
+    Raises ValueError where an image is missing, or there is one for a network that takes none.
+    """
+    if (image is not None) != backbone.takes_image:
+        needed = "needs captions with an image" if backbone.takes_image else "takes no image"
+        raise ValueError(f"{backbone.name} {needed}: see Conditioning.with_image and Backbone.encode_image")
+    parts = [x_t, image.channels] if image is not None else [x_t]
+    return torch.cat([part.to(backbone.device, backbone.dtype) for part in parts], dim=1)
 
 
 def block_bytes(

@@ -1,6 +1,7 @@
 """What a backbone's parts do to need less memory."""
 
 import gc
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -43,12 +44,17 @@ def recompute(network: nn.Module, modules: tuple[type[nn.Module], ...]) -> None:
             if isinstance(module, ModelMixin):
                 module.enable_gradient_checkpointing(_recomputed)
         return
-    # The outermost module of these classes alone: what is in it is computed again with it.
+    for module in outermost(network, modules):
+        module.forward = partial(_recomputed, module.forward)
+
+
+def outermost(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
+    """The modules of some classes that lie in no other of them: what is in one is computed with it."""
     for child in network.children():
-        if isinstance(child, modules):
-            child.forward = partial(_recomputed, child.forward)
+        if isinstance(child, kinds):
+            yield child
         else:
-            recompute(child, modules)
+            yield from outermost(child, kinds)
 
 
 def _recomputed(forward: Any, *args: Any, **settings: Any) -> Any:

@@ -2,38 +2,33 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from accelerate import cpu_offload_with_hook
 from accelerate.hooks import UserCpuOffloadHook
-from diffusers import ModelMixin
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
-from transformers import BatchEncoding, PreTrainedModel
+from torch import Tensor
+from transformers import BatchEncoding
 
 from motionexp.backbones import image_vae
-from motionexp.backbones.blocks import NamedLayers
 from motionexp.backbones.checkpoint import (
+    NetworkPrecision,
+    Offload,
     TextPrecision,
     Unsupported,
     check_folder,
     check_shapes,
     has_weights,
-    load_part,
     read_scheduler,
     shape_of,
     weights_hash,
 )
 from motionexp.backbones.codec import VideoCodec
-from motionexp.backbones.cpu_kernels import with_fast_kernels
-from motionexp.backbones.memory import drop_encoder, frozen, give_memory_back, recompute
-from motionexp.backbones.sharding import shard
+from motionexp.backbones.parts import PipelineParts
 from motionexp.backbones.text import Tokenizer, caption_problems, load_tokenizer, longest_caption, unchanged
-from motionexp.config.checks import text_precision_problems
+from motionexp.config.memory import bits_problems
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.errors import InputError
@@ -42,21 +37,14 @@ from motionexp.hub import find_folder, find_shapes, name_of, naming_the_model
 Family = TypeVar("Family", bound="PipelineBackbone")
 
 
-class PipelineBackbone(NamedLayers):
+class PipelineBackbone(PipelineParts):
     """A network, a text encoder, a tokenizer, a scheduler, and all but once a VAE, as a pipeline is saved.
-
-    Each part's weights are loaded when it is first used, so that a text encoder can be gone before the
-    network needs the room, and is never read where captions were embedded before. The VAE stays in fp32: it
-    runs once a video, and rounding shows in its pictures. On the device `meta` all works as far as shapes go,
-    without weights.
 
     A family sets the attributes below and implements `predict`, `predict_bytes` and `_trained_video`.
 
     Attributes:
         pipeline: the pipeline's class name.
-        classes: the class of each part with weights, the network's first.
         hub_names: the class names in the hub's files, where they differ from those of `classes`.
-        recomputed: modules that `checkpointing` computes again, where diffusers' class does not do so itself.
         unsupported: settings in the checkpoint's files with which the family cannot be used.
         codec: how frames become latents.
         caption_tokens: the longest caption, end token included; None: the tokenizer's `model_max_length`.
@@ -69,9 +57,7 @@ class PipelineBackbone(NamedLayers):
     """
 
     pipeline: ClassVar[str]
-    classes: ClassVar[dict[str, type[ModelMixin] | type[PreTrainedModel]]]
     hub_names: ClassVar[dict[str, str]] = {}
-    recomputed: ClassVar[tuple[type[nn.Module], ...]] = ()
     unsupported: ClassVar[tuple[Unsupported, ...]] = ()
     codec: ClassVar[VideoCodec] = image_vae
     caption_tokens: ClassVar[int | None] = None
@@ -104,13 +90,14 @@ class PipelineBackbone(NamedLayers):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         checkpointing: bool = False,
-        offload: bool = False,
+        offload: Offload = "none",
         tiling: bool = False,
         text_precision: TextPrecision = "auto",
+        network_precision: NetworkPrecision = "auto",
     ) -> None:
         self.device, self.dtype, self._folder = torch.device(device), dtype, folder
         self.checkpointing, self.offload, self.tiling = checkpointing, offload, tiling
-        self.text_precision = text_precision
+        self.text_precision, self.network_precision = text_precision, network_precision
         self.tokenizer, self.schedule = load_tokenizer(folder), self.schedule_of(folder)
         self.name, self.source, self.revision, self.fps = name, source, revision, fps
         self.weights_hash = weights_hash(folder, self.parts) if has_weights(folder) else ""
@@ -124,69 +111,6 @@ class PipelineBackbone(NamedLayers):
         self.frames_per_latent, self.pixels_per_latent = self.codec.compression(self._shapes.get("vae"))
         self.max_caption_tokens = self._longest_caption(folder, self.tokenizer)
         self.frames, self.height, self.width = self._trained_video()
-
-    @classmethod
-    def _parts_of_network(cls) -> list[str]:
-        return [part for part in cls.classes if part != "vae" and not part.startswith("text_encoder")]
-
-    @cached_property
-    def network(self) -> Any:  # type: ignore[override]  # mypy takes it for read-only
-        """See `Backbone`."""
-        parts = {part: self._load(part) for part in self._parts_of_network()}
-        with torch.device("meta") if self.device.type == "meta" else nullcontext():
-            network = self._assemble(self._folder, parts)
-        if self.checkpointing:
-            recompute(network, self.recomputed)
-        network = with_fast_kernels(network, self.device, self.dtype)
-        return shard(frozen(network), self.device) if self.sharded else self._placed(network)
-
-    def without_weights(self) -> Any:
-        """See `NamedLayers`."""
-        with torch.device("meta"):
-            return self._assemble(self._folder, self._shapes)
-
-    @cached_property
-    def vae(self) -> Any:
-        """What makes latents of frames, and frames of latents; None where there is none."""
-        if "vae" not in self.classes:
-            return None
-        vae = self._load("vae")
-        if self.tiling:
-            vae.enable_tiling()
-        if not self._encodes:
-            drop_encoder(vae)
-        return self._placed(vae)
-
-    @cached_property
-    def text_encoder(self) -> Any:
-        """What embeds captions; None once it is released."""
-        if not self._embeds:
-            return None
-        text = [part for part in self.classes if part.startswith("text_encoder")]
-        assembled = self._assemble_text(self._folder, {part: self._load(part) for part in text})
-        quantized = self.text_precision != "auto"  # such a model is where it has to be already
-        return frozen(assembled if quantized else assembled.to(self.device))
-
-    def _load(self, part: str) -> Any:
-        kind, folder = self.classes[part], self._folder / part
-        dtype = torch.float32 if part == "vae" else self.dtype
-        if self.device.type == "meta":
-            return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
-        with naming_the_model(self.source, self.revision, self.parts):
-            if not part.startswith("text_encoder"):
-                return load_part(kind, folder, dtype)
-            return load_part(kind, folder, dtype, self.text_precision, self.device)
-
-    def _placed(self, module: nn.Module) -> nn.Module:
-        """On the device; with `offload` in main memory as long as another part computes."""
-        if not self.offload:
-            return frozen(module.to(self.device))
-        module, hook = cpu_offload_with_hook(frozen(module), self.device)
-        # Each part sends the one that computed before it to main memory.
-        for partner in self._offloaded:
-            hook.hook.prev_module_hook, partner.hook.prev_module_hook = partner, hook
-        self._offloaded.append(hook)
-        return module
 
     @staticmethod
     def caption_form(tokenizer: Tokenizer, captions: Sequence[str], /) -> list[str]:
@@ -208,9 +132,10 @@ class PipelineBackbone(NamedLayers):
         name: str | None = None,
         fps: float = 8.0,
         checkpointing: bool = False,
-        offload: bool = False,
+        offload: Offload = "none",
         tiling: bool = False,
         text_precision: TextPrecision = "auto",
+        network_precision: NetworkPrecision = "auto",
         local_files_only: bool = False,
     ) -> Family:
         """The backbone of such a pipeline's folder; weights are loaded when they are needed.
@@ -223,16 +148,23 @@ class PipelineBackbone(NamedLayers):
             name: in rows and paths; the path's last part unless given.
             fps: frames a second of the videos that it makes.
             checkpointing: compute activations again in the backward pass in place of keeping them.
-            offload: keep network and VAE in main memory while they do not compute.
+            offload: what is in main memory while it does not compute: `none`; `model`: network and VAE;
+                `group`: the VAE and each block of the network; `group_stream`: so too, and the next block is
+                copied while one computes.
             tiling: run the VAE in tiles whose seams are blended, where a video is larger than a tile.
             text_precision: of the text encoder's weights: `auto` is `dtype`, else `8bit` or `4bit`.
+            network_precision: of the weights in the network's blocks: `auto` is `dtype`, else `fp8`, `8bit`
+                or `4bit`. Gradients through `fp8`, or blocks in main memory, need `checkpointing`.
             local_files_only: never ask the hub.
 
         Raises:
             InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used,
-                or `text_precision` needs a missing package; what only weights tell is raised in loading.
+                or a precision needs a missing package; what only weights tell is raised in loading.
         """
-        for problem in text_precision_problems(text_precision):
+        for problem in (
+            *bits_problems("text_precision", text_precision),
+            *bits_problems("network_precision", network_precision),
+        ):
             raise InputError(problem)
         on_meta = torch.device(device).type == "meta"
         find = find_shapes if on_meta else partial(find_folder, local_files_only=local_files_only)
@@ -251,6 +183,7 @@ class PipelineBackbone(NamedLayers):
                 offload=offload,
                 tiling=tiling,
                 text_precision=text_precision,
+                network_precision=network_precision,
             )
 
     @classmethod
@@ -261,17 +194,6 @@ class PipelineBackbone(NamedLayers):
         check_folder(folder, expected, weighted=tuple(cls.classes), without_weights=without_weights)
         for setting in cls.unsupported:
             setting.check(folder)
-
-    @classmethod
-    def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> Any:
-        """The network, of those of the loaded `classes` that make it up."""
-        return parts[cls.component]
-
-    @classmethod
-    def _assemble_text(cls, folder: Path, parts: Mapping[str, Any]) -> nn.Module:
-        """The text encoder, of those of the loaded `classes` that make it up."""
-        encoder: nn.Module = parts["text_encoder"]
-        return encoder
 
     @classmethod
     def schedule_of(cls, folder: Path) -> Schedule:
@@ -339,24 +261,25 @@ class PipelineBackbone(NamedLayers):
         self, conditioning: Conditioning, negative: Conditioning
     ) -> tuple[Conditioning, Conditioning]:
         """See `Backbone.guidance_pair`: all captions are of one length, and nothing is laid out anew."""
-        return (negative.repeat(len(conditioning)) if len(negative) == 1 else negative), conditioning
+        negative = negative.repeat(len(conditioning)) if len(negative) == 1 else negative
+        return negative.with_image(conditioning.image), conditioning
 
     def encode(self, frames: UInt8[Tensor, "b f h w 3"]) -> Float[Tensor, "b c l y x"]:
         """See `Backbone.encode`."""
         self.latent_shape(*frames.shape[1:4])
-        return self.codec.encode(self.vae, frames, self.device)
+        return self._vae_back(self.codec.encode(self.vae, frames, self.device))
 
     def decode(self, latents: Float[Tensor, "b c l y x"]) -> UInt8[Tensor, "b f h w 3"]:
         """See `Backbone.decode`."""
-        return self.codec.decode(self.vae, latents, self.device)
+        return self._vae_back(self.codec.decode(self.vae, latents, self.device))
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """See `Backbone.latent_shape`: whole latent frames after the first, sides in whole patches."""
         count, multiple = self._latent_frames(frames), self.pixels_per_latent * self._patch()
         if height < multiple or width < multiple or height % multiple or width % multiple:
             raise InputError(f"size {height} x {width}: {self.name} needs multiples of {multiple} pixels")
-        sides = height // self.pixels_per_latent, width // self.pixels_per_latent
-        return self.config.in_channels, count, *sides
+        channels = self.config.out_channels if self.takes_image else self.config.in_channels
+        return channels, count, height // self.pixels_per_latent, width // self.pixels_per_latent
 
     def _latent_frames(self, frames: int) -> int:
         """Latent frames of a video. Raises InputError for a number that the network cannot take."""
@@ -374,25 +297,3 @@ class PipelineBackbone(NamedLayers):
         """How many tokens a video's latents (C, F, h, w) become."""
         _, frames, height, width = shape
         return frames * height * width // self._patch() ** 2
-
-    def unload(self) -> None:
-        """See `Backbone.unload`."""
-        self._embeds, self._encodes, self._offloaded = True, True, []
-        loaded = vars(self).keys() & {"network", "vae", "text_encoder"}  # cached properties
-        for part in loaded:
-            del vars(self)[part]
-        if loaded:
-            give_memory_back()
-
-    def release_text_encoder(self) -> None:
-        """See `Backbone.release_text_encoder`."""
-        self._embeds = False
-        self.text_encoder = None
-        give_memory_back()
-
-    def release_vae_encoder(self) -> None:
-        """See `Backbone.release_vae_encoder`."""
-        self._encodes = False
-        if vars(self).get("vae") is not None:
-            drop_encoder(self.vae)
-            give_memory_back()

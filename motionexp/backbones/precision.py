@@ -41,6 +41,8 @@ def resolve_precision(device: torch.device, precision: str = "auto") -> Precisio
         return precision  # type: ignore[return-value]
     if precision != "auto":
         raise InputError(f"precision={precision}: one of auto, {', '.join(DTYPES)}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "bf16"  # of a plan for another machine
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if device.type == "cpu" and bf16_is_fast_on_cpu() else "fp32"

@@ -24,16 +24,19 @@ def compression(vae: Any) -> tuple[int, int]:
 @torch.no_grad()
 def encode(vae: Any, frames: UInt8[Tensor, "b f h w 3"], device: torch.device) -> Float[Tensor, "b c l y x"]:
     """See `Backbone.encode`. One video at a time, scaled by the VAE's own statistics of its channels."""
+    pixels = (video.to(device, vae.dtype) / 127.5 - 1 for video in frames.movedim(-1, 1).split(1))
+    return torch.cat([encode_pixels(vae, video) for video in pixels])
+
+
+@torch.no_grad()
+def encode_pixels(vae: Any, video: Float[Tensor, "1 3 f h w"]) -> Float[Tensor, "1 c l y x"]:
+    """As `encode`, of one video in [-1, 1] on the VAE's device."""
     if vae.encoder is None:
         raise RuntimeError("release_vae_encoder() was called: encode before it, or load the backbone again")
-    latents = [
-        # The mode, not a draw: encoding has no noise of its own.
-        vae.encode(video.to(device, vae.dtype) / 127.5 - 1).latent_dist.mode()
-        for video in frames.movedim(-1, 1).split(1)
-    ]
-    # (B, C, l, y, x) before the scale of the network's inputs.
-    raw = torch.cat(latents).float()
-    mean, std, scale = _statistics(vae, device)
+    # The mode, not a draw: encoding has no noise of its own.
+    # (1, C, l, y, x) before the scale of the network's inputs.
+    raw = vae.encode(video).latent_dist.mode().float()
+    mean, std, scale = _statistics(vae, video.device)
     return raw * scale if mean is None else (raw - mean) / (std / scale)
 
 

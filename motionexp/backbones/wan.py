@@ -18,7 +18,7 @@ from transformers import BatchEncoding, T5EncoderModel, UMT5EncoderModel
 from motionexp.backbones import image_vae, original_names, video_vae
 from motionexp.backbones.blocks import numbered
 from motionexp.backbones.checkpoint import Unsupported, read_json
-from motionexp.backbones.flow import block_bytes, projections_of
+from motionexp.backbones.flow import block_bytes, network_input, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
 from motionexp.backbones.text import Tokenizer, lower_case_if_closed, refuse_mask
@@ -64,7 +64,7 @@ class WanExperts(nn.Module):
         encoder_hidden_states: Float[Tensor, "b l d"],
         return_dict: bool = False,
     ) -> tuple[Tensor]:
-        """Return the outputs (B, C, F, y, x), each row from the expert of its timestep."""
+        """Return the outputs (B, C', F, y, x), each row from the expert of its timestep."""
         if hidden_states.is_meta:  # where no timestep has a value, one expert has the shapes of both
             output: tuple[Tensor] = self.transformer(
                 hidden_states, timestep, encoder_hidden_states, return_dict=False
@@ -72,7 +72,9 @@ class WanExperts(nn.Module):
             return output
         # (B,): a batch may hold timesteps of both experts.
         first = timestep >= self.boundary
-        joined = torch.empty_like(hidden_states)
+        joined = hidden_states.new_empty(
+            len(first), self.config.out_channels, *hidden_states.shape[2:]
+        )  # (B, C', F, y, x)
         for rows, expert in ((first, self.transformer), (~first, self.transformer_2)):
             if bool(rows.any()):
                 part = expert(
@@ -165,12 +167,16 @@ class WanBackbone(PipelineBackbone):
     ) -> Float[Tensor, "b c f y x"]:
         """See `Backbone.predict`."""
         refuse_mask(conditioning)
+        image = conditioning.image
+        embeds = None if image is None else image.embeds  # the experts' forward pass has no argument for them
+        more = {} if embeds is None else {"encoder_hidden_states_image": embeds.to(self.device, self.dtype)}
         with attention_kernels(self.device, self.dtype, self.video_tokens(x_t.shape[1:])):
             output = self.network(
-                hidden_states=x_t.to(self.device, self.dtype),
+                hidden_states=network_input(self, x_t, image),
                 timestep=self.schedule.label(t).to(self.device).expand(len(x_t)),
                 encoder_hidden_states=conditioning.embeds.to(self.device, self.dtype),
                 return_dict=False,
+                **more,
             )[0]
         return output.to(x_t.dtype)
 
@@ -221,6 +227,11 @@ class WanExpertsBackbone(WanBackbone):
     def outputs_of(modules: tuple[str, ...]) -> tuple[str, ...]:
         """See `NamedLayers`: the block of one expert runs."""
         return modules
+
+    @classmethod
+    def find_runs(cls, network: WanExperts) -> list[list[str]]:
+        """See `NamedLayers`: the blocks of each expert."""
+        return [[*names] for names in zip(*cls.find_blocks(network), strict=True)]
 
     @property
     def positions(self) -> tuple[str, ...]:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import MISSING
+
 from motionexp.config.adapter_files import adapter_file
 from motionexp.config.checks import unwritable
-from motionexp.config.command_line import selection
-from motionexp.config.settings import setting, setting_problems, typed_settings
+from motionexp.config.commands import command_settings
+from motionexp.config.settings import setting
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -18,7 +20,7 @@ REPOSITORY = r"[A-Za-z0-9][\w.-]{0,94}/[A-Za-z0-9][\w.-]{0,94}"
 class CardConfig:
     """Every setting of `python run.py card`; `--help` prints this list."""
 
-    adapter: str | None = setting(None, "folder or file of an adapter of motionexp", text=True)
+    adapter: str = setting(MISSING, "folder or file of an adapter of motionexp", text=True)
     folder: str | None = setting(None, "of the card and its files; null: card/ in the cell", text=True)
     reference_video: bool = setting(False, "include the reference's video: you may publish it")
     push: str | None = setting(None, "USER/NAME: upload to this repository of the hub", pattern=REPOSITORY)
@@ -29,7 +31,7 @@ class CardConfig:
         """The folder that the card is written to."""
         if self.folder is not None:
             return user_path(self.folder)
-        file = adapter_file(self.adapter or "")
+        file = adapter_file(self.adapter)
         return (file.parents[1] if file.parent.name == "adapter" else file.parent) / "card"
 
 
@@ -39,14 +41,8 @@ def load_card(words: Sequence[str]) -> tuple[CardConfig, dict[str, str]]:
     Raises:
         InputError: a word is no NAME=VALUE, there is no such adapter, or the folder cannot be written.
     """
-    select = selection("card", words)
-    cfg = typed_settings(CardConfig, select)
-    if cfg.adapter is None:
-        raise InputError("card: adapter=FOLDER is missing: the adapter/ of a finished cell, or a file")
+    cfg, select = command_settings("card", CardConfig, words, selects=True)
     adapter_file(cfg.adapter)
-    problems = [*setting_problems(cfg)]
     if problem := unwritable(cfg.target):
-        problems.append(f"folder={cfg.target}: {problem}; name a folder that can be written")
-    if problems:
-        raise InputError("\n".join(problems))
+        raise InputError(f"folder={cfg.target}: {problem}; name a folder that can be written")
     return cfg, select

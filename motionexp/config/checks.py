@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,14 +11,16 @@ from typing import Any
 
 from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_files
+from motionexp.config.images import image_problems, takes_image
 from motionexp.config.job_settings import loggers
 from motionexp.config.json_file import read_json, read_object
+from motionexp.config.memory import memory_problems
 from motionexp.config.metrics import metric_problems, set_metrics
 from motionexp.config.ranks import OF_GPUS, trainer_problems
 from motionexp.config.sampling import sampling_problems
 from motionexp.config.schema import JobConfig, ModelConfig, method_name
 from motionexp.config.scoring import scoring_problems
-from motionexp.config.settings import LARGEST, setting_problems, settings_in
+from motionexp.config.settings import LARGEST, setting_problems
 from motionexp.config.targets import PACKAGE, check_allowed, class_value
 from motionexp.errors import InputError, one_of
 from motionexp.files import existing_part, user_path
@@ -33,7 +34,7 @@ def check(cfg: JobConfig) -> list[str]:
             *window_problems(cfg), *sampling_problems(cfg), *_frame_problems(cfg), *_list_problems(cfg),
             *_repeated_items(cfg),
             *_training_seed_problems(cfg), *_logger_problems(cfg),
-            *_boundary_problems(cfg.model), *_clip_problems(cfg), *_file_problems(cfg),
+            *_boundary_problems(cfg.model), *_clip_problems(cfg), *image_problems(cfg), *_file_problems(cfg),
             *_caption_problems(cfg), *_linear_probe_problems(cfg), *memory_problems(cfg),
             *scoring_problems(cfg.scoring), *trainer_problems(cfg), *_class_problems(cfg)]  # fmt: skip
 
@@ -250,6 +251,11 @@ def _linear_probe_problems(cfg: JobConfig) -> Iterator[str]:
     """The linear probe draws videos of the bundled world itself, so that other videos would be ignored."""
     if cfg.probe != "linear_probe":
         return
+    if takes_image(cfg.model, cfg.plugins):
+        yield (
+            f"probe=linear_probe: model={cfg.model.name} makes videos that begin with a picture; take"
+            " probe=inversion or probe=tampering, whose references have their own first frame"
+        )
     if not str(cfg.data["_target_"]).startswith(f"{PACKAGE}.data.shapes."):
         yield "probe=linear_probe: it draws videos of the bundled world; leave out data= and video="
     if ignored := [name for name in ("edits", "edit_kinds") if getattr(cfg, name) is not None]:
@@ -319,34 +325,6 @@ def vocabulary(model: ModelConfig) -> list[str]:
     except (LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not the file of a tokenizer ({error!r:.200})") from error
     return sorted(words - {""})
-
-
-QUANTIZER = "bitsandbytes"
-
-
-def memory_problems(cfg: JobConfig) -> Iterator[str]:
-    """What is wrong with the settings that say how memory is used, beside their choices."""
-    if settings_in(JobConfig)["text_precision"].allows(cfg.text_precision):
-        yield from text_precision_problems(cfg.text_precision)
-    yield from offload_problems(cfg.offload, cfg.device)
-
-
-def text_precision_problems(text_precision: str) -> Iterator[str]:
-    """What is wrong with `text_precision=`, the package that it needs included."""
-    about = settings_in(JobConfig)["text_precision"]
-    if not about.allows(text_precision):
-        yield f"text_precision={text_precision}: {about.expected(text_precision)}"
-    elif text_precision != "auto" and find_spec(QUANTIZER) is None:
-        yield (
-            f"text_precision={text_precision}: it needs the package {QUANTIZER}, which is not installed:"
-            f" `pip install {QUANTIZER}`, or leave it at auto"
-        )
-
-
-def offload_problems(offload: bool | None, device: str) -> Iterator[str]:
-    """What is wrong with `offload=` on a device, which is the setting or what `auto` has become."""
-    if offload and not device.startswith(("cuda", "auto")):
-        yield f"offload=true: device={device} has no memory apart from main memory; leave it out"
 
 
 SAMPLING_WINDOW = ("sampling_tau", "sampling_tau_high")

@@ -8,6 +8,7 @@ brackets and `${`; in free text these are ordinary characters. Two forms are spe
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,10 +45,11 @@ COMMANDS = (
     "ui",
 )
 LISTS_OF_TEXT = ("edits",)
-PATHS = ("output", "folder", "samples", "video", "adapter", "--config-dir")
+PATHS = ("output", "folder", "samples", "video", "image", "adapter", "--config-dir")
 # Hydra's own settings that suit this command: how jobs of a sweep are launched, and with which values.
 OF_HYDRA = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)(\.[A-Za-z]\w*)+|hydra\.verbose")
 PARAMS = "hydra.sweeper.params."
+DOUBLE = '"'
 TEXT = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 CHOICE = re.compile(rf"choice\(\s*{TEXT}(?:\s*,\s*{TEXT})*\s*\)", re.DOTALL)
 
@@ -119,8 +121,9 @@ def named(key: str, names: Sequence[str]) -> str:
 
 
 def listed_texts(key: str, texts: Sequence[str]) -> str:
-    """The word that gives a list of free texts, as in `edits=['a dog, running','a cat']`."""
-    return f"{key}={_items_in_quotes(list(texts), _escaped)}"
+    """The word that gives a list of free texts, as in `edits=["a dog, running","a cat"]`."""
+    # The shell's quotes around the word are single ones.
+    return f"{key}={_items_in_quotes(list(texts), partial(_escaped, quote=DOUBLE))}"
 
 
 def _is_value(name: str) -> bool:
@@ -295,10 +298,12 @@ def in_quotes(text: str) -> str:
     return _escaped(as_value(text))
 
 
-def _escaped(text: str) -> str:
+def _escaped(text: str, quote: str = "'") -> str:
     """A text in the quotes of Hydra's grammar, which reads a backslash as itself except before a quote."""
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
-    return f"'{escaped}'"
+    escaped = re.sub(
+        rf"(\\*)({quote}|$)", lambda match: match[1] * 2 + (f"\\{quote}" if match[2] else ""), text
+    )
+    return f"{quote}{escaped}{quote}"
 
 
 def as_value(text: str) -> str:

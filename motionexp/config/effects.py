@@ -134,6 +134,8 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield f"{GROUP_OF[name]}= does not take it, or gives another value; leave it out"
     if name in OF_CLIPS and cfg.video is None:
         yield "describes the clip of video=, which is not given; leave it out"
+    if name == "image" and cfg.probe is not None:
+        yield f"has no effect with probe={cfg.probe}, which takes references' first frames; leave it out"
     if name == "edit_kinds" and cfg.edits is not None:
         yield "edits= replaces the edits of all kinds; leave out one of both"
     if name == "retry" and cfg.probe is not None:

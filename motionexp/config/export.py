@@ -1,22 +1,35 @@
 """The checked settings of `python run.py export`. Imports no torch."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import MISSING
+
 from motionexp.config.adapter_files import adapter_files
 from motionexp.config.command_line import CONFIG_DIR, override_key
+from motionexp.config.commands import command_settings
 from motionexp.config.compose import load
 from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
-from motionexp.errors import InputError, one_of
+from motionexp.config.settings import setting, settings_in
+from motionexp.errors import InputError
 from motionexp.files import user_path
 
 FORMATS = ("diffusers", "comfyui", "kohya", "peft")
-SETTINGS = ("adapter", "format", "folder", "shift", "steps", "frames", "model")
-NEEDED = ("adapter", "format", "folder")
+SAMPLING = ("recipe", "sampler", "shift", "timestep_spacing", "steps", "frames")
+OF_JOBS = (*SAMPLING, "model")
+"""The settings of a job on which an export depends."""
+
+
+@dataclass
+class ExportSettings:
+    """The settings of `python run.py export`; beside them it takes some of a job's."""
+
+    adapter: str = setting(MISSING, "folder or file of an adapter of motionexp", text=True)
+    format: str = setting(MISSING, "the tool that reads it (docs/adapters.md)", choices=FORMATS)
+    folder: str = setting(MISSING, "new folder, which is written to", text=True)
 
 
 @dataclass(frozen=True)
@@ -27,18 +40,18 @@ class ExportConfig:
         adapter: a file or folder of an adapter that motionexp has saved.
         format: one of `FORMATS`.
         folder: new or empty; the files are named after it.
-        shift: of flow matching, at which the videos will be sampled; unless given that of the model's recipe;
-            None: its scheduler's.
         model: that the adapter was tuned on.
-        steps, frames: of the videos that will be sampled; the model's, unless given. On the frames depends a
-            shift that grows with the video's size.
+        sampler, shift, timestep_spacing, steps, frames: of the videos that will be sampled, as for a job;
+            unless given those of the model's recipe. Some shifts grow with the size of videos.
     """
 
     adapter: str
     format: str
     folder: Path
-    shift: float | None
     model: ModelConfig
+    sampler: str
+    shift: float | None
+    timestep_spacing: str | None
     steps: int
     frames: int
 
@@ -50,38 +63,21 @@ def load_export(words: Sequence[str]) -> ExportConfig:
         InputError: a setting is missing, unknown or out of range; there is no such adapter or model; or the
             folder holds something.
     """
-    for word in words:
-        name = override_key(word).partition(".")[0]
-        if name not in SETTINGS and not word.startswith(CONFIG_DIR):
-            raise InputError(f"{word}: export takes {', '.join(f'{setting}=' for setting in SETTINGS)}")
-    of_export = ("adapter", "format", "folder", "shift")
-    values = {key: value for key, _, value in (word.partition("=") for word in words) if key in of_export}
-    for name in NEEDED:
-        if name not in values:
-            raise InputError(f"export: {name}= is missing; it takes adapter=FOLDER format=FORMAT folder=NEW")
-    if values["format"] not in FORMATS:
-        raise InputError(f"format={values['format']}: {one_of(values['format'], FORMATS)}")
-    folder = user_path(values["folder"])
+    of_export = settings_in(ExportSettings)
+    rest = [word for word in words if override_key(word) not in of_export]
+    for word in rest:
+        if override_key(word).partition(".")[0] not in OF_JOBS and not word.startswith(CONFIG_DIR):
+            names = ", ".join(f"{name}=" for name in (*of_export, *OF_JOBS))
+            raise InputError(f"{word}: export takes {names}")
+    export, _ = command_settings("export", ExportSettings, [word for word in words if word not in rest])
+    folder = user_path(export.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"folder={folder}: it is not empty; name a new folder")
-    rest = [word for word in words if override_key(word) not in of_export]
     if not any(override_key(word) == "model" for word in rest):
-        rest.append(f"model={_model_of(values['adapter'])}")
+        rest.append(f"model={_model_of(export.adapter)}")
     cfg = load(rest)
-    shift = _shift(values["shift"]) if "shift" in values else cfg.shift
-    return ExportConfig(values["adapter"], values["format"], folder, shift, cfg.model, cfg.steps, cfg.frames)
-
-
-def _shift(text: str | None) -> float | None:
-    if text in (None, "null"):
-        return None
-    try:
-        shift = float(text or "")
-    except ValueError:
-        shift = math.nan
-    if not 0 < shift < math.inf:
-        raise InputError(f"shift={text}: a number above 0, at which the videos will be sampled")
-    return shift
+    sampling = {name: getattr(cfg, name) for name in SAMPLING if name != "recipe"}
+    return ExportConfig(export.adapter, export.format, folder, cfg.model, **sampling)
 
 
 def _model_of(adapter: str) -> str:

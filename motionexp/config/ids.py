@@ -88,21 +88,29 @@ def _adapter_content(cfg: JobConfig) -> dict[str, Any]:
     if len(files) == 1:  # as ids were before there were files of two experts
         parts = {name: hashes[0] for name, hashes in parts.items()}
     # Where there are two experts, the file's name may say for which one it is.
-    if ".WanExpertsBackbone." in cfg.model._target_ and any(map(expert_of, files)):
+    if "ExpertsBackbone." in cfg.model._target_ and any(map(expert_of, files)):
         parts["adapter_experts"] = [expert_of(file) for file in files]
     return parts
 
 
 def sample_id(
-    cfg: JobConfig, adapter: str, *, caption: str, index: int, batch: Sequence[tuple[str, int]] = ()
+    cfg: JobConfig,
+    adapter: str,
+    *,
+    caption: str,
+    index: int,
+    batch: Sequence[tuple[str | int, ...]] = (),
+    image: str = "",
 ) -> str:
     """Id of one video: what `adapter` (an `adapter_id`) makes of a caption with the index-th initial noise.
 
     The ids of the base model (tau = 1000) leave out the settings of the stage "applying". `batch` holds the
     caption and the index of every video that is denoised together with this one, itself included: they
-    change the last bits of a sample. The id contains them if there are several.
+    change the last bits of a sample. The id contains them if there are several. `image` is the hash of the
+    image that the video begins with, which members of the batch have too; empty: none.
     """
-    together = {"batch": [*batch]} if len(batch) > 1 else {}
+    together: dict[str, Any] = {"batch": [*batch]} if len(batch) > 1 else {}
+    together |= {"image": image} if image else {}
     parts = _settings(cfg, "sampling") | (_settings(cfg, "applying") if cfg.tau != 1000 else {})
     about = {"adapter": adapter, "caption": caption, "index": index} | together
     return _digest("sample", SAMPLE_VERSION, parts | about)

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from motionexp.config.schema import JobConfig, tiles
+from motionexp.config.scoring import ScoringConfig
 from motionexp.config.settings import names_in
 
 
@@ -40,4 +41,9 @@ def row_settings(cfg: JobConfig) -> dict[str, Any]:
     # The model of rows has the settings of its own recipe, which are the defaults, and no other recipe.
     model = plain["model"] | cfg.model.recipes.get(cfg.model.recipe or "", {})
     plain["model"] = {name: value for name, value in model.items() if name != "recipes"}
+    # Rows from before a setting was added lack it, and are compared with rows of its default.
+    added = names_in(ScoringConfig, lambda about: about.added_later)
+    plain["scoring"] = {
+        name: value for name, value in plain["scoring"].items() if value is not None or name not in added
+    }
     return {name: value for name, value in plain.items() if name in names or matters.get(name)}

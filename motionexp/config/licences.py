@@ -29,10 +29,15 @@ LICENCES: Mapping[str, Licence] = {
     "zai-org/CogVideoX-5b": Licence(
         "other", "cogvideox-license", "https://huggingface.co/zai-org/CogVideoX-5b/blob/main/LICENSE"
     ),
+    "zai-org/CogVideoX-5b-I2V": Licence(
+        "other", "cogvideox-license", "https://huggingface.co/zai-org/CogVideoX-5b-I2V/blob/main/LICENSE"
+    ),
     "stable-diffusion-v1-5/stable-diffusion-v1-5": Licence("creativeml-openrail-m"),
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": APACHE,
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": APACHE,
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": APACHE,
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers": APACHE,
+    "Wan-AI/Wan2.2-I2V-A14B-Diffusers": APACHE,
     "Lightricks/LTX-Video": Licence(
         "other", "ltx-video-license", "https://huggingface.co/Lightricks/LTX-Video/tree/main"
     ),

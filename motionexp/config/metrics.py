@@ -34,6 +34,7 @@ class MetricSpec:
         values: {name of a value: whether more is better, or None where neither is}, the main value first.
         needs: models and ground truth without which it cannot measure; see `Need` of the base classes.
         used_by: who measures it when no metrics are named.
+        only_named: whether it is measured only where it is named.
         order: its place among the metrics, in summaries and in tables.
         summary: {name of a value: its heading in a job's summary}, in short words.
         columns: {key: fields of a `Column`}, its standard columns in tables. An optional column is left out
@@ -49,6 +50,7 @@ class MetricSpec:
     values: Mapping[str, bool | None] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     used_by: tuple[Use, ...] = ("jobs",)
+    only_named: bool = False
     order: int = 1000
     summary: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -114,14 +116,19 @@ def find_metric(name: str) -> MetricSpec | None:
     return _plugin(name) if "." in name else METRICS.get(name)
 
 
+def measurable(use: Use = "jobs") -> list[MetricSpec]:
+    """All metrics that `use` can measure."""
+    return [spec for spec in METRICS.values() if use in spec.used_by]
+
+
 def chosen_metrics(names: Collection[str] | None, use: Use = "jobs") -> list[MetricSpec]:
-    """The metrics of these names; None: all that `use` measures.
+    """The metrics of these names; None: all that `use` measures unless they are named.
 
     Raises:
         InputError: a name that is no metric.
     """
     if names is None:
-        return [spec for spec in METRICS.values() if use in spec.used_by]
+        return [spec for spec in measurable(use) if not spec.only_named]
     if problems := list(metric_problems(names, use)):
         raise InputError("\n".join(problems))
     return [spec for spec in map(find_metric, names) if spec is not None]
@@ -135,7 +142,7 @@ def metric_problems(names: Collection[str] | None, use: Use = "jobs") -> Iterato
     specs = {name: find_metric(name) for name in names or ()}
     unknown = [name for name, spec in specs.items() if spec is None or use not in spec.used_by]
     if unknown:
-        choices = one_of(unknown[0], (spec.name for spec in chosen_metrics(None, use)))
+        choices = one_of(unknown[0], (spec.name for spec in measurable(use)))
         yield f"metrics=[{','.join(unknown)}]: {choices}, a plugin's import path, or null for all"
 
 

@@ -69,8 +69,9 @@ def _sharding_problems(cfg: JobConfig) -> Iterator[str]:
     """What does not suit a network of which each rank holds a part."""
     if cfg.trainer.ranks == 1:
         yield "trainer.strategy=fsdp: one device holds all; set trainer.devices=, or leave it out"
-    if cfg.offload:
-        yield "trainer.strategy=fsdp: with offload=true the network is in main memory; leave out one of both"
+    if cfg.offload not in (None, "none"):
+        where = f"with offload={cfg.offload} the network is in main memory"
+        yield f"trainer.strategy=fsdp: {where}; leave out one of both"
     model, method = str(cfg.model._target_).rpartition(".")[0], str(cfg.method["_target_"])
     try:
         shardable = class_value(model, "shardable", cfg.plugins)

@@ -13,6 +13,8 @@ OPTIONS = {
     "data=nameable": "data=captioned",
     "experiment=direct": "experiment=full_rank",
     "experiment=tau_look": "experiment=tau_selection",
+    "offload=true": "offload=model",
+    "offload=false": "offload=none",
 }
 METHODS = {"direct": "full_rank", "anchor": "sanity_baseline"}
 STRATA = {"looks": "appearances", "anchor": "sanity_baseline"}

@@ -58,12 +58,16 @@ def _scale_problems(name: str, value: Any) -> Iterator[str]:
             yield f"{name}={value}: timesteps from 0 to 1000 are meant, and not shares"
         if min(scales) < 1:
             yield f"{name}={value}: scales are from 1, which is no guidance"
-    elif not _is_number(value) or value < 1:
+    elif not _is_any_number(value) or value < 1:  # too large a number is named with those of other settings
         yield f"{name}={value}: a number from 1, which is no guidance, or pairs [[timestep,scale],...]"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST[float]
+    return _is_any_number(value) and bool(abs(value) <= LARGEST[float])
+
+
+def _is_any_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _solver_problems(cfg: JobConfig) -> Iterator[str]:

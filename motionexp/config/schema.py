@@ -130,6 +130,9 @@ class JobConfig:
     references: Any = setting(
         None, "a number or a list of names; null: 1, a probe's 6", "content", rows="never", listed=True)
     edits: list[str] | None = setting(None, "new captions; null: the reference's", "content", rows="never")
+    image: str | None = setting(
+        None, "a picture, the first frame of all samples, for a model that takes one; null: the suite's for"
+        " each edit", "content", text=True, rows="never")
     seeds: int = setting(1, "samples for each edit", "content", low=1, high=10_000, rows="never", listed=True)
     video: str | None = setting(None, "a clip: file or folder of frames", "content", text=True, rows="never")
     caption: str | None = setting(None, "what the clip of video= shows", "content", text=True, rows="never")
@@ -137,7 +140,7 @@ class JobConfig:
     fps: float | None = setting(None, "frames a second to take of it; null: by stride=", "content", above=0)
     stride: int | None = setting(None, "take every n-th frame of it; null: 1, or by fps=", "content", low=1)
     frames: int = setting(II("model.frames"), "number of frames of references and samples", "cell", low=1)
-    fit: str = setting("crop", "fit: show all on black", "content", choices=("crop", "fit"))
+    fit: str = setting("crop", "cut edges off, or show all on black", "content", choices=("crop", "fit"))
 
     tau: Any = setting(
         "${window_of:${adapter},${model.default_tau}}", "train and apply at timesteps t >= tau only; 0: all"
@@ -197,8 +200,8 @@ class JobConfig:
         " times noise; 0: noise alone", "applying", low=0, high=1, added_later=True)
     adapter_in_unconditional: bool = setting(True, "also adapt guidance's unconditional branch", "applying")
     recipe: str | None = setting(
-        II("model.recipe"), "owners, diffusers or papers: the settings of sampling that the model's file has"
-        " under this name (docs/models.md); single settings come on top", "content")
+        II("model.recipe"), "owners, diffusers, papers ...: the settings of sampling that the model's file"
+        " has under this name (docs/models.md); single settings come on top", "content")
     sampler: str = setting(
         "${from_recipe:sampler}", "the solver; in flow matching ddim is euler", "sampling", choices=SAMPLERS)
     shift: float | None = setting(
@@ -228,9 +231,15 @@ class JobConfig:
         "fast", "low_memory is slower, and its results equal unless model.video_vae is true", "none",
         choices=("fast", "low_memory"), rows="where it matters")
     checkpointing: bool | None = setting(None, "recompute activations in training; null: by mode=", "none")
-    offload: bool | None = setting(None, "idle network and VAE wait in main memory; null: by mode=", "none")
+    offload: str | None = setting(
+        None, "wait in main memory: model: idle network and VAE; group: every idle block of the network too;"
+        " group_stream: the next block is copied meanwhile; null: by mode=", "none",
+        choices=(None, "none", "model", "group", "group_stream"))
     text_precision: str = setting(
         "auto", "of the text encoder", "cell", choices=("auto", "8bit", "4bit"), added_later=True)
+    network_precision: str = setting(
+        "auto", "of the frozen weights in the network's blocks", "cell",
+        choices=("auto", "fp8", "8bit", "4bit"), rows="where it matters", added_later=True)
     memory_limit: float | None = setting(
         None, "GiB for videos that are sampled together; null: one video at a time", "none", above=0)
     retry: str | None = setting(
@@ -254,12 +263,12 @@ class ScoreConfig:
     """Every setting of `python run.py score`; `--help` prints this list."""
 
     data: dict[str, Any] = setting({}, "the suite whose edits the videos show, as for a job")
-    folder: str | None = setting(None, "videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
+    folder: str | None = setting(None, "needed: videos as REFERENCE/EDIT.mp4, as frames, or a CSV", text=True)
     system: str | None = setting(None, "who made the videos; null: the folder's name", text=True)
     frames: int | None = setting(None, "frames of each video; null: as many as its whole reference", low=1)
     references: Any = setting(None, "which references, by number or name; null: all of the suite")
     edit_kinds: list[str] | None = setting(None, "only edits of these kinds; null: all")
-    fit: str = setting("crop", "fit: show all on black", choices=("crop", "fit"))
+    fit: str = setting("crop", "cut edges off, or show all on black", choices=("crop", "fit"))
     metrics: list[str] | None = setting(None, "metrics to score; null: all that the data allow")
     scoring: ScoringConfig = setting(ScoringConfig, "models behind scores")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", pattern=DEVICES)

@@ -26,6 +26,9 @@ class ScoringConfig:
     pairs: str = setting("consecutive", "of frame consistency", choices=PAIRS)
     tracker: str = setting("lucas_kanade", "of motion_fidelity", choices=TRACKERS)
     tracker_weights: str | None = setting(None, "CoTracker 3's weights, as a safetensors file", text=True)
+    dino: str | None = setting(
+        None, "of subject_consistency: timm's hub id or folder of a ViT; null: VBench's", text=True,
+        added_later=True)
     sanity_baselines: bool = setting(False, "also score frozen, reversed and exchanged references")
 # fmt: on
 

@@ -19,6 +19,7 @@ class ScoringModels:
             `preference_revision`.
         resize: frames become squares of this many pixels first; 0: they stay as they are.
         tracker_weights: CoTracker's; None: Lucas-Kanade follows the points.
+        dino: DINO's folder or hub id, with `dino_revision`.
         classifier: folder of the attribute classifier.
     """
 
@@ -28,6 +29,8 @@ class ScoringModels:
     preference_revision: str | None = None
     resize: int = 0
     tracker_weights: str | None = None
+    dino: str = "timm/vit_base_patch16_224.dino"  # VBench's weights, as safetensors
+    dino_revision: str | None = "9578d3895b3c81965d4fb6de0ffb14491b6fc8f9"
     classifier: Path = BUNDLED / "classifier"
 
 
@@ -57,4 +60,6 @@ def scoring_models(scoring: ScoringConfig, closed_vocabulary: bool) -> ScoringMo
         )
     if scoring.resize is not None:
         models = replace(models, resize=scoring.resize)
+    if scoring.dino is not None:
+        models = replace(models, dino=scoring.dino, dino_revision=None)
     return replace(models, tracker_weights=scoring.tracker_weights)

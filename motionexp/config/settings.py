@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeVar
 
+from motionexp.config.renames import OPTIONS
 from motionexp.errors import InputError, one_of
 
 Stage = Literal["cell", "training", "applying", "sampling", "probe", "method", "tau", "content", "none"]
@@ -149,7 +150,8 @@ def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
     elif isinstance(value, str) and "\0" in value:
         yield f"{name}={shown}: no text holds the character NUL"
     elif not about.allows(value):
-        yield f"{name}={shown}: {about.expected(value)}"
+        renamed = OPTIONS.get(f"{name}={shown}".lower())
+        yield f"{name}={shown}: " + (f"renamed to {renamed}" if renamed else about.expected(value))
     elif about.timestep and value is not None and 0 < value <= 1:
         yield f"{name}={shown}: a timestep from 0 to 1000 is meant, not a share ({name}={1000 * value:g}?)"
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from omegaconf import MISSING
+
 from motionexp.config.checks import unwritable
-from motionexp.config.command_line import check_not_empty, check_once, selection
-from motionexp.config.settings import setting, setting_problems, typed_settings
+from motionexp.config.commands import command_settings
+from motionexp.config.settings import setting
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -18,7 +20,7 @@ PICKS, RATINGS = ("picks",), ("ditflow", "vmc")
 class StudyConfig:
     """Every setting of `python run.py study`; `--help` prints this list."""
 
-    folder: str | None = setting(None, "new folder of the study", text=True)
+    folder: str = setting(MISSING, "new folder of the study, which is written to", text=True)
     output: str = setting("outputs", "folder of the finished samples", text=True)
     form: str = setting(
         "picks", "pick the best method, or rate each video as in a paper", choices=(*PICKS, *RATINGS))
@@ -42,19 +44,11 @@ def load_study(words: Sequence[str]) -> tuple[StudyConfig, dict[str, str]]:
     Raises:
         InputError: a word is no NAME=VALUE, a value is none of its setting, or the folder cannot be used.
     """
-    check_once(words)
-    check_not_empty(words)
-    select = selection("study", words)
-    cfg = typed_settings(StudyConfig, select)
-    problems = [*setting_problems(cfg)]
-    if cfg.folder is None:
-        problems.append("study: folder=NEW is missing: the folder that the questionnaires are written to")
-    elif (path := user_path(cfg.folder)).exists() and (not path.is_dir() or any(path.iterdir())):
-        problems.append(
+    cfg, select = command_settings("study", StudyConfig, words, selects=True)
+    if (path := user_path(cfg.folder)).exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(
             f"folder={cfg.folder}: it is not empty; name a new folder (output= is that of finished samples)"
         )
-    elif problem := unwritable(path):
-        problems.append(f"folder={cfg.folder}: {problem}; name a folder that can be written")
-    if problems:
-        raise InputError("\n".join(problems))
+    if problem := unwritable(path):
+        raise InputError(f"folder={cfg.folder}: {problem}; name a folder that can be written")
     return cfg, select

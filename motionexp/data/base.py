@@ -1,12 +1,46 @@
 """What every suite provides: references with their edits, and the reader that loads them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class FirstFrame:
+    """An image with which the samples of an edit begin.
+
+    Attributes:
+        name: of its file.
+        source: the pixels, or what reads them when they are first needed.
+    """
+
+    name: str
+    source: np.ndarray | Callable[[], np.ndarray]
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, of the size of the videos. Raises InputError where they cannot be read."""
+        return self.source if isinstance(self.source, np.ndarray) else self.source()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 (64 hex digits) of the pixels and their shape."""
+        return image_hash(self.pixels)
+
+    def __str__(self) -> str:
+        """The name, and 12 digits of the hash: what rows have."""
+        return f"{self.name} {self.content_hash[:12]}"
+
+
+def image_hash(pixels: np.ndarray) -> str:
+    """sha256 (64 hex digits) of an image's (H, W, 3) uint8 pixels and their shape."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -15,12 +49,19 @@ class Edit:
 
     `kind` is a word of the suite: `style`, `object`, `background`, `multiple` (TGVE), `caption`, `subject`,
     `scene` (DiTFlow's prompts for DAVIS), or `caption` where the user gave a caption alone. `truth` holds the
-    target's attributes, or None where they are unknown.
+    target's attributes, or None where they are unknown. `image` is the first frame of its samples, for models
+    that make videos of an image and a caption.
     """
 
     kind: str
     caption: str
     truth: Mapping[str, Any] | None = None
+    image: FirstFrame | None = None
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """Of the image, (H, W, 3) uint8 RGB; None: it has none."""
+        return None if self.image is None else self.image.pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,18 +6,20 @@ import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
+
+import numpy as np
 
 from motionexp.config.json_file import read_json
 from motionexp.config.text_file import read_text
 from motionexp.config.yaml_file import parse_yaml
-from motionexp.data.base import Description, Edit, Reference
+from motionexp.data.base import Description, Edit, FirstFrame, Reference
 from motionexp.data.checks import caption_problem, folded, raise_problems, reference_named, shortened
 from motionexp.data.clip import Clip, path_name
 from motionexp.data.tables import read_table
-from motionexp.data.videos import frame_count
+from motionexp.data.videos import frame_count, read_image
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -25,18 +27,35 @@ CAPTION_FILES = ("captions.csv", "captions.yaml", "captions.yml", "captions.json
 # Columns of a CSV with any other name are kinds of edits.
 NUMBERS = ("start", "fps", "stride")
 """Numbers of a video that select its frames, as in `videos.read_frames`."""
-KEYS = ("video", "caption", "edits", *NUMBERS)
+KEYS = ("video", "caption", "image", "edits", *NUMBERS)
+OF_VIDEO = ("video", "caption", "image", *NUMBERS)
+"""Columns of a CSV that are no kind of edit."""
+OF_EDIT = " image"
+"""After an edit's kind: the column of a CSV with the edit's own image."""
 LARGEST = 1_000_000
+PIXEL = np.zeros((1, 1, 3), np.uint8)
 MOST_LETTERS = 60
 """Of an edit's kind, which names files."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One checked video: the clip that reads it, and its edits with their kinds."""
+    """One checked video: the clip that reads it, its edits with their kinds, and the edits' images."""
 
     clip: Clip
     edits: tuple[Edit, ...]
+    images: tuple[Path | None, ...]
+
+    def edits_with_images(self, size: tuple[int, int] | None) -> tuple[Edit, ...]:
+        """The edits with images of a size (H, W), read when they are needed; None: of one pixel."""
+        return tuple(
+            edit
+            if path is None
+            else replace(
+                edit, image=FirstFrame(path.name, partial(read_image, path, size) if size else PIXEL)
+            )
+            for edit, path in zip(self.edits, self.images, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,10 @@ class VideoFolder:
     The captions' file is a list of videos, each with `video` (its path below the folder), `caption`, `edits`,
     and optionally `start` (seconds), `fps` or `stride`. In YAML and JSON `edits` is a list of captions, or
     {kind: caption}. In CSV every further column is a kind of edit, and an empty cell is no edit.
+
+    Samples may begin with an image: `image` is that of all edits of a video. In YAML and JSON an edit may be
+    {caption: ..., image: ...} in place of its caption, and in CSV the column `KIND image` has the image of
+    the edit in the column `KIND`. Paths of images are below the folder.
 
     Args:
         path: the folder.
@@ -69,7 +92,7 @@ class VideoFolder:
     def describe(self, name: str) -> Description:
         """The captions of one video, and the number of frames in its file."""
         entry = self._entry(name)
-        return Description(entry.clip.caption, entry.edits, frame_count(entry.clip.path))
+        return Description(entry.clip.caption, entry.edits_with_images(None), frame_count(entry.clip.path))
 
     def long_enough(self, name: str, frames: int) -> bool:
         """Whether `start`, `fps` and `stride` take `frames` frames of one video. Raises InputError."""
@@ -81,7 +104,8 @@ class VideoFolder:
         entry = self._entry(name)
         reference = entry.clip.read(entry.clip.names()[0], frames, height, width)
         strata = {"folder": self._folder.resolve().name}
-        return replace(reference, name=name, suite=self.suite, edits=entry.edits, strata=strata)
+        edits = entry.edits_with_images((height, width))
+        return replace(reference, name=name, suite=self.suite, edits=edits, strata=strata)
 
     @cached_property
     def _folder(self) -> Path:
@@ -134,7 +158,7 @@ class VideoFolder:
         if not os.path.exists(path):  # Path.exists raises OSError for a name that is too long
             raise InputError(f"there is no {shortened(str(inside))} in {self._folder}")
         caption = _text(video, "caption")
-        edits = _edits(video.get("edits"), caption)
+        edits, images = _edits(video.get("edits"), caption, video.get("image"))
         numbers = {key: _number(video, key) for key in NUMBERS if video.get(key) is not None}
         if {"fps", "stride"} <= set(numbers):
             raise InputError("fps and stride both say which frames to take; give one")
@@ -145,7 +169,18 @@ class VideoFolder:
         clip = Clip(path, caption, captions, fit=self.fit, **numbers)
         # The folder is part of the name: runs/cat.mp4 and walks/cat.mp4 are two references.
         name = path_name(str(inside if path.is_dir() else inside.with_suffix("")))
-        return name or clip.names()[0], Entry(clip, edits)
+        return name or clip.names()[0], Entry(clip, edits, tuple(map(self._image, images)))
+
+    def _image(self, image: object) -> Path | None:
+        """The file of an image, which is there."""
+        if image is None:
+            return None
+        if not isinstance(image, str) or not image.strip():
+            raise InputError(f"image is {reprlib.repr(image)}; it must be the path of an image")
+        path = self._folder / PurePosixPath(image.strip())
+        if not os.path.isfile(path):
+            raise InputError(f"there is no image {shortened(image)} in {self._folder}")
+        return path
 
 
 def read_captions(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
@@ -161,6 +196,9 @@ def read_captions(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
         header, rows = read_table(file, ("video", "caption"))
         if misspelled := [name for name in header if name not in KEYS and name.lower() in KEYS]:
             raise InputError(f"{file}: column {misspelled[0]}: write {misspelled[0].lower()}")
+        kinds = [name.removesuffix(OF_EDIT) for name in header if name.endswith(OF_EDIT)]
+        if alone := [kind for kind in kinds if kind not in header or kind in OF_VIDEO]:
+            raise InputError(f"{file}: column {alone[0]}{OF_EDIT}: there is no edit in a column {alone[0]}")
         return [(f"line {number}", _from_csv(cells)) for number, cells in rows]
     content = read_json(file) if suffix == ".json" else parse_yaml(read_text(file), str(file))
     if not isinstance(content, list):
@@ -179,17 +217,31 @@ def read_captions(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _from_csv(cells: Mapping[str, str]) -> Mapping[str, Any]:
     filled = {name: cell for name, cell in cells.items() if cell}
-    edits = {name: filled.pop(name) for name in [*filled] if name not in ("video", "caption", *NUMBERS)}
+    edits: dict[str, Any] = {
+        name: filled.pop(name) for name in [*filled] if name not in OF_VIDEO and not name.endswith(OF_EDIT)
+    }
+    for name in [name for name in filled if name.endswith(OF_EDIT)]:
+        kind = name.removesuffix(OF_EDIT)
+        edits[kind] = {"caption": edits.get(kind, ""), "image": filled.pop(name)}
     return {**filled, "edits": edits}
 
 
-def _edits(value: Any, caption: str) -> tuple[Edit, ...]:
-    """The edits of a video. Raises InputError where one repeats another one, or the video's caption."""
+def _edits(value: Any, caption: str, image: Any) -> tuple[tuple[Edit, ...], list[Any]]:
+    """The edits of a video, and the unchecked path of each one's image, by default `image`.
+
+    Raises InputError where one repeats another one, or the video's caption.
+    """
     if not isinstance(value, dict | list | None):
         raise InputError("edits must be a list of captions, or {kind: caption}")
     pairs = list(value.items()) if isinstance(value, dict) else [("caption", text) for text in value or ()]
-    edits = []
-    for kind, text in pairs:
+    edits, images = [], []
+    for kind, value in pairs:
+        about: dict[str, Any] = value if isinstance(value, dict) else {"caption": value}
+        if unknown := [str(key) for key in about if key not in ("caption", "image")]:
+            named = shortened(", ".join(unknown))
+            raise InputError(f"edit {kind}: unknown {named}; the keys are caption and image")
+        images.append(about.get("image", image))
+        text: Any = about.get("caption")
         if not isinstance(kind, str) or not 0 < len(kind.strip()) <= MOST_LETTERS:
             rule = f"it must be text of at most {MOST_LETTERS} letters"
             raise InputError(f"the kind of an edit is {reprlib.repr(kind)}; {rule}")
@@ -201,7 +253,7 @@ def _edits(value: Any, caption: str) -> tuple[Edit, ...]:
     text, times = next(iter(Counter(folded(edit.caption) for edit in edits).most_common(1)), ("", 0))
     if times > 1:
         raise InputError(f"{times} edits are {shortened(text)!r}; list a caption once")
-    return tuple(edits)
+    return tuple(edits), images
 
 
 def _text(video: Mapping[str, Any], key: str) -> str:

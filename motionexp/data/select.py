@@ -10,6 +10,7 @@ from motionexp.data.base import References
 from motionexp.data.checks import shortened
 from motionexp.data.shapes.render import SIZE
 from motionexp.data.shapes.splits import ShapesReferences
+from motionexp.data.videos import read_image
 from motionexp.errors import InputError, nearest
 
 LISTED = "`python run.py list references`, with your data= and data.path=, names all"
@@ -56,11 +57,11 @@ def subjects_of(cfg: JobConfig) -> tuple[list[str], int]:
 
 
 def check_source(cfg: JobConfig) -> None:
-    """Check that the references exist, that the model takes their size, and that the user's clip can be read.
+    """Check that the references exist, that the model takes their size, and that clip and image can be read.
 
     Raises:
-        InputError: a reference does not exist, the clip cannot be read, or the model is one of real videos
-            and no data are named.
+        InputError: a reference does not exist, the clip or the image cannot be read, or the model is one of
+            real videos and no data are named.
     """
     reader, names = _reader_and_names(cfg)
     size = cfg.model.height, cfg.model.width
@@ -74,6 +75,8 @@ def check_source(cfg: JobConfig) -> None:
         )
     if cfg.video is not None:
         reader.read(names[0], cfg.frames, cfg.model.height, cfg.model.width)
+    if cfg.image is not None:
+        read_image(cfg.image, (cfg.model.height, cfg.model.width))
 
 
 def _reader_and_names(cfg: JobConfig) -> tuple[References, list[str]]:

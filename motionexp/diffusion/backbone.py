@@ -2,16 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.schedule import Window
+from motionexp.errors import InputError
 
 ProjectionKind = Literal["motion", "spatial", "cross"]
 Layout = Literal["all", "frame", "time"]
@@ -41,6 +43,40 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
+class ImageCondition:
+    """Encoded images, one per row, with which videos begin.
+
+    Attributes:
+        channels: (B, E, F, h, w), which the network gets beside the C channels of the noisy latents.
+        embeds: (B, I, D) of an image encoder; None: the network takes none.
+    """
+
+    channels: Float[Tensor, "b e f y x"]
+    embeds: Float[Tensor, "b i d"] | None = None
+
+    def frames(self, numbers: Sequence[int]) -> "ImageCondition":
+        """Of videos of one latent frame: of row b the frame numbers[b]."""
+        rows = list(range(len(numbers)))
+        return ImageCondition(self.channels[rows, :, list(numbers)].unsqueeze(2), self.embeds)
+
+    def to(self, device: torch.device) -> "ImageCondition":
+        """On a device."""
+        return self.by_tensor(lambda tensor: tensor.to(device))
+
+    def by_tensor(self, change: Callable[[Tensor], Tensor]) -> "ImageCondition":
+        """With each tensor changed."""
+        return ImageCondition(change(self.channels), None if self.embeds is None else change(self.embeds))
+
+    @staticmethod
+    def cat(parts: Sequence["ImageCondition"]) -> "ImageCondition":
+        """All rows of all parts, which are of one network and of one shape."""
+        embeds = [part.embeds for part in parts if part.embeds is not None]
+        return ImageCondition(
+            torch.cat([part.channels for part in parts]), torch.cat(embeds) if embeds else None
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Conditioning:
     """Embedded captions, one per row; `len()` is the number of rows.
 
@@ -49,11 +85,13 @@ class Conditioning:
         mask: (B, L), True where the network attends; None: everywhere. The mask is on the CPU: reading it
             then does not wait for the device.
         pooled: (B, P) one vector per caption, for networks that take one; on the backbone's device.
+        image: of a network that is conditioned on an image, B rows; on the backbone's device.
     """
 
     embeds: Float[Tensor, "b l d"]
     mask: Bool[Tensor, "b l"] | None = None
     pooled: Float[Tensor, "b p"] | None = None
+    image: ImageCondition | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -71,14 +109,25 @@ class Conditioning:
         """Every row `times` times, copies next to each other: (a, b) gives (a, a, b, b)."""
         return self._by_tensor(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
+    def with_image(self, image: ImageCondition | None) -> "Conditioning":
+        """With an image for each row, or one for all of them; None: as it is."""
+        if image is None:
+            return self
+        if len(image.channels) not in (1, len(self)):
+            raise ValueError(f"{len(image.channels)} images for {len(self)} captions: give 1 or {len(self)}")
+        times = len(self) // len(image.channels)
+        return replace(self, image=image.by_tensor(lambda tensor: tensor.repeat_interleave(times, dim=0)))
+
     def to(self, device: torch.device) -> "Conditioning":
-        """With `embeds` and `pooled` on a device; the mask stays on the CPU."""
+        """With all tensors but the mask on a device; the mask stays on the CPU."""
         pooled = None if self.pooled is None else self.pooled.to(device)
-        return Conditioning(self.embeds.to(device), self.mask, pooled)
+        image = None if self.image is None else self.image.to(device)
+        return Conditioning(self.embeds.to(device), self.mask, pooled, image)
 
     def _by_tensor(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         mask, pooled = (None if tensor is None else change(tensor) for tensor in (self.mask, self.pooled))
-        return Conditioning(change(self.embeds), mask, pooled)
+        image = None if self.image is None else self.image.by_tensor(change)
+        return Conditioning(change(self.embeds), mask, pooled, image)
 
     def trimmed(self) -> "Conditioning":
         """Drop the last columns that no row attends to, and the mask if it masks nothing else."""
@@ -87,7 +136,7 @@ class Conditioning:
         # One past the last column that any row attends to.
         length = int(self.mask.any(dim=0).nonzero().max()) + 1
         mask = self.mask[:, :length]
-        return Conditioning(self.embeds[:, :length], None if bool(mask.all()) else mask, self.pooled)
+        return replace(self, embeds=self.embeds[:, :length], mask=None if bool(mask.all()) else mask)
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
@@ -96,15 +145,19 @@ class Conditioning:
         length = max(part.embeds.shape[1] for part in parts)
         vectors = [part.pooled for part in parts if part.pooled is not None]
         pooled = torch.cat(vectors) if vectors else None  # (B, P)
+        images = [part.image for part in parts if part.image is not None]
+        if len(images) not in (0, len(parts)):
+            raise ValueError(f"{len(images)} of {len(parts)} parts have an image: give all of them one")
+        image = ImageCondition.cat(images) if images else None
         if all(part.mask is None and part.embeds.shape[1] == length for part in parts):
-            return Conditioning(torch.cat([part.embeds for part in parts]), pooled=pooled)
+            return Conditioning(torch.cat([part.embeds for part in parts]), None, pooled, image)
         embeds, masks = [], []
         for part in parts:
             # (b, l, d) to (b, length, d).
             missing = length - part.embeds.shape[1]
             embeds.append(nn.functional.pad(part.embeds, (0, 0, 0, missing)))
             masks.append(nn.functional.pad(part.attended(), (0, missing)))
-        return Conditioning(torch.cat(embeds), torch.cat(masks), pooled)
+        return Conditioning(torch.cat(embeds), torch.cat(masks), pooled, image)
 
 
 class Backbone(ABC):
@@ -132,11 +185,13 @@ class Backbone(ABC):
         attentions: the kinds that `projections` accepts.
         any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
         flow_matching: whether `schedule` is of flow matching, known before any file is read.
+        moves_blocks: whether blocks of the network may wait in main memory, and its weights have fewer bits.
         shardable: whether `sharded` may be set.
         sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
             equally often. It is set before the network is first used.
         motion_layout: of the motion attention: `all`, or `time` where frames have attention of their own.
         caption_first: whether the caption's tokens come before the video's, where both are one sequence.
+        takes_image: whether the network is conditioned on an image, the first frame of the video.
     """
 
     component: ClassVar[str] = "transformer"
@@ -144,11 +199,13 @@ class Backbone(ABC):
     attentions: ClassVar[tuple[ProjectionKind, ...]] = get_args(ProjectionKind)
     any_size: ClassVar[bool] = False
     flow_matching: ClassVar[bool] = False
+    moves_blocks: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
     sharded: bool = False
     respacing: str = ""
     motion_layout: ClassVar[Layout] = "all"
     caption_first: ClassVar[bool] = False
+    takes_image: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]]
     name: str
     source: str
@@ -198,11 +255,30 @@ class Backbone(ABC):
             RuntimeError: after `release_text_encoder`.
         """
 
+    def encode_image(self, image: UInt8[Tensor, "h w 3"]) -> ImageCondition:
+        """An image as the condition of videos of `frames` frames that begin with it; one row, fp32.
+
+        Args:
+            image: of `height` x `width` pixels.
+
+        Raises:
+            InputError: the network takes no image, or `latent_shape` refuses the size.
+            RuntimeError: after `release_vae_encoder`.
+        """
+        raise InputError(f"model={self.name}: a text-to-video model, which takes no image")
+
+    def condition(self, caption: str, image: np.ndarray | None = None) -> Conditioning:
+        """A caption, and the image (H, W, 3) that its video begins with, one row; see `encode_image`."""
+        encoded = None if image is None else self.encode_image(torch.from_numpy(image.copy()))
+        return self.embed([caption]).with_image(encoded)
+
     @abstractmethod
     def guidance_pair(
         self, conditioning: Conditioning, negative: Conditioning
     ) -> tuple[Conditioning, Conditioning]:
         """(negative, conditioning) of B rows both, in the layout of the stock pipeline for guidance.
+
+        Both have the images of `conditioning`: guidance is by the caption alone.
 
         Args:
             conditioning: B captions from `embed`.
@@ -218,7 +294,7 @@ class Backbone(ABC):
         Args:
             x_t: noisy latents; one frame is a legal video.
             t: one timestep for the batch, or (B,).
-            conditioning: B captions.
+            conditioning: B captions; with images if `takes_image`.
 
         Returns:
             The output in x_t's shape and dtype, whatever the network's dtype. Gradients pass through.
@@ -295,4 +371,4 @@ class Backbone(ABC):
 
     @abstractmethod
     def release_vae_encoder(self) -> None:
-        """Free the VAE encoder's memory; `encode` raises afterwards."""
+        """Free the memory of the VAE's encoder and of an image encoder; `encode` raises afterwards."""

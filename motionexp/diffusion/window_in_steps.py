@@ -3,32 +3,16 @@
 import math
 from collections.abc import Sequence
 
-from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, respaced
+from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
-from motionexp.errors import InputError
 
 DIGITS = 3  # of a share in ComfyUI's nodes
 MARGIN = 1e-6
 
 
-def with_shift(schedule: Schedule, shift: float | None) -> Schedule:
-    """The schedule with another shift; None: its own.
-
-    Raises:
-        InputError: a shift of 0 or less, or one on a discrete schedule, which has none.
-    """
-    if shift is None:
-        return schedule
-    if not isinstance(schedule, FlowSchedule):
-        raise InputError(f"shift={shift:g}: only models of flow matching have a shift; leave it out")
-    if not 0 < shift < math.inf:
-        raise InputError(f"shift={shift:g}: a number above 0")
-    return respaced(schedule, shift, None)
-
-
-def step_weights(window: Window, schedule: Schedule, steps: int) -> list[float]:
-    """The window's weight in each of so many sampling steps."""
-    return [window.weight(t) for t in schedule.timesteps(steps)]
+def step_weights(window: Window, timesteps: Sequence[float]) -> list[float]:
+    """The window's weight in each sampling step, by the timestep at which it starts."""
+    return [window.weight(t) for t in timesteps]
 
 
 def share(t: float, schedule: Schedule) -> float:
@@ -43,15 +27,15 @@ def share(t: float, schedule: Schedule) -> float:
     return min(1.0, max(0.0, 1 - t / (TIMESTEPS - 1)))
 
 
-def keyframes(window: Window, schedule: Schedule, steps: int) -> list[tuple[float, float]]:
-    """(share, weight) from which on the weight holds, ascending from share 0, for so many steps.
+def keyframes(window: Window, schedule: Schedule, timesteps: Sequence[float]) -> list[tuple[float, float]]:
+    """(share, weight) from which on the weight holds, ascending from share 0, for steps at these timesteps.
 
     A keyframe acts in the steps at or after its share. It lies between two steps, and at the window's end if
     that does too, so that it also suits other numbers of steps.
     """
-    times, weights = schedule.timesteps(steps), step_weights(window, schedule, steps)
+    weights = step_weights(window, timesteps)
     frames = [(0.0, weights[0])]
-    for before, after, t, following in zip(weights, weights[1:], times, times[1:], strict=False):
+    for before, after, t, following in zip(weights, weights[1:], timesteps, timesteps[1:], strict=False):
         if after != before:
             # Between the steps of a soft window there is no bound.
             bound = following if window.knots else window.low if after == 0 else window.high

@@ -17,7 +17,6 @@ from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.schedule import Window
-from motionexp.diffusion.window_in_steps import with_shift
 from motionexp.errors import InputError
 from motionexp.files import file_name, write_whole
 from motionexp.jobs.card_scores import Scores, read_scores, sample_files
@@ -27,7 +26,7 @@ from motionexp.jobs.export_card import WindowSettings
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.plan import BackboneSettings
 from motionexp.jobs.references import stored_reference
-from motionexp.methods.adapters import StoredAdapter, check_plain, read_adapter, read_window
+from motionexp.methods.adapters import StoredAdapter, plain_window, read_adapter, read_window
 from motionexp.methods.export_formats import READERS
 from motionexp.results.rows import ROWS_NAME
 
@@ -87,7 +86,7 @@ def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
         InputError: the adapter is damaged or another trainer's, its model is unknown here, no sample has what
             is selected, or README.md is there with other text; or the hub refuses the upload.
     """
-    file, folder = adapter_file(cfg.adapter or ""), cfg.target
+    file, folder = adapter_file(cfg.adapter), cfg.target
     stored = read_adapter(file)
     cell = Cell(file.parents[1]) if (file.parents[1] / ROWS_NAME).is_file() else None
     if cell is None and (select or cfg.reference_video):
@@ -138,14 +137,9 @@ def _content(
     settings = scores.rows[0].settings if scores else {}
     shift = settings.get("shift", cfg.shift)
     spacing = settings.get("timestep_spacing", cfg.timestep_spacing)
-    in_steps = WindowSettings.of(
-        _window(about["window"], file),
-        with_shift(
-            respaced(backbone.schedule, None, spacing), shift if isinstance(shift, int | float) else None
-        ),
-        scores.steps if scores else cfg.steps,
-        backbone,
-    )
+    schedule = respaced(backbone.schedule, shift if isinstance(shift, int | float) else None, spacing)
+    sampler, steps = settings.get("sampler", cfg.sampler), scores.steps if scores else cfg.steps
+    in_steps = WindowSettings.of(_window(about["window"], file), schedule, sampler, steps, backbone)
     return CardContent(
         *(FILE_NAME, about, read_fit_record(file), in_steps, backbone.pipeline, model, scores),
         *videos,
@@ -159,7 +153,7 @@ def _content(
 
 def _is_plain(stored: StoredAdapter) -> bool:
     try:
-        check_plain(stored, "")
+        plain_window(stored, "")
     except InputError:
         return False
     return True
@@ -168,12 +162,12 @@ def _is_plain(stored: StoredAdapter) -> bool:
 def _window(stored: Mapping[str, Any], file: Path) -> Window:
     try:
         return read_window(stored)
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"adapter={file}: its window is not of this version ({error})") from error
+    except InputError as error:
+        raise InputError(f"adapter={file}: {error}") from error
 
 
 def _without_weights(model: ModelConfig) -> Backbone:
-    settings = BackboneSettings(model, model.frames, "fp32", "auto", False, False, False, False)
+    settings = BackboneSettings(model, model.frames, "fp32")
     return settings.make(torch.device("meta"))
 
 

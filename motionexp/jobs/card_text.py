@@ -7,20 +7,19 @@ from motionexp.config.licences import licence_of
 from motionexp.config.metrics import METRICS
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.card_scores import ADAPTER, BASE, Mean
-from motionexp.methods.export_formats import READERS
+from motionexp.methods.export_formats import READERS, task_of
 from motionexp.results.formats import Grid, markdown_text
 from motionexp.results.rows import SANITY_BASELINES
 
 if TYPE_CHECKING:
     from motionexp.jobs.card_folder import CardContent
-    from motionexp.jobs.export_card import WindowSettings
 
 OTHERWISE = {
     "TextToVideoSDPipeline": "has another kind of callback: motionexp's docs/python.md has the program",
     "TextToVideoIFPipeline": "is no pipeline of diffusers",
 }
 """{class of a pipeline: why it needs another program}."""
-TAGS = ("text-to-video", "lora", "motion", "motionexp")
+TAGS = ("lora", "motion", "motionexp")
 PAPERS = (
     "V. Baherwani, Y. Ren, A. Shrivastava: Video Diffusion Models Encode Motion in Early Timesteps.",
     "V. Baherwani, Y. Ren, A. Shrivastava: Timestep-Constrained One-Shot Video Motion Customization.",
@@ -72,8 +71,8 @@ def _front_matter(content: "CardContent") -> str:
         "base_model": ids or None,
         "base_model_relation": "adapter" if ids else None,
         "library_name": "diffusers",
-        "pipeline_tag": "text-to-video",
-        "tags": [*TAGS],
+        "pipeline_tag": task_of(content.pipeline),
+        "tags": [task_of(content.pipeline), *TAGS],
         "widget": [{"text": caption, "output": {"url": name}} for name, caption in content.videos.items()]
         or None,
     }
@@ -129,7 +128,8 @@ def _window(content: "CardContent") -> str:
     if window.knots:
         knots = ", ".join(f"{weight:g} at t = {t:g}" for t, weight in window.knots)
         lines.append(f"| weight | {knots}, linear between |")
-    lines.append(f"| sampling steps | {_steps(about)} |")
+    shift = "" if about.shift is None else f" (shift {about.shift:g})"
+    lines.append(f"| sampling steps{shift} | {about.adapter_steps} |")
     text = "\n".join(["| the adapter acts at | |", "|---|---|", *lines])
     if window == Window(0):
         return f"{text}\n\nThe adapter acts at all timesteps: no tool needs a setting for it."
@@ -137,18 +137,6 @@ def _window(content: "CardContent") -> str:
         f"{text}\n\nNo tool reads the window from the file: without the setting below the adapter acts in all"
         " steps, and shows more of the reference's appearance."
     )
-
-
-def _steps(about: "WindowSettings") -> str:
-    """In which of the sampling steps the adapter acts, and where it goes off."""
-    inside = [place for place, weight in enumerate(about.weights) if weight > 0]
-    at = "" if about.shift is None else f" at shift {about.shift:g}"
-    if not inside:
-        return f"none of {len(about.times)}{at}"
-    after = about.times[inside[-1] + 1 :][:1]
-    end = f"it goes off at t = {after[0]:.4g}" if after else "it stays on to the end"
-    first, last = about.times[inside[0]], about.times[inside[-1]]
-    return f"on in {len(inside)} of {len(about.times)}{at}, t = {first:.4g} to {last:.4g}; {end}"
 
 
 def _use(content: "CardContent") -> Iterator[str]:
@@ -204,11 +192,12 @@ def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
         imports, extra = f"{content.pipeline}, MotionAdapter", ", motion_adapter=motion"
         load_motion = [f'motion = MotionAdapter.from_pretrained("{parts[1]}", torch_dtype=torch.bfloat16)']
     is_peft, guidance = "PeftModel" in load[0], content.guidance_scale
+    has_image = task_of(content.pipeline) == "image-to-video"
     lines = [
         "import motionexp",
         "import torch",
         f"from diffusers import {imports}",
-        "from diffusers.utils import export_to_video",
+        f"from diffusers.utils import export_to_video{', load_image' * has_image}",
         "from huggingface_hub import hf_hub_download",
         *["from peft import PeftModel"] * is_peft,
         "",
@@ -218,7 +207,8 @@ def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
         'pipeline.to("cuda")',
         *load,
         "frames = pipeline(",
-        f'    "{caption}",',
+        *['    image=load_image("photo.png"),  # of the aspect of the video'] * has_image,
+        f'    {"prompt=" * has_image}"{caption}",',
         f"    num_inference_steps={len(content.in_steps.times)},",
         *[f"    guidance_scale={guidance:g},"] * isinstance(guidance, int | float),
         *[f"    num_frames={model.frames},"] * (content.pipeline != "LattePipeline"),
@@ -287,7 +277,7 @@ def _scores(content: "CardContent") -> Iterator[str]:
             markdown_text(questions.get(column.metric, "")),
         ]
         for key, column in scores.columns.items()
-        if key in scores.means[ADAPTER]
+        if key in scores.means.get(ADAPTER, {})
     ]
     yield Grid(header, lines, "l" + "r" * len(scores.means) + "l").markdown()
     count = len({row.sample_id for row in scores.rows if row.seed is not None})

@@ -252,9 +252,11 @@ def write_grid(
 ) -> bool:
     """Write a video of the reference and the columns' samples side by side, with a row for each edit.
 
+    Where edits have images, these are the first column.
+
     Args:
         path: of the mp4.
-        reference: fills the first column.
+        reference: fills a column.
         columns: label, samples of a cell, and one request for each edit of the reference, in order. A column
             that lacks a sample is left out.
 
@@ -268,12 +270,21 @@ def write_grid(
     ]
     if not whole:
         return False
+    images = [edit.pixels for edit in reference.edits]
+    labels = [*["image"] * (images[0] is not None), "reference", *(label for label, _ in whole)]
     rows = [
-        (edit.caption, [reference.frames, *(videos[number] for _, videos in whole)])
-        for number, edit in enumerate(reference.edits)
+        (
+            edit.caption,
+            [
+                *([] if image is None else [np.repeat(image[None], len(reference.frames), axis=0)]),
+                reference.frames,
+                *(videos[number] for _, videos in whole),
+            ],
+        )
+        for number, (edit, image) in enumerate(zip(reference.edits, images, strict=True))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_mp4(path, side_by_side(rows, ["reference", *(label for label, _ in whole)]), reference.fps)
+    write_mp4(path, side_by_side(rows, labels), reference.fps)
     return True
 
 

@@ -5,7 +5,8 @@ from hydra.utils import get_object
 
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.config.checks import missing_attention, offload_problems
+from motionexp.config.checks import missing_attention
+from motionexp.config.memory import GROUPED, device_problems
 from motionexp.config.schema import JobConfig, is_guidance, method_name
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
@@ -26,15 +27,25 @@ def check_before_weights(
     Raises:
         InputError: the first problem.
     """
-    problems = list(offload_problems(cfg.offload, device.type))
+    problems = list(device_problems(cfg, device.type))
     if problems:
         raise InputError("; ".join(problems))
+    _check_blocks(cfg)
     _check_probed(references, cfg)
     if not without_files:
         _check_captions(references, cfg)
     check_boundary(cfg, local_files_only=without_files)
     _check_attention(cfg)
     check_grid(cfg)
+
+
+def _check_blocks(cfg: JobConfig) -> None:
+    """Raises InputError for settings of a network's blocks where a backbone does not move its blocks."""
+    names = {"offload": cfg.offload in GROUPED, "network_precision": cfg.network_precision != "auto"}
+    for name in (name for name, is_set in names.items() if is_set):
+        if not _backbone_class(cfg).moves_blocks:
+            value = getattr(cfg, name)
+            raise InputError(f"{name}={value}: the backbone of model={cfg.model.name} has no such setting")
 
 
 def lacks_files(cfg: JobConfig) -> bool:

@@ -5,11 +5,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from motionexp.config.command_line import selection
-from motionexp.errors import InputError, one_of
+from motionexp.config.commands import DashboardConfig, command_settings
+from motionexp.errors import InputError
 from motionexp.files import user_path, write_whole
 
-NAMES = ("project", "entity", "output")
 FILE = "dashboard.json"
 KINDS = ("style", "object", "background", "multiple", "caption", "subject", "scene")
 """Of edits, in the suites: a sample's video has the key `samples/KIND-SEED`."""
@@ -30,22 +29,20 @@ def dashboard(words: Sequence[str]) -> None:
     Raises:
         InputError: another word, or wandb-workspaces is not installed.
     """
-    settings = selection("dashboard", words)
-    if wrong := [name for name in settings if name not in NAMES]:
-        raise InputError(f"{wrong[0]}=: {one_of(wrong[0], NAMES)}")
+    cfg, _ = command_settings("dashboard", DashboardConfig, words)
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise InputError("dashboard: needs the extra motionexp[dashboard]: pip install wandb-workspaces")
     import wandb
 
-    project = settings.get("project") or os.environ.get("WANDB_PROJECT") or "motionexp"
-    entity = settings.get("entity") or os.environ.get("WANDB_ENTITY") or ""
+    project = cfg.project or os.environ.get("WANDB_PROJECT") or "motionexp"
+    entity = cfg.entity or os.environ.get("WANDB_ENTITY") or ""
     is_logged_in = wandb.login(prompt=False)
     workspace = make_workspace(entity or (wandb.Api().default_entity if is_logged_in else ""), project)
     if is_logged_in:
         workspace.save()
         print(f"dashboard: {workspace.url}")
         return
-    path = user_path(settings.get("output", "outputs")) / FILE
+    path = user_path(cfg.output) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_json(workspace).encode())
     print(f"dashboard: {path} (nobody is logged in: after `wandb login` the same command builds it)")

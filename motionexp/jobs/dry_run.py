@@ -69,6 +69,8 @@ def plan(cfg: JobConfig) -> list[str]:
             seconds = measure(job, rows_of(job))
     total = job_cost(job, seconds, trained)
     _print_cost(console, job, total)
+    if math.isnan(free_memory(job.device)):
+        console.print("device=cuda: planned for a GPU of another machine; this one has none")
     problems = memory_problems(cfg, job, peak)
     problems += disk_problems(cfg, job, sum(line.disk for line in total.lines))
     if job.has_weights:
@@ -139,8 +141,8 @@ def _by_part(stored: Sequence[Configuration]) -> str:
 def memory_problems(cfg: JobConfig, job: JobPlan, peak: int) -> list[str]:
     """What this machine's memory and GPUs lack for the job, a line each."""
     problems = [problem] if (problem := gpu_problem(cfg, job.device)) else []
-    if peak > (free := int(free_memory(job.device))):
-        fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(free)}"
+    if peak > (free := free_memory(job.device)):
+        fit = f"{size_in_words(peak)} do not fit into the free memory, {size_in_words(int(free))}"
         problems.append(f"{fit}: {smaller(cfg)}")
     return problems
 

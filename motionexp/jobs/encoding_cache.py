@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from motionexp.data.base import Reference
-from motionexp.diffusion.backbone import Backbone, Conditioning
+from motionexp.data.base import Reference, image_hash
+from motionexp.diffusion.backbone import Backbone, Conditioning, ImageCondition
 from motionexp.errors import InputError
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 
@@ -19,7 +20,7 @@ CACHE_VERSION = 1  # raise it when the same content is encoded in another way
 
 
 class EncodingCache:
-    """Latents and conditionings, read from a folder or encoded by the backbone.
+    """Latents, captions and images, read from a folder or encoded by the backbone.
 
     Args:
         folder: of the files; made when the first file is written.
@@ -30,6 +31,7 @@ class EncodingCache:
     def __init__(self, folder: Path, backbone: Backbone, precision: str) -> None:
         self.folder, self.backbone, self.precision = folder, backbone, precision
         self._captions: dict[str, Conditioning] = {}
+        self._last_image: tuple[str, ImageCondition] | None = None  # its hash, and the image
 
     def latents(self, reference: Reference) -> Tensor:
         """(1, C, F, h, w) latents of a reference, on the backbone's device."""
@@ -39,7 +41,29 @@ class EncodingCache:
             parts = write_tensors(path, {"latents": self.backbone.encode(frames)}, self.backbone.device)
         return parts["latents"]
 
-    def conditioning(self, caption: str) -> Conditioning:
+    def conditioning(self, caption: str, image: np.ndarray | None = None) -> Conditioning:
+        """An embedded caption, and an image (H, W, 3), one row, on the backbone's device."""
+        return self.caption(caption).with_image(None if image is None else self.image(image))
+
+    def of_reference(self, reference: Reference, caption: str | None = None) -> Conditioning:
+        """A reference's caption, or another one, with its first frame if the network takes an image."""
+        image = reference.frames[0] if self.backbone.takes_image else None
+        return self.conditioning(reference.caption if caption is None else caption, image)
+
+    def image(self, image: np.ndarray) -> ImageCondition:
+        """An encoded image (H, W, 3) as the condition of videos that begin with it, one row."""
+        key = image_hash(image)
+        if self._last_image is None or self._last_image[0] != key:
+            path = self._image_path(image)
+            if (parts := read_tensors(path, self.backbone.device, "channels")) is None:
+                encoded = self.backbone.encode_image(torch.from_numpy(image.copy()))
+                tensors = {"channels": encoded.channels, "embeds": encoded.embeds}
+                present = {name: part for name, part in tensors.items() if part is not None}
+                parts = write_tensors(path, present, self.backbone.device)
+            self._last_image = key, ImageCondition(parts["channels"], parts.get("embeds"))
+        return self._last_image[1]
+
+    def caption(self, caption: str) -> Conditioning:
         """An embedded caption, one row, on the backbone's device."""
         if caption not in self._captions:
             path = self._path("caption", caption)
@@ -63,19 +87,32 @@ class EncodingCache:
         path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
         write_tensors(path, {"latents": latents}, self.backbone.device)
 
-    def fill(self, references: Iterable[Reference], captions: Iterable[str]) -> None:
-        """Encode what has no file yet. Each encoder is freed before the next part of the model is loaded."""
-        references, captions = list(references), list(captions)
+    def fill(
+        self, references: Iterable[Reference], captions: Iterable[str], images: Iterable[np.ndarray] = ()
+    ) -> None:
+        """Encode what has no file yet. Each encoder is freed before the next part of the model is loaded.
+
+        Of a network that takes an image the first frames of the references are encoded too.
+        """
+        references, captions, images = list(references), list(captions), list(images)
+        if self.backbone.takes_image:
+            images += [reference.frames[0] for reference in references]
         paths = [self._path("caption", caption) for caption in captions]
         paths += [self._path("latents", reference.content_hash) for reference in references]
+        paths += [self._image_path(image) for image in images]
         if any(not path.exists() or read_sealed(path) is None for path in paths):
             self.backbone.unload()  # it may be that of an earlier job, without encoders and with a network
         for caption in captions:
-            self.conditioning(caption)
+            self.caption(caption)
         self.backbone.release_text_encoder()
+        for image in images:
+            self.image(image)
         for reference in references:
             self.latents(reference)
         self.backbone.release_vae_encoder()
+
+    def _image_path(self, image: np.ndarray) -> Path:
+        return self._path("image", f"{image_hash(image)} in {self.backbone.frames} frames")
 
     def _path(self, kind: str, content: str) -> Path:
         parts = [CACHE_VERSION, self.backbone.weights_hash, self.precision, kind, content]

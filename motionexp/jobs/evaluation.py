@@ -1,10 +1,12 @@
 """Sampling a reference's edits, with a method or without, and scoring the samples."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 from tokenizers import Tokenizer
@@ -32,7 +34,8 @@ from motionexp.metrics.base import Measurement
 if TYPE_CHECKING:
     from motionexp.metrics.scorer import Scorer
 
-Embed = Callable[[str], Conditioning]
+Embed = Callable[[str, np.ndarray | None], Conditioning]
+"""A caption and the image (H, W, 3) of its video, if it has one, embedded: one row."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,13 @@ def sample(
         backbone: generates.
         method: attached to the backbone, on only within its window; a guidance method has been handed its
             reference (`watch`). None samples the base model.
-        edits: the captions to sample. An edit may occur several times, with several indices.
+        edits: the captions to sample, and the images that the videos begin with. An edit may occur several
+            times, with several indices.
         settings: of sampler and adapter; None: the defaults.
         indices: of the initial noise, one for each edit; None: 0 for all. Samples of one index start from the
             same noise, whatever the edit and the method.
         at_once: videos of a batch. The videos that share a batch change the last bits of a sample.
-        embed: maps a caption to its conditioning; None: `backbone.embed`.
+        embed: maps a caption and an image to their conditioning; None: the backbone does.
         inverted: (1, C, F, h, w) latents of the reference at the noisiest timestep of the sampling, which
             `settings.inverted_noise` above 0 needs.
         progress: called with the sampling steps that are done and all steps, over all batches of this rank.
@@ -91,11 +95,13 @@ def sample(
 
     Raises:
         FloatingPointError: a sample is not finite; names its caption.
+        InputError: an edit has an image and the network takes none.
+        ValueError: the network takes an image, and an edit has none.
     """
     settings = settings or SampleSettings()
     if settings.inverted_noise and inverted is None:
         raise ValueError(f"inverted_noise={settings.inverted_noise:g} needs inverted latents")
-    embed = embed or (lambda caption: backbone.embed([caption]))
+    embed = embed or backbone.condition
     shape = backbone.latent_shape(backbone.frames, backbone.height, backbone.width)
     indices = [0] * len(edits) if indices is None else indices
     requests = list(zip(edits, indices, strict=True))
@@ -149,8 +155,8 @@ def _sample_batch(
         noise = mixed_noise(inverted.cpu(), noise, settings.inverted_noise)
     latents = sample_latents(
         backbone,
-        Conditioning.cat([embed(edit.caption) for edit, _ in batch]),
-        embed(settings.negative_prompt) if settings.sampler.guided else None,
+        Conditioning.cat([embed(edit.caption, edit.pixels) for edit, _ in batch]),
+        embed(settings.negative_prompt, None) if settings.sampler.guided else None,
         noise,
         settings.sampler,
         gate=gate,
@@ -212,9 +218,9 @@ def peak_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Free bytes of the GPU, or of main memory if the device is not a GPU."""
+    """Free bytes of the GPU, or of main memory if the device is not a GPU; NaN for another machine's GPU."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else math.nan
     return psutil.virtual_memory().available
 
 

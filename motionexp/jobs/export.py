@@ -11,14 +11,14 @@ from safetensors.torch import save
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.adapter_files import PEFT_CONFIG_NAME
 from motionexp.config.export import ExportConfig
+from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.schedule import Window
-from motionexp.diffusion.window_in_steps import with_shift
 from motionexp.errors import InputError
 from motionexp.files import plain_name, sorted_metadata, write_whole
 from motionexp.jobs.export_card import WindowSettings, card, workflow
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.plan import BackboneSettings
-from motionexp.methods.adapters import StoredAdapter, check_plain, read_adapter, read_window
+from motionexp.methods.adapters import StoredAdapter, plain_window, read_adapter
 from motionexp.methods.export_formats import (
     FILE_NAMES,
     LoRALayer,
@@ -41,7 +41,7 @@ def export(cfg: ExportConfig) -> list[Path]:
             tool reads the format for the model; or the model has no shift.
     """
     stored = read_adapter(cfg.adapter)
-    check_plain(stored, f"adapter={cfg.adapter}")
+    window = plain_window(stored, cfg.adapter)
     if stored.about["model"] != cfg.model.name:
         raise InputError(
             f"adapter={cfg.adapter}: it was tuned on {stored.about['model']}, not on model={cfg.model.name}"
@@ -49,14 +49,15 @@ def export(cfg: ExportConfig) -> list[Path]:
     backbone = _without_weights(cfg)
     check_format(cfg.format, backbone.pipeline, cfg.model.name)
     layers = _layers(cfg, stored, backbone)
-    window = read_window(stored.about["window"])
-    settings = WindowSettings.of(window, with_shift(backbone.schedule, cfg.shift), cfg.steps, backbone)
+    schedule = respaced(backbone.schedule, cfg.shift, cfg.timestep_spacing)
+    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone)
     with clear_disk_errors(str(cfg.folder)):
         files = [
             file for part, of_part in layers.items() for file in _write(cfg, part, of_part, backbone, window)
         ]
         loras = [file for file in files if file.suffix == ".safetensors"]
-        texts = {"README.md": card(cfg, stored, loras, settings), "window.json": settings.as_json(loras)}
+        readme = card(cfg, stored, loras, settings, backbone.pipeline)
+        texts = {"README.md": readme, "window.json": settings.as_json(loras)}
         if cfg.format in ("comfyui", "kohya"):
             texts |= {f"{file.stem}_hooks.json": workflow(file.name, settings) for file in loras}
         for name, text in texts.items():
@@ -69,7 +70,7 @@ def export(cfg: ExportConfig) -> list[Path]:
 
 
 def _without_weights(cfg: ExportConfig) -> PipelineBackbone:
-    settings = BackboneSettings(cfg.model, cfg.frames, "fp32", "auto", False, False, False, False)
+    settings = BackboneSettings(cfg.model, cfg.frames, "fp32")
     backbone = settings.make(torch.device("meta"))
     if not isinstance(backbone, PipelineBackbone):
         raise InputError(f"model={cfg.model.name}: only models in diffusers' layout can be exported")
@@ -86,7 +87,7 @@ def _layers(
     for key, down in stored.tensors.items():
         if not key.endswith(ends[0]):
             continue
-        up, full_name = stored.tensors[key.replace(*ends)], key.removesuffix(ends[0])
+        up, full_name = stored.tensors.get(key.replace(*ends), down), key.removesuffix(ends[0])
         layer = modules.get(full_name.removeprefix(backbone.key_prefix))
         shape = None if layer is None else tuple(layer.weight.shape)
         if shape != (len(up), down.shape[1]):

@@ -10,8 +10,10 @@ from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.config.export import ExportConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.solvers import AdapterSteps, solver_of
 from motionexp.diffusion.window_in_steps import equal_parts, keyframes, step_weights
 from motionexp.methods.adapters import StoredAdapter
+from motionexp.methods.export_formats import task_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class WindowSettings:
     """A window in the steps of one sampling.
 
     Attributes:
+        adapter_steps: which of the steps have the adapter on.
         shift: of flow matching; None: the schedule is discrete, without a shift.
         times: t of each step.
         weights: of the adapter in each step.
@@ -28,6 +31,7 @@ class WindowSettings:
     """
 
     window: Window
+    adapter_steps: AdapterSteps
     shift: float | None
     times: Sequence[float]
     weights: Sequence[float]
@@ -37,30 +41,26 @@ class WindowSettings:
 
     @classmethod
     def of(
-        cls, window: Window, schedule: Schedule, steps: int, backbone: PipelineBackbone
+        cls, window: Window, schedule: Schedule, sampler: str, steps: int, backbone: PipelineBackbone
     ) -> "WindowSettings":
-        """The settings for so many steps of a schedule."""
-        times = [float(t) for t in schedule.timesteps(steps)]
+        """The settings for so many steps of a sampler."""
+        times = [float(t) for t in solver_of(schedule, sampler, steps).timesteps]
         boundary = getattr(backbone.network, "boundary", None)
         return cls(
             window,
+            AdapterSteps.of(schedule, sampler, steps, window),
             schedule.shift if isinstance(schedule, FlowSchedule) else None,
             times,
-            step_weights(window, schedule, steps),
-            keyframes(window, schedule, steps),
+            step_weights(window, times),
+            keyframes(window, schedule, times),
             float(schedule.log_snr(window.low)),
             None if boundary is None else sum(t >= boundary for t in times),
         )
 
     def in_words(self) -> str:
         """How many steps have the adapter on, and where it goes off."""
-        steps = len(self.times)
-        on = [t for t, weight in zip(self.times, self.weights, strict=True) if weight > 0]
-        at = "" if self.shift is None else f" at shift {self.shift:g}"
-        if not on:
-            return f"the window {self.bounds} holds none of {steps} steps{at}: the adapter would do nothing"
-        which = f"on in {len(on)} of {steps} steps{at}, at t = {on[0]:.0f} to {on[-1]:.0f}"
-        return f"the window {self.bounds}: {which}; its lower end has a log-SNR of {self.log_snr:.2f}"
+        at = "" if self.shift is None else f", at shift {self.shift:g}"
+        return f"the window {self.bounds}{at}: {self.adapter_steps}"
 
     @property
     def bounds(self) -> str:
@@ -133,15 +133,20 @@ def workflow(file: str, settings: WindowSettings) -> str:
     return json.dumps(nodes, indent=2) + "\n"
 
 
-def card(cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settings: WindowSettings) -> str:
-    """The text of README.md: what the adapter is, and how each tool applies it in its window."""
+def card(
+    cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settings: WindowSettings, pipeline: str
+) -> str:
+    """The text of README.md: what the adapter is, and how each tool applies it in its window.
+
+    `pipeline` is the class of the model's pipeline.
+    """
     about, recipe = stored.about, stored.about.get("recipe") or {}
     base = about.get("source") or cfg.model.path
     lines = [
         "---",
         f"base_model: {base}",
         "library_name: diffusers",
-        "tags: [lora, text-to-video, motion]",
+        f"tags: [lora, {task_of(pipeline)}, motion]",
         "---",
         f"# {cfg.folder.name}",
         "",
@@ -152,7 +157,7 @@ def card(cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settin
         f"It is to act in the window {settings.bounds} of timesteps alone (1000: pure noise): no tool reads"
         " this from the file.",
         settings.in_words()[0].upper() + settings.in_words()[1:] + ".",
-        "For another number of steps, or another shift, export it again with `steps=` and `shift=`.",
+        "For another sampling, export it again with `recipe=`, `sampler=`, `steps=` or `shift=`.",
         "",
         *_usage(cfg, loras, settings),
     ]

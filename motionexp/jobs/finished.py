@@ -254,6 +254,7 @@ def _path(cfg: JobConfig, reference: Reference, group: Sequence[str]) -> Path:
         "settings": settings,
         "references": [reference.trained_hash, *group],
         "captions": [reference.caption, *(edit.caption for edit in reference.edits)],
+        "images": [str(edit.image) for edit in reference.edits],
         "files": [_state(folder) for folder in _folders(cfg)],
         "precision": _machine(cfg) if cfg.precision == "auto" else "",
     }
@@ -273,7 +274,7 @@ def _code() -> list[Any]:
 def _folders(cfg: JobConfig) -> list[Path]:
     """The local folders and files that the results come from, beside the references."""
     scoring = cfg.scoring
-    names = [scoring.clip, scoring.scorer, scoring.scorer_processor, scoring.tracker_weights]
+    names = [scoring.clip, scoring.scorer, scoring.scorer_processor, scoring.tracker_weights, scoring.dino]
     folders = [user_path(name) for name in names if name is not None]
     folders += [folder for folder in [model_folder(cfg.model)] if folder is not None]
     if cfg.adapter is not None:

@@ -49,5 +49,5 @@ def guidance_of(job: "Job", reference: Reference) -> GuidanceMethod:
     guidance = make_guidance(plan.tuning, job.backbone, plan.sampling_window)
     latents = cache.latents(reference).to(job.device, torch.float32)
     captions = reference.caption, "", plan.sampling.negative_prompt
-    guidance.watch(Guiding(latents, *map(cache.conditioning, captions)))
+    guidance.watch(Guiding(latents, *(cache.of_reference(reference, caption) for caption in captions)))
     return guidance

@@ -33,7 +33,7 @@ from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.guidance import guidance_cost
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references, trained_together
-from motionexp.jobs.windows import sampling_window, window_and_method
+from motionexp.jobs.windows import given_window, sampling_window, stored_window
 from motionexp.methods.adapters import check_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.guidance import StepCost
@@ -69,7 +69,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
-    window, method, note = window_and_method(cfg, adapter, backbone_settings)
+    window, method, note = _window_and_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
     # 5. The settings that rows hold, and the folders of results, whose names are ids of all that is above.
@@ -85,7 +85,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         backbone_settings=backbone_settings,
         backbone=backbone,
         window=window,
-        sampling_window=sampling_window(cfg, window),
+        sampling_window=sampling_window(window, cfg.sampling_tau, cfg.sampling_tau_high),
         sampling=sample_settings(cfg),
         training=training_settings(cfg),
         tuning=cfg.method,
@@ -115,8 +115,20 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
 
 
+def _window_and_method(
+    cfg: JobConfig, adapter: Path | None, settings: BackboneSettings
+) -> tuple[Window, str, str]:
+    """The window of the training, the method's name, and a note on a stored adapter's file."""
+    ends = cfg.tau, cfg.tau_high
+    if adapter is None:
+        return given_window(*ends, cfg.soft_window), method_name(cfg.method), ""
+    return stored_window(adapter, settings, *ends, cfg.plugins)
+
+
 def _device(cfg: JobConfig) -> torch.device:
     """The device of this rank. Raises InputError for one that is missing; a dry run may be for elsewhere."""
+    if cfg.dry_run and cfg.device == "cuda" and not torch.cuda.is_available():
+        return torch.device("cuda")
     device = resolve_device(cfg.device)
     if not cfg.dry_run and (problem := gpu_problem(cfg, device)):
         raise InputError(problem)
@@ -194,7 +206,8 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         frames=cfg.frames,
         precision=precision,
         text_precision=cfg.text_precision,
-        checkpointing=low_memory if cfg.checkpointing is None else cfg.checkpointing,
+        network_precision=cfg.network_precision,
+        checkpointing=cfg.checkpointing,
         offload=cfg.offload,
         low_memory=low_memory,
         tiling=tiles(cfg.mode, cfg.model),
@@ -313,10 +326,18 @@ def _batches(
 
 
 def _batch(adapter: str, cfg: JobConfig, batch: list[tuple[Edit, int]]) -> tuple[SampleRequest, ...]:
-    members = [(edit.caption, index) for edit, index in batch]
+    images = ["" if edit.image is None else edit.image.content_hash for edit, _ in batch]
+    members: list[tuple[str | int, ...]] = [
+        (edit.caption, index, image) if image else (edit.caption, index)
+        for (edit, index), image in zip(batch, images, strict=True)
+    ]
     return tuple(
-        SampleRequest(edit, index, sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members))
-        for edit, index in batch
+        SampleRequest(
+            edit,
+            index,
+            sample_id(cfg, adapter, caption=edit.caption, index=index, batch=members, image=image),
+        )
+        for (edit, index), image in zip(batch, images, strict=True)
     )
 
 

@@ -38,8 +38,8 @@ def inverted_reference(
             return stored
     # The empty caption in the layout of guidance's unconditional branch: some networks were trained on no
     # other.
-    captions = map(job.cache.conditioning, (plan.reference.caption, EMPTY_CAPTION))
-    empty, _ = backbone.guidance_pair(*captions)
+    captions = (plan.reference.caption, EMPTY_CAPTION)
+    empty, _ = backbone.guidance_pair(*(job.cache.of_reference(plan.reference, text) for text in captions))
     gate = None
     if isinstance(method, TuningMethod):
         method.scale = sampling.adapter_scale

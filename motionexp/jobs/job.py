@@ -52,8 +52,9 @@ if TYPE_CHECKING:
 
 def encode(backbone: Backbone, reference: Reference) -> Example:
     """A reference's latents and its embedded caption, as training takes them."""
-    frames = torch.from_numpy(reference.frames.copy())[None]
-    return Example(backbone.encode(frames), backbone.embed([reference.caption]), reference.content_hash)
+    latents = backbone.encode(torch.from_numpy(reference.frames.copy())[None])
+    caption = backbone.condition(reference.caption, reference.frames[0] if backbone.takes_image else None)
+    return Example(latents, caption, reference.content_hash)
 
 
 class Job:
@@ -163,7 +164,8 @@ class Job:
         captions = [edit.caption for plan in unfinished + of_base for edit in plan.reference.edits]
         captions += [*(video.caption for video in videos), *self.plan.captions_of_sampling]
         videos = videos if self.plan.reads_references else []
-        self.cache.fill(videos, captions if unfinished + of_base else [])
+        images = [image for plan in unfinished + of_base for image in plan.images]
+        self.cache.fill(videos, captions if unfinished + of_base else [], images)
 
     def run_cell(self, plan: CellPlan) -> list[Row]:
         """Train, sample and score what is missing in one cell, and return the rows of all its samples."""
@@ -296,7 +298,7 @@ class Job:
 
     def example(self, video: Reference) -> Example:
         """A video as training takes it, from the cache."""
-        return Example(self.cache.latents(video), self.cache.conditioning(video.caption), video.content_hash)
+        return Example(self.cache.latents(video), self.cache.of_reference(video), video.content_hash)
 
     def _fit(self, plan: CellPlan, method: TuningMethod) -> None:
         """Train the cell's adapter and save it, and on the way those of `keep_steps`."""
@@ -363,8 +365,6 @@ class Job:
         about = self.backbone, method, edits, self.plan.sampling
         for video in sample(*about, embed=self.cache.conditioning, inverted=inverted):
             plan.cell.save_preview(video, step, self.backbone.fps)
-
-    # Rows
 
     def row_fields(self, cell: Cell, reference: Reference) -> dict[str, Any]:
         """The fields that all rows of a cell share."""

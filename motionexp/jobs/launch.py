@@ -208,7 +208,7 @@ def _finished(jobs: Sequence[SweepJob], pieces: Sequence[Piece], folder: SweepFo
 
 OF_REFERENCES = (
     *("data", "references", "video", "caption", "start", "fps", "stride", "frames", "fit", "model"),
-    *("edits", "edit_kinds", "adapter"),
+    *("edits", "edit_kinds", "image", "adapter"),
 )
 """The settings that a job's references depend on."""
 

@@ -84,7 +84,8 @@ def measure(job: JobPlan, rows: int) -> StepSeconds:
     """
     backbone, latent_shape = job.backbone, job.backbone.latent_shape(*job.size)
     backbone.unload()  # the job before may have released encoders
-    caption = backbone.embed([job.references[0].caption])
+    first = job.references[0]
+    caption = backbone.condition(first.caption, first.frames[0] if backbone.takes_image else None)
     backbone.release_text_encoder()
     encoding, training = 0.0, math.nan
     if job.reads_references or job.probe:

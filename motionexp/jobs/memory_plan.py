@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +16,21 @@ from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from motionexp.backbones.block_weights import layers_of
 from motionexp.backbones.cpu_kernels import takes_fast_kernels, with_fast_kernels
 from motionexp.backbones.precision import DTYPES, plain_attention
 from motionexp.backbones.sharding import blocks_of
 from motionexp.backbones.text import UnknownTokenizer
+from motionexp.config.memory import GROUPED
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.plan import JobPlan
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.step import LAST_STEP, DrawKey, Step
 from motionexp.probes.block_features import VIDEOS_PER_CALL
 
-BITS = {"8bit": 8, "4bit": 4}  # of a weight in a linear layer, the only ones that are quantized
+# Of a weight in a linear layer, the only ones that bitsandbytes quantizes. For 64 weights of 4 bits it keeps
+# one scale in fp32.
+BITS_OF_WEIGHT = {"8bit": 8.0, "4bit": 4.5}
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ class MetaRun:
 
     def __init__(self, job: JobPlan) -> None:
         self.job = job
-        self.backbone: Any = job.backbone_settings.make(torch.device("meta"))
+        self.settings = job.backbone_settings.on(job.device)
+        self.backbone: Any = self.settings.make(torch.device("meta"))
         self.latents = torch.empty(1, *self.backbone.latent_shape(*job.size), device="meta")
         self.frames = torch.empty(1, *job.size, 3, dtype=torch.uint8, device="meta")
 
@@ -98,6 +103,9 @@ class MetaRun:
         if (job.reads_references or job.probe) and has_vae:
             vae = {"VAE (fp32)": weight_bytes(backbone.vae)}
             yield Phase("video", vae, self._peak_of(lambda: backbone.encode(self.frames)), "its encoder")
+        if backbone.takes_image:
+            yield from self._image()
+            caption = self.with_image(caption)
         backbone.release_vae_encoder()
         # The kernels that the job takes on its own device: some keep more.
         with_fast_kernels(backbone.network, job.device, DTYPES[job.precision])
@@ -105,7 +113,7 @@ class MetaRun:
         network, gathered = self._network()
         ranks = job.ranks[1]
         decoder = {"VAE's decoder (fp32)": weight_bytes(backbone.vae)} if has_vae else {}
-        offloads = job.backbone_settings.offloads(job.device)
+        offloads = self.settings.offload != "none"
         if job.trains and not job.probe:
             computing = self._training(caption) + kernels + gathered
             yield Phase("training", network | ({} if offloads else decoder), computing, ranks=ranks)
@@ -122,13 +130,44 @@ class MetaRun:
         yield Phase(f"sampling, {videos} at once", held, sampling, ranks=ranks)
         if has_vae:
             decoding = self._peak_of(lambda: backbone.decode(self.latents))
-            yield Phase("decoding", decoder if offloads else network | decoder, decoding, ranks=ranks)
+            held = network if self.settings.offload in ("none", *GROUPED) else {}
+            yield Phase("decoding", held | decoder, decoding, ranks=ranks)
+
+    def _image(self) -> Iterator[Phase]:
+        """The phase in which the images are encoded that videos begin with."""
+        vae = {"VAE (fp32)": weight_bytes(self.backbone.vae)}
+        if encoder := weight_bytes(getattr(self.backbone, "image_encoder", None)):
+            vae["image encoder (fp32)"] = encoder
+        computing = self._peak_of(lambda: self.backbone.encode_image(self.frames[0, 0]).channels)
+        yield Phase("image", vae, computing, "the encoders")
+
+    @torch.no_grad()
+    def with_image(self, caption: Conditioning) -> Conditioning:
+        """The caption with an image, if the network takes one; before the encoders are released."""
+        if not self.backbone.takes_image:
+            return caption
+        with MemoryTracker(self.job.device):  # under which encoders work without values
+            return caption.with_image(self.backbone.encode_image(self.frames[0, 0]))
 
     def _network(self) -> tuple[dict[str, int], int]:
-        """The bytes of the network's weights that a rank holds, and those that it gathers to compute."""
-        job, network = self.job, self.backbone.network
-        name, size = f"network ({job.precision})", weight_bytes(network)
-        if not job.backbone_settings.sharded:
+        """The bytes of the network's weights that stay on the device, and of those that come to compute."""
+        job, network, settings = self.job, self.backbone.network, self.settings
+        precision = settings.network_precision
+        name = f"network ({job.precision if precision == 'auto' else precision})"
+        size = weight_bytes(network)
+        if precision in BITS_OF_WEIGHT:
+            # A layer's weights are in the precision of the network while it computes.
+            runs = self.backbone.block_runs(network)
+            layers: list[Any] = [layer for *_, layer in layers_of(runs, (nn.Linear,))]
+            most = max(layer.weight.nbytes for layer in layers)
+            return {name: size - _saved_bytes(layers, precision)}, most
+        if settings.offload in GROUPED:
+            # The block that computes, and with a stream the next one.
+            at_once = 2 if settings.offload == "group_stream" else 1
+            runs = [[weight_bytes(block) for block in run] for run in self.backbone.block_runs(network)]
+            come = [sum(run[first : first + at_once]) for run in runs for first in range(len(run))]
+            return {f"{name} without its blocks": size - sum(map(sum, runs))}, max(come)
+        if not settings.sharded:
             return {name: size}, 0
         # The block that computes, the next one, which is fetched meanwhile, and what lies outside of blocks.
         blocks = [weight_bytes(block) for block in blocks_of(network)]
@@ -194,14 +233,16 @@ class MetaRun:
 
 def _text_bytes(encoder: torch.nn.Module, precision: str) -> int:
     """Bytes of a text encoder, whose linear layers may have 8 or 4 bits per weight."""
-    total = weight_bytes(encoder)
-    if precision not in BITS:
-        return total
-    # bitsandbytes quantizes linear layers alone; embeddings and norms keep their precision.
-    layers = [module for module in encoder.modules() if isinstance(module, torch.nn.Linear)]
-    weights = sum(layer.weight.nbytes for layer in layers)
-    numbers = sum(layer.weight.numel() for layer in layers)
-    return total - weights + numbers * BITS[precision] // 8
+    if precision not in BITS_OF_WEIGHT:
+        return weight_bytes(encoder)
+    layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
+    return weight_bytes(encoder) - _saved_bytes(layers, precision)
+
+
+def _saved_bytes(layers: Iterable[nn.Linear], precision: str) -> int:
+    """The bytes that the weights of linear layers take less with 8 or 4 bits."""
+    bits = BITS_OF_WEIGHT[precision]
+    return sum(layer.weight.nbytes - int(layer.weight.numel() * bits / 8) for layer in layers)
 
 
 COPY = torch.ops.aten._to_copy.default

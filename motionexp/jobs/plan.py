@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import get_object
 
 from motionexp.backbones.memory import give_memory_back
 from motionexp.backbones.precision import DTYPES
+from motionexp.config.memory import BITS, GROUPED
 from motionexp.config.run_settings import RunSettings
 from motionexp.config.schema import ModelConfig
 from motionexp.config.scoring import ScoringConfig
@@ -81,6 +83,11 @@ class CellPlan:
         return [request for batch in self.batches for request in batch]
 
     @property
+    def images(self) -> list[np.ndarray]:
+        """The images (H, W, 3) that samples begin with; empty: the model takes none."""
+        return [edit.pixels for edit in self.reference.edits if edit.pixels is not None]
+
+    @property
     def missing(self) -> list[SampleRequest]:
         """The samples that are not stored yet."""
         return [request for request in self.requests if not self.cell.has_sample(request)]
@@ -105,8 +112,10 @@ class BackboneSettings:
         frames: of its videos.
         precision: fp32, bf16 or fp16.
         text_precision: `auto`, 8bit or 4bit.
-        checkpointing: whether activations are computed again in the backward pass.
-        offload: whether what does not compute waits in main memory; None: with `low_memory`, on a GPU.
+        network_precision: `auto`, fp8, 8bit or 4bit.
+        checkpointing: whether activations are computed again in the backward pass; None: with `low_memory`,
+            and where `offload` or fp8 needs it.
+        offload: what waits in main memory; None: all that can, with `low_memory` on a GPU.
         low_memory: whether `mode=low_memory`.
         tiling: whether the VAE works in tiles.
         shift: of the sampling sigmas; None: its scheduler's.
@@ -117,11 +126,12 @@ class BackboneSettings:
     model: ModelConfig
     frames: int
     precision: str
-    text_precision: str
-    checkpointing: bool
-    offload: bool | None
-    low_memory: bool
-    tiling: bool
+    text_precision: str = "auto"
+    network_precision: str = "auto"
+    checkpointing: bool | None = None
+    offload: str | None = None
+    low_memory: bool = False
+    tiling: bool = False
     shift: float | None = None
     timestep_spacing: str | None = None
     sharded: bool = False
@@ -132,10 +142,18 @@ class BackboneSettings:
         differences = {"shift": self.shift, "spacing": self.timestep_spacing}
         return "".join(f", {name} {value}" for name, value in differences.items() if value is not None)
 
-    def offloads(self, device: torch.device) -> bool:
-        """Whether what does not compute waits in main memory."""
-        on_gpu = self.low_memory and device.type == "cuda" and not self.sharded
-        return device.type != "meta" and (on_gpu if self.offload is None else self.offload)
+    def on(self, device: torch.device) -> "BackboneSettings":
+        """The settings with a value for `offload` and `checkpointing`, as they hold on a device."""
+        offload = self.offload
+        if offload is None:
+            takes_none = self.sharded or self.network_precision in BITS or device.type != "cuda"
+            kind: type[Backbone] = get_object(self.model._target_.rpartition(".")[0])
+            by_block = kind.moves_blocks and self.checkpointing is not False
+            waiting = "group_stream" if by_block else "model"
+            offload = waiting if self.low_memory and not takes_none else "none"
+        needed = self.low_memory or offload in GROUPED or self.network_precision == "fp8"
+        checkpointing = needed if self.checkpointing is None else self.checkpointing
+        return replace(self, offload=offload, checkpointing=checkpointing)
 
     def make(self, device: torch.device) -> Backbone:
         """The backbone on a device. Its weights are loaded when they are first used; on `meta` never.
@@ -158,6 +176,7 @@ class BackboneSettings:
     def _made(self, device: torch.device) -> Backbone:
         give_memory_back()  # an earlier job of a sweep may have left memory to free
         model = self.model
+        memory = self.on(device)
         backbone: Backbone = get_object(model._target_)(
             model.path,
             revision=model.revision,
@@ -165,10 +184,11 @@ class BackboneSettings:
             dtype=DTYPES[self.precision],
             name=model.name,
             fps=model.fps,
-            checkpointing=self.checkpointing,
-            offload=self.offloads(device),
+            checkpointing=memory.checkpointing,
+            offload=memory.offload,
             tiling=self.tiling,
             text_precision=self.text_precision,
+            network_precision=self.network_precision,
         )
         if model.frame_range is not None:
             backbone.frames = self.frames  # the weights fix no number of frames

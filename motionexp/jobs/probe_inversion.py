@@ -97,7 +97,8 @@ class InversionUnit(Unit):
         # The empty prompt has the layout of guidance's unconditional branch: some networks were never trained
         # on an empty caption alone.
         texts = (self.reference.caption, self.job.sampling.negative_prompt)
-        empty, caption = job.backbone.guidance_pair(*map(job.cache.conditioning, texts))
+        captions = (job.cache.of_reference(self.reference, text) for text in texts)
+        empty, caption = job.backbone.guidance_pair(*captions)
         for prompt in self.missing:
             self._measure(job, prompt, {"empty": empty, "caption": caption}[prompt], progress)
 

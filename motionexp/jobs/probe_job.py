@@ -117,7 +117,8 @@ def run_units(job: Job, units: Sequence[Unit]) -> None:
     Raises:
         CellsFailed: some of several units failed; the others ended well.
     """
-    conditioning = job.cache.conditioning(units[0].captions[0])
+    reference = next(iter(units[0].references()))
+    conditioning = job.cache.of_reference(reference, units[0].captions[0])
     seconds = forward_seconds(job.plan, conditioning, rows=1) * sum(unit.work.evaluations for unit in units)
     if videos := sum(unit.work.videos for unit in units):
         seconds += decoding_seconds(job.plan) * videos

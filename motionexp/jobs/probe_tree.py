@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
@@ -174,7 +174,7 @@ class TreeUnit(Unit):
             backbone,
             cache.latents(self.reference),
             inverted_with,
-            cache.conditioning(self.negative),
+            cache.of_reference(self.reference, self.negative),
             self.plan.inversion,
             {*starts.values(), *shown},
             progress,
@@ -212,8 +212,8 @@ class TreeUnit(Unit):
             list(self.trajectories.values()),
             starts,
             self.plan.steps,
-            embed=cache.conditioning,
-            negative=cache.conditioning(self.negative),
+            embed=partial(cache.of_reference, self.reference),
+            negative=cache.of_reference(self.reference, self.negative),
             rows=2 * self.job.at_once,  # with and without the caption
             progress=counting(progress),
             finished=unfinished.blocks(),
@@ -230,9 +230,11 @@ class TreeUnit(Unit):
     def _inverted_with(self, cache: EncodingCache) -> Conditioning:
         """The reference's caption, or the negative one in the layout that it has beside the edit's."""
         if "caption" in self.plan.prompts:
-            return cache.conditioning(self.reference.caption)
-        negative = cache.conditioning(self.negative)
-        return self.job.backbone.guidance_pair(cache.conditioning(self.edit.caption), negative)[0]
+            return cache.of_reference(self.reference)
+        edited, negative = (
+            cache.of_reference(self.reference, text) for text in (self.edit.caption, self.negative)
+        )
+        return self.job.backbone.guidance_pair(edited, negative)[0]
 
     def _grid(self, videos: Mapping[Pair, np.ndarray]) -> np.ndarray:
         """The reference and the control; below them every pair's video, with a row for each start."""

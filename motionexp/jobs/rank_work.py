@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from motionexp.data.base import Reference
+from motionexp.data.base import Reference, image_hash
 from motionexp.diffusion import ranks
-from motionexp.diffusion.backbone import Conditioning
+from motionexp.diffusion.backbone import Backbone, Conditioning, ImageCondition
 from motionexp.jobs.encoding_cache import EncodingCache
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Order:
         missing: ids of the samples to make.
         latents: {content_hash: (1, C, F, h, w)} of the videos to train on; empty with one rank.
         captions: {caption: its conditioning} of what is to be sampled and trained on; empty with one rank.
+        images: {hash: the image} likewise.
     """
 
     cell: int
@@ -35,21 +37,26 @@ class Order:
     missing: frozenset[str]
     latents: Mapping[str, Tensor]
     captions: Mapping[str, Conditioning]
+    images: Mapping[str, ImageCondition]
 
 
 class HeardEncodings(EncodingCache):
     """The encodings of an order, in place of an `EncodingCache`: only rank 0 loads the encoders."""
 
-    def __init__(self, order: Order, device: torch.device) -> None:
-        self._order, self._device = order, device
+    def __init__(self, order: Order, backbone: Backbone) -> None:
+        self._order, self.backbone = order, backbone
 
     def latents(self, reference: Reference) -> Tensor:
         """See `EncodingCache.latents`."""
-        return self._order.latents[reference.content_hash].to(self._device)
+        return self._order.latents[reference.content_hash].to(self.backbone.device)
 
-    def conditioning(self, caption: str) -> Conditioning:
-        """See `EncodingCache.conditioning`."""
-        return self._order.captions[caption].to(self._device)
+    def caption(self, caption: str) -> Conditioning:
+        """See `EncodingCache.caption`."""
+        return self._order.captions[caption].to(self.backbone.device)
+
+    def image(self, image: np.ndarray) -> ImageCondition:
+        """See `EncodingCache.image`."""
+        return self._order.images[image_hash(image)].to(self.backbone.device)
 
 
 def order_of(job: "Job", number: int) -> Order:
@@ -58,16 +65,20 @@ def order_of(job: "Job", number: int) -> Order:
     has_adapter, missing = plan.cell.has_adapter, plan.missing
     trains = job.plan.trains and not has_adapter
     latents, captions = dict[str, Tensor](), dict[str, Conditioning]()
+    images = list[np.ndarray]()
     if ranks.size() > 1:
+        images += plan.images
         trained = [video for member in job.plan.group_of(plan) for video in member.trained_on]
         texts = [*job.plan.captions_of_sampling, *(edit.caption for edit in plan.reference.edits)]
         if trains or job.plan.guidance is not None or job.plan.steps_of_inversion:
             cpu = torch.device("cpu")
             latents = {video.content_hash: job.cache.latents(video).to(cpu) for video in trained}
             texts += [video.caption for video in trained]
-        captions = {text: job.cache.conditioning(text).to(torch.device("cpu")) for text in texts}
+            images += [video.frames[0] for video in trained if job.backbone.takes_image]
+        captions = {text: job.cache.caption(text).to(torch.device("cpu")) for text in texts}
+    encoded = {image_hash(image): job.cache.image(image).to(torch.device("cpu")) for image in images}
     ids = frozenset(request.sample_id for request in missing)
-    return Order(number, job.is_of_base_model, has_adapter, ids, latents, captions)
+    return Order(number, job.is_of_base_model, has_adapter, ids, latents, captions, encoded)
 
 
 def serve(job: "Job") -> None:
@@ -78,7 +89,7 @@ def serve(job: "Job") -> None:
     while (order := ranks.of_first(None)) is not None:
         target = base if order.of_base else job
         assert target is not None
-        target.cache = HeardEncodings(order, target.device)
+        target.cache = HeardEncodings(order, target.backbone)
         target.generate(order)
 
 

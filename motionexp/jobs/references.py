@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from motionexp.config.images import takes_image
 from motionexp.config.metrics import CHANCE_REFERENCES, needs_chance_references
 from motionexp.config.schema import JobConfig
 from motionexp.config.scoring import ScoringConfig
 from motionexp.config.targets import check_allowed, check_room, node_problems, signature
 from motionexp.config.yaml_file import read_yaml
-from motionexp.data.base import Edit, Reference, References
+from motionexp.data.base import Edit, FirstFrame, Reference, References
 from motionexp.data.checks import shortened
 from motionexp.data.select import make_reader, names_of
+from motionexp.data.videos import read_image
 from motionexp.errors import InputError, one_of
 from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
@@ -33,17 +35,56 @@ def read_references(cfg: JobConfig, reader: References, *, decode: bool = True) 
     With a stored adapter and no named reference, it is the reference that the adapter was tuned on.
 
     Raises:
-        InputError: a reference does not exist, cannot be read, or is not the one of the adapter.
+        InputError: a reference or an image does not exist or cannot be read, or the reference is not the one
+            of the adapter, or edits have images that the model does not take, or lack those that it takes.
     """
+    # Read before the references, for it is one file.
+    image = _image_of(cfg)
     unnamed = cfg.adapter is not None and cfg.video is None and isinstance(cfg.references, int | None)
     tuned_on = _tuned_on(cfg, reader) if unnamed else None
     chosen = names_of(cfg, reader)
     read = _read if decode else _described
     references = [read(cfg, reader, name) for name in chosen] if tuned_on is None else [tuned_on]
     if cfg.edits is None:
-        return [replace(reference, edits=_chosen_edits(reference, cfg)) for reference in references]
-    edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
-    return [replace(reference, edits=edits) for reference in references]
+        references = [replace(reference, edits=_chosen_edits(reference, cfg)) for reference in references]
+    else:
+        edits = tuple(Edit("caption", caption) for caption in dict.fromkeys(cfg.edits))
+        references = [replace(reference, edits=edits) for reference in references]
+    return [_with_images(reference, image, cfg) for reference in references]
+
+
+def _image_of(cfg: JobConfig) -> FirstFrame | None:
+    """The image of `image=`."""
+    if cfg.image is None:
+        return None
+    size = cfg.model.height, cfg.model.width
+    return FirstFrame(user_path(cfg.image).name, read_image(cfg.image, size))
+
+
+def _with_images(reference: Reference, image: FirstFrame | None, cfg: JobConfig) -> Reference:
+    """The reference whose edits have the image of `image=`, or else those of the suite; in a probe none.
+
+    Raises:
+        InputError: the model takes images and an edit has none, or the converse.
+    """
+    edits = [replace(edit, image=image or edit.image) for edit in reference.edits]
+    if cfg.probe is not None:  # which conditions on the reference's own first frame
+        return replace(reference, edits=tuple(replace(edit, image=None) for edit in edits))
+    takes = takes_image(cfg.model, cfg.plugins)
+    for edit in edits:
+        if takes and edit.pixels is None:  # an image is read now, and not after hours of training
+            raise InputError(
+                f"reference {shortened(reference.name)}, edit {shortened(edit.caption)!r}: model="
+                f"{cfg.model.name} makes videos that begin with a picture, and this edit has none: give all"
+                " edits one in the file of captions, or by image=photo.png"
+            )
+        if not takes and edit.image is not None:
+            raise InputError(
+                f"reference {shortened(reference.name)}, edit {shortened(edit.caption)!r}: it has an image"
+                f" ({shortened(edit.image.name)}), and model={cfg.model.name} makes videos of captions alone:"
+                " take an image-to-video model, or another file of captions (data.captions=)"
+            )
+    return replace(reference, edits=tuple(edits))
 
 
 def _chosen_edits(reference: Reference, cfg: JobConfig) -> tuple[Edit, ...]:

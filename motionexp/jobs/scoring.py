@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from motionexp.config.metrics import find_metric
 from motionexp.config.scoring_models import BUNDLED_CAPTION_TOKENS, ScoringModels
 from motionexp.data.base import Edit, Reference
 from motionexp.diffusion.progress import Progress, progress_bar
@@ -28,8 +29,10 @@ def are_bundled_and_enough(
     metrics: Sequence[str] | None, models: ScoringModels, references: Sequence[Reference]
 ) -> bool:
     """Whether no model behind the metrics can fail: bundled ones, and captions that they can read whole."""
-    plugins = any("." in name for name in metrics or ())
-    if plugins or models != ScoringModels():
+    # What is measured only where it is named has a model that is not bundled.
+    specs = map(find_metric, metrics or ())
+    is_other = any("." in name for name in metrics or ()) or any(spec and spec.only_named for spec in specs)
+    if is_other or models != ScoringModels():
         return False
     captions = [reference.caption for reference in references]
     captions += [edit.caption for reference in references for edit in reference.edits]
@@ -89,6 +92,7 @@ class CellScores:
                 **fields,
                 "edit_kind": edit.kind,
                 "edit_caption": edit.caption,
+                "edit_image": str(edit.image or ""),
                 "sample_id": sample_id,
                 "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             }
@@ -125,6 +129,7 @@ class CellScores:
                 **fields,
                 "edit_kind": first.edit.kind,
                 "edit_caption": first.edit.caption,
+                "edit_image": str(first.edit.image or ""),
                 "sample_id": set_id,
                 "adapter_steps": samples[0].adapter_steps,
             }

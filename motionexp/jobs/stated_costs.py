@@ -65,6 +65,7 @@ def step_flops(job: JobPlan) -> StepFlops:
     run = MetaRun(job)
     with MemoryTracker(job.device):  # under which encoders work without values
         caption = run.longest_caption()
+    caption = run.with_image(caption)
     run.backbone.release_text_encoder()
     run.backbone.release_vae_encoder()
     training = _training(run, caption) if job.trains and job.probe is None else 0.0

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from motionexp.config.command_line import check_not_empty, check_once
+from motionexp.config.commands import StatusConfig, command_settings
 from motionexp.errors import InputError
 from motionexp.files import user_path
 from motionexp.jobs.sweep_plan import PlannedCell, SweepPlan, plan_files, read_plan
@@ -36,7 +36,7 @@ from motionexp.results.cell_state import (
 from motionexp.results.formats import duration, printable
 from motionexp.results.runs import folders_of
 
-OUTPUT, WATCH = "output=", "--watch"
+WATCH = "--watch"
 MOST_FAILURES = 20
 """Failures that are named of each sweep."""
 FRESH = timedelta(seconds=30)
@@ -91,12 +91,8 @@ def status(words: Sequence[str]) -> None:
     Raises:
         InputError: another word, or nothing ran there.
     """
-    check_once(words)
-    check_not_empty(words)
-    if wrong := [word for word in words if word != WATCH and not word.startswith(OUTPUT)]:
-        raise InputError(f"{wrong[0]}: status takes {OUTPUT}FOLDER and {WATCH} alone")
-    folders = [word.removeprefix(OUTPUT) for word in words if word != WATCH]
-    output = user_path(folders[0] if folders else "outputs")
+    cfg, _ = command_settings("status", StatusConfig, [word for word in words if word != WATCH])
+    output = user_path(cfg.output)
     console = Console()
     if WATCH not in words:
         _print(console, read_sweeps(output))

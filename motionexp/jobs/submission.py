@@ -9,10 +9,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from motionexp.config.commands import SubmissionConfig, command_settings
 from motionexp.data.base import Edit, Reference
 from motionexp.data.tgve import EDIT_COLUMNS, SOURCES, scored_frames
 from motionexp.data.videos import write_mp4
-from motionexp.errors import InputError, one_of
+from motionexp.errors import InputError
 from motionexp.files import file_name, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.machine import clear_disk_errors
@@ -20,7 +21,6 @@ from motionexp.jobs.references import stored_reference
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
 from motionexp.results.settings_table import EXTERNAL
 
-LAYOUTS = ("tgve", "videos")
 Key = tuple[str, str, str]
 """Source, reference and edit kind: the folders of one video."""
 SampleKey = tuple[str, str, str, str, int]
@@ -45,14 +45,9 @@ def submission(words: Sequence[str]) -> None:
     Raises:
         InputError: a word is missing, or as `write_submission` and `write_videos`.
     """
-    select = {key: value for key, sign, value in (word.partition("=") for word in words) if sign}
-    if len(select) != len(words) or not {"folder", "samples"} <= set(select):
-        raise InputError("submission needs folder=NEW and samples=outputs/tgve/MODEL; tau=, seed= ... select")
-    folder, samples = user_path(select.pop("folder")), user_path(select.pop("samples"))
-    layout = select.pop("layout", LAYOUTS[0])
-    if layout not in LAYOUTS:
-        raise InputError(f"layout={layout}: {one_of(layout, LAYOUTS)}")
-    if layout == "videos":
+    cfg, select = command_settings("submission", SubmissionConfig, words, selects=True)
+    folder, samples = user_path(cfg.folder), user_path(cfg.samples)
+    if cfg.layout == "videos":
         print(f"{write_videos(samples, folder, select)} videos written to {folder}")
         return
     count, whole = write_submission(samples, folder, select)

@@ -123,6 +123,8 @@ class _Sweep:
             self._add_probe(job, seconds)
         self._hours[unit] = self._hours.get(unit, 0.0) + self._sum() - before
         self._last[cfg.output] = cfg, job
+        if job.adapter_note:
+            self._notes[job.adapter_note] = None
         if not job.has_weights:
             lines = [line for note in download_notes(job) for line in note.splitlines()]
             self._notes |= dict.fromkeys(lines)

@@ -11,7 +11,8 @@ from typing import Any
 from hydra.utils import get_method
 from rich.console import Console
 
-from motionexp.config.command_line import override_key, selection
+from motionexp.config.command_line import override_key
+from motionexp.config.commands import TableConfig, command_settings
 from motionexp.config.job_settings import loggers, plain_settings
 from motionexp.config.ranks import rank_of
 from motionexp.config.schema import JobConfig, method_name, training_seeds
@@ -129,8 +130,8 @@ def table(words: Sequence[str]) -> None:
     Raises:
         InputError: no rows, or rows that cannot be compared.
     """
-    select = selection("table", words)
-    output, by = user_path(select.pop("output", "outputs")), select.pop("by", None)
+    cfg, select = command_settings("table", TableConfig, words, selects=True)
+    output, by = user_path(cfg.output), cfg.by
     rows = read_rows(output)
     for name, values in select.items():
         rows = selected(rows, name, values, output)

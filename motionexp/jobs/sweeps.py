@@ -160,6 +160,7 @@ def _subjects(cfg: JobConfig) -> dict[str, Any]:
         "references",
         "edits",
         "edit_kinds",
+        "image",
         "seeds",
         "video",
         "caption",

@@ -17,8 +17,8 @@ from motionexp.files import user_path
 from motionexp.jobs.cell import read_fit_record
 
 OF_BACKBONE = (
-    *("model", "frames", "precision", "text_precision", "mode", "checkpointing", "offload", "device"),
-    "trainer",
+    *("model", "frames", "precision", "text_precision", "network_precision", "mode", "checkpointing"),
+    *("offload", "device", "trainer"),
 )
 
 

@@ -25,7 +25,7 @@ from motionexp.errors import InputError
 from motionexp.files import sorted_metadata, user_path, write_whole
 from motionexp.methods.base import TuningMethod
 from motionexp.methods.external_lora import EXPORT_KEY, ExternalFile, ExternalLoRA, attach, read_external
-from motionexp.methods.lora_config import read_object
+from motionexp.methods.lora_config import is_alpha, read_object
 
 METADATA_KEY = "motionexp"
 DIGEST_KEY = "motionexp_sha256"  # safetensors has no checksum: a flipped bit would load
@@ -155,7 +155,7 @@ def attach_adapter(
     content = _read(path)
     # 1. The file of another trainer: it does not name its weights.
     if not isinstance(content, StoredAdapter):
-        window = window or window_in(content) or default_window
+        window = window or _window_in(content, path) or default_window
         if window is None:
             raise InputError(_NO_WINDOW.format(path=path))
         try:
@@ -222,22 +222,34 @@ def check_adapter(path: Path, has_window: bool = False, plugins: Collection[str]
     """
     content = _read(path)
     if not isinstance(content, StoredAdapter):
-        if not has_window and window_in(content) is None:
+        if _window_in(content, path) is None and not has_window:
             raise InputError(_NO_WINDOW.format(path=path))
     elif "." in content.about["method"]:
         check_allowed(content.about["method"], plugins, f"adapter={path}: method")
 
 
-def window_in(files: Sequence[ExternalFile]) -> Window | None:
+def _window_in(files: Sequence[ExternalFile], path: str | Path) -> Window | None:
     """The window that motionexp has written into files of other formats; None if they have none."""
+    try:
+        return _exported_window(files)
+    except InputError as error:
+        raise InputError(f"adapter={path}: {error}") from error
+
+
+def _exported_window(files: Sequence[ExternalFile]) -> Window | None:
     texts = {text for file in files if (text := file.window) is not None}
-    return read_window(read_object(min(texts), EXPORT_KEY)) if texts else None
+    if len(texts) > 1:
+        raise InputError(f"the files have different windows ({EXPORT_KEY}): {' and '.join(sorted(texts))}")
+    return read_window(read_object(texts.pop(), EXPORT_KEY)) if texts else None
 
 
 def read_window(stored: Mapping[str, Any]) -> Window:
-    """A window as a file stores it. Raises LookupError, TypeError, ValueError or InputError if it is none."""
-    knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
-    return Window(stored["low"], stored["high"], knots)
+    """A window as a file stores it. Raises InputError if it is none."""
+    try:
+        knots = tuple((t, weight) for t, weight in stored.get("knots", ()))
+        return Window(stored["low"], stored["high"], knots)
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"its settings have no window of this version ({error!r:.200})") from error
 
 
 def window_of(path: str | Path) -> Window:
@@ -248,9 +260,8 @@ def window_of(path: str | Path) -> Window:
     """
     content = _read(path)
     if isinstance(content, StoredAdapter):
-        check_plain(content, f"adapter={path}")
-        return read_window(content.about["window"])
-    window = window_in(content)
+        return plain_window(content, path)
+    window = _window_in(content, path)
     if window is None:
         raise InputError(
             f"adapter={path}: the file has no window: give one, as in window_callback(Window(700))"
@@ -258,11 +269,21 @@ def window_of(path: str | Path) -> Window:
     return window
 
 
-def check_plain(adapter: StoredAdapter, source: str) -> None:
-    """Raise InputError for a stored adapter that is not one pair of matrices A and B for each layer."""
+def plain_window(adapter: StoredAdapter, path: str | Path) -> Window:
+    """The window of a stored adapter that is one pair of matrices A and B, with one alpha, for each layer.
+
+    Raises:
+        InputError: its method is another one, or its settings are damaged.
+    """
     name = METHODS.get(adapter.about["method"], adapter.about["method"])
-    if "." in name or not getattr(find_method(name), "is_plain", False):
-        raise InputError(f"{source}: its method is {name}, and only a plain LoRA can act outside motionexp")
+    try:
+        if "." in name or not getattr(find_method(name), "is_plain", False):
+            raise InputError(f"its method is {name}, and only a plain LoRA can act outside motionexp")
+        if not is_alpha(adapter.about["settings"].get("alpha")):
+            raise InputError("its settings have no usable alpha")
+        return read_window(adapter.about["window"])
+    except InputError as error:
+        raise InputError(f"adapter={path}: {error}") from error
 
 
 def read_adapter(path: str | Path) -> StoredAdapter:

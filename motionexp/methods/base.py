@@ -182,7 +182,7 @@ class TuningMethod(ABC):
     @property
     @abstractmethod
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable tensors, in fp32 whatever the network's precision."""
+        """The trainable tensors, in fp32 on the backbone's device, wherever the network's weights are."""
 
     @property
     def auxiliary(self) -> dict[str, nn.Parameter]:

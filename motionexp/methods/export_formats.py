@@ -15,14 +15,18 @@ from motionexp.errors import InputError
 from motionexp.methods.layer_names import rows_of_layers
 from motionexp.methods.lora import DIFFUSERS_KEY
 
+COMFYUI = (
+    *("WanPipeline", "WanImageToVideoPipeline", "HunyuanVideoPipeline", "LTXPipeline"),
+    "MochiPipeline",
+)
 # The pipelines for which each format has a reader: diffusers' own loaders; ComfyUI's core and its wrappers;
 # musubi-tuner and ComfyUI of kohya's names. peft reads its own format into any network.
 READERS: Mapping[str, tuple[str, ...]] = {
-    "comfyui": ("WanPipeline", "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline"),
-    "kohya": ("WanPipeline", "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline"),
+    "comfyui": COMFYUI,
+    "kohya": COMFYUI,
     "diffusers": (
-        *("WanPipeline", "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline"),
-        *("CogVideoXPipeline", "AnimateDiffPipeline"),
+        *COMFYUI,
+        *("CogVideoXPipeline", "CogVideoXImageToVideoPipeline", "AnimateDiffPipeline"),
     ),
 }
 BARE = ("MochiPipeline",)  # whose LoRAs have no diffusion_model. before a layer's name
@@ -46,6 +50,11 @@ def check_format(form: str, pipeline: str, name: str) -> None:
     if pipeline not in READERS.get(form, (pipeline,)):
         possible = [option for option in FORMATS if pipeline in READERS.get(option, (pipeline,))]
         raise InputError(f"format={form}: no tool reads it for {name} ({pipeline}); {' or '.join(possible)}")
+
+
+def task_of(pipeline: str) -> str:
+    """What a pipeline of this class does, as hubs call it."""
+    return "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
 
 
 def export_tensors(

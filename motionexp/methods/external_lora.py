@@ -149,9 +149,9 @@ def attach(files: Sequence[ExternalFile], backbone: Backbone, window: Window) ->
         raise InputError(str(error)) from error  # peft's reason, for example a convolution in groups
     try:
         method.load(state)
-    except InputError:
+    except InputError as error:
         method.remove()
-        raise
+        raise InputError(f"{error}; is it a LoRA for another size of the model?") from error
     return method
 
 

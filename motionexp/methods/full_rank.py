@@ -38,7 +38,7 @@ class FullRank(TuningMethod):
         attention: TunedAttention = "motion",
     ) -> None:
         base_layers = projection_layers(backbone, projections, window, attention)
-        layers = {name: TunedLinear(layer) for name, layer in base_layers.items()}
+        layers = {name: TunedLinear(layer, backbone.device) for name, layer in base_layers.items()}
         settings = {"projections": list(projections), "attention": attention}
         super().__init__(backbone, window, layers, settings)
 
@@ -70,15 +70,20 @@ class FullRank(TuningMethod):
 
 
 class TunedLinear(nn.Module):
-    """A linear layer that computes with its original tensors, or with the tuned ones beside them."""
+    """A linear layer that computes with its original tensors, or with the tuned ones beside them.
 
-    def __init__(self, base_layer: nn.Linear) -> None:
+    Args:
+        base_layer: its weights may wait in main memory while it does not compute.
+        device: of the tuned tensors.
+    """
+
+    def __init__(self, base_layer: nn.Linear, device: torch.device) -> None:
         super().__init__()
         self.base_layer = base_layer
         # fp32 copies, whatever the network's precision: bf16 would lose small updates.
         self.tuned = nn.ParameterDict(
             {
-                name: nn.Parameter(value.detach().float().clone())
+                name: nn.Parameter(value.detach().to(device, torch.float32, copy=True))
                 for name, value in base_layer.named_parameters()
             }
         )
@@ -87,16 +92,17 @@ class TunedLinear(nn.Module):
         self.train(base_layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (..., out) of x (..., in), in the precision of the original weights."""
+        """Return (..., out) of x (..., in), in the precision of x."""
         if not self.is_on:
             return self.base_layer(x)
         # Not cached: training updates the tuned tensors between calls.
         bias = None if self.base_layer.bias is None else self._effective("bias")
-        return F.linear(x, self._effective("weight"), bias)
+        bias = None if bias is None else bias.to(x.dtype)
+        return F.linear(x, self._effective("weight").to(x.dtype), bias)
 
     def _effective(self, name: str) -> Tensor:
-        original, tuned = getattr(self.base_layer, name), self.tuned[name]
-        if self.scale != 1.0:
-            # W + scale (tuned - W), in fp32.
-            tuned = torch.lerp(original.float(), tuned, self.scale)
-        return tuned.to(original.dtype)
+        """W + scale (tuned - W), in fp32."""
+        tuned: Tensor = self.tuned[name]
+        if self.scale == 1.0:
+            return tuned
+        return torch.lerp(getattr(self.base_layer, name).float(), tuned, self.scale)

@@ -42,6 +42,10 @@ class Guiding:
     empty: Conditioning
     negative: Conditioning
 
+    def with_own_image(self, captions: Conditioning) -> Conditioning:
+        """A sample's captions, with which the reference passes the network: its first frame is its own."""
+        return captions.with_image(self.conditioning.image)
+
 
 class StepCost(NamedTuple):
     """Evaluations of the network that guidance adds, of one video.
@@ -334,6 +338,7 @@ class OptimizedGuidance(GuidanceMethod):
     def prepare(self, t: float, captions: Conditioning) -> None:
         """Read the reference's keys and values at t."""
         if self.injection is not None:
+            captions = self.reference.with_own_image(captions)
             self._stored = self.injection.read(self.reference.latents, self.noise, t, captions)
 
     def optimize(

@@ -40,7 +40,8 @@ class KeyValueInjection(GuidanceMethod):
 
     def move(self, x_t: Tensor, t: float, guide: Guide) -> Tensor:
         """See `GuidanceMethod.move`: reads keys and values, and leaves the latents as they are."""
-        self._stored = self.injection.read(self.reference.latents, self.noise, t, guide.conditional)
+        captions = self.reference.with_own_image(guide.conditional)
+        self._stored = self.injection.read(self.reference.latents, self.noise, t, captions)
         return x_t
 
     def acting(self, t: float) -> Hooks | None:

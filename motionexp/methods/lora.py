@@ -94,10 +94,11 @@ class LoRA(TuningMethod):
             undo.pop_all()
         super().__init__(backbone, window, {name: network.get_submodule(name) for name in sizes}, settings)
         self.key_prefix = backbone.key_prefix
-        # 2. peft creates A and B in the network's precision, in which small updates are lost.
+        # 2. peft creates A and B in the precision of the layer's weights, in which small updates are lost,
+        #    and where those are now, which may be main memory.
         for layer in self.layers.values():
-            layer.lora_A[ADAPTER].float()
-            layer.lora_B[ADAPTER].float()
+            layer.lora_A[ADAPTER].to(backbone.device, torch.float32)
+            layer.lora_B[ADAPTER].to(backbone.device, torch.float32)
         # 3. Untrained and off, whatever peft has drawn.
         self.reset(seed=0)
         self.switch(False)

@@ -50,7 +50,7 @@ class LoRAStack(TuningMethod):
     ) -> None:
         self.starts = list(starts)
         layers = {
-            name: StackedLinear(layer, len(starts), rank, alpha / rank)
+            name: StackedLinear(layer, len(starts), rank, alpha / rank, backbone.device)
             for name, layer in projection_layers(backbone, projections, window, attention).items()
         }
         settings = {"rank": rank, "alpha": alpha, "projections": list(projections), "attention": attention}
@@ -102,10 +102,11 @@ class LoRAStack(TuningMethod):
 class StackedLinear(nn.Module):
     """A linear layer, and N low-rank updates of it, each for the N-th part of the rows."""
 
-    def __init__(self, base_layer: nn.Linear, count: int, rank: int, strength: float) -> None:
+    def __init__(
+        self, base_layer: nn.Linear, count: int, rank: int, strength: float, device: torch.device
+    ) -> None:
         super().__init__()
         self.base_layer = base_layer
-        device = base_layer.weight.device
         self.down = nn.Parameter(torch.empty(count, rank, base_layer.in_features, device=device))
         self.up = nn.Parameter(torch.zeros(count, base_layer.out_features, rank, device=device))
         self.strength, self.scale, self.is_on = strength, 1.0, False

@@ -103,7 +103,8 @@ class MotionClone(GuidanceMethod):
     def move(self, x_t: Tensor, t: float, guide: Guide) -> Tensor:
         """See `GuidanceMethod.move`: the gradient at x_t, for `correct`."""
         if self.injection is not None:
-            self._stored = self.injection.read(self.reference.latents, self.noise, t, guide.conditional)
+            captions = self.reference.with_own_image(guide.conditional)
+            self._stored = self.injection.read(self.reference.latents, self.noise, t, captions)
         links = self.links
         leaf = x_t.detach().clone().requires_grad_()
         with torch.enable_grad(), Reader(self.backbone, self._injected()) as reader:

@@ -1,7 +1,7 @@
 """The tensors of one training step, and the source of a method's random numbers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import torch
@@ -81,7 +81,10 @@ class Step:
             tensor[rows, :, numbers].unsqueeze(2)  # (B, C, 1, h, w)
             for tensor in (self.latents, self.noise, self.noisy, self.target)
         )
-        return type(self)(latents, noise, self.t, noisy, target, self.conditioning, self.keys)
+        conditioning = self.conditioning
+        if conditioning.image is not None:
+            conditioning = replace(conditioning, image=conditioning.image.frames(numbers))
+        return type(self)(latents, noise, self.t, noisy, target, conditioning, self.keys)
 
     def check_frames(self, method: str) -> None:
         """Raise InputError for videos of one latent frame, in which nothing moves."""

@@ -47,7 +47,10 @@ class TuneAVideo(FullRank):
         layers: dict[str, nn.Module] = {
             name: SparseCausalLinear(layer, frames) for name, layer in sparse.items()
         }
-        layers |= {name: TunedLinear(layer) for name, layer in tuned_layers(backbone, window).items()}
+        layers |= {
+            name: TunedLinear(layer, backbone.device)
+            for name, layer in tuned_layers(backbone, window).items()
+        }
         TuningMethod.__init__(self, backbone, window, layers, {})
 
     @classmethod

@@ -39,6 +39,8 @@ def window_callback(
             LoRA is loaded or it is fused, and if it was not as the window has it in the first step.
     """
     window = adapter if isinstance(adapter, Window) else window_of(adapter)
+    if 0 < window.low < 1:
+        raise InputError(f"window [{window.low:g}, {window.high:g}]: timesteps are from 0 to 1000, no shares")
     if pipeline is None and (window.knots or window.high < TIMESTEPS):
         raise InputError(
             f"window [{window.low:g}, {window.high:g}]{' (soft)' * bool(window.knots)}: it has to be set"

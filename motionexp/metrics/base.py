@@ -16,6 +16,7 @@ ABSTAINED = float("nan")
 Need = Literal[
     "clip",
     "preference",
+    "dino",
     "classifier",
     "tracks",
     "caption",
@@ -23,8 +24,8 @@ Need = Literal[
     "reference_truth",
     "edit_truth",
 ]
-"""A model (CLIP, the preference model, the attribute classifier, the tracker), the edit's or the reference's
-caption, or ground truth."""
+"""A model (CLIP, the preference model, DINO, the attribute classifier, the tracker), the edit's or the
+reference's caption, or ground truth."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class FrameFeatures:
     Attributes:
         clip: (F, D), CLIP's; None: not computed.
         preference: (F, E), the preference model's; None: not computed.
+        dino: (F, D), DINO's; None: not computed.
     """
 
     clip: Tensor | None = None
     preference: Tensor | None = None
+    dino: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ class MetricClass(ABC):
     values: ClassVar[Mapping[str, bool | None]]
     needs: ClassVar[tuple[Need, ...]] = ()
     used_by: ClassVar[tuple[str, ...]]
+    only_named: ClassVar[bool]
     order: ClassVar[int]
     summary: ClassVar[Mapping[str, str]]
     columns: ClassVar[Mapping[str, Mapping[str, Any]]]

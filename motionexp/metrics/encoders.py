@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 FRAMES_AT_ONCE = 64
 
 
+def weights_hash(model: nn.Module) -> str:
+    """The sha256 of names and values: two checkpoints of one architecture differ in values alone."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 class ImageTextModel(ABC):
     """A model with one space for images and texts; features are of unit length, in float32, on the CPU.
 
@@ -49,12 +58,7 @@ class ImageTextModel(ABC):
         self.model, self.resize = model, resize
         self.device = next(model.parameters()).device
         self.logit_scale = float(model.logit_scale.detach().exp())
-        # Two checkpoints of one architecture differ in values alone, so the hash reads every byte.
-        digest = hashlib.sha256()
-        for name, tensor in sorted(model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        self.identity = digest.hexdigest() + (f" {resize}" if resize else "")
+        self.identity = weights_hash(model) + (f" {resize}" if resize else "")
 
     @torch.inference_mode()
     def embed_frames(self, frames: np.ndarray) -> Tensor:

@@ -14,12 +14,15 @@ from safetensors.numpy import load, save
 from motionexp.errors import InputError
 from motionexp.files import BLANK_SEAL, read_sealed, seal, write_whole
 from motionexp.metrics.base import CaptionFeatures, FrameFeatures, Need, Tracks, needed
+from motionexp.metrics.dino import Dino
 from motionexp.metrics.encoders import ImageTextModel
 from motionexp.metrics.tracks import Tracker
 
 VIDEOS_IN_MEMORY = 64
 """Videos whose features stay in memory."""
 VISION: frozenset[Need] = frozenset({"clip", "preference"})
+"""Models of frames and captions."""
+OF_FRAMES: frozenset[Need] = VISION | {"dino"}
 TRACKS = {field.name for field in fields(Tracks)}
 Arrays = Mapping[str, np.ndarray]
 
@@ -33,6 +36,7 @@ class FeaturePass:
         tracker: of metrics that need "tracks"; None: none does.
         folder: where features are stored from one run to the next, by the content of the frames; None:
             nowhere.
+        dino: of metrics that need "dino"; None: none does.
     """
 
     def __init__(
@@ -41,16 +45,23 @@ class FeaturePass:
         preference: ImageTextModel | None,
         tracker: Tracker | None = None,
         folder: Path | None = None,
+        dino: Dino | None = None,
     ) -> None:
         self.clip, self.preference, self.tracker, self.folder = clip, preference, tracker, folder
+        self.dino = dino
         self._captions: dict[tuple[str, frozenset[Need]], CaptionFeatures] = {}
         self._computed: dict[str, Arrays] = {}
 
-    def frames(self, frames: np.ndarray, needs: Collection[Need] = VISION) -> FrameFeatures:
+    def frames(self, frames: np.ndarray, needs: Collection[Need] = OF_FRAMES) -> FrameFeatures:
         """Return the features of (F, H, W, 3) uint8 frames that are needed and have a model."""
         features = {}
         # The labels are part of the stored files' names: they stay as they are.
-        for need, label, model in (("clip", "clip", self.clip), ("preference", "scorer", self.preference)):
+        models = (
+            ("clip", "clip", self.clip),
+            ("preference", "scorer", self.preference),
+            ("dino", "dino", self.dino),
+        )
+        for need, label, model in models:
             if model is not None and need in needs:
                 arrays = self._of(
                     f"{label} {model.identity}", frames, partial(_embedded, model, frames), {"features"}
@@ -121,5 +132,5 @@ class FeaturePass:
         return arrays
 
 
-def _embedded(model: ImageTextModel, frames: np.ndarray) -> Arrays:
+def _embedded(model: ImageTextModel | Dino, frames: np.ndarray) -> Arrays:
     return {"features": model.embed_frames(frames).numpy()}

@@ -17,8 +17,9 @@ from motionexp.errors import InputError
 from motionexp.metrics.attribute_classifier import AttributeClassifier
 from motionexp.metrics.base import CaptionFeatures, Measurement, MetricInput, Need, SetMetric, VideoMetric
 from motionexp.metrics.cotracker import CoTracker
+from motionexp.metrics.dino import Dino
 from motionexp.metrics.encoders import ImageTextModel, OpenClip, PreferenceModel
-from motionexp.metrics.feature_cache import VISION, FeaturePass
+from motionexp.metrics.feature_cache import OF_FRAMES, FeaturePass
 from motionexp.metrics.tracks import LucasKanadeTracker, Tracker
 
 
@@ -57,17 +58,19 @@ class Scorer:
         self.chance_references = tuple(chance_references)
         # 2. The models that any of them needs.
         needs = {need for metric in [*self.metrics.values(), *self.of_sets.values()] for need in metric.needs}
-        loaded: dict[Need, ImageTextModel | Tracker] = {}
-        clip = preference = tracker = self.classifier = None
+        loaded: dict[Need, ImageTextModel | Tracker | Dino] = {}
+        clip = preference = dino = tracker = self.classifier = None
         if "clip" in needs:
             loaded["clip"] = clip = OpenClip.load(models.clip, device, models.resize)
         if "preference" in needs:
             source = models.preference, models.preference_processor, models.preference_revision
             loaded["preference"] = preference = PreferenceModel.load(*source, device, models.resize)
+        if "dino" in needs:
+            loaded["dino"] = dino = Dino.load(models.dino, models.dino_revision, device)
         if "tracks" in needs:
             weights = models.tracker_weights
             loaded["tracks"] = tracker = CoTracker.load(weights, device) if weights else LucasKanadeTracker()
-        self.features = FeaturePass(clip, preference, tracker, folder)
+        self.features = FeaturePass(clip, preference, tracker, folder, dino)
         # 3. What identifies the models in the ids of scores.
         self.identities = {need: model.identity for need, model in loaded.items()}
         if "classifier" in needs:
@@ -77,7 +80,8 @@ class Scorer:
 
     def to(self, device: torch.device) -> None:
         """Move all models to a device."""
-        for model in (self.features.clip, self.features.preference, self.features.tracker, self.classifier):
+        features = self.features
+        for model in (features.clip, features.preference, features.dino, features.tracker, self.classifier):
             if model is not None:
                 model.to(device)
 
@@ -140,7 +144,7 @@ class Scorer:
         scenes = tuple(video.truth for video in unrelated if isinstance(video.truth, Scene))
         # A model runs only if a metric needs it.
         inputs = MetricInput(frames, reference, edit, chance_scenes=scenes)
-        if VISION & set(needs):
+        if OF_FRAMES & set(needs):
             inputs = replace(
                 inputs,
                 features=self.features.frames(frames, needs),

@@ -69,7 +69,13 @@ def _type_of(name: str) -> "pa.DataType":
     kind: Any = FIELDS[name].type
     if name in ENTRIES or kind is str:
         return pa.dictionary(pa.int32(), pa.string())
-    return pa.float64() if kind is float else pa.bool_() if kind in (bool, bool | None) else pa.int64()
+    return (
+        pa.float64()
+        if kind in (float, float | None)
+        else pa.bool_()
+        if kind in (bool, bool | None)
+        else pa.int64()
+    )
 
 
 def write_columns(path: Path, table: "pa.Table", metadata: Mapping[str, str] | None = None) -> None:

@@ -46,7 +46,8 @@ class Row:
     the video of the reference. `training_seed` is that of the adapter. `versions` holds the versions of the
     stages that made the sample (training, sampling, probe); rows from before they were stored have none, and
     are of version 1. `seconds` holds wall time by stage (fit, sample, score) and `peak_memory`
-    bytes. `reference_hash` is the reference's content hash.
+    bytes. `reference_hash` is the reference's content hash. `edit_image` names the image that a sample begins
+    with, and has the first digits of its hash.
     """
 
     metric: str
@@ -63,6 +64,7 @@ class Row:
     strata: dict[str, str] = field(default_factory=dict)
     edit_kind: str = ""
     edit_caption: str = ""
+    edit_image: str = ""
     seed: int | None = None
     training_seed: int | None = None
     tau_start: str = ""
@@ -145,13 +147,15 @@ def key_order(key: tuple[str, str]) -> tuple[str, tuple[int, str]]:
 FIELDS = {entry.name: entry for entry in fields(Row)}
 METRIC_FIELDS = ("metric", "metric_version", "metric_model", "higher_is_better")
 VALUE_FIELDS = (*METRIC_FIELDS, "value", "reason", "score_id")
-EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption")
+EDIT_FIELDS = ("reference", "reference_hash", "strata", "edit_kind", "edit_caption", "edit_image")
 # From a sample's seed to its peak memory, in the order of `Row`, which is that of published rows.
 SAMPLE_FIELDS = tuple(FIELDS)[[*FIELDS].index("seed") : [*FIELDS].index("model")]
 RUN_FIELDS = tuple(name for name in FIELDS if name not in VALUE_FIELDS + EDIT_FIELDS + SAMPLE_FIELDS)
 # What a JSON value has to be: a float may lack its point, and isinstance takes dict, but not dict[str, str].
+# A file may hold a whole number where a float is meant.
+WIDER: dict[Any, Any] = {float: int | float, float | None: int | float | None}
 TYPES: dict[str, Any] = {
-    name: int | float if entry.type is float else dict if get_origin(entry.type) is dict else entry.type
+    name: dict if get_origin(entry.type) is dict else WIDER.get(entry.type, entry.type)
     for name, entry in FIELDS.items()
 }
 ENTRIES = {name: get_args(entry.type)[1] for name, entry in FIELDS.items() if get_origin(entry.type) is dict}

@@ -50,6 +50,7 @@ PER_BLOCK = ("suite", "data", "model")
 # Settings that rows do not hold, and the field that differs with them; without one they only change n.
 FIELD_OF = dict.fromkeys(("references", "seeds", "training_seeds", "metrics", "edit_kinds", "scoring"), "")
 FIELD_OF |= {"video": "reference", "caption": "reference_hash", "edits": "edit_caption"}
+FIELD_OF |= {"image": "edit_image"}
 
 
 @dataclass
@@ -81,8 +82,9 @@ class _Line:
 
 
 def _subject(row: Row) -> Subject:
-    # The edits of a clip are all of one kind.
-    return row.reference, f"{row.edit_kind}: {row.edit_caption}", row.seed
+    # The edits of a clip are all of one kind, and several images may have one caption.
+    image = f" ({row.edit_image})" if row.edit_image else ""
+    return row.reference, f"{row.edit_kind}: {row.edit_caption}{image}", row.seed
 
 
 def names_in_rows(names: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from motionexp.results.rows import Row, dump_line
 STAGES = ("training", "sampling", "probe")
 SETTING_FIELDS = (
     *("suite", "reference", "reference_hash", "edit_kind", "edit_caption", "seed", "tau_start", "tau_end"),
+    "edit_image",
     *("model", "method", "tau", "steps", "train_steps", "adapter_scale", "precision", "weights_hash"),
     *("metric", "metric_model"),
 )

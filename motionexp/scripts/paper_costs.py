@@ -121,18 +121,14 @@ def lines(seconds_of: Callable[[str], tuple[float, float]] = measured) -> str:
         hours = (laptop_hours(design, seconds_of), gpu_hours(design, H200), gpu_hours(design, A100) / 8)
         texts.append((design.table, f"{cells:,}", f"{samples:,}", *map(_hours, hours)))
     header = ("table", "cells", "samples", f"{CORES} cores, bundled models", "one H200", "eight A100")
-    peaks = f"{PEAKS[H200] / 1e12:.0f} and {PEAKS[A100] / 1e12:.0f} TFLOP/s"
     notes = (
-        f"Hours. Design: {REFERENCES} references, {EDITS} edits; 200 training and 50 sampling steps, which"
-        " the second paper does not give. Lines of other systems are reported, and cost nothing.",
-        "The bundled models take their own numbers of steps. Their hours are the CPU seconds of a cell as"
-        " [measured](results/bench/cells.md), times the cells, over the cores. Nothing of this was run as"
-        " a whole.",
-        "The hours of GPUs are **computed, not measured**: torch's count of FLOP in bf16, at"
-        f" {SHARE:.0%} of the peak ({peaks}). The first paper states as much: 200 steps of Latte in 7 minutes"
-        " on one RTX A6000. VAE, loading and scores are not counted, and full-rank tuning counts as LoRA."
-        " Eight GPUs take an eighth of one. `precision=fp32`, as in `experiment=tau`, takes 15 times as long"
-        " on an H200.",
+        f"Hours, for {REFERENCES} references and {EDITS} edits. Lines of other systems are reported, and"
+        " cost nothing.",
+        "The bundled models: the CPU seconds of a cell as [measured](results/bench/cells.md), times the"
+        " cells, over the cores. Nothing of this was run as a whole.",
+        "GPUs are **computed, not measured**: torch's count of FLOP of 200 training and 50 sampling steps in"
+        f" bf16, at {SHARE:.0%} of the peak, which is the first paper's speed. VAE, loading and scores are"
+        " not counted. `precision=fp32`, as in `experiment=tau`, takes 15 times as long on an H200.",
     )
     return "\n".join([Grid(header, texts, "lr").markdown(), "", *(f"- {note}" for note in notes)])
 

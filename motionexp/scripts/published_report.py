@@ -14,13 +14,13 @@ from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
-from motionexp.jobs.report.content import Content, facts_of
-from motionexp.jobs.report.details import series_of
-from motionexp.jobs.report.media import read_stored, write_media, write_small
-from motionexp.jobs.report.pages import check_folder, write_pages
-from motionexp.jobs.report.probes import Probes, boundaries_of
-from motionexp.jobs.report.references import references_of
-from motionexp.jobs.report.samples import ShownSample, samples_of, scores_of
+from motionexp.jobs.pages.report.content import Content, facts_of
+from motionexp.jobs.pages.report.details import series_of
+from motionexp.jobs.pages.report.media import read_stored, write_media, write_small
+from motionexp.jobs.pages.report.pages import check_folder, write_pages
+from motionexp.jobs.pages.report.probes import Probes, boundaries_of
+from motionexp.jobs.pages.report.references import references_of
+from motionexp.jobs.pages.report.samples import ShownSample, samples_of, scores_of
 from motionexp.probes.analysis.published import read_analysis
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Table

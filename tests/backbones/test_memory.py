@@ -165,7 +165,7 @@ def test_an_encoder_that_was_given_back_before_it_was_needed_is_never_read(latte
 
 def test_network_and_vae_send_each_other_to_main_memory(latte: Path) -> None:
     """Where they go shows on a GPU alone: here, that accelerate's hooks are there, and change no result."""
-    backbone, plain = (LatteBackbone.from_pretrained(latte, offload=offload) for offload in (True, False))
+    backbone, plain = (LatteBackbone.from_pretrained(latte, offload=offload) for offload in ("model", "none"))
     conditioning = plain.embed(["a cat"])
     latents = backbone.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
     predicted = backbone.predict(latents, 5, conditioning)
@@ -179,7 +179,7 @@ def test_network_and_vae_send_each_other_to_main_memory(latte: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_what_does_not_compute_waits_in_main_memory(latte: Path) -> None:
-    backbone = LatteBackbone.from_pretrained(latte, device="cuda", offload=True)
+    backbone = LatteBackbone.from_pretrained(latte, device="cuda", offload="model")
     conditioning = backbone.embed(["a cat"])
     latents = backbone.encode(torch.zeros(1, 4, 16, 16, 3, dtype=torch.uint8))
     LoRA(backbone, Window(0)).switch(True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionexp.cli.help import first_comment
 from motionexp.config import compose, metrics, options
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
-from motionexp.help import first_comment
 from motionexp.jobs.run import run
 from tests.support.squares import METRICS, SQUARE_METRICS
 from tests.support.tiny_models import SIZE, save_tiny_unet3d

@@ -12,7 +12,7 @@ from transformers import T5EncoderModel
 from motionexp.backbones import load_backbone, pipeline
 from motionexp.backbones.checkpoint import TextPrecision, shape_of
 from motionexp.backbones.latte import LatteBackbone
-from motionexp.config import checks
+from motionexp.config import memory
 from motionexp.config.compose import load
 from motionexp.errors import InputError
 from tests.support.tiny_families import Family
@@ -23,7 +23,7 @@ CAPTIONS = ["a cat", "a red ball"]
 
 def _installed(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     spec = ModuleSpec("bitsandbytes", None) if installed else None
-    monkeypatch.setattr(checks, "find_spec", lambda name: spec)
+    monkeypatch.setattr(memory, "find_spec", lambda name: spec)
 
 
 @pytest.mark.parametrize(

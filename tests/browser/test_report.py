@@ -8,9 +8,9 @@ from itertools import cycle, pairwise
 import pytest
 
 from motionexp.cli import main
-from motionexp.jobs.report.content import Source, content_of
-from motionexp.jobs.report.media import write_media
-from motionexp.jobs.report.pages import write_pages
+from motionexp.jobs.pages.report.content import Source, content_of
+from motionexp.jobs.pages.report.media import write_media
+from motionexp.jobs.pages.report.pages import write_pages
 from tests.support.made_output import (
     FPS,
     FRAMES,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from motionexp.jobs.study.answers import read_answers, read_key
-from motionexp.jobs.study.command import study
+from motionexp.jobs.pages.study.answers import read_answers, read_key
+from motionexp.jobs.pages.study.command import study
 from tests.support.made_study import answered, write_samples
 
 

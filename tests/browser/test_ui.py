@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import os
-import re
 import shlex
 import signal
 import socket
@@ -19,6 +18,7 @@ from motionexp.data.videos import write_mp4
 from motionexp.files import PACKAGE
 
 REFERENCE = "03-wander-red-circle"
+NOT_IMPLEMENTED = "warning: Method not implemented."
 WAIT = 600_000
 """Milliseconds, on a machine that others use too."""
 
@@ -63,6 +63,8 @@ def page(opened, address):
     yield page
     outside = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert outside == []
+    # Gradio's, where a file is taken out of its control.
+    opened.problems = [problem for problem in opened.problems if problem != NOT_IMPLEMENTED]
 
 
 def choose(page, label, option) -> None:
@@ -155,7 +157,7 @@ def test_a_clip_is_checked_and_its_captions_are_text(page, folder):
     page.wait_for_selector("video")
     hostile = "<img src=x onerror='window.hacked = 1'> ${window.hacked = 1}"
     page.get_by_label("Caption of the reference").fill(hostile)
-    page.get_by_label(re.compile("^Edits")).fill("a red plain star is moving on ice")
+    page.get_by_label("Edits: what to show").fill("a red plain star is moving on ice")
     page.get_by_role("button", name="Run").click()
     page.wait_for_selector("[role=alert] >> text=/onerror|window/")
     assert page.evaluate("window.hacked") is None

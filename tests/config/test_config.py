@@ -68,6 +68,8 @@ def test_an_adapter_keeps_its_window_unless_one_is_given(base, tmp_path):
     (tmp_path / "adapter.safetensors").write_bytes(b"")
     assert load([*base, f"adapter={tmp_path}"]).tau is None
     assert load([*base, f"adapter={tmp_path}", "tau=300"]).tau == 300
+    gated = load([*base, f"adapter={tmp_path}", "sampling_tau=300"])
+    assert (gated.tau, gated.sampling_tau) == (None, 300)
 
 
 def test_a_number_given_by_hand_wins(base):
@@ -100,6 +102,7 @@ def test_a_number_that_no_tensor_holds_is_named(override, base):
 WRONG = """
 tau=-1 tau=1001 tau=nan tau=abc tau=null tau_high=1001 sampling_tau=-1 tau_high=600 sampling_tau_high=600
 tau=[1] soft_window=[[400,0],[1000,1]] soft_window=[[700,0],[1000,2]] soft_window=[[700]] keep_steps=[100]
+tau=0.56 sampling_tau=0.7
 attention=time rank=0 rank=1.5 alpha=0 alpha=inf projections=[x] projections=[] projections=[v,v]
 projections=v edits=[] metrics=[] metrics=[fid] references=0 references=[] train_steps=0 steps=0 eta=2
 guidance_scale=0.5 frames=8 model.frame_step=0 seeds=0 seed=-1 memory_limit=0 device=gpu precision=fp8

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from motionexp.config import metrics
-from motionexp.config.metrics import METRICS, check_metrics, chosen_metrics, find_metric
+from motionexp.config.metrics import METRICS, check_metrics, chosen_metrics, find_metric, measurable
 from motionexp.errors import InputError
 from motionexp.results.layout import standard_columns
 
@@ -47,7 +47,7 @@ def test_what_a_file_says_is_what_its_class_says():
 def test_the_order_of_metrics_is_that_of_the_tables_columns():
     assert list(standard_columns()) == [
         "text", "consistency", "pick", "motion", "flow", "replaced", "nuisances",
-        "fidelity", "fidelity_chance", "ditflow", "ditflow_chance",
+        "fidelity", "fidelity_chance", "ditflow", "ditflow_chance", "subject",
     ]  # fmt: skip
     assert METRICS["nuisances"].subtracted("nuisance_similarity") == "nuisance_chance"
     assert METRICS["replaced_attributes"].subtracted("replaced_attributes") == ""
@@ -56,7 +56,8 @@ def test_the_order_of_metrics_is_that_of_the_tables_columns():
 def test_jobs_and_probes_measure_their_own():
     jobs, probes = ({spec.name for spec in chosen_metrics(None, use)} for use in ("jobs", "probes"))
     assert probes == {"text_alignment", "flow_similarity", "trajectory", "attribute_readings"}
-    assert jobs == set(METRICS) - {"attribute_readings"}
+    assert jobs == set(METRICS) - {"attribute_readings", "subject_consistency"}
+    assert {spec.name for spec in measurable()} - jobs == {"subject_consistency"}
     assert metrics.set_metrics(METRICS) == ["motion_diversity"]
     assert metrics.needs_chance_references(None)
     assert not metrics.needs_chance_references(["text_alignment", "flow_similarity"])

@@ -27,7 +27,7 @@ from dataclasses import replace
 from motionexp.config.compose import load
 from motionexp.config.ids import adapter_id, probe_id, sample_id
 from motionexp.errors import InputError
-from motionexp.help import help_text
+from motionexp.cli.help import help_text
 from motionexp.results.selection import SAMPLED, TRAINED
 
 def ids(cfg):

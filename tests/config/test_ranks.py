@@ -30,7 +30,7 @@ FOUR = ("trainer.devices=2", "trainer.num_nodes=2")
         (["trainer.devices=2", "probe=tampering"], "trainer.devices=2: probe=tampering"),
         (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: .*trainer.devices="),
         (["trainer.strategy=fsdp", "trainer.devices=2", "method=full_rank"], "FullRank needs whole weights"),
-        (["trainer.strategy=fsdp", "trainer.devices=2", "offload=true", "device=cuda"], "offload=true"),
+        (["trainer.strategy=fsdp", "trainer.devices=2", "offload=model", "device=cuda"], "offload=model"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(words, named):

@@ -20,7 +20,7 @@ from motionexp.files import BLANK_SEAL, seal
 from motionexp.jobs import finished
 from motionexp.jobs.cell import Cell, Sample, SampleRequest, read_fit_record, write_grid
 from motionexp.jobs.encoding_cache import EncodingCache
-from motionexp.jobs.report.command import write_report
+from motionexp.jobs.pages.report.command import write_report
 from motionexp.jobs.unfinished import Unfinished
 from motionexp.metrics.feature_cache import FeaturePass
 from motionexp.results.rows import append_rows, as_json

@@ -29,6 +29,7 @@ from motionexp.methods.adapters import (
     save_adapter,
 )  # fmt: skip
 from motionexp.methods.checkpoints import SealedFile
+from motionexp.methods.external_lora import EXPORT_KEY
 from motionexp.methods.lora import LoRA
 from motionexp.metrics.attribute_classifier import AttributeClassifier, ClassifierConfig
 from tests.fuzz.damage import MODULE, Damage
@@ -153,6 +154,9 @@ def external_lora(damage: Damage, folder: Path) -> None:
     if form == "diffusers":
         flat = {f"unet.{name}": value for name, value in settings.items()}
         metadata["lora_adapter_metadata"] = damage.dumped(damage.tree(flat))
+    if damage.maybe(0.2):
+        window = {"low": 600, "high": 1000.0, "knots": [[600, 0.5], [1000, 1.0]]}
+        metadata[EXPORT_KEY] = damage.dumped(damage.tree(window))
     name = {"peft": "adapter_model.safetensors"}.get(form, "lora.safetensors")
     try:
         content = save(tensors, metadata)

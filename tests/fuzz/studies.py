@@ -17,11 +17,11 @@ from motionexp.config.compose import load
 from motionexp.diffusion.backbone import Backbone
 from motionexp.jobs import card_folder
 from motionexp.jobs.card import card
-from motionexp.jobs.study.answers import read_answers, read_key
-from motionexp.jobs.study.command import study
-from motionexp.jobs.study.forms import FORMS
-from motionexp.jobs.study.metric_agreement import metric_table
-from motionexp.jobs.study.tally import tally_tables
+from motionexp.jobs.pages.study.answers import read_answers, read_key
+from motionexp.jobs.pages.study.command import study
+from motionexp.jobs.pages.study.forms import FORMS
+from motionexp.jobs.pages.study.metric_agreement import metric_table
+from motionexp.jobs.pages.study.tally import tally_tables
 from motionexp.methods.adapters import METADATA_KEY
 from motionexp.results.formats import to_csv, to_markdown
 from tests.fuzz.damage import Damage

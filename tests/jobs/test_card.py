@@ -120,7 +120,7 @@ def test_a_card_says_what_the_cell_holds(cell):
     # 2. The window in t, log-SNR and steps: 25 trailing steps of tiny_cogvideox are t = 999, 959, ... 39.
     window = lines_of(body, "Window")
     assert window["t"] == ["400 to 1000, of 0 (clean) to 1000 (noise)"]
-    assert window["sampling steps"] == ["on in 15 of 25, t = 999 to 439; it goes off at t = 399"]
+    assert "on in 15 of 25 sampling steps, and goes off at t = 399" in window["sampling steps"][0]
     assert re.fullmatch(r"-?\d+\.\d\d", window["log-SNR at t = 400"][0])
     # 3. The scores are means, with what tables subtract.
     scores = lines_of(body, "Scores")
@@ -167,9 +167,9 @@ def test_an_adapter_without_a_cell_has_a_card_without_scores(tmp_path):
 @pytest.mark.parametrize(
     ("window", "said"),
     [
-        ({"low": 0.0, "high": 1000.0}, "it stays on to the end"),
+        ({"low": 0.0, "high": 1000.0}, "stays on to the end"),
         ({"low": 400.0, "high": 1000.0, "knots": [[400, 0], [1000, 1]]}, "0 at t = 400, 1 at t = 1000"),
-        ({"low": 440.0, "high": 450.0}, "none of 25"),
+        ({"low": 440.0, "high": 450.0}, "0 of 25"),
     ],
 )
 def test_every_kind_of_window_is_said(tmp_path, window, said):
@@ -181,7 +181,7 @@ def test_every_kind_of_window_is_said(tmp_path, window, said):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "adapter=FOLDER is missing"),
+        ([], "adapter= is missing"),
         (["adapter=nowhere"], "adapter=nowhere"),
         (["adapter={adapter}", "push=me"], "push=me"),
         (["adapter={adapter}", "push=me/../you"], "push="),

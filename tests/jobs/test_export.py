@@ -5,12 +5,13 @@ The tools' own readings of names and settings are written down here anew, from t
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import HunyuanVideoPipeline, WanPipeline
+from diffusers import DPMSolverMultistepScheduler, HunyuanVideoPipeline, WanPipeline
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -19,7 +20,7 @@ from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.cli import main
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import NoiseSchedule, Window
-from motionexp.diffusion.window_in_steps import equal_parts, keyframes, share, step_weights, with_shift
+from motionexp.diffusion.window_in_steps import equal_parts, keyframes, share, step_weights
 from motionexp.errors import InputError
 from motionexp.methods.adapters import load_adapter, save_adapter, window_of
 from motionexp.methods.lora import ADAPTER, LoRA
@@ -228,9 +229,9 @@ SOFT = Window(300, 1000, ((300.0, 0.0), (700.0, 1.0)))
 )
 def test_comfyui_and_wan2gp_switch_in_the_same_steps(schedule: Schedule, window: Window) -> None:
     for steps in (1, 4, 10, 40, 50):
-        weights = step_weights(window, schedule, steps)
-        assert weights == [window.weight(t) for t in schedule.timesteps(steps)]
-        assert comfyui_strengths(keyframes(window, schedule, steps), schedule, steps) == weights
+        weights = step_weights(window, schedule.timesteps(steps))
+        frames = keyframes(window, schedule, schedule.timesteps(steps))
+        assert comfyui_strengths(frames, schedule, steps) == weights
         parts = wan2gp_strengths(equal_parts(weights), steps)
         assert parts == pytest.approx(weights, rel=1e-5)
 
@@ -250,7 +251,7 @@ def test_the_settings_beside_the_file(
     model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert model.export("comfyui", tmp_path / "my-motion", "shift=12", "steps=40") == 0
-    assert "on in 34 of 40 steps at shift 12" in capsys.readouterr().out
+    assert re.search("shift 12: .* on in 34 of 40 sampling steps", capsys.readouterr().out)
     settings = json.loads((tmp_path / "my-motion" / "window.json").read_text())
     # Of Wan 2.2's 40 steps at shift 12, 26 have t >= 875, and 34 have t >= 700.
     assert settings["weights"] == [1.0] * 34 + [0.0] * 6
@@ -324,8 +325,17 @@ def test_what_no_tool_reads_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
         assert re.search(rf"format={form}: .*LattePipeline.*peft", capsys.readouterr().err)
     assert main(["export", *words, f"adapter={adapter}", "format=peft", "shift=3"]) == 2
     assert "shift=3" in capsys.readouterr().err
-    with pytest.raises(InputError, match="shift=3"):
-        with_shift(backbone.schedule, 3)
+
+    # The steps are those of the solver, which differ from DDIM's.
+    solver = DPMSolverMultistepScheduler.from_pretrained(
+        tmp_path / "model" / "scheduler", timestep_spacing="trailing"
+    )
+    solver.set_timesteps(7)
+    sampling = ["sampler=dpmpp_2m", "timestep_spacing=trailing", "steps=7"]
+    assert main(["export", *words, f"adapter={adapter}", "format=peft", *sampling]) == 0
+    stored = json.loads((tmp_path / "new" / "window.json").read_text())
+    assert stored["t"] == [float(t) for t in solver.timesteps]
+    shutil.rmtree(tmp_path / "new")
 
     # A LoRA whose active rank depends on the timestep.
     adapter = save_adapter(tmp_path / "t_lora", backbone, TLoRA(backbone, Window(700)))

@@ -11,8 +11,8 @@ import pytest
 from motionexp.cli import main
 from motionexp.config.compose import load
 from motionexp.data.videos import frame_count, read_frames
-from motionexp.jobs.report import command
-from motionexp.jobs.report.overlays import UNITS, overlays
+from motionexp.jobs.pages.report import command
+from motionexp.jobs.pages.report.overlays import UNITS, overlays
 from motionexp.jobs.sweep_folder import VARIABLE
 from tests.support.made_output import (
     FRAMES,

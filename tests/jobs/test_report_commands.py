@@ -11,8 +11,8 @@ from motionexp.config.compose import load
 from motionexp.config.job_settings import row_settings
 from motionexp.config.schema import method_name
 from motionexp.data.videos import write_mp4
-from motionexp.jobs.report.commands import command_of
-from motionexp.jobs.report.samples import ShownSample
+from motionexp.jobs.pages.report.commands import command_of
+from motionexp.jobs.pages.report.samples import ShownSample
 from tests.support.made_output import moving_square
 from tests.support.made_rows import made_row
 

@@ -9,9 +9,9 @@ import pytest
 
 from motionexp.config.study import StudyConfig, load_study
 from motionexp.errors import InputError
-from motionexp.jobs.study.command import study
-from motionexp.jobs.study.questionnaires import ELSE, REFERENCE, STILL, draw_plan
-from motionexp.jobs.study.samples import BASE, find_candidates
+from motionexp.jobs.pages.study.command import study
+from motionexp.jobs.pages.study.questionnaires import ELSE, REFERENCE, STILL, draw_plan
+from motionexp.jobs.pages.study.samples import BASE, find_candidates
 from motionexp.results.rows import as_json, read_rows
 from tests.support.made_study import write_samples
 
@@ -150,7 +150,7 @@ def test_instructions_are_a_page_to_print_and_links_are_one_a_person(folder):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ([], "folder=NEW"),
+        ([], "folder= is missing"),
         (["folder={new}", "people=0"], "people=0"),
         (["folder={new}", "people=many"], "people=many"),
         (["folder={new}", "form=likert"], "form=likert"),

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import binomtest, spearmanr, t
 
 from motionexp.cli import main
 from motionexp.errors import InputError
-from motionexp.jobs.study.agreement import krippendorff_alpha
-from motionexp.jobs.study.answers import read_answers, read_key
-from motionexp.jobs.study.command import study
-from motionexp.jobs.study.metric_agreement import metric_table, rank_correlation
-from motionexp.jobs.study.rates import clustered_variance, design_effect, rate_interval
-from motionexp.jobs.study.tally import agreement, tally_tables
+from motionexp.jobs.pages.study.agreement import krippendorff_alpha
+from motionexp.jobs.pages.study.answers import read_answers, read_key
+from motionexp.jobs.pages.study.command import study
+from motionexp.jobs.pages.study.metric_agreement import metric_table, rank_correlation
+from motionexp.jobs.pages.study.rates import clustered_variance, design_effect, rate_interval
+from motionexp.jobs.pages.study.tally import agreement, tally_tables
 from tests.support.made_study import answered, people_answer, write_samples
 
 PREFERENCE = {
@@ -28,10 +28,10 @@ PREFERENCE = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """A folder with samples, a study of 40 people in `picks` and one of 4 people in `ditflow`."""
+    """A folder with samples, a study of 20 people in `picks` and one of 4 people in `ditflow`."""
     root = tmp_path_factory.mktemp("tally")
     output = write_samples(root / "outputs")
-    study([f"folder={root / 'picks'}", f"output={output}", "people=40", "pages=8"])
+    study([f"folder={root / 'picks'}", f"output={output}", "people=20", "pages=8"])
     study([f"folder={root / 'ditflow'}", f"output={output}", "people=4", "pages=4", "form=ditflow"])
     return root
 
@@ -58,7 +58,7 @@ def test_rates_of_known_preference_have_the_form_of_table_3(root, tmp_path, caps
     files = people_answer(tmp_path, key, PREFERENCE)
     study(["tally", f"key={root / 'picks' / 'key.json'}", *map(str, files)])
     answers = read_answers(key, files)
-    assert (len(answers.valid), answers.rejected) == (320, [])
+    assert (len(answers.valid), answers.rejected) == (160, [])
     (table,) = tally_tables(key, answers)
     assert [line.labels[0] for line in table.lines] == ["tau=0", "tau=400", "tau=700"]
     assert table.columns == ["motion fidelity (%) ↑", "motion diversity (%) ↑"]
@@ -66,15 +66,16 @@ def test_rates_of_known_preference_have_the_form_of_table_3(root, tmp_path, caps
         intervals = [line.cells[column].interval for line in table.lines]
         counts = Counter(answer.picks[question] for answer in answers.valid)
         assert [interval.mean for interval in intervals] == pytest.approx(
-            [100 * counts[method] / 320 for method in key["methods"]]
+            [100 * counts[method] / 160 for method in key["methods"]]
         )
         assert sum(interval.mean for interval in intervals) == pytest.approx(100)
         for interval, rate in zip(intervals, PREFERENCE[question].values(), strict=True):
             assert interval.low - 1e-9 <= 100 * rate <= interval.high + 1e-9
-    # Nobody picked it, and its interval does not end there.
+    # Nobody picked it, and its interval does not end there: of four references the quantile is Student's.
     never = [*table.lines][1].cells[1].interval
     assert (never.mean, never.low) == pytest.approx((0, 0))
-    assert 0.5 < never.high < 5
+    z = t.ppf(0.975, 3)
+    assert never.high == pytest.approx(100 * z**2 / (160 + z**2))
     written = (root / "picks" / "tally.md").read_text()
     assert "| tau=700 |" in written
     assert "Krippendorff's alpha of motion fidelity" in capsys.readouterr().out
@@ -371,7 +372,7 @@ def test_the_metric_that_people_follow_agrees_with_them(root, tmp_path):
         assert within.low > 0.3
         assert between.mean == pytest.approx(1)
         picked = Counter(answer.picks["motion fidelity"] for answer in answers.valid)
-        assert same.mean == pytest.approx(100 * picked["tau=700"] / 320, abs=2)
+        assert same.mean == pytest.approx(100 * picked["tau=700"] / 160, abs=2)
         assert diversity[metric].cells[0].interval.mean < -0.5
     assert math.isnan(fidelity["frame_consistency"].cells[0].interval.mean), "all methods score equally"
     assert fidelity["frame_consistency"].cells[2].interval.mean == pytest.approx(100 / 3)

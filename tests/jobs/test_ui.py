@@ -19,10 +19,10 @@ from motionexp.config.compose import load
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.files import locked
-from motionexp.jobs.ui import markup, progress, queue, request
-from motionexp.jobs.ui.progress import estimate_in_words, job_progress
-from motionexp.jobs.ui.queue import DONE, FAILED, RUNNING, STOPPED, WAITING, JobQueue, UiJob
-from motionexp.jobs.ui.request import Request, lines_of, store_upload
+from motionexp.jobs.pages.ui import markup, progress, queue, request
+from motionexp.jobs.pages.ui.progress import estimate_in_words, job_progress
+from motionexp.jobs.pages.ui.queue import DONE, FAILED, RUNNING, STOPPED, WAITING, JobQueue, UiJob
+from motionexp.jobs.pages.ui.request import Request, lines_of, store_upload
 
 REFERENCE = "01-wander-cyan-square"
 # Says that it began, works until it is asked to end, and counts who works at the same time.
@@ -47,7 +47,7 @@ def clip(tmp_path):
 
 def test_the_command_has_the_settings_of_the_choice(tmp_path, clip):
     video = store_upload(clip, str(tmp_path / "out"))
-    hostile = """a "red" plain circle, [is] ${moving} on 'sand'"""
+    hostile = r"""a "red" plain\circle\", [is] ${moving} on 'sand'\\"""
     for about in (
         chosen(tmp_path),
         chosen(tmp_path, edits=["a red plain star is moving on ice"], tau=0.0, method="full_rank"),

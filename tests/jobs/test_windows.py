@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from motionexp.config.checks import check
 from motionexp.config.compose import load
@@ -84,6 +84,22 @@ def test_a_window_ends_where_it_is_told_to(make):
         method = {"_target_": "motionexp.methods.full_rank.FullRank"}
         rows = run(make(adapter=str(adapter), references="one", method=method, **window))
         assert {(row.adapter_steps, row.method) for row in rows} == {(steps, "lora")}
+
+
+def test_a_lora_of_another_trainer_is_gated(make, capsys, tmp_path):
+    run(make(tau=0.0))
+    (cell,) = cells(make())
+    tensors = load_file(cell / "adapter" / "adapter.safetensors")
+    odd = {"text_encoder.layers.0.lora_A.weight": torch.ones(2, 2)}
+    save_file(tensors | odd, tmp_path / "their.safetensors")
+    for low, steps in ((0.0, 2), (300.0, 1), (900.0, 0)):
+        cfg = make(adapter=str(tmp_path / "their.safetensors"), references="one", tau=None, sampling_tau=low)
+        rows = run(cfg)
+        assert {(row.adapter_steps, row.method, row.tau) for row in rows} == {(steps, "external_lora", 0)}
+        assert {row.settings["sampling_tau"] for row in rows} == {low}
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert f"{len(tensors)} of {len(tensors) + 1} tensors loaded" in printed
+    assert next(iter(odd)) in printed
 
 
 def test_a_soft_window_is_trained_and_applied(make, monkeypatch):

@@ -15,6 +15,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.methods import lora
 from motionexp.methods.adapters import check_adapter, load_adapter
+from motionexp.methods.external_lora import EXPORT_KEY
 from motionexp.methods.lora import DIFFUSERS_KEY, LoRA
 from tests.support.tiny_models import save_tiny_unet3d
 
@@ -214,6 +215,8 @@ ALONE = {
     "plain metadata": (PAIR, {"unet.lora_alpha": "16"}, "lora_alpha=16"),
     "metadata in words": (PAIR, {"lora_alpha": "many"}, "lora_alpha=many"),
     "metadata in JSON": (PAIR, {"lora_config": '{"r": 2, "lora_alpha": 16}'}, "lora_alpha=16"),
+    "a damaged window": (PAIR, {EXPORT_KEY: '{"low": "x", "high": 1000}'}, "window"),
+    "half a window": (PAIR, {EXPORT_KEY: '{"low": 700}'}, "window"),
     "plain rslora": (PAIR, {"use_rslora": "True"}, "use_rslora=True"),
 }
 

@@ -27,6 +27,8 @@ ODD = made_row(
     reason="no object\nseen",
     seed=None,
     training_seed=3,
+    off_t=687.5,
+    off_log_snr=-0.25,
     higher_is_better=False,
     strata={"motion": "captioned", "Ünï": "|"},
     settings={"rank": 4, "model": {"height": 8}, "lists": [1, [2.5]], "none": None},
@@ -38,7 +40,7 @@ ODD = made_row(
 
 
 def test_rows_come_back_as_they_were(tmp_path):
-    rows = [ODD, *toy_rows(), replace(ODD, score_id="", value=1e-300, higher_is_better=None)]
+    rows = [ODD, *toy_rows(), replace(ODD, score_id="", value=1e-300, higher_is_better=None, off_t=0.0)]
     path = tmp_path / "rows.parquet"
     write_columns(path, to_table(rows))
     assert plain(read_rows(path)) == plain(rows)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from motionexp.data.videos import frame_count, read_frames
-from motionexp.jobs.report.references import references_of
-from motionexp.jobs.report.samples import samples_of
+from motionexp.jobs.pages.report.references import references_of
+from motionexp.jobs.pages.report.samples import samples_of
 from motionexp.results.published import read_published
 from motionexp.scripts import published_report
 from motionexp.scripts.published_report import KINDS, RESULTS, ROWS, VIDEOS, choose

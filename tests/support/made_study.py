@@ -14,9 +14,9 @@ import yaml
 from motionexp.data.base import Reference
 from motionexp.data.shapes.splits import ShapesReferences
 from motionexp.data.videos import write_mp4
-from motionexp.jobs.study.answers import LETTERS
-from motionexp.jobs.study.forms import FORMS
-from motionexp.jobs.study.questionnaires import ELSE, REFERENCE
+from motionexp.jobs.pages.study.answers import LETTERS
+from motionexp.jobs.pages.study.forms import FORMS
+from motionexp.jobs.pages.study.questionnaires import ELSE, REFERENCE
 from motionexp.results.rows import append_rows
 from tests.support.made_rows import made_row
 

@@ -29,8 +29,8 @@ def tiny_cogvideox_pipeline(*, rotary: bool = False, seed: int = 0) -> CogVideoX
     pipeline = CogVideoXPipeline(
         tokenizer=latte.tokenizer,
         text_encoder=latte.text_encoder,
-        vae=_vae().eval(),
-        transformer=_network(rotary),
+        vae=vae().eval(),
+        transformer=network(rotary),
         scheduler=CogVideoXDDIMScheduler(
             prediction_type="v_prediction",
             rescale_betas_zero_snr=True,
@@ -53,11 +53,12 @@ def tiny_cogvideox(folder: Path, **settings: object) -> CogVideoXBackbone:
     return CogVideoXBackbone.from_pretrained(save_tiny_cogvideox(folder, **settings), name="tiny")
 
 
-def _network(rotary: bool) -> nn.Module:
-    network = CogVideoXTransformer3DModel(
+def network(rotary: bool, *, in_channels: int = CHANNELS, **settings: bool) -> nn.Module:
+    """A random network; `settings` are further ones of its class."""
+    transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=CHANNELS,
+        in_channels=in_channels,
         out_channels=CHANNELS,
         time_embed_dim=8,
         text_embed_dim=16,
@@ -68,12 +69,14 @@ def _network(rotary: bool) -> nn.Module:
         patch_size=2,
         max_text_seq_length=TEXT_TOKENS,
         use_rotary_positional_embeddings=rotary,
+        **settings,
     )
-    louder(network, 3, "norm1.linear", "norm2.linear", "norm_out.linear")
-    return louder(network, 2, "attn", "text_proj")
+    louder(transformer, 3, "norm1.linear", "norm2.linear", "norm_out.linear")
+    return louder(transformer, 2, "attn", "text_proj")
 
 
-def _vae() -> AutoencoderKLCogVideoX:
+def vae(**settings: bool) -> AutoencoderKLCogVideoX:
+    """A random VAE; `settings` are further ones of its class."""
     return AutoencoderKLCogVideoX(
         down_block_types=["CogVideoXDownBlock3D"] * 3,
         up_block_types=["CogVideoXUpBlock3D"] * 3,
@@ -84,4 +87,5 @@ def _vae() -> AutoencoderKLCogVideoX:
         sample_height=HEIGHT,
         sample_width=WIDTH,
         scaling_factor=0.7,
+        **settings,
     )

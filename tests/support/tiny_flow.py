@@ -42,13 +42,13 @@ def tiny_wan_pipeline(*, experts: bool = False, euler: bool = False, seed: int =
     The scheduler is UniPC, as in the hub's folders, or Euler's, as they had it at first.
     """
     torch.manual_seed(seed)
-    networks = {"transformer": _wan_network()}
+    networks = {"transformer": wan_network()}
     if experts:
-        networks["transformer_2"] = _wan_network()
+        networks["transformer_2"] = wan_network()
     pipeline = WanPipeline(
         tokenizer=tiny_pipeline(seed=seed).tokenizer,
-        text_encoder=_umt5().eval(),
-        vae=_wan_vae().eval(),
+        text_encoder=umt5().eval(),
+        vae=wan_vae().eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0) if euler else unipc(),
         boundary_ratio=WAN_BOUNDARY if experts else None,
         **networks,
@@ -74,22 +74,26 @@ def first_order(steps: int) -> SchedulerMixin:
     return unipc(solver_order=1, disable_corrector=list(range(steps)))
 
 
-def _wan_network() -> nn.Module:
+def wan_network(*, in_channels: int = WAN_CHANNELS, image_dim: int | None = None) -> nn.Module:
+    """A random network, with attention to images whose features have `image_dim` channels."""
     network = WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=WAN_CHANNELS,
+        in_channels=in_channels,
         out_channels=WAN_CHANNELS,
         text_dim=16,
         freq_dim=16,
         ffn_dim=32,
         num_layers=2,
         rope_max_seq_len=32,
+        image_dim=image_dim,
+        added_kv_proj_dim=None if image_dim is None else 2 * 12,
     )
     return louder(network, 2, "attn", "text_embedder")
 
 
-def _wan_vae() -> AutoencoderKLWan:
+def wan_vae() -> AutoencoderKLWan:
+    """A random VAE, whose latents have the statistics below."""
     return AutoencoderKLWan(
         base_dim=4,
         z_dim=WAN_CHANNELS,
@@ -101,7 +105,8 @@ def _wan_vae() -> AutoencoderKLWan:
     )
 
 
-def _umt5() -> UMT5EncoderModel:
+def umt5() -> UMT5EncoderModel:
+    """A random text encoder."""
     config = UMT5Config(vocab_size=80, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     return UMT5EncoderModel(config)
 

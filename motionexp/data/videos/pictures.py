@@ -1,5 +1,6 @@
 """The images of a folder as the frames of one video. What is not one sequence raises `InputError`."""
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from motionexp.errors import InputError
+from motionexp.files import user_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 36_000_000
 """Pixels of a frame: 8K film has 8192 x 4320. A header of few bytes can claim far more."""
+SAME_ASPECT = 0.01
+"""By how much two ratios of width to height may differ: a model's sides are multiples of 16, say."""
 # Of Pillow's formats, one runs a program: it hands PostScript to Ghostscript, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 # A phone's MPO holds a depth map or a second view behind the photo, and counts as two frames.
@@ -86,6 +90,27 @@ def load_image(file: Path) -> Image.Image:
         return opaque(upright)
     except ValueError as error:
         raise InputError(f"{file}: its colours are {upright.mode}; store it as RGB") from error
+
+
+def read_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """An image as (H, W, 3) uint8 RGB of the size (H, W), turned as its camera says, on white.
+
+    Raises InputError where there is no such image, or its aspect is not that of the size, to 1%.
+    """
+    file, (height, width) = user_path(path), size
+    if not os.path.isfile(file):  # Path.is_file raises OSError for a name that is too long
+        raise InputError(f"{path}: there is no such image")
+    image = load_image(file)
+    if abs(image.width * height / (image.height * width) - 1) > SAME_ASPECT:
+        scale = min(image.width / width, image.height / height)
+        crop = f"{round(width * scale)} x {round(height * scale)}"
+        raise InputError(
+            f"{path}: {image.width} x {image.height} pixels, and the videos have {width} x {height}: crop it"
+            f" to that aspect, for instance to {crop} pixels"
+        )
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
 
 
 def opaque(image: Image.Image) -> Image.Image:
