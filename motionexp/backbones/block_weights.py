@@ -129,13 +129,13 @@ def in_backward() -> bool:
 def lower_precision(
     network: nn.Module, runs: Runs, precision: str, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Give the weights of blocks a precision of `network_precision=`; `auto` changes nothing.
+    """Give the weights of blocks a precision of `network_precision=`.
 
-    On the meta device 8 and 4 bits change nothing either.
+    On the meta device 8 and 4 bits change nothing.
     """
     if precision == "fp8":
         cast_blocks(runs, dtype)
-    elif precision != "auto" and device.type != "meta":
+    elif device.type != "meta":
         quantize_blocks(network, runs, precision, device)
 
 

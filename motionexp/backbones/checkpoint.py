@@ -13,10 +13,11 @@ import torch
 from diffusers import ModelMixin
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from motionexp import hub
+from motionexp.backbones.memory import drop_encoder
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule, read_schedule
 from motionexp.errors import DAMAGE, InputError
 from motionexp.hub import no_loading_bars, shards
@@ -218,6 +219,29 @@ def load_part(
     if missing:
         raise InputError(f"{folder}: the weights lack {missing[0]} ({len(missing)} in all); fetch it again")
     return model
+
+
+def load_decoder(kind: type[Part], folder: Path, dtype: torch.dtype) -> Part:
+    """A VAE on the CPU without what only encoding needs, whose weights are not read.
+
+    Files that call weights otherwise than the model does are read as a whole, as `load_part` does it.
+    Raises InputError as `load_part`.
+    """
+    vae: Any = shape_of(kind, folder)
+    drop_encoder(vae)
+    tensors: dict[str, Tensor] = {}
+    try:
+        for file in _weight_files(folder):
+            with safe_open(file, framework="pt") as content:
+                names = vae.state_dict().keys() & {*content.keys()}
+                tensors |= {name: content.get_tensor(name).to(dtype) for name in names}
+    except BROKEN as error:
+        raise InputError(f"{folder} does not load ({_first_line(error)}); fetch it again") from error
+    vae.load_state_dict(tensors, strict=False, assign=True)
+    if any(tensor.is_meta for tensor in (*vae.parameters(), *vae.buffers())):
+        vae = load_part(kind, folder, dtype)
+        drop_encoder(vae)
+    return vae
 
 
 def weights_hash(folder: Path, parts: Iterable[str]) -> str:

@@ -15,7 +15,14 @@ from transformers import PreTrainedModel
 
 from motionexp.backbones.block_weights import lower_precision, offload_blocks
 from motionexp.backbones.blocks import NamedLayers
-from motionexp.backbones.checkpoint import NetworkPrecision, Offload, TextPrecision, load_part, shape_of
+from motionexp.backbones.checkpoint import (
+    NetworkPrecision,
+    Offload,
+    TextPrecision,
+    load_decoder,
+    load_part,
+    shape_of,
+)
 from motionexp.backbones.cpu_kernels import with_fast_kernels
 from motionexp.backbones.memory import (
     drop_encoder,
@@ -69,10 +76,13 @@ class PipelineParts(NamedLayers):
         with torch.device("meta") if self.device.type == "meta" else nullcontext():
             network = self._assemble(self._folder, parts)
         network = frozen(with_fast_kernels(network, self.device, self.dtype))
-        runs, by_block = self.block_runs(network), self.offload in GROUPED and self.device.type != "meta"
-        lower_precision(network, runs, self.network_precision, self.dtype, self.device)
+        if self.network_precision != "auto":
+            runs = self.block_runs(network)
+            lower_precision(network, runs, self.network_precision, self.dtype, self.device)
+        by_block = self.offload in GROUPED and self.device.type != "meta"
         if by_block:
-            offload_blocks(network, runs, self.device, stream=self.offload == "group_stream")
+            runs, stream = self.block_runs(network), self.offload == "group_stream"
+            offload_blocks(network, runs, self.device, stream=stream)
         # After the blocks: their backward pass then fetches their weights again.
         if self.checkpointing:
             recompute(network, self.recomputed)
@@ -103,8 +113,6 @@ class PipelineParts(NamedLayers):
         vae = self._load("vae")
         if self.tiling:
             vae.enable_tiling()
-        if not self._encodes:
-            drop_encoder(vae)
         return self._placed(vae)
 
     @cached_property
@@ -121,8 +129,13 @@ class PipelineParts(NamedLayers):
         kind, folder = self.classes[part], self._folder / part
         dtype = torch.float32 if part in ("vae", "image_encoder") else self.dtype
         if self.device.type == "meta":
-            return nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
+            shape = nn.Module.to(shape_of(kind, folder), dtype)  # diffusers' own warns of nothing
+            if part == "vae" and not self._encodes:
+                drop_encoder(shape)
+            return shape
         with naming_the_model(self.source, self.revision, self.parts):
+            if part == "vae" and not self._encodes:
+                return load_decoder(kind, folder, dtype)
             if not part.startswith("text_encoder"):
                 return load_part(kind, folder, dtype)
             return load_part(kind, folder, dtype, self.text_precision, self.device)

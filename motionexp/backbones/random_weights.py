@@ -181,5 +181,8 @@ def _write_hole(network: nn.Module, blobs: Path) -> Path:
 def randomize(module: nn.Module) -> nn.Module:
     """Fill a module's weights with random numbers, where it is: products of zeros take less power."""
     for parameter in module.parameters():
-        parameter.normal_(std=STD)
+        if parameter.dtype.itemsize == 1:  # of which nothing can be drawn
+            parameter.copy_(torch.empty(parameter.shape, device=parameter.device).normal_(std=STD))
+        else:
+            parameter.normal_(std=STD)
     return module

@@ -36,6 +36,7 @@ def plain_settings(cfg: JobConfig) -> dict[str, Any]:
 def row_settings(cfg: JobConfig) -> dict[str, Any]:
     """The resolved settings that determine a result, as plain values, which rows hold."""
     matters = {"mode": tiles(cfg.mode, cfg.model), "adapter": cfg.adapter is not None}
+    matters["network_precision"] = cfg.network_precision != "auto"
     names = names_in(JobConfig, lambda about: about.rows == "always")
     plain = plain_settings(cfg)
     # The model of rows has the settings of its own recipe, which are the defaults, and no other recipe.

@@ -150,8 +150,13 @@ def value_problems(name: str, value: Any, about: Setting) -> Iterator[str]:
     elif isinstance(value, str) and "\0" in value:
         yield f"{name}={shown}: no text holds the character NUL"
     elif not about.allows(value):
-        renamed = OPTIONS.get(f"{name}={shown}".lower())
-        yield f"{name}={shown}: " + (f"renamed to {renamed}" if renamed else about.expected(value))
+        before = f"{name}={shown}".lower()
+        is_old = before in OPTIONS
+        yield (
+            f"{before}: renamed to {OPTIONS[before]}"
+            if is_old
+            else f"{name}={shown}: {about.expected(value)}"
+        )
     elif about.timestep and value is not None and 0 < value <= 1:
         yield f"{name}={shown}: a timestep from 0 to 1000 is meant, not a share ({name}={1000 * value:g}?)"
 

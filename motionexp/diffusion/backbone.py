@@ -186,6 +186,7 @@ class Backbone(ABC):
         any_size: videos may have any size that `latent_shape` accepts; `height` and `width` may then be set.
         flow_matching: whether `schedule` is of flow matching, known before any file is read.
         moves_blocks: whether blocks of the network may wait in main memory, and its weights have fewer bits.
+        network_precision: of the weights in the network's blocks; `auto`: `dtype`.
         shardable: whether `sharded` may be set.
         sharded: whether each rank holds a part of the network's weights. All ranks then call `predict`
             equally often. It is set before the network is first used.
@@ -201,6 +202,7 @@ class Backbone(ABC):
     flow_matching: ClassVar[bool] = False
     moves_blocks: ClassVar[bool] = False
     shardable: ClassVar[bool] = False
+    network_precision: str = "auto"
     sharded: bool = False
     respacing: str = ""
     motion_layout: ClassVar[Layout] = "all"

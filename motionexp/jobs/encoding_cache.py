@@ -79,13 +79,19 @@ class EncodingCache:
 
     def inverted(self, reference: Reference, steps: int) -> Tensor | None:
         """The (1, C, F, h, w) latents that the base model inverted a reference to; None: not stored."""
-        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
+        path = self._inverted_path(reference, steps)
         return (read_tensors(path, self.backbone.device, "latents") or {}).get("latents")
 
     def store_inverted(self, reference: Reference, steps: int, latents: Tensor) -> None:
         """Store what `inverted` reads."""
-        path = self._path("inverted", f"{reference.content_hash} in {steps} steps{self.backbone.respacing}")
+        path = self._inverted_path(reference, steps)
         write_tensors(path, {"latents": latents}, self.backbone.device)
+
+    def _inverted_path(self, reference: Reference, steps: int) -> Path:
+        precision = self.backbone.network_precision
+        differs = "" if precision == "auto" else f", {precision}"
+        content = f"{reference.content_hash} in {steps} steps{self.backbone.respacing}{differs}"
+        return self._path("inverted", content)
 
     def fill(
         self, references: Iterable[Reference], captions: Iterable[str], images: Iterable[np.ndarray] = ()

@@ -81,6 +81,9 @@ def smaller(cfg: JobConfig) -> str:
         settings += ["trainer.strategy=fsdp"]
     settings += ["a smaller train_together="] if cfg.train_together > 1 else []
     settings += ["a smaller memory_limit="] if cfg.memory_limit is not None else []
+    whole = cfg.device == "cpu" or cfg.offload in ("none", "model")  # and not a block at a time
+    if cfg.mode == "low_memory" and whole and cfg.network_precision == "auto":
+        settings += ["network_precision=fp8"]
     settings += ["fewer frames="] if cfg.model.frame_range is not None else []
     halved = cfg.train_together > 1 or cfg.memory_limit is not None
     settings += ["retry=smaller_batch"] if halved and cfg.probe is None and cfg.retry is None else []

@@ -20,7 +20,8 @@ def _in_tables(*stages: Stage) -> tuple[str, ...]:
 TRAINED = _in_tables("training", "applying", "method")
 SAMPLED = tuple(name for name in _in_tables("sampling", "cell") if name not in TRAINED)
 OCCASIONAL = names_in(JobConfig, lambda about: about.rows == "where it matters")
-"""Settings that rows hold only where samples were made in tiles, or with an adapter from a file."""
+"""Settings that rows hold only where they change results: samples made in tiles, an adapter from a file, a
+network of fewer bits."""
 DEFAULT_METHOD = "lora"
 STRATA = ("appearances", "captions")
 """Strata of references with several appearances, or with captions that name the motion."""

@@ -1,11 +1,13 @@
-"""How fast Latte-1 is tuned here, at its full size (`make bench-full-size`).
+"""How fast Latte-1 and Wan 1.3B are tuned here, at their full size (`make bench-full-size`).
 
-(`make bench-full-size`.) 16 frames of 512 x 512 pixels, LoRA of rank 4 on v and o; weights are random, in the
-real ones' shapes, and nothing is downloaded. First the memory that `mode=low_memory` plans for three models,
-which needs no GPU. Then, on a GPU, seconds a step, memory, and the share of the GPU's bf16 peak: of 200 steps
-in each mode, as a job takes them; of a plain loop, as public trainers write it; and of a loop that takes
-every measure that makes it fast, and of it with one of them left out. Writes rows to
-`outputs/bench/full_size/`.
+LoRA of rank 4 on v and o; weights are random, in the real ones' shapes, and nothing is downloaded. On a GPU:
+of Latte, 16 frames of 512 x 512 pixels, seconds a step, memory, and the share of the GPU's bf16 peak: of 200
+steps in each mode, as a job takes them; of a plain loop, as public trainers write it; and of a loop that
+takes every measure that makes it fast, and of it with one of them left out. Then of Wan, 49 frames of 480 x
+832 pixels, a few steps in each mode and with weights of 8 bits. Each row goes to `outputs/bench/full_size/`
+as soon as it is measured: a run that is stopped has lost nothing. By the arithmetic of its steps all takes
+less than ten minutes on one H200. Last, or alone where there is no GPU: the memory that `mode=low_memory`
+plans for several models.
 """
 
 import math
@@ -30,13 +32,14 @@ from motionexp.backbones.random_weights import CHECKPOINTS, randomize, write_che
 from motionexp.config.compose import load
 from motionexp.config.schema import JobConfig
 from motionexp.data.videos import write_mp4
+from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.jobs.dry_run import print_memory
 from motionexp.jobs.evaluation import peak_memory
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.job import Job, encode
-from motionexp.jobs.memory_plan import memory_plan
+from motionexp.jobs.memory_plan import MemoryTracker, MetaRun, memory_plan
 from motionexp.jobs.provenance import device_name
 from motionexp.jobs.stated_costs import PEAKS
 from motionexp.methods.base import OptimizerSettings
@@ -53,7 +56,15 @@ COMPILER = "inductor"
 CAPTION = "a red plain circle is moving on sand"
 EDITS = '["a blue plain star is moving on ice"]'
 # The models whose memory is planned, with the most GB that `mode=low_memory` shall take.
-PLANNED = {"latte": ([], 12), "wan_1_3b": (["frames=49"], 24), "cogvideox_5b": ([], 24)}
+PLANNED = {
+    "latte": ([], 12),
+    "wan_1_3b": (["frames=49"], 12),
+    "cogvideox_5b": (["frames=49"], 16),
+    "wan_14b": (["frames=49"], 24),
+}
+# How Wan 1.3B is tuned, one after the other.
+OF_WAN = (["mode=low_memory"], ["mode=fast"], ["mode=low_memory", "network_precision=fp8"])
+WAN_STEPS = 20
 CLIP = (49, 64, 64, 3)  # as many frames as any of them takes; they are made larger
 
 
@@ -151,7 +162,7 @@ class Loop:
                 yield (time.perf_counter() - start) / steps
 
 
-def attached_lora(backbone: LatteBackbone) -> LoRA:
+def attached_lora(backbone: Backbone) -> LoRA:
     """Attach a LoRA of rank 4 on v and o, switched on."""
     method = LoRA(backbone, Window(0))
     method.switch(True)
@@ -217,9 +228,20 @@ def loop_times(
     return [scale.times(part, value, memory) for value in seconds]
 
 
-def mode_times(job: Job, scale: Scale) -> Times:
+def flops_of(job: Job) -> int:
+    """As `step_flops`, of any model."""
+    run = MetaRun(job.plan)
+    with MemoryTracker(job.device):  # which knows what tensors without values cannot tell
+        step = run.step(run.longest_caption())
+    method = attached_lora(run.backbone)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(method.loss(step))
+    return counter.get_total_flops()
+
+
+def mode_times(job: Job, scale: Scale, part: str) -> Times:
     """Of a whole training as the job's own, and of its phases the memory, planned and measured."""
-    backbone, reference, part = job.backbone, job.references[0], f"mode={job.plan.mode}"
+    backbone, reference = job.backbone, job.references[0]
     planned = {phase.name: phase.total for phase in memory_plan(job.plan)}
     phase_peaks: dict[str, int] = {}
 
@@ -249,11 +271,12 @@ def mode_times(job: Job, scale: Scale) -> Times:
     return [*whole, ("training_seconds", part, done.seconds), *phases]
 
 
-def measure(cfgs: Sequence[JobConfig]) -> Iterator[Row]:
+def measure(cfgs: Sequence[JobConfig], of_wan: Sequence[JobConfig] = ()) -> Iterator[Row]:
     """Measure the loops, and between them whole trainings; gives their rows as soon as they are measured.
 
     Args:
         cfgs: settings of Latte in each mode.
+        of_wan: settings of Wan.
     """
     job, folder = Job(cfgs[0], Console(quiet=True)), Path(cfgs[0].model.path)
     # 1. The loops that encode in every step, by encoders in bf16.
@@ -270,10 +293,29 @@ def measure(cfgs: Sequence[JobConfig]) -> Iterator[Row]:
     coder.release_text_encoder()
     coder.vae = None
     for cfg in cfgs:
-        yield from rows_of(job, [mode_times(Job(cfg, Console(quiet=True)), scale)])
+        yield from rows_of(job, [mode_times(Job(cfg, Console(quiet=True)), scale, f"mode={cfg.mode}")])
     # 3. The other loops.
     for part in (part for part, measures in LOOPS.items() if measures.cached):
         yield from rows_of(job, loop_times(folder, part, lambda: example, job.device, scale))
+    # 4. Wan, of which nothing is plain.
+    yield from wan_rows(of_wan)
+
+
+def wan_rows(cfgs: Sequence[JobConfig]) -> Iterator[Row]:
+    """The rows of trainings of Wan."""
+    flops = 0
+    for cfg in cfgs:
+        job = Job(cfg, Console(quiet=True))
+        flops = flops or flops_of(job)  # of one size, whatever the mode
+        scale = Scale(flops, PEAKS.get(device_name(job.device), math.nan))
+        bits = "" if cfg.network_precision == "auto" else f" network_precision={cfg.network_precision}"
+        part = f"{cfg.model.name} mode={cfg.mode}{bits}"
+        try:
+            times = mode_times(job, scale, part)
+        except torch.OutOfMemoryError:
+            times = [("training_step_seconds", part, math.nan)]
+        yield from rows_of(job, [[entry for entry in times if entry[0] != "times_as_fast_as_plain"]])
+        job.backbone.unload()
 
 
 def rows_of(job: Job, rounds: Sequence[Times]) -> Iterator[Row]:
@@ -290,11 +332,9 @@ def rows_of(job: Job, rounds: Sequence[Times]) -> Iterator[Row]:
 
 def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
     """A job's settings on a random-weight checkpoint, which is written into the folder if it is missing."""
-    model, clip = folder / name, folder / "clip.mp4"
+    model, clip = folder / name, write_clip(folder)
     if not model.exists():
         write_checkpoint(CHECKPOINTS[name], model)
-    if not clip.exists():
-        write_mp4(clip, np.random.default_rng(0).integers(0, 256, CLIP, dtype=np.uint8), fps=8)
     return load(
         [
             *(f"model={name}", f"model.path={model}", "model.revision=null", "precision=bf16", "tau=0"),
@@ -304,29 +344,41 @@ def settings_of(name: str, folder: Path, overrides: Sequence[str]) -> JobConfig:
     )
 
 
+def write_clip(folder: Path) -> Path:
+    """A clip of noise, written if it is missing."""
+    clip = folder / "clip.mp4"
+    if not clip.exists():
+        write_mp4(clip, np.random.default_rng(0).integers(0, 256, CLIP, dtype=np.uint8), fps=8)
+    return clip
+
+
 def plan(cfg: JobConfig) -> int:
     """Print what a job would have in memory on a GPU, also where there is none; return the peak in bytes."""
-    console, job, gpu = Console(), plan_job(cfg), torch.device("cuda")
+    console, job = Console(), plan_job(cfg)
     console.print(f"\n{cfg.model.name}, {cfg.frames} frames of {cfg.model.height} x {cfg.model.width}")
-    on_gpu = replace(job, device=gpu, backbone=job.backbone_settings.make(gpu))
-    return max(phase.total for phase in print_memory(console, on_gpu, memory_plan(on_gpu)))
+    return max(phase.total for phase in print_memory(console, job, memory_plan(job)))
 
 
 @exit_code
 def main(arguments: Sequence[str]) -> None:
-    """Print the plans, and measure where there is a GPU."""
+    """Measure where there is a GPU, and print the plans."""
     with TemporaryDirectory() as name:
         folder = Path(name)
+        if torch.cuda.is_available():
+            cfgs = [settings_of("latte", folder, [f"mode={mode}", *arguments]) for mode in MODES]
+            few = ["frames=49", f"train_steps={WAN_STEPS}", *arguments]
+            of_wan = [settings_of("wan_1_3b", folder, [*words, *few]) for words in OF_WAN]
+            write(measure(cfgs, of_wan), Path(cfgs[0].output) / ROWS_NAME)
+        clip = write_clip(folder)
         for model, (overrides, most) in PLANNED.items():
-            peak = plan(settings_of(model, folder, ["mode=low_memory", *overrides, *arguments])) / 1e9
+            words = [f"model={model}", f"video={clip}", f"caption={CAPTION}", f"edits={EDITS}", *overrides]
+            peak = plan(load([*words, "mode=low_memory", "dry_run=true", "device=cuda", *arguments])) / 1e9
             print(f"planned: {peak:.1f} GB; wanted: less than {most} GB")
         if not torch.cuda.is_available():
             raise InputError(
                 "make bench-full-size: it measures on a CUDA GPU, and this machine has none; only the"
                 " plans above need none. `make bench` measures small models on any machine"
             )
-        cfgs = [settings_of("latte", folder, [f"mode={mode}", *arguments]) for mode in MODES]
-        write(measure(cfgs), Path(cfgs[0].output) / ROWS_NAME)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,13 @@ REFERENCES = (
 )
 """Those of experiment gate that all three models were tuned on."""
 KINDS = ("multiple", "background")
+OF_PROBES = ("shares", "gaps", "*-pairs", "*-onsets", "*-trade-off")
+"""Patterns of the published figures of probes."""
 FPS = 8.0
 ABOUT = (
     "Tables are of all references of their experiments. Videos and plots are of eight references and two"
-    " kinds of edits: those of experiment gate, and on tiny_latte some of other windows and methods at their"
-    " defaults. Methods that are not listed below have no videos yet.",
+    " kinds of edits: those of experiment gate, and on tiny_latte, with edits of kind multiple alone, windows"
+    " from 500 to 900 and every method at its defaults, for which no rate or weight was searched.",
 )
 
 
@@ -57,6 +59,13 @@ def chosen_rows(output: Path) -> Iterator[Row]:
             yield row
 
 
+def is_shown(method: str, words: Sequence[str]) -> bool:
+    """Whether a setting's words are those of experiment gate, or of a method at its defaults."""
+    names = {word.partition("=")[0] for word in words}
+    of_gate = names <= {"tau", "train_steps", "sampling_tau"}
+    return method == "base" or of_gate or tuple(words[1:]) == (f"method={method}",)
+
+
 def choose(outputs: Iterable[Path]) -> None:
     """Write small videos, their scores by frame and their rows below `results/`; of equal ids the first."""
     shutil.rmtree(VIDEOS, ignore_errors=True)
@@ -64,7 +73,7 @@ def choose(outputs: Iterable[Path]) -> None:
     for output in outputs:
         for sample in samples_of(chosen_rows(output), output):
             row = sample.row
-            if row.method in ("base", "lora") or sample.settings[1:] == (f"method={row.method}",):
+            if is_shown(row.method, sample.settings):
                 setting = row.model, row.edit_kind, *sample.settings
                 by_setting[setting].setdefault(row.reference, sample)
     rows = [
@@ -93,6 +102,12 @@ def _written(sample: ShownSample) -> list[Row]:
     return [replace(row, sample_file=f"{VIDEOS.name}/{name}.mp4") for row in sample.rows]
 
 
+def figures_of_probes() -> dict[str, Path]:
+    """{name: path} of the published figures of probes; the videos of their pairs are not stored."""
+    paths = [path for name in OF_PROBES for path in sorted((RESULTS / "figures").glob(f"{name}.svg"))]
+    return {path.stem.replace("-", ": ", 1).replace("-", " "): path for path in paths}
+
+
 def published_tables() -> Iterator[Table]:
     """The tables of all experiments whose rows are published."""
     for path, layout in published_layouts([]):
@@ -117,7 +132,9 @@ def main(arguments: Sequence[str]) -> None:
         samples=samples,
         references=references_of(samples),
         scores=scores_of(samples),
-        probes=Probes(boundaries=boundaries_of(analysis[1].rows) if analysis else ()),
+        probes=Probes(
+            boundaries=boundaries_of(analysis[1].rows) if analysis else (), figures=figures_of_probes()
+        ),
         tables=list(published_tables()),
         facts={"": facts_of(rows)},
     )

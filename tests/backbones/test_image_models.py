@@ -20,6 +20,7 @@ from motionexp.errors import InputError
 from motionexp.jobs.export import export
 from motionexp.methods.adapters import attach_adapter, save_adapter
 from motionexp.methods.base import TuningMethod
+from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import LoRA
 from motionexp.methods.step import Step
 from motionexp.methods.window_callback import window_callback
@@ -207,3 +208,12 @@ def switched(method: TuningMethod, window: Window) -> Any:
     """The gate of a method with a window."""
     method.window = window
     return method.set_active
+
+
+def test_layers_for_images_are_found_by_their_original_names(tmp_path: Path) -> None:
+    names = LayerNames(WAN_IMAGE.load(save_tiny_wan_image(tmp_path)))
+    assert names.find("diffusion_model.blocks.1.cross_attn.k_img") == ("blocks.1.attn2.add_k_proj",)
+    assert names.find("lora_unet_blocks_0_cross_attn_v_img") == ("blocks.0.attn2.add_v_proj",)
+    assert names.find("diffusion_model.img_emb.proj.1") == (
+        "condition_embedder.image_embedder.ff.net.0.proj",
+    )

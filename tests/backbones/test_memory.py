@@ -122,6 +122,19 @@ def test_a_vae_of_videos_works_in_tiles_with_less_at_a_time(name: str, tmp_path:
     assert peaks[1] < 0.6 * peaks[0]
 
 
+def test_frames_of_a_vae_in_tiles_are_near_those_of_the_whole(tmp_path: Path) -> None:
+    folder, decoded = FAMILIES["wan"].save(tmp_path / "tiny"), []
+    latents = torch.randn(1, 4, 2, 12, 12, generator=torch.Generator().manual_seed(0))
+    for tiling in (False, True):
+        backbone = FAMILIES["wan"].kind.from_pretrained(folder, tiling=tiling)
+        if tiling:  # four tiles of 64 pixels, which overlap by 16
+            backbone.vae.enable_tiling(64, 64, 48, 48)
+        decoded.append(backbone.decode(latents).float())
+    whole, tiled = decoded
+    assert 0 < (whole - tiled).abs().mean() < 2  # of 255
+    assert (whole - tiled).abs().mean() < 0.05 * whole.std()
+
+
 def test_attention_counts_as_the_kernel_that_the_device_takes() -> None:
     def peak(device: torch.device, dtype: torch.dtype) -> int:
         query = torch.empty(1, 2, 256, 8, dtype=dtype, device="meta", requires_grad=True)

@@ -85,7 +85,7 @@ def exported(family: Family, model: ModelConfig, adapter: Path) -> Path:
     """The adapter in the format that the pipeline reads, or else peft."""
     folder = adapter / "exported"
     form = "diffusers" if family.loads_lora else "peft"
-    export(ExportConfig(str(adapter), form, folder, None, model, model.steps, model.frames))
+    export(ExportConfig(str(adapter), form, folder, model, "ddim", None, None, model.steps, model.frames))
     return folder
 
 

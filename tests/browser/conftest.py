@@ -71,6 +71,24 @@ def opened(browser) -> Iterator[Opened]:
     assert opened.problems == []
 
 
+@pytest.fixture
+def serious_faults():
+    """What axe finds serious or critical in a page: (rule, element)."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+
+    def faults(page) -> list[tuple[str, str]]:
+        return [
+            (violation["id"], node["html"])
+            for violation in axe.Axe().run(page).response["violations"]
+            if violation["impact"] in ("serious", "critical")
+            for node in violation["nodes"]
+        ]
+
+    return faults
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *about) -> None:
         """Print nothing."""

@@ -218,10 +218,7 @@ def test_a_keyboard_reaches_every_control(report, opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(scheme, report, opened, served):
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
-    )
+def test_axe_finds_no_serious_fault(scheme, report, opened, served, serious_faults):
     address = served(report)  # from a disk axe could not read the styles
     for path in PAGES:
         page = opened(f"{address}/{path}", color_scheme=scheme)
@@ -231,11 +228,7 @@ def test_axe_finds_no_serious_fault(scheme, report, opened, served):
             page.locator("select[name=curve]").select_option("text_alignment")
             page.locator(".sample .about summary").first.click()
         page.wait_for_timeout(300)
-        found = axe.Axe().run(page).response["violations"]
-        serious = [
-            (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], path
+        assert serious_faults(page) == [], path
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -313,3 +306,22 @@ def test_500_videos_stay_smooth(large, opened):
     assert all(0 < loaded <= 150 for _, loaded in counts)
     assert page.evaluate("scrollY") > 3000
     assert middle < 100
+
+
+def test_a_phone_shows_two_samples_beside_each_other(report, opened):
+    page = opened((report / VIEWS[1]).as_uri())
+    page.set_viewport_size({"width": 390, "height": 800})
+    tops = page.evaluate(f"[...document.querySelectorAll('{SHOWN}')].map((card) => card.offsetTop)")
+    assert tops[0] == tops[1] < tops[2]
+
+
+def test_print_has_whole_tables(report, opened):
+    page = opened((report / "index.html").as_uri())
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of a centimetre
+    page.emulate_media(media="print")
+    assert page.locator("table").count() > 1
+    assert page.evaluate(
+        """[...document.querySelectorAll('table')].every(
+        (table) => table.getBoundingClientRect().right <= innerWidth)"""
+    )
+    assert page.locator(".site nav").is_hidden()

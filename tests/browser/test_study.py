@@ -127,10 +127,7 @@ def test_it_opens_from_a_server_on_a_phone(root, opened, served):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("form", ["picks", "ditflow"])
-def test_axe_finds_no_serious_fault(root, opened, served, form, scheme):
-    axe = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
-    )
+def test_axe_finds_no_serious_fault(root, opened, served, form, scheme, serious_faults):
     address, code = served(root / form / "site"), link_of(root / form).rpartition("#")[2]
     page = opened(f"{address}/index.html#{code}", color_scheme=scheme)
     page.wait_for_selector("h1")
@@ -142,10 +139,7 @@ def test_axe_finds_no_serious_fault(root, opened, served, form, scheme):
             page.evaluate("showEnd()")
         elif place == "instructions":
             page.goto(f"{address}/instructions.html")
-        violations = axe.Axe().run(page).response["violations"]
-        serious = [(fault["id"], fault["nodes"][0]["html"]) for fault in violations
-                   if fault["impact"] in ("serious", "critical")]  # fmt: skip
-        assert serious == [], place
+        assert serious_faults(page) == [], place
 
 
 def test_a_hostile_caption_is_text(opened, tmp_path):

@@ -161,3 +161,17 @@ def test_a_clip_is_checked_and_its_captions_are_text(page, folder):
     page.get_by_role("button", name="Run").click()
     page.wait_for_selector("[role=alert] >> text=/onerror|window/")
     assert page.evaluate("window.hacked") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(scheme, opened, address, serious_faults):
+    page = opened(address, color_scheme=scheme)
+    page.set_default_timeout(120_000)
+    page.wait_for_selector(".curve img")
+    assert serious_faults(page) == []
+    # With an alert, the command, and the controls of a clip.
+    page.get_by_text("a clip of your own").click()
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_selector("[role=alert]")
+    page.wait_for_timeout(500)  # the alert fades in
+    assert serious_faults(page) == []

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from rich.console import Console
 
+from motionexp.backbones import checkpoint, parts
 from motionexp.diffusion.backbone import Conditioning
 from motionexp.jobs.encoding_cache import EncodingCache
+from motionexp.jobs.job import Job
 from tests.support.squares import Squares
+from tests.support.tiny_jobs import job_settings
+from tests.support.tiny_models import FRAMES, SIZE
 
 
 class Encoder:
@@ -54,3 +59,60 @@ def test_a_cached_encoding_is_what_the_encoder_gives(tmp_path, change, calls):
     expected, _ = encoded(tmp_path / "empty", **FIRST | change)
     assert needed == calls
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(cached, expected, strict=True))
+
+
+def test_a_second_run_of_a_clip_reads_neither_text_encoder_nor_the_vaes_encoder(
+    tmp_path, weights, monkeypatch
+):
+    """With another window, and an empty negative prompt; of the VAE what decodes is read, and no more."""
+    read = []
+    open_file = checkpoint.safe_open
+
+    def load_part(kind, folder, *settings):
+        read.append((folder.name, "all"))
+        return whole(kind, folder, *settings)
+
+    def opened(file, framework):
+        content = open_file(file, framework=framework)
+        return Listened(content, lambda name: read.append((file.parent.name, name)))
+
+    whole = checkpoint.load_part
+    monkeypatch.setattr(parts, "load_part", load_part)
+    monkeypatch.setattr(checkpoint, "safe_open", opened)
+    video, target = (FRAMES, SIZE, SIZE), "motionexp.backbones.latte.LatteBackbone"
+    decoded = []
+    for tau in (0.0, 700.0):
+        read.clear()
+        cfg = job_settings(target, weights, video, output=str(tmp_path), tau=tau, negative_prompt="")
+        job = Job(cfg, Console(quiet=True))
+        job.encode()
+        latents = job.cache.latents(job.references[0])
+        job.cache.conditioning(job.references[0].caption)
+        decoded.append(job.backbone.decode(latents))
+        if tau == 0.0:
+            assert [part for part, name in read if name == "all"] == ["text_encoder", "vae"]
+    assert {part for part, _ in read} == {"vae"}
+    assert "all" not in {name for _, name in read}
+    assert not [name for _, name in read if name.startswith(("encoder.", "quant_conv."))]
+    assert torch.equal(*decoded)
+
+
+class Listened:
+    """An open safetensors file that tells which tensors are read."""
+
+    def __init__(self, content, tell):
+        self.content, self.tell = content, tell
+
+    def __enter__(self):
+        self.content.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self.content.__exit__(*error)
+
+    def __getattr__(self, name):
+        return getattr(self.content, name)
+
+    def get_tensor(self, name):
+        self.tell(name)
+        return self.content.get_tensor(name)

@@ -12,9 +12,11 @@ import torch
 from diffusers import LattePipeline, LatteTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
+from motionexp.backbones.latte import LatteBackbone
+from motionexp.config import memory
 from motionexp.config.compose import load
 from motionexp.jobs.inputs import plan_job
-from motionexp.jobs.memory_plan import Phase, memory_plan
+from motionexp.jobs.memory_plan import Phase, memory_plan, weight_bytes
 from tests.support.memory_job import settings
 from tests.support.tiny_models import save_tiny_pipeline, tiny_pipeline
 from tests.support.training_runs import METHODS
@@ -114,6 +116,53 @@ def test_a_plan_tells_the_memory_that_a_job_takes(
     weights = {part: size for phase in plans[2] for part, size in phase.weights.items()}
     assert peaks[3] < weights["text encoder (fp32)"] + weights["network (fp32)"]
     assert planned[2] < 0.9 * planned[1]
+
+
+@pytest.mark.parametrize("precision", ["fp8", "4bit"])
+def test_a_plan_for_a_gpu_elsewhere_knows_how_many_bits_weights_have(
+    weights: dict[str, str], precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "find_spec", lambda name: name)
+    phases = gpu_plan(weights["2 halves"], tmp_path, network_precision=precision)
+    planned = phases["training"].weights[f"network ({precision})"]
+    network = LatteBackbone.from_pretrained(weights["2 halves"], device="meta", dtype=torch.bfloat16).network
+    layers = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, torch.nn.Linear) and "transformer_blocks." in name and "norm" not in name
+    }
+    bits = {"fp8": 8, "4bit": 4.5}[precision]
+    rounded = sum(layer.weight.numel() for layer in layers.values())
+    biases = sum(layer.bias.numel() for layer in layers.values() if layer.bias is not None)
+    saved = rounded * (16 - bits) / 8 + biases * (precision == "fp8")
+    assert planned == pytest.approx(weight_bytes(network) - saved, rel=1e-6)
+    assert saved > 0.3 * weight_bytes(network)
+
+
+def test_a_plan_knows_which_blocks_wait_in_main_memory(weights: dict[str, str], tmp_path: Path) -> None:
+    folder = weights["2 halves"]
+    network = LatteBackbone.from_pretrained(folder, device="meta", dtype=torch.bfloat16).network
+    blocks = [*network.transformer_blocks, *network.temporal_transformer_blocks]
+    held = {}
+    for offload in ("model", "group", "group_stream"):
+        phases = gpu_plan(folder, tmp_path, offload=offload, checkpointing=True)
+        held[offload] = phases["training"]
+    (whole,), (rest,) = (held[name].weights.values() for name in ("model", "group"))
+    assert whole == weight_bytes(network)
+    assert rest == whole - sum(map(weight_bytes, blocks))
+    largest = max(map(weight_bytes, blocks))
+    ahead = [held[name].computing - held["model"].computing for name in ("group", "group_stream")]
+    assert ahead[0] == largest
+    assert largest < ahead[1] <= 2 * largest
+    low = gpu_plan(folder, tmp_path, mode="low_memory")
+    assert low["training"] == held["group_stream"]
+
+
+def gpu_plan(folder: str, output: Path, **changes: Any) -> dict[str, Phase]:
+    """The phases of a job on a GPU that is not here."""
+    on_gpu = {"device": "cuda", "precision": "auto", "dry_run": True}
+    phases = plan([folder, 8, 32, str(output), on_gpu | changes])
+    return {phase.name: phase for phase in phases}
 
 
 @pytest.mark.parametrize("name", METHODS)

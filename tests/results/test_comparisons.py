@@ -119,6 +119,7 @@ def test_a_setting_without_rows_has_no_n_and_a_missing_base_is_an_error(ranks):
         {"learning_rate": 0.1},
         {"adapter": "an.safetensors"},
         {"text_precision": "4bit"},
+        {"network_precision": "fp8"},
         {"tau": 1000.0, "steps": 50},
         {"strata": {"contrast": "motion-dominant", "appearances": "2"}},
         {"tau": 1000.0, "strata": {"contrast": "motion-dominant", "captions": "captioned"}},

@@ -24,6 +24,7 @@ from motionexp.methods.training import Example
 from motionexp.scripts import bench_full_size as bench
 from motionexp.scripts.bench_full_size import LOOPS, PLANNED, Loop, Scale
 from tests.support.squares import Squares
+from tests.support.tiny_families import FAMILIES
 from tests.support.tiny_jobs import job_settings
 from tests.support.tiny_models import FRAMES, SIZE, save_tiny_pipeline, tiny_pipeline
 
@@ -149,9 +150,20 @@ def test_all_is_measured_and_becomes_rows(
     loops = {part: LOOPS[part] for part in (bench.PLAIN, "all measures")}
     monkeypatch.setattr(bench, "LOOPS", loops)
     cfgs = [settings(folder, tmp_path, mode) for mode in bench.MODES]
-    rows = list(bench.measure(cfgs))
+    family = FAMILIES["wan"]
+    wan = "motionexp.backbones.wan.WanBackbone", family.save(tmp_path / "wan"), family.video
+    monkeypatch.setattr(family.kind, "caption_tokens", family.captions[1])
+    changes = {"edits": ["b"], "train_steps": 2, "metrics": None, "network_precision": "fp8"}
+    changes["model"] = {"frame_range": [5, 81]}
+    rows = list(bench.measure(cfgs, [job_settings(*wan, output=str(tmp_path), **changes)]))
     parts = {row.strata["part"] for row in rows if row.metric == "training_step_seconds"}
-    assert parts == {*loops, "mode=fast", "mode=low_memory"}
+    of_wan = "tiny mode=fast network_precision=fp8"
+    assert parts == {*loops, "mode=fast", "mode=low_memory", of_wan}
+    rows, wans = (
+        [row for row in rows if row.strata["part"].startswith("tiny") == is_wan] for is_wan in (0, 1)
+    )
+    assert {row.train_steps for row in wans} == {2}
+    assert {row.metric for row in wans} == {row.metric for row in rows} - {"times_as_fast_as_plain"}
     phases = [(row.metric, row.strata["part"]) for row in rows if "low_memory, " in row.strata["part"]]
     assert phases == [
         (metric, f"mode=low_memory, {phase}")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from motionexp.config.options import options
 from motionexp.data.videos import frame_count, read_frames
 from motionexp.jobs.pages.report.references import references_of
 from motionexp.jobs.pages.report.samples import samples_of
@@ -18,7 +19,7 @@ def test_every_published_sample_has_its_small_video():
     assert {sample.video for sample in samples} == {*VIDEOS.glob("*.mp4")}
     assert {sample.row.reference for sample in samples} == {*published_report.REFERENCES}
     assert {sample.row.edit_kind for sample in samples} == {*KINDS}
-    assert {"base", "lora"} < {sample.row.method for sample in samples}
+    assert {"base", *options("method")} == {sample.row.method for sample in samples}
     assert len({sample.row.model for sample in samples}) == 3
     assert sum(path.stat().st_size for path in VIDEOS.iterdir()) < MOST_MEGABYTES * 1e6
     # Their references are still what they were tuned on.
@@ -47,3 +48,9 @@ def test_videos_are_chosen_by_reference_kind_and_strength(tmp_path, monkeypatch)
         assert frames.shape == (16, 128, 128, 3)
         # The same picture in half of the size, in fewer bytes.
         assert np.abs(frames.astype(float) - exact[:, ::2, ::2]).mean() < 12
+
+
+def test_the_figures_of_probes_are_those_of_every_model():
+    names = [*published_report.figures_of_probes()]
+    assert {"shares", "gaps", "tiny_latte: tampering pairs", "tiny_unet3d: onsets"} < {*names}
+    assert len(names) > 20

@@ -54,7 +54,7 @@ def write_pages(folder: Path, content: Content) -> None:
     environment = _environment()
     names = ["index"]
     names += ["samples"] if content.samples else []
-    names += ["probes"] if content.probes.units else []
+    names += ["probes"] if content.probes.units or content.probes.figures else []
     names += ["failures"] if content.failed else []
     shared = {
         "content": content,

@@ -19,7 +19,7 @@ CSS = """
 .status progress {width: 100%; height: 1.2em}
 .status .error {color: #b91c1c; white-space: pre-wrap}
 .dark .status .error {color: #fca5a5}
-.min_value, .max_value {color: var(--body-text-color) !important}
+.min_value, .max_value, .or {color: var(--body-text-color) !important}
 .printed textarea {font-family: ui-monospace, monospace; white-space: pre; overflow-x: auto}
 .curve img {max-width: 100%; background: white; border-radius: 4px}
 """
