@@ -36,8 +36,8 @@ ORDER = (
         "rank",
         "length",
     ),
-    *("gate", "any-lora", "tuned-baseline-search", "rank-over-t"),
-    *("probe-tampering", "probe-motion", "probe-guidance", "linear-probe", "inversion", "predict"),
+    *("gate", "any-lora", "tuned-baseline-search", "rank-over-t", "flow-matching"),
+    *("probe-tampering", "probe-motion", "probe-guidance", "shift", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
 PARTS = {"Decided by": "decision", "Chosen before": "choice", "References": "cut", "Cost": "cost"}

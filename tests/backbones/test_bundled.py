@@ -61,9 +61,7 @@ def test_samples_of_tiny_wan_equal_the_stock_pipelines_latents() -> None:
     pipeline = WanPipeline.from_pretrained(BUNDLED / "tiny_wan", vae=None, dtype=torch.float32)
     pipeline.transformer.double()
     call = {"num_frames": 61, "height": 128, "width": 128, "num_inference_steps": 4, "guidance_scale": 2.0}
-    stock = pipeline(
-        CAPTION, "", latents=start, output_type="latent", max_sequence_length=24, **call
-    ).frames
+    stock = pipeline(CAPTION, "", latents=start, output_type="latent", max_sequence_length=24, **call).frames
     torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
 
 
