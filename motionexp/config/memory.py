@@ -21,7 +21,7 @@ def memory_problems(cfg: JobConfig) -> Iterator[str]:
     for name in ("text_precision", "network_precision"):
         if about[name].allows(getattr(cfg, name)):
             yield from bits_problems(name, getattr(cfg, name))
-    yield from device_problems(cfg, cfg.device)
+    yield from device_problems(cfg.offload, cfg.network_precision, cfg.device)
     yield from _together_problems(cfg)
 
 
@@ -37,15 +37,15 @@ def bits_problems(name: str, precision: str) -> Iterator[str]:
         )
 
 
-def device_problems(cfg: JobConfig, device: str) -> Iterator[str]:
+def device_problems(offload: str | None, network_precision: str, device: str) -> Iterator[str]:
     """What a device cannot do: the one of the settings, or the kind that `auto` has become."""
     kind = device.partition(":")[0]
-    if cfg.offload not in (None, "none") and kind not in ("cuda", "auto"):
-        stream = " and no streams" if cfg.offload == "group_stream" else ""
-        yield f"offload={cfg.offload}: device={kind} has no memory of its own{stream}; leave it out"
-    if cfg.network_precision != "auto" and kind == "mps":
+    if offload not in (None, "none") and kind not in ("cuda", "auto"):
+        stream = " and no streams" if offload == "group_stream" else ""
+        yield f"offload={offload}: device={kind} has no memory of its own{stream}; leave it out"
+    if network_precision != "auto" and kind == "mps":
         yield (
-            f"network_precision={cfg.network_precision}: device=mps has no such numbers; take device=cuda or"
+            f"network_precision={network_precision}: device=mps has no such numbers; take device=cuda or"
             " cpu, or leave it out"
         )
 

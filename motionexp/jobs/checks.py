@@ -27,7 +27,7 @@ def check_before_weights(
     Raises:
         InputError: the first problem.
     """
-    problems = list(device_problems(cfg, device.type))
+    problems = list(device_problems(cfg.offload, cfg.network_precision, device.type))
     if problems:
         raise InputError("; ".join(problems))
     _check_blocks(cfg)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from motionexp.backbones import checkpoint, pipeline
+from motionexp.backbones import checkpoint
 from motionexp.backbones.checkpoint import weights_hash
 from motionexp.backbones.latte import LatteBackbone
 from motionexp.backbones.unet3d import UNet3DBackbone
@@ -84,7 +84,7 @@ def test_weights_of_other_shapes_are_refused_before_any_is_loaded(
     folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widen_a_tensor(folder / file)
-    monkeypatch.setattr(pipeline, "load_part", None)
+    monkeypatch.setattr("motionexp.backbones.parts.load_part", None)
     with pytest.raises(InputError, match=f"{file.split('/')[0]} .*shape"):
         LatteBackbone.from_pretrained(folder)
 

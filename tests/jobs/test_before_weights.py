@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from motionexp.backbones import pipeline
+from motionexp.backbones.checkpoint import load_part
 from motionexp.config.schema import BUNDLED
 from motionexp.config.scoring import ScoringConfig
 from motionexp.diffusion.schedule import Window
@@ -28,13 +28,12 @@ SCORING = ScoringConfig(clip=str(BUNDLED / "clip"))
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The parts in the order in which their weights are read."""
     parts: list[str] = []
-    load_part = pipeline.load_part
 
     def load(kind, folder, *how):  # type: ignore[no-untyped-def]
         parts.append(folder.name)
         return load_part(kind, folder, *how)
 
-    monkeypatch.setattr(pipeline, "load_part", load)
+    monkeypatch.setattr("motionexp.backbones.parts.load_part", load)
     return parts
 
 

@@ -85,7 +85,7 @@ def test_settings_of_trainings_are_refused(name):
 
 
 def test_what_a_job_lacks_is_refused_before_weights(guided, monkeypatch):
-    monkeypatch.setattr("motionexp.backbones.pipeline.load_part", None)
+    monkeypatch.setattr("motionexp.backbones.parts.load_part", None)
     positions = DITFLOW | {"optimise": "positions"}
     for changes, named in (
         ({"method": DITFLOW | {"blocks": [7]}}, "block=7"),

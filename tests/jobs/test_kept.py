@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from motionexp.backbones import pipeline
+from motionexp.backbones.checkpoint import load_part
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.kept import drop_kept, keeping, kept
@@ -47,13 +47,13 @@ def test_a_value_goes_before_the_next_one_is_made():
 @pytest.fixture
 def loads(monkeypatch):
     """The parts of models that are loaded, in order."""
-    parts, load = [], pipeline.load_part
+    parts, load = [], load_part
 
     def loading(kind, folder, *rest):
         parts.append(folder.name)
         return load(kind, folder, *rest)
 
-    monkeypatch.setattr(pipeline, "load_part", loading)
+    monkeypatch.setattr("motionexp.backbones.parts.load_part", loading)
     return parts
 
 
