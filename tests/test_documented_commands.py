@@ -1,4 +1,7 @@
-"""Every command of README and docs/ that runs jobs is accepted as it stands there; the jobs are stubs."""
+"""Every command of README and docs/ that runs jobs is accepted as it stands there, with stubs for jobs.
+
+The short ones run.
+"""
 
 import shlex
 from pathlib import Path
@@ -6,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from motionexp.cli import main
 from motionexp.config import ranks
 from motionexp.config.command_line import COMMANDS
 from motionexp.config.options import EXPERIMENTS
 from motionexp.data.videos import write_mp4, write_png
+from tests.support import made_output
 from tests.support.stub_jobs import run
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +63,14 @@ def experiment_of(words: tuple[str, ...]) -> str:
     return next((word.removeprefix("experiment=") for word in words if word.startswith("experiment=")), "")
 
 
+# Commands that take no longer than seconds, on the results of earlier runs.
+SHORT = (
+    "--help",
+    "status",
+    "table output=outputs by=tau",
+    "report output=outputs",
+    "report output=outputs folder=my-report",
+)
 CHECKED = [words for words in commands() if is_checked(words)]
 
 
@@ -76,6 +89,17 @@ def test_a_command_of_the_pages_is_accepted(words, jobs, folder, monkeypatch, ca
     monkeypatch.setattr(ranks, "visible_gpus", lambda *_: 8)
     assert run([*words]) == 0, capsys.readouterr().err
     assert jobs.ran or jobs.planned
+
+
+def test_the_short_commands_run_to_their_end(tmp_path, monkeypatch, capsys):
+    made_output.write_output(tmp_path / "outputs")
+    monkeypatch.chdir(tmp_path)
+    for command in SHORT:
+        assert tuple(command.split()) in commands()
+        assert main(command.split()) == 0, capsys.readouterr().err
+    assert (tmp_path / "outputs" / "report" / "index.html").is_file()
+    assert (tmp_path / "my-report" / "index.html").is_file()
+    assert [*(tmp_path / "outputs" / "tables").glob("*.md")]
 
 
 def test_the_pages_have_many_commands_and_every_experiment_they_name():
