@@ -123,6 +123,10 @@ def _row(
     steps: int,
 ) -> Row:
     """A row of the model itself. `reference` is the name of the measurement, and also its method."""
+    settings = {"model": asdict(job.plan.model), "frames": job.plan.size[0]}
+    # The rows of a probe name the shift of its sampling steps, which are those of the schedule's rows.
+    if steps and (shift := job.plan.row_settings.get("shift")) is not None:
+        settings["shift"] = shift
     return Row(
         metric=metric,
         metric_version=METRIC_VERSION,
@@ -134,6 +138,6 @@ def _row(
         method=reference,
         tau=1000.0,
         steps=steps,
-        settings={"model": asdict(job.plan.model), "frames": job.plan.size[0]},
+        settings=settings,
         **job.origin(),
     )

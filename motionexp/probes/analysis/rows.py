@@ -232,9 +232,15 @@ def predicted_log_snr(rows: Iterable[Row]) -> dict[tuple[str, str, str], float]:
         rows: those with the method `energies` are taken. Their value is an energy in the model's latents
             (`motionexp.data.shapes.energies`), and their strata are `contrast` and `factor`.
     """
+    rows = list(rows)
+    # Energies are a model's, whatever the shift of its sampling steps.
+    names: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        names[row.model].add(row.sampled_model)
     # d' = sqrt(SNR) |D| is 2 where SNR |D|^2 is 4; d' = 2 is 84% correct. `value` is |D|^2.
     return {
-        (row.sampled_model, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)
+        (name, row.stratum("contrast"), row.stratum("factor")): math.log(4 / row.value)
         for row in rows
         if row.method == "energies"
+        for name in names[row.model]
     }
