@@ -26,10 +26,10 @@ def show_figures(job: Job, kind: str, folder: Path, methods: Sequence[str], rows
         methods: the probes' names in rows.
         rows: of all pairs of these probes, of the schedule, and of energies if there are any.
     """
-    model, analysis = job.plan.model.name, Analysis.of_rows(rows)
+    analysis = Analysis.of_rows(rows)
     lines = [
         f"{', '.join(filter(None, ('boundary', contrast)))}: {in_words(boundary, analysis.log_snr[model])}"
-        for (_, contrast), boundary in analysis.boundaries.items()
+        for (model, contrast), boundary in analysis.boundaries.items()
     ] or ["boundary: undetermined; it takes probe=tampering with edits of appearance and motion"]
     drawn = write_figures(folder, analysis, f"A job of probe={kind} drew them from its own rows alone.")
     lines.append(f"figures: {folder}" if drawn else f"figures: there are none of {' and '.join(methods)}")

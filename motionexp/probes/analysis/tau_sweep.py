@@ -55,7 +55,7 @@ def read_sweeps(rows: Iterable[Row]) -> dict[Key, TauSweep]:
         # The untuned model is the sweep's end at tau = 1000.
         tuned = row.method in ("lora", "base") and row.adapter_scale == 1
         if tuned and row.metric in (MOTION, LEAKAGE, CHANCE):
-            key = row.model, row.stratum("contrast")
+            key = row.sampled_model, row.stratum("contrast")
             grouped[key][row.metric, row.reference, row.tau].append(row.value)
     return {key: _sweep(key, grouped[key]) for key in sorted(grouped, key=key_order)}
 
