@@ -51,6 +51,7 @@ lint: .venv/installed ## style, types and the order of imports
 tables: .venv/installed ## the tables in results/ and README's claims from the published rows
 	$(PYTHON) -m motionexp.results.tables
 	$(PYTHON) -m motionexp.scripts.probe_tables
+	$(PYTHON) -m motionexp.scripts.probe_tables experiments/shift.yaml
 	$(PYTHON) -m motionexp.scripts.prediction_tables
 	$(PYTHON) -m motionexp.scripts.metric_trust
 	$(PYTHON) -m motionexp.probes.analysis.linear_tables
