@@ -41,6 +41,8 @@ def test_precision_of_a_cpu(machine: pytest.MonkeyPatch, bf16: bool, amx: bool, 
 
 
 def test_precision_of_a_gpu(machine: pytest.MonkeyPatch) -> None:
+    assert resolve_precision(CUDA) == "bf16"  # of another machine, which a dry run plans for
+    machine.setattr(torch.cuda, "is_available", lambda: True)
     for supported, expected in ((True, "bf16"), (False, "fp32")):
         machine.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
         assert resolve_precision(CUDA) == expected

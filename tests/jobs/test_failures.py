@@ -117,9 +117,8 @@ def test_a_failed_unit_of_a_probe_does_not_stop_the_others(tmp_path, monkeypatch
         folder = tmp_path / name
         folder.mkdir()
         work = Work(1, 1)
-        return SimpleNamespace(
-            name=name, cell=Cell(folder), captions=[""], work=work, run=run, is_finished=False
-        )
+        about = {"name": name, "cell": Cell(folder), "captions": [""], "work": work, "is_finished": False}
+        return SimpleNamespace(**about, run=run, references=lambda: [None])
 
     probe_job = MagicMock()
     probe_job.plan.row_settings = {"probe": "linear_probe"}

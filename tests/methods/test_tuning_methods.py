@@ -107,7 +107,7 @@ def test_scale_multiplies_the_change_of_the_weights(method_type, settings, scale
 
 
 def test_a_scaled_change_is_rounded_once_in_bf16():
-    layer = TunedLinear(torch.nn.Linear(64, 64, bias=False).bfloat16())
+    layer = TunedLinear(torch.nn.Linear(64, 64, bias=False).bfloat16(), torch.device("cpu"))
     original, tuned = layer.base_layer.weight, layer.tuned["weight"]
     with torch.no_grad():
         tuned += 1e-3 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
