@@ -156,3 +156,13 @@ def test_energies_predict_a_log_snr(rows):
     predicted = readings.predicted_log_snr(rows)
     assert predicted["tiny_latte", "motion-dominant", "motion"] == pytest.approx(-5)
     assert len(predicted) == 5
+
+
+def test_energies_of_a_model_count_for_every_shift(rows):
+    probes = [row for row in rows if row.method != "energies"]
+    shifted = [
+        replace(row, settings={**row.settings, "shift": shift}) for shift in (1.0, 8.0) for row in probes
+    ]
+    predicted = readings.predicted_log_snr([*shifted, *(row for row in rows if row.method == "energies")])
+    for shift in (1, 8):
+        assert predicted[f"tiny_latte, shift {shift}", "motion-dominant", "motion"] == pytest.approx(-5)
