@@ -1,6 +1,7 @@
 """What several tests share: a model's folder without weights, enough for all that is checked before torch."""
 
 import gc
+import importlib
 import json
 import logging
 import sys
@@ -14,6 +15,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tests.support.words import WORDS
+
+# While a checked module is imported, bytecode is looked for under another name, also that of the libraries which
+# it imports: those that are there already are not compiled again.
+for library in ("diffusers", "peft", "scipy.stats", "torchvision.io", "transformers"):
+    importlib.import_module(library)
 
 # Shapes and types of the numerical interfaces are checked at every call; a whole number does for a float.
 install_import_hook(

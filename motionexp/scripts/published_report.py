@@ -8,20 +8,21 @@ import json
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from motionexp.errors import InputError
 from motionexp.files import write_whole
-from motionexp.jobs.pages.report.content import Content, facts_of
+from motionexp.jobs.pages.report.content import Content, Source, facts_of
 from motionexp.jobs.pages.report.details import series_of
 from motionexp.jobs.pages.report.media import read_stored, write_media, write_small
 from motionexp.jobs.pages.report.pages import check_folder, write_pages
-from motionexp.jobs.pages.report.probes import Probes, boundaries_of
+from motionexp.jobs.pages.report.probes import ProbeUnit, boundaries_of, probes_of, write_strip
 from motionexp.jobs.pages.report.references import references_of
 from motionexp.jobs.pages.report.samples import ShownSample, samples_of, scores_of
 from motionexp.probes.analysis.published import read_analysis
+from motionexp.results.cell_state import DONE, STATUS
 from motionexp.results.comparisons import Comparison
 from motionexp.results.formats import Table
 from motionexp.results.published import published_layouts, read_published, root_of, write_published
@@ -39,14 +40,17 @@ REFERENCES = (
     *("50-right-pink-moon", "52-down-orange-star"),
 )
 """Those of experiment gate that all three models were tuned on."""
+PROBED = "33-stop-and-go-pink-cross"
+"""The reference whose probe is published with its videos."""
 KINDS = ("multiple", "background")
 OF_PROBES = ("shares", "gaps", "*-pairs", "*-onsets", "*-trade-off")
 """Patterns of the published figures of probes."""
 FPS = 8.0
 ABOUT = (
     "Tables are of all references of their experiments. Videos and plots are of eight references and two"
-    " kinds of edits: those of experiment gate, and on tiny_latte, with edits of kind multiple alone, windows"
-    " from 500 to 900 and every method at its defaults, for which no rate or weight was searched.",
+    " kinds of edits: those of experiment gate, and on tiny_latte, with edits of kind multiple alone, every"
+    " method at its default window and at others from 500 to 900. No rate or weight was searched for these"
+    " methods. The probe with videos is of one reference; the boundaries and figures are of all.",
 )
 
 
@@ -66,7 +70,7 @@ def is_shown(method: str, words: Sequence[str]) -> bool:
     return method == "base" or of_gate or tuple(words[1:]) == (f"method={method}",)
 
 
-def choose(outputs: Iterable[Path]) -> None:
+def choose(outputs: Sequence[Path]) -> None:
     """Write small videos, their scores by frame and their rows below `results/`; of equal ids the first."""
     shutil.rmtree(VIDEOS, ignore_errors=True)
     by_setting: dict[tuple[str, ...], dict[str, ShownSample]] = defaultdict(dict)
@@ -83,7 +87,31 @@ def choose(outputs: Iterable[Path]) -> None:
         for sample in of_setting.values()
         for row in _written(sample)
     ]
-    write_published(ROWS, rows)
+    write_published(ROWS, rows + [row for unit in _choose_units(outputs) for row in unit.rows])
+
+
+def _choose_units(outputs: Sequence[Path]) -> list[ProbeUnit]:
+    """Write the small videos of the probes of one reference; of equal ids the first."""
+    units: dict[str, ProbeUnit] = {}
+    for output in outputs:
+        rows = [row for row in read_rows(output, {"reference": PROBED}) if row.tau_start]
+        for unit in probes_of(rows, output, Source(output).cells()).units:
+            units.setdefault(unit.key, unit)
+    for unit in units.values():
+        _write_unit(unit)
+    return [*units.values()]
+
+
+def _write_unit(unit: ProbeUnit) -> None:
+    """Write a unit's small videos and its strip, in the layout of a cell's folder."""
+    folder = VIDEOS / unit.model / unit.cell.name
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    status = {"state": DONE, "unit": unit.name, "probe": unit.kind}
+    write_whole(folder / STATUS, f"{json.dumps(status)}\n".encode())
+    write_strip(folder, unit)
+    for pair in unit.pairs.values():
+        write_small(folder / "media", pair.key, read_stored(pair.video), FPS)
+        (folder / "media" / f"{pair.key}.webp").unlink()  # a poster is made again from the video
 
 
 def _written(sample: ShownSample) -> list[Row]:
@@ -103,7 +131,7 @@ def _written(sample: ShownSample) -> list[Row]:
 
 
 def figures_of_probes() -> dict[str, Path]:
-    """{name: path} of the published figures of probes; the videos of their pairs are not stored."""
+    """{name: path} of the published figures of probes."""
     paths = [path for name in OF_PROBES for path in sorted((RESULTS / "figures").glob(f"{name}.svg"))]
     return {path.stem.replace("-", ": ", 1).replace("-", " "): path for path in paths}
 
@@ -121,10 +149,11 @@ def published_tables() -> Iterator[Table]:
 def main(arguments: Sequence[str]) -> None:
     """Write the report, from the videos of some folders of results where they are named."""
     if arguments:
-        choose(map(Path, arguments))
+        choose([Path(argument) for argument in arguments])
     check_folder(FOLDER)
     rows = read_published(ROWS)
     samples = samples_of(rows, RESULTS)
+    probes = probes_of(rows, RESULTS, Source(RESULTS).cells())
     analysis = read_analysis([])
     content = Content(
         "motionexp: published results",
@@ -132,8 +161,10 @@ def main(arguments: Sequence[str]) -> None:
         samples=samples,
         references=references_of(samples),
         scores=scores_of(samples),
-        probes=Probes(
-            boundaries=boundaries_of(analysis[1].rows) if analysis else (), figures=figures_of_probes()
+        probes=replace(
+            probes,
+            boundaries=boundaries_of(analysis[1].rows) if analysis else (),
+            figures=figures_of_probes(),
         ),
         tables=list(published_tables()),
         facts={"": facts_of(rows)},

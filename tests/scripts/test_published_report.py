@@ -1,17 +1,21 @@
 """The published videos belong to their rows, and are chosen as the report says."""
 
+from collections import defaultdict
+
 import numpy as np
 
 from motionexp.config.options import options
 from motionexp.data.videos import frame_count, read_frames
+from motionexp.jobs.pages.report.content import Source
+from motionexp.jobs.pages.report.probes import probes_of
 from motionexp.jobs.pages.report.references import references_of
 from motionexp.jobs.pages.report.samples import samples_of
 from motionexp.results.published import read_published
 from motionexp.scripts import published_report
-from motionexp.scripts.published_report import KINDS, RESULTS, ROWS, VIDEOS, choose
+from motionexp.scripts.published_report import KINDS, PROBED, RESULTS, ROWS, VIDEOS, choose
 from tests.support import made_output
 
-MOST_MEGABYTES = 6
+MOST_MEGABYTES = 10
 
 
 def test_every_published_sample_has_its_small_video():
@@ -21,21 +25,44 @@ def test_every_published_sample_has_its_small_video():
     assert {sample.row.edit_kind for sample in samples} == {*KINDS}
     assert {"base", *options("method")} == {sample.row.method for sample in samples}
     assert len({sample.row.model for sample in samples}) == 3
-    assert sum(path.stat().st_size for path in VIDEOS.iterdir()) < MOST_MEGABYTES * 1e6
+    assert sum(path.stat().st_size for path in VIDEOS.rglob("*")) < MOST_MEGABYTES * 1e6
     # Their references are still what they were tuned on.
     for reference in references_of(samples):
         assert reference.problem == ""
 
 
+def test_every_method_is_published_at_several_windows():
+    windows = defaultdict(set)
+    for sample in samples_of(read_published(ROWS), RESULTS):
+        windows[sample.row.method].add(sample.settings[0])
+    assert min(len(windows[method]) for method in options("method")) == 3
+
+
+def test_the_published_probe_plays_all_pairs():
+    units = probes_of(read_published(ROWS), RESULTS, Source(RESULTS).cells()).units
+    assert {unit.name for unit in units} == {f"{PROBED}, {kind}" for kind in ("multiple", "motion")}
+    for unit in units:
+        assert len(unit.pairs) == 55 + 1  # and the control
+        assert unit.strip is not None
+
+
 def test_videos_are_chosen_by_reference_kind_and_strength(tmp_path, monkeypatch):
     output = tmp_path / "out"
     rows = made_output.write_output(output)
+    probed = made_output.write_probe(output)
+    monkeypatch.setattr(published_report, "PROBED", probed[0].reference)
     monkeypatch.setattr(published_report, "REFERENCES", made_output.REFERENCES[:1])
     monkeypatch.setattr(published_report, "KINDS", ("style",))
     monkeypatch.setattr(published_report, "VIDEOS", tmp_path / "videos")
     monkeypatch.setattr(published_report, "ROWS", tmp_path / "videos" / "rows.parquet")
     choose([output, output])
-    chosen = samples_of(read_published(tmp_path / "videos" / "rows.parquet"), tmp_path)
+    published = read_published(tmp_path / "videos" / "rows.parquet")
+    [unit] = probes_of(published, tmp_path, Source(tmp_path).cells()).units
+    assert (unit.kind, unit.model) == ("tampering", "tiny_latte")
+    assert {*unit.pairs} == {("none", "none"), ("1000", "0"), ("900", "800")}
+    assert {pair.values["text_alignment"] for pair in unit.pairs.values()} == {row.value for row in probed}
+    assert unit.strip is not None
+    chosen = samples_of(published, tmp_path)
     first = made_output.REFERENCES[0]
     ids = {row.sample_id for row in rows if (row.reference, row.edit_kind) == (first, "style")}
     assert {sample.row.sample_id for sample in chosen} == ids

@@ -101,10 +101,9 @@ class ProbeUnit:
 
     @property
     def strip(self) -> Path | None:
-        """The picture of decoded inverted latents; None: there is none."""
-        return next(
-            (path for name in (INVERTED_FILE, STRIP_FILE) if (path := self.cell / name).is_file()), None
-        )
+        """The picture of decoded inverted latents, in the published results a WebP; None: there is none."""
+        names = INVERTED_FILE, STRIP_FILE, f"{self.key}.webp"
+        return next((path for name in names if (path := self.cell / name).is_file()), None)
 
 
 @dataclass(frozen=True)
