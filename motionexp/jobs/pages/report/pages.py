@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from motionexp.errors import InputError
 from motionexp.files import file_name, version, write_whole
 from motionexp.jobs.pages.report.content import Content, natural
-from motionexp.jobs.pages.report.plots import plots_of
+from motionexp.jobs.pages.report.plots import MOST_LINES, plot_groups
 from motionexp.jobs.pages.report.probes import ENDS, STARTS
 from motionexp.jobs.pages.report.samples import ShownSample
 from motionexp.results.formats import printable
@@ -61,7 +61,8 @@ def write_pages(folder: Path, content: Content) -> None:
         "links": [(name, f"{name}.html") for name in names],
         "version": version(),
         "filters": FILTERS,
-        "plots": plots_of(content.samples, content.scores),
+        "groups": plot_groups(content.samples, content.scores),
+        "most_lines": MOST_LINES,
     }
 
     def write(template: str, path: str, samples: Sequence[ShownSample], **about: Any) -> None:

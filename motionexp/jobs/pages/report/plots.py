@@ -12,28 +12,38 @@ from motionexp.results.intervals import Interval, mean_interval
 Point = dict[str, Any]
 Line = tuple[str, ...]
 """What all points of a curve have in common, in words."""
+MOST_LINES = 8
+"""As many as there are colours: of more, intervals would hide each other."""
 
 
-def plots_of(samples: Sequence[ShownSample], scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """The plots of the samples of one suite or more, as JSON values.
+def plot_groups(samples: Sequence[ShownSample], scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """Groups of plots with the same lines, as JSON values: one for each suite.
 
-    A plot has a title, headings of its axes, and lines with points; a point has x and y, the ends of their
-    intervals where they have one, its words and the query of the page of samples that shows its samples.
+    Where a suite has more lines than colours and more than one backbone, each backbone has a group of its own. A
+    group has a title, the names of its lines, and plots. A plot has a title, headings of its axes, and lines with
+    points; a point has x and y, the ends of their intervals where they have one, its words and the query of the
+    page of samples that shows its samples.
     """
-    plots = []
-    by_suite: dict[str, list[ShownSample]] = defaultdict(list)
+    groups: dict[str, list[ShownSample]] = defaultdict(list)
     for sample in samples:
-        by_suite[sample.row.suite].append(sample)
-    for suite, of_suite in by_suite.items():
-        lines = _lines(of_suite)
-        present = [score for score in scores if any(score.name in sample.values for sample in of_suite)]
-        of_name = {score.name: score for score in present}
-        leakage, motion = (
-            [of_name[name] for name in names if name in of_name][:1] for names in (LEAKAGE, MOTION)
-        )
-        plots += [_plane(suite, lines, x, y) for x, y in zip(leakage, motion, strict=False)]
-        plots += [_curves(suite, lines, score) for score in present if score.is_main]
-    return plots
+        groups[sample.row.suite].append(sample)
+    for suite in [*groups]:
+        if len(_lines(groups[suite])) > MOST_LINES and len({sample.row.model for sample in groups[suite]}) > 1:
+            for sample in groups.pop(suite):
+                groups[f"{suite}, {sample.row.model}"].append(sample)
+    return [_group(title, of_group, scores) for title, of_group in sorted(groups.items())]
+
+
+def _group(title: str, samples: Sequence[ShownSample], scores: Sequence[Score]) -> dict[str, Any]:
+    lines = _lines(samples)
+    present = [score for score in scores if any(score.name in sample.values for sample in samples)]
+    of_name = {score.name: score for score in present}
+    leakage, motion = (
+        [of_name[name] for name in names if name in of_name][:1] for names in (LEAKAGE, MOTION)
+    )
+    plots = [_plane(title, lines, x, y) for x, y in zip(leakage, motion, strict=False)]
+    plots += [_curves(title, lines, score) for score in present if score.is_main]
+    return {"title": title, "names": [" ".join(line) for line in lines], "plots": plots}
 
 
 def _lines(samples: Sequence[ShownSample]) -> dict[Line, dict[float, list[ShownSample]]]:
@@ -42,16 +52,18 @@ def _lines(samples: Sequence[ShownSample]) -> dict[Line, dict[float, list[ShownS
     lines: dict[Line, dict[float, list[ShownSample]]] = {}
     for sample in sorted(samples, key=lambda sample: (sample.row.method != "base", sample.settings[1:])):
         row = sample.row
-        name = sample.settings[0] if row.method == "base" or "=" not in sample.settings[0] else "tuned"
+        first, *changed = sample.settings
+        name = first if row.method == "base" or "=" not in first else row.method
         words = [*([sample.source] if sample.source else []), *([row.model] if several else []), name]
-        lines.setdefault((*words, *sample.settings[1:]), {}).setdefault(row.tau, []).append(sample)
+        words += [word for word in changed if word != f"method={name}"]
+        lines.setdefault(tuple(words), {}).setdefault(row.tau, []).append(sample)
     return lines
 
 
-def _curves(suite: str, lines: dict[Line, dict[float, list[ShownSample]]], score: Score) -> dict[str, Any]:
+def _curves(group: str, lines: dict[Line, dict[float, list[ShownSample]]], score: Score) -> dict[str, Any]:
     return {
         "kind": "curves",
-        "title": f"{score.heading} over τ, {suite}",
+        "title": f"{score.heading} over τ, {group}",
         "x": "τ, lower end of the window",
         "y": f"{score.heading}{score.arrow}",
         "lines": [
@@ -68,11 +80,11 @@ def _curves(suite: str, lines: dict[Line, dict[float, list[ShownSample]]], score
 
 
 def _plane(
-    suite: str, lines: dict[Line, dict[float, list[ShownSample]]], x: Score, y: Score
+    group: str, lines: dict[Line, dict[float, list[ShownSample]]], x: Score, y: Score
 ) -> dict[str, Any]:
     return {
         "kind": "plane",
-        "title": f"{y.heading} against {x.heading}, {suite}",
+        "title": f"{y.heading} against {x.heading}, {group}",
         "x": f"{x.heading}{x.arrow}",
         "y": f"{y.heading}{y.arrow}",
         "lines": [

@@ -4,13 +4,16 @@
   const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4", "--line-5", "--line-6", "--line-7", "--line-8"];
   const SHAPES = ["●", "■", "▲", "◆"];
   const NEAR = 24; // pixels from a point that a click may be
+  const shape = (index) => Math.floor(index / COLOURS.length) % SHAPES.length || index % SHAPES.length;
   const style = () => getComputedStyle(document.documentElement);
   const shown = (value, low, high) =>
     value === null ? "–" : `${value.toFixed(2)}${low === null ? "" : ` [${low.toFixed(2)}, ${high.toFixed(2)}]`}`;
 
-  function points(plot) {
+  // The points of the chosen lines; of all where none is chosen.
+  function points(plot, chosen) {
     const all = [];
     plot.lines.forEach((line, index) => {
+      if (chosen.size && !chosen.has(index)) return;
       for (const point of line.points) if (point.x_mean !== null && point.y_mean !== null) all.push({ ...point, line: index, name: line.name });
     });
     return all;
@@ -19,9 +22,8 @@
   // One series a line over all x of the plot, in ascending order; null where the line has no point.
   function columns(plot, all) {
     const sorted = [...all].sort((first, second) => first.x_mean - second.x_mean);
-    const place = new Map(sorted.map((point, index) => [point, index]));
     const series = plot.lines.map((_, index) => sorted.map((point) => (point.line === index ? point.y_mean : null)));
-    return { sorted, place, data: [sorted.map((point) => point.x_mean), ...series] };
+    return [sorted.map((point) => point.x_mean), ...series];
   }
 
   function range(all, axis) {
@@ -40,8 +42,9 @@
     pen.fill();
   }
 
-  function draw(chart, plot, all, colours) {
+  function draw(chart, plot, all, colours, most) {
     const pen = chart.ctx;
+    const few = new Set(all.map((point) => point.line)).size <= most;
     const ratio = devicePixelRatio || 1;
     const at = (value, axis) => chart.valToPos(value, axis, true);
     pen.save();
@@ -50,7 +53,7 @@
       const line = all.filter((point) => point.line === index).sort((a, b) => a.x_mean - b.x_mean);
       pen.fillStyle = pen.strokeStyle = colours[index % colours.length];
       pen.lineWidth = 1 * ratio;
-      const banded = line.filter((point) => point.y_low !== null);
+      const banded = line.filter((point) => few && point.y_low !== null);
       if (plot.kind === "curves" && banded.length > 1) {
         pen.globalAlpha = 0.15;
         pen.beginPath();
@@ -72,7 +75,7 @@
       }
       pen.globalAlpha = 1;
       // 2. Points, in a shape of their line.
-      for (const point of line) mark(pen, Math.floor(index / colours.length) % 4 || index % 4, at(point.x_mean, "x"), at(point.y_mean, "y"), 4 * ratio);
+      for (const point of line) mark(pen, shape(index), at(point.x_mean, "x"), at(point.y_mean, "y"), 4 * ratio);
     });
     pen.restore();
   }
@@ -86,9 +89,9 @@
     return best?.point;
   }
 
-  function build(box) {
+  function build(box, chosen, most) {
     const plot = JSON.parse(box.dataset.plot);
-    const all = points(plot);
+    const all = points(plot, chosen);
     box.replaceChildren();
     if (!all.length) {
       box.textContent = "No values.";
@@ -96,7 +99,6 @@
     }
     const css = style();
     const colours = COLOURS.map((name) => css.getPropertyValue(name).trim());
-    const { data } = columns(plot, all);
     const axis = {
       stroke: css.getPropertyValue("--text").trim(),
       grid: { stroke: css.getPropertyValue("--line").trim(), width: 1 },
@@ -119,8 +121,8 @@
       series: [{}, ...plot.lines.map((_, index) => ({
         stroke: colours[index % colours.length], width: 2, points: { show: false }, spanGaps: true,
       }))],
-      hooks: { draw: [(self) => draw(self, plot, all, colours)] },
-    }, data, box);
+      hooks: { draw: [(self) => draw(self, plot, all, colours, most)] },
+    }, columns(plot, all), box);
     chart.over.append(tip);
     chart.over.addEventListener("mousemove", (event) => {
       const point = nearest(chart, all, event.offsetX, event.offsetY);
@@ -139,25 +141,30 @@
       const point = nearest(chart, all, event.offsetX, event.offsetY);
       if (point) location.href = `samples.html#${point.query}`;
     });
-    legend(box, plot, colours);
   }
 
-  function legend(box, plot, colours) {
-    const list = document.createElement("ul");
-    list.className = "legend";
-    plot.lines.forEach((line, index) => {
-      const item = document.createElement("li");
-      const sign = document.createElement("span");
-      sign.textContent = SHAPES[Math.floor(index / colours.length) % 4 || index % 4];
-      sign.style.color = colours[index % colours.length];
-      item.append(sign, ` ${line.name}`);
-      list.append(item);
+  // The names of a group's lines, which are buttons, and its plots.
+  function group(box) {
+    const names = [...box.querySelectorAll(".legend button")];
+    const css = style();
+    const plots = () => {
+      const chosen = new Set(names.flatMap((name, index) => (name.getAttribute("aria-pressed") === "true" ? [index] : [])));
+      for (const plot of box.querySelectorAll("[data-plot]")) build(plot, chosen, Number(box.dataset.most));
+    };
+    names.forEach((name, index) => {
+      const sign = name.querySelector("span");
+      sign.textContent = SHAPES[shape(index)];
+      sign.style.color = css.getPropertyValue(COLOURS[index % COLOURS.length]).trim();
+      name.onclick = () => {
+        name.setAttribute("aria-pressed", name.getAttribute("aria-pressed") !== "true");
+        plots();
+      };
     });
-    box.append(list);
+    plots();
   }
 
   function all() {
-    for (const box of document.querySelectorAll("[data-plot]")) build(box);
+    document.querySelectorAll(".group").forEach(group);
   }
   all();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
