@@ -4,21 +4,24 @@ The text is laid out as `diffusers.MochiPipeline` does it: padded to 256 tokens 
 Mochi counts time from noise to data: its network takes 1000 - t and predicts the data minus the noise.
 """
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar
 
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from jaxtyping import Float
 from torch import Tensor
-from transformers import T5EncoderModel
+from transformers import BatchEncoding, T5EncoderModel
 
 from motionexp.backbones import original_names, video_vae
-from motionexp.backbones.checkpoint import Unsupported
+from motionexp.backbones.checkpoint import read_json
 from motionexp.backbones.flow import block_bytes, projections_of
 from motionexp.backbones.pipeline import PipelineBackbone
 from motionexp.backbones.precision import attention_kernels
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS
+from motionexp.errors import InputError
 
 
 def attention_projections(
@@ -35,6 +38,10 @@ class MochiBackbone(PipelineBackbone):
     """Mochi 1: `motion` attention is the one full 3D attention of every block.
 
     Its VAE puts a first frame alone and then every six frames into one latent frame.
+
+    In the owners' code (genmoai/mochi, pipelines.py, since 2024-10-25) an empty negative prompt has the ids
+    0 and a mask that is False: `force_zeros_for_empty_prompt`, as in diffusers. It is what `model_index.json`
+    says, until it is set.
     """
 
     any_size = True
@@ -46,21 +53,46 @@ class MochiBackbone(PipelineBackbone):
         "vae": AutoencoderKLMochi,
         "text_encoder": T5EncoderModel,
     }
-    unsupported: ClassVar = (
-        Unsupported("model_index.json", "force_zeros_for_empty_prompt", (None, False), "set it to false"),
-    )
     codec: ClassVar = video_vae
     find_projections = staticmethod(attention_projections)
     find_originals = staticmethod(original_names.mochi)
     caption_tokens = 256
     encoder_masks_padding = network_masks_padding = True
     spacing = "linear_quadratic"
+    zeroes_empty_prompt = True
+    _forces_zeros: bool | None = None
     schedule: FlowSchedule
 
     @property
     def positions(self) -> tuple[str, ...]:
         """See `Backbone.positions`."""
         return ("rope",)
+
+    @cached_property
+    def _index_forces_zeros(self) -> bool:
+        return bool(read_json(self._folder / "model_index.json").get("force_zeros_for_empty_prompt"))
+
+    @property
+    def force_zeros_for_empty_prompt(self) -> bool:
+        """See `Backbone`. Raises InputError if it is set to False where `model_index.json` says true."""
+        return self._index_forces_zeros if self._forces_zeros is None else self._forces_zeros
+
+    @force_zeros_for_empty_prompt.setter
+    def force_zeros_for_empty_prompt(self, value: bool) -> None:
+        if self._index_forces_zeros and not value:
+            raise InputError(
+                f"force_zeros_for_empty_prompt=false: {self._folder / 'model_index.json'} says true; give"
+                " force_zeros_for_empty_prompt=true"
+            )
+        self._forces_zeros = value
+
+    def _tokens(self, captions: Sequence[str]) -> BatchEncoding:
+        """See `PipelineBackbone._tokens`: an empty caption may be zeros, all of them masked."""
+        tokens = super()._tokens(captions)
+        if self.force_zeros_for_empty_prompt:
+            empty = [not caption for caption in captions]
+            tokens.input_ids[empty], tokens.attention_mask[empty] = 0, 0
+        return tokens
 
     def _trained_video(self) -> tuple[int, int, int]:
         return 19, 480, 848

@@ -230,13 +230,16 @@ class PipelineBackbone(PipelineParts):
     def embed(self, captions: Sequence[str]) -> Conditioning:
         """See `Backbone.embed`."""
         self._ready_to_embed(captions)
-        tokens = self.tokenizer(
+        return self._embed(self._tokens(captions))
+
+    def _tokens(self, captions: Sequence[str]) -> BatchEncoding:
+        """Ids and mask (B, L) of captions, padded to the longest caption that the model takes."""
+        return self.tokenizer(
             self.caption_form(self.tokenizer, captions),
             padding="max_length",
             max_length=self.max_caption_tokens,
             return_tensors="pt",
         )
-        return self._embed(tokens)
 
     def _ready_to_embed(self, captions: Sequence[str]) -> None:
         """Raise as `Backbone.embed` does."""

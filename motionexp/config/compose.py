@@ -183,7 +183,10 @@ def read(composed: DictConfig, hydra: DictConfig, typed: Collection[str] = ()) -
         plain[name] = _floats(plain[name])
     plain = _positive_zeros(plain)
     # 4. Everything else, by the schema's types and bounds and by `check`.
-    cfg = OmegaConf.to_object(OmegaConf.merge(_schema(), as_values(plain)))
+    try:
+        cfg = OmegaConf.to_object(OmegaConf.merge(_schema(), as_values(plain)))
+    except OmegaConfBaseException as error:  # of a recipe's value where a list is due
+        raise InputError(explain(error)) from error
     assert isinstance(cfg, JobConfig)
     check_lists(cfg)
     problems += check(cfg)

@@ -144,6 +144,23 @@ def _by_value(cfg: JobConfig, name: str) -> Iterator[str | None]:
         yield "has no effect without train_together= or memory_limit=, which it halves; leave it out"
     if name == "log_adapter" and "wandb" not in loggers(cfg.logger):
         yield "has no effect without logger=wandb; leave it out"
+    yield from _guidance_by_value(cfg, name)
+
+
+def _guidance_by_value(cfg: JobConfig, name: str) -> Iterator[str]:
     unguided = not is_guided(cfg.guidance_scale) and cfg.probe is None
     if name in ("negative_prompt", "adapter_in_unconditional", "dynamic_guidance") and unguided:
         yield "has no effect with guidance_scale=1, which has no unconditional branch; leave it out"
+    if name == "stg_blocks" and not cfg.stg_scale:
+        yield "has no effect with stg_scale=0; leave it out"
+    if name == "guidance_rescale" and cfg.guidance_rescale and unguided and not cfg.stg_scale:
+        yield "has no effect with guidance_scale=1 and stg_scale=0, where nothing is guided; leave it out"
+    if name == "force_zeros_for_empty_prompt" and getattr(cfg, name) and not _has_empty_caption(cfg):
+        yield "has no effect, for no caption is empty; leave it out"
+
+
+def _has_empty_caption(cfg: JobConfig) -> bool:
+    """Whether a job embeds the empty caption: in the unconditional branch, an inversion or a guidance."""
+    guided = is_guided(cfg.guidance_scale) or cfg.probe is not None
+    reads_empty = guides(cfg) or cfg.inverted_noise > 0 or cfg.inversion_prompt == "empty"
+    return (guided and not cfg.negative_prompt) or reads_empty

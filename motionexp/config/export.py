@@ -12,6 +12,7 @@ from motionexp.config.command_line import CONFIG_DIR, override_key
 from motionexp.config.commands import command_settings
 from motionexp.config.compose import load
 from motionexp.config.options import options
+from motionexp.config.sampling import beside_pipelines
 from motionexp.config.schema import ModelConfig
 from motionexp.config.settings import setting, settings_in
 from motionexp.errors import InputError
@@ -43,6 +44,7 @@ class ExportConfig:
         model: that the adapter was tuned on.
         sampler, shift, timestep_spacing, steps, frames: of the videos that will be sampled, as for a job;
             unless given those of the model's recipe. Some shifts grow with the size of videos.
+        guidance: what of the recipe's guidance the tool has to be given by hand, as words.
     """
 
     adapter: str
@@ -54,6 +56,7 @@ class ExportConfig:
     timestep_spacing: str | None
     steps: int
     frames: int
+    guidance: tuple[str, ...] = ()
 
 
 def load_export(words: Sequence[str]) -> ExportConfig:
@@ -77,7 +80,8 @@ def load_export(words: Sequence[str]) -> ExportConfig:
         rest.append(f"model={_model_of(export.adapter)}")
     cfg = load(rest)
     sampling = {name: getattr(cfg, name) for name in SAMPLING if name != "recipe"}
-    return ExportConfig(export.adapter, export.format, folder, cfg.model, **sampling)
+    guidance = tuple(beside_pipelines(vars(cfg)))
+    return ExportConfig(export.adapter, export.format, folder, cfg.model, **sampling, guidance=guidance)
 
 
 def _model_of(adapter: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from motionexp.config.adapter_files import adapter_files, expert_of, peft_config_file
+from motionexp.config.job_settings import idle_settings
 from motionexp.config.schema import (
     INVERSION_PROMPTS,
     RECIPE_SETTINGS,
@@ -29,7 +30,7 @@ UNTRAINED_VERSION = 1
 NOT_IN_PROBES = {
     "inversion": ("guidance_scale", "inversion_prompt", "at_once"),
     "linear_probe": (
-        *("probe_steps", "guidance_scale", "negative_prompt"),
+        *("probe_steps", "guidance_scale", "negative_prompt", "force_zeros_for_empty_prompt"),
         *("inversion_guidance_scale", "inversion_prompt", "at_once"),
     ),
 }
@@ -132,10 +133,13 @@ def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
 
     Results from before a setting was added keep their ids.
     """
+    idle = idle_settings(cfg)
     return {
         name: getattr(cfg, name)
         for name, about in settings_in(JobConfig).items()
-        if stage in about.stages and not (about.added_later and getattr(cfg, name) == _before(name))
+        if stage in about.stages
+        and name not in idle
+        and not (about.added_later and getattr(cfg, name) == _before(name))
     }
 
 

@@ -1,6 +1,6 @@
 """What can be wrong with the settings of sampling and with a model's recipes. Imports no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,24 @@ def is_guided(guidance_scale: Any) -> bool:
     return bool(guidance_scale > 1)
 
 
+def evaluations_of_step(guidance_scale: Any, stg_scale: float = 0.0) -> int:
+    """Evaluations of the network in a sampling step of one video, by valid settings."""
+    return 1 + is_guided(guidance_scale) + (stg_scale > 0)
+
+
+def beside_pipelines(settings: Mapping[str, Any]) -> list[str]:
+    """What of a job's guidance other tools have to be given by hand, as words; none at the defaults."""
+    names = ["stg_scale", "stg_blocks"] if settings.get("stg_scale") else []
+    names += ["guidance_rescale", "force_zeros_for_empty_prompt"]
+    return [f"{name}={_plain(settings[name])}" for name in names if settings.get(name)]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "true" if value is True else f"{value:g}"
+
+
 def sampling_problems(cfg: JobConfig) -> Iterator[str]:
     """What is wrong with the settings of sampling, one sentence a problem; `check` has their bounds."""
     yield from _recipe_problems(cfg)
@@ -31,6 +49,8 @@ def sampling_problems(cfg: JobConfig) -> Iterator[str]:
             yield f"dynamic_guidance=true: varies one number; guidance_scale={cfg.guidance_scale} is several"
     yield from _solver_problems(cfg)
     yield from _schedule_problems(cfg)
+    yield from _stg_problems(cfg)
+    yield from _empty_prompt_problems(cfg)
 
 
 def _recipe_problems(cfg: JobConfig) -> Iterator[str]:
@@ -100,6 +120,28 @@ def _schedule_problems(cfg: JobConfig) -> Iterator[str]:
         yield f"timestep_spacing={cfg.timestep_spacing}: {cfg.model.name} has another schedule; {choices}"
     if flow and cfg.dynamic_guidance:
         yield f"dynamic_guidance=true: it counts discrete timesteps, which {cfg.model.name} has not"
+
+
+def _stg_problems(cfg: JobConfig) -> Iterator[str]:
+    """Which blocks there are, the network says; see `motionexp.jobs.checks`."""
+    for name, blocks in (("stg_blocks", cfg.stg_blocks), ("model.stg_blocks", cfg.model.stg_blocks)):
+        if blocks is not None and (not blocks or min(blocks) < 0 or len({*blocks}) < len(blocks)):
+            yield f"{name}={blocks}: numbers of blocks from 0, each once, as in [19]; null: none"
+    if cfg.stg_scale > 0 and cfg.stg_blocks is None:
+        yield (
+            f"stg_scale={cfg.stg_scale:g}: needs stg_blocks=[NUMBER,...], the blocks whose self-attention is"
+            " perturbed"
+        )
+
+
+def _empty_prompt_problems(cfg: JobConfig) -> Iterator[str]:
+    try:
+        kind = cfg.model._target_.rpartition(".")[0]
+        has_form = class_value(kind, "zeroes_empty_prompt", cfg.plugins)
+    except InputError:
+        return  # there is no such class, or its package may not run: a problem of its own
+    if cfg.force_zeros_for_empty_prompt and not has_form:
+        yield f"force_zeros_for_empty_prompt=true: Mochi alone has it, and not {cfg.model.name}; leave it out"
 
 
 def _is_flow(model: ModelConfig, plugins: list[str]) -> bool | None:

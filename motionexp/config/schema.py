@@ -44,6 +44,10 @@ RECIPE_SETTINGS = (
     "guidance_scale",
     "dynamic_guidance",
     "negative_prompt",
+    "force_zeros_for_empty_prompt",
+    "stg_scale",
+    "stg_blocks",
+    "guidance_rescale",
 )
 """The settings that `recipe=` chooses, all of them of sampling."""
 TIMESTEP: dict[str, Any] = {"low": 0, "high": 1000, "timestep": True}
@@ -81,6 +85,10 @@ class ModelConfig:
     guidance_scale: Any = setting(MISSING, "classifier-free guidance; 1: none")
     dynamic_guidance: bool = setting(False, "guidance as CogVideoX's authors vary it")
     negative_prompt: str = setting("", "caption of the unconditional branch", text=True)
+    force_zeros_for_empty_prompt: bool = setting(False, "an empty caption is tokens of zero, all masked")
+    stg_scale: float = setting(0.0, "of spatio-temporal guidance; 0: none", low=0)
+    stg_blocks: list[int] | None = setting(None, "the blocks that it perturbs")
+    guidance_rescale: float = setting(0.0, "0: a guided output stays as it is", low=0, high=1)
     sampler: str = setting("ddim", "the solver", choices=SAMPLERS)
     shift: float | None = setting(None, "of flow matching's sigmas; null: its scheduler's", above=0)
     timestep_spacing: str | None = setting(
@@ -222,6 +230,19 @@ class JobConfig:
     negative_prompt: str = setting(
         "${from_recipe:negative_prompt}", "caption of the unconditional branch", "sampling", "probe",
         text=True)
+    force_zeros_for_empty_prompt: bool = setting(
+        "${from_recipe:force_zeros_for_empty_prompt}", "Mochi's: an empty caption is tokens of zero, all of"
+        " them masked", "sampling", "probe", added_later=True)
+    stg_scale: float = setting(
+        "${from_recipe:stg_scale}", "spatio-temporal guidance, a further evaluation a step: adds this times"
+        " the difference to the output of a network that is perturbed in stg_blocks; 0: none", "sampling",
+        low=0, added_later=True)
+    stg_blocks: list[int] | None = setting(
+        "${from_recipe:stg_blocks}", "numbers from 0 of the blocks whose self-attention stg_scale replaces by"
+        " its values", "sampling", added_later=True)
+    guidance_rescale: float = setting(
+        "${from_recipe:guidance_rescale}", "share to which a guided output takes the standard deviation of"
+        " the conditional one; 0: none", "sampling", low=0, high=1, added_later=True)
 
     metrics: list[str] | None = setting(None, "some metrics; null: all that fit", "content", rows="never")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps", "none", pattern=DEVICES)

@@ -130,11 +130,15 @@ class Conditioning:
         return Conditioning(change(self.embeds), mask, pooled, image)
 
     def trimmed(self) -> "Conditioning":
-        """Drop the last columns that no row attends to, and the mask if it masks nothing else."""
+        """Drop the last columns that no row attends to, and the mask if it masks nothing else.
+
+        One column stays where no row attends to any: networks need a sequence.
+        """
         if self.mask is None:
             return self
+        attended = self.mask.any(dim=0).nonzero()
         # One past the last column that any row attends to.
-        length = int(self.mask.any(dim=0).nonzero().max()) + 1
+        length = int(attended.max()) + 1 if len(attended) else 1
         mask = self.mask[:, :length]
         return replace(self, embeds=self.embeds[:, :length], mask=None if bool(mask.all()) else mask)
 
@@ -193,6 +197,9 @@ class Backbone(ABC):
         motion_layout: of the motion attention: `all`, or `time` where frames have attention of their own.
         caption_first: whether the caption's tokens come before the video's, where both are one sequence.
         takes_image: whether the network is conditioned on an image, the first frame of the video.
+        zeroes_empty_prompt: whether `force_zeros_for_empty_prompt` may be set.
+        force_zeros_for_empty_prompt: whether an empty caption is embedded as tokens of zero, all of them
+            masked, in place of what its tokenizer makes of it.
     """
 
     component: ClassVar[str] = "transformer"
@@ -208,6 +215,8 @@ class Backbone(ABC):
     motion_layout: ClassVar[Layout] = "all"
     caption_first: ClassVar[bool] = False
     takes_image: ClassVar[bool] = False
+    zeroes_empty_prompt: ClassVar[bool] = False
+    force_zeros_for_empty_prompt: bool = False
     parts: ClassVar[tuple[str, ...]]
     name: str
     source: str

@@ -6,7 +6,7 @@ blocks are called, and how the tokens of a video lie in them (`Backbone.blocks`)
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -65,18 +65,20 @@ class Hooks:
             attentions of a kind: the hook is called for one after the other.
         features: by the number of the block.
         positions: replace the positional embedding, in the form of `position_embedding`; None: no change.
+        identity: attentions whose every token attends to itself alone: their output is their values.
         stop: the forward pass ends after the last hooked block.
     """
 
     attention: Mapping[Place, AttentionHook] = field(default_factory=dict)
     features: Mapping[int, FeatureHook] = field(default_factory=dict)
     positions: Sequence[Tensor] | None = None
+    identity: Collection[Place] = ()
     stop: bool = False
 
     @property
     def blocks(self) -> set[int]:
         """The numbers of the hooked blocks."""
-        return {*self.features, *(number for _, number in self.attention)}
+        return {*self.features, *(number for _, number in (*self.attention, *self.identity))}
 
 
 @contextmanager
@@ -101,6 +103,8 @@ def activation_hooks(backbone: Backbone, shape: VideoShape, hooks: Hooks) -> Ite
             stack.enter_context(replaced_positions(backbone, shape, hooks.positions))
         for (kind, number), attention_hook in hooks.attention.items():
             hooked.hook_attention(find_block(backbone, number, kind), kind, attention_hook)
+        for kind, number in hooks.identity:
+            hooked.make_identity(find_block(backbone, number, kind), kind)
         for number, feature_hook in hooks.features.items():
             hooked.hook_features(find_block(backbone, number), feature_hook)
         if hooks.stop:
@@ -132,6 +136,14 @@ def find_block(backbone: Backbone, number: int, kind: ProjectionKind | None = No
     return blocks[number]
 
 
+def self_attentions(backbone: Backbone, block: int) -> list[ProjectionKind]:
+    """The kinds of self-attention in a block. Raises InputError if there is no such block, or none in it."""
+    kinds: list[ProjectionKind] = [
+        kind for kind in ("spatial", "motion") if find_block(backbone, block).attentions.get(kind)
+    ]
+    return kinds or ["motion" for _ in [find_block(backbone, block, "motion")]]
+
+
 def grid_of(tokens: int, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of the tokens of a frame, whose latents have `height` rows and `width` columns."""
     expected = math.sqrt(tokens * height / width)
@@ -147,9 +159,12 @@ class _Stopped(Exception):
 
 
 class _AttentionCalls(TorchFunctionMode):
-    """Hands the inputs of the fused attention to a hook, and computes with what it returns."""
+    """Hands the inputs of the fused attention to a hook, and computes with what it returns.
 
-    def __init__(self, hook: Callable[[list[Tensor]], list[Tensor]]) -> None:
+    A single tensor that the hook returns is the attention's output.
+    """
+
+    def __init__(self, hook: Callable[[list[Tensor]], list[Tensor] | Tensor]) -> None:
         super().__init__()
         self.hook = hook
 
@@ -161,7 +176,8 @@ class _AttentionCalls(TorchFunctionMode):
         # Some of diffusers' attentions name their inputs, others do not.
         inputs = [*args[:3], *(kwargs[name] for name in ATTENTION_INPUTS[len(args[:3]) :])]
         more = {name: value for name, value in kwargs.items() if name not in ATTENTION_INPUTS}
-        return function(*self.hook(inputs), *args[3:], **more)
+        hooked = self.hook(inputs)
+        return hooked if isinstance(hooked, Tensor) else function(*hooked, *args[3:], **more)
 
 
 class _HookedPass:
@@ -198,10 +214,30 @@ class _HookedPass:
     def hook_attention(self, block: Block, kind: ProjectionKind, hook: AttentionHook) -> None:
         """Call the hook with the inputs of the attentions of one kind in a block."""
         layout: Layout = "frame" if kind == "spatial" else self.backbone.motion_layout
-        self.missing.add(block.attentions[kind][0])
-        for name in block.attentions[kind]:
+        first_name = block.attentions[kind][0]
+        attend = {
+            name: partial(self._attend, name, first_name, layout, hook) for name in block.attentions[kind]
+        }
+        self._on_attention(attend, first_name)
+
+    def make_identity(self, block: Block, kind: ProjectionKind) -> None:
+        """Let the values be the output of the attentions of one kind in a block.
+
+        They are those that the network computes: another hook's are not read.
+        """
+        first_name = block.attentions[kind][0]
+        self._on_attention(
+            dict.fromkeys(block.attentions[kind], partial(self._values, first_name)), first_name
+        )
+
+    def _on_attention(
+        self, hooks: Mapping[str, Callable[[list[Tensor]], list[Tensor] | Tensor]], first_name: str
+    ) -> None:
+        """Hand the inputs of attentions, by their names, to hooks."""
+        self.missing.add(first_name)
+        for name, hook in hooks.items():
             module = self.network.get_submodule(name)
-            calls = _AttentionCalls(partial(self._attend, name, block.attentions[kind][0], layout, hook))
+            calls = _AttentionCalls(hook)
             # While the module runs and no longer: `backward()`, which may run it again, turns off every
             # mode that was entered before.
             enter, leave = partial(self._enter, calls), partial(self._leave, calls)
@@ -242,6 +278,12 @@ class _HookedPass:
                 tensor = torch.cat([caption, flat] if first else [flat, caption], dim=2)
             changed.append(tensor)
         return changed
+
+    def _values(self, first_name: str, inputs: list[Tensor]) -> Tensor:
+        self.missing.discard(first_name)
+        query, _, value = inputs
+        # Show-1's attention within frames has keys of the caption, of which no token is a query.
+        return _split(value, query.shape[2], self.backbone.caption_first)[1]
 
     def _to_grid(self, tensor: Tensor, layout: Layout) -> Tensor:
         """(R, heads, S, D) to (B, heads, F, P, D)."""

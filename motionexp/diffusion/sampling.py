@@ -12,6 +12,7 @@ from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import FlowSchedule
+from motionexp.diffusion.hooks import Hooks, Place, activation_hooks, self_attentions
 from motionexp.diffusion.schedule import generator
 from motionexp.diffusion.solvers import SAMPLERS, solver_of
 from motionexp.errors import InputError, one_of
@@ -54,6 +55,9 @@ class SamplerSettings:
         eta: 0 (deterministic) to 1 (as random as DDPM); above 0 with DDIM's steps alone.
         sampler: of `SAMPLERS`; with flow matching the steps of `ddim` are Euler's.
         dynamic_guidance: the scale at t is that of CogVideoX's authors; see `scale_at`.
+        stg_scale: of spatio-temporal guidance, from 0 (none); see `Guide`.
+        stg_blocks: numbers of the blocks that it perturbs.
+        guidance_rescale: share to which a guided output is rescaled, 0 (none) to 1; see `rescaled`.
     """
 
     steps: int = 50
@@ -61,6 +65,9 @@ class SamplerSettings:
     eta: float = 0.0
     sampler: str = "ddim"
     dynamic_guidance: bool = False
+    stg_scale: float = 0.0
+    stg_blocks: tuple[int, ...] = ()
+    guidance_rescale: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 1000:
@@ -73,6 +80,12 @@ class SamplerSettings:
             raise InputError(f"sampler={self.sampler}: {one_of(self.sampler, SAMPLERS)}")
         if self.eta > 0 and self.sampler != "ddim":
             raise InputError(f"eta={self.eta}: needs sampler=ddim; {self.sampler} adds no noise")
+        if not 0 <= self.stg_scale < float("inf"):
+            raise InputError(f"stg_scale={self.stg_scale}: a number from 0 (none)")
+        if self.stg_scale and not self.stg_blocks:
+            raise InputError(f"stg_scale={self.stg_scale}: needs stg_blocks, the blocks that are perturbed")
+        if not 0 <= self.guidance_rescale <= 1:
+            raise InputError(f"guidance_rescale={self.guidance_rescale}: a number from 0 (none) to 1")
 
     @property
     def evaluations(self) -> int:
@@ -104,9 +117,19 @@ class SamplerSettings:
         return 1 + self.guidance_scale * (1 - math.cos(math.pi * share)) / 2
 
     @property
-    def branches(self) -> int:
-        """Evaluations of the network in a step: 2 with guidance."""
+    def rows(self) -> int:
+        """Rows of a video in the largest batch of a step: 2 with classifier-free guidance."""
         return 2 if self.guided else 1
+
+    @property
+    def branches(self) -> int:
+        """Evaluations of the network in a step: `rows`, and with spatio-temporal guidance one more."""
+        return self.rows + (self.stg_scale > 0)
+
+    @property
+    def batches(self) -> float:
+        """The evaluations of a step, in batches of `rows`."""
+        return self.branches / self.rows
 
 
 def in_pairs(guidance_scale: Any) -> Any:
@@ -137,7 +160,7 @@ def videos_per_batch(
     """
     if memory is None:
         return 1
-    return min(MOST_AT_ONCE, max(1, int(memory // (settings.branches * backbone.predict_bytes(shape)))))
+    return min(MOST_AT_ONCE, max(1, int(memory // (settings.rows * backbone.predict_bytes(shape)))))
 
 
 @torch.no_grad()
@@ -157,7 +180,8 @@ def sample_latents(
     """Denoise a batch of videos, one caption per video.
 
     Without a gate, the result equals the backbone's stock pipeline on equal noise. Both branches of guidance
-    are one batch of 2B rows if the adapter is on in both, or off in both. Afterwards the adapter is off.
+    are one batch of 2B rows if the adapter is on in both, or off in both. Spatio-temporal guidance takes a
+    further batch of B rows, in which the adapter is on in its window too. Afterwards the adapter is off.
 
     Args:
         backbone: predicts.
@@ -175,7 +199,7 @@ def sample_latents(
         Clean latents, in fp32.
 
     Raises:
-        InputError: eta above 0 with flow matching.
+        InputError: eta above 0 with flow matching, or a block to perturb that the network has not.
         ValueError: no negative caption or no generator where one is needed, or the numbers of videos,
             captions and generators differ.
     """
@@ -218,19 +242,24 @@ def sample_latents(
 
 @dataclass(frozen=True)
 class Guide:
-    """The backbone's output with classifier-free guidance.
+    """The backbone's output with classifier-free and with spatio-temporal guidance.
+
+    The latter (Hyung et al. 2024, arXiv 2411.18664) adds stg_scale x (conditional - perturbed), where in the
+    perturbed evaluation each token of the self-attention in `stg_blocks` attends to itself alone: the
+    attention's output is its values. So it is in the code of LTX-Video's owners since 2025-02-16 (stg_mode
+    attention_values; their configs/ltxv-2b-0.9.yaml), and in diffusers' `PerturbedAttentionGuidance`.
 
     Attributes:
         conditional: B captions.
-        unconditional: B negative captions; None without guidance.
-        scale_at: the guidance scale at a timestep.
+        unconditional: B negative captions; None without classifier-free guidance.
+        settings: scales and blocks.
         gate, adapter_in_unconditional: as in `sample_latents`.
     """
 
     backbone: Backbone
     conditional: Conditioning
     unconditional: Conditioning | None
-    scale_at: Callable[[float], float]
+    settings: SamplerSettings
     gate: Gate | None
     adapter_in_unconditional: bool
 
@@ -261,25 +290,71 @@ class Guide:
                 raise ValueError(f"{len(negative)} negative captions for {videos} videos: give 1 or {videos}")
             # Pipelines lay both captions out together: padding and masks depend on the pair.
             unconditional, conditioning = backbone.guidance_pair(conditioning, negative)
-        return cls(backbone, conditioning, unconditional, settings.scale_at, gate, adapter_in_unconditional)
+        return cls(backbone, conditioning, unconditional, settings, gate, adapter_in_unconditional)
 
     def predict(self, latents: Float[Tensor, "b c f h w"], t: float) -> Float[Tensor, "b c f h w"]:
         """The guided output at timestep t, in the schedule's prediction type; the gate is called with t."""
-        active = self.gate is not None and self.gate(t)
-        scale = self.scale_at(t)
+        active, settings = self.gate is not None and self.gate(t), self.settings
+        scale = settings.scale_at(t)
+        # First, while the adapter is as in the conditional branch.
+        perturbed = self._perturbed(latents, t) if settings.stg_scale else None
         if self.unconditional is None or scale == 1:
-            return self.backbone.predict(latents, t, self.conditional)
+            output = conditional = self.backbone.predict(latents, t, self.conditional)
+            if perturbed is None:
+                return output
+        else:
+            conditional, unconditional = self._branches(latents, t, self.unconditional, active=active)
+            # Ho and Salimans, eq. 6, with scale = 1 + w.
+            output = unconditional + scale * (conditional - unconditional)
+        if perturbed is not None:
+            output = output + settings.stg_scale * (conditional - perturbed)
+        share = settings.guidance_rescale
+        return rescaled(output, conditional, share) if share else output
+
+    def _branches(
+        self, latents: Tensor, t: float, negative: Conditioning, *, active: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The outputs (B, C, F, h, w) of the conditional and of the unconditional branch."""
         if self.gate is not None and active and not self.adapter_in_unconditional:
             # Two calls of B rows: the adapter is on in the first and off in the second.
             conditional = self.backbone.predict(latents, t, self.conditional)
             self.gate(None)
-            unconditional = self.backbone.predict(latents, t, self.unconditional)
-        else:
-            captions = Conditioning.cat([self.unconditional, self.conditional])  # 2B rows
-            both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
-            unconditional, conditional = both.chunk(2)
-        # Ho and Salimans, eq. 6, with scale = 1 + w.
-        return unconditional + scale * (conditional - unconditional)
+            return conditional, self.backbone.predict(latents, t, negative)
+        captions = Conditioning.cat([negative, self.conditional])  # 2B rows
+        both = self.backbone.predict(torch.cat([latents, latents]), t, captions)
+        unconditional, conditional = both.chunk(2)
+        return conditional, unconditional
+
+    def _perturbed(self, latents: Tensor, t: float) -> Tensor:
+        """The output (B, C, F, h, w) of the conditional branch without attention in `stg_blocks`."""
+        _, channels, frames, height, width = latents.shape
+        hooks = Hooks(identity=perturbed_places(self.backbone, self.settings.stg_blocks))
+        with activation_hooks(self.backbone, (channels, frames, height, width), hooks) as predict:
+            output = predict(latents, t, self.conditional)
+        assert output is not None  # no hook stops the forward pass
+        return output
+
+
+def perturbed_places(backbone: Backbone, blocks: Sequence[int]) -> list[Place]:
+    """The self-attentions in blocks, which spatio-temporal guidance perturbs.
+
+    Raises:
+        InputError: there is no such block, or no self-attention in it.
+    """
+    return [(kind, block) for block in blocks for kind in self_attentions(backbone, block)]
+
+
+def rescaled(
+    output: Float[Tensor, "b c f h w"], conditional: Float[Tensor, "b c f h w"], share: float
+) -> Float[Tensor, "b c f h w"]:
+    """A guided output with the standard deviation of the conditional one, to a share of 0 to 1, by video.
+
+    Lin et al. 2024 (arXiv 2305.08891), section 3.4: share x std(conditional) / std(output) + 1 - share times
+    the output.
+    """
+    deviations = [tensor.flatten(1).std(dim=1) for tensor in (conditional, output)]
+    factor = share * deviations[0] / deviations[1] + 1 - share  # (B,)
+    return output * factor.view(-1, 1, 1, 1, 1)
 
 
 def _unit_noise(like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:

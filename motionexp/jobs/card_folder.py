@@ -12,6 +12,7 @@ from motionexp.config.adapter_files import FILE_NAME, adapter_file
 from motionexp.config.card import CardConfig
 from motionexp.config.compose import load
 from motionexp.config.options import options
+from motionexp.config.sampling import beside_pipelines
 from motionexp.config.schema import ModelConfig
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
@@ -51,6 +52,7 @@ class CardContent:
         reference_video: the name of the reference's file; empty: it is not included.
         repository: USER/NAME, or a placeholder.
         guidance_scale: of the samples.
+        guidance: what of the samples' guidance the pipeline does not have, as words.
         is_plain: whether the adapter is a pair of matrices for each layer, which other tools apply.
         has_two_networks: whether the model has two experts.
         comfyui: whether ComfyUI reads adapters for the model.
@@ -67,6 +69,7 @@ class CardContent:
     reference_video: str
     repository: str
     guidance_scale: Any
+    guidance: Sequence[str]
     is_plain: bool
     has_two_networks: bool
     comfyui: bool
@@ -145,6 +148,8 @@ def _content(
         *videos,
         repository,
         guidance_scale=settings.get("guidance_scale", cfg.guidance_scale),
+        # Rows from before there were such settings were made without.
+        guidance=beside_pipelines(settings if scores else vars(cfg)),
         is_plain=_is_plain(stored),
         has_two_networks=not backbone.key_prefix,
         comfyui=backbone.pipeline in READERS["comfyui"],

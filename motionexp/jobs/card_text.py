@@ -181,6 +181,8 @@ def _in_diffusers(content: "CardContent", caption: str) -> Iterator[str]:
         yield _code("bash", f"python run.py export adapter={adapter} format=peft folder=peft")
         load = ['PeftModel.from_pretrained(pipeline.transformer, "peft")  # changes the network in place']
     yield _code("python", _program(content, caption, load))
+    if content.guidance:
+        yield f"motionexp samples with `{' '.join(content.guidance)}`, which this program leaves out."
 
 
 def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from motionexp.config.memory import GROUPED, device_problems
 from motionexp.config.schema import JobConfig, is_guidance, method_name
 from motionexp.data.base import Reference
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.sampling import perturbed_places
 from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule
 from motionexp.errors import InputError
 from motionexp.hub import find_folder, is_to_fetch
@@ -46,6 +47,15 @@ def _check_blocks(cfg: JobConfig) -> None:
         if not _backbone_class(cfg).moves_blocks:
             value = getattr(cfg, name)
             raise InputError(f"{name}={value}: the backbone of model={cfg.model.name} has no such setting")
+
+
+def check_stg_blocks(cfg: JobConfig, backbone: Backbone) -> None:
+    """Raises InputError if the network has no such blocks, or no self-attention in them; loads no weights."""
+    if cfg.stg_scale and cfg.probe is None:
+        try:
+            perturbed_places(backbone, cfg.stg_blocks or ())
+        except InputError as error:
+            raise InputError(f"stg_blocks={cfg.stg_blocks}: {error}") from error
 
 
 def lacks_files(cfg: JobConfig) -> bool:

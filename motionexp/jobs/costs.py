@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from motionexp.config.sampling import is_guided
+from motionexp.config.sampling import evaluations_of_step
 from motionexp.config.schema import JobConfig, guides, training_seeds, trains
 from motionexp.data.select import make_reader
 from motionexp.jobs.tasks import Piece, SweepJob
@@ -24,7 +24,7 @@ class Rates:
 
     Attributes:
         training: of a noise draw in a training step.
-        sampling: of a sampling step of one video, for each branch of guidance.
+        sampling: of an evaluation of the network in the sampling of one video.
         scoring: of all scores of a video.
         is_measured: whether these are seconds; else they are in units of the network's forward pass.
     """
@@ -43,9 +43,9 @@ class Rates:
             settings, seconds = row.settings, row.seconds
             if not row.sample_id or not row.steps:
                 continue
-            branches = 1 if settings.get("guidance_scale", 1) == 1 else 2
+            evaluations = evaluations_of_step(settings.get("guidance_scale", 1), settings.get("stg_scale", 0))
             if seconds.get("sample"):
-                sampling[row.sample_id] = seconds["sample"] / (row.steps * branches)
+                sampling[row.sample_id] = seconds["sample"] / (row.steps * evaluations)
             if seconds.get("fit") and row.train_steps:
                 draws = row.train_steps * settings.get("batch_size", 1)
                 training[row.adapter_id] = seconds["fit"] / draws
@@ -73,13 +73,13 @@ def costs_of(jobs: Sequence[SweepJob], rates: Callable[[JobConfig], Rates]) -> C
 
 def cell_cost(cfg: JobConfig, reference: str, rates: Rates) -> float:
     """The cost of one cell; the base model's, which jobs share, is not counted."""
-    branches = 2 if is_guided(cfg.guidance_scale) else 1
     samples = _edits(cfg, reference) * cfg.seeds
     if cfg.probe is not None:
-        return samples * cfg.probe_steps * branches * rates.sampling
+        return samples * cfg.probe_steps * evaluations_of_step(cfg.guidance_scale) * rates.sampling
     training = cfg.train_steps * cfg.batch_size * rates.training if trains(cfg) else 0.0
     inversion = max(cfg.steps, LEAST_STEPS) if cfg.inverted_noise and cfg.tau != 1000 else 0
-    evaluations = cfg.steps * (branches + _guidance_cost(cfg))
+    of_step = evaluations_of_step(cfg.guidance_scale, cfg.stg_scale)
+    evaluations = cfg.steps * (of_step + _guidance_cost(cfg))
     return training + inversion * rates.sampling + samples * (evaluations * rates.sampling + rates.scoring)
 
 

@@ -181,8 +181,9 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
     sampler, lines = job.sampling.sampler, []
     inversion = job.steps_of_inversion
     cells = [(plan, job.title(plan), job.batch_steps, inversion) for plan in job.cells]
-    of_base = job.base.cells if job.base else []
-    cells += [(plan, f"{plan.reference.name}, base model", float(sampler.steps), 0) for plan in of_base]
+    base = job.base
+    if base is not None:
+        cells += [(plan, f"{plan.reference.name}, base model", base.batch_steps, 0) for plan in base.cells]
     for plan, reference, sampling_steps, inverted in cells:
         steps, missing = plan.steps_left, len(plan.missing)
         batches = sum(any(not plan.cell.has_sample(request) for request in batch) for batch in plan.batches)
@@ -218,6 +219,12 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
             *warnings,
             f"guidance of a sample: at most {on * cost.forward:g} forward and {on * cost.backward:g} backward"
             f" evaluations of the network; of a reference: {cost.once:g} forward",
+        )
+    if sampler.stg_scale:
+        blocks = ", ".join(map(str, sampler.stg_blocks))
+        notes += (
+            f"stg_scale={sampler.stg_scale:g}: {sampler.branches} evaluations of the network a step, of which"
+            f" one is perturbed in block {blocks}",
         )
     headings = ("reference", "cell", "state", "training steps", "samples")
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)

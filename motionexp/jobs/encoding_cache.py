@@ -66,7 +66,7 @@ class EncodingCache:
     def caption(self, caption: str) -> Conditioning:
         """An embedded caption, one row, on the backbone's device."""
         if caption not in self._captions:
-            path = self._path("caption", caption)
+            path = self._caption_path(caption)
             if (parts := read_tensors(path, self.backbone.device, "embeds")) is None:
                 embedded = self.backbone.embed([caption])
                 tensors = {"embeds": embedded.embeds, "mask": embedded.mask, "pooled": embedded.pooled}
@@ -90,6 +90,7 @@ class EncodingCache:
     def _inverted_path(self, reference: Reference, steps: int) -> Path:
         precision = self.backbone.network_precision
         differs = "" if precision == "auto" else f", {precision}"
+        differs += ", zeros for the empty prompt" * self.backbone.force_zeros_for_empty_prompt
         content = f"{reference.content_hash} in {steps} steps{self.backbone.respacing}{differs}"
         return self._path("inverted", content)
 
@@ -103,7 +104,7 @@ class EncodingCache:
         references, captions, images = list(references), list(captions), list(images)
         if self.backbone.takes_image:
             images += [reference.frames[0] for reference in references]
-        paths = [self._path("caption", caption) for caption in captions]
+        paths = [self._caption_path(caption) for caption in captions]
         paths += [self._path("latents", reference.content_hash) for reference in references]
         paths += [self._image_path(image) for image in images]
         if any(not path.exists() or read_sealed(path) is None for path in paths):
@@ -116,6 +117,10 @@ class EncodingCache:
         for image in images:
             self.image(image)
         self.backbone.release_vae_encoder()
+
+    def _caption_path(self, caption: str) -> Path:
+        is_zeroed = not caption and self.backbone.force_zeros_for_empty_prompt
+        return self._path("zeroed caption" if is_zeroed else "caption", caption)
 
     def _image_path(self, image: np.ndarray) -> Path:
         return self._path("image", f"{image_hash(image)} in {self.backbone.frames} frames")

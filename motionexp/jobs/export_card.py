@@ -158,10 +158,16 @@ def card(
         " this from the file.",
         settings.in_words()[0].upper() + settings.in_words()[1:] + ".",
         "For another sampling, export it again with `recipe=`, `sampler=`, `steps=` or `shift=`.",
+        *_guidance(cfg),
         "",
         *_usage(cfg, loras, settings),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _guidance(cfg: ExportConfig) -> list[str]:
+    words = " ".join(cfg.guidance)
+    return [f"motionexp samples with `{words}`, which the LoRA does not carry."] if words else []
 
 
 def _usage(cfg: ExportConfig, loras: Sequence[Path], settings: WindowSettings) -> list[str]:

@@ -28,7 +28,7 @@ from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
 from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
-from motionexp.jobs.checks import check_before_weights, lacks_files
+from motionexp.jobs.checks import check_before_weights, check_stg_blocks, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.guidance import guidance_cost
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
@@ -68,6 +68,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     # 3. The backbone, without weights.
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
+    check_stg_blocks(cfg, backbone)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
     window, method, note = _window_and_method(cfg, adapter, backbone_settings)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
@@ -213,6 +214,7 @@ def _backbone_settings(cfg: JobConfig, precision: str) -> BackboneSettings:
         tiling=tiles(cfg.mode, cfg.model),
         shift=cfg.shift,
         timestep_spacing=cfg.timestep_spacing,
+        force_zeros_for_empty_prompt=cfg.force_zeros_for_empty_prompt,
         sharded=cfg.trainer.strategy == "fsdp",
     )
 
@@ -360,7 +362,8 @@ def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders, schedule: Schedule
 def sample_settings(cfg: JobConfig) -> SampleSettings:
     """The settings of `sample`."""
     sampler = SamplerSettings(
-        cfg.steps, in_pairs(cfg.guidance_scale), cfg.eta, cfg.sampler, cfg.dynamic_guidance
+        *(cfg.steps, in_pairs(cfg.guidance_scale), cfg.eta, cfg.sampler, cfg.dynamic_guidance),
+        *(cfg.stg_scale, tuple(cfg.stg_blocks or ()), cfg.guidance_rescale),
     )
     # The base model's samples are shared by jobs of all methods, whatever each starts from.
     is_base = cfg.adapter is None and cfg.tau == 1000

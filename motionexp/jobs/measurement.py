@@ -27,7 +27,7 @@ class StepSeconds:
 
     Attributes:
         training: of a training step.
-        sampling: of a sampling step of one batch, both branches of guidance.
+        sampling: of an evaluation of one batch, both branches of classifier-free guidance.
         rows: of that batch.
         encoding: of one video.
         decoding: of one video.

@@ -71,11 +71,14 @@ def memory_plan(job: JobPlan) -> list[Phase]:
 
 
 def rows_of(job: JobPlan) -> int:
-    """Rows of a batch of sampling: videos, or with both branches of guidance twice as many."""
+    """Rows of a batch of sampling: videos, or with both branches of guidance twice as many.
+
+    The third evaluation of spatio-temporal guidance is a batch of its own, which is no larger.
+    """
     if job.probe is not None and job.probe.kind == "linear_probe":
         return VIDEOS_PER_CALL
     videos = min(job.at_once, max(len(cell.requests) for cell in job.cells))
-    return videos * job.sampling.sampler.branches
+    return videos * job.sampling.sampler.rows
 
 
 class MetaRun:
@@ -122,7 +125,7 @@ class MetaRun:
             yield Phase("guidance", network | ({} if offloads else decoder), computing, ranks=ranks)
         rows = rows_of(job)
         is_linear = job.probe is not None and job.probe.kind == "linear_probe"
-        videos = rows if is_linear else rows // job.sampling.sampler.branches
+        videos = rows if is_linear else rows // job.sampling.sampler.rows
         one = Conditioning.cat([caption] * rows)
         noisy = self.latents.repeat(rows, 1, 1, 1, 1)  # (rows, C, F, h, w)
         sampling = self._peak_of(lambda: backbone.predict(noisy, 500, one)) + kernels + gathered

@@ -120,6 +120,7 @@ class BackboneSettings:
         tiling: whether the VAE works in tiles.
         shift: of the sampling sigmas; None: its scheduler's.
         timestep_spacing: of the sampling steps; None: its scheduler's.
+        force_zeros_for_empty_prompt: see `Backbone`; None: as the model's files say.
         sharded: whether each rank holds a part of the network.
     """
 
@@ -134,6 +135,7 @@ class BackboneSettings:
     tiling: bool = False
     shift: float | None = None
     timestep_spacing: str | None = None
+    force_zeros_for_empty_prompt: bool | None = None
     sharded: bool = False
 
     @property
@@ -163,14 +165,17 @@ class BackboneSettings:
         Raises:
             InputError: the model's file and its weights disagree on the size of videos.
         """
-        # A sharded network belongs to the processes of one job. Others are kept whatever their schedule.
+        # A sharded network belongs to the processes of one job. Others are kept whatever their schedule and
+        # their empty prompt.
         if device.type == "meta" or self.sharded:
             backbone = self._made(device)
         else:
-            key = replace(self, shift=None, timestep_spacing=None), device
+            key = replace(self, shift=None, timestep_spacing=None, force_zeros_for_empty_prompt=None), device
             backbone = kept("backbone", key, lambda: self._made(device))
         backbone.schedule = respaced(backbone.stored_schedule, self.shift, self.timestep_spacing)
         backbone.respacing = self.respacing
+        if self.force_zeros_for_empty_prompt is not None:
+            backbone.force_zeros_for_empty_prompt = self.force_zeros_for_empty_prompt
         return backbone
 
     def _made(self, device: torch.device) -> Backbone:
@@ -340,13 +345,14 @@ class JobPlan:
 
     @property
     def batch_steps(self) -> float:
-        """Sampling steps of one batch, its guidance counted in sampling steps too."""
-        steps = float(self.sampling.sampler.steps)
+        """Sampling steps of one batch; guidance beside the classifier-free counts in such steps too."""
+        sampler = self.sampling.sampler
+        steps = sampler.steps * sampler.batches
         if self.guidance is None or not self.sampling.adapter_scale:
             return steps
         # A backward pass takes as long as two forward passes.
         evaluations = self.adapter_steps.on * (self.guidance.forward + 2 * self.guidance.backward)
-        return steps + evaluations / self.sampling.sampler.branches
+        return steps + evaluations / sampler.rows
 
     @property
     def trained_together(self) -> int:

@@ -11,7 +11,15 @@ from hydra.utils import get_object
 from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning, ProjectionKind
-from motionexp.diffusion.hooks import Attended, AttentionHook, Hooks, Place, activation_hooks, find_block
+from motionexp.diffusion.hooks import (
+    Attended,
+    AttentionHook,
+    Hooks,
+    Place,
+    activation_hooks,
+    find_block,
+    self_attentions,
+)
 from motionexp.diffusion.inversion import inversion_steps, invert
 from motionexp.diffusion.reading import Reader
 from motionexp.diffusion.sampling import Guide, SamplerSettings, StepGuidance
@@ -214,14 +222,6 @@ class Injection:
 def _rows(tensor: Tensor, part: Attended) -> Tensor:
     rows = torch.arange(part.rows.start, part.rows.stop, device=tensor.device) % len(tensor)
     return tensor[rows]
-
-
-def self_attentions(backbone: Backbone, block: int) -> list[ProjectionKind]:
-    """The kinds of self-attention in a block. Raises InputError if there is no such block, or none in it."""
-    kinds: list[ProjectionKind] = [
-        kind for kind in ("spatial", "motion") if find_block(backbone, block).attentions.get(kind)
-    ]
-    return kinds or ["motion" for _ in [find_block(backbone, block, "motion")]]
 
 
 def self_attention_blocks(backbone: Backbone) -> list[int]:

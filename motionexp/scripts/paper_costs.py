@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from motionexp.config.compose import load
-from motionexp.config.sampling import is_guided
+from motionexp.config.sampling import evaluations_of_step
 from motionexp.config.schema import JobConfig
 from motionexp.data.videos import write_mp4
 from motionexp.files import ROOT, write_whole
@@ -82,9 +82,9 @@ def gpu_hours(design: Design, gpu: str) -> float:
     for model in design.models:
         (cfg, flops), cells = planned(model), design.trained * REFERENCES
         samples = (design.trained + design.base) * REFERENCES * EDITS * design.samples
-        branches = 2 if is_guided(cfg.guidance_scale) else 1
+        evaluations = evaluations_of_step(cfg.guidance_scale, cfg.stg_scale)
         total = cells * cfg.train_steps * cfg.batch_size * flops.training
-        total += samples * cfg.steps * branches * flops.forward
+        total += samples * cfg.steps * evaluations * flops.forward
         seconds += total / (PEAKS[gpu] * SHARE)
     return seconds / 3600
 

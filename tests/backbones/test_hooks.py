@@ -13,6 +13,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.hooks import Attended, Hooks, activation_hooks, find_block
 from motionexp.diffusion.positions import position_embedding
 from motionexp.errors import InputError
+from tests.support.perturbed import perturbed_by_diffusers
 from tests.support.tiny_families import Family
 
 WITHOUT_POSITIONS = ("unet3d", "animatediff", "show1", "wan-experts")
@@ -74,6 +75,19 @@ def test_attention_is_read_and_replaced(backbone, call):
             return part._replace(key=torch.zeros_like(part.key[:1]), value=torch.ones_like(part.value[:1]))
 
         assert not torch.equal(call(attention={(kind, number): of_first}), plain)
+
+
+@torch.no_grad()
+def test_attention_to_itself_alone_is_that_of_diffusers_perturbed_attention_guidance(backbone, call):
+    kinds = kinds_of(backbone)
+    number = next(
+        i for i, block in enumerate(backbone.blocks) if all(block.attentions.get(kind) for kind in kinds)
+    )
+    ours = call(identity=[(kind, number) for kind in kinds])
+    assert (ours - call()).abs().max() > 1e-3
+    within = {name for kind in kinds for name in backbone.blocks[number].attentions[kind]}
+    with perturbed_by_diffusers(backbone.network, within):
+        torch.testing.assert_close(call(), ours, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
-"""What recipes set, against diffusers' pipelines: solvers, shift, spacing, guidance by expert and dynamic."""
+"""What recipes set, against diffusers' pipelines: solvers, shift, spacing, and every form of guidance."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 from torch.testing import assert_close
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 from motionexp.backbones import load_backbone
 from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
+from tests.support.perturbed import perturbed_by_diffusers
 from tests.support.tiny_families import FAMILIES, NEGATIVE, Family, noise
 
 STEPS = 6
@@ -29,6 +31,27 @@ def sampled(family: Family, folder: Path | str, settings: SamplerSettings, **spa
 
 def respacing(**settings: Any) -> Callable[[Any], Any]:
     return lambda scheduler: type(scheduler).from_config(scheduler.config, **settings)
+
+
+def perturb(scale: float, stg_scale: float, block: int) -> Callable[[Any, Path], None]:
+    """Spatio-temporal guidance in LTXPipeline, which then guides and rescales as without it.
+
+    Its unconditional row takes what makes u + scale (c - u) the sum with stg_scale (c - perturbed).
+    """
+
+    def change(pipeline: Any, _: Path) -> None:
+        def forward(**inputs: Any) -> tuple[Tensor]:
+            negative, conditional = plain(**inputs)[0].chunk(2)
+            rows = {name: of[1:] if isinstance(of, Tensor) else of for name, of in inputs.items()}
+            with perturbed_by_diffusers(network, [f"transformer_blocks.{block}.attn1"]):
+                perturbed = plain(**rows)[0]
+            negative = negative + stg_scale / (1 - scale) * (conditional - perturbed)
+            return (torch.cat([negative, conditional]),)
+
+        network = pipeline.transformer
+        plain, network.forward = network.forward, forward
+
+    return change
 
 
 CASES: dict[str, tuple[str, SamplerSettings, dict[str, Any], dict[str, Any]]] = {
@@ -55,6 +78,18 @@ CASES: dict[str, tuple[str, SamplerSettings, dict[str, Any], dict[str, Any]]] = 
         SamplerSettings(STEPS, 8.0),
         {"spacing": "leading"},
         {"scheduler": respacing(timestep_spacing="leading")},
+    ),
+    "a rescaled output": (
+        "ltx",
+        SamplerSettings(STEPS, 5.0, guidance_rescale=0.7),
+        {},
+        {"guidance_rescale": 0.7},
+    ),
+    "LTX's owners, in a smaller network": (
+        "ltx",
+        SamplerSettings(STEPS, 3.0, stg_scale=1.0, stg_blocks=(1,), guidance_rescale=0.7),
+        {},
+        {"guidance_rescale": 0.7, "adapter": Path(), "load": perturb(3.0, 1.0, 1)},
     ),
     "DPM-Solver++": (
         "unet3d",

@@ -62,7 +62,7 @@ def test_videos_that_were_made_in_tiles_are_other_videos(base):
 
 
 def test_an_id_is_of_what_determines_the_result(base):
-    cfg = load(base)
+    cfg = load([*base, "stg_scale=1", "stg_blocks=[1]"])  # without the one the other has no effect
     adapter, sample = ids(cfg)
     assert re.fullmatch("[0-9a-f]{12}", adapter)
     training = {*names_of("cell"), *names_of("training")}

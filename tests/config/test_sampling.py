@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from motionexp.config.effects import check_effects
 from motionexp.config.ids import adapter_id, sample_id
 from motionexp.config.job_settings import row_settings
 from motionexp.config.options import options
+from motionexp.config.schema import RECIPE_SETTINGS
 from motionexp.errors import InputError
 from motionexp.results.selection import changed_settings
 
@@ -47,6 +49,18 @@ def test_a_recipe_sets_all_of_sampling(model: str, recipe: str) -> None:
     cfg = job(f"model={model}", f"recipe={recipe}")
     shown = cfg.steps, cfg.sampler, cfg.shift, cfg.timestep_spacing, cfg.guidance_scale, cfg.dynamic_guidance
     assert shown == RECIPES[model, recipe]
+
+
+def test_the_owners_further_guidance_and_empty_prompt() -> None:
+    def further(*words: str) -> tuple[Any, ...]:
+        cfg = job(*words)
+        return cfg.stg_scale, cfg.stg_blocks, cfg.guidance_rescale, cfg.force_zeros_for_empty_prompt
+
+    assert further("model=ltx") == (1.0, [19], 0.7, False)
+    assert further("model=mochi") == (0.0, None, 0.0, True)
+    for words in (("model=ltx", "recipe=diffusers"), ("model=mochi", "recipe=diffusers"), ()):
+        assert further(*words) == (0.0, None, 0.0, False)
+    assert further("model=ltx", "stg_blocks=[3,14]") == (1.0, [3, 14], 0.7, False)
 
 
 def test_single_settings_come_on_top() -> None:
@@ -92,6 +106,18 @@ WRONG = {
     "guidance_scale=[[0,0.5],[875,4]]": "scales are from 1",
     "guidance_scale=[[0,3],[875,4]] probe=tampering": "a probe takes one number",
     "guidance_scale=[[0,3],[875,4]] dynamic_guidance=true": "dynamic_guidance=true: ",
+    "stg_scale=-1 stg_blocks=[1]": "stg_scale=-1: a number from 0",
+    "stg_scale=inf stg_blocks=[1]": "stg_scale=inf: ",
+    "stg_scale=1": "stg_scale=1: needs stg_blocks=",
+    "stg_scale=1 stg_blocks=[]": r"stg_blocks=\[\]: numbers of blocks from 0",
+    "stg_scale=1 stg_blocks=[-1]": r"stg_blocks=\[-1\]: numbers of blocks from 0",
+    "stg_scale=1 stg_blocks=[1,1]": r"stg_blocks=\[1, 1\]: .*each once",
+    "stg_scale=1 stg_blocks=1": "stg_blocks=1: a list",
+    "+model.recipes={mine:{stg_blocks:1}} recipe=mine": "stg_blocks: a list",
+    "guidance_rescale=1.5": "guidance_rescale=1.5: a number from 0 to 1",
+    "guidance_rescale=-0.1": "guidance_rescale=-0.1: a number from 0 to 1",
+    "force_zeros_for_empty_prompt=true": "force_zeros_for_empty_prompt=true: .*not tiny_latte",
+    "model=ltx force_zeros_for_empty_prompt=true": "force_zeros_for_empty_prompt=true: .*not ltx",
     "+model.recipes={mine:{colour:1}}": "model.recipes.mine.colour: no setting of a recipe",
 }
 
@@ -124,11 +150,16 @@ def test_ids_hold_what_changes_a_sample_and_nothing_at_its_default() -> None:
         "timestep_spacing=even",
         "guidance_scale=[[0,3],[875,4]]",
         "negative_prompt=bad",
+        "stg_scale=1 stg_blocks=[1]",
+        "guidance_rescale=0.5",
     ):
-        changed = ids(words)
+        changed = ids(*words.split())
         assert changed[0] == adapter, "training does not see it"
         assert changed[1] != sample
     assert ids("model.recipe=owners", "recipe=diffusers") == (adapter, sample)
+    # It has no effect without stg_scale.
+    assert ids("stg_blocks=[1]") == (adapter, sample)
+    assert row_settings(job("stg_blocks=[1]")) == row_settings(job())
 
 
 def test_rows_hold_the_defaults_of_the_model_s_own_recipe_and_no_other() -> None:
@@ -140,6 +171,6 @@ def test_rows_hold_the_defaults_of_the_model_s_own_recipe_and_no_other() -> None
     assert changed_settings(changed, "lora") == {"shift": 3.0, "guidance_scale": 5.0, "negative_prompt": ""}
     # A row from before these settings.
     before = row_settings(job("model=tiny_latte"))
-    for name in ("sampler", "shift", "timestep_spacing", "dynamic_guidance", "negative_prompt", "recipe"):
+    for name in ({*RECIPE_SETTINGS} - {"steps", "guidance_scale"}) | {"recipe"}:
         del before["model"][name]
     assert changed_settings(before, "lora") == {}

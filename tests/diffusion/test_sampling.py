@@ -1,12 +1,15 @@
 """The sampling loop against the stock pipeline, and the adapter's gate against a slow loop of its own."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers.guiders import PerturbedAttentionGuidance
+from diffusers.guiders.guider_utils import rescale_noise_cfg
 from torch import Tensor
 
 from motionexp.backbones.latte import LatteBackbone
@@ -14,11 +17,13 @@ from motionexp.diffusion.backbone import Conditioning
 from motionexp.diffusion.sampling import (
     SamplerSettings,
     initial_noise,
+    rescaled,
     sample_latents,
     step_generator,
 )
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from tests.support.perturbed import perturbed_by_diffusers
 from tests.support.tiny_families import FAMILIES, NEGATIVE
 from tests.support.tiny_models import save_tiny_pipeline, tiny_backbone
 
@@ -106,13 +111,19 @@ def shifted(backbone: LatteBackbone) -> Iterator[Callable[[Window], Shift]]:
 SETTINGS = SamplerSettings(steps=5, guidance_scale=3.0)  # t = 800, 600, 400, 200, 0
 
 
-def sample(backbone: LatteBackbone, shift: Shift | None, everywhere: bool = True, **more: Any) -> Tensor:
+def sample(
+    backbone: LatteBackbone,
+    shift: Shift | None,
+    everywhere: bool = True,
+    settings: SamplerSettings = SETTINGS,
+    **more: Any,
+) -> Tensor:
     captions, gate = (
         (backbone.embed(CAPTIONS), backbone.embed([NEGATIVE])),
         None if shift is None else shift.gate,
     )
     start, more = noise(backbone, 2), {"gate": gate, "adapter_in_unconditional": everywhere, **more}
-    return sample_latents(backbone, *captions, start, SETTINGS, **more)
+    return sample_latents(backbone, *captions, start, settings, **more)
 
 
 def by_hand(backbone: LatteBackbone, window: Window, everywhere: bool) -> Tensor:
@@ -182,6 +193,84 @@ def test_an_interrupted_sampling_leaves_the_adapter_off(
     assert not shift.on
 
 
+STG = replace(SETTINGS, stg_scale=1.5, stg_blocks=(1,), guidance_rescale=0.7)
+
+
+@torch.no_grad()
+def perturbed_output(backbone: LatteBackbone, x_t: Tensor, t: float, captions: Conditioning) -> Tensor:
+    skipped = [name for names in backbone.blocks[1].attentions.values() for name in names]
+    with perturbed_by_diffusers(backbone.network, skipped):
+        return backbone.predict(x_t, t, captions)
+
+
+def stg_by_hand(backbone: LatteBackbone, window: Window, everywhere: bool) -> Tensor:
+    """Samples with spatio-temporal guidance: all branches apart, and diffusers' guider joins them."""
+    conditioning, x_t = backbone.embed(CAPTIONS), noise(backbone, 2)
+    negative, conditioning = backbone.guidance_pair(conditioning, backbone.embed([NEGATIVE]))
+    guider = PerturbedAttentionGuidance(3.0, 1.5, perturbed_guidance_layers=1, guidance_rescale=0.7)
+    for t, t_prev in backbone.schedule.step_pairs(SETTINGS.steps):
+        shift = Shift.amount * (window.low <= t)
+        with torch.no_grad():
+            unconditional = backbone.predict(x_t, t, negative) + shift * everywhere
+            conditional = backbone.predict(x_t, t, conditioning) + shift
+        perturbed = perturbed_output(backbone, x_t, t, conditioning) + shift
+        output = guider.forward(conditional, unconditional, perturbed).pred
+        x_t = backbone.schedule.step(x_t, output, t, t_prev)
+    return x_t
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_the_adapter_acts_in_all_passes_of_spatio_temporal_guidance(
+    backbone: LatteBackbone, shifted: Callable[[Window], Shift], everywhere: bool
+) -> None:
+    expected = stg_by_hand(backbone, Window(400), everywhere)
+    shift = shifted(Window(400))
+    got = sample(backbone, shift, everywhere, STG)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    inside = [(True, 2), (True, 4)] if everywhere else [(True, 2), (True, 2), (False, 2)]
+    assert shift.calls == 3 * inside + 2 * [(False, 2), (False, 4)]
+    assert not backbone.network._forward_pre_hooks
+
+
+def test_spatio_temporal_guidance_needs_no_unconditional_branch(backbone: LatteBackbone) -> None:
+    """As LTX-Video's owners have it: the conditional output, and what the perturbed one lacks."""
+    captions, start = backbone.embed(CAPTIONS), noise(backbone, 2)
+
+    def without_negative(**changes: float) -> Tensor:
+        return sample_latents(backbone, captions, None, start, replace(STG, guidance_scale=1.0, **changes))
+
+    x_t = start
+    for t, t_prev in backbone.schedule.step_pairs(STG.steps):
+        with torch.no_grad():
+            conditional = backbone.predict(x_t, t, captions)
+        output = conditional + 1.5 * (conditional - perturbed_output(backbone, x_t, t, captions))
+        factors = [0.7 * float(c.std() / o.std()) + 0.3 for c, o in zip(conditional, output, strict=True)]
+        output = torch.stack([factor * row for factor, row in zip(factors, output, strict=True)])
+        x_t = backbone.schedule.step(x_t, output, t, t_prev)
+    torch.testing.assert_close(without_negative(), x_t, rtol=1e-4, atol=1e-4)
+    # Where nothing is guided, there is nothing to rescale.
+    plain = without_negative(stg_scale=0.0, guidance_rescale=0.0)
+    assert torch.equal(without_negative(stg_scale=0.0), plain)
+    assert (plain - x_t).abs().max() > 0.01
+
+
+def test_blocks_to_perturb_change_nothing_at_scale_0(backbone: LatteBackbone) -> None:
+    off = replace(STG, stg_scale=0.0, guidance_rescale=0.0)
+    assert torch.equal(sample(backbone, None, settings=off), sample(backbone, None))
+    assert (off.branches, off.rows, off.evaluations) == (2, 2, 10)
+    assert (STG.branches, STG.rows, STG.evaluations, STG.batches) == (3, 2, 15, 1.5)
+    with pytest.raises(InputError, match=r"block=9: .* 2 blocks"):
+        sample(backbone, None, settings=replace(STG, stg_blocks=(9,)))
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_rescaled_output_is_that_of_diffusers(share: float) -> None:
+    conditional, output = torch.randn(2, 3, 4, 5, 6, 6, generator=torch.Generator().manual_seed(1))
+    output = output * torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1, 1, 1)
+    expected = rescale_noise_cfg(output, conditional, share)
+    torch.testing.assert_close(rescaled(output, conditional, share), expected)
+
+
 def test_initial_noise_belongs_to_seed_and_index() -> None:
     one = initial_noise(3, 1, (4, 4, 4, 4))
     assert torch.equal(one, initial_noise(3, 1, (4, 4, 4, 4)))
@@ -193,7 +282,11 @@ def test_initial_noise_belongs_to_seed_and_index() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"steps": 0}, {"guidance_scale": 0.5}, {"eta": 1.5}, {"sampler": "heun"}]
+    "settings",
+    [
+        *({"steps": 0}, {"guidance_scale": 0.5}, {"eta": 1.5}, {"sampler": "heun"}, {"stg_scale": -1.0}),
+        *({"stg_scale": 1.0}, {"guidance_rescale": 1.1}, {"guidance_rescale": -0.1}),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):

@@ -45,6 +45,8 @@ def cell(tmp_path) -> Path:
         "adapter_scale": 1.0,
         "eta": 0.0,
         "guidance_scale": 2.5,
+        "stg_scale": 1.5,
+        "stg_blocks": [2],
     }
     (cell / "config.yaml").write_text(yaml.safe_dump({**settings, "frames": SIZE[0], "data": DATA}))
     about = {
@@ -132,6 +134,7 @@ def test_a_card_says_what_the_cell_holds(cell):
     # 4. How to use it.
     assert "callback_on_step_end=motionexp.window_callback(adapter, pipeline)" in body
     assert "guidance_scale=2.5," in body
+    assert "with `stg_scale=1.5 stg_blocks=[2]`, which this program leaves out" in body
     assert "ComfyUI reads no LoRA for CogVideoXPipeline" in body
 
 
@@ -160,6 +163,7 @@ def test_an_adapter_without_a_cell_has_a_card_without_scores(tmp_path):
     assert "## Scores" not in body
     assert "## Samples" not in body
     assert "on in 15 of 25" in body
+    assert "leaves out" not in body
     with pytest.raises(InputError, match="tau=: the adapter lies in no cell"):
         card([f"adapter={file}", "tau=400"])
 

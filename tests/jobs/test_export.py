@@ -274,6 +274,12 @@ def test_the_settings_beside_the_file(
     assert "load_into_transformer_2" not in (tmp_path / "my-motion" / "README.md").read_text()
 
 
+@only("ltx")
+def test_guidance_that_a_lora_does_not_carry_is_said(model: Model) -> None:
+    card = (model.exported("diffusers") / "README.md").read_text()
+    assert "with `stg_scale=1 stg_blocks=[19] guidance_rescale=0.7`, which the LoRA does not carry" in card
+
+
 # --- bad input
 
 
