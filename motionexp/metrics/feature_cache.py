@@ -30,7 +30,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute with one thread of the CPU: with more, the last bits of a caption's features would be others."""
+    """Compute with one thread: with more, the last bits of a caption's features would be others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
