@@ -1,5 +1,6 @@
 """External LoRAs: files of other trainers, with diffusers' names for the layers or the original code's."""
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import DIFFUSERS_KEY, LoRA
 from motionexp.methods.lora_config import LoRASettings, is_alpha, read_object, read_settings
 
+LOG = logging.getLogger(__name__)
 # The end of a key names its tensor: a layer computes x + scale * up(down(x)), A is down and B is up.
 ENDS = (
     (re.compile(r"[._]lora(_A(\.\w+)?|[._]down)\.weight$"), "lora_A.weight"),
@@ -24,6 +26,7 @@ ENDS = (
 )
 EXPORT_KEY = "motionexp_window"  # in the metadata of files that motionexp has exported: their window
 WRAPPER = "base_model.model."  # peft's
+SHOWN = 4  # names of tensors that are not loaded
 TEXT_ENCODER = re.compile(
     r"^(base_model\.model\.)?(text_encoder|text_model|te\d?\.|lora_te|clip_[lgh]\.|t5xxl\.|conditioner\.)"
 )
@@ -175,6 +178,8 @@ class ExternalLoRA(LoRA):
     ) -> None:
         self._attach(backbone, window, sizes, {"layers": len(sizes)})
         self.sizes, self.file_tensors, self.unread = sizes, file_tensors, unread
+        for key in unread:
+            LOG.debug("not loaded: %s", key)
 
     @property
     def note(self) -> str:
@@ -183,7 +188,9 @@ class ExternalLoRA(LoRA):
         alphas = sorted({alpha for _, alpha in self.sizes.values()})
         loaded = self.file_tensors - len(self.unread)
         count = f"all {loaded}" if not self.unread else f"{loaded} of {self.file_tensors}"
-        rest = f"; not loaded: {', '.join(self.unread)}" if self.unread else ""
+        shown, more = self.unread[:SHOWN], len(self.unread) - SHOWN
+        rest = f"; not loaded: {', '.join(shown)}" if shown else ""
+        rest += f" and {more} others (hydra.verbose={__name__} prints all)" if more > 0 else ""
         return (
             f"{count} tensors loaded, into {len(self.sizes)} layers (rank {_span(ranks)}, alpha"
             f" {_span(alphas)}){rest}"
@@ -206,6 +213,11 @@ def _check_missing(layers: Sequence[str], names: LayerNames, *, is_all: bool) ->
         raise InputError(
             f"{layers[0]} names no layer of this network: names are those of diffusers, here"
             f" {names.example}.lora_A.weight, or those of the model's original code"
+        )
+    deeper = next(filter(names.is_beyond, layers), None)
+    if deeper is not None:
+        raise InputError(
+            f"{deeper} is of a block after the last one of this network: the file is for a deeper model"
         )
     foreign = next(filter(names.is_of_another_model, layers), None)
     if foreign is not None:
