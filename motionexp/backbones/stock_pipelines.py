@@ -219,10 +219,10 @@ def _discrete_scheduler(
     if backbone.pipeline.startswith("CogVideoX"):
         if sampler == "dpmpp_2m":
             return "CogVideoXDPMScheduler", settings, NOISY_DPM
-        other = (
+        difference = (
             "" if sampler == "ddim" else f"motionexp samples with sampler={sampler}; this program with DDIM"
         )
-        return "CogVideoXDDIMScheduler", settings, other
+        return "CogVideoXDDIMScheduler", settings, difference
     names = {
         "ddim": "DDIMScheduler",
         "dpmpp_2m": "DPMSolverMultistepScheduler",

@@ -162,7 +162,10 @@ def _content(
         *videos,
         repository,
         stock=stock_sampling(backbone, schedule, settings, steps, size, model.max_caption_tokens),
-        run_words=[*words, *(f"{name}={here}" for name, (here, usual) in sizes.items() if here != usual)],
+        run_words=[
+            *words,
+            *(f"{name}={length}" for name, (length, default) in sizes.items() if length != default),
+        ],
         export_words=sampling_words(exported, ALWAYS_SAID, defaults),
         adapter_scale=settings["adapter_scale"],
         is_plain=_is_plain(stored),

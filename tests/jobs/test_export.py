@@ -158,7 +158,10 @@ TUNED = {
         for layer in ("to_q", "to_v", "to_out.0")
     },
 }
-"""Which modules of the original code the adapter tunes."""
+"""Which modules of the original code the adapter tunes.
+
+Mochi's: genmo/mochi_preview/dit/joint_model/asymm_models_joint.py (0c86aeb, 2025-11), AsymmetricAttention.
+"""
 
 
 def layers_in(file: Path, *ends: str) -> dict[str, dict[str, Tensor]]:
