@@ -197,6 +197,20 @@ def test_motion_modules_of_animatediff() -> None:
     assert names[f"{start}.temporal_transformer.proj_in"] == (f"{start}.proj_in",)
 
 
+@only("hunyuan")
+def test_the_bias_of_a_fused_layer_is_cut(backbone: Backbone, tmp_path: Path) -> None:
+    name, modules = "double_blocks.0.img_attn_qkv", ("to_q", "to_k", "to_v")
+    size = backbone.network.get_submodule("transformer_blocks.0.attn.to_q").weight.shape[0]
+    bias = torch.arange(3.0 * size)
+    odd = {f"diffusion_model.{name}.diff_b": bias}
+    method = load_adapter(
+        file_of(tmp_path / "lora.safetensors", {name: (size, 3 * size)}, **odd), backbone, Window(0)
+    )
+    method.remove()
+    parts = [method.biases[f"transformer_blocks.0.attn.{module}"] for module in modules]
+    assert torch.equal(torch.cat(parts), bias)
+
+
 # --- what is not loaded
 
 
