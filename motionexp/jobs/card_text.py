@@ -151,6 +151,9 @@ def _use(content: "CardContent") -> Iterator[str]:
     if not content.is_plain:
         yield f"No other tool applies an adapter of the method {markdown_text(content.about['method'])}."
         return
+    if content.decoding_note:
+        yield f"No other tool makes videos with this model. {content.decoding_note}"
+        return
     yield from _in_diffusers(content, caption)
     yield from _in_comfyui(content)
 
@@ -166,9 +169,6 @@ def _in_diffusers(content: "CardContent", caption: str) -> Iterator[str]:
     yield "### diffusers"
     if content.stock is None:
         yield f"{content.pipeline} is no pipeline of diffusers."
-        return
-    if content.decoding_note:
-        yield content.decoding_note
         return
     form = "diffusers" if content.pipeline in READERS["diffusers"] else "peft"
     load = ["pipeline.load_lora_weights(adapter)"]
