@@ -260,8 +260,6 @@ def test_a_file_for_another_model(
     file = file_of(tmp_path / "lora.safetensors", wan_layers(backbone.network) | layers)
     with pytest.raises(InputError, match=f"^adapter=.*{named}"):
         load_adapter(file, backbone, Window(0))
-    if next(iter(layers)).startswith("blocks.7."):
-        return
     alone = file_of(tmp_path / "alone.safetensors", layers)
     with pytest.raises(InputError, match=next(iter(layers)).split(".")[0]):
         load_adapter(alone, backbone, Window(0))
