@@ -16,8 +16,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tests.support.words import WORDS
 
-# While a checked module is imported, bytecode is looked for under another name, also that of the libraries which
-# it imports: those that are there already are not compiled again.
+# While a checked module is imported, bytecode is looked for under another name, also that of the
+# libraries which it imports: those that are there already are not compiled again.
 for library in ("diffusers", "peft", "scipy.stats", "torchvision.io", "transformers"):
     importlib.import_module(library)
 

@@ -239,6 +239,19 @@ def test_pages_fit_a_phone(path, report, opened):
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
 
 
+def test_the_chosen_lines_alone_are_drawn(report, opened):
+    page = opened((report / "index.html").as_uri())
+    plot = page.locator(".group canvas").first
+    whole = plot.screenshot()
+    name = page.locator(".legend").first.get_by_role("button", name="lora")
+    name.focus()
+    page.keyboard.press("Enter")
+    assert name.get_attribute("aria-pressed") == "true"
+    assert plot.screenshot() != whole  # without the base model
+    page.keyboard.press("Enter")
+    assert plot.screenshot() == whole
+
+
 def test_without_scripts_videos_have_controls_of_their_own(report, browser):
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto((report / "samples.html").as_uri())

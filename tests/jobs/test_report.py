@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from motionexp.cli import main
 from motionexp.config.compose import load
 from motionexp.data.videos import frame_count, read_frames
-from motionexp.jobs.pages.report import command
+from motionexp.jobs.pages.report import command, plots
 from motionexp.jobs.pages.report.overlays import UNITS, overlays
+from motionexp.jobs.pages.report.plots import plot_groups
+from motionexp.jobs.pages.report.samples import samples_of, scores_of
 from motionexp.jobs.sweep_folder import VARIABLE
 from tests.support.made_output import (
     FRAMES,
@@ -148,6 +151,23 @@ def test_plots_have_a_point_for_each_setting(made):
     assert points["tau=500"]["count"] == len(REFERENCES) * len(KINDS)
     curves = next(plot for plot in plots if plot["kind"] == "curves" and plot["y"].startswith("motion"))
     assert sorted(point["x_mean"] for line in curves["lines"] for point in line["points"]) == sorted(TAUS)
+
+
+def test_many_lines_have_plots_by_backbone(made, monkeypatch):
+    output, rows = made
+    samples = samples_of(rows, output)
+    samples += [
+        replace(sample, rows=[replace(row, model="tiny_unet3d", method="smm") for row in sample.rows])
+        for sample in samples
+    ]
+    (together,) = plot_groups(samples, scores_of(samples))
+    assert {*together["names"]} == {"tiny_latte base model", "tiny_latte lora", "tiny_unet3d smm"}
+    monkeypatch.setattr(plots, "MOST_LINES", 2)
+    groups = plot_groups(samples, scores_of(samples))
+    assert [group["title"] for group in groups] == ["shapes, tiny_latte", "shapes, tiny_unet3d"]
+    for group in groups:
+        for plot in group["plots"]:
+            assert [line["name"] for line in plot["lines"]] == group["names"]
 
 
 def test_overlays_follow_what_moves():

@@ -46,6 +46,7 @@ from motionexp.probes.analysis.rows import (
     new_motion,
 )
 from motionexp.probes.timesteps import BLOCK, EDGES
+from motionexp.results.formats import interval_text
 from motionexp.results.intervals import Interval, Replicates
 from motionexp.results.log_snr import log_snr_at
 
@@ -167,15 +168,11 @@ def in_words(boundary: Boundary, log_snr: np.ndarray) -> str:
     """
     gap = boundary.gap
     if not boundary.found:
-        return f"none, gap {_shown(gap, 2)}" if boundary.verdict == NONE else boundary.verdict
+        return f"none, gap {interval_text(gap, 2)}" if boundary.verdict == NONE else boundary.verdict
     t = interval(boundary.tau, *boundary.counts)
     # Each replicate is converted by itself: log-SNR is not linear in t.
     nats = interval(log_snr_at(boundary.tau, log_snr), *boundary.counts)
-    return f"t = {_shown(t, 0)}, log-SNR {_shown(nats, 1)}, gap {_shown(gap, 2)}"
-
-
-def _shown(value: Interval, digits: int) -> str:
-    return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return f"t = {interval_text(t, 0)}, log-SNR {interval_text(nats, 1)}, gap {interval_text(gap, 2)}"
 
 
 def largest(values: Replicates, samples: int, references: int) -> tuple[int, Interval]:

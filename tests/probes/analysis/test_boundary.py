@@ -94,10 +94,11 @@ def test_a_boundary_is_said_in_t_and_in_log_snr_with_its_intervals():
     result, straight = simulated(750, 450, np.random.default_rng(0)), 10 - 0.02 * np.arange(1001)
     low, high = np.percentile(result.tau[1:], [2.5, 97.5])
     gap = f"gap {result.gap.mean:.2f} [{result.gap.low:.2f}, {result.gap.high:.2f}]"
-    assert boundaries.in_words(result, straight) == (
+    said = (
         f"t = {result.tau[0]:.0f} [{low:.0f}, {high:.0f}], log-SNR {10 - 0.02 * result.tau[0]:.1f}"
         f" [{10 - 0.02 * high:.1f}, {10 - 0.02 * low:.1f}], {gap}"
     )
+    assert boundaries.in_words(result, straight).replace("\N{MINUS SIGN}", "-") == said
     none = simulated(600, 600, np.random.default_rng(1))
     assert boundaries.in_words(none, straight).startswith(f"none, gap {none.gap.mean:.2f} [")
 

@@ -19,16 +19,19 @@ MOST_LINES = 8
 def plot_groups(samples: Sequence[ShownSample], scores: Sequence[Score]) -> list[dict[str, Any]]:
     """Groups of plots with the same lines, as JSON values: one for each suite.
 
-    Where a suite has more lines than colours and more than one backbone, each backbone has a group of its own. A
-    group has a title, the names of its lines, and plots. A plot has a title, headings of its axes, and lines with
-    points; a point has x and y, the ends of their intervals where they have one, its words and the query of the
-    page of samples that shows its samples.
+    Where a suite has more lines than colours and more than one backbone, each backbone has a group of its
+    own. A group has a title, the names of its lines, and plots. A plot has a title, headings of its axes,
+    and lines with points; a point has x and y, the ends of their intervals where they have one, its words
+    and the query of the page of samples that shows its samples.
     """
     groups: dict[str, list[ShownSample]] = defaultdict(list)
     for sample in samples:
         groups[sample.row.suite].append(sample)
     for suite in [*groups]:
-        if len(_lines(groups[suite])) > MOST_LINES and len({sample.row.model for sample in groups[suite]}) > 1:
+        if (
+            len(_lines(groups[suite])) > MOST_LINES
+            and len({sample.row.model for sample in groups[suite]}) > 1
+        ):
             for sample in groups.pop(suite):
                 groups[f"{suite}, {sample.row.model}"].append(sample)
     return [_group(title, of_group, scores) for title, of_group in sorted(groups.items())]
