@@ -201,6 +201,7 @@ class WanFramesBackbone(WanBackbone):
         "text_encoder": T5EncoderModel,
     }
     codec: ClassVar = image_vae
+    decoding_note = "WanPipeline decodes with a video VAE alone, and this model's VAE is of single frames."
     caption_form = staticmethod(lower_case_if_closed)
     caption_tokens = None
 

@@ -88,7 +88,7 @@ def test_an_adapter_of_one_expert_is_on_in_that_experts_steps(experts: Path) -> 
     ]
     for component, steps in (("transformer", 26), ("transformer_2", 14)):
         sizes = {f"{component}.blocks.0.attn1.to_v": (2, 2.0)}
-        assert on(ExternalLoRA(backbone, Window(0), sizes, 2, ())) == steps
+        assert on(ExternalLoRA(backbone, Window(0), sizes, 2, (), {})) == steps
 
 
 WINDOWS = {
