@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from motionexp.config.command_line import choice_hint
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -30,7 +31,8 @@ def adapter_files(adapter: str | Path) -> tuple[Path, ...]:
     files = _files(path) if os.path.isdir(path) else (path,)
     for file in files:
         if not os.path.exists(file):
-            raise InputError(f"adapter={adapter}: there is no such file or folder")
+            hint = choice_hint("adapter", str(adapter))
+            raise InputError(f"adapter={adapter}: there is no such file or folder{hint}")
         if file.suffix in PICKLES:
             raise InputError(
                 f"adapter={adapter}: {file.name} is a pickle, which can run any code: save the adapter as"

@@ -70,11 +70,8 @@ def sampling_problems(cfg: JobConfig) -> Iterator[str]:
     yield from _scale_problems("guidance_scale", cfg.guidance_scale)
     if cfg.model.guidance_scale != cfg.guidance_scale:
         yield from _scale_problems("model.guidance_scale", cfg.model.guidance_scale)
-    if isinstance(cfg.guidance_scale, list):
-        if cfg.probe is not None:
-            yield f"guidance_scale={cfg.guidance_scale}: a probe takes one number; give guidance_scale=NUMBER"
-        if cfg.dynamic_guidance:
-            yield f"dynamic_guidance=true: varies one number; guidance_scale={cfg.guidance_scale} is several"
+    if isinstance(cfg.guidance_scale, list) and cfg.dynamic_guidance:
+        yield f"dynamic_guidance=true: varies one number; guidance_scale={cfg.guidance_scale} is several"
     yield from _solver_problems(cfg)
     yield from _schedule_problems(cfg)
     yield from _stg_problems(cfg)
@@ -87,6 +84,8 @@ def _recipe_problems(cfg: JobConfig) -> Iterator[str]:
         if value is not None and value not in model.recipes:
             names = one_of(value, model.recipes) if model.recipes else "it has no recipes; leave it out"
             yield f"{name}={value}: no recipe of model={model.name}; {names}"
+    if cfg.recipe is None and model.recipes:
+        yield f"recipe=null: model={model.name} has recipes; {one_of('', model.recipes)}"
     for name, recipe in model.recipes.items():
         if unknown := [key for key in recipe if key not in schema.RECIPE_SETTINGS]:
             choices = one_of(str(unknown[0]), schema.RECIPE_SETTINGS)

@@ -14,6 +14,7 @@ from torch import Tensor
 from motionexp.config.adapter_files import PEFT_CONFIG_NAME, PEFT_FILE_NAME
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.window_in_steps import span_of
 from motionexp.errors import InputError
 from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import DIFFUSERS_KEY, LoRA
@@ -197,6 +198,8 @@ class ExternalLoRA(LoRA):
     ) -> None:
         self._attach(backbone, window, sizes, {"layers": len(sizes)})
         self.sizes, self.file_tensors, self.unread = sizes, file_tensors, unread
+        # Whatever the window reaches, the file may be of one of two experts.
+        self.span = span_of(backbone.spans, {name.partition(".")[0] for name in sizes})
         self.biases = biases
         for name, bias in biases.items():
             self.layers[name].register_forward_hook(partial(self._add_bias, bias))
