@@ -150,14 +150,14 @@ def _content(
         raise InputError(
             f"adapter={file}: {model.name} is in no pipeline of diffusers, which a card is about"
         )
-    steps = settings["steps"]
+    steps, window = settings["steps"], _window(about["window"], file)
     schedule = respaced(backbone.schedule, settings["shift"], settings["timestep_spacing"])
     words = sampling_words(settings, ALWAYS_SAID, defaults)
     sizes = {"model.height": (size[1], model.height), "model.width": (size[2], model.width)}
     exported = {name: settings[name] for name in EXPORT_SAMPLING if name in settings}
     return CardContent(
         *(FILE_NAME, about, read_fit_record(file)),
-        WindowSettings.of(_window(about["window"], file), schedule, settings["sampler"], steps, backbone),
+        WindowSettings.of(window, schedule, settings["sampler"], steps, backbone, stored.tensors),
         *(backbone.pipeline, sized, scores),
         *videos,
         repository,

@@ -229,7 +229,8 @@ class SlurmEngine:
             reason = next((line for line in lines if "error:" in line), lines[-1])
             request = f"; {PREFIX}gpus_per_node={self.gpus} was asked for, device=cpu asks for none"
             raise InputError(
-                f"hydra/launcher=submitit_slurm: Slurm refuses the tasks: {reason}" + request * bool(self.gpus)
+                f"hydra/launcher=submitit_slurm: Slurm refuses the tasks: {reason}"
+                + request * bool(self.gpus)
             ) from error
         by_number = {task.number: job for task, job in zip(tasks, jobs, strict=True)}
         write_json(folder.path / SUBMITTED, {"jobs": {str(n): job.job_id for n, job in by_number.items()}})

@@ -49,7 +49,7 @@ def export(cfg: ExportConfig) -> list[Path]:
     check_format(cfg.format, backbone.pipeline, cfg.model.name)
     layers = _layers(cfg, stored, backbone)
     schedule = respaced(backbone.schedule, cfg.shift, cfg.timestep_spacing)
-    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone)
+    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone, stored.tensors)
     if settings.adapter_steps.on == 0:
         moves = "timestep_spacing=" if settings.shift is None else "shift="
         raise InputError(

@@ -1,7 +1,7 @@
 """What lies beside an exported adapter: its card, and its window in the settings of other tools."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -12,7 +12,7 @@ from motionexp.config.export import ExportConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.solvers import AdapterSteps, solver_of
-from motionexp.diffusion.window_in_steps import equal_parts, keyframes, step_weights
+from motionexp.diffusion.window_in_steps import equal_parts, keyframes, span_of, step_weights
 from motionexp.methods.adapters import StoredAdapter
 from motionexp.methods.export_formats import WAN, WAN2GP, shift_node, task_of
 
@@ -44,14 +44,21 @@ class WindowSettings:
 
     @classmethod
     def of(
-        cls, window: Window, schedule: Schedule, sampler: str, steps: int, backbone: PipelineBackbone
+        cls,
+        window: Window,
+        schedule: Schedule,
+        sampler: str,
+        steps: int,
+        backbone: PipelineBackbone,
+        tensors: Collection[str],
     ) -> "WindowSettings":
-        """The settings for so many steps of a sampler."""
+        """The settings for so many steps of a sampler, of an adapter with tensors of these names."""
+        span = span_of(backbone.spans, {name.partition(".")[0] for name in tensors})
         times = [float(t) for t in solver_of(schedule, sampler, steps).timesteps]
         boundary = getattr(backbone.network, "boundary", None)
         return cls(
             window,
-            AdapterSteps.of(schedule, sampler, steps, window),
+            AdapterSteps.of(schedule, sampler, steps, window, span),
             schedule.shift if isinstance(schedule, FlowSchedule) else None,
             times,
             [round(weight, WEIGHT_DIGITS) for weight in step_weights(window, times)],
