@@ -33,7 +33,7 @@ test-ray: .venv/installed ## sweeps on Ray clusters that are started here (five 
 test-browser: .venv/installed ## report, study and page in Chromium: needs it and the extras `browser` and `ui` (two minutes)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --numprocesses=0 -m browser -rs tests/browser
 
-test-notebooks: .venv/installed ## the notebooks of docs/, with few steps (half a minute)
+test-notebooks: .venv/installed ## the notebooks of docs/, with few steps (a minute)
 	OMP_NUM_THREADS=1 MPLBACKEND=agg $(PYTHON) -m pytest --numprocesses=0 -m notebook tests/test_notebooks.py
 
 fuzz: .venv/installed ## 10,000 damaged files and settings of every kind (ten minutes); `python -m tests.fuzz KIND SEED` repeats one

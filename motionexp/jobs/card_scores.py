@@ -15,7 +15,7 @@ from motionexp.jobs.finished import path_below
 from motionexp.results.layout import Column
 from motionexp.results.rows import SANITY_BASELINES, Row, read_rows
 from motionexp.results.runs import settings_in_words
-from motionexp.results.selection import SAMPLED, has_value, no_such_name, setting_of
+from motionexp.results.selection import SAMPLED, selected
 from motionexp.results.settings_table import score_columns
 from motionexp.results.versions import of_newest_version
 
@@ -70,12 +70,7 @@ def read_scores(cell: Cell, select: Mapping[str, str]) -> Scores | None:
         if not row.sanity_baseline and not row.tau_start and row.method != "base"
     ]
     for name, values in select.items():
-        chosen = [row for row in rows if has_value(row, name, values)]
-        if not chosen:
-            texts = ", ".join(sorted({setting_of(row, name) for row in rows} - {""})[:20]) or "none"
-            problem = no_such_name(name, rows) or f"no sample has it; they have {texts}"
-            raise InputError(f"{name}={values}: {problem}")
-        rows = chosen
+        rows = selected(rows, name, values, cell.folder)
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[settings_in_words(row.settings, row.method, row.tau)].append(row)

@@ -28,6 +28,7 @@ from motionexp.results.cell_state import (
     FAILED,
     INTERRUPTED,
     RUNNING,
+    STATES,
     WAITING,
     CellState,
     ago,
@@ -45,7 +46,6 @@ WATCH_SECONDS = 5.0
 LOG_SECONDS = 60.0
 """Between two looks at the files, on a terminal and in a log."""
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
-ORDER = (DONE, RUNNING, FAILED, DAMAGED, INTERRUPTED, WAITING)
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def _columns(task: TaskStatus) -> tuple[str, str, str, str]:
     """Its name, how many cells are done, its state, and what goes on."""
     counts = task.counts
     running = [entry for entry in task.cells if entry[0].state == RUNNING]
-    states = [state for state in ORDER[1:] if counts[state]]
+    states = [state for state in STATES[1:] if counts[state]]
     state = states[0] if states else DONE
     if state in (FAILED, DAMAGED) and counts[WAITING] + counts[INTERRUPTED]:
         state = WAITING
@@ -323,6 +323,6 @@ def _ending(sweep: SweepStatus) -> Iterator[str]:
     counts = sweep.counts
     if not counts:
         return
-    words = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
+    words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     left = f"; {sweep.left.in_words()}" if sweep.left and not sweep.is_over else ""
     yield f"{counts.total()} cell{'s' if counts.total() > 1 else ''}: {words}{left}"

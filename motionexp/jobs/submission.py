@@ -1,7 +1,7 @@
 """Finished samples for other scorers: TGVE's layout, SOURCE/VIDEO/EDIT/00000.jpg, or plain videos."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,9 @@ from motionexp.files import file_name, user_path, write_whole
 from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.references import stored_reference
+from motionexp.jobs.results_folder import ResultsFolder
 from motionexp.results.rows import FIELDS, ROWS_NAME, Row, read_rows
+from motionexp.results.selection import check_values, setting_of, values_in
 from motionexp.results.settings_table import EXTERNAL
 
 Key = tuple[str, str, str]
@@ -58,16 +60,16 @@ def write_submission(samples: Path, folder: Path, select: Mapping[str, str]) -> 
     """Write one sample of each video and edit as JPEGs.
 
     Args:
-        samples: folder with finished cells of `data=tgve`, for instance `outputs/tgve/latte`.
+        samples: folder with finished cells of `data=tgve`, for instance `outputs/tgve/latte`, or of a sweep.
         folder: written to; must be new or empty.
-        select: {field, stratum or setting of rows: its value as text}, of the samples that are chosen.
+        select: {field, stratum or setting of rows: its values with commas between}, of the chosen samples.
 
     Returns:
         The number of videos written, and of all videos of the benchmark, which its scorer expects.
 
     Raises:
-        InputError: no sample is chosen, or two for one video and edit, or the folder is not empty; or a row
-            is not of a video of the benchmark.
+        InputError: no sample has a selected value, two are of one video and edit, or the folder is not empty;
+            or a row is not of a video of the benchmark.
     """
     chosen = _chosen(samples, folder, select, _of_benchmark, _key, "samples of data=tgve")
     with clear_disk_errors(str(folder)):
@@ -83,7 +85,7 @@ def write_videos(samples: Path, folder: Path, select: Mapping[str, str]) -> int:
     (FVD, DINO similarity).
 
     Args:
-        samples: folder with finished cells of any suite.
+        samples: folder with finished cells of any suite, or of a sweep.
         folder, select: as of `write_submission`.
 
     Returns:
@@ -134,17 +136,20 @@ def _chosen(
         raise InputError(f"folder={folder}: it is not empty; name a new folder")
     if not samples.is_dir():
         raise InputError(f"samples={samples}: there is no such folder")
+    candidates = [(cell, row) for cell, row in _samples(samples) if is_candidate(row)]
+    if not candidates:
+        raise InputError(f"samples={samples}: it holds no {what}")
+    for name, values in select.items():
+        rows = [row for _, row in candidates]
+        check_values(name, values, {_text_of(row, name) for row in rows}, rows, samples)
+        # The base model's samples are chosen by their own tau, 1000: they are no second ones of an edit.
+        candidates = [sample for sample in candidates if _text_of(sample[1], name) in values_in(values)]
     chosen: dict[K, tuple[Cell, Row]] = {}
-    for cell, row in _samples(samples):
-        if not is_candidate(row) or any(_text_of(row, name) != value for name, value in select.items()):
-            continue
+    for cell, row in candidates:
         key = key_of(cell, row)
         if key in chosen:
             raise InputError(_two(chosen[key][1], row))
         chosen[key] = cell, row
-    if not chosen:
-        chosen_by = "".join(f" {name}={value}" for name, value in select.items())
-        raise InputError(f"samples={samples}: it holds no {what}{' with' * bool(select)}{chosen_by}")
     return chosen
 
 
@@ -164,11 +169,24 @@ def _frames(cell: Cell, row: Row) -> np.ndarray:
 
 def _samples(folder: Path) -> Iterator[tuple[Cell, Row]]:
     """The samples with one row each, without those of probes and other systems."""
-    for file in sorted(folder.rglob(ROWS_NAME)):
-        rows = {row.sample_id: row for row in read_rows(file)}
+    for cell, stored in _cells(folder):
+        rows = {row.sample_id: row for row in stored}
         for row in rows.values():
             if row.method != EXTERNAL and not row.tau_start and row.sample_id:
-                yield Cell(file.parent), row
+                yield Cell(cell), row
+
+
+def _cells(folder: Path) -> Iterator[tuple[Path, Iterable[Row]]]:
+    """The cells below a folder, or those of a sweep and of the base model beside them, with their rows."""
+    results = ResultsFolder(folder)
+    if not results.is_sweep:
+        yield from ((file.parent, read_rows(file)) for file in sorted(folder.rglob(ROWS_NAME)))
+        return
+    of_cells: dict[Path, list[Row]] = defaultdict(list)
+    for row in results.rows():
+        if (cell := results.cell_of(row)) is not None:
+            of_cells[cell].append(row)
+    yield from sorted(of_cells.items())
 
 
 def _of_benchmark(row: Row) -> bool:
@@ -192,12 +210,8 @@ def _key(cell: Cell, row: Row) -> Key:
 
 
 def _text_of(row: Row, name: str) -> str:
-    if name in row.settings and name not in FIELDS:
-        value = row.settings[name]
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if name not in FIELDS and name not in row.strata:
-        raise InputError(f"{name}=: rows have no such field, stratum or setting")
-    return row.stratum(name)
+    """As `setting_of`; `seed` is the number of a sample, as in `_two`, and no setting."""
+    return row.stratum(name) if name == "seed" else setting_of(row, name)
 
 
 def _two(first: Row, second: Row) -> str:

@@ -61,8 +61,8 @@ class SweepPlan:
 
 
 def plan_files(output: Path) -> list[Path]:
-    """The plans of the sweeps below an output folder, in the order of their names."""
-    return sorted((output / SWEEPS).glob(f"*/{PLAN}"))
+    """The plans of the sweeps below an output folder, by name; the one plan of a sweep's folder."""
+    return [output / PLAN] if (output / PLAN).exists() else sorted((output / SWEEPS).glob(f"*/{PLAN}"))
 
 
 def cells_of_sweep(sweep: Path) -> list[Path]:

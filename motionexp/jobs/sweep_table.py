@@ -22,6 +22,7 @@ from motionexp.data.select import make_reader, subjects_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, plain_name, user_path, write_whole
 from motionexp.jobs.failures import failures
+from motionexp.jobs.results_folder import ResultsFolder
 from motionexp.jobs.sweep_folder import SweepFolder
 from motionexp.jobs.sweep_plan import cells_of_sweep
 from motionexp.jobs.sweeps import as_text, in_a_line
@@ -32,9 +33,6 @@ from motionexp.results.rows import Row, read_rows
 from motionexp.results.selection import (
     SAMPLED,
     TRAINED,
-    has_value,
-    no_such_name,
-    setting_of,
     settings_key,
     text_in,
 )
@@ -132,9 +130,7 @@ def table(words: Sequence[str]) -> None:
     """
     cfg, select = command_settings("table", TableConfig, words, selects=True)
     output, by = user_path(cfg.output), cfg.by
-    rows = read_rows(output)
-    for name, values in select.items():
-        rows = selected(rows, name, values, output)
+    rows = ResultsFolder(output).rows(select)
     nothing = InputError(f"{output}: there are no scores of samples, which a job or `score` makes")
     if not any(not row.tau_start for row in rows):
         raise nothing
@@ -146,17 +142,6 @@ def table(words: Sequence[str]) -> None:
         raise nothing
     chosen = [f"{key}={value}" for key, value in select.items()]
     _show(Console(), tables, output, names or ["tau"], chosen)
-
-
-def selected(rows: Sequence[Row], name: str, values: str, output: Path) -> list[Row]:
-    """The rows with one of the values. Raises InputError where there are none but the base model's."""
-    chosen = [row for row in rows if has_value(row, name, values)]
-    # Which have every value of a setting of tuning, also one that nothing was tuned with.
-    if any(row.method != "base" or name.partition(".")[0] not in TRAINED for row in chosen):
-        return chosen
-    shown = ", ".join(sorted({setting_of(row, name) for row in rows} - {""})[:20]) or "none"
-    problem = no_such_name(name, rows) or f"no row has it; the rows in {output} have {shown}"
-    raise InputError(f"{name}={values}: {problem}")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from motionexp.files import file_name, is_locked
 STATUS, PROGRESS = "status.json", "progress.json"
 RUNNING, DONE, FAILED, INTERRUPTED, WAITING = "running", "done", "failed", "interrupted", "waiting"
 DAMAGED = "damaged"
+STATES = (DONE, RUNNING, FAILED, DAMAGED, INTERRUPTED, WAITING)
 MOST_REPLACEMENTS = 16
 """Of a cell by cells of smaller batches: the largest batch can be halved ten times."""
 

@@ -1,8 +1,8 @@
 """The page of all experiments, experiments/README.md (`make tables` writes its sections).
 
 The introduction, which is written in the page itself and stays, then one section for each experiments/*.yaml
-file: its question, its verdict, how it was decided, and links to its tables. The sections depend on these
-files, and on which tables there are.
+file: its question, its answer and verdict, its figures, how it was decided, and links to its tables. The
+sections depend on these files, and on which tables and figures there are.
 """
 
 import re
@@ -40,6 +40,14 @@ ORDER = (
     *("probe-tampering", "probe-motion", "probe-guidance", "shift", "linear-probe", "inversion", "predict"),
     *("metric-trust", "bench", "bench-full-size", "demo"),
 )
+FIGURES = Path("results/shapes/figures")
+OF_PROBES = {
+    "probe-tampering": "shares",
+    "probe-motion": "*-motion-tampering-pairs",
+    "probe-guidance": "*-partial-guidance-pairs",
+    "predict": "prediction",
+}
+"""Figures that `make figures` draws of an experiment whose file describes none."""
 PARTS = {"Decided by": "decision", "Chosen before": "choice", "References": "cut", "Cost": "cost"}
 
 
@@ -83,11 +91,18 @@ def section(path: Path, layout: Layout, root: Path) -> str:
     closing += [f"Tables: {', '.join(links)}"] if links else []
     rules = [f"Differences within {layout.margin:g} count as equal"] if layout.margin else []
     rules += [f"Fewer than {layout.n} references decide nothing"] if layout.n else []
+    pictures = [f"![{figure.stem}](../{figure})" for figure in drawn(path, layout, root)]
+    closing += (
+        [f"Further figures: {', '.join(picture[1:] for picture in pictures[1:])}"] if pictures[1:] else []
+    )
+    answer = " ".join(layout.answer.split())
     labelled["Decided by"] = ". ".join([labelled["Decided by"].rstrip("."), *rules]).removeprefix(". ")
     parts = [
         f"## {path.stem}",
         f"**{' '.join(layout.question.split())}**",
+        *([answer] if not layout.verdict.startswith(answer) else []),
         *layout.verdict.strip().split("\n"),
+        *pictures[:1],
         *(f"*{label}.* {text.rstrip('.')}." for label, text in labelled.items() if text),
         f"{'. '.join(closing)}.",
     ]
@@ -97,6 +112,14 @@ def section(path: Path, layout: Layout, root: Path) -> str:
 def linked(layout: Layout) -> list[str]:
     """The result pages of an experiment, relative to the root: its tables, and what other commands write."""
     return [*(f"{table.file}.md" for table in layout.tables if layout.rows), *layout.pages]
+
+
+def drawn(path: Path, layout: Layout, root: Path) -> list[Path]:
+    """The figures of an experiment that there are, relative to the root."""
+    names = [f"{figure.file}.png" for figure in layout.figures]
+    described = [Path(name) for name in names if (root / name).exists()]
+    probed = (root / FIGURES).glob(f"{OF_PROBES[path.stem]}.png") if path.stem in OF_PROBES else ()
+    return [*described, *sorted(figure.relative_to(root) for figure in probed)]
 
 
 def last_run(path: Path) -> str:

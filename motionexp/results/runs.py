@@ -17,13 +17,13 @@ from rich.text import Text
 from motionexp.config.renames import renamed_row
 from motionexp.config.schema import method_name
 from motionexp.config.yaml_file import read_yaml
-from motionexp.errors import InputError
+from motionexp.errors import InputError, one_of
 from motionexp.files import locked, write_whole
-from motionexp.results.cell_state import read_state
+from motionexp.results.cell_state import DONE, STATES, read_state
 from motionexp.results.compaction import compacted_in
 from motionexp.results.formats import Grid, markdown_text, printable
 from motionexp.results.rows import ROWS_NAME, Row, read_lines
-from motionexp.results.selection import changed_settings, has_value, no_such_name
+from motionexp.results.selection import changed_settings, check_values, has_value, text_in
 from motionexp.results.terminal import print_grid
 
 INDEX = "index.md"
@@ -75,14 +75,20 @@ class Run:
     sampled: Sequence[Sampled]
 
 
-def runs_in(folder: Path, select: Mapping[str, str] = MappingProxyType({})) -> list[Run]:
+def runs_in(
+    folder: Path,
+    select: Mapping[str, str] = MappingProxyType({}),
+    texts: Mapping[str, set[str]] | None = None,
+) -> list[Run]:
     """The runs of a folder OUTPUT/SUITE/MODEL, by reference and settings.
 
     A run with a damaged file is one of the state `damaged`, whatever is selected.
 
     Args:
         select: {a setting, a field or a stratum of rows, or `state`: its values with commas between}.
+        texts: gets the values of each that there are, among what has the values before it.
     """
+    texts = {name: set() for name in select} if texts is None else texts
     cells = (path.parent for path in folder.glob("*/status.json") if not path.parent.name.startswith("."))
     runs: list[Run] = []
     compacted = compacted_in(folder)
@@ -91,7 +97,7 @@ def runs_in(folder: Path, select: Mapping[str, str] = MappingProxyType({})) -> l
         try:
             is_stored = compacted is not None and compacted.has(cell / ROWS_NAME)
             rows = stored[cell.name] if is_stored else _rows(cell / ROWS_NAME)
-            runs += [run] if (run := _run_of(cell, rows, select)) else []
+            runs += [run] if (run := _run_of(cell, rows, select, texts)) else []
         except (InputError, OSError) as error:
             runs.append(Run(cell, "", "damaged", str(error), [Sampled()]))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -121,11 +127,7 @@ def print_runs(console: Console, output: Path, select: Mapping[str, str] = Mappi
     Raises:
         InputError: there is none.
     """
-    runs_of = {folder: runs_in(folder, select) for folder in folders_of(output)}
-    if not any(runs_of.values()):
-        words = " ".join(f"{name}={values}" for name, values in select.items())
-        problems = (no_such_name(name, ()) for name in select if name != "state")
-        raise InputError(f"{words}: {next(filter(None, problems), f'no run in {output} has it')}")
+    runs_of = _selected_runs(output, select)
     for folder, runs in runs_of.items():
         by_reference: dict[str, list[Run]] = defaultdict(list)
         for run in runs:
@@ -143,6 +145,24 @@ def print_runs(console: Console, output: Path, select: Mapping[str, str] = Mappi
         if (folder / INDEX).exists():  # the first job that ends well writes it
             console.print(Text(printable(f"with links to each: {folder / INDEX}")), soft_wrap=True)
         console.print()
+
+
+def _selected_runs(output: Path, select: Mapping[str, str]) -> dict[Path, list[Run]]:
+    """The runs of each folder. Raises InputError where there is none, or none with one of the values."""
+    for state in select.get("state", DONE).split(","):
+        if state not in STATES:
+            raise InputError(f"state={state}: {one_of(state, STATES)}")
+    select = {name: select[name] for name in sorted(select, key="state".__ne__)}
+    texts: dict[str, set[str]] = {name: set() for name in select}
+    runs_of = {folder: runs_in(folder, select, texts) for folder in folders_of(output)}
+    for name, values in select.items():
+        # That no run is in one of several states is an answer.
+        if name != "state" or not texts[name] & {*values.split(",")}:
+            check_values(name, values, texts[name], (), output)
+    if not any(runs_of.values()):
+        words = " ".join(f"{name}={values}" for name, values in select.items())
+        raise InputError(f"{words}: no run in {output} has it")
+    return runs_of
 
 
 def write_index(folder: Path) -> None:
@@ -206,19 +226,24 @@ def _lines(runs: Sequence[Run], between: str) -> tuple[list[str], list[list[str]
     return ["run", "settings", "state", "n", *shown], lines
 
 
-def _run_of(cell: Path, stored: Iterable[Fields], select: Mapping[str, str]) -> Run | None:
-    """The run of a cell with its stored rows; None where it has nothing of what is selected."""
+def _run_of(
+    cell: Path, stored: Iterable[Fields], select: Mapping[str, str], texts: Mapping[str, set[str]]
+) -> Run | None:
+    """The run of a cell with its stored rows; None where it has nothing of what is selected (`runs_in`)."""
     status = read_state(cell)
     rows = [
         row
         for row in stored
         if row.get("seed") is not None and not row.get("strata", {}).get("sanity_baseline")
     ]
-    about = rows or [_planned(cell / "config.yaml", status.about)]
-    if status.state not in select.get("state", status.state).split(","):
-        return None
-    names = [name for name in select if name != "state"]
-    chosen = [row for row in about if all(has_value(row, name, select[name]) for name in names)]
+    chosen: list[Fields] = [*rows] or [_planned(cell / "config.yaml", status.about)]
+    for name, values in select.items():
+        if name == "state":
+            texts[name].add(status.state)
+            chosen = chosen if status.state in values.split(",") else []
+            continue
+        texts[name].update(text_in(row, name) for row in chosen)
+        chosen = [row for row in chosen if has_value(row, name, values)]
     if not chosen:
         return None
     sampled = list(_sampled(chosen)) if rows else [Sampled(_settings_of(chosen[0]))]

@@ -1,7 +1,9 @@
 """Selecting the rows of a table's line by fields, strata and settings. Imports no torch."""
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING as REQUIRED
@@ -25,6 +27,8 @@ network of fewer bits."""
 DEFAULT_METHOD = "lora"
 STRATA = ("appearances", "captions")
 """Strata of references with several appearances, or with captions that name the motion."""
+MOST_LISTED = 20
+"""Values that an error lists."""
 
 
 def has_defaults(row: Row, names: Collection[str]) -> bool:
@@ -126,11 +130,56 @@ def distinct_settings(rows: Iterable[Row]) -> list[Row]:
 def has_value(fields: Mapping[str, Any] | Row, name: str, values: str) -> bool:
     """Whether a row has one of the values, between commas, of a setting, a field or a stratum.
 
-    A list in brackets is one value. The base model has every value of a setting of tuning.
+    The base model has every value of a setting of tuning.
     """
     if fields.get("method") == "base" and name.partition(".")[0] in TRAINED:
         return True
-    return text_in(fields, name) in ([values] if values.startswith("[") else values.split(","))
+    return text_in(fields, name) in (values, *values_in(values))
+
+
+def values_in(values: str) -> list[str]:
+    """The values of a word NAME=VALUE,VALUE; a list in brackets is one value."""
+    return [values] if values.startswith("[") else values.split(",")
+
+
+def selected(rows: Sequence[Row], name: str, values: str, place: Path) -> list[Row]:
+    """The rows in a folder that have one of the values; `check_values` says what it raises."""
+    check_values(name, values, {text_in(row, name) for row in rows}, rows, place)
+    return [row for row in rows if has_value(row, name, values)]
+
+
+def check_values(
+    name: str, values: str, texts: Collection[str], rows: Iterable[Mapping[str, Any] | Row], place: Path
+) -> None:
+    """Refuse a selection by a value that nothing has: it would silently select nothing.
+
+    Args:
+        name: of a setting, a field or a stratum.
+        values: that are selected, with commas between.
+        texts: the values that there are.
+        rows: whose strata are names too.
+        place: the folder that they are in.
+
+    Raises:
+        InputError: one of the values is not there.
+    """
+    missing = [value for value in values_in(values) if value not in texts]
+    if not missing or values in texts:
+        return
+    problem = "" if any(texts) else no_such_name(name, rows)
+    if not problem:
+        listed = ", ".join(sorted({*texts} - {""}, key=_in_order)[:MOST_LISTED]) or "none"
+        problem = f"nothing in {place} has {' or '.join(value or repr('') for value in missing)}"
+        problem += f"; the values there are {listed}"
+    raise InputError(f"{name}={values}: {problem}")
+
+
+def _in_order(text: str) -> tuple[float, str]:
+    """Sorts numbers by their size, before words."""
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
 
 
 def no_such_name(name: str, rows: Iterable[Mapping[str, Any] | Row]) -> str:

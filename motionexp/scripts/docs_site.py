@@ -20,7 +20,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/*.md", "ex
 RESULTS = ("results/**/*.md", "results/**/*.csv", "results/**/*.png", "results/**/*.mp4")
 LINK = re.compile(r"(\]\()([^)\s#]+)")
 """An inline link or picture, up to its fragment."""
-HOME, README = "index.md", "README.md"
+HOME, README, START = "index.md", "README.md", "start.md"
 HEADED = "    options: {show_root_heading: false}\n"
 """Under a heading that is there already."""
 ALONE = "    options: {members: false, show_root_heading: false}\n"
@@ -35,7 +35,7 @@ def on_files(files: Any, config: Any) -> Any:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, HOME if name == README else name, abs_src_path=str(path)))
-    for name, text in reference_pages():
+    for name, text in ((START, start_page()), *reference_pages()):
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -68,6 +68,12 @@ def site_links(markdown: str, repository_path: str, site_path: str) -> str:
         return link[1] + posixpath.relpath(on_site, posixpath.dirname(site_path) or ".")
 
     return LINK.sub(rewritten, markdown)
+
+
+def start_page() -> str:
+    """Markdown of README's section on the start, which has a place of its own in the menu."""
+    section = (ROOT / README).read_text(encoding="utf-8").partition("\n## Start\n")[2].partition("\n## ")[0]
+    return f"# Getting started\n{section}\n"
 
 
 def reference_pages() -> Iterator[tuple[str, str]]:

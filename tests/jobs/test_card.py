@@ -210,7 +210,7 @@ def test_every_kind_of_window_is_said(tmp_path, window, said):
         (["adapter={adapter}", "push=me"], "push=me"),
         (["adapter={adapter}", "push=me/../you"], "push="),
         (["adapter={adapter}", "private=maybe"], "private=maybe"),
-        (["adapter={adapter}", "tau=3"], "tau=3: no sample has it"),
+        (["adapter={adapter}", "tau=3"], "tau=3:"),
         (["adapter={adapter}", "tua=3"], "did you mean tau"),
         (["adapter={adapter}", "folder=/proc/none"], "folder=/proc/none"),
     ],

@@ -20,6 +20,7 @@ from motionexp.results.rows import Row
 from tests.support import made_output
 from tests.support.made_output import FRAMES, REFERENCES, write_output
 from tests.support.made_suites import KINDS, made_lines, make_tgve
+from tests.support.made_sweeps import planned, write_plan
 from tests.support.made_videos import moving, psnr
 
 SOURCE = "DAVIS_480p"
@@ -75,7 +76,8 @@ def test_two_samples_of_one_edit_are_an_error_that_says_what_to_choose_by(tmp_pa
 def test_what_cannot_be_written_is_said(tmp_path):
     finished(tmp_path / "outputs", "dav-0", ["style"])
     for samples, folder, select, problem in (
-        ("outputs", "new", {"tau": "1"}, "data=tgve .*tau=1"),
+        ("outputs", "new", {"tau": "1"}, "tau=1: .* 700"),
+        ("outputs", "new", {"tau": "700,1"}, "tau=700,1: .* 1;"),
         ("outputs", "new", {"sead": "1"}, "sead="),
         ("outputs", "outputs", {}, "folder=.*outputs"),
         ("nothing", "new", {}, "samples=.*nothing"),
@@ -140,3 +142,16 @@ def test_samples_of_one_name_get_a_number():
 def test_a_layout_that_does_not_exist_is_named():
     with pytest.raises(InputError, match="layout=vbench"):
         submission(["folder=a", "samples=b", "layout=vbench"])
+
+
+def test_a_sweep_s_folder_gives_its_samples_and_the_base_model_s_beside_them(tmp_path):
+    outputs = tmp_path / "outputs"
+    write_output(outputs, references=REFERENCES[:1])
+    cells = sorted((outputs / "shapes" / "tiny_latte").iterdir())
+    (cell,) = (cell for cell in cells if "tau: 700.0" in (cell / "config.yaml").read_text())
+    about = planned(0, 0) | {"cell": f"shapes/tiny_latte/{cell.name}", "reference": REFERENCES[0]}
+    sweep = write_plan(outputs, [about]).parent
+    assert write_videos(sweep, tmp_path / "tuned", {"tau": "700"}) == len(made_output.KINDS)
+    assert write_videos(sweep, tmp_path / "base", {"tau": "1000"}) == len(made_output.KINDS)
+    with pytest.raises(InputError, match=r"tau=500: .* 700, 1000"):
+        write_videos(sweep, tmp_path / "new", {"tau": "500"})

@@ -52,6 +52,21 @@ def test_the_committed_page_is_the_generated_one(tmp_path, capsys):
     assert str(PAGE) in capsys.readouterr().out
 
 
+def test_a_section_begins_with_the_answer_and_shows_a_figure_where_there_is_one():
+    sections = dict(re.findall(r"\n## (\S+)\n(.*?)(?=\n## |\Z)", page(ROOT), re.DOTALL))
+    for path in EXPERIMENTS:
+        layout = read_layout(path)
+        question, answer, *_ = (" ".join(text.split()) for text in sections[path.stem].strip().split("\n\n"))
+        assert question.startswith("**")
+        assert answer.startswith(" ".join(layout.answer.split()))
+        shown = re.findall(r"\(\.\./(results/\S+\.png)\)", sections[path.stem])
+        assert {
+            f"{figure.file}.png" for figure in layout.figures if (ROOT / f"{figure.file}.png").exists()
+        } <= {*shown}
+        assert all((ROOT / figure).exists() for figure in shown)
+    assert "figures/shares.png" in sections["probe-tampering"]
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_each_interval_of_a_verdict_stands_in_a_table_of_its_experiment(path):
     layout = read_layout(path)

@@ -7,7 +7,7 @@ import pytest
 
 from motionexp.config.metrics import METRICS
 from motionexp.config.options import options
-from motionexp.scripts.docs_site import reference_pages, site_links
+from motionexp.scripts.docs_site import START, reference_pages, site_links, start_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +29,16 @@ ROOT = Path(__file__).parents[2]
 )
 def test_links_of_the_repository_are_those_of_the_site(path, page, link, expected):
     assert site_links(f"[a]({link}) ![b]({link})", path, page) == f"[a]({expected}) ![b]({expected})"
+
+
+def test_every_page_of_docs_is_in_the_menu_and_so_is_the_start():
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    pages = [START, *(path.name for path in (ROOT / "docs").glob("*.md"))]
+    assert [page for page in pages if f": {page}\n" not in menu] == []
+    assert "python run.py status" in start_page()
+    assert "\n## " not in start_page()
+    # Links within README would lead nowhere on a page of its own.
+    assert "](#" not in start_page()
 
 
 def test_every_method_and_metric_is_in_the_reference():

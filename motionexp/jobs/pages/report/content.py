@@ -9,10 +9,9 @@ from motionexp.jobs.failures import Failure, failures
 from motionexp.jobs.pages.report.probes import OF_MODELS, Probes, probes_of
 from motionexp.jobs.pages.report.references import ShownReference, references_of
 from motionexp.jobs.pages.report.samples import Score, ShownSample, sample_order, samples_of, scores_of
-from motionexp.jobs.sweep_plan import PLAN, read_plan
-from motionexp.jobs.sweep_table import selected
+from motionexp.jobs.results_folder import ResultsFolder
 from motionexp.results.formats import Table
-from motionexp.results.rows import Row, read_rows
+from motionexp.results.rows import Row
 from motionexp.results.settings_table import differing_names, settings_tables
 
 Facts = Mapping[str, Sequence[str]]
@@ -30,58 +29,14 @@ class Media:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where results are read from.
+class Source(ResultsFolder):
+    """Where a report's results are read from.
 
     Attributes:
-        path: an output folder, or a sweep's folder OUTPUT/sweeps/ID.
         name: a letter before all that is of it, where two are compared; empty: there is one.
     """
 
-    path: Path
     name: str = ""
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether it is the folder of one sweep."""
-        return (self.path / PLAN).exists()
-
-    @property
-    def output(self) -> Path:
-        """The folder that the paths in rows start from."""
-        return self.path.parents[1] if self.is_sweep else self.path
-
-    def rows(self, select: Mapping[str, str]) -> list[Row]:
-        """The rows that are selected; of a sweep those of its cells, and of the base model beside them.
-
-        Raises:
-            InputError: there are none.
-        """
-        rows = read_rows(self.output)
-        if self.is_sweep:
-            plan = read_plan(self.path / PLAN)
-            cells = {cell.folder for cell in plan.cells}
-            beside = {(cell.model, cell.reference) for cell in plan.cells}
-            rows = [
-                row
-                for row in rows
-                if self._cell_of(row) in cells
-                or (row.method == "base" and (row.model, row.reference) in beside)
-            ]
-        for name, values in select.items():
-            rows = selected(rows, name, values, self.output)
-        if not rows:
-            raise InputError(f"{self.path}: there are no rows; a job that ends well writes them")
-        return rows
-
-    def _cell_of(self, row: Row) -> Path | None:
-        return (self.output / row.sample_file).parents[1] if row.sample_file else None
-
-    def cells(self) -> list[Path]:
-        """The folders of its cells."""
-        if self.is_sweep:
-            return [cell.folder for cell in read_plan(self.path / PLAN).cells if cell.folder is not None]
-        return sorted(path.parent for path in self.output.glob("*/*/*/status.json"))
 
 
 @dataclass

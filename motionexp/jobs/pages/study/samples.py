@@ -12,8 +12,9 @@ import numpy as np
 from motionexp.config.command_line import override_key
 from motionexp.errors import InputError
 from motionexp.jobs.finished import path_below
-from motionexp.results.rows import Row, read_rows
-from motionexp.results.selection import has_value, no_such_name, setting_of
+from motionexp.jobs.results_folder import ResultsFolder
+from motionexp.results.rows import Row
+from motionexp.results.selection import no_such_name, selected, setting_of
 from motionexp.results.settings_table import EXTERNAL, TUNING, differing_names
 from motionexp.results.versions import of_newest_version
 
@@ -80,7 +81,7 @@ def find_candidates(
     """The samples that a study can show.
 
     Args:
-        output: folder of finished samples.
+        output: folder of finished samples, or of a sweep.
         select: {a setting, a field or a stratum of rows: its values with commas between}.
         by: the settings that tell methods apart, with commas between; None: those in which rows differ.
         base_model: whether the base model is one of the methods.
@@ -108,25 +109,20 @@ def find_candidates(
                 raise InputError(_two(before, row, label, names))
     methods = _methods(shown)
     whole = _whole(shown, methods, outputs)
-    return Candidates(output, methods, whole, directions)
+    return Candidates(ResultsFolder(output).output, methods, whole, directions)
 
 
 def _selected(output: Path, select: Mapping[str, str], base_model: bool) -> list[Row]:
     """The rows of samples of jobs, of the newest versions, that have the selected values."""
     rows = [
         row
-        for row in of_newest_version(read_rows(output))
+        for row in of_newest_version(ResultsFolder(output).rows())
         if not (row.sanity_baseline or row.tau_start or row.method == EXTERNAL)
         and (row.sample_file or row.seed is None)
         and (base_model or row.method != "base")
     ]
     for name, values in select.items():
-        chosen = [row for row in rows if has_value(row, name, values)]
-        if not chosen:
-            texts = sorted({setting_of(row, name) for row in rows} - {""})[:20]
-            problem = no_such_name(name, rows) or f"no sample has it; they have {', '.join(texts) or 'none'}"
-            raise InputError(f"{name}={values}: {problem}")
-        rows = chosen
+        rows = selected(rows, name, values, output)
     if not any(row.seed is not None for row in rows):
         raise InputError(f"output={output}: there are no finished samples of jobs")
     # Of several training seeds the first one: an edit's samples are then told apart by their noise.
