@@ -186,6 +186,7 @@ class Configuration:
         files: {path below the repository: its content}.
         shards: {part: number of its shards}, where other weights lie beside them.
         variants: parts of which the weights in bf16 are read, half as large, and those in fp32 are not.
+        listed: {path of a file of weights: its size}, of the parts whose files are known one by one.
     """
 
     source: str
@@ -193,6 +194,13 @@ class Configuration:
     files: Mapping[str, Mapping[str, Any]]
     shards: Mapping[str, int] = field(default_factory=dict)
     variants: Sequence[str] = ()
+    listed: Mapping[str, int] = field(default_factory=dict)
+
+    def files_of(self, part: str) -> dict[str, int]:
+        """{name of a file of a part's weights: its size}; empty where they are not known one by one."""
+        return {
+            name.rpartition("/")[2]: size for name, size in self.listed.items() if name.startswith(f"{part}/")
+        }
 
 
 @lru_cache

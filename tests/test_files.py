@@ -285,7 +285,14 @@ def test_equal_metadata_are_equal_bytes():
 # signals
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        *((signum, 128 + signum) for signum in (signal.SIGUSR1, signal.SIGUSR2)),
+    ],
+)
 def test_a_signal_ends_a_run_once_with_its_code(signum, code):
     saved = []
 

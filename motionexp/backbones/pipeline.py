@@ -52,6 +52,7 @@ class PipelineBackbone(PipelineParts):
         network_masks_padding: whether the network does.
         scheduler: settings that replace those of the folder's scheduler.
         spacing: spacing of the timesteps that the pipeline hands to its scheduler; None: the scheduler's own.
+        decoding_note: why the pipeline cannot decode the model's latents, as a sentence; empty: it can.
         config: the network's configuration.
         pixels_per_latent, frames_per_latent: see `VideoCodec.compression`.
     """
@@ -66,6 +67,7 @@ class PipelineBackbone(PipelineParts):
     shardable = True
     scheduler: ClassVar[Mapping[str, Any]] = {}
     spacing: ClassVar[str | None] = None
+    decoding_note: ClassVar[str] = ""
     config: Any
     pixels_per_latent: int
     frames_per_latent: int

@@ -4,6 +4,7 @@ The text is laid out as `diffusers.WanPipeline` does it: padded to 512 tokens fo
 the caption's own tokens are set to zero; the network attends to all 512 columns, without a mask.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from motionexp.backbones.text import Tokenizer, lower_case_if_closed, refuse_mas
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
+from motionexp.diffusion.window_in_steps import reached
 from motionexp.errors import InputError
 
 ATTENTIONS: dict[ProjectionKind, str] = {"motion": "attn1", "cross": "attn2"}
@@ -199,6 +201,7 @@ class WanFramesBackbone(WanBackbone):
         "text_encoder": T5EncoderModel,
     }
     codec: ClassVar = image_vae
+    decoding_note = "WanPipeline decodes with a video VAE alone, and this model's VAE is of single frames."
     caption_form = staticmethod(lower_case_if_closed)
     caption_tokens = None
 
@@ -240,20 +243,27 @@ class WanExpertsBackbone(WanBackbone):
 
     @classmethod
     def _assemble(cls, folder: Path, parts: Mapping[str, Any]) -> WanExperts:
-        index = folder / "model_index.json"
-        ratio: float | None = read_json(index).get("boundary_ratio")
-        if ratio is None:
-            raise InputError(f"{index}: boundary_ratio is missing: the timestep where the experts take turns")
-        return WanExperts(parts["transformer"], parts["transformer_2"], ratio * TIMESTEPS)
+        return WanExperts(parts["transformer"], parts["transformer_2"], _boundary(folder))
+
+    @property
+    def spans(self) -> dict[str, Window]:
+        """See `Backbone.spans`: the first expert acts at t >= boundary, the second below it."""
+        boundary = _boundary(self._folder)
+        return dict(zip(EXPERTS, (Window(boundary), Window(0, math.nextafter(boundary, 0))), strict=True))
 
     def motion_projections(self, window: Window) -> dict[str, list[str]]:
         """See `Backbone.motion_projections`: those of the experts whose timesteps the window reaches."""
-        reached = {
-            # The first expert acts at t >= boundary, the second below it.
-            "transformer": window.high >= self.network.boundary,
-            "transformer_2": window.low < self.network.boundary,
-        }
+        experts = reached(self.spans, window)
         return {
-            letter: [name for name in names if reached[name.split(".")[0]]]
+            letter: [name for name in names if name.split(".")[0] in experts]
             for letter, names in self.projections("motion").items()
         }
+
+
+def _boundary(folder: Path) -> float:
+    """The timestep where the experts take turns. Raises InputError where the folder names none."""
+    index = folder / "model_index.json"
+    ratio: float | None = read_json(index).get("boundary_ratio")
+    if ratio is None:
+        raise InputError(f"{index}: boundary_ratio is missing: the timestep where the experts take turns")
+    return ratio * TIMESTEPS

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from motionexp.config.command_line import choice_hint
 from motionexp.errors import InputError
 from motionexp.files import user_path
 
@@ -30,7 +31,8 @@ def adapter_files(adapter: str | Path) -> tuple[Path, ...]:
     files = _files(path) if os.path.isdir(path) else (path,)
     for file in files:
         if not os.path.exists(file):
-            raise InputError(f"adapter={adapter}: there is no such file or folder")
+            hint = choice_hint("adapter", str(adapter))
+            raise InputError(f"adapter={adapter}: there is no such file or folder{hint}")
         if file.suffix in PICKLES:
             raise InputError(
                 f"adapter={adapter}: {file.name} is a pickle, which can run any code: save the adapter as"
@@ -66,22 +68,26 @@ def _files(folder: Path) -> tuple[Path, ...]:
     if len(files) > 1:
         names = " and ".join(file.name for file in files)
         raise InputError(f"adapter={folder}: the folder has {names}: name one of the files")
-    if not files and (both := _of_both_experts(folder)):
-        return both
+    if not files and (of_experts := _of_experts(folder)):
+        return of_experts
     # A pickle of the same name is the file's reason for an error.
     pickles = [folder / name for name in ("adapter_model.bin", "pytorch_lora_weights.bin")]
     files += [file for file in pickles if file.exists()]
     if not files:
         raise InputError(
-            f"adapter={folder}: the folder has no {', '.join(FILE_NAMES)}, and no files named high and low:"
+            f"adapter={folder}: the folder has no {', '.join(FILE_NAMES)}, and no file named high or low:"
             " name a cell's adapter/ or a .safetensors file"
         )
     return (files[0],)
 
 
-def _of_both_experts(folder: Path) -> tuple[Path, ...]:
-    """The files for high and low noise, if a folder, or its folders of peft, have one of each; else none."""
+def _of_experts(folder: Path) -> tuple[Path, ...]:
+    """The files for high and low noise of a folder, or of its folders of peft: one of each, one, or none.
+
+    An adapter whose window lies in one expert has one.
+    """
     files = [*folder.glob("*.safetensors"), *folder.glob(f"*/{PEFT_FILE_NAME}")]
     by_expert = {expert_of(file): file for file in files}
-    is_pair = len(files) == 2 and by_expert.keys() == {"high", "low"}
-    return (by_expert["high"], by_expert["low"]) if is_pair else ()
+    if len(by_expert) < len(files) or not by_expert.keys() <= {"high", "low"}:
+        return ()
+    return tuple(by_expert[expert] for expert in ("high", "low") if expert in by_expert)

@@ -11,6 +11,7 @@ from typing import Any
 
 from motionexp.config import schema
 from motionexp.config.adapter_files import adapter_files
+from motionexp.config.command_line import choice_hint
 from motionexp.config.images import image_problems, takes_image
 from motionexp.config.job_settings import loggers
 from motionexp.config.json_file import read_json, read_object
@@ -221,7 +222,7 @@ def _clip_problems(cfg: JobConfig) -> Iterator[str]:
     if cfg.video not in cfg.data.values():
         yield f"video={cfg.video}: data= is no clip and does not read it; leave out data= or video="
     if not os.path.exists(user_path(cfg.video)):
-        yield f"video={cfg.video}: there is no such file or folder"
+        yield f"video={cfg.video}: there is no such file or folder{choice_hint('video', cfg.video)}"
     if cfg.caption is None:
         yield 'video= needs caption="what it shows"'
     if cfg.edits is None:
@@ -343,9 +344,12 @@ def window_problems(cfg: JobConfig) -> Iterator[str]:
         yield from _empty_windows(cfg, cfg.tau)
         if cfg.soft_window is not None and not _is_soft(cfg.soft_window, cfg.tau, cfg.tau_high):
             yield (
-                f"soft_window={cfg.soft_window}: pairs [timestep,weight]: times ascend from tau={cfg.tau:g}"
-                f" to tau_high={cfg.tau_high:g} at most, weights are from 0 to 1 and not all 0"
+                f"soft_window={cfg.soft_window}: pairs [timestep,weight]: timesteps (0 to 1000, not shares)"
+                f" ascend from tau={cfg.tau:g} to tau_high={cfg.tau_high:g} at most, weights are from 0 to 1"
+                " and not all 0"
             )
+        elif cfg.soft_window is not None and 0 < cfg.soft_window[-1][0] <= 1:
+            yield f"soft_window={cfg.soft_window}: timesteps from 0 to 1000 are meant, and not shares"
 
 
 def _empty_windows(cfg: JobConfig, tau: float) -> Iterator[str]:

@@ -155,6 +155,12 @@ def _in_double_quotes(text: str) -> str:
     return '"' + re.sub(r'([\\"])', r"\\\1", text) + '"'
 
 
+def choice_hint(name: str, value: str) -> str:
+    """For an error about a text with a comma: how several texts are swept; else empty."""
+    texts = ",".join(_in_double_quotes(text.strip()) for text in value.split(","))
+    return f"; a sweep over several is -m {name}='choice({texts})'" if "," in value else ""
+
+
 def check_once(words: Sequence[str]) -> None:
     """Raises InputError for a setting that is given more than once: only the last would have an effect."""
     counts = Counter(map(override_key, words))

@@ -35,6 +35,7 @@ DEFAULTS_OF_MODEL = {
     "learning_rate": "learning_rate",
     "full_rank_learning_rate": "learning_rate",
     "batch_size": "batch_size",
+    "probe_steps": "probe_steps",
     **{name: name for name in RECIPE_SETTINGS},
 }
 """Settings of a model, and the setting of the job whose default they are."""

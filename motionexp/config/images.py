@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterator
 
+from motionexp.config.command_line import choice_hint
 from motionexp.config.schema import JobConfig, ModelConfig
 from motionexp.config.targets import class_value
 from motionexp.errors import InputError
@@ -25,7 +26,7 @@ def image_problems(cfg: JobConfig) -> Iterator[str]:
             " image-to-video model, such as model=wan_i2v_14b, or leave it out"
         )
     elif cfg.image is not None and not os.path.isfile(user_path(cfg.image)):
-        yield f"image={cfg.image}: there is no such file"
+        yield f"image={cfg.image}: there is no such file{choice_hint('image', cfg.image)}"
     elif (
         cfg.image is None
         and cfg.edits is not None

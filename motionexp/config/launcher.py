@@ -203,7 +203,8 @@ def _problems(launcher: Launcher) -> Iterator[str]:
     if importlib.util.find_spec(launcher.package) is None:
         yield (
             f"{GROUP}={launcher.name}: {launcher.package} is not installed; `pip install"
-            f" 'motionexp[{launcher.extra}]'`, or in a checkout `pip install -e '.[{launcher.extra}]'`"
+            f" 'motionexp[{launcher.extra}]'`, or in a checkout"
+            f" `.bootstrap/bin/uv pip install --python .venv/bin/python -e '.[{launcher.extra}]'`"
         )
     elif isinstance(launcher, SlurmLauncher) and shutil.which("sbatch") is None:
         yield f"{GROUP}={launcher.name}: there is no sbatch here; run the command on a node that submits jobs"

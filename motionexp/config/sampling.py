@@ -1,6 +1,6 @@
 """What can be wrong with the settings of sampling and with a model's recipes. Imports no torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -30,10 +30,38 @@ def beside_pipelines(settings: Mapping[str, Any]) -> list[str]:
     return [f"{name}={_plain(settings[name])}" for name in names if settings.get(name)]
 
 
+BEFORE: Mapping[str, Any] = {
+    **{"shift": None, "timestep_spacing": None, "sampler": "ddim", "eta": 0.0, "negative_prompt": ""},
+    **{"dynamic_guidance": False, "force_zeros_for_empty_prompt": False, "guidance_rescale": 0.0},
+    **{"stg_scale": 0.0, "stg_blocks": None},
+}
+"""Settings of sampling as they were in rows from before there were such settings."""
+
+
+def sampling_words(
+    settings: Mapping[str, Any], names: Sequence[str], defaults: Mapping[str, Any]
+) -> list[str]:
+    """A job's sampling as words of a command: the settings of `names`, and all that are not at their default.
+
+    Of `names`, a value that is null is left out where it is the default.
+    """
+    return [
+        f"{name}={_word(value)}"
+        for name, value in settings.items()
+        if name in defaults and (value != defaults[name] or (name in names and value is not None))
+    ]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    return value if isinstance(value, str) else _plain(value)
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{','.join(map(str, value))}]"
-    return "true" if value is True else f"{value:g}"
+        return f"[{','.join(map(_plain, value))}]"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def sampling_problems(cfg: JobConfig) -> Iterator[str]:
@@ -42,11 +70,8 @@ def sampling_problems(cfg: JobConfig) -> Iterator[str]:
     yield from _scale_problems("guidance_scale", cfg.guidance_scale)
     if cfg.model.guidance_scale != cfg.guidance_scale:
         yield from _scale_problems("model.guidance_scale", cfg.model.guidance_scale)
-    if isinstance(cfg.guidance_scale, list):
-        if cfg.probe is not None:
-            yield f"guidance_scale={cfg.guidance_scale}: a probe takes one number; give guidance_scale=NUMBER"
-        if cfg.dynamic_guidance:
-            yield f"dynamic_guidance=true: varies one number; guidance_scale={cfg.guidance_scale} is several"
+    if isinstance(cfg.guidance_scale, list) and cfg.dynamic_guidance:
+        yield f"dynamic_guidance=true: varies one number; guidance_scale={cfg.guidance_scale} is several"
     yield from _solver_problems(cfg)
     yield from _schedule_problems(cfg)
     yield from _stg_problems(cfg)
@@ -59,6 +84,8 @@ def _recipe_problems(cfg: JobConfig) -> Iterator[str]:
         if value is not None and value not in model.recipes:
             names = one_of(value, model.recipes) if model.recipes else "it has no recipes; leave it out"
             yield f"{name}={value}: no recipe of model={model.name}; {names}"
+    if cfg.recipe is None and model.recipes:
+        yield f"recipe=null: model={model.name} has recipes; {one_of('', model.recipes)}"
     for name, recipe in model.recipes.items():
         if unknown := [key for key in recipe if key not in schema.RECIPE_SETTINGS]:
             choices = one_of(str(unknown[0]), schema.RECIPE_SETTINGS)

@@ -90,6 +90,7 @@ class ModelConfig:
     stg_blocks: list[int] | None = setting(None, "the blocks that it perturbs")
     guidance_rescale: float = setting(0.0, "0: a guided output stays as it is", low=0, high=1)
     sampler: str = setting("ddim", "the solver", choices=SAMPLERS)
+    probe_steps: int = setting(50, "of probes: enough for a step in every hundred of t", low=10, high=1000)
     shift: float | None = setting(None, "of flow matching's sigmas; null: its scheduler's", above=0)
     timestep_spacing: str | None = setting(
         None, "null: its scheduler's", choices=(None, *DISCRETE_SPACINGS, *FLOW_SPACINGS))
@@ -193,7 +194,8 @@ class JobConfig:
 
     probe: str | None = setting(None, "train nothing", "probe", choices=(None, *INVERSION_PROMPTS))
     probe_steps: int = setting(
-        50, f"sampling steps, best one of {ANY_SCHEDULES_STEPS}", "probe", low=10, high=1000, multiple_of=10)
+        II("model.probe_steps"), f"sampling steps, best one of {ANY_SCHEDULES_STEPS}", "probe", low=10,
+        high=1000, multiple_of=10)
     inversion_guidance_scale: float = setting(1.0, "guidance while a probe inverts; 1: none", "probe", low=1)
     inversion_prompt: str | None = setting(
         None, "in probes; null: as its paper", "probe", choices=(None, "caption", "empty"), added_later=True)

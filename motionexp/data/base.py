@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +17,12 @@ class FirstFrame:
     Attributes:
         name: of its file.
         source: the pixels, or what reads them when they are first needed.
+        file: that pixels of another size can be read of; None: there is none.
     """
 
     name: str
     source: np.ndarray | Callable[[], np.ndarray]
+    file: Path | None = None
 
     @cached_property
     def pixels(self) -> np.ndarray:

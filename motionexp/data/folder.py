@@ -48,14 +48,13 @@ class Entry:
 
     def edits_with_images(self, size: tuple[int, int] | None) -> tuple[Edit, ...]:
         """The edits with images of a size (H, W), read when they are needed; None: of one pixel."""
-        return tuple(
-            edit
+        images = [
+            None
             if path is None
-            else replace(
-                edit, image=FirstFrame(path.name, partial(read_image, path, size) if size else PIXEL)
-            )
-            for edit, path in zip(self.edits, self.images, strict=True)
-        )
+            else FirstFrame(path.name, partial(read_image, path, size) if size else PIXEL, path)
+            for path in self.images
+        ]
+        return tuple(replace(edit, image=image) for edit, image in zip(self.edits, images, strict=True))
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class VideoFolder:
     def _checked(self, video: Mapping[str, Any]) -> tuple[str, Entry]:
         if unknown := [str(key) for key in video if key not in KEYS]:
             raise InputError(f"unknown {shortened(', '.join(unknown))}; the keys are {', '.join(KEYS)}")
-        inside = PurePosixPath(_text(video, "video"))
+        inside = _below(_text(video, "video"), "video")
         path = self._folder / inside
         if not os.path.exists(path):  # Path.exists raises OSError for a name that is too long
             raise InputError(f"there is no {shortened(str(inside))} in {self._folder}")
@@ -177,10 +176,17 @@ class VideoFolder:
             return None
         if not isinstance(image, str) or not image.strip():
             raise InputError(f"image is {reprlib.repr(image)}; it must be the path of an image")
-        path = self._folder / PurePosixPath(image.strip())
+        path = self._folder / _below(image.strip(), "image")
         if not os.path.isfile(path):
             raise InputError(f"there is no image {shortened(image)} in {self._folder}")
         return path
+
+
+def _below(text: str, key: str) -> PurePosixPath:
+    """A path below the folder. Raises InputError for one that leads out of it."""
+    if os.path.isabs(text) or os.path.normpath(text).split(os.sep)[0] == os.pardir:
+        raise InputError(f"{key} {shortened(text)}: a path below the folder is meant; put the file there")
+    return PurePosixPath(text)
 
 
 def read_captions(file: Path) -> list[tuple[str, Mapping[str, Any]]]:

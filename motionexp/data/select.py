@@ -66,6 +66,11 @@ def check_source(cfg: JobConfig) -> None:
     reader, names = _reader_and_names(cfg)
     size = cfg.model.height, cfg.model.width
     if reader.suite == ShapesReferences.suite and size != (SIZE, SIZE):
+        if cfg.probe == "linear_probe":  # which takes no other videos
+            raise InputError(
+                f"probe=linear_probe: it draws videos of {SIZE} x {SIZE} pixels, and model={cfg.model.name}"
+                f" makes {size[1]} x {size[0]}: take a bundled model, or probe=tampering with data= or video="
+            )
         run = f"`python run.py model={cfg.model.name}"
         raise InputError(
             f"model={cfg.model.name} is for real videos of {size[1]} x {size[0]} pixels, and the bundled"

@@ -318,6 +318,11 @@ class Backbone(ABC):
         `motion` is attention along time, `spatial` within a frame, `cross` from frames to the caption.
         """
 
+    @property
+    def spans(self) -> Mapping[str, Window]:
+        """Where networks share the timesteps: those of each, by the first part of its layers' names."""
+        return {}
+
     def motion_projections(self, window: Window) -> dict[str, list[str]]:
         """The `motion` projections of the networks that act in a window, where networks share timesteps."""
         return self.projections("motion")

@@ -23,6 +23,10 @@ Gate = Callable[[float | None], bool]
 """Turns an adapter on if its window holds timestep t, else or with None off; returns whether it is on."""
 
 
+GuidanceScale = float | tuple[tuple[float, float], ...]
+"""A scale, or pairs (t, scale) in ascending t from 0: each scale from its t on."""
+
+
 class StepGuidance(ABC):
     """Guides a sampling at the timesteps of its gate; see `motionexp.methods.guidance.GuidanceMethod`."""
 
@@ -61,7 +65,7 @@ class SamplerSettings:
     """
 
     steps: int = 50
-    guidance_scale: float | tuple[tuple[float, float], ...] = 7.5
+    guidance_scale: GuidanceScale = 7.5
     eta: float = 0.0
     sampler: str = "ddim"
     dynamic_guidance: bool = False
@@ -99,8 +103,7 @@ class SamplerSettings:
 
     @property
     def _scales(self) -> list[float]:
-        scale = self.guidance_scale
-        return [value for _, value in scale] if isinstance(scale, tuple) else [scale]
+        return scales_of(self.guidance_scale)
 
     def scale_at(self, t: float) -> float:
         """The guidance scale at timestep t.
@@ -109,10 +112,8 @@ class SamplerSettings:
         1 + scale: the formula of CogVideoX's authors, in which t is the timestep and not the step's number
         (as in diffusers' `CogVideoXPipeline` with `use_dynamic_cfg`).
         """
-        if isinstance(self.guidance_scale, tuple):
-            return [scale for low, scale in self.guidance_scale if low <= t][-1]
-        if not self.dynamic_guidance:
-            return self.guidance_scale
+        if not self.dynamic_guidance or isinstance(self.guidance_scale, tuple):
+            return scale_at(self.guidance_scale, t)
         share = ((self.steps - t) / self.steps) ** 5.0
         return 1 + self.guidance_scale * (1 - math.cos(math.pi * share)) / 2
 
@@ -130,6 +131,20 @@ class SamplerSettings:
     def batches(self) -> float:
         """The evaluations of a step, in batches of `rows`."""
         return self.branches / self.rows
+
+
+def scales_of(guidance_scale: GuidanceScale) -> list[float]:
+    """All scales of a guidance scale."""
+    if not isinstance(guidance_scale, tuple):
+        return [guidance_scale]
+    return [scale for _, scale in guidance_scale]
+
+
+def scale_at(guidance_scale: GuidanceScale, t: float) -> float:
+    """The scale that holds at timestep t."""
+    if not isinstance(guidance_scale, tuple):
+        return guidance_scale
+    return [scale for low, scale in guidance_scale if low <= t][-1]
 
 
 def in_pairs(guidance_scale: Any) -> Any:

@@ -110,6 +110,9 @@ class Window:
         return sum(self.contains(t) for t in timesteps)
 
 
+EVERYWHERE = Window(0)
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
     """A discrete noise schedule and the network's prediction type.

@@ -13,7 +13,7 @@ from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPC
 from torch import Tensor
 
 from motionexp.diffusion.flow_matching import UNIPC_START, FlowSchedule, Schedule
-from motionexp.diffusion.schedule import FINAL, TIMESTEPS, NoiseSchedule, Window
+from motionexp.diffusion.schedule import EVERYWHERE, FINAL, TIMESTEPS, NoiseSchedule, Window
 from motionexp.errors import InputError
 
 KINDS: dict[str, Any] = {
@@ -151,6 +151,7 @@ class AdapterSteps:
 
     Attributes:
         on: how many of the steps. steps: all of them.
+        partly: how many of those that are on have a weight below 1, by a soft window.
         off_t: the timestep of the first step after these that has it off; None: there is none.
         off_log_snr: the log-SNR there, in nats.
     """
@@ -159,17 +160,27 @@ class AdapterSteps:
     steps: int
     off_t: float | None = None
     off_log_snr: float | None = None
+    partly: int = 0
 
     @classmethod
-    def of(cls, schedule: Schedule, sampler: str, steps: int, window: Window) -> "AdapterSteps":
-        """Those of a window."""
+    def of(
+        cls,
+        schedule: Schedule,
+        sampler: str,
+        steps: int,
+        window: Window,
+        span: Window = EVERYWHERE,
+    ) -> "AdapterSteps":
+        """Those of a window, of an adapter whose networks act at the timesteps `span`."""
         timesteps = solver_of(schedule, sampler, steps).timesteps
-        inside = [window.contains(t) for t in timesteps]
+        weights = [window.weight(t) if span.contains(t) else 0.0 for t in timesteps]
+        inside = [weight > 0 for weight in weights]
+        partly = sum(0 < weight < 1 for weight in weights)
         after = len(inside) - inside[::-1].index(True) if any(inside) else len(inside)
         if after == len(inside):
-            return cls(sum(inside), steps)
+            return cls(sum(inside), steps, partly=partly)
         t = float(timesteps[after])
-        return cls(sum(inside), steps, t, float(schedule.log_snr(t)))
+        return cls(sum(inside), steps, t, float(schedule.log_snr(t)), partly)
 
     @property
     def fields(self) -> dict[str, float | None]:
@@ -181,6 +192,14 @@ class AdapterSteps:
         share = f"the adapter is on in {self.on} of {self.steps} sampling steps"
         if self.on == 0:
             return share
+        if self.partly:
+            share += f", in {self.partly} of them partly"
         if self.off_t is None:
             return f"{share} and stays on to the end"
-        return f"{share}, and goes off at t = {self.off_t:.4g} (log-SNR {self.off_log_snr:.2g})"
+        return f"{share}, and goes off at t = {_exact(self.off_t)} (log-SNR {self.off_log_snr:.2g})"
+
+
+def _exact(t: float) -> str:
+    """t in as few digits as tell it from a whole number: a window's end is one, and t may be just below."""
+    texts = (f"{t:.{digits}f}" for digits in range(1, 7))
+    return next((text for text in texts if float(text) % 1), f"{t:.0f}")

@@ -1,13 +1,26 @@
 """A window in the units of other tools: the weight in each sampling step, and shares of the schedule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import TIMESTEPS, Window
 
 DIGITS = 3  # of a share in ComfyUI's nodes
 MARGIN = 1e-6
+
+
+def reached(spans: Mapping[str, Window], window: Window) -> list[str]:
+    """The networks of `Backbone.spans` that act in a window."""
+    return [name for name, span in spans.items() if span.low <= window.high and window.low <= span.high]
+
+
+def span_of(spans: Mapping[str, Window], networks: Collection[str]) -> Window:
+    """The timesteps at which some of the networks of `Backbone.spans` act; all where it is empty."""
+    chosen = [span for name, span in spans.items() if name in networks]
+    if not chosen:
+        return Window(0)
+    return Window(min(span.low for span in chosen), max(span.high for span in chosen))
 
 
 def step_weights(window: Window, timesteps: Sequence[float]) -> list[float]:

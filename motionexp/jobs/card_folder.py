@@ -1,19 +1,21 @@
 """The folder of a hub's repository for an adapter: its card, the file and videos, from its cell."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.backbones.stock_pipelines import StockSampling, stock_sampling
 from motionexp.config.adapter_files import FILE_NAME, adapter_file
 from motionexp.config.card import CardConfig
 from motionexp.config.compose import load
+from motionexp.config.export import SAMPLING as EXPORT_SAMPLING
 from motionexp.config.options import options
-from motionexp.config.sampling import beside_pipelines
-from motionexp.config.schema import ModelConfig
+from motionexp.config.sampling import BEFORE, sampling_words
+from motionexp.config.schema import RECIPE_SETTINGS, ModelConfig
 from motionexp.data.videos import enlarged, write_mp4
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import respaced
@@ -28,11 +30,15 @@ from motionexp.jobs.machine import clear_disk_errors
 from motionexp.jobs.plan import BackboneSettings
 from motionexp.jobs.references import stored_reference
 from motionexp.methods.adapters import StoredAdapter, plain_window, read_adapter, read_window
-from motionexp.methods.export_formats import READERS
 from motionexp.results.rows import ROWS_NAME
 
 README = "README.md"
 REFERENCE = "reference.mp4"
+SAMPLING = (
+    *RECIPE_SETTINGS,
+    *("eta", "frames", "adapter_scale", "adapter_in_unconditional", "sampling_tau", "sampling_tau_high"),
+)
+ALWAYS_SAID = ("sampler", "steps", "shift", "guidance_scale")  # though they may be the model's own
 COMMIT = "An adapter of motionexp with its card"
 
 
@@ -51,11 +57,12 @@ class CardContent:
         videos: {name of a file below the card: what it shows}.
         reference_video: the name of the reference's file; empty: it is not included.
         repository: USER/NAME, or a placeholder.
-        guidance_scale: of the samples.
-        guidance: what of the samples' guidance the pipeline does not have, as words.
+        stock: how the pipeline samples as these samples were made; None: diffusers has none.
+        run_words, export_words: the sampling as words of `run.py` and `run.py export`.
+        adapter_scale: of the samples.
         is_plain: whether the adapter is a pair of matrices for each layer, which other tools apply.
-        has_two_networks: whether the model has two experts.
-        comfyui: whether ComfyUI reads adapters for the model.
+        components: the pipeline's networks that the adapter tunes.
+        decoding_note: why the pipeline cannot decode the model's latents; empty: it can.
     """
 
     file: str
@@ -68,11 +75,13 @@ class CardContent:
     videos: Mapping[str, str]
     reference_video: str
     repository: str
-    guidance_scale: Any
-    guidance: Sequence[str]
+    stock: StockSampling | None
+    run_words: Sequence[str]
+    export_words: Sequence[str]
+    adapter_scale: float
     is_plain: bool
-    has_two_networks: bool
-    comfyui: bool
+    components: Sequence[str]
+    decoding_note: str
 
 
 def write_card(cfg: CardConfig, select: Mapping[str, str]) -> Path:
@@ -131,29 +140,47 @@ def _content(
         )
     cfg = load([f"model={about['model']}"])
     model = cfg.model
-    backbone = _without_weights(model)
+    defaults = {name: getattr(cfg, name) for name in SAMPLING}
+    settings = _sampling(defaults, scores)
+    source = scores.rows[0].settings.get("model", {}) if scores else {}
+    size = settings["frames"], source.get("height", model.height), source.get("width", model.width)
+    sized = replace(model, frames=size[0], height=size[1], width=size[2])
+    backbone = _without_weights(sized)
     if not isinstance(backbone, PipelineBackbone):
         raise InputError(
             f"adapter={file}: {model.name} is in no pipeline of diffusers, which a card is about"
         )
-    # As the samples that are shown were made; without samples, as the model's recipe has it.
-    settings = scores.rows[0].settings if scores else {}
-    shift = settings.get("shift", cfg.shift)
-    spacing = settings.get("timestep_spacing", cfg.timestep_spacing)
-    schedule = respaced(backbone.schedule, shift if isinstance(shift, int | float) else None, spacing)
-    sampler, steps = settings.get("sampler", cfg.sampler), scores.steps if scores else cfg.steps
-    in_steps = WindowSettings.of(_window(about["window"], file), schedule, sampler, steps, backbone)
+    steps, window = settings["steps"], _window(about["window"], file)
+    schedule = respaced(backbone.schedule, settings["shift"], settings["timestep_spacing"])
+    words = sampling_words(settings, ALWAYS_SAID, defaults)
+    sizes = {"model.height": (size[1], model.height), "model.width": (size[2], model.width)}
+    exported = {name: settings[name] for name in EXPORT_SAMPLING if name in settings}
     return CardContent(
-        *(FILE_NAME, about, read_fit_record(file), in_steps, backbone.pipeline, model, scores),
+        *(FILE_NAME, about, read_fit_record(file)),
+        WindowSettings.of(window, schedule, settings["sampler"], steps, backbone, stored.tensors),
+        *(backbone.pipeline, sized, scores),
         *videos,
         repository,
-        guidance_scale=settings.get("guidance_scale", cfg.guidance_scale),
-        # Rows from before there were such settings were made without.
-        guidance=beside_pipelines(settings if scores else vars(cfg)),
+        stock=stock_sampling(backbone, schedule, settings, steps, size, model.max_caption_tokens),
+        run_words=[
+            *words,
+            *(f"{name}={length}" for name, (length, default) in sizes.items() if length != default),
+        ],
+        export_words=sampling_words(exported, ALWAYS_SAID, defaults),
+        adapter_scale=settings["adapter_scale"],
         is_plain=_is_plain(stored),
-        has_two_networks=not backbone.key_prefix,
-        comfyui=backbone.pipeline in READERS["comfyui"],
+        components=sorted({key.partition(".")[0] for key in stored.tensors}),
+        decoding_note=backbone.decoding_note,
     )
+
+
+def _sampling(defaults: Mapping[str, Any], scores: Scores | None) -> dict[str, Any]:
+    """As the samples that are shown were made; without samples, as the model's recipe has it."""
+    if scores is None:
+        return dict(defaults)
+    recorded = scores.rows[0].settings
+    values = {name: recorded.get(name, BEFORE.get(name, value)) for name, value in defaults.items()}
+    return values | {"steps": scores.steps}
 
 
 def _is_plain(stored: StoredAdapter) -> bool:

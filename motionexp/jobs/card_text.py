@@ -1,24 +1,22 @@
 """The text of a card: front matter by the hub's own library, then Markdown."""
 
+import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from motionexp.backbones.stock_pipelines import StockSampling, callback_lines, loading_lines
 from motionexp.config.licences import licence_of
 from motionexp.config.metrics import METRICS
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.card_scores import ADAPTER, BASE, Mean
-from motionexp.methods.export_formats import READERS, task_of
+from motionexp.methods.export_formats import FILE_NAMES, READERS, SUFFIXES, shift_node, task_of
 from motionexp.results.formats import Grid, markdown_text
 from motionexp.results.rows import SANITY_BASELINES
 
 if TYPE_CHECKING:
     from motionexp.jobs.card_folder import CardContent
 
-OTHERWISE = {
-    "TextToVideoSDPipeline": "has another kind of callback: motionexp's docs/python.md has the program",
-    "TextToVideoIFPipeline": "is no pipeline of diffusers",
-}
-"""{class of a pipeline: why it needs another program}."""
 TAGS = ("lora", "motion", "motionexp")
 PAPERS = (
     "V. Baherwani, Y. Ren, A. Shrivastava: Video Diffusion Models Encode Motion in Early Timesteps.",
@@ -142,14 +140,19 @@ def _window(content: "CardContent") -> str:
 def _use(content: "CardContent") -> Iterator[str]:
     yield "With motionexp, which keeps the window by itself:"
     name, caption = content.model.name, _example(content)
+    image = " image=photo.png" * (task_of(content.pipeline) == "image-to-video")
     lines = (
         f"hf download {content.repository} {content.file} --local-dir adapter",
         f"python run.py adapter=adapter/{content.file} model={name} \\",
-        f"""    video=reference.mp4 caption="what it shows" edits='["{caption}"]'""",
+        f"    {shlex.join(content.run_words)} \\",
+        f"""    video=reference.mp4 caption="what it shows" edits='["{caption}"]'{image}""",
     )
     yield _code("bash", "\n".join(lines))
     if not content.is_plain:
         yield f"No other tool applies an adapter of the method {markdown_text(content.about['method'])}."
+        return
+    if content.decoding_note:
+        yield f"No other tool makes videos with this model. {content.decoding_note}"
         return
     yield from _in_diffusers(content, caption)
     yield from _in_comfyui(content)
@@ -164,59 +167,75 @@ def _example(content: "CardContent") -> str:
 
 def _in_diffusers(content: "CardContent", caption: str) -> Iterator[str]:
     yield "### diffusers"
-    adapter = f"adapter/{content.file}"
-    if content.has_two_networks:
-        yield (
-            f"`python run.py export adapter={adapter} format=diffusers folder=NEW` writes a file for each of"
-            " the two experts, and how to load them."
-        )
+    if content.stock is None:
+        yield f"{content.pipeline} is no pipeline of diffusers."
         return
-    if content.pipeline in READERS["diffusers"]:
-        load = ["pipeline.load_lora_weights(adapter)"]
-    elif content.pipeline in OTHERWISE:
-        yield f"{content.pipeline} {OTHERWISE[content.pipeline]}."
-        return
-    else:
+    form = "diffusers" if content.pipeline in READERS["diffusers"] else "peft"
+    load = ["pipeline.load_lora_weights(adapter)"]
+    if form == "peft":
         yield f"{content.pipeline} loads no LoRA. peft does, in its format:"
-        yield _code("bash", f"python run.py export adapter={adapter} format=peft folder=peft")
-        load = ['PeftModel.from_pretrained(pipeline.transformer, "peft")  # changes the network in place']
-    yield _code("python", _program(content, caption, load))
-    if content.guidance:
-        yield f"motionexp samples with `{' '.join(content.guidance)}`, which this program leaves out."
+        loras = dict.fromkeys(content.components, PurePath(FILE_NAMES["peft"]))
+    elif "transformer_2" not in content.components:
+        loras = {}
+    else:
+        yield "Each of the two experts needs a file of its own:"
+        loras = {name: PurePath(f"exported_{SUFFIXES[name]}.safetensors") for name in content.components}
+    if loras:
+        yield _code("bash", _export(content, form, "exported"))
+        load = loading_lines(form, loras, "exported", "pipeline")
+    yield _code("python", _program(content, content.stock, caption, load))
+    if differences := [*content.stock.differences, *_other_differences(content, form)]:
+        yield "What this program lacks: " + "; ".join(differences) + "."
 
 
-def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
+def _other_differences(content: "CardContent", form: str) -> Iterator[str]:
+    if content.adapter_scale != 1 and form == "peft":
+        yield f"the samples were made with adapter_scale={content.adapter_scale:g}"
+    for word in content.run_words:
+        if word.startswith(("sampling_tau", "adapter_in_unconditional=")):
+            yield f"the samples were made with {word}"
+
+
+def _export(content: "CardContent", form: str, folder: str) -> str:
+    words = shlex.join(content.export_words)
+    return f"python run.py export adapter=adapter/{content.file} format={form} folder={folder} {words}"
+
+
+def _program(content: "CardContent", stock: StockSampling, caption: str, load: Sequence[str]) -> str:
     model, parts = content.model, _source(content).split("+")
     place = parts[0].replace("bundled:", "motionexp/bundled/")
-    extra = f', revision="{model.revision}"' if model.revision and len(parts) == 1 else ""
-    imports, load_motion = content.pipeline, list[str]()
+    options = {"revision": f'"{model.revision}"'} if model.revision and len(parts) == 1 else {}
+    imports, load_motion = [content.pipeline, *stock.imports], list[str]()
     if len(parts) == 2:  # an image model, and what moves it
-        imports, extra = f"{content.pipeline}, MotionAdapter", ", motion_adapter=motion"
+        imports, options = [*imports, "MotionAdapter"], {"motion_adapter": "motion"}
         load_motion = [f'motion = MotionAdapter.from_pretrained("{parts[1]}", torch_dtype=torch.bfloat16)']
-    is_peft, guidance = "PeftModel" in load[0], content.guidance_scale
+    options |= {**stock.options, "torch_dtype": "torch.bfloat16"}
+    arguments = ", ".join(f"{name}={value}" for name, value in options.items())
     has_image = task_of(content.pipeline) == "image-to-video"
+    before, callback = callback_lines(content.pipeline, "adapter", "pipeline")
+    scaled = [f"pipeline.set_adapters(pipeline.get_active_adapters(), {content.adapter_scale:g})"]
     lines = [
         "import motionexp",
         "import torch",
-        f"from diffusers import {imports}",
+        f"from diffusers import {', '.join(sorted(imports))}",
         f"from diffusers.utils import export_to_video{', load_image' * has_image}",
         "from huggingface_hub import hf_hub_download",
-        *["from peft import PeftModel"] * is_peft,
+        *["from peft import PeftModel"] * ("PeftModel" in load[0]),
         "",
         f'adapter = hf_hub_download("{content.repository}", "{content.file}")',
         *load_motion,
-        f'pipeline = {content.pipeline}.from_pretrained("{place}"{extra}, torch_dtype=torch.bfloat16)',
+        f'pipeline = {content.pipeline}.from_pretrained("{place}", {arguments})',
+        *stock.lines,
         'pipeline.to("cuda")',
         *load,
+        *scaled * (content.adapter_scale != 1 and "PeftModel" not in load[0]),
+        *before,
         "frames = pipeline(",
         *['    image=load_image("photo.png"),  # of the aspect of the video'] * has_image,
         f'    {"prompt=" * has_image}"{caption}",',
-        f"    num_inference_steps={len(content.in_steps.times)},",
-        *[f"    guidance_scale={guidance:g},"] * isinstance(guidance, int | float),
-        *[f"    num_frames={model.frames},"] * (content.pipeline != "LattePipeline"),
-        f"    height={model.height},",
-        f"    width={model.width},",
-        "    callback_on_step_end=motionexp.window_callback(adapter, pipeline),",
+        # A line of three ` would end the program.
+        *(f"    {name}={value.replace('`', chr(92) + 'x60')}," for name, value in stock.arguments.items()),
+        f"    {callback},",
         ").frames[0]",
         f'export_to_video(frames, "video.mp4", fps={model.fps:g})',
     ]
@@ -225,16 +244,20 @@ def _program(content: "CardContent", caption: str, load: Sequence[str]) -> str:
 
 def _in_comfyui(content: "CardContent") -> Iterator[str]:
     yield "### ComfyUI"
-    if not content.comfyui:
+    if content.pipeline not in READERS["comfyui"]:
         yield f"ComfyUI reads no LoRA for {content.pipeline}."
         return
     frames = ", ".join(f"{weight:g} from {start:g}" for start, weight in content.in_steps.keyframes)
-    shift = content.in_steps.shift
-    at = "" if shift is None else f" They hold for shift {shift:g}, which the workflow has to have."
+    node = shift_node(content.pipeline, content.in_steps.shift)
+    at = f" They are percents of the model's shift: take {node}." if node else ""
     yield (
-        f"`python run.py export adapter=adapter/{content.file} format=comfyui folder=NEW` writes the names"
-        " that ComfyUI reads, a workflow with the window, and the text for prompt-control. By hand: the node"
-        f" Create Hook LoRA (MO) with keyframes of strength_mult from start_percent: {frames}.{at}"
+        "This command writes the names that ComfyUI reads, a workflow with the window, and the text for"
+        " prompt-control:"
+    )
+    yield _code("bash", _export(content, "comfyui", "NEW"))
+    yield (
+        "By hand: the node Create Hook LoRA (MO) with keyframes of strength_mult from start_percent:"
+        f" {frames}.{at}"
     )
 
 

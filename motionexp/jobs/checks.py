@@ -1,5 +1,7 @@
 """Checks of a job that need the backbone's class or files. They load no weights."""
 
+from dataclasses import replace
+
 import torch
 from hydra.utils import get_object
 
@@ -49,8 +51,15 @@ def _check_blocks(cfg: JobConfig) -> None:
             raise InputError(f"{name}={value}: the backbone of model={cfg.model.name} has no such setting")
 
 
-def check_stg_blocks(cfg: JobConfig, backbone: Backbone) -> None:
-    """Raises InputError if the network has no such blocks, or no self-attention in them; loads no weights."""
+def check_backbone(cfg: JobConfig, backbone: Backbone) -> None:
+    """Check what the network's blocks and its schedule decide; loads no weights.
+
+    Raises:
+        InputError: it lacks the blocks of `stg_blocks=` or self-attention in them, or some timesteps of a
+            probe's grid have no step.
+    """
+    if cfg.probe in TREES:
+        step_blocks(backbone.schedule, cfg.probe_steps)
     if cfg.stg_scale and cfg.probe is None:
         try:
             perturbed_places(backbone, cfg.stg_blocks or ())
@@ -135,9 +144,9 @@ TREES = ("tampering", "partial_guidance")  # the probes whose condition changes 
 def check_grid(cfg: JobConfig) -> None:
     """Check that the model's schedule has the same number of a probe's steps in each block of timesteps.
 
-    A job without such a probe passes. Only `step_blocks` checks, once a model is loaded: a hub's model that
-    is not on this machine, a backbone that is no pipeline, and flow matching, whose timesteps may depend on
-    the size of videos.
+    A job without such a probe passes. Only `check_backbone` checks a hub's model that is not on this
+    machine, a backbone that is no pipeline, and flow matching, whose timesteps may depend on the size of
+    videos.
 
     Raises:
         InputError: it has not; names the nearest numbers of steps that would do.
@@ -150,7 +159,11 @@ def check_grid(cfg: JobConfig) -> None:
     except InputError:
         return
     schedule = backbone_class.schedule_of(folder)
-    if not isinstance(schedule, NoiseSchedule) or _fits(schedule, cfg.probe_steps):
+    if not isinstance(schedule, NoiseSchedule):
+        return
+    if cfg.timestep_spacing is not None:
+        schedule = replace(schedule, timestep_spacing=cfg.timestep_spacing)
+    if _fits(schedule, cfg.probe_steps):
         return
     blocks = len(EDGES) - 1
     fitting = [steps for steps in range(blocks, TIMESTEPS + 1, blocks) if _fits(schedule, steps)]

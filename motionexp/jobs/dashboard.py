@@ -31,7 +31,10 @@ def dashboard(words: Sequence[str]) -> None:
     """
     cfg, _ = command_settings("dashboard", DashboardConfig, words)
     if importlib.util.find_spec("wandb_workspaces") is None:
-        raise InputError("dashboard: needs the extra motionexp[dashboard]: pip install wandb-workspaces")
+        raise InputError(
+            "dashboard: needs the extra motionexp[dashboard]: `pip install wandb-workspaces`, or"
+            " in a checkout `.bootstrap/bin/uv pip install --python .venv/bin/python wandb-workspaces`"
+        )
     import wandb
 
     project = cfg.project or os.environ.get("WANDB_PROJECT") or "motionexp"

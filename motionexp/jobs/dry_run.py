@@ -20,10 +20,11 @@ from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.window_notes import boundary_notes, window_warnings
+from motionexp.jobs.window_notes import recipe_notes, window_notes
 from motionexp.results.formats import Grid, duration
 
 BYTES_PER_TRAINED_NUMBER = 4
+MOST_LISTED = 3  # files of a part, whose names and sizes are printed
 MEDIA_OVER_RAW = 1.5  # the exact frames, compressed, with an mp4 and a contact sheet
 
 
@@ -128,14 +129,18 @@ def download_notes(job: JobPlan) -> list[str]:
 
 
 def _by_part(stored: Sequence[Configuration]) -> str:
-    """The sizes of a download's parts, with their files where they are known; empty where nothing is."""
+    """The sizes of a download's parts, and of their files where they are known and few; or empty."""
     parts = []
     for entry in stored:
         for part, size in entry.bytes.items():
-            files = f" in {entry.shards[part]} files" if part in entry.shards else ""
+            listed = entry.files_of(part)
+            count = entry.shards.get(part, len(listed))
+            files = f" in {count} files" if count > 1 else ""
+            if 0 < len(listed) <= MOST_LISTED:
+                files += f": {', '.join(f'{name} {size_in_words(of)}' for name, of in listed.items())}"
             variant = f" in {VARIANT}" if part in entry.variants else ""
             parts.append(f"{part or MOTION_ADAPTER} {size_in_words(size)}{variant}{files}")
-    return f" ({', '.join(parts)})" if parts else ""
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def memory_problems(cfg: JobConfig, job: JobPlan, peak: int) -> list[str]:
@@ -202,11 +207,9 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         lines.append(
             CellCost(columns, plan.cell.folder, seconds, cell_disk(job, trained if steps else 0, missing))
         )
-    on, schedule = job.adapter_steps.on, job.backbone.schedule
-    warnings = window_warnings(job.adapter_steps, job.sampling_window, schedule)
-    warnings += boundary_notes(job.row_settings["tau_from"], job.model, schedule)
+    on, warnings = job.adapter_steps.on, window_notes(job)
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
-    notes = (
+    notes: tuple[str, ...] = (
         adapter if job.trains else "nothing is trained",
         str(job.adapter_steps),
         *warnings,
@@ -227,6 +230,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
             f" one is perturbed in block {blocks}",
         )
     headings = ("reference", "cell", "state", "training steps", "samples")
+    notes += tuple(recipe_notes(job))
     return JobCost(f"τ = {job.window.low:g}", headings, lines, notes)
 
 
@@ -248,7 +252,9 @@ def _probe_cost(job: JobPlan, measured: StepSeconds) -> JobCost:
         lines.append(CellCost((*columns, *counts), unit.cell.folder, seconds, cell_disk(job, 0, work.videos)))
     # Their cells are in the lines of the output: names are whole on 80 columns then.
     headings = ("unit of work", "stored", "encoded", "steps", "evaluations")
-    return JobCost(f"probe={probe.plan.kind}", headings, lines, tuple(filter(None, [probe.cost])))
+    return JobCost(
+        f"probe={probe.plan.kind}", headings, lines, (*filter(None, [probe.cost]), *recipe_notes(job))
+    )
 
 
 PLANNED: dict[str, list[Phase]] = {}

@@ -85,13 +85,13 @@ def gpus_for(jobs: Sequence[JobConfig]) -> list[str]:
 
 def _at_once(launcher: JoblibLauncher, gpus: Sequence[str], devices: int) -> int:
     """How many processes run at once. Raises InputError for more than there are GPUs."""
-    most = len(gpus) // devices
+    most = max(1, (len(gpus) or _cores()) // devices)
     if gpus and launcher.n_jobs is not None and launcher.n_jobs > most:
         raise InputError(
             f"{PREFIX}n_jobs={launcher.n_jobs}: a process takes {devices} GPU{'s' * (devices > 1)}, and this"
             f" machine has {len(gpus)} ({', '.join(gpus)}); device=cpu runs on the cores"
         )
-    return launcher.n_jobs or most or _cores()
+    return launcher.n_jobs or most
 
 
 def _cores() -> int:
@@ -113,7 +113,7 @@ def run_with_joblib(folder: SweepFolder, tasks: Sequence[Task], engine: JoblibEn
 
     running: set[subprocess.Popen[str]] = set()
     is_stopping = threading.Event()
-    environment = local_environment(engine.at_once)
+    environment = local_environment(engine.at_once * engine.devices)
 
     def run(task: Task) -> None:
         if is_stopping.is_set():

@@ -190,7 +190,12 @@ class SlurmEngine:
         import submitit
 
         stored = (read_json(folder.path / SUBMITTED) or {}).get("jobs", {})
-        states = _states(stored.values()) or {}
+        if (states := _states(stored.values())) is None:
+            # To submit them again could run each task twice.
+            raise InputError(
+                "hydra/launcher=submitit_slurm: Slurm does not say whether tasks of an earlier command run"
+                " (squeue fails); try again when it answers"
+            )
         return {
             int(number): submitit.SlurmJob(folder.path / "submitit", job)
             for number, job in stored.items()
@@ -222,7 +227,11 @@ class SlurmEngine:
         except (FailedJobError, subprocess.CalledProcessError, ValueError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = next((line for line in lines if "error:" in line), lines[-1])
-            raise InputError(f"hydra/launcher=submitit_slurm: Slurm refuses the tasks: {reason}") from error
+            request = f"; {PREFIX}gpus_per_node={self.gpus} was asked for, device=cpu asks for none"
+            raise InputError(
+                f"hydra/launcher=submitit_slurm: Slurm refuses the tasks: {reason}"
+                + request * bool(self.gpus)
+            ) from error
         by_number = {task.number: job for task, job in zip(tasks, jobs, strict=True)}
         write_json(folder.path / SUBMITTED, {"jobs": {str(n): job.job_id for n, job in by_number.items()}})
         return by_number

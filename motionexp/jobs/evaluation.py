@@ -24,6 +24,7 @@ from motionexp.diffusion.sampling import (
     sample_latents,
     step_generator,
 )
+from motionexp.diffusion.schedule import EVERYWHERE
 from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.errors import InputError
 from motionexp.jobs.cell import Sample
@@ -204,7 +205,8 @@ def count_adapter_steps(
     if method is None or settings.adapter_scale == 0:
         return 0
     sampler = settings.sampler
-    return AdapterSteps.of(backbone.schedule, sampler.sampler, sampler.steps, method.window).on
+    span = method.span if isinstance(method, TuningMethod) else EVERYWHERE
+    return AdapterSteps.of(backbone.schedule, sampler.sampler, sampler.steps, method.window, span).on
 
 
 def peak_memory(device: torch.device) -> int:

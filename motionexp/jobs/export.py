@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save
@@ -21,6 +22,7 @@ from motionexp.jobs.plan import BackboneSettings
 from motionexp.methods.adapters import StoredAdapter, plain_window, read_adapter
 from motionexp.methods.export_formats import (
     FILE_NAMES,
+    SUFFIXES,
     LoRALayer,
     check_format,
     diffusers_metadata,
@@ -28,9 +30,6 @@ from motionexp.methods.export_formats import (
     peft_config,
 )
 from motionexp.methods.external_lora import EXPORT_KEY
-
-SUFFIXES = {"transformer": "high_noise", "transformer_2": "low_noise"}
-"""What files of one expert of Wan 2.2 are called in every tool."""
 
 
 def export(cfg: ExportConfig) -> list[Path]:
@@ -50,20 +49,28 @@ def export(cfg: ExportConfig) -> list[Path]:
     check_format(cfg.format, backbone.pipeline, cfg.model.name)
     layers = _layers(cfg, stored, backbone)
     schedule = respaced(backbone.schedule, cfg.shift, cfg.timestep_spacing)
-    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone)
-    with clear_disk_errors(str(cfg.folder)):
-        files = [
-            file for part, of_part in layers.items() for file in _write(cfg, part, of_part, backbone, window)
-        ]
-        loras = [file for file in files if file.suffix == ".safetensors"]
-        readme = card(cfg, stored, loras, settings, backbone.pipeline)
-        texts = {"README.md": readme, "window.json": settings.as_json(loras)}
-        if cfg.format in ("comfyui", "kohya"):
-            texts |= {f"{file.stem}_hooks.json": workflow(file.name, settings) for file in loras}
-        for name, text in texts.items():
-            write_whole(cfg.folder / name, text.encode())
-            files.append(cfg.folder / name)
+    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone, stored.tensors)
+    if settings.adapter_steps.on == 0:
+        moves = "timestep_spacing=" if settings.shift is None else "shift="
+        raise InputError(
+            f"adapter={cfg.adapter}: {settings.in_words()}; take another steps= or {moves}, at which a step"
+            " begins in the window"
+        )
+    contents, loras = dict[PurePath, bytes](), dict[str, PurePath]()
+    for component, of_component in layers.items():
+        of_network = _files(cfg, component, of_component, backbone, window)
+        loras[component] = next(iter(of_network))
+        contents |= of_network
+    texts = {
+        "README.md": card(cfg, stored, loras, settings, backbone),
+        "window.json": settings.as_json(loras),
+    }
+    if cfg.format in ("comfyui", "kohya"):
+        texts |= {f"{file.stem}_hooks.json": workflow(file.name, settings) for file in loras.values()}
+    contents |= {PurePath(name): text.encode() for name, text in texts.items()}
+    _write(cfg.folder, contents)
     print(settings.in_words())
+    files = [cfg.folder / name for name in contents]
     for file in files:
         print(file)
     return files
@@ -100,30 +107,44 @@ def _layers(
     return layers
 
 
-def _write(
+def _files(
     cfg: ExportConfig,
     component: str,
     layers: Mapping[str, LoRALayer],
     backbone: PipelineBackbone,
     window: Window,
-) -> list[Path]:
-    """Write the LoRA of one network of the pipeline."""
+) -> dict[PurePath, bytes]:
+    """The LoRA of one network of the pipeline, and then what belongs to it, by the files in the folder."""
     of_expert = SUFFIXES[component] if not backbone.key_prefix else ""
-    name = FILE_NAMES.get(cfg.format, f"{plain_name(cfg.folder.name)}.safetensors")
+    stem = plain_name(cfg.folder.name)
     if cfg.format == "peft":
-        path = cfg.folder / of_expert / name
+        path = PurePath(of_expert, FILE_NAMES["peft"])
     elif of_expert:
-        path = cfg.folder / f"{plain_name(cfg.folder.name)}_{of_expert}.safetensors"
+        path = PurePath(f"{stem}_{of_expert}.safetensors")
     else:
-        path = cfg.folder / name
+        path = PurePath(FILE_NAMES.get(cfg.format, f"{stem}.safetensors"))
     metadata = {"format": "pt", EXPORT_KEY: json.dumps(asdict(window))}
     if cfg.format == "diffusers":
         metadata |= diffusers_metadata(layers, backbone.component)
     tensors = export_tensors(layers, cfg.format, backbone, backbone.pipeline)
-    files = {path: sorted_metadata(save(tensors, metadata))}
+    files = {path: bytes(sorted_metadata(save(tensors, metadata)))}
     if cfg.format == "peft":
         files[path.with_name(PEFT_CONFIG_NAME)] = json.dumps(peft_config(layers), indent=2).encode()
-    for file, content in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, content)
-    return list(files)
+    return files
+
+
+def _write(folder: Path, contents: Mapping[PurePath, bytes]) -> None:
+    """Write a new folder, or into an empty one, whole or not at all."""
+    with clear_disk_errors(str(folder)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = folder if folder.exists() else folder.parent
+        with TemporaryDirectory(dir=place, prefix=".export-") as partial:
+            whole = Path(partial) / "whole"
+            for name, content in contents.items():
+                (whole / name).parent.mkdir(parents=True, exist_ok=True)
+                write_whole(whole / name, content)
+            if place != folder:
+                whole.replace(folder)
+                return
+            for entry in whole.iterdir():
+                entry.replace(folder / entry.name)

@@ -1,19 +1,22 @@
 """What lies beside an exported adapter: its card, and its window in the settings of other tools."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.backbones.stock_pipelines import callback_lines, loading_lines
 from motionexp.config.export import ExportConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.solvers import AdapterSteps, solver_of
-from motionexp.diffusion.window_in_steps import equal_parts, keyframes, step_weights
+from motionexp.diffusion.window_in_steps import equal_parts, keyframes, span_of, step_weights
 from motionexp.methods.adapters import StoredAdapter
-from motionexp.methods.export_formats import task_of
+from motionexp.methods.export_formats import WAN, WAN2GP, shift_node, task_of
+
+WEIGHT_DIGITS = 4  # of the weight of a soft window in tools' settings
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,25 @@ class WindowSettings:
 
     @classmethod
     def of(
-        cls, window: Window, schedule: Schedule, sampler: str, steps: int, backbone: PipelineBackbone
+        cls,
+        window: Window,
+        schedule: Schedule,
+        sampler: str,
+        steps: int,
+        backbone: PipelineBackbone,
+        tensors: Collection[str],
     ) -> "WindowSettings":
-        """The settings for so many steps of a sampler."""
+        """The settings for so many steps of a sampler, of an adapter with tensors of these names."""
+        span = span_of(backbone.spans, {name.partition(".")[0] for name in tensors})
         times = [float(t) for t in solver_of(schedule, sampler, steps).timesteps]
         boundary = getattr(backbone.network, "boundary", None)
         return cls(
             window,
-            AdapterSteps.of(schedule, sampler, steps, window),
+            AdapterSteps.of(schedule, sampler, steps, window, span),
             schedule.shift if isinstance(schedule, FlowSchedule) else None,
             times,
-            step_weights(window, times),
-            keyframes(window, schedule, times),
+            [round(weight, WEIGHT_DIGITS) for weight in step_weights(window, times)],
+            [(start, round(weight, WEIGHT_DIGITS)) for start, weight in keyframes(window, schedule, times)],
             float(schedule.log_snr(window.low)),
             None if boundary is None else sum(t >= boundary for t in times),
         )
@@ -67,12 +77,19 @@ class WindowSettings:
         """The window's ends."""
         return f"[{self.window.low:g}, {self.window.high:g}]"
 
-    def wan2gp(self, *, is_low: bool) -> str:
-        """The multipliers of Wan2GP: one for each step, and with two experts a phase for each."""
+    def of_expert(self, component: str) -> Sequence[float]:
+        """The weights in the steps of one network of the pipeline; with two experts each makes a part."""
         if self.first_low is None:
-            return equal_parts(self.weights)
-        high, low = self.weights[: self.first_low], self.weights[self.first_low :]
-        return f"0;{equal_parts(low) or 0}" if is_low else f"{equal_parts(high) or 0};0"
+            return self.weights
+        is_low = component == "transformer_2"
+        return self.weights[self.first_low :] if is_low else self.weights[: self.first_low]
+
+    def wan2gp(self, component: str) -> str:
+        """The multipliers of Wan2GP: one for each step, and with two experts a phase for each."""
+        text = equal_parts(self.of_expert(component))
+        if self.first_low is None:
+            return text
+        return f"0;{text or 0}" if component == "transformer_2" else f"{text or 0};0"
 
     def prompt_control(self, name: str) -> str:
         """The text of prompt-control for a LoRA's name."""
@@ -91,8 +108,8 @@ class WindowSettings:
             for start, end, weight in parts
         )
 
-    def as_json(self, loras: Sequence[Path]) -> str:
-        """All settings, for programs."""
+    def as_json(self, loras: Mapping[str, PurePath]) -> str:
+        """All settings, for programs. `loras`: the files, by the pipeline's component."""
         window = {"low": self.window.low, "high": self.window.high, "knots": [*map(list, self.window.knots)]}
         content = {
             "window": window,
@@ -104,11 +121,12 @@ class WindowSettings:
                 {"start_percent": start, "strength_mult": at} for start, at in self.keyframes
             ],
             "files": {
-                file.name if file.parent == loras[0].parent else f"{file.parent.name}/{file.name}": {
+                str(file): {
                     "prompt_control": self.prompt_control(file.stem),
-                    "wan2gp": self.wan2gp(is_low="low_noise" in str(file)),
+                    "wan2gp": self.wan2gp(component),
+                    "weights": list(self.of_expert(component)),
                 }
-                for file in loras
+                for component, file in loras.items()
             },
         }
         return json.dumps(content, indent=2) + "\n"
@@ -123,7 +141,7 @@ def workflow(file: str, settings: WindowSettings) -> str:
         "1": {"class_type": "CreateHookLoraModelOnly", "inputs": {"lora_name": file, "strength_model": 1.0}}
     }
     for number, (start, weight) in enumerate(settings.keyframes, start=2):
-        inputs: dict[str, Any] = {"strength_mult": round(weight, 2), "start_percent": start}
+        inputs: dict[str, Any] = {"strength_mult": weight, "start_percent": start}
         if number > 2:
             inputs["prev_hook_kf"] = [str(number - 1), 0]
         nodes[str(number)] = {"class_type": "CreateHookKeyframe", "inputs": inputs}
@@ -134,11 +152,19 @@ def workflow(file: str, settings: WindowSettings) -> str:
 
 
 def card(
-    cfg: ExportConfig, stored: StoredAdapter, loras: Sequence[Path], settings: WindowSettings, pipeline: str
+    cfg: ExportConfig,
+    stored: StoredAdapter,
+    loras: Mapping[str, PurePath],
+    settings: WindowSettings,
+    backbone: PipelineBackbone,
 ) -> str:
     """The text of README.md: what the adapter is, and how each tool applies it in its window.
 
-    `pipeline` is the class of the model's pipeline.
+    Args:
+        cfg, stored: what is exported.
+        loras: the files in the folder, by the pipeline's component.
+        settings: the window in the steps of the sampling.
+        backbone: may be on `meta`.
     """
     about, recipe = stored.about, stored.about.get("recipe") or {}
     base = about.get("source") or cfg.model.path
@@ -146,7 +172,7 @@ def card(
         "---",
         f"base_model: {base}",
         "library_name: diffusers",
-        f"tags: [lora, {task_of(pipeline)}, motion]",
+        f"tags: [lora, {task_of(backbone.pipeline)}, motion]",
         "---",
         f"# {cfg.folder.name}",
         "",
@@ -160,7 +186,11 @@ def card(
         "For another sampling, export it again with `recipe=`, `sampler=`, `steps=` or `shift=`.",
         *_guidance(cfg),
         "",
-        *_usage(cfg, loras, settings),
+        *(
+            _in_python(cfg.format, loras, backbone)
+            if cfg.format in ("diffusers", "peft")
+            else _in_tools(cfg.format, loras, settings, backbone.pipeline)
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -170,59 +200,64 @@ def _guidance(cfg: ExportConfig) -> list[str]:
     return [f"motionexp samples with `{words}`, which the LoRA does not carry."] if words else []
 
 
-def _usage(cfg: ExportConfig, loras: Sequence[Path], settings: WindowSettings) -> list[str]:
-    if cfg.format == "diffusers":
-        return ["## diffusers", "", *_indented(_in_diffusers(cfg, loras))]
-    if cfg.format == "peft":
-        folders = [file.parent.name if len(loras) > 1 else "FOLDER" for file in loras]
-        networks = ["transformer", "transformer_2"] if len(loras) > 1 else ["transformer"]
-        load = [
-            f'PeftModel.from_pretrained(pipe.{network}, "{folder}")  # changes it in place'
-            for network, folder in zip(networks, folders, strict=True)
-        ]
-        call = 'pipe(..., callback_on_step_end=motionexp.window_callback("FOLDER"))'
-        return [
-            "## peft, with a pipeline of diffusers",
-            "",
-            *_indented(["from peft import PeftModel", *load, call]),
-        ]
+def _in_python(form: str, loras: Mapping[str, PurePath], backbone: PipelineBackbone) -> list[str]:
+    """A program for the pipeline `pipe`; FOLDER is where the export lies."""
+    before, argument = callback_lines(backbone.pipeline, '"FOLDER"', "pipe")
+    program = [
+        "import motionexp",
+        *["from peft import PeftModel"] * (form == "peft"),
+        "",
+        *loading_lines(form, loras, "FOLDER", "pipe"),
+        *before,
+        f"pipe(..., {argument})",
+    ]
+    return [
+        "## diffusers" if form == "diffusers" else "## peft, with a pipeline of diffusers",
+        "",
+        f"`pipe` is a {backbone.pipeline} of the model, and FOLDER this folder:",
+        "",
+        *_indented(program),
+        *(["", backbone.decoding_note] if backbone.decoding_note else []),
+    ]
+
+
+def _in_tools(form: str, loras: Mapping[str, PurePath], settings: WindowSettings, pipeline: str) -> list[str]:
     frames = ", ".join(f"{weight:g} from {start:g}" for start, weight in settings.keyframes)
     lines = [
         "## ComfyUI",
         "",
-        *(f"- `{file.stem}_hooks.json`: nodes for `{file.name}`." for file in loras),
+        *(f"- `{file.stem}_hooks.json`: nodes for `{file}`." for file in loras.values()),
         f"- By hand: Create Hook LoRA (MO), Create Hook Keyframe with strength_mult {frames} (start_percent),"
         " Set Hook Keyframes, and its output into opt_hooks of Pair Cond Set Props.",
-        *(f"- prompt-control: `{settings.prompt_control(file.stem)}`" for file in loras),
+        *(f"- prompt-control: `{settings.prompt_control(file.stem)}`" for file in loras.values()),
     ]
-    if settings.shift is not None:
-        lines.append(
-            f"- The model's shift has to be {settings.shift:g} (ModelSamplingSD3): percents are of it."
-        )
-    if cfg.model._target_.startswith("motionexp.backbones.wan."):
-        lines += [
-            *("", "## WanVideoWrapper", ""),
-            f"The LoRA's strength as a list, one for each of {len(settings.weights)} steps:",
-            *("", *_indented([json.dumps(list(settings.weights))])),
-        ]
-    if "Mochi" not in cfg.model._target_:
-        values = [f"{file.name}: {settings.wan2gp(is_low='low_noise' in file.name)}" for file in loras]
+    if node := shift_node(pipeline, settings.shift):
+        lines.append(f"- Percents are of the model's shift: take {node}.")
+    if pipeline in WAN:
+        lines += _in_wan_video_wrapper(loras, settings)
+    if pipeline in WAN2GP[form]:
+        values = [f"{file}: {settings.wan2gp(component)}" for component, file in loras.items()]
         lines += ["", "## Wan2GP", "", f"The multiplier at {len(settings.weights)} steps:", ""]
         lines += _indented(values)
     return lines
 
 
-def _in_diffusers(cfg: ExportConfig, loras: Sequence[Path]) -> list[str]:
-    if loras[0].parent == cfg.folder and len(loras) == 1 and loras[0].name.startswith("pytorch"):
-        load = ['pipe.load_lora_weights("FOLDER")']
-    else:
-        load = [
-            f'pipe.load_lora_weights("FOLDER", weight_name="{file.name}", adapter_name="motion"'
-            f"{', load_into_transformer_2=True' * ('low_noise' in file.name)})"
-            for file in loras
-        ]
-    return [*load, 'pipe(..., callback_on_step_end=motionexp.window_callback("FOLDER"))']
+def _in_wan_video_wrapper(loras: Mapping[str, PurePath], settings: WindowSettings) -> list[str]:
+    steps, first = len(settings.weights), settings.first_low
+    lines = [
+        *("", "## WanVideoWrapper", ""),
+        "The LoRA's strength as a list of floats, one for each step of its sampler, with merge_loras=false in"
+        " the node that selects the LoRA: a list is an error otherwise.",
+    ]
+    if first is not None:
+        lines.append(
+            f"Of {steps} steps the sampler of the high-noise model makes the first {first}"
+            f" (end_step={first}), and that of the low-noise model the other {steps - first}"
+            f" (start_step={first}). Each counts its steps from 0."
+        )
+    values = [(file, list(settings.of_expert(component))) for component, file in loras.items()]
+    return [*lines, "", *_indented([f"{file}: {json.dumps(weights)}" for file, weights in values])]
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+    return [f"    {line}".rstrip() for line in lines]

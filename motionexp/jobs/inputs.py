@@ -16,7 +16,7 @@ from motionexp.config.job_settings import base_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.run_settings import RunSettings
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, guides, method_name, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion import ranks
@@ -24,16 +24,17 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import Schedule
 from motionexp.diffusion.inversion import inversion_steps
 from motionexp.diffusion.sampling import SamplerSettings, in_pairs, videos_per_batch
-from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.schedule import EVERYWHERE, Window
+from motionexp.diffusion.window_in_steps import reached, span_of
 from motionexp.errors import InputError
 from motionexp.files import file_name, user_path
 from motionexp.jobs.cell import Cell, SampleRequest
-from motionexp.jobs.checks import check_before_weights, check_stg_blocks, lacks_files
+from motionexp.jobs.checks import check_backbone, check_before_weights, lacks_files
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.guidance import guidance_cost
 from motionexp.jobs.plan import BackboneSettings, CellPlan, JobPlan, ProbePlan
 from motionexp.jobs.references import read_references, trained_together
-from motionexp.jobs.windows import given_window, sampling_window, stored_window
+from motionexp.jobs.windows import TunedWindow, given_window, sampling_window, stored_window
 from motionexp.methods.adapters import check_adapter
 from motionexp.methods.base import OptimizerSettings, TrainingSettings
 from motionexp.methods.guidance import StepCost
@@ -68,9 +69,9 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     # 3. The backbone, without weights.
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
-    check_stg_blocks(cfg, backbone)
+    check_backbone(cfg, backbone)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
-    window, method, note = _window_and_method(cfg, adapter, backbone_settings)
+    tuned = _tuned_window(cfg, adapter, backbone_settings, backbone)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
     # 5. The settings that rows hold, and the folders of results, whose names are ids of all that is above.
@@ -85,8 +86,9 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         precision=precision,
         backbone_settings=backbone_settings,
         backbone=backbone,
-        window=window,
-        sampling_window=sampling_window(window, cfg.sampling_tau, cfg.sampling_tau_high),
+        window=tuned.window,
+        sampling_window=sampling_window(tuned.window, cfg.sampling_tau, cfg.sampling_tau_high),
+        span=tuned.span,
         sampling=sample_settings(cfg),
         training=training_settings(cfg),
         tuning=cfg.method,
@@ -97,10 +99,10 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         config=_as_yaml(cfg),
         output=output,
         adapter=adapter,
-        adapter_note=note,
+        adapter_note=tuned.note,
         trains=logged.trains,
-        guidance=_guidance_cost(cfg, logged.guides, backbone, window, references),
-        method="base" if window.low == 1000 else method,
+        guidance=_guidance_cost(cfg, logged.guides, backbone, tuned.window, references),
+        method="base" if tuned.window.low == 1000 else tuned.method,
         mode=cfg.mode,
         exact_frames=cfg.exact_frames,
         at_once=at_once,
@@ -109,21 +111,24 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
         encoded_in="-".join(
             dict.fromkeys([precision, text_precision, *["tiles"] * backbone_settings.tiling])
         ),
-        cells=_cell_plans(cfg, references, window, folders, logged),
+        cells=_cell_plans(cfg, references, tuned.window, folders, logged),
         probe=None if cfg.probe is None else _probe_plan(cfg, cfg.probe, folders, backbone.schedule),
     )
     # 6. The base model, to which every table compares.
     return replace(plan, base=_base_plan(cfg, plan, folders)) if cfg.base_model else plan
 
 
-def _window_and_method(
-    cfg: JobConfig, adapter: Path | None, settings: BackboneSettings
-) -> tuple[Window, str, str]:
-    """The window of the training, the method's name, and a note on a stored adapter's file."""
+def _tuned_window(
+    cfg: JobConfig, adapter: Path | None, settings: BackboneSettings, backbone: Backbone
+) -> TunedWindow:
+    """The window of the training, which a stored adapter may bring."""
     ends = cfg.tau, cfg.tau_high
-    if adapter is None:
-        return given_window(*ends, cfg.soft_window), method_name(cfg.method), ""
-    return stored_window(adapter, settings, *ends, cfg.plugins)
+    if adapter is not None:
+        return stored_window(adapter, settings, *ends, cfg.plugins)
+    window, spans = given_window(*ends, cfg.soft_window), backbone.spans
+    # A guidance method acts in all networks, and tunes none; nor does the base model.
+    networks = spans if guides(cfg) or window.is_empty else reached(spans, window)
+    return TunedWindow(window, span_of(spans, networks), method_name(cfg.method))
 
 
 def _device(cfg: JobConfig) -> torch.device:
@@ -155,6 +160,7 @@ def _base_plan(cfg: JobConfig, plan: JobPlan, folders: "_Folders") -> JobPlan | 
         plan,
         window=window,
         sampling_window=window,
+        span=EVERYWHERE,
         sampling=sample_settings(base),
         logged=logged,
         config=_as_yaml(base),
@@ -351,7 +357,7 @@ def _probe_plan(cfg: JobConfig, kind: str, folders: _Folders, schedule: Schedule
     return ProbePlan(
         kind=kind,
         steps=cfg.probe_steps,
-        guidance_scale=cfg.guidance_scale,
+        guidance_scale=in_pairs(cfg.guidance_scale),
         inversion=SamplerSettings(steps, cfg.inversion_guidance_scale),
         prompts=(cfg.inversion_prompt,) if cfg.inversion_prompt else INVERSION_PROMPTS[kind],
         groups=cfg.references if isinstance(cfg.references, int) else GROUPS,

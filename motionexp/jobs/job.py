@@ -20,7 +20,6 @@ from motionexp.data.base import Reference
 from motionexp.diffusion import ranks
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
-from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
 from motionexp.jobs.encoding_cache import EncodingCache
@@ -71,8 +70,6 @@ class Job:
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
         plan = plan_job(cfg, references)
-        schedule, sampler = plan.backbone.schedule, plan.sampling.sampler
-        self.adapter_steps = AdapterSteps.of(schedule, sampler.sampler, sampler.steps, plan.sampling_window)
         self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window
         self.device, self.precision, self.backbone = plan.device, plan.precision, plan.backbone
@@ -382,7 +379,7 @@ class Job:
             ),
             "method": self.plan.method,
             "tau": float(self.window.low),
-            **self.adapter_steps.fields,
+            **self.plan.adapter_steps.fields,
             "train_steps": int(record.get("steps", 0)),
             "adapter_scale": float(sampling.adapter_scale),
             "seconds": {"fit": float(record.get("seconds", 0.0))},

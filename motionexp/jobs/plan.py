@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from motionexp.data.base import Reference, References
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.inversion import inversion_steps
-from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.sampling import GuidanceScale, SamplerSettings
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.errors import InputError
@@ -228,7 +229,7 @@ class ProbePlan:
 
     kind: str
     steps: int
-    guidance_scale: float
+    guidance_scale: GuidanceScale
     inversion: SamplerSettings
     prompts: tuple[str, ...]
     groups: int
@@ -250,6 +251,7 @@ class JobPlan:
         backbone: shared by all cells.
         window: the timesteps that the method is trained at.
         sampling_window: the timesteps that the method acts at while sampling.
+        span: the timesteps of the networks that are tuned; see `TuningMethod.span`.
         sampling: settings of `sample`.
         training: settings of `fit`.
         tuning: the method's class under `_target_`, and its arguments.
@@ -286,6 +288,7 @@ class JobPlan:
     backbone: Backbone
     window: Window
     sampling_window: Window
+    span: Window
     sampling: SampleSettings
     training: TrainingSettings
     tuning: Mapping[str, Any]
@@ -337,11 +340,11 @@ class JobPlan:
         """Whether the latents of references are needed, and not their captions alone."""
         return self.trains or self.guidance is not None or self.sampling.inverted_noise > 0
 
-    @property
+    @cached_property
     def adapter_steps(self) -> AdapterSteps:
         """Which of the sampling steps have the adapter, or the guidance method, on."""
-        sampler = self.sampling.sampler
-        return AdapterSteps.of(self.backbone.schedule, sampler.sampler, sampler.steps, self.sampling_window)
+        schedule, sampler = self.backbone.schedule, self.sampling.sampler
+        return AdapterSteps.of(schedule, sampler.sampler, sampler.steps, self.sampling_window, self.span)
 
     @property
     def batch_steps(self) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,23 @@ def _read(cfg: JobConfig, reader: References, name: str) -> Reference:
 
 
 def _described(cfg: JobConfig, reader: References, name: str) -> Reference:
-    """A reference whose video is not decoded, unless the suite has other ones for the frames of the job."""
+    """A reference whose video is not decoded, unless the suite has other ones for the frames of the job.
+
+    The images of its edits are read: they are few, and their aspect can be wrong.
+    """
     if reader.suite == "shapes" or not reader.long_enough(name, cfg.frames):
         return _read(cfg, reader, name)
     about = reader.describe(name)
     pixel = np.zeros((1, 1, 1, 3), np.uint8)
-    return Reference(name, reader.suite, pixel, cfg.model.fps, about.caption, about.edits, truth=about.truth)
+    edits = tuple(replace(edit, image=_of_size(edit.image, cfg)) for edit in about.edits)
+    return Reference(name, reader.suite, pixel, cfg.model.fps, about.caption, edits, truth=about.truth)
+
+
+def _of_size(image: FirstFrame | None, cfg: JobConfig) -> FirstFrame | None:
+    """An edit's image, which is read in the size of the job's videos when it is first needed."""
+    if image is None or image.file is None:
+        return image
+    return replace(image, source=partial(read_image, image.file, (cfg.model.height, cfg.model.width)))
 
 
 def _tuned_on(cfg: JobConfig, reader: References) -> Reference | None:

@@ -27,6 +27,7 @@ from motionexp.jobs.memory_plan import rows_of
 from motionexp.jobs.plan import CellPlan, JobPlan
 from motionexp.jobs.provenance import device_name
 from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, peak_of, step_flops
+from motionexp.jobs.window_notes import recipe_notes, window_line, window_notes
 from motionexp.results.formats import Grid
 
 HEADINGS = ("model", "cells", "done", "training steps", "samples", "hours", "disk")
@@ -123,11 +124,18 @@ class _Sweep:
             self._add_probe(job, seconds)
         self._hours[unit] = self._hours.get(unit, 0.0) + self._sum() - before
         self._last[cfg.output] = cfg, job
-        if job.adapter_note:
-            self._notes[job.adapter_note] = None
+        for note in (job.adapter_note, *self._windows(job), *recipe_notes(job)):
+            if note:
+                self._notes[note] = None
         if not job.has_weights:
             lines = [line for note in download_notes(job) for line in note.splitlines()]
             self._notes |= dict.fromkeys(lines)
+
+    def _windows(self, job: JobPlan) -> list[str]:
+        """What the job's window means in sampling steps; nothing of the base model, and of probes."""
+        if job.probe is not None or job.method == "base":
+            return []
+        return [window_line(job), *window_notes(job)]
 
     def _parameters(self, job: JobPlan) -> int:
         key = repr((job.backbone_settings, dict(job.tuning), job.trains))

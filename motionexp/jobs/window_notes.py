@@ -1,20 +1,48 @@
-"""What a window means in the steps of a sampling, in words."""
+"""What a window means in the steps of a sampling, and the recipe of that sampling, in words."""
 
-from motionexp.config.schema import ModelConfig
+from motionexp.config.schema import RECIPE_SETTINGS, ModelConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
-from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.schedule import EVERYWHERE, TIMESTEPS, Window
 from motionexp.diffusion.solvers import AdapterSteps
+from motionexp.jobs.plan import JobPlan
 
 
-def window_warnings(steps: AdapterSteps, window: Window, schedule: Schedule) -> list[str]:
-    """That none or all of the sampling steps lie in a window, for a user to know before a job runs."""
-    shown = f"window [{window.low:g}, {window.high:g}]"
+def window_notes(job: JobPlan) -> list[str]:
+    """All that a user should know of a job's window before the job runs, beside `JobPlan.adapter_steps`."""
+    schedule = job.backbone.schedule
+    return [
+        *expert_notes(job.span),
+        *window_warnings(job.adapter_steps, job.sampling_window, schedule, job.span),
+        *boundary_notes(job.row_settings["tau_from"], job.model, schedule),
+    ]
+
+
+def window_line(job: JobPlan) -> str:
+    """The sampling steps that have the adapter on, with what tells a job from the others of a sweep."""
+    schedule, settings = job.backbone.schedule, job.row_settings
+    sampling = [str(settings["sampler"])]
+    sampling += [f"shift {schedule.shift:.3g}"] if isinstance(schedule, FlowSchedule) else []
+    spacing = settings["timestep_spacing"]
+    sampling += [f"spacing {spacing}"] if spacing else []
+    return f"{job.model.name}, {', '.join(sampling)}, {_bounds(job.sampling_window)}: {job.adapter_steps}"
+
+
+def window_warnings(
+    steps: AdapterSteps, window: Window, schedule: Schedule, span: Window = EVERYWHERE
+) -> list[str]:
+    """That none or all of the sampling steps lie in a window, for a user to know before a job runs.
+
+    `span`: the timesteps of the networks that are tuned.
+    """
+    shown = _bounds(window)
     setting = "shift=" if isinstance(schedule, FlowSchedule) else "timestep_spacing="
     advice = f"another tau=, steps= or {setting} changes it"
     if steps.on == 0 and not window.is_empty:
+        none = f"{shown}: none of the {steps.steps} sampling steps begins"
+        if span == EVERYWHERE:
+            return [f"{none} in it, and every sample is the base model's; {advice}"]
         return [
-            f"{shown}: none of the {steps.steps} sampling steps begins in it, and every sample is the base"
-            f" model's; {advice}"
+            f"{none} in it and in the timesteps of the adapter's expert: every sample is the base model's"
         ]
     if steps.on == steps.steps and window.low > 0:
         return [
@@ -24,9 +52,45 @@ def window_warnings(steps: AdapterSteps, window: Window, schedule: Schedule) -> 
     return []
 
 
+def expert_notes(span: Window) -> list[str]:
+    """That an adapter is of one of two experts."""
+    if span == EVERYWHERE:
+        return []
+    is_high = span.high == TIMESTEPS
+    where = f"t >= {span.low:g}" if is_high else f"t < {span.high:g}"
+    return [f"the adapter is of the expert for {where} alone, and acts in no other step"]
+
+
 def boundary_notes(tau_from: str, model: ModelConfig, schedule: Schedule) -> list[str]:
     """At which shift the boundary of `tau=auto` was probed, and at which a job samples; of flow matching."""
     if tau_from != "boundary" or not isinstance(schedule, FlowSchedule):
         return []
     probed = "an unknown shift" if model.boundary_shift is None else f"shift {model.boundary_shift:g}"
     return [f"tau=auto: the boundary was probed at {probed}; this job samples at shift {schedule.shift:g}"]
+
+
+def recipe_notes(job: JobPlan) -> list[str]:
+    """The recipe of a job's sampling, what it comes to, and the settings on top; for a model with recipes."""
+    settings, model = job.row_settings, job.model
+    if not model.recipes:
+        return []
+    recipe = model.recipes[settings["recipe"]]
+    schedule, scale = job.backbone.schedule, settings["guidance_scale"]
+    steps = settings["steps"] if job.probe is None else job.probe.steps
+    sampler = settings["sampler"] if job.probe is None else "ddim"
+    parts = [f"{steps} steps of {sampler}"]
+    parts += [f"shift {schedule.shift:.3g}"] if isinstance(schedule, FlowSchedule) else []
+    scales = scale if isinstance(scale, list) else [[0, scale]]
+    parts += ["guidance " + ", ".join(f"{value:g}" + f" from t = {t:g}" * (t > 0) for t, value in scales)]
+    parts += ["a negative prompt"] if settings["negative_prompt"] else ["no negative prompt"]
+    changed = [
+        name
+        for name in RECIPE_SETTINGS
+        if settings[name] is not None and settings[name] != recipe.get(name, getattr(model, name))
+    ]
+    on_top = f"; not the recipe's: {', '.join(changed)}" if changed else ""
+    return [f"recipe={settings['recipe']}: {', '.join(parts)}{on_top}"]
+
+
+def _bounds(window: Window) -> str:
+    return f"window [{window.low:g}, {window.high:g}]"

@@ -2,16 +2,32 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from motionexp.config.memory import BITS
-from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.schedule import EVERYWHERE, Window
 from motionexp.errors import InputError
 from motionexp.jobs.plan import BackboneSettings
 from motionexp.methods.adapters import attach_adapter
-from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.external_lora import ExternalLoRA
+
+
+class TunedWindow(NamedTuple):
+    """What a method is tuned at.
+
+    Attributes:
+        window: the timesteps of its training.
+        span: those of the networks that are tuned; see `TuningMethod.span`.
+        method: its name.
+        note: on a stored adapter's file; else empty.
+    """
+
+    window: Window
+    span: Window
+    method: str
+    note: str = ""
 
 
 def given_window(low: float, high: float, knots: Sequence[Sequence[float]] | None) -> Window:
@@ -21,8 +37,8 @@ def given_window(low: float, high: float, knots: Sequence[Sequence[float]] | Non
 
 def stored_window(
     adapter: Path, settings: BackboneSettings, low: float | None, high: float, plugins: Sequence[str]
-) -> tuple[Window, str, str]:
-    """The window that a stored adapter was trained at; its method's name; and a note on its file.
+) -> TunedWindow:
+    """The window that a stored adapter was trained at.
 
     Args:
         adapter: its file or folder.
@@ -53,7 +69,7 @@ def stored_window(
     if low is not None or high < stored.high:
         low = stored.low if low is None else low
         stored = Window(low, max(low, min(stored.high, high)))
-    return stored, method.name, note
+    return TunedWindow(stored, method.span, method.name, note)
 
 
 def sampling_window(trained: Window, low: float | None, high: float | None) -> Window:

@@ -290,7 +290,11 @@ def read_adapter(path: str | Path) -> StoredAdapter:
     """The content of an adapter that motionexp has saved. Raises InputError for anything else."""
     content = _read(path)
     if not isinstance(content, StoredAdapter):
-        raise InputError(f"adapter={path}: not saved by motionexp")
+        raise InputError(
+            f"adapter={path}: not saved by motionexp, whose adapters alone this command takes; sample a LoRA"
+            " of another trainer with run.py adapter=... sampling_tau=..., or give it a window in diffusers:"
+            " motionexp.window_callback(motionexp.Window(700), pipe)"
+        )
     return content
 
 

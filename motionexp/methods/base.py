@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from motionexp.config.checks import missing_attention
 from motionexp.config.schema import PROJECTIONS
 from motionexp.diffusion.backbone import Backbone, ProjectionKind
-from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.schedule import EVERYWHERE, Window
+from motionexp.diffusion.window_in_steps import reached, span_of
 from motionexp.errors import InputError
 from motionexp.methods.step import Step
 
@@ -22,7 +23,6 @@ OPTIMIZERS: Mapping[str, type[torch.optim.AdamW | torch.optim.Adam]] = {
     "adam": torch.optim.Adam,
 }
 
-EVERYWHERE = Window(0)
 TunedAttention = ProjectionKind | Literal["all"]
 
 _tuned_networks: WeakSet[nn.Module] = WeakSet()  # networks with a method attached
@@ -112,6 +112,8 @@ class TuningMethod(ABC):
         inverts_tuned: whether the tuned network inverts the reference for `inverted_noise`, in place of the
             base model.
         key_prefix: precedes the names of `parameters` in an adapter file.
+        span: the timesteps of the networks that the first window reached, outside which the method changes
+            nothing.
         layers: the attached layers by the name of the linear layer that each replaces, its `base_layer`.
         settings: the constructor's arguments besides backbone and window, as plain values.
     """
@@ -132,6 +134,7 @@ class TuningMethod(ABC):
         _tuned_networks.add(backbone.network)
         self.backbone = backbone
         self.window = window
+        self.span = span_of(backbone.spans, reached(backbone.spans, window))
         self.layers = layers
         self.settings = settings
         self._scale = 1.0

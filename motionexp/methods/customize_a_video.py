@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.schedule import EVERYWHERE, Window
 from motionexp.errors import InputError
-from motionexp.methods.base import EVERYWHERE, prediction_loss, projection_layers
+from motionexp.methods.base import prediction_loss, projection_layers
 from motionexp.methods.dual_lora import DualLoRA
 from motionexp.methods.step import Step
 

@@ -8,8 +8,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.schedule import Window
-from motionexp.methods.base import EVERYWHERE, prediction_loss, projection_layers
+from motionexp.diffusion.schedule import EVERYWHERE, Window
+from motionexp.methods.base import prediction_loss, projection_layers
 from motionexp.methods.lora import LoRA, tensors_of
 from motionexp.methods.step import Step
 

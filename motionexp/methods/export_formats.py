@@ -1,6 +1,7 @@
 """A plain LoRA in the formats of option tools: the names of its tensors, alpha, and fused layers."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,10 @@ from motionexp.errors import InputError
 from motionexp.methods.layer_names import rows_of_layers
 from motionexp.methods.lora import DIFFUSERS_KEY
 
-COMFYUI = (
-    *("WanPipeline", "WanImageToVideoPipeline", "HunyuanVideoPipeline", "LTXPipeline"),
-    "MochiPipeline",
-)
+WAN = ("WanPipeline", "WanImageToVideoPipeline")
+COMFYUI = (*WAN, "HunyuanVideoPipeline", "LTXPipeline", "MochiPipeline")
+# Wan2GP has no Mochi, and reads kohya's names for Wan alone (models/wan/modules/model.py, 2026-08).
+WAN2GP: Mapping[str, tuple[str, ...]] = {"comfyui": COMFYUI[:-1], "kohya": WAN}
 # The pipelines for which each format has a reader: diffusers' own loaders; ComfyUI's core and its wrappers;
 # musubi-tuner and ComfyUI of kohya's names. peft reads its own format into any network.
 READERS: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +31,16 @@ READERS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 BARE = ("MochiPipeline",)  # whose LoRAs have no diffusion_model. before a layer's name
+# ComfyUI's node that sets the shift of the models of a pipeline (comfy_extras/nodes_model_advanced.py and
+# nodes_lt.py, read 2026-11). A node also sets the number that multiplies sigma for the network, 1000 or 1,
+# and has to fit the model's class in comfy/supported_models.py.
+SHIFT_NODES: Mapping[str, str] = {
+    **dict.fromkeys((*WAN, "HunyuanVideoPipeline"), "ModelSamplingSD3 with shift {shift:g}"),
+    "MochiPipeline": "ModelSamplingAuraFlow with shift {shift:g} (ModelSamplingSD3 would give the network"
+    " timesteps 1000 times too large) and the scheduler linear_quadratic",
+    "LTXPipeline": "ModelSamplingLTXV, and LTXVScheduler with them, with max_shift and base_shift {log:.2f},"
+    " the logarithm of the shift {shift:g}",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,13 @@ def check_format(form: str, pipeline: str, name: str) -> None:
 def task_of(pipeline: str) -> str:
     """What a pipeline of this class does, as hubs call it."""
     return "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
+
+
+def shift_node(pipeline: str, shift: float | None) -> str:
+    """The node of ComfyUI that gives models of a pipeline's class a shift, with its settings; else empty."""
+    if shift is None or pipeline not in SHIFT_NODES:
+        return ""
+    return SHIFT_NODES[pipeline].format(shift=shift, log=math.log(shift))
 
 
 def export_tensors(
@@ -163,3 +181,5 @@ def _config(layers: Mapping[str, LoRALayer]) -> dict[str, Any]:
 
 
 FILE_NAMES = {"diffusers": "pytorch_lora_weights.safetensors", "peft": PEFT_FILE_NAME}
+SUFFIXES = {"transformer": "high_noise", "transformer_2": "low_noise"}
+"""What files of one expert of Wan 2.2 are called in every tool."""

@@ -1,29 +1,43 @@
 """External LoRAs: files of other trainers, with diffusers' names for the layers or the original code's."""
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from motionexp.config.adapter_files import PEFT_CONFIG_NAME, PEFT_FILE_NAME
 from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.window_in_steps import span_of
 from motionexp.errors import InputError
 from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import DIFFUSERS_KEY, LoRA
-from motionexp.methods.lora_config import LoRASettings, is_alpha, read_object, read_settings
+from motionexp.methods.lora_config import (
+    LoRASettings,
+    flat_metadata,
+    is_alpha,
+    is_number,
+    read_object,
+    read_settings,
+)
 
+LOG = logging.getLogger(__name__)
 # The end of a key names its tensor: a layer computes x + scale * up(down(x)), A is down and B is up.
 ENDS = (
     (re.compile(r"[._]lora(_A(\.\w+)?|[._]down)\.weight$"), "lora_A.weight"),
     (re.compile(r"[._]lora(_B(\.\w+)?|[._]up)\.weight$"), "lora_B.weight"),
     (re.compile(r"\.alpha$"), "alpha"),
+    (re.compile(r"\.diff_b$"), "diff_b"),
 )
 EXPORT_KEY = "motionexp_window"  # in the metadata of files that motionexp has exported: their window
 WRAPPER = "base_model.model."  # peft's
+SHOWN = 4  # names of tensors that are not loaded
 TEXT_ENCODER = re.compile(
     r"^(base_model\.model\.)?(text_encoder|text_model|te\d?\.|lora_te|clip_[lgh]\.|t5xxl\.|conditioner\.)"
 )
@@ -36,12 +50,16 @@ PLAIN_RSLORA = re.compile(r"(^|\.)use_rslora$")
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: A (rank, in, ...), B (out, rank, ...), alpha if it is a tensor, and the tensors' names."""
+    """One layer: A (rank, in, ...), B (out, rank, ...), alpha if it is a tensor, and the tensors' names.
+
+    `bias`: (out,), what is added to the layer's bias, whatever alpha is; None: nothing.
+    """
 
     down: Tensor
     up: Tensor
     alpha: float | None
     keys: tuple[str, ...]
+    bias: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -128,6 +146,7 @@ def attach(files: Sequence[ExternalFile], backbone: Backbone, window: Window) ->
     # 1. Rank, alpha and tensors of each layer by its name in the network.
     sizes: dict[str, tuple[int, float]] = {}
     state: dict[str, Tensor] = {}
+    biases: dict[str, Tensor] = {}
     missing: list[str] = []
     unread = [key for file in files for key in file.unread]
     for file in files:
@@ -136,15 +155,17 @@ def attach(files: Sequence[ExternalFile], backbone: Backbone, window: Window) ->
             if not modules:
                 missing.append(key)
                 unread += layer.keys
-            for module, up in _parts(key, layer.up, modules, names):
+            for module, up, bias in _parts(key, layer, modules, names):
                 if module in sizes:
                     raise InputError(f"two layers of the file are {module}, one of them {key}")
                 sizes[module] = layer.rank, _alpha(file, key, layer, backbone.key_prefix + module)
                 state |= {f"{module}.lora_A.weight": layer.down, f"{module}.lora_B.weight": up}
+                biases |= {} if bias is None else {module: bias}
     _check_missing(missing, names, is_all=not sizes)
     # 2. The layers, and their tensors.
     try:
-        method = ExternalLoRA(backbone, window, sizes, sum(file.tensors for file in files), tuple(unread))
+        count = sum(file.tensors for file in files)
+        method = ExternalLoRA(backbone, window, sizes, count, tuple(unread), biases)
     except ValueError as error:
         raise InputError(str(error)) from error  # peft's reason, for example a convolution in groups
     try:
@@ -161,6 +182,7 @@ class ExternalLoRA(LoRA):
     Attributes:
         file_tensors: how many tensors the files have.
         unread: those of them that are not loaded.
+        biases: {layer: (out,)}, added to its output while the LoRA is on.
     """
 
     is_single = False  # its file is not one of motionexp
@@ -172,9 +194,24 @@ class ExternalLoRA(LoRA):
         sizes: Mapping[str, tuple[int, float]],
         file_tensors: int,
         unread: tuple[str, ...],
+        biases: Mapping[str, Tensor],
     ) -> None:
         self._attach(backbone, window, sizes, {"layers": len(sizes)})
         self.sizes, self.file_tensors, self.unread = sizes, file_tensors, unread
+        # Whatever the window reaches, the file may be of one of two experts.
+        self.span = span_of(backbone.spans, {name.partition(".")[0] for name in sizes})
+        self.biases = biases
+        for name, bias in biases.items():
+            self.layers[name].register_forward_hook(partial(self._add_bias, bias))
+        for key in unread:
+            LOG.debug("not loaded: %s", key)
+
+    def _add_bias(self, bias: Tensor, layer: LoraLayer, _: Any, output: Tensor) -> Tensor:
+        if layer.disable_adapters:
+            return output
+        # (out,), or (out, 1, ...) for a convolution.
+        shape = (-1, *(1,) * (layer.get_base_layer().weight.ndim - 2))
+        return output + self.scale * bias.reshape(shape).to(output)
 
     @property
     def note(self) -> str:
@@ -183,7 +220,9 @@ class ExternalLoRA(LoRA):
         alphas = sorted({alpha for _, alpha in self.sizes.values()})
         loaded = self.file_tensors - len(self.unread)
         count = f"all {loaded}" if not self.unread else f"{loaded} of {self.file_tensors}"
-        rest = f"; not loaded: {', '.join(self.unread)}" if self.unread else ""
+        shown, more = self.unread[:SHOWN], len(self.unread) - SHOWN
+        rest = f"; not loaded: {', '.join(shown)}" if shown else ""
+        rest += f" and {more} others (hydra.verbose={__name__} prints all)" if more > 0 else ""
         return (
             f"{count} tensors loaded, into {len(self.sizes)} layers (rank {_span(ranks)}, alpha"
             f" {_span(alphas)}){rest}"
@@ -207,6 +246,11 @@ def _check_missing(layers: Sequence[str], names: LayerNames, *, is_all: bool) ->
             f"{layers[0]} names no layer of this network: names are those of diffusers, here"
             f" {names.example}.lora_A.weight, or those of the model's original code"
         )
+    deeper = next(filter(names.is_beyond, layers), None)
+    if deeper is not None:
+        raise InputError(
+            f"{deeper} is of a block after the last one of this network: the file is for a deeper model"
+        )
     foreign = next(filter(names.is_of_another_model, layers), None)
     if foreign is not None:
         raise InputError(
@@ -214,17 +258,25 @@ def _check_missing(layers: Sequence[str], names: LayerNames, *, is_all: bool) ->
         )
 
 
-def _parts(key: str, up: Tensor, modules: Sequence[str], names: LayerNames) -> Iterator[tuple[str, Tensor]]:
-    """The network's layers that a file's layer is, with their rows of B."""
-    if len(modules) < 2:
-        yield from ((module, up) for module in modules)
-        return
+def _parts(
+    key: str, layer: Layer, modules: Sequence[str], names: LayerNames
+) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """The network's layers that a file's layer is, with their rows of B and of the bias."""
     rows = [names.rows(module) for module in modules]
-    if sum(rows) != len(up):
+    if layer.bias is not None and modules and layer.bias.shape != (sum(rows),):
         raise InputError(
-            f"{key}: lora_B has {len(up)} rows, where this network's fused layer has {sum(rows)}"
+            f"{key}: diff_b is {tuple(layer.bias.shape)}, where this layer has {sum(rows)} outputs"
         )
-    yield from zip(modules, (part.contiguous() for part in up.split(rows)), strict=True)
+    if len(modules) < 2:
+        yield from ((module, layer.up, layer.bias) for module in modules)
+        return
+    if sum(rows) != len(layer.up):
+        raise InputError(
+            f"{key}: lora_B has {len(layer.up)} rows, where this network's fused layer has {sum(rows)}"
+        )
+    ups = [part.contiguous() for part in layer.up.split(rows)]
+    biases = [None] * len(rows) if layer.bias is None else layer.bias.split(rows)
+    yield from zip(modules, ups, biases, strict=True)
 
 
 def _alpha(file: ExternalFile, key: str, layer: Layer, full_name: str) -> float:
@@ -264,6 +316,9 @@ def _layers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Layer], tuple[str,
             raise InputError(f"{key} is a second {part} of {name}: a layer has one")
         parts[name][part] = tensor
         keys[name].append(key)
+    for name in [name for name, part in parts.items() if part.keys() == {"diff_b"}]:  # of a norm
+        del parts[name]
+        unread += keys.pop(name)
     if not parts and TEXT_ENCODER.match(unread[0]):
         raise InputError(f"{unread[0]} tunes the text encoder: only a LoRA of the network can be used")
     for key in unread:
@@ -287,7 +342,7 @@ def _layer(name: str, parts: Mapping[str, Tensor], keys: tuple[str, ...]) -> Lay
         alpha = parts["alpha"].item() if parts["alpha"].numel() == 1 else None
         if not is_alpha(alpha):
             raise InputError(f"{name}.alpha is not one number other than 0")
-    return Layer(down, up, None if alpha is None else float(alpha), keys)
+    return Layer(down, up, None if alpha is None else float(alpha), keys, parts.get("diff_b"))
 
 
 def _diffusers_settings(metadata: Mapping[str, str]) -> dict[str, LoRASettings]:
@@ -315,14 +370,14 @@ def _check_plain_metadata(layers: Mapping[str, Layer], metadata: Mapping[str, st
     diffusers scales them by 1, which is right if alpha equals the rank.
     """
     stated = False
-    for key, text in _flat(metadata).items():
+    for key, text in flat_metadata(metadata).items():
         if PLAIN_RSLORA.search(key) and text.lower() not in ("false", "none", "null", "0", ""):
             raise InputError(f"the metadata says {key}={text}, which neither diffusers nor peft reads there")
         if not PLAIN_ALPHA.search(key) or text.lower() in ("none", "null", ""):
             continue
         stated = True
         for name, layer in layers.items():
-            if not _is_number(text, layer.rank):
+            if not is_number(text, layer.rank):
                 raise InputError(
                     f"the metadata says {key}={text}, which neither diffusers nor peft reads there, and"
                     f" {name} has rank {layer.rank}: write alpha into {DIFFUSERS_KEY}, or a tensor .alpha for"
@@ -334,23 +389,3 @@ def _check_plain_metadata(layers: Mapping[str, Layer], metadata: Mapping[str, st
             f"{wrapped} is a name of peft, which stores alpha in {PEFT_CONFIG_NAME}: put it beside the file,"
             f" and name the file {PEFT_FILE_NAME}"
         )
-
-
-def _is_number(text: str, number: int) -> bool:
-    try:
-        return float(text) == number
-    except ValueError:
-        return False
-
-
-def _flat(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata, with the values inside JSON objects under KEY.NAME."""
-    entries = dict(metadata)
-    for key, text in metadata.items():
-        if text.lstrip().startswith("{"):
-            try:
-                values = read_object(text, key)
-            except InputError:
-                continue  # a note in braces
-            entries |= {f"{key}.{name}": str(value) for name, value in values.items()}
-    return entries

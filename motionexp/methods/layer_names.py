@@ -14,6 +14,7 @@ START = re.compile(
     r"^(base_model\.model\.|(model\.)?diffusion_model\.|pipe\.dit\.|lora_unet__?|lora_(?=transformer_)|lycoris_)+"
 )
 COMPONENT = re.compile(r"(transformer_2|transformer|unet)[._]")
+NUMBER = re.compile(r"[._](\d+)[._]")  # of a block
 # What a network's blocks are called: in a file they tell the model.
 BLOCKS = (
     *("blocks", "double_blocks", "single_blocks", "transformer_blocks", "single_transformer_blocks"),
@@ -88,6 +89,21 @@ class LayerNames:
         if any(name.startswith(f"{top}_") for name in names for top in self._tops):
             return False
         return any(name.startswith(f"{blocks}_") for name in names for blocks in BLOCKS)
+
+    def is_beyond(self, key: str) -> bool:
+        """Whether a name is that of a layer in a block after the last one of a list of blocks."""
+        for _, name in self._readings(key):
+            number = NUMBER.search(name)
+            if number is None:
+                continue
+            blocks = _flat(name[: number.start()])
+            numbers = [
+                int(block[1]) for stem in self._modules if (block := re.match(f"{blocks}_(\\d+)_", stem))
+            ]
+            first = _flat(f"{name[: number.start()]}.0.{name[number.end() :]}")
+            if numbers and int(number[1]) > max(numbers) and first in self._modules:
+                return True
+        return False
 
     @staticmethod
     def _readings(key: str) -> list[tuple[str, str]]:

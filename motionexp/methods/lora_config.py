@@ -151,3 +151,24 @@ def _numbers(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     if not isinstance(read["use_rslora"], bool):
         raise InputError(f"{source}: use_rslora={read['use_rslora']!r}: true or false")
     return read
+
+
+def is_number(text: str, number: int) -> bool:
+    """Whether a text of metadata is a number."""
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
+
+
+def flat_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata, with the values inside JSON objects under KEY.NAME."""
+    entries = dict(metadata)
+    for key, text in metadata.items():
+        if text.lstrip().startswith("{"):
+            try:
+                values = read_object(text, key)
+            except InputError:
+                continue  # a note in braces
+            entries |= {f"{key}.{name}": str(value) for name, value in values.items()}
+    return entries

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.schedule import Window, generator
+from motionexp.diffusion.schedule import EVERYWHERE, Window, generator
 from motionexp.errors import InputError
-from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.dual_lora import DualLoRA, layers_of_both
 from motionexp.methods.lora import ADAPTER
 from motionexp.methods.step import Step

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from motionexp.diffusion.backbone import Backbone, VideoShape
-from motionexp.diffusion.schedule import Window
-from motionexp.methods.base import EVERYWHERE, TuningMethod, prediction_loss, projection_layers
+from motionexp.diffusion.schedule import EVERYWHERE, Window
+from motionexp.methods.base import TuningMethod, prediction_loss, projection_layers
 from motionexp.methods.step import Step
 
 

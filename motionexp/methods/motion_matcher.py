@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.hooks import Attended, Hooks, Predict, activation_hooks
-from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.schedule import EVERYWHERE, Window
 from motionexp.errors import InputError
-from motionexp.methods.base import EVERYWHERE
 from motionexp.methods.dual_lora import layers_of_both
 from motionexp.methods.lora import LoRA
 from motionexp.methods.step import Step

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from motionexp.diffusion.backbone import Backbone
-from motionexp.diffusion.schedule import Window
-from motionexp.methods.base import EVERYWHERE, TuningMethod, projection_layers
+from motionexp.diffusion.schedule import EVERYWHERE, Window
+from motionexp.methods.base import TuningMethod, projection_layers
 from motionexp.methods.full_rank import FullRank, TunedLinear
 
 

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from motionexp.diffusion.schedule import TIMESTEPS, Window
 from motionexp.errors import InputError
@@ -23,7 +25,7 @@ def window_callback(
 ) -> "WindowCallback":
     """Return `callback_on_step_end` of a diffusers pipeline: its LoRA acts in the adapter's window alone.
 
-    For instance `pipe(..., callback_on_step_end=motionexp.window_callback("outputs/adapter"))`, after
+    For instance `pipe(..., callback_on_step_end=motionexp.window_callback("outputs/adapter", pipe))`, after
     `pipe.load_lora_weights`. The LoRA is on in exactly those steps in which motionexp's sampler has it on:
     at low <= t <= high, t = 1000 sigma for flow matching. Other LoRAs, and the weights of
     `pipe.set_adapters`, stay as they are.
@@ -57,8 +59,9 @@ class WindowCallback:
 
     def __init__(self, window: Window, adapter_name: str | None = None) -> None:
         self.window, self.adapter_name, self.weight = window, adapter_name, 1.0
-        self._loaded: dict[LoraLayer, float] = {}  # the scale of each layer at weight 1
+        self._loaded: dict[tuple[LoraLayer, str], float] = {}  # the scale of each layer at weight 1
         self._begun: torch.Tensor | None = None  # the timesteps of the video that is sampled now
+        self._hooks: list[RemovableHandle] = []
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Set the LoRA for the step after this one, and after the last step for the next video's first."""
@@ -75,7 +78,14 @@ class WindowCallback:
         return self.window.weight(nearest if abs(nearest - t) < ROUNDING else t)
 
     def watch(self, pipeline: Any) -> None:
-        """Set the LoRA before the first step of each video too, by a hook on the pipeline's networks."""
+        """Set the LoRA before the first step of each video too, by a hook on the pipeline's networks.
+
+        It takes the place of a former callback for the same LoRA, such as that of an earlier call.
+        """
+        watching = _WATCHING.setdefault(pipeline, {})
+        if (former := watching.get(self.adapter_name)) is not None:
+            former.release()
+        watching[self.adapter_name] = self
 
         def before(network: nn.Module, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
             # A pipeline sets the scheduler's timesteps anew for each video.
@@ -86,8 +96,18 @@ class WindowCallback:
             index = step_index(pipeline.scheduler, torch.as_tensor(timestep).flatten()[0], is_done=False)
             self._set(pipeline, self.weight_at(step_times(pipeline.scheduler)[index]))
 
-        for network in networks_of(pipeline):
-            network.register_forward_pre_hook(before, with_kwargs=True)
+        self._hooks = [
+            network.register_forward_pre_hook(before, with_kwargs=True) for network in networks_of(pipeline)
+        ]
+
+    def release(self) -> None:
+        """Watch no longer, and let the LoRA act as it was loaded."""
+        for hook in self._hooks:
+            hook.remove()
+        for (layer, name), scale in self._loaded.items():
+            if layer.scaling.get(name) == scale * self.weight:  # else others have set it since
+                layer.scaling[name] = scale
+        self.weight = 1.0
 
     def _check_first(self, pipeline: Any, t: float) -> None:
         self._read_scales(pipeline)
@@ -99,16 +119,17 @@ class WindowCallback:
 
     def _set(self, pipeline: Any, weight: float) -> None:
         for layer, name in self._read_scales(pipeline):
-            layer.scaling[name] = self._loaded[layer] * weight
+            layer.scaling[name] = self._loaded[layer, name] * weight
         self.weight = weight
 
     def _read_scales(self, pipeline: Any) -> list[tuple[LoraLayer, str]]:
         """The layers of the LoRA, whose scales may have been set by others since the last step."""
         layers = self._layers(pipeline)
         if any(
-            layer.scaling[name] != self._loaded.get(layer, math.nan) * self.weight for layer, name in layers
+            layer.scaling[name] != self._loaded.get((layer, name), math.nan) * self.weight
+            for layer, name in layers
         ):
-            self.weight, self._loaded = 1.0, {layer: layer.scaling[name] for layer, name in layers}
+            self.weight, self._loaded = 1.0, {(layer, name): layer.scaling[name] for layer, name in layers}
         return layers
 
     def _layers(self, pipeline: Any) -> list[tuple[LoraLayer, str]]:
@@ -126,6 +147,10 @@ class WindowCallback:
         if any(layer.merged for layer in layers):
             raise InputError("the LoRA is fused into the weights: call the pipeline's unfuse_lora()")
         return [(layer, chosen[0]) for layer in layers if chosen[0] in layer.scaling]
+
+
+_WATCHING: WeakKeyDictionary[Any, dict[str | None, WindowCallback]] = WeakKeyDictionary()
+"""By pipeline, and by `adapter_name`: the callback that watches it."""
 
 
 def networks_of(pipeline: Any) -> list[nn.Module]:

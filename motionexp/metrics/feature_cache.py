@@ -1,7 +1,8 @@
 """The shared pass: features of a video, computed once for its content and used by every metric."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,17 @@ VISION: frozenset[Need] = frozenset({"clip", "preference"})
 OF_FRAMES: frozenset[Need] = VISION | {"dino"}
 TRACKS = {field.name for field in fields(Tracks)}
 Arrays = Mapping[str, np.ndarray]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: with more, the last bits of a caption's features would be others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class FeaturePass:
@@ -86,12 +98,13 @@ class FeaturePass:
         if (caption, models) not in self._captions:
             clip = self.clip if "clip" in models else None
             preference = self.preference if "preference" in models else None
-            self._captions[caption, models] = CaptionFeatures(
-                clip=clip.embed_captions([caption])[0] if clip else None,
-                preference=preference.embed_captions([caption])[0] if preference else None,
-                clip_scale=clip.logit_scale if clip else 1.0,
-                preference_scale=preference.logit_scale if preference else 1.0,
-            )
+            with _one_thread():
+                self._captions[caption, models] = CaptionFeatures(
+                    clip=clip.embed_captions([caption])[0] if clip else None,
+                    preference=preference.embed_captions([caption])[0] if preference else None,
+                    clip_scale=clip.logit_scale if clip else 1.0,
+                    preference_scale=preference.logit_scale if preference else 1.0,
+                )
         return self._captions[caption, models]
 
     def _of(

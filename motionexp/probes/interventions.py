@@ -4,6 +4,7 @@ A pair (tau_start, tau_end) of edges of the grid is the range tau_end <= t < tau
 is tau_end < t <= tau_start (see `tree`).
 """
 
+from motionexp.diffusion.sampling import GuidanceScale
 from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES, PAIRS, Pair
 from motionexp.probes.tree import Condition, Trajectory
@@ -12,7 +13,7 @@ CONTROL: Pair = (0, 0)
 """The key of the trajectory without a change: a range without a timestep."""
 
 
-def tampering(caption: str, new_caption: str, guidance_scale: float) -> dict[Pair, Trajectory]:
+def tampering(caption: str, new_caption: str, guidance_scale: GuidanceScale) -> dict[Pair, Trajectory]:
     """Prompt tampering: the edit's caption inside the range of a pair, the video's caption outside of it.
 
     Timestep-Constrained One-Shot Video Motion Customization, sections 3.2 and 3.3. All trajectories start at
@@ -32,7 +33,7 @@ def tampering(caption: str, new_caption: str, guidance_scale: float) -> dict[Pai
     return control | {pair: intervention(pair, top, inside=new, outside=old) for pair in PAIRS}
 
 
-def partial_guidance(new_caption: str, guidance_scale: float) -> dict[Pair, Trajectory]:
+def partial_guidance(new_caption: str, guidance_scale: GuidanceScale) -> dict[Pair, Trajectory]:
     """Partial guidance: inverted up to tau_start only, then guided by the edit's caption until tau_end.
 
     Video Diffusion Models Encode Motion in Early Timesteps, sections 3.1.1 and 4.1. Below tau_end the

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from motionexp.diffusion.backbone import Backbone, Conditioning
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
+from motionexp.diffusion.sampling import GuidanceScale, scale_at, scales_of
 from motionexp.diffusion.schedule import TIMESTEPS
 from motionexp.errors import InputError
 from motionexp.probes.timesteps import BLOCK, EDGES
@@ -29,26 +30,28 @@ BLOCKS = len(EDGES) - 1
 
 @dataclass(frozen=True)
 class Condition:
-    """The condition of a step. Raises InputError for a guidance scale that is neither 0 nor at least 1.
+    """The condition of a step. Raises InputError for a guidance scale that is neither 0 nor from 1 on.
 
     Attributes:
         caption: may be empty.
         guidance_scale: 1: the caption alone, one network evaluation. Above 1: guided away from the negative
-            caption, two evaluations (as `SamplerSettings.guidance_scale`). 0: the negative caption alone, one
-            evaluation, in the layout of guidance by this caption: some networks know no other layout.
+            caption, two evaluations (as `SamplerSettings.guidance_scale`, of which some may be 1 where it
+            varies with t). 0: the negative caption alone, one evaluation, in the layout of guidance by this
+            caption: some networks know no other layout.
     """
 
     caption: str
-    guidance_scale: float
+    guidance_scale: GuidanceScale
 
     def __post_init__(self) -> None:
-        if self.guidance_scale != 0 and not 1 <= self.guidance_scale < float("inf"):
+        scales = scales_of(self.guidance_scale)
+        if self.guidance_scale != 0 and not all(1 <= scale < float("inf") for scale in scales):
             raise InputError(f"guidance_scale={self.guidance_scale}: a number from 1 (no guidance)")
 
     @property
     def guided(self) -> bool:
         """Whether the condition needs an unconditional evaluation."""
-        return self.guidance_scale > 1
+        return max(scales_of(self.guidance_scale)) > 1
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,13 @@ def step_blocks(schedule: Schedule, steps: int) -> list[list[tuple[float, float]
             enough = (more for more in range(BLOCKS, TIMESTEPS + 1, BLOCKS) if all(_by_block(schedule, more)))
             least = next(enough, None)
             raise InputError(
-                f"steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t ="
-                f" {', '.join(empty)}; {'no number of steps does' if least is None else f'{least} steps do'}"
+                f"probe_steps={steps}: at these sigmas (shift {schedule.shift:g}) no step starts in t ="
+                f" {', '.join(empty)}; {'no number does' if least is None else f'take probe_steps={least}'}"
             )
     # Discrete: uneven blocks would make an intervention in one block longer than in another.
     elif len(set(counts)) > 1:
         raise InputError(
-            f"steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
+            f"probe_steps={steps}: a grid of {BLOCK} timesteps does not divide them, the blocks have"
             f" {', '.join(map(str, counts))}; 10, 20, 50 or 100 steps do"
         )
     return blocks
@@ -278,7 +281,7 @@ class _Predictor:
         )
         # 3. Guidance, for the guided videos alone.
         output, unconditional = outputs.split([len(conditions), len(guided)])
-        scales = [conditions[video].guidance_scale for video in guided]
+        scales = [scale_at(conditions[video].guidance_scale, t) for video in guided]
         scale = torch.tensor(scales, device=outputs.device).reshape(-1, 1, 1, 1, 1)
         # `output` is a view of `outputs`, made in this call: changing it in place is safe.
         output[guided] = unconditional + scale * (output[guided] - unconditional)

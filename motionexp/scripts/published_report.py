@@ -48,9 +48,10 @@ OF_PROBES = ("shares", "gaps", "*-pairs", "*-onsets", "*-trade-off")
 FPS = 8.0
 ABOUT = (
     "Tables are of all references of their experiments. Videos and plots are of eight references and two"
-    " kinds of edits: those of experiment gate, and on tiny_latte, with edits of kind multiple alone, every"
-    " method at its default window and at others from 500 to 900. No rate or weight was searched for these"
-    " methods. The probe with videos is of one reference; the boundaries and figures are of all.",
+    " kinds of edits: those of experiment gate, and on tiny_latte, with edits of kind multiple alone,"
+    " every method at its default window and at others from 500 to 900. No rate or weight was searched for"
+    " these methods. Adapters are not published; the command of a sample trains its own. The probe with"
+    " videos is of one reference; the boundaries and figures are of all.",
 )
 
 

@@ -14,7 +14,7 @@ from motionexp.config.schema import BUNDLED
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from tests.support.tiny_families import FAMILIES
 
-PUBLISHED = Path(__file__).parents[2] / "results" / "shapes" / "boundary.csv"
+RESULTS = Path(__file__).parents[2] / "results" / "shapes"
 BLOCK = "appearance against motion"
 CAPTION = "a red striped star is moving on sand"
 SETTINGS = SamplerSettings(steps=4, guidance_scale=2.0)
@@ -34,16 +34,19 @@ def test_samples_equal_the_stock_pipelines(name: str) -> None:
     torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "tiny_wan"])
 def test_a_stored_boundary_is_the_published_one_of_these_weights(name: str) -> None:
+    # Of flow matching the shift of the probe is part of the name.
+    folder, shown = ("shift", f"{name}, shift 3") if name == "tiny_wan" else (".", name)
     model = load([f"model={name}"]).model
     backbone = load_backbone(model.path, device="cpu", precision="fp32")
     assert backbone.weights_hash[:12] == model.boundary_weights
-    with PUBLISHED.open(newline="") as file:
+    assert model.boundary_shift == (3.0 if name == "tiny_wan" else None)
+    with (RESULTS / folder / "boundary.csv").open(newline="") as file:
         (boundary,) = (
             row
             for row in csv.reader(file)
-            if row[1:4] == [BLOCK, f"{name}, motion-dominant, found", "boundary, t"]
+            if row[1:4] == [BLOCK, f"{shown}, motion-dominant, found", "boundary, t"]
         )
     assert model.boundary == round(float(boundary[5]))
 

@@ -27,16 +27,18 @@ from motionexp.backbones.wan import WanExpertsBackbone
 from motionexp.config.compose import load
 from motionexp.config.options import options
 from motionexp.config.schema import ModelConfig
+from motionexp.diffusion.flow_matching import respaced
 from motionexp.errors import InputError
 from motionexp.hub import CONFIGURATIONS, configuration, fetch_command, find_folder, is_to_fetch
+from motionexp.probes.tree import step_blocks
 from tests.support.tiny_families import Family
 from tests.support.tiny_models import save_tiny_pipeline
 
 WAN, WAN_14B = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers"
 WAN_2, HUNYUAN = "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "hunyuanvideo-community/HunyuanVideo"
 MOCHI, COGVIDEOX = "genmo/mochi-1-preview", "zai-org/CogVideoX-5b"
-# sha256 of the hub's files at the revisions of `conf/model/` (CogVideoX-5b: 8fc5b281), as public manifests
-# record them: of the content with sorted keys and two blanks of indentation.
+# sha256 of the hub's files at `REVISIONS`, as public manifests record them: of the content with sorted keys
+# and two blanks of indentation.
 HASHES = {
     (WAN, "transformer/config.json"): "0b093fa072e9ff28763febe9b964ee582f566733a6d6709deb9dfba1bde16b81",
     (
@@ -70,6 +72,21 @@ HASHES = {
         COGVIDEOX,
         "scheduler/scheduler_config.json",
     ): "247ecd6635dae7bf889a7ec69ba951c44d746cb4edef13b9c3b1b16bfeeedba5",
+}
+REVISIONS = {
+    WAN: "0fad780a534b6463e45facd96134c9f345acfa5b",
+    WAN_14B: "38ec498cb3208fb688890f8cc7e94ede2cbd7f68",
+    WAN_2: "5be7df9619b54f4e2667b2755bc6a756675b5cd7",
+    HUNYUAN: "e8c2aaa66fe3742a32c11a6766aecbf07c56e773",
+    MOCHI: "14be5fcea23095ed330cb214647916a451e38b6e",
+    COGVIDEOX: "8fc5b281",
+}
+# In docs/models.md and in the configurations, the names of the files that a hash can verify.
+HASHED_NAMES = {
+    "transformer": "transformer/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+    "VAE": "vae/config.json",
+    "index": "model_index.json",
 }
 ORIGINAL_EXPERTS = "691a47e123c3dd41f134836fd9a00e744110c6a812a11b3d95ca70e9485ffe11"
 MODELS = [name for name in options("model") if not name.startswith("tiny_")]
@@ -105,6 +122,41 @@ def test_a_stored_configuration_is_the_hubs_file(key: tuple[str, str]) -> None:
     stored = configuration(name)
     assert stored is not None
     assert HASHES[key] in written_hashes(stored.files[file])
+
+
+def hashed_names(path: str) -> set[str]:
+    """The names of a model's files that are verified by their hash."""
+    return {name for name, file in HASHED_NAMES.items() if (path, file) in HASHES}
+
+
+def test_what_is_said_to_be_verified_by_its_hash_is_so() -> None:
+    models = [load([f"model={name}"]).model for name in MODELS]
+    revisions = {model.path: model.revision for model in models}
+    for path in REVISIONS.keys() | {path for path, _ in HASHES}:
+        stored = configuration(path)
+        assert stored is not None
+        verified = re.split(" by (?:its|their) sha256", stored.source)[0]
+        assert {name for name in HASHED_NAMES if name in verified} == hashed_names(path)
+        # Hashes of another revision are said to be of that one.
+        said = f"at revision {REVISIONS[path]}"
+        assert revisions[path] == REVISIONS[path] or said in stored.source
+
+
+def test_files_that_are_known_one_by_one_are_whole_parts() -> None:
+    stored = configuration(WAN_2)
+    assert stored is not None
+    sizes = {part: sum(stored.files_of(part).values()) for part in stored.bytes}
+    assert sizes == stored.bytes
+    assert len(stored.files_of("transformer_2")) == 12
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_a_probe_at_its_default_has_a_step_in_every_hundred_of_t(name: str) -> None:
+    cfg = load([f"model={name}"])
+    kind = class_of(cfg.model)
+    folder = hub.find_shapes(cfg.model.path, cfg.model.revision, parts=kind.parts)
+    if cfg.model.name != "ltx":  # whose shift follows from the size of videos
+        step_blocks(respaced(kind.schedule_of(folder), cfg.shift, cfg.timestep_spacing), cfg.probe_steps)
 
 
 @pytest.mark.parametrize("expert", ["transformer", "transformer_2"])

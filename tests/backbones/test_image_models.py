@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from motionexp.methods.base import TuningMethod
 from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import LoRA
 from motionexp.methods.step import Step
-from motionexp.methods.window_callback import window_callback
+from tests.support.readme_program import run_readme
 from tests.support.tiny_families import noise
 from tests.support.tiny_image_models import (
     IMAGE_MODELS,
@@ -189,12 +190,7 @@ def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
     steps = ("ddim", None, None, SETTINGS.steps, frames)
     export(ExportConfig(str(tmp_path / "adapter"), "diffusers", exported, about, *steps))
 
-    def load(pipeline: Any) -> None:
-        for file, second in zip(sorted(exported.glob("*.safetensors")), (False, True), strict=False):
-            more = {"load_into_transformer_2": True} if second else {}
-            pipeline.load_lora_weights(exported, weight_name=file.name, adapter_name="motion", **more)
-
-    theirs = model.stock(folder, start, SETTINGS, load, callback_on_step_end=window_callback(exported))
+    theirs = model.stock(folder, start, SETTINGS, run=partial(run_readme, exported))
     assert_close(theirs, windowed, rtol=1e-4, atol=1e-4)
     # Read again, as it is and as another program's file.
     for path in (tmp_path / "adapter", exported):

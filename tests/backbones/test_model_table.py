@@ -14,7 +14,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.schedule import Window
 from motionexp.methods.full_rank import FullRank
 from motionexp.methods.lora import LoRA
-from tests.backbones.test_configurations import HASHES
+from tests.backbones.test_configurations import HASHED_NAMES, REVISIONS, hashed_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text().partition("## Recipes")[0]
 ROWS = {row[0].strip("`"): row[1:] for row in re.findall(r"^\| (`\w+`) \| (.*) \|$", PAGE, re.MULTILINE)
@@ -58,13 +58,14 @@ def test_a_row_says_what_the_models_file_says(name: str) -> None:
     row, model = ROWS[name], load([f"model={name}"]).model
     assert row[:4] == facts(model)
     # What is verified by a hash is so in the table, and nothing else.
-    hashed = {file for path, file in HASHES if path == model.path}
+    hashed = hashed_names(model.path)
     status, _, files = row[8].partition(":")
     assert status.startswith("verified") == bool(hashed)
     assert status == "verified" or status.startswith(("verified at another", "agrees", "not found"))
-    said = files.partition("; not")[0]
-    assert ("scheduler" in said) == ("scheduler/scheduler_config.json" in hashed)
-    assert ("VAE" in said) == ("vae/config.json" in hashed)
+    if hashed:
+        assert {part for part in HASHED_NAMES if part in files.partition("; not")[0]} == hashed
+    other = re.search("at another revision, ([0-9a-f]{8})", status)
+    assert (other[1] if other else model.revision) == REVISIONS.get(model.path, model.revision)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -197,6 +197,20 @@ def test_motion_modules_of_animatediff() -> None:
     assert names[f"{start}.temporal_transformer.proj_in"] == (f"{start}.proj_in",)
 
 
+@only("hunyuan")
+def test_the_bias_of_a_fused_layer_is_cut(backbone: Backbone, tmp_path: Path) -> None:
+    name, modules = "double_blocks.0.img_attn_qkv", ("to_q", "to_k", "to_v")
+    size = backbone.network.get_submodule("transformer_blocks.0.attn.to_q").weight.shape[0]
+    bias = torch.arange(3.0 * size)
+    odd = {f"diffusion_model.{name}.diff_b": bias}
+    method = load_adapter(
+        file_of(tmp_path / "lora.safetensors", {name: (size, 3 * size)}, **odd), backbone, Window(0)
+    )
+    method.remove()
+    parts = [method.biases[f"transformer_blocks.0.attn.{module}"] for module in modules]
+    assert torch.equal(torch.cat(parts), bias)
+
+
 # --- what is not loaded
 
 
@@ -217,11 +231,26 @@ def test_what_is_not_loaded_is_listed(backbone: Backbone, tmp_path: Path) -> Non
 
 
 @only("wan")
+def test_of_many_tensors_the_first_are_listed(
+    backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {
+        f"diffusion_model.blocks.{block}.norm{norm}.diff": half(2) for block in (0, 1) for norm in range(9)
+    }
+    file = file_of(tmp_path / "lora.safetensors", wan_layers(backbone.network), **odd)
+    with caplog.at_level("DEBUG"), pytest.warns(UserWarning, match="and 14 others") as warned:
+        load_adapter(file, backbone, Window(0)).remove()
+    assert sum(name in str(warned[0].message) for name in odd) == 4
+    assert all(name in caplog.text for name in odd)
+
+
+@only("wan")
 @pytest.mark.parametrize(
     ("layers", "named"),
     [
         ({"double_blocks.0.img_attn_qkv": (24, 72)}, "double_blocks.0.img_attn_qkv.*two models"),
         ({"down_blocks.0.attentions.0.proj_in": (24, 24)}, "down_blocks.0.*two models"),
+        ({"blocks.7.self_attn.q": (24, 24)}, "blocks.7.self_attn.q.*deeper"),
         ({"blocks.0.self_attn.v": (1536, 1536)}, r"blocks.0.attn1.to_v.*\(2, 1536\).*\(2, 24\)"),
     ],
 )

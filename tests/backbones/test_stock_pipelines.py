@@ -1,24 +1,28 @@
 """Every family behind our interface against diffusers' pipeline: samples, frames, and exported adapters."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
-from diffusers import TextToVideoSDPipeline
-from peft import PeftModel
 from torch import Tensor
 from torch.testing import assert_close
 
 from motionexp.backbones import load_backbone
+from motionexp.backbones.pipeline import PipelineBackbone
+from motionexp.backbones.stock_pipelines import stock_sampling
 from motionexp.config.export import ExportConfig
 from motionexp.config.schema import ModelConfig
 from motionexp.diffusion.backbone import Backbone
+from motionexp.diffusion.flow_matching import respaced
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.jobs.export import export
 from motionexp.methods.adapters import save_adapter
 from motionexp.methods.lora import LoRA
-from motionexp.methods.window_callback import networks_of, window_callback
+from tests.support.readme_program import run_readme
 from tests.support.tiny_families import NEGATIVE, STOCK, Family, Latents, noise
 from tests.support.training_runs import RECIPE, change
 
@@ -81,42 +85,12 @@ def settings_of(family: Family, backbone: Backbone, folder: Path | str, latents:
     )
 
 
-def exported(family: Family, model: ModelConfig, adapter: Path) -> Path:
+def exported(family: Family, model: ModelConfig, adapter: Path, form: str = "") -> Path:
     """The adapter in the format that the pipeline reads, or else peft."""
-    folder = adapter / "exported"
-    form = "diffusers" if family.loads_lora else "peft"
+    form = form or ("diffusers" if family.loads_lora else "peft")
+    folder = adapter / form
     export(ExportConfig(str(adapter), form, folder, model, "ddim", None, None, model.steps, model.frames))
     return folder
-
-
-def load(pipeline: Any, folder: Path) -> None:
-    """As the card beside an export says."""
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / "adapter_config.json").exists():
-        PeftModel.from_pretrained(networks_of(pipeline)[0], folder)
-    elif len(files) == 1:
-        pipeline.load_lora_weights(folder)
-    else:
-        high, low = files
-        pipeline.load_lora_weights(folder, weight_name=high.name, adapter_name="motion")
-        pipeline.load_lora_weights(
-            folder, weight_name=low.name, adapter_name="motion", load_into_transformer_2=True
-        )
-
-
-def watched(family: Family, adapter: Path | Window, *, early: bool = False) -> dict[str, Any]:
-    """The pipeline's arguments that load an adapter and keep its window."""
-    callbacks = []
-
-    def load_and_watch(pipeline: Any, folder: Path) -> None:
-        load(pipeline, folder)
-        callback = window_callback(adapter, pipeline if early else None)
-        callbacks.append(lambda *arguments: callback(pipeline, *arguments))
-
-    more: dict[str, Any] = {"load": load_and_watch}
-    if family.pipeline is TextToVideoSDPipeline:
-        return more | {"callback": lambda step, t, latents: callbacks[0](step, t, {}) and None}
-    return more | {"callback_on_step_end": lambda _, *arguments: callbacks[0](*arguments)}
 
 
 def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
@@ -128,26 +102,113 @@ def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
     method = LoRA(backbone, Window(0), rank=2, alpha=6.0)
     change(method, size=0.3)
 
-    def sampled(low: float, high: float = 1000) -> Tensor:
-        method.window = Window(low, high)
-        return ours(family, backbone, start, settings, gate=method.set_active)
+    def gate(t: float | None) -> bool:
+        method.scale = 1.0 if t is None else method.window.weight(t)
+        return method.set_active(t)
 
-    everywhere, base = sampled(0), sampled(1000)
+    def sampled(window: Window) -> Tensor:
+        method.window = window
+        return ours(family, backbone, start, settings, gate=gate)
+
+    everywhere, base = sampled(Window(0)), sampled(Window(1000))
     times = backbone.schedule.timesteps(5)
     # In the second to the fourth of the five steps, and in the first three, the third at the very end of the
     # window. The timesteps are those of the video's size, which is set now.
-    within = sampled(float(times[3]), (times[0] + times[1]) / 2)
-    windowed = sampled(float(times[2]))
-    save_adapter(tmp_path, backbone, method, RECIPE)
     inner = Window(float(times[3]), (times[0] + times[1]) / 2)
-    method.remove()
+    windows = [inner, Window(float(times[2]))]
+    if family is STOCK["wan"]:
+        windows.append(Window(float(times[3]), 1000, ((float(times[3]), 0.5), (1000, 1.0))))
+    within, windowed, *_ = expected = [sampled(window) for window in windows]
     for differs in (everywhere, base, within):
         assert (differs - windowed).abs().max() > 0.01
+    folders = []
+    for number, window in enumerate(windows):
+        method.window = window
+        save_adapter(tmp_path / str(number), backbone, method, RECIPE)
+        folders.append(tmp_path / str(number))
+    method.remove()
     model = settings_of(family, backbone, folder, family.sampled[-1])
-    adapter = exported(family, model, tmp_path)
-    for expected, more in (
-        (windowed, watched(family, adapter)),
-        (within, watched(family, inner, early=True)),
-    ):
-        theirs = family.stock(folder, start, settings, adapter=adapter, **more)
-        assert_close(theirs, expected, rtol=1e-4, atol=1e-4)
+    for adapter, latents in zip(folders, expected, strict=True):
+        program = partial(run_readme, exported(family, model, adapter))
+        assert_close(family.stock(folder, start, settings, run=program), latents, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["wan-experts"], indirect=True)
+@pytest.mark.parametrize("form", ["diffusers", "peft"])
+@pytest.mark.parametrize("window", [Window(900), Window(300, 800)])
+def test_an_adapter_of_one_expert_is_loaded_into_it(
+    family: Family, folder: Path | str, backbone: Backbone, form: str, window: Window, tmp_path: Path
+) -> None:
+    settings, start = SamplerSettings(4, 1.0), noise((1, *family.sampled[0]))
+    method = LoRA(backbone, window, rank=2, alpha=6.0)
+    change(method, size=0.3)
+    expected = ours(family, backbone, start, settings, gate=method.set_active)
+    save_adapter(tmp_path, backbone, method, RECIPE)
+    method.remove()
+    assert (ours(family, backbone, start, settings) - expected).abs().max() > 0.01
+    model = settings_of(family, backbone, folder, family.sampled[0])
+    files = exported(family, model, tmp_path, form)
+    assert len([*files.glob("**/*.safetensors")]) == 1
+    sampled = family.stock(folder, start, settings, run=partial(run_readme, files))
+    assert_close(sampled, expected, rtol=1e-4, atol=1e-4)
+
+
+SAMPLINGS = {
+    "unipc": ("wan", {"sampler": "unipc", "shift": 8.0, "guidance_scale": 3.0}),
+    "Euler's steps of UniPC": ("wan", {"sampler": "euler", "shift": 8.0, "guidance_scale": 3.0}),
+    "experts": ("wan-experts", {"sampler": "unipc", "shift": 12.0, "guidance_scale": "of experts"}),
+    "embedded guidance": ("hunyuan", {"sampler": "ddim", "shift": 5.0, "guidance_scale": 1.0}),
+    "a fixed shift": ("ltx", {"sampler": "euler", "shift": 3.0, "guidance_scale": 2.0}),
+    "mochi": ("mochi", {"sampler": "ddim", "shift": 1.0, "guidance_scale": 2.0}),
+    "dynamic guidance": (
+        "cogvideox",
+        {
+            **{"sampler": "ddim", "timestep_spacing": "leading", "guidance_scale": 3.0},
+            "dynamic_guidance": True,
+        },
+    ),
+    "dpm": ("latte", {"sampler": "dpmpp_2m", "timestep_spacing": "trailing", "guidance_scale": 3.0}),
+    "leading": ("animatediff", {"sampler": "ddim", "timestep_spacing": "leading", "guidance_scale": 3.0}),
+    "euler of DDPM": ("unet3d", {"sampler": "euler", "timestep_spacing": "linspace", "guidance_scale": 3.0}),
+}
+"""{what: family, settings of a job}"""
+
+
+@pytest.mark.parametrize(
+    ("family", "job"),
+    [pytest.param(*case, id=name) for name, case in SAMPLINGS.items()],
+    indirect=["family"],
+)
+def test_a_pipeline_samples_as_the_lines_of_a_card_say(
+    family: Family,
+    folder: Path | str,
+    backbone: PipelineBackbone,
+    job: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = noise((1, *family.sampled[-1]))
+    scale = job["guidance_scale"]
+    if scale == "of experts":
+        scale = [[0, 2.0], [backbone.network.boundary, 4.0]]
+    settings = {"negative_prompt": NEGATIVE, **job, "guidance_scale": scale}
+    size = family.video_of(start)
+    if backbone.any_size:
+        backbone.frames, backbone.height, backbone.width = size
+    schedule = respaced(backbone.schedule, settings.get("shift"), settings.get("timestep_spacing"))
+    program = stock_sampling(backbone, schedule, settings, 5, size, backbone.max_caption_tokens)
+    assert program is not None
+    assert program.differences == ()
+
+    def run(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
+        names = {name: getattr(diffusers, name) for name in program.imports} | {"pipeline": pipeline}
+        exec("\n".join(program.lines), names)
+        inputs = {name: arguments[name] for name in ("prompt", "latents", "output_type")} | family.arguments
+        return pipeline(**inputs | {name: eval(value) for name, value in program.arguments.items()})
+
+    scales = tuple(tuple(pair) for pair in scale) if isinstance(scale, list) else scale
+    more = {"sampler": job["sampler"], "dynamic_guidance": job.get("dynamic_guidance", False)}
+    monkeypatch.setattr(backbone, "schedule", schedule)
+    expected = ours(family, backbone, start, SamplerSettings(5, scales, **more))
+    # Not the scheduler of first order that other tests take.
+    sampled = family.stock(folder, start, SamplerSettings(5), run=run, scheduler=lambda old: old)
+    assert_close(sampled, expected, rtol=1e-4, atol=1e-4)

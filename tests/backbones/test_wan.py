@@ -8,11 +8,14 @@ import torch
 
 from motionexp.backbones import load_backbone
 from motionexp.backbones.wan import WanBackbone, WanExpertsBackbone
+from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.diffusion.schedule import Window
 from motionexp.errors import InputError
+from motionexp.jobs.evaluation import SampleSettings, count_adapter_steps
 from motionexp.methods.adapters import load_adapter, save_adapter
-from motionexp.methods.base import OptimizerSettings, TrainingSettings
+from motionexp.methods.base import OptimizerSettings, TrainingSettings, TuningMethod
+from motionexp.methods.external_lora import ExternalLoRA
 from motionexp.methods.lora import LoRA
 from motionexp.methods.training import Example, fit
 from tests.support.tiny_families import FAMILIES, NEGATIVE, noise
@@ -64,6 +67,28 @@ def test_each_row_goes_to_the_expert_of_its_timestep(experts: Path) -> None:
         alone = [backbone.predict(x_t[:1], float(label), conditioning[0]) for label in t]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
     assert [name for name, _ in calls[2:]] == ["transformer", "transformer_2", "transformer", "transformer_2"]
+
+
+def test_an_adapter_of_one_expert_is_on_in_that_experts_steps(experts: Path) -> None:
+    backbone = WanExpertsBackbone.from_pretrained(experts)
+    backbone.schedule = FlowSchedule(12.0, "unipc", whole_labels=True)
+    settings = SampleSettings(SamplerSettings(40, 1.0, sampler="unipc"))
+
+    def on(method: TuningMethod) -> int:
+        method.window = Window(0)  # as `sampling_tau=0` has it
+        count = count_adapter_steps(backbone, method, settings)
+        method.remove()
+        return count
+
+    # 26 of 40 steps are at t >= 875: the owners' shift moves them there.
+    assert [on(LoRA(backbone, window)) for window in (Window(900), Window(0, 800), Window(700))] == [
+        26,
+        14,
+        40,
+    ]
+    for component, steps in (("transformer", 26), ("transformer_2", 14)):
+        sizes = {f"{component}.blocks.0.attn1.to_v": (2, 2.0)}
+        assert on(ExternalLoRA(backbone, Window(0), sizes, 2, (), {})) == steps
 
 
 WINDOWS = {

@@ -95,6 +95,16 @@ def test_samples_are_sorted_by_any_score_the_best_first(report, opened):
         assert all(sign * before >= sign * after for before, after in pairwise(values))
 
 
+def spread(frames):
+    """Frames of the shortest stretch that holds all; the last frame and the first are neighbours."""
+    ordered = sorted({*frames})
+    return FRAMES - max(after - before for before, after in pairwise([*ordered, ordered[0] + FRAMES]))
+
+
+def test_a_spread_is_that_of_all_frames():
+    assert [spread(frames) for frames in ([4, 4], [FRAMES - 1, 0, 0], [0, 5, 10])] == [0, 1, 10]
+
+
 def test_videos_are_in_step_within_one_frame(report, opened):
     page = start(opened, report, f"references/shapes-{REFERENCES[0]}.html")
     page.wait_for_timeout(1000)
@@ -102,8 +112,7 @@ def test_videos_are_in_step_within_one_frame(report, opened):
     for _ in range(20):
         frames = page.evaluate(FRAMES_SHOWN)
         assert len(frames) > 3
-        # The last frame and the first are neighbours.
-        spreads.append(min(max(frames) - min(frames), FRAMES - max(frames) + min(frames)))
+        spreads.append(spread(frames))
         page.wait_for_timeout(150)
     assert max(spreads) <= 1, spreads
 

@@ -42,6 +42,19 @@ def test_anything_else_is_an_error(names: tuple[str, ...], named: str, problem: 
         adapter_files(written(tmp_path, *names) / named)
 
 
+def test_a_folder_has_the_files_of_the_experts(tmp_path: Path) -> None:
+    (low,) = adapter_files(written(tmp_path, "my-motion_low_noise.safetensors", "README.md"))
+    assert low.name == "my-motion_low_noise.safetensors"
+    high, low = adapter_files(written(tmp_path, "my-motion_high_noise.safetensors"))
+    assert (high.name, low.name) == tuple(f"my-motion_{noise}_noise.safetensors" for noise in ("high", "low"))
+    for folder in (tmp_path / "peft", tmp_path / "peft" / "low_noise"):
+        folder.mkdir()
+    (file,) = adapter_files(written(tmp_path / "peft" / "low_noise", "adapter_model.safetensors").parent)
+    assert file.parent.name == "low_noise"
+    with pytest.raises(InputError, match="no file named high or low"):
+        adapter_files(written(tmp_path, "another_low.safetensors"))
+
+
 def test_settings_belong_to_pefts_own_file_alone(tmp_path: Path) -> None:
     written(tmp_path, "adapter_config.json", "adapter_model.safetensors", "adapter.safetensors")
     assert peft_config_file(tmp_path / "adapter_model.safetensors") == tmp_path / "adapter_config.json"

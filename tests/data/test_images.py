@@ -11,9 +11,10 @@ from PIL import Image
 from motionexp.config.compose import load
 from motionexp.config.effects import check_effects
 from motionexp.data.folder import VideoFolder
-from motionexp.data.select import check_source
+from motionexp.data.select import check_source, make_reader
 from motionexp.data.videos import read_image, write_mp4
 from motionexp.errors import InputError
+from motionexp.jobs.references import read_references
 
 SIZE = 16, 32
 
@@ -106,6 +107,9 @@ WRONG = {
     "a picture that is not there": (CSV.replace("b.png", "c.png"), "line 2.*c.png"),
     "a picture without an edit": (CSV.replace("a fox", ""), "line 2.*object"),
     "a column without an edit's": (CSV.replace("object image", "subject image"), "subject image"),
+    "a picture out of the folder": (CSV.replace("b.png", "../b.png"), "line 2.*below the folder"),
+    "a picture of another root": (CSV.replace("b.png", "/b.png"), "line 2.*below the folder"),
+    "a video out of the folder": (CSV.replace("cat.mp4", "x/../../cat.mp4"), "line 2.*below the folder"),
     "no text": ([LISTED[0] | {"image": 3}], "image is 3"),
     "another key": ([LISTED[0] | {"edits": {"object": {"caption": "a fox", "picture": "b.png"}}}], "picture"),
     "no caption": ([LISTED[0] | {"edits": {"object": {"image": "b.png"}}}], "edit object"),
@@ -128,6 +132,19 @@ def test_a_picture_of_another_aspect_in_a_folder_is_named(tmp_path: Path) -> Non
         _ = image.pixels
 
 
+def test_a_plan_without_a_model_reads_the_pictures_of_a_suite(tmp_path: Path) -> None:
+    suite(tmp_path, CSV)
+    write_mp4(tmp_path / "cat.mp4", np.zeros((17, *SIZE, 3), np.uint8), 8)
+    source = ["data=folder", f"data.path={tmp_path}", "references=[cat]", "frames=17"]
+    cfg = load([*source, "model=wan_i2v_14b"])
+    with pytest.raises(InputError, match=r"b.png: 32 x 16 pixels.*832 x 480"):
+        read_references(cfg, make_reader(cfg.data), decode=False)
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name, (480, 832))
+    (cat,) = read_references(cfg, make_reader(cfg.data), decode=False)
+    assert [edit.pixels.shape for edit in cat.edits if edit.pixels is not None] == [(480, 832, 3)] * 2
+
+
 def words(tmp_path: Path, *more: str) -> list[str]:
     write_mp4(tmp_path / "clip.mp4", np.zeros((17, *SIZE, 3), np.uint8), 8)
     picture(tmp_path / "a.png", (480, 832))
@@ -143,6 +160,8 @@ def test_settings_of_an_image_are_checked_without_torch(tmp_path: Path) -> None:
         (("model=wan_1_3b", image), "image=.*wan_1_3b"),
         (("model=wan_i2v_14b",), "image=: model=wan_i2v_14b"),
         (("model=wan2_2_i2v_14b", "image=absent.png"), "image=absent.png"),
+        (("model=wan_i2v_14b", "image=a.png, b.png"), r'image=\'choice\("a.png","b.png"\)\''),
+        (("model=wan_1_3b", "adapter=a,b"), r'adapter=\'choice\("a","b"\)\''),
         (("model=wan_i2v_14b", "probe=linear_probe"), "probe=linear_probe: model=wan_i2v_14b"),
     ):
         with pytest.raises(InputError, match=named):

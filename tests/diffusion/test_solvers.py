@@ -132,6 +132,15 @@ def test_windows_that_hold_all_or_none_of_the_steps_are_told() -> None:
     assert "0 of 4" in str(AdapterSteps(0, 4))
 
 
+def test_words_tell_a_step_just_below_a_window_and_a_weight_below_1() -> None:
+    # A window from 700 has the step at 699.96 off.
+    for t, shown in ((699.96, "699.96"), (699.9999, "699.9999"), (500.0, "500"), (866.314, "866.3")):
+        assert f"goes off at t = {shown} (" in str(AdapterSteps(1, 2, t, 0.0))
+    soft = AdapterSteps.of(FlowSchedule(), "ddim", 10, Window(0, 1000, ((0.0, 0.0), (500.0, 1.0))))
+    assert (soft.on, soft.partly) == (10, 5)
+    assert "10 of 10 sampling steps, in 5 of them partly" in str(soft)
+
+
 def test_what_a_solver_cannot_solve_is_refused() -> None:
     clipped = NoiseSchedule.from_config({**BETAS, "clip_sample": True})
     with pytest.raises(InputError, match="sampler=euler"):

@@ -3,18 +3,23 @@
 import ast
 import json
 import re
+import shlex
 from dataclasses import replace
+from inspect import signature
 from itertools import product
 from pathlib import Path
 
+import diffusers
 import huggingface_hub
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 
+from motionexp.config.compose import load
 from motionexp.config.licences import LICENCES, licence_of
 from motionexp.config.options import CONF, options
+from motionexp.config.schema import RECIPE_SETTINGS
 from motionexp.errors import InputError
 from motionexp.jobs.card import card
 from motionexp.results.rows import append_rows
@@ -45,6 +50,9 @@ def cell(tmp_path) -> Path:
         "adapter_scale": 1.0,
         "eta": 0.0,
         "guidance_scale": 2.5,
+        "sampler": "dpmpp_2m",
+        "timestep_spacing": "trailing",
+        "negative_prompt": "a blue plain moon",
         "stg_scale": 1.5,
         "stg_blocks": [2],
     }
@@ -133,7 +141,17 @@ def test_a_card_says_what_the_cell_holds(cell):
     assert "There are samples with 1 other settings" in body
     # 4. How to use it.
     assert "callback_on_step_end=motionexp.window_callback(adapter, pipeline)" in body
-    assert "guidance_scale=2.5," in body
+    program = program_of(body)
+    assert program["guidance_scale"] == 2.5
+    assert program["negative_prompt"] == settings_of_run(body)["negative_prompt"] == "a blue plain moon"
+    assert (program["num_frames"], program["max_sequence_length"]) == (17, 24)
+    assert 'CogVideoXDPMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")' in (
+        body.replace("'", '"')
+    )
+    assert "adds noise in each step" in body
+    job = settings_of_run(body)
+    assert (job["sampler"], job["steps"], job["guidance_scale"]) == ("dpmpp_2m", 25, 2.5)
+    assert (job["stg_scale"], job["stg_blocks"]) == (1.5, [2])
     assert "with `stg_scale=1.5 stg_blocks=[2]`, which this program leaves out" in body
     assert "ComfyUI reads no LoRA for CogVideoXPipeline" in body
 
@@ -142,6 +160,8 @@ def test_words_select_the_samples(cell):
     card([f"adapter={cell / 'adapter'}", f"folder={cell / 'half'}", "adapter_scale=0.5"])
     _, body = parts((cell / "half" / "README.md").read_text())
     assert "adapter_scale=0.5" in body
+    assert settings_of_run(body)["adapter_scale"] == 0.5
+    assert "set_adapters(pipeline.get_active_adapters(), 0.5)" in body
     assert lines_of(body, "Scores")["motion similarity ↑"][0] == "0.30"
     assert not (cell / "half" / "reference.mp4").exists()
 
@@ -211,7 +231,7 @@ def test_other_adapters_are_refused(tmp_path):
         "transformer.a.lora_B.weight": torch.zeros(8, 4),
     }
     save_file(lora, tmp_path / "b" / "adapter.safetensors")
-    with pytest.raises(InputError, match="not saved by motionexp"):
+    with pytest.raises(InputError, match=r"not saved by motionexp.*sampling_tau=.*window_callback\("):
         card([f"adapter={tmp_path / 'b'}"])
 
 
@@ -297,16 +317,35 @@ def test_captions_are_no_markup_and_end_no_quotes(tmp_path):
     [
         (
             {"model": "latte"},
-            ["format=peft", "PeftModel.from_pretrained(pipeline.transformer", "reads no LoRA for Latte"],
+            [
+                *("format=peft", "PeftModel.from_pretrained(pipeline.transformer", "video_length=16"),
+                "reads no LoRA for Latte",
+            ],
         ),
         (
             {"model": "wan_1_3b"},
-            ["pipeline.load_lora_weights(adapter)", "format=comfyui", "which the workflow has to have"],
+            [
+                *("pipeline.load_lora_weights(adapter)", "format=comfyui", "ModelSamplingSD3 with shift 8"),
+                "UniPCMultistepScheduler.from_config(pipeline.scheduler.config, flow_shift=8)",
+                *("guidance_scale=6.0,", "negative_prompt='\u8272", "steps=50 sampler=unipc shift=8"),
+            ],
         ),
-        ({"model": "wan2_2_14b"}, ["format=diffusers folder=NEW` writes a file for each", "format=comfyui"]),
+        (
+            {"model": "wan2_2_14b", "layers": ("transformer.a", "transformer_2.a")},
+            [
+                *("format=diffusers folder=exported", "format=comfyui", "flow_shift=12"),
+                *("guidance_scale=4.0,", "guidance_scale_2=3.0,"),
+                'weight_name="exported_low_noise.safetensors", adapter_name="motion", load_into',
+            ],
+        ),
+        ({"model": "ltx"}, ["frame_rate=25.0,", "`stg_scale=1 stg_blocks=[19] guidance_rescale=0.7`"]),
+        ({"model": "tiny_wan"}, ["WanPipeline decodes with a video VAE alone"]),
         ({"model": "animatediff"}, ["MotionAdapter.from_pretrained(", "motion_adapter=motion"]),
-        ({"model": "modelscope"}, ["docs/python.md"]),
-        ({"method": "full_rank"}, ["No other tool applies an adapter of the method full"]),
+        (
+            {"model": "modelscope", "layers": ("unet.a",)},
+            ["PeftModel.from_pretrained(pipeline.unet", "callback=lambda step, t, latents: keep_window("],
+        ),
+        ({"model": "show1", "layers": ("unet.a",)}, ["is no pipeline of diffusers"]),
     ],
 )
 def test_every_tool_gets_what_it_takes(tmp_path, changes, said):
@@ -314,5 +353,41 @@ def test_every_tool_gets_what_it_takes(tmp_path, changes, said):
     card([f"adapter={tmp_path / 'a'}"])
     text = (tmp_path / "a" / "card" / "README.md").read_text()
     assert [part for part in said if part not in text] == []
-    for program in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        ast.parse(program)
+    if "```python" in text:
+        assert program_of(text)
+    else:
+        assert changes["model"] in ("tiny_wan", "show1")
+    if changes["model"] == "wan_1_3b":  # the command makes the job that the table is about
+        defaults, job = vars(load(["model=wan_1_3b"])), settings_of_run(text)
+        assert {name: job[name] for name in RECIPE_SETTINGS} == {
+            name: defaults[name] for name in RECIPE_SETTINGS
+        }
+
+
+def test_only_plain_adapters_act_elsewhere(tmp_path):
+    write_adapter(tmp_path / "a", method="full_rank")
+    card([f"adapter={tmp_path / 'a'}"])
+    text = (tmp_path / "a" / "card" / "README.md").read_text()
+    assert "No other tool applies an adapter of the method full" in text
+
+
+def program_of(text: str) -> dict:
+    """The arguments of the pipeline in a card's program, which all are the pipeline's own."""
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(program))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pipeline"
+    ]
+    kind = getattr(diffusers, re.search(r"pipeline = (\w+)\.", program)[1])
+    signature(kind.__call__).bind(None, *call.args, **{word.arg: None for word in call.keywords})
+    values = {word.arg: word.value for word in call.keywords if isinstance(word.value, ast.Constant)}
+    return {name: ast.literal_eval(value) for name, value in values.items()}
+
+
+def settings_of_run(text: str) -> dict:
+    """The settings of the job that a card's command makes."""
+    (command,) = re.findall(r"^python run.py (adapter=.*?)```", text, re.DOTALL | re.MULTILINE)
+    words = shlex.split(command.replace("\\\n", " "))
+    chosen = [word for word in words if not word.startswith(("adapter=", "video=", "caption=", "edits="))]
+    return vars(load(chosen))

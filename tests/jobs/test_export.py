@@ -3,7 +3,9 @@
 The tools' own readings of names and settings are written down here anew, from their code as of 2026-11.
 """
 
+import errno
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import NoiseSchedule, Window
 from motionexp.diffusion.window_in_steps import equal_parts, keyframes, share, step_weights
 from motionexp.errors import InputError
+from motionexp.jobs import export as export_module
 from motionexp.methods.adapters import load_adapter, save_adapter, window_of
 from motionexp.methods.lora import ADAPTER, LoRA
 from motionexp.methods.t_lora import TLoRA
@@ -61,9 +64,9 @@ class Model:
     def export(self, form: str, folder: Path, *words: str) -> int:
         option, size = MODELS[self.name]
         source = [f"model={option}", f"model.path={self.folder}", "model.name=tiny", *size.split()]
-        return main(
-            ["export", f"adapter={self.adapter}", f"format={form}", f"folder={folder}", *source, *words]
-        )
+        if not any(word.startswith("adapter=") for word in words):
+            source.append(f"adapter={self.adapter}")
+        return main(["export", f"format={form}", f"folder={folder}", *source, *words])
 
 
 def deltas(method: Any) -> dict[str, Tensor]:
@@ -121,9 +124,27 @@ def wan_video_wrapper(key: str) -> str:
     return key.replace(".attn1.", ".cross_attn.").replace(".attn2.", ".cross_attn.")
 
 
-def musubi(key: str) -> str:
-    """networks/lora.py: a module's name with _ for each dot, after lora_unet_."""
-    return key.removeprefix("lora_unet_")
+def musubi(modules: set[str]) -> dict[str, str]:
+    """networks/lora.py, create_modules (30c658c, 2026-06): the keys of a network's modules before their dot.
+
+    utils/lora_utils.py merges `KEY.lora_down.weight`, `KEY.lora_up.weight` and `KEY.alpha` by the same names.
+    """
+    return {f"lora_unet.{module}".replace(".", "_"): module for module in modules}
+
+
+def wan2gp(key: str, family: str) -> str:
+    """The module for a layer's key: mmgp 04b8d1f (2026-07), offload.py, load_loras_into_model, which takes
+    off a prefix; before it, for Wan, models/wan/modules/model.py, preprocess_loras (Wan2GP 8681e9f, 2026-08).
+    """
+    if family.startswith("wan") and key.startswith("lora_unet_"):
+        key = re.sub("^lora_unet__?blocks_", "diffusion_model.blocks.", key)
+        key = re.sub("_(cross_attn|self_attn|ffn)_", r".\1.", key)
+    return re.sub(r"^(diffusion_model|transformer)\.", "", key)
+
+
+# Modules of Wan2GP whose names differ from the original code's; it cuts the fused ones into their parts
+# (models/hyvideo/modules/models.py, get_linear_split_map).
+OF_WAN2GP = {"img_attn.qkv": "img_attn_qkv", "img_attn.proj": "img_attn_proj"}
 
 
 TUNED = {
@@ -137,7 +158,10 @@ TUNED = {
         for layer in ("to_q", "to_v", "to_out.0")
     },
 }
-"""Which modules of the original code the adapter tunes."""
+"""Which modules of the original code the adapter tunes.
+
+Mochi's: genmo/mochi_preview/dit/joint_model/asymm_models_joint.py (0c86aeb, 2025-11), AsymmetricAttention.
+"""
 
 
 def layers_in(file: Path, *ends: str) -> dict[str, dict[str, Tensor]]:
@@ -156,10 +180,16 @@ def test_the_tools_find_every_layer(model: Model) -> None:
         assert {comfyui_core(key, tuned, model.name) for key in layers} == tuned
         if model.name.startswith("wan"):
             assert {wan_video_wrapper(key) for key in layers} == {f"diffusion_model.{name}" for name in tuned}
+        if model.name != "mochi":  # which Wan2GP does not have
+            named = set(tuned)
+            for original, name in OF_WAN2GP.items():
+                named = {module.replace(original, name) for module in named}
+            assert {wan2gp(key, model.name) for key in layers} == named
     for file in model.exported("kohya").glob("*.safetensors"):
         layers = layers_in(file, "lora_down.weight", "lora_up.weight", "alpha")
-        flat = {name.replace(".", "_") for name in tuned}
-        assert {musubi(key) for key in layers} == flat
+        assert {musubi(tuned)[key] for key in layers} == tuned
+        if model.name.startswith("wan"):
+            assert {wan2gp(key, model.name) for key in layers} == tuned
     if model.name != "wan-experts":
         return
     for form in ("comfyui", "kohya"):
@@ -271,7 +301,70 @@ def test_the_settings_beside_the_file(
     ]
     links = [value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, list)]
     assert all(link[0] in nodes for link in links)
-    assert "load_into_transformer_2" not in (tmp_path / "my-motion" / "README.md").read_text()
+    # WanVideoWrapper's samplers count their steps from 0 (custom_linear.py: index_select by the step), and a
+    # list is an error unless merge_loras is false (nodes_model_loading.py, 2026-11).
+    readme = (tmp_path / "my-motion" / "README.md").read_text()
+    assert json.loads(re.search(r"my-motion_high_noise.safetensors: (\[.*\])", readme)[1]) == [1.0] * 26
+    strengths = json.loads(re.search(r"my-motion_low_noise.safetensors: (\[.*\])", readme)[1])
+    assert strengths == [1.0] * 8 + [0.0] * 6 == low["weights"]
+    assert all(part in readme for part in ("merge_loras=false", "end_step=26", "start_step=26"))
+
+
+# Of ComfyUI's classes of models and of its nodes: the function of the shift, and what sigma is multiplied by
+# for the network (comfy/supported_models.py, comfy/model_base.py and comfy_extras/, 2026-11).
+IN_COMFYUI = {
+    **dict.fromkeys(("wan", "wan-experts", "hunyuan"), ("DiscreteFlow", 1000)),
+    "mochi": ("DiscreteFlow", 1),
+    "ltx": ("Flux", 1),
+}
+NODES = {
+    "ModelSamplingSD3": ("DiscreteFlow", 1000),
+    "ModelSamplingAuraFlow": ("DiscreteFlow", 1),
+    "ModelSamplingFlux": ("Flux", 1),
+    "ModelSamplingLTXV": ("Flux", 1),
+}
+
+
+def test_the_node_of_the_shift_suits_the_model_in_comfyui(model: Model) -> None:
+    readme = (model.exported("comfyui") / "README.md").read_text()
+    node = re.search(r"take (\w+)", readme)
+    assert node is not None
+    assert NODES[node[1]] == IN_COMFYUI[model.name]
+    settings = json.loads((model.exported("comfyui") / "window.json").read_text())
+    shift = re.search(r" shift ([\d.]*\d)", readme.partition("take ")[2])
+    assert shift is not None
+    assert float(shift[1]) == pytest.approx(settings["shift"], rel=1e-5)
+    for step in ltxv_scheduler(readme, settings) if model.name == "ltx" else ():
+        assert step
+
+
+def ltxv_scheduler(readme: str, settings: Any) -> list[bool]:
+    """Whether each of our steps is one of nodes_lt.py, LTXVScheduler, within the node's two digits."""
+    logarithm = float(re.search(r"max_shift and base_shift ([\d.]+\d)", readme)[1])  # type: ignore[index]
+    steps, terminal = settings["steps"], 0.1
+    unit = [1 - step / steps for step in range(steps)]
+    sigmas = [math.exp(logarithm) / (math.exp(logarithm) + 1 / sigma - 1) for sigma in unit]
+    stretch = (1 - sigmas[-1]) / (1 - terminal)
+    return [
+        abs(1000 - 1000 * (1 - sigma) / stretch - t) < 3
+        for sigma, t in zip(sigmas, settings["t"], strict=True)
+    ]
+
+
+@only("wan")
+def test_a_soft_windows_weights_are_the_same_everywhere(model: Model, tmp_path: Path) -> None:
+    method = LoRA(model.backbone, SOFT, rank=2)
+    adapter = save_adapter(tmp_path / "adapter", model.backbone, method)
+    method.remove()
+    assert model.export("comfyui", tmp_path / "soft", f"adapter={adapter}") == 0
+    frames = json.loads((tmp_path / "soft" / "window.json").read_text())["comfyui_keyframes"]
+    nodes = json.loads((tmp_path / "soft" / "soft_hooks.json").read_text()).values()
+    inputs = [node["inputs"] for node in nodes if node["class_type"] == "CreateHookKeyframe"]
+    readme = (tmp_path / "soft" / "README.md").read_text()
+    assert 2 < len(frames) == len(inputs)
+    for frame, node in zip(frames, inputs, strict=True):
+        assert frame == {name: node[name] for name in frame}
+        assert f"{frame['strength_mult']:g} from {frame['start_percent']:g}" in readme
 
 
 @only("ltx")
@@ -281,6 +374,40 @@ def test_guidance_that_a_lora_does_not_carry_is_said(model: Model) -> None:
 
 
 # --- bad input
+
+
+@only("wan")
+def test_a_window_without_a_step_is_refused_before_anything_is_written(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = LoRA(model.backbone, Window(300, 500), rank=2)
+    adapter = save_adapter(tmp_path / "adapter", model.backbone, method)
+    method.remove()
+    for form in ("comfyui", "diffusers"):
+        words = [f"adapter={adapter}", "steps=2", "shift=8"]
+        assert model.export(form, tmp_path / "new" / "motion", *words) == 2
+        assert re.search(r"adapter=.*\[300, 500\].*steps=", capsys.readouterr().err)
+        assert not (tmp_path / "new").exists()
+
+
+@only("wan")
+def test_an_export_is_written_whole_or_not_at_all(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "window.json":
+            raise OSError(errno.ENOSPC, "full", str(path))
+        path.write_bytes(content)
+
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        with monkeypatch.context() as patched:
+            patched.setattr(export_module, "write_whole", full)
+            assert model.export("peft", tmp_path / name) != 0
+        assert [*tmp_path.glob(f"{name}/*")] == []
+        assert model.export("peft", tmp_path / name) == 0
+        assert (tmp_path / name / "adapter_config.json").is_file()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"new", "empty"}
 
 
 @only("wan")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from motionexp.config.compose import load
+from motionexp.data.select import check_source
 from motionexp.data.shapes.render import render
 from motionexp.errors import InputError
 from motionexp.jobs import probe_linear
@@ -119,3 +120,8 @@ def test_settings_of_sampling_change_no_id_and_the_number_of_groups_does(make):
 def test_videos_that_it_would_ignore_are_refused(base, override, words):
     with pytest.raises(InputError, match=words):
         load([*base, "probe=linear_probe", override])
+
+
+def test_a_model_of_larger_videos_is_refused_without_advice_that_the_probe_refuses():
+    with pytest.raises(InputError, match=r"probe=linear_probe: .*64 x 64.* 512 x 512: take a bundled model"):
+        check_source(load(["model=latte", "probe=linear_probe"]))

@@ -362,22 +362,39 @@ def test_a_rank_correlation_is_scipys():
     assert math.isnan(rank_correlation(np.ones(3), np.arange(3.0)))
 
 
+def with_chance(key, chance):
+    """The key of a study whose samples have a chance level of leakage, of their leakage."""
+    pairs = {}
+    for name, pair in key["pairs"].items():
+        scores = {
+            method: {**values, "nuisance_chance": chance(values["nuisance_similarity"])}
+            for method, values in pair["scores"].items()
+        }
+        pairs[name] = {**pair, "scores": scores}
+    return {**key, "pairs": pairs, "metrics": {**key["metrics"], "nuisance_chance": None}}
+
+
 def test_the_metric_that_people_follow_agrees_with_them(root, tmp_path):
-    key = key_in(root)
+    key = with_chance(key_in(root), lambda _: 0.1)
     answers = read_answers(key, people_answer(tmp_path, key, PREFERENCE))
     table = metric_table(key, answers.valid)
     fidelity, diversity = ({line.labels[0]: line for line in block.lines} for block in table.blocks)
-    for metric in ("motion_fidelity", "nuisance_similarity"):  # of which more, and less, is better
+    for metric in ("motion fidelity", "background leakage"):  # of which more, and less, is better
         within, between, same = (cell.interval for cell in fidelity[metric].cells)
         assert within.low > 0.3
         assert between.mean == pytest.approx(1)
         picked = Counter(answer.picks["motion fidelity"] for answer in answers.valid)
         assert same.mean == pytest.approx(100 * picked["tau=700"] / 160, abs=2)
         assert diversity[metric].cells[0].interval.mean < -0.5
-    assert math.isnan(fidelity["frame_consistency"].cells[0].interval.mean), "all methods score equally"
-    assert fidelity["frame_consistency"].cells[2].interval.mean == pytest.approx(100 / 3)
-    assert [*fidelity][-1] == "frame_consistency"
+    assert math.isnan(fidelity["frame consistency"].cells[0].interval.mean), "all methods score equally"
+    assert fidelity["frame consistency"].cells[2].interval.mean == pytest.approx(100 / 3)
+    assert [*fidelity][-1] == "frame consistency"
     assert "foreground_share" not in fidelity
     assert any("foreground_share" in note for note in table.notes)
+    assert not any("nuisance_chance" in note for note in table.notes)
+    # Leakage is above chance: where chance is all of it, all methods leak equally.
+    table = metric_table(with_chance(key, lambda leakage: leakage), answers.valid)
+    (line,) = [line for line in table.blocks[0].lines if line.labels == ["background leakage"]]
+    assert math.isnan(line.cells[0].interval.mean)
     bare = {**key, "pairs": {name: {**pair, "scores": {}} for name, pair in key["pairs"].items()}}
     assert metric_table(bare, answers.valid) is None

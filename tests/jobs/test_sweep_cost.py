@@ -60,6 +60,15 @@ def test_what_is_done_is_left_out(make, seconds, capsys):
     assert "computed" not in printed
 
 
+def test_each_window_of_a_sweep_says_its_steps_and_whether_it_has_none(make, seconds, capsys):
+    # Two steps have t = 500 and 0.
+    plan_sweep([make(tau=tau) for tau in (300.0, 700.0, 1000.0)])
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "tiny, ddim, window [300, 1000]: the adapter is on in 1 of 2 sampling steps" in printed
+    assert "window [700, 1000]: none of the 2 sampling steps" in printed
+    assert printed.count("the adapter is on in") == 2
+
+
 def test_without_room_the_time_is_computed_and_marked_so(make, seconds, monkeypatch, capsys):
     monkeypatch.setattr(sweep_cost, "free_memory", lambda _: 0)
     rate = PEAKS_FP32[GPU] * SHARE  # of a job with precision=fp32

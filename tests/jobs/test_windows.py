@@ -14,15 +14,17 @@ from motionexp.config.checks import check
 from motionexp.config.compose import load
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.schedule import Window
+from motionexp.diffusion.solvers import AdapterSteps
 from motionexp.errors import InputError
 from motionexp.jobs import job as job_module
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
-from motionexp.jobs.window_notes import boundary_notes, window_warnings
+from motionexp.jobs.window_notes import boundary_notes, recipe_notes, window_notes, window_warnings
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
 from tests.support.squares import Squares
+from tests.support.tiny_flow import save_tiny_wan
 from tests.support.tiny_models import CLIP_TOKENS, save_tiny_unet3d
 
 
@@ -62,6 +64,43 @@ def test_a_window_with_none_or_all_of_the_steps_is_announced(make):
     assert none.startswith("window [700, 1000]: none of the 2 ")
     (everything,) = warnings(tau=300.0, steps=1, timestep_spacing="trailing")
     assert everything.startswith("window [300, 1000]: all of the 1 ")
+
+
+EXPERTS = {
+    "_target_": "motionexp.backbones.wan.WanExpertsBackbone.from_pretrained",
+    "name": "experts",
+    "frames": 5,
+    "frame_range": [5, 81],
+    "height": 16,
+    "width": 32,
+    "max_caption_tokens": 512,
+    "recipe": "owners",
+    "recipes": {"owners": {"shift": 12.0, "steps": 4, "sampler": "unipc"}},
+}
+
+
+def test_an_adapter_of_one_expert_is_counted_in_its_steps_and_its_recipe_told(make, tmp_path):
+    model = EXPERTS | {"path": str(save_tiny_wan(tmp_path / "model", experts=True))}
+    # Four steps at shift 12 begin at about t = 1000, 973, 923 and 799.
+    low = make(model=model, tau=0.0, tau_high=800.0, sampling_tau_high=1000.0, references="one")
+    job = plan_job(low)
+    assert job.adapter_steps == AdapterSteps(1, 4)
+    (note,) = window_notes(job)
+    assert "t < 875" in note
+    assert recipe_notes(job) == ["recipe=owners: 4 steps of unipc, shift 12, guidance 2, no negative prompt"]
+    assert {(row.adapter_steps, row.off_t) for row in run(low)} == {(1, None)}
+    high = plan_job(
+        make(model=model, tau=900.0, sampling_tau=0.0, steps=5, guidance_scale=[[0, 3], [875, 4]])
+    )
+    assert (high.adapter_steps.on, high.adapter_steps.steps) == (4, 5)
+    (line,) = recipe_notes(high)
+    assert line.endswith(
+        "guidance 3, 4 from t = 875, no negative prompt; not the recipe's: steps, guidance_scale"
+    )
+    none = plan_job(make(model=model, tau=900.0, sampling_tau=0.0, sampling_tau_high=500.0))
+    assert [note.partition(":")[0] for note in window_notes(none)][1] == "window [0, 500]"
+    # A guidance method acts in both.
+    assert plan_job(make(model=model, tau=1000.0)).span == Window(0)
 
 
 def test_the_shift_of_a_boundary_is_told():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import inject_adapter_in_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from motionexp.backbones.unet3d import UNet3DBackbone
@@ -115,6 +115,24 @@ def test_it_adds_its_matrices_within_the_given_window(
     assert torch.equal(predict(unet), base)
 
 
+def test_a_bias_is_added_while_it_is_on(unet: Backbone, tmp_path: Path) -> None:
+    down, up = halves(unet, MOTION, 2)
+    path = file_of("kohya", {MOTION: (down, up, 3.0)}, tmp_path / "lora.safetensors")
+    norm = {"diffusion_model.norm.diff_b": drawn(32)}  # of no layer with a LoRA
+    save_file(load_file(path) | {f"{kohya(MOTION)}.diff_b": drawn(32)} | norm, path)
+    layer, base = unet.network.get_submodule(MOTION), predict(unet)
+    layer.bias.data += drawn(32)
+    expected = with_weights_changed(unet, {MOTION: up @ down * 1.5})
+    layer.bias.data -= drawn(32)
+    with pytest.warns(UserWarning, match="4 of 5 tensors.*norm.diff_b"):
+        method = load_adapter(path, unet, WINDOW)
+    for t, output in ((599, base), (600, expected)):
+        method.set_active(t)
+        torch.testing.assert_close(predict(unet), output, rtol=1e-4, atol=1e-5)
+    method.remove()
+    torch.testing.assert_close(predict(unet), base, rtol=1e-4, atol=1e-5)
+
+
 def test_the_names_of_old_diffusers(unet: Backbone, tmp_path: Path) -> None:
     down, up = halves(unet, MOTION, 2)
     path = file_of("old diffusers", {MOTION: (down, up, 2.0)}, tmp_path / "old.safetensors")
@@ -177,7 +195,8 @@ ALONE = {
     "kohya's DoRA": (PAIR | {f"{KOHYA}.dora_scale": torch.ones(8)}, {}, "dora_scale"),
     "LoHa": ({f"{KOHYA}.hada_w1_a": torch.ones(8, 2)}, {}, "hada"),
     "LoKr": ({f"{KOHYA}.lokr_w1": torch.ones(8, 2)}, {}, "lokr"),
-    "a difference": (PAIR | {f"{NAME}.diff_b": torch.ones(8)}, {}, "diff_b"),
+    "a difference": (PAIR | {f"{NAME}.diff": torch.ones(8)}, {}, "diff"),
+    "a bias alone": ({f"{NAME}.diff_b": torch.ones(8)}, {}, "diff_b"),
     "a bias": (PAIR | {f"{NAME}.lora_B.bias": torch.ones(8)}, {}, "bias"),
     "kohya's text encoder": (pair("lora_te_text_model_encoder_layers_0_mlp_fc1"), {}, "text encoder"),
     "text encoder": (pair("text_encoder.layers.0"), {}, "text encoder"),
@@ -253,6 +272,7 @@ def test_settings_that_change_nothing(metadata: dict[str, str], unet: Backbone, 
         (PAIR | pair("transformer.transformer_blocks.0.attn1.to_q"), {}, "transformer_blocks.0.attn1.to_q"),
         (PAIR | pair(f"transformer_2.{MOTION}"), {}, "transformer_2"),
         (PAIR | pair(MOTION), {}, MOTION),
+        (PAIR | {f"{NAME}.diff_b": torch.ones(8)}, {}, rf"{MOTION}: diff_b is \(8,\).*32"),
         ({name: value[:, :2] for name, value in PAIR.items()}, {}, rf"{MOTION}.*\(2, 2\).*\(2, 32\)"),
         (PAIR, described(r=4), f"{MOTION} has rank 2, but {DIFFUSERS_KEY} of unet says 4"),
         (PAIR, described(lora_alpha=2), "says 8"),  # as peft and diffusers have it where none is given

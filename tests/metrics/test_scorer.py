@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from motionexp.data.base import Edit, Reference
 from motionexp.errors import InputError
@@ -16,6 +17,20 @@ SHORT = Edit("object", "a blue plain star is moving on sand")
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     return Reference("pan", "folder", moving_texture(0, (1, 0)), 8.0, LONG, (SHORT,))
+
+
+@pytest.mark.parametrize("metric", ["text_alignment", "pick_score"])
+def test_a_score_has_the_same_bits_with_any_number_of_threads(reference: Reference, metric: str) -> None:
+    threads, values = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            measured = Scorer([metric]).score(reference.frames, reference, SHORT)
+            values.append({name: value.value for name, value in measured[metric].items()})
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert values[0] == values[1] == values[2]
 
 
 @pytest.mark.parametrize("metric", ["frame_consistency", "text_alignment", "pick_score"])

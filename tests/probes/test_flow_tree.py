@@ -7,7 +7,7 @@ from torch import Tensor
 from motionexp.backbones.wan import WanBackbone
 from motionexp.diffusion.flow_matching import FlowSchedule
 from motionexp.diffusion.inversion import invert
-from motionexp.diffusion.sampling import SamplerSettings
+from motionexp.diffusion.sampling import SamplerSettings, sample_latents
 from motionexp.errors import InputError
 from motionexp.probes.interventions import partial_guidance, tampering
 from motionexp.probes.timesteps import EDGES, Pair
@@ -67,6 +67,25 @@ def test_trajectories_are_as_if_they_ran_alone(
         torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_guidance_may_vary_with_t(backbone: WanBackbone, inverted: dict[float, Tensor]) -> None:
+    scales = ((0.0, 1.0), (450.0, 2.0), (800.0, 5.0))
+    start = inverted[backbone.schedule.timesteps(STEPS)[0]]
+    captions = backbone.embed([NEW]), backbone.embed([NEGATIVE])
+    expected = sample_latents(backbone, *captions, start, SamplerSettings(STEPS, scales))
+    (latents,) = run_tree(
+        backbone,
+        [tampering(OWN, NEW, scales)[1000, 0]],
+        {1000: start},
+        STEPS,
+        embed=lambda caption: backbone.embed([caption]),
+        negative=captions[1],
+        rows=2,
+    )
+    torch.testing.assert_close(latents, expected[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="guidance_scale="):
+        tampering(OWN, NEW, ((0.0, 0.5),))
+
+
 def test_blocks_hold_unequal_numbers_of_steps_and_all_of_them(backbone: WanBackbone) -> None:
     blocks = step_blocks(backbone.schedule, STEPS)
     pairs = [pair for block in reversed(blocks) for pair in block]
@@ -81,7 +100,7 @@ def test_blocks_hold_unequal_numbers_of_steps_and_all_of_them(backbone: WanBackb
 
 
 def test_an_empty_block_names_the_number_of_steps_that_would_do() -> None:
-    with pytest.raises(InputError, match=r"steps=10: .*shift 7.* 0 to 100, .* 70 "):
+    with pytest.raises(InputError, match=r"probe_steps=10: .*shift 7.* 0 to 100, .* probe_steps=70"):
         step_blocks(FlowSchedule(7.0, "even"), 10)
     assert all(step_counts(FlowSchedule(7.0, "even"), 70))
     with pytest.raises(InputError, match="steps=50: "):

@@ -11,7 +11,7 @@ from motionexp.methods.adapters import DIGEST_KEY, METADATA_KEY, _digest
 CAPTION = "a lime striped circle is moving on sand"
 
 
-def write_adapter(folder: Path, **changes) -> Path:
+def write_adapter(folder: Path, layers: tuple[str, ...] = ("transformer.a",), **changes) -> Path:
     """An adapter of tiny_cogvideox in its cell, without a training."""
     about = {
         "model": "tiny_cogvideox",
@@ -24,8 +24,9 @@ def write_adapter(folder: Path, **changes) -> Path:
         "recipe": {"captions": [CAPTION], "steps": 100, "seed": 0, "packages": {"torch": "2"}},
     } | changes
     tensors = {
-        "transformer.a.lora_A.weight": torch.zeros(4, 8),
-        "transformer.a.lora_B.weight": torch.zeros(8, 4),
+        f"{layer}.lora_{part}.weight": torch.zeros(shape)
+        for layer in layers
+        for part, shape in (("A", (4, 8)), ("B", (8, 4)))
     }
     text = json.dumps(about)
     folder.mkdir(parents=True)

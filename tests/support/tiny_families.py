@@ -130,10 +130,14 @@ class Family:
         output: str = "latent",
         adapter: Path | None = None,
         load: Callable[[Any, Path], None] | None = None,
+        run: Callable[[Any, Mapping[str, Any]], Any] | None = None,
         scheduler: Callable[[Any], Any] | None = None,
         **more: Any,
     ) -> Tensor:
-        """What the pipeline makes of the noise `start`: latents (1, C, F, h, w), or `np` frames in [0, 1]."""
+        """What the pipeline makes of the noise `start`: latents (1, C, F, h, w), or `np` frames in [0, 1].
+
+        `run`: calls the pipeline with arguments, in place of the call here.
+        """
         pipeline = self.load_pipeline(folder)
         if scheduler is not None:
             pipeline.scheduler = scheduler(pipeline.scheduler)
@@ -160,7 +164,8 @@ class Family:
             length: frames,
             scale: settings.guidance_scale,
         }
-        sampled = pipeline(**{**arguments, **self.arguments, **more}).frames
+        arguments |= {**self.arguments, **more}
+        sampled = (run(pipeline, arguments) if run else pipeline(**arguments)).frames
         if output != "latent":
             return torch.from_numpy(sampled)
         if self.pipeline is LTXPipeline:

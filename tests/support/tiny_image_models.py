@@ -70,20 +70,18 @@ class ImageModel:
         folder: Path,
         start: Tensor,
         settings: SamplerSettings,
-        load: Callable[[Any], None] | None = None,
+        run: Callable[[Any, dict[str, Any]], Any] | None = None,
         image: Tensor | None = None,
         **more: Any,
     ) -> Tensor:
-        """What the pipeline makes of the noise `start`: latents (1, C, F, h, w)."""
+        """What the pipeline, which `run` may call, makes of the noise `start`: latents (1, C, F, h, w)."""
         pipeline = self.pipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
         if isinstance(pipeline.scheduler, UniPCMultistepScheduler):
             pipeline.scheduler = tiny_flow.first_order(settings.steps)
-        if load is not None:
-            load(pipeline)
         is_cog = self.pipeline is CogVideoXImageToVideoPipeline
         frames, height, width = self.video
-        sampled = pipeline(
+        arguments = dict(
             image=Image.fromarray((self.image if image is None else image).numpy()),
             prompt=CAPTION,
             negative_prompt=NEGATIVE,
@@ -96,7 +94,8 @@ class ImageModel:
             output_type="latent",
             **self.arguments,
             **more,
-        ).frames
+        )
+        sampled = (run(pipeline, arguments) if run else pipeline(**arguments)).frames
         return sampled.transpose(1, 2) if is_cog else sampled
 
 

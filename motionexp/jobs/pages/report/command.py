@@ -75,4 +75,7 @@ def write_report(paths: Sequence[Path], folder: Path, select: Mapping[str, str])
     content = content_of([Source(path, name) for path, name in zip(paths, names, strict=True)], select)
     write_media(folder, content)
     write_pages(folder, content)
-    print(f"report: {folder / 'index.html'}")
+    shown = f"{len(content.samples):,} samples"
+    if content.probes.units:
+        shown += f", {len(content.probes.units)} heat maps of probes"
+    print(f"report: {folder / 'index.html'} ({shown})")

@@ -11,6 +11,7 @@ from motionexp.errors import InputError
 from motionexp.files import write_whole
 from motionexp.jobs.pages.report.commands import command_of
 from motionexp.jobs.pages.report.samples import ShownSample
+from motionexp.results.cell_state import STATUS
 from motionexp.results.rows import VALUE_FIELDS, as_json
 
 Series = Mapping[str, Sequence[float | None]]
@@ -25,10 +26,11 @@ def write_details(folder: Path, key: str, details: Mapping[str, Any]) -> None:
 
 def details_of(sample: ShownSample) -> dict[str, Any]:
     """Command, files, row and scores of a sample, as JSON values."""
-    adapter = sample.cell / "adapter" if sample.cell else None
+    cell = sample.cell if sample.cell is not None and (sample.cell / STATUS).exists() else None
+    adapter = cell / "adapter" if cell is not None else None
     return {
         "command": command_of(sample),
-        "cell": str(sample.cell or ""),
+        "cell": str(cell or ""),
         "adapter": str(adapter) if adapter is not None and adapter.is_dir() else "",
         "row": {name: value for name, value in as_json(sample.row).items() if name not in VALUE_FIELDS},
         "scores": [

@@ -122,17 +122,29 @@ def sample_order(sample: ShownSample) -> tuple[Any, ...]:
     )
 
 
+def _labels() -> dict[str, str]:
+    """{metric: its heading in tables} of the main scores."""
+    columns = {**standard_columns(), **OF_REAL_CLIPS}
+    return {columns[key].metric: label.rstrip(" ↑↓") for key, label in LABELS.items()}
+
+
+def score_words() -> dict[str, tuple[str, str]]:
+    """{metric: its heading, and the metric that is subtracted, empty: none}, in the words of the tables."""
+    labels = _labels()
+    words = {
+        name: (labels.get(name, heading), minus) for name, (heading, minus) in headings(measurable()).items()
+    }
+    # Two ways to pair frames share a heading.
+    if "frame_consistency_pairs" in words:
+        words["frame_consistency_pairs"] = "frame consistency, all pairs", ""
+    return words
+
+
 def scores_of(samples: Iterable[ShownSample]) -> list[Score]:
     """The scores that samples have, in the words of the tables: motion and leakage first."""
     rows = {row.metric: row for sample in samples for row in sample.rows}
-    columns = {**standard_columns(), **OF_REAL_CLIPS}
-    labels = {columns[key].metric: label.rstrip(" ↑↓") for key, label in LABELS.items()}
-    main = [*labels, *(["appearance_leakage"] if LEAKAGE[0] not in rows else [])]
-    words = headings(measurable())
-    # Two ways to pair frames share a heading.
-    words = {name: (labels.get(name, heading), minus) for name, (heading, minus) in words.items()}
-    if "frame_consistency_pairs" in words:
-        words["frame_consistency_pairs"] = "frame consistency, all pairs", ""
+    main = [*_labels(), *(["appearance_leakage"] if LEAKAGE[0] not in rows else [])]
+    words = score_words()
     scores = [
         Score(name, heading, minus, rows[name].higher_is_better, name in main)
         for name, (heading, minus) in words.items()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from motionexp.jobs.pages.report.samples import score_words
 from motionexp.jobs.pages.study.answers import Answer, reference_of
 from motionexp.jobs.pages.study.forms import FORMS
 from motionexp.results.formats import Block, Cell, Line, Table
@@ -37,7 +38,7 @@ def metric_table(key: Mapping[str, Any], answers: Sequence[Answer]) -> Table | N
         key: of the study, with the scores of what was shown.
         answers: the valid ones, at least one.
     """
-    form, metrics = FORMS[key["form"]], key["metrics"]
+    form, metrics, words = FORMS[key["form"]], key["metrics"], score_words()
     columns = [WITHIN, BETWEEN, *[SAME] * form.has_picks]
     blocks = []
     for question in form.questions:
@@ -46,15 +47,17 @@ def metric_table(key: Mapping[str, Any], answers: Sequence[Answer]) -> Table | N
         for metric, better in metrics.items():
             if better is None:
                 continue
-            if scores := _scores(key, preference, metric, 1 if better else -1):
-                lines.append(_line(key, metric, columns, preference, scores, answers, question.name))
+            heading, minus = words.get(metric, (metric.replace("_", " "), ""))
+            if scores := _scores(key, preference, metric, minus, 1 if better else -1):
+                lines.append(_line(key, heading, columns, preference, scores, answers, question.name))
         # The metric that agrees best comes first; one without a correlation last.
         lines.sort(key=_order)
         blocks.append(Block(question.name, lines))
     if not any(block.lines for block in blocks):
         return None
     notes = [ABOUT_SAME.format(chance=f"{100 / len(key['methods']):.0f}")] * form.has_picks + [UNCORRECTED]
-    if unsigned := [metric for metric, better in metrics.items() if better is None]:
+    chances = {minus for _, minus in words.values()}
+    if unsigned := [name for name, better in metrics.items() if better is None and name not in chances]:
         notes.append(UNSIGNED.format(names=", ".join(unsigned)))
     title = f"Study {key['study']}: which metric agrees with people"
     return Table(title, ["metric"], columns, blocks, notes, "references", ABOUT)
@@ -80,20 +83,22 @@ def _preference(
 
 
 def _scores(
-    key: Mapping[str, Any], pairs: Mapping[str, Any], metric: str, sign: int
+    key: Mapping[str, Any], pairs: Mapping[str, Any], metric: str, minus: str, sign: int
 ) -> dict[str, np.ndarray]:
     """{pair: (methods,) scores, higher is better}, of pairs in which every method has a score."""
     scores = {}
     for pair in pairs:
-        of_methods = [key["pairs"][pair]["scores"].get(method, {}).get(metric) for method in key["methods"]]
-        if None not in of_methods:
-            scores[pair] = sign * np.array(of_methods, float)
+        of_methods = [key["pairs"][pair]["scores"].get(method, {}) for method in key["methods"]]
+        names = [metric, *([minus] if minus else [])]
+        if all(name in values for values in of_methods for name in names):
+            differences = [values[metric] - values.get(minus, 0.0) for values in of_methods]
+            scores[pair] = sign * np.array(differences, float)
     return scores
 
 
 def _line(
     key: Mapping[str, Any],
-    metric: str,
+    heading: str,
     columns: Sequence[str],
     preference: Mapping[str, np.ndarray],
     scores: Mapping[str, np.ndarray],
@@ -110,7 +115,7 @@ def _line(
     cells: list[Cell | None] = [Cell(WITHIN, within, 2), Cell(BETWEEN, between, 2)]
     if SAME in columns:
         cells.append(Cell(SAME, _same_picks(key, scores, answers, question), 1))
-    return Line([metric], cells, f"{len(pairs)} ({len(set(references))})", "")
+    return Line([heading], cells, f"{len(pairs)} ({len(set(references))})", "")
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -158,6 +158,8 @@ class Page:
                 outputs.adapter,
             ],
         )
+        # A job that is done tells what the next one takes.
+        event(outputs.adapter.change, self.on_cost, of_job, outputs.cost)
         event(outputs.edit.change, self.on_edit, [number, outputs.edit], outputs.videos)
 
     # What the controls do

@@ -65,7 +65,7 @@ window.motionexp = (() => {
     scores.append(element("caption", "All scores"));
     for (const [name, value, reason] of about.scores || []) {
       const row = scores.insertRow();
-      row.append(element("th", name, { scope: "row" }));
+      row.append(element("th", name.replaceAll("_", " "), { scope: "row" }));
       row.append(element("td", value === null ? `– ${reason}` : Number(value.toPrecision(4)).toString()));
     }
     const row = element("pre", JSON.stringify(about.row, null, 1), { tabindex: "0", "aria-label": "Row" });

@@ -89,11 +89,12 @@
     card.curve = new uPlot({
       width: box.clientWidth,
       height: 90,
-      padding: [6, 4, 0, 0],
+      padding: [7, 4, 7, 0],
       legend: { show: false },
       cursor: { show: false },
       scales: { x: { time: false, range: [0, frames - 1] }, y: { range: [low, high] } },
-      axes: [{ ...line, show: false }, { ...line, size: 34, gap: 2, space: 24, font: "10px system-ui" }],
+      axes: [{ ...line, show: false }, { ...line, size: 36, gap: 2, font: "10px system-ui",
+        splits: () => (low < 0 && high > 0 ? [low, 0, high] : [low, high]), values: (_, ticks) => ticks.map((tick) => tick.toFixed(2)) }],
       series: [{}, { stroke: colour("--accent"), width: 2, points: { show: false }, spanGaps: false }],
     }, [values.map((_, index) => index + shift), values], box);
     card.cursor = element("div", undefined, { class: "cursor" });
