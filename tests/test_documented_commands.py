@@ -18,7 +18,7 @@ import pytest
 
 from motionexp import cli
 from motionexp.cli import main
-from motionexp.config import ranks
+from motionexp.config import launcher, ranks
 from motionexp.config.command_line import COMMANDS
 from motionexp.config.commands import DashboardConfig, UiConfig, command_settings
 from motionexp.config.launcher import GROUP, split_launcher
@@ -152,6 +152,7 @@ def test_a_command_of_the_pages_is_read_to_what_a_reader_alone_has(words, jobs, 
             sys.modules, f"motionexp.jobs.{module}", SimpleNamespace(**{name: lambda *_: None})
         )
     monkeypatch.setattr(cli, "launch", lambda *_, **__: [])
+    monkeypatch.setattr(launcher, "_problems", lambda _: [])  # of this machine: packages, Slurm's programs
     is_sweep = bool(experiment_of(words) or split_launcher(words)[0])
     code = run([*words, *(["dry_run=true"] if is_sweep and "dry_run=true" not in words else [])])
     # Without lines of progress, and without the heading of several problems.
