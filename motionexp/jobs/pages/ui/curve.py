@@ -52,7 +52,9 @@ def _drawn(model: str, tau: float, boundary: Boundary, analysis: Analysis) -> by
     with matplotlib.rc_context(SETTINGS):
         figure: Figure = shares({(model, CONTRAST): boundary}, analysis.log_snr)
         axis = figure.axes[0]
-        axis.set_xlim(0, 1000)  # as the slider beside it; figures elsewhere start from noise
+        # As the slider beside it; figures elsewhere start from noise.
+        axis.set_xlim(0, 1000)
+        axis.set_xlabel("timestep t (clean → noise)")
         axis.axvspan(tau, 1000, color="tab:green", alpha=0.12, linewidth=0, zorder=0)
         axis.axvline(tau, color="tab:green", linewidth=1.5)
         memory = io.BytesIO()
