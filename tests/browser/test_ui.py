@@ -88,6 +88,7 @@ def test_a_job_runs_from_a_choice_to_an_adapter(page, folder):
     page.wait_for_selector("text=/training: \\d+ of 100/", timeout=WAIT)
     page.wait_for_selector("text=/about .* left/", timeout=WAIT)
     page.wait_for_selector("text=/Job \\d+ is done/", timeout=WAIT)
+    page.wait_for_selector("text=/by the last jobs of tiny_latte here/")
     labels = ["Reference", "Reference", "Base model", "Tuned"]
     page.wait_for_function("document.querySelectorAll('video').length === 4")
     assert page.locator("figcaption b").all_inner_texts() == labels
