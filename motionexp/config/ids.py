@@ -133,7 +133,7 @@ def _settings(cfg: JobConfig, stage: Stage) -> dict[str, Any]:
 
     Results from before a setting was added keep their ids.
     """
-    idle = idle_settings(cfg)
+    idle = idle_settings(cfg.stg_scale)
     return {
         name: getattr(cfg, name)
         for name, about in settings_in(JobConfig).items()

@@ -31,12 +31,12 @@ def base_settings(cfg: JobConfig) -> JobConfig:
 def plain_settings(cfg: JobConfig) -> dict[str, Any]:
     """All settings as plain values; `batch_size` is that of one batch a step on one rank, as rows have it."""
     batch = {"batch_size": cfg.trainer.draws(cfg.batch_size)}
-    return asdict(cfg) | batch | dict.fromkeys(idle_settings(cfg))
+    return asdict(cfg) | batch | dict.fromkeys(idle_settings(cfg.stg_scale))
 
 
-def idle_settings(cfg: JobConfig) -> tuple[str, ...]:
+def idle_settings(stg_scale: float) -> tuple[str, ...]:
     """The settings whose values change nothing beside the others: no id holds them, and rows have null."""
-    return () if cfg.stg_scale else ("stg_blocks",)
+    return () if stg_scale else ("stg_blocks",)
 
 
 def row_settings(cfg: JobConfig) -> dict[str, Any]:

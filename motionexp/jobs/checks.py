@@ -1,5 +1,6 @@
 """Checks of a job that need the backbone's class or files. They load no weights."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -51,20 +52,26 @@ def _check_blocks(cfg: JobConfig) -> None:
             raise InputError(f"{name}={value}: the backbone of model={cfg.model.name} has no such setting")
 
 
-def check_backbone(cfg: JobConfig, backbone: Backbone) -> None:
+def check_backbone(
+    backbone: Backbone,
+    probe: str | None,
+    probe_steps: int,
+    stg_scale: float,
+    stg_blocks: Sequence[int] | None,
+) -> None:
     """Check what the network's blocks and its schedule decide; loads no weights.
 
     Raises:
         InputError: it lacks the blocks of `stg_blocks=` or self-attention in them, or some timesteps of a
             probe's grid have no step.
     """
-    if cfg.probe in TREES:
-        step_blocks(backbone.schedule, cfg.probe_steps)
-    if cfg.stg_scale and cfg.probe is None:
+    if probe in TREES:
+        step_blocks(backbone.schedule, probe_steps)
+    if stg_scale and probe is None:
         try:
-            perturbed_places(backbone, cfg.stg_blocks or ())
+            perturbed_places(backbone, stg_blocks or ())
         except InputError as error:
-            raise InputError(f"stg_blocks={cfg.stg_blocks}: {error}") from error
+            raise InputError(f"stg_blocks={stg_blocks}: {error}") from error
 
 
 def lacks_files(cfg: JobConfig) -> bool:

@@ -20,7 +20,7 @@ from motionexp.jobs.machine import clear_memory_errors, smaller
 from motionexp.jobs.measurement import StepSeconds, measure
 from motionexp.jobs.memory_plan import Phase, memory_plan, rows_of
 from motionexp.jobs.plan import JobPlan
-from motionexp.jobs.window_notes import recipe_notes, window_notes
+from motionexp.jobs.window_notes import recipe_notes
 from motionexp.results.formats import Grid, duration
 
 BYTES_PER_TRAINED_NUMBER = 4
@@ -207,7 +207,7 @@ def _tuning_cost(job: JobPlan, measured: StepSeconds, trained: int) -> JobCost:
         lines.append(
             CellCost(columns, plan.cell.folder, seconds, cell_disk(job, trained if steps else 0, missing))
         )
-    on, warnings = job.adapter_steps.on, window_notes(job)
+    on, warnings = job.adapter_steps.on, job.window_notes
     adapter = f"{trained:,} trainable parameters ({method_name(job.tuning)})"
     notes: tuple[str, ...] = (
         adapter if job.trains else "nothing is trained",

@@ -16,7 +16,7 @@ from motionexp.config.job_settings import base_settings
 from motionexp.config.metrics import check_metrics
 from motionexp.config.ranks import too_many_devices
 from motionexp.config.run_settings import RunSettings
-from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, guides, method_name, tiles
+from motionexp.config.schema import GROUPS, INVERSION_PROMPTS, JobConfig, method_name, tiles
 from motionexp.data.base import Edit, Reference
 from motionexp.data.select import make_reader
 from motionexp.diffusion import ranks
@@ -69,13 +69,13 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
     # 3. The backbone, without weights.
     backbone_settings = _backbone_settings(cfg, precision)
     backbone = backbone_settings.make(torch.device("meta") if without_files else device)
-    check_backbone(cfg, backbone)
+    check_backbone(backbone, cfg.probe, cfg.probe_steps, cfg.stg_scale, cfg.stg_blocks)
     # 4. The window, which a stored adapter may bring, and the settings of single stages.
-    tuned = _tuned_window(cfg, adapter, backbone_settings, backbone)
+    logged = RunSettings.of(cfg)
+    tuned = _tuned_window(cfg, adapter, backbone_settings, backbone, logged.guides)
     text_precision = precision if cfg.text_precision == "auto" else cfg.text_precision
     at_once = _videos_at_once(cfg, backbone)
-    # 5. The settings that rows hold, and the folders of results, whose names are ids of all that is above.
-    logged = RunSettings.of(cfg)
+    # 5. The folders of results, whose names are ids of all that is above.
     folders = _Folders(output, cfg.model.name, backbone.weights_hash, precision, at_once)
     plan = JobPlan(
         model=cfg.model,
@@ -119,7 +119,7 @@ def plan_job(cfg: JobConfig, references: list[Reference] | None = None) -> JobPl
 
 
 def _tuned_window(
-    cfg: JobConfig, adapter: Path | None, settings: BackboneSettings, backbone: Backbone
+    cfg: JobConfig, adapter: Path | None, settings: BackboneSettings, backbone: Backbone, guides: bool
 ) -> TunedWindow:
     """The window of the training, which a stored adapter may bring."""
     ends = cfg.tau, cfg.tau_high
@@ -127,7 +127,7 @@ def _tuned_window(
         return stored_window(adapter, settings, *ends, cfg.plugins)
     window, spans = given_window(*ends, cfg.soft_window), backbone.spans
     # A guidance method acts in all networks, and tunes none; nor does the base model.
-    networks = spans if guides(cfg) or window.is_empty else reached(spans, window)
+    networks = spans if guides or window.is_empty else reached(spans, window)
     return TunedWindow(window, span_of(spans, networks), method_name(cfg.method))
 
 

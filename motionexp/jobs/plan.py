@@ -30,6 +30,7 @@ from motionexp.jobs.cell import Cell, SampleRequest
 from motionexp.jobs.evaluation import SampleSettings
 from motionexp.jobs.kept import kept
 from motionexp.jobs.references import Size
+from motionexp.jobs.window_notes import boundary_notes, expert_notes, window_warnings
 from motionexp.methods.base import TrainingSettings
 from motionexp.methods.guidance import StepCost
 
@@ -345,6 +346,16 @@ class JobPlan:
         """Which of the sampling steps have the adapter, or the guidance method, on."""
         schedule, sampler = self.backbone.schedule, self.sampling.sampler
         return AdapterSteps.of(schedule, sampler.sampler, sampler.steps, self.sampling_window, self.span)
+
+    @property
+    def window_notes(self) -> list[str]:
+        """All that a user should know of the window before the job runs, beside `adapter_steps`."""
+        schedule = self.backbone.schedule
+        return [
+            *expert_notes(self.span),
+            *window_warnings(self.adapter_steps, self.sampling_window, schedule, self.span),
+            *boundary_notes(self.row_settings["tau_from"], self.model, schedule),
+        ]
 
     @property
     def batch_steps(self) -> float:

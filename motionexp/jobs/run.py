@@ -164,7 +164,6 @@ def _run(
     """Make what is missing; returns the finished cells, the videos side by side, and what failed."""
     with loading_libraries():
         from motionexp.jobs.job import Job
-        from motionexp.jobs.window_notes import window_notes
     with announced(f"loading {cfg.model.name} ..."):
         job = Job(cfg, console, references)
     if cfg.video is not None:
@@ -175,7 +174,7 @@ def _run(
         job.check_scoring()
     with announced("encoding captions and videos ..."):
         job.encode()
-    for note in window_notes(job.plan):
+    for note in job.plan.window_notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     report_cells(
         cfg, ((plan.reference.name, plan.training_seed, plan.cell.folder) for plan in job.plan.cells)

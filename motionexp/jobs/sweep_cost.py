@@ -27,7 +27,7 @@ from motionexp.jobs.memory_plan import rows_of
 from motionexp.jobs.plan import CellPlan, JobPlan
 from motionexp.jobs.provenance import device_name
 from motionexp.jobs.stated_costs import GPU, PEAKS, SHARE, peak_of, step_flops
-from motionexp.jobs.window_notes import recipe_notes, window_line, window_notes
+from motionexp.jobs.window_notes import recipe_notes, window_line
 from motionexp.results.formats import Grid
 
 HEADINGS = ("model", "cells", "done", "training steps", "samples", "hours", "disk")
@@ -135,7 +135,7 @@ class _Sweep:
         """What the job's window means in sampling steps; nothing of the base model, and of probes."""
         if job.probe is not None or job.method == "base":
             return []
-        return [window_line(job), *window_notes(job)]
+        return [window_line(job), *job.window_notes]
 
     def _parameters(self, job: JobPlan) -> int:
         key = repr((job.backbone_settings, dict(job.tuning), job.trains))

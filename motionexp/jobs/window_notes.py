@@ -1,23 +1,17 @@
 """What a window means in the steps of a sampling, and the recipe of that sampling, in words."""
 
+from typing import TYPE_CHECKING
+
 from motionexp.config.schema import RECIPE_SETTINGS, ModelConfig
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import EVERYWHERE, TIMESTEPS, Window
 from motionexp.diffusion.solvers import AdapterSteps
-from motionexp.jobs.plan import JobPlan
+
+if TYPE_CHECKING:
+    from motionexp.jobs.plan import JobPlan
 
 
-def window_notes(job: JobPlan) -> list[str]:
-    """All that a user should know of a job's window before the job runs, beside `JobPlan.adapter_steps`."""
-    schedule = job.backbone.schedule
-    return [
-        *expert_notes(job.span),
-        *window_warnings(job.adapter_steps, job.sampling_window, schedule, job.span),
-        *boundary_notes(job.row_settings["tau_from"], job.model, schedule),
-    ]
-
-
-def window_line(job: JobPlan) -> str:
+def window_line(job: "JobPlan") -> str:
     """The sampling steps that have the adapter on, with what tells a job from the others of a sweep."""
     schedule, settings = job.backbone.schedule, job.row_settings
     sampling = [str(settings["sampler"])]
@@ -69,7 +63,7 @@ def boundary_notes(tau_from: str, model: ModelConfig, schedule: Schedule) -> lis
     return [f"tau=auto: the boundary was probed at {probed}; this job samples at shift {schedule.shift:g}"]
 
 
-def recipe_notes(job: JobPlan) -> list[str]:
+def recipe_notes(job: "JobPlan") -> list[str]:
     """The recipe of a job's sampling, what it comes to, and the settings on top; for a model with recipes."""
     settings, model = job.row_settings, job.model
     if not model.recipes:

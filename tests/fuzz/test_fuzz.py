@@ -10,7 +10,7 @@ import pytest
 from motionexp.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-CASES, SEED, SECONDS = 100, 1, 25
+CASES, SEED, SECONDS = 200, 1, 25
 
 
 def test_no_damaged_file_gives_another_error_than_a_line_or_acts():

@@ -19,4 +19,4 @@ def test_the_settings_of_a_job_seldom_climb_back(make: Callable[..., JobConfig])
     modules = walk()
     assert len(set(modules)) > 3
     # They climbed back 28 times before they were resolved into a plan.
-    assert climbs_back(modules) <= 20, modules
+    assert climbs_back(modules) <= 14, modules

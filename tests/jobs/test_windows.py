@@ -20,7 +20,7 @@ from motionexp.jobs import job as job_module
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.inputs import plan_job
 from motionexp.jobs.run import run
-from motionexp.jobs.window_notes import boundary_notes, recipe_notes, window_notes, window_warnings
+from motionexp.jobs.window_notes import boundary_notes, recipe_notes, window_warnings
 from motionexp.methods.adapters import load_adapter
 from tests.support.kept_results import cells
 from tests.support.squares import Squares
@@ -85,7 +85,7 @@ def test_an_adapter_of_one_expert_is_counted_in_its_steps_and_its_recipe_told(ma
     low = make(model=model, tau=0.0, tau_high=800.0, sampling_tau_high=1000.0, references="one")
     job = plan_job(low)
     assert job.adapter_steps == AdapterSteps(1, 4)
-    (note,) = window_notes(job)
+    (note,) = job.window_notes
     assert "t < 875" in note
     assert recipe_notes(job) == ["recipe=owners: 4 steps of unipc, shift 12, guidance 2, no negative prompt"]
     assert {(row.adapter_steps, row.off_t) for row in run(low)} == {(1, None)}
@@ -98,7 +98,7 @@ def test_an_adapter_of_one_expert_is_counted_in_its_steps_and_its_recipe_told(ma
         "guidance 3, 4 from t = 875, no negative prompt; not the recipe's: steps, guidance_scale"
     )
     none = plan_job(make(model=model, tau=900.0, sampling_tau=0.0, sampling_tau_high=500.0))
-    assert [note.partition(":")[0] for note in window_notes(none)][1] == "window [0, 500]"
+    assert [note.partition(":")[0] for note in none.window_notes][1] == "window [0, 500]"
     # A guidance method acts in both.
     assert plan_job(make(model=model, tau=1000.0)).span == Window(0)
 
