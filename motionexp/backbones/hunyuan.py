@@ -27,8 +27,6 @@ from motionexp.backbones.text import Tokenizer, load_tokenizer
 from motionexp.diffusion.backbone import Conditioning, ProjectionKind
 from motionexp.diffusion.flow_matching import FlowSchedule
 
-# `HunyuanVideoPipeline.__call__`'s own `guidance_scale`, times 1000 as it does.
-GUIDANCE = 6.0 * 1000
 # The length of the captions that CLIP was trained with.
 CLIP_TOKENS = 77
 # The pipeline skips the last two layers of Llama (`num_hidden_layers_to_skip=2`).
@@ -90,6 +88,7 @@ class HunyuanBackbone(PipelineBackbone):
     find_projections = staticmethod(attention_projections)
     find_originals = staticmethod(original_names.hunyuan)
     caption_tokens = 256
+    embedded_guidance = 6.0  # `HunyuanVideoPipeline.__call__`'s own `guidance_scale`
     spacing = "even"
     schedule: FlowSchedule
     template: ClassVar[dict[str, Any]] = DEFAULT_PROMPT_TEMPLATE
@@ -146,7 +145,9 @@ class HunyuanBackbone(PipelineBackbone):
         if conditioning.pooled is None:
             raise ValueError("this network needs a pooled vector beside each caption's columns")
         # (B,). The distilled network takes the guidance scale as an input, in thousandths.
-        guidance = torch.full((len(x_t),), GUIDANCE, dtype=self.dtype, device=self.device)
+        guidance = torch.full(
+            (len(x_t),), 1000 * self.embedded_guidance, dtype=self.dtype, device=self.device
+        )
         # Video and caption are one sequence in the attention.
         tokens = self.video_tokens(x_t.shape[1:]) + conditioning.embeds.shape[1]
         with attention_kernels(self.device, self.dtype, tokens):

@@ -53,6 +53,7 @@ class PipelineBackbone(PipelineParts):
         scheduler: settings that replace those of the folder's scheduler.
         spacing: spacing of the timesteps that the pipeline hands to its scheduler; None: the scheduler's own.
         decoding_note: why the pipeline cannot decode the model's latents, as a sentence; empty: it can.
+        embedded_guidance: the strength of guidance that the network takes as an input; 0: it takes none.
         config: the network's configuration.
         pixels_per_latent, frames_per_latent: see `VideoCodec.compression`.
     """
@@ -68,6 +69,7 @@ class PipelineBackbone(PipelineParts):
     scheduler: ClassVar[Mapping[str, Any]] = {}
     spacing: ClassVar[str | None] = None
     decoding_note: ClassVar[str] = ""
+    embedded_guidance: ClassVar[float] = 0.0
     config: Any
     pixels_per_latent: int
     frames_per_latent: int
@@ -163,12 +165,15 @@ class PipelineBackbone(PipelineParts):
             InputError: no such folder, or a file of it is missing, damaged or of a model that cannot be used,
                 or a precision needs a missing package; what only weights tell is raised in loading.
         """
+        kind = torch.device(device).type
+        on_meta = kind == "meta"
+        # On a GPU that this machine lacks there is a plan at most.
+        computes = not on_meta and (kind != "cuda" or torch.cuda.is_available())
         for problem in (
-            *bits_problems("text_precision", text_precision),
-            *bits_problems("network_precision", network_precision),
+            *bits_problems("text_precision", text_precision, computes=computes),
+            *bits_problems("network_precision", network_precision, computes=computes),
         ):
             raise InputError(problem)
-        on_meta = torch.device(device).type == "meta"
         find = find_shapes if on_meta else partial(find_folder, local_files_only=local_files_only)
         folder = find(path, revision, parts=cls.parts)
         with naming_the_model(path, revision, cls.parts):

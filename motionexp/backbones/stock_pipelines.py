@@ -13,7 +13,9 @@ from motionexp.config.sampling import beside_pipelines, is_guided
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import NoiseSchedule
 
-OLDER_CALLBACK = ("TextToVideoSDPipeline",)  # which have `callback=` and no `callback_on_step_end=`
+# Which have `callback=` and no `callback_on_step_end=`. The second is of Show-1's repository (showlab/Show-1,
+# commit b01c80d, showone/pipelines/pipeline_t2v_base_pixel.py).
+OLDER_CALLBACK = ("TextToVideoSDPipeline", "TextToVideoIFPipeline")
 EULER_STEPS = ("ddim", "euler")  # which are one with flow matching
 NOISY_DPM = (
     "motionexp's DPM++ 2M adds no noise; the scheduler of this program, the one of diffusers for this model,"

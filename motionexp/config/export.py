@@ -1,9 +1,10 @@
 """The checked settings of `python run.py export`. Imports no torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -11,9 +12,8 @@ from motionexp.config.adapter_files import adapter_files
 from motionexp.config.command_line import CONFIG_DIR, override_key
 from motionexp.config.commands import command_settings
 from motionexp.config.compose import load
-from motionexp.config.options import options
-from motionexp.config.sampling import beside_pipelines
-from motionexp.config.schema import ModelConfig
+from motionexp.config.options import method_defaults, options
+from motionexp.config.schema import RECIPE_SETTINGS, ModelConfig
 from motionexp.config.settings import setting, settings_in
 from motionexp.errors import InputError
 from motionexp.files import user_path
@@ -42,21 +42,17 @@ class ExportConfig:
         format: one of `FORMATS`.
         folder: new or empty; the files are named after it.
         model: that the adapter was tuned on.
-        sampler, shift, timestep_spacing, steps, frames: of the videos that will be sampled, as for a job;
-            unless given those of the model's recipe. Some shifts grow with the size of videos.
-        guidance: what of the recipe's guidance the tool has to be given by hand, as words.
+        frames: of the videos that will be sampled. Some shifts grow with the size of videos.
+        sampling: of the videos that will be sampled, {setting of a job: value}: `RECIPE_SETTINGS`, unless
+            given those of the model's recipe, and `inverted_noise`, that of the adapter's method.
     """
 
     adapter: str
     format: str
     folder: Path
     model: ModelConfig
-    sampler: str
-    shift: float | None
-    timestep_spacing: str | None
-    steps: int
     frames: int
-    guidance: tuple[str, ...] = ()
+    sampling: Mapping[str, Any]
 
 
 def load_export(words: Sequence[str]) -> ExportConfig:
@@ -79,27 +75,34 @@ def load_export(words: Sequence[str]) -> ExportConfig:
     if not any(override_key(word) == "model" for word in rest):
         rest.append(f"model={_model_of(export.adapter)}")
     cfg = load(rest)
-    sampling = {name: getattr(cfg, name) for name in SAMPLING if name != "recipe"}
-    guidance = tuple(beside_pipelines(vars(cfg)))
-    return ExportConfig(export.adapter, export.format, folder, cfg.model, **sampling, guidance=guidance)
+    sampling = {name: getattr(cfg, name) for name in RECIPE_SETTINGS}
+    sampling["inverted_noise"] = method_inverted_noise(_stored(adapter_files(export.adapter)[0], "method"))
+    return ExportConfig(export.adapter, export.format, folder, cfg.model, cfg.frames, sampling)
 
 
 def _model_of(adapter: str) -> str:
     """The option of `model=` that an adapter's file names."""
-    name = stored_model(adapter_files(adapter)[0])
+    name = _stored(adapter_files(adapter)[0], "model")
     if name not in options("model"):
         reason = "names no model" if name is None else f"was tuned on {name}, which is no option of model="
         raise InputError(f"adapter={adapter}: it {reason}: give model=NAME (and model.path=FOLDER)")
     return name
 
 
-def stored_model(file: Path) -> str | None:
-    """The model's name in the metadata of an adapter of motionexp; None in another file."""
+def method_inverted_noise(method: str | None) -> float:
+    """The `inverted_noise=` with which jobs of a method sample unless told otherwise; 0 of an unknown one."""
+    if method is None or method not in options("method"):
+        return 0.0
+    return float(method_defaults(method).get("inverted_noise", 0.0))
+
+
+def _stored(file: Path, name: str) -> str | None:
+    """A text in the metadata of an adapter of motionexp, as its model's name; None in another file."""
     try:
         with file.open("rb") as content:
             # safetensors: the header's length in eight bytes, then the header as JSON.
             header = json.loads(content.read(min(int.from_bytes(content.read(8), "little"), 100_000_000)))
-        name = json.loads(header["__metadata__"]["motionexp"])["model"]
+        value = json.loads(header["__metadata__"]["motionexp"])[name]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return name if isinstance(name, str) else None
+    return value if isinstance(value, str) else None

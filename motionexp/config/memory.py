@@ -20,17 +20,20 @@ def memory_problems(cfg: JobConfig) -> Iterator[str]:
     about = settings_in(JobConfig)
     for name in ("text_precision", "network_precision"):
         if about[name].allows(getattr(cfg, name)):
-            yield from bits_problems(name, getattr(cfg, name))
+            yield from bits_problems(name, getattr(cfg, name), computes=not cfg.dry_run)
     yield from device_problems(cfg.offload, cfg.network_precision, cfg.device)
     yield from _together_problems(cfg)
 
 
-def bits_problems(name: str, precision: str) -> Iterator[str]:
-    """What is wrong with a precision of the setting `name`, the package that it needs included."""
+def bits_problems(name: str, precision: str, *, computes: bool) -> Iterator[str]:
+    """What is wrong with a precision of the setting `name`.
+
+    `computes`: whether weights of that precision are wanted, which needs a package; a plan is numbers alone.
+    """
     about = settings_in(JobConfig)[name]
     if not about.allows(precision):
         yield f"{name}={precision}: {about.expected(precision)}"
-    elif precision in BITS and find_spec(QUANTIZER) is None:
+    elif computes and precision in BITS and find_spec(QUANTIZER) is None:
         yield (
             f"{name}={precision}: it needs the package {QUANTIZER}, which is not installed:"
             f" `pip install {QUANTIZER}`, or leave it at auto"

@@ -24,16 +24,16 @@ def evaluations_of_step(guidance_scale: Any, stg_scale: float = 0.0) -> int:
 
 
 def beside_pipelines(settings: Mapping[str, Any]) -> list[str]:
-    """What of a job's guidance other tools have to be given by hand, as words; none at the defaults."""
+    """What of a job's sampling other tools have to be given by hand, as words; none at the defaults."""
     names = ["stg_scale", "stg_blocks"] if settings.get("stg_scale") else []
-    names += ["guidance_rescale", "force_zeros_for_empty_prompt"]
+    names += ["guidance_rescale", "force_zeros_for_empty_prompt", "inverted_noise"]
     return [f"{name}={_plain(settings[name])}" for name in names if settings.get(name)]
 
 
 BEFORE: Mapping[str, Any] = {
     **{"shift": None, "timestep_spacing": None, "sampler": "ddim", "eta": 0.0, "negative_prompt": ""},
     **{"dynamic_guidance": False, "force_zeros_for_empty_prompt": False, "guidance_rescale": 0.0},
-    **{"stg_scale": 0.0, "stg_blocks": None},
+    **{"stg_scale": 0.0, "stg_blocks": None, "inverted_noise": 0.0},
 }
 """Settings of sampling as they were in rows from before there were such settings."""
 

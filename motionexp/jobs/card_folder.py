@@ -13,6 +13,7 @@ from motionexp.config.adapter_files import FILE_NAME, adapter_file
 from motionexp.config.card import CardConfig
 from motionexp.config.compose import load
 from motionexp.config.export import SAMPLING as EXPORT_SAMPLING
+from motionexp.config.export import method_inverted_noise
 from motionexp.config.options import options
 from motionexp.config.sampling import BEFORE, sampling_words
 from motionexp.config.schema import RECIPE_SETTINGS, ModelConfig
@@ -37,6 +38,7 @@ REFERENCE = "reference.mp4"
 SAMPLING = (
     *RECIPE_SETTINGS,
     *("eta", "frames", "adapter_scale", "adapter_in_unconditional", "sampling_tau", "sampling_tau_high"),
+    "inverted_noise",
 )
 ALWAYS_SAID = ("sampler", "steps", "shift", "guidance_scale")  # though they may be the model's own
 COMMIT = "An adapter of motionexp with its card"
@@ -141,7 +143,7 @@ def _content(
     cfg = load([f"model={about['model']}"])
     model = cfg.model
     defaults = {name: getattr(cfg, name) for name in SAMPLING}
-    settings = _sampling(defaults, scores)
+    settings = _sampling(defaults | {"inverted_noise": method_inverted_noise(about["method"])}, scores)
     source = scores.rows[0].settings.get("model", {}) if scores else {}
     size = settings["frames"], source.get("height", model.height), source.get("width", model.width)
     sized = replace(model, frames=size[0], height=size[1], width=size[2])

@@ -16,7 +16,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.sampling import perturbed_places
 from motionexp.diffusion.schedule import TIMESTEPS, NoiseSchedule
 from motionexp.errors import InputError
-from motionexp.hub import find_folder, is_to_fetch
+from motionexp.hub import find_configuration, find_folder, is_to_fetch
 from motionexp.probes.timesteps import BLOCK, EDGES
 from motionexp.probes.tree import step_blocks
 
@@ -77,6 +77,17 @@ def check_backbone(
 def lacks_files(cfg: JobConfig) -> bool:
     """Whether some of the model's files are still on its hub; asks no hub."""
     return is_to_fetch(cfg.model.path, cfg.model.revision, _backbone_class(cfg).parts)
+
+
+def is_planned_first(cfg: JobConfig) -> bool:
+    """Whether a job's model is still on its hub, and its dry run can be planned without it; asks no hub."""
+    if cfg.dry_run or not lacks_files(cfg):
+        return False
+    try:
+        find_configuration(cfg.model.path, cfg.model.revision, _backbone_class(cfg).parts)
+    except InputError:
+        return False
+    return True
 
 
 def _backbone_class(cfg: JobConfig) -> type[Backbone]:

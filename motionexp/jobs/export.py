@@ -46,10 +46,11 @@ def export(cfg: ExportConfig) -> list[Path]:
             f"adapter={cfg.adapter}: it was tuned on {stored.about['model']}, not on model={cfg.model.name}"
         )
     backbone = _without_weights(cfg)
-    check_format(cfg.format, backbone.pipeline, cfg.model.name)
+    check_format(cfg.format, backbone.pipeline, cfg.model.name, backbone.decoding_note)
     layers = _layers(cfg, stored, backbone)
-    schedule = respaced(backbone.schedule, cfg.shift, cfg.timestep_spacing)
-    settings = WindowSettings.of(window, schedule, cfg.sampler, cfg.steps, backbone, stored.tensors)
+    schedule = respaced(backbone.schedule, cfg.sampling["shift"], cfg.sampling["timestep_spacing"])
+    sampler, steps = cfg.sampling["sampler"], cfg.sampling["steps"]
+    settings = WindowSettings.of(window, schedule, sampler, steps, backbone, stored.tensors)
     if settings.adapter_steps.on == 0:
         moves = "timestep_spacing=" if settings.shift is None else "shift="
         raise InputError(
@@ -62,7 +63,7 @@ def export(cfg: ExportConfig) -> list[Path]:
         loras[component] = next(iter(of_network))
         contents |= of_network
     texts = {
-        "README.md": card(cfg, stored, loras, settings, backbone),
+        "README.md": card(cfg, stored, loras, settings, backbone, schedule),
         "window.json": settings.as_json(loras),
     }
     if cfg.format in ("comfyui", "kohya"):

@@ -7,8 +7,9 @@ from pathlib import PurePath
 from typing import Any
 
 from motionexp.backbones.pipeline import PipelineBackbone
-from motionexp.backbones.stock_pipelines import callback_lines, loading_lines
+from motionexp.backbones.stock_pipelines import StockSampling, callback_lines, loading_lines, stock_sampling
 from motionexp.config.export import ExportConfig
+from motionexp.config.sampling import beside_pipelines
 from motionexp.diffusion.flow_matching import FlowSchedule, Schedule
 from motionexp.diffusion.schedule import Window
 from motionexp.diffusion.solvers import AdapterSteps, solver_of
@@ -157,6 +158,7 @@ def card(
     loras: Mapping[str, PurePath],
     settings: WindowSettings,
     backbone: PipelineBackbone,
+    schedule: Schedule,
 ) -> str:
     """The text of README.md: what the adapter is, and how each tool applies it in its window.
 
@@ -165,7 +167,9 @@ def card(
         loras: the files in the folder, by the pipeline's component.
         settings: the window in the steps of the sampling.
         backbone: may be on `meta`.
+        schedule: of the sampling.
     """
+    in_python = cfg.format in ("diffusers", "peft")
     about, recipe = stored.about, stored.about.get("recipe") or {}
     base = about.get("source") or cfg.model.path
     lines = [
@@ -183,47 +187,74 @@ def card(
         f"It is to act in the window {settings.bounds} of timesteps alone (1000: pure noise): no tool reads"
         " this from the file.",
         settings.in_words()[0].upper() + settings.in_words()[1:] + ".",
-        "For another sampling, export it again with `recipe=`, `sampler=`, `steps=` or `shift=`.",
-        *_guidance(cfg),
-        "",
         *(
-            _in_python(cfg.format, loras, backbone)
-            if cfg.format in ("diffusers", "peft")
-            else _in_tools(cfg.format, loras, settings, backbone.pipeline)
+            _in_python(cfg, loras, backbone, schedule)
+            if in_python
+            else _in_tools(cfg, loras, settings, backbone.pipeline)
         ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _guidance(cfg: ExportConfig) -> list[str]:
-    words = " ".join(cfg.guidance)
-    return [f"motionexp samples with `{words}`, which the LoRA does not carry."] if words else []
-
-
-def _in_python(form: str, loras: Mapping[str, PurePath], backbone: PipelineBackbone) -> list[str]:
-    """A program for the pipeline `pipe`; FOLDER is where the export lies."""
-    before, argument = callback_lines(backbone.pipeline, '"FOLDER"', "pipe")
+def _in_python(
+    cfg: ExportConfig, loras: Mapping[str, PurePath], backbone: PipelineBackbone, schedule: Schedule
+) -> list[str]:
+    """A program for a pipeline; FOLDER is where the export lies, and the dots are captions and what else."""
+    model, kind = cfg.model, backbone.pipeline
+    before, callback = callback_lines(kind, '"FOLDER"', "pipeline")
+    size = cfg.frames, model.height, model.width
+    steps = cfg.sampling["steps"]
+    stock = stock_sampling(backbone, schedule, cfg.sampling, steps, size, model.max_caption_tokens)
+    title = "## diffusers" if cfg.format == "diffusers" else "## peft, with a pipeline of diffusers"
+    if stock is None:  # a class of another repository
+        title, stock = f"## peft, with {kind}", StockSampling((), {}, (), {}, _by_hand(cfg))
     program = [
         "import motionexp",
-        *["from peft import PeftModel"] * (form == "peft"),
+        *(f"from diffusers import {name}" for name in stock.imports),
+        *["from peft import PeftModel"] * (cfg.format == "peft"),
         "",
-        *loading_lines(form, loras, "FOLDER", "pipe"),
+        *loading_lines(cfg.format, loras, "FOLDER", "pipeline"),
+        *stock.lines,
         *before,
-        f"pipe(..., {argument})",
+        "pipeline(",
+        "    ...,",
+        *(f"    {name}={value}," for name, value in stock.arguments.items()),
+        f"    {callback},",
+        ")",
     ]
+    loaded = " ".join(f"{name}={value}" for name, value in stock.options.items())
     return [
-        "## diffusers" if form == "diffusers" else "## peft, with a pipeline of diffusers",
+        "The callback reads t in every step: the window holds for other steps and other schedulers too.",
         "",
-        f"`pipe` is a {backbone.pipeline} of the model, and FOLDER this folder:",
+        title,
+        "",
+        f"`pipeline` is {_article(kind)} {kind} of the model{f', loaded with `{loaded}`' * bool(loaded)}, and"
+        " FOLDER this folder:",
         "",
         *_indented(program),
+        *(line for sentence in stock.differences for line in ("", f"{sentence}.")),
         *(["", backbone.decoding_note] if backbone.decoding_note else []),
     ]
 
 
-def _in_tools(form: str, loras: Mapping[str, PurePath], settings: WindowSettings, pipeline: str) -> list[str]:
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "AEIO" else "a"
+
+
+def _by_hand(cfg: ExportConfig) -> tuple[str, ...]:
+    """What of the sampling no file carries, as sentences without their full stop."""
+    words = " ".join(beside_pipelines(cfg.sampling))
+    return (f"motionexp samples with `{words}`, which the LoRA does not carry",) if words else ()
+
+
+def _in_tools(
+    cfg: ExportConfig, loras: Mapping[str, PurePath], settings: WindowSettings, pipeline: str
+) -> list[str]:
     frames = ", ".join(f"{weight:g} from {start:g}" for start, weight in settings.keyframes)
     lines = [
+        "For another sampling, export it again with `recipe=`, `sampler=`, `steps=` or `shift=`.",
+        *(f"{sentence}." for sentence in _by_hand(cfg)),
+        "",
         "## ComfyUI",
         "",
         *(f"- `{file.stem}_hooks.json`: nodes for `{file}`." for file in loras.values()),
@@ -235,7 +266,7 @@ def _in_tools(form: str, loras: Mapping[str, PurePath], settings: WindowSettings
         lines.append(f"- Percents are of the model's shift: take {node}.")
     if pipeline in WAN:
         lines += _in_wan_video_wrapper(loras, settings)
-    if pipeline in WAN2GP[form]:
+    if pipeline in WAN2GP[cfg.format]:
         values = [f"{file}: {settings.wan2gp(component)}" for component, file in loras.items()]
         lines += ["", "## Wan2GP", "", f"The multiplier at {len(settings.weights)} steps:", ""]
         lines += _indented(values)

@@ -22,6 +22,7 @@ from motionexp.diffusion.backbone import Backbone
 from motionexp.diffusion.progress import step_bar
 from motionexp.jobs import provenance
 from motionexp.jobs.cell import FIT_FILE, Cell, Samples, read_fit_record, write_grid, write_json
+from motionexp.jobs.checks import is_planned_first
 from motionexp.jobs.encoding_cache import EncodingCache
 from motionexp.jobs.evaluation import peak_memory, sample
 from motionexp.jobs.guidance import guidance_of
@@ -69,6 +70,8 @@ class Job:
     """
 
     def __init__(self, cfg: JobConfig, console: Console, references: list[Reference] | None = None) -> None:
+        if is_planned_first(cfg):  # so that what is wrong with it is said before anything is fetched
+            plan_job(replace(cfg, dry_run=True), references)
         plan = plan_job(cfg, references)
         self.console, self.plan, self.advice = console, plan, smaller(cfg)
         self.output, self.references, self.window = plan.output, plan.references, plan.window

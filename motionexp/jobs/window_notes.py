@@ -74,9 +74,18 @@ def recipe_notes(job: "JobPlan") -> list[str]:
     sampler = settings["sampler"] if job.probe is None else "ddim"
     parts = [f"{steps} steps of {sampler}"]
     parts += [f"shift {schedule.shift:.3g}"] if isinstance(schedule, FlowSchedule) else []
+    parts += [f"spacing {spacing}"] if (spacing := settings["timestep_spacing"]) else []
     scales = scale if isinstance(scale, list) else [[0, scale]]
     parts += ["guidance " + ", ".join(f"{value:g}" + f" from t = {t:g}" * (t > 0) for t, value in scales)]
+    embedded = getattr(job.backbone, "embedded_guidance", 0.0)
+    parts += [f"guidance {embedded:g} as the network's input"] if embedded else []
+    parts += ["dynamic guidance"] if settings["dynamic_guidance"] else []
+    if settings["stg_scale"]:
+        blocks = ",".join(map(str, settings["stg_blocks"]))
+        parts.append(f"spatiotemporal guidance {settings['stg_scale']:g} in blocks [{blocks}]")
+    parts += [f"guidance rescale {rescale:g}"] if (rescale := settings["guidance_rescale"]) else []
     parts += ["a negative prompt"] if settings["negative_prompt"] else ["no negative prompt"]
+    parts += ["zeros for an empty prompt"] if settings["force_zeros_for_empty_prompt"] else []
     changed = [
         name
         for name in RECIPE_SETTINGS

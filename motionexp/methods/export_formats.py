@@ -56,11 +56,22 @@ class LoRALayer:
         return self.alpha / len(self.down)
 
 
-def check_format(form: str, pipeline: str, name: str) -> None:
-    """Raise InputError for a format that no tool reads for models of a pipeline's class."""
-    if pipeline not in READERS.get(form, (pipeline,)):
-        possible = [option for option in FORMATS if pipeline in READERS.get(option, (pipeline,))]
-        raise InputError(f"format={form}: no tool reads it for {name} ({pipeline}); {' or '.join(possible)}")
+def check_format(form: str, pipeline: str, name: str, decoding_note: str = "") -> None:
+    """Raise InputError for a format that no tool reads for a model.
+
+    Args:
+        form: one of `FORMATS`.
+        pipeline: the class's name.
+        name: of the model.
+        decoding_note: why no pipeline decodes the model's latents; empty: its class does.
+    """
+    readers = {option: READERS.get(option, (pipeline,)) for option in FORMATS}
+    if decoding_note:  # in Python the latents that a pipeline samples can be decoded otherwise
+        readers |= dict.fromkeys(("comfyui", "kohya"), ())
+    if pipeline not in readers[form]:
+        possible = " or ".join(option for option in FORMATS if pipeline in readers[option])
+        why = f"({pipeline})" if not decoding_note else f"({decoding_note.rstrip('.')})"
+        raise InputError(f"format={form}: no tool reads it for {name} {why}; {possible}")
 
 
 def task_of(pipeline: str) -> str:

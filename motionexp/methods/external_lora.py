@@ -139,10 +139,16 @@ def attach(files: Sequence[ExternalFile], backbone: Backbone, window: Window) ->
         window: at which it acts.
 
     Raises:
-        InputError: no layer of the files is one of the network; a file has layers of another model; a tensor
-            does not fit the network, or the settings do not fit a tensor. Nothing stays attached then.
+        InputError: no layer of the files is one of the network; a file has layers of another model; there is
+            a file for each of two experts and one network; a tensor does not fit the network, or the settings
+            do not fit a tensor. Nothing stays attached then.
     """
     names = LayerNames(backbone)
+    if len(files) > 1 and not names.experts:
+        raise InputError(
+            f"it has {len(files)} files, one for each of two experts, and {backbone.name} has one network:"
+            " name one of the files"
+        )
     # 1. Rank, alpha and tensors of each layer by its name in the network.
     sizes: dict[str, tuple[int, float]] = {}
     state: dict[str, Tensor] = {}

@@ -38,7 +38,7 @@ LAYERS = {"q": "to_q", "k": ("to_k", "add_k_proj"), "v": ("to_v", "add_v_proj"),
 @pytest.fixture(autouse=True)
 def _guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that bf16 has: it rounds 6000, which random weights do not forgive."""
-    monkeypatch.setattr(hunyuan, "GUIDANCE", 6144.0)
+    monkeypatch.setattr(hunyuan.HunyuanBackbone, "embedded_guidance", 6.144)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from motionexp.methods.layer_names import LayerNames
 from motionexp.methods.lora import LoRA
 from motionexp.methods.step import Step
 from tests.support.readme_program import run_readme
-from tests.support.tiny_families import noise
+from tests.support.tiny_families import NEGATIVE, noise
 from tests.support.tiny_image_models import (
     IMAGE_MODELS,
     WAN_IMAGE,
@@ -187,8 +187,9 @@ def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
         steps=SETTINGS.steps,
     )
     exported = tmp_path / "exported"
-    steps = ("ddim", None, None, SETTINGS.steps, frames)
-    export(ExportConfig(str(tmp_path / "adapter"), "diffusers", exported, about, *steps))
+    sampling = {"sampler": "ddim", "shift": None, "timestep_spacing": None, "steps": SETTINGS.steps}
+    sampling |= {"guidance_scale": SETTINGS.guidance_scale, "negative_prompt": NEGATIVE}
+    export(ExportConfig(str(tmp_path / "adapter"), "diffusers", exported, about, frames, sampling))
 
     theirs = model.stock(folder, start, SETTINGS, run=partial(run_readme, exported))
     assert_close(theirs, windowed, rtol=1e-4, atol=1e-4)

@@ -85,11 +85,15 @@ def settings_of(family: Family, backbone: Backbone, folder: Path | str, latents:
     )
 
 
-def exported(family: Family, model: ModelConfig, adapter: Path, form: str = "") -> Path:
+def exported(
+    family: Family, model: ModelConfig, adapter: Path, settings: SamplerSettings, form: str = ""
+) -> Path:
     """The adapter in the format that the pipeline reads, or else peft."""
     form = form or ("diffusers" if family.loads_lora else "peft")
     folder = adapter / form
-    export(ExportConfig(str(adapter), form, folder, model, "ddim", None, None, model.steps, model.frames))
+    sampling = {"sampler": "ddim", "shift": None, "timestep_spacing": None, "steps": settings.steps}
+    sampling |= {"guidance_scale": settings.guidance_scale, "negative_prompt": NEGATIVE}
+    export(ExportConfig(str(adapter), form, folder, model, model.frames, sampling))
     return folder
 
 
@@ -129,7 +133,7 @@ def test_an_exported_adapter_keeps_its_window_in_the_pipeline(
     method.remove()
     model = settings_of(family, backbone, folder, family.sampled[-1])
     for adapter, latents in zip(folders, expected, strict=True):
-        program = partial(run_readme, exported(family, model, adapter))
+        program = partial(run_readme, exported(family, model, adapter, settings))
         assert_close(family.stock(folder, start, settings, run=program), latents, rtol=1e-4, atol=1e-4)
 
 
@@ -147,7 +151,7 @@ def test_an_adapter_of_one_expert_is_loaded_into_it(
     method.remove()
     assert (ours(family, backbone, start, settings) - expected).abs().max() > 0.01
     model = settings_of(family, backbone, folder, family.sampled[0])
-    files = exported(family, model, tmp_path, form)
+    files = exported(family, model, tmp_path, settings, form)
     assert len([*files.glob("**/*.safetensors")]) == 1
     sampled = family.stock(folder, start, settings, run=partial(run_readme, files))
     assert_close(sampled, expected, rtol=1e-4, atol=1e-4)

@@ -64,6 +64,8 @@ def test_without_bitsandbytes_the_package_is_named(base: list[str], monkeypatch:
     monkeypatch.setattr(memory, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"network_precision=8bit: .*`pip install bitsandbytes`"):
         load([*base, "network_precision=8bit"])
+    # A plan may be for another machine.
+    assert load([*base, "network_precision=8bit", "dry_run=true"]).network_precision == "8bit"
 
 
 def test_bits_of_the_network_are_part_of_ids_and_where_it_waits_is_not(base: list[str]) -> None:

@@ -370,7 +370,7 @@ def test_a_soft_windows_weights_are_the_same_everywhere(model: Model, tmp_path: 
 @only("ltx")
 def test_guidance_that_a_lora_does_not_carry_is_said(model: Model) -> None:
     card = (model.exported("diffusers") / "README.md").read_text()
-    assert "with `stg_scale=1 stg_blocks=[19] guidance_rescale=0.7`, which the LoRA does not carry" in card
+    assert "with `stg_scale=1 stg_blocks=[19] guidance_rescale=0.7`, which this program leaves out" in card
 
 
 # --- bad input

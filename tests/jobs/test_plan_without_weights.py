@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import save_file
 
+from motionexp import hub
 from motionexp.config.compose import load
 from motionexp.data.videos import write_mp4
 from motionexp.errors import InputError
 from motionexp.jobs import dry_run, measurement
 from motionexp.jobs.dry_run import plan
 from motionexp.jobs.measurement import median_seconds
+from motionexp.jobs.run import run
 
 
 @pytest.fixture
@@ -61,6 +65,36 @@ def test_a_probe_is_planned_too_and_the_memory_of_the_same_job_only_once(clip, o
     for tau in (0, 500):
         plan(load(["model=latte", *clip, f"tau={tau}"]))
     assert len(plans) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("model=ltx frames=9 stg_scale=1 stg_blocks=[99]", r"stg_blocks=\[99\]"),
+        ("model=ltx frames=9 tau=700 adapter={lora}", r"transformer_blocks\.0\.attn1\.to_q"),
+    ],
+)
+def test_what_a_plan_finds_wrong_is_said_before_anything_is_fetched(
+    words, problem, clip, tmp_path, monkeypatch
+):
+    fetched = []
+
+    def snapshot(name, *, local_files_only, **patterns):
+        if not local_files_only:
+            fetched.append(name)
+        raise LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    lora, layer = tmp_path / "small.safetensors", "transformer.transformer_blocks.0.attn1.to_q"
+    save_file({f"{layer}.lora_A.weight": torch.ones(2, 8), f"{layer}.lora_B.weight": torch.ones(8, 2)}, lora)
+    job = [word for word in clip if word != "dry_run=true"]
+    with pytest.raises(InputError, match=problem):
+        run(load([*words.format(lora=lora).split(), *job]))
+    assert fetched == []
+    # Without the fault the model is fetched.
+    with pytest.raises(InputError, match="hf download"):
+        run(load([*words.split()[:2], *job]))
+    assert len(fetched) == 1
 
 
 def test_a_model_without_a_stored_configuration_is_an_error(clip, offline):

@@ -6,11 +6,16 @@ from typing import Any
 
 
 def run_readme(folder: Path, pipeline: Any, arguments: Mapping[str, Any]) -> Any:
-    """What the pipeline's call in README.md returns, with `arguments` in place of its dots."""
+    """What the pipeline's call in README.md returns; for its dots, `arguments` that it does not name."""
     text = (folder / "README.md").read_text()
     lines = [line.removeprefix("    ") for line in text.splitlines() if line.startswith("    ")]
     program = "\n".join(lines).replace("FOLDER", str(folder))
-    assert program.count("\npipe(..., ") == 1
-    names = {"pipe": pipeline, "arguments": arguments}
-    exec(program.replace("\npipe(..., ", "\noutput = pipe(**arguments, "), names)
+    assert program.count("\npipeline(\n    ...,\n") == 1
+
+    def call(dots: object, **named: Any) -> Any:
+        assert dots is ...
+        return pipeline(**{**arguments, **named})
+
+    names = {"pipeline": pipeline, "call": call}
+    exec(program.replace("\npipeline(\n", "\noutput = call(\n"), names)
     return names["output"]
