@@ -1,6 +1,7 @@
 """A sweep that the process of the command runs itself, as one task. Imports no torch."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,6 +13,9 @@ from motionexp.jobs.sweep_folder import VARIABLE, SweepFolder, Task, planned_cel
 from motionexp.jobs.task_workers import working_on
 from motionexp.jobs.tasks import SweepJob, pieces_of
 
+HYDRA = ".sweep"
+"""The folder in `output=` where Hydra stores a sweep's settings: see `conf/config.yaml`."""
+
 
 @contextmanager
 def in_this_process(
@@ -19,7 +23,7 @@ def in_this_process(
 ) -> Iterator[None]:
     """Within the block this process runs a sweep: one task, whose jobs report their cells to the plan.
 
-    Where jobs were refused and none came as far as its cells, the sweep's folder is as before.
+    Where jobs were refused and none came as far as its cells, `output=` is as before.
 
     Raises:
         InputError: this machine lacks a device or processes that a job asks for.
@@ -33,7 +37,8 @@ def in_this_process(
     folder, singles = SweepFolder.of(jobs), [SweepJob(cfg, ()) for cfg in jobs]
     pieces = [piece for number, cfg in enumerate(jobs) for piece in pieces_of(number, cfg)]
     cells = planned_cells(singles, pieces, dict.fromkeys(pieces, 0), {})
-    undo, is_stopped = folder.undo(), False
+    of_hydra = folder.output / HYDRA
+    undo, is_new, is_stopped = folder.undo(), not of_hydra.exists(), False
     ((task,), _) = folder.add(
         {"command": [*command], "launcher": "basic"}, [Task(0, [[*command]], None, len(cells))], cells
     )
@@ -47,4 +52,6 @@ def in_this_process(
     finally:
         os.environ.pop(VARIABLE, None)
         if has_failures() and not (is_stopped or folder.has_reports):
+            if is_new:
+                shutil.rmtree(of_hydra, ignore_errors=True)
             undo()

@@ -119,9 +119,10 @@ def folders_of(output: Path) -> list[Path]:
     paths = {path.parents[1] for path in output.glob("*/*/*/status.json")}
     if folders := sorted(path for path in paths if not path.parent.name.startswith(".")):
         return folders
+    lacks = "no run there" if output.is_dir() else "no such folder"
     raise InputError(
-        f"output={output}: no run there; a job writes to OUTPUT/SUITE/MODEL/ID/, and output= is OUTPUT, or"
-        " the folder of one sweep, OUTPUT/sweeps/ID"
+        f"output={output}: {lacks}; a job writes to OUTPUT/SUITE/MODEL/ID/, and output= is OUTPUT, or the"
+        " folder of one sweep, OUTPUT/sweeps/ID"
     )
 
 
